@@ -1,0 +1,278 @@
+//! What can be typed; nothing else. The texts are also the manual page.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Push every branch and tag of a bare repository to its mirrors, and say which ref is not there and why
+#[derive(Debug, Parser)]
+#[command(name = "git-mirror-push", bin_name = "git mirror-push", version, max_term_width = 100)]
+#[command(subcommand_help_heading = "Commands", disable_help_subcommand = true)]
+#[command(
+    after_help = "Without a command, this is 'drain'.\n\nExit status: 0 done or nothing to do; 1 some mirror or ref is \
+    not up to date; 128 bad repository or configuration; 129 usage."
+)]
+pub(super) struct Cli {
+    /// What is shared by all commands
+    #[command(flatten)]
+    pub(super) global: Global,
+    /// The command
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+}
+
+/// Options that every command takes.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Global {
+    /// The repository; default: $GIT_DIR, or the one that the working directory is in
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Common options")]
+    pub(super) git_dir: Option<PathBuf>,
+    /// Run as if started in this directory
+    #[arg(short = 'C', global = true, value_name = "PATH", help_heading = "Common options")]
+    pub(super) directory: Option<PathBuf>,
+    /// The server's configuration file; default: $GIT_MIRROR_PUSH_CONFIG or /etc/git-mirror-push/config.toml
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Common options")]
+    pub(super) config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true, help_heading = "Common options")]
+    pub(super) json: bool,
+    /// Say more on standard error; twice for still more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Common options")]
+    pub(super) verbose: u8,
+    /// Say only what failed
+    #[arg(short, long, global = true, help_heading = "Common options")]
+    pub(super) quiet: bool,
+    /// When to use colour
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Common options")]
+    pub(super) color: When,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum When {
+    /// On a terminal
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Add a mirror, install the hook if it is not there, and make a first sync due
+    Add(Add),
+    /// Change a mirror
+    Set(Set),
+    /// Serve a mirror again; everything is compared
+    Enable(Name),
+    /// Serve a mirror no longer, but keep its configuration
+    Disable(Name),
+    /// Remove a mirror, its state and its secret; the mirror's repository is not touched
+    Remove(Name),
+    /// List the mirrors
+    List,
+    /// Show a mirror's configuration
+    Show(Name),
+    /// Mirror what is spooled (the default command)
+    Drain(Drain),
+    /// Compare and mirror everything selected, now
+    Sync(Sync),
+    /// Say what 'sync' would do to each ref, and do nothing
+    Plan(Names),
+    /// Say how the mirrors stand
+    Status(Names),
+    /// List past attempts, one a line
+    Log(Names),
+    /// Protect branches by name or wildcard
+    Protect(Patterns),
+    /// Take patterns of protected branches away
+    Unprotect(Patterns),
+    /// List the patterns of protected branches
+    Protected,
+    /// Install the post-receive hook; an existing hook keeps running first
+    InstallHook,
+    /// Take the hook away, and put back the one that was there before
+    UninstallHook,
+    /// Switch silent mode: nothing leaves this machine, pushes are still spooled
+    Silent(Silent),
+    /// Print a completion script
+    Completions(Completions),
+    /// Print the manual page, git-mirror-push(1)
+    Man,
+}
+
+/// One mirror.
+#[derive(Debug, Args)]
+pub(super) struct Name {
+    /// The mirror
+    pub(super) name: String,
+}
+
+/// Any number of mirrors.
+#[derive(Debug, Args)]
+pub(super) struct Names {
+    /// The mirrors; default: all
+    #[arg(value_name = "NAME")]
+    pub(super) names: Vec<String>,
+}
+
+/// Patterns of branches.
+#[derive(Debug, Args)]
+pub(super) struct Patterns {
+    /// Names; '*' stands for any run of characters, '/' included
+    #[arg(value_name = "PATTERN", required = true)]
+    pub(super) patterns: Vec<String>,
+}
+
+/// `add`
+#[derive(Debug, Args)]
+pub(super) struct Add {
+    /// The mirror's name: letters, digits, '.', '_' and '-'
+    pub(super) name: String,
+    /// Its URL: https, http, ssh, git, file, a path, or user@host:path
+    #[arg(value_name = "URL", allow_hyphen_values = true)]
+    pub(super) url: String,
+    /// Everything else
+    #[command(flatten)]
+    pub(super) settings: Settings,
+    /// Add it without serving it
+    #[arg(long)]
+    pub(super) disabled: bool,
+}
+
+/// `set`
+#[derive(Debug, Args)]
+pub(super) struct Set {
+    /// The mirror
+    pub(super) name: String,
+    /// Its new URL; credentials in it replace the stored ones
+    #[arg(long, value_name = "URL", allow_hyphen_values = true)]
+    pub(super) url: Option<String>,
+    /// Everything else
+    #[command(flatten)]
+    pub(super) settings: Settings,
+}
+
+/// What `add` and `set` have in common.
+#[derive(Debug, Args)]
+pub(super) struct Settings {
+    /// Mirror protected branches only
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) only_protected_branches: Option<bool>,
+    /// Mirror branches that match this regex (RE2, unanchored, 255 characters at most); empty: all
+    #[arg(long, value_name = "RE")]
+    pub(super) mirror_branch_regex: Option<String>,
+    /// What happens to a ref that someone changed on the mirror
+    #[arg(long, value_name = "POLICY")]
+    pub(super) divergent_refs: Option<Divergent>,
+    /// The same as --divergent-refs=keep; with =false, overwrite
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        conflicts_with = "divergent_refs")]
+    pub(super) keep_divergent_refs: Option<bool>,
+    /// Which tags: all, none, or a pattern (may be repeated)
+    #[arg(long, value_name = "all|none|PATTERN")]
+    pub(super) tags: Vec<String>,
+    /// Which refs are deleted on the mirror that are not here
+    #[arg(long, value_name = "POLICY")]
+    pub(super) prune: Option<Prune>,
+    /// How we show who we are
+    #[arg(long, value_name = "METHOD")]
+    pub(super) auth_method: Option<AuthMethod>,
+    /// The user name for http
+    #[arg(long, value_name = "USER")]
+    pub(super) username: Option<String>,
+    /// Read the password or token from standard input
+    #[arg(long)]
+    pub(super) password_stdin: bool,
+    /// A host key to pin, as ssh-keyscan(1) prints it (may be repeated); it replaces those pinned before
+    #[arg(long, value_name = "LINE")]
+    pub(super) host_key: Vec<String>,
+    /// A namespace to mirror besides branches and tags, like 'refs/notes/*' (may be repeated)
+    #[arg(long, value_name = "PATTERN")]
+    pub(super) refspec: Vec<String>,
+}
+
+/// `divergent_refs`
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Divergent {
+    /// Our value replaces the mirror's
+    Overwrite,
+    /// The mirror's value stays, the others are updated, the mirror counts as failed
+    Keep,
+    /// Nothing at all is pushed
+    Fail,
+}
+
+/// `prune`
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Prune {
+    /// Refs deleted here that the default branch contains
+    Merged,
+    /// Refs deleted here that nobody changed on the mirror
+    Deleted,
+    /// Every ref that is not here
+    Mirror,
+    /// None
+    Never,
+}
+
+/// `auth_method`
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum AuthMethod {
+    /// User name and password or token
+    #[value(name = "password")]
+    Password,
+    /// The key in the mirror's directory
+    #[value(name = "ssh_public_key", alias = "ssh-public-key")]
+    SshPublicKey,
+    /// ssh's own keys, or an open server
+    #[value(name = "none")]
+    None,
+}
+
+/// `drain`
+#[derive(Debug, Default, Args)]
+pub(super) struct Drain {
+    /// The mirrors; default: all
+    #[arg(value_name = "NAME")]
+    pub(super) names: Vec<String>,
+    /// Leave the session of whoever started this (the hook does)
+    #[arg(long, hide = true)]
+    pub(super) detach: bool,
+}
+
+/// `sync`
+#[derive(Debug, Args)]
+pub(super) struct Sync {
+    /// The mirrors; default: all
+    #[arg(value_name = "NAME")]
+    pub(super) names: Vec<String>,
+    /// Delete more refs at once than max_deletes allows
+    #[arg(long)]
+    pub(super) allow_mass_delete: bool,
+}
+
+/// `silent`
+#[derive(Debug, Args)]
+pub(super) struct Silent {
+    /// on or off
+    pub(super) state: Switch,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Switch {
+    /// Nothing leaves this machine
+    On,
+    /// As configured
+    Off,
+}
+
+/// `completions`
+#[derive(Debug, Args)]
+pub(super) struct Completions {
+    /// bash, zsh, fish, elvish or powershell
+    pub(super) shell: clap_complete::Shell,
+}

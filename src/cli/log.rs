@@ -1,0 +1,26 @@
+//! Logging: one event a line on stderr, only what was asked for.
+
+use tracing::level_filters::LevelFilter;
+
+use super::args::Global;
+use crate::config::Environment;
+
+/// Starts logging at the level of `-v`, `-q` or `MIRROR_PUSH_LOG`.
+pub(super) fn start(global: &Global, environment: &Environment) {
+    let asked = environment.log.as_deref().and_then(|level| level.parse::<LevelFilter>().ok());
+    let level = match (global.quiet, global.verbose) {
+        (true, _) => LevelFilter::ERROR,
+        (_, 0) => asked.unwrap_or(LevelFilter::WARN),
+        (_, 1) => LevelFilter::INFO,
+        (_, 2) => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    let format = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .without_time()
+        .with_target(false);
+    // A second start in one process keeps the first.
+    let _ = format.try_init();
+}

@@ -1,0 +1,279 @@
+//! `add`, `set`, `enable`, `disable`, `remove`: the commands that change a mirror.
+//!
+//! What a mirror needs is made before the configuration names it, and goes after the configuration has forgotten it, so a
+//! command that is killed leaves a mirror that works or none.
+
+#![expect(clippy::disallowed_methods, reason = "makes and removes a mirror's files")]
+
+use std::io::{BufRead, Write};
+use std::path::Path;
+
+use anyhow::Context;
+
+use super::args::{Add, AuthMethod, Divergent, Prune, Set, Settings};
+use super::{DONE, Session, Usage, absolute, by_name, hook, now, wake};
+use crate::config::{Change, Config, Edit, edit};
+use crate::credentials::{Credentials, Secret, remove_secret, write_secret};
+use crate::drain::{self, Lock, new_id};
+use crate::push::{Address, parse};
+use crate::spool;
+
+type Keys = Vec<(&'static str, Change)>;
+
+/// Makes the directories that every command which writes needs.
+pub(super) fn prepare(session: &Session) -> anyhow::Result<()> {
+    let layout = session.repository.layout();
+    let mode = session.repository.sharing().directory_mode().unwrap_or(0o755);
+    spool::prepare(&layout, mode).with_context(|| format!("cannot make '{}'", layout.root().display()))
+}
+
+/// Makes a comparison of every enabled mirror due: the rules have changed.
+pub(super) fn compare_all(session: &Session, config: &Config) -> anyhow::Result<()> {
+    for mirror in config.mirrors.iter().filter(|mirror| mirror.is_enabled) {
+        drain::prepare(&session.repository, &mirror.name)?;
+        spool::request_full_sync(&session.repository.layout(), &mirror.name, new_id(now()))?;
+    }
+    wake::wake(session, config);
+    Ok(())
+}
+
+/// Adds a mirror.
+pub(super) fn add(session: &Session, add: &Add) -> anyhow::Result<u8> {
+    let before = session.config()?;
+    if before.mirror(&add.name).is_some() {
+        return Err(Usage(format!("mirror '{}' is there already; use 'set', or another name", add.name)).into());
+    }
+    let (url, credentials) = checked_url(session, &add.url)?;
+    let mut keys = vec![("url", Change::Text(url))];
+    keys.extend(credentials.username.map(|user| ("username", Change::Text(user))));
+    keys.extend(changes(&add.settings));
+    if add.disabled {
+        keys.push(("enabled", Change::Flag(false)));
+    }
+    let secret = password(&add.settings)?.or(credentials.secret);
+    if secret.is_some() && add.settings.auth_method.is_none() {
+        keys.push(("auth_method", Change::Text("password".into())));
+    }
+    prepare(session)?;
+    // The name is checked before it becomes a directory.
+    let change = Edit::Add(add.name.clone(), keys);
+    crate::config::check_edit(&session.repository, &session.server, &change)?;
+    drain::prepare(&session.repository, &add.name)?;
+    let directory = session.repository.layout().remote(&add.name);
+    store_secret(&directory, secret.as_ref())?;
+    pin(&directory, &add.settings.host_key, &add.url)?;
+    spool::request_full_sync(&session.repository.layout(), &add.name, new_id(now()))?;
+    let config = edit(&session.repository, &session.server, &change)?;
+    warn_of_insecure_http(session, &config, &add.name, secret.is_some())?;
+    if let hook::Installed::Now(path) = hook::ensure(session)? {
+        session.say(&format!("installed the hook '{}'", path.display()));
+    }
+    if !add.disabled {
+        wake::wake(session, &config);
+    }
+    session.say(&format!("added mirror '{}'; 'git mirror-push status' says how it stands", add.name));
+    Ok(DONE)
+}
+
+/// Changes a mirror.
+pub(super) fn set(session: &Session, set: &Set) -> anyhow::Result<u8> {
+    by_name(&session.config()?, &set.name)?;
+    let mut keys = Keys::new();
+    let mut secret = password(&set.settings)?;
+    if let Some(url) = &set.url {
+        let (url, credentials) = checked_url(session, url)?;
+        keys.push(("url", Change::Text(url)));
+        keys.extend(credentials.username.map(|user| ("username", Change::Text(user))));
+        secret = secret.or(credentials.secret);
+    }
+    keys.extend(changes(&set.settings));
+    if keys.is_empty() && secret.is_none() && set.settings.host_key.is_empty() {
+        return Err(Usage("nothing to change; 'git mirror-push set -h' lists the options".into()).into());
+    }
+    let directory = session.repository.layout().remote(&set.name);
+    drain::prepare(&session.repository, &set.name)?;
+    let config = edit(&session.repository, &session.server, &Edit::Set(set.name.clone(), keys))?;
+    store_secret(&directory, secret.as_ref())?;
+    let url = config.mirror(&set.name).map(|mirror| mirror.address.shown(&Credentials::default())).unwrap_or_default();
+    pin(&directory, &set.settings.host_key, &url)?;
+    let has_secret = directory.join("secret").is_file();
+    warn_of_insecure_http(session, &config, &set.name, has_secret)?;
+    compare(session, &config, &set.name)
+}
+
+/// Serves a mirror again.
+pub(super) fn enable(session: &Session, name: &str) -> anyhow::Result<u8> {
+    by_name(&session.config()?, name)?;
+    drain::prepare(&session.repository, name)?;
+    let change = Edit::Set(name.to_owned(), vec![("enabled", Change::Unset)]);
+    let config = edit(&session.repository, &session.server, &change)?;
+    compare(session, &config, name)
+}
+
+/// Serves a mirror no longer. What it was not given yet is compared when it is enabled.
+pub(super) fn disable(session: &Session, name: &str) -> anyhow::Result<u8> {
+    by_name(&session.config()?, name)?;
+    let change = Edit::Set(name.to_owned(), vec![("enabled", Change::Flag(false))]);
+    edit(&session.repository, &session.server, &change)?;
+    Ok(DONE)
+}
+
+/// Removes a mirror: from the configuration first, then, once no drain is at it, its files. The lock file stays.
+pub(super) fn remove(session: &Session, name: &str) -> anyhow::Result<u8> {
+    by_name(&session.config()?, name)?;
+    edit(&session.repository, &session.server, &Edit::Remove(name.to_owned()))?;
+    let directory = session.repository.layout().remote(name);
+    if !directory.is_dir() {
+        return Ok(DONE);
+    }
+    let _lock = Lock::acquire(&directory, session.repository.sharing())?;
+    for entry in std::fs::read_dir(&directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            std::fs::remove_dir_all(&path)?;
+        } else if path.file_name().is_some_and(|name| name != "lock") {
+            std::fs::remove_file(&path)?;
+        }
+    }
+    session.say(&format!("removed mirror '{name}'; its repository was not touched"));
+    Ok(DONE)
+}
+
+fn compare(session: &Session, config: &Config, name: &str) -> anyhow::Result<u8> {
+    if config.mirror(name).is_some_and(|mirror| mirror.is_enabled) {
+        spool::request_full_sync(&session.repository.layout(), name, new_id(now()))?;
+        wake::wake(session, config);
+    }
+    Ok(DONE)
+}
+
+/// The URL as it is written into the file, and the credentials that were in it.
+fn checked_url(session: &Session, text: &str) -> anyhow::Result<(String, Credentials)> {
+    let (address, credentials) = parse(text).map_err(|refused| Usage(refused.to_string()))?;
+    let url = match &address {
+        Address::Local(path) => {
+            let path = absolute(session, path);
+            let path = path.canonicalize().unwrap_or(path);
+            if path == session.repository.git_dir() || path.join(".git") == session.repository.git_dir() {
+                return Err(Usage(format!("'{}' is this repository itself", path.display())).into());
+            }
+            path.to_str().context("a path of a mirror must be UTF-8")?.to_owned()
+        }
+        Address::Http { url, .. } => url.clone(),
+        Address::Ssh { .. } if credentials.secret.is_some() => {
+            return Err(Usage("a password in an ssh URL is not supported; use a key".into()).into());
+        }
+        Address::Git { .. } | Address::Ssh { .. } => text.to_owned(),
+    };
+    Ok((url, credentials))
+}
+
+/// The keys that the options change.
+fn changes(settings: &Settings) -> Keys {
+    let mut keys = Keys::new();
+    if let Some(only) = settings.only_protected_branches {
+        keys.push(("only_protected_branches", Change::Flag(only)));
+    }
+    match settings.mirror_branch_regex.as_deref() {
+        None => {}
+        Some("") => keys.push(("mirror_branch_regex", Change::Unset)),
+        Some(regex) => keys.push(("mirror_branch_regex", Change::Text(regex.to_owned()))),
+    }
+    let keep = settings.keep_divergent_refs.map(|keep| if keep { Divergent::Keep } else { Divergent::Overwrite });
+    if let Some(divergent) = settings.divergent_refs.or(keep) {
+        let word = match divergent {
+            Divergent::Overwrite => "overwrite",
+            Divergent::Keep => "keep",
+            Divergent::Fail => "fail",
+        };
+        keys.push(("divergent_refs", Change::Text(word.into())));
+    }
+    match settings.tags.as_slice() {
+        [] => {}
+        [word] if word == "all" || word == "none" => keys.push(("tags", Change::Text(word.clone()))),
+        patterns => keys.push(("tags", Change::List(patterns.to_vec()))),
+    }
+    if let Some(prune) = settings.prune {
+        let word = match prune {
+            Prune::Merged => "merged",
+            Prune::Deleted => "deleted",
+            Prune::Mirror => "mirror",
+            Prune::Never => "never",
+        };
+        keys.push(("prune", Change::Text(word.into())));
+    }
+    if let Some(method) = settings.auth_method {
+        let word = match method {
+            AuthMethod::Password => "password",
+            AuthMethod::SshPublicKey => "ssh_public_key",
+            AuthMethod::None => "none",
+        };
+        keys.push(("auth_method", Change::Text(word.into())));
+    }
+    keys.extend(settings.username.clone().map(|user| ("username", Change::Text(user))));
+    if !settings.refspec.is_empty() {
+        keys.push(("refspecs", Change::List(settings.refspec.clone())));
+    }
+    keys
+}
+
+/// The first line of standard input, if the password is to be read from there.
+fn password(settings: &Settings) -> anyhow::Result<Option<Secret>> {
+    if !settings.password_stdin {
+        return Ok(None);
+    }
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).context("cannot read the password from standard input")?;
+    let secret = line.trim_end_matches(['\r', '\n']);
+    anyhow::ensure!(!secret.is_empty(), "standard input holds no password");
+    Ok(Some(Secret::new(secret.to_owned())))
+}
+
+fn store_secret(directory: &Path, secret: Option<&Secret>) -> anyhow::Result<()> {
+    let path = directory.join("secret");
+    let Some(secret) = secret else { return Ok(()) };
+    if secret.expose().is_empty() { remove_secret(&path) } else { write_secret(&path, secret) }
+        .with_context(|| format!("cannot write '{}'", path.display()))
+}
+
+/// Writes the pinned host keys. A key without a host gets that of the URL.
+fn pin(directory: &Path, lines: &[String], url: &str) -> anyhow::Result<()> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let mut text = String::new();
+    for line in lines.iter().map(|line| line.trim()) {
+        let is_bare = ["ssh-", "ecdsa-", "sk-"].iter().any(|kind| line.starts_with(kind));
+        let fields = line.split_whitespace().count();
+        if line.contains('\n') || fields < if is_bare { 2 } else { 3 } {
+            return Err(Usage(format!(
+                "'{}' is no host key; give a line as ssh-keyscan prints it",
+                line.escape_debug()
+            ))
+            .into());
+        }
+        match (is_bare, parse(url)) {
+            (false, _) => text.push_str(line),
+            (true, Ok((Address::Ssh { host, port: Some(port), .. }, _))) if port != 22 => {
+                text.push_str(&format!("[{host}]:{port} {line}"));
+            }
+            (true, Ok((Address::Ssh { host, .. }, _))) => text.push_str(&format!("{host} {line}")),
+            (true, _) => return Err(Usage("a host key needs an ssh URL".into()).into()),
+        }
+        text.push('\n');
+    }
+    let mut tmp = tempfile::NamedTempFile::new_in(directory)?;
+    tmp.write_all(text.as_bytes())?;
+    tmp.as_file().sync_all()?;
+    tmp.persist(directory.join("known_hosts")).map_err(|error| error.error)?;
+    Ok(())
+}
+
+fn warn_of_insecure_http(session: &Session, config: &Config, name: &str, has_secret: bool) -> anyhow::Result<()> {
+    let mirror = by_name(config, name)?;
+    if has_secret && mirror.address.is_plain_http() && !mirror.allow_insecure_http {
+        session
+            .warn("a password over plain http is refused; use https, or set allow_insecure_http = true in config.toml");
+    }
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! The command line: one function for each command, data on stdout, talk on stderr, git's exit statuses.
+
+#![expect(clippy::print_stderr, reason = "the one place that talks to the terminal")]
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use jiff::Timestamp;
+
+use crate::config::{self, Config, Environment, Mirror, Server};
+use crate::repo::{self, Repository};
+
+mod args;
+mod generate;
+mod hook;
+mod log;
+mod mirrors;
+mod progress;
+mod protect;
+mod render;
+mod status;
+mod update;
+mod wake;
+
+use args::{Cli, Command, Drain, When};
+
+/// Done, or nothing to do.
+const DONE: u8 = 0;
+/// Some mirror or ref is not up to date.
+const BEHIND: u8 = 1;
+/// A bad repository or configuration.
+const FATAL: u8 = 128;
+/// The command line has no meaning.
+const USAGE: u8 = 129;
+
+/// What a command needs.
+struct Session {
+    environment: Environment,
+    global: args::Global,
+    shared: repo::Shared,
+    repository: Repository,
+    server: Server,
+    is_coloured: bool,
+}
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A pipe that nobody reads is no reason for another error.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { DONE });
+        }
+    };
+    match run(cli) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) if is_broken_pipe(&error) => ExitCode::from(DONE),
+        Err(error) => {
+            let text = format!("{error:#}").replace('\n', " ");
+            eprintln!("fatal: {}", crate::credentials::Redactor::default().clean(&text));
+            ExitCode::from(if error.is::<Usage>() { USAGE } else { FATAL })
+        }
+    }
+}
+
+/// The command line means something that cannot be.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn run(cli: Cli) -> anyhow::Result<u8> {
+    let environment = Environment::read()?;
+    log::start(&cli.global, &environment);
+    let out = &mut io::stdout().lock();
+    let command = cli.command.unwrap_or(Command::Drain(Drain::default()));
+    match &command {
+        Command::Completions(completions) => return generate::completions(completions.shell, out),
+        Command::Man => return generate::man(out),
+        Command::Drain(drain) if drain.detach => wake::leave_session(),
+        _ => {}
+    }
+    let session = Session::open(environment, cli.global)?;
+    match command {
+        Command::Add(add) => mirrors::add(&session, &add),
+        Command::Set(set) => mirrors::set(&session, &set),
+        Command::Enable(name) => mirrors::enable(&session, &name.name),
+        Command::Disable(name) => mirrors::disable(&session, &name.name),
+        Command::Remove(name) => mirrors::remove(&session, &name.name),
+        Command::List => status::list(&session, out),
+        Command::Show(name) => status::show(&session, &name.name, out),
+        Command::Drain(drain) => update::drain(&session, &drain.names, out),
+        Command::Sync(sync) => update::sync(&session, &sync, out),
+        Command::Plan(names) => update::plan(&session, &names.names, out),
+        Command::Status(names) => status::status(&session, &names.names, out),
+        Command::Log(names) => status::log(&session, &names.names, out),
+        Command::Protect(patterns) => protect::protect(&session, &patterns.patterns),
+        Command::Unprotect(patterns) => protect::unprotect(&session, &patterns.patterns),
+        Command::Protected => protect::protected(&session, out),
+        Command::InstallHook => hook::install(&session),
+        Command::UninstallHook => hook::uninstall(&session),
+        Command::Silent(silent) => protect::silent(&session, silent.state),
+        Command::Completions(_) | Command::Man => Ok(DONE),
+    }
+}
+
+impl Session {
+    fn open(environment: Environment, global: args::Global) -> anyhow::Result<Self> {
+        let start = match &global.directory {
+            Some(directory) => environment.current_dir.join(directory),
+            None => environment.current_dir.clone(),
+        };
+        let named = global.git_dir.as_ref().or(environment.git_dir.as_ref());
+        let shared = match named {
+            Some(path) => repo::open(&start.join(path))?,
+            None => discover(&start)?,
+        };
+        let server = config::load_server(global.config.as_deref().or(environment.server_config.as_deref()))?;
+        let is_coloured = match global.color {
+            When::Always => true,
+            When::Never => false,
+            When::Auto => io::stdout().is_terminal() && !environment.is_colour_unwanted,
+        };
+        let repository = shared.to_local();
+        Ok(Self { environment, global, shared, repository, server, is_coloured })
+    }
+
+    /// The repository's configuration as it is now.
+    fn config(&self) -> anyhow::Result<Config> {
+        Ok(config::load(&self.repository, &self.server)?)
+    }
+
+    /// Tells the user something, unless they want to hear only of failures.
+    fn say(&self, text: &str) {
+        if !self.global.quiet {
+            eprintln!("{text}");
+        }
+    }
+
+    /// Warns the user.
+    fn warn(&self, text: &str) {
+        eprintln!("warning: {text}");
+    }
+}
+
+/// The repository that a directory is in, as git finds it.
+fn discover(start: &Path) -> anyhow::Result<repo::Shared> {
+    for directory in start.ancestors() {
+        match repo::open(directory) {
+            Err(repo::Error::NotARepository { .. }) => {}
+            found => return Ok(found?),
+        }
+    }
+    anyhow::bail!("not in a git repository: '{}' and its parents are none; use --git-dir", start.display())
+}
+
+/// The mirrors of these names, or all of them.
+fn chosen<'c>(config: &'c Config, names: &[String]) -> anyhow::Result<Vec<&'c Mirror>> {
+    if names.is_empty() {
+        return Ok(config.mirrors.iter().collect());
+    }
+    names.iter().map(|name| by_name(config, name)).collect()
+}
+
+fn by_name<'c>(config: &'c Config, name: &str) -> anyhow::Result<&'c Mirror> {
+    config
+        .mirror(name)
+        .ok_or_else(|| anyhow::anyhow!("no mirror '{}' here; 'git mirror-push list' shows them", name.escape_debug()))
+}
+
+fn now() -> Timestamp {
+    #[expect(clippy::disallowed_methods, reason = "the clock of the command line")]
+    Timestamp::now()
+}
+
+/// Prints JSON and a line feed.
+fn print_json(out: &mut dyn Write, value: &impl serde::Serialize) -> anyhow::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value).map_err(io::Error::from)?;
+    Ok(writeln!(out)?)
+}
+
+/// A path as the user meant it, from the directory that counts.
+fn absolute(session: &Session, path: &Path) -> PathBuf {
+    let base = match &session.global.directory {
+        Some(directory) => session.environment.current_dir.join(directory),
+        None => session.environment.current_dir.clone(),
+    };
+    base.join(path)
+}

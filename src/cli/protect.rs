@@ -1,0 +1,68 @@
+//! `protect`, `unprotect`, `protected`, `silent`: keys at the top of the file.
+
+use std::io::Write;
+
+use super::args::Switch;
+use super::{DONE, Session, print_json, wake};
+use crate::config::{Change, Config, Edit, edit};
+
+/// The patterns that count now.
+fn effective(session: &Session, config: &Config) -> anyhow::Result<Vec<String>> {
+    if let Some(patterns) = &config.protected_branches {
+        return Ok(patterns.clone());
+    }
+    Ok(session.repository.default_branch()?.map(|name| name.short()).into_iter().collect())
+}
+
+fn change(session: &Session, patterns: Vec<String>) -> anyhow::Result<u8> {
+    super::mirrors::prepare(session)?;
+    let config = edit(&session.repository, &session.server, &Edit::Top("protected_branches", Change::List(patterns)))?;
+    super::mirrors::compare_all(session, &config)?;
+    Ok(DONE)
+}
+
+/// Adds patterns. When none were configured, the default branch, which was protected without being named, stays so.
+pub(super) fn protect(session: &Session, new: &[String]) -> anyhow::Result<u8> {
+    if let Some(bad) = new.iter().find(|pattern| pattern.is_empty() || pattern.chars().any(char::is_control)) {
+        anyhow::bail!("'{}' is no pattern of branch names", bad.escape_debug());
+    }
+    let mut patterns = effective(session, &session.config()?)?;
+    patterns.extend(new.iter().filter(|pattern| !patterns.contains(pattern)).cloned().collect::<Vec<_>>());
+    change(session, patterns)
+}
+
+/// Takes patterns away.
+pub(super) fn unprotect(session: &Session, gone: &[String]) -> anyhow::Result<u8> {
+    let mut patterns = effective(session, &session.config()?)?;
+    if let Some(unknown) = gone.iter().find(|pattern| !patterns.contains(pattern)) {
+        anyhow::bail!("'{}' is not protected; 'git mirror-push protected' lists the patterns", unknown.escape_debug());
+    }
+    patterns.retain(|pattern| !gone.contains(pattern));
+    change(session, patterns)
+}
+
+/// Lists the patterns.
+pub(super) fn protected(session: &Session, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let patterns = effective(session, &session.config()?)?;
+    if session.global.json {
+        print_json(out, &patterns)?;
+    } else {
+        for pattern in patterns {
+            writeln!(out, "{pattern}")?;
+        }
+    }
+    Ok(DONE)
+}
+
+/// Switches silent mode.
+pub(super) fn silent(session: &Session, state: Switch) -> anyhow::Result<u8> {
+    super::mirrors::prepare(session)?;
+    let value = if state == Switch::On { Change::Flag(true) } else { Change::Unset };
+    let config = edit(&session.repository, &session.server, &Edit::Top("silent", value))?;
+    match (state, config.is_silent) {
+        (Switch::On, _) => session.say("silent: nothing leaves this machine; pushes are still spooled"),
+        (Switch::Off, true) => session.warn("still silent: the server's configuration says so"),
+        (Switch::Off, false) => wake::wake(session, &config),
+    }
+    Ok(DONE)
+}

@@ -1,0 +1,93 @@
+//! Text for people, in the manner of `git push`.
+
+use std::io::{self, Write};
+
+use super::Session;
+use crate::drain::{Mode, Report};
+use crate::status::{Outcome, RefOutcome, UpdateStatus, View};
+
+/// A colour of the terminal.
+#[derive(Clone, Copy)]
+enum Colour {
+    Red = 31,
+    Green = 32,
+    Yellow = 33,
+}
+
+fn painted(session: &Session, colour: Colour, text: &str) -> String {
+    if session.is_coloured { format!("\x1b[{}m{text}\x1b[m", colour as u8) } else { text.to_owned() }
+}
+
+/// What became of one mirror: what changed and what is not right, not what was right before.
+pub(super) fn report(session: &Session, report: &Report, mode: Mode, out: &mut dyn Write) -> io::Result<()> {
+    let shown: Vec<&RefOutcome> = report
+        .refs
+        .iter()
+        .filter(|outcome| outcome.outcome != Outcome::UpToDate || session.global.verbose > 0)
+        .collect();
+    let is_quiet = session.global.quiet && report.update_status == UpdateStatus::Finished;
+    if is_quiet {
+        return Ok(());
+    }
+    writeln!(out, "To {} ({})", report.url, report.remote)?;
+    for outcome in &shown {
+        writeln!(out, "{}", line(session, outcome))?;
+    }
+    if let Some(error) = &report.error {
+        writeln!(out, "   {}", painted(session, Colour::Red, &format!("{}: {error}", report.update_status.as_str())))?;
+    } else if shown.is_empty() {
+        let nothing = if mode == Mode::Plan { "nothing to do" } else { "everything up to date" };
+        writeln!(out, "   {nothing}")?;
+    }
+    Ok(())
+}
+
+/// One ref, as `git push` prints it.
+fn line(session: &Session, outcome: &RefOutcome) -> String {
+    let short = |oid: &Option<String>| oid.as_deref().unwrap_or_default().chars().take(7).collect::<String>();
+    let (local, remote) = (short(&outcome.local), short(&outcome.remote));
+    let name = outcome.name.strip_prefix("refs/heads/").or_else(|| outcome.name.strip_prefix("refs/tags/"));
+    let name = name.unwrap_or(&outcome.name);
+    let kind = if outcome.name.starts_with("refs/tags/") { "[new tag]" } else { "[new branch]" };
+    let (flag, summary, note) = match outcome.outcome {
+        Outcome::UpToDate => ('=', "[up to date]".to_owned(), ""),
+        Outcome::Created => ('*', kind.to_owned(), ""),
+        Outcome::FastForwarded => (' ', format!("{remote}..{local}"), ""),
+        Outcome::Forced => ('+', format!("{remote}...{local}"), " (forced update)"),
+        Outcome::Deleted => ('-', "[deleted]".to_owned(), ""),
+        Outcome::Kept => ('=', "[kept]".to_owned(), ""),
+        Outcome::Divergent => ('!', "[divergent]".to_owned(), ""),
+        Outcome::Rejected => ('!', "[rejected]".to_owned(), ""),
+        Outcome::RemoteRejected => ('!', "[remote rejected]".to_owned(), ""),
+        Outcome::RemoteFailed => ('!', "[remote failure]".to_owned(), ""),
+    };
+    let reason = outcome.reason.as_ref().map(|reason| format!(" ({})", reason.replace('\n', " "))).unwrap_or_default();
+    let text = format!(" {flag} {summary:<17} {name}{note}{reason}");
+    if outcome.outcome.is_failure() { painted(session, Colour::Red, &text) } else { text }
+}
+
+/// How one mirror stands.
+pub(super) fn view(session: &Session, view: &View, out: &mut dyn Write) -> io::Result<()> {
+    let (word, colour) = match view.update_status {
+        _ if !view.enabled => ("disabled", Colour::Yellow),
+        UpdateStatus::Finished => ("finished", Colour::Green),
+        UpdateStatus::Failed => ("failed", Colour::Red),
+        status => (status.as_str(), Colour::Yellow),
+    };
+    writeln!(out, "{}  {}  {}", view.name, painted(session, colour, word), view.url)?;
+    let never = "never".to_owned();
+    writeln!(
+        out,
+        "  last success {}, last attempt {}, pending {}",
+        view.last_successful_update_at.as_ref().unwrap_or(&never),
+        view.last_update_at.as_ref().unwrap_or(&never),
+        view.pending
+    )?;
+    if let Some(error) = &view.last_error {
+        writeln!(out, "  {}", painted(session, Colour::Red, error))?;
+    }
+    for outcome in &view.refs {
+        writeln!(out, " {}", line(session, outcome))?;
+    }
+    Ok(())
+}

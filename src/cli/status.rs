@@ -1,0 +1,127 @@
+//! `status`, `log`, `list`, `show`: the commands that only read.
+
+use std::io::Write;
+
+use super::{BEHIND, DONE, Session, by_name, chosen, print_json, render};
+use crate::config::Config;
+use crate::drain;
+use crate::plan::Rules;
+use crate::status::{UpdateStatus, View, read_history, view};
+
+fn views(session: &Session, config: &Config, names: &[String]) -> anyhow::Result<Vec<View>> {
+    chosen(config, names)?
+        .into_iter()
+        .map(|mirror| {
+            let credentials = drain::credentials(&session.repository, mirror)?;
+            Ok(view(&session.repository, mirror, &credentials)?)
+        })
+        .collect()
+}
+
+/// Says how the mirrors stand.
+pub(super) fn status(session: &Session, names: &[String], out: &mut dyn Write) -> anyhow::Result<u8> {
+    let config = session.config()?;
+    let views = views(session, &config, names)?;
+    if session.global.json {
+        print_json(out, &views)?;
+    } else if views.is_empty() {
+        session.say("no mirrors; 'git mirror-push add NAME URL' adds one");
+    } else {
+        for shown in &views {
+            render::view(session, shown, out)?;
+            if let Some(note) = selection_note(session, &config, &shown.name)? {
+                writeln!(out, "  {note}")?;
+            }
+        }
+    }
+    let is_behind =
+        |view: &View| view.enabled && !matches!(view.update_status, UpdateStatus::Finished | UpdateStatus::None);
+    Ok(if views.iter().any(is_behind) { BEHIND } else { DONE })
+}
+
+/// An empty selection mirrors no branch; that is said, for it is hardly ever meant.
+fn selection_note(session: &Session, config: &Config, name: &str) -> anyhow::Result<Option<&'static str>> {
+    let mirror = by_name(config, name)?;
+    let rules: Rules = config.rules(mirror, session.repository.default_branch()?.as_ref());
+    Ok(rules
+        .selects_no_branch()
+        .then_some("no branch is protected, so no branch is mirrored; see 'git mirror-push protect'"))
+}
+
+/// Lists past attempts, oldest first.
+pub(super) fn log(session: &Session, names: &[String], out: &mut dyn Write) -> anyhow::Result<u8> {
+    let config = session.config()?;
+    let mut all = Vec::new();
+    for mirror in chosen(&config, names)? {
+        for attempt in read_history(&session.repository.layout().remote(&mirror.name))? {
+            all.push((mirror.name.clone(), attempt));
+        }
+    }
+    all.sort_by(|a, b| a.1.started_at.cmp(&b.1.started_at));
+    if session.global.json {
+        let with_name = |(name, attempt): &(String, crate::status::Attempt)| {
+            let mut value = serde_json::to_value(attempt).unwrap_or_default();
+            value["remote"] = name.as_str().into();
+            value
+        };
+        print_json(out, &all.iter().map(with_name).collect::<Vec<_>>())?;
+        return Ok(DONE);
+    }
+    for (name, attempt) in &all {
+        let error = attempt.error.as_ref().map(|error| format!("  {error}")).unwrap_or_default();
+        writeln!(
+            out,
+            "{}  {name}  {}  {} updated, {} failed, {} objects, {} bytes{error}",
+            attempt.started_at,
+            attempt.update_status.as_str(),
+            attempt.updated,
+            attempt.failed,
+            attempt.objects,
+            attempt.bytes,
+        )?;
+    }
+    Ok(DONE)
+}
+
+/// Lists the mirrors as `git remote -v` does.
+pub(super) fn list(session: &Session, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let config = session.config()?;
+    let views = views(session, &config, &[])?;
+    if session.global.json {
+        print_json(out, &views)?;
+        return Ok(DONE);
+    }
+    for view in &views {
+        let state = if view.enabled { "" } else { " (disabled)" };
+        writeln!(out, "{}\t{}{state}", view.name, view.url)?;
+    }
+    Ok(DONE)
+}
+
+/// Shows the configuration of one mirror.
+pub(super) fn show(session: &Session, name: &str, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let config = session.config()?;
+    let views = views(session, &config, &[by_name(&config, name)?.name.clone()])?;
+    if session.global.json {
+        print_json(out, &views)?;
+        return Ok(DONE);
+    }
+    for view in &views {
+        let regex = view.mirror_branch_regex.as_deref().unwrap_or("-");
+        for (key, value) in [
+            ("name", view.name.as_str()),
+            ("id", &view.id.to_string()),
+            ("url", &view.url),
+            ("enabled", &view.enabled.to_string()),
+            ("auth_method", view.auth_method),
+            ("only_protected_branches", &view.only_protected_branches.to_string()),
+            ("mirror_branch_regex", regex),
+            ("divergent_refs", view.divergent_refs),
+            ("tags", &view.tags.to_string()),
+            ("prune", view.prune),
+        ] {
+            writeln!(out, "{key:<24} {value}")?;
+        }
+    }
+    Ok(DONE)
+}

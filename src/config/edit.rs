@@ -1,0 +1,178 @@
+//! Changing a repository's file: comments and order stay, and what does not parse is never written.
+//!
+//! Two commands that change one file take turns by a lock on the directory; the new file is synced before it replaces the
+//! old one.
+
+#![expect(clippy::disallowed_methods, reason = "replaces config.toml")]
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use fs2::FileExt;
+use toml_edit::{Array, DocumentMut, Item, Table, Value, value};
+
+use super::{Config, Error, Server, check, parse, read_owned};
+use crate::repo::Repository;
+use crate::spool::sync_directory;
+
+/// How a new file begins.
+const FIRST_TEXT: &str = "# git-mirror-push: the mirrors of this repository; see git-mirror-push(1)\n\n";
+
+/// A new value of a key; `Unset` removes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A string.
+    Text(String),
+    /// A boolean.
+    Flag(bool),
+    /// A list of strings.
+    List(Vec<String>),
+    /// An integer.
+    Number(u32),
+    /// No value: the default counts.
+    Unset,
+}
+
+/// What is to be changed.
+#[derive(Clone, Debug)]
+pub enum Edit {
+    /// A key at the top.
+    Top(&'static str, Change),
+    /// A new remote with these keys.
+    Add(String, Vec<(&'static str, Change)>),
+    /// Keys of a remote that is there.
+    Set(String, Vec<(&'static str, Change)>),
+    /// A remote that goes.
+    Remove(String),
+}
+
+/// Makes the change in the file of `repository` and returns the new configuration.
+///
+/// # Errors
+/// [`Error`]; the file is then as it was.
+pub fn edit(repository: &Repository, server: &Server, change: &Edit) -> Result<Config, Error> {
+    let path = repository.layout().config();
+    let failed = |source| Error::Io { doing: "write", path: path.clone(), source };
+    let directory = std::fs::File::open(repository.layout().root()).map_err(failed)?;
+    directory.lock_exclusive().map_err(failed)?;
+    let old = read_owned(&path, repository.git_dir())?;
+    let (mut new, after) = checked(&path, old.as_deref().unwrap_or_default(), server, change)?;
+    if old.is_none() {
+        new.insert_str(0, FIRST_TEXT);
+    }
+    replace(repository, &new).map_err(failed)?;
+    Ok(after)
+}
+
+/// Finds out whether the change could be made, and makes it not.
+///
+/// # Errors
+/// [`Error`]
+pub fn check_edit(repository: &Repository, server: &Server, change: &Edit) -> Result<(), Error> {
+    let path = repository.layout().config();
+    let old = read_owned(&path, repository.git_dir())?.unwrap_or_default();
+    checked(&path, &old, server, change).map(|_| ())
+}
+
+/// The new text and what it means.
+fn checked(path: &Path, old: &str, server: &Server, change: &Edit) -> Result<(String, Config), Error> {
+    // The old text is parsed first, so that an error in it is told with its line, and not blamed on the change.
+    let before = parse(path, old, server)?;
+    let new = applied(old, &before, change)?;
+    let after = parse(path, &new, server).map_err(|error| match error {
+        Error::Meaning { what, .. } => Error::Change(what),
+        other => other,
+    })?;
+    Ok((new, after))
+}
+
+fn applied(old: &str, before: &Config, change: &Edit) -> Result<String, Error> {
+    let mut document: DocumentMut = old.parse().map_err(|error| Error::Change(format!("config.toml: {error}")))?;
+    match change {
+        Edit::Top(key, change) => set(document.as_table_mut(), key, change),
+        Edit::Add(name, keys) => {
+            if !check::is_name(name) {
+                let rule = "use letters, digits, '.', '_' and '-', and begin with a letter or digit";
+                return Err(Error::Change(format!("'{}' is no name for a mirror; {rule}", name.escape_debug())));
+            }
+            if before.mirror(name).is_some() {
+                return Err(Error::Change(format!("mirror '{name}' is there already; use 'set', or another name")));
+            }
+            let remotes = document.entry("remotes").or_insert_with(|| {
+                let mut remotes = Table::new();
+                remotes.set_implicit(true);
+                Item::Table(remotes)
+            });
+            let next = before.mirrors.iter().map(|mirror| mirror.id).max().unwrap_or(0) + 1;
+            let mut table = Table::new();
+            set(&mut table, "id", &Change::Number(next));
+            for (key, change) in keys {
+                set(&mut table, key, change);
+            }
+            let remotes = remotes.as_table_like_mut().ok_or_else(|| Error::Change("'remotes' is no table".into()))?;
+            remotes.insert(name, Item::Table(table));
+        }
+        Edit::Set(name, keys) => {
+            let table = remote(&mut document, name)?;
+            for (key, change) in keys {
+                set(table, key, change);
+            }
+        }
+        Edit::Remove(name) => {
+            remote(&mut document, name)?;
+            if let Some(remotes) = document.get_mut("remotes").and_then(Item::as_table_like_mut) {
+                remotes.remove(name);
+            }
+        }
+    }
+    Ok(document.to_string())
+}
+
+fn remote<'a>(document: &'a mut DocumentMut, name: &str) -> Result<&'a mut dyn toml_edit::TableLike, Error> {
+    document
+        .get_mut("remotes")
+        .and_then(|remotes| remotes.get_mut(name))
+        .and_then(Item::as_table_like_mut)
+        .ok_or_else(|| no_such_mirror(name))
+}
+
+/// The error for a name that no mirror has.
+fn no_such_mirror(name: &str) -> Error {
+    Error::Change(format!("no mirror '{}' here; 'git mirror-push list' shows them", name.escape_debug()))
+}
+
+fn set(table: &mut dyn toml_edit::TableLike, key: &str, change: &Change) {
+    let new = match change {
+        Change::Unset => {
+            table.remove(key);
+            return;
+        }
+        Change::Text(text) => Value::from(text.as_str()),
+        Change::Flag(flag) => Value::from(*flag),
+        Change::Number(number) => Value::from(i64::from(*number)),
+        Change::List(texts) => Value::Array(texts.iter().map(String::as_str).collect::<Array>()),
+    };
+    // What stands around the old value, a comment at the end of its line say, stays.
+    match table.get_mut(key).and_then(Item::as_value_mut) {
+        Some(old) => {
+            let decor = old.decor().clone();
+            *old = new;
+            *old.decor_mut() = decor;
+        }
+        None => {
+            table.insert(key, value(new));
+        }
+    }
+}
+
+fn replace(repository: &Repository, text: &str) -> io::Result<()> {
+    let layout = repository.layout();
+    let mut tmp = tempfile::Builder::new().prefix(".config.").tempfile_in(layout.root())?;
+    tmp.write_all(text.as_bytes())?;
+    use std::os::unix::fs::PermissionsExt;
+    tmp.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+    repository.sharing().apply(tmp.path())?;
+    tmp.as_file().sync_all()?;
+    tmp.persist(layout.config()).map_err(|error| error.error)?;
+    sync_directory(layout.root())
+}

@@ -1,0 +1,208 @@
+//! The files as they are written: serde types, nothing else. Every key is optional here; `check` knows what must be there.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{Error, Server, line_of};
+
+/// `R/mirror-push/config.toml`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) protected_branches: Option<Vec<String>>,
+    pub(super) silent: Option<bool>,
+    pub(super) wake: Option<Wake>,
+    #[serde(default)]
+    pub(super) remotes: BTreeMap<Spanned<String>, Remote>,
+}
+
+/// `/etc/git-mirror-push/config.toml`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ServerFile {
+    protected_branches: Option<Vec<String>>,
+    silent: Option<bool>,
+    wake: Option<Wake>,
+}
+
+/// `[remotes.NAME]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Remote {
+    pub(super) id: Option<u32>,
+    pub(super) url: Option<Spanned<String>>,
+    pub(super) enabled: Option<bool>,
+    pub(super) only_protected_branches: Option<bool>,
+    pub(super) mirror_branch_regex: Option<Spanned<String>>,
+    pub(super) divergent_refs: Option<DivergentSetting>,
+    pub(super) tags: Option<TagsSetting>,
+    pub(super) prune: Option<PruneSetting>,
+    pub(super) auth_method: Option<AuthMethod>,
+    pub(super) username: Option<String>,
+    #[serde(default)]
+    pub(super) refspecs: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) ssh_options: Vec<Spanned<String>>,
+    pub(super) proxy: Option<String>,
+    pub(super) ca_file: Option<String>,
+    pub(super) allow_insecure_http: Option<bool>,
+    pub(super) connect_timeout: Option<Period>,
+    pub(super) stall_timeout: Option<Period>,
+    pub(super) timeout: Option<Period>,
+    pub(super) max_refs_per_push: Option<usize>,
+    pub(super) max_deletes: Option<usize>,
+    #[serde(default)]
+    pub(super) push_options: Vec<Spanned<String>>,
+    pub(super) atomic: Option<bool>,
+}
+
+/// `wake`: who drains after a push.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Wake {
+    /// The daemon if one listens, else a detached drain.
+    #[default]
+    Auto,
+    /// cron, a timer or you.
+    None,
+}
+
+/// `auth_method`, in GitLab's words.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum AuthMethod {
+    /// User name and password or token.
+    Password,
+    /// A key of the mirror's own.
+    SshPublicKey,
+    /// Nothing of ours: ssh's own keys, or an open server.
+    None,
+}
+
+impl AuthMethod {
+    /// The word in files and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Password => "password",
+            Self::SshPublicKey => "ssh_public_key",
+            Self::None => "none",
+        }
+    }
+}
+
+/// `divergent_refs`
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum DivergentSetting {
+    Overwrite,
+    Keep,
+    Fail,
+}
+
+/// `prune`
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum PruneSetting {
+    Merged,
+    Deleted,
+    Mirror,
+    Never,
+}
+
+/// `tags`: `"all"`, `"none"`, or patterns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TagsSetting {
+    /// Every tag.
+    All,
+    /// No tag.
+    None,
+    /// Those that one of the patterns matches.
+    Matching(Vec<String>),
+}
+
+impl<'de> Deserialize<'de> for TagsSetting {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "tags is \"all\", \"none\" or a list of patterns like [\"v*\"]")]
+        enum Written {
+            Word(String),
+            Patterns(Vec<String>),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Word(word) if word == "all" => Ok(Self::All),
+            Written::Word(word) if word == "none" => Ok(Self::None),
+            Written::Word(_) => {
+                Err(serde::de::Error::custom("tags is \"all\", \"none\" or a list of patterns like [\"v*\"]"))
+            }
+            Written::Patterns(patterns) => Ok(Self::Matching(patterns)),
+        }
+    }
+}
+
+/// A length of time as text: `"10s"`, `"5m"`, `"3h"`, `"2d"`.
+#[derive(Clone, Copy)]
+pub(super) struct Period(pub(super) Duration);
+
+impl<'de> Deserialize<'de> for Period {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_period(&text).map(Period).ok_or_else(|| {
+            serde::de::Error::custom(format!("'{text}' is no duration; write \"10s\", \"5m\" or \"3h\""))
+        })
+    }
+}
+
+fn parse_period(text: &str) -> Option<Duration> {
+    let unit = text.chars().next_back()?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86400,
+        _ => return None,
+    };
+    let number: u64 = text[..text.len() - 1].parse().ok()?;
+    number.checked_mul(seconds).filter(|seconds| *seconds > 0).map(Duration::from_secs)
+}
+
+/// Reads a repository's file.
+pub(super) fn parse(path: &Path, text: &str) -> Result<File, Error> {
+    toml::from_str(text).map_err(|error| meaning(path, text, &error))
+}
+
+/// Reads the server's file.
+pub(super) fn parse_server(path: &Path, text: &str) -> Result<Server, Error> {
+    let file: ServerFile = toml::from_str(text).map_err(|error| meaning(path, text, &error))?;
+    Ok(Server { protected_branches: file.protected_branches, silent: file.silent, wake: file.wake })
+}
+
+fn meaning(path: &Path, text: &str, error: &toml::de::Error) -> Error {
+    let line = line_of(text, error.span().map_or(0, |span| span.start));
+    let what = error
+        .message()
+        .lines()
+        .collect::<Vec<_>>()
+        .join("; ")
+        .replace('`', "'")
+        .replace("unknown field", "unknown key");
+    Error::Meaning { path: path.to_owned(), line, what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn periods_are_text_with_a_unit() {
+        assert_eq!(parse_period("90s"), Some(Duration::from_secs(90)));
+        assert_eq!(parse_period("3h"), Some(Duration::from_secs(10800)));
+        for bad in ["", "s", "10", "1.5h", "-1s", "0s", "5 m", "99999999999999999999s", "18446744073709551615d", "é"] {
+            assert_eq!(parse_period(bad), None, "{bad}");
+        }
+    }
+}

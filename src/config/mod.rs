@@ -1,0 +1,183 @@
+//! Configuration: bytes to [`Config`], and from there to the rules of `plan`. Pure but for `load` and `edit`.
+//!
+//! Guaranteed: an unknown key, a value of the wrong kind, a bad URL or regex is an error that names the file and the line;
+//! a file with an error in it configures nothing. Absent: secrets, which are in files of their own. A crash while a command
+//! changes a file leaves the old file or the new one.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::plan::{Branches, Divergent, MaxDeletes, Pattern, Prune, Rules, Tags};
+use crate::push::{Address, Timeouts};
+use crate::refs::RefName;
+
+mod check;
+mod edit;
+mod file;
+mod load;
+
+pub use edit::{Change, Edit, check_edit, edit};
+pub use file::{AuthMethod, TagsSetting, Wake};
+pub use load::{Environment, load, load_server, read_owned};
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file says something that has no meaning.
+    #[error("{}:{line}: {what}", path.display())]
+    Meaning {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong and how to mend it.
+        what: String,
+    },
+    /// A file cannot be read or written.
+    #[error("cannot {doing} '{}': {source}", path.display())]
+    Io {
+        /// `read` or `write`.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// A file belongs to a user who is neither us nor the repository's owner nor root.
+    #[error("'{0}' belongs to another user; chown it, or run as that user", path.display())]
+    OtherOwner {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A change cannot be made.
+    #[error("{0}")]
+    Change(String),
+}
+
+/// The configuration of one repository, the server's file taken into account.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Patterns of protected branches; `None` is the branch that HEAD names.
+    pub protected_branches: Option<Vec<String>>,
+    /// Whether nothing may leave the machine.
+    pub is_silent: bool,
+    /// Who drains after a push.
+    pub wake: Wake,
+    /// In the order of their ids.
+    pub mirrors: Vec<Mirror>,
+}
+
+/// One remote mirror.
+#[derive(Clone, Debug)]
+pub struct Mirror {
+    /// Stable; unique within the repository.
+    pub id: u32,
+    /// Its name within the repository, fit for a path.
+    pub name: String,
+    /// Where it is.
+    pub address: Address,
+    /// The user name for http.
+    pub username: Option<String>,
+    /// Whether it is served.
+    pub is_enabled: bool,
+    /// `only_protected_branches`
+    pub only_protected_branches: bool,
+    /// `mirror_branch_regex`, valid.
+    pub mirror_branch_regex: Option<String>,
+    /// `divergent_refs`
+    pub divergent: Divergent,
+    /// `tags`
+    pub tags: TagsSetting,
+    /// `prune`
+    pub prune: Prune,
+    /// `auth_method`
+    pub auth_method: AuthMethod,
+    /// Patterns of namespaces that are mirrored besides branches and tags.
+    pub refspecs: Vec<String>,
+    /// Further options for ssh, `Keyword=value`.
+    pub ssh_options: Vec<String>,
+    /// The proxy's URL for http.
+    pub proxy: Option<String>,
+    /// PEM certificates trusted for https.
+    pub ca_file: Option<PathBuf>,
+    /// Whether a password may go over plain http.
+    pub allow_insecure_http: bool,
+    /// The limits of waiting.
+    pub timeouts: Timeouts,
+    /// Most refs in one push.
+    pub max_refs_per_push: usize,
+    /// Most deletes in one run; `None` is the default.
+    pub max_deletes: Option<usize>,
+    /// Sent to the mirror's hooks.
+    pub push_options: Vec<String>,
+    /// All refs or none.
+    pub is_atomic: bool,
+}
+
+/// Limits of waiting when the file does not say others.
+pub const DEFAULT_TIMEOUTS: Timeouts = Timeouts {
+    connect: Duration::from_secs(30),
+    stall: Duration::from_secs(300),
+    whole: Duration::from_secs(3 * 3600),
+};
+
+/// `max_refs_per_push` when the file does not say another.
+pub const DEFAULT_MAX_REFS: usize = 2000;
+
+impl Config {
+    /// The mirror `name`.
+    #[must_use]
+    pub fn mirror(&self, name: &str) -> Option<&Mirror> {
+        self.mirrors.iter().find(|mirror| mirror.name == name)
+    }
+
+    /// The rules of `mirror` in a repository whose HEAD names `default_branch`.
+    #[must_use]
+    pub fn rules(&self, mirror: &Mirror, default_branch: Option<&RefName>) -> Rules {
+        let patterns = |texts: &[String]| texts.iter().map(|text| Pattern::new(text.as_bytes())).collect::<Vec<_>>();
+        let protected = || match &self.protected_branches {
+            Some(texts) => patterns(texts),
+            None => default_branch.and_then(RefName::branch).map(Pattern::new).into_iter().collect(),
+        };
+        Rules {
+            branches: match &mirror.mirror_branch_regex {
+                _ if mirror.only_protected_branches => Branches::Protected(protected()),
+                Some(regex) => regex::bytes::Regex::new(regex).map_or(Branches::Protected(vec![]), Branches::Matching),
+                None => Branches::All,
+            },
+            tags: match &mirror.tags {
+                TagsSetting::All => Tags::All,
+                TagsSetting::None => Tags::None,
+                TagsSetting::Matching(texts) => Tags::Matching(patterns(texts)),
+            },
+            namespaces: patterns(&mirror.refspecs),
+            divergent: mirror.divergent,
+            prune: mirror.prune,
+            max_deletes: mirror.max_deletes.map_or(MaxDeletes::Default, MaxDeletes::Limit),
+        }
+    }
+}
+
+/// The line of byte `offset`, from 1.
+fn line_of(text: &str, offset: usize) -> usize {
+    text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
+/// Reads the text of a repository's file, with the server's `defaults`.
+///
+/// # Errors
+/// [`Error::Meaning`].
+pub fn parse(path: &Path, text: &str, server: &Server) -> Result<Config, Error> {
+    check::config(path, text, file::parse(path, text)?, server)
+}
+
+/// What the server's file says for every repository.
+#[derive(Clone, Debug, Default)]
+pub struct Server {
+    /// Patterns of protected branches.
+    pub protected_branches: Option<Vec<String>>,
+    /// Whether nothing may leave the machine.
+    pub silent: Option<bool>,
+    /// Who drains after a push.
+    pub wake: Option<Wake>,
+}

@@ -1,0 +1,98 @@
+//! Secrets: a type that cannot be printed, the file that stores one, and the redactor that stands before every sink.
+//!
+//! Guaranteed: a [`Secret`] has neither `Debug` nor `Display` that shows it; the file `secret` has mode 0600 from the moment it
+//! exists and is replaced atomically. Absent: encryption at rest; whoever can read the repository owner's files can read
+//! the secret. A crash leaves the old secret or the new one.
+
+#![expect(clippy::disallowed_methods, reason = "reads and writes the file `secret`")]
+
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+mod redact;
+
+pub use redact::Redactor;
+
+use crate::spool::sync_directory;
+
+/// A password or token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes the text as it is.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text, for the one place that sends it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("*****")
+    }
+}
+
+/// With what a mirror is greeted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// The user name.
+    pub username: Option<String>,
+    /// The password or token.
+    pub secret: Option<Secret>,
+}
+
+/// Reads the file `secret`; its last line feed is not part of the secret. `None` when there is no such file.
+///
+/// # Errors
+/// The operating system's, or [`io::ErrorKind::PermissionDenied`] when others than the owner may read the file.
+pub fn read_secret(path: &Path) -> io::Result<Option<Secret>> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if std::fs::metadata(path)?.mode() & 0o077 != 0 {
+        let mend = format!("others may read it; chmod 600 '{}'", path.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, mend));
+    }
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    Ok((!text.is_empty()).then(|| Secret::new(text.to_owned())))
+}
+
+/// Replaces the file `secret` with one of mode 0600.
+///
+/// # Errors
+/// The operating system's; the old file is then still there.
+pub fn write_secret(path: &Path, secret: &Secret) -> io::Result<()> {
+    let directory = path.parent().expect("a secret lies in its mirror's directory");
+    let tmp = path.with_extension("new");
+    match std::fs::remove_file(&tmp) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&tmp)?;
+    file.write_all(secret.expose().as_bytes())?;
+    file.write_all(b"\n")?;
+    file.sync_all()?;
+    std::fs::rename(&tmp, path)?;
+    sync_directory(directory)
+}
+
+/// Removes the file `secret`, if there is one.
+///
+/// # Errors
+/// The operating system's.
+pub fn remove_secret(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,311 @@
+//! One mirror, one run: as many pushes as the plan needs, on as few connections as the transport allows.
+//!
+//! The first look covers the whole scope. A further push looks again at the refs that are still to be sent, on its own
+//! connection, so the lease of every command is the value that was advertised there. A refused lease is decided again, three
+//! times at most.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::observe::{Past, Remote, Scope, observe, remote};
+use super::{Context, Error, MassDelete, Mode};
+use crate::config::Mirror;
+use crate::credentials::Redactor;
+use crate::plan::{Action, Decision, Divergent, MaxDeletes, Observed, Plan, Rules, plan};
+use crate::push::{Address, Answer, Command, PackSource, Progress, Report, Request, Session, Target};
+use crate::refs::{Oid, RefName};
+use crate::repo::{History, Repository};
+use crate::status::{Outcome, RefOutcome};
+
+/// How often one ref is decided again after its lease was refused.
+const MOST_TRIES: u32 = 3;
+
+/// What a run did.
+#[derive(Default)]
+pub(super) struct Contact {
+    /// The outcome of each ref that was looked at.
+    pub(super) outcomes: BTreeMap<RefName, RefOutcome>,
+    /// What the mirror is now known to hold and was ours; `None` is a ref that it does not have.
+    pub(super) held: Vec<(RefName, Option<Oid>)>,
+    /// Why the run ended early.
+    pub(super) error: Option<Error>,
+    /// What went over the wire.
+    pub(super) progress: Arc<Progress>,
+}
+
+impl Contact {
+    /// Whether the mirror answered for every ref, so that the entries that led here are done with.
+    pub(super) fn is_answered(&self) -> bool {
+        self.error.is_none() && self.outcomes.values().all(|outcome| outcome.outcome != Outcome::RemoteFailed)
+    }
+}
+
+/// Everything a run needs.
+pub(super) struct Run<'a> {
+    pub(super) repository: &'a Repository,
+    pub(super) mirror: &'a Mirror,
+    pub(super) target: &'a Target,
+    pub(super) context: &'a Context<'a>,
+    pub(super) past: Past<'a>,
+    pub(super) redactor: Redactor,
+    pub(super) progress: Arc<Progress>,
+}
+
+/// Refusals that may have been for the lease. A ref whose lease has changed since is sent again; one whose lease has not
+/// was refused for another reason, and its refusal stands.
+#[derive(Default)]
+struct Refusals(HashMap<RefName, Refusal>);
+
+struct Refusal {
+    lease: Option<Oid>,
+    tries: u32,
+    outcome: RefOutcome,
+}
+
+impl Refusals {
+    /// Notes a refusal. Whether the ref is worth another look.
+    fn add(&mut self, decision: &Decision, outcome: &RefOutcome) -> bool {
+        let tries = self.0.get(&decision.name).map_or(1, |before| before.tries + 1);
+        let refusal = Refusal { lease: decision.remote, tries, outcome: outcome.clone() };
+        self.0.insert(decision.name.clone(), refusal);
+        tries < MOST_TRIES
+    }
+
+    /// Takes from the plan what would be refused again.
+    fn withdraw(&self, plan: &mut Plan, contact: &mut Contact) {
+        let decisions = &plan.decisions;
+        plan.order.retain(|index| {
+            let decision = &decisions[*index];
+            let standing = self.0.get(&decision.name).filter(|r| r.lease == decision.remote || r.tries >= MOST_TRIES);
+            if let Some(refusal) = standing {
+                contact.outcomes.insert(decision.name.clone(), refusal.outcome.clone());
+            }
+            standing.is_none()
+        });
+    }
+}
+
+impl Run<'_> {
+    /// Mirrors `scope`.
+    pub(super) fn run(&self, scope: Scope) -> Contact {
+        let mut contact = Contact { progress: Arc::clone(&self.progress), ..Contact::default() };
+        if let Err(error) = self.try_run(scope, &mut contact) {
+            contact.error = Some(error);
+        }
+        contact
+    }
+
+    fn try_run(&self, mut scope: Scope, contact: &mut Contact) -> Result<(), Error> {
+        let rules = self.rules()?;
+        let mut refusals = Refusals::default();
+        let mut session = None;
+        loop {
+            let mut current = match session.take() {
+                Some(session) => session,
+                None => Session::connect(self.target)?,
+            };
+            let mut there = remote(&mut current, &rules, &scope)?;
+            self.check_object_format(&there)?;
+            there.head = local_head(&self.target.address);
+            let observed = observe(self.repository, &rules, &scope, &there, &self.past)?;
+            self.note_held(&rules, &scope, &there, &observed, contact);
+            let mut plan = plan(&rules, &observed);
+            self.take_down(&plan, contact);
+            refusals.withdraw(&mut plan, contact);
+            if self.context.mode == Mode::Plan || plan.order.is_empty() {
+                current.end();
+                return Ok(());
+            }
+            let limit = if self.mirror.is_atomic { usize::MAX } else { self.mirror.max_refs_per_push };
+            let sent = plan.next_push(limit);
+            let report =
+                self.push(&mut current, &sent, &there).inspect_err(|error| self.blame(&sent, error, contact))?;
+            let again = self.read_report(&sent, report, &mut refusals, contact);
+            let mut rest: BTreeSet<RefName> =
+                plan.order.iter().skip(sent.len()).map(|index| plan.decisions[*index].name.clone()).collect();
+            rest.extend(again);
+            if rest.is_empty() || contact.error.is_some() {
+                return Ok(());
+            }
+            if rules.divergent != Divergent::Fail {
+                scope = Scope::Refs(rest);
+            }
+            if current.can_continue() {
+                session = Some(current);
+            }
+        }
+    }
+
+    /// Of what the mirror holds, that which was ours; and what it does not hold any more.
+    fn note_held(&self, rules: &Rules, scope: &Scope, there: &Remote, observed: &Observed, contact: &mut Contact) {
+        if matches!(scope, Scope::All) {
+            let gone = self.past.mirrored.all().into_keys().filter(|name| rules.selects(name) && !there.has(name));
+            contact.held.extend(gone.map(|name| (name, None)));
+        }
+        for facts in &observed.refs {
+            match facts.remote {
+                None => contact.held.push((facts.name.clone(), None)),
+                Some(_) if facts.is_remote_known => contact.held.push((facts.name.clone(), facts.remote)),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// A push of which nothing is known: its refs get the reason.
+    fn blame(&self, sent: &[&Decision], error: &Error, contact: &mut Contact) {
+        let reason = self.redactor.clean(&error.to_string());
+        for decision in sent {
+            let outcome = RefOutcome::new(decision, Outcome::RemoteFailed, Some(reason.clone()));
+            contact.outcomes.insert(decision.name.clone(), outcome);
+        }
+    }
+
+    fn rules(&self) -> Result<Rules, Error> {
+        let default_branch = self.repository.default_branch()?;
+        let mut rules = self.context.config.rules(self.mirror, default_branch.as_ref());
+        if self.context.mode == Mode::Sync(MassDelete::Allowed) {
+            rules.max_deletes = MaxDeletes::Unlimited;
+        }
+        Ok(rules)
+    }
+
+    fn check_object_format(&self, there: &Remote) -> Result<(), Error> {
+        let (ours, theirs) = (self.repository.object_format(), &there.advertised.capabilities.object_format);
+        if ours == theirs {
+            return Ok(());
+        }
+        let what = format!(
+            "this repository's object format is {ours} and the mirror's is {theirs}; make the mirror with 'git init --bare --object-format={ours}'"
+        );
+        Err(crate::push::Error::Unable(what).into())
+    }
+
+    /// Notes every decision: those that are sent count as not answered until the report says otherwise.
+    fn take_down(&self, plan: &Plan, contact: &mut Contact) {
+        let is_dry = self.context.mode == Mode::Plan;
+        for decision in &plan.decisions {
+            let is_open = decision.action.is_sent() && !is_dry;
+            let outcome = match is_open {
+                true => RefOutcome::new(decision, Outcome::RemoteFailed, Some("it was not sent".into())),
+                false => RefOutcome::of(decision),
+            };
+            contact.outcomes.insert(decision.name.clone(), outcome);
+            if let (Action::UpToDate, Some(remote)) = (&decision.action, decision.remote) {
+                contact.held.push((decision.name.clone(), Some(remote)));
+            }
+        }
+    }
+
+    fn push(&self, session: &mut Session, sent: &[&Decision], there: &Remote) -> Result<Report, Error> {
+        let capabilities = &there.advertised.capabilities;
+        if !capabilities.report_status && !capabilities.report_status_v2 {
+            return Err(crate::push::Error::Unable("it does not report what it did (no report-status)".into()).into());
+        }
+        if self.mirror.is_atomic && !capabilities.atomic {
+            let what = "it does not support atomic pushes; set atomic = false";
+            return Err(crate::push::Error::Unable(what.into()).into());
+        }
+        let null = self.repository.null_oid();
+        let commands: Vec<Command> = sent
+            .iter()
+            .map(|decision| Command {
+                old: decision.remote.unwrap_or(null),
+                new: decision.local.unwrap_or(null),
+                name: decision.name.clone(),
+            })
+            .collect();
+        let request =
+            Request { commands: &commands, push_options: &self.mirror.push_options, is_atomic: self.mirror.is_atomic };
+        let pack = request.needs_pack().then(|| self.pack(&commands, there));
+        Ok(session.push(&request, pack)?)
+    }
+
+    /// The pack holds what the new values have and the mirror's values have not.
+    fn pack(&self, commands: &[Command], there: &Remote) -> PackSource {
+        let mut tips: Vec<Oid> = commands.iter().filter_map(|command| command.new.non_null()).collect();
+        tips.sort_unstable();
+        tips.dedup();
+        let graph = self.repository.commit_graph();
+        let history = History::new(self.repository, graph.as_ref());
+        let mut haves = history.border(&tips, &there.values);
+        // The replaced values always help: of a forced update the border knows nothing.
+        haves.extend(commands.iter().filter_map(|c| c.old.non_null()).filter(|old| self.repository.contains(*old)));
+        haves.sort_unstable();
+        haves.dedup();
+        PackSource {
+            git_dir: self.repository.git_dir().to_owned(),
+            tips,
+            haves,
+            ofs_delta: there.advertised.capabilities.ofs_delta,
+            progress: Arc::clone(&self.progress),
+        }
+    }
+
+    /// Notes the answers, and returns the refs that are to be looked at and decided again.
+    fn read_report(
+        &self,
+        sent: &[&Decision],
+        mut report: Report,
+        refusals: &mut Refusals,
+        contact: &mut Contact,
+    ) -> Vec<RefName> {
+        let mut again = Vec::new();
+        let cut = report.cut.as_ref().map(|cut| self.redactor.clean(&cut.to_string()));
+        for decision in sent {
+            let outcome = match report.answers.remove(&decision.name) {
+                Some(Answer::Done) => {
+                    contact.held.push((decision.name.clone(), decision.local));
+                    RefOutcome::of(decision)
+                }
+                Some(Answer::Refused(words)) => {
+                    let is_stale = may_be_stale(&words);
+                    let outcome = refused(decision, words);
+                    if is_stale && refusals.add(decision, &outcome) {
+                        again.push(decision.name.clone());
+                    }
+                    outcome
+                }
+                None => {
+                    let words = cut.clone().unwrap_or_else(|| "the mirror's report does not mention it".into());
+                    RefOutcome::new(decision, Outcome::RemoteFailed, Some(words))
+                }
+            };
+            contact.outcomes.insert(decision.name.clone(), outcome);
+        }
+        contact.error = report.cut.map(Error::Push);
+        again
+    }
+}
+
+/// A deletion that the mirror refuses because its HEAD names the branch is kept by our own rule; the fix is said.
+fn refused(decision: &Decision, words: String) -> RefOutcome {
+    if decision.action == Action::Delete && words.contains("deletion of the current branch prohibited") {
+        let reason = "the mirror's HEAD names it; first give the mirror another default branch";
+        return RefOutcome::new(decision, Outcome::Kept, Some(reason.into()));
+    }
+    RefOutcome::new(decision, Outcome::RemoteRejected, Some(words))
+}
+
+/// Whether a refusal may mean that the ref moved between the advertisement and the command. The words are git's
+/// (receive-pack, refs), in all the versions that are in use; a wrong guess costs one more look.
+fn may_be_stale(words: &str) -> bool {
+    const STALE: [&str; 8] = [
+        "failed to update ref",
+        "failed to lock",
+        "cannot lock ref",
+        "incorrect old value",
+        "stale info",
+        "reference already exists",
+        "reference does not exist",
+        "fetch first",
+    ];
+    STALE.iter().any(|part| words.contains(part))
+}
+
+/// The branch that the HEAD of a mirror on this machine names. Over the wire receive-pack does not say it.
+#[expect(clippy::disallowed_methods, reason = "reads HEAD of a mirror on this machine")]
+fn local_head(address: &Address) -> Option<RefName> {
+    let Address::Local(path) = address else { return None };
+    let head = std::fs::read(path.join("HEAD")).or_else(|_| std::fs::read(path.join(".git/HEAD"))).ok()?;
+    RefName::new(head.strip_prefix(b"ref:")?.trim_ascii())
+}

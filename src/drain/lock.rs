@@ -1,0 +1,55 @@
+//! The lock of a mirror: advisory, on the file `lock`, which is never unlinked. It dies with its process.
+
+#![expect(clippy::disallowed_methods, reason = "opens the lock file")]
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::Path;
+
+use fs2::FileExt;
+
+use super::Error;
+use crate::repo::Sharing;
+
+/// A lock that is held until it is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock in a mirror's directory if it is free. `None` when another process has it.
+    ///
+    /// # Errors
+    /// [`Error::Locks`], where locks do not work, and [`Error::Files`].
+    pub fn try_acquire(directory: &Path, sharing: Sharing) -> Result<Option<Self>, Error> {
+        let file = open(directory, sharing)?;
+        match file.try_lock_exclusive() {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => Ok(None),
+            Err(source) => Err(Error::Locks { path: directory.join("lock"), source }),
+        }
+    }
+
+    /// Waits for the lock.
+    ///
+    /// # Errors
+    /// As [`Lock::try_acquire`].
+    pub fn acquire(directory: &Path, sharing: Sharing) -> Result<Self, Error> {
+        let file = open(directory, sharing)?;
+        file.lock_exclusive().map_err(|source| Error::Locks { path: directory.join("lock"), source })?;
+        Ok(Self { _file: file })
+    }
+}
+
+fn open(directory: &Path, sharing: Sharing) -> Result<File, Error> {
+    let path = directory.join("lock");
+    let opened = match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
+        Ok(file) => sharing.apply(&path).map(|()| file),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            OpenOptions::new().read(true).write(true).open(&path)
+        }
+        Err(error) => Err(error),
+    };
+    opened.map_err(Error::files("open the lock", path))
+}

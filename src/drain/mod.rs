@@ -1,0 +1,229 @@
+//! The drain: the only sequencer. What is spooled reaches every mirror, each mirror in a thread of its own.
+//!
+//! ```text
+//! fan out ─▶ lock ─▶ claim ─▶ coalesce ─▶ observe ─▶ plan ─▶ push ─▶ status ─▶ finish ─▶ look again
+//! ```
+//!
+//! Guaranteed: one drain at a time for each (repository, mirror); refs are read after the lock is taken; an entry is finished
+//! only after its outcome is durable; whoever held the lock looks again after letting it go, so that a push whose drain found
+//! the lock taken is not left behind. Absent: rules and wire. Killed anywhere, it leaves entries in the queue, and the next
+//! drain does the work again; what the mirror already has is then up to date.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::config::{Config, Mirror};
+use crate::credentials::{Credentials, Redactor, read_secret};
+use crate::push::{Class, Progress, Target};
+use crate::repo::{Repository, Shared};
+use crate::spool;
+use crate::status::{RefOutcome, UpdateStatus};
+
+mod coalesce;
+mod contact;
+mod lock;
+mod mirror;
+mod observe;
+
+pub use lock::Lock;
+
+/// What a drain is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Mirror what is spooled.
+    Drain,
+    /// Compare and mirror everything selected.
+    Sync(MassDelete),
+    /// Say what a sync would do, and do nothing.
+    Plan,
+}
+
+/// Whether the guard against a mass deletion holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MassDelete {
+    /// It does.
+    Guarded,
+    /// `--allow-mass-delete`
+    Allowed,
+}
+
+/// What a drain needs besides the repository: configuration, clock, and who watches.
+pub struct Context<'a> {
+    /// The repository's configuration.
+    pub config: &'a Config,
+    /// What is asked for.
+    pub mode: Mode,
+    /// The clock.
+    pub now: fn() -> Timestamp,
+    /// Told when a mirror's run begins, with the counters of what goes over the wire.
+    pub on_begin: &'a (dyn Fn(&Mirror, Arc<Progress>) + Sync),
+}
+
+/// What became of one mirror.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The repository's path.
+    pub repository: String,
+    /// The mirror's name.
+    pub remote: String,
+    /// Its URL as it is shown.
+    pub url: String,
+    /// How it stands.
+    pub update_status: UpdateStatus,
+    /// The error, cleaned.
+    pub error: Option<String>,
+    /// Everything that was or would be touched.
+    pub refs: Vec<RefOutcome>,
+}
+
+/// Why a drain could not even begin, or could not keep its books.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The repository cannot be read.
+    #[error(transparent)]
+    Repository(#[from] crate::repo::Error),
+    /// The spool or a mirror's files cannot be read or written.
+    #[error("cannot {doing} in '{}': {source}", path.display())]
+    Files {
+        /// What was being done.
+        doing: &'static str,
+        /// The directory.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// This file system has no locks that work.
+    #[error("the file system of '{}' has no working locks: {source}; move the repository to one that has", path.display())]
+    Locks {
+        /// The lock file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// A password would cross the network in the clear.
+    #[error("a password would go over plain http; use https, or set allow_insecure_http = true for this mirror")]
+    InsecureHttp,
+    /// The mirror cannot be reached or spoken to.
+    #[error(transparent)]
+    Push(#[from] crate::push::Error),
+}
+
+impl Error {
+    /// Whether another try is worth it.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Push(error) => error.class(),
+            Self::Files { .. } | Self::Repository(_) => Class::Temporary,
+            Self::Locks { .. } | Self::InsecureHttp => Class::Lasting,
+        }
+    }
+
+    fn files(doing: &'static str, path: PathBuf) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Files { doing, path, source }
+    }
+}
+
+/// Serves `mirrors` of the repository, all at once, and reports on those for which there was something to do.
+///
+/// # Errors
+/// [`Error`], when the spool cannot be read. Trouble with one mirror is in its report.
+pub fn drain(shared: &Shared, context: &Context<'_>, mirrors: &[&Mirror]) -> Result<Vec<Report>, Error> {
+    if context.config.is_silent && context.mode != Mode::Plan {
+        tracing::info!("silent mode: nothing leaves this machine");
+        return Ok(Vec::new());
+    }
+    let repository = shared.to_local();
+    if context.mode != Mode::Plan {
+        fan_out(&repository, context)?;
+    }
+    let one = |mirror: &&Mirror| mirror::serve(&shared.to_local(), context, mirror);
+    if let [mirror] = mirrors {
+        return Ok(one(mirror).into_iter().collect());
+    }
+    Ok(std::thread::scope(|scope| {
+        let threads: Vec<_> = mirrors.iter().map(|mirror| scope.spawn(move || one(mirror))).collect();
+        threads.into_iter().filter_map(|thread| thread.join().expect("a mirror's thread does not panic")).collect()
+    }))
+}
+
+/// Gives what is in `incoming` to every enabled mirror.
+fn fan_out(repository: &Repository, context: &Context<'_>) -> Result<(), Error> {
+    let enabled: Vec<&str> =
+        context.config.mirrors.iter().filter(|mirror| mirror.is_enabled).map(|mirror| &*mirror.name).collect();
+    for name in &enabled {
+        prepare(repository, name)?;
+    }
+    let layout = repository.layout();
+    let done = spool::fan_out(&layout, &enabled, new_id((context.now)()))
+        .map_err(Error::files("give spooled pushes to the mirrors", layout.root().to_owned()))?;
+    for (name, reason) in &done.corrupt {
+        tracing::warn!("spool record {name}: {reason}; moved to spool/corrupt, every mirror is compared in full");
+    }
+    if done.resync {
+        tracing::warn!("a push could not be recorded; every mirror is compared in full");
+    }
+    Ok(())
+}
+
+/// Makes the directories of a mirror.
+///
+/// # Errors
+/// [`Error::Files`].
+pub fn prepare(repository: &Repository, name: &str) -> Result<(), Error> {
+    let layout = repository.layout();
+    let mode = repository.sharing().directory_mode().unwrap_or(0o755);
+    let made = spool::prepare(&layout, mode)
+        .and_then(|()| spool::make_directory(&layout.remote(name), mode))
+        .and_then(|()| spool::make_directory(&layout.queue(name), mode));
+    made.map_err(Error::files("make directories", layout.root().to_owned()))
+}
+
+/// A fresh record name.
+#[must_use]
+pub fn new_id(now: Timestamp) -> spool::Id {
+    let time = std::time::Duration::try_from(now.duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default();
+    spool::Id { time, pid: std::process::id(), random: RandomState::new().hash_one(time) }
+}
+
+/// With what `mirror` is greeted.
+///
+/// # Errors
+/// [`Error::Files`], when its secret cannot be read.
+pub fn credentials(repository: &Repository, mirror: &Mirror) -> Result<Credentials, Error> {
+    let path = repository.layout().remote(&mirror.name).join("secret");
+    let secret = read_secret(&path).map_err(Error::files("read the secret", path))?;
+    Ok(Credentials { username: mirror.username.clone(), secret })
+}
+
+/// Whom to push to.
+fn target(repository: &Repository, mirror: &Mirror) -> Result<Target, Error> {
+    let credentials = credentials(repository, mirror)?;
+    if mirror.address.is_plain_http() && credentials.secret.is_some() && !mirror.allow_insecure_http {
+        return Err(Error::InsecureHttp);
+    }
+    let directory = repository.layout().remote(&mirror.name);
+    let file = |name: &str| Some(directory.join(name)).filter(|path| path.is_file());
+    let ssh = crate::push::Ssh {
+        identity: file("id_ed25519").or_else(|| file("id_rsa")),
+        known_hosts: file("known_hosts"),
+        options: mirror.ssh_options.clone(),
+    };
+    Ok(Target {
+        address: mirror.address.clone(),
+        credentials,
+        ssh,
+        ca_file: mirror.ca_file.clone(),
+        proxy: mirror.proxy.clone(),
+        timeouts: mirror.timeouts,
+    })
+}
+
+/// Cleans an error for every sink.
+fn cleaned(error: &Error, credentials: &Credentials) -> String {
+    Redactor::new(credentials).clean(&error.to_string()).replace('\n', " ")
+}

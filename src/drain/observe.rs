@@ -1,0 +1,189 @@
+//! Facts for the plan: our refs, the mirror's, what this repository is known to have had, and how they are related.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::Error;
+use super::coalesce::{Known, Touched};
+use crate::plan::{Deleted, Mirror, Observed, RefFacts, Rules, Source};
+use crate::push::{Advertised, Session};
+use crate::refs::{Ancestry, Local, Oid, RefName};
+use crate::repo::{History, Repository};
+use crate::status::Mirrored;
+
+/// Which refs are looked at.
+pub(super) enum Scope {
+    /// All that are selected.
+    All,
+    /// These.
+    Refs(BTreeSet<RefName>),
+}
+
+impl Scope {
+    fn holds(&self, name: &RefName) -> bool {
+        match self {
+            Self::All => true,
+            Self::Refs(names) => names.contains(name),
+        }
+    }
+}
+
+/// The mirror's side, as its advertisement says it.
+pub(super) struct Remote {
+    pub(super) advertised: Advertised,
+    /// The refs in scope.
+    refs: HashMap<RefName, Oid>,
+    /// Every value that it has, selected or not.
+    pub(super) values: HashSet<Oid>,
+    selected: usize,
+    pub(super) head: Option<RefName>,
+}
+
+impl Remote {
+    /// Whether the mirror has this ref, as far as it is in scope.
+    pub(super) fn has(&self, name: &RefName) -> bool {
+        self.refs.contains_key(name)
+    }
+}
+
+/// Reads the advertisement.
+pub(super) fn remote(session: &mut Session, rules: &Rules, scope: &Scope) -> Result<Remote, Error> {
+    let (mut refs, mut values, mut selected) = (HashMap::new(), HashSet::new(), 0);
+    let advertised = session.advertisement(&mut |name, oid| {
+        values.insert(oid);
+        if rules.selects(name) {
+            selected += 1;
+            if scope.holds(name) {
+                refs.insert(name.clone(), oid);
+            }
+        }
+    })?;
+    Ok(Remote { advertised, refs, values, selected, head: None })
+}
+
+/// What is needed to judge a ref besides the two sides.
+pub(super) struct Past<'a> {
+    pub(super) touched: &'a Touched,
+    pub(super) mirrored: &'a Mirrored<'a>,
+}
+
+/// Puts the facts together.
+pub(super) fn observe(
+    repository: &Repository,
+    rules: &Rules,
+    scope: &Scope,
+    remote: &Remote,
+    past: &Past<'_>,
+) -> Result<Observed, Error> {
+    let (mut locals, incomplete) = locals(repository, rules, scope)?;
+    let names: BTreeSet<RefName> = match scope {
+        Scope::All => locals.keys().chain(remote.refs.keys()).cloned().collect(),
+        Scope::Refs(names) => names.clone(),
+    };
+    let mirrored = match scope {
+        Scope::All => Some(past.mirrored.all()),
+        Scope::Refs(_) => None,
+    };
+    let default_branch = repository.default_branch()?;
+    let graph = repository.commit_graph();
+    let mut judge = Judge {
+        repository,
+        history: History::new(repository, graph.as_ref()),
+        default_oid: default_branch.as_ref().and_then(|name| oid_of(repository.find(name))),
+    };
+    let nothing = Known::default();
+    let mut refs = Vec::with_capacity(names.len());
+    for name in names {
+        let local = locals.remove(&name).unwrap_or(Local::Absent);
+        let theirs = remote.refs.get(&name).copied();
+        let ours_there = match &mirrored {
+            Some(all) => all.get(&name).copied(),
+            None => past.mirrored.find(&name),
+        };
+        let known = past.touched.refs.get(&name).unwrap_or(&nothing);
+        refs.push(judge.facts(name, local, theirs, ours_there, known));
+    }
+    let is_empty = refs.iter().all(|facts| facts.local == Local::Absent) && !repository.has_refs()?;
+    Ok(Observed {
+        refs,
+        source: Source { default_branch, is_empty, incomplete },
+        mirror: Mirror {
+            is_empty: remote.advertised.is_empty,
+            head: remote.head.clone(),
+            selected: remote.selected,
+            can_delete: remote.advertised.capabilities.delete_refs,
+        },
+    })
+}
+
+fn oid_of(local: Local) -> Option<Oid> {
+    if let Local::At(oid) = local { Some(oid) } else { None }
+}
+
+type Locals = (HashMap<RefName, Local>, Option<String>);
+
+fn locals(repository: &Repository, rules: &Rules, scope: &Scope) -> Result<Locals, Error> {
+    match scope {
+        Scope::All => {
+            let is_wanted = |name: &[u8]| RefName::new(name).is_none_or(|name| rules.selects(&name));
+            let listing = repository.list(is_wanted)?;
+            Ok((listing.refs.into_iter().collect(), listing.incomplete))
+        }
+        Scope::Refs(names) => Ok((names.iter().map(|name| (name.clone(), repository.find(name))).collect(), None)),
+    }
+}
+
+struct Judge<'r> {
+    repository: &'r Repository,
+    history: History<'r>,
+    default_oid: Option<Oid>,
+}
+
+impl Judge<'_> {
+    fn facts(
+        &mut self,
+        name: RefName,
+        listed: Local,
+        remote: Option<Oid>,
+        mirrored: Option<Oid>,
+        known: &Known,
+    ) -> RefFacts {
+        // `git pack-refs` may have hidden a ref from the listing: an absence counts only when it is found twice.
+        let local = match listed {
+            Local::Absent if remote.is_some() => self.repository.find(&name),
+            // A power failure may have left a ref whose object never reached the disk. It must not stop the others.
+            Local::At(oid) if remote != Some(oid) && !self.repository.contains(oid) => Local::Unreadable,
+            seen => seen,
+        };
+        let is_remote_known =
+            remote.is_some() && (remote == mirrored || remote.is_some_and(|oid| known.olds.contains(&oid)));
+        let ancestry = match (local, remote) {
+            (Local::At(local), Some(remote)) => self.history.relation(remote, local),
+            _ => Ancestry::Unknown,
+        };
+        let deleted = match (local, remote) {
+            (Local::Absent, Some(remote)) => self.deletion(remote, mirrored, known),
+            _ => Deleted::default(),
+        };
+        RefFacts { name, local, remote, ancestry, is_remote_known, deleted }
+    }
+
+    fn deletion(&mut self, remote: Oid, mirrored: Option<Oid>, known: &Known) -> Deleted {
+        let values: Vec<Oid> = if known.deleted.is_empty() {
+            mirrored.into_iter().collect()
+        } else {
+            known.deleted.iter().copied().collect()
+        };
+        let is_known = !values.is_empty();
+        Deleted {
+            is_known,
+            is_remote_merged: is_known && self.is_merged(remote),
+            is_value_merged: is_known && values.into_iter().all(|value| self.is_merged(value)),
+        }
+    }
+
+    /// Whether `oid` is in the default branch. A default branch that is itself being moved in this drain counts as it is now.
+    fn is_merged(&mut self, oid: Oid) -> bool {
+        let Some(default) = self.default_oid else { return false };
+        self.repository.commit_of(oid).is_some() && self.history.is_ancestor(oid, default) == Some(true)
+    }
+}

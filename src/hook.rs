@@ -1,0 +1,211 @@
+//! The post-receive hook: standard input becomes one durable spool record, then a drain is woken.
+//!
+//! Guaranteed: no network connection, no waiting, and no child that holds the pusher's descriptors. When the record cannot
+//! be written, one line on stderr and one in the syslog say so, the repository is marked for a full sync, and the push
+//! stands. A hook that was there before (`post-receive.previous` beside this one) runs first, with the same input, and its exit
+//! status is ours. Absent: configuration beyond two words of `config.toml` that are looked for in its text, mirrors, rules, gix.
+//! Killed before the record is in `incoming`, the hook leaves a file in `spool/tmp` that makes the next drain compare
+//! everything; killed after, the push is recorded and the next drain of any origin mirrors it.
+
+#![expect(clippy::disallowed_methods, reason = "the hook's environment, clock and child")]
+
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::refs::RefUpdate;
+use crate::spool::{Id, Layout, Record, enter, mark};
+
+/// What the hook has to say in the end.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// A line for the pusher, if something went wrong.
+    pub line: Option<String>,
+    /// The exit status: that of the previous hook, else 0.
+    pub status: u8,
+}
+
+/// Runs the hook that git invoked as `invoked_as` in `git_dir`, on the lines of `input`.
+pub fn run(git_dir: &Path, invoked_as: &Path, mut input: impl Read) -> Ended {
+    let layout = Layout::new(git_dir);
+    let mut lines = Vec::new();
+    if let Err(error) = input.read_to_end(&mut lines) {
+        return Ended { line: Some(report_unrecorded(&layout, git_dir, &error)), status: 0 };
+    }
+    let status = run_previous(invoked_as, &lines);
+    if is_skipped_by_push_option() {
+        return Ended { line: None, status };
+    }
+    let line = match record(&layout, &lines) {
+        Ok(Spooled::Nothing) => None,
+        Ok(Spooled::Record) => wake(git_dir, &layout),
+        Err(error) => Some(report_unrecorded(&layout, git_dir, &error)),
+    };
+    Ended { line, status }
+}
+
+/// Runs the hook that was there before ours, if there is one that git would run, with the same input.
+fn run_previous(invoked_as: &Path, lines: &[u8]) -> u8 {
+    let mut path = invoked_as.as_os_str().to_owned();
+    path.push(".previous");
+    let path = Path::new(&path);
+    let is_executable =
+        std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
+    if !is_executable {
+        return 0;
+    }
+    let Ok(mut previous) = Command::new(path).stdin(Stdio::piped()).spawn() else {
+        return 1;
+    };
+    if let Some(mut stdin) = previous.stdin.take() {
+        // A hook need not read what it is given.
+        let _ = stdin.write_all(lines);
+    }
+    match previous.wait() {
+        Ok(status) => status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)) as u8,
+        Err(_) => 1,
+    }
+}
+
+enum Spooled {
+    Nothing,
+    Record,
+}
+
+fn record(layout: &Layout, lines: &[u8]) -> io::Result<Spooled> {
+    let mut updates = Vec::new();
+    for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let update = RefUpdate::parse(line).ok_or_else(|| {
+            let text =
+                format!("standard input has a line that is not 'old new ref': {}", String::from_utf8_lossy(line));
+            io::Error::new(io::ErrorKind::InvalidData, text)
+        })?;
+        updates.push(update);
+    }
+    if !touches_something_mirrored(layout, &updates) {
+        return Ok(Spooled::Nothing);
+    }
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let id = Id { time, pid: std::process::id(), random: RandomState::new().hash_one(time) };
+    enter(layout, id, &Record { time, updates: Some(updates) })?;
+    Ok(Spooled::Record)
+}
+
+/// Branches and tags always count. Another ref counts when a configuration file names a namespace that it may be in:
+/// a record too many costs a look, one too few would cost a mirror its ref until the next sync.
+fn touches_something_mirrored(layout: &Layout, updates: &[RefUpdate]) -> bool {
+    if updates.iter().any(|update| update.name.branch().or_else(|| update.name.tag()).is_some()) {
+        return true;
+    }
+    let names_namespace = |text: &[u8]| {
+        namespaces_named_in(text).any(|prefix| updates.iter().any(|update| update.name.as_bytes().starts_with(prefix)))
+    };
+    !updates.is_empty() && configuration_texts(layout).iter().any(|text| names_namespace(text))
+}
+
+/// What stands in quotes and begins with `refs/`, up to its first `*`.
+fn namespaces_named_in(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| matches!(byte, b'"' | b'\'' | b'\n'))
+        .filter(|quoted| quoted.starts_with(b"refs/"))
+        .filter_map(|quoted| quoted.split(|byte| *byte == b'*').next())
+}
+
+/// The repository's file and the server's; a file that cannot be read says nothing to the hook.
+fn configuration_texts(layout: &Layout) -> Vec<Vec<u8>> {
+    [layout.config(), server_configuration()].iter().filter_map(|path| std::fs::read(path).ok()).collect()
+}
+
+fn server_configuration() -> PathBuf {
+    std::env::var_os("GIT_MIRROR_PUSH_CONFIG")
+        .map_or_else(|| PathBuf::from("/etc/git-mirror-push/config.toml"), PathBuf::from)
+}
+
+/// `git push -o mirror.skip` (githooks(5): GIT_PUSH_OPTION_COUNT and GIT_PUSH_OPTION_n).
+fn is_skipped_by_push_option() -> bool {
+    let count = std::env::var("GIT_PUSH_OPTION_COUNT").ok().and_then(|count| count.parse::<usize>().ok()).unwrap_or(0);
+    (0..count).any(|n| std::env::var_os(format!("GIT_PUSH_OPTION_{n}")).is_some_and(|option| option == "mirror.skip"))
+}
+
+/// Whether one of the files says `wake = "none"` before its first table. The repository's file is asked first.
+fn is_wake_wanted(layout: &Layout) -> bool {
+    let word = |text: &[u8]| {
+        text.split(|byte| *byte == b'\n')
+            .map(<[u8]>::trim_ascii)
+            .take_while(|line| !line.starts_with(b"["))
+            .find_map(|line| line.strip_prefix(b"wake")?.trim_ascii().strip_prefix(b"=").map(<[u8]>::trim_ascii))
+            .map(|value| !(value.starts_with(b"\"none\"") || value.starts_with(b"'none'")))
+    };
+    configuration_texts(layout).iter().find_map(|text| word(text)).unwrap_or(true)
+}
+
+/// Starts `git-mirror-push drain` of this repository and does not wait for it. The drain has no descriptor of the pusher's:
+/// its three are /dev/null and the others are closed as it starts.
+fn wake(git_dir: &Path, layout: &Layout) -> Option<String> {
+    if !is_wake_wanted(layout) {
+        return None;
+    }
+    close_fds::set_fds_cloexec_threadsafe(3, &[]);
+    let drain = Command::new(program())
+        .arg("--git-dir")
+        .arg(git_dir)
+        .args(["drain", "--detach"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let error = drain.err()?;
+    let text =
+        format!("the push is recorded, but the drain could not be started: {error}; run 'git mirror-push drain'");
+    syslog(&text);
+    Some(text)
+}
+
+/// The program of this installation: beside the hook, or in `bin` when the hook is in `libexec/git-mirror-push`.
+fn program() -> PathBuf {
+    const NAME: &str = "git-mirror-push";
+    let Ok(hook) = std::env::current_exe() else {
+        return NAME.into();
+    };
+    let beside = hook.with_file_name(NAME);
+    let installed = hook.ancestors().nth(3).map(|prefix| prefix.join("bin").join(NAME));
+    [Some(beside), installed].into_iter().flatten().find(|path| path.is_file()).unwrap_or_else(|| NAME.into())
+}
+
+fn report_unrecorded(layout: &Layout, git_dir: &Path, error: &io::Error) -> String {
+    let path = git_dir.canonicalize().unwrap_or_else(|_| git_dir.to_owned());
+    let what = format!("cannot record this push for the mirrors of '{}': {error}", path.display());
+    let text = match mark(layout) {
+        Ok(()) => format!("{what}; the push stands, and the next drain compares everything"),
+        Err(_) => format!("{what}; the push stands; run 'git mirror-push sync' once that is mended"),
+    };
+    syslog(&text);
+    text
+}
+
+/// One line to the system's log (syslog(3): facility daemon, severity error), as far as there is one.
+fn syslog(text: &str) {
+    const DAEMON_ERROR: u8 = 3 << 3 | 3;
+    let line = format!("<{DAEMON_ERROR}>git-mirror-post-receive[{}]: {text}", std::process::id());
+    if let Ok(socket) = UnixDatagram::unbound() {
+        // Without a system log there is still the line on stderr.
+        let _ = socket.set_nonblocking(true);
+        let _ = socket.send_to(line.as_bytes(), "/dev/log");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_namespaces_that_a_configuration_adds() {
+        let text = b"[remotes.a]\nrefspecs = [\"refs/notes/*\", 'refs/changes/*']\n# refs/none\n";
+        let found: Vec<_> = namespaces_named_in(text).collect();
+        assert_eq!(found, [&b"refs/notes/"[..], b"refs/changes/"]);
+    }
+}

@@ -1,0 +1,106 @@
+//! Facts in, plan out: what happens to each ref of one mirror.
+//!
+//! [`plan`] is total and pure: no clock, file, environment, log or network. All rules about selection, divergence and
+//! deletion are here and nowhere else; `tests.rs` holds them as tables. The sender makes no choice, so whatever could
+//! make it refuse a ref (the mirror's capabilities, its HEAD, limits) is a fact in [`Observed`].
+
+use crate::refs::{Oid, RefName};
+
+mod decide;
+mod observed;
+mod order;
+mod pattern;
+mod prune;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+pub use observed::{Deleted, Mirror, Observed, RefFacts, Source};
+pub use pattern::Pattern;
+pub use rules::{Branches, Divergent, MaxDeletes, Prune, Rules, Tags};
+
+/// What is to happen to one ref.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Both sides have the same value.
+    UpToDate,
+    /// The mirror lacks the ref.
+    Create,
+    /// The mirror's value is an ancestor of ours.
+    FastForward,
+    /// The mirror's value is replaced, with its value as the lease.
+    Force,
+    /// The ref goes from the mirror, with its value as the lease.
+    Delete,
+    /// The mirror has what we never had, and the rules keep it.
+    Divergent(String),
+    /// The ref is not here, the mirror has it, and the rules keep it there.
+    Kept(String),
+    /// Refused here.
+    Reject(String),
+}
+
+impl Action {
+    /// Whether a command is sent.
+    #[must_use]
+    pub fn is_sent(&self) -> bool {
+        matches!(self, Self::Create | Self::FastForward | Self::Force | Self::Delete)
+    }
+}
+
+/// The plan for one ref.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The ref.
+    pub name: RefName,
+    /// Our value, as far as there is one.
+    pub local: Option<Oid>,
+    /// The mirror's value that was observed: the lease of the command.
+    pub remote: Option<Oid>,
+    /// What happens.
+    pub action: Action,
+}
+
+/// The plan for one mirror.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// One decision for each observed ref that the rules can see, in the order of `Observed::refs`.
+    pub decisions: Vec<Decision>,
+    /// The decisions that are sent, as indices, in sending order.
+    pub order: Vec<usize>,
+    /// Whether the first of `order` goes alone: the default branch of an empty mirror.
+    pub is_first_alone: bool,
+}
+
+impl Plan {
+    /// The decisions of the next push: at most `limit` of them, in sending order.
+    #[must_use]
+    pub fn next_push(&self, limit: usize) -> Vec<&Decision> {
+        let limit = if self.is_first_alone { 1 } else { limit.max(1) };
+        self.order.iter().take(limit).map(|index| &self.decisions[*index]).collect()
+    }
+}
+
+/// Decides every observed ref.
+#[must_use]
+pub fn plan(rules: &Rules, observed: &Observed) -> Plan {
+    let mut decisions: Vec<Decision> = observed
+        .refs
+        .iter()
+        .filter(|facts| rules.selects(&facts.name))
+        .filter_map(|facts| decide::decide(rules, observed, facts))
+        .collect();
+    prune::hold_mass_deletion(rules.max_deletes, &observed.mirror, &mut decisions);
+    if rules.divergent == Divergent::Fail && decisions.iter().any(|d| matches!(d.action, Action::Divergent(_))) {
+        withhold_everything(&mut decisions);
+    }
+    let (order, is_first_alone) = order::order(&decisions, observed);
+    Plan { decisions, order, is_first_alone }
+}
+
+fn withhold_everything(decisions: &mut [Decision]) {
+    for decision in decisions.iter_mut().filter(|decision| decision.action.is_sent()) {
+        decision.action =
+            Action::Reject("nothing is pushed while another ref diverges (divergent_refs = \"fail\")".into());
+    }
+}

@@ -1,0 +1,66 @@
+//! The facts that decisions are made from.
+
+use crate::refs::{Ancestry, Local, Oid, RefName};
+
+/// Everything that is known about the two sides when a plan is made.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// The refs in question.
+    pub refs: Vec<RefFacts>,
+    /// This repository.
+    pub source: Source,
+    /// The mirror.
+    pub mirror: Mirror,
+}
+
+/// One ref.
+#[derive(Clone, Debug)]
+pub struct RefFacts {
+    /// Its full name.
+    pub name: RefName,
+    /// Our value, "L".
+    pub local: Local,
+    /// The mirror's value, "R".
+    pub remote: Option<Oid>,
+    /// How R relates to L; of no meaning when one of them is missing.
+    pub ancestry: Ancestry,
+    /// Whether R is a value that this repository is known to have had for the ref, "R in M".
+    pub is_remote_known: bool,
+    /// What is known of its deletion here; of no meaning while the ref is here.
+    pub deleted: Deleted,
+}
+
+/// What is known of a ref's deletion here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// The spool or `mirrored/` knows that the ref was here.
+    pub is_known: bool,
+    /// R is an ancestor of our default branch.
+    pub is_remote_merged: bool,
+    /// Every value that was deleted here is an ancestor of our default branch.
+    pub is_value_merged: bool,
+}
+
+/// This repository.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// The branch that HEAD names.
+    pub default_branch: Option<RefName>,
+    /// Whether it has no refs at all.
+    pub is_empty: bool,
+    /// Why the list of refs may lack something.
+    pub incomplete: Option<String>,
+}
+
+/// The mirror.
+#[derive(Clone, Debug, Default)]
+pub struct Mirror {
+    /// Whether it advertised no refs at all.
+    pub is_empty: bool,
+    /// The branch that its HEAD names, as far as that can be seen.
+    pub head: Option<RefName>,
+    /// How many refs it has that the rules select.
+    pub selected: usize,
+    /// Whether it lets refs be deleted (`delete-refs`).
+    pub can_delete: bool,
+}

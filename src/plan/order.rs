@@ -1,0 +1,35 @@
+//! The order of commands: the default branch of an empty mirror alone, deletes that free a path, updates, other deletes.
+
+use std::collections::BTreeSet;
+
+use super::{Action, Decision, Observed};
+use crate::refs::RefName;
+
+/// The indices of the decisions that are sent, in sending order, and whether the first of them goes alone.
+pub(super) fn order(decisions: &[Decision], observed: &Observed) -> (Vec<usize>, bool) {
+    let creates: BTreeSet<&RefName> =
+        decisions.iter().filter(|decision| decision.action == Action::Create).map(|decision| &decision.name).collect();
+    let rank = |decision: &Decision| match decision.action {
+        Action::Delete if frees_a_path(&decision.name, &creates) => 1,
+        Action::Delete => 3,
+        _ if observed.source.default_branch.as_ref() == Some(&decision.name) && observed.mirror.is_empty => 0,
+        _ => 2,
+    };
+    let mut order: Vec<usize> = (0..decisions.len()).filter(|index| decisions[*index].action.is_sent()).collect();
+    order.sort_by_key(|index| rank(&decisions[*index]));
+    let is_first_alone = order.first().is_some_and(|index| rank(&decisions[*index]) == 0);
+    (order, is_first_alone)
+}
+
+/// Whether one of `creates` lies below the name, or is a directory of it.
+fn frees_a_path(name: &RefName, creates: &BTreeSet<&RefName>) -> bool {
+    let is_below = || {
+        let below = [name.as_bytes(), b"/"].concat();
+        let first = RefName::new(&[&below[..], b"\x21"].concat());
+        first.is_some_and(|first| {
+            creates.range::<RefName, _>(first..).next().is_some_and(|next| next.as_bytes().starts_with(&below))
+        })
+    };
+    let ancestors = name.as_bytes().iter().enumerate().filter(|(_, byte)| **byte == b'/');
+    ancestors.filter_map(|(at, _)| RefName::new(&name.as_bytes()[..at])).any(|dir| creates.contains(&dir)) || is_below()
+}

@@ -1,0 +1,74 @@
+//! The wildcard of protected branches: only `*` is special and stands for any run of bytes, `/` included. Anchored at both
+//! ends, case-sensitive (GitLab's wildcard protected branches).
+
+/// A pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(Vec<Vec<u8>>);
+
+impl Pattern {
+    /// Takes any text; the empty pattern matches nothing.
+    #[must_use]
+    pub fn new(text: &[u8]) -> Self {
+        Self(text.split(|byte| *byte == b'*').map(<[u8]>::to_vec).collect())
+    }
+
+    /// Whether the whole of `name` matches. Takes time in proportion to the two lengths multiplied, at worst.
+    #[must_use]
+    pub fn matches(&self, name: &[u8]) -> bool {
+        let (first, rest) = self.0.split_first().expect("splitting yields at least one part");
+        let Some((last, middle)) = rest.split_last() else {
+            return !first.is_empty() && first == name;
+        };
+        let Some(mut left) = name.strip_prefix(&**first) else {
+            return false;
+        };
+        for part in middle {
+            let Some(at) = find(left, part) else { return false };
+            left = &left[at + part.len()..];
+        }
+        left.ends_with(last)
+    }
+}
+
+fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    if part.is_empty() {
+        return Some(0);
+    }
+    text.windows(part.len()).position(|window| window == part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matches_as_gitlab_does() {
+        let table: [(&str, &[&str], &[&str]); 8] = [
+            ("*-stable", &["production-stable", "a/b-stable", "-stable"], &["production-stable2", "x-STABLE"]),
+            ("production/*", &["production/app", "production/a/b", "production/"], &["production", "staging/app"]),
+            ("*gitlab*", &["gitlab", "gitlab/staging", "master/gitlab/production"], &["GitLab"]),
+            ("pro.duc.tion/*", &["pro.duc.tion/x"], &["production/x", "proXducYtion/x"]),
+            ("*/production/*", &["gitlab/production/b", "/production/"], &["production/b", "gitlab/production"]),
+            (
+                "pro*duction/*/gitlab/*",
+                &["production/x/gitlab/y", "proXYZduction//gitlab/"],
+                &["production/x/not-gitlab/y", "prodXYZuction/x/gitlab/y", "proXYZduction/gitlab/x/gitlab"],
+            ),
+            ("", &[], &["", "main"]),
+            ("*", &["main", "a/b"], &[]),
+        ];
+        for (pattern, matching, others) in table {
+            for name in matching {
+                assert!(Pattern::new(pattern.as_bytes()).matches(name.as_bytes()), "{pattern} should match {name}");
+            }
+            for name in others {
+                assert!(
+                    !Pattern::new(pattern.as_bytes()).matches(name.as_bytes()),
+                    "{pattern} should not match {name}"
+                );
+            }
+        }
+        assert!(Pattern::new(b"a*b").matches(b"a\xff\xfeb"));
+        assert!(!Pattern::new(b"aa*aa").matches(b"aaa"));
+    }
+}

@@ -1,0 +1,108 @@
+//! What a mirror's configuration says about refs, in the form that decisions need.
+
+use regex::bytes::Regex;
+
+use super::Pattern;
+use crate::refs::RefName;
+
+/// The rules of one mirror.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Which branches are mirrored.
+    pub branches: Branches,
+    /// Which tags are mirrored.
+    pub tags: Tags,
+    /// Full-name patterns of the namespaces that the configuration adds.
+    pub namespaces: Vec<Pattern>,
+    /// What happens to a ref that diverged.
+    pub divergent: Divergent,
+    /// Which refs are deleted that are not here.
+    pub prune: Prune,
+    /// The guard against a mass deletion.
+    pub max_deletes: MaxDeletes,
+}
+
+/// Which branches are mirrored.
+#[derive(Clone, Debug)]
+pub enum Branches {
+    /// Every branch.
+    All,
+    /// `only_protected_branches`: those that a pattern matches; none when there is no pattern.
+    Protected(Vec<Pattern>),
+    /// `mirror_branch_regex`: those whose name without `refs/heads/` matches, unanchored.
+    Matching(Regex),
+}
+
+/// Which tags are mirrored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tags {
+    /// Every tag.
+    All,
+    /// No tag.
+    None,
+    /// Those whose name without `refs/tags/` matches a pattern.
+    Matching(Vec<Pattern>),
+}
+
+/// `divergent_refs`: what happens to a ref that diverged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Divergent {
+    /// Our value replaces the mirror's.
+    Overwrite,
+    /// The mirror's value stays, the others are updated, the mirror counts as failed.
+    Keep,
+    /// Nothing at all is pushed.
+    Fail,
+}
+
+/// `prune`: which refs are deleted that are not here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prune {
+    /// Those that were deleted here and whose values are in the default branch.
+    Merged,
+    /// Those that were deleted here and that nobody changed on the mirror.
+    Deleted,
+    /// All.
+    Mirror,
+    /// None.
+    Never,
+}
+
+/// `max_deletes`: how many refs one run may delete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaxDeletes {
+    /// Unset: at most 50, or half of the mirror's selected refs if that is more.
+    Default,
+    /// This many.
+    Limit(usize),
+    /// `--allow-mass-delete`.
+    Unlimited,
+}
+
+impl Rules {
+    /// Whether the ref is mirrored at all. A ref that is not is invisible: never pushed, deleted or reported.
+    #[must_use]
+    pub fn selects(&self, name: &RefName) -> bool {
+        if let Some(branch) = name.branch() {
+            match &self.branches {
+                Branches::All => true,
+                Branches::Protected(patterns) => patterns.iter().any(|pattern| pattern.matches(branch)),
+                Branches::Matching(regex) => regex.is_match(branch),
+            }
+        } else if let Some(tag) = name.tag() {
+            match &self.tags {
+                Tags::All => true,
+                Tags::None => false,
+                Tags::Matching(patterns) => patterns.iter().any(|pattern| pattern.matches(tag)),
+            }
+        } else {
+            self.namespaces.iter().any(|pattern| pattern.matches(name.as_bytes()))
+        }
+    }
+
+    /// Whether no branch at all can be selected, which `status` mentions.
+    #[must_use]
+    pub fn selects_no_branch(&self) -> bool {
+        matches!(&self.branches, Branches::Protected(patterns) if patterns.is_empty())
+    }
+}

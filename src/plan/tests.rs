@@ -1,0 +1,249 @@
+//! The rules as tables. L is ours, R the mirror's, M what this repository is known to have had.
+
+use super::*;
+use crate::refs::{Ancestry, Local};
+
+fn oid(digit: u8) -> Oid {
+    Oid::from_hex(&[b'0' + digit; 40]).expect("forty digits")
+}
+
+fn name(text: &str) -> RefName {
+    RefName::new(text.as_bytes()).expect("well-formed")
+}
+
+fn rules(divergent: Divergent, prune: Prune) -> Rules {
+    Rules {
+        branches: Branches::All,
+        tags: Tags::All,
+        namespaces: vec![],
+        divergent,
+        prune,
+        max_deletes: MaxDeletes::Default,
+    }
+}
+
+fn facts(refname: &str) -> RefFacts {
+    RefFacts {
+        name: name(refname),
+        local: Local::At(oid(1)),
+        remote: Some(oid(2)),
+        ancestry: Ancestry::Diverged,
+        is_remote_known: false,
+        deleted: Deleted::default(),
+    }
+}
+
+fn observed(refs: Vec<RefFacts>) -> Observed {
+    let mirror = Mirror { is_empty: false, head: None, selected: refs.len(), can_delete: true };
+    let source = Source { default_branch: Some(name("refs/heads/main")), is_empty: false, incomplete: None };
+    Observed { refs, source, mirror }
+}
+
+fn word(action: &Action) -> &'static str {
+    match action {
+        Action::UpToDate => "up to date",
+        Action::Create => "create",
+        Action::FastForward => "fast-forward",
+        Action::Force => "forced update",
+        Action::Delete => "delete",
+        Action::Divergent(_) => "divergent",
+        Action::Kept(_) => "kept",
+        Action::Reject(_) => "reject",
+    }
+}
+
+fn decided(rules: &Rules, observed: &Observed) -> Vec<&'static str> {
+    plan(rules, observed).decisions.iter().map(|decision| word(&decision.action)).collect()
+}
+
+#[test]
+fn the_table_of_updates() {
+    let r_is_l = RefFacts { remote: Some(oid(1)), ancestry: Ancestry::Equal, ..facts("refs/heads/x") };
+    let r_absent = RefFacts { remote: None, ..facts("refs/heads/x") };
+    let r_ancestor = RefFacts { ancestry: Ancestry::Behind, ..facts("refs/heads/x") };
+    let r_ancestor_in_m = RefFacts { is_remote_known: true, ..r_ancestor.clone() };
+    let r_in_m = RefFacts { is_remote_known: true, ..facts("refs/heads/x") };
+    let r_in_m_gone = RefFacts { ancestry: Ancestry::Unknown, ..r_in_m.clone() };
+    let r_other = facts("refs/heads/x");
+    let r_unknown = RefFacts { ancestry: Ancestry::Unknown, ..facts("refs/heads/x") };
+    let broken = RefFacts { local: Local::Unreadable, ..facts("refs/heads/x") };
+    #[rustfmt::skip]
+    let table = [
+        // situation          "overwrite"      "keep"           "fail"
+        (&r_is_l,           ["up to date",    "up to date",    "up to date"]),
+        (&r_absent,         ["create",        "create",        "create"]),
+        (&r_ancestor,       ["fast-forward",  "fast-forward",  "fast-forward"]),
+        (&r_ancestor_in_m,  ["fast-forward",  "fast-forward",  "fast-forward"]),
+        (&r_in_m,           ["forced update", "forced update", "forced update"]),
+        (&r_in_m_gone,      ["forced update", "forced update", "forced update"]),
+        (&r_other,          ["forced update", "divergent",     "divergent"]),
+        (&r_unknown,        ["forced update", "divergent",     "divergent"]),
+        (&broken,           ["reject",        "reject",        "reject"]),
+    ];
+    for (situation, row) in table {
+        for (divergent, expected) in [Divergent::Overwrite, Divergent::Keep, Divergent::Fail].into_iter().zip(row) {
+            for refname in ["refs/heads/x", "refs/tags/x"] {
+                let situation = RefFacts { name: name(refname), ..situation.clone() };
+                let rules = rules(divergent, Prune::Merged);
+                assert_eq!(
+                    decided(&rules, &observed(vec![situation.clone()])),
+                    [expected],
+                    "{divergent:?} {situation:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_table_of_deletions() {
+    let gone = |is_known, is_remote_merged, is_value_merged, is_remote_known| RefFacts {
+        local: Local::Absent,
+        is_remote_known,
+        deleted: Deleted { is_known, is_remote_merged, is_value_merged },
+        ..facts("refs/heads/x")
+    };
+    #[rustfmt::skip]
+    let table = [
+        // known here, R merged, V merged, R in M     "merged"  "deleted" "mirror"  "never"
+        (gone(true, true, true, true),              ["delete", "delete", "delete", "kept"]),
+        (gone(true, true, true, false),             ["delete", "kept",   "delete", "kept"]),
+        (gone(true, true, false, true),             ["kept",   "delete", "delete", "kept"]),
+        (gone(true, false, true, true),             ["kept",   "delete", "delete", "kept"]),
+        (gone(true, false, false, false),           ["kept",   "kept",   "delete", "kept"]),
+        (gone(false, true, true, true),             ["kept",   "kept",   "delete", "kept"]),
+        (gone(false, true, true, false),            ["kept",   "kept",   "delete", "kept"]),
+    ];
+    for (situation, row) in table {
+        for (prune, expected) in [Prune::Merged, Prune::Deleted, Prune::Mirror, Prune::Never].into_iter().zip(row) {
+            let seen = observed(vec![situation.clone()]);
+            assert_eq!(decided(&rules(Divergent::Overwrite, prune), &seen), [expected], "{prune:?} {situation:?}");
+            for divergent in [Divergent::Keep, Divergent::Fail] {
+                let expected = if situation.is_remote_known { expected } else { "kept" };
+                assert_eq!(
+                    decided(&rules(divergent, prune), &seen),
+                    [expected],
+                    "{divergent:?} {prune:?} {situation:?}"
+                );
+            }
+        }
+    }
+}
+
+fn deletable(refname: &str) -> RefFacts {
+    RefFacts {
+        local: Local::Absent,
+        is_remote_known: true,
+        deleted: Deleted { is_known: true, is_remote_merged: true, is_value_merged: true },
+        ..facts(refname)
+    }
+}
+
+#[test]
+fn nothing_is_deleted_on_doubt() {
+    let mirror = rules(Divergent::Overwrite, Prune::Mirror);
+    let sure = observed(vec![deletable("refs/heads/x")]);
+    assert_eq!(decided(&mirror, &sure), ["delete"]);
+
+    let mut incomplete = sure.clone();
+    incomplete.source.incomplete = Some("a ref is broken".into());
+    let mut empty = sure.clone();
+    empty.source.is_empty = true;
+    let mut head = sure.clone();
+    head.mirror.head = Some(name("refs/heads/x"));
+    for doubt in [incomplete, empty, head] {
+        assert_eq!(decided(&mirror, &doubt), ["kept"]);
+    }
+    let mut unable = sure;
+    unable.mirror.can_delete = false;
+    assert_eq!(decided(&mirror, &unable), ["reject"]);
+}
+
+#[test]
+fn a_mass_deletion_needs_a_word() {
+    let many = |count: usize| (0..count).map(|n| deletable(&format!("refs/heads/b{n}"))).collect::<Vec<_>>();
+    let deletes = |guard, count, selected| {
+        let mut seen = observed(many(count));
+        seen.mirror.selected = selected;
+        let rules = Rules { max_deletes: guard, ..rules(Divergent::Overwrite, Prune::Mirror) };
+        plan(&rules, &seen).order.len()
+    };
+    assert_eq!(deletes(MaxDeletes::Default, 50, 50), 50, "up to 50 always");
+    assert_eq!(deletes(MaxDeletes::Default, 51, 60), 0, "more than 50 and more than half");
+    assert_eq!(deletes(MaxDeletes::Default, 60, 120), 60, "half of a large mirror");
+    assert_eq!(deletes(MaxDeletes::Limit(3), 4, 100), 0);
+    assert_eq!(deletes(MaxDeletes::Limit(3), 3, 100), 3);
+    assert_eq!(deletes(MaxDeletes::Unlimited, 400, 400), 400);
+}
+
+#[test]
+fn fail_pushes_nothing_at_all() {
+    let create = RefFacts { remote: None, ..facts("refs/heads/new") };
+    let seen = observed(vec![create, facts("refs/heads/x"), deletable("refs/heads/old")]);
+    let failed = plan(&rules(Divergent::Fail, Prune::Deleted), &seen);
+    assert!(failed.order.is_empty());
+    let words: Vec<_> = failed.decisions.iter().map(|decision| word(&decision.action)).collect();
+    assert_eq!(words, ["reject", "divergent", "reject"]);
+    assert_eq!(plan(&rules(Divergent::Keep, Prune::Deleted), &seen).order.len(), 2);
+}
+
+#[test]
+fn an_empty_selection_selects_nothing() {
+    let none = Rules { branches: Branches::Protected(vec![]), ..rules(Divergent::Overwrite, Prune::Mirror) };
+    let seen = observed(vec![facts("refs/heads/main"), facts("refs/tags/v1"), deletable("refs/heads/x")]);
+    assert!(none.selects_no_branch());
+    assert_eq!(decided(&none, &seen), ["forced update"], "the tag alone");
+}
+
+#[test]
+fn what_is_not_selected_is_invisible() {
+    let some = Rules {
+        branches: Branches::Matching(regex::bytes::Regex::new("^(main|release/.*)$").expect("valid")),
+        tags: Tags::Matching(vec![Pattern::new(b"v*")]),
+        namespaces: vec![Pattern::new(b"refs/notes/*")],
+        ..rules(Divergent::Overwrite, Prune::Mirror)
+    };
+    for (refname, selected) in [
+        ("refs/heads/main", true),
+        ("refs/heads/release/1", true),
+        ("refs/heads/maintenance", false),
+        ("refs/tags/v1", true),
+        ("refs/tags/x1", false),
+        ("refs/notes/commits", true),
+        ("refs/pull/1/head", false),
+    ] {
+        assert_eq!(some.selects(&name(refname)), selected, "{refname}");
+        for situation in [facts(refname), deletable(refname)] {
+            assert_eq!(plan(&some, &observed(vec![situation])).decisions.len(), usize::from(selected), "{refname}");
+        }
+    }
+}
+
+#[test]
+fn symbolic_refs_are_skipped() {
+    let symbolic = RefFacts { local: Local::Symbolic, ..facts("refs/heads/alias") };
+    assert!(plan(&rules(Divergent::Overwrite, Prune::Mirror), &observed(vec![symbolic])).decisions.is_empty());
+}
+
+#[test]
+fn commands_go_in_an_order_that_works() {
+    let create = |refname| RefFacts { remote: None, ..facts(refname) };
+    let seen = observed(vec![
+        deletable("refs/heads/late"),
+        create("refs/heads/a"),
+        deletable("refs/heads/a/b"),
+        create("refs/heads/main"),
+        create("refs/heads/c/d"),
+        deletable("refs/heads/c"),
+    ]);
+    let sent = |plan: &Plan| plan.next_push(100).iter().map(|d| d.name.short()).collect::<Vec<_>>();
+    let busy = plan(&rules(Divergent::Overwrite, Prune::Deleted), &seen);
+    assert_eq!(sent(&busy), ["a/b", "c", "a", "main", "c/d", "late"]);
+    assert_eq!(busy.next_push(2).len(), 2);
+
+    let mut first = observed(vec![create("refs/heads/a"), create("refs/heads/main"), create("refs/tags/v1")]);
+    first.mirror.is_empty = true;
+    let first = plan(&rules(Divergent::Overwrite, Prune::Deleted), &first);
+    assert_eq!(sent(&first), ["main"], "the default branch of an empty mirror goes alone");
+    assert_eq!(first.order.len(), 3);
+}

@@ -1,0 +1,311 @@
+//! Where a mirror is. Parsing is pure, refuses everything that could be taken for an option or another helper, and takes
+//! credentials out of a URL.
+
+use std::path::PathBuf;
+
+use crate::credentials::{Credentials, Secret};
+
+/// The address of a mirror, without a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A repository on this machine.
+    Local(PathBuf),
+    /// `git://`
+    Git {
+        /// Name or address.
+        host: String,
+        /// The port, 9418 unless the URL says another.
+        port: u16,
+        /// The path that is sent.
+        path: String,
+    },
+    /// `ssh://` or scp-style.
+    Ssh {
+        /// The user, if the URL names one; ssh's own configuration decides otherwise.
+        user: Option<String>,
+        /// Name, address or an alias of ssh's configuration.
+        host: String,
+        /// The port, if the URL names one.
+        port: Option<u16>,
+        /// The path that is sent.
+        path: String,
+    },
+    /// `http://` or `https://`
+    Http {
+        /// The URL without user information and without a final slash.
+        url: String,
+        /// The host, for messages.
+        host: String,
+    },
+}
+
+/// Why a URL is refused. The text names the thing and the mend, and never the URL itself, which may hold a password.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(String);
+
+fn refuse<T>(why: impl Into<String>) -> Result<T, Refused> {
+    Err(Refused(why.into()))
+}
+
+/// Parses a URL, a local path or `[user@]host:path`, and returns what stood in front of an http host as credentials.
+///
+/// # Errors
+/// [`Refused`].
+pub fn parse(text: &str) -> Result<(Address, Credentials), Refused> {
+    if text.is_empty() {
+        return refuse("the URL is empty");
+    }
+    if text.starts_with('-') {
+        return refuse("the URL begins with '-'; write './-name' for a path");
+    }
+    if text.chars().any(char::is_control) {
+        return refuse("the URL has a control character in it");
+    }
+    let helper = text.split_once("::").map(|(helper, _)| helper);
+    if let Some(helper) =
+        helper.filter(|word| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'))
+    {
+        return refuse(format!("'{helper}::' is a remote helper; use http, https, ssh, git, file or a path"));
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return if is_scp_style(text) { scp_style(text) } else { local(text) };
+    };
+    match scheme.to_ascii_lowercase().as_str() {
+        "http" | "https" => http(text),
+        "ssh" | "git+ssh" | "ssh+git" => ssh(rest),
+        "git" => git(rest),
+        "file" => match rest.strip_prefix("localhost").unwrap_or(rest) {
+            path if path.starts_with('/') => local(&percent_decoded(path)?),
+            _ => refuse("a file:// URL needs an absolute path: file:///srv/git/mirror.git"),
+        },
+        _ => refuse(format!("the scheme '{scheme}' is not supported; use http, https, ssh, git, file or a path")),
+    }
+}
+
+impl Address {
+    /// The URL as it is shown: credentials masked, the user name `git` excepted.
+    #[must_use]
+    pub fn shown(&self, credentials: &Credentials) -> String {
+        let mask = |user: &str| if user == "git" { "git" } else { "*****" }.to_owned();
+        match self {
+            Self::Local(path) => path.display().to_string(),
+            Self::Git { host, port: 9418, path } => format!("git://{}{path}", bracketed(host)),
+            Self::Git { host, port, path } => format!("git://{}:{port}{path}", bracketed(host)),
+            Self::Ssh { user, host, port, path } => {
+                let user = user.as_deref().map(|user| mask(user) + "@").unwrap_or_default();
+                let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+                let slash = if path.starts_with('/') { "" } else { "/" };
+                format!("ssh://{user}{}{port}{slash}{path}", bracketed(host))
+            }
+            Self::Http { url, .. } => {
+                let (scheme, rest) = url.split_once("://").expect("an http address has a scheme");
+                match (&credentials.username, &credentials.secret) {
+                    (None, None) => url.clone(),
+                    (Some(user), None) => format!("{scheme}://{}@{rest}", mask(user)),
+                    (_, Some(_)) => format!("{scheme}://*****:*****@{rest}"),
+                }
+            }
+        }
+    }
+
+    /// The host, for messages; `None` for this machine.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::Local(_) => None,
+            Self::Git { host, .. } | Self::Ssh { host, .. } | Self::Http { host, .. } => Some(host),
+        }
+    }
+
+    /// Whether a password would cross the network in the clear.
+    #[must_use]
+    pub fn is_plain_http(&self) -> bool {
+        matches!(self, Self::Http { url, .. } if url.starts_with("http://"))
+    }
+}
+
+fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
+/// git's rule (git-clone(1), "GIT URLS"): a colon before any slash.
+fn is_scp_style(text: &str) -> bool {
+    let end = text.find('/').unwrap_or(text.len());
+    let bracket = text[..end].find(']').map_or(0, |at| at + 1);
+    text[bracket..end].contains(':')
+}
+
+fn local(path: &str) -> Result<(Address, Credentials), Refused> {
+    Ok((Address::Local(PathBuf::from(path)), Credentials::default()))
+}
+
+fn scp_style(text: &str) -> Result<(Address, Credentials), Refused> {
+    let bracket = text.find(']').map_or(0, |at| at + 1);
+    let colon = bracket + text[bracket..].find(':').expect("is_scp_style found one");
+    let (authority, path) = (&text[..colon], &text[colon + 1..]);
+    if path.is_empty() {
+        return refuse("the URL has no path after the host");
+    }
+    if path.starts_with('-') {
+        return refuse("the path begins with '-'; write 'host:./-name'");
+    }
+    let (user, host) = user_and_host(authority)?;
+    Ok((Address::Ssh { user, host, port: None, path: path.to_owned() }, Credentials::default()))
+}
+
+fn ssh(rest: &str) -> Result<(Address, Credentials), Refused> {
+    let (authority, path) = authority_and_path(rest)?;
+    let (userinfo, hostport) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
+    let (host, port) = host_and_port(hostport)?;
+    let (user, password) = match userinfo {
+        None => (None, None),
+        Some(info) => {
+            let (user, password) = info.split_once(':').map_or((info, None), |(user, word)| (user, Some(word)));
+            (Some(percent_decoded(user)?), password.map(percent_decoded).transpose()?)
+        }
+    };
+    let path = percent_decoded(path)?;
+    // `ssh://host/~user/x` means the home directory of user, as in git.
+    let path = if path.starts_with("/~") { path[1..].to_owned() } else { path };
+    let user = user.map(|user| checked(&user, "user")).transpose()?;
+    let credentials = Credentials { username: None, secret: password.map(Secret::new) };
+    Ok((Address::Ssh { user, host: checked(&host, "host")?, port, path }, credentials))
+}
+
+fn git(rest: &str) -> Result<(Address, Credentials), Refused> {
+    let (authority, path) = authority_and_path(rest)?;
+    if authority.contains('@') {
+        return refuse("git:// has no users; remove what stands before '@'");
+    }
+    let (host, port) = host_and_port(authority)?;
+    let path = percent_decoded(path)?;
+    Ok((Address::Git { host: checked(&host, "host")?, port: port.unwrap_or(9418), path }, Credentials::default()))
+}
+
+fn http(text: &str) -> Result<(Address, Credentials), Refused> {
+    let (scheme, rest) = text.split_once("://").expect("the caller found the scheme");
+    if rest.contains(['?', '#', ' ']) {
+        return refuse("the URL has a query, a fragment or a space; give the address of the repository alone");
+    }
+    let (authority, path) = authority_and_path(rest)?;
+    let (userinfo, hostport) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
+    let (host, _) = host_and_port(hostport)?;
+    let host = checked(&host, "host")?;
+    let url = format!("{}://{hostport}{}", scheme.to_ascii_lowercase(), path.trim_end_matches('/'));
+    let Some(info) = userinfo else {
+        return Ok((Address::Http { url, host }, Credentials::default()));
+    };
+    let (user, password) = info.split_once(':').map_or((info, None), |(user, word)| (user, Some(word)));
+    let user = checked(&percent_decoded(user)?, "user")?;
+    let secret = password.map(percent_decoded).transpose()?.filter(|word| !word.is_empty()).map(Secret::new);
+    Ok((Address::Http { url, host }, Credentials { username: Some(user), secret }))
+}
+
+fn authority_and_path(rest: &str) -> Result<(&str, &str), Refused> {
+    match rest.find('/') {
+        Some(at) if rest.len() > at + 1 => Ok(rest.split_at(at)),
+        _ => refuse("the URL has no path after the host"),
+    }
+}
+
+fn user_and_host(authority: &str) -> Result<(Option<String>, String), Refused> {
+    let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
+    let user = user.map(|user| checked(user, "user")).transpose()?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    Ok((user, checked(host, "host")?))
+}
+
+fn host_and_port(text: &str) -> Result<(String, Option<u16>), Refused> {
+    let (host, port) = if let Some((inner, after)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        (inner, after.strip_prefix(':'))
+    } else {
+        text.rsplit_once(':').map_or((text, None), |(host, port)| (host, Some(port)))
+    };
+    let port = match port.filter(|port| !port.is_empty()).map(str::parse) {
+        None => None,
+        Some(Ok(port)) => Some(port),
+        Some(Err(_)) => return refuse("the port in the URL is no number from 1 to 65535"),
+    };
+    Ok((host.to_owned(), port))
+}
+
+fn checked(text: &str, what: &str) -> Result<String, Refused> {
+    match text {
+        "" => refuse(format!("the URL has an empty {what}")),
+        _ if text.starts_with('-') => refuse(format!("the {what} in the URL begins with '-'")),
+        _ if text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '%') && what == "host" => {
+            refuse("the host in the URL has a character that no host name has")
+        }
+        _ => Ok(text.to_owned()),
+    }
+}
+
+fn percent_decoded(text: &str) -> Result<String, Refused> {
+    let decoded = percent_encoding::percent_decode_str(text).decode_utf8();
+    match decoded {
+        Ok(decoded) if !decoded.chars().any(char::is_control) => Ok(decoded.into_owned()),
+        _ => refuse("the URL has percent-encoded bytes that are not text"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> String {
+        parse(text)
+            .map_or_else(|refused| format!("refused: {refused}"), |(address, credentials)| address.shown(&credentials))
+    }
+
+    #[test]
+    fn reads_and_shows_every_form() {
+        for (text, expected) in [
+            ("https://github.com/acme/widget.git", "https://github.com/acme/widget.git"),
+            ("https://bot:p%40ss@github.com/acme/widget.git/", "https://*****:*****@github.com/acme/widget.git"),
+            ("HTTPS://token@h:8443/x", "https://*****@h:8443/x"),
+            ("ssh://git@h:2222/srv/x.git", "ssh://git@h:2222/srv/x.git"),
+            ("ssh://alice@[::1]/~/x.git", "ssh://*****@[::1]/~/x.git"),
+            ("git@h:acme/x.git", "ssh://git@h/acme/x.git"),
+            ("h:~/x", "ssh://h/~/x"),
+            ("[::1]:x", "ssh://[::1]/x"),
+            ("git://h/x.git", "git://h/x.git"),
+            ("git://[::1]:9999/x", "git://[::1]:9999/x"),
+            ("file:///srv/x.git", "/srv/x.git"),
+            ("/srv/a:b", "/srv/a:b"),
+            ("./a:b", "./a:b"),
+        ] {
+            assert_eq!(shown(text), expected, "{text}");
+        }
+        let (_, credentials) = parse("https://bot:p%40ss@h/x").expect("valid");
+        assert_eq!(credentials.username.as_deref(), Some("bot"));
+        assert_eq!(credentials.secret.expect("given").expose(), "p@ss");
+    }
+
+    #[test]
+    fn refuses_what_could_run_a_program_or_misread() {
+        for text in [
+            "",
+            "-oProxyCommand=x",
+            "ssh://-oProxyCommand=x/y",
+            "-oProxyCommand=x:y",
+            "a@-oProxyCommand=x:y",
+            "h:-oProxyCommand=x",
+            "ssh://-u@h/x",
+            "ext::sh -c id",
+            "foo::https://h/x",
+            "ftp://h/x",
+            "https://h",
+            "https:///x",
+            "https://h/x?y",
+            "git://u@h/x",
+            "https://h\n/x",
+            "ssh://h:0x/y",
+            "file://host/x",
+            "git://h/%00",
+            "https://h%20/x",
+        ] {
+            assert!(shown(text).starts_with("refused"), "{text:?} gave {}", shown(text));
+        }
+    }
+}

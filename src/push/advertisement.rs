@@ -1,0 +1,203 @@
+//! The reference advertisement of receive-pack (gitprotocol-pack(5)), read as a stream: a ref is handed on and forgotten.
+
+use std::io::{self, Read};
+
+use gix_transport::packetline::blocking_io::StreamingPeekableIter;
+
+use super::Error;
+use crate::refs::{Oid, RefName};
+
+/// No repository has this many refs; a mirror that says otherwise is not believed.
+const MOST_REFS: usize = 20_000_000;
+
+/// What a mirror said of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Advertised {
+    /// What it can do.
+    pub capabilities: Capabilities,
+    /// Whether it has no refs at all.
+    pub is_empty: bool,
+}
+
+/// The capabilities that matter here (gitprotocol-capabilities(5)).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// `report-status-v2`
+    pub report_status_v2: bool,
+    /// `report-status`
+    pub report_status: bool,
+    /// `side-band-64k`
+    pub side_band_64k: bool,
+    /// `ofs-delta`
+    pub ofs_delta: bool,
+    /// `delete-refs`
+    pub delete_refs: bool,
+    /// `atomic`
+    pub atomic: bool,
+    /// `push-options`
+    pub push_options: bool,
+    /// `quiet`
+    pub quiet: bool,
+    /// `agent`, so that ours may be said too.
+    pub agent: bool,
+    /// `object-format`; `sha1` when it is not said. `is_format_said` tells the two apart.
+    pub object_format: String,
+    /// Whether `object-format` was said, so that ours must be said too.
+    pub is_format_said: bool,
+}
+
+impl Capabilities {
+    fn read(first_line: &[u8]) -> Self {
+        let mut found = Self { object_format: "sha1".into(), ..Self::default() };
+        let Ok((all, _)) = gix_transport::client::Capabilities::from_bytes(first_line) else {
+            return found;
+        };
+        for capability in all.iter() {
+            match &**capability.name() {
+                b"report-status-v2" => found.report_status_v2 = true,
+                b"report-status" => found.report_status = true,
+                b"side-band-64k" => found.side_band_64k = true,
+                b"ofs-delta" => found.ofs_delta = true,
+                b"delete-refs" => found.delete_refs = true,
+                b"atomic" => found.atomic = true,
+                b"push-options" => found.push_options = true,
+                b"quiet" => found.quiet = true,
+                b"agent" => found.agent = true,
+                b"object-format" => {
+                    found.is_format_said = true;
+                    found.object_format =
+                        capability.value().map(|value| value.to_string().trim_end().to_owned()).unwrap_or_default();
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+/// Reads up to the flush packet and calls `each` for every ref with a well-formed name: `.have` lines, `capabilities^{}`
+/// and names that git would not create are passed over.
+pub(super) fn read<R: Read>(
+    lines: &mut StreamingPeekableIter<R>,
+    each: &mut dyn FnMut(&RefName, Oid),
+) -> Result<Advertised, Error> {
+    let mut advertised: Option<Advertised> = None;
+    for _ in 0..MOST_REFS {
+        let Some(line) = next_line(lines).map_err(broken)? else {
+            return advertised.ok_or_else(|| Error::Protocol("an empty advertisement".into()));
+        };
+        if let Some(words) = line.strip_prefix(b"ERR ") {
+            return Err(refused_by_server(&String::from_utf8_lossy(words)));
+        }
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        if advertised.is_none() && line == b"version 1" {
+            continue;
+        }
+        let said =
+            advertised.get_or_insert_with(|| Advertised { capabilities: Capabilities::read(line), is_empty: true });
+        let line = line.split(|byte| *byte == 0).next().unwrap_or_default();
+        if line.starts_with(b"shallow ") {
+            continue;
+        }
+        let (hex, name) = match line.iter().position(|byte| *byte == b' ') {
+            Some(at) => (&line[..at], &line[at + 1..]),
+            None => return Err(nonsense(line)),
+        };
+        let oid = Oid::from_hex(hex).ok_or_else(|| nonsense(line))?;
+        if let Some(name) = RefName::new(name) {
+            said.is_empty = false;
+            each(&name, oid);
+        }
+    }
+    Err(Error::Protocol(format!("more than {MOST_REFS} refs")))
+}
+
+/// The next data line; `None` at a flush packet. An early end is [`io::ErrorKind::UnexpectedEof`].
+pub(super) fn next_line<R: Read>(lines: &mut StreamingPeekableIter<R>) -> io::Result<Option<&[u8]>> {
+    match lines.read_line() {
+        None => Ok(None),
+        Some(Err(error)) => Err(error),
+        Some(Ok(Err(error))) => Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string())),
+        Some(Ok(Ok(line))) => Ok(Some(line.as_slice().unwrap_or_default())),
+    }
+}
+
+fn broken(source: io::Error) -> Error {
+    match source.kind() {
+        io::ErrorKind::InvalidData => Error::Protocol(source.to_string()),
+        _ => Error::Broken { doing: "reading its refs", source },
+    }
+}
+
+fn nonsense(line: &[u8]) -> Error {
+    let start: String = String::from_utf8_lossy(line).chars().take(60).collect();
+    Error::Protocol(format!("'{start}' where a ref was expected"))
+}
+
+/// An `ERR` packet. git-daemon does not say more than this of a repository that is not there.
+fn refused_by_server(words: &str) -> Error {
+    let words = words.trim().to_owned();
+    match words.to_lowercase() {
+        lower
+            if lower.contains("not exported")
+                || lower.contains("not found")
+                || lower.contains("not appear to be a git") =>
+        {
+            Error::NotFound(words)
+        }
+        _ => Error::Remote(words),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gix_transport::packetline::PacketLineRef;
+
+    fn packet(text: &[u8]) -> Vec<u8> {
+        [format!("{:04x}", text.len() + 4).as_bytes(), text].concat()
+    }
+
+    fn read_all(bytes: &[u8]) -> Result<(Advertised, Vec<String>), Error> {
+        let mut lines = StreamingPeekableIter::new(bytes, &[PacketLineRef::Flush], false);
+        let mut names = Vec::new();
+        let advertised = read(&mut lines, &mut |name, oid| {
+            names.push(format!("{} {name}", oid.short()));
+        })?;
+        Ok((advertised, names))
+    }
+
+    #[test]
+    fn passes_over_what_is_no_ref() {
+        let oid = "1".repeat(40);
+        let bytes = [
+            packet(format!("{oid} refs/heads/main\0report-status delete-refs object-format=sha1 agent=x\n").as_bytes()),
+            packet(format!("{oid} .have\n").as_bytes()),
+            packet(format!("{oid} refs/heads/../../etc\n").as_bytes()),
+            packet(format!("shallow {oid}").as_bytes()),
+            b"0000".to_vec(),
+        ]
+        .concat();
+        let (advertised, names) = read_all(&bytes).expect("well-formed");
+        assert_eq!(names, ["1111111 refs/heads/main"]);
+        assert!(advertised.capabilities.delete_refs && !advertised.capabilities.atomic && !advertised.is_empty);
+    }
+
+    #[test]
+    fn an_empty_mirror_has_capabilities_and_no_refs() {
+        let line = format!("{} capabilities^{{}}\0report-status-v2 side-band-64k\n", "0".repeat(40));
+        let (advertised, names) = read_all(&[packet(line.as_bytes()), b"0000".to_vec()].concat()).expect("well-formed");
+        assert!(advertised.is_empty && names.is_empty() && advertised.capabilities.report_status_v2);
+    }
+
+    #[test]
+    fn cut_or_senseless_advertisements_are_errors() {
+        let line = packet(format!("{} refs/heads/main\0report-status\n", "1".repeat(40)).as_bytes());
+        for cut in 0..line.len() {
+            assert!(read_all(&line[..cut]).is_err(), "cut to {cut}");
+        }
+        for bad in [&b"0000"[..], b"HTTP/1.1 200 OK\r\n", b"0008oid\n0000", b"zzzz", b"0009ERR x", b"0006x\n0000"] {
+            assert!(read_all(bad).is_err(), "{}", String::from_utf8_lossy(bad));
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Why a contact with a mirror failed, and whether it is worth another try.
+
+use std::io;
+
+/// What an error means for the next attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Try again, with back-off: network, DNS, timeout, 5xx, 429.
+    Temporary,
+    /// Nothing will change until a person does something.
+    Lasting,
+}
+
+/// Which limit ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// `connect_timeout`
+    Connect,
+    /// `stall_timeout`
+    Stall,
+    /// `timeout`
+    Whole,
+}
+
+/// Why a contact with a mirror failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The name has no address.
+    #[error("cannot resolve the host name '{host}'")]
+    Resolve {
+        /// The name.
+        host: String,
+    },
+    /// No connection came about.
+    #[error("cannot connect to '{host}': {source}")]
+    Connect {
+        /// The host.
+        host: String,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// A limit ran out.
+    #[error("{}", match .0 {
+        Limit::Connect => "no connection within connect_timeout",
+        Limit::Stall => "not a byte came or went within stall_timeout",
+        Limit::Whole => "the update took longer than timeout",
+    })]
+    Timeout(Limit),
+    /// The connection broke.
+    #[error("the connection to the mirror broke while {doing}: {source}")]
+    Broken {
+        /// What was being done.
+        doing: &'static str,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// The mirror wants other credentials.
+    #[error("the mirror refused the credentials{0}")]
+    Credentials(String),
+    /// There is no such repository, or we may not know of it.
+    #[error("the mirror's repository was not found: {0}")]
+    NotFound(String),
+    /// The host's key is not the one that is pinned or known.
+    #[error("the host key of '{host}' does not match: {words}")]
+    HostKey {
+        /// The host.
+        host: String,
+        /// ssh's words.
+        words: String,
+    },
+    /// The certificate is not to be trusted.
+    #[error("the TLS certificate of '{host}' was refused: {words}")]
+    Certificate {
+        /// The host.
+        host: String,
+        /// The reason.
+        words: String,
+    },
+    /// The server wants us elsewhere.
+    #[error("the mirror redirects to another address (HTTP {0}); redirects are not followed: give the exact URL")]
+    Redirect(u16),
+    /// Another HTTP status.
+    #[error("the mirror answered HTTP {status}{words}")]
+    Status {
+        /// The status.
+        status: u16,
+        /// What the server said, if it said something in plain text.
+        words: String,
+    },
+    /// The server speaks HTTP but not git's smart protocol.
+    #[error("the server does not speak git's smart HTTP protocol at this URL (it sent '{0}')")]
+    NotSmart(String),
+    /// A program of ours or of the mirror's ended.
+    #[error("{program} failed{status}: {words}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// ` with exit status N`, or empty.
+        status: String,
+        /// What it said.
+        words: String,
+    },
+    /// A program could not be started.
+    #[error("cannot start '{program}': {source}")]
+    Start {
+        /// Its name.
+        program: &'static str,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// What came was not git's protocol.
+    #[error("the mirror sent what is not git's protocol: {0}")]
+    Protocol(String),
+    /// The mirror ended the conversation with an error of its own.
+    #[error("the mirror says: {0}")]
+    Remote(String),
+    /// The other side lacks what we cannot do without.
+    #[error("the mirror cannot be pushed to: {0}")]
+    Unable(String),
+    /// The pack could not be made.
+    #[error("git pack-objects failed: {0}")]
+    Pack(String),
+}
+
+impl Error {
+    /// Whether another try is worth it.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Resolve { .. } | Self::Connect { .. } | Self::Timeout(_) | Self::Broken { .. } => Class::Temporary,
+            Self::Program { .. } | Self::Protocol(_) | Self::Pack(_) => Class::Temporary,
+            Self::Status { status, .. } if *status >= 500 || matches!(status, 408 | 425 | 429) => Class::Temporary,
+            Self::Credentials(_) | Self::NotFound(_) | Self::HostKey { .. } | Self::Certificate { .. } => {
+                Class::Lasting
+            }
+            Self::Redirect(_) | Self::Status { .. } | Self::NotSmart(_) | Self::Start { .. } => Class::Lasting,
+            Self::Remote(_) | Self::Unable(_) => Class::Lasting,
+        }
+    }
+}

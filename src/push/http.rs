@@ -1,0 +1,239 @@
+//! Smart HTTP (gitprotocol-http(5)): one GET and one POST on one connection, credentials with the first request.
+//!
+//! Redirects are refused, so credentials go only where the configuration says. A pack of up to 1 MiB is sent with its length,
+//! for servers that want one; a larger one is streamed in chunks and never held in memory.
+
+#![expect(clippy::disallowed_methods, reason = "reads the file of trusted certificates")]
+
+use std::io::{self, Cursor, Read};
+
+use base64::Engine;
+use gix_transport::packetline::PacketLineRef;
+use gix_transport::packetline::blocking_io::StreamingPeekableIter;
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, Body, SendBody, http::Response};
+
+use super::advertisement::next_line;
+use super::{Advertised, Capabilities, Error, Limit, PackSource, Report, Request, Target, advertisement, report};
+use crate::credentials::{Credentials, Redactor};
+use crate::refs::{Oid, RefName};
+
+/// Packs up to this size are sent with `Content-Length`.
+const SMALL_PACK: u64 = 1 << 20;
+
+/// Servers and proxies choose by `git/` in the user agent.
+const USER_AGENT: &str = concat!("git/2.47 git-mirror-push/", env!("CARGO_PKG_VERSION"));
+
+/// A mirror behind HTTP.
+pub(super) struct Http {
+    agent: Agent,
+    url: String,
+    host: String,
+    authorization: Option<String>,
+    capabilities: Capabilities,
+}
+
+impl Http {
+    /// Prepares; nothing is sent yet.
+    pub(super) fn new(url: &str, host: &str, target: &Target) -> Result<Self, Error> {
+        let timeouts = target.timeouts;
+        let mut config = Agent::config_builder()
+            .user_agent(USER_AGENT)
+            .accept_encoding("identity")
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .timeout_connect(Some(timeouts.connect))
+            .timeout_per_read(Some(timeouts.stall))
+            .timeout_per_write(Some(timeouts.stall))
+            .timeout_global(Some(timeouts.whole));
+        if let Some(proxy) = &target.proxy {
+            let proxy = ureq::Proxy::new(proxy)
+                .map_err(|_| Error::Unable("the proxy of its configuration is no URL".into()))?;
+            config = config.proxy(Some(proxy));
+        }
+        let roots = match &target.ca_file {
+            None => RootCerts::PlatformVerifier,
+            Some(file) => certificates(file)?,
+        };
+        config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
+        Ok(Self {
+            agent: config.build().into(),
+            url: url.to_owned(),
+            host: host.to_owned(),
+            authorization: basic(&target.credentials),
+            capabilities: Capabilities::default(),
+        })
+    }
+
+    /// `GET info/refs`
+    pub(super) fn advertisement(&mut self, each: &mut dyn FnMut(&RefName, Oid)) -> Result<Advertised, Error> {
+        const TYPE: &str = "application/x-git-receive-pack-advertisement";
+        let url = format!("{}/info/refs?service=git-receive-pack", self.url);
+        let mut get = self.agent.get(&url).header("Accept", TYPE).header("Pragma", "no-cache");
+        if let Some(authorization) = &self.authorization {
+            get = get.header("Authorization", authorization);
+        }
+        let response = self.checked(get.call().map_err(|error| self.read_error(error))?, TYPE)?;
+        let mut lines = packet_lines(response);
+        let service = next_line(&mut lines).map_err(|error| Error::Protocol(error.to_string()))?;
+        if service.map(<[u8]>::trim_ascii_end) != Some(b"# service=git-receive-pack") {
+            return Err(Error::Protocol("an advertisement of another service".into()));
+        }
+        next_line(&mut lines).map_err(|error| Error::Protocol(error.to_string()))?;
+        lines.reset();
+        let advertised = advertisement::read(&mut lines, each)?;
+        drain(lines);
+        self.capabilities = advertised.capabilities.clone();
+        Ok(advertised)
+    }
+
+    /// `POST git-receive-pack`
+    pub(super) fn push(
+        &mut self,
+        request: &Request<'_>,
+        pack: Option<PackSource>,
+        redactor: &Redactor,
+    ) -> Result<Report, Error> {
+        const TYPE: &str = "application/x-git-receive-pack-result";
+        let url = format!("{}/git-receive-pack", self.url);
+        let mut post = self
+            .agent
+            .post(&url)
+            .header("Content-Type", "application/x-git-receive-pack-request")
+            .header("Accept", TYPE);
+        if let Some(authorization) = &self.authorization {
+            post = post.header("Authorization", authorization);
+        }
+        let head = request.encode(&self.capabilities);
+        let (mut body, length) = body(head, pack)?;
+        if let Some(length) = length {
+            post = post.header("Content-Length", length.to_string());
+        }
+        let answered = post.send(SendBody::from_reader(&mut body));
+        if let Some(words) = body.pack_failure {
+            return Err(Error::Pack(words));
+        }
+        let response = self.checked(answered.map_err(|error| self.read_error(error))?, TYPE)?;
+        let mut lines = packet_lines(response);
+        let report = report::read(&mut lines, request, &self.capabilities, redactor);
+        drain(lines);
+        Ok(report)
+    }
+
+    fn checked(&self, mut response: Response<Body>, expected: &str) -> Result<Response<Body>, Error> {
+        let status = response.status().as_u16();
+        let kind =
+            response.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        match status {
+            200 if kind == expected => return Ok(response),
+            200 => {
+                return Err(Error::NotSmart(kind.chars().filter(|c| !c.is_control()).take(60).collect()));
+            }
+            _ => {}
+        }
+        let words = if kind.starts_with("text/plain") { first_words(&mut response) } else { String::new() };
+        Err(match status {
+            401 | 403 | 407 => Error::Credentials(format!(" (HTTP {status}){words}")),
+            404 | 410 => Error::NotFound(format!("HTTP {status}{words}")),
+            300..=399 => Error::Redirect(status),
+            _ => Error::Status { status, words },
+        })
+    }
+
+    fn read_error(&self, error: ureq::Error) -> Error {
+        let host = self.host.clone();
+        let certificate = |words: String| Error::Certificate { host: host.clone(), words };
+        match error {
+            ureq::Error::HostNotFound => Error::Resolve { host },
+            ureq::Error::Timeout(ureq::Timeout::Global | ureq::Timeout::PerCall) => Error::Timeout(Limit::Whole),
+            ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => Error::Timeout(Limit::Connect),
+            ureq::Error::Timeout(_) => Error::Timeout(Limit::Stall),
+            ureq::Error::Rustls(error) => certificate(error.to_string()),
+            ureq::Error::Io(source) if source.to_string().contains("certificate") => certificate(source.to_string()),
+            ureq::Error::Io(source) if source.kind() == io::ErrorKind::ConnectionRefused => {
+                Error::Connect { host, source }
+            }
+            ureq::Error::Io(source) => Error::Broken { doing: "talking to it", source },
+            ureq::Error::ConnectionFailed => {
+                Error::Connect { host, source: io::Error::other("no address of the host answered") }
+            }
+            other => Error::Protocol(other.to_string()),
+        }
+    }
+}
+
+fn basic(credentials: &Credentials) -> Option<String> {
+    let secret = credentials.secret.as_ref()?;
+    let pair = format!("{}:{}", credentials.username.as_deref().unwrap_or_default(), secret.expose());
+    Some(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair)))
+}
+
+fn certificates(file: &std::path::Path) -> Result<RootCerts, Error> {
+    let unusable = |why: String| Error::Unable(format!("its ca_file '{}' cannot be used: {why}", file.display()));
+    let pem = std::fs::read(file).map_err(|error| unusable(error.to_string()))?;
+    let mut found = Vec::new();
+    for item in parse_pem(&pem) {
+        match item {
+            Ok(PemItem::Certificate(certificate)) => found.push(certificate),
+            Ok(_) => {}
+            Err(error) => return Err(unusable(error.to_string())),
+        }
+    }
+    if found.is_empty() {
+        Err(unusable("it holds no certificate".into()))
+    } else {
+        Ok(RootCerts::new_with_certs(&found))
+    }
+}
+
+type Lines = StreamingPeekableIter<io::BufReader<ureq::BodyReader<'static>>>;
+
+fn packet_lines(response: Response<Body>) -> Lines {
+    let reader = response.into_body().into_with_config().limit(u64::MAX).reader();
+    StreamingPeekableIter::new(io::BufReader::with_capacity(64 << 10, reader), &[PacketLineRef::Flush], false)
+}
+
+/// Reads what is left, so that the connection can serve the next request; a server that goes on and on loses it.
+fn drain(lines: Lines) {
+    let _ = io::copy(&mut lines.into_inner().take(64 << 10), &mut io::sink());
+}
+
+fn first_words(response: &mut Response<Body>) -> String {
+    let mut words = Vec::new();
+    let _ = response.body_mut().as_reader().take(300).read_to_end(&mut words);
+    let words: String = String::from_utf8_lossy(&words).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if words.trim().is_empty() { String::new() } else { format!(": {}", words.trim()) }
+}
+
+/// The body of a POST: commands, then the pack. Remembers when the pack could not be made.
+struct RequestBody {
+    front: Cursor<Vec<u8>>,
+    rest: Option<super::pack::PackReader>,
+    pack_failure: Option<String>,
+}
+
+/// The body and its length, if that is known without holding more than [`SMALL_PACK`].
+fn body(head: Vec<u8>, pack: Option<PackSource>) -> Result<(RequestBody, Option<u64>), Error> {
+    let mut front = head;
+    let mut rest = None;
+    if let Some(pack) = pack {
+        let mut reader = pack.open()?;
+        let read = (&mut reader).take(SMALL_PACK + 1).read_to_end(&mut front);
+        let read = read.map_err(|error| Error::Pack(error.to_string()))?;
+        rest = (read as u64 > SMALL_PACK).then_some(reader);
+    }
+    let length = rest.is_none().then_some(front.len() as u64);
+    Ok((RequestBody { front: Cursor::new(front), rest, pack_failure: None }, length))
+}
+
+impl Read for RequestBody {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let count = self.front.read(buf)?;
+        if count > 0 {
+            return Ok(count);
+        }
+        let Some(rest) = &mut self.rest else { return Ok(0) };
+        rest.read(buf).inspect_err(|error| self.pack_failure = Some(error.to_string()))
+    }
+}

@@ -1,0 +1,53 @@
+//! What a mirror says to people while it works (side band 2 and 3): kept within bounds, cleaned, attached to refs.
+
+use crate::credentials::Redactor;
+use crate::refs::RefName;
+
+/// Kept of one push.
+const MOST_KEPT: usize = 16 << 10;
+/// Read in one push before the mirror counts as talking nonsense.
+const MOST_READ: usize = 64 << 20;
+/// Kept in the reason of one ref.
+const MOST_IN_REASON: usize = 1 << 10;
+
+/// The words of one mirror in one push.
+#[derive(Default)]
+pub(super) struct Messages {
+    raw: Vec<u8>,
+    read: usize,
+}
+
+impl Messages {
+    /// Takes more words. `false` when the mirror has said more than any mirror would.
+    pub(super) fn push(&mut self, words: &[u8]) -> bool {
+        self.read = self.read.saturating_add(words.len());
+        let room = MOST_KEPT.saturating_sub(self.raw.len());
+        self.raw.extend_from_slice(&words[..words.len().min(room)]);
+        self.read <= MOST_READ
+    }
+
+    /// The lines, cleaned. Of a line that was overwritten with carriage returns the last state counts.
+    pub(super) fn lines(&self, redactor: &Redactor) -> Vec<String> {
+        let last_state = |line: &[u8]| {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            redactor.clean_bytes(line.rsplit(|byte| *byte == b'\r').next().unwrap_or_default()).trim_end().to_owned()
+        };
+        self.raw.split(|byte| *byte == b'\n').map(last_state).filter(|line| !line.is_empty()).collect()
+    }
+}
+
+/// The lines that speak of `name`; all of them when the push concerned nothing else.
+pub(super) fn about(name: &RefName, lines: &[String], is_only_one: bool) -> String {
+    let full = name.to_string();
+    let mut text = String::new();
+    for line in lines.iter().filter(|line| is_only_one || line.contains(&full)) {
+        if text.len() + line.len() > MOST_IN_REASON {
+            break;
+        }
+        if !text.is_empty() {
+            text.push_str("; ");
+        }
+        text.push_str(line);
+    }
+    text
+}

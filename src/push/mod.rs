@@ -1,0 +1,147 @@
+//! The wire: one contact with one mirror.
+//!
+//! ```text
+//! connect ─▶ advertisement ─▶ (observe, plan) ─▶ commands + pack ─▶ report
+//! ```
+//!
+//! [`Session::connect`] reaches the mirror, [`Session::advertisement`] streams its refs, [`Session::push`] sends one request and
+//! returns what the mirror said to each command (gitprotocol-pack(5), "Pushing Data To a Server"). Packet lines and capabilities
+//! are gix-transport's.
+//!
+//! Guaranteed: no request is sent twice; a session that ends leaves no process behind; every wait has a limit; memory does not
+//! grow with what the mirror sends beyond the refs that are asked for. Absent: decisions, retries, state. A crash is seen by the
+//! mirror as a broken connection, and git applies a push only once it has it whole.
+
+use std::time::Duration;
+
+use crate::credentials::{Credentials, Redactor};
+use crate::refs::{Oid, RefName};
+
+mod address;
+mod advertisement;
+mod command;
+mod error;
+mod http;
+mod messages;
+mod pack;
+mod process;
+mod report;
+mod ssh;
+mod stream;
+mod tcp;
+mod watch;
+
+pub use address::{Address, Refused, parse};
+pub use advertisement::{Advertised, Capabilities};
+pub use command::{Command, Request};
+pub use error::{Class, Error, Limit};
+pub use pack::{PackSource, Progress};
+pub use process::run_git;
+pub use report::{Answer, Report};
+
+/// Whom to push to and how.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Where the mirror is.
+    pub address: Address,
+    /// With what it is greeted.
+    pub credentials: Credentials,
+    /// Its private key and pinned host keys, when it has them.
+    pub ssh: Ssh,
+    /// PEM certificates that are trusted instead of the system's.
+    pub ca_file: Option<std::path::PathBuf>,
+    /// The proxy's URL; `None` leaves it to the environment.
+    pub proxy: Option<String>,
+    /// The limits of waiting.
+    pub timeouts: Timeouts,
+}
+
+/// What ssh is told beyond the user's own configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Ssh {
+    /// A private key to use, and no other.
+    pub identity: Option<std::path::PathBuf>,
+    /// The file of pinned host keys; only these count then.
+    pub known_hosts: Option<std::path::PathBuf>,
+    /// Further options in the form of ssh_config(5), `Keyword=value`.
+    pub options: Vec<String>,
+}
+
+/// The limits of waiting.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// For a connection to come about.
+    pub connect: Duration,
+    /// Without a byte.
+    pub stall: Duration,
+    /// For one contact in whole.
+    pub whole: Duration,
+}
+
+/// A contact that has begun.
+pub struct Session {
+    connection: Connection,
+    redactor: Redactor,
+}
+
+enum Connection {
+    Stream(Box<stream::Stream>),
+    Http(Box<http::Http>),
+}
+
+impl Session {
+    /// Reaches the mirror.
+    ///
+    /// # Errors
+    /// [`Error`]; over a stream some errors are only seen by [`Session::advertisement`].
+    pub fn connect(target: &Target) -> Result<Self, Error> {
+        let redactor = Redactor::new(&target.credentials);
+        let connection = match &target.address {
+            Address::Local(path) => Connection::Stream(Box::new(process::receive_pack(path, target)?)),
+            Address::Ssh { user, host, port, path } => {
+                Connection::Stream(Box::new(ssh::connect(user.as_deref(), host, *port, path, target)?))
+            }
+            Address::Git { host, port, path } => {
+                Connection::Stream(Box::new(tcp::connect(host, *port, path, target.timeouts)?))
+            }
+            Address::Http { url, host } => Connection::Http(Box::new(http::Http::new(url, host, target)?)),
+        };
+        Ok(Self { connection, redactor })
+    }
+
+    /// Reads the advertisement and calls `each` with every ref, `.have` lines excepted.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn advertisement(&mut self, each: &mut dyn FnMut(&RefName, Oid)) -> Result<Advertised, Error> {
+        match &mut self.connection {
+            Connection::Stream(stream) => stream.advertisement(&self.redactor, each),
+            Connection::Http(http) => http.advertisement(each),
+        }
+    }
+
+    /// Sends one request and reads the report. Over a stream the session has then ended; over http another
+    /// [`Session::advertisement`] may follow on the same connection.
+    ///
+    /// # Errors
+    /// [`Error`], when nothing is known of any command: a report that is cut short is not an error here, it lacks answers.
+    pub fn push(&mut self, request: &Request<'_>, pack: Option<PackSource>) -> Result<Report, Error> {
+        match &mut self.connection {
+            Connection::Stream(stream) => stream.push(request, pack, &self.redactor),
+            Connection::Http(http) => http.push(request, pack, &self.redactor),
+        }
+    }
+
+    /// Whether another advertisement can be read on this connection after a push.
+    #[must_use]
+    pub fn can_continue(&self) -> bool {
+        matches!(self.connection, Connection::Http(_))
+    }
+
+    /// Ends the conversation without a request, politely.
+    pub fn end(self) {
+        if let Connection::Stream(stream) = self.connection {
+            stream.end();
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The pack: `git pack-objects` does deltas, bitmaps and threads; we say what the mirror lacks and pass the bytes on.
+//!
+//! The reader ends in an error, not in an end of file, when the program failed, so that half a pack is never taken for a whole
+//! one. Dropping the reader ends the program and its threads.
+
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::process::ChildStdout;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::Error;
+use super::process::{Child, git};
+use crate::refs::Oid;
+
+/// What a pack is to hold.
+#[derive(Clone, Debug)]
+pub struct PackSource {
+    /// The repository.
+    pub git_dir: PathBuf,
+    /// The new values: they and their history go in.
+    pub tips: Vec<Oid>,
+    /// Values that the mirror has and we have too: they and their history stay out.
+    pub haves: Vec<Oid>,
+    /// Whether deltas may name their base by its place in the pack (`ofs-delta`).
+    pub ofs_delta: bool,
+    /// Counts what goes over the wire.
+    pub progress: Arc<Progress>,
+}
+
+/// Counters that another thread may show.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Objects in the pack, once its header is known.
+    pub objects: AtomicU64,
+    /// Bytes of the pack that were passed on.
+    pub bytes: AtomicU64,
+}
+
+pub(super) struct PackReader {
+    stdout: ChildStdout,
+    child: Option<Child>,
+    header: Vec<u8>,
+    progress: Arc<Progress>,
+}
+
+impl PackSource {
+    /// Starts the program and tells it what to pack.
+    pub(super) fn open(self) -> Result<PackReader, Error> {
+        let mut arguments = vec!["pack-objects", "--revs", "--thin", "--stdout", "-q"];
+        if self.ofs_delta {
+            arguments.push("--delta-base-offset");
+        }
+        let mut child = Child::start("git pack-objects", &mut git(&self.git_dir, &arguments))?;
+        let mut revisions = String::with_capacity((self.tips.len() + self.haves.len()) * 42 + 8);
+        for tip in &self.tips {
+            revisions.push_str(&format!("{tip}\n"));
+        }
+        for have in &self.haves {
+            revisions.push_str(&format!("^{have}\n"));
+        }
+        // It reads all of its input before it writes, so this cannot block for ever. When it has died, its end tells why.
+        let told = child.stdin().write_all(revisions.as_bytes());
+        if told.is_err() {
+            return Err(Error::Pack(child.failure(Duration::from_secs(5)).to_string()));
+        }
+        let stdout = child.stdout();
+        Ok(PackReader { stdout, child: Some(child), header: Vec::new(), progress: self.progress })
+    }
+}
+
+impl PackReader {
+    /// The number of objects stands in bytes 8 to 11 (gitformat-pack(5)).
+    fn count(&mut self, chunk: &[u8]) {
+        self.progress.bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        if self.header.len() < 12 {
+            let missing = 12 - self.header.len();
+            self.header.extend_from_slice(&chunk[..chunk.len().min(missing)]);
+            if let Some(number) = self.header.get(8..12).and_then(|bytes| bytes.try_into().ok()) {
+                self.progress.objects.fetch_add(u32::from_be_bytes(number).into(), Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Read for PackReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let count = self.stdout.read(buf)?;
+        if count > 0 {
+            self.count(&buf[..count]);
+            return Ok(count);
+        }
+        let Some(child) = self.child.take() else { return Ok(0) };
+        let (status, words) = child.end(Duration::from_secs(30));
+        if status?.success() { Ok(0) } else { Err(io::Error::other(words)) }
+    }
+}

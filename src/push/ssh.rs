@@ -1,0 +1,124 @@
+//! The system's ssh: the user's configuration counts, no question is ever asked, host keys are strict.
+
+use std::path::Path;
+
+use super::process::{Child, command, option};
+use super::stream::Stream;
+use super::{Error, Target};
+
+/// Starts `ssh` with receive-pack as its command.
+pub(super) fn connect(
+    user: Option<&str>,
+    host: &str,
+    port: Option<u16>,
+    path: &str,
+    target: &Target,
+) -> Result<Stream, Error> {
+    let mut ssh = command("ssh");
+    option(&mut ssh, "BatchMode=yes");
+    option(&mut ssh, format!("ConnectTimeout={}", target.timeouts.connect.as_secs().max(1)));
+    option(&mut ssh, "StrictHostKeyChecking=yes");
+    if let Some(identity) = &target.ssh.identity {
+        option(&mut ssh, "IdentitiesOnly=yes");
+        option(&mut ssh, file_option("IdentityFile", identity));
+    }
+    if let Some(known_hosts) = &target.ssh.known_hosts {
+        option(&mut ssh, file_option("UserKnownHostsFile", known_hosts));
+        option(&mut ssh, "GlobalKnownHostsFile=/dev/null");
+        option(&mut ssh, "CheckHostIP=no");
+    }
+    for text in &target.ssh.options {
+        option(&mut ssh, text);
+    }
+    if let Some(port) = port {
+        ssh.arg("-p").arg(port.to_string());
+    }
+    ssh.arg("--");
+    ssh.arg(user.map_or_else(|| host.to_owned(), |user| format!("{user}@{host}")));
+    ssh.arg(format!("git-receive-pack {}", quoted(path)));
+    Ok(Stream::of_child(Child::start("ssh", &mut ssh)?, target.timeouts))
+}
+
+/// A file name in ssh_config(5): in double quotes, with `%` doubled, for ssh expands it.
+fn file_option(keyword: &str, path: &Path) -> String {
+    format!("{keyword}=\"{}\"", path.display().to_string().replace('%', "%%"))
+}
+
+/// Quotes a path for the shell on the other side, as git does.
+fn quoted(path: &str) -> String {
+    format!("'{}'", path.replace('\'', r"'\''").replace('!', r"'\!'"))
+}
+
+/// What the last words of ssh or receive-pack mean. ssh has one exit status, 255, for all its failures, so its words must do.
+pub(super) fn read_words(program: &'static str, status: String, words: &str) -> Error {
+    let said = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
+    if said(&["Host key verification failed", "HOST IDENTIFICATION HAS CHANGED", "No matching host key"]) {
+        let host =
+            between(words, "host key for ", " ").or_else(|| between(words, "key for ", " ")).unwrap_or("the mirror");
+        return Error::HostKey { host: host.trim_matches(['[', ']']).to_owned(), words: last_line(words) };
+    }
+    if program == "ssh" && said(&["Permission denied", "Too many authentication failures"]) {
+        return Error::Credentials(format!(": {}", last_line(words)));
+    }
+    if let Some(host) = between(words, "Could not resolve hostname ", ":") {
+        return Error::Resolve { host: host.to_owned() };
+    }
+    if said(&[
+        "does not appear to be a git repository",
+        "ot a git repository",
+        "epository not found",
+        "no such repository",
+    ]) {
+        return Error::NotFound(one_line(words));
+    }
+    if said(&["dubious ownership", "safe.directory"]) {
+        return Error::Unable(one_line(words));
+    }
+    Error::Program { program, status, words: one_line(words) }
+}
+
+fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    let start = text.find(before)? + before.len();
+    text[start..].split(after).next()
+}
+
+fn last_line(words: &str) -> String {
+    words.lines().next_back().unwrap_or_default().trim().to_owned()
+}
+
+fn one_line(words: &str) -> String {
+    words.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::push::Class;
+
+    #[test]
+    fn quotes_for_the_other_shell() {
+        assert_eq!(quoted("/srv/it's!.git"), r"'/srv/it'\''s'\!'.git'");
+    }
+
+    #[test]
+    fn reads_the_words_of_ssh() {
+        let class = |words| {
+            let error = read_words("ssh", " with exit status 255".into(), words);
+            (error.class(), error.to_string())
+        };
+        for (words, expected) in [
+            ("ssh: Could not resolve hostname nowhere: Name or service not known", Class::Temporary),
+            ("ssh: connect to host h port 22: Connection refused", Class::Temporary),
+            ("Connection closed by 127.0.0.1 port 22", Class::Temporary),
+            ("git@h: Permission denied (publickey).", Class::Lasting),
+            (
+                "No ED25519 host key is known for [127.0.0.1]:22 and you have requested strict checking.\nHost key verification failed.",
+                Class::Lasting,
+            ),
+            ("fatal: '/x.git' does not appear to be a git repository", Class::Lasting),
+            ("ERROR: Repository not found.\nfatal: Could not read from remote repository.", Class::Lasting),
+        ] {
+            assert_eq!(class(words).0, expected, "{words}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! A conversation over two byte streams: the pipes of a program, or a TCP connection.
+//!
+//! While the request goes out in a thread of its own, the report is read: a mirror that talks while it receives a large pack
+//! never blocks us, and we never block it.
+
+use std::io::{self, BufReader, Read, Write};
+use std::time::Duration;
+
+use gix_transport::packetline::PacketLineRef;
+use gix_transport::packetline::blocking_io::StreamingPeekableIter;
+
+use super::process::Child;
+use super::watch::{Guard, Insistence, Watch, Watched};
+use super::{Advertised, Capabilities, Error, PackSource, Report, Request, Timeouts, advertisement, report};
+use crate::credentials::Redactor;
+use crate::refs::{Oid, RefName};
+
+/// How long a program may take to end by itself after the last byte.
+const GRACE: Duration = Duration::from_secs(5);
+
+type Input = BufReader<Watched<Box<dyn Read + Send>>>;
+type Output = Watched<Box<dyn Write + Send>>;
+
+/// One conversation.
+pub(super) struct Stream {
+    lines: StreamingPeekableIter<Input>,
+    output: Option<Output>,
+    capabilities: Capabilities,
+    abort: Box<dyn Fn(Insistence) + Send + Sync>,
+    guard: Option<Guard>,
+    child: Option<Child>,
+}
+
+impl Stream {
+    /// With a program.
+    pub(super) fn of_child(mut child: Child, timeouts: Timeouts) -> Self {
+        let (input, output) = (Box::new(child.stdout()), Box::new(child.stdin()));
+        let abort = Box::new(child.ender());
+        Self::new(input, output, timeouts, child.ender(), abort, Some(child))
+    }
+
+    /// With a connection that `abort` shuts.
+    pub(super) fn of_socket(
+        input: Box<dyn Read + Send>,
+        output: Box<dyn Write + Send>,
+        timeouts: Timeouts,
+        abort: impl Fn(Insistence) + Send + Sync + Clone + 'static,
+    ) -> Self {
+        Self::new(input, output, timeouts, abort.clone(), Box::new(abort), None)
+    }
+
+    fn new(
+        input: Box<dyn Read + Send>,
+        output: Box<dyn Write + Send>,
+        timeouts: Timeouts,
+        on_limit: impl Fn(Insistence) + Send + 'static,
+        abort: Box<dyn Fn(Insistence) + Send + Sync>,
+        child: Option<Child>,
+    ) -> Self {
+        let guard = Guard::new(timeouts, on_limit);
+        let input = BufReader::with_capacity(64 << 10, Watched { inner: input, watch: guard.watch.clone() });
+        let output = Watched { inner: output, watch: guard.watch.clone() };
+        Self {
+            lines: StreamingPeekableIter::new(input, &[PacketLineRef::Flush], false),
+            output: Some(output),
+            capabilities: Capabilities::default(),
+            abort,
+            guard: Some(guard),
+            child,
+        }
+    }
+
+    /// Reads the advertisement.
+    pub(super) fn advertisement(
+        &mut self,
+        redactor: &Redactor,
+        each: &mut dyn FnMut(&RefName, Oid),
+    ) -> Result<Advertised, Error> {
+        match advertisement::read(&mut self.lines, each) {
+            Ok(advertised) => {
+                self.capabilities = advertised.capabilities.clone();
+                Ok(advertised)
+            }
+            Err(error) => Err(self.why(error, redactor)),
+        }
+    }
+
+    /// Sends the request, reads the report, ends the conversation.
+    pub(super) fn push(
+        &mut self,
+        request: &Request<'_>,
+        pack: Option<PackSource>,
+        redactor: &Redactor,
+    ) -> Result<Report, Error> {
+        let head = request.encode(&self.capabilities);
+        let mut output = self.output.take().expect("a stream pushes once");
+        let watch = output.watch.clone();
+        let (abort, lines, capabilities) = (&self.abort, &mut self.lines, &self.capabilities);
+        lines.reset();
+        let (sent, mut report) = std::thread::scope(|scope| {
+            let sending = scope.spawn(move || {
+                let sent = send(&mut output, &head, pack, &watch);
+                if let Err(Error::Pack(_) | Error::Start { .. }) = sent {
+                    // The mirror must not wait for a pack that cannot come.
+                    abort(Insistence::Ask);
+                }
+                sent
+            });
+            let report = report::read(lines, request, capabilities, redactor);
+            if report.cut.is_some() {
+                abort(Insistence::Ask);
+            }
+            (sending.join().unwrap_or_else(|_| Err(Error::Pack("the sending thread failed".into()))), report)
+        });
+        if report.cut.is_none() {
+            self.finish();
+            return Ok(report);
+        }
+        let cut = match sent {
+            Err(error @ (Error::Pack(_) | Error::Start { .. })) => error,
+            _ => report.cut.take().expect("checked above"),
+        };
+        let why = self.why(cut, redactor);
+        if report.answers.is_empty() {
+            return Err(why);
+        }
+        report.cut = Some(why);
+        Ok(report)
+    }
+
+    /// Ends the conversation without a request: a flush packet says that there are no commands.
+    pub(super) fn end(mut self) {
+        if let Some(mut output) = self.output.take() {
+            // The mirror may have hung up already; nothing is lost by that.
+            let _ = output.write_all(b"0000").and_then(|()| output.flush());
+        }
+        self.finish();
+    }
+
+    fn finish(&mut self) {
+        self.output = None;
+        self.guard = None;
+        if let Some(child) = self.child.take() {
+            let _ = child.end(GRACE);
+        }
+    }
+
+    /// The real reason behind a broken stream: a limit that ran out, or what the program said.
+    fn why(&mut self, error: Error, redactor: &Redactor) -> Error {
+        self.output = None;
+        let expired = self.guard.take().and_then(|guard| guard.watch.expired());
+        let child = self.child.take();
+        if let Some(limit) = expired {
+            return Error::Timeout(limit);
+        }
+        match (error, child) {
+            (Error::Broken { doing, source }, Some(child)) => match child.failure(GRACE) {
+                Error::Program { words, .. } if words == "it ended without a word" => Error::Broken { doing, source },
+                Error::Program { program, status, words } => {
+                    super::ssh::read_words(program, status, &redactor.clean(&words))
+                }
+                other => other,
+            },
+            (error, _) => error,
+        }
+    }
+}
+
+/// Writes the commands and the pack. Time that the pack takes to be made is not the mirror's.
+fn send(output: &mut Output, head: &[u8], pack: Option<PackSource>, watch: &Watch) -> Result<(), Error> {
+    let broken = |source| Error::Broken { doing: "sending the objects", source };
+    output.write_all(head).map_err(broken)?;
+    output.flush().map_err(broken)?;
+    let Some(pack) = pack else { return Ok(()) };
+    watch.pause();
+    let mut pack = pack.open()?;
+    let mut chunk = vec![0; 64 << 10];
+    loop {
+        watch.pause();
+        let count = match pack.read(&mut chunk) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Error::Pack(error.to_string())),
+        };
+        watch.resume();
+        if count == 0 {
+            break;
+        }
+        output.write_all(&chunk[..count]).map_err(broken)?;
+    }
+    output.flush().map_err(broken)
+}

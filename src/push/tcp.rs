@@ -1,0 +1,46 @@
+//! `git://`: a TCP connection to git-daemon(1).
+
+#![expect(clippy::disallowed_methods, reason = "the one place that connects, with a limit")]
+
+use std::io::Write;
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+
+use gix_transport::packetline::blocking_io::encode;
+
+use super::stream::Stream;
+use super::{Error, Limit, Timeouts};
+
+/// Connects and asks for receive-pack (gitprotocol-pack(5), "Git Transport").
+pub(super) fn connect(host: &str, port: u16, path: &str, timeouts: Timeouts) -> Result<Stream, Error> {
+    let socket = open(host, port, timeouts)?;
+    let failed = |source| Error::Connect { host: host.to_owned(), source };
+    socket.set_nodelay(true).map_err(failed)?;
+    let name = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let request = format!("git-receive-pack {path}\0host={name}:{port}\0");
+    let mut line = Vec::new();
+    encode::data_to_write(request.as_bytes(), &mut line)
+        .map_err(|_| Error::Unable("the path in its URL is too long".into()))?;
+    (&socket).write_all(&line).map_err(failed)?;
+    let input = socket.try_clone().map_err(failed)?;
+    let output = socket.try_clone().map_err(failed)?;
+    let socket = std::sync::Arc::new(socket);
+    let abort = move |_| {
+        // A socket that is gone needs no end.
+        let _ = socket.shutdown(Shutdown::Both);
+    };
+    Ok(Stream::of_socket(Box::new(input), Box::new(output), timeouts, abort))
+}
+
+/// Tries every address of the host in turn.
+fn open(host: &str, port: u16, timeouts: Timeouts) -> Result<TcpStream, Error> {
+    let addresses = (host, port).to_socket_addrs().map_err(|_| Error::Resolve { host: host.to_owned() })?;
+    let mut last = Error::Resolve { host: host.to_owned() };
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, timeouts.connect) {
+            Ok(socket) => return Ok(socket),
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => last = Error::Timeout(Limit::Connect),
+            Err(source) => last = Error::Connect { host: host.to_owned(), source },
+        }
+    }
+    Err(last)
+}

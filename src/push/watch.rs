@@ -1,0 +1,157 @@
+//! The watch over one conversation: it ends what stalls or takes too long.
+//!
+//! A thread waits for the nearer of two limits. Each byte that comes or goes moves the first one; time that this machine
+//! spends on making the pack does not count as a stall. When a limit runs out, the thread calls its `abort` (end the process
+//! group, shut the socket), the blocked read or write returns, and [`Watch::expired`] tells why.
+
+#![expect(clippy::disallowed_methods, reason = "measures how long nothing happened")]
+
+use std::io::{self, Read, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::{Limit, Timeouts};
+
+/// A handle on the watch, for those whose bytes it counts.
+#[derive(Clone)]
+pub(super) struct Watch(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    last: Instant,
+    is_paused: bool,
+    is_over: bool,
+    expired: Option<Limit>,
+}
+
+/// The owner of the watch; the watch ends with it.
+pub(super) struct Guard {
+    pub(super) watch: Watch,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Guard {
+    /// Begins to watch. `abort` is called at most twice: first to ask, after two seconds more to insist.
+    pub(super) fn new(timeouts: Timeouts, abort: impl Fn(Insistence) + Send + 'static) -> Self {
+        let state = State { last: Instant::now(), is_paused: false, is_over: false, expired: None };
+        let watch = Watch(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() }));
+        let watched = watch.clone();
+        let thread = std::thread::spawn(move || watched.run(timeouts, &abort));
+        Self { watch, thread: Some(thread) }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.watch.state().is_over = true;
+        self.watch.0.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // A panic in the watching thread has been reported by that thread.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// How an abort is meant.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Insistence {
+    /// TERM
+    Ask,
+    /// KILL
+    Insist,
+}
+
+impl Watch {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// A byte came or went.
+    pub(super) fn touch(&self) {
+        self.state().last = Instant::now();
+    }
+
+    /// From here on we are the ones who are waited for.
+    pub(super) fn pause(&self) {
+        self.state().is_paused = true;
+    }
+
+    /// From here on the mirror is waited for again.
+    pub(super) fn resume(&self) {
+        let mut state = self.state();
+        state.is_paused = false;
+        state.last = Instant::now();
+        self.0.changed.notify_all();
+    }
+
+    /// Which limit ran out, if one did.
+    pub(super) fn expired(&self) -> Option<Limit> {
+        self.state().expired
+    }
+
+    fn run(&self, timeouts: Timeouts, abort: &dyn Fn(Insistence)) {
+        let begin = Instant::now();
+        let mut state = self.state();
+        let limit = loop {
+            if state.is_over {
+                return;
+            }
+            let now = Instant::now();
+            let whole = timeouts.whole.saturating_sub(now - begin);
+            let stall = if state.is_paused { Duration::MAX } else { timeouts.stall.saturating_sub(now - state.last) };
+            if whole.is_zero() {
+                break Limit::Whole;
+            }
+            if stall.is_zero() {
+                break Limit::Stall;
+            }
+            let (guard, _) =
+                self.0.changed.wait_timeout(state, whole.min(stall)).unwrap_or_else(std::sync::PoisonError::into_inner);
+            state = guard;
+        };
+        state.expired = Some(limit);
+        drop(state);
+        abort(Insistence::Ask);
+        let over = |state: &mut State| !state.is_over;
+        let (state, _) = self
+            .0
+            .changed
+            .wait_timeout_while(self.state(), Duration::from_secs(2), over)
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !state.is_over {
+            drop(state);
+            abort(Insistence::Insist);
+        }
+    }
+}
+
+/// A reader or writer whose bytes the watch counts.
+pub(super) struct Watched<T> {
+    pub(super) inner: T,
+    pub(super) watch: Watch,
+}
+
+impl<T: Read> Read for Watched<T> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buf)?;
+        self.watch.touch();
+        Ok(count)
+    }
+}
+
+impl<T: Write> Write for Watched<T> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(buf)?;
+        self.watch.touch();
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}

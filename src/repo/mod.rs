@@ -1,0 +1,207 @@
+//! The repository whose refs are mirrored, read through gix.
+//!
+//! Guaranteed: a repository of another user is refused unless `safe.directory` allows it (git-config(1)); replace refs are
+//! ignored, for what is mirrored is what is stored; "absent", "unreadable" and "symbolic" are different answers.
+//! Absent: every write. Nothing is cached across drains, so a crash leaves nothing behind.
+
+use std::path::{Path, PathBuf};
+
+use crate::refs::{Oid, RefName};
+use crate::spool::Layout;
+
+mod history;
+mod refs;
+mod sharing;
+
+pub use history::History;
+pub use refs::Listing;
+pub use sharing::Sharing;
+
+/// Why a repository cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The path names no repository, or one that git itself would not open.
+    #[error("'{}' is not a git repository: {reason}", path.display())]
+    NotARepository {
+        /// The path that was given.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Git would refuse it too (`safe.directory`).
+    #[error("repository '{0}' belongs to another user; run as that user, or: git config --global --add safe.directory '{0}'", path.display())]
+    OtherOwner {
+        /// The repository.
+        path: PathBuf,
+    },
+    /// Its refs are stored in a way that this program does not read.
+    #[error("repository '{}' stores its refs as '{format}', which is not supported yet", path.display())]
+    RefStorage {
+        /// The repository.
+        path: PathBuf,
+        /// `extensions.refStorage`.
+        format: String,
+    },
+    /// A ref or an object could not be read.
+    #[error("cannot read {what} of '{}': {reason}", path.display())]
+    Read {
+        /// What was read.
+        what: String,
+        /// The repository.
+        path: PathBuf,
+        /// The error of the store.
+        reason: String,
+    },
+}
+
+/// An open repository, for one thread.
+pub struct Repository {
+    inner: gix::Repository,
+    git_dir: PathBuf,
+}
+
+/// A repository that can be given to another thread, which makes a [`Repository`] of its own from it.
+pub struct Shared {
+    inner: gix::ThreadSafeRepository,
+    git_dir: PathBuf,
+}
+
+impl Shared {
+    /// A handle for the calling thread.
+    #[must_use]
+    pub fn to_local(&self) -> Repository {
+        let mut inner = self.inner.to_thread_local();
+        inner.object_cache_size_if_unset(16 << 20);
+        Repository { inner, git_dir: self.git_dir.clone() }
+    }
+}
+
+/// Opens the repository at `path`: a bare repository, or the working tree or `.git` of another.
+///
+/// # Errors
+/// [`Error::NotARepository`], [`Error::OtherOwner`] or [`Error::RefStorage`].
+pub fn open(path: &Path) -> Result<Shared, Error> {
+    let refused = |error: &gix::Error| {
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let reason = one_line(error);
+        match reason.to_lowercase() {
+            text if text.contains("trust") || text.contains("owned") || text.contains("safe.directory") => {
+                Error::OtherOwner { path }
+            }
+            text if text.contains("refstorage") || text.contains("reftable") => {
+                Error::RefStorage { path, format: "reftable".into() }
+            }
+            _ => Error::NotARepository { path, reason },
+        }
+    };
+    let options = gix::open::Options::default().bail_if_untrusted(true).config_overrides(["core.useReplaceRefs=false"]);
+    let bare_first = options.clone().open_path_as_is(true).open(path);
+    let inner = match bare_first {
+        Ok(repository) => repository,
+        Err(first) => options.open(path).map_err(|_| refused(&first))?,
+    };
+    let local = inner.to_thread_local();
+    if let Some(format) = local.config_snapshot().string("extensions.refStorage").filter(|format| format != "files") {
+        return Err(Error::RefStorage { path: path.to_owned(), format: format.to_string() });
+    }
+    let common = local.common_dir();
+    let git_dir = common.canonicalize().unwrap_or_else(|_| common.to_owned());
+    Ok(Shared { inner, git_dir })
+}
+
+impl Repository {
+    /// The absolute path of the common directory: the repository itself when it is bare.
+    #[must_use]
+    pub fn git_dir(&self) -> &Path {
+        &self.git_dir
+    }
+
+    /// Where this program's files are.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        Layout::new(&self.git_dir)
+    }
+
+    /// Whom the repository is shared with (`core.sharedRepository`).
+    #[must_use]
+    pub fn sharing(&self) -> Sharing {
+        let value = self.inner.config_snapshot().string("core.sharedRepository");
+        Sharing::from_config(value.as_ref().map(|value| value.to_string()).as_deref())
+    }
+
+    /// A value of the repository's git configuration, system and user files included.
+    #[must_use]
+    pub fn git_config(&self, key: &str) -> Option<String> {
+        self.inner.config_snapshot().string(key).map(|value| value.to_string())
+    }
+
+    /// The name of the object format as `object-format` says it on the wire: `sha1` or `sha256`.
+    #[must_use]
+    pub fn object_format(&self) -> &'static str {
+        match self.inner.object_hash() {
+            gix::hash::Kind::Sha256 => "sha256",
+            _ => "sha1",
+        }
+    }
+
+    /// The null id of this repository's object format.
+    #[must_use]
+    pub fn null_oid(&self) -> Oid {
+        from_gix(self.inner.object_hash().null_ref())
+    }
+
+    /// The branch that HEAD names, whether or not it exists. `None` when HEAD is detached.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn default_branch(&self) -> Result<Option<RefName>, Error> {
+        let name = self.inner.head_name().map_err(|error| self.unreadable("HEAD", &error))?;
+        Ok(name.and_then(|name| RefName::new(name.as_bstr())))
+    }
+
+    /// Whether the object is here.
+    #[must_use]
+    pub fn contains(&self, oid: Oid) -> bool {
+        self.inner.has_object(to_gix(oid))
+    }
+
+    /// A private ref store in git's own format at `path`, with this repository's object format.
+    #[must_use]
+    pub fn private_refs(&self, path: &Path) -> gix::refs::file::Store {
+        let options = gix::refs::store::init::Options {
+            write_reflog: gix::refs::store::WriteReflog::Disable,
+            ..Default::default()
+        };
+        gix::refs::file::Store::at_opts(path.to_owned(), self.inner.object_hash(), options)
+    }
+
+    /// The objects, for whoever must peel a tag.
+    #[must_use]
+    pub fn objects(&self) -> &gix::OdbHandle {
+        &self.inner.objects
+    }
+
+    fn unreadable(&self, what: &str, error: &gix::Error) -> Error {
+        Error::Read { what: what.to_owned(), path: self.git_dir.clone(), reason: one_line(error) }
+    }
+}
+
+/// Our id of gix's.
+#[must_use]
+pub fn from_gix(oid: &gix::oid) -> Oid {
+    Oid::from_bytes(oid.as_bytes()).expect("gix knows SHA-1 and SHA-256 only")
+}
+
+/// Gix's id of ours.
+#[must_use]
+pub fn to_gix(oid: Oid) -> gix::ObjectId {
+    gix::ObjectId::from_bytes_or_panic(oid.as_bytes())
+}
+
+/// The chain of an error of gix's on one line.
+#[must_use]
+pub fn one_line(error: &gix::Error) -> String {
+    let mut parts: Vec<String> = error.iter_errors().map(|cause| cause.to_string().replace('\n', " ")).collect();
+    parts.dedup();
+    parts.join(": ")
+}

@@ -1,0 +1,71 @@
+//! Reading refs: all that are wanted, or one by its exact name.
+//!
+//! A listing may miss a ref that `git pack-refs` moves at the same moment, so nobody deletes on its word alone: whoever
+//! wants to act on an absence asks [`Repository::find`] as well, which looks for the loose ref and then in packed refs.
+
+use super::{Error, Repository, from_gix, one_line};
+use crate::refs::{Local, RefName};
+
+/// The refs that were wanted.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Names and values, symbolic refs included.
+    pub refs: Vec<(RefName, Local)>,
+    /// Why the list may lack something; `None` when it is complete.
+    pub incomplete: Option<String>,
+}
+
+impl Repository {
+    /// Lists the refs for which `is_wanted` holds.
+    ///
+    /// # Errors
+    /// [`Error::Read`] when the store cannot be opened at all.
+    pub fn list(&self, mut is_wanted: impl FnMut(&[u8]) -> bool) -> Result<Listing, Error> {
+        let platform = self.inner.references().map_err(|error| self.unreadable("the refs", &error))?;
+        let all = platform.all().map_err(|error| self.unreadable("the refs", &error))?;
+        let mut listing = Listing::default();
+        for reference in all {
+            let reference = match reference {
+                Ok(reference) => reference,
+                Err(error) => {
+                    listing.incomplete = Some(one_line(&error));
+                    continue;
+                }
+            };
+            let name = reference.name().as_bstr();
+            if !is_wanted(name) {
+                continue;
+            }
+            let Some(name) = RefName::new(name) else {
+                listing.incomplete = Some(format!("'{name}' is not a valid ref name"));
+                continue;
+            };
+            let value = reference.target().try_id().map_or(Local::Symbolic, |oid| Local::At(from_gix(oid)));
+            listing.refs.push((name, value));
+        }
+        Ok(listing)
+    }
+
+    /// Whether there is any ref at all, selected or not.
+    ///
+    /// # Errors
+    /// [`Error::Read`] when the store cannot be opened.
+    pub fn has_refs(&self) -> Result<bool, Error> {
+        let platform = self.inner.references().map_err(|error| self.unreadable("the refs", &error))?;
+        let mut all = platform.all().map_err(|error| self.unreadable("the refs", &error))?;
+        Ok(all.next().is_some())
+    }
+
+    /// Looks up one ref by its exact name.
+    #[must_use]
+    pub fn find(&self, name: &RefName) -> Local {
+        let Ok(full) = gix::refs::FullName::try_from(gix::bstr::BStr::new(name.as_bytes())) else {
+            return Local::Unreadable;
+        };
+        match self.inner.try_find_reference(full.as_ref()) {
+            Ok(None) => Local::Absent,
+            Ok(Some(reference)) => reference.target().try_id().map_or(Local::Symbolic, |oid| Local::At(from_gix(oid))),
+            Err(_) => Local::Unreadable,
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Entering a record: written to `tmp`, synced, renamed into `incoming`, the directory synced.
+//!
+//! Killed before the rename, the hook leaves a file in `tmp` that the next drain takes for a push it must look for;
+//! killed after it, the record is there and the push's own exit does not matter.
+//!
+//! A file takes its permissions from the directory it is created in, so that a spool shared by several users (directories
+//! of mode 2770) holds records that all of them can read and remove.
+
+#![expect(clippy::disallowed_methods, reason = "the writer of the spool")]
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Layout, Record, encode, sync_directory};
+
+/// The name of a record: when it was made, by which process, and a random number, so that two pushes in one
+/// nanosecond, even from two machines, do not share a name. Names sort by time.
+#[derive(Clone, Copy, Debug)]
+pub struct Id {
+    /// Since the Unix epoch.
+    pub time: Duration,
+    /// The process that writes.
+    pub pid: u32,
+    /// Chance.
+    pub random: u64,
+}
+
+impl Id {
+    /// The file name, `SECONDS.NANOSECONDS.PID.RANDOM`.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        format!("{:010}.{:09}.{}.{:016x}", self.time.as_secs(), self.time.subsec_nanos(), self.pid, self.random)
+    }
+
+    /// The process named in a file name, if it is one of ours.
+    #[must_use]
+    pub fn pid_of(file_name: &str) -> Option<u32> {
+        file_name.split('.').nth(2)?.parse().ok()
+    }
+}
+
+/// Writes `record` durably into `incoming`, creating the spool's directories when they are missing.
+///
+/// # Errors
+/// The operating system's. The record is then not in `incoming`, and no part of it is left in `tmp` that could be removed.
+pub fn enter(layout: &Layout, id: Id, record: &Record) -> io::Result<()> {
+    match enter_once(layout, id, record) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            for directory in layout.spool_directories() {
+                std::fs::create_dir_all(directory)?;
+            }
+            enter_once(layout, id, record)
+        }
+        done => done,
+    }
+}
+
+fn enter_once(layout: &Layout, id: Id, record: &Record) -> io::Result<()> {
+    let name = id.file_name();
+    let tmp = layout.tmp().join(&name);
+    let incoming = layout.incoming();
+    let entered =
+        write_synced(&tmp, &encode(record), &incoming).and_then(|()| std::fs::rename(&tmp, incoming.join(&name)));
+    if let Err(error) = entered {
+        // The write's error is the one to report; a file that stays behind in `tmp` only causes a full sync.
+        let _ = std::fs::remove_file(&tmp);
+        return Err(error);
+    }
+    sync_directory(&incoming)
+}
+
+/// Creates `path` with `bytes` and the read and write permissions of `like`, and syncs it.
+pub(super) fn write_synced(path: &Path, bytes: &[u8], like: &Path) -> io::Result<()> {
+    let wanted = std::fs::metadata(like)?.mode() & 0o666;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(wanted).open(path)?;
+    give_permissions(&file, wanted)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// The umask may have taken what the directory's mode gives to others: give it back.
+fn give_permissions(file: &File, wanted: u32) -> io::Result<()> {
+    if wanted & 0o066 != 0 && file.metadata()?.mode() & 0o666 != wanted {
+        file.set_permissions(Permissions::from_mode(wanted))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! Fan-out: what is in `incoming` is linked into the queue of every enabled mirror, then leaves `incoming`.
+//!
+//! An entry is a hard link of its record and keeps its name, so two drains that fan out at once, or one that is killed and
+//! repeated, make the same entries. An entry cannot come back after its mirror has finished it: it is finished only after
+//! the record left `incoming`, and a link to a record that left fails.
+
+#![expect(clippy::disallowed_methods, reason = "moves records through the spool")]
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Id, Layout, Unreadable, decode, queue, resync, sync_directory};
+
+/// What one fan-out did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct FanOut {
+    /// Records given to the mirrors.
+    pub records: usize,
+    /// Records moved to `corrupt`, with the reason. Each of them caused a full sync of every mirror.
+    pub corrupt: Vec<(String, Unreadable)>,
+    /// Whether a push could not be recorded or was cut short, so that every mirror was given a full sync.
+    pub resync: bool,
+}
+
+/// The names of the complete records that no mirror was given yet, oldest first.
+///
+/// # Errors
+/// The operating system's. A spool that does not exist yet is empty.
+pub fn incoming(layout: &Layout) -> io::Result<Vec<String>> {
+    list(&layout.incoming())
+}
+
+/// Gives every record in `incoming` to each of `mirrors`. `id` names the wish for a full sync, if one is needed.
+///
+/// # Errors
+/// The operating system's; what was not yet given stays in `incoming`.
+pub fn fan_out(layout: &Layout, mirrors: &[&str], id: Id) -> io::Result<FanOut> {
+    let mut done = FanOut::default();
+    let mut whole = Vec::new();
+    for name in incoming(layout)? {
+        match fs::read(layout.incoming().join(&name)) {
+            Ok(text) => match decode(&text) {
+                Ok(_) => whole.push(name),
+                Err(reason) => done.corrupt.push((name, reason)),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let unfinished = abandoned(layout, id.time)?;
+    done.resync = resync::is_marked(layout)? || !unfinished.is_empty();
+    for mirror in mirrors {
+        link_into_queue(layout, mirror, &whole)?;
+        if done.resync || !done.corrupt.is_empty() {
+            queue::request_full_sync(layout, mirror, id)?;
+        }
+    }
+    if done.resync {
+        resync::clear(layout)?;
+        for name in &unfinished {
+            remove_if_there(&layout.tmp().join(name))?;
+        }
+    }
+    for (name, _) in &done.corrupt {
+        move_aside(layout, &layout.incoming().join(name), name)?;
+    }
+    for name in &whole {
+        remove_if_there(&layout.incoming().join(name))?;
+    }
+    done.records = whole.len();
+    Ok(done)
+}
+
+fn link_into_queue(layout: &Layout, mirror: &str, records: &[String]) -> io::Result<()> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    let queue = layout.queue(mirror);
+    fs::create_dir_all(&queue)?;
+    for name in records {
+        match fs::hard_link(layout.incoming().join(name), queue.join(name)) {
+            Ok(()) => {}
+            // Another drain was faster: the entry is there, or the record has left for every queue.
+            Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    sync_directory(&queue)
+}
+
+/// Moves a damaged record into `corrupt`, where it is counted and never deleted.
+pub(super) fn move_aside(layout: &Layout, path: &Path, name: &str) -> io::Result<()> {
+    fs::create_dir_all(layout.corrupt())?;
+    match fs::rename(path, layout.corrupt().join(name)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => sync_directory(&layout.corrupt()),
+    }
+}
+
+/// Files in `tmp` whose writer is gone: pushes that were never recorded.
+fn abandoned(layout: &Layout, now: Duration) -> io::Result<Vec<String>> {
+    /// A process id may be that of another machine or container: a file of this age has no writer anywhere.
+    const OLD: Duration = Duration::from_secs(3600);
+    let writer_is_gone = |name: &String| {
+        let seconds = name.split('.').next().and_then(|text| text.parse().ok()).unwrap_or(0);
+        let old = now.saturating_sub(Duration::from_secs(seconds)) > OLD;
+        let pid = Id::pid_of(name).and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
+        old || pid.is_none_or(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
+    };
+    Ok(list(&layout.tmp())?.into_iter().filter(writer_is_gone).collect())
+}
+
+pub(super) fn list(directory: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut names =
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<io::Result<Vec<_>>>()?;
+    names.sort_unstable();
+    Ok(names)
+}
+
+pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

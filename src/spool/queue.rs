@@ -1,0 +1,106 @@
+//! One mirror's queue: claim what is in it, finish what has a durable outcome.
+//!
+//! Claiming changes nothing on the disk; the mirror's lock makes the claim exclusive. Entries that are finished while
+//! another push arrives are exactly the claimed ones, so the new entry stays.
+
+#![expect(clippy::disallowed_methods, reason = "removes finished entries")]
+
+use std::fs;
+use std::io;
+
+use super::enter::write_synced;
+use super::fan_out::{list, move_aside, remove_if_there};
+use super::{Id, Layout, Record, decode, encode, sync_directory};
+
+/// What a mirror has not yet been given, oldest first.
+#[derive(Debug, Default)]
+pub struct Claim {
+    /// File names in the queue.
+    pub names: Vec<String>,
+    /// The records, in the order of `names`.
+    pub records: Vec<Record>,
+}
+
+/// The number of pushes that `mirror` has not yet been given: those in its queue and those in `incoming`.
+///
+/// # Errors
+/// The operating system's.
+pub fn pending(layout: &Layout, mirror: &str) -> io::Result<usize> {
+    let mut names = list(&layout.queue(mirror))?;
+    names.extend(super::incoming(layout)?);
+    names.sort_unstable();
+    names.dedup();
+    Ok(names.len())
+}
+
+/// Reads the queue of `mirror`. A damaged entry is moved to `corrupt` and becomes a wish for a full sync.
+///
+/// # Errors
+/// The operating system's.
+pub fn claim(layout: &Layout, mirror: &str, id: Id) -> io::Result<Claim> {
+    let queue = layout.queue(mirror);
+    let mut claimed = Claim::default();
+    for name in list(&queue)? {
+        let path = queue.join(&name);
+        let Ok(record) = decode(&fs::read(&path)?) else {
+            request_full_sync(layout, mirror, id)?;
+            move_aside(layout, &path, &name)?;
+            claimed.names.push(full_sync_name(id));
+            claimed.records.push(Record { time: id.time, updates: None });
+            continue;
+        };
+        claimed.names.push(name);
+        claimed.records.push(record);
+    }
+    Ok(claimed)
+}
+
+/// Reads what `mirror` has not yet been given, in its queue and in `incoming`, and changes nothing. What cannot be read is
+/// left out.
+///
+/// # Errors
+/// The operating system's.
+pub fn peek(layout: &Layout, mirror: &str) -> io::Result<Vec<Record>> {
+    let mut records = Vec::new();
+    for directory in [layout.queue(mirror), layout.incoming()] {
+        for name in list(&directory)? {
+            match fs::read(directory.join(name)) {
+                Ok(text) => records.extend(decode(&text).ok()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(records)
+}
+
+/// Removes claimed entries. The outcome they led to must be durable before.
+///
+/// # Errors
+/// The operating system's; entries that remain are mirrored again.
+pub fn finish(layout: &Layout, mirror: &str, names: &[String]) -> io::Result<()> {
+    let queue = layout.queue(mirror);
+    for name in names {
+        remove_if_there(&queue.join(name))?;
+    }
+    Ok(())
+}
+
+/// Makes a full sync of `mirror` due.
+///
+/// # Errors
+/// The operating system's.
+pub fn request_full_sync(layout: &Layout, mirror: &str, id: Id) -> io::Result<()> {
+    let queue = layout.queue(mirror);
+    fs::create_dir_all(&queue)?;
+    let path = queue.join(full_sync_name(id));
+    let tmp = layout.remote(mirror).join(format!("queue.{}", id.file_name()));
+    remove_if_there(&tmp)?;
+    write_synced(&tmp, &encode(&Record { time: id.time, updates: None }), &queue)?;
+    fs::rename(&tmp, &path)?;
+    sync_directory(&queue)
+}
+
+fn full_sync_name(id: Id) -> String {
+    format!("{}.full", id.file_name())
+}

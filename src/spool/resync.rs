@@ -1,0 +1,43 @@
+//! The mark of a push that could not be recorded: one byte of the file `spool/resync`, `1` or `0`.
+//!
+//! The file is made when the hook is installed and already has its block on the disk, so that the mark can be set on a
+//! full disk. Setting it twice is setting it once. The drain clears it only after every mirror's queue durably holds
+//! a wish for a full sync, so a crash between the two repeats the sync and does not forget it.
+
+#![expect(clippy::disallowed_methods, reason = "owns the file spool/resync")]
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use super::Layout;
+
+/// Marks the repository, so that the next drain compares everything.
+///
+/// # Errors
+/// The operating system's, when the file can be neither written nor created.
+pub fn mark(layout: &Layout) -> io::Result<()> {
+    set(layout, b"1")
+}
+
+/// Whether the repository is marked. A missing file is no mark; one that cannot be read is an error, not "no".
+#[cfg(feature = "mirror")]
+pub(super) fn is_marked(layout: &Layout) -> io::Result<bool> {
+    match std::fs::read(layout.resync()) {
+        Ok(bytes) => Ok(bytes.first() == Some(&b'1')),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes the mark away, or makes the file without it.
+#[cfg(feature = "mirror")]
+pub(super) fn clear(layout: &Layout) -> io::Result<()> {
+    set(layout, b"0")
+}
+
+fn set(layout: &Layout, value: &[u8; 1]) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(layout.resync())?;
+    file.write_all_at(value, 0)?;
+    file.sync_all()
+}

@@ -1,0 +1,75 @@
+//! Past attempts, one JSON object on a line, bounded: above 1 MiB the older half goes.
+
+#![expect(clippy::disallowed_methods, reason = "appends to history.jsonl")]
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::UpdateStatus;
+
+/// The size at which the file is cut, in bytes.
+const LARGEST: u64 = 1 << 20;
+
+/// One attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Its begin.
+    pub started_at: String,
+    /// Its end.
+    pub finished_at: String,
+    /// How the mirror stood after it.
+    pub update_status: UpdateStatus,
+    /// Refs that were created, moved or deleted.
+    pub updated: usize,
+    /// Refs that are not right.
+    pub failed: usize,
+    /// Objects that were sent.
+    pub objects: u64,
+    /// Bytes of the packs that were sent.
+    pub bytes: u64,
+    /// The error, cleaned.
+    pub error: Option<String>,
+}
+
+/// Adds an attempt to the history in a mirror's directory.
+///
+/// # Errors
+/// The operating system's.
+pub fn append(directory: &Path, attempt: &Attempt) -> io::Result<()> {
+    let path = directory.join("history.jsonl");
+    let mut line = serde_json::to_vec(attempt)?;
+    line.push(b'\n');
+    let mut file = std::fs::OpenOptions::new().append(true).create(true).open(&path)?;
+    file.write_all(&line)?;
+    if file.metadata()?.len() > LARGEST {
+        cut(directory, &path)?;
+    }
+    Ok(())
+}
+
+/// Past attempts, oldest first. Lines that are damaged are left out.
+///
+/// # Errors
+/// The operating system's. A missing file is an empty history.
+pub fn read_history(directory: &Path) -> io::Result<Vec<Attempt>> {
+    match std::fs::read(directory.join("history.jsonl")) {
+        Ok(text) => {
+            Ok(text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn cut(directory: &Path, path: &Path) -> io::Result<()> {
+    let text = std::fs::read(path)?;
+    let middle = text.len() / 2;
+    let start = text[middle..].iter().position(|byte| *byte == b'\n').map_or(text.len(), |at| middle + at + 1);
+    let mut tmp = tempfile::Builder::new().prefix(".history.").tempfile_in(directory)?;
+    tmp.write_all(&text[start..])?;
+    tmp.as_file().set_permissions(std::fs::metadata(path)?.permissions())?;
+    tmp.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! The last outcome of each mirror, its past attempts, and what it held after our last contact.
+//!
+//! Guaranteed: `status.json` is replaced as a whole and synced before spool entries are finished; `history.jsonl` is bounded;
+//! `mirrored/` holds only values that this repository itself had. A damaged `status.json` counts as one that says "never tried",
+//! with a warning; damaged refs in `mirrored/` count as unknown, so that at worst a rewrite is reported as divergence.
+//! Absent: decisions. A crash leaves the old file or the new one.
+
+#![expect(clippy::disallowed_methods, reason = "reads and replaces status.json")]
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+mod history;
+mod mirrored;
+mod outcome;
+mod view;
+
+pub use history::{Attempt, append, read_history};
+pub use mirrored::Mirrored;
+pub use outcome::{Outcome, RefOutcome};
+pub use view::{HostKey, View, view};
+
+use crate::repo::Sharing;
+use crate::spool::sync_directory;
+
+/// `update_status`, in GitLab's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpdateStatus {
+    /// Never tried.
+    #[default]
+    None,
+    /// Spooled, or waiting to retry.
+    Scheduled,
+    /// At work.
+    Started,
+    /// Every selected ref is right.
+    Finished,
+    /// Something is not right and will not become right by itself.
+    Failed,
+}
+
+impl UpdateStatus {
+    /// The word of the JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Scheduled => "scheduled",
+            Self::Started => "started",
+            Self::Finished => "finished",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// `status.json`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of the form; 1.
+    pub version: u32,
+    /// How the mirror stands.
+    pub update_status: UpdateStatus,
+    /// The last error, cleaned; `None` after a success.
+    pub last_error: Option<String>,
+    /// The end of the last attempt. All times are UTC with milliseconds.
+    pub last_update_at: Option<String>,
+    /// The begin of the last attempt.
+    pub last_update_started_at: Option<String>,
+    /// The end of the last attempt after which every selected ref was right.
+    pub last_successful_update_at: Option<String>,
+    /// Attempts since the last success that failed.
+    pub attempts: u32,
+    /// When the next attempt is due, if one waits.
+    pub next_attempt_at: Option<String>,
+    /// The process that is at work, while `update_status` is `started`.
+    pub pid: Option<u32>,
+    /// What is not right.
+    pub refs: Vec<RefOutcome>,
+}
+
+/// The version that this program writes.
+const VERSION: u32 = 1;
+
+/// Reads the status in a mirror's directory. A missing file is a mirror that was never tried.
+///
+/// # Errors
+/// The operating system's. A file that is damaged, or of a later version, is no error: it is told in a warning.
+pub fn read(directory: &Path) -> io::Result<Status> {
+    let path = directory.join("status.json");
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Status::default()),
+        Err(error) => return Err(error),
+    };
+    match serde_json::from_slice::<Status>(&text) {
+        Ok(status) if status.version <= VERSION => Ok(status.settled()),
+        Ok(_) => {
+            tracing::warn!("'{}' is of a later version; taken as never tried", path.display());
+            Ok(Status::default())
+        }
+        Err(error) => {
+            tracing::warn!("'{}' is damaged ({error}); taken as never tried", path.display());
+            Ok(Status::default())
+        }
+    }
+}
+
+/// Replaces the status in a mirror's directory.
+///
+/// # Errors
+/// The operating system's; the old file is then still there.
+pub fn write(directory: &Path, status: &Status, sharing: Sharing) -> io::Result<()> {
+    let status = Status { version: VERSION, ..status.clone() };
+    let mut tmp = tempfile::Builder::new().prefix(".status.").tempfile_in(directory)?;
+    serde_json::to_writer_pretty(&mut tmp, &status)?;
+    tmp.write_all(b"\n")?;
+    use std::os::unix::fs::PermissionsExt;
+    tmp.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+    sharing.apply(tmp.path())?;
+    tmp.as_file().sync_all()?;
+    tmp.persist(directory.join("status.json")).map_err(|error| error.error)?;
+    sync_directory(directory)
+}
+
+impl Status {
+    /// A process that died at work left `started` behind: what was begun is still spooled.
+    fn settled(mut self) -> Self {
+        let is_alive = |pid: u32| {
+            let pid = rustix::process::Pid::from_raw(pid.cast_signed());
+            pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+        };
+        if self.update_status == UpdateStatus::Started && !self.pid.is_some_and(is_alive) {
+            self.update_status = UpdateStatus::Scheduled;
+        }
+        self
+    }
+}
+
+/// A time as JSON has it.
+#[must_use]
+pub fn render_time(time: jiff::Timestamp) -> String {
+    format!("{time:.3}")
+}

@@ -1,0 +1,136 @@
+//! What became of a ref: the words of `status --json`, and the form in which they are kept.
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::{Action, Decision};
+use crate::refs::{Oid, RefName};
+
+/// What became of a ref, or would become of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Both sides have the same value.
+    UpToDate,
+    /// The mirror has it now.
+    Created,
+    /// Moved forward.
+    FastForwarded,
+    /// Replaced.
+    Forced,
+    /// Gone from the mirror.
+    Deleted,
+    /// Left as it is, for the mirror has what we never had.
+    Divergent,
+    /// Not deleted.
+    Kept,
+    /// Refused here.
+    Rejected,
+    /// Refused there.
+    RemoteRejected,
+    /// The mirror gave no answer for it.
+    RemoteFailed,
+}
+
+impl Outcome {
+    /// What a decision leads to when the mirror agrees.
+    #[must_use]
+    pub fn of(action: &Action) -> Self {
+        match action {
+            Action::UpToDate => Self::UpToDate,
+            Action::Create => Self::Created,
+            Action::FastForward => Self::FastForwarded,
+            Action::Force => Self::Forced,
+            Action::Delete => Self::Deleted,
+            Action::Divergent(_) => Self::Divergent,
+            Action::Kept(_) => Self::Kept,
+            Action::Reject(_) => Self::Rejected,
+        }
+    }
+
+    /// Whether the ref is not as the rules want it: what `status` lists. A kept ref is listed although it is no failure.
+    #[must_use]
+    pub fn is_listed(self) -> bool {
+        self.is_failure() || self == Self::Kept
+    }
+
+    /// Whether the mirror counts as failed because of it.
+    #[must_use]
+    pub fn is_failure(self) -> bool {
+        matches!(self, Self::Divergent | Self::Rejected | Self::RemoteRejected | Self::RemoteFailed)
+    }
+
+    /// The word of the JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::UpToDate => "up_to_date",
+            Self::Created => "created",
+            Self::FastForwarded => "fast_forwarded",
+            Self::Forced => "forced",
+            Self::Deleted => "deleted",
+            Self::Divergent => "divergent",
+            Self::Kept => "kept",
+            Self::Rejected => "rejected",
+            Self::RemoteRejected => "remote_rejected",
+            Self::RemoteFailed => "remote_failed",
+        }
+    }
+}
+
+/// What became of one ref.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefOutcome {
+    /// Its name; bytes that are no UTF-8 are replaced, and `ref_hex` has the true ones.
+    #[serde(rename = "ref")]
+    pub name: String,
+    /// The name in hexadecimal, when it is no UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ref_hex: Option<String>,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Our value.
+    pub local: Option<String>,
+    /// The mirror's value before.
+    pub remote: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+impl RefOutcome {
+    /// What becomes of a decision that is not sent, or that the mirror agrees to.
+    #[must_use]
+    pub fn of(decision: &Decision) -> Self {
+        let reason = match &decision.action {
+            Action::Divergent(reason) | Action::Kept(reason) | Action::Reject(reason) => Some(reason.clone()),
+            _ => None,
+        };
+        Self::new(decision, Outcome::of(&decision.action), reason)
+    }
+
+    /// Another outcome of a decision.
+    #[must_use]
+    pub fn new(decision: &Decision, outcome: Outcome, reason: Option<String>) -> Self {
+        let bytes = decision.name.as_bytes();
+        let hex = || bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = |oid: Option<Oid>| oid.map(|oid| oid.to_string());
+        Self {
+            name: decision.name.to_string(),
+            ref_hex: std::str::from_utf8(bytes).is_err().then(hex),
+            outcome,
+            local: text(decision.local),
+            remote: text(decision.remote),
+            reason,
+        }
+    }
+
+    /// The name as a value; `None` when the file that it came from was damaged.
+    #[must_use]
+    pub fn ref_name(&self) -> Option<RefName> {
+        let Some(hex) = &self.ref_hex else {
+            return RefName::new(self.name.as_bytes());
+        };
+        let bytes: Option<Vec<u8>> =
+            hex.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect();
+        RefName::new(&bytes?)
+    }
+}

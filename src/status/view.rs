@@ -1,0 +1,116 @@
+//! One mirror as `status --json` and the REST API show it: configuration and status in one object.
+
+use std::io;
+
+use serde::Serialize;
+
+use super::{RefOutcome, UpdateStatus};
+use crate::config::{Mirror, TagsSetting};
+use crate::credentials::Credentials;
+use crate::plan::{Divergent, Prune};
+use crate::repo::Repository;
+use crate::spool;
+
+/// The object; its fields are documented in git-mirror-push(1).
+#[derive(Clone, Debug, Serialize)]
+pub struct View {
+    /// Stable within the repository.
+    pub id: u32,
+    /// The mirror's name.
+    pub name: String,
+    /// The repository's path.
+    pub repository: String,
+    /// Whether it is served.
+    pub enabled: bool,
+    /// Its URL with credentials masked.
+    pub url: String,
+    /// `password`, `ssh_public_key` or `none`.
+    pub auth_method: &'static str,
+    /// Fingerprints of its pinned host keys.
+    pub host_keys: Vec<HostKey>,
+    /// As configured.
+    pub only_protected_branches: bool,
+    /// As configured.
+    pub mirror_branch_regex: Option<String>,
+    /// Whether `divergent_refs` is `keep`.
+    pub keep_divergent_refs: bool,
+    /// `overwrite`, `keep` or `fail`.
+    pub divergent_refs: &'static str,
+    /// `all`, `none` or patterns.
+    pub tags: serde_json::Value,
+    /// `merged`, `deleted`, `mirror` or `never`.
+    pub prune: &'static str,
+    /// How it stands.
+    pub update_status: UpdateStatus,
+    /// The last error.
+    pub last_error: Option<String>,
+    /// The end of the last attempt.
+    pub last_update_at: Option<String>,
+    /// The begin of the last attempt.
+    pub last_update_started_at: Option<String>,
+    /// The end of the last success.
+    pub last_successful_update_at: Option<String>,
+    /// Pushes not yet mirrored.
+    pub pending: usize,
+    /// Failed attempts since the last success.
+    pub attempts: u32,
+    /// When the next attempt is due.
+    pub next_attempt_at: Option<String>,
+    /// What is not right.
+    pub refs: Vec<RefOutcome>,
+}
+
+/// A pinned host key.
+#[derive(Clone, Debug, Serialize)]
+pub struct HostKey {
+    /// `SHA256:` and the digest in base64, as ssh-keygen(1) prints it.
+    pub fingerprint_sha256: String,
+}
+
+/// Shows `mirror` of `repository`.
+///
+/// # Errors
+/// The operating system's, when the status or the queue cannot be read.
+pub fn view(repository: &Repository, mirror: &Mirror, credentials: &Credentials) -> io::Result<View> {
+    let layout = repository.layout();
+    let status = super::read(&layout.remote(&mirror.name))?;
+    let pending = if mirror.is_enabled { spool::pending(&layout, &mirror.name)? } else { 0 };
+    let is_waiting = pending > 0 && matches!(status.update_status, UpdateStatus::Finished | UpdateStatus::None);
+    Ok(View {
+        id: mirror.id,
+        name: mirror.name.clone(),
+        repository: repository.git_dir().display().to_string(),
+        enabled: mirror.is_enabled,
+        url: mirror.address.shown(credentials),
+        auth_method: mirror.auth_method.as_str(),
+        host_keys: Vec::new(),
+        only_protected_branches: mirror.only_protected_branches,
+        mirror_branch_regex: mirror.mirror_branch_regex.clone(),
+        keep_divergent_refs: mirror.divergent == Divergent::Keep,
+        divergent_refs: match mirror.divergent {
+            Divergent::Overwrite => "overwrite",
+            Divergent::Keep => "keep",
+            Divergent::Fail => "fail",
+        },
+        tags: match &mirror.tags {
+            TagsSetting::All => "all".into(),
+            TagsSetting::None => "none".into(),
+            TagsSetting::Matching(patterns) => patterns.clone().into(),
+        },
+        prune: match mirror.prune {
+            Prune::Merged => "merged",
+            Prune::Deleted => "deleted",
+            Prune::Mirror => "mirror",
+            Prune::Never => "never",
+        },
+        update_status: if is_waiting { UpdateStatus::Scheduled } else { status.update_status },
+        last_error: status.last_error,
+        last_update_at: status.last_update_at,
+        last_update_started_at: status.last_update_started_at,
+        last_successful_update_at: status.last_successful_update_at,
+        pending,
+        attempts: status.attempts,
+        next_attempt_at: status.next_attempt_at,
+        refs: status.refs,
+    })
+}
