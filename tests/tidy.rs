@@ -1,1 +1,148 @@
-fn main() {}
+//! The plan of the house, as far as a machine can check it.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::panic, reason = "a test may read files and fail")]
+
+use std::path::{Path, PathBuf};
+
+fn sources() -> Vec<(String, String)> {
+    fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    for directory in ["src", "hooks", "tests"] {
+        walk(&root.join(directory), &mut found);
+    }
+    found.sort();
+    found
+        .into_iter()
+        .map(|path| {
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            (name, std::fs::read_to_string(path).unwrap())
+        })
+        .collect()
+}
+
+/// Files that are tables or tables of cases, and may be longer than others.
+const LONG: [&str; 2] = ["src/plan/tests.rs", "tests/it/commands.rs"];
+
+#[test]
+fn files_are_short_enough_to_read() {
+    for (name, text) in sources() {
+        let lines = text.lines().count();
+        let limit = if LONG.contains(&&*name) { 500 } else { 400 };
+        assert!(lines <= limit, "{name} has {lines} lines; split it");
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    for (name, text) in sources() {
+        assert!(text.starts_with("//! "), "{name} does not begin with a module header");
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        let is_hollow = lines.windows(2).any(|pair| pair[1] == "///" && !pair[0].starts_with("///"));
+        assert!(!is_hollow, "{name} has documentation that begins with an empty line");
+    }
+}
+
+#[test]
+fn no_file_has_a_name_that_says_nothing() {
+    const BANNED: [&str; 9] = ["util", "helper", "common", "core", "misc", "manager", "processor", "service", "info"];
+    for (name, _) in sources() {
+        let parts = name.split(['/', '.']);
+        for part in parts.filter(|part| *part != "remote_helper") {
+            assert!(!BANNED.contains(&part.trim_end_matches('s')), "{name}");
+        }
+    }
+}
+
+/// What a module may name of this crate: the direction in which facts flow.
+const MAY_IMPORT: [(&str, &[&str]); 11] = [
+    ("refs", &[]),
+    ("spool", &["refs"]),
+    ("hook", &["refs", "spool"]),
+    ("repo", &["refs", "spool"]),
+    ("plan", &["refs"]),
+    ("credentials", &["spool"]),
+    ("push", &["refs", "credentials"]),
+    ("config", &["refs", "spool", "repo", "plan", "push"]),
+    ("status", &["refs", "spool", "repo", "plan", "push", "config", "credentials"]),
+    ("drain", &["refs", "spool", "repo", "plan", "push", "config", "credentials", "status"]),
+    ("cli", &["refs", "spool", "repo", "plan", "push", "config", "credentials", "status", "drain"]),
+];
+
+#[test]
+fn imports_follow_the_flow() {
+    for (name, text) in sources() {
+        let Some(rest) = name.strip_prefix("src/") else { continue };
+        let module = rest.split(['/', '.']).next().unwrap();
+        let Some((_, allowed)) = MAY_IMPORT.iter().find(|(listed, _)| *listed == module) else { continue };
+        for found in text.lines().filter(|line| !line.trim_start().starts_with("//")).flat_map(|line| {
+            line.match_indices("crate::")
+                .map(|(at, _)| line[at + 7..].split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap())
+        }) {
+            let is_item = !MAY_IMPORT.iter().any(|(listed, _)| *listed == found);
+            assert!(is_item || found == module || allowed.contains(&found), "{name} imports {found}");
+        }
+        assert!(!text.contains("super::super::super"), "{name} reaches too far up");
+    }
+}
+
+#[test]
+fn pure_modules_touch_nothing() {
+    const PURE: [&str; 8] = [
+        "src/plan/",
+        "src/refs.rs",
+        "src/spool/record.rs",
+        "src/drain/coalesce.rs",
+        "src/push/report.rs",
+        "src/push/command.rs",
+        "src/push/advertisement.rs",
+        "src/config/check.rs",
+    ];
+    const WORLD: [&str; 7] =
+        ["std::fs", "std::net", "std::env::", "std::process", "SystemTime", "Instant", "std::thread"];
+    for (name, text) in sources().iter().filter(|(name, _)| PURE.iter().any(|pure| name.starts_with(pure))) {
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for line in code {
+            assert!(!WORLD.iter().any(|word| line.contains(word)), "{name} is pure but says: {line}");
+        }
+    }
+}
+
+#[test]
+fn the_hook_stays_small() {
+    for (name, text) in sources().iter().filter(|(name, _)| name == "src/hook.rs" || name.starts_with("hooks/")) {
+        for word in ["gix", "clap", "tokio", "toml::", "TcpStream", "UnixStream"] {
+            let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+            assert!(code.into_iter().all(|line| !line.contains(word)), "{name} names {word}");
+        }
+    }
+}
+
+#[test]
+fn the_number_of_dependencies_is_bounded() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let lock = std::fs::read_to_string(root.join("Cargo.lock")).unwrap();
+    let count = lock.matches("[[package]]").count();
+    assert!(count <= 260, "{count} packages in Cargo.lock; what is the new one for?");
+}
+
+#[test]
+fn no_test_is_ignored_and_no_code_is_a_stub() {
+    let words = ["#[ign", "ore"].concat();
+    for (name, text) in sources() {
+        for word in
+            [&*words, &["should_", "panic"].concat(), &["todo", "!("].concat(), &["unimplemented", "!("].concat()]
+        {
+            assert!(!text.contains(word), "{name} has {word}");
+        }
+    }
+}

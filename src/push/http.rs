@@ -150,6 +150,10 @@ impl Http {
             ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => Error::Timeout(Limit::Connect),
             ureq::Error::Timeout(_) => Error::Timeout(Limit::Stall),
             ureq::Error::Rustls(error) => certificate(error.to_string()),
+            // The resolver of the standard library has no error kind of its own.
+            ureq::Error::Io(source) if source.to_string().contains("failed to lookup address") => {
+                Error::Resolve { host }
+            }
             ureq::Error::Io(source) if source.to_string().contains("certificate") => certificate(source.to_string()),
             ureq::Error::Io(source) if source.kind() == io::ErrorKind::ConnectionRefused => {
                 Error::Connect { host, source }

@@ -1,5 +1,7 @@
 //! What a mirror says to people while it works (side band 2 and 3): kept within bounds, cleaned, attached to refs.
 
+use std::collections::HashMap;
+
 use crate::credentials::Redactor;
 use crate::refs::RefName;
 
@@ -36,18 +38,31 @@ impl Messages {
     }
 }
 
-/// The lines that speak of `name`; all of them when the push concerned nothing else.
-pub(super) fn about(name: &RefName, lines: &[String], is_only_one: bool) -> String {
-    let full = name.to_string();
-    let mut text = String::new();
-    for line in lines.iter().filter(|line| is_only_one || line.contains(&full)) {
-        if text.len() + line.len() > MOST_IN_REASON {
-            break;
+/// Which lines belong to which of the refused refs. A line that names a ref is about that ref, and so are the lines before it
+/// that name none: a hook's own words come before git's word that the hook declined. What is left is about every ref.
+pub(super) fn about<'n>(refused: &[&'n RefName], lines: &[String]) -> HashMap<&'n RefName, String> {
+    let full: Vec<(String, &RefName)> = refused.iter().map(|name| (name.to_string(), *name)).collect();
+    let mut found: HashMap<&RefName, String> = HashMap::new();
+    let mut open: Vec<&String> = Vec::new();
+    for line in lines {
+        open.push(line);
+        // Of `refs/heads/a` and `refs/heads/a/b` the longer one is meant.
+        let named = full.iter().filter(|(text, _)| line.contains(text)).max_by_key(|(text, _)| text.len());
+        if let Some((_, name)) = named {
+            open.drain(..).for_each(|line| append(found.entry(name).or_default(), line));
         }
+    }
+    for name in refused {
+        open.iter().for_each(|line| append(found.entry(name).or_default(), line));
+    }
+    found
+}
+
+fn append(text: &mut String, line: &str) {
+    if text.len() + line.len() <= MOST_IN_REASON {
         if !text.is_empty() {
             text.push_str("; ");
         }
         text.push_str(line);
     }
-    text
 }

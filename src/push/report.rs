@@ -52,7 +52,7 @@ pub(super) fn read<R: Read>(
     for line in &report.messages {
         tracing::info!(target: "remote", "{line}");
     }
-    explain(&mut report, request, redactor);
+    explain(&mut report, redactor);
     report
 }
 
@@ -181,13 +181,15 @@ fn read_answer(line: &[u8], last: Option<RefName>, answers: &mut HashMap<RefName
 }
 
 /// Gives every refusal the messages that belong to it.
-fn explain(report: &mut Report, request: &Request<'_>, redactor: &Redactor) {
-    let is_only_one = request.commands.len() == 1;
-    for (name, answer) in &mut report.answers {
-        if let Answer::Refused(words) = answer {
+fn explain(report: &mut Report, redactor: &Redactor) {
+    let is_refused = |answer: &Answer| matches!(answer, Answer::Refused(_));
+    let refused: Vec<RefName> =
+        report.answers.iter().filter(|(_, answer)| is_refused(answer)).map(|(name, _)| name.clone()).collect();
+    let about = about(&refused.iter().collect::<Vec<_>>(), &report.messages);
+    for name in &refused {
+        if let Some(Answer::Refused(words)) = report.answers.get_mut(name) {
             *words = redactor.clean(words);
-            let more = about(name, &report.messages, is_only_one);
-            if !more.is_empty() {
+            if let Some(more) = about.get(name) {
                 *words = format!("{words} ({more})");
             }
         }

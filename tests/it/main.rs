@@ -1,1 +1,24 @@
-mod x {}
+//! The program against real git, sshd, nginx with git http-backend, and git daemon, each test in a home of its own.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test may fail, start programs and read the clock"
+)]
+
+mod bad_input;
+mod books;
+mod commands;
+mod history;
+mod hook;
+mod leases;
+mod names;
+mod refusals;
+mod sandbox;
+mod secrets;
+mod servers;
+mod spool;
+mod transports;

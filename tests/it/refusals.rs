@@ -1,0 +1,139 @@
+//! One ref is refused by the mirror: the others arrive, that one is named with the mirror's words.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use crate::sandbox::{Sandbox, Work};
+
+struct Scene {
+    sandbox: Sandbox,
+    mirror: PathBuf,
+    source: PathBuf,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let sandbox = Sandbox::new();
+        let mirror = sandbox.bare("mirror.git");
+        let source = sandbox.source("mirror.git", &["--prune", "deleted"]);
+        Self { sandbox, mirror, source }
+    }
+
+    /// main, topic and gone on both sides.
+    fn begin(&self) -> Work<'_> {
+        let work = self.sandbox.work(&self.source);
+        work.commit("one");
+        work.push(&["main", "main:topic", "main:gone"]);
+        self.sandbox.ok(&self.source, &["drain"]);
+        work
+    }
+
+    /// Drains, and expects that `name` alone is refused, with the words.
+    fn refuses(&self, name: &str, words: &str) {
+        let said = self.sandbox.mirror_push(&self.source, &["drain", "--json"]);
+        assert_eq!(said.status, 1, "{said:?}");
+        let refs = said.json()[0]["refs"].as_array().unwrap().clone();
+        for entry in refs {
+            let outcome = entry["outcome"].as_str().unwrap();
+            if entry["ref"] == name {
+                assert_eq!(outcome, "remote_rejected", "{said:?}");
+                assert!(entry["reason"].as_str().unwrap().contains(words), "{said:?}");
+            } else {
+                assert!(["created", "fast_forwarded", "forced", "deleted"].contains(&outcome), "{said:?}");
+            }
+        }
+        let status = self.sandbox.mirror_push(&self.source, &["status", "--json"]).json();
+        assert_eq!((&status[0]["update_status"], &status[0]["refs"][0]["ref"]), (&"failed".into(), &name.into()));
+        // It is named until it is right: a drain of another ref does not forget it.
+        let work = self.sandbox.path("source.git.work");
+        self.sandbox.git(&work, &["push", "-q", "origin", "HEAD:refs/heads/another"]);
+        self.sandbox.mirror_push(&self.source, &["drain"]);
+        let status = self.sandbox.mirror_push(&self.source, &["status", "--json"]).json();
+        assert_eq!((&status[0]["update_status"], &status[0]["refs"][0]["ref"]), (&"failed".into(), &name.into()));
+        assert_ne!(self.sandbox.oid(&self.mirror, "another"), "");
+    }
+}
+
+#[test]
+fn by_an_update_hook() {
+    let scene = Scene::new();
+    let work = scene.begin();
+    let hook = scene.mirror.join("hooks/update");
+    std::fs::write(
+        &hook,
+        "#!/bin/sh\n[ \"$1\" != refs/heads/topic ] || { echo 'GH013: not \u{1b}[31mon my watch'; exit 1; }\n",
+    )
+    .unwrap();
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    work.commit("two");
+    work.push(&["main", "main:topic", ":gone", "main:fresh"]);
+    scene.refuses("refs/heads/topic", "GH013: not [31mon my watch");
+}
+
+#[test]
+fn by_deny_deletes() {
+    let scene = Scene::new();
+    let work = scene.begin();
+    scene.sandbox.git(&scene.mirror, &["config", "receive.denyDeletes", "true"]);
+    work.commit("two");
+    work.push(&["main", "main:topic", ":gone"]);
+    scene.refuses("refs/heads/gone", "deletion prohibited");
+}
+
+#[test]
+fn by_deny_non_fast_forwards() {
+    let scene = Scene::new();
+    let work = scene.begin();
+    scene.sandbox.git(&scene.mirror, &["config", "receive.denyNonFastForwards", "true"]);
+    work.commit("two");
+    work.git(&["checkout", "-q", "--orphan", "other"]);
+    work.commit("rewritten");
+    work.push(&["main", "+other:topic", ":gone"]);
+    scene.refuses("refs/heads/topic", "non-fast-forward");
+}
+
+#[test]
+fn by_deny_current_branch() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.path("mirror");
+    sandbox.git(&sandbox.path(""), &["init", "-q", mirror.to_str().unwrap()]);
+    let scene = Scene { source: sandbox.source("mirror", &["--prune", "deleted"]), mirror, sandbox };
+    let work = scene.sandbox.work(&scene.source);
+    work.commit("one");
+    work.push(&["main:topic", "main"]);
+    scene.refuses("refs/heads/main", "branch is currently checked out");
+    assert_ne!(scene.sandbox.oid(&scene.mirror, "topic"), "");
+}
+
+#[test]
+fn by_a_lock_or_a_directory_in_the_way() {
+    let scene = Scene::new();
+    let work = scene.begin();
+    // A ref of the mirror's own stands where ours must go.
+    scene.sandbox.git(&scene.mirror, &["update-ref", "refs/heads/dir/own", "main"]);
+    work.push(&["main:dir", "main:fresh"]);
+    scene.refuses("refs/heads/dir", "failed to update ref");
+}
+
+#[test]
+fn a_mirror_that_dies_midway_is_an_error_of_exactly_the_refs_concerned() {
+    let scene = Scene::new();
+    let work = scene.begin();
+    let hook = scene.mirror.join("hooks/update");
+    std::fs::write(&hook, "#!/bin/sh\nkill -9 $PPID\n").unwrap();
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    work.commit("two");
+    work.push(&["main"]);
+    let said = scene.sandbox.mirror_push(&scene.source, &["drain", "--json"]);
+    assert_eq!(said.status, 1);
+    let report = said.json()[0].clone();
+    assert_eq!(
+        (&report["update_status"], &report["refs"][0]["outcome"]),
+        (&"scheduled".into(), &"remote_failed".into())
+    );
+    let pending = scene.sandbox.mirror_push(&scene.source, &["status", "--json"]).json()[0]["pending"].clone();
+    assert_eq!(pending, 1, "the push is still queued");
+    std::fs::remove_file(hook).unwrap();
+    scene.sandbox.ok(&scene.source, &["drain"]);
+    assert_eq!(scene.sandbox.refs(&scene.mirror), scene.sandbox.refs(&scene.source));
+}
