@@ -1,1 +1,145 @@
+//! The canary: a password that must be found nowhere but in the file `secret` and on the wire.
 
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::sandbox::Sandbox;
+use crate::servers::{Kind, PASSWORD, PASSWORD_IN_URL, Server};
+
+fn holds(bytes: &[u8], canary: &str) -> bool {
+    bytes.windows(canary.len()).any(|window| window == canary.as_bytes())
+}
+
+/// Every file below, with the exception of `secret`, and of nginx's own password file and this server's log of it.
+fn search(directory: &Path, canaries: &[&str], found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_symlink() {
+            continue;
+        } else if path.is_dir() {
+            search(&path, canaries, found);
+        } else if path.file_name().is_some_and(|name| name != "secret") {
+            let bytes = std::fs::read(&path).unwrap_or_default();
+            found.extend(
+                canaries.iter().filter(|canary| holds(&bytes, canary)).map(|c| format!("{} in {}", c, path.display())),
+            );
+        }
+    }
+}
+
+/// What the arguments and environments of all processes but this one say of a canary.
+fn processes(canaries: &[&str], found: &mut Vec<String>) {
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.chars().all(|c| c.is_ascii_digit()) || name == std::process::id().to_string() {
+            continue;
+        }
+        for file in ["cmdline", "environ"] {
+            let bytes = std::fs::read(entry.path().join(file)).unwrap_or_default();
+            for canary in canaries.iter().filter(|canary| holds(&bytes, canary)) {
+                found.push(format!("{canary} in {file}: {}", String::from_utf8_lossy(&bytes).replace('\0', " ")));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_password_is_found_nowhere_but_where_it_belongs() {
+    use base64::Engine;
+    let basic = base64::engine::general_purpose::STANDARD.encode(format!("mirror-bot:{PASSWORD}"));
+    let canaries = [PASSWORD, PASSWORD_IN_URL, &basic];
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    // A mirror that knows the password and says it again.
+    let hook = mirror.join("hooks/pre-receive");
+    std::fs::write(&hook, "#!/bin/sh\nsleep 0.2\necho \"remote says $(cat ../../echo)\"\nexit 1\n").unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let server = Server::start(&sandbox, Kind::Https);
+    let source = sandbox.source("/mirror.git", &[]);
+    let (over, mut seen) = (AtomicBool::new(false), Vec::new());
+    let mut output = Vec::new();
+    std::thread::scope(|scope| {
+        let watching = scope.spawn(|| {
+            let mut found = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                processes(&canaries, &mut found);
+            }
+            found
+        });
+        let mut run = |arguments: &[&str], input: &str| {
+            let said = sandbox.mirror_push_fed(&source, arguments, input);
+            output.extend([said.out, said.err]);
+            said.status
+        };
+        assert_eq!(
+            run(
+                &["set", "m", "--url", "https://mirror-bot@localhost/x.git", "--password-stdin"],
+                &format!("{PASSWORD}\n")
+            ),
+            0
+        );
+        assert_eq!(
+            run(&["set", "m", "--url", &server.url("mirror.git").replace(&format!(":{PASSWORD_IN_URL}"), "")], ""),
+            0
+        );
+        server.equip(&sandbox, &source, "m");
+        let work = sandbox.work(&source);
+        work.commit("one");
+        work.push(&["main"]);
+        std::fs::write(sandbox.path("echo"), "nothing yet").unwrap();
+        for command in [
+            &["drain", "-vvv"][..],
+            &["sync", "--json"],
+            &["status"],
+            &["status", "--json"],
+            &["list"],
+            &["show", "m"],
+            &["log"],
+            &["plan"],
+        ] {
+            run(command, "");
+        }
+        // Wrong for the server, and not to be shown either.
+        run(&["set", "m", "--url", "https://localhost:1/x.git"], "");
+        run(&["sync", "-vvv"], "");
+        over.store(true, Ordering::Relaxed);
+        seen = watching.join().unwrap();
+    });
+    search(&sandbox.path(""), &canaries, &mut seen);
+    seen.extend(output.iter().filter(|text| canaries.iter().any(|canary| text.contains(canary))).cloned());
+    assert!(seen.is_empty(), "{} places, the first: {}", seen.len(), seen[0]);
+    let secret = source.join("mirror-push/remotes/m/secret");
+    assert_eq!(std::fs::read_to_string(&secret).unwrap(), format!("{PASSWORD}\n"));
+    assert_eq!(std::fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
+    // One that others may read is not used.
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let said = sandbox.mirror_push(&source, &["sync"]);
+    assert!(said.status == 1 && said.out.contains("chmod 600"), "{said:?}");
+}
+
+#[test]
+fn a_mirror_that_repeats_the_password_is_redacted() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let hook = mirror.join("hooks/pre-receive");
+    std::fs::write(&hook, format!("#!/bin/sh\necho 'token {PASSWORD} is read-only'\nexit 1\n")).unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let server = Server::start(&sandbox, Kind::Https);
+    let source = server.source(&sandbox, "mirror.git", &[]);
+    let config = std::fs::read_to_string(source.join("mirror-push/config.toml")).unwrap();
+    assert!(config.contains("username = \"mirror-bot\"") && !config.contains("c4nary"), "{config}");
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    let said = sandbox.mirror_push(&source, &["drain", "-v"]);
+    assert!(said.out.contains("token ***** is read-only"), "{said:?}");
+    assert!(!said.out.contains(PASSWORD) && !said.err.contains(PASSWORD), "{said:?}");
+    let status = std::fs::read_to_string(source.join("mirror-push/remotes/m/status.json")).unwrap();
+    assert!(status.contains("*****") && !status.contains(PASSWORD));
+    assert_eq!(
+        sandbox.ok(&source, &["list"]).out,
+        format!("m\thttps://*****:*****@localhost:{}/mirror.git\n", server.port())
+    );
+}

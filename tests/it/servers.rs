@@ -192,7 +192,7 @@ fn nginx(sandbox: &Sandbox, port: u16, is_tls: bool) -> Vec<Child> {
          fastcgi_param SCRIPT_FILENAME {backend};\nfastcgi_param GIT_PROJECT_ROOT {root};\nfastcgi_param GIT_HTTP_EXPORT_ALL 1;\n\
          fastcgi_param PATH_INFO $uri;\nfastcgi_param REMOTE_USER $remote_user;\nfastcgi_param QUERY_STRING $query_string;\n\
          fastcgi_param REQUEST_METHOD $request_method;\nfastcgi_param CONTENT_TYPE $content_type;\n\
-         fastcgi_param CONTENT_LENGTH $content_length;\nfastcgi_read_timeout 600;\nfastcgi_pass unix:{socket};\n}}\n}}\n}}\n",
+         fastcgi_param CONTENT_LENGTH $content_length;\nfastcgi_pass_request_headers off;\nfastcgi_read_timeout 600;\nfastcgi_pass unix:{socket};\n}}\n}}\n}}\n",
         ssl = if is_tls { " ssl" } else { "" },
         root = sandbox.path("").display(),
         socket = socket.display(),
