@@ -12,7 +12,7 @@ use super::{Context, Error, MassDelete, Mode};
 use crate::config::Mirror;
 use crate::credentials::Redactor;
 use crate::plan::{Action, Decision, Divergent, MaxDeletes, Observed, Plan, Rules, plan};
-use crate::push::{Address, Answer, Command, PackSource, Progress, Report, Request, Session, Target};
+use crate::push::{Answer, Command, PackSource, Progress, Report, Request, Session, Target};
 use crate::refs::{Oid, RefName};
 use crate::repo::{History, Repository};
 use crate::status::{Outcome, RefOutcome};
@@ -104,9 +104,8 @@ impl Run<'_> {
                 Some(session) => session,
                 None => Session::connect(self.target)?,
             };
-            let mut there = remote(&mut current, &rules, &scope)?;
+            let there = remote(&mut current, &self.target.address, &rules, &scope)?;
             self.check_object_format(&there)?;
-            there.head = local_head(&self.target.address);
             let observed = observe(self.repository, &rules, &scope, &there, &self.past)?;
             self.note_held(&rules, &scope, &there, &observed, contact);
             let mut plan = plan(&rules, &observed);
@@ -300,12 +299,4 @@ fn may_be_stale(words: &str) -> bool {
         "fetch first",
     ];
     STALE.iter().any(|part| words.contains(part))
-}
-
-/// The branch that the HEAD of a mirror on this machine names. Over the wire receive-pack does not say it.
-#[expect(clippy::disallowed_methods, reason = "reads HEAD of a mirror on this machine")]
-fn local_head(address: &Address) -> Option<RefName> {
-    let Address::Local(path) = address else { return None };
-    let head = std::fs::read(path.join("HEAD")).or_else(|_| std::fs::read(path.join(".git/HEAD"))).ok()?;
-    RefName::new(head.strip_prefix(b"ref:")?.trim_ascii())
 }

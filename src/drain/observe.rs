@@ -1,11 +1,11 @@
 //! Facts for the plan: our refs, the mirror's, what this repository is known to have had, and how they are related.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use super::Error;
 use super::coalesce::{Known, Touched};
-use crate::plan::{Deleted, Mirror, Observed, RefFacts, Rules, Source};
-use crate::push::{Advertised, Session};
+use crate::plan::{Deleted, Kind, Mirror, Observed, RefFacts, Rules, Source};
+use crate::push::{Address, Advertised, LocalMirror, Session};
 use crate::refs::{Ancestry, Local, Oid, RefName};
 use crate::repo::{History, Repository};
 use crate::status::Mirrored;
@@ -32,10 +32,16 @@ pub(super) struct Remote {
     pub(super) advertised: Advertised,
     /// The refs in scope.
     refs: HashMap<RefName, Oid>,
-    /// Every value that it has, selected or not.
-    pub(super) values: HashSet<Oid>,
+    /// Every value that it has, selected or not, and how many refs have it.
+    pub(super) values: HashMap<Oid, u32>,
     selected: usize,
-    pub(super) head: Option<RefName>,
+    own: Own,
+}
+
+/// What the advertisement of receive-pack does not say, and a mirror on this machine lets us see.
+enum Own {
+    Seen(LocalMirror),
+    Unseen,
 }
 
 impl Remote {
@@ -43,13 +49,23 @@ impl Remote {
     pub(super) fn has(&self, name: &RefName) -> bool {
         self.refs.contains_key(name)
     }
+
+    /// What kind of ref it is there. `is_ours` says that we made it, so that it was no symbolic ref.
+    fn kind(&self, name: &RefName, value: Oid, is_ours: bool) -> Kind {
+        match &self.own {
+            Own::Seen(mirror) if mirror.is_symbolic(name) => Kind::Symbolic,
+            Own::Seen(_) => Kind::Plain,
+            Own::Unseen if !is_ours && self.values.get(&value).is_some_and(|count| *count > 1) => Kind::MaybeSymbolic,
+            Own::Unseen => Kind::Plain,
+        }
+    }
 }
 
 /// Reads the advertisement.
-pub(super) fn remote(session: &mut Session, rules: &Rules, scope: &Scope) -> Result<Remote, Error> {
-    let (mut refs, mut values, mut selected) = (HashMap::new(), HashSet::new(), 0);
+pub(super) fn remote(session: &mut Session, address: &Address, rules: &Rules, scope: &Scope) -> Result<Remote, Error> {
+    let (mut refs, mut values, mut selected) = (HashMap::new(), HashMap::<Oid, u32>::new(), 0);
     let advertised = session.advertisement(&mut |name, oid| {
-        values.insert(oid);
+        *values.entry(oid).or_default() += 1;
         if rules.selects(name) {
             selected += 1;
             if scope.holds(name) {
@@ -57,7 +73,8 @@ pub(super) fn remote(session: &mut Session, rules: &Rules, scope: &Scope) -> Res
             }
         }
     })?;
-    Ok(Remote { advertised, refs, values, selected, head: None })
+    let own = LocalMirror::of(address).map_or(Own::Unseen, Own::Seen);
+    Ok(Remote { advertised, refs, values, selected, own })
 }
 
 /// What is needed to judge a ref besides the two sides.
@@ -94,13 +111,12 @@ pub(super) fn observe(
     let mut refs = Vec::with_capacity(names.len());
     for name in names {
         let local = locals.remove(&name).unwrap_or(Local::Absent);
-        let theirs = remote.refs.get(&name).copied();
         let ours_there = match &mirrored {
             Some(all) => all.get(&name).copied(),
             None => past.mirrored.find(&name),
         };
         let known = past.touched.refs.get(&name).unwrap_or(&nothing);
-        refs.push(judge.facts(name, local, theirs, ours_there, known));
+        refs.push(judge.facts(remote, name, local, ours_there, known));
     }
     let is_empty = refs.iter().all(|facts| facts.local == Local::Absent) && !repository.has_refs()?;
     Ok(Observed {
@@ -108,7 +124,10 @@ pub(super) fn observe(
         source: Source { default_branch, is_empty, incomplete },
         mirror: Mirror {
             is_empty: remote.advertised.is_empty,
-            head: remote.head.clone(),
+            head: match &remote.own {
+                Own::Seen(mirror) => mirror.head(),
+                Own::Unseen => None,
+            },
             selected: remote.selected,
             can_delete: remote.advertised.capabilities.delete_refs,
         },
@@ -141,12 +160,13 @@ struct Judge<'r> {
 impl Judge<'_> {
     fn facts(
         &mut self,
+        there: &Remote,
         name: RefName,
         listed: Local,
-        remote: Option<Oid>,
         mirrored: Option<Oid>,
         known: &Known,
     ) -> RefFacts {
+        let remote = there.refs.get(&name).copied();
         // `git pack-refs` may have hidden a ref from the listing: an absence counts only when it is found twice.
         let local = match listed {
             Local::Absent if remote.is_some() => self.repository.find(&name),
@@ -164,7 +184,13 @@ impl Judge<'_> {
             (Local::Absent, Some(remote)) => self.deletion(remote, mirrored, known),
             _ => Deleted::default(),
         };
-        RefFacts { name, local, remote, ancestry, is_remote_known, deleted }
+        let kind = match remote {
+            Some(remote) if local != Local::At(remote) => {
+                there.kind(&name, remote, deleted.is_known || is_remote_known)
+            }
+            _ => Kind::Plain,
+        };
+        RefFacts { name, local, remote, ancestry, is_remote_known, kind, deleted }
     }
 
     fn deletion(&mut self, remote: Oid, mirrored: Option<Oid>, known: &Known) -> Deleted {

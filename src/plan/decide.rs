@@ -1,10 +1,13 @@
 //! One ref: the first table of the rules.
 
-use super::{Action, Decision, Divergent, Observed, RefFacts, Rules, prune};
+use super::{Action, Decision, Divergent, Kind, Observed, RefFacts, Rules, prune};
 use crate::refs::{Ancestry, Local, Oid};
 
 /// Decides one selected ref. `None` when there is nothing to say of it: a symbolic ref, or one that neither side has.
 pub(super) fn decide(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Option<Decision> {
+    if facts.kind == Kind::Symbolic {
+        return None;
+    }
     let action = match (facts.local, facts.remote) {
         (Local::Symbolic, _) | (Local::Absent, None) => return None,
         (Local::Unreadable, _) => Action::Reject("the ref cannot be read in this repository; see 'git fsck'".into()),

@@ -15,7 +15,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-pub use observed::{Deleted, Mirror, Observed, RefFacts, Source};
+pub use observed::{Deleted, Kind, Mirror, Observed, RefFacts, Source};
 pub use pattern::Pattern;
 pub use rules::{Branches, Divergent, MaxDeletes, Prune, Rules, Tags};
 

@@ -26,8 +26,22 @@ pub struct RefFacts {
     pub ancestry: Ancestry,
     /// Whether R is a value that this repository is known to have had for the ref, "R in M".
     pub is_remote_known: bool,
+    /// Whether the mirror's ref is one of its own kind.
+    pub kind: Kind,
     /// What is known of its deletion here; of no meaning while the ref is here.
     pub deleted: Deleted,
+}
+
+/// What the mirror's ref is. A command to a symbolic ref would change, or delete, the ref that it names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// A ref with a value of its own.
+    #[default]
+    Plain,
+    /// A symbolic ref.
+    Symbolic,
+    /// It was never ours, it has the value of another ref, and the protocol does not say whether it is a symbolic ref.
+    MaybeSymbolic,
 }
 
 /// What is known of a ref's deletion here.

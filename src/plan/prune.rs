@@ -1,6 +1,6 @@
 //! Deletion: the second table of the rules, and its safeguards.
 
-use super::{Action, Decision, Divergent, MaxDeletes, Mirror, Observed, Prune, RefFacts, Rules};
+use super::{Action, Decision, Divergent, Kind, MaxDeletes, Mirror, Observed, Prune, RefFacts, Rules};
 
 /// Decides a ref that the mirror has and this repository does not.
 pub(super) fn decide(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Action {
@@ -38,6 +38,10 @@ fn reason_to_keep(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Optio
     }
     if rules.divergent != Divergent::Overwrite && !facts.is_remote_known {
         return Some("not here, but the mirror has a value that was never here, and divergent refs are kept".into());
+    }
+    if facts.kind == Kind::MaybeSymbolic {
+        let why = "it may be a symbolic ref, and deleting it would delete the ref that it names; if it is none, delete it there";
+        return Some(format!("was never here, and has the value of another ref of the mirror: {why}"));
     }
     (observed.mirror.head.as_ref() == Some(&facts.name)).then(|| {
         format!(

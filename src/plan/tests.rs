@@ -29,6 +29,7 @@ fn facts(refname: &str) -> RefFacts {
         remote: Some(oid(2)),
         ancestry: Ancestry::Diverged,
         is_remote_known: false,
+        kind: Kind::Plain,
         deleted: Deleted::default(),
     }
 }
@@ -221,8 +222,14 @@ fn what_is_not_selected_is_invisible() {
 
 #[test]
 fn symbolic_refs_are_skipped() {
-    let symbolic = RefFacts { local: Local::Symbolic, ..facts("refs/heads/alias") };
-    assert!(plan(&rules(Divergent::Overwrite, Prune::Mirror), &observed(vec![symbolic])).decisions.is_empty());
+    let ours = RefFacts { local: Local::Symbolic, ..facts("refs/heads/alias") };
+    let theirs = RefFacts { kind: Kind::Symbolic, ..facts("refs/heads/alias") };
+    let theirs_alone = RefFacts { kind: Kind::Symbolic, ..deletable("refs/heads/alias") };
+    for symbolic in [ours, theirs, theirs_alone] {
+        assert!(plan(&rules(Divergent::Overwrite, Prune::Mirror), &observed(vec![symbolic])).decisions.is_empty());
+    }
+    let perhaps = RefFacts { kind: Kind::MaybeSymbolic, ..deletable("refs/heads/alias") };
+    assert_eq!(decided(&rules(Divergent::Overwrite, Prune::Mirror), &observed(vec![perhaps])), ["kept"]);
 }
 
 #[test]

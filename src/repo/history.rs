@@ -3,7 +3,7 @@
 //! Walks use the commit-graph where there is one and share what they have read; there is no process per ref. A tag counts
 //! as the commit that it peels to; a tag of a blob or a tree has no ancestry.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use gix::revision::plumbing::merge_base;
 use gix::revision::plumbing::merge_base::Flags;
@@ -79,8 +79,8 @@ impl<'r> History<'r> {
     /// leave out everything the mirror has. The walk stops at each have that it meets; when it has met none after
     /// 50,000 commits, every have that is here is returned.
     #[must_use]
-    pub fn border(&self, tips: &[Oid], haves: &HashSet<Oid>) -> Vec<Oid> {
-        if !haves.iter().any(|have| self.repository.contains(*have)) {
+    pub fn border(&self, tips: &[Oid], haves: &HashMap<Oid, u32>) -> Vec<Oid> {
+        if !haves.keys().any(|have| self.repository.contains(*have)) {
             return Vec::new();
         }
         let tips = tips.iter().filter_map(|tip| self.repository.commit_of(*tip)).map(to_gix);
@@ -94,7 +94,7 @@ impl<'r> History<'r> {
             ))
             .selected(|id| {
                 let oid = from_gix(id);
-                let is_have = haves.contains(&oid);
+                let is_have = haves.contains_key(&oid);
                 if is_have {
                     met.borrow_mut().push(oid);
                 }
@@ -106,7 +106,7 @@ impl<'r> History<'r> {
         }
         let mut border = met.take();
         if visited == LONGEST_WALK && border.is_empty() {
-            border = haves.iter().copied().filter(|have| self.repository.contains(*have)).collect();
+            border = haves.keys().copied().filter(|have| self.repository.contains(*have)).collect();
         }
         border.sort_unstable();
         border.dedup();

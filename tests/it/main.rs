@@ -15,6 +15,7 @@ mod commands;
 mod history;
 mod hook;
 mod leases;
+mod limits;
 mod names;
 mod refusals;
 mod sandbox;

@@ -1,6 +1,7 @@
 //! Names and shapes that have broken other mirrors.
 
 use crate::sandbox::Sandbox;
+use crate::servers::{Kind, Server};
 
 #[test]
 fn strange_names_and_shapes_arrive_as_they_are() {
@@ -56,6 +57,8 @@ fn strange_names_and_shapes_arrive_as_they_are() {
     let said = sandbox.ok(&source, &["sync", "--json", "--allow-mass-delete"]);
     assert!(!said.out.contains("refs/notes"), "{said:?}");
     assert_ne!(sandbox.oid(&mirror, "refs/notes/theirs"), "");
+    assert_eq!(sandbox.git(&mirror, &["symbolic-ref", "refs/heads/link"]), "refs/heads/main");
+    assert_eq!(sandbox.oid(&mirror, "main"), sandbox.oid(&source, "main"), "deleting the link would have deleted main");
 }
 
 #[test]
@@ -245,4 +248,24 @@ fn packing_refs_never_looks_like_a_deletion() {
         over.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+}
+
+#[test]
+fn a_symbolic_ref_of_a_mirror_that_cannot_be_seen_is_not_deleted() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let server = Server::start(&sandbox, Kind::Git);
+    let source = server.source(&sandbox, "mirror.git", &["--prune", "mirror"]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    sandbox.ok(&source, &["drain"]);
+    sandbox.git(&mirror, &["symbolic-ref", "refs/heads/link", "refs/heads/main"]);
+    let other = sandbox.git(&mirror, &["commit-tree", "-m", "theirs", "main^{tree}"]);
+    sandbox.git(&mirror, &["update-ref", "refs/heads/theirs", &other]);
+    let said = sandbox.ok(&source, &["sync", "--json"]);
+    let outcomes = sandbox.outcomes(&said);
+    assert!(outcomes.contains(&("refs/heads/link".into(), "kept".into())), "{said:?}");
+    assert!(outcomes.contains(&("refs/heads/theirs".into(), "deleted".into())), "{said:?}");
+    assert_eq!(sandbox.oid(&mirror, "main"), sandbox.oid(&source, "main"));
 }

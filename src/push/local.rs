@@ -1,0 +1,39 @@
+//! What a mirror on this machine lets us see beside its advertisement: its HEAD and its symbolic refs. Over the wire
+//! receive-pack tells neither.
+
+#![expect(clippy::disallowed_methods, reason = "reads HEAD and loose refs of a mirror on this machine")]
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use super::Address;
+use crate::refs::RefName;
+
+/// A mirror on this machine.
+pub struct LocalMirror {
+    git_dir: PathBuf,
+}
+
+impl LocalMirror {
+    /// The mirror at `address`, if it is on this machine.
+    #[must_use]
+    pub fn of(address: &Address) -> Option<Self> {
+        let Address::Local(path) = address else { return None };
+        let inner = path.join(".git");
+        Some(Self { git_dir: if inner.is_dir() { inner } else { path.clone() } })
+    }
+
+    /// The branch that its HEAD names. `None` when that cannot be told.
+    #[must_use]
+    pub fn head(&self) -> Option<RefName> {
+        let head = std::fs::read(self.git_dir.join("HEAD")).ok()?;
+        RefName::new(head.strip_prefix(b"ref:")?.trim_ascii())
+    }
+
+    /// Whether its ref `name` is a symbolic ref; these are never packed.
+    #[must_use]
+    pub fn is_symbolic(&self, name: &RefName) -> bool {
+        let path = self.git_dir.join(std::ffi::OsStr::from_bytes(name.as_bytes()));
+        std::fs::read(path).is_ok_and(|text| text.starts_with(b"ref:"))
+    }
+}
