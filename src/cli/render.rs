@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use super::Session;
 use crate::drain::{Mode, Report};
+use crate::refs::Oid;
 use crate::status::{Outcome, RefOutcome, UpdateStatus, View};
 
 /// A colour of the terminal.
@@ -44,11 +45,14 @@ pub(super) fn report(session: &Session, report: &Report, mode: Mode, out: &mut d
 
 /// One ref, as `git push` prints it.
 fn line(session: &Session, outcome: &RefOutcome) -> String {
-    let short = |oid: &Option<String>| oid.as_deref().unwrap_or_default().chars().take(7).collect::<String>();
-    let (local, remote) = (short(&outcome.local), short(&outcome.remote));
-    let name = outcome.name.strip_prefix("refs/heads/").or_else(|| outcome.name.strip_prefix("refs/tags/"));
-    let name = name.unwrap_or(&outcome.name);
-    let kind = if outcome.name.starts_with("refs/tags/") { "[new tag]" } else { "[new branch]" };
+    let short = |oid: Option<Oid>| oid.map(|oid| oid.short()).unwrap_or_default();
+    let (local, remote) = (short(outcome.local), short(outcome.remote));
+    let name = outcome.name.short();
+    let kind = match (outcome.name.branch(), outcome.name.tag()) {
+        (Some(_), _) => "[new branch]",
+        (_, Some(_)) => "[new tag]",
+        _ => "[new reference]",
+    };
     let (flag, summary, note) = match outcome.outcome {
         Outcome::UpToDate => ('=', "[up to date]".to_owned(), ""),
         Outcome::Created => ('*', kind.to_owned(), ""),

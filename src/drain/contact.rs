@@ -138,8 +138,8 @@ impl Run<'_> {
     /// Of what the mirror holds, that which was ours; and what it does not hold any more.
     fn note_held(&self, rules: &Rules, scope: &Scope, there: &Remote, observed: &Observed, contact: &mut Contact) {
         if matches!(scope, Scope::All) {
-            let gone = self.past.mirrored.all().into_keys().filter(|name| rules.selects(name) && !there.has(name));
-            contact.held.extend(gone.map(|name| (name, None)));
+            let gone = self.past.mirrored.all().keys().filter(|name| rules.selects(name) && !there.has(name));
+            contact.held.extend(gone.map(|name| (name.clone(), None)));
         }
         for facts in &observed.refs {
             match facts.remote {

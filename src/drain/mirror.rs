@@ -31,7 +31,7 @@ pub(super) fn serve(repository: &Repository, context: &Context<'_>, mirror: &Mir
         Err(error) => return Some(failed(repository, mirror, &error)),
     };
     // A push that came while the lock was held may have found it taken: look again now that it is not.
-    while last.error.is_none() && context.mode != Mode::Plan && has_more(repository, context, mirror) {
+    while last.is_answered && context.mode != Mode::Plan && has_more(repository, context, mirror) {
         match serve_once(repository, context, mirror, Mode::Drain) {
             Ok(Some(report)) => last = report,
             Ok(None) => break,
@@ -75,7 +75,7 @@ fn serve_once(
         pid: Some(std::process::id()),
         ..before.clone()
     };
-    status::write(&directory, &working, repository.sharing()).map_err(files("write the status"))?;
+    status::write_passing(&directory, &working, repository.sharing()).map_err(files("write the status"))?;
     let touched = coalesce(&claim.records);
     let mirrored = Mirrored::open(&directory, repository);
     let scope = scope(mode, mirror, &touched, &before, mirrored.exists());
@@ -105,6 +105,7 @@ fn report(
         url: mirror.address.shown(credentials),
         update_status: after.update_status,
         error: after.last_error,
+        is_answered: contact.is_answered(),
         refs: contact.outcomes.into_values().collect(),
     }
 }
@@ -130,7 +131,7 @@ fn scope(mode: Mode, mirror: &Mirror, touched: &Touched, before: &Status, is_kno
         return Scope::All;
     }
     let judged_again = before.refs.iter().filter(|outcome| outcome.outcome != Outcome::RemoteRejected);
-    Scope::Refs(touched.refs.keys().cloned().chain(judged_again.filter_map(RefOutcome::ref_name)).collect())
+    Scope::Refs(touched.refs.keys().cloned().chain(judged_again.map(|outcome| outcome.name.clone())).collect())
 }
 
 fn contact(
@@ -157,10 +158,14 @@ fn contact(
 /// Notes what the mirror holds. A failure costs knowledge, not correctness, so it is only told.
 fn keep_held(mirrored: &Mirrored<'_>, contact: &Contact) {
     let news: BTreeMap<&RefName, _> = contact.held.iter().map(|(name, oid)| (name, *oid)).collect();
-    let known = if news.len() > 100 { Some(mirrored.all()) } else { None };
-    let old = |name: &RefName| known.as_ref().map_or_else(|| mirrored.find(name), |all| all.get(name).copied());
-    let changed: Vec<_> =
-        news.into_iter().filter(|(name, oid)| old(name) != *oid).map(|(n, o)| (n.clone(), o)).collect();
+    let changed: Vec<_> = news
+        .into_iter()
+        .filter(|(name, oid)| mirrored.find(name) != *oid)
+        .map(|(name, oid)| (name.clone(), oid))
+        .collect();
+    if changed.is_empty() && mirrored.exists() {
+        return;
+    }
     if let Err(error) = mirrored.set(&changed) {
         tracing::warn!("cannot note what the mirror holds: {error}");
     }
@@ -174,7 +179,7 @@ fn settled(
     is_full: bool,
     (started, ended): (Timestamp, Timestamp),
 ) -> Status {
-    let mut refs: BTreeMap<String, RefOutcome> = BTreeMap::new();
+    let mut refs: BTreeMap<RefName, RefOutcome> = BTreeMap::new();
     if !is_full || contact.error.is_some() {
         refs.extend(before.refs.iter().map(|outcome| (outcome.name.clone(), outcome.clone())));
     }
@@ -257,6 +262,7 @@ fn failed(repository: &Repository, mirror: &Mirror, error: &Error) -> Report {
         url: mirror.address.shown(&credentials),
         update_status: if error.class() == Class::Lasting { UpdateStatus::Failed } else { UpdateStatus::Scheduled },
         error: Some(cleaned(error, &credentials)),
+        is_answered: false,
         refs: Vec::new(),
     }
 }

@@ -78,6 +78,8 @@ pub struct Report {
     pub error: Option<String>,
     /// Everything that was or would be touched.
     pub refs: Vec<RefOutcome>,
+    /// Whether the mirror answered for every ref, so that what was spooled for it is done with.
+    pub is_answered: bool,
 }
 
 /// Why a drain could not even begin, or could not keep its books.

@@ -96,10 +96,9 @@ pub(super) fn observe(
         Scope::All => locals.keys().chain(remote.refs.keys()).cloned().collect(),
         Scope::Refs(names) => names.clone(),
     };
-    let mirrored = match scope {
-        Scope::All => Some(past.mirrored.all()),
-        Scope::Refs(_) => None,
-    };
+    if let Scope::All = scope {
+        past.mirrored.load();
+    }
     let default_branch = repository.default_branch()?;
     let graph = repository.commit_graph();
     let mut judge = Judge {
@@ -111,12 +110,9 @@ pub(super) fn observe(
     let mut refs = Vec::with_capacity(names.len());
     for name in names {
         let local = locals.remove(&name).unwrap_or(Local::Absent);
-        let ours_there = match &mirrored {
-            Some(all) => all.get(&name).copied(),
-            None => past.mirrored.find(&name),
-        };
         let known = past.touched.refs.get(&name).unwrap_or(&nothing);
-        refs.push(judge.facts(remote, name, local, ours_there, known));
+        let mirrored = past.mirrored.find(&name);
+        refs.push(judge.facts(remote, name, local, mirrored, known));
     }
     let is_empty = refs.iter().all(|facts| facts.local == Local::Absent) && !repository.has_refs()?;
     Ok(Observed {

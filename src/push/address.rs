@@ -168,7 +168,7 @@ fn ssh(rest: &str) -> Result<(Address, Credentials), Refused> {
     let path = percent_decoded(path)?;
     // `ssh://host/~user/x` means the home directory of user, as in git.
     let path = if path.starts_with("/~") { path[1..].to_owned() } else { path };
-    let user = user.map(|user| checked(&user, "user")).transpose()?;
+    let user = user.map(|user| checked(&user, "ssh user")).transpose()?;
     let credentials = Credentials { username: None, secret: password.map(Secret::new) };
     Ok((Address::Ssh { user, host: checked(&host, "host")?, port, path }, credentials))
 }
@@ -211,7 +211,7 @@ fn authority_and_path(rest: &str) -> Result<(&str, &str), Refused> {
 
 fn user_and_host(authority: &str) -> Result<(Option<String>, String), Refused> {
     let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
-    let user = user.map(|user| checked(user, "user")).transpose()?;
+    let user = user.map(|user| checked(user, "ssh user")).transpose()?;
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     Ok((user, checked(host, "host")?))
 }
@@ -234,8 +234,12 @@ fn checked(text: &str, what: &str) -> Result<String, Refused> {
     match text {
         "" => refuse(format!("the URL has an empty {what}")),
         _ if text.starts_with('-') => refuse(format!("the {what} in the URL begins with '-'")),
-        _ if text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '%') && what == "host" => {
+        // ssh may hand them to a shell (ProxyCommand in the user's configuration).
+        _ if what == "host" && !text.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':')) => {
             refuse("the host in the URL has a character that no host name has")
+        }
+        _ if what == "ssh user" && text.contains(|c: char| c.is_whitespace() || "'`\";&<>|(){}$\\".contains(c)) => {
+            refuse("the user in the URL has a character that no user name has")
         }
         _ => Ok(text.to_owned()),
     }
@@ -304,6 +308,9 @@ mod tests {
             "file://host/x",
             "git://h/%00",
             "https://h%20/x",
+            "ssh://$(id)/x",
+            "a;b@h:x",
+            "h`id`:x",
         ] {
             assert!(shown(text).starts_with("refused"), "{text:?} gave {}", shown(text));
         }

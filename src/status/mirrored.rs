@@ -7,6 +7,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "removes stale ref locks")]
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ pub struct Mirrored<'r> {
     store: gix::refs::file::Store,
     repository: &'r Repository,
     path: PathBuf,
+    all: OnceCell<HashMap<RefName, Oid>>,
 }
 
 impl<'r> Mirrored<'r> {
@@ -33,7 +35,7 @@ impl<'r> Mirrored<'r> {
     #[must_use]
     pub fn open(directory: &Path, repository: &'r Repository) -> Self {
         let path = directory.join("mirrored");
-        Self { store: repository.private_refs(&path), repository, path }
+        Self { store: repository.private_refs(&path), repository, path, all: OnceCell::new() }
     }
 
     /// Whether there was a contact at all.
@@ -45,14 +47,26 @@ impl<'r> Mirrored<'r> {
     /// The value of one ref. What cannot be read is not known.
     #[must_use]
     pub fn find(&self, name: &RefName) -> Option<Oid> {
+        if let Some(all) = self.all.get() {
+            return all.get(name).copied();
+        }
         let name = full_name(name)?;
         let found = self.store.try_find(name.as_ref()).ok().flatten()?;
         found.target.try_id().map(from_gix)
     }
 
-    /// All values. What cannot be read is not known.
+    /// All values, read once. What cannot be read is not known.
     #[must_use]
-    pub fn all(&self) -> HashMap<RefName, Oid> {
+    pub fn all(&self) -> &HashMap<RefName, Oid> {
+        self.all.get_or_init(|| self.read_all())
+    }
+
+    /// Reads all values at once, for those who will ask for most of them.
+    pub fn load(&self) {
+        self.all.get_or_init(|| self.read_all());
+    }
+
+    fn read_all(&self) -> HashMap<RefName, Oid> {
         let Ok(platform) = self.store.iter() else {
             return HashMap::new();
         };

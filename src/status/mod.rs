@@ -8,6 +8,7 @@
 #![expect(clippy::disallowed_methods, reason = "reads and replaces status.json")]
 
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -108,21 +109,36 @@ pub fn read(directory: &Path) -> io::Result<Status> {
     }
 }
 
-/// Replaces the status in a mirror's directory.
+/// Replaces the status in a mirror's directory, durably.
 ///
 /// # Errors
 /// The operating system's; the old file is then still there.
 pub fn write(directory: &Path, status: &Status, sharing: Sharing) -> io::Result<()> {
-    let status = Status { version: VERSION, ..status.clone() };
-    let mut tmp = tempfile::Builder::new().prefix(".status.").tempfile_in(directory)?;
-    serde_json::to_writer_pretty(&mut tmp, &status)?;
-    tmp.write_all(b"\n")?;
-    use std::os::unix::fs::PermissionsExt;
-    tmp.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    sharing.apply(tmp.path())?;
+    let tmp = written(directory, status, sharing)?;
     tmp.as_file().sync_all()?;
     tmp.persist(directory.join("status.json")).map_err(|error| error.error)?;
     sync_directory(directory)
+}
+
+/// Replaces the status as [`write`] does, but only for those who look now: a power failure may bring the old one back.
+///
+/// # Errors
+/// The operating system's; the old file is then still there.
+pub fn write_passing(directory: &Path, status: &Status, sharing: Sharing) -> io::Result<()> {
+    let tmp = written(directory, status, sharing)?;
+    tmp.persist(directory.join("status.json")).map_err(|error| error.error)?;
+    Ok(())
+}
+
+fn written(directory: &Path, status: &Status, sharing: Sharing) -> io::Result<tempfile::NamedTempFile> {
+    let status = Status { version: VERSION, ..status.clone() };
+    let mut tmp = tempfile::Builder::new().prefix(".status.").tempfile_in(directory)?;
+    let mut text = serde_json::to_vec_pretty(&status)?;
+    text.push(b'\n');
+    tmp.write_all(&text)?;
+    tmp.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+    sharing.apply(tmp.path())?;
+    Ok(tmp)
 }
 
 impl Status {

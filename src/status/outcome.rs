@@ -79,19 +79,16 @@ impl Outcome {
 
 /// What became of one ref.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Written", try_from = "Written")]
 pub struct RefOutcome {
-    /// Its name; bytes that are no UTF-8 are replaced, and `ref_hex` has the true ones.
-    #[serde(rename = "ref")]
-    pub name: String,
-    /// The name in hexadecimal, when it is no UTF-8.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ref_hex: Option<String>,
+    /// Its name.
+    pub name: RefName,
     /// What became of it.
     pub outcome: Outcome,
     /// Our value.
-    pub local: Option<String>,
+    pub local: Option<Oid>,
     /// The mirror's value before.
-    pub remote: Option<String>,
+    pub remote: Option<Oid>,
     /// Why.
     pub reason: Option<String>,
 }
@@ -110,27 +107,83 @@ impl RefOutcome {
     /// Another outcome of a decision.
     #[must_use]
     pub fn new(decision: &Decision, outcome: Outcome, reason: Option<String>) -> Self {
-        let bytes = decision.name.as_bytes();
+        Self { name: decision.name.clone(), outcome, local: decision.local, remote: decision.remote, reason }
+    }
+}
+
+/// The form in files and JSON.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    /// Bytes that are no UTF-8 are replaced, and `ref_hex` has the true ones.
+    #[serde(rename = "ref")]
+    name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ref_hex: Option<String>,
+    outcome: Outcome,
+    local: Option<String>,
+    remote: Option<String>,
+    reason: Option<String>,
+}
+
+impl From<RefOutcome> for Written {
+    fn from(outcome: RefOutcome) -> Self {
+        let bytes = outcome.name.as_bytes();
         let hex = || bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let text = |oid: Option<Oid>| oid.map(|oid| oid.to_string());
         Self {
-            name: decision.name.to_string(),
+            name: outcome.name.to_string(),
             ref_hex: std::str::from_utf8(bytes).is_err().then(hex),
-            outcome,
-            local: text(decision.local),
-            remote: text(decision.remote),
-            reason,
+            outcome: outcome.outcome,
+            local: text(outcome.local),
+            remote: text(outcome.remote),
+            reason: outcome.reason,
         }
     }
+}
 
-    /// The name as a value; `None` when the file that it came from was damaged.
-    #[must_use]
-    pub fn ref_name(&self) -> Option<RefName> {
-        let Some(hex) = &self.ref_hex else {
-            return RefName::new(self.name.as_bytes());
+impl TryFrom<Written> for RefOutcome {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<Self, Self::Error> {
+        let oid = |text: Option<String>| match text {
+            None => Ok(None),
+            Some(text) => Oid::from_hex(text.as_bytes()).map(Some).ok_or("an object id has another form"),
         };
-        let bytes: Option<Vec<u8>> =
-            hex.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect();
-        RefName::new(&bytes?)
+        let bytes = match &written.ref_hex {
+            None => written.name.into_bytes(),
+            Some(hex) => unhex(hex).ok_or("ref_hex is no hexadecimal")?,
+        };
+        Ok(Self {
+            name: RefName::new(&bytes).ok_or("a ref name has another form")?,
+            outcome: written.outcome,
+            local: oid(written.local)?,
+            remote: oid(written.remote)?,
+            reason: written.reason,
+        })
+    }
+}
+
+fn unhex(hex: &str) -> Option<Vec<u8>> {
+    hex.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn survives_its_json_even_when_the_name_is_no_utf8() {
+        for name in [&b"refs/heads/main"[..], b"refs/heads/\xff\xfe"] {
+            let outcome = RefOutcome {
+                name: RefName::new(name).expect("valid"),
+                outcome: Outcome::Divergent,
+                local: Oid::from_hex(&[b'1'; 40]),
+                remote: None,
+                reason: Some("why".into()),
+            };
+            let json = serde_json::to_string(&outcome).expect("serializes");
+            assert_eq!(serde_json::from_str::<RefOutcome>(&json).expect("parses"), outcome);
+        }
+        assert!(serde_json::from_str::<RefOutcome>("{\"ref\":\"x\",\"outcome\":\"kept\",\"local\":null}").is_err());
     }
 }

@@ -98,8 +98,12 @@ fn many_pushes_become_one_update() {
 fn a_drain_that_finds_the_lock_taken_leaves_nothing_behind() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
-    let source = sandbox.source("mirror.git", &[]);
+    let source = sandbox.source("mirror.git", &["--divergent-refs", "keep"]);
     sandbox.ok(&source, &["drain"]);
+    // A ref that is not right, and stays so, is no reason not to look again.
+    let tree = sandbox.git_fed(&mirror, &["mktree"], b"");
+    let theirs = sandbox.git(&mirror, &["commit-tree", "-m", "theirs", &tree]);
+    sandbox.git(&mirror, &["update-ref", "refs/heads/theirs", &theirs]);
     let (entered, blocker) = (sandbox.path("entered"), sandbox.path("blocker"));
     std::fs::write(&blocker, "").unwrap();
     let hook = mirror.join("hooks/pre-receive");
@@ -113,7 +117,7 @@ fn a_drain_that_finds_the_lock_taken_leaves_nothing_behind() {
     std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
     let work = sandbox.work(&source);
     work.commit("one");
-    work.push(&["main"]);
+    work.push(&["main", "main:theirs"]);
     let mut first = sandbox.program(&source).arg("drain").stdout(std::process::Stdio::null()).spawn().unwrap();
     wait_for("the mirror's hook", || entered.exists());
     assert_eq!(sandbox.mirror_push(&source, &["status", "--json"]).json()[0]["update_status"], "started");
@@ -122,8 +126,9 @@ fn a_drain_that_finds_the_lock_taken_leaves_nothing_behind() {
     let said = sandbox.ok(&source, &["drain", "--json"]);
     assert_eq!(said.json(), serde_json::json!([]), "another drain is at it");
     std::fs::remove_file(&blocker).unwrap();
-    assert!(first.wait().unwrap().success());
-    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "the first drain looked again");
+    assert_eq!(first.wait().unwrap().code(), Some(1));
+    assert_eq!(sandbox.oid(&mirror, "main"), sandbox.oid(&source, "main"), "the first drain looked again");
+    assert_eq!(sandbox.oid(&mirror, "theirs"), theirs);
     assert!(source.join("mirror-push/remotes/m/lock").exists(), "the lock file is never unlinked");
 }
 
