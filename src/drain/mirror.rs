@@ -140,7 +140,7 @@ fn contact(
     mirror: &Mirror,
     scope: Scope,
     touched: &Touched,
-    mirrored: &Mirrored<'_>,
+    mirrored: &Mirrored,
 ) -> (Contact, Credentials) {
     match target(repository, mirror) {
         Ok(target) => {
@@ -156,7 +156,7 @@ fn contact(
 }
 
 /// Notes what the mirror holds. A failure costs knowledge, not correctness, so it is only told.
-fn keep_held(mirrored: &Mirrored<'_>, contact: &Contact) {
+fn keep_held(mirrored: &Mirrored, contact: &Contact) {
     let news: BTreeMap<&RefName, _> = contact.held.iter().map(|(name, oid)| (name, *oid)).collect();
     let changed: Vec<_> = news
         .into_iter()

@@ -80,7 +80,7 @@ pub(super) fn remote(session: &mut Session, address: &Address, rules: &Rules, sc
 /// What is needed to judge a ref besides the two sides.
 pub(super) struct Past<'a> {
     pub(super) touched: &'a Touched,
-    pub(super) mirrored: &'a Mirrored<'a>,
+    pub(super) mirrored: &'a Mirrored,
 }
 
 /// Puts the facts together.

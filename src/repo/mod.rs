@@ -175,12 +175,6 @@ impl Repository {
         gix::refs::file::Store::at_opts(path.to_owned(), self.inner.object_hash(), options)
     }
 
-    /// The objects, for whoever must peel a tag.
-    #[must_use]
-    pub fn objects(&self) -> &gix::OdbHandle {
-        &self.inner.objects
-    }
-
     fn unreadable(&self, what: &str, error: &gix::Error) -> Error {
         Error::Read { what: what.to_owned(), path: self.git_dir.clone(), reason: one_line(error) }
     }

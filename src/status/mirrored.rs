@@ -5,37 +5,35 @@
 //!
 //! The mirror's lock is held by whoever writes, so a ref lock that is found here is the leaving of a killed process.
 
-#![expect(clippy::disallowed_methods, reason = "removes stale ref locks")]
+#![expect(clippy::disallowed_methods, reason = "writes packed-refs, removes stale ref locks")]
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
-use std::io;
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use gix::refs::file::transaction::PackedRefs;
 use gix::refs::transaction::{Change, LogChange, PreviousValue, RefEdit, RefLog};
 use gix::refs::{FullName, Target};
 
 use crate::refs::{Oid, RefName};
 use crate::repo::{Repository, from_gix, one_line, to_gix};
 
-/// Above this number of changes they go into `packed-refs` at once instead of into a file each.
+/// Above this number of changes `packed-refs` is written anew.
 const MANY: usize = 64;
 
 /// The store of one mirror.
-pub struct Mirrored<'r> {
+pub struct Mirrored {
     store: gix::refs::file::Store,
-    repository: &'r Repository,
     path: PathBuf,
     all: OnceCell<HashMap<RefName, Oid>>,
 }
 
-impl<'r> Mirrored<'r> {
+impl Mirrored {
     /// The store in a mirror's directory.
     #[must_use]
-    pub fn open(directory: &Path, repository: &'r Repository) -> Self {
+    pub fn open(directory: &Path, repository: &Repository) -> Self {
         let path = directory.join("mirrored");
-        Self { store: repository.private_refs(&path), repository, path, all: OnceCell::new() }
+        Self { store: repository.private_refs(&path), path, all: OnceCell::new() }
     }
 
     /// Whether there was a contact at all.
@@ -83,6 +81,9 @@ impl<'r> Mirrored<'r> {
     /// # Errors
     /// What the store says. Values that were not set are not known: at worst a rewrite is reported as divergence.
     pub fn set(&self, values: &[(RefName, Option<Oid>)]) -> io::Result<()> {
+        if values.len() > MANY {
+            return self.rewrite(values);
+        }
         std::fs::create_dir_all(self.path.join("refs"))?;
         let (gone, kept): (Vec<_>, Vec<_>) = values.iter().partition(|(_, oid)| oid.is_none());
         for part in [gone, kept] {
@@ -91,6 +92,33 @@ impl<'r> Mirrored<'r> {
             }
         }
         Ok(())
+    }
+
+    /// Writes `packed-refs` anew and removes the loose refs, which it now holds: a transaction would make a lock file for
+    /// each ref. Killed in between, it leaves loose refs that hide newer values, which is less knowledge and no wrong one.
+    fn rewrite(&self, values: &[(RefName, Option<Oid>)]) -> io::Result<()> {
+        std::fs::create_dir_all(&self.path)?;
+        let mut all: BTreeMap<RefName, Oid> = self.all().iter().map(|(name, oid)| (name.clone(), *oid)).collect();
+        for (name, oid) in values {
+            match oid {
+                Some(oid) => all.insert(name.clone(), *oid),
+                None => all.remove(name),
+            };
+        }
+        let mut text = b"# pack-refs with: sorted \n".to_vec();
+        for (name, oid) in &all {
+            text.extend_from_slice(format!("{oid} ").as_bytes());
+            text.extend_from_slice(name.as_bytes());
+            text.push(b'\n');
+        }
+        let mut tmp = tempfile::Builder::new().prefix(".packed-refs.").tempfile_in(&self.path)?;
+        tmp.write_all(&text)?;
+        tmp.persist(self.path.join("packed-refs")).map_err(|error| error.error)?;
+        match std::fs::remove_dir_all(self.path.join("refs")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        std::fs::create_dir_all(self.path.join("refs"))
     }
 
     fn write(&self, values: &[&(RefName, Option<Oid>)]) -> io::Result<()> {
@@ -106,14 +134,8 @@ impl<'r> Mirrored<'r> {
 
     fn transact(&self, values: &[&(RefName, Option<Oid>)]) -> Result<(), gix::Error> {
         let edits: Vec<RefEdit> = values.iter().filter_map(|(name, oid)| edit(name, *oid)).collect();
-        let mut transaction = self.store.transaction();
-        if edits.len() > MANY {
-            let objects = Box::new(self.repository.objects().clone());
-            transaction =
-                transaction.packed_refs(PackedRefs::DeletionsAndNonSymbolicUpdatesRemoveLooseSourceReference(objects));
-        }
         let at_once = gix::lock::acquire::Fail::Immediately;
-        transaction.prepare(edits, at_once, at_once)?.commit(None)?;
+        self.store.transaction().prepare(edits, at_once, at_once)?.commit(None)?;
         Ok(())
     }
 }
