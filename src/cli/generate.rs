@@ -46,8 +46,10 @@ fn as_subsections(name: &str, section: &str) -> String {
     for line in section.lines() {
         if let Some(heading) = line.strip_prefix(".SH ") {
             is_common = heading.to_lowercase().contains("common options");
-            if !is_common && heading != "DESCRIPTION" {
-                text.push_str(&format!(".SS {heading}\n"));
+            match heading {
+                _ if is_common => {}
+                "DESCRIPTION" => text.push_str(".PP\n"),
+                heading => text.push_str(&format!(".SS {heading}\n")),
             }
         } else if !is_common {
             text.push_str(line);

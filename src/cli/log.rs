@@ -19,6 +19,7 @@ pub(super) fn start(global: &Global, environment: &Environment) {
         .with_max_level(level)
         .with_writer(std::io::stderr)
         .with_ansi(false)
+        .log_internal_errors(false)
         .without_time()
         .with_target(false);
     // A second start in one process keeps the first.

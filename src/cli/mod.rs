@@ -1,7 +1,5 @@
 //! The command line: one function for each command, data on stdout, talk on stderr, git's exit statuses.
 
-#![expect(clippy::print_stderr, reason = "the one place that talks to the terminal")]
-
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -61,7 +59,7 @@ pub fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::from(DONE),
         Err(error) => {
             let text = format!("{error:#}").replace('\n', " ");
-            eprintln!("fatal: {}", crate::credentials::Redactor::default().clean(&text));
+            talk(&format!("fatal: {}", crate::credentials::Redactor::default().clean(&text)));
             ExitCode::from(if error.is::<Usage>() { USAGE } else { FATAL })
         }
     }
@@ -140,13 +138,13 @@ impl Session {
     /// Tells the user something, unless they want to hear only of failures.
     fn say(&self, text: &str) {
         if !self.global.quiet {
-            eprintln!("{text}");
+            talk(text);
         }
     }
 
     /// Warns the user.
     fn warn(&self, text: &str) {
-        eprintln!("warning: {text}");
+        talk(&format!("warning: {text}"));
     }
 }
 
@@ -178,6 +176,11 @@ fn by_name<'c>(config: &'c Config, name: &str) -> anyhow::Result<&'c Mirror> {
 fn now() -> Timestamp {
     #[expect(clippy::disallowed_methods, reason = "the clock of the command line")]
     Timestamp::now()
+}
+
+/// One line on standard error. Who cannot be told is not told: that is no reason to fail.
+fn talk(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Prints JSON and a line feed.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::observe::{Past, Remote, Scope, observe, remote};
+use super::observe::{Past, Remote, Scope, observe, remote, unreadable};
 use super::{Context, Error, MassDelete, Mode};
 use crate::config::Mirror;
 use crate::credentials::Redactor;
@@ -107,7 +107,7 @@ impl Run<'_> {
             let there = remote(&mut current, &self.target.address, &rules, &scope)?;
             self.check_object_format(&there)?;
             let observed = observe(self.repository, &rules, &scope, &there, &self.past)?;
-            self.note_held(&rules, &scope, &there, &observed, contact);
+            self.note_held(&rules, &scope, &there, &observed, contact)?;
             let mut plan = plan(&rules, &observed);
             self.take_down(&plan, contact);
             refusals.withdraw(&mut plan, contact);
@@ -136,9 +136,22 @@ impl Run<'_> {
     }
 
     /// Of what the mirror holds, that which was ours; and what it does not hold any more.
-    fn note_held(&self, rules: &Rules, scope: &Scope, there: &Remote, observed: &Observed, contact: &mut Contact) {
+    fn note_held(
+        &self,
+        rules: &Rules,
+        scope: &Scope,
+        there: &Remote,
+        observed: &Observed,
+        contact: &mut Contact,
+    ) -> Result<(), Error> {
         if matches!(scope, Scope::All) {
-            let gone = self.past.mirrored.all().keys().filter(|name| rules.selects(name) && !there.has(name));
+            let gone = self
+                .past
+                .mirrored
+                .all()
+                .map_err(unreadable)?
+                .keys()
+                .filter(|name| rules.selects(name) && !there.has(name));
             contact.held.extend(gone.map(|name| (name.clone(), None)));
         }
         for facts in &observed.refs {
@@ -148,6 +161,7 @@ impl Run<'_> {
                 Some(_) => {}
             }
         }
+        Ok(())
     }
 
     /// A push of which nothing is known: its refs get the reason.

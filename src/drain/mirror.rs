@@ -160,7 +160,7 @@ fn keep_held(mirrored: &Mirrored, contact: &Contact) {
     let news: BTreeMap<&RefName, _> = contact.held.iter().map(|(name, oid)| (name, *oid)).collect();
     let changed: Vec<_> = news
         .into_iter()
-        .filter(|(name, oid)| mirrored.find(name) != *oid)
+        .filter(|(name, oid)| mirrored.find(name).is_ok_and(|held| held != *oid))
         .map(|(name, oid)| (name.clone(), oid))
         .collect();
     if changed.is_empty() && mirrored.exists() {

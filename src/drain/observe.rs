@@ -97,22 +97,22 @@ pub(super) fn observe(
         Scope::Refs(names) => names.clone(),
     };
     if let Scope::All = scope {
-        past.mirrored.load();
+        past.mirrored.load().map_err(unreadable)?;
     }
     let default_branch = repository.default_branch()?;
     let graph = repository.commit_graph();
-    let mut judge = Judge {
-        repository,
-        history: History::new(repository, graph.as_ref()),
-        default_oid: default_branch.as_ref().and_then(|name| oid_of(repository.find(name))),
+    let default_oid = match &default_branch {
+        Some(name) => oid_of(repository.find(name)?),
+        None => None,
     };
+    let mut judge = Judge { repository, history: History::new(repository, graph.as_ref()), default_oid };
     let nothing = Known::default();
     let mut refs = Vec::with_capacity(names.len());
     for name in names {
         let local = locals.remove(&name).unwrap_or(Local::Absent);
         let known = past.touched.refs.get(&name).unwrap_or(&nothing);
-        let mirrored = past.mirrored.find(&name);
-        refs.push(judge.facts(remote, name, local, mirrored, known));
+        let mirrored = past.mirrored.find(&name).map_err(unreadable)?;
+        refs.push(judge.facts(remote, name, local, mirrored, known)?);
     }
     let is_empty = refs.iter().all(|facts| facts.local == Local::Absent) && !repository.has_refs()?;
     Ok(Observed {
@@ -143,7 +143,10 @@ fn locals(repository: &Repository, rules: &Rules, scope: &Scope) -> Result<Local
             let listing = repository.list(is_wanted)?;
             Ok((listing.refs.into_iter().collect(), listing.incomplete))
         }
-        Scope::Refs(names) => Ok((names.iter().map(|name| (name.clone(), repository.find(name))).collect(), None)),
+        Scope::Refs(names) => {
+            let found = names.iter().map(|name| Ok((name.clone(), repository.find(name)?)));
+            Ok((found.collect::<Result<_, Error>>()?, None))
+        }
     }
 }
 
@@ -161,23 +164,23 @@ impl Judge<'_> {
         listed: Local,
         mirrored: Option<Oid>,
         known: &Known,
-    ) -> RefFacts {
+    ) -> Result<RefFacts, Error> {
         let remote = there.refs.get(&name).copied();
         // `git pack-refs` may have hidden a ref from the listing: an absence counts only when it is found twice.
         let local = match listed {
-            Local::Absent if remote.is_some() => self.repository.find(&name),
+            Local::Absent if remote.is_some() => self.repository.find(&name)?,
             // A power failure may have left a ref whose object never reached the disk. It must not stop the others.
-            Local::At(oid) if remote != Some(oid) && !self.repository.contains(oid) => Local::Unreadable,
+            Local::At(oid) if remote != Some(oid) && !self.repository.is_here(oid)? => Local::Unreadable,
             seen => seen,
         };
         let is_remote_known =
             remote.is_some() && (remote == mirrored || remote.is_some_and(|oid| known.olds.contains(&oid)));
         let ancestry = match (local, remote) {
-            (Local::At(local), Some(remote)) => self.history.relation(remote, local),
+            (Local::At(local), Some(remote)) => self.history.relation(remote, local)?,
             _ => Ancestry::Unknown,
         };
         let deleted = match (local, remote) {
-            (Local::Absent, Some(remote)) => self.deletion(remote, mirrored, known),
+            (Local::Absent, Some(remote)) => self.deletion(remote, mirrored, known)?,
             _ => Deleted::default(),
         };
         let kind = match remote {
@@ -186,26 +189,33 @@ impl Judge<'_> {
             }
             _ => Kind::Plain,
         };
-        RefFacts { name, local, remote, ancestry, is_remote_known, kind, deleted }
+        Ok(RefFacts { name, local, remote, ancestry, is_remote_known, kind, deleted })
     }
 
-    fn deletion(&mut self, remote: Oid, mirrored: Option<Oid>, known: &Known) -> Deleted {
-        let values: Vec<Oid> = if known.deleted.is_empty() {
-            mirrored.into_iter().collect()
-        } else {
-            known.deleted.iter().copied().collect()
+    fn deletion(&mut self, remote: Oid, mirrored: Option<Oid>, known: &Known) -> Result<Deleted, Error> {
+        let values: Vec<Oid> = match known.deleted.is_empty() {
+            true => mirrored.into_iter().collect(),
+            false => known.deleted.iter().copied().collect(),
         };
-        let is_known = !values.is_empty();
-        Deleted {
-            is_known,
-            is_remote_merged: is_known && self.is_merged(remote),
-            is_value_merged: is_known && values.into_iter().all(|value| self.is_merged(value)),
+        if values.is_empty() {
+            return Ok(Deleted::default());
         }
+        let is_remote_merged = self.is_merged(remote)?;
+        let mut is_value_merged = true;
+        for value in values {
+            is_value_merged &= self.is_merged(value)?;
+        }
+        Ok(Deleted { is_known: true, is_remote_merged, is_value_merged })
     }
 
     /// Whether `oid` is in the default branch. A default branch that is itself being moved in this drain counts as it is now.
-    fn is_merged(&mut self, oid: Oid) -> bool {
-        let Some(default) = self.default_oid else { return false };
-        self.repository.commit_of(oid).is_some() && self.history.is_ancestor(oid, default) == Some(true)
+    fn is_merged(&mut self, oid: Oid) -> Result<bool, Error> {
+        let Some(default) = self.default_oid else { return Ok(false) };
+        Ok(self.repository.commit_of(oid)?.is_some() && self.history.is_ancestor(oid, default)? == Some(true))
     }
+}
+
+/// `mirrored/` that cannot be read is not an empty one.
+pub(super) fn unreadable(source: std::io::Error) -> Error {
+    Error::Files { doing: "read what the mirror held", path: "mirrored".into(), source }
 }

@@ -9,7 +9,7 @@ use gix::revision::plumbing::merge_base;
 use gix::revision::plumbing::merge_base::Flags;
 use gix::revwalk::graph::Commit;
 
-use super::{Repository, from_gix, to_gix};
+use super::{Error, Repository, from_gix, is_refused, to_gix};
 use crate::refs::{Ancestry, Oid};
 
 /// What walks of one repository have in common.
@@ -31,12 +31,20 @@ impl Repository {
         self.inner.commit_graph_if_enabled().ok().flatten()
     }
 
-    /// The commit that `oid` is or peels to, if it is here.
-    #[must_use]
-    pub fn commit_of(&self, oid: Oid) -> Option<Oid> {
-        let object = self.inner.try_find_object(to_gix(oid)).ok().flatten()?;
-        let commit = object.peel_to_kind(gix::object::Kind::Commit).ok()?;
-        Some(from_gix(&commit.id))
+    /// The commit that `oid` is or peels to, if it is here and whole.
+    ///
+    /// # Errors
+    /// [`Error::Read`] when the operating system did not let us look.
+    pub fn commit_of(&self, oid: Oid) -> Result<Option<Oid>, Error> {
+        let found = self
+            .inner
+            .try_find_object(to_gix(oid))
+            .and_then(|object| object.map(|object| object.peel_to_kind(gix::object::Kind::Commit)).transpose());
+        match found {
+            Ok(commit) => Ok(commit.map(|commit| from_gix(&commit.id))),
+            Err(error) if is_refused(&error) => Err(self.unreadable(&oid.to_string(), &error)),
+            Err(_) => Ok(None),
+        }
     }
 }
 
@@ -47,32 +55,41 @@ impl<'r> History<'r> {
         Self { repository, graph: repository.inner.revision_graph(graph) }
     }
 
-    /// How the mirror's value relates to ours. History that cannot be read counts as [`Ancestry::Unknown`].
-    pub fn relation(&mut self, remote: Oid, local: Oid) -> Ancestry {
+    /// How the mirror's value relates to ours. History that is not whole counts as [`Ancestry::Unknown`].
+    ///
+    /// # Errors
+    /// [`Error::Read`] when the operating system did not let us look.
+    pub fn relation(&mut self, remote: Oid, local: Oid) -> Result<Ancestry, Error> {
         if remote == local {
-            return Ancestry::Equal;
+            return Ok(Ancestry::Equal);
         }
-        if !self.repository.contains(remote) {
-            return Ancestry::Unknown;
+        if !self.repository.is_here(remote)? {
+            return Ok(Ancestry::Unknown);
         }
-        match self.is_ancestor(remote, local) {
+        Ok(match self.is_ancestor(remote, local)? {
             Some(true) => Ancestry::Behind,
             Some(false) => Ancestry::Diverged,
             None => Ancestry::Unknown,
-        }
+        })
     }
 
-    /// Whether `old` is `new` or an ancestor of it. `None` when history could not be read.
-    pub fn is_ancestor(&mut self, old: Oid, new: Oid) -> Option<bool> {
-        let (Some(old), Some(new)) = (self.repository.commit_of(old), self.repository.commit_of(new)) else {
-            return Some(false);
+    /// Whether `old` is `new` or an ancestor of it. `None` when history is not whole.
+    ///
+    /// # Errors
+    /// [`Error::Read`] when the operating system did not let us look.
+    pub fn is_ancestor(&mut self, old: Oid, new: Oid) -> Result<Option<bool>, Error> {
+        let (Some(old), Some(new)) = (self.repository.commit_of(old)?, self.repository.commit_of(new)?) else {
+            return Ok(Some(false));
         };
         if self.graph.len() > LARGEST_GRAPH {
             self.graph.clear();
         }
         let old = to_gix(old);
-        let bases = merge_base(old, &[to_gix(new)], &mut self.graph).ok()?;
-        Some(bases.is_some_and(|bases| bases.first() == &old))
+        match merge_base(old, &[to_gix(new)], &mut self.graph) {
+            Ok(bases) => Ok(Some(bases.is_some_and(|bases| bases.first() == &old))),
+            Err(error) if is_refused(&error) => Err(self.repository.unreadable("the history", &error)),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Which of `haves` (objects that the mirror has) border on the history of `tips`: what pack-objects must be told to
@@ -83,7 +100,7 @@ impl<'r> History<'r> {
         if !haves.keys().any(|have| self.repository.contains(*have)) {
             return Vec::new();
         }
-        let tips = tips.iter().filter_map(|tip| self.repository.commit_of(*tip)).map(to_gix);
+        let tips = tips.iter().filter_map(|tip| self.repository.commit_of(*tip).ok().flatten()).map(to_gix);
         let met = std::cell::RefCell::new(Vec::new());
         let walk = self
             .repository

@@ -159,10 +159,22 @@ impl Repository {
         Ok(name.and_then(|name| RefName::new(name.as_bstr())))
     }
 
-    /// Whether the object is here.
+    /// Whether the object is here, as far as that can be told: good enough to leave it out of a pack, not to decide.
     #[must_use]
     pub fn contains(&self, oid: Oid) -> bool {
         self.inner.has_object(to_gix(oid))
+    }
+
+    /// Whether the object is here. A damaged object is not.
+    ///
+    /// # Errors
+    /// [`Error::Read`] when the operating system did not let us look.
+    pub fn is_here(&self, oid: Oid) -> Result<bool, Error> {
+        match self.inner.try_find_header(to_gix(oid)) {
+            Ok(header) => Ok(header.is_some()),
+            Err(error) if is_refused(&error) => Err(self.unreadable(&oid.to_string(), &error)),
+            Err(_) => Ok(false),
+        }
     }
 
     /// A private ref store in git's own format at `path`, with this repository's object format.
@@ -190,6 +202,15 @@ pub fn from_gix(oid: &gix::oid) -> Oid {
 #[must_use]
 pub fn to_gix(oid: Oid) -> gix::ObjectId {
     gix::ObjectId::from_bytes_or_panic(oid.as_bytes())
+}
+
+/// Whether the operating system refused to let us look (no descriptor, no permission, a failing disk), which says nothing
+/// about what is there; as opposed to data that is missing or damaged.
+#[must_use]
+pub fn is_refused(error: &gix::Error) -> bool {
+    use std::io::ErrorKind;
+    let kind = error.downcast_any_ref::<std::io::Error>().map(std::io::Error::kind);
+    kind.is_some_and(|kind| !matches!(kind, ErrorKind::NotFound | ErrorKind::InvalidData | ErrorKind::UnexpectedEof))
 }
 
 /// The chain of an error of gix's on one line.

@@ -3,7 +3,7 @@
 //! A listing may miss a ref that `git pack-refs` moves at the same moment, so nobody deletes on its word alone: whoever
 //! wants to act on an absence asks [`Repository::find`] as well, which looks for the loose ref and then in packed refs.
 
-use super::{Error, Repository, from_gix, one_line};
+use super::{Error, Repository, from_gix, is_refused, one_line};
 use crate::refs::{Local, RefName};
 
 /// The refs that were wanted.
@@ -19,7 +19,7 @@ impl Repository {
     /// Lists the refs for which `is_wanted` holds.
     ///
     /// # Errors
-    /// [`Error::Read`] when the store cannot be opened at all.
+    /// [`Error::Read`] when the store cannot be opened at all, or the operating system did not let us look.
     pub fn list(&self, mut is_wanted: impl FnMut(&[u8]) -> bool) -> Result<Listing, Error> {
         let platform = self.inner.references().map_err(|error| self.unreadable("the refs", &error))?;
         let all = platform.all().map_err(|error| self.unreadable("the refs", &error))?;
@@ -27,6 +27,7 @@ impl Repository {
         for reference in all {
             let reference = match reference {
                 Ok(reference) => reference,
+                Err(error) if is_refused(&error) => return Err(self.unreadable("the refs", &error)),
                 Err(error) => {
                     listing.incomplete = Some(one_line(&error));
                     continue;
@@ -57,15 +58,20 @@ impl Repository {
     }
 
     /// Looks up one ref by its exact name.
-    #[must_use]
-    pub fn find(&self, name: &RefName) -> Local {
+    ///
+    /// # Errors
+    /// [`Error::Read`] when the operating system did not let us look.
+    pub fn find(&self, name: &RefName) -> Result<Local, Error> {
         let Ok(full) = gix::refs::FullName::try_from(gix::bstr::BStr::new(name.as_bytes())) else {
-            return Local::Unreadable;
+            return Ok(Local::Unreadable);
         };
         match self.inner.try_find_reference(full.as_ref()) {
-            Ok(None) => Local::Absent,
-            Ok(Some(reference)) => reference.target().try_id().map_or(Local::Symbolic, |oid| Local::At(from_gix(oid))),
-            Err(_) => Local::Unreadable,
+            Ok(None) => Ok(Local::Absent),
+            Ok(Some(reference)) => {
+                Ok(reference.target().try_id().map_or(Local::Symbolic, |oid| Local::At(from_gix(oid))))
+            }
+            Err(error) if is_refused(&error) => Err(self.unreadable(&name.to_string(), &error)),
+            Err(_) => Ok(Local::Unreadable),
         }
     }
 }

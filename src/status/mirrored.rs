@@ -16,7 +16,7 @@ use gix::refs::transaction::{Change, LogChange, PreviousValue, RefEdit, RefLog};
 use gix::refs::{FullName, Target};
 
 use crate::refs::{Oid, RefName};
-use crate::repo::{Repository, from_gix, one_line, to_gix};
+use crate::repo::{Repository, from_gix, is_refused, one_line, to_gix};
 
 /// Above this number of changes `packed-refs` is written anew.
 const MANY: usize = 64;
@@ -42,38 +42,65 @@ impl Mirrored {
         self.path.is_dir()
     }
 
-    /// The value of one ref. What cannot be read is not known.
-    #[must_use]
-    pub fn find(&self, name: &RefName) -> Option<Oid> {
+    /// The value of one ref. What is damaged is not known.
+    ///
+    /// # Errors
+    /// The operating system's, when it did not let us look: that is not the same as not known.
+    pub fn find(&self, name: &RefName) -> io::Result<Option<Oid>> {
         if let Some(all) = self.all.get() {
-            return all.get(name).copied();
+            return Ok(all.get(name).copied());
         }
-        let name = full_name(name)?;
-        let found = self.store.try_find(name.as_ref()).ok().flatten()?;
-        found.target.try_id().map(from_gix)
+        let Some(name) = full_name(name) else { return Ok(None) };
+        match self.store.try_find(name.as_ref()) {
+            Ok(found) => Ok(found.and_then(|found| found.target.try_id().map(from_gix))),
+            Err(error) if is_refused(&error) => Err(io::Error::other(one_line(&error))),
+            Err(_) => Ok(None),
+        }
     }
 
-    /// All values, read once. What cannot be read is not known.
-    #[must_use]
-    pub fn all(&self) -> &HashMap<RefName, Oid> {
-        self.all.get_or_init(|| self.read_all())
+    /// All values, read once. What is damaged is not known.
+    ///
+    /// # Errors
+    /// As [`Mirrored::find`].
+    pub fn all(&self) -> io::Result<&HashMap<RefName, Oid>> {
+        self.load()?;
+        Ok(self.all.get().expect("it was just loaded"))
     }
 
     /// Reads all values at once, for those who will ask for most of them.
-    pub fn load(&self) {
-        self.all.get_or_init(|| self.read_all());
+    ///
+    /// # Errors
+    /// As [`Mirrored::find`].
+    pub fn load(&self) -> io::Result<()> {
+        if self.all.get().is_none() {
+            let all = self.read_all()?;
+            self.all.get_or_init(|| all);
+        }
+        Ok(())
     }
 
-    fn read_all(&self) -> HashMap<RefName, Oid> {
-        let Ok(platform) = self.store.iter() else {
-            return HashMap::new();
+    fn read_all(&self) -> io::Result<HashMap<RefName, Oid>> {
+        let mut found = HashMap::new();
+        if !self.exists() {
+            return Ok(found);
+        }
+        // A damaged `packed-refs` hides what is loose from the iterator: what is not known is told as divergence at worst.
+        let platform = match self.store.iter() {
+            Err(error) if is_refused(&error) => return Err(io::Error::other(one_line(&error))),
+            Err(_) => return Ok(found),
+            Ok(platform) => platform,
         };
-        let Ok(all) = platform.all() else { return HashMap::new() };
-        all.filter_map(|reference| {
-            let reference = reference.ok()?;
-            Some((RefName::new(reference.name.as_bstr())?, from_gix(reference.target.try_id()?)))
-        })
-        .collect()
+        for reference in platform.all()? {
+            match reference {
+                Ok(reference) => {
+                    let name = RefName::new(reference.name.as_bstr());
+                    found.extend(name.zip(reference.target.try_id().map(from_gix)));
+                }
+                Err(error) if is_refused(&error) => return Err(io::Error::other(one_line(&error))),
+                Err(_) => {}
+            }
+        }
+        Ok(found)
     }
 
     /// Sets values, or forgets them. Forgetting comes first, so that `x` can follow `x/y`.
@@ -98,7 +125,7 @@ impl Mirrored {
     /// each ref. Killed in between, it leaves loose refs that hide newer values, which is less knowledge and no wrong one.
     fn rewrite(&self, values: &[(RefName, Option<Oid>)]) -> io::Result<()> {
         std::fs::create_dir_all(&self.path)?;
-        let mut all: BTreeMap<RefName, Oid> = self.all().iter().map(|(name, oid)| (name.clone(), *oid)).collect();
+        let mut all: BTreeMap<RefName, Oid> = self.all()?.iter().map(|(name, oid)| (name.clone(), *oid)).collect();
         for (name, oid) in values {
             match oid {
                 Some(oid) => all.insert(name.clone(), *oid),

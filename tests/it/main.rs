@@ -12,6 +12,7 @@
 mod bad_input;
 mod books;
 mod commands;
+mod crash;
 mod history;
 mod hook;
 mod leases;

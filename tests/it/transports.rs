@@ -109,6 +109,24 @@ fn every_outcome_over_https() {
 }
 
 #[test]
+fn scp_style_with_an_option_for_ssh() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("it's a mirror.git");
+    let server = Server::start(&sandbox, Kind::Ssh);
+    let source = sandbox.source(&format!("127.0.0.1:{}", mirror.display()), &[]);
+    server.equip(&sandbox, &source, "m");
+    let config = source.join("mirror-push/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let option = format!("[remotes.m]\nssh_options = [\"Port={}\"]\n", server.port());
+    std::fs::write(&config, text.replace("[remotes.m]\n", &option)).unwrap();
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    sandbox.ok(&source, &["drain"]);
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+}
+
+#[test]
 fn every_outcome_with_every_git_on_this_machine() {
     for git in gits() {
         every_outcome(Kind::Path, Some(&git));
