@@ -2,12 +2,13 @@
 //!
 //! The first look covers the whole scope. A further push looks again at the refs that are still to be sent, on its own
 //! connection, so the lease of every command is the value that was advertised there. A refused lease is decided again, three
-//! times at most.
+//! times at most (see `refusal`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::observe::{Past, Remote, Scope, observe, remote, unreadable};
+use super::refusal::{self, Refusals};
 use super::{Context, Error, MassDelete, Mode};
 use crate::config::Mirror;
 use crate::credentials::Redactor;
@@ -16,9 +17,6 @@ use crate::push::{Answer, Command, PackSource, Progress, Report, Request, Sessio
 use crate::refs::{Oid, RefName};
 use crate::repo::{History, Repository};
 use crate::status::{Outcome, RefOutcome};
-
-/// How often one ref is decided again after its lease was refused.
-const MOST_TRIES: u32 = 3;
 
 /// What a run did.
 #[derive(Default)]
@@ -51,40 +49,6 @@ pub(super) struct Run<'a> {
     pub(super) progress: Arc<Progress>,
 }
 
-/// Refusals that may have been for the lease. A ref whose lease has changed since is sent again; one whose lease has not
-/// was refused for another reason, and its refusal stands.
-#[derive(Default)]
-struct Refusals(HashMap<RefName, Refusal>);
-
-struct Refusal {
-    lease: Option<Oid>,
-    tries: u32,
-    outcome: RefOutcome,
-}
-
-impl Refusals {
-    /// Notes a refusal. Whether the ref is worth another look.
-    fn add(&mut self, decision: &Decision, outcome: &RefOutcome) -> bool {
-        let tries = self.0.get(&decision.name).map_or(1, |before| before.tries + 1);
-        let refusal = Refusal { lease: decision.remote, tries, outcome: outcome.clone() };
-        self.0.insert(decision.name.clone(), refusal);
-        tries < MOST_TRIES
-    }
-
-    /// Takes from the plan what would be refused again.
-    fn withdraw(&self, plan: &mut Plan, contact: &mut Contact) {
-        let decisions = &plan.decisions;
-        plan.order.retain(|index| {
-            let decision = &decisions[*index];
-            let standing = self.0.get(&decision.name).filter(|r| r.lease == decision.remote || r.tries >= MOST_TRIES);
-            if let Some(refusal) = standing {
-                contact.outcomes.insert(decision.name.clone(), refusal.outcome.clone());
-            }
-            standing.is_none()
-        });
-    }
-}
-
 impl Run<'_> {
     /// Mirrors `scope`.
     pub(super) fn run(&self, scope: Scope) -> Contact {
@@ -110,19 +74,23 @@ impl Run<'_> {
             self.note_held(&rules, &scope, &there, &observed, contact)?;
             let mut plan = plan(&rules, &observed);
             self.take_down(&plan, contact);
-            refusals.withdraw(&mut plan, contact);
+            refusals.withdraw(&mut plan, |name, outcome| {
+                contact.outcomes.insert(name.clone(), outcome.clone());
+            });
             if self.context.mode == Mode::Plan || plan.order.is_empty() {
                 current.end();
                 return Ok(());
             }
             let limit = if self.mirror.is_atomic { usize::MAX } else { self.mirror.max_refs_per_push };
-            let sent = plan.next_push(limit);
+            let sent = refusals.next_push(&plan, limit);
             let report =
                 self.push(&mut current, &sent, &there).inspect_err(|error| self.blame(&sent, error, contact))?;
-            let again = self.read_report(&sent, report, &mut refusals, contact);
             let mut rest: BTreeSet<RefName> =
-                plan.order.iter().skip(sent.len()).map(|index| plan.decisions[*index].name.clone()).collect();
-            rest.extend(again);
+                plan.order.iter().map(|index| plan.decisions[*index].name.clone()).collect();
+            sent.iter().for_each(|decision| {
+                rest.remove(&decision.name);
+            });
+            rest.extend(self.read_report(&sent, report, &mut refusals, contact));
             if rest.is_empty() || contact.error.is_some() {
                 return Ok(());
             }
@@ -264,6 +232,7 @@ impl Run<'_> {
     ) -> Vec<RefName> {
         let mut again = Vec::new();
         let cut = report.cut.as_ref().map(|cut| self.redactor.clean(&cut.to_string()));
+        let is_split = report.cut.is_none() && refusals.split(sent, &report, self.mirror.is_atomic);
         for decision in sent {
             let outcome = match report.answers.remove(&decision.name) {
                 Some(Answer::Done) => {
@@ -271,16 +240,17 @@ impl Run<'_> {
                     RefOutcome::of(decision)
                 }
                 Some(Answer::Refused(words)) => {
-                    let is_stale = may_be_stale(&words);
-                    let outcome = refused(decision, words);
-                    if is_stale && refusals.add(decision, &outcome) {
+                    let outcome = refusal::outcome(decision, words);
+                    if is_split || refusals.add(decision, &outcome) {
                         again.push(decision.name.clone());
                     }
                     outcome
                 }
                 None => {
                     let words = cut.clone().unwrap_or_else(|| "the mirror's report does not mention it".into());
-                    RefOutcome::new(decision, Outcome::RemoteFailed, Some(words))
+                    let outcome = RefOutcome::new(decision, Outcome::RemoteFailed, Some(words));
+                    refusals.stand(decision, &outcome);
+                    outcome
                 }
             };
             contact.outcomes.insert(decision.name.clone(), outcome);
@@ -288,29 +258,4 @@ impl Run<'_> {
         contact.error = report.cut.map(Error::Push);
         again
     }
-}
-
-/// A deletion that the mirror refuses because its HEAD names the branch is kept by our own rule; the fix is said.
-fn refused(decision: &Decision, words: String) -> RefOutcome {
-    if decision.action == Action::Delete && words.contains("deletion of the current branch prohibited") {
-        let reason = "the mirror's HEAD names it; first give the mirror another default branch";
-        return RefOutcome::new(decision, Outcome::Kept, Some(reason.into()));
-    }
-    RefOutcome::new(decision, Outcome::RemoteRejected, Some(words))
-}
-
-/// Whether a refusal may mean that the ref moved between the advertisement and the command. The words are git's
-/// (receive-pack, refs), in all the versions that are in use; a wrong guess costs one more look.
-fn may_be_stale(words: &str) -> bool {
-    const STALE: [&str; 8] = [
-        "failed to update ref",
-        "failed to lock",
-        "cannot lock ref",
-        "incorrect old value",
-        "stale info",
-        "reference already exists",
-        "reference does not exist",
-        "fetch first",
-    ];
-    STALE.iter().any(|part| words.contains(part))
 }

@@ -28,6 +28,7 @@ mod contact;
 mod lock;
 mod mirror;
 mod observe;
+mod refusal;
 
 pub use lock::Lock;
 

@@ -137,3 +137,53 @@ fn a_mirror_that_dies_midway_is_an_error_of_exactly_the_refs_concerned() {
     scene.sandbox.ok(&scene.source, &["drain"]);
     assert_eq!(scene.sandbox.refs(&scene.mirror), scene.sandbox.refs(&scene.source));
 }
+
+/// A mirror whose pre-receive hook declines every push that has a ref with `bad` in its name, and counts the pushes.
+fn declining(scene: &Scene) -> PathBuf {
+    let log = scene.sandbox.path("pushes");
+    let hook = scene.mirror.join("hooks/pre-receive");
+    let text =
+        format!("#!/bin/sh\necho x >> '{}'\n! grep -q bad || {{ echo 'no bad names here'; exit 1; }}\n", log.display());
+    std::fs::write(&hook, text).unwrap();
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    log
+}
+
+fn split_of(good: usize, bad: usize) -> (Scene, usize, Vec<(String, String)>) {
+    let scene = Scene::new();
+    let work = scene.begin();
+    let log = declining(&scene);
+    let mut script: String = (0..good).map(|n| format!("create refs/heads/n{n:03} HEAD\n")).collect();
+    // Spread among the others.
+    script.extend((0..bad).map(|n| format!("create refs/heads/n{:03}x{n}bad HEAD\n", n * good / bad)));
+    scene.sandbox.git_fed(&work.path, &["update-ref", "--stdin"], script.as_bytes());
+    work.push(&["refs/heads/n*:refs/heads/n*"]);
+    let said = scene.sandbox.mirror_push(&scene.source, &["drain", "--json"]);
+    let outcomes = scene.sandbox.outcomes(&said);
+    let pushes = std::fs::read_to_string(log).unwrap().lines().count();
+    (scene, pushes, outcomes)
+}
+
+#[test]
+fn a_whole_push_that_a_hook_declines_is_split_until_the_culprits_stand_alone() {
+    for (good, bad) in [(97, 3), (99, 1), (1, 1), (30, 2)] {
+        let (scene, pushes, outcomes) = split_of(good, bad);
+        let (n, k) = ((good + bad) as f64, bad as f64);
+        let most = (2.0 * k * n.log2().ceil() + 1.0) as usize;
+        assert!(pushes <= most, "{pushes} pushes for {bad} culprits among {}, at most {most}", good + bad);
+        for (name, outcome) in outcomes {
+            assert_eq!(outcome, if name.contains("bad") { "remote_rejected" } else { "created" }, "{name}");
+        }
+        assert_eq!(scene.sandbox.oid(&scene.mirror, "n000"), scene.sandbox.oid(&scene.source, "n000"));
+        let status = scene.sandbox.mirror_push(&scene.source, &["status", "--json"]).json();
+        assert_eq!(status[0]["refs"].as_array().unwrap().len(), bad);
+        assert!(status[0]["refs"][0]["reason"].as_str().unwrap().contains("no bad names here"));
+    }
+}
+
+#[test]
+fn the_number_of_pushes_for_culprits_is_bounded() {
+    let (_, pushes, outcomes) = split_of(0, 200);
+    assert!(pushes <= 64, "{pushes}");
+    assert!(outcomes.iter().all(|(_, outcome)| outcome == "remote_rejected"), "{outcomes:?}");
+}

@@ -1,0 +1,125 @@
+//! What follows from a refusal, within one run.
+//!
+//! A ref whose lease may have been stale is looked at again: if it moved, it is decided again, three times at most; if it did
+//! not, it was refused for another reason and the refusal stands. When the mirror's pre-receive hook declines a whole push,
+//! which says nothing about any single ref, the push is halved until the culprits stand alone: at most 2·k·log2(n)+1 pushes
+//! for k culprits among n refs, and never more than 64 in one run. Pure.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::plan::{Action, Decision, Plan};
+use crate::push::{Answer, Report};
+use crate::refs::{Oid, RefName};
+use crate::status::{Outcome, RefOutcome};
+
+/// How often one ref is decided again after its lease was refused.
+const MOST_TRIES: u32 = 3;
+
+/// How many pushes one run spends on finding culprits.
+const MOST_SPLITS: u32 = 64;
+
+/// The refusals of one run.
+#[derive(Default)]
+pub(super) struct Refusals {
+    refused: HashMap<RefName, Refusal>,
+    /// Halves of declined pushes that are still to be tried, the next one last.
+    groups: Vec<HashSet<RefName>>,
+    /// Pushes that were halves.
+    splits: u32,
+}
+
+struct Refusal {
+    lease: Option<Oid>,
+    tries: u32,
+    outcome: RefOutcome,
+}
+
+impl Refusals {
+    /// Notes a refusal. Whether the ref is worth another look.
+    pub(super) fn add(&mut self, decision: &Decision, outcome: &RefOutcome) -> bool {
+        if !outcome.reason.as_deref().is_some_and(may_be_stale) {
+            self.stand(decision, outcome);
+            return false;
+        }
+        let tries = self.refused.get(&decision.name).map_or(1, |before| before.tries + 1);
+        let refusal = Refusal { lease: decision.remote, tries, outcome: outcome.clone() };
+        self.refused.insert(decision.name.clone(), refusal);
+        tries < MOST_TRIES
+    }
+
+    /// Notes an outcome that nothing in this run will change.
+    pub(super) fn stand(&mut self, decision: &Decision, outcome: &RefOutcome) {
+        let refusal = Refusal { lease: decision.remote, tries: MOST_TRIES, outcome: outcome.clone() };
+        self.refused.insert(decision.name.clone(), refusal);
+    }
+
+    /// Takes from the plan what would be refused again, and puts its outcome back into `outcomes`.
+    pub(super) fn withdraw(&self, plan: &mut Plan, mut put_back: impl FnMut(&RefName, &RefOutcome)) {
+        let first = plan.order.first().copied();
+        let decisions = &plan.decisions;
+        plan.order.retain(|index| {
+            let decision = &decisions[*index];
+            let standing =
+                self.refused.get(&decision.name).filter(|r| r.lease == decision.remote || r.tries >= MOST_TRIES);
+            if let Some(refusal) = standing {
+                put_back(&decision.name, &refusal.outcome);
+            }
+            standing.is_none()
+        });
+        plan.is_first_alone &= plan.order.first().copied() == first;
+    }
+
+    /// The decisions of the next push: half of a declined push, while there is one, else what the plan says.
+    pub(super) fn next_push<'p>(&mut self, plan: &'p Plan, limit: usize) -> Vec<&'p Decision> {
+        while let Some(group) = self.groups.pop() {
+            let decisions = plan.order.iter().map(|index| &plan.decisions[*index]);
+            let found: Vec<_> = decisions.filter(|decision| group.contains(&decision.name)).collect();
+            if !found.is_empty() {
+                self.splits += 1;
+                return found;
+            }
+        }
+        plan.next_push(limit)
+    }
+
+    /// Halves a push that the mirror's pre-receive hook declined as a whole. `false` when there is nothing to halve.
+    pub(super) fn split(&mut self, sent: &[&Decision], report: &Report, is_atomic: bool) -> bool {
+        let is_declined = |decision: &&Decision| matches!(report.answers.get(&decision.name), Some(Answer::Refused(words)) if words.contains("pre-receive hook declined"));
+        // The push that was declined, the halves that were tried, and those that wait.
+        let to_come = 1 + self.splits as usize + self.groups.len() + 2;
+        if is_atomic || sent.len() < 2 || to_come > MOST_SPLITS as usize || !sent.iter().all(is_declined) {
+            return false;
+        }
+        let (first, second) = sent.split_at(sent.len() / 2);
+        for half in [second, first] {
+            self.groups.push(half.iter().map(|decision| decision.name.clone()).collect());
+        }
+        true
+    }
+}
+
+/// The outcome of a refusal. A deletion that the mirror refuses because its HEAD names the branch is kept by our own rule;
+/// the fix is said.
+pub(super) fn outcome(decision: &Decision, words: String) -> RefOutcome {
+    if decision.action == Action::Delete && words.contains("deletion of the current branch prohibited") {
+        let reason = "the mirror's HEAD names it; first give the mirror another default branch";
+        return RefOutcome::new(decision, Outcome::Kept, Some(reason.into()));
+    }
+    RefOutcome::new(decision, Outcome::RemoteRejected, Some(words))
+}
+
+/// Whether a refusal may mean that the ref moved between the advertisement and the command. The words are git's
+/// (receive-pack, refs), in all the versions that are in use; a wrong guess costs one more look.
+fn may_be_stale(words: &str) -> bool {
+    const STALE: [&str; 8] = [
+        "failed to update ref",
+        "failed to lock",
+        "cannot lock ref",
+        "incorrect old value",
+        "stale info",
+        "reference already exists",
+        "reference does not exist",
+        "fetch first",
+    ];
+    STALE.iter().any(|part| words.contains(part))
+}
