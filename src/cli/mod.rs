@@ -94,7 +94,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Remove(name) => mirrors::remove(&session, &name.name),
         Command::List => status::list(&session, out),
         Command::Show(name) => status::show(&session, &name.name, out),
-        Command::Drain(drain) => update::drain(&session, &drain.names, out),
+        Command::Drain(drain) => update::drain(&session, &drain, out),
         Command::Sync(sync) => update::sync(&session, &sync, out),
         Command::Plan(names) => update::plan(&session, &names.names, out),
         Command::Status(names) => status::status(&session, &names.names, out),

@@ -1,35 +1,71 @@
 //! `drain`, `sync`, `plan`: the commands that reach out.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
-use super::args::Sync;
+use super::args::{self, Sync};
 use super::progress::Bars;
 use super::{BEHIND, DONE, Session, chosen, now, print_json, render};
 use crate::config::Mirror;
-use crate::drain::{self, Context, MassDelete, Mode, Report};
+use crate::drain::{self, Context, Lock, MassDelete, Mode, Report};
 use crate::push;
 use crate::status::{RefOutcome, UpdateStatus};
 
-/// Mirrors what is spooled.
-pub(super) fn drain(session: &Session, names: &[String], out: &mut dyn Write) -> anyhow::Result<u8> {
-    run(session, Mode::Drain, names, out)
+/// Mirrors what is spooled. A drain that the hook woke stays while a mirror waits for its next attempt.
+pub(super) fn drain(session: &Session, drain: &args::Drain, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let reports = run(session, Mode::Drain, &drain.names, out)?;
+    let status = exit_status(&reports);
+    if drain.detach {
+        linger(session, reports, out)?;
+    }
+    Ok(status)
+}
+
+/// How long a woken drain stays for the next attempts. After that the next push, a timer or `sync` takes over.
+const LONGEST_STAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Waits for the next attempt and makes it, until no mirror waits. One process does so for a repository; others leave.
+fn linger(session: &Session, mut reports: Vec<Report>, out: &mut dyn Write) -> anyhow::Result<()> {
+    let spool = session.repository.layout().root().join("spool");
+    let end = now().checked_add(LONGEST_STAY)?;
+    let Some(_lock) = Lock::try_acquire(&spool, session.repository.sharing())? else { return Ok(()) };
+    let is_temporary = |report: &&Report| report.update_status == UpdateStatus::Scheduled;
+    while let Some(next) = reports.iter().filter(is_temporary).filter_map(|report| report.next_attempt_at).min() {
+        if next > end {
+            break;
+        }
+        while let Some(left) = Duration::try_from(next.duration_since(now())).ok().filter(|left| !left.is_zero()) {
+            std::thread::park_timeout(left);
+        }
+        reports = run(session, Mode::Drain, &[], out)?;
+    }
+    Ok(())
+}
+
+fn exit_status(reports: &[Report]) -> u8 {
+    if reports.iter().all(|report| report.update_status == UpdateStatus::Finished) { DONE } else { BEHIND }
+}
+
+fn random() -> u64 {
+    RandomState::new().hash_one(0)
 }
 
 /// Compares and mirrors everything.
 pub(super) fn sync(session: &Session, sync: &Sync, out: &mut dyn Write) -> anyhow::Result<u8> {
     let guard = if sync.allow_mass_delete { MassDelete::Allowed } else { MassDelete::Guarded };
-    run(session, Mode::Sync(guard), &sync.names, out)
+    Ok(exit_status(&run(session, Mode::Sync(guard), &sync.names, out)?))
 }
 
 /// Says what `sync` would do.
 pub(super) fn plan(session: &Session, names: &[String], out: &mut dyn Write) -> anyhow::Result<u8> {
-    run(session, Mode::Plan, names, out)
+    Ok(exit_status(&run(session, Mode::Plan, names, out)?))
 }
 
-fn run(session: &Session, mode: Mode, names: &[String], out: &mut dyn Write) -> anyhow::Result<u8> {
+fn run(session: &Session, mode: Mode, names: &[String], out: &mut dyn Write) -> anyhow::Result<Vec<Report>> {
     let config = session.config()?;
     let mirrors: Vec<&Mirror> = chosen(&config, names)?.into_iter().filter(|mirror| mirror.is_enabled).collect();
     for name in names.iter().filter(|name| config.mirror(name).is_some_and(|mirror| !mirror.is_enabled)) {
@@ -45,7 +81,7 @@ fn run(session: &Session, mode: Mode, names: &[String], out: &mut dyn Write) -> 
             bars.add(mirror, counted);
         }
     };
-    let context = Context { config: &config, mode, now, on_begin: &on_begin };
+    let context = Context { config: &config, mode, now, random, on_begin: &on_begin };
     let reports = drain::drain(&session.shared, &context, &mirrors)?;
     drop(bars);
     if session.global.json {
@@ -55,7 +91,7 @@ fn run(session: &Session, mode: Mode, names: &[String], out: &mut dyn Write) -> 
             render::report(session, report, mode, out)?;
         }
     }
-    Ok(if reports.iter().all(|report| report.update_status == UpdateStatus::Finished) { DONE } else { BEHIND })
+    Ok(reports)
 }
 
 /// A report as `--json` prints it.

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 
 use super::file::{DivergentSetting, File, Period, PruneSetting, Remote};
-use super::{AuthMethod, Config, DEFAULT_MAX_REFS, DEFAULT_TIMEOUTS, Error, Mirror, Server, TagsSetting, line_of};
+use super::{
+    AuthMethod, Config, DEFAULT_MAX_REFS, DEFAULT_TIMEOUTS, DEFAULT_WAITS, Error, Mirror, Server, TagsSetting, Waits,
+    line_of,
+};
 use crate::plan::{Divergent, Prune};
 use crate::push::{Address, Timeouts};
 
@@ -133,6 +136,12 @@ fn mirror(place: &Place<'_>, name: &Spanned<String>, id: u32, remote: Remote) ->
             connect: period(remote.connect_timeout, DEFAULT_TIMEOUTS.connect),
             stall: period(remote.stall_timeout, DEFAULT_TIMEOUTS.stall),
             whole: period(remote.timeout, DEFAULT_TIMEOUTS.whole),
+        },
+        waits: Waits {
+            retry: period(remote.retry_delay, DEFAULT_WAITS.retry),
+            max_retry: period(remote.max_retry_delay, DEFAULT_WAITS.max_retry),
+            min_interval: period(remote.min_interval, DEFAULT_WAITS.min_interval),
+            settle: period(remote.settle, DEFAULT_WAITS.settle),
         },
         max_refs_per_push: remote.max_refs_per_push.unwrap_or(DEFAULT_MAX_REFS).max(1),
         max_deletes: remote.max_deletes,

@@ -53,6 +53,10 @@ pub(super) struct Remote {
     pub(super) connect_timeout: Option<Period>,
     pub(super) stall_timeout: Option<Period>,
     pub(super) timeout: Option<Period>,
+    pub(super) retry_delay: Option<Period>,
+    pub(super) max_retry_delay: Option<Period>,
+    pub(super) min_interval: Option<Period>,
+    pub(super) settle: Option<Period>,
     pub(super) max_refs_per_push: Option<usize>,
     pub(super) max_deletes: Option<usize>,
     #[serde(default)]

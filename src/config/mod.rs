@@ -104,6 +104,8 @@ pub struct Mirror {
     pub allow_insecure_http: bool,
     /// The limits of waiting.
     pub timeouts: Timeouts,
+    /// When it is served.
+    pub waits: Waits,
     /// Most refs in one push.
     pub max_refs_per_push: usize,
     /// Most deletes in one run; `None` is the default.
@@ -113,6 +115,27 @@ pub struct Mirror {
     /// All refs or none.
     pub is_atomic: bool,
 }
+
+/// When a mirror is served: what holds pushes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waits {
+    /// `retry_delay`: the least wait after a temporary failure.
+    pub retry: Duration,
+    /// `max_retry_delay`: the longest wait of the back-off.
+    pub max_retry: Duration,
+    /// `min_interval`: between the beginnings of two attempts.
+    pub min_interval: Duration,
+    /// `settle`: after the newest push.
+    pub settle: Duration,
+}
+
+/// The waits when the file does not say others.
+pub const DEFAULT_WAITS: Waits = Waits {
+    retry: Duration::from_secs(10),
+    max_retry: Duration::from_secs(3600),
+    min_interval: Duration::ZERO,
+    settle: Duration::ZERO,
+};
 
 /// Limits of waiting when the file does not say others.
 pub const DEFAULT_TIMEOUTS: Timeouts = Timeouts {

@@ -1,14 +1,16 @@
 //! One mirror from lock to status.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 
+use super::backoff::Now;
 use super::coalesce::{Touched, coalesce};
 use super::contact::{Contact, Run};
 use super::observe::{Past, Scope};
+use super::settle::{Times, attempt, settled};
 use super::{Context, Error, Lock, Mode, Report, cleaned, credentials, fan_out, new_id, prepare, target};
 use crate::config::Mirror;
 use crate::credentials::{Credentials, Redactor};
@@ -16,8 +18,8 @@ use crate::plan::Divergent;
 use crate::push::{Class, Progress};
 use crate::refs::RefName;
 use crate::repo::Repository;
-use crate::spool;
-use crate::status::{self, Attempt, Mirrored, Outcome, RefOutcome, Status, UpdateStatus, render_time};
+use crate::spool::{self, Claim};
+use crate::status::{self, Mirrored, Outcome, Status, UpdateStatus, render_time};
 
 /// Serves one mirror until nothing new is spooled for it. `None` when there was nothing to do, or another drain is at it.
 pub(super) fn serve(repository: &Repository, context: &Context<'_>, mirror: &Mirror) -> Option<Report> {
@@ -65,24 +67,35 @@ fn serve_once(
     let files = |doing| Error::files(doing, directory.clone());
     let started = (context.now)();
     let claim = spool::claim(&layout, &mirror.name, new_id(started)).map_err(files("read the queue"))?;
-    if mode == Mode::Drain && claim.names.is_empty() {
-        return Ok(None);
-    }
     let before = status::read(&directory).map_err(files("read the status"))?;
+    let is_parked = before.next_attempt_at.is_some() && before.refs.iter().any(|outcome| outcome.outcome.is_failure());
+    if mode == Mode::Drain {
+        if claim.names.is_empty() && !is_parked {
+            return Ok(None);
+        }
+        if let Some(due) = due(repository, context, mirror, &before, &claim) {
+            // Refs that wait for their slow interval are no news; pushes that wait are.
+            return Ok((!claim.names.is_empty()).then(|| deferred(repository, mirror, before, due)));
+        }
+    }
     let working = Status {
         update_status: UpdateStatus::Started,
         last_update_started_at: Some(render_time(started)),
         pid: Some(std::process::id()),
+        next_attempt_at: None,
         ..before.clone()
     };
     status::write_passing(&directory, &working, repository.sharing()).map_err(files("write the status"))?;
     let touched = coalesce(&claim.records);
     let mirrored = Mirrored::open(&directory, repository);
-    let scope = scope(mode, mirror, &touched, &before, mirrored.exists());
+    let is_slow_turn = before.next_attempt().is_some_and(|next| next <= started);
+    let scope = scope(mode, mirror, &touched, &before, mirrored.exists(), is_slow_turn);
     let is_full = matches!(scope, Scope::All);
     let (contact, credentials) = contact(repository, context, mirror, scope, &touched, &mirrored);
     keep_held(&mirrored, &contact);
-    let after = settled(&before, &contact, &credentials, is_full, (started, (context.now)()));
+    let times = Times { started, ended: (context.now)(), random: (context.random)(), is_full };
+    let mut after = settled(&before, &contact, &credentials, mirror, &times);
+    after.tried_up_to = claim.names.last().filter(|_| !contact.is_answered()).cloned();
     status::write(&directory, &after, repository.sharing()).map_err(files("write the status"))?;
     let attempt = attempt(&contact, &after, started);
     status::append(&directory, &attempt).map_err(files("write the history"))?;
@@ -104,6 +117,7 @@ fn report(
         remote: mirror.name.clone(),
         url: mirror.address.shown(credentials),
         update_status: after.update_status,
+        next_attempt_at: after.next_attempt(),
         error: after.last_error,
         is_answered: contact.is_answered(),
         refs: contact.outcomes.into_values().collect(),
@@ -118,19 +132,63 @@ fn plan_only(repository: &Repository, context: &Context<'_>, mirror: &Mirror) ->
     let touched = coalesce(&records);
     let (contact, credentials) = contact(repository, context, mirror, Scope::All, &touched, &mirrored);
     let now = (context.now)();
-    let after = settled(&Status::default(), &contact, &credentials, true, (now, now));
+    let times = Times { started: now, ended: now, random: 0, is_full: true };
+    let after = settled(&Status::default(), &contact, &credentials, mirror, &times);
     Ok(report(repository, mirror, &credentials, after, contact))
+}
+
+/// When the mirror's turn comes; `None` is now.
+fn due(
+    repository: &Repository,
+    context: &Context<'_>,
+    mirror: &Mirror,
+    status: &Status,
+    claim: &Claim,
+) -> Option<Timestamp> {
+    let layout = repository.layout();
+    let secret = layout.remote(&mirror.name).join("secret");
+    let changed = [layout.config(), secret].iter().filter_map(|path| modified(path)).max();
+    let newest = claim.records.iter().map(|record| record.time).max();
+    let newest = newest.and_then(|time| Timestamp::from_duration(time.try_into().ok()?).ok());
+    // Records that a failed attempt left in the queue are no news; names sort by time.
+    let has_new_push = claim.names.iter().any(|name| status.tried_up_to.as_ref().is_none_or(|tried| name > tried));
+    Now { now: (context.now)(), status, waits: mirror.waits, newest, has_new_push, changed }.due()
+}
+
+fn modified(path: &Path) -> Option<Timestamp> {
+    Timestamp::try_from(std::fs::metadata(path).ok()?.modified().ok()?).ok()
+}
+
+/// The report on a mirror whose turn has not come.
+fn deferred(repository: &Repository, mirror: &Mirror, status: Status, due: Timestamp) -> Report {
+    let waiting = match status.update_status {
+        UpdateStatus::Failed => UpdateStatus::Failed,
+        _ => UpdateStatus::Scheduled,
+    };
+    Report {
+        repository: repository.git_dir().display().to_string(),
+        remote: mirror.name.clone(),
+        url: mirror.address.shown(&credentials(repository, mirror).unwrap_or_default()),
+        update_status: waiting,
+        error: Some(match status.last_error {
+            Some(error) => format!("{error}; tried again at {}", render_time(due)),
+            None => format!("held back until {}", render_time(due)),
+        }),
+        refs: Vec::new(),
+        next_attempt_at: Some(due),
+        is_answered: false,
+    }
 }
 
 /// Everything is compared when it is asked for, at the first contact, and where one ref decides about all others. Refs
 /// that were not right are judged again at every contact, for the mirror may have changed; but what it refused is not sent
-/// again until someone moves it here.
-fn scope(mode: Mode, mirror: &Mirror, touched: &Touched, before: &Status, is_known: bool) -> Scope {
+/// again until someone moves it here, or its slow interval is over.
+fn scope(mode: Mode, mirror: &Mirror, touched: &Touched, before: &Status, is_known: bool, is_slow_turn: bool) -> Scope {
     let is_full = mode != Mode::Drain || touched.is_full || !is_known || mirror.divergent == Divergent::Fail;
     if is_full {
         return Scope::All;
     }
-    let judged_again = before.refs.iter().filter(|outcome| outcome.outcome != Outcome::RemoteRejected);
+    let judged_again = before.refs.iter().filter(|outcome| is_slow_turn || outcome.outcome != Outcome::RemoteRejected);
     Scope::Refs(touched.refs.keys().cloned().chain(judged_again.map(|outcome| outcome.name.clone())).collect())
 }
 
@@ -171,88 +229,6 @@ fn keep_held(mirrored: &Mirrored, contact: &Contact) {
     }
 }
 
-/// The status after a run.
-fn settled(
-    before: &Status,
-    contact: &Contact,
-    credentials: &Credentials,
-    is_full: bool,
-    (started, ended): (Timestamp, Timestamp),
-) -> Status {
-    let mut refs: BTreeMap<RefName, RefOutcome> = BTreeMap::new();
-    if !is_full || contact.error.is_some() {
-        refs.extend(before.refs.iter().map(|outcome| (outcome.name.clone(), outcome.clone())));
-    }
-    for outcome in contact.outcomes.values() {
-        refs.remove(&outcome.name);
-        if outcome.outcome.is_listed() {
-            refs.insert(outcome.name.clone(), outcome.clone());
-        }
-    }
-    let refs: Vec<RefOutcome> = refs.into_values().collect();
-    let update_status = match &contact.error {
-        Some(error) if error.class() == Class::Lasting => UpdateStatus::Failed,
-        Some(_) => UpdateStatus::Scheduled,
-        None if !contact.is_answered() => UpdateStatus::Scheduled,
-        None if refs.iter().any(|outcome| outcome.outcome.is_failure()) => UpdateStatus::Failed,
-        None => UpdateStatus::Finished,
-    };
-    let is_well = update_status == UpdateStatus::Finished;
-    let last_error = match &contact.error {
-        Some(error) => Some(cleaned(error, credentials)),
-        None if is_well => None,
-        None => Some(summary(&refs)),
-    };
-    let ended = render_time(ended);
-    Status {
-        version: before.version,
-        update_status,
-        last_error,
-        last_update_at: Some(ended.clone()),
-        last_update_started_at: Some(render_time(started)),
-        last_successful_update_at: if is_well { Some(ended) } else { before.last_successful_update_at.clone() },
-        attempts: if is_well { 0 } else { before.attempts.saturating_add(1) },
-        next_attempt_at: None,
-        pid: None,
-        refs,
-    }
-}
-
-/// One line that names the first refs that are not right.
-fn summary(refs: &[RefOutcome]) -> String {
-    const NAMED: usize = 5;
-    let failed: Vec<&RefOutcome> = refs.iter().filter(|outcome| outcome.outcome.is_failure()).collect();
-    let named = failed
-        .iter()
-        .take(NAMED)
-        .map(|outcome| format!("{} ({})", outcome.name, outcome.outcome.as_str().replace('_', " ")));
-    let mut text = named.collect::<Vec<_>>().join(", ");
-    if failed.len() > NAMED {
-        text.push_str(&format!(" and {} more", failed.len() - NAMED));
-    }
-    let subject = if failed.len() == 1 {
-        "1 ref is not up to date"
-    } else {
-        &format!("{} refs are not up to date", failed.len())
-    };
-    format!("{subject} on the mirror: {text}")
-}
-
-fn attempt(contact: &Contact, after: &Status, started: Timestamp) -> Attempt {
-    let count =
-        |wanted: fn(Outcome) -> bool| contact.outcomes.values().filter(|outcome| wanted(outcome.outcome)).count();
-    Attempt {
-        started_at: render_time(started),
-        finished_at: after.last_update_at.clone().unwrap_or_default(),
-        update_status: after.update_status,
-        updated: count(|outcome| !outcome.is_listed() && outcome != Outcome::UpToDate),
-        failed: count(Outcome::is_failure),
-        objects: contact.progress.objects.load(Ordering::Relaxed),
-        bytes: contact.progress.bytes.load(Ordering::Relaxed),
-        error: after.last_error.clone(),
-    }
-}
-
 /// The report on a mirror whose books could not be kept.
 fn failed(repository: &Repository, mirror: &Mirror, error: &Error) -> Report {
     let credentials = credentials(repository, mirror).unwrap_or_default();
@@ -262,6 +238,7 @@ fn failed(repository: &Repository, mirror: &Mirror, error: &Error) -> Report {
         url: mirror.address.shown(&credentials),
         update_status: if error.class() == Class::Lasting { UpdateStatus::Failed } else { UpdateStatus::Scheduled },
         error: Some(cleaned(error, &credentials)),
+        next_attempt_at: None,
         is_answered: false,
         refs: Vec::new(),
     }

@@ -23,12 +23,14 @@ use crate::repo::{Repository, Shared};
 use crate::spool;
 use crate::status::{RefOutcome, UpdateStatus};
 
+mod backoff;
 mod coalesce;
 mod contact;
 mod lock;
 mod mirror;
 mod observe;
 mod refusal;
+mod settle;
 
 pub use lock::Lock;
 
@@ -60,6 +62,8 @@ pub struct Context<'a> {
     pub mode: Mode,
     /// The clock.
     pub now: fn() -> Timestamp,
+    /// Chance, for the jitter of the back-off.
+    pub random: fn() -> u64,
     /// Told when a mirror's run begins, with the counters of what goes over the wire.
     pub on_begin: &'a (dyn Fn(&Mirror, Arc<Progress>) + Sync),
 }
@@ -79,6 +83,8 @@ pub struct Report {
     pub error: Option<String>,
     /// Everything that was or would be touched.
     pub refs: Vec<RefOutcome>,
+    /// When the next attempt is due, if one waits.
+    pub next_attempt_at: Option<Timestamp>,
     /// Whether the mirror answered for every ref, so that what was spooled for it is done with.
     pub is_answered: bool,
 }
@@ -123,6 +129,14 @@ impl Error {
             Self::Push(error) => error.class(),
             Self::Files { .. } | Self::Repository(_) => Class::Temporary,
             Self::Locks { .. } | Self::InsecureHttp => Class::Lasting,
+        }
+    }
+
+    /// How long the mirror wishes that we wait.
+    fn retry_after(&self) -> Option<std::time::Duration> {
+        match self {
+            Self::Push(error) => error.retry_after(),
+            _ => None,
         }
     }
 

@@ -86,6 +86,8 @@ pub enum Error {
         status: u16,
         /// What the server said, if it said something in plain text.
         words: String,
+        /// `Retry-After`, in seconds (RFC 9110, section 10.2.3).
+        retry_after: Option<u64>,
     },
     /// The server speaks HTTP but not git's smart protocol.
     #[error("the server does not speak git's smart HTTP protocol at this URL (it sent '{0}')")]
@@ -123,6 +125,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// How long the server wishes that we wait.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<std::time::Duration> {
+        match self {
+            Self::Status { retry_after, .. } => retry_after.map(std::time::Duration::from_secs),
+            _ => None,
+        }
+    }
+
     /// Whether another try is worth it.
     #[must_use]
     pub fn class(&self) -> Class {

@@ -132,12 +132,14 @@ impl Http {
             }
             _ => {}
         }
+        let header = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
+        let retry_after = header.and_then(|text| text.trim().parse().ok());
         let words = if kind.starts_with("text/plain") { first_words(&mut response) } else { String::new() };
         Err(match status {
             401 | 403 | 407 => Error::Credentials(format!(" (HTTP {status}){words}")),
             404 | 410 => Error::NotFound(format!("HTTP {status}{words}")),
             300..=399 => Error::Redirect(status),
-            _ => Error::Status { status, words },
+            _ => Error::Status { status, words, retry_after },
         })
     }
 

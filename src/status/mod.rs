@@ -76,6 +76,9 @@ pub struct Status {
     pub attempts: u32,
     /// When the next attempt is due, if one waits.
     pub next_attempt_at: Option<String>,
+    /// The newest spool record that an attempt has tried and had to leave in the queue.
+    #[serde(default)]
+    pub tried_up_to: Option<String>,
     /// The process that is at work, while `update_status` is `started`.
     pub pid: Option<u32>,
     /// What is not right.
@@ -142,6 +145,12 @@ fn written(directory: &Path, status: &Status, sharing: Sharing) -> io::Result<te
 }
 
 impl Status {
+    /// When the next attempt is due, if one waits.
+    #[must_use]
+    pub fn next_attempt(&self) -> Option<jiff::Timestamp> {
+        self.next_attempt_at.as_deref()?.parse().ok()
+    }
+
     /// A process that died at work left `started` behind: what was begun is still spooled.
     fn settled(mut self) -> Self {
         let is_alive = |pid: u32| {

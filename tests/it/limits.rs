@@ -9,13 +9,6 @@ use std::time::{Duration, Instant};
 use crate::sandbox::Sandbox;
 use crate::servers::{Kind, Server};
 
-/// Adds a line to the configuration of mirror `m`.
-fn say(source: &Path, line: &str) {
-    let config = source.join("mirror-push/config.toml");
-    let text = std::fs::read_to_string(&config).unwrap();
-    std::fs::write(&config, text.replace("[remotes.m]\n", &format!("[remotes.m]\n{line}\n"))).unwrap();
-}
-
 fn script(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -41,7 +34,7 @@ fn a_mirror_that_says_nothing_is_given_up_within_its_limits() {
     ] {
         let source = sandbox.bare("source.git");
         sandbox.ok(&source, &["add", "m", &url, "--disabled"]);
-        say(&source, &format!("connect_timeout = \"1s\"\nstall_timeout = \"{stall}\""));
+        sandbox.say(&source, &format!("connect_timeout = \"1s\"\nstall_timeout = \"{stall}\""));
         let config = source.join("mirror-push/config.toml");
         let text = std::fs::read_to_string(&config).unwrap().replace("enabled = false\n", "");
         std::fs::write(&config, text).unwrap();
@@ -67,7 +60,7 @@ fn a_mirror_that_stalls_midway_or_takes_too_long_is_ended_with_all_its_processes
         ("timeout = \"1s\"", "the update took longer than timeout"),
     ] {
         let source = sandbox.source("mirror.git", &[]);
-        say(&source, line);
+        sandbox.say(&source, line);
         let work = sandbox.work(&source);
         work.commit("one");
         work.push(&["main"]);
@@ -131,7 +124,7 @@ fn the_proxy_of_the_environment_and_of_the_configuration() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     let served = || count.load(std::sync::atomic::Ordering::Relaxed);
     assert_eq!((sandbox.refs(&mirror), served()), (sandbox.refs(&source), 1));
-    say(&source, &format!("proxy = \"http://127.0.0.1:{port}\""));
+    sandbox.say(&source, &format!("proxy = \"http://127.0.0.1:{port}\""));
     work.commit("two");
     work.push(&["main"]);
     sandbox.ok(&source, &["drain"]);
@@ -148,7 +141,7 @@ fn push_options_reach_the_mirrors_hooks() {
         &format!("#!/bin/sh\necho $GIT_PUSH_OPTION_COUNT $GIT_PUSH_OPTION_0 > '{}'\n", seen.display()),
     );
     let source = sandbox.source("mirror.git", &[]);
-    say(&source, "push_options = [\"ci.skip\"]");
+    sandbox.say(&source, "push_options = [\"ci.skip\"]");
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
@@ -171,7 +164,7 @@ fn an_atomic_mirror_takes_all_refs_or_none() {
     let one = work.commit("one");
     work.push(&["main", "main:topic"]);
     sandbox.ok(&source, &["drain"]);
-    say(&source, "atomic = true");
+    sandbox.say(&source, "atomic = true");
     script(&mirror.join("hooks/update"), "#!/bin/sh\n[ \"$1\" != refs/heads/topic ]\n");
     work.commit("two");
     work.push(&["main", "main:topic"]);

@@ -19,6 +19,7 @@ mod leases;
 mod limits;
 mod names;
 mod refusals;
+mod retry;
 mod sandbox;
 mod secrets;
 mod servers;

@@ -134,7 +134,7 @@ fn a_mirror_that_dies_midway_is_an_error_of_exactly_the_refs_concerned() {
     let pending = scene.sandbox.mirror_push(&scene.source, &["status", "--json"]).json()[0]["pending"].clone();
     assert_eq!(pending, 1, "the push is still queued");
     std::fs::remove_file(hook).unwrap();
-    scene.sandbox.ok(&scene.source, &["drain"]);
+    scene.sandbox.ok(&scene.source, &["sync"]);
     assert_eq!(scene.sandbox.refs(&scene.mirror), scene.sandbox.refs(&scene.source));
 }
 

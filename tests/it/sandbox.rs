@@ -155,6 +155,13 @@ impl Sandbox {
         source
     }
 
+    /// Adds lines to the configuration of mirror `m`.
+    pub(crate) fn say(&self, source: &Path, lines: &str) {
+        let config = source.join("mirror-push/config.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replace("[remotes.m]\n", &format!("[remotes.m]\n{lines}\n"))).unwrap();
+    }
+
     /// All branches and tags with their values.
     pub(crate) fn refs(&self, repository: &Path) -> Vec<String> {
         let all =

@@ -1,8 +1,11 @@
 //! Real servers on loopback ports of their own. Each ends with its test, by pid, also when the test is killed.
 
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+
+use rustix::process::Signal;
 
 use crate::sandbox::{Sandbox, wait_for};
 
@@ -32,28 +35,33 @@ pub(crate) const PASSWORD_IN_URL: &str = "c4nary%25Tok3n";
 impl Drop for Server {
     fn drop(&mut self) {
         for child in &mut self.children {
-            let _ = child.kill();
+            // The whole group: git daemon, nginx and fcgiwrap have children.
+            let _ = rustix::process::kill_process_group(rustix::process::Pid::from_child(child), Signal::KILL);
             let _ = child.wait();
         }
     }
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Starts a program that is killed when this test dies.
+/// Starts a program in a group of its own, which is asked to end when this test dies.
 fn start(sandbox: &Sandbox, program: &str, arguments: &[&str]) -> Child {
     let mut command = sandbox.command("setpriv");
-    command.args(["--pdeathsig", "KILL", "--", program]).args(arguments);
+    command.args(["--pdeathsig", "TERM", "--", program]).args(arguments).process_group(0);
     let log = std::fs::File::options().create(true).append(true).open(sandbox.path("server.log")).unwrap();
     command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
 }
 
 impl Server {
     pub(crate) fn start(sandbox: &Sandbox, kind: Kind) -> Self {
+        Self::start_at(sandbox, kind, free_port())
+    }
+
+    /// At a port that the test knows already.
+    pub(crate) fn start_at(sandbox: &Sandbox, kind: Kind, port: u16) -> Self {
         let root = sandbox.path("");
-        let port = free_port();
         let children = match kind {
             Kind::Path => vec![],
             Kind::Git => vec![git_daemon(sandbox, &root, port)],

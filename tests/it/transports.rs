@@ -115,10 +115,7 @@ fn scp_style_with_an_option_for_ssh() {
     let server = Server::start(&sandbox, Kind::Ssh);
     let source = sandbox.source(&format!("127.0.0.1:{}", mirror.display()), &[]);
     server.equip(&sandbox, &source, "m");
-    let config = source.join("mirror-push/config.toml");
-    let text = std::fs::read_to_string(&config).unwrap();
-    let option = format!("[remotes.m]\nssh_options = [\"Port={}\"]\n", server.port());
-    std::fs::write(&config, text.replace("[remotes.m]\n", &option)).unwrap();
+    sandbox.say(&source, &format!("ssh_options = [\"Port={}\"]", server.port()));
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);

@@ -1,0 +1,132 @@
+//! When the next attempt is due. Pure: the clock and chance are arguments.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::config::Waits;
+use crate::push::Class;
+use crate::status::{Status, UpdateStatus};
+
+/// How long a failure that only a person can mend waits when nobody does: a slow interval.
+const LASTING: Duration = Duration::from_secs(6 * 3600);
+
+/// The longest wait that a server may ask for with `Retry-After`.
+const LONGEST_WISH: Duration = Duration::from_secs(24 * 3600);
+
+/// How long to wait after failure number `attempts` (from 1). Temporary failures back off exponentially from
+/// `retry_delay` to `max_retry_delay` with jitter over the whole window, and never sooner than the server wishes.
+pub(super) fn delay(waits: Waits, class: Class, attempts: u32, wish: Option<Duration>, random: u64) -> Duration {
+    if class == Class::Lasting {
+        return LASTING;
+    }
+    let doublings = attempts.saturating_sub(1).min(20);
+    let window = waits.retry.saturating_mul(1 << doublings).min(waits.max_retry).max(waits.retry);
+    let span = u64::try_from((window - waits.retry).as_millis()).unwrap_or(u64::MAX - 1);
+    let jittered = waits.retry + Duration::from_millis(random % (span + 1));
+    jittered.max(wish.unwrap_or_default().min(LONGEST_WISH))
+}
+
+/// What a drain knows when it asks whether a mirror's turn has come.
+pub(super) struct Now<'a> {
+    pub(super) now: Timestamp,
+    pub(super) status: &'a Status,
+    pub(super) waits: Waits,
+    /// When the newest push was spooled.
+    pub(super) newest: Option<Timestamp>,
+    /// Whether a push is spooled that no attempt has seen.
+    pub(super) has_new_push: bool,
+    /// When the configuration or the secret last changed.
+    pub(super) changed: Option<Timestamp>,
+}
+
+impl Now<'_> {
+    /// When the mirror's turn comes; `None` is now.
+    pub(super) fn due(&self) -> Option<Timestamp> {
+        let started = parse(self.status.last_update_started_at.as_deref());
+        let ended = parse(self.status.last_update_at.as_deref());
+        let is_since = |time: Option<Timestamp>| time.is_some_and(|time| ended.is_none_or(|ended| time > ended));
+        let retry = self.status.next_attempt();
+        // What a person must mend is tried again when there is something new: a push, another configuration.
+        let is_parked = self.status.update_status == UpdateStatus::Failed;
+        let has_news = is_since(self.changed) || is_parked && self.has_new_push;
+        let retry = retry.filter(|_| !has_news);
+        let interval = started.and_then(|time| time.checked_add(self.waits.min_interval).ok());
+        let settled = self.newest.and_then(|time| time.checked_add(self.waits.settle).ok());
+        [retry, interval, settled].into_iter().flatten().max().filter(|time| *time > self.now)
+    }
+}
+
+fn parse(time: Option<&str>) -> Option<Timestamp> {
+    time?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAITS: Waits = crate::config::DEFAULT_WAITS;
+
+    #[test]
+    fn temporary_failures_back_off_between_ten_seconds_and_an_hour() {
+        let seconds = |attempts, random| delay(WAITS, Class::Temporary, attempts, None, random).as_secs_f64();
+        assert_eq!(seconds(1, u64::MAX), 10.0, "the first window has no width");
+        for attempts in 1..60 {
+            let window = (10.0 * f64::powi(2.0, attempts as i32 - 1)).min(3600.0);
+            for random in [0, 1, 12_345_678_901, u64::MAX] {
+                let waited = seconds(attempts, random);
+                assert!((10.0..=window).contains(&waited), "{attempts}: {waited}");
+            }
+            assert_eq!(seconds(attempts, ((window - 10.0) * 1000.0) as u64), window, "the whole window is used");
+        }
+        let wish = |seconds| delay(WAITS, Class::Temporary, 1, Some(Duration::from_secs(seconds)), 0).as_secs();
+        assert_eq!((wish(90), wish(1), wish(10_000_000)), (90, 10, 86_400));
+        assert_eq!(delay(WAITS, Class::Lasting, 1, None, 7).as_secs(), 6 * 3600);
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_767_720_000 + second).expect("in range")
+    }
+
+    fn status(update_status: UpdateStatus, next: Option<i64>) -> Status {
+        let text = |second| Some(at(second).to_string());
+        Status {
+            update_status,
+            last_update_started_at: text(0),
+            last_update_at: text(1),
+            next_attempt_at: next.and_then(text),
+            ..Status::default()
+        }
+    }
+
+    #[test]
+    fn a_turn_comes_by_time_or_by_news() {
+        let due = |status: &Status, now: i64, has_new_push: bool, changed: Option<i64>| {
+            let changed = changed.map(at);
+            let due = Now { now: at(now), status, waits: WAITS, newest: None, has_new_push, changed }.due();
+            due.map(|time| time.as_second() - at(0).as_second())
+        };
+        let waiting = status(UpdateStatus::Scheduled, Some(100));
+        assert_eq!(due(&waiting, 50, false, None), Some(100));
+        assert_eq!(due(&waiting, 50, true, None), Some(100), "a push does not hurry a host that is down");
+        assert_eq!(due(&waiting, 50, false, Some(30)), None, "another configuration does");
+        assert_eq!(due(&waiting, 100, false, None), None);
+        let parked = status(UpdateStatus::Failed, Some(21_600));
+        assert_eq!(due(&parked, 50, false, Some(-9)), Some(21_600));
+        assert_eq!(due(&parked, 50, true, None), None, "a push tries what was parked");
+        assert_eq!(due(&status(UpdateStatus::Finished, None), 2, true, None), None);
+    }
+
+    #[test]
+    fn min_interval_and_settle_hold_pushes_back() {
+        let waits = Waits { min_interval: Duration::from_secs(60), settle: Duration::from_secs(5), ..WAITS };
+        let status = status(UpdateStatus::Finished, None);
+        let due = |now, newest| {
+            Now { now: at(now), status: &status, waits, newest: Some(at(newest)), has_new_push: true, changed: None }
+                .due()
+        };
+        assert_eq!(due(30, 29), Some(at(60)));
+        assert_eq!(due(61, 60), Some(at(65)));
+        assert_eq!(due(65, 60), None);
+    }
+}

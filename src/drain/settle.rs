@@ -1,0 +1,132 @@
+//! After a run: how the mirror stands, when the next attempt is due, and the line for its history. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use jiff::Timestamp;
+
+use super::backoff::delay;
+use super::cleaned;
+use super::contact::Contact;
+use crate::config::Mirror;
+use crate::credentials::Credentials;
+use crate::push::Class;
+use crate::refs::RefName;
+use crate::status::{Attempt, Outcome, RefOutcome, Status, UpdateStatus, render_time};
+
+/// What belongs to one run besides what it did.
+pub(super) struct Times {
+    pub(super) started: Timestamp,
+    pub(super) ended: Timestamp,
+    /// Chance, for the jitter.
+    pub(super) random: u64,
+    /// Whether everything that is selected was in scope.
+    pub(super) is_full: bool,
+}
+
+/// The status after a run.
+pub(super) fn settled(
+    before: &Status,
+    contact: &Contact,
+    credentials: &Credentials,
+    mirror: &Mirror,
+    run: &Times,
+) -> Status {
+    let mut refs: BTreeMap<RefName, RefOutcome> = BTreeMap::new();
+    if !run.is_full || contact.error.is_some() {
+        refs.extend(before.refs.iter().map(|outcome| (outcome.name.clone(), outcome.clone())));
+    }
+    for outcome in contact.outcomes.values() {
+        refs.remove(&outcome.name);
+        if outcome.outcome.is_listed() {
+            refs.insert(outcome.name.clone(), outcome.clone());
+        }
+    }
+    let refs: Vec<RefOutcome> = refs.into_values().collect();
+    let update_status = match &contact.error {
+        Some(error) if error.class() == Class::Lasting => UpdateStatus::Failed,
+        Some(_) => UpdateStatus::Scheduled,
+        None if !contact.is_answered() => UpdateStatus::Scheduled,
+        None if refs.iter().any(|outcome| outcome.outcome.is_failure()) => UpdateStatus::Failed,
+        None => UpdateStatus::Finished,
+    };
+    let is_well = update_status == UpdateStatus::Finished;
+    let last_error = match &contact.error {
+        Some(error) => Some(cleaned(error, credentials)),
+        None if is_well => None,
+        None => Some(summary(&refs)),
+    };
+    let attempts = if is_well { 0 } else { before.attempts.saturating_add(1) };
+    let next = next_attempt(before, update_status, contact, mirror, run);
+    let ended = render_time(run.ended);
+    Status {
+        version: before.version,
+        update_status,
+        last_error,
+        last_update_at: Some(ended.clone()),
+        last_update_started_at: Some(render_time(run.started)),
+        last_successful_update_at: if is_well { Some(ended) } else { before.last_successful_update_at.clone() },
+        attempts,
+        next_attempt_at: next.map(render_time),
+        tried_up_to: None,
+        pid: None,
+        refs,
+    }
+}
+
+/// One line that names the first refs that are not right.
+fn summary(refs: &[RefOutcome]) -> String {
+    const NAMED: usize = 5;
+    let failed: Vec<&RefOutcome> = refs.iter().filter(|outcome| outcome.outcome.is_failure()).collect();
+    let named = failed
+        .iter()
+        .take(NAMED)
+        .map(|outcome| format!("{} ({})", outcome.name, outcome.outcome.as_str().replace('_', " ")));
+    let mut text = named.collect::<Vec<_>>().join(", ");
+    if failed.len() > NAMED {
+        text.push_str(&format!(" and {} more", failed.len() - NAMED));
+    }
+    let subject = if failed.len() == 1 {
+        "1 ref is not up to date"
+    } else {
+        &format!("{} refs are not up to date", failed.len())
+    };
+    format!("{subject} on the mirror: {text}")
+}
+
+pub(super) fn attempt(contact: &Contact, after: &Status, started: Timestamp) -> Attempt {
+    let count =
+        |wanted: fn(Outcome) -> bool| contact.outcomes.values().filter(|outcome| wanted(outcome.outcome)).count();
+    Attempt {
+        started_at: render_time(started),
+        finished_at: after.last_update_at.clone().unwrap_or_default(),
+        update_status: after.update_status,
+        updated: count(|outcome| !outcome.is_listed() && outcome != Outcome::UpToDate),
+        failed: count(Outcome::is_failure),
+        objects: contact.progress.objects.load(Ordering::Relaxed),
+        bytes: contact.progress.bytes.load(Ordering::Relaxed),
+        error: after.last_error.clone(),
+    }
+}
+
+/// When to try again by ourselves; `None` when there is nothing that another try could change.
+fn next_attempt(
+    before: &Status,
+    update_status: UpdateStatus,
+    contact: &Contact,
+    mirror: &Mirror,
+    run: &Times,
+) -> Option<Timestamp> {
+    // Pushes to other refs do not put off the slow interval of what is parked.
+    let standing = before.next_attempt().filter(|next| before.update_status == update_status && *next > run.ended);
+    if update_status == UpdateStatus::Failed && standing.is_some() {
+        return standing;
+    }
+    let class = match update_status {
+        UpdateStatus::Scheduled => Class::Temporary,
+        UpdateStatus::Failed => Class::Lasting,
+        _ => return None,
+    };
+    let wish = contact.error.as_ref().and_then(super::Error::retry_after);
+    run.ended.checked_add(delay(mirror.waits, class, before.attempts.saturating_add(1), wish, run.random)).ok()
+}

@@ -1,0 +1,133 @@
+//! Failures that pass, and failures that stay.
+
+use std::path::Path;
+
+use crate::sandbox::{Sandbox, wait_for};
+use crate::servers::{Kind, Server, free_port};
+
+fn attempts(source: &Path) -> usize {
+    std::fs::read_to_string(source.join("mirror-push/remotes/m/history.jsonl")).unwrap().lines().count()
+}
+
+#[test]
+fn a_host_that_is_down_is_not_hammered_and_sync_does_not_wait() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.source("git://127.0.0.1:1/x.git", &[]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
+    let status = sandbox.mirror_push(&source, &["status", "--json"]).json();
+    assert_eq!((&status[0]["update_status"], &status[0]["attempts"]), (&"scheduled".into(), &1.into()));
+    let wait = |status: &serde_json::Value| {
+        let time = |key: &str| status[0][key].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        time("next_attempt_at").duration_since(time("last_update_at")).as_secs_f64()
+    };
+    assert!((9.9..=10.1).contains(&wait(&status)), "{status}");
+    for _ in 0..5 {
+        work.commit("more");
+        work.push(&["main"]);
+        let said = sandbox.mirror_push(&source, &["drain"]);
+        assert!(said.status == 1 && said.out.contains("tried again at"), "{said:?}");
+    }
+    assert_eq!(attempts(&source), 1, "a push does not hurry it");
+    assert_eq!(sandbox.mirror_push(&source, &["sync"]).status, 1);
+    let status = sandbox.mirror_push(&source, &["status", "--json"]).json();
+    assert_eq!((attempts(&source), &status[0]["attempts"], &status[0]["pending"]), (2, &2.into(), &7.into()));
+    assert!((9.9..=20.1).contains(&wait(&status)), "{status}");
+    // Another configuration is a reason to try at once, also one that was written by hand.
+    let mirror = sandbox.bare("mirror.git");
+    let config = source.join("mirror-push/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("git://127.0.0.1:1/x.git", mirror.to_str().unwrap())).unwrap();
+    sandbox.ok(&source, &["drain"]);
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+    let status = sandbox.ok(&source, &["status", "--json"]).json();
+    assert_eq!((&status[0]["attempts"], &status[0]["next_attempt_at"]), (&0.into(), &serde_json::Value::Null));
+}
+
+#[test]
+fn a_mirror_that_comes_back_is_updated_by_itself() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let port = free_port();
+    let source = sandbox.source(&format!("git://127.0.0.1:{port}/mirror.git"), &[]);
+    sandbox.say(&source, "retry_delay = \"1s\"\nmax_retry_delay = \"1s\"");
+    let config = source.join("mirror-push/config.toml");
+    std::fs::write(&config, std::fs::read_to_string(&config).unwrap().replace("wake = \"none\"\n", "")).unwrap();
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    wait_for("the first attempt", || source.join("mirror-push/remotes/m/history.jsonl").exists());
+    work.commit("two");
+    work.push(&["main"]);
+    wait_for("a second attempt", || attempts(&source) > 1);
+    assert!(sandbox.refs(&mirror).is_empty());
+    let _server = Server::start_at(&sandbox, Kind::Git, port);
+    wait_for("the mirror", || sandbox.refs(&mirror) == sandbox.refs(&source));
+    wait_for("the status", || sandbox.mirror_push(&source, &["status"]).status == 0);
+}
+
+#[test]
+fn what_only_a_person_can_mend_is_parked_until_there_is_news() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.source("/nowhere.git", &[]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    for expected in [1, 1, 1] {
+        assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
+        assert_eq!(attempts(&source), expected, "nothing is new");
+    }
+    let status = sandbox.mirror_push(&source, &["status", "--json"]).json();
+    assert_eq!(status[0]["update_status"], "failed");
+    assert!(status[0]["next_attempt_at"].is_string(), "a slow interval tries again: {status}");
+    work.commit("two");
+    work.push(&["main"]);
+    assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
+    assert_eq!(attempts(&source), 2, "a push is news");
+    let mirror = sandbox.bare("mirror.git");
+    sandbox.ok(&source, &["set", "m", "--url", mirror.to_str().unwrap()]);
+    sandbox.ok(&source, &["drain"]);
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+}
+
+#[test]
+fn a_refused_ref_is_tried_again_by_a_push_to_it_and_by_its_slow_interval() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &["--divergent-refs", "keep"]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main", "main:topic"]);
+    sandbox.ok(&source, &["drain"]);
+    let (hook, log) = (mirror.join("hooks/update"), sandbox.path("log"));
+    let text = format!("#!/bin/sh\necho $1 >> '{}'\n[ $1 != refs/heads/topic ]\n", log.display());
+    std::fs::write(&hook, text).unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let tried = || std::fs::read_to_string(&log).unwrap().lines().filter(|line| *line == "refs/heads/topic").count();
+    // A rewrite that is refused today is still a rewrite tomorrow.
+    work.git(&["checkout", "-q", "--orphan", "other"]);
+    work.commit("rewritten");
+    work.push(&["+other:topic"]);
+    assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
+    assert_eq!(tried(), 1);
+    work.push(&["other:fresh"]);
+    assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
+    assert_eq!(tried(), 1, "another ref's push does not try it again");
+    work.commit("again");
+    work.push(&["+other:topic"]);
+    assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
+    assert_eq!(tried(), 2);
+    // Six hours later.
+    let path = source.join("mirror-push/remotes/m/status.json");
+    let mut status: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    status["next_attempt_at"] = "2026-01-01T00:00:00Z".into();
+    std::fs::write(&path, status.to_string()).unwrap();
+    assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
+    assert_eq!(tried(), 3);
+    std::fs::remove_file(hook).unwrap();
+    sandbox.ok(&source, &["sync"]);
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "forced, although keep is set: it was ours");
+}
