@@ -175,12 +175,11 @@ fn the_pusher_waits_for_no_mirror() {
     work.git(&["config", "core.sshCommand", &ssh]);
     let push = |url: &str| {
         work.commit("more");
-        // A descriptor of the pusher's that everything started by the push could inherit.
         let begin = Instant::now();
         let mut child = sandbox
             .command("sh")
             .current_dir(&work.path)
-            .args(["-c", &format!("exec git push -q '{url}' main 9>&1")])
+            .args(["-c", &format!("exec git push -q '{url}' main")])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -195,11 +194,33 @@ fn the_pusher_waits_for_no_mirror() {
     let wait = with.saturating_sub(without);
     assert!(wait.as_millis() < 1000, "a push took {with:?} with the hook and {without:?} without");
     eprintln!("push over ssh without hook {without:?}, with hook and a stalled mirror {with:?}");
-    // A local push whose descriptors the drain could inherit ends as soon.
-    push(source.to_str().unwrap());
     std::fs::remove_file(&blocker).unwrap();
     wait_for("the mirror", || sandbox.refs(&mirror) == sandbox.refs(&source));
     drop(plain);
+}
+
+#[test]
+fn the_drain_holds_no_descriptor_of_the_pushers() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let (entered, blocker) = (sandbox.path("entered"), sandbox.path("blocker"));
+    std::fs::write(&blocker, "").unwrap();
+    let text = "n=0\nwhile [ -e \"$2\" ] && [ $n -lt 600 ]; do sleep 0.05; n=$((n+1)); done";
+    let text = format!("#!/bin/sh\nset -- '{}' '{}'\ntouch \"$1\"\n{text}\n", entered.display(), blocker.display());
+    script(&mirror.join("hooks/pre-receive"), &text);
+    let source = sandbox.bare("source.git");
+    sandbox.ok(&source, &["add", "m", "mirror.git"]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    // Whoever reads the pusher's output, or waits for a pipe that the pusher has open, sees its end at once.
+    let push = format!("exec git push -q '{}' main 9>&1", source.display());
+    let begin = Instant::now();
+    let output = sandbox.command("sh").current_dir(&work.path).args(["-c", &push]).output().unwrap();
+    assert!(output.status.success() && begin.elapsed().as_secs() < 10, "{:?}", begin.elapsed());
+    wait_for("the drain at the mirror", || entered.exists());
+    assert!(sandbox.refs(&mirror).is_empty());
+    std::fs::remove_file(&blocker).unwrap();
+    wait_for("the mirror", || sandbox.refs(&mirror) == sandbox.refs(&source));
 }
 
 #[test]
