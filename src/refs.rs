@@ -5,6 +5,7 @@
 //! Nothing here reads or writes, so a crash changes nothing.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// An object id: 20 bytes (SHA-1) or 32 (SHA-256).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -96,9 +97,9 @@ fn hex_digit(digit: u8) -> Option<u8> {
     }
 }
 
-/// A full ref name such as `refs/heads/main`, in bytes.
+/// A full ref name such as `refs/heads/main`, in bytes. A clone shares the bytes: a name is in many lists at once.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RefName(Box<[u8]>);
+pub struct RefName(Arc<[u8]>);
 
 impl RefName {
     /// Takes a full name that starts with `refs/` and obeys git-check-ref-format(1); anything else is `None`.

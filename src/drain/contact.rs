@@ -4,7 +4,7 @@
 //! connection, so the lease of every command is the value that was advertised there. A refused lease is decided again, three
 //! times at most (see `refusal`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::observe::{Past, Remote, Scope, observe, remote, unreadable};
@@ -24,7 +24,7 @@ pub(super) struct Contact {
     /// The outcome of each ref that was looked at.
     pub(super) outcomes: BTreeMap<RefName, RefOutcome>,
     /// What the mirror is now known to hold and was ours; `None` is a ref that it does not have.
-    pub(super) held: Vec<(RefName, Option<Oid>)>,
+    pub(super) held: HashMap<RefName, Option<Oid>>,
     /// Why the run ended early.
     pub(super) error: Option<Error>,
     /// What went over the wire.
@@ -124,12 +124,20 @@ impl Run<'_> {
         }
         for facts in &observed.refs {
             match facts.remote {
-                None => contact.held.push((facts.name.clone(), None)),
-                Some(_) if facts.is_remote_known => contact.held.push((facts.name.clone(), facts.remote)),
+                None => self.hold(&facts.name, None, contact),
+                Some(_) if facts.is_remote_known => self.hold(&facts.name, facts.remote, contact),
                 Some(_) => {}
             }
         }
         Ok(())
+    }
+
+    /// Notes a value, unless it is what `mirrored/` says already.
+    fn hold(&self, name: &RefName, value: Option<Oid>, contact: &mut Contact) {
+        let is_noted = || self.past.mirrored.find(name).is_ok_and(|noted| noted == value);
+        if contact.held.contains_key(name) || !is_noted() {
+            contact.held.insert(name.clone(), value);
+        }
     }
 
     /// A push of which nothing is known: its refs get the reason.
@@ -172,7 +180,7 @@ impl Run<'_> {
             };
             contact.outcomes.insert(decision.name.clone(), outcome);
             if let (Action::UpToDate, Some(remote)) = (&decision.action, decision.remote) {
-                contact.held.push((decision.name.clone(), Some(remote)));
+                self.hold(&decision.name, Some(remote), contact);
             }
         }
     }
@@ -236,7 +244,7 @@ impl Run<'_> {
         for decision in sent {
             let outcome = match report.answers.remove(&decision.name) {
                 Some(Answer::Done) => {
-                    contact.held.push((decision.name.clone(), decision.local));
+                    self.hold(&decision.name, decision.local, contact);
                     RefOutcome::of(decision)
                 }
                 Some(Answer::Refused(words)) => {

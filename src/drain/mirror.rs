@@ -1,6 +1,5 @@
 //! One mirror from lock to status.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,7 +15,6 @@ use crate::config::Mirror;
 use crate::credentials::{Credentials, Redactor};
 use crate::plan::Divergent;
 use crate::push::{Class, Progress};
-use crate::refs::RefName;
 use crate::repo::Repository;
 use crate::spool::{self, Claim};
 use crate::status::{self, Mirrored, Outcome, Status, UpdateStatus, render_time};
@@ -215,15 +213,11 @@ fn contact(
 
 /// Notes what the mirror holds. A failure costs knowledge, not correctness, so it is only told.
 fn keep_held(mirrored: &Mirrored, contact: &Contact) {
-    let news: BTreeMap<&RefName, _> = contact.held.iter().map(|(name, oid)| (name, *oid)).collect();
-    let changed: Vec<_> = news
-        .into_iter()
-        .filter(|(name, oid)| mirrored.find(name).is_ok_and(|held| held != *oid))
-        .map(|(name, oid)| (name.clone(), oid))
-        .collect();
+    let mut changed: Vec<_> = contact.held.iter().map(|(name, oid)| (name.clone(), *oid)).collect();
     if changed.is_empty() && mirrored.exists() {
         return;
     }
+    changed.sort_unstable();
     if let Err(error) = mirrored.set(&changed) {
         tracing::warn!("cannot note what the mirror holds: {error}");
     }

@@ -92,9 +92,14 @@ pub(super) fn observe(
     past: &Past<'_>,
 ) -> Result<Observed, Error> {
     let (mut locals, incomplete) = locals(repository, rules, scope)?;
-    let names: BTreeSet<RefName> = match scope {
-        Scope::All => locals.keys().chain(remote.refs.keys()).cloned().collect(),
-        Scope::Refs(names) => names.clone(),
+    let names: Vec<RefName> = match scope {
+        Scope::All => {
+            let mut names: Vec<RefName> = locals.keys().chain(remote.refs.keys()).cloned().collect();
+            names.sort_unstable();
+            names.dedup();
+            names
+        }
+        Scope::Refs(names) => names.iter().cloned().collect(),
     };
     if let Scope::All = scope {
         past.mirrored.load().map_err(unreadable)?;
@@ -139,8 +144,7 @@ type Locals = (HashMap<RefName, Local>, Option<String>);
 fn locals(repository: &Repository, rules: &Rules, scope: &Scope) -> Result<Locals, Error> {
     match scope {
         Scope::All => {
-            let is_wanted = |name: &[u8]| RefName::new(name).is_none_or(|name| rules.selects(&name));
-            let listing = repository.list(is_wanted)?;
+            let listing = repository.list(|name| rules.selects(name))?;
             Ok((listing.refs.into_iter().collect(), listing.incomplete))
         }
         Scope::Refs(names) => {

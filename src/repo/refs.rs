@@ -20,7 +20,7 @@ impl Repository {
     ///
     /// # Errors
     /// [`Error::Read`] when the store cannot be opened at all, or the operating system did not let us look.
-    pub fn list(&self, mut is_wanted: impl FnMut(&[u8]) -> bool) -> Result<Listing, Error> {
+    pub fn list(&self, mut is_wanted: impl FnMut(&RefName) -> bool) -> Result<Listing, Error> {
         let platform = self.inner.references().map_err(|error| self.unreadable("the refs", &error))?;
         let all = platform.all().map_err(|error| self.unreadable("the refs", &error))?;
         let mut listing = Listing::default();
@@ -34,13 +34,13 @@ impl Repository {
                 }
             };
             let name = reference.name().as_bstr();
-            if !is_wanted(name) {
-                continue;
-            }
             let Some(name) = RefName::new(name) else {
                 listing.incomplete = Some(format!("'{name}' is not a valid ref name"));
                 continue;
             };
+            if !is_wanted(&name) {
+                continue;
+            }
             let value = reference.target().try_id().map_or(Local::Symbolic, |oid| Local::At(from_gix(oid)));
             listing.refs.push((name, value));
         }

@@ -123,7 +123,7 @@ pub fn write(directory: &Path, status: &Status, sharing: Sharing) -> io::Result<
     sync_directory(directory)
 }
 
-/// Replaces the status as [`write`] does, but only for those who look now: a power failure may bring the old one back.
+/// Replaces the status as [`write()`] does, but only for those who look now: a power failure may bring the old one back.
 ///
 /// # Errors
 /// The operating system's; the old file is then still there.
