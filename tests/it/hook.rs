@@ -233,7 +233,9 @@ fn the_hook_wakes_a_drain_unless_it_is_told_not_to() {
     work.commit("one");
     work.push(&["main"]);
     wait_for("the mirror", || sandbox.refs(&mirror) == sandbox.refs(&source));
-    wait_for("the status", || sandbox.ok(&source, &["status", "--json"]).json()[0]["update_status"] == "finished");
+    wait_for("the status", || {
+        sandbox.mirror_push(&source, &["status", "--json"]).json()[0]["update_status"] == "finished"
+    });
 }
 
 #[test]
