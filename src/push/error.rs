@@ -61,7 +61,7 @@ pub enum Error {
     #[error("the mirror's repository was not found: {0}")]
     NotFound(String),
     /// The host's key is not the one that is pinned or known.
-    #[error("the host key of '{host}' does not match: {words}")]
+    #[error("the host key of '{host}' is not one that is known: {words}")]
     HostKey {
         /// The host.
         host: String,

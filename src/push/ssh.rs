@@ -53,9 +53,9 @@ fn quoted(path: &str) -> String {
 pub(super) fn read_words(program: &'static str, status: String, words: &str) -> Error {
     let said = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
     if said(&["Host key verification failed", "HOST IDENTIFICATION HAS CHANGED", "No matching host key"]) {
-        let host =
-            between(words, "host key for ", " ").or_else(|| between(words, "key for ", " ")).unwrap_or("the mirror");
-        return Error::HostKey { host: host.trim_matches(['[', ']']).to_owned(), words: last_line(words) };
+        let host = ["key is known for ", "host key for "].iter().find_map(|before| between(words, before, " "));
+        let host = host.unwrap_or("the mirror").trim_matches(['[', ']']).to_owned();
+        return Error::HostKey { host, words: one_line(words) };
     }
     if program == "ssh" && said(&["Permission denied", "Too many authentication failures"]) {
         return Error::Credentials(format!(": {}", last_line(words)));
