@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::args::{self, Sync};
@@ -13,7 +14,7 @@ use super::{BEHIND, DONE, Session, chosen, now, print_json, render};
 use crate::config::Mirror;
 use crate::drain::{self, Context, Lock, MassDelete, Mode, Report};
 use crate::push;
-use crate::status::{RefOutcome, UpdateStatus};
+use crate::status::{self, RefOutcome, UpdateStatus};
 
 /// Mirrors what is spooled. A drain that the hook woke stays while a mirror waits for its next attempt.
 pub(super) fn drain(session: &Session, drain: &args::Drain, out: &mut dyn Write) -> anyhow::Result<u8> {
@@ -28,22 +29,45 @@ pub(super) fn drain(session: &Session, drain: &args::Drain, out: &mut dyn Write)
 /// How long a woken drain stays for the next attempts. After that the next push, a timer or `sync` takes over.
 const LONGEST_STAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Waits for the next attempt and makes it, until no mirror waits. One process does so for a repository; others leave.
+/// How often a staying drain looks whether another drain has made an earlier attempt due.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Waits for the next attempt and makes it, until no mirror waits. One process does so for a repository; others leave, so it
+/// asks the status files and not only its own reports: the mirror that waits may have failed in a drain that left.
 fn linger(session: &Session, mut reports: Vec<Report>, out: &mut dyn Write) -> anyhow::Result<()> {
     let spool = session.repository.layout().root().join("spool");
     let end = now().checked_add(LONGEST_STAY)?;
     let Some(_lock) = Lock::try_acquire(&spool, session.repository.sharing())? else { return Ok(()) };
-    let is_temporary = |report: &&Report| report.update_status == UpdateStatus::Scheduled;
-    while let Some(next) = reports.iter().filter(is_temporary).filter_map(|report| report.next_attempt_at).min() {
-        if next > end {
-            break;
+    let mut pause = Duration::from_secs(1);
+    loop {
+        let is_held = |report: &&Report| report.update_status == UpdateStatus::Scheduled;
+        let held = reports.iter().filter(is_held).filter_map(|report| report.next_attempt_at).min();
+        let Some(next) = held.into_iter().chain(waiting(session)?).min().filter(|next| *next <= end) else {
+            return Ok(());
+        };
+        match Duration::try_from(next.duration_since(now())) {
+            Ok(left) if !left.is_zero() => std::thread::park_timeout(left.min(LOOK)),
+            _ => {
+                reports = run(session, Mode::Drain, &[], out)?;
+                // With nothing to report another drain is at it: it is given time.
+                pause = if reports.is_empty() { (pause * 2).min(LOOK * 6) } else { Duration::from_secs(1) };
+                std::thread::park_timeout(pause);
+            }
         }
-        while let Some(left) = Duration::try_from(next.duration_since(now())).ok().filter(|left| !left.is_zero()) {
-            std::thread::park_timeout(left);
-        }
-        reports = run(session, Mode::Drain, &[], out)?;
     }
-    Ok(())
+}
+
+/// When the next attempt of a mirror that waits is due, as the status files say it.
+fn waiting(session: &Session) -> anyhow::Result<Option<Timestamp>> {
+    let config = session.config()?;
+    let layout = session.repository.layout();
+    let mut next = None;
+    for mirror in config.mirrors.iter().filter(|mirror| mirror.is_enabled) {
+        let status = status::read(&layout.remote(&mirror.name))?;
+        let due = status.next_attempt().filter(|_| status.update_status == UpdateStatus::Scheduled);
+        next = [next, due].into_iter().flatten().min();
+    }
+    Ok(next)
 }
 
 fn exit_status(reports: &[Report]) -> u8 {

@@ -97,6 +97,11 @@ fn serve_once(
     status::write(&directory, &after, repository.sharing()).map_err(files("write the status"))?;
     let attempt = attempt(&contact, &after, started);
     status::append(&directory, &attempt).map_err(files("write the history"))?;
+    if !contact.is_answered() && mode != Mode::Drain && !touched.is_full {
+        // What a sync could not do is still due: without a record no drain would try it again.
+        let id = new_id((context.now)());
+        spool::request_full_sync(&layout, &mirror.name, id).map_err(files("keep the sync due"))?;
+    }
     if contact.is_answered() {
         spool::finish(&layout, &mirror.name, &claim.names).map_err(files("finish spool entries"))?;
     }

@@ -131,3 +131,26 @@ fn a_refused_ref_is_tried_again_by_a_push_to_it_and_by_its_slow_interval() {
     sandbox.ok(&source, &["sync"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "forced, although keep is set: it was ours");
 }
+
+#[test]
+fn a_sync_that_could_not_be_done_stays_due() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let port = free_port();
+    let source = sandbox.source(mirror.to_str().unwrap(), &[]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    sandbox.ok(&source, &["drain"]);
+    sandbox.ok(&source, &["set", "m", "--url", &format!("git://127.0.0.1:{port}/mirror.git")]);
+    sandbox.say(&source, "retry_delay = \"1s\"\nmax_retry_delay = \"1s\"");
+    std::fs::remove_dir_all(source.join("mirror-push/remotes/m/queue")).unwrap();
+    // No hook saw this, and the host is down: only the sync knows of it.
+    sandbox.git(&source, &["update-ref", "refs/heads/unseen", "main"]);
+    assert_eq!(sandbox.mirror_push(&source, &["sync"]).status, 1);
+    let _server = Server::start_at(&sandbox, Kind::Git, port);
+    wait_for("a drain that is due", || {
+        sandbox.mirror_push(&source, &["drain", "--json"]).json()[0]["update_status"] == "finished"
+    });
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+}
