@@ -2,21 +2,21 @@
 //!
 //! The first look covers the whole scope. A further push looks again at the refs that are still to be sent, on its own
 //! connection, so the lease of every command is the value that was advertised there. A refused lease is decided again, three
-//! times at most (see `refusal`).
+//! times at most (see `refusal`). What is too much for the mirror at once goes in smaller portions (see `portion`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::observe::{Past, Remote, Scope, observe, remote, unreadable};
 use super::refusal::{self, Refusals};
-use super::{Context, Error, MassDelete, Mode};
+use super::{Context, Error, MassDelete, Mode, portion};
 use crate::config::Mirror;
 use crate::credentials::Redactor;
 use crate::plan::{Action, Decision, Divergent, MaxDeletes, Observed, Plan, Rules, plan};
-use crate::push::{Answer, Command, PackSource, Progress, Report, Request, Session, Target};
+use crate::push::{Answer, Command, PackSource, Progress, Relief, Report, Request, Session, Target};
 use crate::refs::{Oid, RefName};
 use crate::repo::{History, Repository};
-use crate::status::{Outcome, RefOutcome};
+use crate::status::{Outcome, Portion, RefOutcome};
 
 /// What a run did.
 #[derive(Default)]
@@ -29,6 +29,8 @@ pub(super) struct Contact {
     pub(super) error: Option<Error>,
     /// What went over the wire.
     pub(super) progress: Arc<Progress>,
+    /// How much the mirror takes at once, as far as it showed.
+    pub(super) portion: Portion,
 }
 
 impl Contact {
@@ -47,12 +49,14 @@ pub(super) struct Run<'a> {
     pub(super) past: Past<'a>,
     pub(super) redactor: Redactor,
     pub(super) progress: Arc<Progress>,
+    /// What the last run learned.
+    pub(super) portion: Portion,
 }
 
 impl Run<'_> {
     /// Mirrors `scope`.
     pub(super) fn run(&self, scope: Scope) -> Contact {
-        let mut contact = Contact { progress: Arc::clone(&self.progress), ..Contact::default() };
+        let mut contact = Contact { progress: Arc::clone(&self.progress), portion: self.portion, ..Contact::default() };
         if let Err(error) = self.try_run(scope, &mut contact) {
             contact.error = Some(error);
         }
@@ -81,16 +85,34 @@ impl Run<'_> {
                 current.end();
                 return Ok(());
             }
-            let limit = if self.mirror.is_atomic { usize::MAX } else { self.mirror.max_refs_per_push };
-            let sent = refusals.next_push(&plan, limit);
-            let report =
-                self.push(&mut current, &sent, &there).inspect_err(|error| self.blame(&sent, error, contact))?;
+            let limit = contact.portion.refs.unwrap_or(usize::MAX).min(self.mirror.max_refs_per_push);
+            let limit = if self.mirror.is_atomic { usize::MAX } else { limit };
+            let whole = refusals.next_push(&plan, limit);
+            let slice = portion::slice(contact.portion, self.repository, &whole, &there);
+            let sent = slice.as_ref().map_or_else(|| whole.clone(), |slice| vec![slice]);
             let mut rest: BTreeSet<RefName> =
                 plan.order.iter().map(|index| plan.decisions[*index].name.clone()).collect();
-            sent.iter().for_each(|decision| {
-                rest.remove(&decision.name);
-            });
-            rest.extend(self.read_report(&sent, report, &mut refusals, contact));
+            match self.push(&mut current, &sent, &there) {
+                Ok(report) if portion::is_too_large(&report) && self.reduce(&whole, &there, contact) => {}
+                Ok(report) => {
+                    let done = slice.as_ref().filter(|part| report.answers.get(&part.name) == Some(&Answer::Done));
+                    let part = done.map(|part| part.name.clone());
+                    sent.iter().for_each(|decision| {
+                        rest.remove(&decision.name);
+                    });
+                    rest.extend(self.read_report(&sent, report, &mut refusals, contact));
+                    rest.extend(part);
+                    contact.portion.grow();
+                }
+                Err(error) => {
+                    let is_reduced = error.relief().is_some() && self.reduce(&whole, &there, contact);
+                    if !is_reduced || error.relief() != Some(Relief::AtOnce) {
+                        self.blame(&whole, &error, contact);
+                        return Err(error.into());
+                    }
+                    tracing::info!("mirror '{}': {error}; less at once", self.mirror.name);
+                }
+            }
             if rest.is_empty() || contact.error.is_some() {
                 return Ok(());
             }
@@ -101,6 +123,14 @@ impl Run<'_> {
                 session = Some(current);
             }
         }
+    }
+
+    /// Makes the next push smaller. `false` when there is nothing left to cut.
+    fn reduce(&self, sent: &[&Decision], there: &Remote, contact: &mut Contact) -> bool {
+        let smaller = portion::halved(contact.portion, self.repository, sent, there);
+        let smaller = smaller.filter(|_| !self.mirror.is_atomic || sent.len() == 1);
+        contact.portion = smaller.unwrap_or(contact.portion);
+        smaller.is_some()
     }
 
     /// Of what the mirror holds, that which was ours; and what it does not hold any more.
@@ -141,7 +171,7 @@ impl Run<'_> {
     }
 
     /// A push of which nothing is known: its refs get the reason.
-    fn blame(&self, sent: &[&Decision], error: &Error, contact: &mut Contact) {
+    fn blame(&self, sent: &[&Decision], error: &crate::push::Error, contact: &mut Contact) {
         let reason = self.redactor.clean(&error.to_string());
         for decision in sent {
             let outcome = RefOutcome::new(decision, Outcome::RemoteFailed, Some(reason.clone()));
@@ -185,14 +215,14 @@ impl Run<'_> {
         }
     }
 
-    fn push(&self, session: &mut Session, sent: &[&Decision], there: &Remote) -> Result<Report, Error> {
+    fn push(&self, session: &mut Session, sent: &[&Decision], there: &Remote) -> Result<Report, crate::push::Error> {
         let capabilities = &there.advertised.capabilities;
         if !capabilities.report_status && !capabilities.report_status_v2 {
-            return Err(crate::push::Error::Unable("it does not report what it did (no report-status)".into()).into());
+            return Err(crate::push::Error::Unable("it does not report what it did (no report-status)".into()));
         }
         if self.mirror.is_atomic && !capabilities.atomic {
             let what = "it does not support atomic pushes; set atomic = false";
-            return Err(crate::push::Error::Unable(what.into()).into());
+            return Err(crate::push::Error::Unable(what.into()));
         }
         let null = self.repository.null_oid();
         let commands: Vec<Command> = sent
@@ -206,7 +236,7 @@ impl Run<'_> {
         let request =
             Request { commands: &commands, push_options: &self.mirror.push_options, is_atomic: self.mirror.is_atomic };
         let pack = request.needs_pack().then(|| self.pack(&commands, there));
-        Ok(session.push(&request, pack)?)
+        session.push(&request, pack)
     }
 
     /// The pack holds what the new values have and the mirror's values have not.

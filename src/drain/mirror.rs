@@ -17,7 +17,7 @@ use crate::plan::Divergent;
 use crate::push::{Class, Progress};
 use crate::repo::Repository;
 use crate::spool::{self, Claim};
-use crate::status::{self, Mirrored, Outcome, Status, UpdateStatus, render_time};
+use crate::status::{self, Mirrored, Outcome, Portion, Status, UpdateStatus, render_time};
 
 /// Serves one mirror until nothing new is spooled for it. `None` when there was nothing to do, or another drain is at it.
 pub(super) fn serve(repository: &Repository, context: &Context<'_>, mirror: &Mirror) -> Option<Report> {
@@ -89,7 +89,7 @@ fn serve_once(
     let is_slow_turn = before.next_attempt().is_some_and(|next| next <= started);
     let scope = scope(mode, mirror, &touched, &before, mirrored.exists(), is_slow_turn);
     let is_full = matches!(scope, Scope::All);
-    let (contact, credentials) = contact(repository, context, mirror, scope, &touched, &mirrored);
+    let (contact, credentials) = contact(repository, context, mirror, scope, &touched, &mirrored, before.portion);
     keep_held(&mirrored, &contact);
     let times = Times { started, ended: (context.now)(), random: (context.random)(), is_full };
     let mut after = settled(&before, &contact, &credentials, mirror, &times);
@@ -133,7 +133,8 @@ fn plan_only(repository: &Repository, context: &Context<'_>, mirror: &Mirror) ->
     let records = spool::peek(&layout, &mirror.name).map_err(Error::files("read the queue", directory.clone()))?;
     let mirrored = Mirrored::open(&directory, repository);
     let touched = coalesce(&records);
-    let (contact, credentials) = contact(repository, context, mirror, Scope::All, &touched, &mirrored);
+    let (contact, credentials) =
+        contact(repository, context, mirror, Scope::All, &touched, &mirrored, Portion::default());
     let now = (context.now)();
     let times = Times { started: now, ended: now, random: 0, is_full: true };
     let after = settled(&Status::default(), &contact, &credentials, mirror, &times);
@@ -202,6 +203,7 @@ fn contact(
     scope: Scope,
     touched: &Touched,
     mirrored: &Mirrored,
+    portion: Portion,
 ) -> (Contact, Credentials) {
     match target(repository, mirror) {
         Ok(target) => {
@@ -209,7 +211,7 @@ fn contact(
             let progress = Arc::new(Progress::default());
             (context.on_begin)(mirror, Arc::clone(&progress));
             let past = Past { touched, mirrored };
-            let run = Run { repository, mirror, target: &target, context, past, redactor, progress };
+            let run = Run { repository, mirror, target: &target, context, past, redactor, progress, portion };
             (run.run(scope), target.credentials.clone())
         }
         Err(error) => (Contact { error: Some(error), ..Contact::default() }, Credentials::default()),

@@ -29,6 +29,7 @@ mod contact;
 mod lock;
 mod mirror;
 mod observe;
+mod portion;
 mod refusal;
 mod settle;
 

@@ -12,7 +12,7 @@ use crate::config::Mirror;
 use crate::credentials::Credentials;
 use crate::push::Class;
 use crate::refs::RefName;
-use crate::status::{Attempt, Outcome, RefOutcome, Status, UpdateStatus, render_time};
+use crate::status::{Attempt, Outcome, Portion, RefOutcome, Status, UpdateStatus, render_time};
 
 /// What belongs to one run besides what it did.
 pub(super) struct Times {
@@ -69,6 +69,7 @@ pub(super) fn settled(
         attempts,
         next_attempt_at: next.map(render_time),
         tried_up_to: None,
+        portion: if contact.is_answered() { Portion::default() } else { contact.portion },
         pid: None,
         refs,
     }

@@ -22,6 +22,15 @@ pub enum Limit {
     Whole,
 }
 
+/// When a smaller push is worth a try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relief {
+    /// Now: the server answered, and may have meant the size.
+    AtOnce,
+    /// At the next attempt: who knows what was the matter.
+    NextTime,
+}
+
 /// Why a contact with a mirror failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -54,6 +63,9 @@ pub enum Error {
         /// The operating system's reason.
         source: io::Error,
     },
+    /// The server hung up in the middle of a request.
+    #[error("the server hung up while the objects were sent: {0}")]
+    Upload(io::Error),
     /// The mirror wants other credentials.
     #[error("the mirror refused the credentials{0}")]
     Credentials(String),
@@ -134,12 +146,24 @@ impl Error {
         }
     }
 
+    /// Whether a push that failed so may succeed with less in it. A server that does not want a body as large may hang up while
+    /// it is sent, before its answer can be read.
+    #[must_use]
+    pub fn relief(&self) -> Option<Relief> {
+        match self {
+            Self::Status { status: 413 | 500 | 502 | 504, .. } | Self::Upload(_) => Some(Relief::AtOnce),
+            Self::Status { status: 503, .. } | Self::Timeout(Limit::Stall | Limit::Whole) => Some(Relief::NextTime),
+            Self::Broken { .. } => Some(Relief::NextTime),
+            _ => None,
+        }
+    }
+
     /// Whether another try is worth it.
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
             Self::Resolve { .. } | Self::Connect { .. } | Self::Timeout(_) | Self::Broken { .. } => Class::Temporary,
-            Self::Program { .. } | Self::Protocol(_) | Self::Pack(_) => Class::Temporary,
+            Self::Upload(_) | Self::Program { .. } | Self::Protocol(_) | Self::Pack(_) => Class::Temporary,
             Self::Status { status, .. } if *status >= 500 || matches!(status, 408 | 425 | 429) => Class::Temporary,
             Self::Credentials(_) | Self::NotFound(_) | Self::HostKey { .. } | Self::Certificate { .. } => {
                 Class::Lasting

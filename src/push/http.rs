@@ -114,8 +114,11 @@ impl Http {
         if let Some(words) = body.pack_failure {
             return Err(Error::Pack(words));
         }
-        let response = self.checked(answered.map_err(|error| self.read_error(error))?, TYPE)?;
-        let mut lines = packet_lines(response);
+        let response = answered.map_err(|error| match self.read_error(error) {
+            Error::Broken { source, .. } => Error::Upload(source),
+            other => other,
+        })?;
+        let mut lines = packet_lines(self.checked(response, TYPE)?);
         let report = report::read(&mut lines, request, &self.capabilities, redactor);
         drain(lines);
         Ok(report)

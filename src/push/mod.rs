@@ -35,7 +35,7 @@ mod watch;
 pub use address::{Address, Refused, parse};
 pub use advertisement::{Advertised, Capabilities};
 pub use command::{Command, Request};
-pub use error::{Class, Error, Limit};
+pub use error::{Class, Error, Limit, Relief};
 pub use local::LocalMirror;
 pub use pack::{PackSource, Progress};
 pub use process::run_git;

@@ -48,6 +48,16 @@ impl Repository {
     }
 }
 
+impl Repository {
+    /// The commits from `tip` along first parents, newest first, up to the first that is in `haves`, or that is not here.
+    #[must_use]
+    pub fn first_parents(&self, tip: Oid, haves: &HashMap<Oid, u32>) -> Vec<Oid> {
+        let Ok(walk) = self.inner.rev_walk([to_gix(tip)]).first_parent_only().all() else { return Vec::new() };
+        let commits = walk.map_while(Result::ok).map(|commit| from_gix(&commit.id));
+        commits.take_while(|oid| !haves.contains_key(oid)).collect()
+    }
+}
+
 impl<'r> History<'r> {
     /// Prepares for questions about `repository`; `graph` is what [`Repository::commit_graph`] returned.
     #[must_use]

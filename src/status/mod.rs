@@ -81,8 +81,31 @@ pub struct Status {
     pub tried_up_to: Option<String>,
     /// The process that is at work, while `update_status` is `started`.
     pub pid: Option<u32>,
+    /// How much the mirror takes at once, while an update that is too much for it goes on.
+    #[serde(default, skip_serializing_if = "Portion::is_whole")]
+    pub portion: Portion,
     /// What is not right.
     pub refs: Vec<RefOutcome>,
+}
+
+/// How much goes into one push, where a mirror has shown a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Portion {
+    /// Most refs.
+    pub refs: Option<usize>,
+    /// Most commits on the line of first parents, of a branch that goes alone.
+    pub commits: Option<usize>,
+}
+
+impl Portion {
+    fn is_whole(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// After a push that arrived: the next one may hold more refs again.
+    pub fn grow(&mut self) {
+        self.refs = self.refs.map(|refs| refs.saturating_mul(2));
+    }
 }
 
 /// The version that this program writes.

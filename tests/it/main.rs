@@ -18,6 +18,7 @@ mod hook;
 mod leases;
 mod limits;
 mod names;
+mod portions;
 mod refusals;
 mod retry;
 mod sandbox;

@@ -61,12 +61,17 @@ impl Server {
 
     /// At a port that the test knows already.
     pub(crate) fn start_at(sandbox: &Sandbox, kind: Kind, port: u16) -> Self {
+        Self::start_with(sandbox, kind, port, "client_max_body_size 0;")
+    }
+
+    /// With directives for nginx.
+    pub(crate) fn start_with(sandbox: &Sandbox, kind: Kind, port: u16, directives: &str) -> Self {
         let root = sandbox.path("");
         let children = match kind {
             Kind::Path => vec![],
             Kind::Git => vec![git_daemon(sandbox, &root, port)],
             Kind::Ssh => vec![sshd(sandbox, port)],
-            Kind::Http | Kind::Https => nginx(sandbox, port, kind == Kind::Https),
+            Kind::Http | Kind::Https => nginx(sandbox, port, kind == Kind::Https, directives),
         };
         if kind != Kind::Path {
             wait_for("the server", || TcpStream::connect(("127.0.0.1", port)).is_ok());
@@ -161,7 +166,7 @@ fn sshd(sandbox: &Sandbox, port: u16) -> Child {
     start(sandbox, "/usr/sbin/sshd", &["-D", "-e", "-f", directory.join("sshd_config").to_str().unwrap()])
 }
 
-fn nginx(sandbox: &Sandbox, port: u16, is_tls: bool) -> Vec<Child> {
+fn nginx(sandbox: &Sandbox, port: u16, is_tls: bool, directives: &str) -> Vec<Child> {
     let directory = sandbox.path("nginx");
     std::fs::create_dir(&directory).unwrap();
     let d = directory.display();
@@ -192,7 +197,7 @@ fn nginx(sandbox: &Sandbox, port: u16, is_tls: bool) -> Vec<Child> {
         "user root;\ndaemon off;\npid {d}/pid;\nerror_log {d}/error.log;\nworker_processes 1;\n\
          events {{ worker_connections 256; }}\nhttp {{\n{temp}\
          log_format counted '$connection $connection_requests $request_method $uri $status $http_content_length $http_transfer_encoding';\n\
-         access_log {d}/access.log counted;\nclient_max_body_size 0;\n\
+         access_log {d}/access.log counted;\n{directives}\n\
          server {{\nlisten 127.0.0.1:{port}{ssl};\n{tls}\n\
          location /moved/ {{ return 301 /elsewhere/; }}\nlocation /dumb/ {{ return 200 'hello'; }}\n\
          location /broken/ {{ return 503; }}\n\

@@ -1,0 +1,48 @@
+//! How much goes into one push, when a mirror has shown that everything at once is too much for it.
+//!
+//! First fewer refs, then, for a branch that stands alone, slices of its history: the branch goes to an ancestor of its value
+//! on the line of first parents, and on from there. Each slice that arrives is a fast-forward that the mirror keeps, so a
+//! crash costs one slice. Merged side branches are not cut.
+
+use crate::plan::{Action, Decision};
+use crate::push::{Answer, Report};
+use crate::repo::Repository;
+use crate::status::Portion;
+
+use super::observe::Remote;
+
+/// git's words for a pack over the mirror's `receive.maxInputSize`; there is no code for it.
+const TOO_LARGE: &str = "pack exceeds maximum allowed size";
+
+/// Whether the mirror took nothing because the pack was too large for it.
+pub(super) fn is_too_large(report: &Report) -> bool {
+    let is_told = |answer: &Answer| matches!(answer, Answer::Refused(words) if words.contains(TOO_LARGE));
+    !report.answers.is_empty() && report.answers.values().all(is_told)
+}
+
+/// The part of `sent` that goes now: `None` when it goes as a whole.
+pub(super) fn slice(portion: Portion, repository: &Repository, sent: &[&Decision], there: &Remote) -> Option<Decision> {
+    let most = portion.commits?;
+    let decision = branch(sent)?;
+    let line = repository.first_parents(decision.local?, &there.values);
+    let at = line.len().checked_sub(most).filter(|at| *at > 0)?;
+    Some(Decision { local: Some(line[at]), ..(*decision).clone() })
+}
+
+/// What is sent the next time, after `sent` (of which `cut` was the part) was too much. `None` when there is nothing left to cut.
+pub(super) fn halved(portion: Portion, repository: &Repository, sent: &[&Decision], there: &Remote) -> Option<Portion> {
+    if sent.len() > 1 {
+        return Some(Portion { refs: Some(sent.len() / 2), ..portion });
+    }
+    let line = repository.first_parents(branch(sent)?.local?, &there.values).len();
+    let commits = portion.commits.map_or(line, |most| most.min(line));
+    (commits > 1).then_some(Portion { refs: Some(1), commits: Some(commits / 2) })
+}
+
+/// The branch that is sent alone. Tags are not moved along: a mirror may rightly refuse a tag that changes.
+fn branch<'d>(sent: &[&'d Decision]) -> Option<&'d Decision> {
+    match sent {
+        [one] if one.action != Action::Delete && one.name.branch().is_some() => Some(one),
+        _ => None,
+    }
+}
