@@ -105,6 +105,10 @@ pub(super) fn outcome(decision: &Decision, words: String) -> RefOutcome {
         let reason = "the mirror's HEAD names it; first give the mirror another default branch";
         return RefOutcome::new(decision, Outcome::Kept, Some(reason.into()));
     }
+    if words.contains(".lock': File exists") {
+        // Another program on the mirror is at this ref, or died at it: nothing was decided, so it is tried again.
+        return RefOutcome::new(decision, Outcome::RemoteFailed, Some(words));
+    }
     RefOutcome::new(decision, Outcome::RemoteRejected, Some(words))
 }
 

@@ -1,4 +1,60 @@
-//! Why a contact with a mirror failed, and whether it is worth another try.
+//! Why a contact with a mirror failed, and whether it is worth another try. What has an error code is judged by its code; of
+//! ssh and receive-pack, which have only words, by the words that all versions in use say in the C locale. "One ref" means that
+//! the other refs arrive and the mirror counts as failed. `https` fails like `http`, and in two ways more.
+//!
+//! | transport | failure | class |
+//! |---|---|---|
+//! | path | no such directory | lasting |
+//! | path | no repository in it | lasting |
+//! | path | another object format | lasting |
+//! | path | a repository of another user | lasting |
+//! | path | receive-pack dies | temporary |
+//! | path | receive-pack stalls | temporary |
+//! | path | a ref is locked there | temporary |
+//! | path | a ref is refused there | one ref |
+//! | git | host name unknown | temporary |
+//! | git | connection refused | temporary |
+//! | git | hangs up | temporary |
+//! | git | says nothing | temporary |
+//! | git | sends nonsense | temporary |
+//! | ssh | host name unknown | temporary |
+//! | ssh | connection refused | temporary |
+//! | ssh | hangs up | temporary |
+//! | ssh | says nothing | temporary |
+//! | ssh | sends nonsense | temporary |
+//! | http | host name unknown | temporary |
+//! | http | connection refused | temporary |
+//! | http | hangs up | temporary |
+//! | http | says nothing | temporary |
+//! | http | sends nonsense | temporary |
+//! | git | no such repository | lasting |
+//! | git | pushing not enabled | lasting |
+//! | ssh | no such repository | lasting |
+//! | ssh | key refused | lasting |
+//! | ssh | host key unknown | lasting |
+//! | ssh | host key changed | lasting |
+//! | http | status 400 | lasting |
+//! | http | status 404 | lasting |
+//! | http | status 410 | lasting |
+//! | http | status 413 | lasting |
+//! | http | status 418 | lasting |
+//! | http | status 401 | lasting |
+//! | http | status 403 | lasting |
+//! | http | status 407 | lasting |
+//! | http | status 301 | lasting |
+//! | http | status 308 | lasting |
+//! | http | status 408 | temporary |
+//! | http | status 425 | temporary |
+//! | http | status 429 | temporary |
+//! | http | status 500 | temporary |
+//! | http | status 502 | temporary |
+//! | http | status 503 | temporary |
+//! | http | status 504 | temporary |
+//! | http | not smart HTTP | lasting |
+//! | http | no such repository | lasting |
+//! | http | password over plain http | lasting |
+//! | https | authority not trusted | lasting |
+//! | https | certificate of another host | lasting |
 
 use std::io;
 

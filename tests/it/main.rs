@@ -11,6 +11,7 @@
 
 mod bad_input;
 mod books;
+mod classes;
 mod commands;
 mod crash;
 mod history;

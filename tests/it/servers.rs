@@ -27,6 +27,9 @@ pub(crate) struct Server {
     children: Vec<Child>,
 }
 
+/// Answers of the http server to `/status/N/`.
+const STATUSES: [u16; 17] = [301, 308, 400, 401, 403, 404, 407, 408, 410, 413, 418, 425, 429, 500, 502, 503, 504];
+
 pub(crate) const USER: &str = "mirror-bot";
 pub(crate) const PASSWORD: &str = "c4nary%Tok3n";
 /// The password as it stands in a URL.
@@ -193,14 +196,15 @@ fn nginx(sandbox: &Sandbox, port: u16, is_tls: bool, directives: &str) -> Vec<Ch
     let temp: String = ["client_body", "fastcgi", "proxy", "uwsgi", "scgi"]
         .map(|kind| format!("{kind}_temp_path {d}/{kind};\n"))
         .concat();
+    let statuses: String =
+        STATUSES.map(|status| format!("location /status/{status}/ {{ return {status}; }}\n")).concat();
     let config = format!(
         "user root;\ndaemon off;\npid {d}/pid;\nerror_log {d}/error.log;\nworker_processes 1;\n\
          events {{ worker_connections 256; }}\nhttp {{\n{temp}\
          log_format counted '$connection $connection_requests $request_method $uri $status $http_content_length $http_transfer_encoding';\n\
          access_log {d}/access.log counted;\n{directives}\n\
          server {{\nlisten 127.0.0.1:{port}{ssl};\n{tls}\n\
-         location /moved/ {{ return 301 /elsewhere/; }}\nlocation /dumb/ {{ return 200 'hello'; }}\n\
-         location /broken/ {{ return 503; }}\n\
+         location /dumb/ {{ return 200 'hello'; }}\n{statuses}\
          location / {{\nauth_basic git;\nauth_basic_user_file {d}/htpasswd;\n{parameters}\
          fastcgi_param SCRIPT_FILENAME {backend};\nfastcgi_param GIT_PROJECT_ROOT {root};\nfastcgi_param GIT_HTTP_EXPORT_ALL 1;\n\
          fastcgi_param PATH_INFO $uri;\nfastcgi_param REMOTE_USER $remote_user;\nfastcgi_param QUERY_STRING $query_string;\n\
@@ -222,7 +226,7 @@ fn certificates(sandbox: &Sandbox) {
     let script = "set -e
         openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=test-ca -keyout ca.key -out ca.pem
         openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost -keyout leaf.key -out leaf.csr
-        printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\\nbasicConstraints=CA:FALSE\\n' > leaf.ext
+        printf 'subjectAltName=DNS:localhost\\nbasicConstraints=CA:FALSE\\n' > leaf.ext
         openssl x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile leaf.ext -out leaf.pem";
     run(sandbox.command("sh").current_dir(&directory).arg("-c").arg(script));
 }

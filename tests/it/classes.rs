@@ -1,0 +1,241 @@
+//! The table of failures in `push/error.rs`: every row of it is made to happen, against real servers where there is one.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::sandbox::Sandbox;
+use crate::servers::{Kind, PASSWORD, Server};
+
+const TABLE: &str = include_str!("../../src/push/error.rs");
+
+fn rows() -> Vec<[String; 3]> {
+    let lines = TABLE.lines().filter_map(|line| line.strip_prefix("//! | ")?.strip_suffix(" |"));
+    let cells = lines.map(|line| line.split(" | ").map(str::to_owned).collect::<Vec<_>>());
+    cells.skip(1).map(|cells| cells.try_into().unwrap()).collect()
+}
+
+/// A server that takes connections and does one thing to each.
+fn rude(says: Option<&'static str>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for mut client in listener.incoming().flatten() {
+            match says {
+                None => open.push(client),
+                Some(words) => {
+                    let _ = client.read(&mut [0; 4096]).and_then(|_| client.write_all(words.as_bytes()));
+                }
+            }
+        }
+    });
+    port
+}
+
+/// The servers and repositories of one test.
+struct Scene {
+    sandbox: Sandbox,
+    mirror: PathBuf,
+    source: PathBuf,
+    servers: Vec<(Kind, Server)>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let sandbox = Sandbox::new();
+        let mirror = sandbox.bare("mirror.git");
+        let source = sandbox.source("mirror.git", &[]);
+        let work = sandbox.work(&source);
+        work.commit("one");
+        work.push(&["main", "main:topic"]);
+        Self { sandbox, mirror, source, servers: Vec::new() }
+    }
+
+    /// The server of this kind, started once.
+    fn server(&mut self, kind: Kind) -> &Server {
+        if !self.servers.iter().any(|(known, _)| *known == kind) {
+            self.servers.push((kind, Server::start(&self.sandbox, kind)));
+        }
+        &self.servers.iter().find(|(known, _)| *known == kind).unwrap().1
+    }
+
+    fn hook(&self, name: &str, text: &str) {
+        let hook = self.mirror.join("hooks").join(name);
+        std::fs::write(&hook, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Sets the stage for a failure; returns the URL and lines of configuration.
+    fn stage(&mut self, transport: &str, failure: &str) -> (String, &'static str) {
+        let scheme = if transport == "https" { "http" } else { transport };
+        let at = |port: u16| format!("{scheme}://127.0.0.1:{port}/mirror.git");
+        const SHORT: &str = "stall_timeout = \"1s\"";
+        if let Some(status) = failure.strip_prefix("status ") {
+            return (format!("http://127.0.0.1:{}/status/{status}/x.git", self.server(Kind::Http).port()), "");
+        }
+        match (transport, failure) {
+            ("path", failure) => (self.stage_path(failure), SHORT),
+            (_, "host name unknown") => (format!("{scheme}://nowhere.invalid/x.git"), ""),
+            (_, "connection refused") => (at(1), ""),
+            (_, "hangs up") => (at(rude(Some(""))), ""),
+            (_, "sends nonsense") => (at(rude(Some("I am a teapot, and this is no protocol at all\r\n"))), ""),
+            (_, "says nothing") => (at(rude(None)), SHORT),
+            ("git", "no such repository") => (self.server(Kind::Git).url("none.git"), ""),
+            ("git", "pushing not enabled") => {
+                self.sandbox.git(&self.mirror, &["config", "daemon.receivepack", "false"]);
+                (self.server(Kind::Git).url("mirror.git"), "")
+            }
+            ("http", "no such repository") => (self.server(Kind::Http).url("none.git"), "allow_insecure_http = true"),
+            ("http", "password over plain http") => (self.server(Kind::Http).url("mirror.git"), ""),
+            ("http", "not smart HTTP") => {
+                (format!("http://127.0.0.1:{}/dumb/x.git", self.server(Kind::Http).port()), "")
+            }
+            ("ssh", failure) => (self.stage_ssh(failure), ""),
+            ("https", failure) => self.stage_https(failure),
+            other => panic!("a row that no test makes happen: {other:?}"),
+        }
+    }
+
+    fn stage_path(&self, failure: &str) -> String {
+        let mirror = self.mirror.display().to_string();
+        match failure {
+            "no such directory" => return "/nowhere/mirror.git".into(),
+            "no repository in it" => return self.sandbox.path("home").display().to_string(),
+            "another object format" => {
+                let other = self.sandbox.path("sha256.git").display().to_string();
+                self.sandbox.git(&self.sandbox.path(""), &["init", "-q", "--bare", "--object-format=sha256", &other]);
+                return other;
+            }
+            "a repository of another user" => std::os::unix::fs::chown(&self.mirror, Some(65_534), None).unwrap(),
+            "receive-pack dies" => self.hook("update", "kill -9 $PPID"),
+            "receive-pack stalls" => self.hook("pre-receive", "exec sleep 55"),
+            "a ref is locked there" => std::fs::write(self.mirror.join("refs/heads/topic.lock"), "").unwrap(),
+            "a ref is refused there" => self.hook("update", "[ $1 != refs/heads/topic ]"),
+            other => panic!("a row that no test makes happen: {other}"),
+        }
+        mirror
+    }
+
+    fn stage_ssh(&mut self, failure: &str) -> String {
+        let name = if failure == "no such repository" { "none.git" } else { "mirror.git" };
+        let url = self.server(Kind::Ssh).url(name);
+        self.server(Kind::Ssh);
+        let (_, server) = self.servers.iter().find(|(kind, _)| *kind == Kind::Ssh).unwrap();
+        server.equip(&self.sandbox, &self.source, "m");
+        let directory = self.source.join("mirror-push/remotes/m");
+        match failure {
+            "no such repository" => {}
+            "key refused" => std::fs::write(self.sandbox.path("ssh/authorized_keys"), "").unwrap(),
+            "host key unknown" => std::fs::write(directory.join("known_hosts"), "").unwrap(),
+            "host key changed" => {
+                let known = std::fs::read_to_string(directory.join("known_hosts")).unwrap();
+                let client = std::fs::read_to_string(self.sandbox.path("ssh/client.pub")).unwrap();
+                let host = known.split(' ').next().unwrap();
+                std::fs::write(directory.join("known_hosts"), format!("{host} {client}")).unwrap();
+            }
+            other => panic!("a row that no test makes happen: {other}"),
+        }
+        url
+    }
+
+    fn stage_https(&mut self, failure: &str) -> (String, &'static str) {
+        let port = self.server(Kind::Https).port();
+        match failure {
+            "authority not trusted" => (format!("https://localhost:{port}/mirror.git"), ""),
+            "certificate of another host" => {
+                (format!("https://127.0.0.1:{port}/mirror.git"), "ca_file = \"tls/ca.pem\"")
+            }
+            other => panic!("a row that no test makes happen: {other}"),
+        }
+    }
+}
+
+/// Makes one row happen; returns the class that the mirror's status shows, and the text of the failure.
+fn observed(transport: &str, failure: &str) -> (&'static str, String) {
+    let mut scene = Scene::new();
+    let (url, lines) = scene.stage(transport, failure);
+    let config = scene.source.join("mirror-push/config.toml");
+    let had_known_hosts = known_hosts(&scene.source);
+    scene.sandbox.ok(&scene.source, &["set", "m", "--url", &url]);
+    if let Some(text) = had_known_hosts {
+        std::fs::write(scene.source.join("mirror-push/remotes/m/known_hosts"), text).unwrap();
+    }
+    let lines = lines.replace("tls/", &format!("{}/", scene.sandbox.path("tls").display()));
+    scene.sandbox.say(&scene.source, &lines);
+    let said = scene.sandbox.mirror_push(&scene.source, &["sync", "--json"]);
+    let text = std::fs::read_to_string(&config).unwrap();
+    assert!(!said.out.contains(PASSWORD) && !text.contains(PASSWORD), "{said:?}");
+    let report = said.json()[0].clone();
+    let failed = report["refs"].as_array().unwrap().iter().filter(|entry| entry["outcome"] != "created").count();
+    let class = match (said.status, report["update_status"].as_str().unwrap()) {
+        (1, "scheduled") => "temporary",
+        (1, "failed") if failed == 1 => "one ref",
+        (1, "failed") => "lasting",
+        _ => panic!("{transport}, {failure}: {said:?}"),
+    };
+    let error = report["error"].as_str().unwrap_or_default().to_owned();
+    assert!(!error.contains('\n'), "{transport}, {failure}: {error}");
+    (class, format!("{error} {}", report["refs"]))
+}
+
+fn known_hosts(source: &Path) -> Option<String> {
+    std::fs::read_to_string(source.join("mirror-push/remotes/m/known_hosts")).ok()
+}
+
+/// What the text of some failures must hold.
+fn words(transport: &str, failure: &str) -> &'static str {
+    match (transport, failure) {
+        ("path", "no such directory") => "is no directory on this machine",
+        ("path", "another object format") => "--object-format=sha1",
+        ("path", "receive-pack stalls") | (_, "says nothing") => "stall_timeout",
+        ("path", "a ref is locked there") => "File exists",
+        ("git", "host name unknown") => "cannot resolve the host name 'nowhere.invalid'",
+        ("git", "connection refused") | ("http", "connection refused") => "cannot connect to '127.0.0.1'",
+        ("git" | "http" | "ssh", "no such repository") => "was not found",
+        ("git", "pushing not enabled") => "access denied or repository not exported",
+        ("ssh", "connection refused") => "Connection refused",
+        ("ssh", "key refused") => "refused the credentials",
+        ("ssh", "host key unknown" | "host key changed") => "host key",
+        ("http", "status 301" | "status 308") => "redirects are not followed",
+        ("http", "status 401" | "status 403" | "status 407") => "refused the credentials",
+        ("http", "not smart HTTP") => "does not speak git's smart HTTP protocol",
+        ("http", "password over plain http") => "plain http",
+        ("https", "authority not trusted" | "certificate of another host") => "certificate",
+        // nginx hangs up instead.
+        ("http", "status 408") => "broke",
+        (_, failure) => failure.strip_prefix("status ").filter(|s| !["404", "410"].contains(s)).map_or("", |_| "HTTP"),
+    }
+}
+
+fn check(transports: &[&str]) {
+    let rows: Vec<_> = rows().into_iter().filter(|[transport, ..]| transports.contains(&&**transport)).collect();
+    assert!(rows.len() > 5, "{rows:?}");
+    for [transport, failure, class] in rows {
+        let (seen, text) = observed(&transport, &failure);
+        assert_eq!(seen, class, "{transport}, {failure}: {text}");
+        let words = words(&transport, &failure);
+        assert!(text.contains(words), "{transport}, {failure}: '{words}' is not in {text}");
+    }
+}
+
+#[test]
+fn of_a_path() {
+    check(&["path"]);
+}
+
+#[test]
+fn of_git_daemon() {
+    check(&["git"]);
+}
+
+#[test]
+fn of_ssh() {
+    check(&["ssh"]);
+}
+
+#[test]
+fn of_http() {
+    check(&["http", "https"]);
+}
