@@ -7,8 +7,9 @@ use gix_transport::packetline::blocking_io::StreamingPeekableIter;
 use super::Error;
 use crate::refs::{Oid, RefName};
 
-/// No repository has this many refs; a mirror that says otherwise is not believed.
-const MOST_REFS: usize = 20_000_000;
+/// The longest advertisement that is read, in bytes: more than a million refs. A mirror that says more is not believed, for
+/// what is kept of it would fill the memory.
+const LONGEST: usize = 128 << 20;
 
 /// What a mirror said of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,6 +48,15 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
+    /// Whether an id is of the object format that was said; of a format that is not known nothing can be said.
+    fn may_hold(&self, oid: Oid) -> bool {
+        match &*self.object_format {
+            "sha1" => oid.as_bytes().len() == 20,
+            "sha256" => oid.as_bytes().len() == 32,
+            _ => true,
+        }
+    }
+
     fn read(first_line: &[u8]) -> Self {
         let mut found = Self { object_format: "sha1".into(), ..Self::default() };
         let Ok((all, _)) = gix_transport::client::Capabilities::from_bytes(first_line) else {
@@ -82,10 +92,12 @@ pub(super) fn read<R: Read>(
     each: &mut dyn FnMut(&RefName, Oid),
 ) -> Result<Advertised, Error> {
     let mut advertised: Option<Advertised> = None;
-    for _ in 0..MOST_REFS {
+    let mut length = 0;
+    while length < LONGEST {
         let Some(line) = next_line(lines).map_err(broken)? else {
             return advertised.ok_or_else(|| Error::Protocol("an empty advertisement".into()));
         };
+        length += line.len() + 4;
         if let Some(words) = line.strip_prefix(b"ERR ") {
             return Err(refused_by_server(&String::from_utf8_lossy(words)));
         }
@@ -103,13 +115,13 @@ pub(super) fn read<R: Read>(
             Some(at) => (&line[..at], &line[at + 1..]),
             None => return Err(nonsense(line)),
         };
-        let oid = Oid::from_hex(hex).ok_or_else(|| nonsense(line))?;
+        let oid = Oid::from_hex(hex).filter(|oid| said.capabilities.may_hold(*oid)).ok_or_else(|| nonsense(line))?;
         if let Some(name) = RefName::new(name) {
             said.is_empty = false;
             each(&name, oid);
         }
     }
-    Err(Error::Protocol(format!("more than {MOST_REFS} refs")))
+    Err(Error::Protocol(format!("an advertisement of more than {} MiB", LONGEST >> 20)))
 }
 
 /// The next data line; `None` at a flush packet. An early end is [`io::ErrorKind::UnexpectedEof`].

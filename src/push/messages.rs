@@ -7,8 +7,6 @@ use crate::refs::RefName;
 
 /// Kept of one push.
 const MOST_KEPT: usize = 16 << 10;
-/// Read in one push before the mirror counts as talking nonsense.
-const MOST_READ: usize = 64 << 20;
 /// Kept in the reason of one ref.
 const MOST_IN_REASON: usize = 1 << 10;
 
@@ -16,16 +14,13 @@ const MOST_IN_REASON: usize = 1 << 10;
 #[derive(Default)]
 pub(super) struct Messages {
     raw: Vec<u8>,
-    read: usize,
 }
 
 impl Messages {
-    /// Takes more words. `false` when the mirror has said more than any mirror would.
-    pub(super) fn push(&mut self, words: &[u8]) -> bool {
-        self.read = self.read.saturating_add(words.len());
+    /// Takes more words, as far as there is room.
+    pub(super) fn push(&mut self, words: &[u8]) {
         let room = MOST_KEPT.saturating_sub(self.raw.len());
         self.raw.extend_from_slice(&words[..words.len().min(room)]);
-        self.read <= MOST_READ
     }
 
     /// The lines, cleaned. Of a line that was overwritten with carriage returns the last state counts.

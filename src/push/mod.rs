@@ -21,6 +21,8 @@ mod address;
 mod advertisement;
 mod command;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzed;
 mod http;
 mod local;
 mod messages;

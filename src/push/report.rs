@@ -14,6 +14,9 @@ use super::{Capabilities, Error, Request};
 use crate::credentials::Redactor;
 use crate::refs::RefName;
 
+/// Read in one push, headers of packets included, before the mirror counts as talking nonsense.
+const MOST_READ: usize = 16 << 20;
+
 /// What the mirror said to one command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -62,21 +65,19 @@ fn demultiplex<R: Read>(
     bound: usize,
     messages: &mut Messages,
 ) -> (Vec<u8>, Option<Error>) {
-    let mut report = Vec::new();
+    let (mut report, mut read) = (Vec::new(), 0);
     let cut = loop {
         let line = match next_line(lines) {
             Ok(Some(line)) => line,
             Ok(None) => break None,
             Err(error) => break Some(cut_short(error)),
         };
+        read += line.len() + 4;
         match PacketLineRef::Data(line).decode_band() {
+            _ if read > MOST_READ => break Some(Error::Protocol("messages without end".into())),
             Ok(BandRef::Data(data)) if report.len() + data.len() <= bound => report.extend_from_slice(data),
             Ok(BandRef::Data(_)) => break Some(Error::Protocol("a report that is longer than any report".into())),
-            Ok(BandRef::Progress(words)) => {
-                if !messages.push(words) {
-                    break Some(Error::Protocol("messages without end".into()));
-                }
-            }
+            Ok(BandRef::Progress(words)) => messages.push(words),
             Ok(BandRef::Error(words)) => {
                 messages.push(words);
                 break Some(Error::Remote(String::from_utf8_lossy(words).trim().to_owned()));

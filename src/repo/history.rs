@@ -36,6 +36,9 @@ impl Repository {
     /// # Errors
     /// [`Error::Read`] when the operating system did not let us look.
     pub fn commit_of(&self, oid: Oid) -> Result<Option<Oid>, Error> {
+        if !self.may_hold(oid) {
+            return Ok(None);
+        }
         let found = self
             .inner
             .try_find_object(to_gix(oid))

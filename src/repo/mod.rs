@@ -162,7 +162,7 @@ impl Repository {
     /// Whether the object is here, as far as that can be told: good enough to leave it out of a pack, not to decide.
     #[must_use]
     pub fn contains(&self, oid: Oid) -> bool {
-        self.inner.has_object(to_gix(oid))
+        self.may_hold(oid) && self.inner.has_object(to_gix(oid))
     }
 
     /// Whether the object is here. A damaged object is not.
@@ -170,11 +170,19 @@ impl Repository {
     /// # Errors
     /// [`Error::Read`] when the operating system did not let us look.
     pub fn is_here(&self, oid: Oid) -> Result<bool, Error> {
+        if !self.may_hold(oid) {
+            return Ok(false);
+        }
         match self.inner.try_find_header(to_gix(oid)) {
             Ok(header) => Ok(header.is_some()),
             Err(error) if is_refused(&error) => Err(self.unreadable(&oid.to_string(), &error)),
             Err(_) => Ok(false),
         }
+    }
+
+    /// Whether the id is of this repository's object format: no other must reach the object store.
+    fn may_hold(&self, oid: Oid) -> bool {
+        oid.as_bytes().len() == self.inner.object_hash().len_in_bytes()
     }
 
     /// A private ref store in git's own format at `path`, with this repository's object format.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, peak_of};
 use crate::servers::{Kind, Server};
 
 /// Peak memory that one of our processes may use, in KiB.
@@ -35,23 +35,6 @@ out.write(b'reset refs/tags/v1\\nfrom :50000\\n\\ndone\\n')
     assert!(status.success() && python.wait().unwrap().success());
 }
 
-/// Runs a sync and returns the peak memory of our own process, in KiB.
-fn peak_of_sync(sandbox: &Sandbox, source: &Path) -> u64 {
-    let mut sync = sandbox.program(source).args(["sync", "-q"]).stdout(Stdio::null()).spawn().unwrap();
-    let status = format!("/proc/{}/status", sync.id());
-    let mut peak = 0;
-    loop {
-        let text = std::fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        peak = peak.max(line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0));
-        if let Some(status) = sync.try_wait().unwrap() {
-            assert!(status.success());
-            return peak;
-        }
-        std::thread::park_timeout(std::time::Duration::from_millis(5));
-    }
-}
-
 #[test]
 fn a_hundred_thousand_commits_over_each_transport_in_bounded_memory() {
     let sandbox = Sandbox::new();
@@ -63,7 +46,9 @@ fn a_hundred_thousand_commits_over_each_transport_in_bounded_memory() {
         let server = Server::start(&home, kind);
         sandbox.ok(&source, &["set", "m", "--url", &server.url("mirror.git")]);
         server.equip(&home, &source, "m");
-        let peak = peak_of_sync(&sandbox, &source);
+        let sync = sandbox.program(&source).args(["sync", "-q"]).stdout(Stdio::null()).spawn().unwrap();
+        let (status, peak) = peak_of(sync);
+        assert_eq!(status, 0, "{kind:?}");
         assert!(peak > 0 && peak < MOST_MEMORY, "{kind:?}: {peak} KiB");
         assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "{kind:?}");
         eprintln!("{kind:?}: peak memory {peak} KiB");

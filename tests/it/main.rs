@@ -16,6 +16,7 @@ mod commands;
 mod crash;
 mod history;
 mod hook;
+mod hostile;
 mod leases;
 mod limits;
 mod names;

@@ -196,6 +196,21 @@ pub(crate) fn fed(command: &mut Command, input: &[u8]) -> Said {
     said
 }
 
+/// Waits for the end of one of our processes; returns its exit status and its peak memory in KiB.
+pub(crate) fn peak_of(mut child: std::process::Child) -> (i32, u64) {
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    loop {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        peak = peak.max(line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0));
+        if let Some(status) = child.try_wait().unwrap() {
+            return (status.code().unwrap_or(-1), peak);
+        }
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
 /// Waits for something that must come.
 pub(crate) fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) {
     let begin = Instant::now();

@@ -1,0 +1,41 @@
+//! The doors through which `tests/fuzz` reaches the readers of what a mirror sends. Built for the fuzzer only.
+
+use gix_transport::packetline::PacketLineRef;
+use gix_transport::packetline::blocking_io::StreamingPeekableIter;
+
+use super::{Answer, Capabilities, Command, Request, advertisement, report};
+use crate::credentials::Redactor;
+use crate::refs::{Oid, RefName};
+
+/// Reads packet lines to their end; returns how many there were.
+#[must_use]
+pub fn packet_lines(bytes: &[u8]) -> usize {
+    let mut lines = StreamingPeekableIter::new(bytes, &[PacketLineRef::Flush], false);
+    let mut count = 0;
+    while let Ok(Some(_)) = advertisement::next_line(&mut lines) {
+        count += 1;
+    }
+    count
+}
+
+/// Reads an advertisement; returns its refs.
+#[must_use]
+pub fn advertisement(bytes: &[u8]) -> Option<Vec<(RefName, Oid)>> {
+    let mut lines = StreamingPeekableIter::new(bytes, &[PacketLineRef::Flush], false);
+    let mut refs = Vec::new();
+    advertisement::read(&mut lines, &mut |name, oid| refs.push((name.clone(), oid))).ok()?;
+    Some(refs)
+}
+
+/// Reads the report on a push of `refs/heads/a` and `refs/heads/b`; returns which of the two count as done.
+#[must_use]
+pub fn report(bytes: &[u8], side_band_64k: bool) -> [bool; 2] {
+    let oid = Oid::from_hex(&[b'1'; 40]).expect("valid");
+    let names = ["refs/heads/a", "refs/heads/b"].map(|name| RefName::new(name.as_bytes()).expect("valid"));
+    let commands = names.clone().map(|name| Command { old: oid.null(), new: oid, name });
+    let request = Request { commands: &commands, push_options: &[], is_atomic: false };
+    let capabilities = Capabilities { side_band_64k, ..Capabilities::default() };
+    let mut lines = StreamingPeekableIter::new(bytes, &[PacketLineRef::Flush], false);
+    let report = report::read(&mut lines, &request, &capabilities, &Redactor::default());
+    names.map(|name| report.answers.get(&name) == Some(&Answer::Done))
+}

@@ -1,0 +1,6 @@
+//! Packet lines: any bytes end in an error or a count that they can hold.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    assert!(git_mirror_push::push::fuzzed::packet_lines(bytes) <= bytes.len() / 4);
+});
