@@ -3,8 +3,6 @@
 //! What a mirror needs is made before the configuration names it, and goes after the configuration has forgotten it, so a
 //! command that is killed leaves a mirror that works or none.
 
-#![expect(clippy::disallowed_methods, reason = "makes and removes a mirror's files")]
-
 use std::io::{BufRead, Write};
 use std::path::Path;
 
@@ -127,14 +125,7 @@ pub(super) fn remove(session: &Session, name: &str) -> anyhow::Result<u8> {
         return Ok(DONE);
     }
     let _lock = Lock::acquire(&directory, session.repository.sharing())?;
-    for entry in std::fs::read_dir(&directory)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            std::fs::remove_dir_all(&path)?;
-        } else if path.file_name().is_some_and(|name| name != "lock") {
-            std::fs::remove_file(&path)?;
-        }
-    }
+    drain::forget(&directory).with_context(|| format!("cannot remove the files in '{}'", directory.display()))?;
     session.say(&format!("removed mirror '{name}'; its repository was not touched"));
     Ok(DONE)
 }

@@ -105,7 +105,7 @@ fn run(session: &Session, mode: Mode, names: &[String], out: &mut dyn Write) -> 
             bars.add(mirror, counted);
         }
     };
-    let context = Context { config: &config, mode, now, random, on_begin: &on_begin };
+    let context = Context { config: &config, server: &session.server, mode, now, random, on_begin: &on_begin };
     let reports = drain::drain(&session.shared, &context, &mirrors)?;
     drop(bars);
     if session.global.json {

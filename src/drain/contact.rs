@@ -77,7 +77,7 @@ impl Run<'_> {
             let observed = observe(self.repository, &rules, &scope, &there, &self.past)?;
             self.note_held(&rules, &scope, &there, &observed, contact)?;
             let mut plan = plan(&rules, &observed);
-            self.take_down(&plan, contact);
+            self.take_down(&scope, &plan, contact);
             refusals.withdraw(&mut plan, |name, outcome| {
                 contact.outcomes.insert(name.clone(), outcome.clone());
             });
@@ -200,7 +200,13 @@ impl Run<'_> {
     }
 
     /// Notes every decision: those that are sent count as not answered until the report says otherwise.
-    fn take_down(&self, plan: &Plan, contact: &mut Contact) {
+    fn take_down(&self, scope: &Scope, plan: &Plan, contact: &mut Contact) {
+        if let Scope::Refs(names) = scope {
+            // What was to be sent and has vanished on both sides since needs nothing more.
+            names.iter().for_each(|name| {
+                contact.outcomes.remove(name);
+            });
+        }
         let is_dry = self.context.mode == Mode::Plan;
         for decision in &plan.decisions {
             let is_open = decision.action.is_sent() && !is_dry;

@@ -63,6 +63,17 @@ fn serve_once(
         _ => Lock::acquire(&directory, repository.sharing())?,
     };
     let files = |doing| Error::files(doing, directory.clone());
+    // It may have been changed, disabled or removed while this drain came here or waited for the lock.
+    let config = crate::config::load(repository, context.server)?;
+    let mirror = match config.mirror(&mirror.name) {
+        Some(mirror) if mirror.is_enabled => mirror,
+        Some(_) => return Ok(None),
+        None => {
+            super::forget(&directory).map_err(files("forget a removed mirror"))?;
+            return Ok(None);
+        }
+    };
+    let context = &Context { config: &config, ..*context };
     let started = (context.now)();
     let claim = spool::claim(&layout, &mirror.name, new_id(started)).map_err(files("read the queue"))?;
     let before = status::read(&directory).map_err(files("read the status"))?;

@@ -4,19 +4,19 @@
 //! fan out ─▶ lock ─▶ claim ─▶ coalesce ─▶ observe ─▶ plan ─▶ push ─▶ status ─▶ finish ─▶ look again
 //! ```
 //!
-//! Guaranteed: one drain at a time for each (repository, mirror); refs are read after the lock is taken; an entry is finished
+//! Guaranteed: one drain at a time for each (repository, mirror); refs and configuration are read after the lock is taken; an entry is finished
 //! only after its outcome is durable; whoever held the lock looks again after letting it go, so that a push whose drain found
 //! the lock taken is not left behind. Absent: rules and wire. Killed anywhere, it leaves entries in the queue, and the next
 //! drain does the work again; what the mirror already has is then up to date.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::config::{Config, Mirror};
+use crate::config::{Config, Mirror, Server};
 use crate::credentials::{Credentials, Redactor, read_secret};
 use crate::push::{Class, Progress, Target};
 use crate::repo::{Repository, Shared};
@@ -59,6 +59,8 @@ pub enum MassDelete {
 pub struct Context<'a> {
     /// The repository's configuration.
     pub config: &'a Config,
+    /// The server's, to read the repository's again once a mirror's lock is taken.
+    pub server: &'a Server,
     /// What is asked for.
     pub mode: Mode,
     /// The clock.
@@ -96,6 +98,9 @@ pub enum Error {
     /// The repository cannot be read.
     #[error(transparent)]
     Repository(#[from] crate::repo::Error),
+    /// The configuration changed into one that cannot be used.
+    #[error(transparent)]
+    Config(#[from] crate::config::Error),
     /// The spool or a mirror's files cannot be read or written.
     #[error("cannot {doing} in '{}': {source}", path.display())]
     Files {
@@ -128,7 +133,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Push(error) => error.class(),
-            Self::Files { .. } | Self::Repository(_) => Class::Temporary,
+            Self::Files { .. } | Self::Repository(_) | Self::Config(_) => Class::Temporary,
             Self::Locks { .. } | Self::InsecureHttp => Class::Lasting,
         }
     }
@@ -199,6 +204,23 @@ pub fn prepare(repository: &Repository, name: &str) -> Result<(), Error> {
         .and_then(|()| spool::make_directory(&layout.remote(name), mode))
         .and_then(|()| spool::make_directory(&layout.queue(name), mode));
     made.map_err(Error::files("make directories", layout.root().to_owned()))
+}
+
+/// Removes what is kept of a mirror that is no longer configured. The caller holds its lock, whose file stays.
+///
+/// # Errors
+/// The operating system's.
+pub fn forget(directory: &Path) -> std::io::Result<()> {
+    #[expect(clippy::disallowed_methods, reason = "the files of a mirror that is gone")]
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            std::fs::remove_dir_all(&path)?;
+        } else if path.file_name().is_some_and(|name| name != "lock") {
+            std::fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// A fresh record name.
