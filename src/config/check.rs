@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 
 use super::file::{DivergentSetting, File, Period, PruneSetting, Remote};
-use super::{
-    AuthMethod, Config, DEFAULT_MAX_REFS, DEFAULT_TIMEOUTS, DEFAULT_WAITS, Error, Mirror, Server, TagsSetting, Waits,
-    line_of,
-};
-use crate::plan::{Divergent, Prune};
-use crate::push::{Address, Timeouts};
+use super::server::{Placed, Root, Server, Template, expand};
+use super::settings::{EXCLUDE_EACH_OTHER, Settings};
+use super::{Config, Error, Notify, line_of};
+use crate::plan::{Divergent, Pattern, Prune};
+use crate::push::Address;
 
 /// Longest `mirror_branch_regex`, in characters (GitLab's limit).
 const LONGEST_REGEX: usize = 255;
@@ -32,33 +31,172 @@ impl Place<'_> {
     }
 }
 
-pub(super) fn config(path: &Path, text: &str, file: File, server: &Server) -> Result<Config, Error> {
+/// The configuration of a repository: its own file, and what the server's say for it.
+pub(super) fn config(
+    path: &Path,
+    text: &str,
+    file: File,
+    server: &Server,
+    placed: Option<&Placed>,
+) -> Result<Config, Error> {
     let place = Place { path, text };
+    only_on_the_server(&place, &file)?;
     let mut mirrors = Vec::new();
     let mut ids: BTreeSet<u32> = file.remotes.values().filter_map(|remote| remote.id).collect();
     if ids.len() < file.remotes.values().filter(|remote| remote.id.is_some()).count() {
         return Err(place.error(0, "two remotes have the same id".into()));
     }
+    let defaults = settings(&place, file.defaults.unwrap_or_default())?.over(&server.defaults);
+    let template = |name: &str| {
+        let found = server.templates.get(name).map(|template| template.settings.clone()).unwrap_or_default();
+        let url = found.url.as_deref().zip(placed).map(|(url, placed)| expand(url, placed));
+        Settings { url, ..found }
+    };
+    let mut own = BTreeSet::new();
     for (name, remote) in file.remotes {
-        if !is_name(name.get_ref()) {
-            let what = format!(
-                "'{}' is no name for a mirror; use letters, digits, '.', '_' and '-', and begin with a letter or digit",
-                name.get_ref().escape_debug()
-            );
-            return Err(place.at(&name, what));
-        }
+        check_name(&place, &name)?;
+        let settings = settings(&place, remote)?.over(&template(name.get_ref())).over(&defaults);
         // A mirror that was written by hand has no id: it gets the next one that is free.
-        let id = remote.id.unwrap_or_else(|| ids.last().map_or(1, |last| last + 1));
+        let id = match settings.id {
+            Some(id) => id,
+            None if server.templates.contains_key(name.get_ref()) => id_of_template(name.get_ref()),
+            None => ids.range(..FIRST_OF_TEMPLATES).next_back().map_or(1, |last| last + 1),
+        };
         ids.insert(id);
-        mirrors.push(mirror(&place, &name, id, remote)?);
+        mirrors.push(settings.into_mirror(name.get_ref(), id).map_err(|what| place.at(&name, what))?);
+        own.insert(name.into_inner());
+    }
+    for (name, from) in server.templates.iter().filter(|(name, _)| placed.is_some() && !own.contains(*name)) {
+        let settings = template(name);
+        if settings.url.is_none() {
+            continue;
+        }
+        let mirror = settings.over(&defaults).into_mirror(name, id_of_template(name));
+        mirrors.push(mirror.map_err(|what| Error::Meaning { path: from.file.clone(), line: from.line, what })?);
     }
     mirrors.sort_by_key(|mirror| mirror.id);
     Ok(Config {
         protected_branches: file.protected_branches.or_else(|| server.protected_branches.clone()),
         is_silent: file.silent == Some(true) || server.silent == Some(true),
         wake: file.wake.or(server.wake).unwrap_or_default(),
+        notify: notify(&place, file.notify, file.notify_after, file.notify_interval)?.over(&server.notify),
+        metrics_file: file.metrics_file.map(|file| absolute(&place, &file)).transpose()?,
         mirrors,
     })
+}
+
+/// Mirrors of templates have ids apart from those that a repository's file counts up.
+pub(super) const FIRST_OF_TEMPLATES: u32 = 1 << 30;
+
+/// Stable whatever other templates come and go.
+fn id_of_template(name: &str) -> u32 {
+    FIRST_OF_TEMPLATES + (crc32fast::hash(name.as_bytes()) >> 2)
+}
+
+/// What one of the server's files adds to what the files before it said.
+pub(super) fn server(path: &Path, text: &str, file: File, mut server: Server) -> Result<Server, Error> {
+    let place = Place { path, text };
+    server.protected_branches = file.protected_branches.or(server.protected_branches);
+    server.silent = file.silent.or(server.silent);
+    server.wake = file.wake.or(server.wake);
+    server.notify = notify(&place, file.notify, file.notify_after, file.notify_interval)?.over(&server.notify);
+    server.metrics_file = file.metrics_file.map(|file| absolute(&place, &file)).transpose()?.or(server.metrics_file);
+    server.max_jobs = at_least_one(&place, file.max_jobs.as_ref())?.or(server.max_jobs);
+    server.max_jobs_per_host = at_least_one(&place, file.max_jobs_per_host.as_ref())?.or(server.max_jobs_per_host);
+    for written in file.repositories {
+        let root = absolute(&place, &written.root)?;
+        let patterns = |texts: Vec<String>| texts.iter().map(|text| Pattern::new(text.as_bytes())).collect::<Vec<_>>();
+        server.roots.push(Root {
+            path: root,
+            include: patterns(written.include.unwrap_or_default()),
+            exclude: patterns(written.exclude),
+        });
+    }
+    if let Some(defaults) = file.defaults {
+        server.defaults = settings(&place, defaults)?.over(&server.defaults);
+    }
+    for (name, remote) in file.remotes {
+        check_name(&place, &name)?;
+        if remote.id.is_some() {
+            return Err(place.at(&name, "an id belongs into a repository's file".into()));
+        }
+        let line = line_of(text, name.span().start);
+        let template = server.templates.entry(name.into_inner()).or_default();
+        let settings = settings(&place, remote)?.over(&template.settings);
+        *template = Template { settings, file: path.to_owned(), line };
+    }
+    server.files.push(path.to_owned());
+    Ok(server)
+}
+
+/// Keys that mean nothing in the file of one repository.
+fn only_on_the_server(place: &Place<'_>, file: &File) -> Result<(), Error> {
+    let wrong = |key: &str| format!("'{key}' belongs into the server's file, /etc/git-mirror-push/config.toml");
+    if let Some(first) = file.repositories.first() {
+        return Err(place.at(&first.root, wrong("repositories")));
+    }
+    for (key, value) in [("max_jobs", &file.max_jobs), ("max_jobs_per_host", &file.max_jobs_per_host)] {
+        if let Some(value) = value {
+            return Err(place.at(value, wrong(key)));
+        }
+    }
+    Ok(())
+}
+
+fn notify(
+    place: &Place<'_>,
+    command: Option<Spanned<Vec<String>>>,
+    after: Option<Period>,
+    interval: Option<Period>,
+) -> Result<Notify, Error> {
+    if let Some(command) = &command {
+        check_command(command.get_ref(), "notify").map_err(|what| place.at(command, what))?;
+    }
+    Ok(Notify {
+        command: command.map(Spanned::into_inner),
+        after: after.map(|period| period.0),
+        interval: interval.map(|period| period.0),
+    })
+}
+
+fn absolute(place: &Place<'_>, path: &Spanned<String>) -> Result<PathBuf, Error> {
+    match Path::new(path.get_ref()) {
+        found if found.is_absolute() => Ok(found.to_owned()),
+        found => Err(place.at(path, format!("'{}' is no absolute path", found.display()))),
+    }
+}
+
+fn at_least_one(place: &Place<'_>, number: Option<&Spanned<usize>>) -> Result<Option<usize>, Error> {
+    match number {
+        Some(number) if *number.get_ref() == 0 => Err(place.at(number, "at least 1 is needed".into())),
+        number => Ok(number.map(|number| *number.get_ref())),
+    }
+}
+
+/// A command is an array: the program by its absolute path, then its arguments. No shell reads it.
+fn check_command(command: &[String], key: &str) -> Result<(), String> {
+    match command {
+        [program, arguments @ ..] if Path::new(program).is_absolute() => {
+            match arguments.iter().find(|a| a.contains('\0')) {
+                None => Ok(()),
+                Some(_) => Err(format!("{key}: an argument has a null byte in it")),
+            }
+        }
+        _ => {
+            Err(format!("{key} is an array that begins with the absolute path of a program: [\"/usr/bin/x\", \"-v\"]"))
+        }
+    }
+}
+
+fn check_name(place: &Place<'_>, name: &Spanned<String>) -> Result<(), Error> {
+    if is_name(name.get_ref()) {
+        return Ok(());
+    }
+    let what = format!(
+        "'{}' is no name for a mirror; use letters, digits, '.', '_' and '-', and begin with a letter or digit",
+        name.get_ref().escape_debug()
+    );
+    Err(place.at(name, what))
 }
 
 /// Whether `name` can name a mirror: it is also a directory.
@@ -68,86 +206,90 @@ pub(super) fn is_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
 }
 
-fn mirror(place: &Place<'_>, name: &Spanned<String>, id: u32, remote: Remote) -> Result<Mirror, Error> {
-    let url = remote.url.ok_or_else(|| place.at(name, format!("remote '{}' has no url", name.get_ref())))?;
-    let (address, in_url) = crate::push::parse(url.get_ref()).map_err(|refused| place.at(&url, refused.to_string()))?;
-    if in_url.secret.is_some() {
-        let what = "the URL holds a password, which does not belong in this file; remove it and use \
-                    'git mirror-push set NAME --url URL', which stores it apart";
-        return Err(place.at(&url, what.into()));
+/// Checks the keys one by one.
+fn settings(place: &Place<'_>, remote: Remote) -> Result<Settings, Error> {
+    if let Some(url) = &remote.url {
+        check_url(url.get_ref()).map_err(|what| place.at(url, what))?;
     }
-    if matches!(&address, Address::Local(path) if !path.is_absolute()) {
-        return Err(place.at(&url, "a path must be absolute here".into()));
-    }
-    let only_protected_branches = remote.only_protected_branches.unwrap_or(false);
-    let regex = remote.mirror_branch_regex.filter(|regex| !regex.get_ref().is_empty());
-    if let Some(regex) = &regex {
-        if only_protected_branches {
-            let what = "mirror_branch_regex and only_protected_branches = true exclude each other; choose one";
-            return Err(place.at(regex, what.into()));
+    if let Some(regex) = &remote.mirror_branch_regex {
+        if remote.only_protected_branches == Some(true) && !regex.get_ref().is_empty() {
+            return Err(place.at(regex, EXCLUDE_EACH_OTHER.into()));
         }
         check_regex(regex.get_ref()).map_err(|what| place.at(regex, what))?;
     }
-    for refspec in &remote.refspecs {
-        check_refspec(refspec.get_ref()).map_err(|what| place.at(refspec, what))?;
+    if let Some(command) = &remote.password_command {
+        check_command(command.get_ref(), "password_command").map_err(|what| place.at(command, what))?;
     }
-    for option in &remote.ssh_options {
-        check_ssh_option(option.get_ref()).map_err(|what| place.at(option, what))?;
-    }
-    for option in &remote.push_options {
-        if option.get_ref().len() > 1024 || option.get_ref().contains(['\n', '\0']) {
-            return Err(place.at(option, "a push option is one line of at most 1024 bytes".into()));
-        }
-    }
-    let username = remote.username.or(in_url.username);
-    let auth_method = remote.auth_method.unwrap_or(match &address {
-        Address::Http { .. } if username.is_some() => AuthMethod::Password,
-        _ => AuthMethod::None,
-    });
-    let plain = |values: Vec<Spanned<String>>| values.into_iter().map(Spanned::into_inner).collect();
-    let period = |written: Option<Period>, default| written.map_or(default, |period| period.0);
-    Ok(Mirror {
-        id,
-        name: name.get_ref().clone(),
-        address,
-        username,
-        is_enabled: remote.enabled.unwrap_or(true),
-        only_protected_branches,
-        mirror_branch_regex: regex.map(Spanned::into_inner),
-        divergent: match remote.divergent_refs.unwrap_or(DivergentSetting::Overwrite) {
+    let each = |values: Option<Vec<Spanned<String>>>, check: fn(&str) -> Result<(), String>| {
+        let Some(values) = values else { return Ok(None) };
+        let plain = values.into_iter().map(|value| match check(value.get_ref()) {
+            Ok(()) => Ok(value.into_inner()),
+            Err(what) => Err(place.at(&value, what)),
+        });
+        plain.collect::<Result<Vec<_>, _>>().map(Some)
+    };
+    let period = |written: Option<Period>| written.map(|period| period.0);
+    Ok(Settings {
+        id: remote.id,
+        url: remote.url.map(Spanned::into_inner),
+        enabled: remote.enabled,
+        only_protected_branches: remote.only_protected_branches,
+        mirror_branch_regex: remote.mirror_branch_regex.map(Spanned::into_inner),
+        divergent_refs: remote.divergent_refs.map(|setting| match setting {
             DivergentSetting::Overwrite => Divergent::Overwrite,
             DivergentSetting::Keep => Divergent::Keep,
             DivergentSetting::Fail => Divergent::Fail,
-        },
-        tags: remote.tags.unwrap_or(TagsSetting::All),
-        prune: match remote.prune.unwrap_or(PruneSetting::Merged) {
+        }),
+        tags: remote.tags,
+        prune: remote.prune.map(|setting| match setting {
             PruneSetting::Merged => Prune::Merged,
             PruneSetting::Deleted => Prune::Deleted,
             PruneSetting::Mirror => Prune::Mirror,
             PruneSetting::Never => Prune::Never,
-        },
-        auth_method,
-        refspecs: plain(remote.refspecs),
-        ssh_options: plain(remote.ssh_options),
+        }),
+        auth_method: remote.auth_method,
+        username: remote.username,
+        password_file: remote.password_file.map(|file| absolute(place, &file)).transpose()?,
+        password_command: remote.password_command.map(Spanned::into_inner),
+        refspecs: each(remote.refspecs, check_refspec)?,
+        ssh_options: each(remote.ssh_options, check_ssh_option)?,
         proxy: remote.proxy,
         ca_file: remote.ca_file.map(PathBuf::from),
-        allow_insecure_http: remote.allow_insecure_http.unwrap_or(false),
-        timeouts: Timeouts {
-            connect: period(remote.connect_timeout, DEFAULT_TIMEOUTS.connect),
-            stall: period(remote.stall_timeout, DEFAULT_TIMEOUTS.stall),
-            whole: period(remote.timeout, DEFAULT_TIMEOUTS.whole),
-        },
-        waits: Waits {
-            retry: period(remote.retry_delay, DEFAULT_WAITS.retry),
-            max_retry: period(remote.max_retry_delay, DEFAULT_WAITS.max_retry),
-            min_interval: period(remote.min_interval, DEFAULT_WAITS.min_interval),
-            settle: period(remote.settle, DEFAULT_WAITS.settle),
-        },
-        max_refs_per_push: remote.max_refs_per_push.unwrap_or(DEFAULT_MAX_REFS).max(1),
+        allow_insecure_http: remote.allow_insecure_http,
+        connect_timeout: period(remote.connect_timeout),
+        stall_timeout: period(remote.stall_timeout),
+        timeout: period(remote.timeout),
+        retry_delay: period(remote.retry_delay),
+        max_retry_delay: period(remote.max_retry_delay),
+        min_interval: period(remote.min_interval),
+        settle: period(remote.settle),
+        max_refs_per_push: remote.max_refs_per_push,
         max_deletes: remote.max_deletes,
-        push_options: plain(remote.push_options),
-        is_atomic: remote.atomic.unwrap_or(false),
+        push_options: each(remote.push_options, check_push_option)?,
+        atomic: remote.atomic,
     })
+}
+
+fn check_url(url: &str) -> Result<(), String> {
+    // Whatever a repository is called, what stands around the placeholders must make sense.
+    let sample = Placed { path: "path".into(), name: "name".into() };
+    let (address, in_url) = crate::push::parse(&expand(url, &sample)).map_err(|refused| refused.to_string())?;
+    if in_url.secret.is_some() {
+        return Err("the URL holds a password, which does not belong in this file; remove it and use \
+                    'git mirror-push set NAME --url URL', which stores it apart"
+            .into());
+    }
+    match address {
+        Address::Local(path) if !path.is_absolute() => Err("a path must be absolute here".into()),
+        _ => Ok(()),
+    }
+}
+
+fn check_push_option(option: &str) -> Result<(), String> {
+    match option.len() > 1024 || option.contains(['\n', '\0']) {
+        true => Err("a push option is one line of at most 1024 bytes".into()),
+        false => Ok(()),
+    }
 }
 
 fn check_regex(regex: &str) -> Result<(), String> {

@@ -11,7 +11,7 @@ use std::path::Path;
 use fs2::FileExt;
 use toml_edit::{Array, DocumentMut, Item, Table, Value, value};
 
-use super::{Config, Error, Server, check, parse, read_owned};
+use super::{Config, Error, Placed, Server, check, parse, read_owned};
 use crate::repo::Repository;
 use crate::spool::sync_directory;
 
@@ -56,7 +56,8 @@ pub fn edit(repository: &Repository, server: &Server, change: &Edit) -> Result<C
     let directory = std::fs::File::open(repository.layout().root()).map_err(failed)?;
     directory.lock_exclusive().map_err(failed)?;
     let old = read_owned(&path, repository.git_dir())?;
-    let (mut new, after) = checked(&path, old.as_deref().unwrap_or_default(), server, change)?;
+    let placed = server.place(repository.git_dir());
+    let (mut new, after) = checked(&path, old.as_deref().unwrap_or_default(), server, placed.as_ref(), change)?;
     if old.is_none() {
         new.insert_str(0, FIRST_TEXT);
     }
@@ -71,15 +72,21 @@ pub fn edit(repository: &Repository, server: &Server, change: &Edit) -> Result<C
 pub fn check_edit(repository: &Repository, server: &Server, change: &Edit) -> Result<(), Error> {
     let path = repository.layout().config();
     let old = read_owned(&path, repository.git_dir())?.unwrap_or_default();
-    checked(&path, &old, server, change).map(|_| ())
+    checked(&path, &old, server, server.place(repository.git_dir()).as_ref(), change).map(|_| ())
 }
 
 /// The new text and what it means.
-fn checked(path: &Path, old: &str, server: &Server, change: &Edit) -> Result<(String, Config), Error> {
+fn checked(
+    path: &Path,
+    old: &str,
+    server: &Server,
+    placed: Option<&Placed>,
+    change: &Edit,
+) -> Result<(String, Config), Error> {
     // The old text is parsed first, so that an error in it is told with its line, and not blamed on the change.
-    let before = parse(path, old, server)?;
+    let before = parse(path, old, server, placed)?;
     let new = applied(old, &before, change)?;
-    let after = parse(path, &new, server).map_err(|error| match error {
+    let after = parse(path, &new, server, placed).map_err(|error| match error {
         Error::Meaning { what, .. } => Error::Change(what),
         other => other,
     })?;
@@ -98,42 +105,48 @@ fn applied(old: &str, before: &Config, change: &Edit) -> Result<String, Error> {
             if before.mirror(name).is_some() {
                 return Err(Error::Change(format!("mirror '{name}' is there already; use 'set', or another name")));
             }
-            let remotes = document.entry("remotes").or_insert_with(|| {
-                let mut remotes = Table::new();
-                remotes.set_implicit(true);
-                Item::Table(remotes)
-            });
-            let next = before.mirrors.iter().map(|mirror| mirror.id).max().unwrap_or(0) + 1;
+            let next = before.mirrors.iter().map(|mirror| mirror.id).filter(|id| *id < check::FIRST_OF_TEMPLATES).max();
             let mut table = Table::new();
-            set(&mut table, "id", &Change::Number(next));
+            set(&mut table, "id", &Change::Number(next.unwrap_or(0) + 1));
             for (key, change) in keys {
                 set(&mut table, key, change);
             }
-            let remotes = remotes.as_table_like_mut().ok_or_else(|| Error::Change("'remotes' is no table".into()))?;
-            remotes.insert(name, Item::Table(table));
+            remotes(&mut document)?.insert(name, Item::Table(table));
         }
         Edit::Set(name, keys) => {
-            let table = remote(&mut document, name)?;
+            if before.mirror(name).is_none() {
+                return Err(no_such_mirror(name));
+            }
+            // A mirror that a template of the server made gets a table for what differs here.
+            let remotes = remotes(&mut document)?;
+            if remotes.get(name).is_none() {
+                remotes.insert(name, Item::Table(Table::new()));
+            }
+            let table = remotes.get_mut(name).and_then(Item::as_table_like_mut).ok_or_else(|| no_such_mirror(name))?;
             for (key, change) in keys {
                 set(table, key, change);
             }
         }
         Edit::Remove(name) => {
-            remote(&mut document, name)?;
-            if let Some(remotes) = document.get_mut("remotes").and_then(Item::as_table_like_mut) {
-                remotes.remove(name);
+            let is_own = document.get("remotes").and_then(|remotes| remotes.get(name)).is_some();
+            if !is_own && before.mirror(name).is_some() {
+                let mend = format!("'git mirror-push disable {name}' stops it for this repository");
+                return Err(Error::Change(format!("mirror '{name}' comes from the server's file; {mend}")));
             }
+            remotes(&mut document)?.remove(name).ok_or_else(|| no_such_mirror(name))?;
         }
     }
     Ok(document.to_string())
 }
 
-fn remote<'a>(document: &'a mut DocumentMut, name: &str) -> Result<&'a mut dyn toml_edit::TableLike, Error> {
-    document
-        .get_mut("remotes")
-        .and_then(|remotes| remotes.get_mut(name))
-        .and_then(Item::as_table_like_mut)
-        .ok_or_else(|| no_such_mirror(name))
+/// The table of all remotes, made if it is not there.
+fn remotes(document: &mut DocumentMut) -> Result<&mut dyn toml_edit::TableLike, Error> {
+    let remotes = document.entry("remotes").or_insert_with(|| {
+        let mut remotes = Table::new();
+        remotes.set_implicit(true);
+        Item::Table(remotes)
+    });
+    remotes.as_table_like_mut().ok_or_else(|| Error::Change("'remotes' is no table".into()))
 }
 
 /// The error for a name that no mirror has.

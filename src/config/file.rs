@@ -1,4 +1,5 @@
-//! The files as they are written: serde types, nothing else. Every key is optional here; `check` knows what must be there.
+//! The files as they are written: serde types, nothing else. The repository's and the server's file have the same keys, and
+//! every key is optional here; `check` knows what must be there and what does not belong.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,30 +8,40 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Error, Server, line_of};
+use super::{Error, line_of};
 
-/// `R/mirror-push/config.toml`
+/// `R/mirror-push/config.toml`, `/etc/git-mirror-push/config.toml` or a file of `conf.d`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
     pub(super) protected_branches: Option<Vec<String>>,
     pub(super) silent: Option<bool>,
     pub(super) wake: Option<Wake>,
+    pub(super) notify: Option<Spanned<Vec<String>>>,
+    pub(super) notify_after: Option<Period>,
+    pub(super) notify_interval: Option<Period>,
+    pub(super) metrics_file: Option<Spanned<String>>,
+    pub(super) max_jobs: Option<Spanned<usize>>,
+    pub(super) max_jobs_per_host: Option<Spanned<usize>>,
+    #[serde(default)]
+    pub(super) repositories: Vec<Repositories>,
+    pub(super) defaults: Option<Remote>,
     #[serde(default)]
     pub(super) remotes: BTreeMap<Spanned<String>, Remote>,
 }
 
-/// `/etc/git-mirror-push/config.toml`
+/// `[[repositories]]`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ServerFile {
-    protected_branches: Option<Vec<String>>,
-    silent: Option<bool>,
-    wake: Option<Wake>,
+pub(super) struct Repositories {
+    pub(super) root: Spanned<String>,
+    pub(super) include: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) exclude: Vec<String>,
 }
 
 /// `[remotes.NAME]`
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Remote {
     pub(super) id: Option<u32>,
@@ -43,10 +54,10 @@ pub(super) struct Remote {
     pub(super) prune: Option<PruneSetting>,
     pub(super) auth_method: Option<AuthMethod>,
     pub(super) username: Option<String>,
-    #[serde(default)]
-    pub(super) refspecs: Vec<Spanned<String>>,
-    #[serde(default)]
-    pub(super) ssh_options: Vec<Spanned<String>>,
+    pub(super) password_file: Option<Spanned<String>>,
+    pub(super) password_command: Option<Spanned<Vec<String>>>,
+    pub(super) refspecs: Option<Vec<Spanned<String>>>,
+    pub(super) ssh_options: Option<Vec<Spanned<String>>>,
     pub(super) proxy: Option<String>,
     pub(super) ca_file: Option<String>,
     pub(super) allow_insecure_http: Option<bool>,
@@ -59,8 +70,7 @@ pub(super) struct Remote {
     pub(super) settle: Option<Period>,
     pub(super) max_refs_per_push: Option<usize>,
     pub(super) max_deletes: Option<usize>,
-    #[serde(default)]
-    pub(super) push_options: Vec<Spanned<String>>,
+    pub(super) push_options: Option<Vec<Spanned<String>>>,
     pub(super) atomic: Option<bool>,
 }
 
@@ -174,15 +184,9 @@ fn parse_period(text: &str) -> Option<Duration> {
     number.checked_mul(seconds).filter(|seconds| *seconds > 0).map(Duration::from_secs)
 }
 
-/// Reads a repository's file.
+/// Reads a file.
 pub(super) fn parse(path: &Path, text: &str) -> Result<File, Error> {
     toml::from_str(text).map_err(|error| meaning(path, text, &error))
-}
-
-/// Reads the server's file.
-pub(super) fn parse_server(path: &Path, text: &str) -> Result<Server, Error> {
-    let file: ServerFile = toml::from_str(text).map_err(|error| meaning(path, text, &error))?;
-    Ok(Server { protected_branches: file.protected_branches, silent: file.silent, wake: file.wake })
 }
 
 fn meaning(path: &Path, text: &str, error: &toml::de::Error) -> Error {

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{Config, Error, Server, file, parse};
+use super::{Config, Error, Server, check, file, parse};
 use crate::repo::Repository;
 
 /// What the process was told besides its arguments.
@@ -47,26 +47,51 @@ impl Environment {
 /// Where the server's file is when nothing says otherwise.
 const SERVER_FILE: &str = "/etc/git-mirror-push/config.toml";
 
-/// Reads the server's file. One that was named must be there; the usual one may be missing.
+/// Reads the server's files: the named one, which must be there, or the usual one, which may be missing; then those of
+/// `conf.d` beside it whose names end in `.toml`, sorted, each of which counts before those that came earlier.
 ///
 /// # Errors
 /// [`Error`].
 pub fn load_server(named: Option<&Path>) -> Result<Server, Error> {
     let path = named.unwrap_or(Path::new(SERVER_FILE));
-    match std::fs::read_to_string(path) {
-        Ok(text) => file::parse_server(path, &text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => Ok(Server::default()),
-        Err(source) => Err(Error::Io { doing: "read", path: path.to_owned(), source }),
+    let read = |path: &Path| std::fs::read_to_string(path);
+    let failed = |path: &Path, source| Error::Io { doing: "read", path: path.to_owned(), source };
+    let mut server = match read(path) {
+        Ok(text) => check::server(path, &text, file::parse(path, &text)?, Server::default())?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => Server::default(),
+        Err(source) => return Err(failed(path, source)),
+    };
+    let directory = path.with_file_name("conf.d");
+    let mut parts = match std::fs::read_dir(&directory) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>(),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(Vec::new()),
+        Err(error) => Err(error),
     }
+    .map_err(|source| failed(&directory, source))?;
+    parts.retain(|part| part.extension().is_some_and(|extension| extension == "toml"));
+    parts.sort_unstable();
+    for part in parts {
+        let text = read(&part).map_err(|source| failed(&part, source))?;
+        server = check::server(&part, &text, file::parse(&part, &text)?, server)?;
+    }
+    for root in &mut server.roots {
+        root.path = root.path.canonicalize().map_err(|source| failed(&root.path, source))?;
+    }
+    Ok(server)
 }
 
-/// Reads the file of a repository; a missing file is one without mirrors.
+/// Reads the file of a repository; a missing file is one without mirrors of its own.
 ///
 /// # Errors
 /// [`Error`].
 pub fn load(repository: &Repository, server: &Server) -> Result<Config, Error> {
     let path = repository.layout().config();
-    parse(&path, &read_owned(&path, repository.git_dir())?.unwrap_or_default(), server)
+    let text = read_owned(&path, repository.git_dir())?.unwrap_or_default();
+    let placed = server.place(repository.git_dir());
+    if placed.is_some() && server.has_templates() {
+        server.check_url_of(repository.git_dir())?;
+    }
+    parse(&path, &text, server, placed.as_ref())
 }
 
 /// Reads a file that must belong to us, to the owner of `git_dir`, or to root. `None` when it is missing.

@@ -15,10 +15,13 @@ mod check;
 mod edit;
 mod file;
 mod load;
+mod server;
+mod settings;
 
 pub use edit::{Change, Edit, check_edit, edit};
 pub use file::{AuthMethod, TagsSetting, Wake};
 pub use load::{Environment, load, load_server, read_owned};
+pub use server::{Placed, Root, Server};
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +52,11 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// `--all` was asked for, and no file says where repositories are.
+    #[error(
+        "no file says where repositories are; put [[repositories]] with a root into /etc/git-mirror-push/config.toml"
+    )]
+    NoRoots,
     /// A change cannot be made.
     #[error("{0}")]
     Change(String),
@@ -63,8 +71,33 @@ pub struct Config {
     pub is_silent: bool,
     /// Who drains after a push.
     pub wake: Wake,
+    /// Whom to tell when a mirror fails or is well again.
+    pub notify: Notify,
+    /// Where the repository's numbers are written for Prometheus.
+    pub metrics_file: Option<PathBuf>,
     /// In the order of their ids.
     pub mirrors: Vec<Mirror>,
+}
+
+/// Whom to tell, and when; `None` is a key that is not said.
+#[derive(Clone, Debug, Default)]
+pub struct Notify {
+    /// `notify`: a program by its absolute path, and its arguments. It gets the event as JSON on standard input.
+    pub command: Option<Vec<String>>,
+    /// `notify_after`: how long a mirror must have failed; by default it is told at once.
+    pub after: Option<Duration>,
+    /// `notify_interval`: after which time a mirror that still fails is told again; by default a day.
+    pub interval: Option<Duration>,
+}
+
+impl Notify {
+    fn over(self, below: &Self) -> Self {
+        Self {
+            command: self.command.or_else(|| below.command.clone()),
+            after: self.after.or(below.after),
+            interval: self.interval.or(below.interval),
+        }
+    }
 }
 
 /// One remote mirror.
@@ -92,6 +125,10 @@ pub struct Mirror {
     pub prune: Prune,
     /// `auth_method`
     pub auth_method: AuthMethod,
+    /// `password_file`
+    pub password_file: Option<PathBuf>,
+    /// `password_command`: a program by its absolute path, and its arguments; its first line is the password.
+    pub password_command: Option<Vec<String>>,
     /// Patterns of namespaces that are mirrored besides branches and tags.
     pub refspecs: Vec<String>,
     /// Further options for ssh, `Keyword=value`.
@@ -186,21 +223,10 @@ fn line_of(text: &str, offset: usize) -> usize {
     text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
-/// Reads the text of a repository's file, with the server's `defaults`.
+/// Reads the text of a repository's file, with what the server says for a repository that is `placed` so.
 ///
 /// # Errors
 /// [`Error::Meaning`].
-pub fn parse(path: &Path, text: &str, server: &Server) -> Result<Config, Error> {
-    check::config(path, text, file::parse(path, text)?, server)
-}
-
-/// What the server's file says for every repository.
-#[derive(Clone, Debug, Default)]
-pub struct Server {
-    /// Patterns of protected branches.
-    pub protected_branches: Option<Vec<String>>,
-    /// Whether nothing may leave the machine.
-    pub silent: Option<bool>,
-    /// Who drains after a push.
-    pub wake: Option<Wake>,
+pub fn parse(path: &Path, text: &str, server: &Server, placed: Option<&Placed>) -> Result<Config, Error> {
+    check::config(path, text, file::parse(path, text)?, server, placed)
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use git_mirror_push::config::{Error, Server, parse};
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
-    if let Err(Error::Meaning { line, .. }) = parse(Path::new("config.toml"), text, &Server::default()) {
+    if let Err(Error::Meaning { line, .. }) = parse(Path::new("config.toml"), text, &Server::default(), None) {
         assert!(line >= 1 && line <= text.lines().count() + 1);
     }
 });

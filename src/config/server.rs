@@ -1,0 +1,253 @@
+//! What the server's files say for many repositories: where they are, templates, defaults. Pure but for the list of
+//! repositories, which is read from the disk.
+
+#![expect(clippy::disallowed_methods, reason = "looks for repositories below the roots")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::settings::Settings;
+use super::{Error, Notify, Wake};
+use crate::plan::Pattern;
+
+/// What the server's files say for every repository.
+#[derive(Clone, Debug, Default)]
+pub struct Server {
+    /// Patterns of protected branches.
+    pub protected_branches: Option<Vec<String>>,
+    /// Whether nothing may leave the machine.
+    pub silent: Option<bool>,
+    /// Who drains after a push.
+    pub wake: Option<Wake>,
+    /// Whom to tell when a mirror fails or is well again.
+    pub notify: Notify,
+    /// Where `--all` commands write their numbers for Prometheus.
+    pub metrics_file: Option<PathBuf>,
+    /// How many mirrors are served at once; `None` is the default.
+    pub max_jobs: Option<usize>,
+    /// How many of them at one host; `None` is the default.
+    pub max_jobs_per_host: Option<usize>,
+    /// Where repositories are.
+    pub roots: Vec<Root>,
+    /// The files that were read, in order.
+    pub files: Vec<PathBuf>,
+    pub(super) defaults: Settings,
+    pub(super) templates: BTreeMap<String, Template>,
+}
+
+/// `[remotes.NAME]` of the server's files.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Template {
+    pub(super) settings: Settings,
+    /// The file that names it last.
+    pub(super) file: PathBuf,
+    /// The line of its name there.
+    pub(super) line: usize,
+}
+
+/// `[[repositories]]`
+#[derive(Clone, Debug)]
+pub struct Root {
+    /// The directory, without symbolic links in it.
+    pub path: PathBuf,
+    pub(super) include: Vec<Pattern>,
+    pub(super) exclude: Vec<Pattern>,
+}
+
+/// A repository below a root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Its path below the root, without `.git`.
+    pub path: String,
+    /// The last component of that.
+    pub name: String,
+}
+
+impl Root {
+    /// Where in this root the repository is, if the globs choose it.
+    fn place(&self, git_dir: &Path) -> Option<Placed> {
+        let below = git_dir.strip_prefix(&self.path).ok()?;
+        let below = if below.ends_with(".git") && below.parent()? != Path::new("") { below.parent()? } else { below };
+        let whole = below.to_str().filter(|whole| !whole.is_empty())?;
+        let path = whole.strip_suffix(".git").unwrap_or(whole);
+        let is_in = |patterns: &[Pattern]| {
+            patterns.iter().any(|pattern| pattern.matches(whole.as_bytes()) || pattern.matches(path.as_bytes()))
+        };
+        if !self.include.is_empty() && !is_in(&self.include) || is_in(&self.exclude) {
+            return None;
+        }
+        let name = path.rsplit('/').next().unwrap_or(path).to_owned();
+        Some(Placed { path: path.to_owned(), name })
+    }
+
+    /// The repositories below this root: directories with `HEAD`, `objects` and `refs`, and those named `.git`. Symbolic
+    /// links are not followed, and no repository is looked for inside another.
+    fn repositories(&self, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
+        let mut open = vec![self.path.clone()];
+        while let Some(directory) = open.pop() {
+            for entry in std::fs::read_dir(&directory)? {
+                let entry = entry?;
+                let path = entry.path();
+                if !entry.file_type()?.is_dir() {
+                    continue;
+                }
+                if path.join("HEAD").is_file() && path.join("objects").is_dir() {
+                    if self.place(&path).is_some() {
+                        found.push(path);
+                    }
+                } else {
+                    open.push(path);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Server {
+    /// Where the repository is below the roots. `None` when no root chooses it: then no template applies to it.
+    #[must_use]
+    pub fn place(&self, git_dir: &Path) -> Option<Placed> {
+        self.roots.iter().find_map(|root| root.place(git_dir))
+    }
+
+    /// Every repository below the roots, sorted.
+    ///
+    /// # Errors
+    /// [`Error::Io`], when a directory cannot be read, and [`Error::NoRoots`].
+    pub fn repositories(&self) -> Result<Vec<PathBuf>, Error> {
+        if self.roots.is_empty() {
+            return Err(Error::NoRoots);
+        }
+        let mut found = Vec::new();
+        for root in &self.roots {
+            let failed = |source| Error::Io { doing: "list the repositories below", path: root.path.clone(), source };
+            root.repositories(&mut found).map_err(failed)?;
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+
+    /// Whether templates make mirrors of repositories that have no file of their own.
+    #[must_use]
+    pub fn has_templates(&self) -> bool {
+        self.templates.values().any(|template| template.settings.url.is_some())
+    }
+
+    /// Finds out whether two repositories would be mirrored to one place by a template.
+    ///
+    /// # Errors
+    /// [`Error::Meaning`], which names both, or that of [`Server::repositories`].
+    pub fn check_urls(&self) -> Result<(), Error> {
+        if !self.has_templates() {
+            return Ok(());
+        }
+        let mut seen: BTreeMap<String, PathBuf> = BTreeMap::new();
+        for git_dir in self.repositories()? {
+            let Some(placed) = self.place(&git_dir) else { continue };
+            for (name, template) in &self.templates {
+                let Some(url) = template.settings.url.as_deref().map(|url| expand(url, &placed)) else { continue };
+                if let Some(other) = seen.insert(url.clone(), git_dir.clone()) {
+                    let what = format!(
+                        "remote '{name}': '{}' and '{}' would both be mirrored to one URL; use {{path}} in it, or exclude one",
+                        other.display(),
+                        git_dir.display(),
+                    );
+                    return Err(Error::Meaning { path: template.file.clone(), line: template.line, what });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the templates cannot give two repositories below these roots one URL, whatever their names.
+    fn is_surely_unique(&self) -> bool {
+        let is_whole = |template: &Template| template.settings.url.as_deref().is_none_or(|url| url.contains("{path}"));
+        self.roots.len() == 1 && self.templates.values().all(is_whole)
+    }
+
+    /// The same question for one repository: cheap where URLs hold the whole path below the only root.
+    ///
+    /// # Errors
+    /// As [`Server::check_urls`].
+    pub(super) fn check_url_of(&self, git_dir: &Path) -> Result<(), Error> {
+        let twin = match git_dir.to_str().and_then(|path| path.strip_suffix(".git")) {
+            Some(without) => PathBuf::from(without),
+            None => PathBuf::from(format!("{}.git", git_dir.display())),
+        };
+        if self.is_surely_unique() && !twin.join("HEAD").exists() { Ok(()) } else { self.check_urls() }
+    }
+}
+
+/// Puts the place of a repository into the URL of a template. In a URL with a scheme what is special there is escaped; a path
+/// and `user@host:path` take it as it is.
+pub(super) fn expand(url: &str, placed: &Placed) -> String {
+    use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+    const SPECIAL: &AsciiSet = &CONTROLS
+        .add(b' ')
+        .add(b'"')
+        .add(b'#')
+        .add(b'%')
+        .add(b'<')
+        .add(b'>')
+        .add(b'?')
+        .add(b'`')
+        .add(b'{')
+        .add(b'}')
+        .add(b'\\');
+    let escaped = |text: &str| match url.contains("://") {
+        true => utf8_percent_encode(text, SPECIAL).to_string(),
+        false => text.to_owned(),
+    };
+    // One pass: what a repository is called is never taken for a placeholder.
+    let mut out = String::with_capacity(url.len() + placed.path.len());
+    let mut rest = url;
+    while let Some(at) = rest.find('{') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let (value, length) = match rest {
+            _ if rest.starts_with("{path}") => (escaped(&placed.path), 6),
+            _ if rest.starts_with("{name}") => (escaped(&placed.name), 6),
+            _ => ("{".to_owned(), 1),
+        };
+        out.push_str(&value);
+        rest = &rest[length..];
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root(include: &[&str], exclude: &[&str]) -> Root {
+        let patterns = |texts: &[&str]| texts.iter().map(|text| Pattern::new(text.as_bytes())).collect();
+        Root { path: "/srv/git".into(), include: patterns(include), exclude: patterns(exclude) }
+    }
+
+    #[test]
+    fn places_are_below_the_root_and_chosen_by_globs() {
+        let all = root(&[], &[]);
+        let place = |root: &Root, path: &str| root.place(Path::new(path)).map(|placed| (placed.path, placed.name));
+        let found = |path: &str, name: &str| Some((path.to_owned(), name.to_owned()));
+        assert_eq!(place(&all, "/srv/git/acme/widget.git"), found("acme/widget", "widget"));
+        assert_eq!(place(&all, "/srv/git/plain"), found("plain", "plain"));
+        assert_eq!(place(&all, "/srv/git/work/.git"), found("work", "work"));
+        assert_eq!(place(&all, "/srv/gitolite/x.git"), None);
+        assert_eq!(place(&all, "/srv/git"), None);
+        let some = root(&["acme/*"], &["acme/tmp/*", "*/old.git"]);
+        assert_eq!(place(&some, "/srv/git/acme/widget.git"), found("acme/widget", "widget"));
+        for path in ["/srv/git/other/x.git", "/srv/git/acme/tmp/x.git", "/srv/git/acme/old.git"] {
+            assert_eq!(place(&some, path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn placeholders_are_filled_in_once_and_escaped_in_urls() {
+        let placed = Placed { path: "a b/{name}%#".into(), name: "{name}%#".into() };
+        assert_eq!(expand("https://h/x/{path}.git", &placed), "https://h/x/a%20b/%7Bname%7D%25%23.git");
+        assert_eq!(expand("git@h:{name}.git", &placed), "git@h:{name}%#.git");
+        assert_eq!(expand("/srv/{path}{", &placed), "/srv/a b/{name}%#{");
+    }
+}
