@@ -29,6 +29,8 @@ pub mod credentials;
 #[cfg(feature = "mirror")]
 pub mod drain;
 #[cfg(feature = "mirror")]
+pub mod metrics;
+#[cfg(feature = "mirror")]
 pub mod plan;
 #[cfg(feature = "mirror")]
 pub mod push;

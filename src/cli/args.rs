@@ -80,9 +80,11 @@ pub(super) enum Command {
     /// Compare and mirror everything selected, now
     Sync(Sync),
     /// Say what 'sync' would do to each ref, and do nothing
-    Plan(Names),
+    Plan(Scope),
     /// Say how the mirrors stand
-    Status(Names),
+    Status(Scope),
+    /// Answer a monitoring system: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN
+    Check(Check),
     /// List past attempts, one a line
     Log(Names),
     /// Protect branches by name or wildcard
@@ -92,7 +94,7 @@ pub(super) enum Command {
     /// List the patterns of protected branches
     Protected,
     /// Install the post-receive hook; an existing hook keeps running first
-    InstallHook,
+    InstallHook(InstallHook),
     /// Take the hook away, and put back the one that was there before
     UninstallHook,
     /// Switch silent mode: nothing leaves this machine, pushes are still spooled
@@ -116,6 +118,39 @@ pub(super) struct Names {
     /// The mirrors; default: all
     #[arg(value_name = "NAME")]
     pub(super) names: Vec<String>,
+}
+
+/// Any number of mirrors of one repository, or all of every repository.
+#[derive(Debug, Args)]
+pub(super) struct Scope {
+    /// The mirrors; default: all
+    #[arg(value_name = "NAME")]
+    pub(super) names: Vec<String>,
+    /// Every repository below the roots of the server's file
+    #[arg(long, conflicts_with_all = ["names", "git_dir"])]
+    pub(super) all: bool,
+}
+
+/// `check`
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// Which mirrors
+    #[command(flatten)]
+    pub(super) scope: Scope,
+    /// Age of the oldest push not mirrored that is a warning
+    #[arg(short, long, value_name = "DURATION", default_value = "1h", value_parser = crate::config::parse_period)]
+    pub(super) warning: std::time::Duration,
+    /// Age of the oldest push not mirrored that is critical
+    #[arg(short, long, value_name = "DURATION", default_value = "24h", value_parser = crate::config::parse_period)]
+    pub(super) critical: std::time::Duration,
+}
+
+/// `install-hook`
+#[derive(Debug, Args)]
+pub(super) struct InstallHook {
+    /// Every repository below the roots of the server's file
+    #[arg(long, conflicts_with = "git_dir")]
+    pub(super) all: bool,
 }
 
 /// Patterns of branches.
@@ -238,6 +273,9 @@ pub(super) struct Drain {
     /// The mirrors; default: all
     #[arg(value_name = "NAME")]
     pub(super) names: Vec<String>,
+    /// Every repository below the roots of the server's file
+    #[arg(long, conflicts_with_all = ["names", "git_dir"])]
+    pub(super) all: bool,
     /// Leave the session of whoever started this (the hook does)
     #[arg(long, hide = true)]
     pub(super) detach: bool,
@@ -249,6 +287,9 @@ pub(super) struct Sync {
     /// The mirrors; default: all
     #[arg(value_name = "NAME")]
     pub(super) names: Vec<String>,
+    /// Every repository below the roots of the server's file
+    #[arg(long, conflicts_with_all = ["names", "git_dir"])]
+    pub(super) all: bool,
     /// Delete more refs at once than max_deletes allows
     #[arg(long)]
     pub(super) allow_mass_delete: bool,

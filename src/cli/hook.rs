@@ -17,11 +17,11 @@ use super::{DONE, Session};
 const BINARY: &str = "git-mirror-post-receive";
 
 /// Installs the hook.
-pub(super) fn install(session: &Session) -> anyhow::Result<u8> {
+pub(super) fn install(session: &Session<'_>) -> anyhow::Result<u8> {
     super::mirrors::prepare(session)?;
     match ensure(session)? {
-        Installed::Now(path) => session.say(&format!("installed the hook '{}'", path.display())),
-        Installed::Before(path) => session.say(&format!("the hook '{}' is installed already", path.display())),
+        Installed::Now(path) => session.base.say(&format!("installed the hook '{}'", path.display())),
+        Installed::Before(path) => session.base.say(&format!("the hook '{}' is installed already", path.display())),
     }
     Ok(DONE)
 }
@@ -33,8 +33,8 @@ pub(super) enum Installed {
 }
 
 /// Installs the hook if it is not there.
-pub(super) fn ensure(session: &Session) -> anyhow::Result<Installed> {
-    let binary = binary(&session.environment.program)?;
+pub(super) fn ensure(session: &Session<'_>) -> anyhow::Result<Installed> {
+    let binary = binary(&session.base.environment.program)?;
     let hook = hooks_directory(session)?.join("post-receive");
     let previous = previous(&hook);
     if is_ours(&hook) {
@@ -53,21 +53,21 @@ pub(super) fn ensure(session: &Session) -> anyhow::Result<Installed> {
 }
 
 /// Takes the hook away.
-pub(super) fn uninstall(session: &Session) -> anyhow::Result<u8> {
+pub(super) fn uninstall(session: &Session<'_>) -> anyhow::Result<u8> {
     let hook = hooks_directory(session)?.join("post-receive");
     let previous = previous(&hook);
     let is_previous_there = previous.symlink_metadata().is_ok();
     let is_half_done = is_previous_there && hook.symlink_metadata().is_err();
     if !is_ours(&hook) && !is_half_done {
-        session.say("the hook is not installed");
+        session.base.say("the hook is not installed");
         return Ok(DONE);
     }
     if is_previous_there {
         fs::rename(&previous, &hook).with_context(|| format!("cannot put back '{}'", previous.display()))?;
-        session.say(&format!("put back the previous hook '{}'", hook.display()));
+        session.base.say(&format!("put back the previous hook '{}'", hook.display()));
     } else {
         fs::remove_file(&hook).with_context(|| format!("cannot remove '{}'", hook.display()))?;
-        session.say(&format!("removed the hook '{}'", hook.display()));
+        session.base.say(&format!("removed the hook '{}'", hook.display()));
     }
     Ok(DONE)
 }
@@ -82,7 +82,7 @@ fn is_ours(hook: &Path) -> bool {
 }
 
 /// `core.hooksPath`, or `hooks` in the repository (githooks(5)).
-fn hooks_directory(session: &Session) -> io::Result<PathBuf> {
+fn hooks_directory(session: &Session<'_>) -> io::Result<PathBuf> {
     let git_dir = session.repository.git_dir();
     let directory = match session.repository.git_config("core.hooksPath") {
         Some(path) if !path.is_empty() => git_dir.join(path),

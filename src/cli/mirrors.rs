@@ -19,14 +19,14 @@ use crate::spool;
 type Keys = Vec<(&'static str, Change)>;
 
 /// Makes the directories that every command which writes needs.
-pub(super) fn prepare(session: &Session) -> anyhow::Result<()> {
+pub(super) fn prepare(session: &Session<'_>) -> anyhow::Result<()> {
     let layout = session.repository.layout();
     let mode = session.repository.sharing().directory_mode().unwrap_or(0o755);
     spool::prepare(&layout, mode).with_context(|| format!("cannot make '{}'", layout.root().display()))
 }
 
 /// Makes a comparison of every enabled mirror due: the rules have changed.
-pub(super) fn compare_all(session: &Session, config: &Config) -> anyhow::Result<()> {
+pub(super) fn compare_all(session: &Session<'_>, config: &Config) -> anyhow::Result<()> {
     for mirror in config.mirrors.iter().filter(|mirror| mirror.is_enabled) {
         drain::prepare(&session.repository, &mirror.name)?;
         spool::request_full_sync(&session.repository.layout(), &mirror.name, new_id(now()))?;
@@ -36,7 +36,7 @@ pub(super) fn compare_all(session: &Session, config: &Config) -> anyhow::Result<
 }
 
 /// Adds a mirror.
-pub(super) fn add(session: &Session, add: &Add) -> anyhow::Result<u8> {
+pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
     let before = session.config()?;
     if before.mirror(&add.name).is_some() {
         return Err(Usage(format!("mirror '{}' is there already; use 'set', or another name", add.name)).into());
@@ -55,26 +55,26 @@ pub(super) fn add(session: &Session, add: &Add) -> anyhow::Result<u8> {
     prepare(session)?;
     // The name is checked before it becomes a directory.
     let change = Edit::Add(add.name.clone(), keys);
-    crate::config::check_edit(&session.repository, &session.server, &change)?;
+    crate::config::check_edit(&session.repository, &session.base.server, &change)?;
     drain::prepare(&session.repository, &add.name)?;
     let directory = session.repository.layout().remote(&add.name);
     store_secret(&directory, secret.as_ref())?;
     pin(&directory, &add.settings.host_key, &add.url)?;
     spool::request_full_sync(&session.repository.layout(), &add.name, new_id(now()))?;
-    let config = edit(&session.repository, &session.server, &change)?;
+    let config = edit(&session.repository, &session.base.server, &change)?;
     warn_of_insecure_http(session, &config, &add.name, secret.is_some())?;
     if let hook::Installed::Now(path) = hook::ensure(session)? {
-        session.say(&format!("installed the hook '{}'", path.display()));
+        session.base.say(&format!("installed the hook '{}'", path.display()));
     }
     if !add.disabled {
         wake::wake(session, &config);
     }
-    session.say(&format!("added mirror '{}'; 'git mirror-push status' says how it stands", add.name));
+    session.base.say(&format!("added mirror '{}'; 'git mirror-push status' says how it stands", add.name));
     Ok(DONE)
 }
 
 /// Changes a mirror.
-pub(super) fn set(session: &Session, set: &Set) -> anyhow::Result<u8> {
+pub(super) fn set(session: &Session<'_>, set: &Set) -> anyhow::Result<u8> {
     by_name(&session.config()?, &set.name)?;
     let mut keys = Keys::new();
     let mut secret = password(&set.settings)?;
@@ -90,7 +90,7 @@ pub(super) fn set(session: &Session, set: &Set) -> anyhow::Result<u8> {
     }
     let directory = session.repository.layout().remote(&set.name);
     drain::prepare(&session.repository, &set.name)?;
-    let config = edit(&session.repository, &session.server, &Edit::Set(set.name.clone(), keys))?;
+    let config = edit(&session.repository, &session.base.server, &Edit::Set(set.name.clone(), keys))?;
     store_secret(&directory, secret.as_ref())?;
     let url = config.mirror(&set.name).map(|mirror| mirror.address.shown(&Credentials::default())).unwrap_or_default();
     pin(&directory, &set.settings.host_key, &url)?;
@@ -100,37 +100,37 @@ pub(super) fn set(session: &Session, set: &Set) -> anyhow::Result<u8> {
 }
 
 /// Serves a mirror again.
-pub(super) fn enable(session: &Session, name: &str) -> anyhow::Result<u8> {
+pub(super) fn enable(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
     by_name(&session.config()?, name)?;
     drain::prepare(&session.repository, name)?;
     let change = Edit::Set(name.to_owned(), vec![("enabled", Change::Unset)]);
-    let config = edit(&session.repository, &session.server, &change)?;
+    let config = edit(&session.repository, &session.base.server, &change)?;
     compare(session, &config, name)
 }
 
 /// Serves a mirror no longer. What it was not given yet is compared when it is enabled.
-pub(super) fn disable(session: &Session, name: &str) -> anyhow::Result<u8> {
+pub(super) fn disable(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
     by_name(&session.config()?, name)?;
     let change = Edit::Set(name.to_owned(), vec![("enabled", Change::Flag(false))]);
-    edit(&session.repository, &session.server, &change)?;
+    edit(&session.repository, &session.base.server, &change)?;
     Ok(DONE)
 }
 
 /// Removes a mirror: from the configuration first, then, once no drain is at it, its files. The lock file stays.
-pub(super) fn remove(session: &Session, name: &str) -> anyhow::Result<u8> {
+pub(super) fn remove(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
     by_name(&session.config()?, name)?;
-    edit(&session.repository, &session.server, &Edit::Remove(name.to_owned()))?;
+    edit(&session.repository, &session.base.server, &Edit::Remove(name.to_owned()))?;
     let directory = session.repository.layout().remote(name);
     if !directory.is_dir() {
         return Ok(DONE);
     }
     let _lock = Lock::acquire(&directory, session.repository.sharing())?;
     drain::forget(&directory).with_context(|| format!("cannot remove the files in '{}'", directory.display()))?;
-    session.say(&format!("removed mirror '{name}'; its repository was not touched"));
+    session.base.say(&format!("removed mirror '{name}'; its repository was not touched"));
     Ok(DONE)
 }
 
-fn compare(session: &Session, config: &Config, name: &str) -> anyhow::Result<u8> {
+fn compare(session: &Session<'_>, config: &Config, name: &str) -> anyhow::Result<u8> {
     if config.mirror(name).is_some_and(|mirror| mirror.is_enabled) {
         spool::request_full_sync(&session.repository.layout(), name, new_id(now()))?;
         wake::wake(session, config);
@@ -139,7 +139,7 @@ fn compare(session: &Session, config: &Config, name: &str) -> anyhow::Result<u8>
 }
 
 /// The URL as it is written into the file, and the credentials that were in it.
-fn checked_url(session: &Session, text: &str) -> anyhow::Result<(String, Credentials)> {
+fn checked_url(session: &Session<'_>, text: &str) -> anyhow::Result<(String, Credentials)> {
     let (address, credentials) = parse(text).map_err(|refused| Usage(refused.to_string()))?;
     let url = match &address {
         Address::Local(path) => {
@@ -260,10 +260,11 @@ fn pin(directory: &Path, lines: &[String], url: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn warn_of_insecure_http(session: &Session, config: &Config, name: &str, has_secret: bool) -> anyhow::Result<()> {
+fn warn_of_insecure_http(session: &Session<'_>, config: &Config, name: &str, has_secret: bool) -> anyhow::Result<()> {
     let mirror = by_name(config, name)?;
     if has_secret && mirror.address.is_plain_http() && !mirror.allow_insecure_http {
         session
+            .base
             .warn("a password over plain http is refused; use https, or set allow_insecure_http = true in config.toml");
     }
     Ok(())

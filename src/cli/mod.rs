@@ -8,12 +8,16 @@ use clap::Parser;
 use jiff::Timestamp;
 
 use crate::config::{self, Config, Environment, Mirror, Server};
+use crate::drain::Mode;
 use crate::repo::{self, Repository};
 
 mod args;
+mod check;
+mod every;
 mod generate;
 mod hook;
 mod log;
+mod measure;
 mod mirrors;
 mod progress;
 mod protect;
@@ -33,14 +37,19 @@ const FATAL: u8 = 128;
 /// The command line has no meaning.
 const USAGE: u8 = 129;
 
-/// What a command needs.
-struct Session {
+/// What every command has: what was typed, and what the server's files say.
+struct Base {
     environment: Environment,
     global: args::Global,
-    shared: repo::Shared,
-    repository: Repository,
     server: Server,
     is_coloured: bool,
+}
+
+/// What a command on one repository needs.
+struct Session<'b> {
+    base: &'b Base,
+    shared: repo::Shared,
+    repository: Repository,
 }
 
 /// Runs the program.
@@ -77,15 +86,25 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 fn run(cli: Cli) -> anyhow::Result<u8> {
     let environment = Environment::read()?;
     log::start(&cli.global, &environment);
-    let out = &mut io::stdout().lock();
+    let out = &mut io::stdout();
     let command = cli.command.unwrap_or(Command::Drain(Drain::default()));
     match &command {
         Command::Completions(completions) => return generate::completions(completions.shell, out),
         Command::Man => return generate::man(out),
+        Command::Check(check) => return check::check(environment, cli.global, check, out),
         Command::Drain(drain) if drain.detach => wake::leave_session(),
         _ => {}
     }
-    let session = Session::open(environment, cli.global)?;
+    let base = Base::new(environment, cli.global)?;
+    match &command {
+        Command::Drain(drain) if drain.all => return every::drain(&base, Mode::Drain, out),
+        Command::Sync(sync) if sync.all => return every::drain(&base, update::sync_mode(sync), out),
+        Command::Plan(names) if names.all => return every::drain(&base, Mode::Plan, out),
+        Command::Status(names) if names.all => return every::status(&base, out),
+        Command::InstallHook(hook) if hook.all => return every::install_hook(&base),
+        _ => {}
+    }
+    let session = base.session()?;
     match command {
         Command::Add(add) => mirrors::add(&session, &add),
         Command::Set(set) => mirrors::set(&session, &set),
@@ -102,37 +121,39 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Protect(patterns) => protect::protect(&session, &patterns.patterns),
         Command::Unprotect(patterns) => protect::unprotect(&session, &patterns.patterns),
         Command::Protected => protect::protected(&session, out),
-        Command::InstallHook => hook::install(&session),
+        Command::InstallHook(_) => hook::install(&session),
         Command::UninstallHook => hook::uninstall(&session),
         Command::Silent(silent) => protect::silent(&session, silent.state),
-        Command::Completions(_) | Command::Man => Ok(DONE),
+        Command::Check(_) | Command::Completions(_) | Command::Man => Ok(DONE),
     }
 }
 
-impl Session {
-    fn open(environment: Environment, global: args::Global) -> anyhow::Result<Self> {
-        let start = match &global.directory {
-            Some(directory) => environment.current_dir.join(directory),
-            None => environment.current_dir.clone(),
-        };
-        let named = global.git_dir.as_ref().or(environment.git_dir.as_ref());
-        let shared = match named {
-            Some(path) => repo::open(&start.join(path))?,
-            None => discover(&start)?,
-        };
+impl Base {
+    fn new(environment: Environment, global: args::Global) -> anyhow::Result<Self> {
         let server = config::load_server(global.config.as_deref().or(environment.server_config.as_deref()))?;
         let is_coloured = match global.color {
             When::Always => true,
             When::Never => false,
             When::Auto => io::stdout().is_terminal() && !environment.is_colour_unwanted,
         };
-        let repository = shared.to_local();
-        Ok(Self { environment, global, shared, repository, server, is_coloured })
+        Ok(Self { environment, global, server, is_coloured })
     }
 
-    /// The repository's configuration as it is now.
-    fn config(&self) -> anyhow::Result<Config> {
-        Ok(config::load(&self.repository, &self.server)?)
+    /// The repository that was named, or the one that the working directory is in.
+    fn session(&self) -> anyhow::Result<Session<'_>> {
+        let start = match &self.global.directory {
+            Some(directory) => self.environment.current_dir.join(directory),
+            None => self.environment.current_dir.clone(),
+        };
+        match self.global.git_dir.as_ref().or(self.environment.git_dir.as_ref()) {
+            Some(path) => Ok(self.session_at(repo::open(&start.join(path))?)),
+            None => Ok(self.session_at(discover(&start)?)),
+        }
+    }
+
+    fn session_at(&self, shared: repo::Shared) -> Session<'_> {
+        let repository = shared.to_local();
+        Session { base: self, shared, repository }
     }
 
     /// Tells the user something, unless they want to hear only of failures.
@@ -145,6 +166,13 @@ impl Session {
     /// Warns the user.
     fn warn(&self, text: &str) {
         talk(&format!("warning: {text}"));
+    }
+}
+
+impl Session<'_> {
+    /// The repository's configuration as it is now.
+    fn config(&self) -> anyhow::Result<Config> {
+        Ok(config::load(&self.repository, &self.base.server)?)
     }
 }
 
@@ -190,10 +218,10 @@ fn print_json(out: &mut dyn Write, value: &impl serde::Serialize) -> anyhow::Res
 }
 
 /// A path as the user meant it, from the directory that counts.
-fn absolute(session: &Session, path: &Path) -> PathBuf {
-    let base = match &session.global.directory {
-        Some(directory) => session.environment.current_dir.join(directory),
-        None => session.environment.current_dir.clone(),
+fn absolute(session: &Session<'_>, path: &Path) -> PathBuf {
+    let base = match &session.base.global.directory {
+        Some(directory) => session.base.environment.current_dir.join(directory),
+        None => session.base.environment.current_dir.clone(),
     };
     base.join(path)
 }

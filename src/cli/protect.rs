@@ -7,22 +7,23 @@ use super::{DONE, Session, print_json, wake};
 use crate::config::{Change, Config, Edit, edit};
 
 /// The patterns that count now.
-fn effective(session: &Session, config: &Config) -> anyhow::Result<Vec<String>> {
+fn effective(session: &Session<'_>, config: &Config) -> anyhow::Result<Vec<String>> {
     if let Some(patterns) = &config.protected_branches {
         return Ok(patterns.clone());
     }
     Ok(session.repository.default_branch()?.map(|name| name.short()).into_iter().collect())
 }
 
-fn change(session: &Session, patterns: Vec<String>) -> anyhow::Result<u8> {
+fn change(session: &Session<'_>, patterns: Vec<String>) -> anyhow::Result<u8> {
     super::mirrors::prepare(session)?;
-    let config = edit(&session.repository, &session.server, &Edit::Top("protected_branches", Change::List(patterns)))?;
+    let config =
+        edit(&session.repository, &session.base.server, &Edit::Top("protected_branches", Change::List(patterns)))?;
     super::mirrors::compare_all(session, &config)?;
     Ok(DONE)
 }
 
 /// Adds patterns. When none were configured, the default branch, which was protected without being named, stays so.
-pub(super) fn protect(session: &Session, new: &[String]) -> anyhow::Result<u8> {
+pub(super) fn protect(session: &Session<'_>, new: &[String]) -> anyhow::Result<u8> {
     if let Some(bad) = new.iter().find(|pattern| pattern.is_empty() || pattern.chars().any(char::is_control)) {
         anyhow::bail!("'{}' is no pattern of branch names", bad.escape_debug());
     }
@@ -32,7 +33,7 @@ pub(super) fn protect(session: &Session, new: &[String]) -> anyhow::Result<u8> {
 }
 
 /// Takes patterns away.
-pub(super) fn unprotect(session: &Session, gone: &[String]) -> anyhow::Result<u8> {
+pub(super) fn unprotect(session: &Session<'_>, gone: &[String]) -> anyhow::Result<u8> {
     let mut patterns = effective(session, &session.config()?)?;
     if let Some(unknown) = gone.iter().find(|pattern| !patterns.contains(pattern)) {
         anyhow::bail!("'{}' is not protected; 'git mirror-push protected' lists the patterns", unknown.escape_debug());
@@ -42,9 +43,9 @@ pub(super) fn unprotect(session: &Session, gone: &[String]) -> anyhow::Result<u8
 }
 
 /// Lists the patterns.
-pub(super) fn protected(session: &Session, out: &mut dyn Write) -> anyhow::Result<u8> {
+pub(super) fn protected(session: &Session<'_>, out: &mut dyn Write) -> anyhow::Result<u8> {
     let patterns = effective(session, &session.config()?)?;
-    if session.global.json {
+    if session.base.global.json {
         print_json(out, &patterns)?;
     } else {
         for pattern in patterns {
@@ -55,13 +56,13 @@ pub(super) fn protected(session: &Session, out: &mut dyn Write) -> anyhow::Resul
 }
 
 /// Switches silent mode.
-pub(super) fn silent(session: &Session, state: Switch) -> anyhow::Result<u8> {
+pub(super) fn silent(session: &Session<'_>, state: Switch) -> anyhow::Result<u8> {
     super::mirrors::prepare(session)?;
     let value = if state == Switch::On { Change::Flag(true) } else { Change::Unset };
-    let config = edit(&session.repository, &session.server, &Edit::Top("silent", value))?;
+    let config = edit(&session.repository, &session.base.server, &Edit::Top("silent", value))?;
     match (state, config.is_silent) {
-        (Switch::On, _) => session.say("silent: nothing leaves this machine; pushes are still spooled"),
-        (Switch::Off, true) => session.warn("still silent: the server's configuration says so"),
+        (Switch::On, _) => session.base.say("silent: nothing leaves this machine; pushes are still spooled"),
+        (Switch::Off, true) => session.base.warn("still silent: the server's configuration says so"),
         (Switch::Off, false) => wake::wake(session, &config),
     }
     Ok(DONE)

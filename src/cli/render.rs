@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::Session;
+use super::Base;
 use crate::drain::{Mode, Report};
 use crate::refs::Oid;
 use crate::status::{Outcome, RefOutcome, UpdateStatus, View};
@@ -15,27 +15,24 @@ enum Colour {
     Yellow = 33,
 }
 
-fn painted(session: &Session, colour: Colour, text: &str) -> String {
-    if session.is_coloured { format!("\x1b[{}m{text}\x1b[m", colour as u8) } else { text.to_owned() }
+fn painted(base: &Base, colour: Colour, text: &str) -> String {
+    if base.is_coloured { format!("\x1b[{}m{text}\x1b[m", colour as u8) } else { text.to_owned() }
 }
 
 /// What became of one mirror: what changed and what is not right, not what was right before.
-pub(super) fn report(session: &Session, report: &Report, mode: Mode, out: &mut dyn Write) -> io::Result<()> {
-    let shown: Vec<&RefOutcome> = report
-        .refs
-        .iter()
-        .filter(|outcome| outcome.outcome != Outcome::UpToDate || session.global.verbose > 0)
-        .collect();
-    let is_quiet = session.global.quiet && report.update_status == UpdateStatus::Finished;
+pub(super) fn report(base: &Base, report: &Report, mode: Mode, out: &mut dyn Write) -> io::Result<()> {
+    let shown: Vec<&RefOutcome> =
+        report.refs.iter().filter(|outcome| outcome.outcome != Outcome::UpToDate || base.global.verbose > 0).collect();
+    let is_quiet = base.global.quiet && report.update_status == UpdateStatus::Finished;
     if is_quiet {
         return Ok(());
     }
     writeln!(out, "To {} ({})", report.url, report.remote)?;
     for outcome in &shown {
-        writeln!(out, "{}", line(session, outcome))?;
+        writeln!(out, "{}", line(base, outcome))?;
     }
     if let Some(error) = &report.error {
-        writeln!(out, "   {}", painted(session, Colour::Red, &format!("{}: {error}", report.update_status.as_str())))?;
+        writeln!(out, "   {}", painted(base, Colour::Red, &format!("{}: {error}", report.update_status.as_str())))?;
     } else if shown.is_empty() {
         let nothing = if mode == Mode::Plan { "nothing to do" } else { "everything up to date" };
         writeln!(out, "   {nothing}")?;
@@ -44,7 +41,7 @@ pub(super) fn report(session: &Session, report: &Report, mode: Mode, out: &mut d
 }
 
 /// One ref, as `git push` prints it.
-fn line(session: &Session, outcome: &RefOutcome) -> String {
+fn line(base: &Base, outcome: &RefOutcome) -> String {
     let short = |oid: Option<Oid>| oid.map(|oid| oid.short()).unwrap_or_default();
     let (local, remote) = (short(outcome.local), short(outcome.remote));
     let name = outcome.name.short();
@@ -67,18 +64,18 @@ fn line(session: &Session, outcome: &RefOutcome) -> String {
     };
     let reason = outcome.reason.as_ref().map(|reason| format!(" ({})", reason.replace('\n', " "))).unwrap_or_default();
     let text = format!(" {flag} {summary:<17} {name}{note}{reason}");
-    if outcome.outcome.is_failure() { painted(session, Colour::Red, &text) } else { text }
+    if outcome.outcome.is_failure() { painted(base, Colour::Red, &text) } else { text }
 }
 
 /// How one mirror stands.
-pub(super) fn view(session: &Session, view: &View, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn view(base: &Base, view: &View, out: &mut dyn Write) -> io::Result<()> {
     let (word, colour) = match view.update_status {
         _ if !view.enabled => ("disabled", Colour::Yellow),
         UpdateStatus::Finished => ("finished", Colour::Green),
         UpdateStatus::Failed => ("failed", Colour::Red),
         status => (status.as_str(), Colour::Yellow),
     };
-    writeln!(out, "{}  {}  {}", view.name, painted(session, colour, word), view.url)?;
+    writeln!(out, "{}  {}  {}", view.name, painted(base, colour, word), view.url)?;
     let never = "never".to_owned();
     writeln!(
         out,
@@ -88,10 +85,23 @@ pub(super) fn view(session: &Session, view: &View, out: &mut dyn Write) -> io::R
         view.pending
     )?;
     if let Some(error) = &view.last_error {
-        writeln!(out, "  {}", painted(session, Colour::Red, error))?;
+        writeln!(out, "  {}", painted(base, Colour::Red, error))?;
     }
     for outcome in &view.refs {
-        writeln!(out, " {}", line(session, outcome))?;
+        writeln!(out, " {}", line(base, outcome))?;
     }
     Ok(())
+}
+
+/// One mirror of many on one line.
+pub(super) fn row(base: &Base, view: &View, out: &mut dyn Write) -> io::Result<()> {
+    let colour = match view.update_status {
+        UpdateStatus::Finished => Colour::Green,
+        UpdateStatus::Failed => Colour::Red,
+        _ => Colour::Yellow,
+    };
+    let word = if view.enabled { view.update_status.as_str() } else { "disabled" };
+    let error = view.last_error.as_ref().map(|error| format!("  {error}")).unwrap_or_default();
+    let error: String = error.chars().take(120).collect();
+    writeln!(out, "{:<9}  {}  {}{error}", painted(base, colour, word), view.repository, view.name)
 }

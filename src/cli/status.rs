@@ -8,7 +8,7 @@ use crate::drain;
 use crate::plan::Rules;
 use crate::status::{UpdateStatus, View, read_history, view};
 
-fn views(session: &Session, config: &Config, names: &[String]) -> anyhow::Result<Vec<View>> {
+pub(super) fn views(session: &Session<'_>, config: &Config, names: &[String]) -> anyhow::Result<Vec<View>> {
     chosen(config, names)?
         .into_iter()
         .map(|mirror| {
@@ -19,28 +19,31 @@ fn views(session: &Session, config: &Config, names: &[String]) -> anyhow::Result
 }
 
 /// Says how the mirrors stand.
-pub(super) fn status(session: &Session, names: &[String], out: &mut dyn Write) -> anyhow::Result<u8> {
+pub(super) fn status(session: &Session<'_>, names: &[String], out: &mut dyn Write) -> anyhow::Result<u8> {
     let config = session.config()?;
     let views = views(session, &config, names)?;
-    if session.global.json {
+    if session.base.global.json {
         print_json(out, &views)?;
     } else if views.is_empty() {
-        session.say("no mirrors; 'git mirror-push add NAME URL' adds one");
+        session.base.say("no mirrors; 'git mirror-push add NAME URL' adds one");
     } else {
         for shown in &views {
-            render::view(session, shown, out)?;
+            render::view(session.base, shown, out)?;
             if let Some(note) = selection_note(session, &config, &shown.name)? {
                 writeln!(out, "  {note}")?;
             }
         }
     }
-    let is_behind =
-        |view: &View| view.enabled && !matches!(view.update_status, UpdateStatus::Finished | UpdateStatus::None);
     Ok(if views.iter().any(is_behind) { BEHIND } else { DONE })
 }
 
+/// Whether a mirror that is served does not hold what it should.
+pub(super) fn is_behind(view: &View) -> bool {
+    view.enabled && !matches!(view.update_status, UpdateStatus::Finished | UpdateStatus::None)
+}
+
 /// An empty selection mirrors no branch; that is said, for it is hardly ever meant.
-fn selection_note(session: &Session, config: &Config, name: &str) -> anyhow::Result<Option<&'static str>> {
+fn selection_note(session: &Session<'_>, config: &Config, name: &str) -> anyhow::Result<Option<&'static str>> {
     let mirror = by_name(config, name)?;
     let rules: Rules = config.rules(mirror, session.repository.default_branch()?.as_ref());
     Ok(rules
@@ -49,7 +52,7 @@ fn selection_note(session: &Session, config: &Config, name: &str) -> anyhow::Res
 }
 
 /// Lists past attempts, oldest first.
-pub(super) fn log(session: &Session, names: &[String], out: &mut dyn Write) -> anyhow::Result<u8> {
+pub(super) fn log(session: &Session<'_>, names: &[String], out: &mut dyn Write) -> anyhow::Result<u8> {
     let config = session.config()?;
     let mut all = Vec::new();
     for mirror in chosen(&config, names)? {
@@ -58,7 +61,7 @@ pub(super) fn log(session: &Session, names: &[String], out: &mut dyn Write) -> a
         }
     }
     all.sort_by(|a, b| a.1.started_at.cmp(&b.1.started_at));
-    if session.global.json {
+    if session.base.global.json {
         let with_name = |(name, attempt): &(String, crate::status::Attempt)| {
             let mut value = serde_json::to_value(attempt).unwrap_or_default();
             value["remote"] = name.as_str().into();
@@ -84,10 +87,10 @@ pub(super) fn log(session: &Session, names: &[String], out: &mut dyn Write) -> a
 }
 
 /// Lists the mirrors as `git remote -v` does.
-pub(super) fn list(session: &Session, out: &mut dyn Write) -> anyhow::Result<u8> {
+pub(super) fn list(session: &Session<'_>, out: &mut dyn Write) -> anyhow::Result<u8> {
     let config = session.config()?;
     let views = views(session, &config, &[])?;
-    if session.global.json {
+    if session.base.global.json {
         print_json(out, &views)?;
         return Ok(DONE);
     }
@@ -99,10 +102,10 @@ pub(super) fn list(session: &Session, out: &mut dyn Write) -> anyhow::Result<u8>
 }
 
 /// Shows the configuration of one mirror.
-pub(super) fn show(session: &Session, name: &str, out: &mut dyn Write) -> anyhow::Result<u8> {
+pub(super) fn show(session: &Session<'_>, name: &str, out: &mut dyn Write) -> anyhow::Result<u8> {
     let config = session.config()?;
     let views = views(session, &config, &[by_name(&config, name)?.name.clone()])?;
-    if session.global.json {
+    if session.base.global.json {
         print_json(out, &views)?;
         return Ok(DONE);
     }

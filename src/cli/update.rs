@@ -17,7 +17,7 @@ use crate::push;
 use crate::status::{self, RefOutcome, UpdateStatus};
 
 /// Mirrors what is spooled. A drain that the hook woke stays while a mirror waits for its next attempt.
-pub(super) fn drain(session: &Session, drain: &args::Drain, out: &mut dyn Write) -> anyhow::Result<u8> {
+pub(super) fn drain(session: &Session<'_>, drain: &args::Drain, out: &mut dyn Write) -> anyhow::Result<u8> {
     let reports = run(session, Mode::Drain, &drain.names, out)?;
     let status = exit_status(&reports);
     if drain.detach {
@@ -34,7 +34,7 @@ const LOOK: Duration = Duration::from_secs(10);
 
 /// Waits for the next attempt and makes it, until no mirror waits. One process does so for a repository; others leave, so it
 /// asks the status files and not only its own reports: the mirror that waits may have failed in a drain that left.
-fn linger(session: &Session, mut reports: Vec<Report>, out: &mut dyn Write) -> anyhow::Result<()> {
+fn linger(session: &Session<'_>, mut reports: Vec<Report>, out: &mut dyn Write) -> anyhow::Result<()> {
     let spool = session.repository.layout().root().join("spool");
     let end = now().checked_add(LONGEST_STAY)?;
     let Some(_lock) = Lock::try_acquire(&spool, session.repository.sharing())? else { return Ok(()) };
@@ -58,7 +58,7 @@ fn linger(session: &Session, mut reports: Vec<Report>, out: &mut dyn Write) -> a
 }
 
 /// When the next attempt of a mirror that waits is due, as the status files say it.
-fn waiting(session: &Session) -> anyhow::Result<Option<Timestamp>> {
+fn waiting(session: &Session<'_>) -> anyhow::Result<Option<Timestamp>> {
     let config = session.config()?;
     let layout = session.repository.layout();
     let mut next = None;
@@ -74,45 +74,49 @@ fn exit_status(reports: &[Report]) -> u8 {
     if reports.iter().all(|report| report.update_status == UpdateStatus::Finished) { DONE } else { BEHIND }
 }
 
-fn random() -> u64 {
+pub(super) fn random() -> u64 {
     RandomState::new().hash_one(0)
 }
 
 /// Compares and mirrors everything.
-pub(super) fn sync(session: &Session, sync: &Sync, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let guard = if sync.allow_mass_delete { MassDelete::Allowed } else { MassDelete::Guarded };
-    Ok(exit_status(&run(session, Mode::Sync(guard), &sync.names, out)?))
+pub(super) fn sync(session: &Session<'_>, sync: &Sync, out: &mut dyn Write) -> anyhow::Result<u8> {
+    Ok(exit_status(&run(session, sync_mode(sync), &sync.names, out)?))
+}
+
+/// The mode of a sync with these options.
+pub(super) fn sync_mode(sync: &Sync) -> Mode {
+    Mode::Sync(if sync.allow_mass_delete { MassDelete::Allowed } else { MassDelete::Guarded })
 }
 
 /// Says what `sync` would do.
-pub(super) fn plan(session: &Session, names: &[String], out: &mut dyn Write) -> anyhow::Result<u8> {
+pub(super) fn plan(session: &Session<'_>, names: &[String], out: &mut dyn Write) -> anyhow::Result<u8> {
     Ok(exit_status(&run(session, Mode::Plan, names, out)?))
 }
 
-fn run(session: &Session, mode: Mode, names: &[String], out: &mut dyn Write) -> anyhow::Result<Vec<Report>> {
+fn run(session: &Session<'_>, mode: Mode, names: &[String], out: &mut dyn Write) -> anyhow::Result<Vec<Report>> {
     let config = session.config()?;
     let mirrors: Vec<&Mirror> = chosen(&config, names)?.into_iter().filter(|mirror| mirror.is_enabled).collect();
     for name in names.iter().filter(|name| config.mirror(name).is_some_and(|mirror| !mirror.is_enabled)) {
-        session.warn(&format!("mirror '{name}' is disabled; 'git mirror-push enable {name}' serves it again"));
+        session.base.warn(&format!("mirror '{name}' is disabled; 'git mirror-push enable {name}' serves it again"));
     }
     if config.is_silent && mode != Mode::Plan {
-        session.say("silent: nothing leaves this machine");
+        session.base.say("silent: nothing leaves this machine");
     }
-    let is_watched = mode != Mode::Plan && !session.global.quiet && std::io::stderr().is_terminal();
+    let is_watched = mode != Mode::Plan && !session.base.global.quiet && std::io::stderr().is_terminal();
     let bars = is_watched.then(Bars::new);
     let on_begin = |mirror: &Mirror, counted: Arc<push::Progress>| {
         if let Some(bars) = &bars {
             bars.add(mirror, counted);
         }
     };
-    let context = Context { config: &config, server: &session.server, mode, now, random, on_begin: &on_begin };
+    let context = Context { config: &config, server: &session.base.server, mode, now, random, on_begin: &on_begin };
     let reports = drain::drain(&session.shared, &context, &mirrors)?;
     drop(bars);
-    if session.global.json {
+    if session.base.global.json {
         print_json(out, &reports.iter().map(Json::from).collect::<Vec<_>>())?;
     } else {
         for report in &reports {
-            render::report(session, report, mode, out)?;
+            render::report(session.base, report, mode, out)?;
         }
     }
     Ok(reports)
@@ -120,7 +124,7 @@ fn run(session: &Session, mode: Mode, names: &[String], out: &mut dyn Write) -> 
 
 /// A report as `--json` prints it.
 #[derive(Serialize)]
-struct Json<'a> {
+pub(super) struct Json<'a> {
     repository: &'a str,
     remote: &'a str,
     update_status: UpdateStatus,

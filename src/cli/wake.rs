@@ -8,12 +8,12 @@ use super::Session;
 use crate::config::{Config, Wake};
 
 /// Starts a detached drain of the session's repository, unless the configuration leaves that to others.
-pub(super) fn wake(session: &Session, config: &Config) {
+pub(super) fn wake(session: &Session<'_>, config: &Config) {
     if config.wake == Wake::None || config.is_silent {
         return;
     }
-    let mut drain = Command::new(&session.environment.program);
-    if let Some(server) = &session.global.config {
+    let mut drain = Command::new(&session.base.environment.program);
+    if let Some(server) = &session.base.global.config {
         drain.arg("--config").arg(super::absolute(session, server));
     }
     let started = drain
@@ -25,7 +25,7 @@ pub(super) fn wake(session: &Session, config: &Config) {
         .stderr(Stdio::null())
         .spawn();
     if let Err(error) = started {
-        session.warn(&format!("the drain could not be started: {error}; run 'git mirror-push drain'"));
+        session.base.warn(&format!("the drain could not be started: {error}; run 'git mirror-push drain'"));
     }
 }
 

@@ -164,24 +164,25 @@ pub(super) struct Period(pub(super) Duration);
 
 impl<'de> Deserialize<'de> for Period {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse_period(&text).map(Period).ok_or_else(|| {
-            serde::de::Error::custom(format!("'{text}' is no duration; write \"10s\", \"5m\" or \"3h\""))
-        })
+        parse_period(&String::deserialize(deserializer)?).map(Period).map_err(serde::de::Error::custom)
     }
 }
 
-fn parse_period(text: &str) -> Option<Duration> {
-    let unit = text.chars().next_back()?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3600,
-        'd' => 86400,
-        _ => return None,
+/// Reads a length of time: a number with `s`, `m`, `h` or `d`.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn parse_period(text: &str) -> Result<Duration, String> {
+    let seconds = match text.chars().next_back() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3600,
+        Some('d') => 86400,
+        _ => 0,
     };
-    let number: u64 = text[..text.len() - 1].parse().ok()?;
-    number.checked_mul(seconds).filter(|seconds| *seconds > 0).map(Duration::from_secs)
+    let number = text.get(..text.len().saturating_sub(1)).and_then(|number| number.parse::<u64>().ok());
+    let period = number.and_then(|number| number.checked_mul(seconds)).filter(|seconds| *seconds > 0);
+    period.map(Duration::from_secs).ok_or_else(|| format!("'{text}' is no duration; write \"10s\", \"5m\" or \"3h\""))
 }
 
 /// Reads a file.
@@ -207,10 +208,10 @@ mod tests {
 
     #[test]
     fn periods_are_text_with_a_unit() {
-        assert_eq!(parse_period("90s"), Some(Duration::from_secs(90)));
-        assert_eq!(parse_period("3h"), Some(Duration::from_secs(10800)));
+        assert_eq!(parse_period("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_period("3h"), Ok(Duration::from_secs(10800)));
         for bad in ["", "s", "10", "1.5h", "-1s", "0s", "5 m", "99999999999999999999s", "18446744073709551615d", "é"] {
-            assert_eq!(parse_period(bad), None, "{bad}");
+            assert!(parse_period(bad).is_err(), "{bad}");
         }
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Config, Error, Server, check, file, parse};
 use crate::repo::Repository;
+use crate::spool::Layout;
 
 /// What the process was told besides its arguments.
 #[derive(Clone, Debug)]
@@ -92,6 +93,19 @@ pub fn load(repository: &Repository, server: &Server) -> Result<Config, Error> {
         server.check_url_of(repository.git_dir())?;
     }
     parse(&path, &text, server, placed.as_ref())
+}
+
+/// What the repository's file calls its mirrors, from the headers of its tables alone: enough to see that one is new.
+///
+/// # Errors
+/// The operating system's.
+pub fn names_in(layout: &Layout) -> io::Result<Vec<String>> {
+    let text = match std::fs::read_to_string(layout.config()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        text => text?,
+    };
+    let headers = text.lines().filter_map(|line| line.trim().strip_prefix("[remotes.")?.split(']').next());
+    Ok(headers.map(|name| name.trim_matches('"').to_owned()).collect())
 }
 
 /// Reads a file that must belong to us, to the owner of `git_dir`, or to root. `None` when it is missing.

@@ -19,8 +19,8 @@ mod server;
 mod settings;
 
 pub use edit::{Change, Edit, check_edit, edit};
-pub use file::{AuthMethod, TagsSetting, Wake};
-pub use load::{Environment, load, load_server, read_owned};
+pub use file::{AuthMethod, TagsSetting, Wake, parse_period};
+pub use load::{Environment, load, load_server, names_in, read_owned};
 pub use server::{Placed, Root, Server};
 
 /// Why a configuration cannot be used.

@@ -132,7 +132,12 @@ impl Server {
     /// Whether templates make mirrors of repositories that have no file of their own.
     #[must_use]
     pub fn has_templates(&self) -> bool {
-        self.templates.values().any(|template| template.settings.url.is_some())
+        self.template_names().next().is_some()
+    }
+
+    /// The names of the templates that make mirrors.
+    pub fn template_names(&self) -> impl Iterator<Item = &str> {
+        self.templates.iter().filter(|(_, template)| template.settings.url.is_some()).map(|(name, _)| &**name)
     }
 
     /// Finds out whether two repositories would be mirrored to one place by a template.

@@ -38,6 +38,11 @@ impl Contact {
     pub(super) fn is_answered(&self) -> bool {
         self.error.is_none() && self.outcomes.values().all(|outcome| outcome.outcome != Outcome::RemoteFailed)
     }
+
+    /// Whether the host failed before it said anything of the repository.
+    pub(super) fn is_host_down(&self) -> bool {
+        matches!(&self.error, Some(Error::Push(error)) if self.outcomes.is_empty() && error.is_of_host())
+    }
 }
 
 /// Everything a run needs.

@@ -10,7 +10,7 @@ use super::coalesce::{Touched, coalesce};
 use super::contact::{Contact, Run};
 use super::observe::{Past, Scope};
 use super::settle::{Times, attempt, settled};
-use super::{Context, Error, Lock, Mode, Report, cleaned, credentials, fan_out, new_id, prepare, target};
+use super::{Context, Error, Host, Lock, Mode, Report, cleaned, credentials, fan_out, new_id, prepare, target};
 use crate::config::Mirror;
 use crate::credentials::{Credentials, Redactor};
 use crate::plan::Divergent;
@@ -79,7 +79,7 @@ fn serve_once(
     let before = status::read(&directory).map_err(files("read the status"))?;
     let is_parked = before.next_attempt_at.is_some() && before.refs.iter().any(|outcome| outcome.outcome.is_failure());
     if mode == Mode::Drain {
-        if claim.names.is_empty() && !is_parked {
+        if claim.names.is_empty() && !is_parked && !before.is_new() {
             return Ok(None);
         }
         if let Some(due) = due(repository, context, mirror, &before, &claim) {
@@ -134,6 +134,8 @@ fn report(
         next_attempt_at: after.next_attempt(),
         error: after.last_error,
         is_answered: contact.is_answered(),
+        attempts: after.attempts,
+        host: if contact.is_host_down() { Host::Down } else { Host::Up },
         refs: contact.outcomes.into_values().collect(),
     }
 }
@@ -162,7 +164,8 @@ fn due(
 ) -> Option<Timestamp> {
     let layout = repository.layout();
     let secret = layout.remote(&mirror.name).join("secret");
-    let changed = [layout.config(), secret].iter().filter_map(|path| modified(path)).max();
+    let files = [layout.config(), secret];
+    let changed = files.iter().chain(&context.server.files).filter_map(|path| modified(path)).max();
     let newest = claim.records.iter().map(|record| record.time).max();
     let newest = newest.and_then(|time| Timestamp::from_duration(time.try_into().ok()?).ok());
     // Records that a failed attempt left in the queue are no news; names sort by time.
@@ -172,6 +175,57 @@ fn due(
 
 fn modified(path: &Path) -> Option<Timestamp> {
     Timestamp::try_from(std::fs::metadata(path).ok()?.modified().ok()?).ok()
+}
+
+/// A host that does not answer, found so by one mirror and believed for the others.
+#[derive(Clone, Debug)]
+pub(super) struct Down {
+    error: String,
+    attempts: u32,
+    next_attempt_at: Timestamp,
+}
+
+impl Down {
+    /// What a report says of its host.
+    pub(super) fn of(report: &Report) -> Option<Self> {
+        let next_attempt_at = report.next_attempt_at.filter(|_| report.host == Host::Down)?;
+        let error = report.error.clone().unwrap_or_default();
+        Some(Self { error, attempts: report.attempts, next_attempt_at })
+    }
+}
+
+/// Lets a mirror wait for a host that is known to be down, as if it had tried. `None` when it has nothing to wait for.
+pub(super) fn put_off(
+    repository: &Repository,
+    context: &Context<'_>,
+    mirror: &Mirror,
+    down: &Down,
+) -> Result<Option<Report>, Error> {
+    let layout = repository.layout();
+    let directory = layout.remote(&mirror.name);
+    let files = |doing| Error::files(doing, directory.clone());
+    let Some(_lock) = Lock::try_acquire(&directory, repository.sharing())? else { return Ok(None) };
+    let before = status::read(&directory).map_err(files("read the status"))?;
+    let pending = spool::pending(&layout, &mirror.name).map_err(files("read the queue"))?;
+    let is_asked_for = context.mode != Mode::Drain;
+    let is_waiting = before.next_attempt().is_some_and(|next| next > (context.now)());
+    if !is_asked_for && (is_waiting || pending == 0 && before.next_attempt_at.is_none() && !before.is_new()) {
+        return Ok(None);
+    }
+    if is_asked_for {
+        let id = new_id((context.now)());
+        spool::request_full_sync(&layout, &mirror.name, id).map_err(files("keep the sync due"))?;
+    }
+    let after = Status {
+        update_status: UpdateStatus::Scheduled,
+        last_error: Some(down.error.clone()),
+        attempts: before.attempts.max(down.attempts),
+        last_update_at: Some(render_time((context.now)())),
+        next_attempt_at: Some(render_time(down.next_attempt_at)),
+        ..before
+    };
+    status::write(&directory, &after, repository.sharing()).map_err(files("write the status"))?;
+    Ok(Some(deferred(repository, mirror, after, down.next_attempt_at)))
 }
 
 /// The report on a mirror whose turn has not come.
@@ -192,6 +246,8 @@ fn deferred(repository: &Repository, mirror: &Mirror, status: Status, due: Times
         refs: Vec::new(),
         next_attempt_at: Some(due),
         is_answered: false,
+        attempts: status.attempts,
+        host: Host::Unknown,
     }
 }
 
@@ -252,6 +308,8 @@ fn failed(repository: &Repository, mirror: &Mirror, error: &Error) -> Report {
         error: Some(cleaned(error, &credentials)),
         next_attempt_at: None,
         is_answered: false,
+        attempts: 0,
+        host: Host::Unknown,
         refs: Vec::new(),
     }
 }

@@ -26,13 +26,16 @@ use crate::status::{RefOutcome, UpdateStatus};
 mod backoff;
 mod coalesce;
 mod contact;
+mod every;
 mod lock;
 mod mirror;
 mod observe;
 mod portion;
 mod refusal;
+mod schedule;
 mod settle;
 
+pub use every::{Every, drain_every};
 pub use lock::Lock;
 
 /// What a drain is asked for.
@@ -90,6 +93,21 @@ pub struct Report {
     pub next_attempt_at: Option<Timestamp>,
     /// Whether the mirror answered for every ref, so that what was spooled for it is done with.
     pub is_answered: bool,
+    /// Failed attempts since the last success.
+    pub attempts: u32,
+    /// What this said of its host.
+    pub host: Host,
+}
+
+/// What an attempt says of the mirror's host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// Nothing, for it was not asked.
+    Unknown,
+    /// It answered, whatever it said of the repository.
+    Up,
+    /// It failed before it said anything of the repository.
+    Down,
 }
 
 /// Why a drain could not even begin, or could not keep its books.

@@ -12,7 +12,7 @@ use crate::config::Mirror;
 use crate::credentials::Credentials;
 use crate::push::Class;
 use crate::refs::RefName;
-use crate::status::{Attempt, Outcome, Portion, RefOutcome, Status, UpdateStatus, render_time};
+use crate::status::{Attempt, Failures, Outcome, Portion, RefOutcome, Status, UpdateStatus, render_time};
 
 /// What belongs to one run besides what it did.
 pub(super) struct Times {
@@ -69,10 +69,23 @@ pub(super) fn settled(
         attempts,
         next_attempt_at: next.map(render_time),
         tried_up_to: None,
+        failures: counted(before.failures, contact, update_status),
         portion: if contact.is_answered() { Portion::default() } else { contact.portion },
         pid: None,
         refs,
     }
+}
+
+/// The counters after this attempt.
+fn counted(before: Failures, contact: &Contact, update_status: UpdateStatus) -> Failures {
+    let mut failures = before;
+    match (&contact.error, update_status) {
+        (_, UpdateStatus::Scheduled) => failures.temporary += 1,
+        (Some(_), UpdateStatus::Failed) => failures.lasting += 1,
+        (None, UpdateStatus::Failed) => failures.refs += 1,
+        _ => {}
+    }
+    failures
 }
 
 /// One line that names the first refs that are not right.

@@ -118,6 +118,20 @@ impl Address {
         }
     }
 
+    /// The host and the port, by which attempts are grouped; `None` for this machine.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<String> {
+        match self {
+            Self::Local(_) => None,
+            Self::Git { host, port, .. } => Some(format!("{host}:{port}")),
+            Self::Ssh { host, port, .. } => Some(format!("{host}:{}", port.unwrap_or(22))),
+            Self::Http { url, host } => {
+                let authority = url.split_once("://").and_then(|(_, rest)| rest.split('/').next());
+                Some(authority.unwrap_or(host).to_owned())
+            }
+        }
+    }
+
     /// Whether a password would cross the network in the clear.
     #[must_use]
     pub fn is_plain_http(&self) -> bool {

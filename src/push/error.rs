@@ -202,6 +202,17 @@ impl Error {
         }
     }
 
+    /// Whether, before anything was said of a repository, such a failure speaks of the host as a whole.
+    #[must_use]
+    pub fn is_of_host(&self) -> bool {
+        match self {
+            Self::Resolve { .. } | Self::Connect { .. } | Self::Timeout(_) | Self::Broken { .. } => true,
+            Self::Status { status, .. } => matches!(status, 429 | 502..=504),
+            Self::Program { program, .. } => *program == "ssh",
+            _ => false,
+        }
+    }
+
     /// Whether a push that failed so may succeed with less in it. A server that does not want a body as large may hang up while
     /// it is sent, before its answer can be read.
     #[must_use]

@@ -33,6 +33,54 @@ pub fn pending(layout: &Layout, mirror: &str) -> io::Result<usize> {
     Ok(names.len())
 }
 
+/// What a mirror has not been given yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Pushes.
+    pub pushes: usize,
+    /// The refs that they moved.
+    pub refs: usize,
+    /// When the oldest was recorded, since the Unix epoch.
+    pub oldest: Option<std::time::Duration>,
+}
+
+/// Measures what `mirror` has not been given yet.
+///
+/// # Errors
+/// The operating system's.
+pub fn backlog(layout: &Layout, mirror: &str) -> io::Result<Backlog> {
+    let records = peek(layout, mirror)?;
+    let updates = records.iter().filter_map(|record| record.updates.as_ref()).flatten();
+    let names: std::collections::BTreeSet<_> = updates.map(|update| &update.name).collect();
+    let oldest = records.iter().map(|record| record.time).min();
+    Ok(Backlog { pushes: pending(layout, mirror)?, refs: names.len(), oldest })
+}
+
+/// The number of records that could not be read.
+///
+/// # Errors
+/// The operating system's.
+pub fn corrupt(layout: &Layout) -> io::Result<usize> {
+    Ok(list(&layout.corrupt())?.len())
+}
+
+/// Whether nothing waits to be given to the mirrors: no record, no mark, no remains of a hook that was killed.
+///
+/// # Errors
+/// The operating system's.
+pub fn is_empty(layout: &Layout) -> io::Result<bool> {
+    Ok(super::incoming(layout)?.is_empty() && list(&layout.tmp())?.is_empty() && !super::resync::is_marked(layout)?)
+}
+
+/// The mirrors that have files here.
+///
+/// # Errors
+/// The operating system's.
+pub fn mirrors(layout: &Layout) -> io::Result<Vec<String>> {
+    let names = list(&layout.root().join("remotes"))?;
+    Ok(names.into_iter().filter(|name| layout.queue(name).is_dir()).collect())
+}
+
 /// Reads the queue of `mirror`. A damaged entry is moved to `corrupt` and becomes a wish for a full sync.
 ///
 /// # Errors

@@ -81,11 +81,25 @@ pub struct Status {
     pub tried_up_to: Option<String>,
     /// The process that is at work, while `update_status` is `started`.
     pub pid: Option<u32>,
+    /// All attempts that failed, ever.
+    #[serde(default)]
+    pub failures: Failures,
     /// How much the mirror takes at once, while an update that is too much for it goes on.
     #[serde(default, skip_serializing_if = "Portion::is_whole")]
     pub portion: Portion,
     /// What is not right.
     pub refs: Vec<RefOutcome>,
+}
+
+/// Counters that only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failures {
+    /// Attempts that a later one may repeat with success.
+    pub temporary: u64,
+    /// Attempts after which a person has to do something.
+    pub lasting: u64,
+    /// Attempts of which only some refs were refused or kept.
+    pub refs: u64,
 }
 
 /// How much goes into one push, where a mirror has shown a limit.
@@ -168,6 +182,12 @@ fn written(directory: &Path, status: &Status, sharing: Sharing) -> io::Result<te
 }
 
 impl Status {
+    /// Whether the mirror was never tried: it has all of its first sync before it.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.last_update_started_at.is_none()
+    }
+
     /// When the next attempt is due, if one waits.
     #[must_use]
     pub fn next_attempt(&self) -> Option<jiff::Timestamp> {

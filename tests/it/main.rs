@@ -21,6 +21,7 @@ mod hook;
 mod hostile;
 mod leases;
 mod limits;
+mod many;
 mod names;
 mod portions;
 mod refusals;

@@ -1,0 +1,152 @@
+//! `--all`: the commands that cover every repository below the server's roots.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::{BEHIND, Base, DONE, hook, measure, now, print_json, render, status, talk, update};
+use crate::drain::{self, Every, Mode, Report};
+use crate::repo;
+use crate::status::{UpdateStatus, View};
+
+impl Base {
+    /// Every repository below the roots.
+    pub(super) fn repositories(&self) -> anyhow::Result<Vec<PathBuf>> {
+        self.server.check_urls()?;
+        Ok(self.server.repositories()?)
+    }
+
+    /// Asks every repository, in a few threads. The answers are in the order of the repositories; those that cannot be read are
+    /// told and left out.
+    pub(super) fn ask_every<T: Send>(
+        &self,
+        ask: &(dyn Fn(&super::Session<'_>) -> anyhow::Result<T> + Sync),
+    ) -> anyhow::Result<(Vec<T>, usize)> {
+        let repositories = self.repositories()?;
+        let (next, answers) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(repositories.len());
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    loop {
+                        let index = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(path) = repositories.get(index) else { return };
+                        let opened = repo::open(path).map_err(Into::into);
+                        let answer = opened.and_then(|shared| ask(&self.session_at(shared)));
+                        answers.lock().unwrap_or_else(PoisonError::into_inner).push((index, answer));
+                    }
+                });
+            }
+        });
+        let mut answers = answers.into_inner().unwrap_or_else(PoisonError::into_inner);
+        answers.sort_by_key(|(index, _)| *index);
+        let (mut good, mut bad) = (Vec::new(), 0);
+        for (index, answer) in answers {
+            match answer {
+                Ok(answer) => good.push(answer),
+                Err(error) => {
+                    bad += 1;
+                    talk(&format!("error: '{}': {error:#}", repositories[index].display()));
+                }
+            }
+        }
+        Ok((good, bad))
+    }
+}
+
+/// Drains, syncs or plans.
+pub(super) fn drain(base: &Base, mode: Mode, out: &mut (dyn Write + Send)) -> anyhow::Result<u8> {
+    let repositories = base.repositories()?;
+    if base.server.silent == Some(true) && mode != Mode::Plan {
+        base.say("silent: nothing leaves this machine");
+    }
+    let is_behind = |report: &Report| report.update_status != UpdateStatus::Finished;
+    let (behind, reports) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let printed = Mutex::new((out, std::io::Result::Ok(())));
+    let on_report = |report: Result<Report, (PathBuf, drain::Error)>| match report {
+        Ok(report) => {
+            behind.fetch_add(usize::from(is_behind(&report)), Ordering::Relaxed);
+            if base.global.json {
+                reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
+                return;
+            }
+            let mut printed = printed.lock().unwrap_or_else(PoisonError::into_inner);
+            let (out, result) = &mut *printed;
+            let from = writeln!(out, "From {}", report.repository);
+            let shown = from.and_then(|()| render::report(base, &report, mode, *out));
+            // A reader who has left does not end the mirroring.
+            *result = shown.or(std::mem::replace(result, Ok(())));
+        }
+        Err((path, error)) => {
+            behind.fetch_add(1, Ordering::Relaxed);
+            talk(&format!("error: '{}': {error}", path.display()));
+        }
+    };
+    let every = Every { server: &base.server, mode, now, random: update::random, on_report: &on_report };
+    drain::drain_every(&repositories, &every);
+    let (out, result) = printed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if base.global.json {
+        let mut reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);
+        reports.sort_by(|a, b| (&a.repository, &a.remote).cmp(&(&b.repository, &b.remote)));
+        print_json(out, &reports.iter().map(update::Json::from).collect::<Vec<_>>())?;
+    }
+    if let Some(file) = base.server.metrics_file.as_ref().filter(|_| mode != Mode::Plan) {
+        measure::write_every(base, file)?;
+    }
+    result?;
+    Ok(if behind.load(Ordering::Relaxed) > 0 { BEHIND } else { DONE })
+}
+
+/// How many mirrors that are not right are told one by one on a screen.
+const MOST_SHOWN: usize = 20;
+
+/// Says how all mirrors stand: a count of each state, then what is not right, failing first, then what waits longest.
+pub(super) fn status(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let (views, bad) = base.ask_every(&|session| status::views(session, &session.config()?, &[]))?;
+    let mut views: Vec<View> = views.into_iter().flatten().collect();
+    let is_behind = bad > 0 || views.iter().any(status::is_behind);
+    if base.global.json {
+        print_json(out, &views)?;
+        return Ok(if is_behind { BEHIND } else { DONE });
+    }
+    let count = |wanted: fn(&View) -> bool| views.iter().filter(|view| wanted(view)).count();
+    writeln!(
+        out,
+        "{} mirrors: {} finished, {} failed, {} scheduled, {} started, {} never tried, {} disabled",
+        views.len(),
+        count(|view| view.enabled && view.update_status == UpdateStatus::Finished),
+        count(|view| view.enabled && view.update_status == UpdateStatus::Failed),
+        count(|view| view.enabled && view.update_status == UpdateStatus::Scheduled),
+        count(|view| view.enabled && view.update_status == UpdateStatus::Started),
+        count(|view| view.enabled && view.update_status == UpdateStatus::None),
+        count(|view| !view.enabled),
+    )?;
+    let is_shown = |view: &View| base.global.verbose > 0 || status::is_behind(view);
+    views.retain(is_shown);
+    let rank = |view: &View| match view.update_status {
+        UpdateStatus::Failed => 0,
+        UpdateStatus::Scheduled | UpdateStatus::Started => 1,
+        UpdateStatus::None | UpdateStatus::Finished => 2,
+    };
+    views.sort_by(|a, b| (rank(a), &a.last_successful_update_at).cmp(&(rank(b), &b.last_successful_update_at)));
+    let most = if base.global.verbose > 0 { usize::MAX } else { MOST_SHOWN };
+    for view in views.iter().take(most) {
+        render::row(base, view, out)?;
+    }
+    if views.len() > most {
+        writeln!(out, "and {} more; -v shows them all", views.len() - most)?;
+    }
+    Ok(if is_behind { BEHIND } else { DONE })
+}
+
+/// Installs the hook everywhere.
+pub(super) fn install_hook(base: &Base) -> anyhow::Result<u8> {
+    let (installed, bad) = base.ask_every(&|session| {
+        super::mirrors::prepare(session)?;
+        Ok(matches!(hook::ensure(session)?, hook::Installed::Now(_)))
+    })?;
+    let new = installed.iter().filter(|is_new| **is_new).count();
+    base.say(&format!("installed the hook in {new} repositories; {} had it already", installed.len() - new));
+    Ok(if bad > 0 { BEHIND } else { DONE })
+}

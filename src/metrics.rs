@@ -1,0 +1,138 @@
+//! Numbers in Prometheus' text format, for node_exporter's textfile collector and `/metrics`.
+//!
+//! Labels are repository and mirror only, never refs or URLs. The file is replaced as a whole by a rename, so the collector never
+//! reads half of it. A crash leaves the old file.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use crate::spool::Backlog;
+use crate::status::{Status, UpdateStatus};
+
+/// What is measured of one mirror.
+#[derive(Clone, Debug)]
+pub struct Measure {
+    /// The repository's path.
+    pub repository: String,
+    /// The mirror's name.
+    pub mirror: String,
+    /// How it stands.
+    pub status: Status,
+    /// What it has not been given yet.
+    pub backlog: Backlog,
+    /// Records of the repository that could not be read.
+    pub corrupt: usize,
+}
+
+impl Measure {
+    /// The age of the oldest push that is not mirrored yet, in seconds.
+    #[must_use]
+    pub fn oldest_pending(&self, now: Timestamp) -> u64 {
+        let now = u64::try_from(now.as_second()).unwrap_or(0);
+        self.backlog.oldest.map_or(0, |oldest| now.saturating_sub(oldest.as_secs()))
+    }
+}
+
+/// The text.
+#[must_use]
+pub fn render(measures: &[Measure], now: Timestamp) -> String {
+    let mut out = String::new();
+    type Value = fn(&Measure, Timestamp) -> Option<f64>;
+    let gauges: [(&str, &str, Value); 7] = [
+        ("up_to_date", "Whether every selected ref is right on the mirror.", |m, _| {
+            Some(f64::from(u8::from(m.status.update_status == UpdateStatus::Finished && m.backlog.pushes == 0)))
+        }),
+        ("last_success_timestamp_seconds", "When every selected ref was last seen to be right.", |m, _| {
+            seconds(m.status.last_successful_update_at.as_deref())
+        }),
+        ("pending_pushes", "Pushes that the mirror has not been given yet.", |m, _| Some(m.backlog.pushes as f64)),
+        ("pending_refs", "Refs of those pushes.", |m, _| Some(m.backlog.refs as f64)),
+        ("oldest_pending_seconds", "Age of the oldest of those pushes.", |m, now| Some(m.oldest_pending(now) as f64)),
+        ("push_duration_seconds", "How long the last attempt took.", |m, _| {
+            let ended = seconds(m.status.last_update_at.as_deref())?;
+            Some(ended - seconds(m.status.last_update_started_at.as_deref())?).filter(|took| *took >= 0.0)
+        }),
+        ("corrupt_records", "Spool records of the repository that could not be read.", |m, _| Some(m.corrupt as f64)),
+    ];
+    for (name, help, value) in gauges {
+        header(&mut out, name, help, "gauge");
+        for measure in measures {
+            if let Some(value) = value(measure, now) {
+                let _ = writeln!(out, "git_mirror_push_{name}{{{}}} {value}", labels(measure));
+            }
+        }
+    }
+    header(&mut out, "failures_total", "Attempts that failed, by class.", "counter");
+    for measure in measures {
+        let failures = &measure.status.failures;
+        for (class, count) in [("temporary", failures.temporary), ("lasting", failures.lasting), ("ref", failures.refs)]
+        {
+            let _ = writeln!(out, "git_mirror_push_failures_total{{{},class=\"{class}\"}} {count}", labels(measure));
+        }
+    }
+    out
+}
+
+/// Replaces the file.
+///
+/// # Errors
+/// The operating system's; the old file is then still there.
+pub fn write(file: &Path, measures: &[Measure], now: Timestamp) -> std::io::Result<()> {
+    let directory = file.parent().unwrap_or(Path::new("/"));
+    let named = |error: std::io::Error| {
+        std::io::Error::new(error.kind(), format!("cannot write '{}': {error}", file.display()))
+    };
+    // The collector reads names that end in .prom; this one does not.
+    let mut tmp = tempfile::Builder::new().prefix(".git-mirror-push.").tempfile_in(directory).map_err(named)?;
+    tmp.write_all(render(measures, now).as_bytes()).map_err(named)?;
+    tmp.as_file().set_permissions(std::fs::Permissions::from_mode(0o644)).map_err(named)?;
+    tmp.persist(file).map_err(|error| named(error.error))?;
+    Ok(())
+}
+
+fn header(out: &mut String, name: &str, help: &str, kind: &str) {
+    let _ = writeln!(out, "# HELP git_mirror_push_{name} {help}\n# TYPE git_mirror_push_{name} {kind}");
+}
+
+fn labels(measure: &Measure) -> String {
+    let escaped = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    format!("repository=\"{}\",mirror=\"{}\"", escaped(&measure.repository), escaped(&measure.mirror))
+}
+
+fn seconds(time: Option<&str>) -> Option<f64> {
+    Some(time?.parse::<Timestamp>().ok()?.as_millisecond() as f64 / 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn renders_the_text_format() {
+        let status = Status {
+            update_status: UpdateStatus::Scheduled,
+            last_update_started_at: Some("2026-01-06T17:32:00.500Z".into()),
+            last_update_at: Some("2026-01-06T17:32:02.000Z".into()),
+            ..Status::default()
+        };
+        let backlog = Backlog { pushes: 3, refs: 2, oldest: Some(Duration::from_secs(1_767_720_700)) };
+        let measure = Measure { repository: "/srv/a\"b.git".into(), mirror: "m".into(), status, backlog, corrupt: 0 };
+        let text = render(&[measure], Timestamp::from_second(1_767_720_722).expect("in range"));
+        let labels = "{repository=\"/srv/a\\\"b.git\",mirror=\"m\"}";
+        for line in [
+            &format!("git_mirror_push_up_to_date{labels} 0"),
+            &format!("git_mirror_push_pending_refs{labels} 2"),
+            &format!("git_mirror_push_oldest_pending_seconds{labels} 22"),
+            &format!("git_mirror_push_push_duration_seconds{labels} 1.5"),
+            "# TYPE git_mirror_push_failures_total counter",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("last_success_timestamp_seconds{"), "never, so there is no value");
+    }
+}

@@ -1,0 +1,271 @@
+//! Many repositories, configured once in the server's file.
+
+use std::io::Read;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::sandbox::{Said, Sandbox};
+use crate::servers::{Kind, Server};
+
+/// A server's file, roots and repositories.
+struct Estate {
+    sandbox: Sandbox,
+    file: PathBuf,
+}
+
+impl Estate {
+    fn new(text: &str) -> Self {
+        let sandbox = Sandbox::new();
+        let file = sandbox.path("server.toml");
+        for root in ["git", "mirrors"] {
+            std::fs::create_dir(sandbox.path(root)).unwrap();
+        }
+        let estate = Self { sandbox, file };
+        estate.configure(text);
+        estate
+    }
+
+    /// Writes the server's file; `ROOT` and `MIRRORS` are the two directories.
+    fn configure(&self, text: &str) {
+        let path = |name| self.sandbox.path(name).display().to_string();
+        std::fs::write(&self.file, text.replace("ROOT", &path("git")).replace("MIRRORS", &path("mirrors"))).unwrap();
+    }
+
+    /// A repository with one commit, copied from the first one.
+    fn repository(&self, name: &str) -> PathBuf {
+        let sample = self.sandbox.path("sample.git");
+        if !sample.exists() {
+            let bare = self.sandbox.bare("sample.git");
+            let work = self.sandbox.work(&bare);
+            work.commit("one");
+            work.push(&["main"]);
+        }
+        self.copy(&sample, &self.sandbox.path("git").join(name))
+    }
+
+    fn mirror(&self, name: &str) -> PathBuf {
+        let empty = self.sandbox.path("empty.git");
+        if !empty.exists() {
+            self.sandbox.bare("empty.git");
+        }
+        self.copy(&empty, &self.sandbox.path("mirrors").join(name))
+    }
+
+    fn copy(&self, from: &Path, to: &Path) -> PathBuf {
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        assert!(self.sandbox.command("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+        to.to_owned()
+    }
+
+    fn run(&self, arguments: &[&str]) -> Said {
+        let output = self
+            .sandbox
+            .command(env!("CARGO_BIN_EXE_git-mirror-push"))
+            .arg("--config")
+            .arg(&self.file)
+            .args(arguments)
+            .output()
+            .unwrap();
+        Said {
+            status: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+const TEMPLATE: &str = "wake = \"none\"\n[[repositories]]\nroot = \"ROOT\"\nexclude = [\"tmp/*\"]\n\
+                        [remotes.backup]\nurl = \"MIRRORS/{path}.git\"\n";
+
+#[test]
+fn a_template_mirrors_every_repository_below_the_root() {
+    let estate = Estate::new(TEMPLATE);
+    let names = ["a.git", "team/b.git", "team/deep/c.git", "plain"];
+    for name in names {
+        estate.repository(name);
+        estate.mirror(&format!("{}.git", name.trim_end_matches(".git")));
+    }
+    estate.repository("tmp/not.git");
+    let said = estate.run(&["install-hook", "--all"]);
+    assert!(said.status == 0 && said.err.contains("installed the hook in 4 repositories"), "{said:?}");
+    let said = estate.run(&["plan", "--all", "--json"]);
+    assert_eq!(estate.sandbox.outcomes(&said).len(), 4, "{said:?}");
+    let said = estate.run(&["drain", "--all"]);
+    assert_eq!(said.status, 0, "{said:?}");
+    let same = |name: &str| {
+        let mirror = estate.sandbox.path("mirrors").join(format!("{}.git", name.trim_end_matches(".git")));
+        assert_eq!(estate.sandbox.refs(&mirror), estate.sandbox.refs(&estate.sandbox.path("git").join(name)), "{name}");
+    };
+    names.iter().for_each(|name| same(name));
+    assert!(!estate.sandbox.path("git/tmp/not.git/mirror-push").exists());
+    // State is in each repository, and the same commands work there.
+    let one = estate.sandbox.path("git/team/b.git");
+    let status = estate.run(&["--git-dir", one.to_str().unwrap(), "status", "--json"]).json();
+    assert_eq!((&status[0]["name"], &status[0]["update_status"]), (&"backup".into(), &"finished".into()));
+    assert!(status[0]["id"].as_u64().unwrap() >= 1 << 30);
+    // What differs in one repository stands in its own file.
+    let set = estate.run(&["--git-dir", one.to_str().unwrap(), "set", "backup", "--divergent-refs", "keep"]);
+    assert_eq!(set.status, 0, "{set:?}");
+    let text = std::fs::read_to_string(one.join("mirror-push/config.toml")).unwrap();
+    assert!(text.contains("[remotes.backup]\ndivergent_refs = \"keep\"\n") && !text.contains("url"), "{text}");
+    let removed = estate.run(&["--git-dir", one.to_str().unwrap(), "remove", "backup"]);
+    assert_eq!(removed.status, 0, "what is its own goes: {removed:?}");
+    let removed = estate.run(&["--git-dir", one.to_str().unwrap(), "remove", "backup"]);
+    assert!(removed.status == 128 && removed.err.contains("comes from the server's file"), "{removed:?}");
+    let off = estate.run(&["--git-dir", one.to_str().unwrap(), "disable", "backup"]);
+    assert_eq!(off.status, 0, "{off:?}");
+    let said = estate.run(&["status", "--all"]);
+    assert!(
+        said.out.starts_with("4 mirrors: 3 finished, 0 failed, 0 scheduled, 0 started, 0 never tried, 1 disabled"),
+        "{said:?}"
+    );
+    // Nothing to do is nothing printed.
+    let said = estate.run(&["drain", "--all"]);
+    assert_eq!((said.status, &*said.out, &*said.err), (0, "", ""));
+    let said = estate.run(&["sync", "--all", "--json"]);
+    assert_eq!(said.json().as_array().unwrap().len(), 3, "{said:?}");
+}
+
+#[test]
+fn two_repositories_with_one_url_are_refused_and_both_named() {
+    let estate = Estate::new(&TEMPLATE.replace("{path}", "{name}"));
+    let (one, two) = (estate.repository("a/x.git"), estate.repository("b/x.git"));
+    estate.mirror("x.git");
+    for arguments in [&["drain", "--all"][..], &["--git-dir", one.to_str().unwrap(), "drain"]] {
+        let said = estate.run(arguments);
+        assert_eq!(said.status, 128, "{said:?}");
+        for part in [one.to_str().unwrap(), two.to_str().unwrap(), "server.toml:5"] {
+            assert!(said.err.contains(part), "{part}: {said:?}");
+        }
+    }
+    assert!(estate.sandbox.refs(&estate.sandbox.path("mirrors/x.git")).is_empty());
+    // `x` and `x.git` side by side are the same to `{path}`.
+    estate.configure(TEMPLATE);
+    std::fs::rename(&two, estate.sandbox.path("git/a/x")).unwrap();
+    assert_eq!(estate.run(&["--git-dir", one.to_str().unwrap(), "drain"]).status, 128);
+    std::fs::rename(estate.sandbox.path("git/a/x"), estate.sandbox.path("git/a/y.git")).unwrap();
+    assert_ne!(estate.run(&["--git-dir", one.to_str().unwrap(), "drain"]).status, 128);
+}
+
+#[test]
+fn files_of_conf_d_count_in_order_and_a_repository_counts_before_them() {
+    let estate =
+        Estate::new(&format!("{TEMPLATE}prune = \"mirror\"\n[defaults]\ntags = \"none\"\ndivergent_refs = \"keep\"\n"));
+    let parts = estate.sandbox.path("conf.d");
+    std::fs::create_dir(&parts).unwrap();
+    std::fs::write(parts.join("20-later.toml"), "[remotes.backup]\nprune = \"deleted\"\n").unwrap();
+    std::fs::write(parts.join("10-first.toml"), "[remotes.backup]\nprune = \"never\"\ndivergent_refs = \"fail\"\n")
+        .unwrap();
+    std::fs::write(parts.join("30-not.conf"), "nonsense").unwrap();
+    let one = estate.repository("a.git");
+    estate.mirror("a.git");
+    let dir = ["--git-dir", one.to_str().unwrap()];
+    let show = || estate.run(&[&dir[..], &["show", "backup", "--json"]].concat()).json()[0].clone();
+    let shown = show();
+    let keys = |shown: &serde_json::Value| {
+        [&shown["prune"], &shown["divergent_refs"], &shown["tags"]].map(|v| v.as_str().unwrap().to_owned())
+    };
+    assert_eq!(keys(&shown), ["deleted", "fail", "none"]);
+    estate.run(&[&dir[..], &["set", "backup", "--prune", "never"]].concat());
+    assert_eq!(keys(&show()), ["never", "fail", "none"]);
+    std::fs::write(parts.join("40-bad.toml"), "[remotes.backup]\n\nid = 3\n").unwrap();
+    let said = estate.run(&["drain", "--all"]);
+    assert!(said.status == 128 && said.err.contains("40-bad.toml:1"), "{said:?}");
+    std::fs::remove_file(parts.join("40-bad.toml")).unwrap();
+    for (text, words) in [
+        ("[[repositories]]\nroot = \"git\"\n", "is no absolute path"),
+        ("[[repositories]]\nroot = \"/no/such/root\"\n", "/no/such/root"),
+        ("[remotes.x]\nurl = \"ext::sh {path}\"\n", "remote helper"),
+        ("[remotes.x]\nurl = \"https://u:p@h/{path}\"\n", "holds a password"),
+        ("notify = \"mail root\"\n", "server.toml:1"),
+        ("notify = [\"mail\", \"root\"]\n", "absolute path of a program"),
+        ("max_jobs = 0\n", "at least 1"),
+        ("", "[[repositories]]"),
+    ] {
+        estate.configure(text);
+        let said = estate.run(&["drain", "--all"]);
+        assert!(said.status == 128 && said.err.contains(words), "{text}: {said:?}");
+    }
+    // Keys of the server do not belong into a repository.
+    std::fs::write(one.join("mirror-push/config.toml"), "\n[[repositories]]\nroot = \"/srv\"\n").unwrap();
+    let said = estate.run(&[&dir[..], &["drain"]].concat());
+    assert!(
+        said.status == 128 && said.err.contains("config.toml:3: 'repositories' belongs into the server's file"),
+        "{said:?}"
+    );
+}
+
+/// A host that takes connections and hangs up; counts them.
+fn dead_host() -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, count) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&count);
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let _ = client.read(&mut [0; 64]);
+        }
+    });
+    (port, count)
+}
+
+#[test]
+fn a_dead_host_of_five_hundred_repositories_is_tried_once_an_interval() {
+    let (port, tried) = dead_host();
+    let estate = Estate::new(TEMPLATE);
+    let alive = Server::start(&estate.sandbox, Kind::Git);
+    let text =
+        TEMPLATE.replace("url = \"MIRRORS/{path}.git\"", &format!("url = \"git://127.0.0.1:{port}/{{path}}.git\""));
+    let text = format!(
+        "{text}retry_delay = \"600s\"\n[remotes.good]\nurl = \"git://127.0.0.1:{}/mirrors/{{path}}.git\"\n",
+        alive.port()
+    );
+    estate.configure(&text);
+    for n in 0..500 {
+        estate.repository(&format!("r{n}.git"));
+    }
+    for n in 0..20 {
+        estate.mirror(&format!("r{n}.git"));
+    }
+    let said = estate.run(&["drain", "--all", "--json"]);
+    assert_eq!((said.status, tried.load(Ordering::SeqCst)), (1, 1));
+    let waiting = |said: &Said| {
+        let all = said.json();
+        let of_dead = all.as_array().unwrap().iter().filter(|report| report["remote"] == "backup");
+        of_dead.filter(|report| report["update_status"] == "scheduled").count()
+    };
+    assert_eq!(waiting(&said), 500, "all of them are marked as waiting");
+    for n in 0..20 {
+        let mirror = estate.sandbox.path(&format!("mirrors/r{n}.git"));
+        assert!(!estate.sandbox.refs(&mirror).is_empty(), "another host is not delayed");
+    }
+    let status = estate.run(&["status", "--all"]);
+    assert!(status.out.contains("500 scheduled") && status.out.lines().count() < 24, "{status:?}");
+    // Again at once: nobody's turn has come.
+    estate.run(&["drain", "--all"]);
+    assert_eq!(tried.load(Ordering::SeqCst), 1);
+    // A changed configuration ends the interval.
+    estate.configure(&text);
+    estate.run(&["drain", "--all"]);
+    assert_eq!(tried.load(Ordering::SeqCst), 2, "once more");
+}
+
+#[test]
+fn one_bad_repository_stops_no_other() {
+    let estate = Estate::new(TEMPLATE);
+    for name in ["a.git", "bad.git", "c.git"] {
+        estate.repository(name);
+        estate.mirror(name);
+    }
+    std::fs::create_dir_all(estate.sandbox.path("git/bad.git/mirror-push")).unwrap();
+    std::fs::write(estate.sandbox.path("git/bad.git/mirror-push/config.toml"), "nonsense\n").unwrap();
+    let said = estate.run(&["drain", "--all"]);
+    assert!(said.status == 1 && said.err.contains("bad.git/mirror-push/config.toml:1"), "{said:?}");
+    for (name, is_there) in [("a.git", true), ("bad.git", false), ("c.git", true)] {
+        assert_eq!(!estate.sandbox.refs(&estate.sandbox.path("mirrors").join(name)).is_empty(), is_there, "{name}");
+    }
+    assert_eq!(estate.run(&["status", "--all"]).status, 1);
+    assert_eq!(estate.run(&["check", "--all"]).status, 3);
+}
