@@ -31,7 +31,11 @@ pub mod drain;
 #[cfg(feature = "mirror")]
 pub mod metrics;
 #[cfg(feature = "mirror")]
+pub mod notify;
+#[cfg(feature = "mirror")]
 pub mod plan;
+#[cfg(feature = "mirror")]
+pub mod process;
 #[cfg(feature = "mirror")]
 pub mod push;
 #[cfg(feature = "mirror")]

@@ -91,8 +91,9 @@ pub(super) fn drain(base: &Base, mode: Mode, out: &mut (dyn Write + Send)) -> an
         reports.sort_by(|a, b| (&a.repository, &a.remote).cmp(&(&b.repository, &b.remote)));
         print_json(out, &reports.iter().map(update::Json::from).collect::<Vec<_>>())?;
     }
-    if let Some(file) = base.server.metrics_file.as_ref().filter(|_| mode != Mode::Plan) {
-        measure::write_every(base, file)?;
+    let metrics = base.server.metrics_file.as_ref().filter(|_| mode != Mode::Plan);
+    if let Some(Err(error)) = metrics.map(|file| measure::write_every(base, file)) {
+        base.warn(&format!("{error:#}"));
     }
     result?;
     Ok(if behind.load(Ordering::Relaxed) > 0 { BEHIND } else { DONE })

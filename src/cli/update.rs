@@ -13,6 +13,7 @@ use super::progress::Bars;
 use super::{BEHIND, DONE, Session, chosen, now, print_json, render};
 use crate::config::Mirror;
 use crate::drain::{self, Context, Lock, MassDelete, Mode, Report};
+use crate::metrics;
 use crate::push;
 use crate::status::{self, RefOutcome, UpdateStatus};
 
@@ -112,6 +113,12 @@ fn run(session: &Session<'_>, mode: Mode, names: &[String], out: &mut dyn Write)
     let context = Context { config: &config, server: &session.base.server, mode, now, random, on_begin: &on_begin };
     let reports = drain::drain(&session.shared, &context, &mirrors)?;
     drop(bars);
+    if let Some(file) = config.metrics_file.as_ref().filter(|_| mode != Mode::Plan) {
+        let written = super::measure::measures(session).and_then(|all| Ok(metrics::write(file, &all, now())?));
+        if let Err(error) = written {
+            session.base.warn(&format!("{error:#}"));
+        }
+    }
     if session.base.global.json {
         print_json(out, &reports.iter().map(Json::from).collect::<Vec<_>>())?;
     } else {

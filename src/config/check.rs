@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::file::{DivergentSetting, File, Period, PruneSetting, Remote};
 use super::server::{Placed, Root, Server, Template, expand};
 use super::settings::{EXCLUDE_EACH_OTHER, Settings};
-use super::{Config, Error, Notify, line_of};
+use super::{Config, Error, Notify, Trust, line_of};
 use crate::plan::{Divergent, Pattern, Prune};
 use crate::push::Address;
 
@@ -35,11 +35,15 @@ impl Place<'_> {
 pub(super) fn config(
     path: &Path,
     text: &str,
-    file: File,
+    mut file: File,
     server: &Server,
     placed: Option<&Placed>,
+    trust: Trust,
 ) -> Result<Config, Error> {
     let place = Place { path, text };
+    if trust == Trust::NoCommands {
+        file.take_commands();
+    }
     only_on_the_server(&place, &file)?;
     let mut mirrors = Vec::new();
     let mut ids: BTreeSet<u32> = file.remotes.values().filter_map(|remote| remote.id).collect();

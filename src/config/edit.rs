@@ -11,7 +11,7 @@ use std::path::Path;
 use fs2::FileExt;
 use toml_edit::{Array, DocumentMut, Item, Table, Value, value};
 
-use super::{Config, Error, Placed, Server, check, parse, read_owned};
+use super::{Config, Error, Placed, Server, Trust, check, parse, read_owned};
 use crate::repo::Repository;
 use crate::spool::sync_directory;
 
@@ -55,7 +55,7 @@ pub fn edit(repository: &Repository, server: &Server, change: &Edit) -> Result<C
     let failed = |source| Error::Io { doing: "write", path: path.clone(), source };
     let directory = std::fs::File::open(repository.layout().root()).map_err(failed)?;
     directory.lock_exclusive().map_err(failed)?;
-    let old = read_owned(&path, repository.git_dir())?;
+    let old = read_owned(&path, repository.git_dir())?.map(|(text, _)| text);
     let placed = server.place(repository.git_dir());
     let (mut new, after) = checked(&path, old.as_deref().unwrap_or_default(), server, placed.as_ref(), change)?;
     if old.is_none() {
@@ -71,7 +71,7 @@ pub fn edit(repository: &Repository, server: &Server, change: &Edit) -> Result<C
 /// [`Error`]
 pub fn check_edit(repository: &Repository, server: &Server, change: &Edit) -> Result<(), Error> {
     let path = repository.layout().config();
-    let old = read_owned(&path, repository.git_dir())?.unwrap_or_default();
+    let old = read_owned(&path, repository.git_dir())?.map(|(text, _)| text).unwrap_or_default();
     checked(&path, &old, server, server.place(repository.git_dir()).as_ref(), change).map(|_| ())
 }
 
@@ -84,9 +84,9 @@ fn checked(
     change: &Edit,
 ) -> Result<(String, Config), Error> {
     // The old text is parsed first, so that an error in it is told with its line, and not blamed on the change.
-    let before = parse(path, old, server, placed)?;
+    let before = parse(path, old, server, placed, Trust::Full)?;
     let new = applied(old, &before, change)?;
-    let after = parse(path, &new, server, placed).map_err(|error| match error {
+    let after = parse(path, &new, server, placed, Trust::Full).map_err(|error| match error {
         Error::Meaning { what, .. } => Error::Change(what),
         other => other,
     })?;

@@ -30,6 +30,14 @@ pub(super) struct File {
     pub(super) remotes: BTreeMap<Spanned<String>, Remote>,
 }
 
+impl File {
+    /// Forgets the commands that it names.
+    pub(super) fn take_commands(&mut self) {
+        self.notify = None;
+        self.remotes.values_mut().chain(&mut self.defaults).for_each(|remote| remote.password_command = None);
+    }
+}
+
 /// `[[repositories]]`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

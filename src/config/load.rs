@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{Config, Error, Server, check, file, parse};
+use super::{Config, Error, Server, Trust, check, file, parse};
 use crate::repo::Repository;
 use crate::spool::Layout;
 
@@ -87,12 +87,12 @@ pub fn load_server(named: Option<&Path>) -> Result<Server, Error> {
 /// [`Error`].
 pub fn load(repository: &Repository, server: &Server) -> Result<Config, Error> {
     let path = repository.layout().config();
-    let text = read_owned(&path, repository.git_dir())?.unwrap_or_default();
+    let (text, trust) = read_owned(&path, repository.git_dir())?.unwrap_or((String::new(), Trust::Full));
     let placed = server.place(repository.git_dir());
     if placed.is_some() && server.has_templates() {
         server.check_url_of(repository.git_dir())?;
     }
-    parse(&path, &text, server, placed.as_ref())
+    parse(&path, &text, server, placed.as_ref(), trust)
 }
 
 /// What the repository's file calls its mirrors, from the headers of its tables alone: enough to see that one is new.
@@ -112,7 +112,7 @@ pub fn names_in(layout: &Layout) -> io::Result<Vec<String>> {
 ///
 /// # Errors
 /// [`Error::Io`] or [`Error::OtherOwner`].
-pub fn read_owned(path: &Path, git_dir: &Path) -> Result<Option<String>, Error> {
+pub(super) fn read_owned(path: &Path, git_dir: &Path) -> Result<Option<(String, Trust)>, Error> {
     let failed = |source| Error::Io { doing: "read", path: path.to_owned(), source };
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) => metadata,
@@ -120,8 +120,10 @@ pub fn read_owned(path: &Path, git_dir: &Path) -> Result<Option<String>, Error> 
         Err(source) => return Err(failed(source)),
     };
     let repository_owner = std::fs::metadata(git_dir).map_err(failed)?.uid();
-    if ![0, rustix::process::geteuid().as_raw(), repository_owner].contains(&metadata.uid()) {
-        return Err(Error::OtherOwner { path: path.to_owned() });
-    }
-    std::fs::read_to_string(path).map(Some).map_err(failed)
+    let trust = match metadata.uid() {
+        owner if owner == 0 || owner == rustix::process::geteuid().as_raw() => Trust::Full,
+        owner if owner == repository_owner => Trust::NoCommands,
+        _ => return Err(Error::OtherOwner { path: path.to_owned() }),
+    };
+    std::fs::read_to_string(path).map(|text| Some((text, trust))).map_err(failed)
 }

@@ -20,7 +20,8 @@ mod settings;
 
 pub use edit::{Change, Edit, check_edit, edit};
 pub use file::{AuthMethod, TagsSetting, Wake, parse_period};
-pub use load::{Environment, load, load_server, names_in, read_owned};
+use load::read_owned;
+pub use load::{Environment, load, load_server, names_in};
 pub use server::{Placed, Root, Server};
 
 /// Why a configuration cannot be used.
@@ -227,6 +228,15 @@ fn line_of(text: &str, offset: usize) -> usize {
 ///
 /// # Errors
 /// [`Error::Meaning`].
-pub fn parse(path: &Path, text: &str, server: &Server, placed: Option<&Placed>) -> Result<Config, Error> {
-    check::config(path, text, file::parse(path, text)?, server, placed)
+pub fn parse(path: &Path, text: &str, server: &Server, placed: Option<&Placed>, trust: Trust) -> Result<Config, Error> {
+    check::config(path, text, file::parse(path, text)?, server, placed, trust)
+}
+
+/// What is believed of a repository's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Everything: it is ours or root's.
+    Full,
+    /// Everything but commands: whoever owns it must not choose what we run.
+    NoCommands,
 }

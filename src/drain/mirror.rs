@@ -13,6 +13,7 @@ use super::settle::{Times, attempt, settled};
 use super::{Context, Error, Host, Lock, Mode, Report, cleaned, credentials, fan_out, new_id, prepare, target};
 use crate::config::Mirror;
 use crate::credentials::{Credentials, Redactor};
+use crate::notify::{self, Event};
 use crate::plan::Divergent;
 use crate::push::{Class, Progress};
 use crate::repo::Repository;
@@ -108,6 +109,7 @@ fn serve_once(
     status::write(&directory, &after, repository.sharing()).map_err(files("write the status"))?;
     let attempt = attempt(&contact, &after, started);
     status::append(&directory, &attempt).map_err(files("write the history"))?;
+    tell(repository, context, mirror, &directory, &mut after)?;
     if !contact.is_answered() && mode != Mode::Drain && !touched.is_full {
         // What a sync could not do is still due: without a record no drain would try it again.
         let id = new_id((context.now)());
@@ -117,6 +119,40 @@ fn serve_once(
         spool::finish(&layout, &mirror.name, &claim.names).map_err(files("finish spool entries"))?;
     }
     Ok(Some(report(repository, mirror, &credentials, after, contact)))
+}
+
+/// Tells whom the configuration names, if there is news. It is noted only when the command succeeded, so that news which
+/// could not be told are told by the next attempt.
+fn tell(
+    repository: &Repository,
+    context: &Context<'_>,
+    mirror: &Mirror,
+    directory: &Path,
+    after: &mut Status,
+) -> Result<(), Error> {
+    let settings = &context.config.notify;
+    let (Some(command), Some(event)) = (&settings.command, notify::event(after, settings, (context.now)())) else {
+        return Ok(());
+    };
+    let credentials = credentials(repository, mirror).unwrap_or_default();
+    let message = notify::Message {
+        event,
+        repository: &repository.git_dir().display().to_string(),
+        remote: &mirror.name,
+        url: &mirror.address.shown(&credentials),
+        status: after,
+    };
+    match notify::tell(command, &message) {
+        Ok(()) => {
+            after.notified_at = (event != Event::Recovered).then(|| render_time((context.now)()));
+            let files = Error::files("write the status", directory.to_owned());
+            status::write(directory, after, repository.sharing()).map_err(files)
+        }
+        Err(error) => {
+            tracing::warn!("notify: {error}");
+            Ok(())
+        }
+    }
 }
 
 fn report(

@@ -69,6 +69,12 @@ pub(super) fn settled(
         attempts,
         next_attempt_at: next.map(render_time),
         tried_up_to: None,
+        failing_since: match (is_well, &before.failing_since) {
+            (true, _) => None,
+            (false, None) => Some(render_time(run.started)),
+            (false, since) => since.clone(),
+        },
+        notified_at: before.notified_at.clone(),
         failures: counted(before.failures, contact, update_status),
         portion: if contact.is_answered() { Portion::default() } else { contact.portion },
         pid: None,

@@ -58,6 +58,8 @@
 
 use std::io;
 
+use crate::process;
+
 /// What an error means for the next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -164,7 +166,7 @@ pub enum Error {
     #[error("{program} failed{status}: {words}")]
     Program {
         /// Its name.
-        program: &'static str,
+        program: String,
         /// ` with exit status N`, or empty.
         status: String,
         /// What it said.
@@ -174,7 +176,7 @@ pub enum Error {
     #[error("cannot start '{program}': {source}")]
     Start {
         /// Its name.
-        program: &'static str,
+        program: String,
         /// The operating system's reason.
         source: io::Error,
     },
@@ -190,6 +192,16 @@ pub enum Error {
     /// The pack could not be made.
     #[error("git pack-objects failed: {0}")]
     Pack(String),
+}
+
+impl From<process::Error> for Error {
+    fn from(error: process::Error) -> Self {
+        match error {
+            process::Error::Start { program, source } => Self::Start { program, source },
+            process::Error::Failed { program, status, words } => Self::Program { program, status, words },
+            process::Error::TooSlow { .. } => Self::Timeout(Limit::Whole),
+        }
+    }
 }
 
 impl Error {
@@ -208,7 +220,7 @@ impl Error {
         match self {
             Self::Resolve { .. } | Self::Connect { .. } | Self::Timeout(_) | Self::Broken { .. } => true,
             Self::Status { status, .. } => matches!(status, 429 | 502..=504),
-            Self::Program { program, .. } => *program == "ssh",
+            Self::Program { program, .. } => program == "ssh",
             _ => false,
         }
     }

@@ -1,13 +1,28 @@
-//! What a mirror on this machine lets us see beside its advertisement: its HEAD and its symbolic refs. Over the wire
+//! A mirror on this machine: its receive-pack, and what it lets us see beside its advertisement: its HEAD and its symbolic refs. Over the wire
 //! receive-pack tells neither.
 
 #![expect(clippy::disallowed_methods, reason = "reads HEAD and loose refs of a mirror on this machine")]
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::Address;
+use super::stream::Stream;
+use super::{Address, Error, Target};
+use crate::process::{CONFIG_VARIABLES, Child, command};
 use crate::refs::RefName;
+
+/// Starts the receive-pack of a repository on this machine.
+pub(super) fn receive_pack(path: &Path, target: &Target) -> Result<Stream, Error> {
+    if !path.is_dir() {
+        return Err(Error::NotFound(format!("'{}' is no directory on this machine", path.display())));
+    }
+    let mut command = command("git");
+    for variable in CONFIG_VARIABLES {
+        command.env_remove(variable);
+    }
+    let child = Child::start("git receive-pack", command.arg("receive-pack").arg(path))?;
+    Ok(Stream::of_child(child, target.timeouts))
+}
 
 /// A mirror on this machine.
 pub struct LocalMirror {

@@ -27,7 +27,6 @@ mod http;
 mod local;
 mod messages;
 mod pack;
-mod process;
 mod report;
 mod ssh;
 mod stream;
@@ -40,7 +39,6 @@ pub use command::{Command, Request};
 pub use error::{Class, Error, Limit, Relief};
 pub use local::LocalMirror;
 pub use pack::{PackSource, Progress};
-pub use process::run_git;
 pub use report::{Answer, Report};
 
 /// Whom to push to and how.
@@ -101,7 +99,7 @@ impl Session {
     pub fn connect(target: &Target) -> Result<Self, Error> {
         let redactor = Redactor::new(&target.credentials);
         let connection = match &target.address {
-            Address::Local(path) => Connection::Stream(Box::new(process::receive_pack(path, target)?)),
+            Address::Local(path) => Connection::Stream(Box::new(local::receive_pack(path, target)?)),
             Address::Ssh { user, host, port, path } => {
                 Connection::Stream(Box::new(ssh::connect(user.as_deref(), host, *port, path, target)?))
             }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Error;
-use super::process::{Child, git};
+use crate::process::{Child, git};
 use crate::refs::Oid;
 
 /// What a pack is to hold.

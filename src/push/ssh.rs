@@ -1,10 +1,12 @@
 //! The system's ssh: the user's configuration counts, no question is ever asked, host keys are strict.
 
+use std::ffi::OsStr;
 use std::path::Path;
+use std::process::Command;
 
-use super::process::{Child, command, option};
 use super::stream::Stream;
 use super::{Error, Target};
+use crate::process::{Child, command};
 
 /// Starts `ssh` with receive-pack as its command.
 pub(super) fn connect(
@@ -39,6 +41,13 @@ pub(super) fn connect(
     Ok(Stream::of_child(Child::start("ssh", &mut ssh)?, target.timeouts))
 }
 
+/// Adds one option as a single argument, `-oKeyword=value`.
+fn option(command: &mut Command, text: impl AsRef<OsStr>) {
+    let mut argument = std::ffi::OsString::from("-o");
+    argument.push(text);
+    command.arg(argument);
+}
+
 /// A file name in ssh_config(5): in double quotes, with `%` doubled, for ssh expands it.
 fn file_option(keyword: &str, path: &Path) -> String {
     format!("{keyword}=\"{}\"", path.display().to_string().replace('%', "%%"))
@@ -50,11 +59,11 @@ fn quoted(path: &str) -> String {
 }
 
 /// What the last words of ssh or receive-pack mean. ssh has one exit status, 255, for all its failures, so its words must do.
-pub(super) fn read_words(program: &'static str, status: String, words: &str) -> Error {
+pub(super) fn read_words(program: String, status: String, words: &str) -> Error {
     let said = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
     if said(&["Host key verification failed", "HOST IDENTIFICATION HAS CHANGED", "No matching host key"]) {
         let host = ["key is known for ", "host key for "].iter().find_map(|before| between(words, before, " "));
-        let host = host.unwrap_or("the mirror").trim_matches(['[', ']']).to_owned();
+        let host = host.unwrap_or("the mirror").replace(['[', ']'], "");
         return Error::HostKey { host, words: one_line(words) };
     }
     if program == "ssh" && said(&["Permission denied", "Too many authentication failures"]) {
@@ -103,7 +112,7 @@ mod tests {
     #[test]
     fn reads_the_words_of_ssh() {
         let class = |words| {
-            let error = read_words("ssh", " with exit status 255".into(), words);
+            let error = read_words("ssh".into(), " with exit status 255".into(), words);
             (error.class(), error.to_string())
         };
         for (words, expected) in [

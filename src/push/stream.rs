@@ -9,10 +9,10 @@ use std::time::Duration;
 use gix_transport::packetline::PacketLineRef;
 use gix_transport::packetline::blocking_io::StreamingPeekableIter;
 
-use super::process::Child;
-use super::watch::{Guard, Insistence, Watch, Watched};
+use super::watch::{Guard, Watch, Watched};
 use super::{Advertised, Capabilities, Error, PackSource, Report, Request, Timeouts, advertisement, report};
 use crate::credentials::Redactor;
+use crate::process::{self, Child, Insistence};
 use crate::refs::{Oid, RefName};
 
 /// How long a program may take to end by itself after the last byte.
@@ -155,11 +155,13 @@ impl Stream {
         }
         match (error, child) {
             (Error::Broken { doing, source }, Some(child)) => match child.failure(GRACE) {
-                Error::Program { words, .. } if words == "it ended without a word" => Error::Broken { doing, source },
-                Error::Program { program, status, words } => {
+                process::Error::Failed { words, .. } if words == "it ended without a word" => {
+                    Error::Broken { doing, source }
+                }
+                process::Error::Failed { program, status, words } => {
                     super::ssh::read_words(program, status, &redactor.clean(&words))
                 }
-                other => other,
+                other => other.into(),
             },
             (error, _) => error,
         }

@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::{Limit, Timeouts};
+use crate::process::Insistence;
 
 /// A handle on the watch, for those whose bytes it counts.
 #[derive(Clone)]
@@ -55,15 +56,6 @@ impl Drop for Guard {
             let _ = thread.join();
         }
     }
-}
-
-/// How an abort is meant.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Insistence {
-    /// TERM
-    Ask,
-    /// KILL
-    Insist,
 }
 
 impl Watch {

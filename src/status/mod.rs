@@ -81,6 +81,12 @@ pub struct Status {
     pub tried_up_to: Option<String>,
     /// The process that is at work, while `update_status` is `started`.
     pub pid: Option<u32>,
+    /// The begin of the first attempt that failed since the last success.
+    #[serde(default)]
+    pub failing_since: Option<String>,
+    /// When someone was last told that it fails (`notify`).
+    #[serde(default)]
+    pub notified_at: Option<String>,
     /// All attempts that failed, ever.
     #[serde(default)]
     pub failures: Failures,

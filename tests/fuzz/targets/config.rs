@@ -3,10 +3,10 @@
 
 use std::path::Path;
 
-use git_mirror_push::config::{Error, Server, parse};
+use git_mirror_push::config::{Error, Server, Trust, parse};
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
-    if let Err(Error::Meaning { line, .. }) = parse(Path::new("config.toml"), text, &Server::default(), None) {
+    if let Err(Error::Meaning { line, .. }) = parse(Path::new("config.toml"), text, &Server::default(), None, Trust::Full) {
         assert!(line >= 1 && line <= text.lines().count() + 1);
     }
 });

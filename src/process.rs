@@ -1,4 +1,4 @@
-//! Programs that we start: `git receive-pack`, `git pack-objects`, `ssh`.
+//! Programs that we start: `git receive-pack`, `git pack-objects`, `ssh`, commands of the configuration.
 //!
 //! Guaranteed: no shell; each program is in a process group of its own that ends with its owner, first asked (TERM), then made
 //! (KILL); variables that name another repository do not reach it (git rev-parse --local-env-vars); of what it says on
@@ -6,8 +6,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "the one place that starts programs")]
 
-use std::ffi::OsStr;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -16,9 +15,45 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::stream::Stream;
-use super::watch::Insistence;
-use super::{Error, Target};
+/// How an end is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Insistence {
+    /// TERM
+    Ask,
+    /// KILL
+    Insist,
+}
+
+/// Why a program did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It could not be started.
+    #[error("cannot start '{program}': {source}")]
+    Start {
+        /// Its name.
+        program: String,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// It failed.
+    #[error("{program} failed{status}: {words}")]
+    Failed {
+        /// Its name.
+        program: String,
+        /// ` with exit status N`, or empty.
+        status: String,
+        /// What it said.
+        words: String,
+    },
+    /// It took too long.
+    #[error("{program} did not end within {} seconds", limit.as_secs())]
+    TooSlow {
+        /// Its name.
+        program: String,
+        /// How long it was given.
+        limit: Duration,
+    },
+}
 
 /// Variables that would make git work on another repository, or in another protocol version, than we say.
 const LOCAL_VARIABLES: [&str; 15] = [
@@ -40,18 +75,18 @@ const LOCAL_VARIABLES: [&str; 15] = [
 ];
 
 /// Variables that carry `git -c`: they are meant for this repository, not for the mirror's.
-const CONFIG_VARIABLES: [&str; 2] = ["GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT"];
+pub const CONFIG_VARIABLES: [&str; 2] = ["GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT"];
 
 /// A program that runs in its own process group.
-pub(super) struct Child {
-    name: &'static str,
+pub struct Child {
+    name: String,
     inner: std::process::Child,
     stderr: Option<JoinHandle<Vec<u8>>>,
     is_reaped: bool,
 }
 
 /// A command of git's or ssh's with a clean environment and all three descriptors ours.
-pub(super) fn command(program: &str) -> Command {
+pub fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     for variable in LOCAL_VARIABLES {
         command.env_remove(variable);
@@ -64,24 +99,27 @@ pub(super) fn command(program: &str) -> Command {
 
 impl Child {
     /// Starts it.
-    pub(super) fn start(name: &'static str, command: &mut Command) -> Result<Self, Error> {
-        let mut inner = command.spawn().map_err(|source| Error::Start { program: name, source })?;
+    ///
+    /// # Errors
+    /// [`Error::Start`]
+    pub fn start(name: &str, command: &mut Command) -> Result<Self, Error> {
+        let mut inner = command.spawn().map_err(|source| Error::Start { program: name.to_owned(), source })?;
         let stderr = inner.stderr.take().map(|stderr| std::thread::spawn(move || tail(stderr)));
-        Ok(Self { name, inner, stderr, is_reaped: false })
+        Ok(Self { name: name.to_owned(), inner, stderr, is_reaped: false })
     }
 
     /// Its standard input, once.
-    pub(super) fn stdin(&mut self) -> ChildStdin {
+    pub fn stdin(&mut self) -> ChildStdin {
         self.inner.stdin.take().expect("stdin is piped and taken once")
     }
 
     /// Its standard output, once.
-    pub(super) fn stdout(&mut self) -> ChildStdout {
+    pub fn stdout(&mut self) -> ChildStdout {
         self.inner.stdout.take().expect("stdout is piped and taken once")
     }
 
     /// What ends its process group, for the watch.
-    pub(super) fn ender(&self) -> impl Fn(Insistence) + Send + 'static + use<> {
+    pub fn ender(&self) -> impl Fn(Insistence) + Send + 'static + use<> {
         let group = self.group();
         move |insistence| {
             let signal = if insistence == Insistence::Ask { Signal::TERM } else { Signal::KILL };
@@ -95,19 +133,19 @@ impl Child {
     }
 
     /// Waits until it ends by itself, `grace` at most, then ends it. Returns its status and what it said.
-    pub(super) fn end(mut self, grace: Duration) -> (io::Result<ExitStatus>, String) {
+    pub fn end(mut self, grace: Duration) -> (io::Result<ExitStatus>, String) {
         let status = self.reap(grace);
         let said = self.stderr.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
         (status, String::from_utf8_lossy(&said).trim().to_owned())
     }
 
     /// The error that its end means.
-    pub(super) fn failure(self, grace: Duration) -> Error {
-        let program = self.name;
+    pub fn failure(self, grace: Duration) -> Error {
+        let program = self.name.clone();
         let (status, words) = self.end(grace);
         let status =
             status.map(|status| status.code().map(|code| format!(" with exit status {code}")).unwrap_or_default());
-        Error::Program {
+        Error::Failed {
             program,
             status: status.unwrap_or_default(),
             words: if words.is_empty() { "it ended without a word".into() } else { words },
@@ -164,48 +202,60 @@ fn tail(mut stderr: impl Read) -> Vec<u8> {
     kept
 }
 
-/// Starts the receive-pack of a repository on this machine.
-pub(super) fn receive_pack(path: &Path, target: &Target) -> Result<Stream, Error> {
-    if !path.is_dir() {
-        return Err(Error::NotFound(format!("'{}' is no directory on this machine", path.display())));
-    }
-    let mut command = command("git");
-    for variable in CONFIG_VARIABLES {
-        command.env_remove(variable);
-    }
-    let child = Child::start("git receive-pack", command.arg("receive-pack").arg(path))?;
-    Ok(Stream::of_child(child, target.timeouts))
-}
-
 /// `git --git-dir=DIR` with the arguments; the environment still says `git -c` of the user.
-pub(super) fn git(git_dir: &Path, arguments: &[&str]) -> Command {
+pub fn git(git_dir: &Path, arguments: &[&str]) -> Command {
     let mut command = command("git");
     command.arg("--git-dir").arg(git_dir).args(arguments).env("GIT_NO_REPLACE_OBJECTS", "1");
     command
 }
 
-/// Runs `git` to its end and returns what it wrote, or what it said when it failed.
+/// A command of the configuration: a program and its arguments, with the same clean environment.
 ///
-/// # Errors
-/// [`Error::Start`] or [`Error::Program`].
-pub fn run_git(git_dir: &Path, arguments: &[&str]) -> Result<String, Error> {
-    let mut child = Child::start("git", &mut git(git_dir, arguments))?;
-    drop(child.stdin());
-    let mut out = String::new();
-    let read = child.stdout().read_to_string(&mut out);
-    let (status, words) = child.end(Duration::from_secs(10));
-    match (read, status) {
-        (Ok(_), Ok(status)) if status.success() => Ok(out),
-        (_, status) => {
-            let status = status.ok().and_then(|status| status.code()).map(|code| format!(" with exit status {code}"));
-            Err(Error::Program { program: "git", status: status.unwrap_or_default(), words })
-        }
-    }
+/// # Panics
+/// When the array is empty; the configuration refuses such a one.
+#[must_use]
+pub fn configured(words: &[String]) -> Command {
+    let (program, arguments) = words.split_first().expect("a command of the configuration has a program");
+    let mut command = command(program);
+    command.args(arguments);
+    command
 }
 
-/// Adds one option as a single argument, `-oKeyword=value`.
-pub(super) fn option(command: &mut Command, text: impl AsRef<OsStr>) {
-    let mut argument = std::ffi::OsString::from("-o");
-    argument.push(text);
-    command.arg(argument);
+/// Runs a program to its end: `input` goes to its standard input, what it writes, 64 KiB at most, is returned.
+///
+/// # Errors
+/// [`Error`]; when `limit` runs out its process group is ended.
+pub fn run(name: &str, command: &mut Command, input: &[u8], limit: Duration) -> Result<Vec<u8>, Error> {
+    const MOST: u64 = 64 << 10;
+    let begin = Instant::now();
+    let mut child = Child::start(name, command)?;
+    let (mut stdin, stdout, end) = (child.stdin(), child.stdout(), child.ender());
+    let input = input.to_owned();
+    // A program need not read what it is given, nor end what it writes; neither thread outlives the process group.
+    let writing = std::thread::spawn(move || stdin.write_all(&input));
+    let reading = std::thread::spawn(move || {
+        let mut out = Vec::new();
+        stdout.take(MOST).read_to_end(&mut out).map(|_| out)
+    });
+    let status = child.wait_for(limit);
+    let is_slow = matches!(status, Ok(None));
+    if is_slow {
+        end(Insistence::Ask);
+    }
+    let (status, words) = child.end(Duration::ZERO);
+    // What it started and left behind must not hold the pipes.
+    end(Insistence::Insist);
+    drop(writing.join());
+    let out = reading.join().ok().and_then(Result::ok).unwrap_or_default();
+    if is_slow || begin.elapsed() > limit + Duration::from_secs(5) {
+        return Err(Error::TooSlow { program: name.to_owned(), limit });
+    }
+    match status {
+        Ok(status) if status.success() => Ok(out),
+        status => {
+            let code = status.ok().and_then(|status| status.code());
+            let status = code.map(|code| format!(" with exit status {code}")).unwrap_or_default();
+            Err(Error::Failed { program: name.to_owned(), status, words })
+        }
+    }
 }

@@ -1,0 +1,180 @@
+//! What tells people and machines that something is wrong: `notify`, `check`, the metrics file.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::sandbox::Sandbox;
+
+struct Scene {
+    sandbox: Sandbox,
+    mirror: PathBuf,
+    source: PathBuf,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let sandbox = Sandbox::new();
+        let mirror = sandbox.bare("mirror.git");
+        let source = sandbox.source("mirror.git", &[]);
+        let work = sandbox.work(&source);
+        work.commit("one");
+        work.push(&["main"]);
+        sandbox.ok(&source, &["drain"]);
+        Self { sandbox, mirror, source }
+    }
+
+    fn script(&self, text: &str) -> PathBuf {
+        let path = self.sandbox.path("tell");
+        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    fn top(&self, lines: &str) {
+        let config = self.source.join("mirror-push/config.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, format!("{lines}\n{text}")).unwrap();
+    }
+
+    fn url(&self, url: &str) {
+        self.sandbox.ok(&self.source, &["set", "m", "--url", url]);
+    }
+
+    fn sync(&self) -> i32 {
+        self.sandbox.mirror_push(&self.source, &["sync"]).status
+    }
+}
+
+fn events(path: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn transitions_are_told_once_each() {
+    let scene = Scene::new();
+    let log = scene.sandbox.path("events");
+    let script = scene.script(&format!("[ \"$1\" = 'a b $(id)' ] && cat >> '{}'", log.display()));
+    scene.top(&format!("notify = [\"{}\", \"a b $(id)\"]\nnotify_interval = \"2s\"", script.display()));
+    assert_eq!(scene.sync(), 0);
+    assert!(events(&log).is_empty(), "nothing has changed");
+    scene.url("https://bot:s3cret@127.0.0.1:1/x.git");
+    assert_eq!((scene.sync(), scene.sync()), (1, 1));
+    let told = events(&log);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((&told[0]["event"], &told[0]["remote"]), (&"failing".into(), &"m".into()));
+    assert_eq!(told[0]["url"], "https://*****:*****@127.0.0.1:1/x.git");
+    assert_eq!((&told[0]["update_status"], &told[0]["attempts"]), (&"scheduled".into(), &1.into()));
+    assert!(told[0]["error"].as_str().unwrap().contains("cannot connect") && !told[0].to_string().contains("s3cret"));
+    std::thread::park_timeout(Duration::from_millis(2100));
+    scene.sync();
+    assert_eq!(events(&log)[1]["event"], "still_failing");
+    scene.url(scene.mirror.to_str().unwrap());
+    assert_eq!((scene.sync(), scene.sync()), (0, 0));
+    let told: Vec<_> = events(&log).iter().map(|event| event["event"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(told, ["failing", "still_failing", "recovered"]);
+}
+
+#[test]
+fn news_that_could_not_be_told_are_told_later_and_nobody_waits_for_long() {
+    let scene = Scene::new();
+    let (log, good) = (scene.sandbox.path("events"), scene.sandbox.path("good"));
+    let script = scene.script(&format!("[ -e '{}' ] || exit 7\ncat >> '{}'", good.display(), log.display()));
+    scene.top(&format!("notify = [\"{}\"]", script.display()));
+    scene.url("/nowhere.git");
+    let said = scene.sandbox.mirror_push(&scene.source, &["sync"]);
+    assert!(said.status == 1 && said.err.contains("exit status 7"), "{said:?}");
+    std::fs::write(&good, "").unwrap();
+    scene.sync();
+    assert_eq!(events(&log)[0]["event"], "failing");
+    // One that hangs, with a child that holds its pipes.
+    scene.script("sleep 99 & exec sleep 98");
+    scene.url(scene.mirror.to_str().unwrap());
+    let begin = Instant::now();
+    let said = scene.sandbox.mirror_push(&scene.source, &["sync"]);
+    assert!(said.status == 0 && said.err.contains("did not end within 10 seconds"), "{said:?}");
+    assert!(begin.elapsed() < Duration::from_secs(16), "{:?}", begin.elapsed());
+    assert_eq!(scene.sandbox.refs(&scene.mirror), scene.sandbox.refs(&scene.source));
+    let left = scene.sandbox.command("pgrep").args(["-f", "^sleep 9[89]$"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&left.stdout), "");
+}
+
+#[test]
+fn commands_are_taken_only_from_files_of_ours() {
+    let scene = Scene::new();
+    let mark = scene.sandbox.path("mark");
+    let script = scene.script(&format!("touch '{}'", mark.display()));
+    scene.top(&format!("notify = [\"{}\"]", script.display()));
+    scene.url("/nowhere.git");
+    // The repository and its file belong to another user, whom root trusts enough to mirror for.
+    let chown = |path: &Path| std::os::unix::fs::chown(path, Some(65_534), None).unwrap();
+    chown(&scene.source);
+    chown(&scene.source.join("mirror-push/config.toml"));
+    scene.sandbox.git(&scene.mirror, &["config", "--global", "--add", "safe.directory", "*"]);
+    assert_eq!(scene.sync(), 1);
+    assert!(!mark.exists());
+}
+
+#[test]
+fn check_answers_as_monitoring_plugins_do() {
+    let scene = Scene::new();
+    let check = |arguments: &[&str]| {
+        let said = scene.sandbox.mirror_push(&scene.source, &[&["check"], arguments].concat());
+        assert_eq!((said.out.lines().count(), &*said.err), (1, ""), "{said:?}");
+        (said.status, said.out)
+    };
+    let (status, line) = check(&[]);
+    let expected = "MIRRORS OK - 1 of 1 mirrors up to date | mirrors=1 failed=0;;0 waiting=0;0 pending=0 oldest=0s;3600;86400 corrupt=0;0\n";
+    assert_eq!((status, &*line), (0, expected));
+    let work = scene.sandbox.path("source.git.work");
+    scene.sandbox.git(&work, &["push", "-q", "origin", "main:next"]);
+    assert_eq!(check(&[]).0, 0, "it has just been pushed");
+    std::thread::park_timeout(Duration::from_millis(1100));
+    let (status, line) = check(&["--warning", "1s"]);
+    assert!(status == 1 && line.contains("a push waits for"), "{line}");
+    assert_eq!(check(&["-w", "1s", "-c", "1s"]).0, 2);
+    scene.url("git://127.0.0.1:1/x.git");
+    scene.sync();
+    let (status, line) = check(&["m"]);
+    assert!(status == 1 && line.contains("cannot connect"), "{line}");
+    scene.url("/nowhere.git");
+    scene.sync();
+    let (status, line) = check(&[]);
+    assert!(status == 2 && line.contains("MIRRORS CRITICAL") && line.contains("was not found"), "{line}");
+    assert_eq!(check(&["none"]).0, 3);
+    std::fs::write(scene.source.join("mirror-push/config.toml"), "|nonsense\n").unwrap();
+    let (status, line) = check(&[]);
+    assert!(status == 3 && line.starts_with("MIRRORS UNKNOWN - ") && !line.contains('|'), "{line}");
+    let said = scene.sandbox.mirror_push(Path::new("/nowhere"), &["check"]);
+    assert_eq!(said.status, 3, "{said:?}");
+}
+
+#[test]
+fn the_metrics_file_is_replaced_after_each_drain() {
+    let scene = Scene::new();
+    let file = scene.sandbox.path("mirrors.prom");
+    scene.top(&format!("metrics_file = \"{}\"", file.display()));
+    assert_eq!(scene.sync(), 0);
+    let value = |name: &str| {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let line = text.lines().find(|line| line.starts_with(&format!("git_mirror_push_{name}{{"))).map(str::to_owned);
+        line.and_then(|line| line.rsplit(' ').next().unwrap().parse::<f64>().ok())
+    };
+    assert_eq!((value("up_to_date"), value("pending_pushes")), (Some(1.0), Some(0.0)));
+    assert!(value("last_success_timestamp_seconds").unwrap() > 1.7e9);
+    scene.url("git://127.0.0.1:1/x.git");
+    scene.sync();
+    assert_eq!((value("up_to_date"), value("failures_total")), (Some(0.0), Some(1.0)));
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
+    // A directory that is gone is told; the mirrors are served all the same.
+    scene.url(scene.mirror.to_str().unwrap());
+    scene.top("# moved");
+    let config = scene.source.join("mirror-push/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap().replace("mirrors.prom", "gone/mirrors.prom");
+    std::fs::write(&config, text).unwrap();
+    let said = scene.sandbox.mirror_push(&scene.source, &["sync"]);
+    assert!(said.status == 0 && said.err.contains("gone/mirrors.prom"), "{said:?}");
+    let status = scene.sandbox.mirror_push(&scene.source, &["status", "--json"]).json();
+    assert_eq!(status[0]["update_status"], "finished");
+}
