@@ -27,7 +27,11 @@ pub mod config;
 #[cfg(feature = "mirror")]
 pub mod credentials;
 #[cfg(feature = "mirror")]
+pub mod doctor;
+#[cfg(feature = "mirror")]
 pub mod drain;
+#[cfg(feature = "mirror")]
+pub mod install;
 #[cfg(feature = "mirror")]
 pub mod metrics;
 #[cfg(feature = "mirror")]

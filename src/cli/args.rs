@@ -99,6 +99,8 @@ pub(super) enum Command {
     UninstallHook,
     /// Switch silent mode: nothing leaves this machine, pushes are still spooled
     Silent(Silent),
+    /// Say what is wrong with this set-up and how to mend it
+    Doctor,
     /// Print a completion script
     Completions(Completions),
     /// Print the manual page, git-mirror-push(1)

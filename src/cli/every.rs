@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{BEHIND, Base, DONE, hook, measure, now, print_json, render, status, talk, update};
 use crate::drain::{self, Every, Mode, Report};
+use crate::install::Done;
 use crate::repo;
 use crate::status::{UpdateStatus, View};
 
@@ -145,7 +146,7 @@ pub(super) fn status(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
 pub(super) fn install_hook(base: &Base) -> anyhow::Result<u8> {
     let (installed, bad) = base.ask_every(&|session| {
         super::mirrors::prepare(session)?;
-        Ok(matches!(hook::ensure(session)?, hook::Installed::Now(_)))
+        Ok(matches!(hook::ensure(session)?, Done::Installed(_)))
     })?;
     let new = installed.iter().filter(|is_new| **is_new).count();
     base.say(&format!("installed the hook in {new} repositories; {} had it already", installed.len() - new));

@@ -13,6 +13,7 @@ use super::{DONE, Session, Usage, absolute, by_name, hook, now, wake};
 use crate::config::{Change, Config, Edit, edit};
 use crate::credentials::{Credentials, Secret, remove_secret, write_secret};
 use crate::drain::{self, Lock, new_id};
+use crate::install::Done;
 use crate::push::{Address, parse};
 use crate::spool;
 
@@ -63,7 +64,7 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
     spool::request_full_sync(&session.repository.layout(), &add.name, new_id(now()))?;
     let config = edit(&session.repository, &session.base.server, &change)?;
     warn_of_insecure_http(session, &config, &add.name, secret.is_some())?;
-    if let hook::Installed::Now(path) = hook::ensure(session)? {
+    if let Done::Installed(path) = hook::ensure(session)? {
         session.base.say(&format!("installed the hook '{}'", path.display()));
     }
     if !add.disabled {

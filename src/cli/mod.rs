@@ -13,6 +13,7 @@ use crate::repo::{self, Repository};
 
 mod args;
 mod check;
+mod doctor;
 mod every;
 mod generate;
 mod hook;
@@ -123,6 +124,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Protected => protect::protected(&session, out),
         Command::InstallHook(_) => hook::install(&session),
         Command::UninstallHook => hook::uninstall(&session),
+        Command::Doctor => doctor::doctor(&session, out),
         Command::Silent(silent) => protect::silent(&session, silent.state),
         Command::Check(_) | Command::Completions(_) | Command::Man => Ok(DONE),
     }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::Base;
+use crate::doctor::{Finding, Severity};
 use crate::drain::{Mode, Report};
 use crate::refs::Oid;
 use crate::status::{Outcome, RefOutcome, UpdateStatus, View};
@@ -104,4 +105,19 @@ pub(super) fn row(base: &Base, view: &View, out: &mut dyn Write) -> io::Result<(
     let error = view.last_error.as_ref().map(|error| format!("  {error}")).unwrap_or_default();
     let error: String = error.chars().take(120).collect();
     writeln!(out, "{:<9}  {}  {}{error}", painted(base, colour, word), view.repository, view.name)
+}
+
+/// One finding of the doctor, and its mend.
+pub(super) fn finding(base: &Base, finding: &Finding, out: &mut dyn Write) -> io::Result<()> {
+    let (word, colour) = match finding.severity {
+        Severity::Ok => ("ok", Colour::Green),
+        Severity::Warning => ("warning", Colour::Yellow),
+        Severity::Error => ("error", Colour::Red),
+    };
+    let subject = finding.remote.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
+    writeln!(out, "{}  {subject}{}: {}", painted(base, colour, &format!("{word:<7}")), finding.check, finding.text)?;
+    match &finding.mend {
+        Some(mend) => writeln!(out, "         {mend}"),
+        None => Ok(()),
+    }
 }

@@ -258,6 +258,12 @@ pub fn credentials(repository: &Repository, mirror: &Mirror) -> Result<Credentia
     Ok(Credentials { username: mirror.username.clone(), secret })
 }
 
+/// The private key in a mirror's directory, if it has one of its own.
+#[must_use]
+pub fn identity(directory: &Path) -> Option<PathBuf> {
+    ["id_ed25519", "id_rsa"].map(|name| directory.join(name)).into_iter().find(|path| path.is_file())
+}
+
 /// Whom to push to.
 fn target(repository: &Repository, mirror: &Mirror) -> Result<Target, Error> {
     let credentials = credentials(repository, mirror)?;
@@ -265,10 +271,9 @@ fn target(repository: &Repository, mirror: &Mirror) -> Result<Target, Error> {
         return Err(Error::InsecureHttp);
     }
     let directory = repository.layout().remote(&mirror.name);
-    let file = |name: &str| Some(directory.join(name)).filter(|path| path.is_file());
     let ssh = crate::push::Ssh {
-        identity: file("id_ed25519").or_else(|| file("id_rsa")),
-        known_hosts: file("known_hosts"),
+        identity: identity(&directory),
+        known_hosts: Some(directory.join("known_hosts")).filter(|path| path.is_file()),
         options: mirror.ssh_options.clone(),
     };
     Ok(Target {
@@ -281,7 +286,23 @@ fn target(repository: &Repository, mirror: &Mirror) -> Result<Target, Error> {
     })
 }
 
+/// Reaches a mirror and reads its advertisement, and does nothing else there.
+///
+/// # Errors
+/// [`Error`]
+pub fn reach(
+    repository: &Repository,
+    mirror: &Mirror,
+    each: &mut dyn FnMut(&crate::refs::RefName, crate::refs::Oid),
+) -> Result<crate::push::Advertised, Error> {
+    let mut session = crate::push::Session::connect(&target(repository, mirror)?)?;
+    let advertised = session.advertisement(each)?;
+    session.end();
+    Ok(advertised)
+}
+
 /// Cleans an error for every sink.
-fn cleaned(error: &Error, credentials: &Credentials) -> String {
+#[must_use]
+pub fn cleaned(error: &Error, credentials: &Credentials) -> String {
     Redactor::new(credentials).clean(&error.to_string()).replace('\n', " ")
 }

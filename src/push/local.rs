@@ -45,6 +45,12 @@ impl LocalMirror {
         RefName::new(head.strip_prefix(b"ref:")?.trim_ascii())
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn git_dir(&self) -> &Path {
+        &self.git_dir
+    }
+
     /// Whether its ref `name` is a symbolic ref; these are never packed.
     #[must_use]
     pub fn is_symbolic(&self, name: &RefName) -> bool {

@@ -180,6 +180,14 @@ impl Repository {
         }
     }
 
+    /// The file at `path` in the tree of a commit. `None` when it is not there or cannot be read.
+    #[must_use]
+    pub fn file_of(&self, commit: Oid, path: &str) -> Option<Vec<u8>> {
+        let tree = self.inner.find_object(to_gix(commit)).ok()?.peel_to_tree().ok()?;
+        let entry = tree.lookup_entry_by_path(path).ok()??;
+        Some(entry.object().ok()?.detach().data)
+    }
+
     /// Whether the id is of this repository's object format: no other must reach the object store.
     fn may_hold(&self, oid: Oid) -> bool {
         oid.as_bytes().len() == self.inner.object_hash().len_in_bytes()

@@ -142,16 +142,33 @@ pub fn read(directory: &Path) -> io::Result<Status> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Status::default()),
         Err(error) => return Err(error),
     };
-    match serde_json::from_slice::<Status>(&text) {
-        Ok(status) if status.version <= VERSION => Ok(status.settled()),
-        Ok(_) => {
-            tracing::warn!("'{}' is of a later version; taken as never tried", path.display());
+    match decoded(&text) {
+        Ok(status) => Ok(status.settled()),
+        Err(what) => {
+            tracing::warn!("'{}' {what}; taken as never tried", path.display());
             Ok(Status::default())
         }
-        Err(error) => {
-            tracing::warn!("'{}' is damaged ({error}); taken as never tried", path.display());
-            Ok(Status::default())
-        }
+    }
+}
+
+fn decoded(text: &[u8]) -> Result<Status, String> {
+    match serde_json::from_slice::<Status>(text) {
+        Ok(status) if status.version <= VERSION => Ok(status),
+        Ok(_) => Err("is of a later version".to_owned()),
+        Err(error) => Err(format!("is damaged ({error})")),
+    }
+}
+
+/// Whether the status in a mirror's directory can be used, as far as it is there.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn examine(directory: &Path) -> Result<(), String> {
+    let path = directory.join("status.json");
+    match std::fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(format!("'{}' cannot be read: {error}", path.display())),
+        Ok(text) => decoded(&text).map(|_| ()).map_err(|what| format!("'{}' {what}", path.display())),
     }
 }
 

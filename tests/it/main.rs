@@ -16,6 +16,7 @@ mod commands;
 mod concurrency;
 mod crash;
 mod damage;
+mod doctor;
 mod history;
 mod hook;
 mod hostile;

@@ -1,0 +1,23 @@
+//! `doctor`: what is wrong with this set-up and how to mend it.
+
+use std::io::Write;
+
+use super::{BEHIND, DONE, Session, now, print_json, render};
+use crate::doctor::{Patient, Severity, examine};
+
+/// Examines the repository. Exit status 1 when something does not work.
+pub(super) fn doctor(session: &Session<'_>, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let config = crate::config::load(&session.repository, &session.base.server);
+    let patient = Patient { repository: &session.repository, config: config.as_ref(), now: now() };
+    let findings = examine(&patient, &session.shared);
+    if session.base.global.json {
+        print_json(out, &findings)?;
+    } else {
+        let is_shown = |severity: Severity| severity > Severity::Ok || !session.base.global.quiet;
+        for finding in findings.iter().filter(|finding| is_shown(finding.severity)) {
+            render::finding(session.base, finding, out)?;
+        }
+    }
+    let worst = findings.iter().map(|finding| finding.severity).max();
+    Ok(if worst == Some(Severity::Error) { BEHIND } else { DONE })
+}

@@ -1,0 +1,201 @@
+//! The repository and the machine: git, hook, spool, locks, refs, durability, clock.
+
+#![expect(clippy::disallowed_methods, reason = "tries whether the spool can be written")]
+
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use super::{Finding, Patient};
+use crate::drain::Lock;
+use crate::install::{self, State};
+use crate::process;
+use crate::refs::Local;
+use crate::repo::Sharing;
+use crate::spool;
+
+/// The oldest git that the tests run with.
+const OLDEST_GIT: (u32, u32) = (2, 39);
+
+pub(super) fn examine(patient: &Patient<'_>) -> Vec<Finding> {
+    let mut findings = vec![git(), hook(patient), configuration(patient)];
+    findings.extend(spool(patient));
+    findings.push(locks(patient));
+    findings.extend(records(patient));
+    findings.extend(refs(patient));
+    findings.push(durability(patient));
+    findings.push(clock(patient));
+    findings.extend(large_files(patient));
+    findings
+}
+
+fn git() -> Finding {
+    let mut command = process::command("git");
+    let said = process::run("git", command.arg("version"), b"", Duration::from_secs(30));
+    let mend = format!("install git {}.{} or later", OLDEST_GIT.0, OLDEST_GIT.1);
+    let said = match said {
+        Ok(said) => String::from_utf8_lossy(&said).trim().to_owned(),
+        Err(error) => return Finding::error("git", error.to_string(), mend),
+    };
+    let mut numbers = said.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) if (major, minor) >= OLDEST_GIT => Finding::ok("git", said),
+        _ => Finding::error("git", format!("{said} is too old"), mend),
+    }
+}
+
+fn hook(patient: &Patient<'_>) -> Finding {
+    const INSTALL: &str = "git mirror-push install-hook";
+    match install::state(patient.repository) {
+        Ok(State::Live(path)) => Finding::ok("hook", format!("'{}' is live", path.display())),
+        Ok(State::Broken(path)) => {
+            Finding::error("hook", format!("'{}' leads to no program that can be run", path.display()), INSTALL)
+        }
+        Ok(State::Foreign(path)) => Finding::error(
+            "hook",
+            format!("'{}' is another hook, and ours does not run after it", path.display()),
+            format!("{INSTALL} (the other one keeps running first)"),
+        ),
+        Ok(State::Missing(path)) => {
+            Finding::error("hook", format!("there is no '{}': pushes are not recorded", path.display()), INSTALL)
+        }
+        Err(error) => Finding::error("hook", error.to_string(), "mend the repository's configuration"),
+    }
+}
+
+fn configuration(patient: &Patient<'_>) -> Finding {
+    match patient.config {
+        Err(error) => {
+            Finding::error("configuration", error.to_string(), "mend that line; until then nothing is mirrored")
+        }
+        Ok(config) if config.is_silent => {
+            Finding::warning("configuration", "silent mode: nothing leaves this machine", "git mirror-push silent off")
+        }
+        Ok(config) if config.mirrors.is_empty() => {
+            Finding::warning("configuration", "there are no mirrors", "git mirror-push add NAME URL")
+        }
+        Ok(config) => Finding::ok("configuration", format!("{} mirrors", config.mirrors.len())),
+    }
+}
+
+/// Whether those who push can write records: we can, and the group can where the repository is shared.
+fn spool(patient: &Patient<'_>) -> Vec<Finding> {
+    let layout = patient.repository.layout();
+    let mut findings = Vec::new();
+    for directory in layout.spool_directories() {
+        let Ok(metadata) = std::fs::metadata(&directory) else {
+            let text = format!("'{}' is missing", directory.display());
+            return vec![Finding::error("spool", text, "git mirror-push install-hook")];
+        };
+        let is_shared = patient.repository.sharing() != Sharing::Umask;
+        if is_shared && metadata.mode() & 0o020 == 0 {
+            let text = format!("the repository is shared, and the group cannot write '{}'", directory.display());
+            findings.push(Finding::error("spool", text, format!("chmod g+ws '{}'", directory.display())));
+        }
+    }
+    let probe = layout.tmp().join(format!("{}.doctor", crate::drain::new_id(patient.now).file_name()));
+    let written = std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe));
+    findings.push(match written {
+        Ok(()) => Finding::ok("spool", "can be written"),
+        Err(error) => Finding::error("spool", format!("cannot write '{}': {error}", layout.tmp().display()), {
+            "free space, or chown the directory mirror-push to the user who pushes"
+        }),
+    });
+    findings
+}
+
+/// Locks work when a second holder is turned away.
+fn locks(patient: &Patient<'_>) -> Finding {
+    let spool = patient.repository.layout().root().join("spool");
+    let sharing = patient.repository.sharing();
+    let first = match Lock::try_acquire(&spool, sharing) {
+        Ok(Some(first)) => first,
+        Ok(None) => return Finding::ok("locks", "work: a drain that waits has one"),
+        Err(error) => return Finding::error("locks", error.to_string(), "use a file system with working locks"),
+    };
+    let second = Lock::try_acquire(&spool, sharing);
+    drop(first);
+    match second {
+        Ok(None) => Finding::ok("locks", "work on this file system"),
+        _ => Finding::error("locks", "two could hold one lock", "move the repository to a local file system"),
+    }
+}
+
+fn records(patient: &Patient<'_>) -> Vec<Finding> {
+    let layout = patient.repository.layout();
+    let mut findings = Vec::new();
+    if let Ok(count @ 1..) = spool::corrupt(&layout) {
+        let text = format!("{count} spool records could not be read; every mirror was compared in full instead");
+        let mend = format!("look at them, then remove them from '{}'", layout.corrupt().display());
+        findings.push(Finding::warning("records", text, mend));
+    }
+    if spool::incoming(&layout).is_ok_and(|names| !names.is_empty()) {
+        let text = "pushes wait that no drain has taken";
+        findings.push(Finding::warning("records", text, "git mirror-push drain; is 'wake' set to \"none\"?"));
+    }
+    findings
+}
+
+/// Refs that a power failure has left empty, or whose objects never reached the disk.
+fn refs(patient: &Patient<'_>) -> Vec<Finding> {
+    let listing = match patient.repository.list(|_| true) {
+        Ok(listing) => listing,
+        Err(error) => return vec![Finding::error("refs", error.to_string(), "mend the repository: git fsck")],
+    };
+    let mut findings = Vec::new();
+    let restore = "push the ref again from a clone, or: git fetch MIRROR REF && git update-ref REF FETCH_HEAD";
+    if let Some(reason) = listing.incomplete {
+        let text = format!("a ref cannot be read, so nothing is deleted on any mirror: {reason}");
+        findings.push(Finding::error("refs", text, restore));
+    }
+    let is_hollow = |oid| matches!(patient.repository.is_here(oid), Ok(false));
+    let hollow = listing.refs.iter().filter(|(_, value)| matches!(value, Local::At(oid) if is_hollow(*oid)));
+    let hollow: Vec<String> = hollow.map(|(name, _)| name.to_string()).collect();
+    if !hollow.is_empty() {
+        let text = format!("objects are missing that these refs name: {}", hollow.join(", "));
+        findings.push(Finding::error("refs", text, restore));
+    }
+    findings
+}
+
+/// git by default syncs neither loose objects nor refs (git-config(1), core.fsync): a power failure may take back a push.
+fn durability(patient: &Patient<'_>) -> Finding {
+    let value = patient.repository.git_config("core.fsync").unwrap_or_default();
+    let has = |word: &str| value.split(',').any(|part| part.trim() == word);
+    let is_safe =
+        has("all") || (has("added") || has("committed") || has("objects") || has("loose-object")) && has("reference");
+    if is_safe {
+        return Finding::ok("durability", format!("core.fsync = {value}"));
+    }
+    let text =
+        "git does not sync small pushes, so a power failure may take back what a pusher and a mirror already have";
+    Finding::warning("durability", text, "git config core.fsync all")
+}
+
+/// A clock that is wrong holds attempts back, or breaks TLS.
+fn clock(patient: &Patient<'_>) -> Finding {
+    let layout = patient.repository.layout();
+    let mend = "set the clock, and keep it right with NTP";
+    if patient.now.as_second() < 1_767_225_600 {
+        return Finding::error("clock", format!("it is {}, says this machine", patient.now), mend);
+    }
+    let now = Duration::try_from(patient.now.duration_since(jiff::Timestamp::UNIX_EPOCH)).unwrap_or_default();
+    let names = spool::mirrors(&layout).unwrap_or_default();
+    let newest =
+        names.iter().filter_map(|name| spool::peek(&layout, name).ok()).flatten().map(|record| record.time).max();
+    match newest {
+        Some(newest) if newest > now + Duration::from_secs(300) => {
+            Finding::warning("clock", "a push is recorded that comes from the future", mend)
+        }
+        _ => Finding::ok("clock", "plausible"),
+    }
+}
+
+/// Git LFS keeps file contents elsewhere, where no mirror of git refs takes them.
+fn large_files(patient: &Patient<'_>) -> Option<Finding> {
+    let branch = patient.repository.default_branch().ok().flatten()?;
+    let Ok(Local::At(tip)) = patient.repository.find(&branch) else { return None };
+    let attributes = patient.repository.file_of(tip, ".gitattributes")?;
+    let is_lfs = attributes.windows(10).any(|part| part == b"filter=lfs");
+    let text = "files are kept by Git LFS: the mirrors get the pointers and not the contents";
+    is_lfs.then(|| Finding::warning("lfs", text, "git lfs push --all to the mirror, by a timer"))
+}

@@ -1,0 +1,209 @@
+//! One mirror: can it be reached, does it know us, will it take what the rules send.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+
+use super::Finding;
+use crate::config::{AuthMethod, Config, Mirror};
+use crate::drain;
+use crate::plan::Prune;
+use crate::push::{Address, Advertised, LocalMirror};
+use crate::refs::{Oid, RefName};
+use crate::repo::{self, Repository};
+use crate::spool;
+use crate::status::{self, Outcome};
+
+/// A push that has not been mirrored for so long is worth a word, in seconds.
+const LONG: u64 = 3600;
+
+pub(super) fn examine(repository: &Repository, config: &Config, mirror: &Mirror, now: Timestamp) -> Vec<Finding> {
+    if !mirror.is_enabled {
+        let mend = format!("git mirror-push enable {}", mirror.name);
+        return named(mirror, vec![Finding::warning("enabled", "the mirror is disabled", mend)]);
+    }
+    let mut findings = credentials(repository, mirror);
+    let mut refs = HashMap::new();
+    let reached = drain::reach(repository, mirror, &mut |name, oid| {
+        refs.insert(name.clone(), oid);
+    });
+    match reached {
+        Ok(advertised) => findings.extend(met(repository, mirror, &advertised, &refs)),
+        Err(error) => {
+            let credentials = drain::credentials(repository, mirror).unwrap_or_default();
+            findings.push(Finding::error("reachable", drain::cleaned(&error, &credentials), mend(&error)));
+        }
+    }
+    findings.extend(kept_back(repository, config, mirror, now));
+    named(mirror, findings)
+}
+
+fn named(mirror: &Mirror, findings: Vec<Finding>) -> Vec<Finding> {
+    findings.into_iter().map(|finding| Finding { remote: Some(mirror.name.clone()), ..finding }).collect()
+}
+
+fn mend(error: &drain::Error) -> &'static str {
+    use crate::push::Error as Push;
+    match error {
+        drain::Error::Push(Push::Resolve { .. } | Push::Connect { .. } | Push::Timeout(_) | Push::Broken { .. }) => {
+            "is the host up, and does a firewall or proxy let us through?"
+        }
+        drain::Error::Push(Push::Credentials(_)) => {
+            "git mirror-push credential NAME, or public-key NAME and authorise the key there"
+        }
+        drain::Error::Push(Push::NotFound(_)) => {
+            "make the repository there, or mend the URL: git mirror-push set NAME --url URL"
+        }
+        drain::Error::Push(Push::HostKey { .. }) => "git mirror-push host-keys NAME --detect",
+        drain::Error::Push(Push::Certificate { .. }) => {
+            "set ca_file to the authority that signed it, or mend the certificate"
+        }
+        drain::Error::InsecureHttp => "use https",
+        _ => "mend what it says",
+    }
+}
+
+fn credentials(repository: &Repository, mirror: &Mirror) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    match (drain::credentials(repository, mirror), mirror.auth_method) {
+        (Err(error), _) => findings.push(Finding::error("credentials", error.to_string(), "see the text")),
+        (Ok(found), AuthMethod::Password) if found.secret.is_none() => {
+            let mend = format!("git mirror-push credential {}", mirror.name);
+            findings.push(Finding::error("credentials", "no password or token is stored", mend));
+        }
+        (Ok(_), AuthMethod::Password) => findings.push(Finding::ok("credentials", "a password or token is there")),
+        (Ok(_), AuthMethod::SshPublicKey | AuthMethod::None) => {}
+    }
+    let directory = repository.layout().remote(&mirror.name);
+    if mirror.auth_method == AuthMethod::SshPublicKey && drain::identity(&directory).is_none() {
+        let mend = format!("git mirror-push set {} --auth-method ssh_public_key", mirror.name);
+        findings.push(Finding::error("credentials", "the mirror has no key of its own", mend));
+    }
+    if matches!(mirror.address, Address::Ssh { .. }) {
+        findings.push(match directory.join("known_hosts").is_file() {
+            true => Finding::ok("host-key", "pinned"),
+            false => Finding::warning(
+                "host-key",
+                "no key of the host is pinned; ssh's own known_hosts decides",
+                format!("git mirror-push host-keys {} --detect", mirror.name),
+            ),
+        });
+    }
+    findings
+}
+
+/// What the advertisement, and a mirror on this machine, let us see.
+fn met(repository: &Repository, mirror: &Mirror, there: &Advertised, refs: &HashMap<RefName, Oid>) -> Vec<Finding> {
+    let capabilities = &there.capabilities;
+    let mut findings = vec![Finding::ok("reachable", format!("{} refs", refs.len()))];
+    if capabilities.object_format != repository.object_format() {
+        let text = format!("its object format is {}, ours {}", capabilities.object_format, repository.object_format());
+        let mend = format!("make it anew: git init --bare --object-format={}", repository.object_format());
+        findings.push(Finding::error("object-format", text, mend));
+    }
+    if !capabilities.report_status && !capabilities.report_status_v2 {
+        findings.push(Finding::error("capabilities", "it does not report what it did", "use another server"));
+    }
+    if !capabilities.delete_refs && mirror.prune != Prune::Never {
+        findings.push(Finding::warning(
+            "capabilities",
+            "it refuses deletions",
+            "receive.denyDeletes = false there, or prune = \"never\"",
+        ));
+    }
+    if mirror.is_atomic && !capabilities.atomic {
+        findings.push(Finding::error("capabilities", "it knows no atomic pushes", "set atomic = false"));
+    }
+    if let Some(local) = LocalMirror::of(&mirror.address) {
+        findings.extend(settings_there(repository, mirror, &local, refs));
+    }
+    findings
+}
+
+/// HEAD and the settings of a mirror on this machine.
+fn settings_there(
+    repository: &Repository,
+    mirror: &Mirror,
+    local: &LocalMirror,
+    refs: &HashMap<RefName, Oid>,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let ours = repository.default_branch().ok().flatten();
+    if let (Some(head), Some(ours)) = (local.head(), ours)
+        && !refs.contains_key(&head)
+        && refs.contains_key(&ours)
+    {
+        let text = format!("its HEAD names '{head}', which it does not have, so clones of it check out nothing");
+        let mend = format!("git --git-dir '{}' symbolic-ref HEAD {ours}", local.git_dir().display());
+        findings.push(Finding::warning("head", text, mend));
+    }
+    let Ok(there) = repo::open(local.git_dir()) else { return findings };
+    let there = there.to_local();
+    let is_set =
+        |key: &str| there.git_config(key).is_some_and(|value| matches!(&*value, "true" | "yes" | "on" | "1" | ""));
+    for (key, matters, what) in [
+        ("receive.denyDeletes", mirror.prune != Prune::Never, "deletions will be refused"),
+        ("receive.denyNonFastForwards", true, "rewritten branches will be refused"),
+    ] {
+        if matters && is_set(key) {
+            let mend = format!("git --git-dir '{}' config {key} false", local.git_dir().display());
+            findings.push(Finding::warning("settings", format!("{key} is set there: {what}"), mend));
+        }
+    }
+    for key in ["transfer.hideRefs", "receive.hideRefs"] {
+        if let Some(hidden) = there.git_config(key) {
+            let text = format!("{key} = {hidden} there: we neither see nor update those refs");
+            findings.push(Finding::warning("settings", text, "leave branches and tags visible to pushes"));
+        }
+    }
+    findings
+}
+
+/// What the books say: pushes that wait, refs that are not right, a source that is older than its mirror.
+fn kept_back(repository: &Repository, config: &Config, mirror: &Mirror, now: Timestamp) -> Vec<Finding> {
+    let layout = repository.layout();
+    let mut findings = Vec::new();
+    let log = format!("git mirror-push log {}; git mirror-push sync {}", mirror.name, mirror.name);
+    let now = u64::try_from(now.as_second()).unwrap_or(0);
+    match spool::backlog(&layout, &mirror.name) {
+        Ok(backlog) => {
+            let age = backlog.oldest.map_or(0, |oldest| now.saturating_sub(oldest.as_secs()));
+            if age > LONG {
+                let text = format!("{} pushes wait, the oldest for {} hours", backlog.pushes, age / 3600);
+                findings.push(Finding::warning("pending", text, log));
+            }
+        }
+        Err(error) => findings.push(Finding::error("pending", error.to_string(), "mend the permissions")),
+    }
+    let directory = layout.remote(&mirror.name);
+    if let Err(error) = status::examine(&directory) {
+        let mend = format!("git mirror-push sync {} compares everything and writes it anew", mirror.name);
+        findings.push(Finding::warning("status", error, mend));
+    }
+    let refs = status::read(&directory).map(|status| status.refs).unwrap_or_default();
+    let is_unknown = |oid: Oid| matches!(repository.is_here(oid), Ok(false));
+    let divergent = refs.iter().filter(|outcome| outcome.outcome == Outcome::Divergent);
+    let unknown = divergent.filter(|outcome| outcome.remote.is_some_and(is_unknown)).count();
+    if unknown > 0 {
+        let text = format!(
+            "{unknown} refs of the mirror have commits that are not here: someone pushed to it, or this repository came back from an older backup"
+        );
+        let mend = format!(
+            "take them over: git fetch mirror::{} '+refs/heads/*:refs/restored/*'; or let ours win: git mirror-push set {} --divergent-refs overwrite",
+            mirror.name, mirror.name
+        );
+        findings.push(Finding::error("divergence", text, mend));
+    } else if !refs.is_empty() {
+        let text = format!("{} refs are not right", refs.len());
+        findings.push(Finding::warning("refs", text, format!("git mirror-push status {}", mirror.name)));
+    }
+    let rules = config.rules(mirror, repository.default_branch().ok().flatten().as_ref());
+    if rules.selects_no_branch() {
+        findings.push(Finding::warning(
+            "selection",
+            "no branch is selected, so none is mirrored",
+            "git mirror-push protect PATTERN",
+        ));
+    }
+    findings
+}

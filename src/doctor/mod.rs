@@ -1,0 +1,78 @@
+//! What is wrong with a set-up, and how to mend it. Looks at everything, changes nothing but a probe file in the spool.
+//!
+//! Each question is one function that returns what it found; none of them ends the others.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::config::{self, Config};
+use crate::repo::Repository;
+
+mod estate;
+mod mirror;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// As it should be.
+    Ok,
+    /// It works, and could fail you.
+    Warning,
+    /// It does not work.
+    Error,
+}
+
+/// The answer to one question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was asked: `hook`, `spool`, `reachable` …
+    pub check: &'static str,
+    /// The mirror; `None` for the repository as a whole.
+    pub remote: Option<String>,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was found.
+    pub text: String,
+    /// What to do about it.
+    pub mend: Option<String>,
+}
+
+impl Finding {
+    fn ok(check: &'static str, text: impl Into<String>) -> Self {
+        Self { check, remote: None, severity: Severity::Ok, text: text.into(), mend: None }
+    }
+
+    fn warning(check: &'static str, text: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { check, remote: None, severity: Severity::Warning, text: text.into(), mend: Some(mend.into()) }
+    }
+
+    fn error(check: &'static str, text: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, ..Self::warning(check, text, mend) }
+    }
+}
+
+/// What is examined.
+pub struct Patient<'a> {
+    /// The repository.
+    pub repository: &'a Repository,
+    /// Its configuration, or why there is none.
+    pub config: Result<&'a Config, &'a config::Error>,
+    /// The clock.
+    pub now: Timestamp,
+}
+
+/// Examines everything; the mirrors in threads of their own, for each is asked over the network.
+#[must_use]
+pub fn examine(patient: &Patient<'_>, shared: &crate::repo::Shared) -> Vec<Finding> {
+    let mut findings = estate::examine(patient);
+    let Ok(config) = patient.config else { return findings };
+    let now = patient.now;
+    let of_mirrors = std::thread::scope(|scope| {
+        let examine = |mirror| move || mirror::examine(&shared.to_local(), config, mirror, now);
+        let threads: Vec<_> = config.mirrors.iter().map(|mirror| scope.spawn(examine(mirror))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect::<Vec<_>>()
+    });
+    findings.extend(of_mirrors);
+    findings
+}
