@@ -99,6 +99,12 @@ pub(super) enum Command {
     UninstallHook,
     /// Switch silent mode: nothing leaves this machine, pushes are still spooled
     Silent(Silent),
+    /// Print the public key of a mirror, to be authorised at its host
+    PublicKey(Name),
+    /// Show, detect, add or clear the host keys that are trusted
+    HostKeys(HostKeys),
+    /// Store a password or token, read from standard input or asked for
+    Credential(Credential),
     /// Say what is wrong with this set-up and how to mend it
     Doctor,
     /// Print a completion script
@@ -145,6 +151,32 @@ pub(super) struct Check {
     /// Age of the oldest push not mirrored that is critical
     #[arg(short, long, value_name = "DURATION", default_value = "24h", value_parser = crate::config::parse_period)]
     pub(super) critical: std::time::Duration,
+}
+
+/// `host-keys`
+#[derive(Debug, Args)]
+pub(super) struct HostKeys {
+    /// The mirror
+    pub(super) name: String,
+    /// Ask the host what keys it offers
+    #[arg(long, conflicts_with_all = ["add", "clear"])]
+    pub(super) detect: bool,
+    /// Pin what was detected without a question
+    #[arg(long, requires = "detect")]
+    pub(super) yes: bool,
+    /// Pin a key, as ssh-keyscan(1) prints it, besides those that are pinned (may be repeated)
+    #[arg(long, value_name = "LINE", conflicts_with = "clear")]
+    pub(super) add: Vec<String>,
+    /// Pin none: ssh's own known_hosts decides
+    #[arg(long)]
+    pub(super) clear: bool,
+}
+
+/// `credential`
+#[derive(Debug, Args)]
+pub(super) struct Credential {
+    /// The mirror
+    pub(super) name: String,
 }
 
 /// `install-hook`
@@ -217,6 +249,9 @@ pub(super) struct Settings {
     /// How we show who we are
     #[arg(long, value_name = "METHOD")]
     pub(super) auth_method: Option<AuthMethod>,
+    /// Make a key of this type for the mirror, in place of the one it has
+    #[arg(long, value_name = "TYPE")]
+    pub(super) key_type: Option<KeyType>,
     /// The user name for http
     #[arg(long, value_name = "USER")]
     pub(super) username: Option<String>,
@@ -267,6 +302,15 @@ pub(super) enum AuthMethod {
     /// ssh's own keys, or an open server
     #[value(name = "none")]
     None,
+}
+
+/// The type of a key.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum KeyType {
+    /// Ed25519
+    Ed25519,
+    /// RSA with 4096 bits
+    Rsa,
 }
 
 /// `drain`

@@ -8,7 +8,8 @@ use crate::doctor::{Patient, Severity, examine};
 /// Examines the repository. Exit status 1 when something does not work.
 pub(super) fn doctor(session: &Session<'_>, out: &mut dyn Write) -> anyhow::Result<u8> {
     let config = crate::config::load(&session.repository, &session.base.server);
-    let patient = Patient { repository: &session.repository, config: config.as_ref(), now: now() };
+    let patient =
+        Patient { repository: &session.repository, server: &session.base.server, config: config.as_ref(), now: now() };
     let findings = examine(&patient, &session.shared);
     if session.base.global.json {
         print_json(out, &findings)?;

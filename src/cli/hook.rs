@@ -12,7 +12,7 @@ pub(super) fn install(session: &Session<'_>) -> anyhow::Result<u8> {
 
 /// Installs the hook if it is not there.
 pub(super) fn ensure(session: &Session<'_>) -> anyhow::Result<Done> {
-    Ok(install::ensure(&session.repository, &session.base.environment.program)?)
+    Ok(install::ensure(&session.repository, &session.base.environment.surroundings.program)?)
 }
 
 /// Takes the hook away.

@@ -3,15 +3,15 @@
 //! What a mirror needs is made before the configuration names it, and goes after the configuration has forgotten it, so a
 //! command that is killed leaves a mirror that works or none.
 
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 use std::path::Path;
 
 use anyhow::Context;
 
-use super::args::{Add, AuthMethod, Divergent, Prune, Set, Settings};
+use super::args::{self, Add, AuthMethod, Divergent, Prune, Set, Settings};
 use super::{DONE, Session, Usage, absolute, by_name, hook, now, wake};
-use crate::config::{Change, Config, Edit, edit};
-use crate::credentials::{Credentials, Secret, remove_secret, write_secret};
+use crate::config::{self, Change, Config, Edit, edit};
+use crate::credentials::{Credentials, HostKey, KeyType, Secret, remove_secret, write_host_keys, write_secret};
 use crate::drain::{self, Lock, new_id};
 use crate::install::Done;
 use crate::push::{Address, parse};
@@ -43,6 +43,7 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
         return Err(Usage(format!("mirror '{}' is there already; use 'set', or another name", add.name)).into());
     }
     let (url, credentials) = checked_url(session, &add.url)?;
+    let (address, _) = parse(&url).map_err(|refused| Usage(refused.to_string()))?;
     let mut keys = vec![("url", Change::Text(url))];
     keys.extend(credentials.username.map(|user| ("username", Change::Text(user))));
     keys.extend(changes(&add.settings));
@@ -56,14 +57,15 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
     prepare(session)?;
     // The name is checked before it becomes a directory.
     let change = Edit::Add(add.name.clone(), keys);
-    crate::config::check_edit(&session.repository, &session.base.server, &change)?;
+    config::check_edit(&session.repository, &session.base.server, &change)?;
     drain::prepare(&session.repository, &add.name)?;
     let directory = session.repository.layout().remote(&add.name);
     store_secret(&directory, secret.as_ref())?;
-    pin(&directory, &add.settings.host_key, &add.url)?;
+    pin(&directory, &add.settings.host_key, &address)?;
     spool::request_full_sync(&session.repository.layout(), &add.name, new_id(now()))?;
     let config = edit(&session.repository, &session.base.server, &change)?;
     warn_of_insecure_http(session, &config, &add.name, secret.is_some())?;
+    make_key(session, &config, &add.name, &add.settings)?;
     if let Done::Installed(path) = hook::ensure(session)? {
         session.base.say(&format!("installed the hook '{}'", path.display()));
     }
@@ -86,15 +88,16 @@ pub(super) fn set(session: &Session<'_>, set: &Set) -> anyhow::Result<u8> {
         secret = secret.or(credentials.secret);
     }
     keys.extend(changes(&set.settings));
-    if keys.is_empty() && secret.is_none() && set.settings.host_key.is_empty() {
+    let makes_key = set.settings.key_type.is_some();
+    if keys.is_empty() && secret.is_none() && set.settings.host_key.is_empty() && !makes_key {
         return Err(Usage("nothing to change; 'git mirror-push set -h' lists the options".into()).into());
     }
     let directory = session.repository.layout().remote(&set.name);
     drain::prepare(&session.repository, &set.name)?;
     let config = edit(&session.repository, &session.base.server, &Edit::Set(set.name.clone(), keys))?;
     store_secret(&directory, secret.as_ref())?;
-    let url = config.mirror(&set.name).map(|mirror| mirror.address.shown(&Credentials::default())).unwrap_or_default();
-    pin(&directory, &set.settings.host_key, &url)?;
+    pin(&directory, &set.settings.host_key, &by_name(&config, &set.name)?.address)?;
+    make_key(session, &config, &set.name, &set.settings)?;
     let has_secret = directory.join("secret").is_file();
     warn_of_insecure_http(session, &config, &set.name, has_secret)?;
     compare(session, &config, &set.name)
@@ -131,7 +134,7 @@ pub(super) fn remove(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
     Ok(DONE)
 }
 
-fn compare(session: &Session<'_>, config: &Config, name: &str) -> anyhow::Result<u8> {
+pub(super) fn compare(session: &Session<'_>, config: &Config, name: &str) -> anyhow::Result<u8> {
     if config.mirror(name).is_some_and(|mirror| mirror.is_enabled) {
         spool::request_full_sync(&session.repository.layout(), name, new_id(now()))?;
         wake::wake(session, config);
@@ -152,12 +155,33 @@ fn checked_url(session: &Session<'_>, text: &str) -> anyhow::Result<(String, Cre
             path.to_str().context("a path of a mirror must be UTF-8")?.to_owned()
         }
         Address::Http { url, .. } => url.clone(),
-        Address::Ssh { .. } if credentials.secret.is_some() => {
-            return Err(Usage("a password in an ssh URL is not supported; use a key".into()).into());
-        }
-        Address::Git { .. } | Address::Ssh { .. } => text.to_owned(),
+        // The password is stored apart; what is left names no more than the user.
+        Address::Ssh { .. } => without_password(text),
+        Address::Git { .. } => text.to_owned(),
     };
     Ok((url, credentials))
+}
+
+/// An ssh URL without the password after the user's name.
+fn without_password(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    match authority.rsplit_once('@') {
+        Some((user, host)) => format!("{scheme}://{}@{host}{path}", user.split(':').next().unwrap_or(user)),
+        None => text.to_owned(),
+    }
+}
+
+/// Makes the key of a mirror that is to have one.
+fn make_key(session: &Session<'_>, config: &Config, name: &str, settings: &Settings) -> anyhow::Result<()> {
+    let kind = settings.key_type.map(|kind| match kind {
+        args::KeyType::Ed25519 => KeyType::Ed25519,
+        args::KeyType::Rsa => KeyType::Rsa,
+    });
+    if kind.is_some() || by_name(config, name)?.auth_method == config::AuthMethod::SshPublicKey {
+        super::keys::ensure_key(session, name, kind)?;
+    }
+    Ok(())
 }
 
 /// The keys that the options change.
@@ -214,11 +238,16 @@ fn password(settings: &Settings) -> anyhow::Result<Option<Secret>> {
     if !settings.password_stdin {
         return Ok(None);
     }
+    let secret = line_of_stdin()?;
+    anyhow::ensure!(!secret.is_empty(), "standard input holds no password");
+    Ok(Some(Secret::new(secret)))
+}
+
+/// The first line of standard input.
+pub(super) fn line_of_stdin() -> anyhow::Result<String> {
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).context("cannot read the password from standard input")?;
-    let secret = line.trim_end_matches(['\r', '\n']);
-    anyhow::ensure!(!secret.is_empty(), "standard input holds no password");
-    Ok(Some(Secret::new(secret.to_owned())))
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 fn store_secret(directory: &Path, secret: Option<&Secret>) -> anyhow::Result<()> {
@@ -228,37 +257,33 @@ fn store_secret(directory: &Path, secret: Option<&Secret>) -> anyhow::Result<()>
         .with_context(|| format!("cannot write '{}'", path.display()))
 }
 
-/// Writes the pinned host keys. A key without a host gets that of the URL.
-fn pin(directory: &Path, lines: &[String], url: &str) -> anyhow::Result<()> {
+/// Pins these keys in place of those that were pinned.
+fn pin(directory: &Path, lines: &[String], address: &Address) -> anyhow::Result<()> {
     if lines.is_empty() {
         return Ok(());
     }
-    let mut text = String::new();
-    for line in lines.iter().map(|line| line.trim()) {
+    Ok(write_host_keys(directory, &host_key_lines(lines, address)?)?)
+}
+
+/// Reads host keys as a user gives them. A key without a host gets that of the address.
+pub(super) fn host_key_lines(lines: &[String], address: &Address) -> anyhow::Result<Vec<HostKey>> {
+    let Address::Ssh { host, port, .. } = address else {
+        return Err(Usage("a host key needs an ssh URL".into()).into());
+    };
+    let name = match port {
+        Some(port) if *port != 22 => format!("[{host}]:{port}"),
+        _ => host.clone(),
+    };
+    let read = |line: &String| {
+        let line = line.trim();
         let is_bare = ["ssh-", "ecdsa-", "sk-"].iter().any(|kind| line.starts_with(kind));
-        let fields = line.split_whitespace().count();
-        if line.contains('\n') || fields < if is_bare { 2 } else { 3 } {
-            return Err(Usage(format!(
-                "'{}' is no host key; give a line as ssh-keyscan prints it",
-                line.escape_debug()
-            ))
-            .into());
-        }
-        match (is_bare, parse(url)) {
-            (false, _) => text.push_str(line),
-            (true, Ok((Address::Ssh { host, port: Some(port), .. }, _))) if port != 22 => {
-                text.push_str(&format!("[{host}]:{port} {line}"));
-            }
-            (true, Ok((Address::Ssh { host, .. }, _))) => text.push_str(&format!("{host} {line}")),
-            (true, _) => return Err(Usage("a host key needs an ssh URL".into()).into()),
-        }
-        text.push('\n');
-    }
-    let mut tmp = tempfile::NamedTempFile::new_in(directory)?;
-    tmp.write_all(text.as_bytes())?;
-    tmp.as_file().sync_all()?;
-    tmp.persist(directory.join("known_hosts")).map_err(|error| error.error)?;
-    Ok(())
+        let whole = if is_bare { format!("{name} {line}") } else { line.to_owned() };
+        let key = if whole.contains('\n') { None } else { HostKey::parse(&whole) };
+        key.ok_or_else(|| {
+            Usage(format!("'{}' is no host key; give a line as ssh-keyscan prints it", line.escape_debug())).into()
+        })
+    };
+    lines.iter().map(read).collect()
 }
 
 fn warn_of_insecure_http(session: &Session<'_>, config: &Config, name: &str, has_secret: bool) -> anyhow::Result<()> {

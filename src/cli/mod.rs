@@ -17,6 +17,7 @@ mod doctor;
 mod every;
 mod generate;
 mod hook;
+mod keys;
 mod log;
 mod measure;
 mod mirrors;
@@ -56,6 +57,9 @@ struct Session<'b> {
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Ok(Environment { askpass: Some(socket), .. }) = Environment::read() {
+        return askpass(&socket);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -71,6 +75,18 @@ pub fn main() -> ExitCode {
             let text = format!("{error:#}").replace('\n', " ");
             talk(&format!("fatal: {}", crate::credentials::Redactor::default().clean(&text)));
             ExitCode::from(if error.is::<Usage>() { USAGE } else { FATAL })
+        }
+    }
+}
+
+/// ssh has started this program to ask for a password.
+fn askpass(socket: &Path) -> ExitCode {
+    let question = std::env::args().nth(1).unwrap_or_default();
+    match crate::push::answer_askpass(socket, &question, &mut io::stdout()) {
+        Ok(()) => ExitCode::from(DONE),
+        Err(error) => {
+            talk(&format!("git-mirror-push: {error}"));
+            ExitCode::from(BEHIND)
         }
     }
 }
@@ -124,6 +140,9 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Protected => protect::protected(&session, out),
         Command::InstallHook(_) => hook::install(&session),
         Command::UninstallHook => hook::uninstall(&session),
+        Command::PublicKey(name) => keys::public_key(&session, &name.name, out),
+        Command::HostKeys(asked) => keys::host_keys(&session, &asked, out),
+        Command::Credential(asked) => keys::credential(&session, &asked),
         Command::Doctor => doctor::doctor(&session, out),
         Command::Silent(silent) => protect::silent(&session, silent.state),
         Command::Check(_) | Command::Completions(_) | Command::Man => Ok(DONE),
@@ -132,7 +151,8 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
 
 impl Base {
     fn new(environment: Environment, global: args::Global) -> anyhow::Result<Self> {
-        let server = config::load_server(global.config.as_deref().or(environment.server_config.as_deref()))?;
+        let named = global.config.as_deref().or(environment.server_config.as_deref());
+        let server = config::load_server(named, &environment.surroundings)?;
         let is_coloured = match global.color {
             When::Always => true,
             When::Never => false,

@@ -12,7 +12,7 @@ pub(super) fn wake(session: &Session<'_>, config: &Config) {
     if config.wake == Wake::None || config.is_silent {
         return;
     }
-    let mut drain = Command::new(&session.base.environment.program);
+    let mut drain = Command::new(&session.base.environment.surroundings.program);
     if let Some(server) = &session.base.global.config {
         drain.arg("--config").arg(super::absolute(session, server));
     }

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{Config, Error, Server, Trust, check, file, parse};
+use crate::credentials::Surroundings;
 use crate::repo::Repository;
 use crate::spool::Layout;
 
@@ -23,8 +24,10 @@ pub struct Environment {
     pub current_dir: PathBuf,
     /// Whether `NO_COLOR` asks for no colour.
     pub is_colour_unwanted: bool,
-    /// This program, for a drain that is woken.
-    pub program: PathBuf,
+    /// What credentials are looked for with; the program also wakes drains.
+    pub surroundings: Surroundings,
+    /// `GIT_MIRROR_PUSH_ASKPASS`: ssh asks for the password that stands behind this socket.
+    pub askpass: Option<PathBuf>,
 }
 
 impl Environment {
@@ -40,7 +43,12 @@ impl Environment {
             log: std::env::var("MIRROR_PUSH_LOG").ok(),
             current_dir: std::env::current_dir()?,
             is_colour_unwanted: std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()),
-            program: std::env::current_exe()?,
+            surroundings: Surroundings {
+                program: std::env::current_exe()?,
+                directory: path("CREDENTIALS_DIRECTORY"),
+                netrc: path("HOME").map(|home| home.join(".netrc")),
+            },
+            askpass: path(crate::push::ASKPASS_VARIABLE),
         })
     }
 }
@@ -53,7 +61,7 @@ const SERVER_FILE: &str = "/etc/git-mirror-push/config.toml";
 ///
 /// # Errors
 /// [`Error`].
-pub fn load_server(named: Option<&Path>) -> Result<Server, Error> {
+pub fn load_server(named: Option<&Path>, surroundings: &Surroundings) -> Result<Server, Error> {
     let path = named.unwrap_or(Path::new(SERVER_FILE));
     let read = |path: &Path| std::fs::read_to_string(path);
     let failed = |path: &Path, source| Error::Io { doing: "read", path: path.to_owned(), source };
@@ -75,6 +83,7 @@ pub fn load_server(named: Option<&Path>) -> Result<Server, Error> {
         let text = read(&part).map_err(|source| failed(&part, source))?;
         server = check::server(&part, &text, file::parse(&part, &text)?, server)?;
     }
+    server.surroundings = surroundings.clone();
     for root in &mut server.roots {
         root.path = root.path.canonicalize().map_err(|source| failed(&root.path, source))?;
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::settings::Settings;
 use super::{Error, Notify, Wake};
+use crate::credentials::Surroundings;
 use crate::plan::Pattern;
 
 /// What the server's files say for every repository.
@@ -29,6 +30,8 @@ pub struct Server {
     pub max_jobs_per_host: Option<usize>,
     /// Where repositories are.
     pub roots: Vec<Root>,
+    /// What the process has around it.
+    pub surroundings: Surroundings,
     /// The files that were read, in order.
     pub files: Vec<PathBuf>,
     pub(super) defaults: Settings,

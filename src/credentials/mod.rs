@@ -1,4 +1,5 @@
-//! Secrets: a type that cannot be printed, the file that stores one, and the redactor that stands before every sink.
+//! Secrets: a type that cannot be printed, the file that stores one, and the redactor that stands before every sink. Also
+//! a mirror's own ssh key and the host keys that it trusts.
 //!
 //! Guaranteed: a [`Secret`] has neither `Debug` nor `Display` that shows it; the file `secret` has mode 0600 from the moment it
 //! exists and is replaced atomically. Absent: encryption at rest; whoever can read the repository owner's files can read
@@ -10,9 +11,15 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+mod host_keys;
+mod keys;
 mod redact;
+mod sources;
 
+pub use host_keys::{HostKey, read_host_keys, write_host_keys};
+pub use keys::{KeyType, generate_key, identity, public_key};
 pub use redact::Redactor;
+pub use sources::{Surroundings, Wanted, find, judge};
 
 use crate::spool::sync_directory;
 
@@ -47,6 +54,8 @@ pub struct Credentials {
     pub username: Option<String>,
     /// The password or token.
     pub secret: Option<Secret>,
+    /// What git's credential helper said, to be told to it again when it was right or wrong.
+    pub approval: Option<Secret>,
 }
 
 /// Reads the file `secret`; its last line feed is not part of the secret. `None` when there is no such file.

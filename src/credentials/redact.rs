@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn hides_the_secret_in_every_form() {
         let secret = Some(Secret::new("p@ss/word %".into()));
-        let redactor = Redactor::new(&Credentials { username: Some("bot".into()), secret });
+        let redactor = Redactor::new(&Credentials { username: Some("bot".into()), secret, approval: None });
         let said = "bad password 'p@ss/word %' (p%40ss%2Fword%20%25) Ym90OnBAc3Mvd29yZCAl\u{1b}[31m\r\n";
         assert_eq!(redactor.clean(said), "bad password '*****' (*****) *****[31m\n");
     }

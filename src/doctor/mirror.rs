@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 
 use super::Finding;
-use crate::config::{AuthMethod, Config, Mirror};
+use crate::config::{AuthMethod, Config, Mirror, Server};
+use crate::credentials::identity;
 use crate::drain;
 use crate::plan::Prune;
 use crate::push::{Address, Advertised, LocalMirror};
@@ -17,14 +18,20 @@ use crate::status::{self, Outcome};
 /// A push that has not been mirrored for so long is worth a word, in seconds.
 const LONG: u64 = 3600;
 
-pub(super) fn examine(repository: &Repository, config: &Config, mirror: &Mirror, now: Timestamp) -> Vec<Finding> {
+pub(super) fn examine(
+    repository: &Repository,
+    server: &Server,
+    config: &Config,
+    mirror: &Mirror,
+    now: Timestamp,
+) -> Vec<Finding> {
     if !mirror.is_enabled {
         let mend = format!("git mirror-push enable {}", mirror.name);
         return named(mirror, vec![Finding::warning("enabled", "the mirror is disabled", mend)]);
     }
-    let mut findings = credentials(repository, mirror);
+    let mut findings = credentials(repository, server, mirror);
     let mut refs = HashMap::new();
-    let reached = drain::reach(repository, mirror, &mut |name, oid| {
+    let reached = drain::reach(repository, mirror, server, &mut |name, oid| {
         refs.insert(name.clone(), oid);
     });
     match reached {
@@ -63,9 +70,9 @@ fn mend(error: &drain::Error) -> &'static str {
     }
 }
 
-fn credentials(repository: &Repository, mirror: &Mirror) -> Vec<Finding> {
+fn credentials(repository: &Repository, server: &Server, mirror: &Mirror) -> Vec<Finding> {
     let mut findings = Vec::new();
-    match (drain::credentials(repository, mirror), mirror.auth_method) {
+    match (drain::found_credentials(repository, mirror, server), mirror.auth_method) {
         (Err(error), _) => findings.push(Finding::error("credentials", error.to_string(), "see the text")),
         (Ok(found), AuthMethod::Password) if found.secret.is_none() => {
             let mend = format!("git mirror-push credential {}", mirror.name);
@@ -75,7 +82,7 @@ fn credentials(repository: &Repository, mirror: &Mirror) -> Vec<Finding> {
         (Ok(_), AuthMethod::SshPublicKey | AuthMethod::None) => {}
     }
     let directory = repository.layout().remote(&mirror.name);
-    if mirror.auth_method == AuthMethod::SshPublicKey && drain::identity(&directory).is_none() {
+    if mirror.auth_method == AuthMethod::SshPublicKey && identity(&directory).is_none() {
         let mend = format!("git mirror-push set {} --auth-method ssh_public_key", mirror.name);
         findings.push(Finding::error("credentials", "the mirror has no key of its own", mend));
     }

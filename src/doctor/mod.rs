@@ -56,6 +56,8 @@ impl Finding {
 pub struct Patient<'a> {
     /// The repository.
     pub repository: &'a Repository,
+    /// What the server's files say.
+    pub server: &'a config::Server,
     /// Its configuration, or why there is none.
     pub config: Result<&'a Config, &'a config::Error>,
     /// The clock.
@@ -67,9 +69,9 @@ pub struct Patient<'a> {
 pub fn examine(patient: &Patient<'_>, shared: &crate::repo::Shared) -> Vec<Finding> {
     let mut findings = estate::examine(patient);
     let Ok(config) = patient.config else { return findings };
-    let now = patient.now;
+    let (now, server) = (patient.now, patient.server);
     let of_mirrors = std::thread::scope(|scope| {
-        let examine = |mirror| move || mirror::examine(&shared.to_local(), config, mirror, now);
+        let examine = |mirror| move || mirror::examine(&shared.to_local(), server, config, mirror, now);
         let threads: Vec<_> = config.mirrors.iter().map(|mirror| scope.spawn(examine(mirror))).collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect::<Vec<_>>()
     });

@@ -12,7 +12,7 @@ use super::observe::{Past, Scope};
 use super::settle::{Times, attempt, settled};
 use super::{Context, Error, Host, Lock, Mode, Report, cleaned, credentials, fan_out, new_id, prepare, target};
 use crate::config::Mirror;
-use crate::credentials::{Credentials, Redactor};
+use crate::credentials::{Credentials, Redactor, judge};
 use crate::notify::{self, Event};
 use crate::plan::Divergent;
 use crate::push::{Class, Progress};
@@ -308,14 +308,19 @@ fn contact(
     mirrored: &Mirrored,
     portion: Portion,
 ) -> (Contact, Credentials) {
-    match target(repository, mirror) {
+    match target(repository, mirror, context.server) {
         Ok(target) => {
             let redactor = Redactor::new(&target.credentials);
             let progress = Arc::new(Progress::default());
             (context.on_begin)(mirror, Arc::clone(&progress));
             let past = Past { touched, mirrored };
             let run = Run { repository, mirror, target: &target, context, past, redactor, progress, portion };
-            (run.run(scope), target.credentials.clone())
+            let contact = run.run(scope);
+            let is_refused = matches!(&contact.error, Some(Error::Push(crate::push::Error::Credentials(_))));
+            if is_refused || contact.error.is_none() {
+                judge(repository.git_dir(), &target.credentials, !is_refused);
+            }
+            (contact, target.credentials.clone())
         }
         Err(error) => (Contact { error: Some(error), ..Contact::default() }, Credentials::default()),
     }

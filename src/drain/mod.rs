@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::config::{Config, Mirror, Server};
-use crate::credentials::{Credentials, Redactor, read_secret};
+use crate::config::{AuthMethod, Config, Mirror, Server};
+use crate::credentials::{self, Credentials, Redactor, identity, read_secret};
 use crate::push::{Class, Progress, Target};
 use crate::repo::{Repository, Shared};
 use crate::spool;
@@ -137,6 +137,9 @@ pub enum Error {
         /// The operating system's reason.
         source: std::io::Error,
     },
+    /// The credentials cannot be had.
+    #[error("cannot get the credentials: {0}")]
+    Credentials(std::io::Error),
     /// A password would cross the network in the clear.
     #[error("a password would go over plain http; use https, or set allow_insecure_http = true for this mirror")]
     InsecureHttp,
@@ -152,7 +155,7 @@ impl Error {
         match self {
             Self::Push(error) => error.class(),
             Self::Files { .. } | Self::Repository(_) | Self::Config(_) => Class::Temporary,
-            Self::Locks { .. } | Self::InsecureHttp => Class::Lasting,
+            Self::Locks { .. } | Self::InsecureHttp | Self::Credentials(_) => Class::Lasting,
         }
     }
 
@@ -248,25 +251,38 @@ pub fn new_id(now: Timestamp) -> spool::Id {
     spool::Id { time, pid: std::process::id(), random: RandomState::new().hash_one(time) }
 }
 
-/// With what `mirror` is greeted.
+/// What is stored of a mirror's credentials, for showing its URL and cleaning texts.
 ///
 /// # Errors
 /// [`Error::Files`], when its secret cannot be read.
 pub fn credentials(repository: &Repository, mirror: &Mirror) -> Result<Credentials, Error> {
     let path = repository.layout().remote(&mirror.name).join("secret");
     let secret = read_secret(&path).map_err(Error::files("read the secret", path))?;
-    Ok(Credentials { username: mirror.username.clone(), secret })
+    Ok(Credentials { username: mirror.username.clone(), secret, approval: None })
 }
 
-/// The private key in a mirror's directory, if it has one of its own.
-#[must_use]
-pub fn identity(directory: &Path) -> Option<PathBuf> {
-    ["id_ed25519", "id_rsa"].map(|name| directory.join(name)).into_iter().find(|path| path.is_file())
+/// With what `mirror` is greeted, wherever that is kept.
+///
+/// # Errors
+/// [`Error::Credentials`], when a source of its credentials cannot be used.
+pub fn found_credentials(repository: &Repository, mirror: &Mirror, server: &Server) -> Result<Credentials, Error> {
+    let wanted = credentials::Wanted {
+        git_dir: repository.git_dir(),
+        directory: &repository.layout().remote(&mirror.name),
+        name: &mirror.name,
+        username: mirror.username.as_deref(),
+        file: mirror.password_file.as_deref(),
+        command: mirror.password_command.as_deref(),
+        place: mirror.address.web_place(),
+        is_needed: mirror.auth_method == AuthMethod::Password,
+        has_helper: repository.has_credential_helper(),
+    };
+    credentials::find(&wanted, &server.surroundings).map_err(Error::Credentials)
 }
 
 /// Whom to push to.
-fn target(repository: &Repository, mirror: &Mirror) -> Result<Target, Error> {
-    let credentials = credentials(repository, mirror)?;
+fn target(repository: &Repository, mirror: &Mirror, server: &Server) -> Result<Target, Error> {
+    let credentials = found_credentials(repository, mirror, server)?;
     if mirror.address.is_plain_http() && credentials.secret.is_some() && !mirror.allow_insecure_http {
         return Err(Error::InsecureHttp);
     }
@@ -275,6 +291,7 @@ fn target(repository: &Repository, mirror: &Mirror) -> Result<Target, Error> {
         identity: identity(&directory),
         known_hosts: Some(directory.join("known_hosts")).filter(|path| path.is_file()),
         options: mirror.ssh_options.clone(),
+        askpass: Some(server.surroundings.program.clone()).filter(|_| mirror.auth_method == AuthMethod::Password),
     };
     Ok(Target {
         address: mirror.address.clone(),
@@ -293,9 +310,10 @@ fn target(repository: &Repository, mirror: &Mirror) -> Result<Target, Error> {
 pub fn reach(
     repository: &Repository,
     mirror: &Mirror,
+    server: &Server,
     each: &mut dyn FnMut(&crate::refs::RefName, crate::refs::Oid),
 ) -> Result<crate::push::Advertised, Error> {
-    let mut session = crate::push::Session::connect(&target(repository, mirror)?)?;
+    let mut session = crate::push::Session::connect(&target(repository, mirror, server)?)?;
     let advertised = session.advertisement(each)?;
     session.end();
     Ok(advertised)

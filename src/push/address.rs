@@ -69,7 +69,7 @@ pub fn parse(text: &str) -> Result<(Address, Credentials), Refused> {
         return refuse(format!("'{helper}::' is a remote helper; use http, https, ssh, git, file or a path"));
     }
     let Some((scheme, rest)) = text.split_once("://") else {
-        return if is_scp_style(text) { scp_style(text) } else { local(text) };
+        return scp_colon(text).map_or_else(|| local(text), |colon| scp_style(text, colon));
     };
     match scheme.to_ascii_lowercase().as_str() {
         "http" | "https" => http(text),
@@ -109,6 +109,15 @@ impl Address {
         }
     }
 
+    /// Scheme, host with port, and path of a web address, as git-credential(1) and `.netrc` know them.
+    #[must_use]
+    pub fn web_place(&self) -> Option<(&str, &str, &str)> {
+        let Self::Http { url, .. } = self else { return None };
+        let (scheme, rest) = url.split_once("://")?;
+        let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+        Some((scheme, host, path))
+    }
+
     /// The host, for messages; `None` for this machine.
     #[must_use]
     pub fn host(&self) -> Option<&str> {
@@ -143,20 +152,19 @@ fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
-/// git's rule (git-clone(1), "GIT URLS"): a colon before any slash.
-fn is_scp_style(text: &str) -> bool {
+/// Where `user@host` ends in an scp-style address: at the first colon outside of brackets, if no slash comes before it
+/// (git-clone(1), "GIT URLS").
+fn scp_colon(text: &str) -> Option<usize> {
     let end = text.find('/').unwrap_or(text.len());
     let bracket = text[..end].find(']').map_or(0, |at| at + 1);
-    text[bracket..end].contains(':')
+    text[bracket..end].find(':').map(|at| bracket + at)
 }
 
 fn local(path: &str) -> Result<(Address, Credentials), Refused> {
     Ok((Address::Local(PathBuf::from(path)), Credentials::default()))
 }
 
-fn scp_style(text: &str) -> Result<(Address, Credentials), Refused> {
-    let bracket = text.find(']').map_or(0, |at| at + 1);
-    let colon = bracket + text[bracket..].find(':').expect("is_scp_style found one");
+fn scp_style(text: &str, colon: usize) -> Result<(Address, Credentials), Refused> {
     let (authority, path) = (&text[..colon], &text[colon + 1..]);
     if path.is_empty() {
         return refuse("the URL has no path after the host");
@@ -183,7 +191,7 @@ fn ssh(rest: &str) -> Result<(Address, Credentials), Refused> {
     // `ssh://host/~user/x` means the home directory of user, as in git.
     let path = if path.starts_with("/~") { path[1..].to_owned() } else { path };
     let user = user.map(|user| checked(&user, "ssh user")).transpose()?;
-    let credentials = Credentials { username: None, secret: password.map(Secret::new) };
+    let credentials = Credentials { secret: password.map(Secret::new), ..Credentials::default() };
     Ok((Address::Ssh { user, host: checked(&host, "host")?, port, path }, credentials))
 }
 
@@ -213,7 +221,7 @@ fn http(text: &str) -> Result<(Address, Credentials), Refused> {
     let (user, password) = info.split_once(':').map_or((info, None), |(user, word)| (user, Some(word)));
     let user = checked(&percent_decoded(user)?, "user")?;
     let secret = password.map(percent_decoded).transpose()?.filter(|word| !word.is_empty()).map(Secret::new);
-    Ok((Address::Http { url, host }, Credentials { username: Some(user), secret }))
+    Ok((Address::Http { url, host }, Credentials { username: Some(user), secret, approval: None }))
 }
 
 fn authority_and_path(rest: &str) -> Result<(&str, &str), Refused> {
@@ -287,6 +295,7 @@ mod tests {
             ("git@h:acme/x.git", "ssh://git@h/acme/x.git"),
             ("h:~/x", "ssh://h/~/x"),
             ("[::1]:x", "ssh://[::1]/x"),
+            ("h:/]x", "ssh://h/]x"),
             ("git://h/x.git", "git://h/x.git"),
             ("git://[::1]:9999/x", "git://[::1]:9999/x"),
             ("file:///srv/x.git", "/srv/x.git"),

@@ -131,7 +131,9 @@ pub enum Error {
     #[error("the mirror's repository was not found: {0}")]
     NotFound(String),
     /// The host's key is not the one that is pinned or known.
-    #[error("the host key of '{host}' is not one that is known: {words}")]
+    #[error(
+        "the host key of '{host}' is not one that is known: {words}; see 'git mirror-push host-keys NAME --detect'"
+    )]
     HostKey {
         /// The host.
         host: String,

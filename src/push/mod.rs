@@ -19,6 +19,7 @@ use crate::refs::{Oid, RefName};
 
 mod address;
 mod advertisement;
+mod askpass;
 mod command;
 mod error;
 #[cfg(fuzzing)]
@@ -35,6 +36,7 @@ mod watch;
 
 pub use address::{Address, Refused, parse};
 pub use advertisement::{Advertised, Capabilities};
+pub use askpass::{VARIABLE as ASKPASS_VARIABLE, answer as answer_askpass};
 pub use command::{Command, Request};
 pub use error::{Class, Error, Limit, Relief};
 pub use local::LocalMirror;
@@ -65,6 +67,8 @@ pub struct Ssh {
     pub identity: Option<std::path::PathBuf>,
     /// The file of pinned host keys; only these count then.
     pub known_hosts: Option<std::path::PathBuf>,
+    /// The program that answers ssh's question for the password, if the mirror has one.
+    pub askpass: Option<std::path::PathBuf>,
     /// Further options in the form of ssh_config(5), `Keyword=value`.
     pub options: Vec<String>,
 }
@@ -84,6 +88,8 @@ pub struct Timeouts {
 pub struct Session {
     connection: Connection,
     redactor: Redactor,
+    /// The file of pinned host keys, to say which were expected.
+    known_hosts: Option<std::path::PathBuf>,
 }
 
 enum Connection {
@@ -108,7 +114,7 @@ impl Session {
             }
             Address::Http { url, host } => Connection::Http(Box::new(http::Http::new(url, host, target)?)),
         };
-        Ok(Self { connection, redactor })
+        Ok(Self { connection, redactor, known_hosts: target.ssh.known_hosts.clone() })
     }
 
     /// Reads the advertisement and calls `each` with every ref, `.have` lines excepted.
@@ -117,7 +123,9 @@ impl Session {
     /// [`Error`].
     pub fn advertisement(&mut self, each: &mut dyn FnMut(&RefName, Oid)) -> Result<Advertised, Error> {
         match &mut self.connection {
-            Connection::Stream(stream) => stream.advertisement(&self.redactor, each),
+            Connection::Stream(stream) => stream
+                .advertisement(&self.redactor, each)
+                .map_err(|error| ssh::with_expected(error, self.known_hosts.as_deref())),
             Connection::Http(http) => http.advertisement(each),
         }
     }

@@ -4,8 +4,10 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
+use super::askpass::Offer;
 use super::stream::Stream;
 use super::{Error, Target};
+use crate::credentials::read_host_keys;
 use crate::process::{Child, command};
 
 /// Starts `ssh` with receive-pack as its command.
@@ -17,7 +19,20 @@ pub(super) fn connect(
     target: &Target,
 ) -> Result<Stream, Error> {
     let mut ssh = command("ssh");
-    option(&mut ssh, "BatchMode=yes");
+    let secret = target.credentials.secret.as_ref().zip(target.ssh.askpass.as_ref());
+    let offer = match secret {
+        None => {
+            option(&mut ssh, "BatchMode=yes");
+            None
+        }
+        // BatchMode would keep ssh from asking at all.
+        Some((secret, program)) => {
+            option(&mut ssh, "NumberOfPasswordPrompts=1");
+            option(&mut ssh, "PreferredAuthentications=password,keyboard-interactive");
+            let failed = |source| Error::Start { program: "ssh".into(), source };
+            Some(Offer::new(&mut ssh, program, secret).map_err(failed)?)
+        }
+    };
     option(&mut ssh, format!("ConnectTimeout={}", target.timeouts.connect.as_secs().max(1)));
     option(&mut ssh, "StrictHostKeyChecking=yes");
     if let Some(identity) = &target.ssh.identity {
@@ -38,7 +53,7 @@ pub(super) fn connect(
     ssh.arg("--");
     ssh.arg(user.map_or_else(|| host.to_owned(), |user| format!("{user}@{host}")));
     ssh.arg(format!("git-receive-pack {}", quoted(path)));
-    Ok(Stream::of_child(Child::start("ssh", &mut ssh)?, target.timeouts))
+    Ok(Stream::of_child(Child::start("ssh", &mut ssh)?, target.timeouts).keeping(offer))
 }
 
 /// Adds one option as a single argument, `-oKeyword=value`.
@@ -46,6 +61,21 @@ fn option(command: &mut Command, text: impl AsRef<OsStr>) {
     let mut argument = std::ffi::OsString::from("-o");
     argument.push(text);
     command.arg(argument);
+}
+
+/// Says which keys were expected of a host that offered another.
+pub(super) fn with_expected(error: Error, known_hosts: Option<&Path>) -> Error {
+    let Error::HostKey { host, words } = error else { return error };
+    let pinned = known_hosts.and_then(Path::parent).and_then(|directory| read_host_keys(directory).ok());
+    let expected: Vec<String> = pinned.unwrap_or_default().into_iter().map(|key| key.sha256).collect();
+    let offered =
+        words.split_whitespace().find(|word| word.starts_with("SHA256:")).map(|word| word.trim_end_matches('.'));
+    let words = match (offered, expected.as_slice()) {
+        (_, []) => words,
+        (Some(offered), expected) => format!("it offered {offered}, and pinned are {}", expected.join(", ")),
+        (None, expected) => format!("pinned are {}; {words}", expected.join(", ")),
+    };
+    Error::HostKey { host, words }
 }
 
 /// A file name in ssh_config(5): in double quotes, with `%` doubled, for ssh expands it.

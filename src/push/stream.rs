@@ -9,6 +9,7 @@ use std::time::Duration;
 use gix_transport::packetline::PacketLineRef;
 use gix_transport::packetline::blocking_io::StreamingPeekableIter;
 
+use super::askpass::Offer;
 use super::watch::{Guard, Watch, Watched};
 use super::{Advertised, Capabilities, Error, PackSource, Report, Request, Timeouts, advertisement, report};
 use crate::credentials::Redactor;
@@ -29,6 +30,7 @@ pub(super) struct Stream {
     abort: Box<dyn Fn(Insistence) + Send + Sync>,
     guard: Option<Guard>,
     child: Option<Child>,
+    offer: Option<Offer>,
 }
 
 impl Stream {
@@ -67,7 +69,13 @@ impl Stream {
             abort,
             guard: Some(guard),
             child,
+            offer: None,
         }
+    }
+
+    /// Keeps the password's socket as long as the conversation.
+    pub(super) fn keeping(self, offer: Option<Offer>) -> Self {
+        Self { offer, ..self }
     }
 
     /// Reads the advertisement.
@@ -78,6 +86,7 @@ impl Stream {
     ) -> Result<Advertised, Error> {
         match advertisement::read(&mut self.lines, each) {
             Ok(advertised) => {
+                self.offer = None;
                 self.capabilities = advertised.capabilities.clone();
                 Ok(advertised)
             }

@@ -135,6 +135,14 @@ impl Repository {
         self.inner.config_snapshot().string(key).map(|value| value.to_string())
     }
 
+    /// Whether git is configured with credential helpers (gitcredentials(7)), for any URL.
+    #[must_use]
+    pub fn has_credential_helper(&self) -> bool {
+        let config = self.inner.config_snapshot();
+        let mut sections = config.sections_by_name("credential").into_iter().flatten();
+        sections.any(|section| section.value("helper").is_some())
+    }
+
     /// The name of the object format as `object-format` says it on the wire: `sha1` or `sha256`.
     #[must_use]
     pub fn object_format(&self) -> &'static str {

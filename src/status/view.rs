@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use super::{RefOutcome, UpdateStatus};
 use crate::config::{Mirror, TagsSetting};
-use crate::credentials::Credentials;
+use crate::credentials::{Credentials, read_host_keys};
 use crate::plan::{Divergent, Prune};
+use crate::push::Address;
 use crate::repo::Repository;
 use crate::spool;
 
@@ -75,6 +76,10 @@ pub fn view(repository: &Repository, mirror: &Mirror, credentials: &Credentials)
     let layout = repository.layout();
     let status = super::read(&layout.remote(&mirror.name))?;
     let pending = if mirror.is_enabled { spool::pending(&layout, &mirror.name)? } else { 0 };
+    let host_keys = match mirror.address {
+        Address::Ssh { .. } => read_host_keys(&layout.remote(&mirror.name))?,
+        _ => Vec::new(),
+    };
     let is_waiting = pending > 0 && matches!(status.update_status, UpdateStatus::Finished | UpdateStatus::None);
     Ok(View {
         id: mirror.id,
@@ -83,7 +88,7 @@ pub fn view(repository: &Repository, mirror: &Mirror, credentials: &Credentials)
         enabled: mirror.is_enabled,
         url: mirror.address.shown(credentials),
         auth_method: mirror.auth_method.as_str(),
-        host_keys: Vec::new(),
+        host_keys: host_keys.into_iter().map(|key| HostKey { fingerprint_sha256: key.sha256 }).collect(),
         only_protected_branches: mirror.only_protected_branches,
         mirror_branch_regex: mirror.mirror_branch_regex.clone(),
         keep_divergent_refs: mirror.divergent == Divergent::Keep,

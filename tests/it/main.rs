@@ -20,6 +20,7 @@ mod doctor;
 mod history;
 mod hook;
 mod hostile;
+mod keys;
 mod leases;
 mod limits;
 mod many;

@@ -159,7 +159,7 @@ fn sshd(sandbox: &Sandbox, port: u16) -> Child {
         .collect();
     let config = format!(
         "ListenAddress 127.0.0.1:{port}\nHostKey {d}/host\nAuthorizedKeysFile {d}/authorized_keys\nPidFile none\n\
-         StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\nSetEnv {}\n",
+         StrictModes no\nUsePAM no\nPasswordAuthentication yes\nKbdInteractiveAuthentication no\nPermitRootLogin yes\nSetEnv {}\n",
         environment.join(" "),
         d = directory.display(),
     );

@@ -1,0 +1,76 @@
+//! A mirror's own ssh key, made by ssh-keygen(1): `id_ed25519` or `id_rsa` in its directory, mode 0600, and `.pub`.
+//!
+//! The key is made under another name and renamed, public half first, so a crash leaves no private key without its public half.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::process;
+use crate::spool::sync_directory;
+
+/// The type of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyType {
+    /// Ed25519
+    Ed25519,
+    /// RSA with 4096 bits, for servers that know no other.
+    Rsa,
+}
+
+impl KeyType {
+    fn file(self) -> &'static str {
+        match self {
+            Self::Ed25519 => "id_ed25519",
+            Self::Rsa => "id_rsa",
+        }
+    }
+}
+
+/// The private key in a mirror's directory, if it has one of its own.
+#[must_use]
+pub fn identity(directory: &Path) -> Option<PathBuf> {
+    [KeyType::Ed25519, KeyType::Rsa].map(|kind| directory.join(kind.file())).into_iter().find(|path| path.is_file())
+}
+
+/// The line to authorise on the mirror's host. `None` when the mirror has no key.
+///
+/// # Errors
+/// The operating system's.
+pub fn public_key(directory: &Path) -> io::Result<Option<String>> {
+    let Some(identity) = identity(directory) else { return Ok(None) };
+    std::fs::read_to_string(public(&identity)).map(Some)
+}
+
+fn public(identity: &Path) -> PathBuf {
+    let mut name = identity.as_os_str().to_owned();
+    name.push(".pub");
+    name.into()
+}
+
+/// Makes a key of this type, without a passphrase, in place of the one that was there.
+///
+/// # Errors
+/// The operating system's, or what ssh-keygen said.
+pub fn generate_key(directory: &Path, kind: KeyType, comment: &str) -> io::Result<()> {
+    let tmp = directory.join("key.new");
+    for path in [public(&tmp), tmp.clone()] {
+        super::remove_secret(&path)?;
+    }
+    let mut command = process::command("ssh-keygen");
+    let words: &[&str] = match kind {
+        KeyType::Ed25519 => &["-t", "ed25519"],
+        KeyType::Rsa => &["-t", "rsa", "-b", "4096"],
+    };
+    command.args(["-q", "-N", "", "-C", comment]).args(words).arg("-f").arg(&tmp);
+    process::run("ssh-keygen", &mut command, b"", Duration::from_secs(120)).map_err(io::Error::other)?;
+    let old = identity(directory);
+    let new = directory.join(kind.file());
+    std::fs::rename(public(&tmp), public(&new))?;
+    std::fs::rename(&tmp, &new)?;
+    if let Some(old) = old.filter(|old| *old != new) {
+        super::remove_secret(&old)?;
+        super::remove_secret(&public(&old))?;
+    }
+    sync_directory(directory)
+}

@@ -1,0 +1,183 @@
+//! Where the password or token of a mirror comes from, in this order: the file `secret` in its directory, `password_file`,
+//! `password_command`, systemd's credentials, `.netrc`, git's credential helpers. Rotation thus touches one place.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Credentials, Secret, read_secret};
+use crate::process;
+
+/// How long a command or helper may take.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// What the process has around it.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// This program, which answers ssh's questions.
+    pub program: PathBuf,
+    /// `$CREDENTIALS_DIRECTORY` (systemd.exec(5), LoadCredential=).
+    pub directory: Option<PathBuf>,
+    /// `~/.netrc`
+    pub netrc: Option<PathBuf>,
+}
+
+/// Whose password is looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The repository, whose configuration names credential helpers.
+    pub git_dir: &'a Path,
+    /// The mirror's directory.
+    pub directory: &'a Path,
+    /// The mirror's name.
+    pub name: &'a str,
+    /// Its user name, if one is configured.
+    pub username: Option<&'a str>,
+    /// `password_file`
+    pub file: Option<&'a Path>,
+    /// `password_command`
+    pub command: Option<&'a [String]>,
+    /// `(protocol, host with port, path)` as helpers and `.netrc` know them.
+    pub place: Option<(&'a str, &'a str, &'a str)>,
+    /// Whether the mirror asks for a password, so that `.netrc` and helpers are worth a look.
+    pub is_needed: bool,
+    /// Whether git is configured with credential helpers.
+    pub has_helper: bool,
+}
+
+/// Finds the credentials. None is no error: the mirror may be open, or ssh have a key.
+///
+/// # Errors
+/// A file that others may read, a command that fails.
+pub fn find(wanted: &Wanted<'_>, around: &Surroundings) -> io::Result<Credentials> {
+    let with =
+        |secret| Credentials { username: wanted.username.map(str::to_owned), secret: Some(secret), approval: None };
+    if let Some(secret) = read_secret(&wanted.directory.join("secret"))? {
+        return Ok(with(secret));
+    }
+    if let Some(file) = wanted.file {
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("password_file '{}': {error}", file.display()));
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "it is missing or empty");
+        return read_secret(file).and_then(|secret| secret.ok_or_else(missing)).map(with).map_err(named);
+    }
+    if let Some(command) = wanted.command {
+        return command_output(command).map(with);
+    }
+    // systemd keeps these files readable for the unit alone, whatever their mode says.
+    if let Some(path) = around.directory.as_ref().map(|directory| directory.join(wanted.name))
+        && let Ok(text) = std::fs::read_to_string(&path)
+        && let Some(secret) = first_line(&text)
+    {
+        return Ok(with(secret));
+    }
+    let (Some(place), true) = (wanted.place, wanted.is_needed) else {
+        return Ok(Credentials { username: wanted.username.map(str::to_owned), ..Credentials::default() });
+    };
+    if let Some(found) = around.netrc.as_deref().and_then(|path| from_netrc(path, place.1, wanted.username).transpose())
+    {
+        return found;
+    }
+    if wanted.has_helper
+        && let Some(found) = from_helper(wanted.git_dir, place, wanted.username)
+    {
+        return Ok(found);
+    }
+    Ok(Credentials { username: wanted.username.map(str::to_owned), ..Credentials::default() })
+}
+
+fn first_line(text: &str) -> Option<Secret> {
+    text.lines().next().filter(|line| !line.is_empty()).map(|line| Secret::new(line.to_owned()))
+}
+
+fn command_output(command: &[String]) -> io::Result<Secret> {
+    let failed = |what: String| io::Error::other(format!("password_command: {what}"));
+    let out = process::run(&command[0], &mut process::configured(command), b"", LIMIT);
+    let out = out.map_err(|error| failed(error.to_string()))?;
+    first_line(&String::from_utf8_lossy(&out)).ok_or_else(|| failed("its first line is empty".into()))
+}
+
+/// The entry of a host in `.netrc` (curl's format: machine, login, password, default).
+fn from_netrc(path: &Path, host: &str, username: Option<&str>) -> io::Result<Option<Credentials>> {
+    let Some(text) = read_secret(path)? else { return Ok(None) };
+    let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+    let text = text.expose().lines().filter(|line| !line.trim_start().starts_with('#')).collect::<Vec<_>>().join("\n");
+    let mut words = text.split_whitespace();
+    let (mut is_ours, mut login, mut password) = (false, None, None);
+    let is_found = |is_ours: bool, login: &Option<String>, password: &Option<String>| {
+        is_ours && password.is_some() && (username.is_none() || login.as_deref() == username)
+    };
+    while let Some(word) = words.next() {
+        if matches!(word, "machine" | "default") {
+            if is_found(is_ours, &login, &password) {
+                break;
+            }
+            is_ours = word == "default" || words.next() == Some(host);
+            (login, password) = (None, None);
+        } else if word == "login" {
+            login = words.next().map(str::to_owned);
+        } else if word == "password" {
+            password = words.next().map(str::to_owned);
+        }
+    }
+    if !is_found(is_ours, &login, &password) {
+        return Ok(None);
+    }
+    Ok(Some(Credentials { username: login, secret: password.map(Secret::new), approval: None }))
+}
+
+/// What git's helpers know (git-credential(1)); they are never asked to ask a person.
+fn from_helper(
+    git_dir: &Path,
+    (protocol, host, path): (&str, &str, &str),
+    username: Option<&str>,
+) -> Option<Credentials> {
+    let user = username.map(|user| format!("username={user}\n")).unwrap_or_default();
+    let input = format!("protocol={protocol}\nhost={host}\npath={path}\n{user}\n");
+    let mut command = process::git(git_dir, &["credential", "fill"]);
+    command.env("GIT_ASKPASS", "/bin/false").env_remove("SSH_ASKPASS");
+    let out = process::run("git credential", &mut command, input.as_bytes(), LIMIT).ok()?;
+    let text = String::from_utf8(out).ok()?;
+    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).map(str::to_owned);
+    Some(Credentials {
+        username: value("username"),
+        secret: Some(Secret::new(value("password")?)),
+        approval: Some(Secret::new(text)),
+    })
+}
+
+/// Tells git's helpers whether what they gave was right, so that they keep or forget it.
+pub fn judge(git_dir: &Path, credentials: &Credentials, is_right: bool) {
+    let Some(approval) = &credentials.approval else { return };
+    let verb = if is_right { "approve" } else { "reject" };
+    let mut command = process::git(git_dir, &["credential", verb]);
+    if let Err(error) = process::run("git credential", &mut command, approval.expose().as_bytes(), LIMIT) {
+        tracing::warn!("{error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_netrc_as_curl_does() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("netrc");
+        let text = "# comment\nmachine a.example login x password p1\nmachine a.example\n  login y\n  password p2\ndefault login z password p3\n";
+        std::fs::write(&path, text).expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("set");
+        let find = |host, user| {
+            let found = from_netrc(&path, host, user).expect("readable")?;
+            Some((found.username?, found.secret?.expose().to_owned()))
+        };
+        let pair = |user: &str, word: &str| Some((user.to_owned(), word.to_owned()));
+        assert_eq!(find("a.example", None), pair("x", "p1"));
+        assert_eq!(find("a.example:8443", Some("y")), pair("y", "p2"));
+        assert_eq!(find("b.example", None), pair("z", "p3"));
+        assert_eq!(find("a.example", Some("nobody")), None);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("set");
+        assert!(from_netrc(&path, "a.example", None).is_err());
+    }
+}
