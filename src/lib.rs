@@ -43,6 +43,8 @@ pub mod process;
 #[cfg(feature = "mirror")]
 pub mod push;
 #[cfg(feature = "mirror")]
+pub mod remote_helper;
+#[cfg(feature = "mirror")]
 pub mod repo;
 #[cfg(feature = "mirror")]
 pub mod status;

@@ -64,7 +64,7 @@ fn no_file_has_a_name_that_says_nothing() {
 }
 
 /// What a module may name of this crate: the direction in which facts flow.
-const MAY_IMPORT: [(&str, &[&str]); 16] = [
+const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("refs", &[]),
     ("spool", &["refs"]),
     ("hook", &["refs", "spool"]),
@@ -83,6 +83,7 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
         "doctor",
         &["refs", "spool", "repo", "plan", "push", "config", "credentials", "status", "drain", "install", "process"],
     ),
+    ("remote_helper", &["refs", "repo", "push", "config", "credentials", "status", "drain", "process"]),
     (
         "cli",
         &[

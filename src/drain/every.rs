@@ -111,7 +111,15 @@ impl Every<'_> {
 
     fn context<'c>(&'c self, config: &'c Config) -> Context<'c> {
         let on_begin = &|_: &Mirror, _| {};
-        Context { config, server: self.server, mode: self.mode, now: self.now, random: self.random, on_begin }
+        Context {
+            config,
+            server: self.server,
+            mode: self.mode,
+            only: None,
+            now: self.now,
+            random: self.random,
+            on_begin,
+        }
     }
 
     fn with<T>(&self, job: &Job, act: impl FnOnce(&repo::Repository, &Context<'_>) -> T) -> Result<T, Error> {

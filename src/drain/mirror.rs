@@ -32,7 +32,11 @@ pub(super) fn serve(repository: &Repository, context: &Context<'_>, mirror: &Mir
         Err(error) => return Some(failed(repository, mirror, &error)),
     };
     // A push that came while the lock was held may have found it taken: look again now that it is not.
-    while last.is_answered && context.mode != Mode::Plan && has_more(repository, context, mirror) {
+    while last.is_answered
+        && context.mode != Mode::Plan
+        && context.only.is_none()
+        && has_more(repository, context, mirror)
+    {
         match serve_once(repository, context, mirror, Mode::Drain) {
             Ok(Some(report)) => last = report,
             Ok(None) => break,
@@ -99,7 +103,10 @@ fn serve_once(
     let touched = coalesce(&claim.records);
     let mirrored = Mirrored::open(&directory, repository);
     let is_slow_turn = before.next_attempt().is_some_and(|next| next <= started);
-    let scope = scope(mode, mirror, &touched, &before, mirrored.exists(), is_slow_turn);
+    let scope = match context.only {
+        Some(names) => Scope::Refs(names.clone()),
+        None => scope(mode, mirror, &touched, &before, mirrored.exists(), is_slow_turn),
+    };
     let is_full = matches!(scope, Scope::All);
     let (contact, credentials) = contact(repository, context, mirror, scope, &touched, &mirrored, before.portion);
     keep_held(&mirrored, &contact);
@@ -110,12 +117,13 @@ fn serve_once(
     let attempt = attempt(&contact, &after, started);
     status::append(&directory, &attempt).map_err(files("write the history"))?;
     tell(repository, context, mirror, &directory, &mut after)?;
-    if !contact.is_answered() && mode != Mode::Drain && !touched.is_full {
+    if !contact.is_answered() && mode != Mode::Drain && !touched.is_full && context.only.is_none() {
         // What a sync could not do is still due: without a record no drain would try it again.
         let id = new_id((context.now)());
         spool::request_full_sync(&layout, &mirror.name, id).map_err(files("keep the sync due"))?;
     }
-    if contact.is_answered() {
+    // What was asked for by name is not all that is spooled.
+    if contact.is_answered() && context.only.is_none() {
         spool::finish(&layout, &mirror.name, &claim.names).map_err(files("finish spool entries"))?;
     }
     Ok(Some(report(repository, mirror, &credentials, after, contact)))

@@ -9,6 +9,7 @@
 //! the lock taken is not left behind. Absent: rules and wire. Killed anywhere, it leaves entries in the queue, and the next
 //! drain does the work again; what the mirror already has is then up to date.
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use jiff::Timestamp;
 use crate::config::{AuthMethod, Config, Mirror, Server};
 use crate::credentials::{self, Credentials, Redactor, identity, read_secret};
 use crate::push::{Class, Progress, Target};
+use crate::refs::{Oid, RefName};
 use crate::repo::{Repository, Shared};
 use crate::spool;
 use crate::status::{RefOutcome, UpdateStatus};
@@ -66,6 +68,8 @@ pub struct Context<'a> {
     pub server: &'a Server,
     /// What is asked for.
     pub mode: Mode,
+    /// The refs that are asked for; `None` for those that the mode means.
+    pub only: Option<&'a BTreeSet<RefName>>,
     /// The clock.
     pub now: fn() -> Timestamp,
     /// Chance, for the jitter of the back-off.
@@ -281,7 +285,10 @@ pub fn found_credentials(repository: &Repository, mirror: &Mirror, server: &Serv
 }
 
 /// Whom to push to.
-fn target(repository: &Repository, mirror: &Mirror, server: &Server) -> Result<Target, Error> {
+///
+/// # Errors
+/// [`Error`], when its credentials cannot be had, or must not be sent.
+pub fn target(repository: &Repository, mirror: &Mirror, server: &Server) -> Result<Target, Error> {
     let credentials = found_credentials(repository, mirror, server)?;
     if mirror.address.is_plain_http() && credentials.secret.is_some() && !mirror.allow_insecure_http {
         return Err(Error::InsecureHttp);
@@ -311,7 +318,7 @@ pub fn reach(
     repository: &Repository,
     mirror: &Mirror,
     server: &Server,
-    each: &mut dyn FnMut(&crate::refs::RefName, crate::refs::Oid),
+    each: &mut dyn FnMut(&RefName, Oid),
 ) -> Result<crate::push::Advertised, Error> {
     let mut session = crate::push::Session::connect(&target(repository, mirror, server)?)?;
     let advertised = session.advertisement(each)?;

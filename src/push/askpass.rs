@@ -1,4 +1,5 @@
-//! The password for ssh, which takes it only from a terminal or a program (ssh(1), SSH_ASKPASS).
+//! The password for ssh and for git's http helper, which take it only from a terminal or a program (ssh(1), SSH_ASKPASS;
+//! git(1), GIT_ASKPASS).
 //!
 //! That program is this one, started again by ssh. It fetches the password over a socket that stands in a directory of
 //! mode 0700, so it is in no argument, no environment and no file. One question is answered, and only one that asks for
@@ -16,7 +17,7 @@ use crate::credentials::Secret;
 pub const VARIABLE: &str = "GIT_MIRROR_PUSH_ASKPASS";
 
 /// A password that waits to be asked for. Dropping it takes the socket away.
-pub(super) struct Offer {
+pub struct Offer {
     directory: tempfile::TempDir,
 }
 
@@ -28,12 +29,16 @@ impl Drop for Offer {
 }
 
 impl Offer {
-    /// Offers `secret` to the ssh that `ssh` will start, through `program`.
-    pub(super) fn new(ssh: &mut Command, program: &Path, secret: &Secret) -> io::Result<Self> {
+    /// Offers `secret` to the program that the command will start, through `program`, which is this one.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn new(ssh: &mut Command, program: &Path, secret: &Secret) -> io::Result<Self> {
         let directory = tempfile::Builder::new().prefix("git-mirror-push.").tempdir()?;
         let path = directory.path().join("askpass");
         let listener = UnixListener::bind(&path)?;
-        ssh.env("SSH_ASKPASS", program).env("SSH_ASKPASS_REQUIRE", "force").env(VARIABLE, &path);
+        ssh.env("SSH_ASKPASS", program).env("SSH_ASKPASS_REQUIRE", "force").env("GIT_ASKPASS", program);
+        ssh.env(VARIABLE, &path);
         let secret = secret.clone();
         std::thread::spawn(move || {
             if let Ok((mut asker, _)) = listener.accept() {

@@ -13,6 +13,11 @@ use crate::refs::RefName;
 
 /// Starts the receive-pack of a repository on this machine.
 pub(super) fn receive_pack(path: &Path, target: &Target) -> Result<Stream, Error> {
+    Ok(Stream::of_child(start(path, "receive-pack")?, target.timeouts))
+}
+
+/// Starts `git receive-pack` or `git upload-pack` of a repository on this machine.
+pub(super) fn start(path: &Path, service: &str) -> Result<Child, Error> {
     if !path.is_dir() {
         return Err(Error::NotFound(format!("'{}' is no directory on this machine", path.display())));
     }
@@ -20,8 +25,7 @@ pub(super) fn receive_pack(path: &Path, target: &Target) -> Result<Stream, Error
     for variable in CONFIG_VARIABLES {
         command.env_remove(variable);
     }
-    let child = Child::start("git receive-pack", command.arg("receive-pack").arg(path))?;
-    Ok(Stream::of_child(child, target.timeouts))
+    Ok(Child::start(&format!("git {service}"), command.arg(service).arg(path))?)
 }
 
 /// A mirror on this machine.

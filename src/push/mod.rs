@@ -32,16 +32,18 @@ mod report;
 mod ssh;
 mod stream;
 mod tcp;
+mod upload;
 mod watch;
 
 pub use address::{Address, Refused, parse};
 pub use advertisement::{Advertised, Capabilities};
-pub use askpass::{VARIABLE as ASKPASS_VARIABLE, answer as answer_askpass};
+pub use askpass::{Offer, VARIABLE as ASKPASS_VARIABLE, answer as answer_askpass};
 pub use command::{Command, Request};
 pub use error::{Class, Error, Limit, Relief};
 pub use local::LocalMirror;
 pub use pack::{PackSource, Progress};
 pub use report::{Answer, Report};
+pub use upload::Upload;
 
 /// Whom to push to and how.
 #[derive(Clone, Debug)]

@@ -18,6 +18,23 @@ pub(super) fn connect(
     path: &str,
     target: &Target,
 ) -> Result<Stream, Error> {
+    let (child, offer) = start(user, host, port, &service("git-receive-pack", path), target)?;
+    Ok(Stream::of_child(child, target.timeouts).keeping(offer))
+}
+
+/// The command for the shell on the other side.
+pub(super) fn service(name: &str, path: &str) -> String {
+    format!("{name} {}", quoted(path))
+}
+
+/// Starts `ssh`; with it goes the offer of a password, if the mirror has one.
+pub(super) fn start(
+    user: Option<&str>,
+    host: &str,
+    port: Option<u16>,
+    remote_command: &str,
+    target: &Target,
+) -> Result<(Child, Option<Offer>), Error> {
     let mut ssh = command("ssh");
     let secret = target.credentials.secret.as_ref().zip(target.ssh.askpass.as_ref());
     let offer = match secret {
@@ -52,8 +69,8 @@ pub(super) fn connect(
     }
     ssh.arg("--");
     ssh.arg(user.map_or_else(|| host.to_owned(), |user| format!("{user}@{host}")));
-    ssh.arg(format!("git-receive-pack {}", quoted(path)));
-    Ok(Stream::of_child(Child::start("ssh", &mut ssh)?, target.timeouts).keeping(offer))
+    ssh.arg(remote_command);
+    Ok((Child::start("ssh", &mut ssh)?, offer))
 }
 
 /// Adds one option as a single argument, `-oKeyword=value`.

@@ -10,17 +10,10 @@ use gix_transport::packetline::blocking_io::encode;
 use super::stream::Stream;
 use super::{Error, Limit, Timeouts};
 
-/// Connects and asks for receive-pack (gitprotocol-pack(5), "Git Transport").
+/// Connects and asks for receive-pack.
 pub(super) fn connect(host: &str, port: u16, path: &str, timeouts: Timeouts) -> Result<Stream, Error> {
-    let socket = open(host, port, timeouts)?;
+    let socket = dial(host, port, path, "git-receive-pack", timeouts)?;
     let failed = |source| Error::Connect { host: host.to_owned(), source };
-    socket.set_nodelay(true).map_err(failed)?;
-    let name = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    let request = format!("git-receive-pack {path}\0host={name}:{port}\0");
-    let mut line = Vec::new();
-    encode::data_to_write(request.as_bytes(), &mut line)
-        .map_err(|_| Error::Unable("the path in its URL is too long".into()))?;
-    (&socket).write_all(&line).map_err(failed)?;
     let input = socket.try_clone().map_err(failed)?;
     let output = socket.try_clone().map_err(failed)?;
     let socket = std::sync::Arc::new(socket);
@@ -29,6 +22,20 @@ pub(super) fn connect(host: &str, port: u16, path: &str, timeouts: Timeouts) -> 
         let _ = socket.shutdown(Shutdown::Both);
     };
     Ok(Stream::of_socket(Box::new(input), Box::new(output), timeouts, abort))
+}
+
+/// Connects and asks for a service (gitprotocol-pack(5), "Git Transport").
+pub(super) fn dial(host: &str, port: u16, path: &str, service: &str, timeouts: Timeouts) -> Result<TcpStream, Error> {
+    let socket = open(host, port, timeouts)?;
+    let failed = |source| Error::Connect { host: host.to_owned(), source };
+    socket.set_nodelay(true).map_err(failed)?;
+    let name = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let request = format!("{service} {path}\0host={name}:{port}\0");
+    let mut line = Vec::new();
+    encode::data_to_write(request.as_bytes(), &mut line)
+        .map_err(|_| Error::Unable("the path in its URL is too long".into()))?;
+    (&socket).write_all(&line).map_err(failed)?;
+    Ok(socket)
 }
 
 /// Tries every address of the host in turn.

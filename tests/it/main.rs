@@ -29,6 +29,7 @@ mod names;
 mod network;
 mod portions;
 mod refusals;
+mod remote_helper;
 mod retry;
 mod sandbox;
 mod secrets;

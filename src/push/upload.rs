@@ -1,0 +1,45 @@
+//! Reading from a mirror: its upload-pack behind two byte streams, for git to talk to (gitremote-helpers(7), `connect`).
+//!
+//! Everything but http, where git's own helper does it. The program or connection ends with its owner.
+
+use std::io::{Read, Write};
+
+use super::askpass::Offer;
+use super::{Address, Error, Target, local, ssh, tcp};
+use crate::process::Child;
+
+/// A conversation with upload-pack, of which git knows the meaning.
+pub struct Upload {
+    /// What the mirror says.
+    pub input: Box<dyn Read + Send>,
+    /// What it is told.
+    pub output: Box<dyn Write + Send>,
+    _child: Option<Child>,
+    _offer: Option<Offer>,
+}
+
+impl Upload {
+    /// Reaches the mirror. `None` for http.
+    ///
+    /// # Errors
+    /// [`Error`]; what ssh says goes to standard error by itself.
+    pub fn connect(target: &Target) -> Result<Option<Self>, Error> {
+        const SERVICE: &str = "git-upload-pack";
+        let (mut child, offer) = match &target.address {
+            Address::Local(path) => (local::start(path, "upload-pack")?, None),
+            Address::Ssh { user, host, port, path } => {
+                ssh::start(user.as_deref(), host, *port, &ssh::service(SERVICE, path), target)?
+            }
+            Address::Git { host, port, path } => {
+                let socket = tcp::dial(host, *port, path, SERVICE, target.timeouts)?;
+                let failed = |source| Error::Connect { host: host.clone(), source };
+                let (input, output) = (socket.try_clone().map_err(failed)?, socket);
+                let (input, output) = (Box::new(input), Box::new(output));
+                return Ok(Some(Self { input, output, _child: None, _offer: None }));
+            }
+            Address::Http { .. } => return Ok(None),
+        };
+        let (input, output) = (Box::new(child.stdout()), Box::new(child.stdin()));
+        Ok(Some(Self { input, output, _child: Some(child), _offer: offer }))
+    }
+}

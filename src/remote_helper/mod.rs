@@ -1,0 +1,256 @@
+//! `git fetch mirror::NAME`, `git ls-remote mirror::NAME`, `git push mirror::NAME`: a configured mirror as a remote of git,
+//! with its stored credentials and pinned host keys (gitremote-helpers(7)).
+//!
+//! Reading is git's: over ssh, git:// and paths it talks to the mirror's upload-pack itself (`connect`), over http through its
+//! own helper (see `web`). A push goes the way of every other: lock, plan, lease, status; what the rules do not allow is
+//! refused with the reason. Absent: decisions. A crash is that of a drain, or of git's own fetch.
+
+use std::collections::BTreeSet;
+use std::io::{self, BufRead, Read, Write};
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+
+use crate::config::{self, Config, Environment, Mirror, Server};
+use crate::drain::{self, Context, MassDelete, Mode, Report};
+use crate::push::{Target, Upload};
+use crate::refs::{Local, Oid, RefName};
+use crate::repo::{self, Repository, Shared};
+use crate::status::{Outcome, RefOutcome};
+
+mod web;
+
+use web::Web;
+
+/// What the helper works on.
+struct Helper {
+    server: Server,
+    shared: Shared,
+    repository: Repository,
+    config: Config,
+    name: String,
+    web: Option<Web>,
+}
+
+/// Runs the helper as git does: `git-remote-mirror REMOTE NAME`, commands on standard input.
+#[must_use]
+pub fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let text = crate::credentials::Redactor::default().clean(&format!("{error:#}")).replace('\n', " ");
+            // Whoever closed standard error does not want to know.
+            let _ = writeln!(io::stderr(), "fatal: {text}");
+            ExitCode::from(128)
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    let environment = Environment::read()?;
+    if let Some(socket) = &environment.askpass {
+        // git's http helper, or ssh, has started this program to ask for a password.
+        let question = std::env::args().nth(1).unwrap_or_default();
+        return Ok(crate::push::answer_askpass(socket, &question, &mut io::stdout())?);
+    }
+    let arguments: Vec<String> = std::env::args().collect();
+    let [_, _, name] = arguments.as_slice() else {
+        anyhow::bail!(
+            "git runs this program: git fetch mirror::NAME, where NAME is a mirror of the repository you are in"
+        );
+    };
+    let mut helper = Helper::open(&environment, name)?;
+    helper.serve(&mut io::stdin().lock(), &mut io::stdout().lock())
+}
+
+impl Helper {
+    fn open(environment: &Environment, name: &str) -> anyhow::Result<Self> {
+        let git_dir = environment.git_dir.as_ref().context("git did not say which repository this is (GIT_DIR)")?;
+        let server = config::load_server(environment.server_config.as_deref(), &environment.surroundings)?;
+        let shared = repo::open(&environment.current_dir.join(git_dir))?;
+        let repository = shared.to_local();
+        let config = config::load(&repository, &server)?;
+        let name = name.trim_start_matches("//").to_owned();
+        anyhow::ensure!(
+            config.mirror(&name).is_some(),
+            "no mirror '{}' in '{}'; mirror::NAME works inside the repository whose mirror it is; to clone a mirror, use its own URL",
+            name.escape_debug(),
+            repository.git_dir().display()
+        );
+        Ok(Self { server, shared, repository, config, name, web: None })
+    }
+
+    fn mirror(&self) -> &Mirror {
+        self.config.mirror(&self.name).expect("it was there when the helper began")
+    }
+
+    fn target(&self) -> anyhow::Result<Target> {
+        Ok(drain::target(&self.repository, self.mirror(), &self.server)?)
+    }
+
+    fn serve(&mut self, input: &mut dyn BufRead, out: &mut dyn Write) -> anyhow::Result<()> {
+        let is_web = self.mirror().address.web_place().is_some();
+        loop {
+            let mut line = String::new();
+            if input.read_line(&mut line)? == 0 || line == "\n" {
+                return Ok(());
+            }
+            let line = line.trim_end_matches('\n');
+            match line.split_once(' ').unwrap_or((line, "")) {
+                ("capabilities", _) if is_web => write!(out, "option\nfetch\npush\n\n")?,
+                ("capabilities", _) => write!(out, "option\nconnect\npush\n\n")?,
+                ("option", _) if is_web => self.web()?.relay_line(line, out)?,
+                ("option", _) => writeln!(out, "unsupported")?,
+                ("connect", "git-upload-pack") => return self.connect(out),
+                // A push goes through the rules, so it does not get a connection.
+                ("connect", _) => writeln!(out, "fallback")?,
+                ("list", "for-push") => self.list(out)?,
+                ("list", _) => self.web()?.relay_block(&[line.to_owned()], out)?,
+                ("fetch", _) => {
+                    let lines = block(line, input)?;
+                    self.web()?.relay_block(&lines, out)?;
+                }
+                ("push", _) => self.push(&block(line, input)?, out)?,
+                (other, _) => anyhow::bail!("git asks for '{}', which this helper does not know", other.escape_debug()),
+            }
+            out.flush()?;
+        }
+    }
+
+    fn web(&mut self) -> anyhow::Result<&mut Web> {
+        if self.web.is_none() {
+            self.web = Some(Web::start(&self.repository, &self.target()?, &self.server.surroundings.program)?);
+        }
+        Ok(self.web.as_mut().expect("it was just started"))
+    }
+
+    /// Lets git talk to the mirror's upload-pack.
+    fn connect(&self, out: &mut dyn Write) -> anyhow::Result<()> {
+        let upload = Upload::connect(&self.target()?)?.context("this transport has no connection to give")?;
+        let (mut from_mirror, mut to_mirror) = (upload.input, upload.output);
+        writeln!(out)?;
+        out.flush()?;
+        // git waited for that line, so nothing of what follows has been read. The thread ends with the process.
+        let mut stdin = std::fs::File::from(io::stdin().as_fd().try_clone_to_owned()?);
+        std::thread::spawn(move || io::copy(&mut stdin, &mut to_mirror));
+        let mut chunk = vec![0; 64 << 10];
+        loop {
+            match from_mirror.read(&mut chunk) {
+                Ok(0) => return Ok(()),
+                Ok(count) => {
+                    out.write_all(&chunk[..count])?;
+                    out.flush()?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The mirror's refs.
+    fn list(&self, out: &mut dyn Write) -> anyhow::Result<()> {
+        let mut lines = Vec::new();
+        drain::reach(&self.repository, self.mirror(), &self.server, &mut |name, oid| {
+            lines.push(format!("{oid} {name}"));
+        })?;
+        for line in lines {
+            writeln!(out, "{line}")?;
+        }
+        Ok(writeln!(out)?)
+    }
+
+    /// Pushes what is asked for, as far as the rules allow it.
+    fn push(&self, lines: &[String], out: &mut dyn Write) -> anyhow::Result<()> {
+        let mut wanted = BTreeSet::new();
+        let mut answers = Vec::new();
+        for line in lines {
+            let refspec = line.strip_prefix("push ").unwrap_or(line).trim_start_matches('+');
+            let (source, name) = refspec.split_once(':').unwrap_or((refspec, refspec));
+            match self.checked(source, name)? {
+                Ok(name) => {
+                    wanted.insert(name);
+                }
+                Err(why) => answers.push(format!("error {name} {why}")),
+            }
+        }
+        if !wanted.is_empty() {
+            let report = self.drain(&wanted)?;
+            answers.extend(wanted.iter().map(|name| answer(name, report.as_ref(), &self.name)));
+        }
+        for answer in answers {
+            writeln!(out, "{}", answer.replace('\n', " "))?;
+        }
+        Ok(writeln!(out)?)
+    }
+
+    /// A mirror holds our refs under their names: what is to be pushed must be what the ref is here.
+    fn checked(&self, source: &str, name: &str) -> anyhow::Result<Result<RefName, String>> {
+        let Some(wanted) = RefName::new(name.as_bytes()) else { return Ok(Err("not a ref name".into())) };
+        let here = self.repository.find(&wanted)?;
+        let value = match RefName::new(source.as_bytes()) {
+            _ if source.is_empty() => Local::Absent,
+            Some(source) => self.repository.find(&source)?,
+            None => Oid::from_hex(source.as_bytes()).map_or(Local::Absent, Local::At),
+        };
+        if here == value {
+            return Ok(Ok(wanted));
+        }
+        Ok(Err(match here {
+            Local::Absent => "a mirror holds this repository's refs, and this one is not here".to_owned(),
+            _ => "a mirror holds this repository's refs, and this one has another value here".to_owned(),
+        }))
+    }
+
+    fn drain(&self, wanted: &BTreeSet<RefName>) -> anyhow::Result<Option<Report>> {
+        #[expect(clippy::disallowed_methods, reason = "the clock of the helper")]
+        let now = || Timestamp::now();
+        let context = Context {
+            config: &self.config,
+            server: &self.server,
+            mode: Mode::Sync(MassDelete::Guarded),
+            only: Some(wanted),
+            now,
+            random: || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0),
+            on_begin: &|_, _| {},
+        };
+        anyhow::ensure!(!self.config.is_silent, "silent mode: nothing leaves this machine; git mirror-push silent off");
+        anyhow::ensure!(
+            self.mirror().is_enabled,
+            "mirror '{0}' is disabled; 'git mirror-push enable {0}' serves it again",
+            self.name
+        );
+        Ok(drain::drain(&self.shared, &context, &[self.mirror()])?.pop())
+    }
+}
+
+/// The lines of a batch, up to the empty one.
+fn block(first: &str, input: &mut dyn BufRead) -> io::Result<Vec<String>> {
+    let mut lines = vec![first.to_owned()];
+    loop {
+        let mut line = String::new();
+        if input.read_line(&mut line)? == 0 || line == "\n" {
+            return Ok(lines);
+        }
+        lines.push(line.trim_end_matches('\n').to_owned());
+    }
+}
+
+fn answer(name: &RefName, report: Option<&Report>, mirror: &str) -> String {
+    let of_ref = |outcome: &&RefOutcome| outcome.name == *name;
+    let Some(report) = report else { return format!("error {name} another drain is at this mirror") };
+    match (report.refs.iter().find(of_ref), &report.error) {
+        (Some(found), _) => match (found.outcome, &found.reason) {
+            (Outcome::UpToDate | Outcome::Created | Outcome::FastForwarded | Outcome::Forced | Outcome::Deleted, _) => {
+                format!("ok {name}")
+            }
+            (outcome, Some(reason)) => format!("error {name} {}: {reason}", outcome.as_str().replace('_', " ")),
+            (outcome, None) => format!("error {name} {}", outcome.as_str().replace('_', " ")),
+        },
+        (None, Some(error)) => format!("error {name} {error}"),
+        (None, None) => {
+            format!("error {name} the rules of mirror '{mirror}' do not select it, or it is on neither side")
+        }
+    }
+}

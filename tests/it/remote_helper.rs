@@ -1,0 +1,149 @@
+//! `mirror::NAME`: git itself reads from and pushes to a configured mirror.
+
+use std::path::{Path, PathBuf};
+
+use crate::sandbox::{Said, Sandbox};
+use crate::servers::{Kind, PASSWORD, Server};
+
+struct Scene {
+    sandbox: Sandbox,
+    mirror: PathBuf,
+    source: PathBuf,
+    _server: Server,
+}
+
+impl Scene {
+    fn new(kind: Kind, options: &[&str]) -> Self {
+        let sandbox = Sandbox::new();
+        let mirror = sandbox.bare("mirror.git");
+        let server = Server::start(&sandbox, kind);
+        let source = server.source(&sandbox, "mirror.git", options);
+        let work = sandbox.work(&source);
+        work.commit("one");
+        work.push(&["main", "main:topic"]);
+        sandbox.ok(&source, &["drain"]);
+        Self { sandbox, mirror, source, _server: server }
+    }
+
+    /// git in the source, with our helper on PATH.
+    fn git(&self, arguments: &[&str]) -> Said {
+        self.git_in(&self.source, arguments)
+    }
+
+    fn git_in(&self, directory: &Path, arguments: &[&str]) -> Said {
+        let bin = Path::new(env!("CARGO_BIN_EXE_git-remote-mirror")).parent().unwrap();
+        let usual = std::env::var_os("PATH").unwrap();
+        let path = std::env::join_paths([bin.to_owned()].into_iter().chain(std::env::split_paths(&usual))).unwrap();
+        let output =
+            self.sandbox.command("git").env("PATH", path).current_dir(directory).args(arguments).output().unwrap();
+        let said = Said {
+            status: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        };
+        assert!(!said.err.contains(PASSWORD) && !said.err.contains("panicked"), "{said:?}");
+        said
+    }
+
+    /// A commit on the mirror's branch that nobody here has.
+    fn theirs(&self, branch: &str) -> String {
+        let tree = format!("{branch}^{{tree}}");
+        let theirs = self.sandbox.git(&self.mirror, &["commit-tree", "-m", "theirs", "-p", branch, &tree]);
+        self.sandbox.git(&self.mirror, &["update-ref", &format!("refs/heads/{branch}"), &theirs]);
+        theirs
+    }
+}
+
+const KINDS: [Kind; 5] = [Kind::Path, Kind::Git, Kind::Ssh, Kind::Http, Kind::Https];
+
+#[test]
+fn a_mirror_is_read_over_every_transport() {
+    for kind in KINDS {
+        let scene = Scene::new(kind, &["--divergent-refs", "keep"]);
+        let theirs = scene.theirs("topic");
+        let said = scene.git(&["ls-remote", "mirror::m"]);
+        assert!(said.status == 0 && said.out.contains(&format!("{theirs}\trefs/heads/topic")), "{kind:?}: {said:?}");
+        // What the doctor says to do.
+        let said = scene.git(&["fetch", "-q", "mirror::m", "+refs/heads/*:refs/restored/*"]);
+        assert_eq!(said.status, 0, "{kind:?}: {said:?}");
+        assert_eq!(scene.sandbox.oid(&scene.source, "refs/restored/topic"), theirs, "{kind:?}");
+        let said = scene.git(&["fetch", "-q", "mirror::m", "topic"]);
+        assert_eq!(said.status, 0, "{kind:?}: {said:?}");
+        assert_eq!(scene.sandbox.oid(&scene.source, "FETCH_HEAD"), theirs, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_push_goes_through_the_rules_over_every_transport() {
+    for kind in KINDS {
+        let scene = Scene::new(kind, &["--divergent-refs", "keep", "--prune", "deleted"]);
+        let work = scene.sandbox.path("source.git.work");
+        let commit = |message: &str| {
+            scene.sandbox.git(&work, &["commit", "-q", "--allow-empty", "-m", message]);
+            scene.sandbox.git(&work, &["push", "-q", "origin", "main", "main:topic", "main:fresh"]);
+            scene.sandbox.git(&work, &["rev-parse", "HEAD"])
+        };
+        let two = commit("two");
+        let said = scene.git(&["push", "mirror::m", "main", "fresh"]);
+        assert_eq!(said.status, 0, "{kind:?}: {said:?}");
+        assert_eq!(scene.sandbox.oid(&scene.mirror, "main"), two);
+        assert_eq!(scene.sandbox.oid(&scene.mirror, "fresh"), two);
+        assert_ne!(scene.sandbox.oid(&scene.mirror, "topic"), two, "only what was asked for");
+        // Divergent: refused with the reason, even when it is forced.
+        let theirs = scene.theirs("topic");
+        let said = scene.git(&["push", "--force", "mirror::m", "topic", "main"]);
+        assert!(said.status == 1 && said.err.contains("divergent"), "{kind:?}: {said:?}");
+        assert_eq!(scene.sandbox.oid(&scene.mirror, "topic"), theirs);
+        // Another name, or another value, is not what this repository has.
+        for refspec in ["main:other", "main~1:main", ":fresh"] {
+            let said = scene.git(&["push", "--force", "mirror::m", refspec]);
+            assert!(said.status == 1 && said.err.contains("holds this repository's refs"), "{refspec}: {said:?}");
+        }
+        // What was deleted here may be deleted there.
+        scene.sandbox.git(&work, &["push", "-q", "origin", ":fresh"]);
+        let said = scene.git(&["push", "mirror::m", ":fresh"]);
+        assert_eq!(said.status, 0, "{kind:?}: {said:?}");
+        assert_eq!(scene.sandbox.oid(&scene.mirror, "fresh"), "");
+        // What is spooled stays spooled: the next drain serves the rest.
+        scene.sandbox.mirror_push(&scene.source, &["set", "m", "--divergent-refs", "overwrite"]);
+        scene.sandbox.ok(&scene.source, &["drain"]);
+        assert_eq!(scene.sandbox.refs(&scene.mirror), scene.sandbox.refs(&scene.source), "{kind:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_is_told_in_one_line() {
+    let scene = Scene::new(Kind::Path, &[]);
+    let said = scene.git(&["ls-remote", "mirror::none"]);
+    assert!(said.status == 128 && said.err.contains("fatal: no mirror 'none' in"), "{said:?}");
+    let said = scene.git_in(&scene.sandbox.path(""), &["clone", "-q", "mirror::m", "copy"]);
+    assert!(said.status == 128 && said.err.contains("to clone a mirror, use its own URL"), "{said:?}");
+    let work = scene.sandbox.path("source.git.work");
+    scene.sandbox.git(&work, &["commit", "-q", "--allow-empty", "-m", "two"]);
+    scene.sandbox.git(&work, &["push", "-q", "origin", "main"]);
+    scene.sandbox.ok(&scene.source, &["silent", "on"]);
+    let said = scene.git(&["push", "mirror::m", "main"]);
+    assert!(said.status != 0 && said.err.contains("silent mode"), "{said:?}");
+    scene.sandbox.ok(&scene.source, &["silent", "off"]);
+    scene.sandbox.ok(&scene.source, &["disable", "m"]);
+    let said = scene.git(&["push", "mirror::m", "main"]);
+    assert!(said.status != 0 && said.err.contains("is disabled"), "{said:?}");
+    let bare = scene.sandbox.command(env!("CARGO_BIN_EXE_git-remote-mirror")).output().unwrap();
+    assert!(String::from_utf8_lossy(&bare.stderr).contains("git runs this program"), "{bare:?}");
+}
+
+#[test]
+fn a_helper_for_http_shows_the_password_to_nobody() {
+    let scene = Scene::new(Kind::Https, &[]);
+    let strace = scene.sandbox.path("strace");
+    let bin = Path::new(env!("CARGO_BIN_EXE_git-remote-mirror")).parent().unwrap().to_owned();
+    let usual = std::env::var_os("PATH").unwrap();
+    let path = std::env::join_paths([bin].into_iter().chain(std::env::split_paths(&usual))).unwrap();
+    let mut command = scene.sandbox.command("strace");
+    command.args(["-f", "-qq", "-v", "-s", "8192", "-e", "trace=execve", "-o"]).arg(&strace);
+    let output =
+        command.args(["git", "ls-remote", "mirror::m"]).current_dir(&scene.source).env("PATH", path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let calls = std::fs::read_to_string(strace).unwrap();
+    assert!(calls.contains("remote-https") && calls.contains("GIT_ASKPASS") && !calls.contains(PASSWORD));
+}
