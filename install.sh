@@ -8,8 +8,8 @@ usage: ./install.sh [--prefix DIR] [--destdir DIR]   build and install (default 
        ./install.sh --uninstall [--prefix DIR] [--destdir DIR]
        ./install.sh --demo                           build, and mirror a repository before your eyes
 
-Installed: bin/git-mirror-push, libexec/git-mirror-push/git-mirror-post-receive, the manual page, completions for
-bash, zsh and fish, and systemd units. Nothing is enabled, and no repository is touched.
+Installed: bin/git-mirror-push, bin/git-remote-mirror, libexec/git-mirror-push/git-mirror-post-receive, manual pages,
+completions for bash, zsh and fish, systemd units, an example of a configuration. Nothing is enabled, and no repository is touched.
 USAGE
 }
 
@@ -50,16 +50,29 @@ build() {
     (cd "$here" && cargo build --release --locked --bins)
 }
 
+units='git-mirror-push-drain.service git-mirror-push-drain.timer git-mirror-push-sync.service git-mirror-push-sync.timer
+git-mirror-push-drain@.service git-mirror-push-drain@.path git-mirror-push-sync@.service git-mirror-push-sync@.timer'
+
 # Every installed file, relative to the prefix.
-files='bin/git-mirror-push
+files() {
+    cat <<'FILES'
+bin/git-mirror-push
+bin/git-remote-mirror
 libexec/git-mirror-push/git-mirror-post-receive
 share/man/man1/git-mirror-push.1
+share/man/man1/git-remote-mirror.1
+share/man/man5/git-mirror-push-config.5
 share/bash-completion/completions/git-mirror-push
 share/zsh/site-functions/_git-mirror-push
 share/fish/vendor_completions.d/git-mirror-push.fish
-lib/systemd/system/git-mirror-push-drain@.service
-lib/systemd/system/git-mirror-push-sync@.service
-lib/systemd/system/git-mirror-push-sync@.timer'
+share/git-mirror-push/config.toml
+lib/sysusers.d/git-mirror-push.conf
+lib/tmpfiles.d/git-mirror-push.conf
+FILES
+    for unit in $units; do
+        echo "lib/systemd/system/$unit"
+    done
+}
 
 # put MODE FILE DESTINATION: never half a file under the final name.
 put() {
@@ -74,17 +87,25 @@ install_all() {
     root=$destdir$prefix
     tmp=$(mktemp -d)
     trap 'rm -rf "$tmp"' EXIT
-    "$release/git-mirror-push" man >"$tmp/man"
+    for page in git-mirror-push git-mirror-push-config git-remote-mirror; do
+        "$release/git-mirror-push" man "$page" >"$tmp/$page"
+    done
     for shell in bash zsh fish; do
         "$release/git-mirror-push" completions "$shell" >"$tmp/$shell"
     done
     put 755 "$release/git-mirror-push" bin/git-mirror-push
     put 755 "$release/git-mirror-post-receive" libexec/git-mirror-push/git-mirror-post-receive
-    put 644 "$tmp/man" share/man/man1/git-mirror-push.1
+    put 755 "$release/git-remote-mirror" bin/git-remote-mirror
+    put 644 "$tmp/git-mirror-push" share/man/man1/git-mirror-push.1
+    put 644 "$tmp/git-remote-mirror" share/man/man1/git-remote-mirror.1
+    put 644 "$tmp/git-mirror-push-config" share/man/man5/git-mirror-push-config.5
     put 644 "$tmp/bash" share/bash-completion/completions/git-mirror-push
     put 644 "$tmp/zsh" share/zsh/site-functions/_git-mirror-push
     put 644 "$tmp/fish" share/fish/vendor_completions.d/git-mirror-push.fish
-    for unit in git-mirror-push-drain@.service git-mirror-push-sync@.service git-mirror-push-sync@.timer; do
+    put 644 "$here/dist/config.toml" share/git-mirror-push/config.toml
+    put 644 "$here/dist/sysusers.conf" lib/sysusers.d/git-mirror-push.conf
+    put 644 "$here/dist/tmpfiles.conf" lib/tmpfiles.d/git-mirror-push.conf
+    for unit in $units; do
         sed "s|@PREFIX@|$prefix|g" "$here/dist/$unit" >"$tmp/unit"
         put 644 "$tmp/unit" "lib/systemd/system/$unit"
     done
@@ -97,10 +118,10 @@ install_all() {
 
 uninstall_all() {
     root=$destdir$prefix
-    printf '%s\n' "$files" | while read -r file; do
+    files | while read -r file; do
         rm -f "$root/$file"
     done
-    rmdir "$root/libexec/git-mirror-push" 2>/dev/null || true
+    rmdir "$root/libexec/git-mirror-push" "$root/share/git-mirror-push" 2>/dev/null || true
     printf 'removed from %s; hooks in repositories are taken away with: git mirror-push uninstall-hook\n' "$root"
 }
 

@@ -74,7 +74,7 @@ pub(super) enum Command {
     /// List the mirrors
     List,
     /// Show a mirror's configuration
-    Show(Name),
+    Show(Show),
     /// Mirror what is spooled (the default command)
     Drain(Drain),
     /// Compare and mirror everything selected, now
@@ -109,8 +109,8 @@ pub(super) enum Command {
     Doctor,
     /// Print a completion script
     Completions(Completions),
-    /// Print the manual page, git-mirror-push(1)
-    Man,
+    /// Print a manual page
+    Man(Man),
 }
 
 /// One mirror.
@@ -355,6 +355,38 @@ pub(super) enum Switch {
     On,
     /// As configured
     Off,
+}
+
+/// `man`
+#[derive(Debug, Args)]
+pub(super) struct Man {
+    /// Which one
+    #[arg(default_value = "git-mirror-push")]
+    pub(super) page: Page,
+}
+
+/// A manual page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Page {
+    /// The commands, section 1
+    #[value(name = "git-mirror-push")]
+    Commands,
+    /// The files, section 5
+    #[value(name = "git-mirror-push-config")]
+    Configuration,
+    /// The remote helper, section 1
+    #[value(name = "git-remote-mirror")]
+    RemoteHelper,
+}
+
+/// `show`
+#[derive(Debug, Args)]
+pub(super) struct Show {
+    /// The mirror
+    pub(super) name: String,
+    /// Tell which file set each value
+    #[arg(long)]
+    pub(super) origin: bool,
 }
 
 /// `completions`

@@ -1,22 +1,134 @@
-//! Completions and the manual page, from the same source as `--help`.
+//! Completions and the manual pages, from the same source as `--help` and the list of keys.
 
 use std::io::Write;
 
 use clap::CommandFactory;
+use clap_complete::Shell;
 
 use super::DONE;
-use super::args::Cli;
+use super::args::{Cli, Page};
+use crate::config::{KEYS, Place};
 
 /// Prints a completion script.
-pub(super) fn completions(shell: clap_complete::Shell, out: &mut dyn Write) -> anyhow::Result<u8> {
+pub(super) fn completions(shell: Shell, out: &mut dyn Write) -> anyhow::Result<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command().bin_name("git-mirror-push"), "git-mirror-push", &mut script);
-    out.write_all(&script)?;
+    // clap_complete 4.6 takes the hyphens of the program's name for those between subcommands in half of its labels.
+    let script = String::from_utf8(script)?.replace("git__subcmd__mirror__subcmd__push", "git__mirror__push");
+    out.write_all(script.as_bytes())?;
+    match shell {
+        Shell::Bash => out.write_all(BASH.as_bytes())?,
+        Shell::Fish => {
+            // After `git mirror-push`, where fish sees arguments of git.
+            for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+                let about = command.get_about().map(ToString::to_string).unwrap_or_default().replace('\'', "\\'");
+                let name = command.get_name();
+                writeln!(out, "complete -c git -n '__fish_git_using_command mirror-push' -f -a {name} -d '{about}'")?;
+            }
+        }
+        _ => {}
+    }
     Ok(DONE)
 }
 
-/// Prints git-mirror-push(1), with every command.
-pub(super) fn man(out: &mut dyn Write) -> anyhow::Result<u8> {
+/// What git's own completion calls after `git mirror-push` (git-completion.bash, __git_complete_command).
+const BASH: &str = r#"
+_git_mirror_push() {
+    local words=("${COMP_WORDS[@]:2}") current=$((COMP_CWORD - 1))
+    local COMP_WORDS=(git-mirror-push "${words[@]}") COMP_CWORD=$current
+    _git__mirror__push git-mirror-push "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+}
+"#;
+
+/// Prints a manual page.
+pub(super) fn man(page: Page, out: &mut dyn Write) -> anyhow::Result<u8> {
+    match page {
+        Page::Commands => commands(out)?,
+        Page::Configuration => configuration(out)?,
+        Page::RemoteHelper => out.write_all(REMOTE_HELPER.as_bytes())?,
+    }
+    Ok(DONE)
+}
+
+/// git-mirror-push-config(5), from the list of keys.
+fn configuration(out: &mut dyn Write) -> anyhow::Result<()> {
+    let mut text = CONFIGURATION.to_owned();
+    for (place, heading) in [
+        (Place::Top, "Keys at the top of either file"),
+        (Place::Server, "Keys at the top of the server's files"),
+        (Place::Repositories, "Keys of [[repositories]]"),
+        (Place::Remote, "Keys of [remotes.NAME] and [defaults]"),
+    ] {
+        text.push_str(&format!(".SH {}\n", heading.to_uppercase()));
+        for key in KEYS.iter().filter(|key| key.place == place) {
+            let [name, value, said] = [key.name, key.value, key.text].map(escaped);
+            text.push_str(&format!(".TP\n\\fB{name}\\fR = {value}\n{said}\n"));
+        }
+    }
+    text.push_str(".SH SEE ALSO\n\\fBgit-mirror-push\\fR(1), \\fBgit-remote-mirror\\fR(1)\n");
+    Ok(out.write_all(text.as_bytes())?)
+}
+
+/// A text in roff: what would be a request or an escape is none.
+fn escaped(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-");
+    if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
+}
+
+const CONFIGURATION: &str = r#".TH GIT-MIRROR-PUSH-CONFIG 5 "" "" "Git Manual"
+.SH NAME
+git\-mirror\-push\-config \- the configuration of git mirror\-push
+.SH DESCRIPTION
+A repository's mirrors stand in
+.I mirror\-push/config.toml
+in the repository; the commands edit it and keep its comments. The server's file,
+.I /etc/git\-mirror\-push/config.toml
+(or
+.BR \-\-config ,
+or
+.BR $GIT_MIRROR_PUSH_CONFIG ),
+has the same keys for many repositories; the files
+.I conf.d/*.toml
+beside it count after it, in order. What a repository's file says of a mirror counts first, then the server's
+.BR [remotes.NAME] ,
+then
+.BR [defaults] .
+.B git mirror\-push show NAME \-\-origin
+tells which file set each value.
+.PP
+Files are TOML. An unknown key is an error that names the key, the file and the line. Durations are texts: "10s", "5m", "3h", "2d".
+In patterns * stands for any run of characters, / included; nothing else is special.
+"#;
+
+const REMOTE_HELPER: &str = r#".TH GIT-REMOTE-MIRROR 1 "" "" "Git Manual"
+.SH NAME
+git\-remote\-mirror \- a configured mirror as a remote of git
+.SH SYNOPSIS
+.nf
+\fIgit ls\-remote\fR mirror::NAME
+\fIgit fetch\fR mirror::NAME [REFSPEC...]
+\fIgit push\fR mirror::NAME REF...
+.fi
+.SH DESCRIPTION
+Reaches the mirror NAME of the repository that git works in, with its stored credentials and pinned host keys.
+.PP
+Fetching shows what someone else has pushed to the mirror:
+.B git fetch mirror::github develop
+brings the divergent commits of a branch that
+.B git mirror\-push status
+names.
+.PP
+A push obeys the mirror's rules: a mirror holds this repository's refs under their names, so what is pushed must be what the ref is
+here, and a ref that the rules keep is refused with the reason, also with
+.BR \-\-force .
+.PP
+git runs this program; it is not for typing. To clone a mirror, use its own URL.
+.SH SEE ALSO
+\fBgit-mirror-push\fR(1), \fBgit-mirror-push-config\fR(5), \fBgitremote-helpers\fR(7)
+"#;
+
+/// git-mirror-push(1), with every command.
+fn commands(out: &mut dyn Write) -> anyhow::Result<()> {
     let mut top = Cli::command().bin_name("git-mirror-push");
     top.build();
     let page = clap_mangen::Man::new(top.clone()).title("GIT-MIRROR-PUSH").section("1").manual("Git Manual");
@@ -35,8 +147,8 @@ pub(super) fn man(out: &mut dyn Write) -> anyhow::Result<u8> {
         text.extend_from_slice(as_subsections(command.get_name(), &String::from_utf8_lossy(&section)).as_bytes());
     }
     page.render_extra_section(&mut text)?;
-    out.write_all(&text)?;
-    Ok(DONE)
+    text.extend_from_slice(b".SH \"SEE ALSO\"\n\\fBgit-mirror-push-config\\fR(5), \\fBgit-remote-mirror\\fR(1)\n");
+    Ok(out.write_all(&text)?)
 }
 
 /// One section for a command; what were sections of its own page become headings in it. Common options are said once.

@@ -107,7 +107,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
     let command = cli.command.unwrap_or(Command::Drain(Drain::default()));
     match &command {
         Command::Completions(completions) => return generate::completions(completions.shell, out),
-        Command::Man => return generate::man(out),
+        Command::Man(man) => return generate::man(man.page, out),
         Command::Check(check) => return check::check(environment, cli.global, check, out),
         Command::Drain(drain) if drain.detach => wake::leave_session(),
         _ => {}
@@ -129,7 +129,8 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Disable(name) => mirrors::disable(&session, &name.name),
         Command::Remove(name) => mirrors::remove(&session, &name.name),
         Command::List => status::list(&session, out),
-        Command::Show(name) => status::show(&session, &name.name, out),
+        Command::Show(show) if show.origin => status::origin(&session, &show.name, out),
+        Command::Show(show) => status::show(&session, &show.name, out),
         Command::Drain(drain) => update::drain(&session, &drain, out),
         Command::Sync(sync) => update::sync(&session, &sync, out),
         Command::Plan(names) => update::plan(&session, &names.names, out),
@@ -145,7 +146,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Credential(asked) => keys::credential(&session, &asked),
         Command::Doctor => doctor::doctor(&session, out),
         Command::Silent(silent) => protect::silent(&session, silent.state),
-        Command::Check(_) | Command::Completions(_) | Command::Man => Ok(DONE),
+        Command::Check(_) | Command::Completions(_) | Command::Man(_) => Ok(DONE),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::{BEHIND, DONE, Session, by_name, chosen, print_json, render};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::drain;
 use crate::plan::Rules;
 use crate::status::{UpdateStatus, View, read_history, view};
@@ -125,6 +125,23 @@ pub(super) fn show(session: &Session<'_>, name: &str, out: &mut dyn Write) -> an
         ] {
             writeln!(out, "{key:<24} {value}")?;
         }
+    }
+    Ok(DONE)
+}
+
+/// Shows which file set each value of a mirror.
+pub(super) fn origin(session: &Session<'_>, name: &str, out: &mut dyn Write) -> anyhow::Result<u8> {
+    by_name(&session.config()?, name)?;
+    let origins = config::origins(&session.repository, &session.base.server, name)?;
+    if session.base.global.json {
+        let json = origins.iter().map(|origin| {
+            serde_json::json!({"key": origin.key, "value": origin.value, "file": origin.file.display().to_string()})
+        });
+        print_json(out, &json.collect::<Vec<_>>())?;
+        return Ok(DONE);
+    }
+    for origin in &origins {
+        writeln!(out, "{}\t{} = {}", origin.file.display(), origin.key, origin.value)?;
     }
     Ok(DONE)
 }

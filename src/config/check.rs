@@ -44,6 +44,7 @@ pub(super) fn config(
     if trust == Trust::NoCommands {
         file.take_commands();
     }
+    check_version(&place, file.version.as_ref())?;
     only_on_the_server(&place, &file)?;
     let mut mirrors = Vec::new();
     let mut ids: BTreeSet<u32> = file.remotes.values().filter_map(|remote| remote.id).collect();
@@ -100,6 +101,7 @@ fn id_of_template(name: &str) -> u32 {
 /// What one of the server's files adds to what the files before it said.
 pub(super) fn server(path: &Path, text: &str, file: File, mut server: Server) -> Result<Server, Error> {
     let place = Place { path, text };
+    check_version(&place, file.version.as_ref())?;
     server.protected_branches = file.protected_branches.or(server.protected_branches);
     server.silent = file.silent.or(server.silent);
     server.wake = file.wake.or(server.wake);
@@ -131,6 +133,19 @@ pub(super) fn server(path: &Path, text: &str, file: File, mut server: Server) ->
     }
     server.files.push(path.to_owned());
     Ok(server)
+}
+
+/// A file of a later form is not guessed at.
+fn check_version(place: &Place<'_>, version: Option<&Spanned<u32>>) -> Result<(), Error> {
+    const KNOWN: u32 = 1;
+    match version {
+        Some(later) if *later.get_ref() > KNOWN => {
+            let what =
+                format!("the file is of version {}, this program knows {KNOWN}; install a later one", later.get_ref());
+            Err(place.at(later, what))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Keys that mean nothing in the file of one repository.

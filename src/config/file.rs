@@ -14,6 +14,7 @@ use super::{Error, line_of};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
+    pub(super) version: Option<Spanned<u32>>,
     pub(super) protected_branches: Option<Vec<String>>,
     pub(super) silent: Option<bool>,
     pub(super) wake: Option<Wake>,

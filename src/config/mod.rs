@@ -14,14 +14,18 @@ use crate::refs::RefName;
 mod check;
 mod edit;
 mod file;
+mod keys;
 mod load;
+mod origin;
 mod server;
 mod settings;
 
 pub use edit::{Change, Edit, check_edit, edit};
 pub use file::{AuthMethod, TagsSetting, Wake, parse_period};
+pub use keys::{KEYS, Key, Place};
 use load::read_owned;
 pub use load::{Environment, load, load_server, names_in};
+pub use origin::{Origin, origins};
 pub use server::{Placed, Root, Server};
 
 /// Why a configuration cannot be used.

@@ -20,6 +20,7 @@ mod doctor;
 mod history;
 mod hook;
 mod hostile;
+mod installed;
 mod keys;
 mod leases;
 mod limits;
