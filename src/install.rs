@@ -73,6 +73,11 @@ pub enum State {
 /// [`Error::Directory`]
 pub fn state(repository: &Repository) -> Result<State, Error> {
     let hook = directory(repository)?.join("post-receive");
+    if let Some(command) = repository.configured_hook(BINARY)
+        && knows_configured_hooks(repository.git_dir())
+    {
+        return Ok(State::Live(command.into()));
+    }
     if !is_ours(&hook) {
         return Ok(if hook.symlink_metadata().is_ok() { State::Foreign(hook) } else { State::Missing(hook) });
     }
@@ -138,6 +143,12 @@ fn previous(hook: &Path) -> PathBuf {
 /// Whether a hook is a link to our binary, even to one that is gone.
 fn is_ours(hook: &Path) -> bool {
     fs::read_link(hook).is_ok_and(|target| target.file_name().is_some_and(|name| name == BINARY))
+}
+
+/// Whether this git runs hooks of the configuration: only such a one can list them.
+fn knows_configured_hooks(git_dir: &Path) -> bool {
+    let mut command = process::git(git_dir, &["hook", "list", "post-receive"]);
+    process::run("git", &mut command, b"", std::time::Duration::from_secs(30)).is_ok()
 }
 
 /// Where git looks for hooks: `core.hooksPath` of any of its files, or `hooks` in the repository (githooks(5)).

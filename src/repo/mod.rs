@@ -135,6 +135,19 @@ impl Repository {
         self.inner.config_snapshot().string(key).map(|value| value.to_string())
     }
 
+    /// The command of a hook of the configuration that runs `program` after a push (git-hook(1): `hook.NAME.event`,
+    /// `hook.NAME.command`), which later versions of git know.
+    #[must_use]
+    pub fn configured_hook(&self, program: &str) -> Option<String> {
+        let config = self.inner.config_snapshot();
+        let mut sections = config.sections_by_name("hook")?;
+        sections.find_map(|section| {
+            let event = section.value("event")?;
+            let command = section.value("command")?.to_string();
+            (event == "post-receive" && command.contains(program)).then_some(command)
+        })
+    }
+
     /// Whether git is configured with credential helpers (gitcredentials(7)), for any URL.
     #[must_use]
     pub fn has_credential_helper(&self) -> bool {

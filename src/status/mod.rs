@@ -134,7 +134,8 @@ const VERSION: u32 = 1;
 /// Reads the status in a mirror's directory. A missing file is a mirror that was never tried.
 ///
 /// # Errors
-/// The operating system's. A file that is damaged, or of a later version, is no error: it is told in a warning.
+/// The operating system's, and a file of a later version, which must not be replaced. One that is damaged is no error: it is
+/// told in a warning.
 pub fn read(directory: &Path) -> io::Result<Status> {
     let path = directory.join("status.json");
     let text = match std::fs::read(&path) {
@@ -144,19 +145,38 @@ pub fn read(directory: &Path) -> io::Result<Status> {
     };
     match decoded(&text) {
         Ok(status) => Ok(status.settled()),
-        Err(what) => {
-            tracing::warn!("'{}' {what}; taken as never tried", path.display());
+        Err(Unusable::Later(version)) => Err(later(&path, version)),
+        Err(Unusable::Damaged(error)) => {
+            tracing::warn!("'{}' is damaged ({error}); taken as never tried", path.display());
             Ok(Status::default())
         }
     }
 }
 
-fn decoded(text: &[u8]) -> Result<Status, String> {
-    match serde_json::from_slice::<Status>(text) {
-        Ok(status) if status.version <= VERSION => Ok(status),
-        Ok(_) => Err("is of a later version".to_owned()),
-        Err(error) => Err(format!("is damaged ({error})")),
+/// Why a text is no status for this program.
+enum Unusable {
+    /// A later program wrote it; it must not be replaced.
+    Later(u64),
+    Damaged(serde_json::Error),
+}
+
+fn decoded(text: &[u8]) -> Result<Status, Unusable> {
+    #[derive(Deserialize)]
+    struct Version {
+        version: u64,
     }
+    match serde_json::from_slice::<Version>(text) {
+        Ok(Version { version }) if version > u64::from(VERSION) => Err(Unusable::Later(version)),
+        _ => serde_json::from_slice(text).map_err(Unusable::Damaged),
+    }
+}
+
+fn later(path: &Path, version: u64) -> io::Error {
+    let text = format!(
+        "'{}' is of version {version}, this program knows {VERSION}; install a later one, or remove the file",
+        path.display()
+    );
+    io::Error::new(io::ErrorKind::Unsupported, text)
 }
 
 /// Whether the status in a mirror's directory can be used, as far as it is there.
@@ -168,7 +188,11 @@ pub fn examine(directory: &Path) -> Result<(), String> {
     match std::fs::read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(format!("'{}' cannot be read: {error}", path.display())),
-        Ok(text) => decoded(&text).map(|_| ()).map_err(|what| format!("'{}' {what}", path.display())),
+        Ok(text) => match decoded(&text) {
+            Ok(_) => Ok(()),
+            Err(Unusable::Later(version)) => Err(later(&path, version).to_string()),
+            Err(Unusable::Damaged(error)) => Err(format!("'{}' is damaged ({error})", path.display())),
+        },
     }
 }
 

@@ -33,7 +33,7 @@ fn damaged_books_never_cost_more_than_a_look() {
     work.commit("one");
     work.push(&["main", "main:topic"]);
     sandbox.ok(&source, &["drain"]);
-    for garbage in [&b""[..], b"{", b"\0\0\0\0", b"{\"version\": 99}", b"[1,2]"] {
+    for garbage in [&b""[..], b"{", b"\0\0\0\0", b"{\"version\": 1}", b"[1,2]"] {
         for name in ["status.json", "history.jsonl", "mirrored/refs/heads/main", "mirrored/packed-refs"] {
             std::fs::write(remote(&source, name), garbage).unwrap();
         }
@@ -46,6 +46,31 @@ fn damaged_books_never_cost_more_than_a_look() {
         assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
         assert_eq!(sandbox.ok(&source, &["status", "--json"]).json()[0]["update_status"], "finished");
     }
+}
+
+#[test]
+fn files_of_a_later_version_are_refused_and_left_alone() {
+    let sandbox = Sandbox::new();
+    sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &[]);
+    sandbox.ok(&source, &["drain"]);
+    let status = remote(&source, "status.json");
+    let kept = std::fs::read_to_string(&status).unwrap();
+    let later = kept.replace("\"version\": 1", "\"version\": 2");
+    std::fs::write(&status, &later).unwrap();
+    for command in ["sync", "status"] {
+        let said = sandbox.mirror_push(&source, &[command]);
+        assert!(said.status != 0 && format!("{said:?}").contains("is of version 2, this program knows 1"), "{said:?}");
+        assert_eq!(std::fs::read_to_string(&status).unwrap(), later);
+    }
+    std::fs::write(&status, &kept).unwrap();
+    let config = source.join("mirror-push/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("version = 2\n{text}")).unwrap();
+    let said = sandbox.mirror_push(&source, &["sync"]);
+    assert!(said.status == 128 && said.err.contains("config.toml:1: the file is of version 2"), "{said:?}");
+    std::fs::write(&config, format!("version = 1\n{text}")).unwrap();
+    sandbox.ok(&source, &["sync"]);
 }
 
 #[test]

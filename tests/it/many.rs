@@ -170,6 +170,13 @@ fn files_of_conf_d_count_in_order_and_a_repository_counts_before_them() {
     assert_eq!(keys(&shown), ["deleted", "fail", "none"]);
     estate.run(&[&dir[..], &["set", "backup", "--prune", "never"]].concat());
     assert_eq!(keys(&show()), ["never", "fail", "none"]);
+    let origins = estate.run(&[&dir[..], &["show", "backup", "--origin", "--json"]].concat()).json();
+    let file_of = |key: &str| {
+        let found = origins.as_array().unwrap().iter().find(|origin| origin["key"] == key).unwrap();
+        Path::new(found["file"].as_str().unwrap()).file_name().unwrap().to_str().unwrap().to_owned()
+    };
+    let files = ["url", "prune", "divergent_refs", "tags"].map(file_of);
+    assert_eq!(files, ["server.toml", "config.toml", "10-first.toml", "server.toml"], "{origins}");
     std::fs::write(parts.join("40-bad.toml"), "[remotes.backup]\n\nid = 3\n").unwrap();
     let said = estate.run(&["drain", "--all"]);
     assert!(said.status == 128 && said.err.contains("40-bad.toml:1"), "{said:?}");

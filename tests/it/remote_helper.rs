@@ -112,6 +112,29 @@ fn a_push_goes_through_the_rules_over_every_transport() {
 }
 
 #[test]
+fn in_a_working_tree_and_in_a_linked_one() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let work = sandbox.path("work");
+    sandbox.git(&sandbox.path(""), &["init", "-q", work.to_str().unwrap()]);
+    sandbox.git(&work, &["commit", "-q", "--allow-empty", "-m", "one"]);
+    sandbox.git(&work, &["worktree", "add", "-q", "../linked", "-b", "side"]);
+    let git_dir = work.join(".git");
+    std::fs::create_dir_all(git_dir.join("mirror-push")).unwrap();
+    std::fs::write(git_dir.join("mirror-push/config.toml"), "wake = \"none\"\n").unwrap();
+    sandbox.ok(&git_dir, &["add", "m", mirror.to_str().unwrap()]);
+    let server = Server::start(&sandbox, Kind::Path);
+    let scene = Scene { sandbox, mirror, source: git_dir, _server: server };
+    for (directory, branch) in [("work", "main"), ("linked", "side")] {
+        let said = scene.git_in(&scene.sandbox.path(directory), &["push", "mirror::m", branch]);
+        assert_eq!(said.status, 0, "{said:?}");
+        let said = scene.git_in(&scene.sandbox.path(directory), &["-c", "core.abbrev=12", "ls-remote", "mirror::m"]);
+        assert!(said.out.contains(&format!("refs/heads/{branch}")), "{said:?}");
+    }
+    assert_eq!(scene.sandbox.refs(&scene.mirror), scene.sandbox.refs(&scene.source));
+}
+
+#[test]
 fn what_cannot_be_is_told_in_one_line() {
     let scene = Scene::new(Kind::Path, &[]);
     let said = scene.git(&["ls-remote", "mirror::none"]);
