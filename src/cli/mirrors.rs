@@ -8,7 +8,8 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use super::args::{self, Add, AuthMethod, Divergent, Prune, Set, Settings};
+use super::args::{Add, Set};
+use super::options::{self, AuthMethod, Divergent, Prune, Settings};
 use super::{DONE, Session, Usage, absolute, by_name, hook, now, wake};
 use crate::config::{self, Change, Config, Edit, edit};
 use crate::credentials::{Credentials, HostKey, KeyType, Secret, remove_secret, write_host_keys, write_secret};
@@ -175,8 +176,8 @@ fn without_password(text: &str) -> String {
 /// Makes the key of a mirror that is to have one.
 fn make_key(session: &Session<'_>, config: &Config, name: &str, settings: &Settings) -> anyhow::Result<()> {
     let kind = settings.key_type.map(|kind| match kind {
-        args::KeyType::Ed25519 => KeyType::Ed25519,
-        args::KeyType::Rsa => KeyType::Rsa,
+        options::KeyType::Ed25519 => KeyType::Ed25519,
+        options::KeyType::Rsa => KeyType::Rsa,
     });
     if kind.is_some() || by_name(config, name)?.auth_method == config::AuthMethod::SshPublicKey {
         super::keys::ensure_key(session, name, kind)?;

@@ -21,6 +21,7 @@ mod keys;
 mod log;
 mod measure;
 mod mirrors;
+mod options;
 mod progress;
 mod protect;
 mod render;

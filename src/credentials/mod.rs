@@ -61,16 +61,21 @@ pub struct Credentials {
 /// Reads the file `secret`; its last line feed is not part of the secret. `None` when there is no such file.
 ///
 /// # Errors
-/// The operating system's, or [`io::ErrorKind::PermissionDenied`] when others than the owner may read the file.
+/// The operating system's, or [`io::ErrorKind::PermissionDenied`] when others may read the file, or it is another's.
 pub fn read_secret(path: &Path) -> io::Result<Option<Secret>> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    if std::fs::metadata(path)?.mode() & 0o077 != 0 {
-        let mend = format!("others may read it; chmod 600 '{}'", path.display());
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, mend));
+    let file = std::fs::metadata(path)?;
+    let refused = |mend: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, mend));
+    if file.mode() & 0o077 != 0 {
+        return refused(format!("others may read it; chmod 600 '{}'", path.display()));
+    }
+    // Whoever owns it could change whose password we send.
+    if ![0, rustix::process::geteuid().as_raw()].contains(&file.uid()) {
+        return refused(format!("it belongs to another user; chown it: '{}'", path.display()));
     }
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok((!text.is_empty()).then(|| Secret::new(text.to_owned())))

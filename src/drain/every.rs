@@ -6,8 +6,9 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 
-use super::mirror::{self, Down};
+use super::mirror;
 use super::schedule::{self, Job, Limits, Said};
+use super::wait::{self, Down};
 use super::{Context, Error, Host, Mode, Report, fan_out};
 use crate::config::{self, Config, Mirror, Server};
 use crate::repo;
@@ -153,7 +154,7 @@ impl Every<'_> {
 
     fn put_off(&self, job: &Job, down: &Down) {
         let held = self.with(job, |repository, context| match context.config.mirror(&job.mirror) {
-            Some(mirror) => mirror::put_off(repository, context, mirror, down),
+            Some(mirror) => wait::put_off(repository, context, mirror, down),
             None => Ok(None),
         });
         match held.and_then(|held| held) {

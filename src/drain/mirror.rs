@@ -3,13 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
-use super::backoff::Now;
 use super::coalesce::{Touched, coalesce};
 use super::contact::{Contact, Run};
 use super::observe::{Past, Scope};
 use super::settle::{Times, attempt, settled};
+use super::wait::{deferred, due};
 use super::{Context, Error, Host, Lock, Mode, Report, cleaned, credentials, fan_out, new_id, prepare, target};
 use crate::config::Mirror;
 use crate::credentials::{Credentials, Redactor, judge};
@@ -17,7 +15,7 @@ use crate::notify::{self, Event};
 use crate::plan::Divergent;
 use crate::push::{Class, Progress};
 use crate::repo::Repository;
-use crate::spool::{self, Claim};
+use crate::spool;
 use crate::status::{self, Mirrored, Outcome, Portion, Status, UpdateStatus, render_time};
 
 /// Serves one mirror until nothing new is spooled for it. `None` when there was nothing to do, or another drain is at it.
@@ -196,103 +194,6 @@ fn plan_only(repository: &Repository, context: &Context<'_>, mirror: &Mirror) ->
     let times = Times { started: now, ended: now, random: 0, is_full: true };
     let after = settled(&Status::default(), &contact, &credentials, mirror, &times);
     Ok(report(repository, mirror, &credentials, after, contact))
-}
-
-/// When the mirror's turn comes; `None` is now.
-fn due(
-    repository: &Repository,
-    context: &Context<'_>,
-    mirror: &Mirror,
-    status: &Status,
-    claim: &Claim,
-) -> Option<Timestamp> {
-    let layout = repository.layout();
-    let secret = layout.remote(&mirror.name).join("secret");
-    let files = [layout.config(), secret];
-    let changed = files.iter().chain(&context.server.files).filter_map(|path| modified(path)).max();
-    let newest = claim.records.iter().map(|record| record.time).max();
-    let newest = newest.and_then(|time| Timestamp::from_duration(time.try_into().ok()?).ok());
-    // Records that a failed attempt left in the queue are no news; names sort by time.
-    let has_new_push = claim.names.iter().any(|name| status.tried_up_to.as_ref().is_none_or(|tried| name > tried));
-    Now { now: (context.now)(), status, waits: mirror.waits, newest, has_new_push, changed }.due()
-}
-
-fn modified(path: &Path) -> Option<Timestamp> {
-    Timestamp::try_from(std::fs::metadata(path).ok()?.modified().ok()?).ok()
-}
-
-/// A host that does not answer, found so by one mirror and believed for the others.
-#[derive(Clone, Debug)]
-pub(super) struct Down {
-    error: String,
-    attempts: u32,
-    next_attempt_at: Timestamp,
-}
-
-impl Down {
-    /// What a report says of its host.
-    pub(super) fn of(report: &Report) -> Option<Self> {
-        let next_attempt_at = report.next_attempt_at.filter(|_| report.host == Host::Down)?;
-        let error = report.error.clone().unwrap_or_default();
-        Some(Self { error, attempts: report.attempts, next_attempt_at })
-    }
-}
-
-/// Lets a mirror wait for a host that is known to be down, as if it had tried. `None` when it has nothing to wait for.
-pub(super) fn put_off(
-    repository: &Repository,
-    context: &Context<'_>,
-    mirror: &Mirror,
-    down: &Down,
-) -> Result<Option<Report>, Error> {
-    let layout = repository.layout();
-    let directory = layout.remote(&mirror.name);
-    let files = |doing| Error::files(doing, directory.clone());
-    let Some(_lock) = Lock::try_acquire(&directory, repository.sharing())? else { return Ok(None) };
-    let before = status::read(&directory).map_err(files("read the status"))?;
-    let pending = spool::pending(&layout, &mirror.name).map_err(files("read the queue"))?;
-    let is_asked_for = context.mode != Mode::Drain;
-    let is_waiting = before.next_attempt().is_some_and(|next| next > (context.now)());
-    if !is_asked_for && (is_waiting || pending == 0 && before.next_attempt_at.is_none() && !before.is_new()) {
-        return Ok(None);
-    }
-    if is_asked_for {
-        let id = new_id((context.now)());
-        spool::request_full_sync(&layout, &mirror.name, id).map_err(files("keep the sync due"))?;
-    }
-    let after = Status {
-        update_status: UpdateStatus::Scheduled,
-        last_error: Some(down.error.clone()),
-        attempts: before.attempts.max(down.attempts),
-        last_update_at: Some(render_time((context.now)())),
-        next_attempt_at: Some(render_time(down.next_attempt_at)),
-        ..before
-    };
-    status::write(&directory, &after, repository.sharing()).map_err(files("write the status"))?;
-    Ok(Some(deferred(repository, mirror, after, down.next_attempt_at)))
-}
-
-/// The report on a mirror whose turn has not come.
-fn deferred(repository: &Repository, mirror: &Mirror, status: Status, due: Timestamp) -> Report {
-    let waiting = match status.update_status {
-        UpdateStatus::Failed => UpdateStatus::Failed,
-        _ => UpdateStatus::Scheduled,
-    };
-    Report {
-        repository: repository.git_dir().display().to_string(),
-        remote: mirror.name.clone(),
-        url: mirror.address.shown(&credentials(repository, mirror).unwrap_or_default()),
-        update_status: waiting,
-        error: Some(match status.last_error {
-            Some(error) => format!("{error}; tried again at {}", render_time(due)),
-            None => format!("held back until {}", render_time(due)),
-        }),
-        refs: Vec::new(),
-        next_attempt_at: Some(due),
-        is_answered: false,
-        attempts: status.attempts,
-        host: Host::Unknown,
-    }
 }
 
 /// Everything is compared when it is asked for, at the first contact, and where one ref decides about all others. Refs

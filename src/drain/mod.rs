@@ -17,10 +17,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::config::{AuthMethod, Config, Mirror, Server};
-use crate::credentials::{self, Credentials, Redactor, identity, read_secret};
-use crate::push::{Class, Progress, Target};
-use crate::refs::{Oid, RefName};
+use crate::config::{Config, Mirror, Server};
+use crate::credentials::{Credentials, Redactor};
+use crate::push::{Class, Progress};
+use crate::refs::RefName;
 use crate::repo::{Repository, Shared};
 use crate::spool;
 use crate::status::{RefOutcome, UpdateStatus};
@@ -36,9 +36,12 @@ mod portion;
 mod refusal;
 mod schedule;
 mod settle;
+mod target;
+mod wait;
 
 pub use every::{Every, drain_every};
 pub use lock::Lock;
+pub use target::{credentials, found_credentials, reach, target};
 
 /// What a drain is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,77 +256,6 @@ pub fn forget(directory: &Path) -> std::io::Result<()> {
 pub fn new_id(now: Timestamp) -> spool::Id {
     let time = std::time::Duration::try_from(now.duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default();
     spool::Id { time, pid: std::process::id(), random: RandomState::new().hash_one(time) }
-}
-
-/// What is stored of a mirror's credentials, for showing its URL and cleaning texts.
-///
-/// # Errors
-/// [`Error::Files`], when its secret cannot be read.
-pub fn credentials(repository: &Repository, mirror: &Mirror) -> Result<Credentials, Error> {
-    let path = repository.layout().remote(&mirror.name).join("secret");
-    let secret = read_secret(&path).map_err(Error::files("read the secret", path))?;
-    Ok(Credentials { username: mirror.username.clone(), secret, approval: None })
-}
-
-/// With what `mirror` is greeted, wherever that is kept.
-///
-/// # Errors
-/// [`Error::Credentials`], when a source of its credentials cannot be used.
-pub fn found_credentials(repository: &Repository, mirror: &Mirror, server: &Server) -> Result<Credentials, Error> {
-    let wanted = credentials::Wanted {
-        git_dir: repository.git_dir(),
-        directory: &repository.layout().remote(&mirror.name),
-        name: &mirror.name,
-        username: mirror.username.as_deref(),
-        file: mirror.password_file.as_deref(),
-        command: mirror.password_command.as_deref(),
-        place: mirror.address.web_place(),
-        is_needed: mirror.auth_method == AuthMethod::Password,
-        has_helper: repository.has_credential_helper(),
-    };
-    credentials::find(&wanted, &server.surroundings).map_err(Error::Credentials)
-}
-
-/// Whom to push to.
-///
-/// # Errors
-/// [`Error`], when its credentials cannot be had, or must not be sent.
-pub fn target(repository: &Repository, mirror: &Mirror, server: &Server) -> Result<Target, Error> {
-    let credentials = found_credentials(repository, mirror, server)?;
-    if mirror.address.is_plain_http() && credentials.secret.is_some() && !mirror.allow_insecure_http {
-        return Err(Error::InsecureHttp);
-    }
-    let directory = repository.layout().remote(&mirror.name);
-    let ssh = crate::push::Ssh {
-        identity: identity(&directory),
-        known_hosts: Some(directory.join("known_hosts")).filter(|path| path.is_file()),
-        options: mirror.ssh_options.clone(),
-        askpass: Some(server.surroundings.program.clone()).filter(|_| mirror.auth_method == AuthMethod::Password),
-    };
-    Ok(Target {
-        address: mirror.address.clone(),
-        credentials,
-        ssh,
-        ca_file: mirror.ca_file.clone(),
-        proxy: mirror.proxy.clone(),
-        timeouts: mirror.timeouts,
-    })
-}
-
-/// Reaches a mirror and reads its advertisement, and does nothing else there.
-///
-/// # Errors
-/// [`Error`]
-pub fn reach(
-    repository: &Repository,
-    mirror: &Mirror,
-    server: &Server,
-    each: &mut dyn FnMut(&RefName, Oid),
-) -> Result<crate::push::Advertised, Error> {
-    let mut session = crate::push::Session::connect(&target(repository, mirror, server)?)?;
-    let advertised = session.advertisement(each)?;
-    session.end();
-    Ok(advertised)
 }
 
 /// Cleans an error for every sink.

@@ -2,10 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, script};
 use crate::servers::{Kind, PASSWORD, Server};
 
 const TABLE: &str = include_str!("../../src/push/error.rs");
@@ -63,8 +62,7 @@ impl Scene {
 
     fn hook(&self, name: &str, text: &str) {
         let hook = self.mirror.join("hooks").join(name);
-        std::fs::write(&hook, format!("#!/bin/sh\n{text}\n")).unwrap();
-        std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+        script(&hook, &format!("#!/bin/sh\n{text}\n"));
     }
 
     /// Sets the stage for a failure; returns the URL and lines of configuration.

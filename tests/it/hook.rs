@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Instant;
 
-use crate::sandbox::{Sandbox, fed, wait_for};
+use crate::sandbox::{Sandbox, fed, script, wait_for};
 use crate::servers::{Kind, Server};
 
 const HOOK: &str = env!("CARGO_BIN_EXE_git-mirror-post-receive");
@@ -16,11 +16,6 @@ fn incoming(source: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     paths
-}
-
-fn script(path: &Path, text: &str) {
-    std::fs::write(path, text).unwrap();
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::sandbox::{Said, Sandbox, wait_for};
+use crate::sandbox::{Said, Sandbox, script, wait_for};
 
 /// A sandbox with the program installed below a prefix of its own, and that on PATH.
 struct Installed {
@@ -133,18 +133,12 @@ fn chained(here: &Installed, name: &str, make: &dyn Fn(&Path, &str)) {
     }
 }
 
-fn executable(path: &Path, text: &str) {
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(path, text).unwrap();
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
-}
-
 #[test]
 fn six_kinds_of_previous_hooks_keep_running() {
     let here = Installed::new();
-    chained(&here, "script", &|hook, act| executable(hook, &format!("#!/bin/sh\n{act}\n")));
+    chained(&here, "script", &|hook, act| script(hook, &format!("#!/bin/sh\n{act}\n")));
     chained(&here, "python", &|hook, act| {
-        executable(hook, &format!("#!/usr/bin/env python3\nimport os\nos.system(\"\"\"{act}\"\"\")\n"));
+        script(hook, &format!("#!/usr/bin/env python3\nimport os\nos.system(\"\"\"{act}\"\"\")\n"));
     });
     chained(&here, "binary", &|hook, act| {
         let source = hook.with_file_name("hook.c");
@@ -155,17 +149,17 @@ fn six_kinds_of_previous_hooks_keep_running() {
     });
     chained(&here, "symlink", &|hook, act| {
         let common = here.sandbox.path("common/post-receive");
-        executable(&common, &format!("#!/bin/sh\n{act}\n"));
+        script(&common, &format!("#!/bin/sh\n{act}\n"));
         std::os::unix::fs::symlink(&common, hook).unwrap();
     });
     chained(&here, "silent", &|hook, act| {
-        executable(hook, &format!("#!/bin/sh\n{act}\n"));
+        script(hook, &format!("#!/bin/sh\n{act}\n"));
         std::fs::set_permissions(hook, std::fs::Permissions::from_mode(0o644)).unwrap();
     });
     chained(&here, "dispatcher", &|hook, act| {
-        executable(&hook.with_file_name("post-receive.d/10-act"), &format!("#!/bin/sh\n{act}\n"));
+        script(&hook.with_file_name("post-receive.d/10-act"), &format!("#!/bin/sh\n{act}\n"));
         let run = "#!/bin/sh\ninput=$(cat)\nfor hook in \"$0\".d/* hooks/post-receive.d/*; do\n[ -x \"$hook\" ] && printf '%s\\n' \"$input\" | \"$hook\"\ndone\nexit 0\n";
-        executable(hook, run);
+        script(hook, run);
     });
 }
 

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, script};
 use crate::servers::{Kind, PASSWORD, Server, USER};
 
 fn pushed(sandbox: &Sandbox, source: &Path) {
@@ -221,6 +221,40 @@ fn the_command_credential_stores_and_takes_away() {
 }
 
 #[test]
+fn on_a_terminal_the_password_is_asked_for_and_not_shown() {
+    let web = Web::new();
+    let talk = "
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[1], sys.argv[1:-1])
+seen = b''
+while b'Password' not in seen:
+    seen += os.read(terminal, 1024)
+os.write(terminal, sys.argv[-1].encode() + b'\\n')
+try:
+    while True:
+        part = os.read(terminal, 1024)
+        if not part: break
+        seen += part
+except OSError:
+    pass
+sys.stdout.buffer.write(seen)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+";
+    let program = env!("CARGO_BIN_EXE_git-mirror-push");
+    let mut python = web.sandbox.command("python3");
+    python.args(["-c", talk, program, "--git-dir"]).arg(&web.source).args(["credential", "m", PASSWORD]);
+    let output = python.output().unwrap();
+    let seen = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && seen.contains("Password or token for http://127.0.0.1"), "{seen}");
+    assert!(!seen.contains(PASSWORD), "{seen}");
+    web.works();
+    std::os::unix::fs::chown(web.source.join("mirror-push/remotes/m/secret"), Some(65_534), None).unwrap();
+    web.fails("belongs to another user");
+}
+
+#[test]
 fn a_password_from_a_file_and_from_a_command() {
     let web = Web::new();
     let file = web.private("token", &format!("{PASSWORD}\n"));
@@ -267,8 +301,7 @@ fn a_password_from_gits_credential_helper_which_is_told_whether_it_was_right() {
         web.sandbox.path("word").display(),
     );
     let path = web.sandbox.path("helper");
-    std::fs::write(&path, helper).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    script(&path, &helper);
     web.sandbox.git(&web.source, &["config", "credential.helper", path.to_str().unwrap()]);
     std::fs::write(web.sandbox.path("word"), PASSWORD).unwrap();
     web.works();

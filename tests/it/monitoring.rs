@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, script};
 
 struct Scene {
     sandbox: Sandbox,
@@ -26,8 +26,7 @@ impl Scene {
 
     fn script(&self, text: &str) -> PathBuf {
         let path = self.sandbox.path("tell");
-        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        script(&path, &format!("#!/bin/sh\n{text}\n"));
         path
     }
 

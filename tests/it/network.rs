@@ -3,13 +3,12 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::sandbox::{Sandbox, wait_for};
+use crate::sandbox::{Sandbox, script, wait_for};
 use crate::servers::{Kind, Server};
 
 /// What happens when the budget of bytes is used up.
@@ -103,10 +102,9 @@ impl Scene {
         self.sandbox.git(&work, &["push", "-q", "origin", "main", "HEAD:topic"]);
     }
 
-    fn hook(&self, script: &str) {
+    fn hook(&self, text: &str) {
         let hook = self.mirror.join("hooks/pre-receive");
-        std::fs::write(&hook, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+        script(&hook, &format!("#!/bin/sh\n{text}\n"));
     }
 
     /// Through a wire instead of straight to the server.

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use crate::sandbox::{Sandbox, Work};
+use crate::sandbox::{Sandbox, Work, script};
 
 struct Scene {
     sandbox: Sandbox,
@@ -120,8 +120,7 @@ fn a_mirror_that_dies_midway_is_an_error_of_exactly_the_refs_concerned() {
     let scene = Scene::new();
     let work = scene.begin();
     let hook = scene.mirror.join("hooks/update");
-    std::fs::write(&hook, "#!/bin/sh\nkill -9 $PPID\n").unwrap();
-    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    script(&hook, "#!/bin/sh\nkill -9 $PPID\n");
     work.commit("two");
     work.push(&["main"]);
     let said = scene.sandbox.mirror_push(&scene.source, &["drain", "--json"]);
@@ -144,8 +143,7 @@ fn declining(scene: &Scene) -> PathBuf {
     let hook = scene.mirror.join("hooks/pre-receive");
     let text =
         format!("#!/bin/sh\necho x >> '{}'\n! grep -q bad || {{ echo 'no bad names here'; exit 1; }}\n", log.display());
-    std::fs::write(&hook, text).unwrap();
-    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    script(&hook, &text);
     log
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::sandbox::{Sandbox, wait_for};
+use crate::sandbox::{Sandbox, script, wait_for};
 use crate::servers::{Kind, Server, free_port};
 
 fn attempts(source: &Path) -> usize {
@@ -103,9 +103,7 @@ fn a_refused_ref_is_tried_again_by_a_push_to_it_and_by_its_slow_interval() {
     sandbox.ok(&source, &["drain"]);
     let (hook, log) = (mirror.join("hooks/update"), sandbox.path("log"));
     let text = format!("#!/bin/sh\necho $1 >> '{}'\n[ $1 != refs/heads/topic ]\n", log.display());
-    std::fs::write(&hook, text).unwrap();
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    script(&hook, &text);
     let tried = || std::fs::read_to_string(&log).unwrap().lines().filter(|line| *line == "refs/heads/topic").count();
     // A rewrite that is refused today is still a rewrite tomorrow.
     work.git(&["checkout", "-q", "--orphan", "other"]);

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -209,6 +210,13 @@ pub(crate) fn peak_of(mut child: std::process::Child) -> (i32, u64) {
         }
         std::thread::park_timeout(Duration::from_millis(5));
     }
+}
+
+/// Writes a program that can be run.
+pub(crate) fn script(path: &Path, text: &str) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// Waits for something that must come.

@@ -1,9 +1,10 @@
 //! The canary: a password that must be found nowhere but in the file `secret` and on the wire.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, script};
 use crate::servers::{Kind, PASSWORD, PASSWORD_IN_URL, Server};
 
 fn holds(bytes: &[u8], canary: &str) -> bool {
@@ -52,9 +53,7 @@ fn a_password_is_found_nowhere_but_where_it_belongs() {
     let mirror = sandbox.bare("mirror.git");
     // A mirror that knows the password and says it again.
     let hook = mirror.join("hooks/pre-receive");
-    std::fs::write(&hook, "#!/bin/sh\nsleep 0.2\necho \"remote says $(cat ../../echo)\"\nexit 1\n").unwrap();
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    script(&hook, "#!/bin/sh\nsleep 0.2\necho \"remote says $(cat ../../echo)\"\nexit 1\n");
     let server = Server::start(&sandbox, Kind::Https);
     let source = sandbox.source("/mirror.git", &[]);
     let (over, mut seen) = (AtomicBool::new(false), Vec::new());
@@ -123,9 +122,7 @@ fn a_mirror_that_repeats_the_password_is_redacted() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     let hook = mirror.join("hooks/pre-receive");
-    std::fs::write(&hook, format!("#!/bin/sh\necho 'token {PASSWORD} is read-only'\nexit 1\n")).unwrap();
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    script(&hook, &format!("#!/bin/sh\necho 'token {PASSWORD} is read-only'\nexit 1\n"));
     let server = Server::start(&sandbox, Kind::Https);
     let source = server.source(&sandbox, "mirror.git", &[]);
     let config = std::fs::read_to_string(source.join("mirror-push/config.toml")).unwrap();

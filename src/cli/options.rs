@@ -1,0 +1,92 @@
+//! The options that `add` and `set` have in common; nothing else. The texts are also the manual page.
+
+use clap::{Args, ValueEnum};
+
+/// What `add` and `set` have in common.
+#[derive(Debug, Args)]
+pub(super) struct Settings {
+    /// Mirror protected branches only
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) only_protected_branches: Option<bool>,
+    /// Mirror branches that match this regex (RE2, unanchored, 255 characters at most); empty: all
+    #[arg(long, value_name = "RE")]
+    pub(super) mirror_branch_regex: Option<String>,
+    /// What happens to a ref that someone changed on the mirror
+    #[arg(long, value_name = "POLICY")]
+    pub(super) divergent_refs: Option<Divergent>,
+    /// The same as --divergent-refs=keep; with =false, overwrite
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        conflicts_with = "divergent_refs")]
+    pub(super) keep_divergent_refs: Option<bool>,
+    /// Which tags: all, none, or a pattern (may be repeated)
+    #[arg(long, value_name = "all|none|PATTERN")]
+    pub(super) tags: Vec<String>,
+    /// Which refs are deleted on the mirror that are not here
+    #[arg(long, value_name = "POLICY")]
+    pub(super) prune: Option<Prune>,
+    /// How we show who we are
+    #[arg(long, value_name = "METHOD")]
+    pub(super) auth_method: Option<AuthMethod>,
+    /// Make a key of this type for the mirror, in place of the one it has
+    #[arg(long, value_name = "TYPE")]
+    pub(super) key_type: Option<KeyType>,
+    /// The user name for http
+    #[arg(long, value_name = "USER")]
+    pub(super) username: Option<String>,
+    /// Read the password or token from standard input
+    #[arg(long)]
+    pub(super) password_stdin: bool,
+    /// A host key to pin, as ssh-keyscan(1) prints it (may be repeated); it replaces those pinned before
+    #[arg(long, value_name = "LINE")]
+    pub(super) host_key: Vec<String>,
+    /// A namespace to mirror besides branches and tags, like 'refs/notes/*' (may be repeated)
+    #[arg(long, value_name = "PATTERN")]
+    pub(super) refspec: Vec<String>,
+}
+
+/// `divergent_refs`
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Divergent {
+    /// Our value replaces the mirror's
+    Overwrite,
+    /// The mirror's value stays, the others are updated, the mirror counts as failed
+    Keep,
+    /// Nothing at all is pushed
+    Fail,
+}
+
+/// `prune`
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Prune {
+    /// Refs deleted here that the default branch contains
+    Merged,
+    /// Refs deleted here that nobody changed on the mirror
+    Deleted,
+    /// Every ref that is not here
+    Mirror,
+    /// None
+    Never,
+}
+
+/// `auth_method`
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum AuthMethod {
+    /// User name and password or token
+    #[value(name = "password")]
+    Password,
+    /// The key in the mirror's directory
+    #[value(name = "ssh_public_key", alias = "ssh-public-key")]
+    SshPublicKey,
+    /// ssh's own keys, or an open server
+    #[value(name = "none")]
+    None,
+}
+
+/// The type of a key.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum KeyType {
+    /// Ed25519
+    Ed25519,
+    /// RSA with 4096 bits
+    Rsa,
+}

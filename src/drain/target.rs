@@ -1,0 +1,79 @@
+//! Whom a run pushes to, and with what it is greeted: configuration and credentials become one target.
+
+use super::Error;
+use crate::config::{AuthMethod, Mirror, Server};
+use crate::credentials::{self, Credentials, identity, read_secret};
+use crate::push::{Advertised, Session, Ssh, Target};
+use crate::refs::{Oid, RefName};
+use crate::repo::Repository;
+
+/// What is stored of a mirror's credentials, for showing its URL and cleaning texts.
+///
+/// # Errors
+/// [`Error::Files`], when its secret cannot be read.
+pub fn credentials(repository: &Repository, mirror: &Mirror) -> Result<Credentials, Error> {
+    let path = repository.layout().remote(&mirror.name).join("secret");
+    let secret = read_secret(&path).map_err(Error::files("read the secret", path))?;
+    Ok(Credentials { username: mirror.username.clone(), secret, approval: None })
+}
+
+/// With what `mirror` is greeted, wherever that is kept.
+///
+/// # Errors
+/// [`Error::Credentials`], when a source of its credentials cannot be used.
+pub fn found_credentials(repository: &Repository, mirror: &Mirror, server: &Server) -> Result<Credentials, Error> {
+    let wanted = credentials::Wanted {
+        git_dir: repository.git_dir(),
+        directory: &repository.layout().remote(&mirror.name),
+        name: &mirror.name,
+        username: mirror.username.as_deref(),
+        file: mirror.password_file.as_deref(),
+        command: mirror.password_command.as_deref(),
+        place: mirror.address.web_place(),
+        is_needed: mirror.auth_method == AuthMethod::Password,
+        has_helper: repository.has_credential_helper(),
+    };
+    credentials::find(&wanted, &server.surroundings).map_err(Error::Credentials)
+}
+
+/// Whom to push to.
+///
+/// # Errors
+/// [`Error`], when its credentials cannot be had, or must not be sent.
+pub fn target(repository: &Repository, mirror: &Mirror, server: &Server) -> Result<Target, Error> {
+    let credentials = found_credentials(repository, mirror, server)?;
+    if mirror.address.is_plain_http() && credentials.secret.is_some() && !mirror.allow_insecure_http {
+        return Err(Error::InsecureHttp);
+    }
+    let directory = repository.layout().remote(&mirror.name);
+    let ssh = Ssh {
+        identity: identity(&directory),
+        known_hosts: Some(directory.join("known_hosts")).filter(|path| path.is_file()),
+        options: mirror.ssh_options.clone(),
+        askpass: Some(server.surroundings.program.clone()).filter(|_| mirror.auth_method == AuthMethod::Password),
+    };
+    Ok(Target {
+        address: mirror.address.clone(),
+        credentials,
+        ssh,
+        ca_file: mirror.ca_file.clone(),
+        proxy: mirror.proxy.clone(),
+        timeouts: mirror.timeouts,
+    })
+}
+
+/// Reaches a mirror and reads its advertisement, and does nothing else there.
+///
+/// # Errors
+/// [`Error`]
+pub fn reach(
+    repository: &Repository,
+    mirror: &Mirror,
+    server: &Server,
+    each: &mut dyn FnMut(&RefName, Oid),
+) -> Result<Advertised, Error> {
+    let mut session = Session::connect(&target(repository, mirror, server)?)?;
+    let advertised = session.advertisement(each)?;
+    session.end();
+    Ok(advertised)
+}
