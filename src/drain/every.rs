@@ -99,8 +99,8 @@ impl Every<'_> {
         let mirrors = spool::mirrors(layout).map_err(files("list the mirrors"))?;
         for name in &mirrors {
             let status = status::read(&layout.remote(name)).map_err(files("read the status"))?;
-            let pending = spool::pending(layout, name).map_err(files("read the queue"))?;
-            if status.next_attempt_at.is_some() || pending > 0 || status.is_new() {
+            let queued = spool::queued(layout, name).map_err(files("read the queue"))?;
+            if status.next_attempt_at.is_some() || queued > 0 || status.is_new() {
                 return Ok(false);
             }
         }

@@ -27,7 +27,9 @@ pub use enter::{Id, enter};
 #[cfg(feature = "mirror")]
 pub use fan_out::{FanOut, fan_out, incoming};
 #[cfg(feature = "mirror")]
-pub use queue::{Backlog, Claim, backlog, claim, corrupt, finish, is_empty, mirrors, peek, pending, request_full_sync};
+pub use queue::{
+    Backlog, Claim, backlog, claim, corrupt, finish, is_empty, mirrors, peek, pending, queued, request_full_sync,
+};
 pub use record::{Record, Unreadable, decode, encode};
 pub use resync::mark;
 

@@ -21,6 +21,14 @@ pub struct Claim {
     pub records: Vec<Record>,
 }
 
+/// The number of entries in the queue of `mirror`.
+///
+/// # Errors
+/// The operating system's.
+pub fn queued(layout: &Layout, mirror: &str) -> io::Result<usize> {
+    Ok(list(&layout.queue(mirror))?.len())
+}
+
 /// The number of pushes that `mirror` has not yet been given: those in its queue and those in `incoming`.
 ///
 /// # Errors

@@ -69,6 +69,36 @@ fn a_mirror_that_comes_back_is_updated_by_itself() {
 }
 
 #[test]
+fn one_drain_stays_for_two_mirrors_that_wait_differently() {
+    let sandbox = Sandbox::new();
+    let (first, second) = (sandbox.bare("first.git"), sandbox.bare("second.git"));
+    let ports = [free_port(), free_port()];
+    let source = sandbox.source(&format!("git://127.0.0.1:{}/first.git", ports[0]), &[]);
+    sandbox.say(&source, "retry_delay = \"1s\"\nmax_retry_delay = \"1s\"");
+    sandbox.ok(&source, &["add", "n", &format!("git://127.0.0.1:{}/second.git", ports[1])]);
+    let config = source.join("mirror-push/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap().replace("wake = \"none\"\n", "");
+    let text = text.replace("[remotes.n]\n", "[remotes.n]\nretry_delay = \"4s\"\nmax_retry_delay = \"4s\"\n");
+    std::fs::write(&config, text).unwrap();
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    wait_for("several attempts", || {
+        source.join("mirror-push/remotes/m/history.jsonl").exists() && attempts(&source) > 2
+    });
+    let slow = std::fs::read_to_string(source.join("mirror-push/remotes/n/history.jsonl")).unwrap().lines().count();
+    assert!(slow < attempts(&source), "the other mirror has its own pace: {slow}");
+    let _servers = ports.map(|port| Server::start_at(&sandbox, Kind::Git, port));
+    wait_for("both mirrors", || [&first, &second].iter().all(|mirror| sandbox.refs(mirror) == sandbox.refs(&source)));
+    let drains = || {
+        let found =
+            sandbox.command("pgrep").args(["-f", "--", &format!("--git-dir {}", source.display())]).output().unwrap();
+        String::from_utf8_lossy(&found.stdout).lines().count()
+    };
+    wait_for("the end of the drain that stayed", || drains() == 0);
+}
+
+#[test]
 fn what_only_a_person_can_mend_is_parked_until_there_is_news() {
     let sandbox = Sandbox::new();
     let source = sandbox.source("/nowhere.git", &[]);
