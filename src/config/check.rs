@@ -239,6 +239,9 @@ fn settings(place: &Place<'_>, remote: Remote) -> Result<Settings, Error> {
     if let Some(command) = &remote.password_command {
         check_command(command.get_ref(), "password_command").map_err(|what| place.at(command, what))?;
     }
+    if let Some(proxy) = &remote.proxy {
+        check_proxy(proxy.get_ref()).map_err(|what| place.at(proxy, what))?;
+    }
     let each = |values: Option<Vec<Spanned<String>>>, check: fn(&str) -> Result<(), String>| {
         let Some(values) = values else { return Ok(None) };
         let plain = values.into_iter().map(|value| match check(value.get_ref()) {
@@ -272,7 +275,7 @@ fn settings(place: &Place<'_>, remote: Remote) -> Result<Settings, Error> {
         password_command: remote.password_command.map(Spanned::into_inner),
         refspecs: each(remote.refspecs, check_refspec)?,
         ssh_options: each(remote.ssh_options, check_ssh_option)?,
-        proxy: remote.proxy,
+        proxy: remote.proxy.map(Spanned::into_inner),
         ca_file: remote.ca_file.map(PathBuf::from),
         allow_insecure_http: remote.allow_insecure_http,
         connect_timeout: period(remote.connect_timeout),
@@ -300,6 +303,20 @@ fn check_url(url: &str) -> Result<(), String> {
     }
     match address {
         Address::Local(path) if !path.is_absolute() => Err("a path must be absolute here".into()),
+        _ => Ok(()),
+    }
+}
+
+/// The proxy's URL reaches arguments of git's helper and messages, so no password may be in it.
+fn check_proxy(proxy: &str) -> Result<(), String> {
+    let authority =
+        proxy.split_once("://").map_or(proxy, |(_, rest)| rest).split(['/', '?', '#']).next().unwrap_or_default();
+    match authority.rsplit_once('@') {
+        Some((user, _)) if user.contains(':') => {
+            Err("the proxy's URL holds a password, which does not belong in this file; \
+            put the URL into the environment instead (http_proxy, https_proxy)"
+                .into())
+        }
         _ => Ok(()),
     }
 }

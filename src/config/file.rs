@@ -67,7 +67,7 @@ pub(super) struct Remote {
     pub(super) password_command: Option<Spanned<Vec<String>>>,
     pub(super) refspecs: Option<Vec<Spanned<String>>>,
     pub(super) ssh_options: Option<Vec<Spanned<String>>>,
-    pub(super) proxy: Option<String>,
+    pub(super) proxy: Option<Spanned<String>>,
     pub(super) ca_file: Option<String>,
     pub(super) allow_insecure_http: Option<bool>,
     pub(super) connect_timeout: Option<Period>,

@@ -241,7 +241,7 @@ mod tests {
         let found = |path: &str, name: &str| Some((path.to_owned(), name.to_owned()));
         assert_eq!(place(&all, "/srv/git/acme/widget.git"), found("acme/widget", "widget"));
         assert_eq!(place(&all, "/srv/git/plain"), found("plain", "plain"));
-        assert_eq!(place(&all, "/srv/git/work/.git"), found("work", "work"));
+        assert_eq!(place(&all, "/srv/git/tree/.git"), found("tree", "tree"));
         assert_eq!(place(&all, "/srv/gitolite/x.git"), None);
         assert_eq!(place(&all, "/srv/git"), None);
         let some = root(&["acme/*"], &["acme/tmp/*", "*/old.git"]);

@@ -78,11 +78,17 @@ fn serve_once(
     };
     let context = &Context { config: &config, ..*context };
     let started = (context.now)();
-    let claim = spool::claim(&layout, &mirror.name, new_id(started)).map_err(files("read the queue"))?;
+    let claim_all = || spool::claim(&layout, &mirror.name, new_id(started)).map_err(files("read the queue"));
+    let mut claim = claim_all()?;
     let before = status::read(&directory).map_err(files("read the status"))?;
+    if before.is_new() && claim.records.iter().all(|record| record.updates.is_some()) {
+        // A mirror that was never tried is owed everything. As a record that outlives a failure, a kill, and a push by name.
+        spool::request_full_sync(&layout, &mirror.name, new_id(started)).map_err(files("make the first sync due"))?;
+        claim = claim_all()?;
+    }
     let is_parked = before.next_attempt_at.is_some() && before.refs.iter().any(|outcome| outcome.outcome.is_failure());
     if mode == Mode::Drain {
-        if claim.names.is_empty() && !is_parked && !before.is_new() {
+        if claim.names.is_empty() && !is_parked {
             return Ok(None);
         }
         if let Some(due) = due(repository, context, mirror, &before, &claim) {

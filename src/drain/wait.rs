@@ -61,8 +61,13 @@ pub(super) fn put_off(
     let layout = repository.layout();
     let directory = layout.remote(&mirror.name);
     let files = |doing| Error::files(doing, directory.clone());
+    let before = || status::read(&directory).map_err(files("read the status"));
+    if context.mode == Mode::Plan {
+        let waiting = Status { last_error: Some(down.error.clone()), ..before()? };
+        return Ok(Some(deferred(repository, mirror, waiting, down.next_attempt_at)));
+    }
     let Some(_lock) = Lock::try_acquire(&directory, repository.sharing())? else { return Ok(None) };
-    let before = status::read(&directory).map_err(files("read the status"))?;
+    let before = before()?;
     let pending = spool::pending(&layout, &mirror.name).map_err(files("read the queue"))?;
     let is_asked_for = context.mode != Mode::Drain;
     let is_waiting = before.next_attempt().is_some_and(|next| next > (context.now)());

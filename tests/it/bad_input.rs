@@ -54,6 +54,7 @@ fn a_bad_configuration_names_the_key_the_file_and_the_line() {
         ("[remotes.\"../x\"]\nurl = \"/x\"\n".to_owned(), 1, "is no name for a mirror"),
         (format!("{remote}ssh_options = [\"ProxyCommand=id\"]\n"), 3, "not allowed here"),
         (format!("{remote}refspecs = [\"refs/heads/*\"]\n"), 3, "among the branches"),
+        (format!("{remote}proxy = \"http://u:pw@proxy:3128/\"\n"), 3, "the proxy's URL holds a password"),
     ] {
         std::fs::write(&config, &text).unwrap();
         let before = snapshot(&source);

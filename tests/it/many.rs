@@ -260,6 +260,31 @@ fn a_dead_host_of_five_hundred_repositories_is_tried_once_an_interval() {
 }
 
 #[test]
+fn the_first_sync_of_a_template_outlives_a_host_that_was_down() {
+    let estate = Estate::new("");
+    let port = crate::servers::free_port();
+    let url = format!("url = \"git://127.0.0.1:{port}/mirrors/{{path}}.git\"\n");
+    let text = TEMPLATE.replace("url = \"MIRRORS/{path}.git\"\n", &url);
+    estate.configure(&text);
+    let names = ["a.git", "b.git"];
+    let (sources, mirrors) = (names.map(|name| estate.repository(name)), names.map(|name| estate.mirror(name)));
+    // A plan writes nothing, also of a host that is down.
+    assert_eq!(estate.run(&["plan", "--all"]).status, 1);
+    assert!(sources.iter().all(|source| !source.join("mirror-push").exists()));
+    assert_eq!(estate.run(&["drain", "--all"]).status, 1);
+    estate.configure(&format!("{text}# a change ends the wait\n"));
+    assert_eq!(estate.run(&["drain", "--all"]).status, 1);
+    // Nothing was pushed meanwhile: only what was kept says that everything is still owed.
+    let _server = Server::start_at(&estate.sandbox, Kind::Git, port);
+    estate.configure(&text);
+    let said = estate.run(&["drain", "--all"]);
+    assert_eq!(said.status, 0, "{said:?}");
+    for (source, mirror) in sources.iter().zip(&mirrors) {
+        assert_eq!(estate.sandbox.refs(mirror), estate.sandbox.refs(source));
+    }
+}
+
+#[test]
 fn one_bad_repository_stops_no_other() {
     let estate = Estate::new(TEMPLATE);
     for name in ["a.git", "bad.git", "c.git"] {
