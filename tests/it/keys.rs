@@ -224,13 +224,17 @@ fn the_command_credential_stores_and_takes_away() {
 fn on_a_terminal_the_password_is_asked_for_and_not_shown() {
     let web = Web::new();
     let talk = "
-import os, pty, sys
+import os, pty, sys, termios, time
 pid, terminal = pty.fork()
 if pid == 0:
     os.execv(sys.argv[1], sys.argv[1:-1])
 seen = b''
 while b'Password' not in seen:
     seen += os.read(terminal, 1024)
+# A person is slower than the program, which hides what is typed once it has asked.
+limit = time.monotonic() + 20
+while termios.tcgetattr(terminal)[3] & termios.ECHO and time.monotonic() < limit:
+    time.sleep(0.001)
 os.write(terminal, sys.argv[-1].encode() + b'\\n')
 try:
     while True:
