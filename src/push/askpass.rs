@@ -3,9 +3,10 @@
 //!
 //! That program is this one, started again by ssh. It fetches the password over a socket that stands in a directory of
 //! mode 0700, so it is in no argument, no environment and no file. One question is answered, and only one that asks for
-//! a password; the socket is gone with the connection.
+//! the password of the mirror's own host: a jump host on the way to it may ask too. The socket is gone with the connection.
 
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
@@ -15,6 +16,9 @@ use crate::credentials::Secret;
 
 /// Names the socket to the program that ssh starts.
 pub const VARIABLE: &str = "GIT_MIRROR_PUSH_ASKPASS";
+
+/// For a question and its answer on the socket; `ssh -G`, which may stand in between, has less to do.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// A password that waits to be asked for. Dropping it takes the socket away.
 pub struct Offer {
@@ -29,11 +33,17 @@ impl Drop for Offer {
 }
 
 impl Offer {
-    /// Offers `secret` to the program that the command will start, through `program`, which is this one.
+    /// Offers `secret` to the program that the command will start, through `program`, which is this one, if `is_ours` says of
+    /// the question that it is for us to answer.
     ///
     /// # Errors
     /// The operating system's.
-    pub fn new(ssh: &mut Command, program: &Path, secret: &Secret) -> io::Result<Self> {
+    pub fn new(
+        ssh: &mut Command,
+        program: &Path,
+        secret: &Secret,
+        is_ours: impl FnOnce(&str) -> bool + Send + 'static,
+    ) -> io::Result<Self> {
         let directory = tempfile::Builder::new().prefix("git-mirror-push.").tempdir()?;
         let path = directory.path().join("askpass");
         let listener = UnixListener::bind(&path)?;
@@ -41,12 +51,26 @@ impl Offer {
         ssh.env(VARIABLE, &path);
         let secret = secret.clone();
         std::thread::spawn(move || {
-            if let Ok((mut asker, _)) = listener.accept() {
+            let Ok((mut asker, _)) = listener.accept() else { return };
+            let mut question = String::new();
+            let read =
+                asker.set_read_timeout(Some(LIMIT)).and_then(|()| (&asker).take(4096).read_to_string(&mut question));
+            if read.is_ok() && is_ours(&question) {
+                // Who asks and does not listen has no use for it.
                 let _ = asker.write_all(secret.expose().as_bytes());
             }
         });
         Ok(Self { directory })
     }
+}
+
+/// The host that asks, in a question of ssh: `user@host's password: `, or `(user@host) ` before the server's own words.
+pub(super) fn asking_host(question: &str) -> Option<&str> {
+    let who = match question.strip_prefix('(') {
+        Some(rest) => rest.split_once(") ")?.0,
+        None => question.split_once("'s password")?.0,
+    };
+    Some(who.rsplit_once('@')?.1)
 }
 
 /// Answers ssh's question from the socket; the part of the program that ssh starts.
@@ -58,9 +82,33 @@ pub fn answer(socket: &Path, question: &str, out: &mut dyn Write) -> io::Result<
         return Err(io::Error::other("only passwords are answered"));
     }
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.write_all(question.as_bytes())?;
+    stream.shutdown(Shutdown::Write)?;
     let mut secret = Vec::new();
     stream.read_to_end(&mut secret)?;
+    if secret.is_empty() {
+        return Err(io::Error::other("the mirror's password is not for the host that asks"));
+    }
     out.write_all(&secret)?;
     out.write_all(b"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_which_host_asks() {
+        for (question, host) in [
+            ("bot@git.example.org's password: ", Some("git.example.org")),
+            ("a@b@h's password: ", Some("h")),
+            ("(bot@127.0.0.1) Password: ", Some("127.0.0.1")),
+            ("Password: ", None),
+            ("Enter passphrase for key 'x@y's password'", Some("y")),
+            ("() password", None),
+        ] {
+            assert_eq!(asking_host(question), host, "{question}");
+        }
+    }
 }

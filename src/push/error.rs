@@ -239,6 +239,12 @@ impl Error {
         }
     }
 
+    /// Whether the server said that a request was too large for it, which no other try changes.
+    #[must_use]
+    pub fn is_of_size(&self) -> bool {
+        matches!(self, Self::Status { status: 413, .. })
+    }
+
     /// Whether another try is worth it.
     #[must_use]
     pub fn class(&self) -> Class {

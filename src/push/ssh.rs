@@ -3,12 +3,13 @@
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-use super::askpass::Offer;
+use super::askpass::{Offer, asking_host};
 use super::stream::Stream;
 use super::{Error, Target};
 use crate::credentials::read_host_keys;
-use crate::process::{Child, command};
+use crate::process::{Child, command, run};
 
 /// Starts `ssh` with receive-pack as its command.
 pub(super) fn connect(
@@ -47,7 +48,11 @@ pub(super) fn start(
             option(&mut ssh, "NumberOfPasswordPrompts=1");
             option(&mut ssh, "PreferredAuthentications=password,keyboard-interactive");
             let failed = |source| Error::Start { program: "ssh".into(), source };
-            Some(Offer::new(&mut ssh, program, secret).map_err(failed)?)
+            let (ours, options) = (host.to_owned(), target.ssh.options.clone());
+            let is_ours = move |question: &str| {
+                asking_host(question).is_some_and(|asking| asking == ours || is_alias_of(&ours, asking, &options))
+            };
+            Some(Offer::new(&mut ssh, program, secret, is_ours).map_err(failed)?)
         }
     };
     option(&mut ssh, format!("ConnectTimeout={}", target.timeouts.connect.as_secs().max(1)));
@@ -71,6 +76,18 @@ pub(super) fn start(
     ssh.arg(user.map_or_else(|| host.to_owned(), |user| format!("{user}@{host}")));
     ssh.arg(remote_command);
     Ok((Child::start("ssh", &mut ssh)?, offer))
+}
+
+/// Whether ssh's configuration calls `host` so: it asks in the name that stands there.
+fn is_alias_of(host: &str, name: &str, options: &[String]) -> bool {
+    let mut ssh = command("ssh");
+    ssh.arg("-G");
+    options.iter().for_each(|text| option(&mut ssh, text));
+    let said = run("ssh", ssh.arg("--").arg(host), b"", Duration::from_secs(5)).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    said.lines()
+        .filter_map(|line| line.split_once(' '))
+        .any(|(key, value)| matches!(key, "hostname" | "hostkeyalias") && value == name)
 }
 
 /// Adds one option as a single argument, `-oKeyword=value`.

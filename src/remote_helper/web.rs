@@ -32,7 +32,8 @@ impl Web {
             command.arg("-c").arg(format!("http.proxy={proxy}"));
         }
         let secret = target.credentials.secret.as_ref();
-        let offer = secret.map(|secret| Offer::new(&mut command, program, secret)).transpose()?;
+        // No redirect is followed and no proxy has a user: only the mirror asks.
+        let offer = secret.map(|secret| Offer::new(&mut command, program, secret, |_| true)).transpose()?;
         let user = target.credentials.username.as_deref().or(secret.map(|_| "git"));
         let url = match (url.split_once("://"), user) {
             (Some((scheme, rest)), Some(user)) => {

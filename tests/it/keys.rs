@@ -168,6 +168,29 @@ fn a_password_over_ssh_goes_through_askpass_and_nowhere_else() {
     sandbox.ok(&source, &["sync"]);
 }
 
+#[test]
+fn a_jump_host_that_asks_does_not_get_the_mirrors_password() {
+    let plain = Sandbox::new();
+    let (bin, heard) = (plain.path("bin"), plain.path("heard"));
+    // On the way to the mirror another host may ask, in ssh's words; `ssh -G` knows of no alias.
+    let text = "#!/bin/sh\n[ $1 = -G ] && exit\necho \"WHO: $($SSH_ASKPASS \"bot@WHO's password: \" 2>&1)\" >> 'HEARD'\nexit 255\n";
+    for (asked_first, expected) in
+        [("jump.example.org", "not for the host that asks"), ("mirror.example.org", PASSWORD)]
+    {
+        let sandbox = Sandbox::with_git(Some(&bin));
+        let source = sandbox.source("ssh://bot@mirror.example.org/x.git", &["--auth-method", "password"]);
+        pushed(&sandbox, &source);
+        sandbox.mirror_push_fed(&source, &["credential", "m"], &format!("{PASSWORD}\n"));
+        let ssh = text.replace("WHO", asked_first).replace("HEARD", heard.to_str().unwrap());
+        script(&bin.join("ssh"), &ssh);
+        let _ = std::fs::remove_file(&heard);
+        assert_eq!(sandbox.mirror_push(&source, &["sync"]).status, 1);
+        let said = std::fs::read_to_string(&heard).unwrap();
+        assert!(said.contains(&format!("{asked_first}: ")) && said.contains(expected), "{said}");
+        assert!(asked_first.starts_with("mirror") || !said.contains(PASSWORD), "{said}");
+    }
+}
+
 struct Web {
     sandbox: Sandbox,
     mirror: PathBuf,
