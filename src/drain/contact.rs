@@ -111,7 +111,17 @@ impl Run<'_> {
                 }
                 Err(error) => {
                     let is_reduced = error.relief().is_some() && self.reduce(&whole, &there, contact);
-                    if !is_reduced || error.relief() != Some(Relief::AtOnce) {
+                    if !is_reduced
+                        && error.is_of_size()
+                        && let [decision] = whole.as_slice()
+                    {
+                        // Too large however it is sent: this ref stays behind, the others go on.
+                        let words = Some(self.redactor.clean(&error.to_string()));
+                        let outcome = RefOutcome::new(decision, Outcome::RemoteRejected, words);
+                        refusals.stand(decision, &outcome);
+                        rest.remove(&decision.name);
+                        contact.outcomes.insert(decision.name.clone(), outcome);
+                    } else if !is_reduced || error.relief() != Some(Relief::AtOnce) {
                         self.blame(&whole, &error, contact);
                         return Err(error.into());
                     }

@@ -116,7 +116,11 @@ fn serve_once(
     keep_held(&mirrored, &contact);
     let times = Times { started, ended: (context.now)(), random: (context.random)(), is_full };
     let mut after = settled(&before, &contact, &credentials, mirror, &times);
-    after.tried_up_to = claim.names.last().filter(|_| !contact.is_answered()).cloned();
+    after.tried_up_to = match context.only {
+        // Who asked for some refs by name has tried nothing of what is spooled.
+        Some(_) => before.tried_up_to,
+        None => claim.names.last().filter(|_| !contact.is_answered()).cloned(),
+    };
     status::write(&directory, &after, repository.sharing()).map_err(files("write the status"))?;
     let attempt = attempt(&contact, &after, started);
     status::append(&directory, &attempt).map_err(files("write the history"))?;

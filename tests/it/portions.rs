@@ -93,6 +93,26 @@ fn a_server_that_refuses_large_bodies_gets_smaller_ones() {
 }
 
 #[test]
+fn a_commit_over_the_limit_of_a_web_server_holds_up_no_other_ref() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let server = Server::start_with(&sandbox, Kind::Http, free_port(), "client_max_body_size 50k;");
+    let source = server.source(&sandbox, "mirror.git", &[]);
+    fill(&sandbox, &source, "main", 3, 1000);
+    sandbox.git(&source, &["branch", "small", "main"]);
+    fill(&sandbox, &source, "large", 1, 90_000);
+    let said = sandbox.mirror_push(&source, &["sync", "--json"]);
+    let report = said.json()[0].clone();
+    assert_eq!((said.status, &report["update_status"]), (1, &"failed".into()), "{said:?}");
+    let outcome = |name: &str| if name == "refs/heads/large" { "remote_rejected" } else { "created" };
+    for entry in report["refs"].as_array().unwrap() {
+        assert_eq!(entry["outcome"], outcome(entry["ref"].as_str().unwrap()), "{said:?}");
+    }
+    assert!(report["refs"].to_string().contains("HTTP 413"), "{said:?}");
+    assert_eq!(sandbox.refs(&mirror).len(), 2);
+}
+
+#[test]
 fn a_mirror_that_times_out_gets_less_the_next_time() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
