@@ -21,6 +21,8 @@ pub mod refs;
 pub mod spool;
 
 #[cfg(feature = "mirror")]
+pub mod change;
+#[cfg(feature = "mirror")]
 pub mod cli;
 #[cfg(feature = "mirror")]
 pub mod config;

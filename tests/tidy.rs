@@ -64,7 +64,7 @@ fn no_file_has_a_name_that_says_nothing() {
 }
 
 /// What a module may name of this crate: the direction in which facts flow.
-const MAY_IMPORT: [(&str, &[&str]); 17] = [
+const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("refs", &[]),
     ("spool", &["refs"]),
     ("hook", &["refs", "spool"]),
@@ -83,6 +83,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
         "doctor",
         &["refs", "spool", "repo", "plan", "push", "config", "credentials", "status", "drain", "install", "process"],
     ),
+    ("change", &["spool", "repo", "push", "config", "credentials", "drain", "process"]),
     ("remote_helper", &["refs", "repo", "push", "config", "credentials", "status", "drain", "process"]),
     (
         "cli",
@@ -96,6 +97,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
             "credentials",
             "status",
             "drain",
+            "change",
             "doctor",
             "install",
             "metrics",
@@ -158,7 +160,7 @@ fn the_number_of_dependencies_is_bounded() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let lock = std::fs::read_to_string(root.join("Cargo.lock")).unwrap();
     let count = lock.matches("[[package]]").count();
-    assert!(count <= 260, "{count} packages in Cargo.lock; what is the new one for?");
+    assert!(count <= 290, "{count} packages in Cargo.lock; what is the new one for?");
 }
 
 #[test]

@@ -145,7 +145,7 @@ pub(super) fn status(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
 /// Installs the hook everywhere.
 pub(super) fn install_hook(base: &Base) -> anyhow::Result<u8> {
     let (installed, bad) = base.ask_every(&|session| {
-        super::mirrors::prepare(session)?;
+        session.place().prepare()?;
         Ok(matches!(hook::ensure(session)?, Done::Installed(_)))
     })?;
     let new = installed.iter().filter(|is_new| **is_new).count();

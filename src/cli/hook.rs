@@ -5,7 +5,7 @@ use crate::install::{self, Done};
 
 /// Installs the hook.
 pub(super) fn install(session: &Session<'_>) -> anyhow::Result<u8> {
-    super::mirrors::prepare(session)?;
+    session.place().prepare()?;
     tell(session, &ensure(session)?);
     Ok(DONE)
 }

@@ -1,33 +1,16 @@
 //! `public-key`, `host-keys`, `credential`: what ssh and passwords need.
 
 use std::io::{IsTerminal, Write};
-use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
 
 use super::args::{Credential, HostKeys};
 use super::{BEHIND, DONE, Session, Usage, by_name, mirrors, print_json};
+use crate::change::{detect, host_keys_of};
 use crate::config::{AuthMethod, Mirror};
-use crate::credentials::{self, HostKey, KeyType, Secret};
-use crate::process;
+use crate::credentials::{self, HostKey, Secret};
 use crate::push::Address;
-
-/// Makes the key of a mirror that is to have one, unless it has.
-pub(super) fn ensure_key(session: &Session<'_>, name: &str, kind: Option<KeyType>) -> anyhow::Result<()> {
-    let directory = session.repository.layout().remote(name);
-    let is_there = credentials::identity(&directory).is_some();
-    if is_there && kind.is_none() {
-        return Ok(());
-    }
-    let comment = format!("git-mirror-push {name} {}", session.repository.git_dir().display());
-    credentials::generate_key(&directory, kind.unwrap_or(KeyType::Ed25519), &comment)
-        .with_context(|| format!("cannot make a key for mirror '{name}'"))?;
-    session.base.say(&format!("made a key; authorise it at the mirror: git mirror-push public-key {name}"));
-    Ok(())
-}
 
 /// Prints the public key.
 pub(super) fn public_key(session: &Session<'_>, name: &str, out: &mut dyn Write) -> anyhow::Result<u8> {
@@ -35,7 +18,9 @@ pub(super) fn public_key(session: &Session<'_>, name: &str, out: &mut dyn Write)
     let mirror = by_name(&config, name)?;
     if mirror.auth_method == AuthMethod::SshPublicKey {
         crate::drain::prepare(&session.repository, name)?;
-        ensure_key(session, name, None)?;
+        if session.place().ensure_key(name, None)? {
+            session.base.say("made a key; authorise it at the mirror");
+        }
     }
     let key = credentials::public_key(&session.repository.layout().remote(name))?;
     let mend = format!("mirror '{name}' has no key; git mirror-push set {name} --auth-method ssh_public_key");
@@ -60,15 +45,14 @@ pub(super) fn host_keys(session: &Session<'_>, asked: &HostKeys, out: &mut dyn W
         return Err(Usage(format!("mirror '{}' is not reached over ssh", asked.name)).into());
     };
     crate::drain::prepare(&session.repository, &asked.name)?;
-    let directory = session.repository.layout().remote(&asked.name);
-    let mut keys = credentials::read_host_keys(&directory)?;
+    let mut keys = credentials::read_host_keys(&session.repository.layout().remote(&asked.name))?;
     if asked.clear {
-        credentials::write_host_keys(&directory, &[])?;
+        session.place().pin(&asked.name, &[])?;
         return changed(session, mirror);
     }
     if !asked.add.is_empty() {
-        keys.extend(mirrors::host_key_lines(&asked.add, &mirror.address)?);
-        credentials::write_host_keys(&directory, &keys)?;
+        keys.extend(host_keys_of(&asked.add, &mirror.address)?);
+        session.place().pin(&asked.name, &keys)?;
         return changed(session, mirror);
     }
     if !asked.detect {
@@ -87,7 +71,7 @@ pub(super) fn host_keys(session: &Session<'_>, asked: &HostKeys, out: &mut dyn W
         session.base.say("nothing was pinned; compare the fingerprints with those that the host's administrator tells, then use --yes");
         return Ok(BEHIND);
     }
-    credentials::write_host_keys(&directory, &offered)?;
+    session.place().pin(&asked.name, &offered)?;
     session.base.say(&format!("pinned {} keys of '{host}'", offered.len()));
     changed(session, mirror)
 }
@@ -123,32 +107,6 @@ fn is_agreed() -> anyhow::Result<bool> {
     Ok(answer.trim() == "yes")
 }
 
-/// What the server offers, under the name by which ssh will look it up: the user's ssh configuration may give the host
-/// another name, port or alias.
-fn detect(host: &str, port: Option<u16>, limit: Duration) -> anyhow::Result<Vec<HostKey>> {
-    let mut resolve = process::command("ssh");
-    resolve.arg("-G");
-    if let Some(port) = port {
-        resolve.arg("-p").arg(port.to_string());
-    }
-    let said = process::run("ssh", resolve.arg("--").arg(host), b"", Duration::from_secs(30))?;
-    let said = String::from_utf8_lossy(&said).into_owned();
-    let value = |key: &str| said.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
-    let (real, port) = (value("hostname").unwrap_or(host), value("port").unwrap_or("22"));
-    let name = value("hostkeyalias").filter(|alias| *alias != "none").unwrap_or(real);
-    let name = if port == "22" { name.to_owned() } else { format!("[{name}]:{port}") };
-    let scan = |scan: &mut Command| process::run("ssh-keyscan", scan, b"", limit + Duration::from_secs(30));
-    let mut command = process::command("ssh-keyscan");
-    let seconds = limit.as_secs().max(1).to_string();
-    let said = scan(command.args(["-T", &seconds, "-p", port, "--"]).arg(real))?;
-    let mut keys: Vec<HostKey> = String::from_utf8_lossy(&said)
-        .lines()
-        .filter_map(|line| HostKey::parse(&format!("{name} {}", line.split_once(' ')?.1)))
-        .collect();
-    keys.sort_by(|a, b| a.kind.cmp(&b.kind));
-    Ok(keys)
-}
-
 /// Stores a password or token, read from standard input or asked for on the terminal; an empty one takes it away.
 pub(super) fn credential(session: &Session<'_>, asked: &Credential) -> anyhow::Result<u8> {
     let config = session.config()?;
@@ -160,8 +118,7 @@ pub(super) fn credential(session: &Session<'_>, asked: &Credential) -> anyhow::R
         mirrors::line_of_stdin()?
     };
     crate::drain::prepare(&session.repository, &asked.name)?;
-    let path = session.repository.layout().remote(&asked.name).join("secret");
-    store(&path, secret)?;
+    session.place().store_secret(&asked.name, &Secret::new(secret))?;
     if mirror.auth_method != AuthMethod::Password {
         session.base.warn(&format!(
             "auth_method is \"{}\"; git mirror-push set {} --auth-method password",
@@ -170,12 +127,4 @@ pub(super) fn credential(session: &Session<'_>, asked: &Credential) -> anyhow::R
         ));
     }
     mirrors::compare(session, &config, &asked.name)
-}
-
-fn store(path: &Path, secret: String) -> anyhow::Result<()> {
-    let stored = match secret.is_empty() {
-        true => credentials::remove_secret(path),
-        false => credentials::write_secret(path, &Secret::new(secret)),
-    };
-    stored.with_context(|| format!("cannot write '{}'", path.display()))
 }

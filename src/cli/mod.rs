@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use jiff::Timestamp;
 
+use crate::change;
 use crate::config::{self, Config, Environment, Mirror, Server};
 use crate::drain::Mode;
 use crate::repo::{self, Repository};
@@ -75,7 +76,8 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let text = format!("{error:#}").replace('\n', " ");
             talk(&format!("fatal: {}", crate::credentials::Redactor::default().clean(&text)));
-            ExitCode::from(if error.is::<Usage>() { USAGE } else { FATAL })
+            let is_usage = error.is::<Usage>() || matches!(error.downcast_ref(), Some(change::Error::Refused(_)));
+            ExitCode::from(if is_usage { USAGE } else { FATAL })
         }
     }
 }

@@ -1,0 +1,62 @@
+//! Host keys as people give them, and as servers offer them.
+
+use std::process::Command;
+use std::time::Duration;
+
+use super::Error;
+use crate::credentials::HostKey;
+use crate::process;
+use crate::push::Address;
+
+/// Reads host keys as a user gives them: lines of ssh-keyscan(1), or bare keys, which get the host of the address.
+///
+/// # Errors
+/// [`Error::Refused`], which names the line.
+pub fn host_keys_of(lines: &[String], address: &Address) -> Result<Vec<HostKey>, Error> {
+    let Address::Ssh { host, port, .. } = address else {
+        return Err(Error::Refused("a host key needs an ssh URL".into()));
+    };
+    let name = match port {
+        Some(port) if *port != 22 => format!("[{host}]:{port}"),
+        _ => host.clone(),
+    };
+    let read = |line: &String| {
+        let line = line.trim();
+        let is_bare = ["ssh-", "ecdsa-", "sk-"].iter().any(|kind| line.starts_with(kind));
+        let whole = if is_bare { format!("{name} {line}") } else { line.to_owned() };
+        let key = if whole.contains('\n') { None } else { HostKey::parse(&whole) };
+        key.ok_or_else(|| {
+            Error::Refused(format!("'{}' is no host key; give a line as ssh-keyscan prints it", line.escape_debug()))
+        })
+    };
+    lines.iter().map(read).collect()
+}
+
+/// What the server offers, under the name by which ssh will look it up: the user's ssh configuration may give the host
+/// another name, port or alias. Empty when no ssh server answers.
+///
+/// # Errors
+/// [`Error::Program`], when ssh or ssh-keyscan cannot be run.
+pub fn detect(host: &str, port: Option<u16>, limit: Duration) -> Result<Vec<HostKey>, Error> {
+    let mut resolve = process::command("ssh");
+    resolve.arg("-G");
+    if let Some(port) = port {
+        resolve.arg("-p").arg(port.to_string());
+    }
+    let said = process::run("ssh", resolve.arg("--").arg(host), b"", Duration::from_secs(30))?;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let value = |key: &str| said.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+    let (real, port) = (value("hostname").unwrap_or(host), value("port").unwrap_or("22"));
+    let name = value("hostkeyalias").filter(|alias| *alias != "none").unwrap_or(real);
+    let name = if port == "22" { name.to_owned() } else { format!("[{name}]:{port}") };
+    let scan = |scan: &mut Command| process::run("ssh-keyscan", scan, b"", limit + Duration::from_secs(30));
+    let mut command = process::command("ssh-keyscan");
+    let seconds = limit.as_secs().max(1).to_string();
+    let said = scan(command.args(["-T", &seconds, "-p", port, "--"]).arg(real))?;
+    let mut keys: Vec<HostKey> = String::from_utf8_lossy(&said)
+        .lines()
+        .filter_map(|line| HostKey::parse(&format!("{name} {}", line.split_once(' ')?.1)))
+        .collect();
+    keys.sort_by(|a, b| a.kind.cmp(&b.kind));
+    Ok(keys)
+}

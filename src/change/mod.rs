@@ -1,0 +1,242 @@
+//! Adding, changing and removing a mirror: for the command line and the API alike.
+//!
+//! Guaranteed: what a mirror needs is made before the configuration names it, and goes after the configuration has forgotten
+//! it, so whoever is killed leaves a mirror that works or none; a stored password never meets a URL that it was not given
+//! for. Absent: waking drains, hooks, and who may change what: those are the callers'.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+
+use crate::config::{self, AuthMethod, Change, Config, Edit, Mirror, Server, edit};
+use crate::credentials::{self, Credentials, HostKey, KeyType, Secret, remove_secret, write_host_keys, write_secret};
+use crate::drain::{self, Lock, new_id};
+use crate::push::{Address, parse};
+use crate::repo::Repository;
+use crate::spool;
+
+mod host_keys;
+
+pub use host_keys::{detect, host_keys_of};
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What was asked for has no meaning.
+    #[error("{0}")]
+    Refused(String),
+    /// The configuration cannot be read or written, or would not be valid.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// A mirror's directory cannot be made or locked.
+    #[error(transparent)]
+    Drain(#[from] drain::Error),
+    /// A file of the mirror cannot be read or written.
+    #[error("cannot {doing} in '{}': {source}", path.display())]
+    Files {
+        /// What was being done.
+        doing: &'static str,
+        /// The mirror's directory.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// A program that was asked did not answer.
+    #[error(transparent)]
+    Program(#[from] crate::process::Error),
+}
+
+/// Keys of a mirror with their new values.
+pub type Keys = Vec<(&'static str, Change)>;
+
+/// What a change may bring along besides keys of the configuration.
+#[derive(Debug, Default)]
+pub struct Extras {
+    /// A new password or token; an empty one takes the stored one away.
+    pub secret: Option<Secret>,
+    /// Host keys in place of those that are pinned.
+    pub host_keys: Option<Vec<HostKey>>,
+    /// A new key of this kind; without one, a mirror whose `auth_method` asks for a key gets one when it has none.
+    pub key_type: Option<KeyType>,
+}
+
+/// Where a change is made.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// The repository.
+    pub repository: &'a Repository,
+    /// The server's files.
+    pub server: &'a Server,
+    /// The clock.
+    pub now: fn() -> Timestamp,
+}
+
+impl Place<'_> {
+    fn directory(&self, name: &str) -> PathBuf {
+        self.repository.layout().remote(name)
+    }
+
+    fn files(&self, doing: &'static str, name: &str) -> impl FnOnce(std::io::Error) -> Error {
+        let path = self.directory(name);
+        move |source| Error::Files { doing, path, source }
+    }
+
+    /// Makes the directory that holds everything of ours.
+    ///
+    /// # Errors
+    /// [`Error::Files`]
+    pub fn prepare(&self) -> Result<(), Error> {
+        let layout = self.repository.layout();
+        let mode = self.repository.sharing().directory_mode().unwrap_or(0o755);
+        let failed = |source| Error::Files { doing: "make directories", path: layout.root().to_owned(), source };
+        spool::prepare(&layout, mode).map_err(failed)
+    }
+
+    /// Adds a mirror and makes its first sync due.
+    ///
+    /// # Errors
+    /// [`Error`]; there is then no such mirror.
+    pub fn add(&self, name: &str, keys: Keys, extras: &Extras) -> Result<Config, Error> {
+        self.prepare()?;
+        // The name is checked before it becomes a directory.
+        let change = Edit::Add(name.to_owned(), keys);
+        config::check_edit(self.repository, self.server, &change)?;
+        drain::prepare(self.repository, name)?;
+        // A drain that ends for a mirror of this name which was removed must not forget what is stored now.
+        let _lock = Lock::acquire(&self.directory(name), self.repository.sharing())?;
+        self.store(name, extras)?;
+        let id = new_id((self.now)());
+        let due = spool::request_full_sync(&self.repository.layout(), name, id);
+        due.map_err(self.files("make the first sync due", name))?;
+        let config = edit(self.repository, self.server, &change)?;
+        self.make_key(&config, name, extras.key_type)?;
+        Ok(config)
+    }
+
+    /// Changes a mirror and makes a comparison due.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub fn set(&self, name: &str, keys: Keys, extras: &Extras) -> Result<Config, Error> {
+        drain::prepare(self.repository, name)?;
+        if extras.secret.is_some() && keys.iter().any(|(key, _)| *key == "url") {
+            // Killed in between, the mirror has no password: better than the wrong one for its host.
+            remove_secret(&self.directory(name).join("secret")).map_err(self.files("remove the secret", name))?;
+        }
+        let config = edit(self.repository, self.server, &Edit::Set(name.to_owned(), keys))?;
+        self.store(name, extras)?;
+        self.make_key(&config, name, extras.key_type)?;
+        self.compare(&config, name)?;
+        Ok(config)
+    }
+
+    /// Makes a comparison of a mirror due, if it is enabled.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub fn compare(&self, config: &Config, name: &str) -> Result<(), Error> {
+        if !config.mirror(name).is_some_and(|mirror| mirror.is_enabled) {
+            return Ok(());
+        }
+        drain::prepare(self.repository, name)?;
+        let due = spool::request_full_sync(&self.repository.layout(), name, new_id((self.now)()));
+        due.map_err(self.files("make a sync due", name))
+    }
+
+    /// Removes a mirror: from the configuration first, then, once no drain is at it, its files. The lock file stays.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub fn remove(&self, name: &str) -> Result<(), Error> {
+        edit(self.repository, self.server, &Edit::Remove(name.to_owned()))?;
+        let directory = self.directory(name);
+        if !directory.is_dir() {
+            return Ok(());
+        }
+        let _lock = Lock::acquire(&directory, self.repository.sharing())?;
+        // Another may have added one of this name meanwhile.
+        if config::load(self.repository, self.server)?.mirror(name).is_some() {
+            return Ok(());
+        }
+        drain::forget(&directory).map_err(self.files("remove the files", name))
+    }
+
+    /// Pins these host keys in place of those that were pinned; none clears them.
+    ///
+    /// # Errors
+    /// [`Error::Files`]
+    pub fn pin(&self, name: &str, keys: &[HostKey]) -> Result<(), Error> {
+        write_host_keys(&self.directory(name), keys).map_err(self.files("write the host keys", name))
+    }
+
+    /// Stores a password or token; an empty one takes it away.
+    ///
+    /// # Errors
+    /// [`Error::Files`]
+    pub fn store_secret(&self, name: &str, secret: &Secret) -> Result<(), Error> {
+        let path = self.directory(name).join("secret");
+        let stored = if secret.expose().is_empty() { remove_secret(&path) } else { write_secret(&path, secret) };
+        stored.map_err(self.files("write the secret", name))
+    }
+
+    fn store(&self, name: &str, extras: &Extras) -> Result<(), Error> {
+        if let Some(secret) = &extras.secret {
+            self.store_secret(name, secret)?;
+        }
+        if let Some(keys) = &extras.host_keys {
+            self.pin(name, keys)?;
+        }
+        Ok(())
+    }
+
+    fn make_key(&self, config: &Config, name: &str, kind: Option<KeyType>) -> Result<(), Error> {
+        let is_wanted = |mirror: &Mirror| mirror.auth_method == AuthMethod::SshPublicKey;
+        if kind.is_some() || config.mirror(name).is_some_and(is_wanted) {
+            self.ensure_key(name, kind)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the ssh key of a mirror, unless it has one and no kind is asked for. Returns whether one was made.
+    ///
+    /// # Errors
+    /// [`Error::Files`]
+    pub fn ensure_key(&self, name: &str, kind: Option<KeyType>) -> Result<bool, Error> {
+        let directory = self.directory(name);
+        if kind.is_none() && credentials::identity(&directory).is_some() {
+            return Ok(false);
+        }
+        let comment = format!("git-mirror-push {name} {}", self.repository.git_dir().display());
+        credentials::generate_key(&directory, kind.unwrap_or(KeyType::Ed25519), &comment)
+            .map_err(self.files("make a key", name))?;
+        Ok(true)
+    }
+}
+
+/// The URL as it is written into the file, and the credentials that were in it.
+///
+/// # Errors
+/// [`Error::Refused`]
+pub fn clean_url(text: &str) -> Result<(String, Address, Credentials), Error> {
+    let (address, credentials) = parse(text).map_err(|refused| Error::Refused(refused.to_string()))?;
+    let url = match &address {
+        Address::Http { url, .. } => url.clone(),
+        // The password is stored apart; what is left names no more than the user.
+        Address::Ssh { .. } => without_password(text),
+        Address::Git { .. } => text.to_owned(),
+        Address::Local(path) => {
+            path.to_str().ok_or_else(|| Error::Refused("a path of a mirror must be UTF-8".into()))?.to_owned()
+        }
+    };
+    Ok((url, address, credentials))
+}
+
+/// An ssh URL without the password after the user's name.
+fn without_password(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    match authority.rsplit_once('@') {
+        Some((user, host)) => format!("{scheme}://{}@{host}{path}", user.split(':').next().unwrap_or(user)),
+        None => text.to_owned(),
+    }
+}
