@@ -56,6 +56,7 @@ fn configuration(out: &mut dyn Write) -> anyhow::Result<()> {
     for (place, heading) in [
         (Place::Top, "Keys at the top of either file"),
         (Place::Server, "Keys at the top of the server's files"),
+        (Place::Api, "Keys of [api]"),
         (Place::Repositories, "Keys of [[repositories]]"),
         (Place::Remote, "Keys of [remotes.NAME] and [defaults]"),
     ] {

@@ -2,18 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::Spanned;
 
 use super::file::{DivergentSetting, File, Period, PruneSetting, Remote};
 use super::server::{Placed, Root, Server, Template, expand};
 use super::settings::{EXCLUDE_EACH_OTHER, Settings};
+use super::values::{
+    check_command, check_proxy, check_push_option, check_refspec, check_regex, check_ssh_option, check_url, is_name,
+};
 use super::{Config, Error, Notify, Trust, line_of};
 use crate::plan::{Divergent, Pattern, Prune};
-use crate::push::Address;
-
-/// Longest `mirror_branch_regex`, in characters (GitLab's limit).
-const LONGEST_REGEX: usize = 255;
+use crate::push::Allowed;
 
 /// Where an error is.
 struct Place<'a> {
@@ -109,6 +110,17 @@ pub(super) fn server(path: &Path, text: &str, file: File, mut server: Server) ->
     server.metrics_file = file.metrics_file.map(|file| absolute(&place, &file)).transpose()?.or(server.metrics_file);
     server.max_jobs = at_least_one(&place, file.max_jobs.as_ref())?.or(server.max_jobs);
     server.max_jobs_per_host = at_least_one(&place, file.max_jobs_per_host.as_ref())?.or(server.max_jobs_per_host);
+    server.max_jobs_per_repository =
+        at_least_one(&place, file.max_jobs_per_repository.as_ref())?.or(server.max_jobs_per_repository);
+    server.scan_interval = interval(&place, file.scan_interval.as_ref())?.or(server.scan_interval);
+    server.reconcile_interval = interval(&place, file.reconcile_interval.as_ref())?.or(server.reconcile_interval);
+    server.shutdown_timeout = file.shutdown_timeout.map(|period| period.get_ref().0).or(server.shutdown_timeout);
+    if let Some(api) = file.api {
+        let api = api.into_inner();
+        server.api.allow_local_network = api.allow_local_network.unwrap_or(server.api.allow_local_network);
+        let hosts = api.allowed_hosts.map(|hosts| hosts.iter().map(|host| allowed(&place, host)).collect());
+        server.api.allowed_hosts = hosts.transpose()?.unwrap_or(server.api.allowed_hosts);
+    }
     for written in file.repositories {
         let root = absolute(&place, &written.root)?;
         let patterns = |texts: Vec<String>| texts.iter().map(|text| Pattern::new(text.as_bytes())).collect::<Vec<_>>();
@@ -154,12 +166,35 @@ fn only_on_the_server(place: &Place<'_>, file: &File) -> Result<(), Error> {
     if let Some(first) = file.repositories.first() {
         return Err(place.at(&first.root, wrong("repositories")));
     }
-    for (key, value) in [("max_jobs", &file.max_jobs), ("max_jobs_per_host", &file.max_jobs_per_host)] {
-        if let Some(value) = value {
-            return Err(place.at(value, wrong(key)));
-        }
+    let start = |span: std::ops::Range<usize>| span.start;
+    let found = [
+        ("max_jobs", file.max_jobs.as_ref().map(|value| start(value.span()))),
+        ("max_jobs_per_host", file.max_jobs_per_host.as_ref().map(|value| start(value.span()))),
+        ("max_jobs_per_repository", file.max_jobs_per_repository.as_ref().map(|value| start(value.span()))),
+        ("scan_interval", file.scan_interval.as_ref().map(|value| start(value.span()))),
+        ("reconcile_interval", file.reconcile_interval.as_ref().map(|value| start(value.span()))),
+        ("shutdown_timeout", file.shutdown_timeout.as_ref().map(|value| start(value.span()))),
+        ("api", file.api.as_ref().map(|value| start(value.span()))),
+    ];
+    match found.iter().find_map(|(key, at)| Some((key, (*at)?))) {
+        Some((key, at)) => Err(place.error(at, wrong(key))),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// An interval of the daemon's: one without length would never let it rest.
+fn interval(place: &Place<'_>, written: Option<&Spanned<Period>>) -> Result<Option<Duration>, Error> {
+    match written {
+        Some(period) if period.get_ref().0 < Duration::from_secs(1) => {
+            Err(place.at(period, "at least \"1s\" is needed".into()))
+        }
+        written => Ok(written.map(|period| period.get_ref().0)),
+    }
+}
+
+fn allowed(place: &Place<'_>, host: &Spanned<String>) -> Result<Allowed, Error> {
+    let wrong = || format!("'{}' is no host name, address or network (10.0.0.0/8)", host.get_ref().escape_debug());
+    Allowed::parse(host.get_ref()).ok_or_else(|| place.at(host, wrong()))
 }
 
 fn notify(
@@ -192,21 +227,6 @@ fn at_least_one(place: &Place<'_>, number: Option<&Spanned<usize>>) -> Result<Op
     }
 }
 
-/// A command is an array: the program by its absolute path, then its arguments. No shell reads it.
-fn check_command(command: &[String], key: &str) -> Result<(), String> {
-    match command {
-        [program, arguments @ ..] if Path::new(program).is_absolute() => {
-            match arguments.iter().find(|a| a.contains('\0')) {
-                None => Ok(()),
-                Some(_) => Err(format!("{key}: an argument has a null byte in it")),
-            }
-        }
-        _ => {
-            Err(format!("{key} is an array that begins with the absolute path of a program: [\"/usr/bin/x\", \"-v\"]"))
-        }
-    }
-}
-
 fn check_name(place: &Place<'_>, name: &Spanned<String>) -> Result<(), Error> {
     if is_name(name.get_ref()) {
         return Ok(());
@@ -216,13 +236,6 @@ fn check_name(place: &Place<'_>, name: &Spanned<String>) -> Result<(), Error> {
         name.get_ref().escape_debug()
     );
     Err(place.at(name, what))
-}
-
-/// Whether `name` can name a mirror: it is also a directory.
-pub(super) fn is_name(name: &str) -> bool {
-    name.len() <= 64
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
 }
 
 /// Checks the keys one by one.
@@ -255,6 +268,7 @@ fn settings(place: &Place<'_>, remote: Remote) -> Result<Settings, Error> {
         id: remote.id,
         url: remote.url.map(Spanned::into_inner),
         enabled: remote.enabled,
+        confined: remote.confined,
         only_protected_branches: remote.only_protected_branches,
         mirror_branch_regex: remote.mirror_branch_regex.map(Spanned::into_inner),
         divergent_refs: remote.divergent_refs.map(|setting| match setting {
@@ -290,91 +304,4 @@ fn settings(place: &Place<'_>, remote: Remote) -> Result<Settings, Error> {
         push_options: each(remote.push_options, check_push_option)?,
         atomic: remote.atomic,
     })
-}
-
-fn check_url(url: &str) -> Result<(), String> {
-    // Whatever a repository is called, what stands around the placeholders must make sense.
-    let sample = Placed { path: "path".into(), name: "name".into() };
-    let (address, in_url) = crate::push::parse(&expand(url, &sample)).map_err(|refused| refused.to_string())?;
-    if in_url.secret.is_some() {
-        return Err("the URL holds a password, which does not belong in this file; remove it and use \
-                    'git mirror-push set NAME --url URL', which stores it apart"
-            .into());
-    }
-    match address {
-        Address::Local(path) if !path.is_absolute() => Err("a path must be absolute here".into()),
-        _ => Ok(()),
-    }
-}
-
-/// The proxy's URL reaches arguments of git's helper and messages, so no password may be in it.
-fn check_proxy(proxy: &str) -> Result<(), String> {
-    let authority =
-        proxy.split_once("://").map_or(proxy, |(_, rest)| rest).split(['/', '?', '#']).next().unwrap_or_default();
-    match authority.rsplit_once('@') {
-        Some((user, _)) if user.contains(':') => {
-            Err("the proxy's URL holds a password, which does not belong in this file; \
-            put the URL into the environment instead (http_proxy, https_proxy)"
-                .into())
-        }
-        _ => Ok(()),
-    }
-}
-
-fn check_push_option(option: &str) -> Result<(), String> {
-    match option.len() > 1024 || option.contains(['\n', '\0']) {
-        true => Err("a push option is one line of at most 1024 bytes".into()),
-        false => Ok(()),
-    }
-}
-
-fn check_regex(regex: &str) -> Result<(), String> {
-    if regex.chars().count() > LONGEST_REGEX {
-        return Err(format!("mirror_branch_regex is longer than {LONGEST_REGEX} characters"));
-    }
-    regex::bytes::Regex::new(regex).map(|_| ()).map_err(|error| {
-        let why = error.to_string();
-        format!(
-            "mirror_branch_regex is no valid regex (RE2 syntax): {}",
-            why.lines().next_back().unwrap_or_default().trim()
-        )
-    })
-}
-
-fn check_refspec(pattern: &str) -> Result<(), String> {
-    let stem = pattern.replace('*', "x");
-    match crate::refs::RefName::new(stem.as_bytes()) {
-        None => Err(format!("'{pattern}' is no namespace; write it like \"refs/notes/*\"")),
-        Some(name) if name.branch().is_some() || name.tag().is_some() => {
-            Err(format!("'{pattern}' is among the branches or tags, which have keys of their own"))
-        }
-        Some(_) => Ok(()),
-    }
-}
-
-/// Options that would run a program, or undo what keeps the connection safe, are refused.
-fn check_ssh_option(option: &str) -> Result<(), String> {
-    const REFUSED: [&str; 11] = [
-        "proxycommand",
-        "localcommand",
-        "permitlocalcommand",
-        "knownhostscommand",
-        "remotecommand",
-        "pkcs11provider",
-        "securitykeyprovider",
-        "xauthlocation",
-        "include",
-        "stricthostkeychecking",
-        "batchmode",
-    ];
-    let keyword = option.split(['=', ' ', '\t']).next().unwrap_or_default().to_ascii_lowercase();
-    if !option.contains('=') || !keyword.bytes().all(|byte| byte.is_ascii_alphanumeric()) || keyword.is_empty() {
-        return Err(format!("'{}' is no ssh option; write it like \"Compression=yes\"", option.escape_debug()));
-    }
-    if REFUSED.contains(&&*keyword) || option.contains('\n') {
-        return Err(format!(
-            "the ssh option '{keyword}' is not allowed here; put it into the user's ssh configuration"
-        ));
-    }
-    Ok(())
 }

@@ -11,6 +11,7 @@ use std::path::Path;
 use fs2::FileExt;
 use toml_edit::{Array, DocumentMut, Item, Table, Value, value};
 
+use super::values::is_name;
 use super::{Config, Error, Placed, Server, Trust, check, parse, read_owned};
 use crate::repo::Repository;
 use crate::spool::sync_directory;
@@ -98,7 +99,7 @@ fn applied(old: &str, before: &Config, change: &Edit) -> Result<String, Error> {
     match change {
         Edit::Top(key, change) => set(document.as_table_mut(), key, change),
         Edit::Add(name, keys) => {
-            if !check::is_name(name) {
+            if !is_name(name) {
                 let rule = "use letters, digits, '.', '_' and '-', and begin with a letter or digit";
                 return Err(Error::Change(format!("'{}' is no name for a mirror; {rule}", name.escape_debug())));
             }

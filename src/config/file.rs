@@ -24,6 +24,11 @@ pub(super) struct File {
     pub(super) metrics_file: Option<Spanned<String>>,
     pub(super) max_jobs: Option<Spanned<usize>>,
     pub(super) max_jobs_per_host: Option<Spanned<usize>>,
+    pub(super) max_jobs_per_repository: Option<Spanned<usize>>,
+    pub(super) scan_interval: Option<Spanned<Period>>,
+    pub(super) reconcile_interval: Option<Spanned<Period>>,
+    pub(super) shutdown_timeout: Option<Spanned<Period>>,
+    pub(super) api: Option<Spanned<Api>>,
     #[serde(default)]
     pub(super) repositories: Vec<Repositories>,
     pub(super) defaults: Option<Remote>,
@@ -49,6 +54,14 @@ pub(super) struct Repositories {
     pub(super) exclude: Vec<String>,
 }
 
+/// `[api]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Api {
+    pub(super) allow_local_network: Option<bool>,
+    pub(super) allowed_hosts: Option<Vec<Spanned<String>>>,
+}
+
 /// `[remotes.NAME]`
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,6 +69,7 @@ pub(super) struct Remote {
     pub(super) id: Option<u32>,
     pub(super) url: Option<Spanned<String>>,
     pub(super) enabled: Option<bool>,
+    pub(super) confined: Option<bool>,
     pub(super) only_protected_branches: Option<bool>,
     pub(super) mirror_branch_regex: Option<Spanned<String>>,
     pub(super) divergent_refs: Option<DivergentSetting>,

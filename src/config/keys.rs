@@ -7,6 +7,8 @@ pub enum Place {
     Top,
     /// At the top of the server's files.
     Server,
+    /// In `[api]` of the server's files.
+    Api,
     /// In `[[repositories]]` of the server's files.
     Repositories,
     /// In `[remotes.NAME]` or `[defaults]`.
@@ -30,10 +32,10 @@ const fn key(name: &'static str, place: Place, value: &'static str, text: &'stat
     Key { name, place, value, text }
 }
 
-use Place::{Remote, Repositories, Server, Top};
+use Place::{Api, Remote, Repositories, Server, Top};
 
 /// All keys, in the order of the manual page.
-pub const KEYS: [Key; 44] = [
+pub const KEYS: [Key; 52] = [
     key("version", Top, "integer; 1", "The version of the file's form. A later one is refused."),
     key(
         "protected_branches",
@@ -62,8 +64,34 @@ pub const KEYS: [Key; 44] = [
         "absolute path; none",
         "A file for Prometheus' textfile collector, replaced after each drain: of this repository, or, in the server's file, of all after each --all.",
     ),
-    key("max_jobs", Server, "integer; 16", "How many mirrors are served at once by --all."),
+    key("max_jobs", Server, "integer; 16", "How many mirrors are served at once, by --all and by the daemon."),
     key("max_jobs_per_host", Server, "integer; 8", "How many of them at one host."),
+    key("max_jobs_per_repository", Server, "integer; 4", "How many of them of one repository."),
+    key(
+        "scan_interval",
+        Server,
+        "duration; \"1m\"",
+        "How often the daemon looks through all spools, whatever the hooks told it.",
+    ),
+    key("reconcile_interval", Server, "duration; \"24h\"", "How often the daemon compares every mirror in full."),
+    key(
+        "shutdown_timeout",
+        Server,
+        "duration; \"30s\"",
+        "How long the daemon lets run what runs when it is told to end. What it leaves is done by the next one.",
+    ),
+    key(
+        "allow_local_network",
+        Api,
+        "boolean; false",
+        "Whether mirrors that are made through the API may reach loopback, private and link-local addresses, and local paths.",
+    ),
+    key(
+        "allowed_hosts",
+        Api,
+        "list; none",
+        "Host names, addresses and networks (10.0.0.0/8) that they may reach besides public addresses.",
+    ),
     key(
         "root",
         Repositories,
@@ -85,6 +113,12 @@ pub const KEYS: [Key; 44] = [
         "Where the mirror is: https, http, ssh, git, file, an absolute path, or user@host:path. In the server's files {path} is the repository's path below root and {name} its last component, both without .git.",
     ),
     key("enabled", Remote, "boolean; true", "Whether it is served."),
+    key(
+        "confined",
+        Remote,
+        "boolean; false",
+        "The mirror reaches only what [api] of the server's file allows, with its own credentials alone. Written for mirrors that are made or moved through the API.",
+    ),
     key("only_protected_branches", Remote, "boolean; false", "Mirror protected branches only."),
     key(
         "mirror_branch_regex",
@@ -156,6 +190,7 @@ pub const KEYS: [Key; 44] = [
     key("push_options", Remote, "list of texts; none", "Sent to the mirror's hooks, when it offers push options."),
     key("atomic", Remote, "boolean; false", "All refs or none."),
     key("[[repositories]]", Server, "table, repeated", "Where repositories are, for --all and for templates."),
+    key("[api]", Server, "table", "What the API and the page may do."),
     key("[defaults]", Top, "table", "Keys of a mirror that count for every mirror which does not say them."),
     key(
         "[remotes.NAME]",
@@ -175,7 +210,7 @@ mod tests {
         let fields = source.lines().filter_map(|line| line.trim().strip_prefix("pub(super) ")?.split_once(": "));
         let fields = fields
             .map(|(name, _)| name)
-            .filter(|name| !name.contains(' ') && !["repositories", "defaults", "remotes"].contains(name));
+            .filter(|name| !name.contains(' ') && !["repositories", "defaults", "remotes", "api"].contains(name));
         let documented: Vec<&str> = KEYS.iter().map(|key| key.name).filter(|name| !name.starts_with('[')).collect();
         let mut expected: Vec<&str> = fields.collect();
         expected.sort_unstable();

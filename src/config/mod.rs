@@ -19,6 +19,7 @@ mod load;
 mod origin;
 mod server;
 mod settings;
+mod values;
 
 pub use edit::{Change, Edit, check_edit, edit};
 pub use file::{AuthMethod, TagsSetting, Wake, parse_period};
@@ -26,7 +27,7 @@ pub use keys::{KEYS, Key, Place};
 use load::read_owned;
 pub use load::{Environment, load, load_server, names_in};
 pub use origin::{Origin, origins};
-pub use server::{Placed, Root, Server};
+pub use server::{Api, Placed, Root, Server};
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +119,8 @@ pub struct Mirror {
     pub username: Option<String>,
     /// Whether it is served.
     pub is_enabled: bool,
+    /// `confined`: others than the administrator may have made it.
+    pub is_confined: bool,
     /// `only_protected_branches`
     pub only_protected_branches: bool,
     /// `mirror_branch_regex`, valid.

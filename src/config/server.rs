@@ -5,11 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::settings::Settings;
 use super::{Error, Notify, Wake};
 use crate::credentials::Surroundings;
 use crate::plan::Pattern;
+use crate::push::{Allowed, Guard};
 
 /// What the server's files say for every repository.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +30,16 @@ pub struct Server {
     pub max_jobs: Option<usize>,
     /// How many of them at one host; `None` is the default.
     pub max_jobs_per_host: Option<usize>,
+    /// How many of one repository; `None` is the default.
+    pub max_jobs_per_repository: Option<usize>,
+    /// How often the daemon looks through all spools.
+    pub scan_interval: Option<Duration>,
+    /// How often it compares every mirror in full.
+    pub reconcile_interval: Option<Duration>,
+    /// How long it lets run what runs when it is told to end.
+    pub shutdown_timeout: Option<Duration>,
+    /// What mirrors may reach that are made through the API.
+    pub api: Api,
     /// Where repositories are.
     pub roots: Vec<Root>,
     /// What the process has around it.
@@ -36,6 +48,23 @@ pub struct Server {
     pub files: Vec<PathBuf>,
     pub(super) defaults: Settings,
     pub(super) templates: BTreeMap<String, Template>,
+}
+
+/// `[api]`
+#[derive(Clone, Debug, Default)]
+pub struct Api {
+    /// Whether mirrors that are made through the API may reach every address and path.
+    pub allow_local_network: bool,
+    /// Hosts and networks that they may reach besides public ones.
+    pub allowed_hosts: Vec<Allowed>,
+}
+
+impl Api {
+    /// What a confined mirror may reach.
+    #[must_use]
+    pub fn guard(&self) -> Guard {
+        if self.allow_local_network { Guard::open() } else { Guard::new(self.allowed_hosts.clone()) }
+    }
 }
 
 /// `[remotes.NAME]` of the server's files.

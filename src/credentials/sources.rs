@@ -43,6 +43,8 @@ pub struct Wanted<'a> {
     pub is_needed: bool,
     /// Whether git is configured with credential helpers.
     pub has_helper: bool,
+    /// Whether nothing but the mirror's own secret is for it: others than the administrator may have made it.
+    pub is_confined: bool,
 }
 
 /// Finds the credentials. None is no error: the mirror may be open, or ssh have a key.
@@ -54,6 +56,9 @@ pub fn find(wanted: &Wanted<'_>, around: &Surroundings) -> io::Result<Credential
         |secret| Credentials { username: wanted.username.map(str::to_owned), secret: Some(secret), approval: None };
     if let Some(secret) = read_secret(&wanted.directory.join("secret"))? {
         return Ok(with(secret));
+    }
+    if wanted.is_confined {
+        return Ok(Credentials { username: wanted.username.map(str::to_owned), ..Credentials::default() });
     }
     if let Some(file) = wanted.file {
         let named =

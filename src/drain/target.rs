@@ -32,6 +32,7 @@ pub fn found_credentials(repository: &Repository, mirror: &Mirror, server: &Serv
         place: mirror.address.web_place(),
         is_needed: mirror.auth_method == AuthMethod::Password,
         has_helper: repository.has_credential_helper(),
+        is_confined: mirror.is_confined,
     };
     credentials::find(&wanted, &server.surroundings).map_err(Error::Credentials)
 }
@@ -59,6 +60,7 @@ pub fn target(repository: &Repository, mirror: &Mirror, server: &Server) -> Resu
         ca_file: mirror.ca_file.clone(),
         proxy: mirror.proxy.clone(),
         timeouts: mirror.timeouts,
+        guard: mirror.is_confined.then(|| server.api.guard()),
     })
 }
 

@@ -127,6 +127,22 @@ impl Address {
         }
     }
 
+    /// The host and the port that are connected to, unless ssh's configuration says others; `None` for this machine.
+    #[must_use]
+    pub fn host_and_port(&self) -> Option<(&str, u16)> {
+        match self {
+            Self::Local(_) => None,
+            Self::Git { host, port, .. } => Some((host, *port)),
+            Self::Ssh { host, port, .. } => Some((host, port.unwrap_or(22))),
+            Self::Http { url, host } => {
+                let (scheme, rest) = url.split_once("://").expect("an http address has a scheme");
+                let authority = rest.split('/').next().unwrap_or(rest);
+                let port = authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+                Some((host, port.unwrap_or(if scheme == "http" { 80 } else { 443 })))
+            }
+        }
+    }
+
     /// The host and the port, by which attempts are grouped; `None` for this machine.
     #[must_use]
     pub fn endpoint(&self) -> Option<String> {

@@ -53,6 +53,10 @@
 //! | http | not smart HTTP | lasting |
 //! | http | no such repository | lasting |
 //! | http | password over plain http | lasting |
+//! | path | confined, and on this machine | lasting |
+//! | git | confined, and on this machine | lasting |
+//! | ssh | confined, and on this machine | lasting |
+//! | http | confined, and on this machine | lasting |
 //! | https | authority not trusted | lasting |
 //! | https | certificate of another host | lasting |
 
@@ -97,6 +101,14 @@ pub enum Error {
     Resolve {
         /// The name.
         host: String,
+    },
+    /// A confined mirror must not reach this host.
+    #[error("'{host}' is blocked: {why}; [api] allowed_hosts of the server's file could allow it")]
+    Blocked {
+        /// The host.
+        host: String,
+        /// The rule, in GitLab's words.
+        why: &'static str,
     },
     /// No connection came about.
     #[error("cannot connect to '{host}': {source}")]
@@ -256,6 +268,7 @@ impl Error {
                 Class::Lasting
             }
             Self::Redirect(_) | Self::Status { .. } | Self::NotSmart(_) | Self::Start { .. } => Class::Lasting,
+            Self::Blocked { .. } => Class::Lasting,
             Self::Remote(_) | Self::Unable(_) => Class::Lasting,
         }
     }

@@ -11,9 +11,11 @@ use base64::Engine;
 use gix_transport::packetline::PacketLineRef;
 use gix_transport::packetline::blocking_io::StreamingPeekableIter;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body, SendBody, http::Response};
 
 use super::advertisement::next_line;
+use super::guard::Guarded;
 use super::{Advertised, Capabilities, Error, Limit, PackSource, Report, Request, Target, advertisement, report};
 use crate::credentials::{Credentials, Redactor};
 use crate::refs::{Oid, RefName};
@@ -57,8 +59,16 @@ impl Http {
             Some(file) => certificates(file)?,
         };
         config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
+        let config = config.build();
+        let agent = match &target.guard {
+            None => config.into(),
+            Some(guard) => {
+                let resolver = Guarded { guard: guard.clone(), host: host.to_owned() };
+                Agent::with_parts(config, DefaultConnector::default(), resolver)
+            }
+        };
         Ok(Self {
-            agent: config.build().into(),
+            agent,
             url: url.to_owned(),
             host: host.to_owned(),
             authorization: basic(&target.credentials),
@@ -167,6 +177,10 @@ impl Http {
             ureq::Error::ConnectionFailed => {
                 Error::Connect { host, source: io::Error::other("no address of the host answered") }
             }
+            ureq::Error::Other(error) => match error.downcast::<Error>() {
+                Ok(blocked) => *blocked,
+                Err(other) => Error::Protocol(other.to_string()),
+            },
             other => Error::Protocol(other.to_string()),
         }
     }

@@ -24,6 +24,7 @@ mod command;
 mod error;
 #[cfg(fuzzing)]
 pub mod fuzzed;
+mod guard;
 mod http;
 mod local;
 mod messages;
@@ -40,6 +41,7 @@ pub use advertisement::{Advertised, Capabilities};
 pub use askpass::{Offer, VARIABLE as ASKPASS_VARIABLE, answer as answer_askpass};
 pub use command::{Command, Request};
 pub use error::{Class, Error, Limit, Relief};
+pub use guard::{Allowed, Guard};
 pub use local::LocalMirror;
 pub use pack::{PackSource, Progress};
 pub use report::{Answer, Report};
@@ -60,6 +62,8 @@ pub struct Target {
     pub proxy: Option<String>,
     /// The limits of waiting.
     pub timeouts: Timeouts,
+    /// What it may reach, when it must not reach everything.
+    pub guard: Option<Guard>,
 }
 
 /// What ssh is told beyond the user's own configuration.
@@ -106,14 +110,15 @@ impl Session {
     /// [`Error`]; over a stream some errors are only seen by [`Session::advertisement`].
     pub fn connect(target: &Target) -> Result<Self, Error> {
         let redactor = Redactor::new(&target.credentials);
+        if let Some(guard) = target.guard.as_ref().filter(|_| !matches!(target.address, Address::Git { .. })) {
+            guard.check(&target.address)?;
+        }
         let connection = match &target.address {
             Address::Local(path) => Connection::Stream(Box::new(local::receive_pack(path, target)?)),
             Address::Ssh { user, host, port, path } => {
                 Connection::Stream(Box::new(ssh::connect(user.as_deref(), host, *port, path, target)?))
             }
-            Address::Git { host, port, path } => {
-                Connection::Stream(Box::new(tcp::connect(host, *port, path, target.timeouts)?))
-            }
+            Address::Git { host, port, path } => Connection::Stream(Box::new(tcp::connect(host, *port, path, target)?)),
             Address::Http { url, host } => Connection::Http(Box::new(http::Http::new(url, host, target)?)),
         };
         Ok(Self { connection, redactor, known_hosts: target.ssh.known_hosts.clone() })

@@ -37,6 +37,11 @@ pub(super) fn start(
     target: &Target,
 ) -> Result<(Child, Option<Offer>), Error> {
     let mut ssh = command("ssh");
+    if target.guard.as_ref().is_some_and(|guard| !guard.is_open()) && target.ssh.known_hosts.is_none() {
+        let what =
+            "its host keys must be pinned first: 'git mirror-push host-keys NAME --detect', or detect them on the page";
+        return Err(Error::Unable(what.into()));
+    }
     let secret = target.credentials.secret.as_ref().zip(target.ssh.askpass.as_ref());
     let offer = match secret {
         None => {
@@ -60,6 +65,10 @@ pub(super) fn start(
     if let Some(identity) = &target.ssh.identity {
         option(&mut ssh, "IdentitiesOnly=yes");
         option(&mut ssh, file_option("IdentityFile", identity));
+    }
+    if target.guard.is_some() && target.ssh.identity.is_none() {
+        // The keys of whoever runs the daemon are not for mirrors that others add.
+        option(&mut ssh, "PubkeyAuthentication=no");
     }
     if let Some(known_hosts) = &target.ssh.known_hosts {
         option(&mut ssh, file_option("UserKnownHostsFile", known_hosts));

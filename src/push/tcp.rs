@@ -3,16 +3,16 @@
 #![expect(clippy::disallowed_methods, reason = "the one place that connects, with a limit")]
 
 use std::io::Write;
-use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 
 use gix_transport::packetline::blocking_io::encode;
 
 use super::stream::Stream;
-use super::{Error, Limit, Timeouts};
+use super::{Error, Limit, Target};
 
 /// Connects and asks for receive-pack.
-pub(super) fn connect(host: &str, port: u16, path: &str, timeouts: Timeouts) -> Result<Stream, Error> {
-    let socket = dial(host, port, path, "git-receive-pack", timeouts)?;
+pub(super) fn connect(host: &str, port: u16, path: &str, target: &Target) -> Result<Stream, Error> {
+    let socket = dial(host, port, path, "git-receive-pack", target)?;
     let failed = |source| Error::Connect { host: host.to_owned(), source };
     let input = socket.try_clone().map_err(failed)?;
     let output = socket.try_clone().map_err(failed)?;
@@ -21,12 +21,12 @@ pub(super) fn connect(host: &str, port: u16, path: &str, timeouts: Timeouts) -> 
         // A socket that is gone needs no end.
         let _ = socket.shutdown(Shutdown::Both);
     };
-    Ok(Stream::of_socket(Box::new(input), Box::new(output), timeouts, abort))
+    Ok(Stream::of_socket(Box::new(input), Box::new(output), target.timeouts, abort))
 }
 
 /// Connects and asks for a service (gitprotocol-pack(5), "Git Transport").
-pub(super) fn dial(host: &str, port: u16, path: &str, service: &str, timeouts: Timeouts) -> Result<TcpStream, Error> {
-    let socket = open(host, port, timeouts)?;
+pub(super) fn dial(host: &str, port: u16, path: &str, service: &str, target: &Target) -> Result<TcpStream, Error> {
+    let socket = open(host, port, target)?;
     let failed = |source| Error::Connect { host: host.to_owned(), source };
     socket.set_nodelay(true).map_err(failed)?;
     let name = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
@@ -39,11 +39,15 @@ pub(super) fn dial(host: &str, port: u16, path: &str, service: &str, timeouts: T
 }
 
 /// Tries every address of the host in turn.
-fn open(host: &str, port: u16, timeouts: Timeouts) -> Result<TcpStream, Error> {
-    let addresses = (host, port).to_socket_addrs().map_err(|_| Error::Resolve { host: host.to_owned() })?;
+fn open(host: &str, port: u16, target: &Target) -> Result<TcpStream, Error> {
+    let unresolved = |_| Error::Resolve { host: host.to_owned() };
+    let addresses: Vec<SocketAddr> = match &target.guard {
+        Some(guard) => guard.resolve(host, port)?,
+        None => (host, port).to_socket_addrs().map_err(unresolved)?.collect(),
+    };
     let mut last = Error::Resolve { host: host.to_owned() };
     for address in addresses {
-        match TcpStream::connect_timeout(&address, timeouts.connect) {
+        match TcpStream::connect_timeout(&address, target.timeouts.connect) {
             Ok(socket) => return Ok(socket),
             Err(error) if error.kind() == std::io::ErrorKind::TimedOut => last = Error::Timeout(Limit::Connect),
             Err(source) => last = Error::Connect { host: host.to_owned(), source },

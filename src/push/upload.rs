@@ -31,7 +31,7 @@ impl Upload {
                 ssh::start(user.as_deref(), host, *port, &ssh::service(SERVICE, path), target)?
             }
             Address::Git { host, port, path } => {
-                let socket = tcp::dial(host, *port, path, SERVICE, target.timeouts)?;
+                let socket = tcp::dial(host, *port, path, SERVICE, target)?;
                 let failed = |source| Error::Connect { host: host.clone(), source };
                 let (input, output) = (socket.try_clone().map_err(failed)?, socket);
                 let (input, output) = (Box::new(input), Box::new(output));

@@ -74,6 +74,8 @@ impl Scene {
             return (format!("http://127.0.0.1:{}/status/{status}/x.git", self.server(Kind::Http).port()), "");
         }
         match (transport, failure) {
+            ("path", "confined, and on this machine") => (self.mirror.display().to_string(), "confined = true"),
+            (_, "confined, and on this machine") => (at(1), "confined = true"),
             ("path", failure) => (self.stage_path(failure), SHORT),
             (_, "host name unknown") => (format!("{scheme}://nowhere.invalid/x.git"), ""),
             (_, "connection refused") => (at(1), ""),
@@ -185,6 +187,7 @@ fn known_hosts(source: &Path) -> Option<String> {
 /// What the text of some failures must hold.
 fn words(transport: &str, failure: &str) -> &'static str {
     match (transport, failure) {
+        (_, "confined, and on this machine") => "is blocked: ",
         ("path", "no such directory") => "is no directory on this machine",
         ("path", "another object format") => "--object-format=sha1",
         ("path", "receive-pack stalls") | (_, "says nothing") => "stall_timeout",

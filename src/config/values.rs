@@ -1,0 +1,118 @@
+//! What single values may be: each check takes a text and says what is wrong with it. Pure.
+
+use std::path::Path;
+
+use super::server::{Placed, expand};
+use crate::push::Address;
+
+/// Longest `mirror_branch_regex`, in characters (GitLab's limit).
+const LONGEST_REGEX: usize = 255;
+
+/// A command is an array: the program by its absolute path, then its arguments. No shell reads it.
+pub(super) fn check_command(command: &[String], key: &str) -> Result<(), String> {
+    match command {
+        [program, arguments @ ..] if Path::new(program).is_absolute() => {
+            match arguments.iter().find(|a| a.contains('\0')) {
+                None => Ok(()),
+                Some(_) => Err(format!("{key}: an argument has a null byte in it")),
+            }
+        }
+        _ => {
+            Err(format!("{key} is an array that begins with the absolute path of a program: [\"/usr/bin/x\", \"-v\"]"))
+        }
+    }
+}
+
+/// Whether `name` can name a mirror: it is also a directory.
+pub(super) fn is_name(name: &str) -> bool {
+    name.len() <= 64
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+}
+
+pub(super) fn check_url(url: &str) -> Result<(), String> {
+    // Whatever a repository is called, what stands around the placeholders must make sense.
+    let sample = Placed { path: "path".into(), name: "name".into() };
+    let (address, in_url) = crate::push::parse(&expand(url, &sample)).map_err(|refused| refused.to_string())?;
+    if in_url.secret.is_some() {
+        return Err("the URL holds a password, which does not belong in this file; remove it and use \
+                    'git mirror-push set NAME --url URL', which stores it apart"
+            .into());
+    }
+    match address {
+        Address::Local(path) if !path.is_absolute() => Err("a path must be absolute here".into()),
+        _ => Ok(()),
+    }
+}
+
+/// The proxy's URL reaches arguments of git's helper and messages, so no password may be in it.
+pub(super) fn check_proxy(proxy: &str) -> Result<(), String> {
+    let authority =
+        proxy.split_once("://").map_or(proxy, |(_, rest)| rest).split(['/', '?', '#']).next().unwrap_or_default();
+    match authority.rsplit_once('@') {
+        Some((user, _)) if user.contains(':') => {
+            Err("the proxy's URL holds a password, which does not belong in this file; \
+            put the URL into the environment instead (http_proxy, https_proxy)"
+                .into())
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn check_push_option(option: &str) -> Result<(), String> {
+    match option.len() > 1024 || option.contains(['\n', '\0']) {
+        true => Err("a push option is one line of at most 1024 bytes".into()),
+        false => Ok(()),
+    }
+}
+
+pub(super) fn check_regex(regex: &str) -> Result<(), String> {
+    if regex.chars().count() > LONGEST_REGEX {
+        return Err(format!("mirror_branch_regex is longer than {LONGEST_REGEX} characters"));
+    }
+    regex::bytes::Regex::new(regex).map(|_| ()).map_err(|error| {
+        let why = error.to_string();
+        format!(
+            "mirror_branch_regex is no valid regex (RE2 syntax): {}",
+            why.lines().next_back().unwrap_or_default().trim()
+        )
+    })
+}
+
+pub(super) fn check_refspec(pattern: &str) -> Result<(), String> {
+    let stem = pattern.replace('*', "x");
+    match crate::refs::RefName::new(stem.as_bytes()) {
+        None => Err(format!("'{pattern}' is no namespace; write it like \"refs/notes/*\"")),
+        Some(name) if name.branch().is_some() || name.tag().is_some() => {
+            Err(format!("'{pattern}' is among the branches or tags, which have keys of their own"))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// Options that would run a program, or undo what keeps the connection safe, are refused.
+pub(super) fn check_ssh_option(option: &str) -> Result<(), String> {
+    const REFUSED: [&str; 11] = [
+        "proxycommand",
+        "localcommand",
+        "permitlocalcommand",
+        "knownhostscommand",
+        "remotecommand",
+        "pkcs11provider",
+        "securitykeyprovider",
+        "xauthlocation",
+        "include",
+        "stricthostkeychecking",
+        "batchmode",
+    ];
+    let keyword = option.split(['=', ' ', '\t']).next().unwrap_or_default().to_ascii_lowercase();
+    if !option.contains('=') || !keyword.bytes().all(|byte| byte.is_ascii_alphanumeric()) || keyword.is_empty() {
+        return Err(format!("'{}' is no ssh option; write it like \"Compression=yes\"", option.escape_debug()));
+    }
+    if REFUSED.contains(&&*keyword) || option.contains('\n') {
+        return Err(format!(
+            "the ssh option '{keyword}' is not allowed here; put it into the user's ssh configuration"
+        ));
+    }
+    Ok(())
+}

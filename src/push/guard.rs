@@ -1,0 +1,273 @@
+//! Which addresses a confined mirror may reach: public ones, and those that the server's file allows.
+//!
+//! A host is resolved once, every address of it is judged, and only the judged addresses are connected to, so a name that
+//! changes its address in between gains nothing. What is refused, and the words for it, are GitLab's (its rules for outbound
+//! requests). Through a proxy the proxy resolves the name again: there the check is of what we see.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+
+use ipnet::IpNet;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::NextTimeout;
+
+use super::{Address, Error};
+
+/// Longest host name that is looked up, in characters (GitLab's limit).
+const LONGEST_HOST: usize = 1024;
+
+/// What a confined mirror may reach besides public addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guard {
+    /// Host names, and networks in the form of CIDR.
+    allowed: Vec<Allowed>,
+    /// Whether everything may be reached, this machine too.
+    is_open: bool,
+}
+
+/// An entry of `allowed_hosts`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Allowed {
+    /// A host by its name, as it stands in the URL.
+    Host(String),
+    /// Addresses.
+    Network(IpNet),
+}
+
+impl Allowed {
+    /// Reads `mirror.example.org`, `10.1.2.3`, `10.0.0.0/8` or `fd00::/8`. `None` when it is none of them.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim_start_matches('[').trim_end_matches(']');
+        if let Ok(network) = text.parse() {
+            return Some(Self::Network(network));
+        }
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Some(Self::Network(address.into()));
+        }
+        let is_name = !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_'));
+        is_name.then(|| Self::Host(text.to_ascii_lowercase()))
+    }
+}
+
+impl Guard {
+    /// A guard that lets through what is public, and `allowed`.
+    #[must_use]
+    pub fn new(allowed: Vec<Allowed>) -> Self {
+        Self { allowed, is_open: false }
+    }
+
+    /// A guard that lets everything through, this machine's repositories too.
+    #[must_use]
+    pub fn open() -> Self {
+        Self { allowed: Vec::new(), is_open: true }
+    }
+
+    /// Whether everything may be reached.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Resolves a host, and returns its addresses if every one of them may be reached.
+    ///
+    /// # Errors
+    /// [`Error::Blocked`], or [`Error::Resolve`] when it has no address.
+    pub fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Error> {
+        let blocked = |why: &'static str| Error::Blocked { host: host.chars().take(100).collect(), why };
+        if host.len() > LONGEST_HOST {
+            return Err(blocked("its name is too long"));
+        }
+        let unresolved = |_| Error::Resolve { host: host.to_owned() };
+        let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(unresolved)?.collect();
+        let is_named = self.allowed.contains(&Allowed::Host(host.to_ascii_lowercase()));
+        for address in addresses.iter().filter(|_| !is_named && !self.is_open) {
+            if let Some(why) = self.judge(address.ip()) {
+                return Err(blocked(why));
+            }
+        }
+        if addresses.is_empty() { Err(Error::Resolve { host: host.to_owned() }) } else { Ok(addresses) }
+    }
+
+    /// Whether a mirror may be configured with this address. A name that does not resolve now may later.
+    ///
+    /// # Errors
+    /// [`Error::Blocked`]
+    pub fn check(&self, address: &Address) -> Result<(), Error> {
+        if self.is_open {
+            return Ok(());
+        }
+        let Some((host, port)) = address.host_and_port() else {
+            return Err(Error::Blocked {
+                host: "this machine".into(),
+                why: "Only allowed schemes are http, https, ssh, git",
+            });
+        };
+        match self.resolve(host, port) {
+            Err(Error::Resolve { .. }) | Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Why an address may not be reached; `None` when it may.
+    fn judge(&self, address: IpAddr) -> Option<&'static str> {
+        let forms = forms(address);
+        let is_allowed = |form: &IpAddr| {
+            self.allowed.iter().any(|allowed| matches!(allowed, Allowed::Network(network) if network.contains(form)))
+        };
+        if forms.iter().any(is_allowed) {
+            return None;
+        }
+        // The address inside says more plainly why.
+        forms.into_iter().rev().find_map(refusal)
+    }
+}
+
+/// The address, and the IPv4 address that stands in it: mapped, compatible, translated (RFC 6052) or 6to4 (RFC 3056).
+fn forms(address: IpAddr) -> Vec<IpAddr> {
+    let mut forms = vec![address];
+    if let IpAddr::V6(v6) = address {
+        let s = v6.segments();
+        let tail = |high: u16, low: u16| {
+            let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+            IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+        };
+        match s {
+            [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => forms.push(tail(high, low)),
+            [0, 0, 0, 0, 0, 0, high, low] if high != 0 => forms.push(tail(high, low)),
+            [0x2002, high, low, ..] => forms.push(tail(high, low)),
+            _ => {}
+        }
+    }
+    forms
+}
+
+fn refusal(address: IpAddr) -> Option<&'static str> {
+    const LOCALHOST: &str = "Requests to localhost are not allowed";
+    const LOOPBACK: &str = "Requests to loopback addresses are not allowed";
+    const LINK_LOCAL: &str = "Requests to the link local network are not allowed";
+    const LOCAL: &str = "Requests to the local network are not allowed";
+    const SHARED: &str = "Requests to the shared address space are not allowed";
+    const RESERVED: &str = "Requests to reserved addresses are not allowed";
+    let found = match address {
+        _ if address.is_unspecified() => Some(LOCALHOST),
+        _ if address.is_loopback() => Some(LOOPBACK),
+        _ if address.is_multicast() => Some(RESERVED),
+        IpAddr::V4(v4) => of_v4(v4.octets()),
+        IpAddr::V6(v6) => of_v6(v6),
+    };
+    // Only an address of this machine can be bound to.
+    return found.or_else(|| UdpSocket::bind((address, 0)).is_ok().then_some(LOCALHOST));
+
+    fn of_v4(octets: [u8; 4]) -> Option<&'static str> {
+        match octets {
+            [0, ..] => Some(LOCALHOST),
+            [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => Some(LOCAL),
+            [169, 254, ..] => Some(LINK_LOCAL),
+            [100, 64..=127, ..] => Some(SHARED),
+            [192, 0, 0, _] | [198, 18 | 19, ..] | [240..=255, ..] => Some(RESERVED),
+            _ => None,
+        }
+    }
+
+    fn of_v6(v6: Ipv6Addr) -> Option<&'static str> {
+        match v6.segments()[0] {
+            first if first & 0xffc0 == 0xfe80 => Some(LINK_LOCAL),
+            first if first & 0xfe00 == 0xfc00 || first & 0xffc0 == 0xfec0 => Some(LOCAL),
+            _ => None,
+        }
+    }
+}
+
+/// Resolves for http: what is judged is what is connected to. The proxy, which the administrator chose, may be anywhere.
+#[derive(Debug)]
+pub(super) struct Guarded {
+    pub(super) guard: Guard,
+    /// The mirror's host.
+    pub(super) host: String,
+}
+
+impl Resolver for Guarded {
+    fn resolve(&self, uri: &Uri, config: &Config, left: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let host = uri.host().ok_or(ureq::Error::HostNotFound)?.trim_start_matches('[').trim_end_matches(']');
+        if host != self.host {
+            return DefaultResolver::default().resolve(uri, config, left);
+        }
+        let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
+        let addresses = self.guard.resolve(host, port).map_err(|error| match error {
+            Error::Resolve { .. } => ureq::Error::HostNotFound,
+            blocked => ureq::Error::Other(Box::new(blocked)),
+        })?;
+        let mut found = self.empty();
+        // More than fit are not needed.
+        addresses.into_iter().take_while(|address| found.try_push(*address).is_ok()).for_each(drop);
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn why(guard: &Guard, host: &str) -> String {
+        match guard.resolve(host, 443) {
+            Ok(_) => "reached".into(),
+            Err(Error::Blocked { why, .. }) => why.into(),
+            Err(other) => other.to_string(),
+        }
+    }
+
+    #[test]
+    fn private_addresses_in_every_disguise_are_refused() {
+        let guard = Guard::default();
+        for (host, words) in [
+            ("127.0.0.1", "loopback"),
+            ("127.9.9.9", "loopback"),
+            ("2130706433", "loopback"),
+            ("0x7f.1", "loopback"),
+            ("localhost", "loopback"),
+            ("::1", "loopback"),
+            ("::ffff:127.0.0.1", "loopback"),
+            ("0.0.0.0", "localhost"),
+            ("0.1.2.3", "localhost"),
+            ("::", "localhost"),
+            ("10.0.0.1", "local network"),
+            ("172.16.0.1", "local network"),
+            ("172.31.255.255", "local network"),
+            ("192.168.1.1", "local network"),
+            ("fd00::1", "local network"),
+            ("fec0::1", "local network"),
+            ("::ffff:10.0.0.1", "local network"),
+            ("64:ff9b::a00:1", "local network"),
+            ("2002:a00:1::1", "local network"),
+            ("::10.0.0.1", "local network"),
+            ("169.254.169.254", "link local"),
+            ("fe80::1", "link local"),
+            ("100.64.0.1", "shared address space"),
+            ("255.255.255.255", "reserved"),
+            ("224.0.0.1", "reserved"),
+            ("ff02::1", "reserved"),
+        ] {
+            assert!(why(&guard, host).contains(words), "{host}: {}", why(&guard, host));
+        }
+        for host in ["192.0.2.1", "203.0.113.9", "172.32.0.1", "2001:db8::1", "64:ff9b::c000:201"] {
+            assert_eq!(why(&guard, host), "reached", "{host}");
+        }
+        assert!(why(&guard, &"x".repeat(1025)).contains("too long"));
+    }
+
+    #[test]
+    fn what_the_server_allows_is_reached() {
+        let allowed =
+            |texts: &[&str]| Guard::new(texts.iter().map(|text| Allowed::parse(text).expect("valid")).collect());
+        assert_eq!(why(&allowed(&["LocalHost"]), "localhost"), "reached");
+        assert_eq!(why(&allowed(&["127.0.0.0/8"]), "127.0.0.1"), "reached");
+        assert_eq!(why(&allowed(&["127.0.0.0/8"]), "::ffff:127.0.0.1"), "reached");
+        assert_eq!(why(&allowed(&["[::1]"]), "::1"), "reached");
+        assert!(why(&allowed(&["10.0.0.0/8"]), "127.0.0.1").contains("loopback"));
+        for bad in ["", "a b", "http://h", "*", "10.0.0.0/33"] {
+            assert_eq!(Allowed::parse(bad), None, "{bad}");
+        }
+    }
+}
