@@ -19,7 +19,7 @@ use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::refs::RefUpdate;
-use crate::spool::{Id, Layout, Record, enter, mark};
+use crate::spool::{Id, Layout, Record, enter, hint, mark, runtime_directory};
 
 /// What the hook has to say in the end.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -143,10 +143,13 @@ fn is_wake_wanted(layout: &Layout) -> bool {
     configuration_texts(layout).iter().find_map(|text| word(text)).unwrap_or(true)
 }
 
-/// Starts `git-mirror-push drain` of this repository and does not wait for it. The drain has no descriptor of the pusher's:
+/// Tells the daemon, or, when none serves this repository, starts `git-mirror-push drain` and does not wait for it. The drain has no descriptor of the pusher's:
 /// its three are /dev/null and the others are closed as it starts.
 fn wake(git_dir: &Path, layout: &Layout) -> Option<String> {
     if !is_wake_wanted(layout) {
+        return None;
+    }
+    if hint(&runtime_directory(std::env::var_os("RUNTIME_DIRECTORY").as_deref()), git_dir) {
         return None;
     }
     close_fds::set_fds_cloexec_threadsafe(3, &[]);

@@ -84,8 +84,16 @@ pub(super) fn drain(base: &Base, mode: Mode, out: &mut (dyn Write + Send)) -> an
             talk(&format!("error: '{}': {error}", path.display()));
         }
     };
-    let every = Every { server: &base.server, mode, now, random: update::random, on_report: &on_report };
-    drain::drain_every(&repositories, &every);
+    let every = Every {
+        server: &base.server,
+        mode,
+        now,
+        random: update::random,
+        reconcile: None,
+        on_begin: &|_, _| {},
+        on_report: &on_report,
+    };
+    drain::drain_every(repositories, &every);
     let (out, result) = printed.into_inner().unwrap_or_else(PoisonError::into_inner);
     if base.global.json {
         let mut reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -6,10 +6,14 @@ use std::process::{Command, Stdio};
 
 use super::Session;
 use crate::config::{Config, Wake};
+use crate::spool;
 
-/// Starts a detached drain of the session's repository, unless the configuration leaves that to others.
+/// Tells the daemon, or starts a detached drain of the session's repository, unless the configuration leaves that to others.
 pub(super) fn wake(session: &Session<'_>, config: &Config) {
     if config.wake == Wake::None || config.is_silent {
+        return;
+    }
+    if spool::hint(&session.base.environment.runtime_directory, session.repository.git_dir()) {
         return;
     }
     let mut drain = Command::new(&session.base.environment.surroundings.program);

@@ -26,6 +26,10 @@ pub struct Environment {
     pub is_colour_unwanted: bool,
     /// What credentials are looked for with; the program also wakes drains.
     pub surroundings: Surroundings,
+    /// `$STATE_DIRECTORY` or `/var/lib/git-mirror-push`: where the daemon keeps its own state.
+    pub state_directory: PathBuf,
+    /// `$RUNTIME_DIRECTORY` or `/run/git-mirror-push`: where the daemon's sockets are.
+    pub runtime_directory: PathBuf,
     /// `GIT_MIRROR_PUSH_ASKPASS`: ssh asks for the password that stands behind this socket.
     pub askpass: Option<PathBuf>,
 }
@@ -37,10 +41,18 @@ impl Environment {
     /// The operating system's, when there is no working directory.
     pub fn read() -> io::Result<Self> {
         let path = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        // systemd.exec(5): of several directories the first is meant.
+        let first = |value: Option<std::ffi::OsString>| {
+            let value = value?.into_string().ok()?;
+            value.split(':').next().filter(|path| path.starts_with('/')).map(PathBuf::from)
+        };
         Ok(Self {
             git_dir: path("GIT_DIR"),
             server_config: path("GIT_MIRROR_PUSH_CONFIG"),
             log: std::env::var("MIRROR_PUSH_LOG").ok(),
+            state_directory: first(std::env::var_os("STATE_DIRECTORY"))
+                .unwrap_or_else(|| PathBuf::from("/var/lib/git-mirror-push")),
+            runtime_directory: crate::spool::runtime_directory(std::env::var_os("RUNTIME_DIRECTORY").as_deref()),
             current_dir: std::env::current_dir()?,
             is_colour_unwanted: std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()),
             surroundings: Surroundings {

@@ -1,24 +1,29 @@
-//! Many repositories in one run: what there is to do is collected first, then served by host (see `schedule`).
+//! Many repositories in one run: each spool is looked through, and what there is to do is served by host (see `schedule`).
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
+use super::crew::{Crew, Done, Task};
 use super::mirror;
-use super::schedule::{self, Job, Limits, Said};
+use super::schedule::{Job, Limits, Said};
 use super::wait::{self, Down};
-use super::{Context, Error, Host, Mode, Report, fan_out};
+use super::{Context, Error, Host, MassDelete, Mode, OnBegin, Report, fan_out};
 use crate::config::{self, Config, Mirror, Server};
 use crate::repo;
 use crate::spool::{self, Layout};
-use crate::status;
+use crate::status::{self, Status};
 
 /// How many mirrors are served at once when the server's file does not say.
 const MOST_JOBS: usize = 16;
 /// How many of them at one host: sshd begins to turn connections away at ten that are not yet logged in.
 const MOST_JOBS_PER_HOST: usize = 8;
+/// How often the daemon compares every mirror in full.
+pub(super) const RECONCILE: Duration = Duration::from_secs(24 * 3600);
+/// How many of them of one repository.
+const MOST_JOBS_PER_REPOSITORY: usize = 4;
 
 /// What a run over many repositories needs.
 pub struct Every<'a> {
@@ -30,44 +35,55 @@ pub struct Every<'a> {
     pub now: fn() -> Timestamp,
     /// Chance, for the jitter of the back-off.
     pub random: fn() -> u64,
+    /// How often a mirror is compared in full without being asked, if at all.
+    pub reconcile: Option<Duration>,
+    /// Told when the run of a mirror begins.
+    pub on_begin: &'a (dyn Fn(&Path, &str) + Sync),
     /// Told what became of each mirror, and which repository could not be served at all.
     pub on_report: &'a (dyn Fn(Result<Report, (PathBuf, Error)>) + Sync),
 }
 
 /// Serves every mirror of `repositories` for which there is something to do.
-pub fn drain_every(repositories: &[PathBuf], every: &Every<'_>) {
-    let limits = Limits {
-        all: every.server.max_jobs.unwrap_or(MOST_JOBS),
-        per_host: every.server.max_jobs_per_host.unwrap_or(MOST_JOBS_PER_HOST),
-    };
-    let jobs = jobs(repositories, every);
-    let serve = |job: &Job| every.serve(job);
-    let put_off = |job: &Job, down: &Down| every.put_off(job, down);
-    schedule::run(jobs, limits, &serve, &put_off);
-}
-
-/// Looks through the repositories in a few threads: most have nothing to do, and each costs a handful of system calls.
-fn jobs(repositories: &[PathBuf], every: &Every<'_>) -> Vec<Job> {
-    let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(repositories.len());
+pub fn drain_every(repositories: Vec<PathBuf>, every: &Every<'_>) {
+    let crew = Crew::new(limits(every.server));
+    let threads = limits(every.server).all.min(repositories.len().max(1));
+    crew.change(|queue| queue.look_all(repositories));
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some(git_dir) = repositories.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    match every.jobs_of(git_dir) {
-                        Ok(jobs) => found.lock().unwrap_or_else(PoisonError::into_inner).extend(jobs),
-                        Err(error) => (every.on_report)(Err((git_dir.clone(), error))),
-                    }
-                }
-            });
+            scope.spawn(|| crew.work(every.now, &|task| every.act(task)));
         }
     });
-    let mut jobs = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    jobs.sort_unstable_by(|a, b| (&a.git_dir, &a.mirror).cmp(&(&b.git_dir, &b.mirror)));
-    jobs
+}
+
+/// The limits of the server's files.
+pub(super) fn limits(server: &Server) -> Limits {
+    Limits {
+        all: server.max_jobs.unwrap_or(MOST_JOBS),
+        per_host: server.max_jobs_per_host.unwrap_or(MOST_JOBS_PER_HOST),
+        per_repository: server.max_jobs_per_repository.unwrap_or(MOST_JOBS_PER_REPOSITORY),
+        looks: std::thread::available_parallelism().map_or(1, usize::from),
+    }
 }
 
 impl Every<'_> {
+    /// Does one thing that the queue says is next.
+    pub(super) fn act(&self, task: Task<'_>) -> Done {
+        match task {
+            Task::Look(git_dir) => match self.jobs_of(&git_dir) {
+                Ok(jobs) => Done { jobs, ..Done::default() },
+                Err(error) => {
+                    (self.on_report)(Err((git_dir, error)));
+                    Done::default()
+                }
+            },
+            Task::Serve(job) => Done { said: Some(self.serve(job)), ..Done::default() },
+            Task::PutOff(job, down) => {
+                self.put_off(job, down);
+                Done::default()
+            }
+        }
+    }
+
     fn jobs_of(&self, git_dir: &Path) -> Result<Vec<Job>, Error> {
         let layout = Layout::new(git_dir);
         if self.mode == Mode::Drain && self.is_idle(&layout, git_dir)? {
@@ -79,15 +95,41 @@ impl Every<'_> {
             return Ok(Vec::new());
         }
         if self.mode != Mode::Plan {
-            fan_out(&repository, &self.context(&config))?;
+            fan_out(&repository, &self.context(&config, self.mode, &|_, _| {}))?;
         }
         let enabled = config.mirrors.iter().filter(|mirror| mirror.is_enabled);
-        let job = |mirror: &Mirror| Job {
-            git_dir: repository.git_dir().to_owned(),
+        enabled.map(|mirror| self.job(&layout, repository.git_dir(), mirror)).collect()
+    }
+
+    /// The job of a mirror, which is a sync when its comparison is due.
+    fn job(&self, layout: &Layout, git_dir: &Path, mirror: &Mirror) -> Result<Job, Error> {
+        let read = || status::read(&layout.remote(&mirror.name));
+        let is_due = self.mode == Mode::Drain
+            && self.reconcile.is_some()
+            && self.is_comparison_due(
+                git_dir,
+                &mirror.name,
+                &read().map_err(Error::files("read the status", layout.remote(&mirror.name)))?,
+            );
+        Ok(Job {
+            git_dir: git_dir.to_owned(),
             mirror: mirror.name.clone(),
             host: mirror.address.endpoint().unwrap_or_default(),
-        };
-        Ok(enabled.map(job).collect())
+            mode: if is_due { Mode::Sync(MassDelete::Guarded) } else { self.mode },
+        })
+    }
+
+    /// Whether a mirror that waits for nothing was last compared in full longer ago than `reconcile`. Up to a tenth earlier, so
+    /// that mirrors which were made together are not compared together for ever.
+    fn is_comparison_due(&self, git_dir: &Path, name: &str, status: &Status) -> bool {
+        let Some(interval) = self.reconcile.filter(|_| status.next_attempt_at.is_none()) else { return false };
+        let mut hasher = DefaultHasher::new();
+        (git_dir, name).hash(&mut hasher);
+        let early = interval.mul_f64((hasher.finish() % 1000) as f64 / 10_000.0);
+        let last = status.last_full_at.as_deref().and_then(|time| time.parse::<Timestamp>().ok());
+        last.is_none_or(|last| {
+            (self.now)().duration_since(last) >= SignedDuration::try_from(interval - early).unwrap_or_default()
+        })
     }
 
     /// Whether a drain of the repository would find nothing to do, from its files alone.
@@ -100,7 +142,8 @@ impl Every<'_> {
         for name in &mirrors {
             let status = status::read(&layout.remote(name)).map_err(files("read the status"))?;
             let queued = spool::queued(layout, name).map_err(files("read the queue"))?;
-            if status.next_attempt_at.is_some() || queued > 0 || status.is_new() {
+            let is_waiting = status.next_attempt_at.is_some() || queued > 0 || status.is_new();
+            if is_waiting || self.is_comparison_due(git_dir, name, &status) {
                 return Ok(false);
             }
         }
@@ -110,26 +153,18 @@ impl Every<'_> {
         Ok(own.iter().all(|name| is_known(name)) && (self.server.template_names().all(is_known) || !is_placed()))
     }
 
-    fn context<'c>(&'c self, config: &'c Config) -> Context<'c> {
-        let on_begin = &|_: &Mirror, _| {};
-        Context {
-            config,
-            server: self.server,
-            mode: self.mode,
-            only: None,
-            now: self.now,
-            random: self.random,
-            on_begin,
-        }
+    fn context<'c>(&'c self, config: &'c Config, mode: Mode, on_begin: OnBegin<'c>) -> Context<'c> {
+        Context { config, server: self.server, mode, only: None, now: self.now, random: self.random, on_begin }
     }
 
     fn with<T>(&self, job: &Job, act: impl FnOnce(&repo::Repository, &Context<'_>) -> T) -> Result<T, Error> {
         let repository = repo::open(&job.git_dir)?.to_local();
         let config = config::load(&repository, self.server)?;
-        Ok(act(&repository, &self.context(&config)))
+        let on_begin = |mirror: &Mirror, _| (self.on_begin)(&job.git_dir, &mirror.name);
+        Ok(act(&repository, &self.context(&config, job.mode, &on_begin)))
     }
 
-    fn serve(&self, job: &Job) -> Said<Down> {
+    fn serve(&self, job: &Job) -> Said {
         let served = self.with(job, |repository, context| {
             let mirror = context.config.mirror(&job.mirror)?;
             mirror::serve(repository, context, mirror)

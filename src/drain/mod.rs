@@ -28,6 +28,7 @@ use crate::status::{RefOutcome, UpdateStatus};
 mod backoff;
 mod coalesce;
 mod contact;
+mod crew;
 mod every;
 mod lock;
 mod mirror;
@@ -38,10 +39,12 @@ mod schedule;
 mod settle;
 mod target;
 mod wait;
+mod workers;
 
 pub use every::{Every, drain_every};
 pub use lock::Lock;
 pub use target::{credentials, found_credentials, reach, target};
+pub use workers::{Event, Workers};
 
 /// What a drain is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +81,11 @@ pub struct Context<'a> {
     /// Chance, for the jitter of the back-off.
     pub random: fn() -> u64,
     /// Told when a mirror's run begins, with the counters of what goes over the wire.
-    pub on_begin: &'a (dyn Fn(&Mirror, Arc<Progress>) + Sync),
+    pub on_begin: OnBegin<'a>,
 }
+
+/// Who is told that a mirror's run begins.
+pub type OnBegin<'a> = &'a (dyn Fn(&Mirror, Arc<Progress>) + Sync);
 
 /// What became of one mirror.
 #[derive(Clone, Debug)]

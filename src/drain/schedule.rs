@@ -1,140 +1,257 @@
-//! Who is served when, among the mirrors of many repositories. Knows hosts and limits, and nothing of git.
+//! Who is served when, among the mirrors of many repositories. Knows hosts, limits and times, and nothing of git.
 //!
-//! Hosts take turns, so that one with a thousand waiting repositories does not starve one with a single one. The first
-//! contact with a host goes alone: when it shows that the host is down, everything else that waits for it is put off
-//! without an attempt, and until then no other host waits for it.
+//! Hosts take turns, so that one with a thousand waiting repositories does not starve one with a single one; a repository
+//! with many mirrors has a limit of its own. The first contact with a host goes alone: when it shows that the host is down,
+//! everything else that waits for it is put off without an attempt until the host's next turn, and until then no other host
+//! waits for it. Looking through a spool is no serving, so it waits for nobody.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// One mirror of one repository.
+use jiff::Timestamp;
+
+use super::Mode;
+use super::wait::Down;
+
+/// A mirror: its repository and its name there.
+pub(super) type Key = (PathBuf, String);
+
+/// One mirror of one repository that is to be served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Job {
     pub(super) git_dir: PathBuf,
     pub(super) mirror: String,
     /// Empty for this machine, which is never down.
     pub(super) host: String,
+    pub(super) mode: Mode,
 }
 
-/// How many jobs run at once.
+impl Job {
+    fn key(&self) -> Key {
+        (self.git_dir.clone(), self.mirror.clone())
+    }
+}
+
+/// How much happens at once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) all: usize,
     pub(super) per_host: usize,
+    pub(super) per_repository: usize,
+    /// Spools that are looked through.
+    pub(super) looks: usize,
 }
 
-struct Host<D> {
+#[derive(Default)]
+struct Host {
     waiting: VecDeque<Job>,
     running: usize,
     has_answered: bool,
-    down: Option<D>,
+    down: Option<Down>,
 }
 
-struct Queue<D> {
-    hosts: BTreeMap<String, Host<D>>,
+/// What waits, what runs, and what waits for its time.
+pub(super) struct Queue {
+    limits: Limits,
+    hosts: BTreeMap<String, Host>,
     /// The host that was served last: the next one has its turn.
     last: String,
+    /// What runs, and what came for it meanwhile.
+    running: HashMap<Key, Option<Job>>,
+    /// How many jobs of a repository run.
+    repositories: HashMap<PathBuf, usize>,
+    waiting: BTreeSet<Key>,
+    looks: VecDeque<PathBuf>,
+    looking: usize,
+    later: BTreeSet<(Timestamp, Key)>,
+    due: HashMap<Key, Timestamp>,
+    /// Whether more may come.
+    is_open: bool,
+    is_halted: bool,
 }
 
 /// What serving a job said of its host.
-pub(super) enum Said<D> {
+pub(super) enum Said {
     /// Nothing: there was nothing to do, or its turn has not come.
     Nothing,
     /// It answers.
     Up,
     /// It does not.
-    Down(D),
+    Down(Down),
 }
 
 /// What a thread does next.
-enum Next<D> {
+#[derive(Debug)]
+pub(super) enum Next {
+    Look(PathBuf),
     Serve(Job),
-    PutOff(Job, D),
-    Wait,
+    PutOff(Job, Down),
+    /// Something else must happen first, or this time come.
+    Wait(Option<Timestamp>),
+    /// Nothing is left.
     End,
 }
 
-/// Runs `jobs`. `serve` does one and says so when its host is down; `put_off` is called for each job of such a host that was
-/// not begun.
-pub(super) fn run<D: Clone + Send>(
-    jobs: Vec<Job>,
-    limits: Limits,
-    serve: &(dyn Fn(&Job) -> Said<D> + Sync),
-    put_off: &(dyn Fn(&Job, &D) + Sync),
-) {
-    let threads = limits.all.min(jobs.len());
-    let queue = Mutex::new(Queue::new(jobs));
-    let changed = Condvar::new();
-    let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                let mut guard: MutexGuard<'_, Queue<D>> = lock();
-                loop {
-                    match guard.next(limits.per_host) {
-                        Next::End => return,
-                        Next::Wait => guard = changed.wait(guard).unwrap_or_else(PoisonError::into_inner),
-                        Next::PutOff(job, down) => {
-                            drop(guard);
-                            put_off(&job, &down);
-                            guard = lock();
-                        }
-                        Next::Serve(job) => {
-                            drop(guard);
-                            let said = serve(&job);
-                            guard = lock();
-                            guard.served(&job, said);
-                            changed.notify_all();
-                        }
-                    }
-                }
-            });
+impl Queue {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            hosts: BTreeMap::new(),
+            last: String::new(),
+            running: HashMap::new(),
+            repositories: HashMap::new(),
+            waiting: BTreeSet::new(),
+            looks: VecDeque::new(),
+            looking: 0,
+            later: BTreeSet::new(),
+            due: HashMap::new(),
+            is_open: false,
+            is_halted: false,
         }
-    });
-}
-
-impl<D: Clone> Queue<D> {
-    fn new(jobs: Vec<Job>) -> Self {
-        let mut hosts: BTreeMap<String, Host<D>> = BTreeMap::new();
-        for job in jobs {
-            let host = hosts.entry(job.host.clone()).or_insert_with(|| Host {
-                waiting: VecDeque::new(),
-                running: 0,
-                has_answered: job.host.is_empty(),
-                down: None,
-            });
-            host.waiting.push_back(job);
-        }
-        Self { hosts, last: String::new() }
     }
 
-    fn next(&mut self, per_host: usize) -> Next<D> {
+    /// From now on more may come: nobody ends when nothing is left.
+    pub(super) fn open(&mut self) {
+        self.is_open = true;
+    }
+
+    /// Has a repository looked through.
+    pub(super) fn look(&mut self, git_dir: PathBuf) {
+        if !self.is_halted && !self.looks.contains(&git_dir) {
+            self.looks.push_back(git_dir);
+        }
+    }
+
+    /// Has many repositories looked through, each once.
+    pub(super) fn look_all(&mut self, git_dirs: Vec<PathBuf>) {
+        if !self.is_halted {
+            let known: BTreeSet<PathBuf> = self.looks.drain(..).collect();
+            self.looks.extend(git_dirs.into_iter().filter(|git_dir| !known.contains(git_dir)));
+            known.into_iter().rev().for_each(|git_dir| self.looks.push_front(git_dir));
+        }
+    }
+
+    /// Has a mirror served. One that waits already waits once; one that is being served is served once more.
+    pub(super) fn add(&mut self, job: Job) {
+        if self.is_halted {
+            return;
+        }
+        let key = job.key();
+        if let Some(again) = self.running.get_mut(&key) {
+            let is_stronger = again.as_ref().is_none_or(|waiting| waiting.mode == Mode::Drain);
+            if is_stronger {
+                *again = Some(job);
+            }
+            return;
+        }
+        let host = self.hosts.entry(job.host.clone()).or_default();
+        host.has_answered |= job.host.is_empty();
+        if self.waiting.insert(key) {
+            host.waiting.push_back(job);
+        } else if job.mode != Mode::Drain
+            && let Some(waiting) = host.waiting.iter_mut().find(|waiting| waiting.key() == job.key())
+        {
+            waiting.mode = job.mode;
+        }
+    }
+
+    /// Has the repository of a mirror looked through at that time, in place of any other time.
+    pub(super) fn look_at(&mut self, key: Key, time: Option<Timestamp>) {
+        if let Some(before) = self.due.remove(&key) {
+            self.later.remove(&(before, key.clone()));
+        }
+        if let Some(time) = time.filter(|_| !self.is_halted) {
+            self.later.insert((time, key.clone()));
+            self.due.insert(key, time);
+        }
+    }
+
+    /// Forgets everything that is not being done.
+    pub(super) fn halt(&mut self) {
+        self.is_halted = true;
+        self.is_open = false;
+        self.looks.clear();
+        self.later.clear();
+        self.due.clear();
+        self.waiting.clear();
+        self.hosts.values_mut().for_each(|host| host.waiting.clear());
+        self.running.values_mut().for_each(|again| *again = None);
+    }
+
+    /// Changes the limits; what runs goes on.
+    pub(super) fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// How many mirrors are being served, and how many wait.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.running.len(), self.waiting.len())
+    }
+
+    pub(super) fn next(&mut self, now: Timestamp) -> Next {
+        while let Some((_, key)) = self.later.first().filter(|(time, _)| *time <= now).cloned() {
+            self.look_at(key.clone(), None);
+            self.look(key.0);
+        }
+        if self.looking < self.limits.looks
+            && let Some(git_dir) = self.looks.pop_front()
+        {
+            self.looking += 1;
+            return Next::Look(git_dir);
+        }
+        if let Some(next) = self.next_job(now) {
+            return next;
+        }
+        let is_empty = self.looks.is_empty() && self.looking == 0 && self.waiting.is_empty();
+        if is_empty && !self.is_open { Next::End } else { Next::Wait(self.later.first().map(|(time, _)| *time)) }
+    }
+
+    fn next_job(&mut self, now: Timestamp) -> Option<Next> {
         use std::ops::Bound::{Excluded, Unbounded};
-        let may_run = |(name, host): &(&String, &Host<D>)| {
+        for host in self.hosts.values_mut() {
+            if host.down.as_ref().is_some_and(|down| down.next_attempt_at <= now) {
+                host.down = None;
+                host.has_answered = false;
+            }
+        }
+        let (limits, repositories) = (self.limits, &self.repositories);
+        let is_full = self.running.len() >= limits.all;
+        let place = |(name, host): (&String, &Host)| {
             let limit = match host.has_answered {
-                _ if host.down.is_some() || name.is_empty() => usize::MAX,
-                true => per_host,
+                _ if host.down.is_some() => usize::MAX,
+                _ if is_full => 0,
+                _ if name.is_empty() => usize::MAX,
+                true => limits.per_host,
                 false => 1,
             };
-            !host.waiting.is_empty() && host.running < limit
+            let may_run = |job: &Job| {
+                host.down.is_some() || repositories.get(&job.git_dir).is_none_or(|count| *count < limits.per_repository)
+            };
+            let at = host.waiting.iter().position(may_run).filter(|_| host.running < limit)?;
+            Some((name.clone(), at))
         };
         let later = self.hosts.range::<String, _>((Excluded(&self.last), Unbounded));
-        let Some(name) = later.chain(&self.hosts).find(may_run).map(|(name, _)| name.clone()) else {
-            let is_over = self.hosts.values().all(|host| host.waiting.is_empty());
-            return if is_over { Next::End } else { Next::Wait };
-        };
+        let (name, at) = later.chain(&self.hosts).find_map(place)?;
         let host = self.hosts.get_mut(&name).expect("it was just found");
-        let job = host.waiting.pop_front().expect("it has a job that waits");
+        let job = host.waiting.remove(at).expect("it was just found");
+        self.waiting.remove(&job.key());
         if let Some(down) = &host.down {
-            return Next::PutOff(job, down.clone());
+            return Some(Next::PutOff(job, down.clone()));
         }
         host.running += 1;
+        self.running.insert(job.key(), None);
+        *self.repositories.entry(job.git_dir.clone()).or_default() += 1;
         self.last = name;
-        Next::Serve(job)
+        Some(Next::Serve(job))
     }
 
-    fn served(&mut self, job: &Job, said: Said<D>) {
+    /// A repository was looked through.
+    pub(super) fn looked(&mut self) {
+        self.looking -= 1;
+    }
+
+    /// A job was served.
+    pub(super) fn served(&mut self, job: &Job, said: Said) {
         let host = self.hosts.get_mut(&job.host).expect("every job's host is known");
         host.running -= 1;
         match said {
@@ -142,57 +259,123 @@ impl<D: Clone> Queue<D> {
             Said::Up => host.has_answered = true,
             Said::Down(down) => host.down = Some(down).filter(|_| !job.host.is_empty()),
         }
+        if let Some(count) = self.repositories.get_mut(&job.git_dir) {
+            *count -= 1;
+            if *count == 0 {
+                self.repositories.remove(&job.git_dir);
+            }
+        }
+        if let Some(again) = self.running.remove(&job.key()).flatten() {
+            self.add(again);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
-    fn jobs(host: &str, count: usize) -> Vec<Job> {
-        let job = |n| Job { git_dir: format!("/{host}/{n}").into(), mirror: "m".into(), host: host.into() };
-        (0..count).map(job).collect()
+    const LIMITS: Limits = Limits { all: 8, per_host: 4, per_repository: 2, looks: 1 };
+
+    fn job(host: &str, n: usize) -> Job {
+        Job { git_dir: format!("/{host}/{n}").into(), mirror: "m".into(), host: host.into(), mode: Mode::Drain }
+    }
+
+    fn queue(jobs: &[(&str, usize)]) -> Queue {
+        let mut queue = Queue::new(LIMITS);
+        jobs.iter().flat_map(|(host, count)| (0..*count).map(move |n| job(host, n))).for_each(|job| queue.add(job));
+        queue
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("small")
+    }
+
+    fn served(queue: &mut Queue, now: i64) -> Option<Job> {
+        match queue.next(at(now)) {
+            Next::Serve(job) => Some(job),
+            _ => None,
+        }
+    }
+
+    fn down(until: i64) -> Said {
+        Said::Down(Down { error: "no route".into(), attempts: 1, next_attempt_at: at(until) })
     }
 
     #[test]
     fn a_host_that_is_down_is_tried_once_and_delays_no_other() {
-        let all = [jobs("dead", 500), jobs("alive", 50)].concat();
-        let (tried, put_off, served) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
-        let serve = |job: &Job| {
-            if job.host == "alive" {
-                served.fetch_add(1, Ordering::SeqCst);
-                return Said::Up;
-            }
-            tried.fetch_add(1, Ordering::SeqCst);
-            // It is only found to be down once the other host has been served.
-            while served.load(Ordering::SeqCst) < 50 {
-                std::thread::park_timeout(Duration::from_millis(1));
-            }
-            Said::Down("no route")
-        };
-        let put = |_: &Job, down: &&str| {
-            assert_eq!(*down, "no route");
-            put_off.fetch_add(1, Ordering::SeqCst);
-        };
-        run(all, Limits { all: 8, per_host: 4 }, &serve, &put);
-        let count = |number: &AtomicUsize| number.load(Ordering::SeqCst);
-        assert_eq!((count(&tried), count(&put_off), count(&served)), (1, 499, 50));
+        let mut queue = queue(&[("dead", 500), ("alive", 50)]);
+        let probes = [served(&mut queue, 0), served(&mut queue, 0)].map(|job| job.map(|job| job.host));
+        assert_eq!(probes, [Some("alive".into()), Some("dead".into())]);
+        assert!(matches!(queue.next(at(0)), Next::Wait(None)), "one each, until they have answered");
+        queue.served(&job("alive", 0), Said::Up);
+        for n in 1..50 {
+            assert_eq!(served(&mut queue, 0), Some(job("alive", n)));
+            queue.served(&job("alive", n), Said::Up);
+        }
+        queue.served(&job("dead", 0), down(10));
+        let put_off = std::iter::from_fn(|| match queue.next(at(1)) {
+            Next::PutOff(job, down) => Some((job, down)),
+            _ => None,
+        });
+        assert_eq!(put_off.count(), 499);
+        assert!(matches!(queue.next(at(1)), Next::End));
+        queue.add(job("dead", 7));
+        assert!(matches!(queue.next(at(9)), Next::PutOff(..)), "it is still down");
+        queue.add(job("dead", 7));
+        queue.add(job("dead", 8));
+        assert_eq!(served(&mut queue, 10), Some(job("dead", 7)), "its turn has come");
+        assert_eq!(served(&mut queue, 10), None, "and one goes alone");
     }
 
     #[test]
     fn limits_hold_and_hosts_take_turns() {
-        let mut queue: Queue<()> = Queue::new([jobs("a", 9), jobs("b", 2)].concat());
-        let served = |queue: &mut Queue<()>| match queue.next(2) {
-            Next::Serve(job) => Some(job),
-            _ => None,
-        };
-        let first = [served(&mut queue), served(&mut queue), served(&mut queue)].map(|job| job.map(|job| job.host));
-        assert_eq!(first, [Some("a".into()), Some("b".into()), None], "one each, until they have answered");
-        queue.served(&jobs("a", 1)[0], Said::Up);
-        assert_eq!(served(&mut queue).map(|job| job.host), Some("a".into()));
-        assert_eq!(served(&mut queue).map(|job| job.host), Some("a".into()));
-        assert_eq!(served(&mut queue), None, "two at most for a host");
+        let mut queue = queue(&[("a", 9), ("b", 3)]);
+        for host in ["a", "b"] {
+            served(&mut queue, 0);
+            queue.served(&job(host, 0), Said::Up);
+        }
+        let hosts: Vec<String> = std::iter::from_fn(|| served(&mut queue, 0)).map(|job| job.host).collect();
+        assert_eq!(hosts, ["a", "b", "a", "b", "a", "a"], "four of a at most, eight in all");
+        let mut one = Queue::new(LIMITS);
+        for n in 0..4 {
+            one.add(Job { git_dir: "/x".into(), mirror: format!("m{n}"), ..job("", 0) });
+        }
+        one.add(job("", 9));
+        let found: Vec<PathBuf> = std::iter::from_fn(|| served(&mut one, 0)).map(|job| job.git_dir).collect();
+        assert_eq!(found, [PathBuf::from("/x"), "/x".into(), "//9".into()], "two of a repository at most");
+    }
+
+    #[test]
+    fn what_comes_while_it_is_served_is_served_once_more() {
+        let mut queue = queue(&[("a", 1)]);
+        queue.add(job("a", 0));
+        assert_eq!(served(&mut queue, 0), Some(job("a", 0)));
+        assert_eq!(served(&mut queue, 0), None, "it waited once");
+        let sync = Job { mode: Mode::Plan, ..job("a", 0) };
+        queue.add(sync.clone());
+        queue.add(job("a", 0));
+        queue.served(&job("a", 0), Said::Up);
+        assert_eq!(served(&mut queue, 0), Some(sync));
+        queue.served(&job("a", 0), Said::Up);
+        assert!(matches!(queue.next(at(0)), Next::End));
+    }
+
+    #[test]
+    fn times_are_kept_and_halting_forgets_them() {
+        let mut queue = queue(&[]);
+        queue.open();
+        let key = || (PathBuf::from("/x"), "m".to_owned());
+        queue.look_at(key(), Some(at(5)));
+        queue.look_at(key(), Some(at(9)));
+        assert!(matches!(queue.next(at(6)), Next::Wait(Some(time)) if time == at(9)));
+        assert!(matches!(queue.next(at(9)), Next::Look(path) if path.as_os_str() == "/x"));
+        queue.look_all(vec!["/y".into(), "/y".into()]);
+        assert!(matches!(queue.next(at(9)), Next::Wait(None)), "one look at a time");
+        queue.looked();
+        queue.look_at(key(), Some(at(20)));
+        queue.halt();
+        queue.add(job("a", 1));
+        assert!(matches!(queue.next(at(9)), Next::End));
     }
 }

@@ -69,6 +69,7 @@ pub(super) fn settled(
         attempts,
         next_attempt_at: next.map(render_time),
         tried_up_to: None,
+        last_full_at: if run.is_full { Some(render_time(run.started)) } else { before.last_full_at.clone() },
         failing_since: match (is_well, &before.failing_since) {
             (true, _) => None,
             (false, None) => Some(render_time(run.started)),

@@ -37,9 +37,9 @@ fn modified(path: &Path) -> Option<Timestamp> {
 /// A host that does not answer, found so by one mirror and believed for the others.
 #[derive(Clone, Debug)]
 pub(super) struct Down {
-    error: String,
-    attempts: u32,
-    next_attempt_at: Timestamp,
+    pub(super) error: String,
+    pub(super) attempts: u32,
+    pub(super) next_attempt_at: Timestamp,
 }
 
 impl Down {

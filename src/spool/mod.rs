@@ -18,14 +18,16 @@ use std::path::{Path, PathBuf};
 mod enter;
 #[cfg(feature = "mirror")]
 mod fan_out;
+mod hint;
 #[cfg(feature = "mirror")]
 mod queue;
 mod record;
 mod resync;
 
 pub use enter::{Id, enter};
-#[cfg(feature = "mirror")]
 pub use fan_out::{FanOut, fan_out, incoming};
+#[cfg(feature = "mirror")]
+pub use hint::{hint, roots_file, runtime_directory, wake_socket};
 #[cfg(feature = "mirror")]
 pub use queue::{
     Backlog, Claim, backlog, claim, corrupt, finish, is_empty, mirrors, peek, pending, queued, request_full_sync,

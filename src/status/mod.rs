@@ -79,6 +79,9 @@ pub struct Status {
     /// The newest spool record that an attempt has tried and had to leave in the queue.
     #[serde(default)]
     pub tried_up_to: Option<String>,
+    /// The begin of the last attempt that compared everything.
+    #[serde(default)]
+    pub last_full_at: Option<String>,
     /// The process that is at work, while `update_status` is `started`.
     pub pid: Option<u32>,
     /// The begin of the first attempt that failed since the last success.

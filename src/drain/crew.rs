@@ -1,0 +1,120 @@
+//! The threads that do what the queue says is next, for one run over many repositories or for a daemon's life.
+
+use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::schedule::{Job, Limits, Next, Queue, Said};
+use super::wait::Down;
+
+/// One thing to do.
+pub(super) enum Task<'a> {
+    /// Look through a repository's spool and say what is to be served.
+    Look(PathBuf),
+    /// Serve a mirror.
+    Serve(&'a Job),
+    /// Let a mirror wait for its host.
+    PutOff(&'a Job, &'a Down),
+}
+
+/// What came of it.
+#[derive(Default)]
+pub(super) struct Done {
+    /// To be served.
+    pub(super) jobs: Vec<Job>,
+    /// What was learned of the host.
+    pub(super) said: Option<Said>,
+}
+
+/// The queue and those who wait for it.
+pub(super) struct Crew {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    queue: Queue,
+    /// Whether one of the threads watches the clock: the others sleep until they are called.
+    has_watch: bool,
+}
+
+impl Crew {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { state: Mutex::new(State { queue: Queue::new(limits), has_watch: false }), changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the queue, and calls whoever may have something to do now.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
+        let changed = change(&mut self.lock().queue);
+        self.changed.notify_all();
+        changed
+    }
+
+    /// Looks at the queue.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Queue) -> T) -> T {
+        read(&self.lock().queue)
+    }
+
+    /// One thread's work: until nothing is left, or the queue is halted.
+    pub(super) fn work(&self, now: fn() -> Timestamp, act: &dyn Fn(Task<'_>) -> Done) {
+        let mut state = self.lock();
+        loop {
+            match state.queue.next(now()) {
+                Next::End => {
+                    self.changed.notify_all();
+                    return;
+                }
+                Next::Wait(time) => state = self.wait(state, time, now()),
+                Next::Look(git_dir) => {
+                    drop(state);
+                    let done = act(Task::Look(git_dir));
+                    state = self.lock();
+                    state.queue.looked();
+                    // Most spools are empty: then nobody else has anything to do either.
+                    if !done.jobs.is_empty() {
+                        done.jobs.into_iter().for_each(|job| state.queue.add(job));
+                        self.changed.notify_all();
+                    }
+                }
+                Next::PutOff(job, down) => {
+                    drop(state);
+                    act(Task::PutOff(&job, &down));
+                    state = self.lock();
+                }
+                Next::Serve(job) => {
+                    drop(state);
+                    let done = act(Task::Serve(&job));
+                    state = self.lock();
+                    state.queue.served(&job, done.said.unwrap_or(Said::Nothing));
+                    self.changed.notify_all();
+                }
+            }
+        }
+    }
+
+    /// Waits for a change, or, if nobody else does, for a time.
+    fn wait<'s>(
+        &'s self,
+        mut state: MutexGuard<'s, State>,
+        time: Option<Timestamp>,
+        now: Timestamp,
+    ) -> MutexGuard<'s, State> {
+        let Some(time) = time.filter(|_| !state.has_watch) else {
+            return self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        };
+        state.has_watch = true;
+        // The clock may be set: a long wait is looked at again now and then.
+        let left = Duration::try_from(time.duration_since(now)).unwrap_or_default().min(Duration::from_secs(3600));
+        let (mut state, _) = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+        state.has_watch = false;
+        // Whoever is called now takes the watch, should this thread find something to do.
+        self.changed.notify_one();
+        state
+    }
+}

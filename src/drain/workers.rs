@@ -1,0 +1,139 @@
+//! The daemon's workers: threads that live as long as the daemon, and what tells them that there is work.
+//!
+//! Guaranteed: the spool is the truth. A hint, a time or a request only says where to look, so one that is lost costs the wait
+//! until the next scan and no push. What a person asked for is in the spool before it is in the queue. Killed anywhere, the
+//! workers leave what a drain leaves; the first scan of the next daemon finds it.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+
+use super::crew::{Crew, Done, Task};
+use super::every::{Every, RECONCILE, limits};
+use super::schedule::{Job, Queue};
+use super::{Error, MassDelete, Mode, Report};
+use crate::config::{Mirror, Server};
+
+/// What happens to a mirror.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Its run begins.
+    Begun {
+        /// The repository.
+        git_dir: &'a Path,
+        /// The mirror.
+        mirror: &'a str,
+    },
+    /// Its run has ended, or it waits for its next attempt.
+    Ended(&'a Report),
+    /// A repository could not be served at all.
+    Failed {
+        /// The repository.
+        git_dir: &'a Path,
+        /// Why.
+        error: &'a Error,
+    },
+}
+
+/// Threads that serve mirrors, and the queue before them.
+pub struct Workers {
+    crew: Crew,
+    server: Mutex<Arc<Server>>,
+    now: fn() -> Timestamp,
+    random: fn() -> u64,
+    on_event: Box<dyn Fn(Event<'_>) + Send + Sync>,
+}
+
+impl Workers {
+    /// Workers that serve nothing yet.
+    #[must_use]
+    pub fn new(
+        server: Arc<Server>,
+        now: fn() -> Timestamp,
+        random: fn() -> u64,
+        on_event: Box<dyn Fn(Event<'_>) + Send + Sync>,
+    ) -> Self {
+        let crew = Crew::new(limits(&server));
+        crew.change(Queue::open);
+        Self { crew, server: Mutex::new(server), now, random, on_event }
+    }
+
+    /// The configuration that counts now.
+    #[must_use]
+    pub fn server(&self) -> Arc<Server> {
+        Arc::clone(&self.server.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes another configuration. More threads than there were at first are there after a restart.
+    pub fn reload(&self, server: Arc<Server>) {
+        let limits = limits(&server);
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
+        self.crew.change(|queue| queue.set_limits(limits));
+    }
+
+    /// Works until [`Workers::halt`] is called and what runs has ended.
+    pub fn run(&self) {
+        let limits = limits(&self.server());
+        std::thread::scope(|scope| {
+            // Those who look through spools are there also when all that serve are at it.
+            for _ in 0..limits.all + limits.looks {
+                scope.spawn(|| self.crew.work(self.now, &|task| self.act(task)));
+            }
+        });
+    }
+
+    /// Looks through a repository's spool now.
+    pub fn wake(&self, git_dir: PathBuf) {
+        self.crew.change(|queue| queue.look(git_dir));
+    }
+
+    /// Looks through these spools.
+    pub fn scan(&self, git_dirs: Vec<PathBuf>) {
+        self.crew.change(|queue| queue.look_all(git_dirs));
+    }
+
+    /// Compares a mirror and mirrors everything now; one that is being served is served once more.
+    pub fn sync(&self, git_dir: &Path, mirror: &Mirror) {
+        let job = Job {
+            git_dir: git_dir.to_owned(),
+            mirror: mirror.name.clone(),
+            host: mirror.address.endpoint().unwrap_or_default(),
+            mode: Mode::Sync(MassDelete::Guarded),
+        };
+        self.crew.change(|queue| queue.add(job));
+    }
+
+    /// Begins nothing more.
+    pub fn halt(&self) {
+        self.crew.change(Queue::halt);
+    }
+
+    /// How many mirrors are being served, and how many wait.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        self.crew.read(Queue::counts)
+    }
+
+    fn act(&self, task: Task<'_>) -> Done {
+        let server = self.server();
+        let on_report = |report: Result<Report, (PathBuf, Error)>| match &report {
+            Ok(report) => {
+                let key = (PathBuf::from(&report.repository), report.remote.clone());
+                self.crew.change(|queue| queue.look_at(key, report.next_attempt_at));
+                (self.on_event)(Event::Ended(report));
+            }
+            Err((git_dir, error)) => (self.on_event)(Event::Failed { git_dir, error }),
+        };
+        let every = Every {
+            server: &server,
+            mode: Mode::Drain,
+            now: self.now,
+            random: self.random,
+            reconcile: Some(server.reconcile_interval.unwrap_or(RECONCILE)),
+            on_begin: &|git_dir, mirror| (self.on_event)(Event::Begun { git_dir, mirror }),
+            on_report: &on_report,
+        };
+        every.act(task)
+    }
+}

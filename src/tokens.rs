@@ -1,0 +1,267 @@
+//! The tokens of the API: made by `token create`, asked for by the daemon.
+//!
+//! Guaranteed: a token is shown once; what is stored is its SHA-256, which is enough for a secret of 160 random bits; the file
+//! `tokens.json` has mode 0600, belongs to whoever owns its directory, and is replaced atomically under a lock. Absent: users; a token is
+//! named, and may be bound to projects. A crash leaves the old file or the new one.
+
+#![expect(clippy::disallowed_methods, reason = "reads and replaces tokens.json")]
+
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use base64::Engine;
+use fs2::FileExt;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::credentials::Secret;
+use crate::spool::sync_directory;
+
+/// What every token begins with, so that scanners for leaked secrets know it.
+pub const PREFIX: &str = "gmpat-";
+
+/// How often the last use of a token is written down.
+const USE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What a token may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Everything.
+    Api,
+    /// Look.
+    ReadApi,
+}
+
+impl Scope {
+    /// The word in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::ReadApi => "read_api",
+        }
+    }
+}
+
+/// A token, without itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// Its name.
+    pub name: String,
+    /// SHA-256, in hexadecimal digits.
+    sha256: String,
+    /// What it may do.
+    pub scope: Scope,
+    /// The projects it is bound to, by their path or by a pattern with `*`; empty for all.
+    pub projects: Vec<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it ends.
+    pub expires_at: Option<Timestamp>,
+    /// When it was last used, to the minute.
+    pub last_used_at: Option<Timestamp>,
+}
+
+impl Token {
+    /// Whether it has ended.
+    #[must_use]
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|end| end <= now)
+    }
+
+    /// Whether it reaches the project of that path.
+    #[must_use]
+    pub fn reaches(&self, path: &str) -> bool {
+        let matches = |pattern: &String| crate::plan::Pattern::new(pattern.as_bytes()).matches(path.as_bytes());
+        self.projects.is_empty() || self.projects.iter().any(matches)
+    }
+}
+
+/// What a new token is to be.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Its name.
+    pub name: String,
+    /// What it may do.
+    pub scope: Scope,
+    /// The projects it is bound to; empty for all.
+    pub projects: Vec<String>,
+    /// When it ends.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// The file of tokens.
+#[derive(Clone, Debug)]
+pub struct Store {
+    directory: PathBuf,
+}
+
+impl Store {
+    /// The tokens in the daemon's state directory, which is made when it is written to.
+    #[must_use]
+    pub fn new(state_directory: &Path) -> Self {
+        Self { directory: state_directory.to_owned() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.join("tokens.json")
+    }
+
+    /// All tokens.
+    ///
+    /// # Errors
+    /// The operating system's, or that the file is damaged.
+    pub fn read(&self) -> io::Result<Vec<Token>> {
+        match std::fs::read(self.path()) {
+            Ok(text) => serde_json::from_slice(&text).map_err(io::Error::from),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a token.
+    ///
+    /// # Errors
+    /// The operating system's, or [`io::ErrorKind::AlreadyExists`] when one has that name.
+    pub fn create(&self, wanted: Wanted, now: Timestamp) -> io::Result<Secret> {
+        let mut random = [0; 20];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        let text = format!("{PREFIX}{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random));
+        let token = Token {
+            name: wanted.name,
+            sha256: digest(&text),
+            scope: wanted.scope,
+            projects: wanted.projects,
+            created_at: now,
+            expires_at: wanted.expires_at,
+            last_used_at: None,
+        };
+        self.change(|tokens| {
+            if tokens.iter().any(|known| known.name == token.name) {
+                let text = format!("a token '{}' is there already; revoke it, or use another name", token.name);
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+            }
+            tokens.push(token);
+            Ok(())
+        })?;
+        Ok(Secret::new(text))
+    }
+
+    /// Takes a token away.
+    ///
+    /// # Errors
+    /// The operating system's, or [`io::ErrorKind::NotFound`] when none has that name.
+    pub fn revoke(&self, name: &str) -> io::Result<()> {
+        self.change(|tokens| {
+            let before = tokens.len();
+            tokens.retain(|token| token.name != name);
+            match tokens.len() < before {
+                true => Ok(()),
+                false => {
+                    let text = format!("no token '{}'; 'git mirror-push token list' shows them", name.escape_debug());
+                    Err(io::Error::new(io::ErrorKind::NotFound, text))
+                }
+            }
+        })
+    }
+
+    /// Writes down that a token was used, unless that was done within the last minute.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn note_use(&self, name: &str, now: Timestamp) -> io::Result<()> {
+        self.change(|tokens| {
+            if let Some(token) = tokens.iter_mut().find(|token| token.name == name) {
+                token.last_used_at = Some(now);
+            }
+            Ok(())
+        })
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Token>) -> io::Result<()>) -> io::Result<()> {
+        std::fs::create_dir_all(&self.directory)?;
+        let directory = std::fs::File::open(&self.directory)?;
+        directory.lock_exclusive()?;
+        let mut tokens = self.read()?;
+        change(&mut tokens)?;
+        let mut tmp = tempfile::Builder::new().prefix(".tokens.").tempfile_in(&self.directory)?;
+        serde_json::to_writer_pretty(&mut tmp, &tokens)?;
+        tmp.write_all(b"\n")?;
+        tmp.as_file().set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        let owner = directory.metadata()?;
+        if rustix::process::geteuid().is_root() && owner.uid() != 0 {
+            // The daemon, which runs as another user, must be able to read what root has made for it.
+            std::os::unix::fs::fchown(tmp.as_file(), Some(owner.uid()), Some(owner.gid()))?;
+        }
+        tmp.as_file().sync_all()?;
+        tmp.persist(self.path()).map_err(|error| error.error)?;
+        sync_directory(&self.directory)
+    }
+}
+
+/// The token that `given` is, if it is one. Every stored token is compared, each in constant time.
+#[must_use]
+pub fn find<'t>(tokens: &'t [Token], given: &str) -> Option<&'t Token> {
+    let given = digest(given);
+    let is_it = |token: &Token| bool::from(token.sha256.as_bytes().ct_eq(given.as_bytes()));
+    tokens.iter().fold(None, |found, token| if is_it(token) { Some(token) } else { found })
+}
+
+/// Whether a use at `now` is worth being written down.
+#[must_use]
+pub fn is_use_due(token: &Token, now: Timestamp) -> bool {
+    let since = |last: Timestamp| Duration::try_from(now.duration_since(last)).unwrap_or_default();
+    token.last_used_at.is_none_or(|last| since(last) >= USE_INTERVAL)
+}
+
+fn digest(text: &str) -> String {
+    use std::fmt::Write;
+    Sha256::digest(text.as_bytes()).iter().fold(String::new(), |mut out, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_found_by_itself_alone_and_not_stored() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = Store::new(&directory.path().join("state"));
+        let now = Timestamp::from_second(1_000).expect("small");
+        let wanted = |name: &str| Wanted {
+            name: name.into(),
+            scope: Scope::Api,
+            projects: vec!["acme/*".into()],
+            expires_at: Some(Timestamp::from_second(2_000).expect("small")),
+        };
+        let secret = store.create(wanted("a"), now).expect("made");
+        let other = store.create(wanted("b"), now).expect("made");
+        assert_eq!(store.create(wanted("a"), now).expect_err("taken").kind(), io::ErrorKind::AlreadyExists);
+        let tokens = store.read().expect("read");
+        assert_eq!(find(&tokens, secret.expose()).map(|token| &*token.name), Some("a"));
+        assert_eq!(find(&tokens, other.expose()).map(|token| &*token.name), Some("b"));
+        for wrong in ["", "gmpat-", &secret.expose()[1..], &tokens[0].sha256] {
+            assert_eq!(find(&tokens, wrong), None);
+        }
+        let stored = std::fs::read_to_string(store.path()).expect("read");
+        assert!(!stored.contains(secret.expose()));
+        assert_eq!(std::fs::metadata(store.path()).expect("there").mode() & 0o777, 0o600);
+        let token = &tokens[0];
+        assert!(token.reaches("acme/x") && !token.reaches("other/x"));
+        assert!(!token.is_expired(now) && token.is_expired(Timestamp::from_second(2_000).expect("small")));
+        store.note_use("a", now).expect("noted");
+        assert!(!is_use_due(&store.read().expect("read")[0], now));
+        store.revoke("a").expect("revoked");
+        assert_eq!(find(&store.read().expect("read"), secret.expose()), None);
+        assert_eq!(store.revoke("a").expect_err("gone").kind(), io::ErrorKind::NotFound);
+    }
+}
