@@ -49,4 +49,8 @@ pub mod remote_helper;
 #[cfg(feature = "mirror")]
 pub mod repo;
 #[cfg(feature = "mirror")]
+pub mod serve;
+#[cfg(feature = "mirror")]
 pub mod status;
+#[cfg(feature = "mirror")]
+pub mod tokens;

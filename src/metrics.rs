@@ -10,8 +10,10 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use crate::spool::Backlog;
-use crate::status::{Status, UpdateStatus};
+use crate::config::Config;
+use crate::repo::Repository;
+use crate::spool::{self, Backlog};
+use crate::status::{self, Status, UpdateStatus};
 
 /// What is measured of one mirror.
 #[derive(Clone, Debug)]
@@ -35,6 +37,28 @@ impl Measure {
         let now = u64::try_from(now.as_second()).unwrap_or(0);
         self.backlog.oldest.map_or(0, |oldest| now.saturating_sub(oldest.as_secs()))
     }
+}
+
+/// The numbers of every enabled mirror of a repository.
+///
+/// # Errors
+/// The operating system's, when its files cannot be read.
+pub fn measures(repository: &Repository, config: &Config) -> std::io::Result<Vec<Measure>> {
+    let layout = repository.layout();
+    let corrupt = spool::corrupt(&layout)?;
+    let enabled = config.mirrors.iter().filter(|mirror| mirror.is_enabled);
+    enabled
+        .map(|mirror| {
+            let status = status::read(&layout.remote(&mirror.name))?;
+            Ok(Measure {
+                repository: repository.git_dir().display().to_string(),
+                mirror: mirror.name.clone(),
+                status,
+                backlog: spool::backlog(&layout, &mirror.name)?,
+                corrupt,
+            })
+        })
+        .collect()
 }
 
 /// The text.

@@ -95,6 +95,9 @@ pub struct Wanted {
     pub expires_at: Option<Timestamp>,
 }
 
+/// Inode and time of the file of tokens.
+pub type Stamp = (u64, i64, i64);
+
 /// The file of tokens.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -110,6 +113,18 @@ impl Store {
 
     fn path(&self) -> PathBuf {
         self.directory.join("tokens.json")
+    }
+
+    /// What changes when the file changes; `None` while there is none.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn stamp(&self) -> io::Result<Option<Stamp>> {
+        match std::fs::metadata(self.path()) {
+            Ok(file) => Ok(Some((file.ino(), file.mtime(), file.mtime_nsec()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// All tokens.

@@ -148,7 +148,24 @@ impl Place<'_> {
     /// # Errors
     /// [`Error`]
     pub fn remove(&self, name: &str) -> Result<(), Error> {
+        self.unlist(name)?;
+        self.clear(name)
+    }
+
+    /// Takes a mirror out of the configuration: no drain begins at it any more.
+    ///
+    /// # Errors
+    /// [`Error::Config`]
+    pub fn unlist(&self, name: &str) -> Result<(), Error> {
         edit(self.repository, self.server, &Edit::Remove(name.to_owned()))?;
+        Ok(())
+    }
+
+    /// Removes the files of a mirror that is not configured, once no drain is at it.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub fn clear(&self, name: &str) -> Result<(), Error> {
         let directory = self.directory(name);
         if !directory.is_dir() {
             return Ok(());

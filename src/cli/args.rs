@@ -109,6 +109,10 @@ pub(super) enum Command {
     Credential(Credential),
     /// Say what is wrong with this set-up and how to mend it
     Doctor,
+    /// Run the daemon: drains when hooks wake it, the REST API and the web page
+    Serve(Serve),
+    /// Make, list or revoke tokens of the API
+    Token(Token),
     /// Print a completion script
     Completions(Completions),
     /// Print a manual page
@@ -300,6 +304,64 @@ pub(super) struct Show {
     /// Tell which file set each value
     #[arg(long)]
     pub(super) origin: bool,
+}
+
+/// `serve`
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// Where to listen for HTTP: ADDRESS:PORT or unix:PATH; sockets that systemd hands over come first
+    #[arg(long, value_name = "WHERE", default_value = "127.0.0.1:8417")]
+    pub(super) listen: crate::config::Listen,
+    /// Only drain: no API and no page
+    #[arg(long, conflicts_with = "listen")]
+    pub(super) no_listen: bool,
+}
+
+/// `token`
+#[derive(Debug, Args)]
+pub(super) struct Token {
+    /// What to do
+    #[command(subcommand)]
+    pub(super) action: TokenAction,
+}
+
+/// What `token` does.
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenAction {
+    /// Make a token and print it, once
+    Create(CreateToken),
+    /// List the tokens, without themselves
+    List,
+    /// Take a token away
+    Revoke(Name),
+}
+
+/// `token create`
+#[derive(Debug, Args)]
+pub(super) struct CreateToken {
+    /// Its name
+    #[arg(long)]
+    pub(super) name: String,
+    /// What it may do
+    #[arg(long, default_value = "api")]
+    pub(super) scope: TokenScope,
+    /// A project that it is bound to, by its path below the root or a pattern with *; default: all
+    #[arg(long = "project", value_name = "PATH")]
+    pub(super) projects: Vec<String>,
+    /// When it ends; default: never
+    #[arg(long, value_name = "DURATION", value_parser = crate::config::parse_period)]
+    pub(super) expires: Option<std::time::Duration>,
+}
+
+/// What a token may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum TokenScope {
+    /// Everything
+    #[value(name = "api")]
+    Api,
+    /// Look
+    #[value(name = "read_api")]
+    ReadApi,
 }
 
 /// `completions`

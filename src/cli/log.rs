@@ -6,11 +6,12 @@ use super::args::Global;
 use crate::config::Environment;
 
 /// Starts logging at the level of `-v`, `-q` or `MIRROR_PUSH_LOG`.
-pub(super) fn start(global: &Global, environment: &Environment) {
+pub(super) fn start(global: &Global, environment: &Environment, is_daemon: bool) {
     let asked = environment.log.as_deref().and_then(|level| level.parse::<LevelFilter>().ok());
     let level = match (global.quiet, global.verbose) {
         (true, _) => LevelFilter::ERROR,
-        (_, 0) => asked.unwrap_or(LevelFilter::WARN),
+        // A daemon says what it does, and who asked for what.
+        (_, 0) => asked.unwrap_or(if is_daemon { LevelFilter::INFO } else { LevelFilter::WARN }),
         (_, 1) => LevelFilter::INFO,
         (_, 2) => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,

@@ -14,6 +14,7 @@ use crate::repo::{self, Repository};
 
 mod args;
 mod check;
+mod daemon;
 mod doctor;
 mod every;
 mod generate;
@@ -29,6 +30,8 @@ mod render;
 mod status;
 mod update;
 mod wake;
+
+pub use daemon::{Daemon, Run};
 
 use args::{Cli, Command, Drain, When};
 
@@ -56,9 +59,9 @@ struct Session<'b> {
     repository: Repository,
 }
 
-/// Runs the program.
+/// Runs the program; `serve` is whoever runs the daemon.
 #[must_use]
-pub fn main() -> ExitCode {
+pub fn main(serve: Run<'_>) -> ExitCode {
     if let Ok(Environment { askpass: Some(socket), .. }) = Environment::read() {
         return askpass(&socket);
     }
@@ -70,7 +73,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { USAGE } else { DONE });
         }
     };
-    match run(cli) {
+    match run(cli, serve) {
         Ok(status) => ExitCode::from(status),
         Err(error) if is_broken_pipe(&error) => ExitCode::from(DONE),
         Err(error) => {
@@ -103,11 +106,11 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-fn run(cli: Cli) -> anyhow::Result<u8> {
+fn run(cli: Cli, serve: Run<'_>) -> anyhow::Result<u8> {
     let environment = Environment::read()?;
-    log::start(&cli.global, &environment);
     let out = &mut io::stdout();
     let command = cli.command.unwrap_or(Command::Drain(Drain::default()));
+    log::start(&cli.global, &environment, matches!(command, Command::Serve(_)));
     match &command {
         Command::Completions(completions) => return generate::completions(completions.shell, out),
         Command::Man(man) => return generate::man(man.page, out),
@@ -117,6 +120,8 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
     }
     let base = Base::new(environment, cli.global)?;
     match &command {
+        Command::Serve(asked) => return daemon::serve(base, asked, serve),
+        Command::Token(token) => return daemon::token(&base, token, out),
         Command::Drain(drain) if drain.all => return every::drain(&base, Mode::Drain, out),
         Command::Sync(sync) if sync.all => return every::drain(&base, update::sync_mode(sync), out),
         Command::Plan(names) if names.all => return every::drain(&base, Mode::Plan, out),
@@ -149,7 +154,9 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Credential(asked) => keys::credential(&session, &asked),
         Command::Doctor => doctor::doctor(&session, out),
         Command::Silent(silent) => protect::silent(&session, silent.state),
-        Command::Check(_) | Command::Completions(_) | Command::Man(_) => Ok(DONE),
+        Command::Check(_) | Command::Completions(_) | Command::Man(_) | Command::Serve(_) | Command::Token(_) => {
+            Ok(DONE)
+        }
     }
 }
 

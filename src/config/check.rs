@@ -10,7 +10,8 @@ use super::file::{DivergentSetting, File, Period, PruneSetting, Remote};
 use super::server::{Placed, Root, Server, Template, expand};
 use super::settings::{EXCLUDE_EACH_OTHER, Settings};
 use super::values::{
-    check_command, check_proxy, check_push_option, check_refspec, check_regex, check_ssh_option, check_url, is_name,
+    check_branch_regex, check_command, check_proxy, check_push_option, check_refspec, check_ssh_option, check_url,
+    is_name,
 };
 use super::{Config, Error, Notify, Trust, line_of};
 use crate::plan::{Divergent, Pattern, Prune};
@@ -247,7 +248,7 @@ fn settings(place: &Place<'_>, remote: Remote) -> Result<Settings, Error> {
         if remote.only_protected_branches == Some(true) && !regex.get_ref().is_empty() {
             return Err(place.at(regex, EXCLUDE_EACH_OTHER.into()));
         }
-        check_regex(regex.get_ref()).map_err(|what| place.at(regex, what))?;
+        check_branch_regex(regex.get_ref()).map_err(|what| place.at(regex, what))?;
     }
     if let Some(command) = &remote.password_command {
         check_command(command.get_ref(), "password_command").map_err(|what| place.at(command, what))?;

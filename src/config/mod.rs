@@ -15,6 +15,7 @@ mod check;
 mod edit;
 mod file;
 mod keys;
+mod listen;
 mod load;
 mod origin;
 mod server;
@@ -24,10 +25,12 @@ mod values;
 pub use edit::{Change, Edit, check_edit, edit};
 pub use file::{AuthMethod, TagsSetting, Wake, parse_period};
 pub use keys::{KEYS, Key, Place};
+pub use listen::Listen;
 use load::read_owned;
 pub use load::{Environment, load, load_server, names_in};
 pub use origin::{Origin, origins};
 pub use server::{Api, Placed, Root, Server};
+pub use values::check_branch_regex;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -66,7 +66,11 @@ pub(super) fn check_push_option(option: &str) -> Result<(), String> {
     }
 }
 
-pub(super) fn check_regex(regex: &str) -> Result<(), String> {
+/// Whether a text can be `mirror_branch_regex`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_branch_regex(regex: &str) -> Result<(), String> {
     if regex.chars().count() > LONGEST_REGEX {
         return Err(format!("mirror_branch_regex is longer than {LONGEST_REGEX} characters"));
     }

@@ -109,6 +109,17 @@ impl Address {
         }
     }
 
+    /// The URL as it is configured, without credentials but for the user of ssh.
+    #[must_use]
+    pub fn plain(&self) -> String {
+        match self {
+            Self::Ssh { user: Some(user), .. } if user != "git" => {
+                self.shown(&Credentials::default()).replacen("*****", user, 1)
+            }
+            _ => self.shown(&Credentials::default()),
+        }
+    }
+
     /// Scheme, host with port, and path of a web address, as git-credential(1) and `.netrc` know them.
     #[must_use]
     pub fn web_place(&self) -> Option<(&str, &str, &str)> {

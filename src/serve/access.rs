@@ -1,0 +1,122 @@
+//! Who asks, and what they may: tokens in headers, and a limit for those who guess.
+//!
+//! A right token always passes, whatever others do from the same address; only failures are counted.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use axum::http::HeaderMap;
+use jiff::Timestamp;
+
+use crate::tokens::{self, Scope, Store, Token};
+
+/// Failures of one client within [`WINDOW`] after which it is told to wait.
+const MOST_FAILURES: u32 = 10;
+/// See [`MOST_FAILURES`].
+const WINDOW: Duration = Duration::from_secs(60);
+/// Clients whose failures are remembered.
+const MOST_CLIENTS: usize = 10_000;
+
+/// Why someone is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// No token.
+    Missing,
+    /// A token that there is not.
+    Wrong,
+    /// One that has ended.
+    Expired,
+    /// Too many wrong ones; try again after so many seconds.
+    Limited(u64),
+}
+
+/// The tokens, and who failed.
+pub(super) struct Access {
+    pub(super) store: Store,
+    cached: Mutex<Cached>,
+    failures: Mutex<HashMap<String, (u32, SystemTime)>>,
+}
+
+#[derive(Default)]
+struct Cached {
+    stamp: Option<tokens::Stamp>,
+    tokens: Arc<Vec<Token>>,
+}
+
+impl Access {
+    pub(super) fn new(store: Store) -> Self {
+        Self { store, cached: Mutex::default(), failures: Mutex::default() }
+    }
+
+    /// All tokens; the file is read again when it has changed.
+    pub(super) fn tokens(&self) -> io::Result<Arc<Vec<Token>>> {
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamp = self.store.stamp()?;
+        if cached.stamp != stamp || stamp.is_none() {
+            cached.tokens = Arc::new(self.store.read()?);
+            cached.stamp = stamp;
+        }
+        Ok(Arc::clone(&cached.tokens))
+    }
+
+    /// The token of that name, if it still counts: what a session asks each time.
+    pub(super) fn by_name(&self, name: &str, created_at: Timestamp, now: Timestamp) -> io::Result<Option<Token>> {
+        let tokens = self.tokens()?;
+        let is_it = |token: &&Token| token.name == name && token.created_at == created_at && !token.is_expired(now);
+        Ok(tokens.iter().find(is_it).cloned())
+    }
+
+    /// The token that a client gave.
+    pub(super) fn judge(&self, given: Option<&str>, client: &str, now: Timestamp) -> io::Result<Result<Token, Denied>> {
+        let Some(given) = given else { return Ok(Err(Denied::Missing)) };
+        let tokens = self.tokens()?;
+        let denied = match tokens::find(&tokens, given) {
+            Some(token) if !token.is_expired(now) => {
+                if tokens::is_use_due(token, now) {
+                    self.store.note_use(&token.name, now)?;
+                }
+                return Ok(Ok(token.clone()));
+            }
+            Some(_) => Denied::Expired,
+            None => Denied::Wrong,
+        };
+        Ok(Err(self.count(client).map_or(denied, Denied::Limited)))
+    }
+
+    /// Counts a failure; returns for how many seconds the client has to wait, if it failed too often.
+    fn count(&self, client: &str) -> Option<u64> {
+        #[expect(clippy::disallowed_methods, reason = "the clock of the limit")]
+        let now = SystemTime::now();
+        let age = |since: &SystemTime| now.duration_since(*since).unwrap_or_default();
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if failures.len() >= MOST_CLIENTS {
+            failures.retain(|_, (_, since)| age(since) < WINDOW);
+            if failures.len() >= MOST_CLIENTS {
+                failures.clear();
+            }
+        }
+        let (count, since) = failures.entry(client.to_owned()).or_insert((0, now));
+        if age(since) >= WINDOW {
+            (*count, *since) = (0, now);
+        }
+        *count += 1;
+        (*count > MOST_FAILURES).then(|| WINDOW.saturating_sub(age(since)).as_secs().max(1))
+    }
+}
+
+/// The token in `PRIVATE-TOKEN` or `Authorization: Bearer`.
+pub(super) fn given(headers: &HeaderMap) -> Option<&str> {
+    let private = headers.get("private-token").and_then(|value| value.to_str().ok());
+    let bearer = || {
+        let (scheme, token) = headers.get("authorization")?.to_str().ok()?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    };
+    private.or_else(bearer).filter(|token| !token.is_empty())
+}
+
+/// Whether a token may change things.
+pub(super) fn may_write(token: &Token) -> bool {
+    token.scope == Scope::Api
+}

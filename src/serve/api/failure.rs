@@ -1,0 +1,98 @@
+//! How the API says no, in GitLab's two shapes: `error` for parameters, `message` for everything else.
+
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::serve::access::Denied;
+use crate::serve::mirrors::Trouble;
+
+/// An answer that is no success.
+#[derive(Debug)]
+pub(in crate::serve) struct Failure {
+    status: StatusCode,
+    body: Value,
+    /// In seconds.
+    retry_after: Option<u64>,
+}
+
+impl Failure {
+    fn new(status: StatusCode, body: Value) -> Self {
+        Self { status, body, retry_after: None }
+    }
+
+    /// `{"message": …}`
+    pub(in crate::serve) fn message(status: StatusCode, text: &str) -> Self {
+        Self::new(status, json!({ "message": text }))
+    }
+
+    /// `{"error": …}`, status 400.
+    pub(in crate::serve) fn parameter(text: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, json!({ "error": text }))
+    }
+
+    /// `{"error": …}` with another status.
+    pub(in crate::serve) fn error(status: StatusCode, text: &str) -> Self {
+        Self::new(status, json!({ "error": text }))
+    }
+
+    /// A project that is not there, or that the token does not reach: nobody learns which.
+    pub(in crate::serve) fn no_project() -> Self {
+        Self::message(StatusCode::NOT_FOUND, "404 Project Not Found")
+    }
+
+    /// A token that may only look.
+    pub(in crate::serve) fn scope() -> Self {
+        let text = "The request requires higher privileges than provided by the access token.";
+        let body = json!({ "error": "insufficient_scope", "error_description": text, "scope": "api" });
+        Self::new(StatusCode::FORBIDDEN, body)
+    }
+}
+
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Missing | Denied::Wrong => Self::message(StatusCode::UNAUTHORIZED, "401 Unauthorized"),
+            Denied::Expired => {
+                let text = "Token is expired. You can either do re-authorization or token refresh.";
+                let body = json!({ "error": "invalid_token", "error_description": text });
+                Self::new(StatusCode::UNAUTHORIZED, body)
+            }
+            Denied::Limited(seconds) => {
+                let mut failure = Self::message(StatusCode::TOO_MANY_REQUESTS, "429 Too Many Requests");
+                failure.retry_after = Some(seconds);
+                failure
+            }
+        }
+    }
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Invalid { field, why } => {
+                Self::new(StatusCode::BAD_REQUEST, json!({ "message": { field: [why] } }))
+            }
+            Trouble::Refused(text) => Self::message(StatusCode::BAD_REQUEST, &text),
+            Trouble::Missing("Project") => Self::no_project(),
+            Trouble::Missing(_) => Self::message(StatusCode::NOT_FOUND, "404 Not found"),
+            Trouble::Failed(error) => Self::from(error),
+        }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        // Paths and the like are for the log of whoever runs the daemon.
+        tracing::error!("api: {error:#}");
+        Self::message(StatusCode::INTERNAL_SERVER_ERROR, "500 Internal Server Error")
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let headers: HeaderMap =
+            self.retry_after.map(|seconds| (header::RETRY_AFTER, HeaderValue::from(seconds))).into_iter().collect();
+        (self.status, headers, axum::Json(self.body)).into_response()
+    }
+}

@@ -1,0 +1,183 @@
+//! `/projects/:id/remote_mirrors`
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::pages::Pages;
+use super::parameters::no_valid_value;
+use super::{Access, Ask, Failure, Ids, answer, ids};
+use crate::config::{AuthMethod, check_branch_regex};
+use crate::credentials;
+use crate::push::Address;
+use crate::serve::App;
+use crate::serve::mirrors::{Tags, Trouble, Wish};
+
+/// `GET …`
+pub(super) async fn list(State(app): State<Arc<App>>, path: Ids, request: Request) -> Response {
+    let ids = ids(path);
+    answer(app, request, Access::Read, move |ask| {
+        let views = ask.app.mirrors(&*ask.project(&ids)?)?;
+        let pages = Pages::read(&ask.parameters)?;
+        let headers = pages.headers(views.len(), &ask.client.base, &ask.uri);
+        Ok((headers, axum::Json(pages.cut(views))).into_response())
+    })
+    .await
+}
+
+/// `GET …/:mirror_id`
+pub(super) async fn one(State(app): State<Arc<App>>, path: Ids, request: Request) -> Response {
+    let ids = ids(path);
+    answer(app, request, Access::Read, move |ask| {
+        let project = ask.project(&ids)?;
+        let opened = ask.app.open(&project)?;
+        let view = opened.view(opened.mirror(Ask::mirror_id(&ids)?)?)?;
+        Ok(axum::Json(view).into_response())
+    })
+    .await
+}
+
+/// `POST …`
+pub(super) async fn create(State(app): State<Arc<App>>, path: Ids, request: Request) -> Response {
+    let ids = ids(path);
+    answer(app, request, Access::Write, move |ask| {
+        let project = ask.project(&ids)?;
+        if !ask.parameters.has("url") {
+            return Err(Failure::parameter("url is missing"));
+        }
+        let mut wish = wish(ask)?;
+        wish.name = ask.parameters.text("name")?;
+        wish.auth_method = match ask.parameters.text("auth_method")? {
+            None => None,
+            Some(text) => Some(auth_method(&text).ok_or_else(|| no_valid_value("auth_method"))?),
+        };
+        wish.url = Some(wish.url.unwrap_or_default());
+        let view = ask.app.create(&project, &wish)?;
+        Ok((StatusCode::CREATED, axum::Json(view)).into_response())
+    })
+    .await
+}
+
+/// `PUT …/:mirror_id`
+pub(super) async fn update(State(app): State<Arc<App>>, path: Ids, request: Request) -> Response {
+    let ids = ids(path);
+    answer(app, request, Access::Write, move |ask| {
+        let project = ask.project(&ids)?;
+        let id = Ask::mirror_id(&ids)?;
+        let mut wish = wish(ask)?;
+        wish.auth_method =
+            match ask.parameters.text("auth_method")? {
+                None => None,
+                Some(text) => Some(auth_method(&text).ok_or_else(|| Trouble::Invalid {
+                    field: "auth_method",
+                    why: "is not included in the list".into(),
+                })?),
+            };
+        Ok(axum::Json(ask.app.update(&project, id, &wish)?).into_response())
+    })
+    .await
+}
+
+/// `DELETE …/:mirror_id`
+pub(super) async fn delete(State(app): State<Arc<App>>, path: Ids, request: Request) -> Response {
+    let ids = ids(path);
+    answer(app, request, Access::Write, move |ask| {
+        let project = ask.project(&ids)?;
+        let id = Ask::mirror_id(&ids)?;
+        let opened = ask.app.open(&project)?;
+        opened.mirror(id)?;
+        if let Some(since) = ask.if_unmodified_since.as_deref().and_then(http_date) {
+            let changed = std::fs::metadata(opened.repository.layout().config()).and_then(|file| file.modified());
+            let changed = changed.ok().and_then(|time| Timestamp::try_from(time).ok());
+            if changed.is_some_and(|changed| changed.as_second() > since.as_second()) {
+                return Err(Failure::message(StatusCode::PRECONDITION_FAILED, "412 Precondition Failed"));
+            }
+        }
+        // A drain that is at it may take hours: its files go after it, and nobody waits for that.
+        std::thread::spawn(ask.app.remove(&project, id)?);
+        Ok(StatusCode::NO_CONTENT.into_response())
+    })
+    .await
+}
+
+/// `POST …/:mirror_id/sync`
+pub(super) async fn sync(State(app): State<Arc<App>>, path: Ids, request: Request) -> Response {
+    let ids = ids(path);
+    answer(app, request, Access::Write, move |ask| {
+        let project = ask.project(&ids)?;
+        ask.app.sync(&project, Ask::mirror_id(&ids)?)?;
+        Ok(StatusCode::NO_CONTENT.into_response())
+    })
+    .await
+}
+
+/// `GET …/:mirror_id/public_key`
+pub(super) async fn public_key(State(app): State<Arc<App>>, path: Ids, request: Request) -> Response {
+    let ids = ids(path);
+    answer(app, request, Access::Read, move |ask| {
+        let project = ask.project(&ids)?;
+        let opened = ask.app.open(&project)?;
+        let mirror = opened.mirror(Ask::mirror_id(&ids)?)?;
+        let missing = || Failure::message(StatusCode::NOT_FOUND, "404 Not Found");
+        if mirror.auth_method != AuthMethod::SshPublicKey || !matches!(mirror.address, Address::Ssh { .. }) {
+            return Err(missing());
+        }
+        let directory = opened.repository.layout().remote(&mirror.name);
+        let key = credentials::public_key(&directory).map_err(anyhow::Error::from)?.ok_or_else(missing)?;
+        Ok(axum::Json(json!({ "public_key": key.trim_end() })).into_response())
+    })
+    .await
+}
+
+fn http_date(text: &str) -> Option<Timestamp> {
+    Some(jiff::fmt::rfc2822::parse(text).ok()?.timestamp())
+}
+
+fn auth_method(text: &str) -> Option<AuthMethod> {
+    [AuthMethod::Password, AuthMethod::SshPublicKey, AuthMethod::None]
+        .into_iter()
+        .find(|method| method.as_str() == text)
+}
+
+/// What the parameters say, `auth_method` excepted, which is refused in two ways.
+fn wish(ask: &Ask) -> Result<Wish, Failure> {
+    let given = &ask.parameters;
+    if given.has("only_protected_branches") && given.has("mirror_branch_regex") {
+        return Err(Failure::parameter("only_protected_branches, mirror_branch_regex are mutually exclusive"));
+    }
+    if given.is_null("only_protected_branches") {
+        return Err(Trouble::Invalid { field: "only_protected_branches", why: "can't be blank".into() }.into());
+    }
+    let regex = match given.is_null("mirror_branch_regex") {
+        true => Some(String::new()),
+        false => given.text("mirror_branch_regex")?,
+    };
+    if let Some(Err(why)) = regex.as_deref().map(check_branch_regex) {
+        return Err(Trouble::Invalid { field: "mirror_branch_regex", why }.into());
+    }
+    let tags = given.texts("tags")?.map(|words| match words.as_slice() {
+        [] => Tags::Word("none"),
+        [word] if word == "all" => Tags::Word("all"),
+        [word] if word == "none" => Tags::Word("none"),
+        _ => Tags::Patterns(words),
+    });
+    Ok(Wish {
+        name: None,
+        url: if given.is_null("url") { Some(String::new()) } else { given.text("url")? },
+        enabled: given.flag("enabled")?,
+        only_protected_branches: given.flag("only_protected_branches")?,
+        mirror_branch_regex: regex,
+        keep_divergent_refs: given.flag("keep_divergent_refs")?,
+        divergent_refs: given.word("divergent_refs", &["overwrite", "keep", "fail"])?,
+        tags,
+        prune: given.word("prune", &["merged", "deleted", "mirror", "never"])?,
+        auth_method: None,
+        host_keys: given.texts("host_keys")?,
+        username: None,
+        password: None,
+    })
+}

@@ -1,0 +1,154 @@
+//! GitLab's remote mirrors API, version 4, and as much of its other resources as clients of that need.
+//!
+//! Who asks is judged before anything else is read; a project that a token does not reach is not there for it. What each route
+//! takes and gives stands in `openapi.json`, which the API serves and a test compares with the routes below.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde_json::json;
+
+use super::access::{given, may_write};
+use super::client::Client;
+use super::projects::Project;
+use super::{App, blocking, now};
+use crate::tokens::Token;
+
+mod failure;
+mod mirrors;
+mod pages;
+mod parameters;
+mod projects;
+
+pub(super) use failure::Failure;
+use parameters::Parameters;
+
+/// Largest body, in bytes.
+pub(super) const LARGEST_BODY: usize = 64 << 10;
+
+/// What clients are told to speak to: the version of GitLab whose remote mirrors API this is, and ours.
+const VERSION: &str = concat!("18.4.0-git-mirror-push.", env!("CARGO_PKG_VERSION"));
+
+type Ids = Result<Path<Vec<String>>, PathRejection>;
+type Answer = Result<Response, Failure>;
+
+/// The routes.
+pub(super) fn router() -> Router<Arc<App>> {
+    Router::new()
+        .route("/api/v4/version", get(version))
+        .route("/api/v4/user", get(user))
+        .route("/api/v4/openapi.json", get(openapi))
+        .route("/api/v4/projects", get(projects::list))
+        .route("/api/v4/projects/{id}", get(projects::one))
+        .route("/api/v4/projects/{id}/remote_mirrors", get(mirrors::list).post(mirrors::create))
+        .route(
+            "/api/v4/projects/{id}/remote_mirrors/{mirror_id}",
+            get(mirrors::one).put(mirrors::update).delete(mirrors::delete),
+        )
+        .route("/api/v4/projects/{id}/remote_mirrors/{mirror_id}/sync", post(mirrors::sync))
+        .route("/api/v4/projects/{id}/remote_mirrors/{mirror_id}/public_key", get(mirrors::public_key))
+        .route("/api/{*rest}", axum::routing::any(nothing))
+        .method_not_allowed_fallback(not_allowed)
+}
+
+/// A request of someone who may ask it.
+struct Ask {
+    app: Arc<App>,
+    token: Token,
+    parameters: Parameters,
+    uri: Uri,
+    client: Client,
+    if_unmodified_since: Option<String>,
+}
+
+/// What a request does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
+}
+
+/// Lets a request in, reads its parameters, and answers it where it may wait for the disk.
+async fn answer(
+    app: Arc<App>,
+    request: Request,
+    access: Access,
+    act: impl FnOnce(&Ask) -> Answer + Send + 'static,
+) -> Response {
+    let answered = async {
+        let (parts, body) = request.into_parts();
+        let client = parts.extensions.get::<Client>().cloned().unwrap_or_default();
+        let asked = given(&parts.headers).map(str::to_owned);
+        let (judge, name) = (Arc::clone(&app), client.name.clone());
+        let token = blocking(move || judge.access.judge(asked.as_deref(), &name, now()))
+            .await
+            .map_err(anyhow::Error::from)??;
+        client.note(&token.name);
+        if access == Access::Write && !may_write(&token) {
+            return Err(Failure::scope());
+        }
+        let body = axum::body::to_bytes(body, LARGEST_BODY)
+            .await
+            .map_err(|_| Failure::error(StatusCode::PAYLOAD_TOO_LARGE, "413 Request Entity Too Large"))?;
+        let text = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        let parameters = Parameters::read(parts.uri.query(), text(header::CONTENT_TYPE), &body)?;
+        let if_unmodified_since = text(header::IF_UNMODIFIED_SINCE).map(str::to_owned);
+        let ask = Ask { app, token, parameters, uri: parts.uri, client, if_unmodified_since };
+        blocking(move || act(&ask)).await
+    };
+    answered.await.unwrap_or_else(IntoResponse::into_response)
+}
+
+impl Ask {
+    /// The project of the path, if the token reaches it.
+    fn project(&self, ids: &[String]) -> Result<Arc<Project>, Failure> {
+        let found = ids.first().and_then(|id| self.app.find(id));
+        found.filter(|project| self.token.reaches(&project.path)).ok_or_else(Failure::no_project)
+    }
+
+    /// The mirror's number of the path.
+    fn mirror_id(ids: &[String]) -> Result<u32, Failure> {
+        let missing = || Failure::message(StatusCode::NOT_FOUND, "404 Not found");
+        ids.get(1).and_then(|id| id.parse().ok()).ok_or_else(missing)
+    }
+}
+
+fn ids(ids: Ids) -> Vec<String> {
+    // What is no text is the name of nothing.
+    ids.map(|Path(ids)| ids).unwrap_or_default()
+}
+
+async fn version(State(app): State<Arc<App>>, request: Request) -> Response {
+    let body = json!({ "version": VERSION, "revision": env!("CARGO_PKG_VERSION"), "enterprise": false });
+    answer(app, request, Access::Read, move |_| Ok(axum::Json(body).into_response())).await
+}
+
+/// The token, as clients want to see a user.
+async fn user(State(app): State<Arc<App>>, request: Request) -> Response {
+    let act = |ask: &Ask| {
+        let name = &ask.token.name;
+        let user = json!({
+            "id": 1, "username": name, "name": name, "state": "active", "bot": true, "is_admin": false,
+            "created_at": crate::status::render_time(ask.token.created_at),
+        });
+        Ok(axum::Json(user).into_response())
+    };
+    answer(app, request, Access::Read, act).await
+}
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json")).into_response()
+}
+
+async fn nothing() -> Failure {
+    Failure::error(StatusCode::NOT_FOUND, "404 Not Found")
+}
+
+async fn not_allowed() -> Failure {
+    Failure::error(StatusCode::METHOD_NOT_ALLOWED, "405 Not Allowed")
+}

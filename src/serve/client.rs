@@ -1,0 +1,66 @@
+//! Who is at the other end: for limits, links and the access log.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::http::HeaderMap;
+use axum::http::header::HOST;
+
+/// The client of one request.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Client {
+    /// Its address; behind a proxy on this machine, the address that the proxy names.
+    pub(super) name: String,
+    /// Scheme and host as it knows them: `https://mirror.example.org`.
+    pub(super) base: String,
+    /// The name of the token that it gave.
+    token: Arc<Mutex<Option<String>>>,
+}
+
+/// The other end of a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    /// Its address; `unix` for a socket of this machine.
+    pub(super) name: String,
+    /// Whether it is on this machine, so that it may be a proxy, whose headers are believed.
+    pub(super) is_local: bool,
+}
+
+impl Client {
+    /// The client that speaks over the connection of `peer`.
+    pub(super) fn new(peer: &Peer, headers: &HeaderMap) -> Self {
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).filter(|_| peer.is_local);
+        let last = header("x-forwarded-for").and_then(|all| all.rsplit(',').next()).map(str::trim);
+        let scheme = match header("x-forwarded-proto") {
+            Some("https") => "https",
+            _ => "http",
+        };
+        let is_host = |host: &&str| {
+            !host.is_empty()
+                && host.len() < 256
+                && host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]_".contains(c))
+        };
+        let host = headers.get(HOST).and_then(|value| value.to_str().ok()).filter(is_host).unwrap_or("localhost");
+        let is_name =
+            |name: &&str| name.len() < 64 && name.chars().all(|c| c.is_ascii_hexdigit() || matches!(c, '.' | ':'));
+        Self {
+            name: last.filter(is_name).unwrap_or(&peer.name).to_owned(),
+            base: format!("{scheme}://{host}"),
+            token: Arc::default(),
+        }
+    }
+
+    /// Whether its connection is private all the way, as far as we know.
+    pub(super) fn is_secure(&self) -> bool {
+        self.base.starts_with("https:")
+    }
+
+    /// Notes by which token it was let in.
+    pub(super) fn note(&self, token: &str) {
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.to_owned());
+    }
+
+    /// The token by which it was let in.
+    pub(super) fn token(&self) -> String {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_else(|| "-".into())
+    }
+}

@@ -1,0 +1,54 @@
+//! `/healthz` and `/metrics`.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::{App, blocking, now};
+use crate::config;
+use crate::metrics;
+use crate::repo;
+
+/// Whether the spools can be read: what a load balancer or systemd's watch asks.
+pub(super) async fn healthz(State(app): State<Arc<App>>) -> Response {
+    match app.is_ready.load(Ordering::Relaxed) {
+        true => (StatusCode::OK, "ok\n").into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "the repositories cannot be listed; see the log\n").into_response(),
+    }
+}
+
+/// The numbers of all mirrors, in Prometheus' text format.
+pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let text = blocking(move || {
+        let server = app.workers.server();
+        let mut measures = Vec::new();
+        for project in &app.projects.table().projects {
+            let measured = repo::open(&project.git_dir).map_err(anyhow::Error::from).and_then(|shared| {
+                let repository = shared.to_local();
+                let config = config::load(&repository, &server)?;
+                Ok(metrics::measures(&repository, &config)?)
+            });
+            match measured {
+                Ok(found) => measures.extend(found),
+                Err(error) => tracing::warn!("'{}': {error:#}", project.git_dir.display()),
+            }
+        }
+        let mut text = metrics::render(&measures, now());
+        let (running, waiting) = app.workers.counts();
+        for (name, help, value) in [
+            ("running_jobs", "Mirrors that are being served.", running),
+            ("waiting_jobs", "Mirrors that wait to be served.", waiting),
+        ] {
+            let _ = writeln!(
+                text,
+                "# HELP git_mirror_push_{name} {help}\n# TYPE git_mirror_push_{name} gauge\ngit_mirror_push_{name} {value}"
+            );
+        }
+        text
+    });
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.await).into_response()
+}

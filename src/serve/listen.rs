@@ -1,0 +1,266 @@
+//! Listening: sockets, connections, and what bounds them.
+//!
+//! Guaranteed: a client that says nothing holds a connection only until someone else wants it, and ten seconds at most; a
+//! request and its answer have a limit. So those who do speak are answered, whoever else is connected. Absent: TLS, which a proxy
+//! in front does.
+
+#![expect(clippy::disallowed_methods, reason = "opens the sockets that it listens on")]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use super::client::Peer;
+use crate::config::Listen;
+
+/// Connections at once.
+const MOST_CONNECTIONS: usize = 512;
+/// For a request's head to come.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// For connections that are at work when the daemon is told to end.
+const LAST_ANSWERS: Duration = Duration::from_secs(3);
+
+/// A socket that listens.
+pub(super) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// The sockets that systemd hands over (sd_listen_fds(3)), or the one that is asked for.
+    pub(super) fn open(wanted: Option<&Listen>) -> anyhow::Result<Vec<Self>> {
+        let mut handed = listenfd::ListenFd::from_env();
+        let mut listeners = Vec::new();
+        for index in 0..handed.len() {
+            if let Ok(Some(socket)) = handed.take_tcp_listener(index) {
+                socket.set_nonblocking(true)?;
+                listeners.push(Self::Tcp(TcpListener::from_std(socket)?));
+            } else if let Some(socket) = handed.take_unix_listener(index)? {
+                socket.set_nonblocking(true)?;
+                listeners.push(Self::Unix(UnixListener::from_std(socket)?));
+            }
+        }
+        match wanted {
+            Some(wanted) if listeners.is_empty() => Ok(vec![Self::bind(wanted)?]),
+            _ => Ok(listeners),
+        }
+    }
+
+    fn bind(wanted: &Listen) -> anyhow::Result<Self> {
+        match wanted {
+            Listen::Tcp(address) => {
+                let socket =
+                    std::net::TcpListener::bind(address).with_context(|| format!("cannot listen at {address}"))?;
+                socket.set_nonblocking(true)?;
+                Ok(Self::Tcp(TcpListener::from_std(socket)?))
+            }
+            Listen::Unix(path) => {
+                let named = || format!("cannot listen at '{}'", path.display());
+                remove_stale(path).with_context(named)?;
+                let socket = UnixListener::bind(path).with_context(named)?;
+                // The group decides who may connect: the proxy's user is put into it.
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).with_context(named)?;
+                Ok(Self::Unix(socket))
+            }
+        }
+    }
+
+    /// Where it listens, for people.
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Self::Tcp(socket) => {
+                socket.local_addr().map_or_else(|_| "tcp".into(), |address| format!("http://{address}/"))
+            }
+            Self::Unix(socket) => {
+                let path = socket.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
+                path.map_or_else(|| "a unix socket".into(), |path| format!("unix:{}", path.display()))
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<(Box<dyn Stream>, Peer)> {
+        match self {
+            Self::Tcp(socket) => {
+                let (stream, address) = socket.accept().await?;
+                stream.set_nodelay(true)?;
+                let peer = Peer { name: address.ip().to_string(), is_local: address.ip().is_loopback() };
+                Ok((Box::new(stream), peer))
+            }
+            Self::Unix(socket) => {
+                let (stream, _) = socket.accept().await?;
+                Ok((Box::new(stream), Peer { name: "unix".into(), is_local: true }))
+            }
+        }
+    }
+}
+
+/// A socket that a process which is gone has left behind is in the way; anything else is not ours to remove.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// The connections that there are.
+#[derive(Default)]
+pub(super) struct Crowd {
+    state: Mutex<CrowdState>,
+}
+
+#[derive(Default)]
+struct CrowdState {
+    count: usize,
+    next: u64,
+    /// Connections that nothing is being answered on, by how long they are so.
+    idle: BTreeMap<u64, AbortHandle>,
+}
+
+impl Crowd {
+    fn lock(&self) -> std::sync::MutexGuard<'_, CrowdState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes room for one more: whoever has been silent longest leaves. `false` when all are being answered.
+    fn admit(&self) -> bool {
+        let mut state = self.lock();
+        if state.count >= MOST_CONNECTIONS {
+            let Some((_, oldest)) = state.idle.pop_first() else { return false };
+            oldest.abort();
+        }
+        state.count += 1;
+        true
+    }
+}
+
+impl CrowdState {
+    fn is_idle(&mut self, seat: &mut u64, handle: AbortHandle) {
+        self.next += 1;
+        *seat = self.next;
+        self.idle.insert(*seat, handle);
+    }
+}
+
+/// One connection's place in the crowd, given back when it ends in whatever way.
+struct Seat {
+    crowd: Arc<Crowd>,
+    number: Mutex<u64>,
+    handle: Mutex<Option<AbortHandle>>,
+}
+
+impl Seat {
+    fn idle(&self, handle: AbortHandle) {
+        let mut number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
+        self.crowd.lock().is_idle(&mut number, handle.clone());
+        *self.handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
+    }
+
+    fn busy(&self) {
+        let number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
+        self.crowd.lock().idle.remove(&number);
+    }
+
+    fn idle_again(&self) {
+        let handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(handle) = handle {
+            self.idle(handle);
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let number = *self.number.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut crowd = self.crowd.lock();
+        crowd.idle.remove(&number);
+        crowd.count -= 1;
+    }
+}
+
+/// Answers what comes in until told to stop, then what has begun.
+pub(super) async fn serve(listener: Listener, router: Router, crowd: Arc<Crowd>, mut stop: watch::Receiver<bool>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        match accepted {
+            Ok((stream, peer)) if crowd.admit() => {
+                begin(stream, peer, Arc::clone(&crowd), router.clone(), stop.clone());
+            }
+            Ok(_) => tracing::warn!("all {MOST_CONNECTIONS} connections are at work; one more was turned away"),
+            Err(error) => {
+                // Out of descriptors, say: what ends soon makes room.
+                tracing::warn!("cannot take a connection: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn begin(stream: Box<dyn Stream>, peer: Peer, crowd: Arc<Crowd>, router: Router, stop: watch::Receiver<bool>) {
+    let seat = Arc::new(Seat { crowd, number: Mutex::default(), handle: Mutex::default() });
+    let service = TowerToHyperService::new(router);
+    let theirs = Arc::clone(&seat);
+    let answer = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        theirs.busy();
+        request.extensions_mut().insert(peer.clone());
+        let (answered, seat) = (service.call(request), Arc::clone(&theirs));
+        async move {
+            let answer = answered.await;
+            seat.idle_again();
+            answer
+        }
+    });
+    let (held, (go, went)) = (Arc::clone(&seat), tokio::sync::oneshot::channel::<()>());
+    let task = tokio::spawn(async move {
+        let _held = held;
+        // Not before it has its place among the silent.
+        let _ = went.await;
+        run(TokioIo::new(stream), answer, stop).await;
+    });
+    seat.idle(task.abort_handle());
+    let _ = go.send(());
+}
+
+async fn run<S, B>(stream: TokioIo<Box<dyn Stream>>, service: S, mut stop: watch::Receiver<bool>)
+where
+    S: Service<hyper::Request<hyper::body::Incoming>, Response = hyper::Response<B>>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: hyper::body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(64 << 10)
+            .serve_connection(stream, service)
+    );
+    tokio::select! {
+        // A client that hangs up or talks nonsense has had its answer.
+        _ = connection.as_mut() => return,
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(LAST_ANSWERS, connection).await;
+}

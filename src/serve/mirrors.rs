@@ -1,0 +1,370 @@
+//! What can be done with the mirrors of a project, for the API and the page alike. The rules and the words for what is refused are
+//! GitLab's, as far as there are such (its remote mirrors API).
+
+use std::collections::BTreeMap;
+
+use crate::change::{self, Extras, Keys, Place, clean_url, host_keys_of};
+use crate::config::{self, AuthMethod, Change, Config, Mirror, Server};
+use crate::credentials::{Credentials, HostKey, Secret};
+use crate::drain;
+use crate::plan::Divergent;
+use crate::push::{Address, Guard};
+use crate::repo::{self, Repository};
+use crate::status::{View, view};
+
+use super::App;
+use super::projects::Project;
+
+/// Most pinned host keys (GitLab's limit).
+const MOST_HOST_KEYS: usize = 10;
+
+/// For a server to say its host keys.
+const DETECT_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Trouble {
+    /// A value that the mirror cannot have.
+    #[error("{field} {why}")]
+    Invalid {
+        /// The attribute.
+        field: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// It cannot be done.
+    #[error("{0}")]
+    Refused(String),
+    /// There is no such project or mirror.
+    #[error("{0} not found")]
+    Missing(&'static str),
+    /// Something of ours failed.
+    #[error(transparent)]
+    Failed(#[from] anyhow::Error),
+}
+
+impl From<change::Error> for Trouble {
+    fn from(error: change::Error) -> Self {
+        match error {
+            change::Error::Refused(text) | change::Error::Config(config::Error::Change(text)) => Self::Refused(text),
+            other => Self::Failed(other.into()),
+        }
+    }
+}
+
+/// What a mirror is to be; `None` is what is not said.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wish {
+    pub(super) name: Option<String>,
+    pub(super) url: Option<String>,
+    pub(super) enabled: Option<bool>,
+    pub(super) only_protected_branches: Option<bool>,
+    /// An empty one takes it away.
+    pub(super) mirror_branch_regex: Option<String>,
+    pub(super) keep_divergent_refs: Option<bool>,
+    pub(super) divergent_refs: Option<&'static str>,
+    pub(super) tags: Option<Tags>,
+    pub(super) prune: Option<&'static str>,
+    pub(super) auth_method: Option<AuthMethod>,
+    /// Lines or bare keys; none clears them.
+    pub(super) host_keys: Option<Vec<String>>,
+    /// A user name in place of that in the URL; an empty one takes it away.
+    pub(super) username: Option<String>,
+    /// A password in place of that in the URL.
+    pub(super) password: Option<Secret>,
+}
+
+/// `tags`
+#[derive(Clone, Debug)]
+pub(super) enum Tags {
+    Word(&'static str),
+    Patterns(Vec<String>),
+}
+
+/// An open project.
+pub(super) struct Opened {
+    pub(super) repository: Repository,
+    pub(super) config: Config,
+    pub(super) server: std::sync::Arc<Server>,
+}
+
+impl App {
+    /// Opens a project's repository.
+    pub(super) fn open(&self, project: &Project) -> Result<Opened, Trouble> {
+        let server = self.workers.server();
+        let repository = match repo::open(&project.git_dir) {
+            Err(repo::Error::NotARepository { .. }) => return Err(Trouble::Missing("Project")),
+            opened => opened.map_err(anyhow::Error::from)?.to_local(),
+        };
+        let config = config::load(&repository, &server).map_err(anyhow::Error::from)?;
+        Ok(Opened { repository, config, server })
+    }
+
+    /// All mirrors of a project.
+    pub(super) fn mirrors(&self, project: &Project) -> Result<Vec<View>, Trouble> {
+        let opened = self.open(project)?;
+        opened.config.mirrors.iter().map(|mirror| opened.view(mirror)).collect()
+    }
+
+    /// Makes a mirror, installs the hook, and begins the first sync.
+    pub(super) fn create(&self, project: &Project, wish: &Wish) -> Result<View, Trouble> {
+        let opened = self.open(project)?;
+        let url = wish.url.as_deref().unwrap_or_default();
+        let (url, address, credentials) = allowed_url(url, &opened.server.api.guard())?;
+        let name = match &wish.name {
+            Some(name) => name.clone(),
+            None => free_name(&opened.config, &address),
+        };
+        let secret = wish.password.clone().or(credentials.secret);
+        let mut keys: Keys = vec![
+            ("url", Change::Text(url)),
+            ("confined", Change::Flag(true)),
+            ("enabled", Change::Flag(wish.enabled.unwrap_or(false))),
+            ("auth_method", Change::Text(wish.auth_method.unwrap_or(AuthMethod::Password).as_str().into())),
+        ];
+        let username = wish.username.clone().filter(|user| !user.is_empty()).or(credentials.username);
+        keys.extend(username.map(|user| ("username", Change::Text(user))));
+        keys.extend(wish.keys(None));
+        let host_keys = wish.host_keys(&address)?;
+        crate::install::ensure(&opened.repository, &opened.server.surroundings.program).map_err(anyhow::Error::from)?;
+        let config = opened.place().add(&name, keys, &Extras { secret, host_keys, key_type: None })?;
+        self.after_change(project, opened, config, &name)
+    }
+
+    /// Changes a mirror.
+    pub(super) fn update(&self, project: &Project, id: u32, wish: &Wish) -> Result<View, Trouble> {
+        let opened = self.open(project)?;
+        let mirror = opened.mirror(id)?;
+        let mut keys = Keys::new();
+        let mut secret = wish.password.clone();
+        let mut address = mirror.address.clone();
+        if let Some(url) = &wish.url {
+            let (url, new, credentials) = allowed_url(url, &opened.server.api.guard())?;
+            // What was stored is for the host that it was given for, and for nobody else.
+            let is_moved = new.web_place().map(|place| (place.0, place.1))
+                != mirror.address.web_place().map(|place| (place.0, place.1))
+                || new.endpoint() != mirror.address.endpoint();
+            secret = secret.or(credentials.secret).or_else(|| is_moved.then(|| Secret::new(String::new())));
+            let username = credentials.username.map(Change::Text).or(is_moved.then_some(Change::Unset));
+            keys.extend(username.map(|username| ("username", username)));
+            keys.extend([("url", Change::Text(url)), ("confined", Change::Flag(true))]);
+            address = new;
+        }
+        if let Some(user) = wish.username.as_deref() {
+            keys.retain(|(key, _)| *key != "username" || user.is_empty());
+            let change = if user.is_empty() { Change::Unset } else { Change::Text(user.to_owned()) };
+            keys.extend((!keys.iter().any(|(key, _)| *key == "username")).then_some(("username", change)));
+        }
+        keys.extend(wish.auth_method.map(|method| ("auth_method", Change::Text(method.as_str().into()))));
+        keys.extend(wish.enabled.map(|enabled| ("enabled", Change::Flag(enabled))));
+        keys.extend(wish.keys(Some(mirror)));
+        let host_keys = wish.host_keys(&address)?;
+        let name = mirror.name.clone();
+        let config = opened.place().set(&name, keys, &Extras { secret, host_keys, key_type: None })?;
+        self.after_change(project, opened, config, &name)
+    }
+
+    /// Compares and mirrors everything now.
+    pub(super) fn sync(&self, project: &Project, id: u32) -> Result<(), Trouble> {
+        const DISABLED: &str = "Cannot proceed with the push mirroring. Please verify your mirror configuration.";
+        let opened = self.open(project)?;
+        let mirror = opened.mirror(id)?;
+        if !mirror.is_enabled || opened.config.is_silent {
+            return Err(Trouble::Refused(DISABLED.into()));
+        }
+        opened.place().compare(&opened.config, &mirror.name)?;
+        self.workers.sync(&project.git_dir, mirror);
+        Ok(())
+    }
+
+    /// The host keys that a mirror's server offers now.
+    pub(super) fn offered_keys(&self, opened: &Opened, mirror: &Mirror) -> Result<Vec<HostKey>, Trouble> {
+        let Address::Ssh { host, port, .. } = &mirror.address else {
+            return Err(Trouble::Refused(format!("mirror '{}' is not reached over ssh", mirror.name)));
+        };
+        opened.server.api.guard().check(&mirror.address).map_err(|error| Trouble::Refused(error.to_string()))?;
+        let offered = change::detect(host, *port, DETECT_LIMIT)?;
+        match offered.is_empty() {
+            true => Err(Trouble::Refused(format!("'{host}' offered no host key; does an ssh server listen there?"))),
+            false => Ok(offered),
+        }
+    }
+
+    /// Removes a mirror. Its files go once no drain is at it.
+    pub(super) fn remove(&self, project: &Project, id: u32) -> Result<impl FnOnce() + Send + use<>, Trouble> {
+        let opened = self.open(project)?;
+        let name = opened.mirror(id)?.name.clone();
+        opened.place().unlist(&name)?;
+        self.tell(&project.git_dir);
+        Ok(move || {
+            if let Err(error) = opened.place().clear(&name) {
+                tracing::warn!("'{}': {error}", opened.repository.git_dir().display());
+            }
+        })
+    }
+
+    fn after_change(&self, project: &Project, opened: Opened, config: Config, name: &str) -> Result<View, Trouble> {
+        let opened = Opened { config, ..opened };
+        let mirror = opened.config.mirror(name).ok_or(Trouble::Missing("Mirror"))?;
+        if mirror.is_enabled && !opened.config.is_silent {
+            self.workers.sync(&project.git_dir, mirror);
+        }
+        self.tell(&project.git_dir);
+        opened.view(mirror)
+    }
+}
+
+impl Opened {
+    /// Where changes are made.
+    pub(super) fn place(&self) -> Place<'_> {
+        Place { repository: &self.repository, server: &self.server, now: super::now }
+    }
+
+    /// The mirror of that number.
+    pub(super) fn mirror(&self, id: u32) -> Result<&Mirror, Trouble> {
+        self.config.mirrors.iter().find(|mirror| mirror.id == id).ok_or(Trouble::Missing("Mirror"))
+    }
+
+    /// A mirror as it is shown.
+    pub(super) fn view(&self, mirror: &Mirror) -> Result<View, Trouble> {
+        let credentials = drain::credentials(&self.repository, mirror).unwrap_or_default();
+        Ok(view(&self.repository, mirror, &credentials).map_err(anyhow::Error::from)?)
+    }
+}
+
+impl Wish {
+    /// The keys that stand for themselves. Protected branches and a regex take each other's place.
+    fn keys(&self, before: Option<&Mirror>) -> Keys {
+        let mut keys: BTreeMap<&'static str, Change> = BTreeMap::new();
+        if let Some(only) = self.only_protected_branches {
+            keys.insert("only_protected_branches", Change::Flag(only));
+            if only {
+                keys.insert("mirror_branch_regex", Change::Unset);
+            }
+        }
+        match self.mirror_branch_regex.as_deref() {
+            None => {}
+            Some("") => {
+                keys.insert("mirror_branch_regex", Change::Unset);
+            }
+            Some(regex) => {
+                keys.insert("mirror_branch_regex", Change::Text(regex.to_owned()));
+                keys.insert("only_protected_branches", Change::Flag(false));
+            }
+        }
+        let is_kept = before.is_some_and(|mirror| mirror.divergent == Divergent::Keep);
+        let divergent = match self.keep_divergent_refs {
+            Some(true) => Some("keep"),
+            Some(false) if is_kept => Some("overwrite"),
+            _ => None,
+        };
+        if let Some(word) = self.divergent_refs.or(divergent) {
+            keys.insert("divergent_refs", Change::Text(word.into()));
+        }
+        match &self.tags {
+            None => {}
+            Some(Tags::Word(word)) => {
+                keys.insert("tags", Change::Text((*word).into()));
+            }
+            Some(Tags::Patterns(patterns)) => {
+                keys.insert("tags", Change::List(patterns.clone()));
+            }
+        }
+        if let Some(word) = self.prune {
+            keys.insert("prune", Change::Text(word.into()));
+        }
+        keys.into_iter().collect()
+    }
+
+    fn host_keys(&self, address: &Address) -> Result<Option<Vec<HostKey>>, Trouble> {
+        let refused = |why: &str| Trouble::Refused(format!("Invalid SSH host key(s): {why}"));
+        let Some(lines) = &self.host_keys else { return Ok(None) };
+        let lines: Vec<String> = lines.iter().filter_map(|line| restored(line)).collect();
+        if lines.len() > MOST_HOST_KEYS {
+            return Err(refused(&format!("too many host keys (maximum is {MOST_HOST_KEYS})")));
+        }
+        if lines.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
+        if address.host().is_none() {
+            return Err(refused("cannot determine hostname from URL for bare key"));
+        }
+        let bad: Vec<&str> = lines
+            .iter()
+            .filter(|line| host_keys_of(std::slice::from_ref(*line), address).is_err())
+            .map(String::as_str)
+            .collect();
+        if bad.is_empty() { Ok(Some(host_keys_of(&lines, address)?)) } else { Err(refused(&bad.join(", "))) }
+    }
+}
+
+/// A line as it was before a form's encoding made spaces of the plus signs in its base64. `None` for a blank one.
+fn restored(line: &str) -> Option<String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let at = words.iter().position(|word| word.starts_with("AAAA"));
+    let Some(at) = at else { return (!words.is_empty()).then(|| words.join(" ")) };
+    // Base64 is complete at a length divisible by four; what follows is a comment.
+    let mut key = words[at].to_owned();
+    for part in &words[at + 1..] {
+        if key.len().is_multiple_of(4) && HostKey::parse(&format!("h {} {key}", words[at.saturating_sub(1)])).is_some()
+        {
+            break;
+        }
+        key = format!("{key}+{part}");
+    }
+    Some([&words[..at], &[key.as_str()]].concat().join(" "))
+}
+
+/// A URL that may be stored, where it leads, and what credentials were in it.
+fn allowed_url(text: &str, guard: &Guard) -> Result<(String, Address, Credentials), Trouble> {
+    let invalid = |why: String| Trouble::Invalid { field: "url", why };
+    let blocked = |why: &str| invalid(format!("is blocked: {why}"));
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(invalid("can't be blank".into()));
+    }
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+    let is_usual = scheme.as_deref().is_some_and(|scheme| ["http", "https", "ssh", "git"].contains(&scheme));
+    let is_local = text.starts_with('/') || scheme.as_deref() == Some("file");
+    if !(is_usual || is_local && guard.is_open()) {
+        return Err(blocked("Only allowed schemes are http, https, ssh, git"));
+    }
+    let authority = text.split_once("://").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
+    let user = authority.rsplit_once('@').map(|(user, _)| user);
+    if user.is_some_and(|user| !user.starts_with(|c: char| c.is_ascii_alphanumeric())) {
+        return Err(blocked("Username needs to start with an alphanumeric character"));
+    }
+    let (url, address, credentials) = clean_url(text).map_err(|error| blocked(&error.to_string()))?;
+    match guard.check(&address) {
+        Err(crate::push::Error::Blocked { why, .. }) => Err(blocked(why)),
+        Err(other) => Err(blocked(&other.to_string())),
+        Ok(()) => Ok((url, address, credentials)),
+    }
+}
+
+/// A name that no mirror of the repository has, after the host.
+fn free_name(config: &Config, address: &Address) -> String {
+    let host = address.host().unwrap_or("local");
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '-' };
+    let stem: String = host.chars().map(plain).take(50).collect();
+    let stem = stem.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
+    let stem = if stem.is_empty() { "mirror" } else { stem };
+    let numbered = |n: u32| if n == 1 { stem.to_owned() } else { format!("{stem}-{n}") };
+    (1..).map(numbered).find(|name| config.mirror(name).is_none()).expect("some number is free")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plus_signs_that_a_form_lost_are_restored() {
+        let key = "AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
+        assert_eq!(restored(&format!("ssh-ed25519 {key} comment")), Some(format!("ssh-ed25519 {key}")));
+        let with_plus = "AAAAC3NzaC1lZDI1NTE5AAAAICPTA+pqQmTWQYLwZDjmy9Gma9RuI3rnILhm0aW+UXk/";
+        let lost = with_plus.replace('+', " ");
+        assert_eq!(restored(&format!("h ssh-ed25519 {lost}")), Some(format!("h ssh-ed25519 {with_plus}")));
+        assert_eq!(restored("  "), None);
+        assert_eq!(restored("nonsense here"), Some("nonsense here".into()));
+    }
+}

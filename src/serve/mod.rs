@@ -1,0 +1,312 @@
+//! The daemon: workers that the hooks wake, GitLab's remote mirrors API, and a page for people.
+//!
+//! ```text
+//! hook ─▶ wake ─┐                      ┌─▶ api
+//! scan, times ──┼─▶ drain::Workers ─▶ App ─▶ page
+//! api, page ────┘                      └─▶ metrics
+//! ```
+//!
+//! Guaranteed: the spool and the repositories are the truth, so a daemon that is stopped, killed or restarted at any moment loses
+//! nothing; mirrors that are made here are confined (see `push::Guard`); what waits for the disk waits in threads of its own; requests,
+//! bodies, connections and sessions are bounded. Absent: TLS (a reverse proxy), users. This is the one module that names tokio.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use jiff::Timestamp;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{broadcast, watch};
+
+use crate::config::{self, Listen, Server};
+use crate::credentials::Surroundings;
+use crate::drain::{Event, Workers};
+use crate::tokens::Store;
+
+mod access;
+mod api;
+mod client;
+mod health;
+mod listen;
+mod mirrors;
+mod page;
+mod projects;
+mod router;
+mod wake;
+
+use access::Access;
+use listen::{Crowd, Listener};
+use page::Sessions;
+use projects::{Project, Projects};
+use wake::{Ear, Heard};
+
+/// How often all spools are looked through when the server's file does not say.
+const SCAN: Duration = Duration::from_secs(60);
+/// How long what runs may run on when the daemon is told to end.
+const SHUTDOWN: Duration = Duration::from_secs(30);
+
+/// How the daemon is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to listen; `None` only drains.
+    pub listen: Option<Listen>,
+    /// Where its own state is.
+    pub state_directory: PathBuf,
+    /// Where its sockets are.
+    pub runtime_directory: PathBuf,
+    /// The server's file, if one is named.
+    pub server_config: Option<PathBuf>,
+    /// What the process has around it.
+    pub surroundings: Surroundings,
+}
+
+/// What every part of the daemon knows.
+struct App {
+    workers: Workers,
+    projects: Projects,
+    access: Access,
+    sessions: Sessions,
+    /// Repositories of which something has changed.
+    events: broadcast::Sender<PathBuf>,
+    /// Asks for a look through all spools.
+    scans: Mutex<Option<Sender<()>>>,
+    /// Whether the last look through the roots succeeded.
+    is_ready: AtomicBool,
+}
+
+impl App {
+    fn new(server: Server, options: &Options) -> Self {
+        let events = broadcast::channel(256).0;
+        let told = events.clone();
+        let on_event = move |event: Event<'_>| {
+            let git_dir = match event {
+                Event::Begun { git_dir, .. } => git_dir.to_owned(),
+                Event::Ended(report) => {
+                    log_report(report);
+                    PathBuf::from(&report.repository)
+                }
+                Event::Failed { git_dir, error } => {
+                    tracing::error!("'{}': {error}", git_dir.display());
+                    git_dir.to_owned()
+                }
+            };
+            // Nobody may be looking.
+            let _ = told.send(git_dir);
+        };
+        Self {
+            workers: Workers::new(Arc::new(server), now, random, Box::new(on_event)),
+            projects: Projects::new(&options.state_directory),
+            access: Access::new(Store::new(&options.state_directory)),
+            sessions: Sessions::default(),
+            events,
+            scans: Mutex::default(),
+            is_ready: AtomicBool::new(false),
+        }
+    }
+
+    /// Tells whoever looks that something of a repository has changed.
+    fn tell(&self, git_dir: &std::path::Path) {
+        let _ = self.events.send(git_dir.to_owned());
+    }
+
+    /// The project of that number or path; one that is new is looked for.
+    fn find(&self, id_or_path: &str) -> Option<Arc<Project>> {
+        let found = self.projects.table().find(id_or_path);
+        if found.is_some() || !projects::may_be_new(&self.workers.server(), id_or_path) {
+            return found;
+        }
+        self.look_around();
+        self.projects.table().find(id_or_path)
+    }
+
+    /// Lists the repositories. Returns them, if that was possible.
+    fn look_around(&self) -> Option<Vec<PathBuf>> {
+        let server = self.workers.server();
+        let listed = server.repositories().map_err(anyhow::Error::from);
+        let known = listed.and_then(|git_dirs| {
+            self.projects.refresh(&server, &git_dirs).context("cannot keep the numbers of the projects")?;
+            Ok(git_dirs)
+        });
+        self.is_ready.store(known.is_ok(), Ordering::Relaxed);
+        known.inspect_err(|error| tracing::error!("{error:#}")).ok()
+    }
+
+    /// Looks through all spools now and then, and when asked.
+    fn scan_for_ever(&self) {
+        let (sender, asked) = channel();
+        *self.scans.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        loop {
+            if let Some(git_dirs) = self.look_around() {
+                self.workers.scan(git_dirs);
+            }
+            match asked.recv_timeout(self.workers.server().scan_interval.unwrap_or(SCAN)) {
+                Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn ask_for_scan(&self) {
+        if let Some(scans) = &*self.scans.lock().unwrap_or_else(PoisonError::into_inner) {
+            // Who does not scan any more is at the end.
+            let _ = scans.send(());
+        }
+    }
+
+    fn heard(&self, heard: Heard) {
+        match heard {
+            Heard::TooMuch => self.ask_for_scan(),
+            Heard::Repository(git_dir) => {
+                let server = self.workers.server();
+                // A hint is anyone's: what it names counts only as it stands below a root.
+                let is_below = server.roots.iter().any(|root| git_dir.starts_with(&root.path));
+                if is_below && git_dir.canonicalize().is_ok_and(|real| real == git_dir) {
+                    self.workers.wake(git_dir);
+                }
+            }
+        }
+    }
+}
+
+/// Runs the daemon until it is told to end.
+///
+/// # Errors
+/// What keeps it from beginning, in words for whoever started it.
+pub fn run(server: Server, options: &Options) -> anyhow::Result<()> {
+    if server.roots.is_empty() {
+        return Err(config::Error::NoRoots.into());
+    }
+    server.check_urls()?;
+    std::fs::create_dir_all(&options.state_directory).with_context(|| {
+        format!("cannot use the state directory '{}'; set STATE_DIRECTORY", options.state_directory.display())
+    })?;
+    raise_descriptor_limit();
+    let ear = Ear::new(&options.runtime_directory)?;
+    ear.announce(&server).context("cannot say which repositories are served")?;
+    let app = Arc::new(App::new(server, options));
+    app.look_around();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(16)
+        .thread_name("serve")
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let listeners = {
+        let _entered = runtime.enter();
+        if options.listen.is_some() { Listener::open(options.listen.as_ref())? } else { Vec::new() }
+    };
+    let workers = std::thread::scope(|scope| {
+        let workers = scope.spawn(|| app.workers.run());
+        scope.spawn(|| ear.listen(|heard| app.heard(heard)));
+        scope.spawn(|| app.scan_for_ever());
+        let told = runtime.block_on(attend(&app, listeners, &ear, options));
+        app.workers.halt();
+        ear.close();
+        app.scans.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let grace = app.workers.server().shutdown_timeout.unwrap_or(SHUTDOWN);
+        wait(&|| workers.is_finished(), grace);
+        if !workers.is_finished() {
+            tracing::warn!("some updates did not end within {} s; the next daemon goes on with them", grace.as_secs());
+            std::process::exit(i32::from(told.is_err()));
+        }
+        told
+    });
+    runtime.shutdown_background();
+    workers
+}
+
+fn wait(is_over: &dyn Fn() -> bool, limit: Duration) {
+    const STEP: Duration = Duration::from_millis(20);
+    let mut left = limit;
+    while !is_over() && !left.is_zero() {
+        std::thread::park_timeout(STEP);
+        left = left.saturating_sub(STEP);
+    }
+}
+
+/// Answers requests and signals until told to end.
+async fn attend(app: &Arc<App>, listeners: Vec<Listener>, ear: &Ear, options: &Options) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hangup = signal(SignalKind::hangup())?;
+    let (stop, stopped) = watch::channel(false);
+    let crowd = Arc::new(Crowd::default());
+    let mut serving = tokio::task::JoinSet::new();
+    for listener in listeners {
+        tracing::info!("listening at {}", listener.shown());
+        serving.spawn(listen::serve(listener, router::router(Arc::clone(app)), Arc::clone(&crowd), stopped.clone()));
+    }
+    notify(&[sd_notify::NotifyState::Ready]);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reload(app, ear, options),
+        }
+    }
+    notify(&[sd_notify::NotifyState::Stopping]);
+    tracing::info!("ending: what runs may run on for a while");
+    let _ = stop.send(true);
+    while serving.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// Takes the configuration as it is now, or keeps the last good one.
+fn reload(app: &App, ear: &Ear, options: &Options) {
+    let loaded = config::load_server(options.server_config.as_deref(), &options.surroundings)
+        .and_then(|server| if server.roots.is_empty() { Err(config::Error::NoRoots) } else { Ok(server) })
+        .and_then(|server| server.check_urls().map(|()| server));
+    match loaded {
+        Err(error) => tracing::error!("the configuration stays as it was: {error}"),
+        Ok(server) => {
+            if let Err(error) = ear.announce(&server) {
+                tracing::error!("cannot say which repositories are served: {error}");
+            }
+            app.workers.reload(Arc::new(server));
+            app.projects.forget();
+            app.ask_for_scan();
+            tracing::info!("the configuration was read again");
+        }
+    }
+}
+
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(state);
+}
+
+/// Mirrors, connections and repositories all need descriptors; the usual limit of 1,024 is for programs that use select(2).
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!("cannot raise the limit of open files: {error}");
+    }
+}
+
+fn log_report(report: &crate::drain::Report) {
+    let (repository, remote, state) = (&report.repository, &report.remote, report.update_status.as_str());
+    match &report.error {
+        Some(error) => tracing::warn!("'{repository}' to '{remote}': {state}: {error}"),
+        None => tracing::info!("'{repository}' to '{remote}': {state}"),
+    }
+}
+
+/// Runs what waits for the disk where it holds nothing up.
+async fn blocking<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(act).await.expect("what runs there does not panic")
+}
+
+fn now() -> Timestamp {
+    #[expect(clippy::disallowed_methods, reason = "the clock of the daemon")]
+    Timestamp::now()
+}
+
+fn random() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0)
+}

@@ -1,0 +1,291 @@
+//! What the page's forms do. Each ends in a redirect, so that reloading repeats nothing; what was not right is shown again.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use maud::Markup;
+
+use super::{OfMirror, OfProject, Visitor, failed, project, refused};
+use crate::config::{AuthMethod, Mirror};
+use crate::credentials::Secret;
+use crate::plan::{Divergent, Prune};
+use crate::serve::mirrors::{Trouble, Wish};
+use crate::serve::projects::Project;
+use crate::serve::{App, blocking};
+
+/// A form as it was sent.
+pub(super) struct Form(Vec<(String, String)>);
+
+impl Form {
+    /// Reads it.
+    pub(super) fn read(body: &[u8]) -> Self {
+        Self(form_urlencoded::parse(body).into_owned().collect())
+    }
+
+    /// A field, without space around it; `None` when it is empty.
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        let found = self.0.iter().find(|(field, _)| field == name).map(|(_, value)| value.trim());
+        found.filter(|value| !value.is_empty()).map(str::to_owned)
+    }
+
+    /// The word that shows it to be a form of the session.
+    pub(super) fn csrf(&self) -> String {
+        self.text("csrf").unwrap_or_default()
+    }
+
+    fn texts(&self, name: &str) -> Vec<String> {
+        self.0.iter().filter(|(field, _)| field == name).map(|(_, value)| value.clone()).collect()
+    }
+}
+
+/// The fields of a mirror's form.
+#[derive(Clone, Debug)]
+pub(super) struct Filled {
+    pub(super) name: String,
+    pub(super) url: String,
+    pub(super) auth_method: String,
+    pub(super) username: String,
+    pub(super) branches: String,
+    pub(super) regex: String,
+    pub(super) divergent_refs: String,
+    pub(super) prune: String,
+    pub(super) is_enabled: bool,
+    /// Whether the mirror is there already, so that it may have a password.
+    pub(super) is_stored: bool,
+}
+
+impl Default for Filled {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            url: String::new(),
+            auth_method: "password".into(),
+            username: String::new(),
+            branches: "all".into(),
+            regex: String::new(),
+            divergent_refs: "overwrite".into(),
+            prune: "merged".into(),
+            is_enabled: true,
+            is_stored: false,
+        }
+    }
+}
+
+impl Filled {
+    /// As the mirror is.
+    pub(super) fn of(mirror: &Mirror) -> Self {
+        let branches = match &mirror.mirror_branch_regex {
+            _ if mirror.only_protected_branches => "protected",
+            Some(_) => "regex",
+            None => "all",
+        };
+        Self {
+            name: mirror.name.clone(),
+            url: mirror.address.plain(),
+            auth_method: mirror.auth_method.as_str().into(),
+            username: mirror.username.clone().unwrap_or_default(),
+            branches: branches.into(),
+            regex: mirror.mirror_branch_regex.clone().unwrap_or_default(),
+            divergent_refs: match mirror.divergent {
+                Divergent::Overwrite => "overwrite",
+                Divergent::Keep => "keep",
+                Divergent::Fail => "fail",
+            }
+            .into(),
+            prune: match mirror.prune {
+                Prune::Merged => "merged",
+                Prune::Deleted => "deleted",
+                Prune::Mirror => "mirror",
+                Prune::Never => "never",
+            }
+            .into(),
+            is_enabled: mirror.is_enabled,
+            is_stored: true,
+        }
+    }
+
+    fn read(form: &Form, name: &str, is_stored: bool) -> Self {
+        let text = |name: &str| form.text(name).unwrap_or_default();
+        Self {
+            name: name.to_owned(),
+            url: text("url"),
+            auth_method: text("auth_method"),
+            username: text("username"),
+            branches: text("branches"),
+            regex: text("regex"),
+            divergent_refs: text("divergent_refs"),
+            prune: text("prune"),
+            is_enabled: form.text("enabled").is_some(),
+            is_stored,
+        }
+    }
+
+    /// What the fields ask for. A URL that is the same as before is none.
+    fn wish(&self, password: Option<String>, before: Option<&str>) -> Result<Wish, Trouble> {
+        let word = |field: &'static str, value: &str, words: &[&'static str]| {
+            let found = words.iter().find(|word| **word == value).copied();
+            found.ok_or_else(|| Trouble::Invalid { field, why: "is not included in the list".into() })
+        };
+        let methods = [AuthMethod::Password, AuthMethod::SshPublicKey, AuthMethod::None];
+        let method = word("auth_method", &self.auth_method, &methods.map(AuthMethod::as_str))?;
+        let regex = match &*self.branches {
+            "regex" if self.regex.is_empty() => {
+                return Err(Trouble::Invalid { field: "mirror_branch_regex", why: "can't be blank".into() });
+            }
+            "regex" => self.regex.clone(),
+            _ => String::new(),
+        };
+        crate::config::check_branch_regex(&regex)
+            .map_err(|why| Trouble::Invalid { field: "mirror_branch_regex", why })?;
+        Ok(Wish {
+            url: Some(self.url.clone()).filter(|url| before != Some(url)),
+            enabled: Some(self.is_enabled),
+            only_protected_branches: (regex.is_empty()).then_some(self.branches == "protected"),
+            mirror_branch_regex: Some(regex).filter(|_| self.branches != "protected"),
+            divergent_refs: Some(word("divergent_refs", &self.divergent_refs, &["overwrite", "keep", "fail"])?),
+            prune: Some(word("prune", &self.prune, &["merged", "deleted", "mirror", "never"])?),
+            auth_method: methods.into_iter().find(|known| known.as_str() == method),
+            username: Some(self.username.clone()),
+            password: password.map(Secret::new),
+            ..Wish::default()
+        })
+    }
+}
+
+/// Lets a form in, and acts on it where it may wait for the disk. On success goes back to the project.
+async fn act(
+    app: Arc<App>,
+    visitor: Visitor,
+    id: u32,
+    body: Bytes,
+    act: impl FnOnce(&App, &Visitor, &Project, &Form) -> Result<Result<&'static str, Markup>, Trouble> + Send + 'static,
+) -> Response {
+    let done = blocking(move || {
+        let form = Form::read(&body);
+        if !visitor.session.is_own_form(&form.csrf()) {
+            return Some(refused().into_response());
+        }
+        if !visitor.may_write() {
+            return Some(failed(&Trouble::Refused("This token may only look.".into())));
+        }
+        let done = visitor.project(&app, id).and_then(|project| act(&app, &visitor, &project, &form));
+        match done {
+            Ok(Ok(said)) => {
+                app.sessions.say(&visitor.id, said);
+                None
+            }
+            Ok(Err(page)) => Some((StatusCode::UNPROCESSABLE_ENTITY, page).into_response()),
+            Err(trouble) => Some(failed(&trouble)),
+        }
+    });
+    done.await.unwrap_or_else(|| Redirect::to(&format!("/projects/{id}")).into_response())
+}
+
+/// Adds a mirror.
+pub(super) async fn add(State(app): State<Arc<App>>, visitor: Visitor, Path(id): OfProject, body: Bytes) -> Response {
+    act(app, visitor, id, body, |app, visitor, project, form| {
+        let filled = Filled::read(form, "", false);
+        let added = filled.wish(form.text("password"), None).and_then(|wish| app.create(project, &wish));
+        match added {
+            Ok(_) => Ok(Ok("The mirror was added.")),
+            Err(Trouble::Failed(error)) => Err(Trouble::Failed(error)),
+            Err(trouble) => Ok(Err(project::whole(app, visitor, project, Some((&filled, &trouble)))?)),
+        }
+    })
+    .await
+}
+
+/// Changes a mirror.
+pub(super) async fn change(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Path((id, mirror)): OfMirror,
+    body: Bytes,
+) -> Response {
+    act(app, visitor, id, body, move |app, visitor, project, form| {
+        let before = Filled::of(app.open(project)?.mirror(mirror)?);
+        let filled = Filled::read(form, &before.name, true);
+        let changed =
+            filled.wish(form.text("password"), Some(&before.url)).and_then(|wish| app.update(project, mirror, &wish));
+        match changed {
+            Ok(_) => Ok(Ok("The mirror was changed.")),
+            Err(Trouble::Failed(error)) => Err(Trouble::Failed(error)),
+            Err(trouble) => Ok(Err(project::edit_page(visitor, project, mirror, &filled, Some(&trouble)))),
+        }
+    })
+    .await
+}
+
+async fn switch(app: Arc<App>, visitor: Visitor, (id, mirror): (u32, u32), body: Bytes, on: bool) -> Response {
+    act(app, visitor, id, body, move |app, _, project, _| {
+        app.update(project, mirror, &Wish { enabled: Some(on), ..Wish::default() })?;
+        Ok(Ok(if on { "The mirror is enabled." } else { "The mirror is disabled." }))
+    })
+    .await
+}
+
+/// Serves a mirror again.
+pub(super) async fn enable(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Path(ids): OfMirror,
+    body: Bytes,
+) -> Response {
+    switch(app, visitor, ids, body, true).await
+}
+
+/// Serves a mirror no longer.
+pub(super) async fn disable(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Path(ids): OfMirror,
+    body: Bytes,
+) -> Response {
+    switch(app, visitor, ids, body, false).await
+}
+
+/// Compares and mirrors everything now.
+pub(super) async fn sync(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Path((id, mirror)): OfMirror,
+    body: Bytes,
+) -> Response {
+    act(app, visitor, id, body, move |app, _, project, _| {
+        app.sync(project, mirror)?;
+        Ok(Ok("The update is under way."))
+    })
+    .await
+}
+
+/// Removes a mirror.
+pub(super) async fn remove(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Path((id, mirror)): OfMirror,
+    body: Bytes,
+) -> Response {
+    act(app, visitor, id, body, move |app, _, project, _| {
+        std::thread::spawn(app.remove(project, mirror)?);
+        Ok(Ok("The mirror was removed."))
+    })
+    .await
+}
+
+/// Pins the host keys that were shown.
+pub(super) async fn pin(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Path((id, mirror)): OfMirror,
+    body: Bytes,
+) -> Response {
+    act(app, visitor, id, body, move |app, _, project, form| {
+        let wish = Wish { host_keys: Some(form.texts("host_keys[]")), ..Wish::default() };
+        app.update(project, mirror, &wish)?;
+        Ok(Ok("The host keys are pinned."))
+    })
+    .await
+}

@@ -1,0 +1,106 @@
+//! `/`: every repository that the token reaches, and how its mirrors stand.
+
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use axum::response::Response;
+use maud::{Markup, html};
+
+use super::{Asked, Visitor, layout, mirror, shown};
+use crate::serve::App;
+use crate::serve::projects::Project;
+use crate::status::{UpdateStatus, View};
+
+/// Repositories on one page.
+const PER_PAGE: usize = 50;
+
+/// Shows them.
+pub(super) async fn show(State(app): State<Arc<App>>, visitor: Visitor, Query(asked): Asked) -> Response {
+    shown(move || {
+        let text = |name: &str| asked.get(name).map(String::as_str).unwrap_or_default();
+        let (search, only) = (text("q").to_owned(), text("only") == "failed");
+        let page = text("page").parse::<usize>().unwrap_or(1).max(1);
+        let table = app.projects.table();
+        let lower = search.to_lowercase();
+        let is_meant = |project: &&Arc<Project>| {
+            visitor.token.reaches(&project.path) && project.path.to_lowercase().contains(&lower)
+        };
+        let meant: Vec<&Arc<Project>> = table.projects.iter().filter(is_meant).collect();
+        let views = |project: &Arc<Project>| {
+            app.mirrors(project).inspect_err(|error| tracing::warn!("'{}': {error}", project.git_dir.display()))
+        };
+        let is_failed = |project: &&Arc<Project>| {
+            views(project).is_ok_and(|views| views.iter().any(|view| view.update_status == UpdateStatus::Failed))
+        };
+        let meant: Vec<&Arc<Project>> = if only { meant.into_iter().filter(is_failed).collect() } else { meant };
+        let rows: Vec<_> = meant.iter().skip((page - 1).saturating_mul(PER_PAGE)).take(PER_PAGE).collect();
+        let rows: Vec<_> = rows.into_iter().map(|project| (*project, views(project).ok())).collect();
+        let body = html! {
+            form.search role="search" action="/" {
+                label for="q" { "Find a repository" }
+                input id="q" name="q" type="search" value=(search);
+                label.check { input type="checkbox" name="only" value="failed" checked[only]; " Only what fails" }
+                button { "Find" }
+            }
+            @if rows.is_empty() { p { "No repository is called so, or none is below the roots of the server's file." } }
+            @else { (rows_table(&rows)) }
+            (pages(page, meant.len(), &search, only))
+        };
+        let said = app.sessions.take_said(&visitor.id);
+        Ok(layout::page(&visitor, "Mirrored repositories", said.as_deref(), &body))
+    })
+    .await
+}
+
+fn rows_table(rows: &[(&Arc<Project>, Option<Vec<View>>)]) -> Markup {
+    html! {
+        table {
+            thead { tr {
+                th scope="col" { "Repository" } th scope="col" { "Mirrored to" } th scope="col" { "Direction" }
+                th scope="col" { "Last update attempt" } th scope="col" { "Last successful update" } th scope="col" { "Status" }
+            } }
+            tbody {
+                @for (project, views) in rows {
+                    @let link = format!("/projects/{}", project.id);
+                    @match views.as_deref() {
+                        None => tr {
+                            th scope="row" data-label="Repository" { a href=(link) { (project.path) } }
+                            td colspan="5" data-label="Status" { span.badge.failed { "cannot be read" } }
+                        },
+                        Some([]) => tr {
+                            th scope="row" data-label="Repository" { a href=(link) { (project.path) } }
+                            td colspan="5" data-label="Mirrored to" { span.faint { "nowhere" } }
+                        },
+                        Some(views) => @for view in views { tr {
+                            th scope="row" data-label="Repository" { a href=(link) { (project.path) } }
+                            td data-label="Mirrored to" { (view.url) }
+                            td data-label="Direction" { "Push" }
+                            td data-label="Last attempt" { (mirror::time(view.last_update_at.as_deref())) }
+                            td data-label="Last success" { (mirror::time(view.last_successful_update_at.as_deref())) }
+                            td data-label="Status" { (mirror::badge(view)) }
+                        } },
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn pages(page: usize, total: usize, search: &str, only: bool) -> Markup {
+    let last = total.div_ceil(PER_PAGE).max(1);
+    let link = |page: usize| {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("page", &page.to_string()).append_pair("q", search);
+        if only {
+            query.append_pair("only", "failed");
+        }
+        format!("/?{}", query.finish())
+    };
+    html! {
+        @if last > 1 { nav.pages aria-label="Pages" {
+            @if page > 1 { a rel="prev" href=(link(page - 1)) { "Previous" } }
+            span { "Page " (page) " of " (last) }
+            @if page < last { a rel="next" href=(link(page + 1)) { "Next" } }
+        } }
+    }
+}

@@ -1,0 +1,182 @@
+//! `/projects/ID`: one repository, its mirrors, and the forms that change them.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use maud::{Markup, html};
+
+use super::forms::Filled;
+use super::{OfMirror, OfProject, Visitor, layout, mirror, shown};
+use crate::serve::App;
+use crate::serve::mirrors::Trouble;
+use crate::serve::projects::Project;
+
+/// Shows the project.
+pub(super) async fn show(State(app): State<Arc<App>>, visitor: Visitor, Path(id): OfProject) -> Response {
+    shown(move || {
+        let project = visitor.project(&app, id)?;
+        whole(&app, &visitor, &project, None)
+    })
+    .await
+}
+
+/// The page of a project; with a form that was not right, that form and what is wrong with it.
+pub(super) fn whole(
+    app: &App,
+    visitor: &Visitor,
+    project: &Project,
+    wrong: Option<(&Filled, &Trouble)>,
+) -> Result<Markup, Trouble> {
+    let opened = app.open(project)?;
+    let table = mirror::table(visitor, project, &opened)?;
+    let body = html! {
+        section aria-labelledby="mirrors" {
+            h2 id="mirrors" { "Mirrored to" }
+            p.sr role="status" id="news" {}
+            div id="live" data-events={ "/projects/" (project.id) "/events" } { (table) }
+            noscript { p.hint { "Without its script this page does not change by itself: " a href="" { "reload it" } "." } }
+        }
+        @if visitor.may_write() {
+            section aria-labelledby="add" {
+                h2 id="add" { "Add a mirror" }
+                (form(visitor, &format!("/projects/{}/mirrors", project.id), wrong, "Add mirror"))
+            }
+        }
+    };
+    let said = app.sessions.take_said(&visitor.id);
+    Ok(layout::page(visitor, &project.path, said.as_deref(), &body))
+}
+
+/// The form of a mirror that is to be changed.
+pub(super) async fn edit(State(app): State<Arc<App>>, visitor: Visitor, Path((id, mirror)): OfMirror) -> Response {
+    shown(move || {
+        let project = visitor.project(&app, id)?;
+        let opened = app.open(&project)?;
+        let found = opened.mirror(mirror)?;
+        let filled = Filled::of(found);
+        Ok(edit_page(&visitor, &project, mirror, &filled, None))
+    })
+    .await
+}
+
+/// The page with that form.
+pub(super) fn edit_page(
+    visitor: &Visitor,
+    project: &Project,
+    mirror: u32,
+    filled: &Filled,
+    wrong: Option<&Trouble>,
+) -> Markup {
+    let action = format!("/projects/{}/mirrors/{mirror}/edit", project.id);
+    let nothing = Trouble::Refused(String::new());
+    let body = html! {
+        (form(visitor, &action, Some((filled, wrong.unwrap_or(&nothing))), "Save changes"))
+        p { a href={ "/projects/" (project.id) } { "Back without changes" } }
+    };
+    layout::page(visitor, &format!("Edit {}", filled.name), None, &body)
+}
+
+/// Asks whether a mirror is to be removed.
+pub(super) async fn remove(State(app): State<Arc<App>>, visitor: Visitor, Path((id, mirror)): OfMirror) -> Response {
+    shown(move || {
+        let project = visitor.project(&app, id)?;
+        let opened = app.open(&project)?;
+        let view = opened.view(opened.mirror(mirror)?)?;
+        let body = html! {
+            p { "The mirror " strong { (view.name) } " (" (view.url) ") is forgotten here, with its password and key. "
+                "The repository there is not touched." }
+            form.actions action={ "/projects/" (id) "/mirrors/" (mirror) "/remove" } method="post" {
+                (layout::csrf(&visitor))
+                button.danger { "Remove mirror" }
+                a.button href={ "/projects/" (id) } { "Keep it" }
+            }
+        };
+        Ok(layout::page(&visitor, &format!("Remove {}?", view.name), None, &body))
+    })
+    .await
+}
+
+/// Shows what host keys the server offers.
+pub(super) async fn host_keys(State(app): State<Arc<App>>, visitor: Visitor, Path((id, mirror)): OfMirror) -> Response {
+    shown(move || {
+        let project = visitor.project(&app, id)?;
+        if !visitor.may_write() {
+            return Err(Trouble::Refused("This token may only look.".into()));
+        }
+        let opened = app.open(&project)?;
+        let found = opened.mirror(mirror)?;
+        let offered = app.offered_keys(&opened, found)?;
+        let body = html! {
+            p { "This is what the server says of itself. Compare the fingerprints with those that its administrator publishes." }
+            table {
+                thead { tr { th scope="col" { "Type" } th scope="col" { "SHA256" } th scope="col" { "MD5" } } }
+                tbody { @for key in &offered { tr {
+                    th scope="row" data-label="Type" { (key.kind) }
+                    td data-label="SHA256" { code { (key.sha256) } }
+                    td data-label="MD5" { code { (key.md5) } }
+                } } }
+            }
+            form.actions action={ "/projects/" (id) "/mirrors/" (mirror) "/host_keys" } method="post" {
+                (layout::csrf(&visitor))
+                @for key in &offered { input type="hidden" name="host_keys[]" value=(key.line); }
+                button id="trust" { "Trust these keys" }
+                a.button href={ "/projects/" (id) } { "Do not" }
+            }
+        };
+        Ok(layout::page(&visitor, &format!("Host keys of {}", found.name), None, &body))
+    })
+    .await
+}
+
+fn form(visitor: &Visitor, action: &str, wrong: Option<(&Filled, &Trouble)>, button: &str) -> Markup {
+    let empty = Filled::default();
+    let (filled, why) = wrong.map_or((&empty, String::new()), |(filled, trouble)| (filled, trouble.to_string()));
+    let option = |value: &str, chosen: &str, label: &str| {
+        html! { option value=(value) selected[value == chosen] { (label) } }
+    };
+    let radio = |value: &str, label: &str| {
+        html! { label.check { input type="radio" name="branches" value=(value) checked[filled.branches == value]; " " (label) } }
+    };
+    html! {
+        form.fields action=(action) method="post" {
+            (layout::csrf(visitor))
+            @if !why.is_empty() { p.error role="alert" tabindex="-1" autofocus { (why) } }
+            div { label for="url" { "Git repository URL" }
+                input id="url" name="url" type="text" inputmode="url" spellcheck="false" required value=(filled.url)
+                    aria-describedby="url-hint" placeholder="https://git.example.org/group/project.git";
+                p.hint id="url-hint" { "https, http, ssh or git; over ssh write ssh://git@host/path" } }
+            div { label for="auth_method" { "Authentication method" }
+                select id="auth_method" name="auth_method" {
+                    (option("password", &filled.auth_method, "User name and password or token"))
+                    (option("ssh_public_key", &filled.auth_method, "SSH public key"))
+                    (option("none", &filled.auth_method, "None"))
+                } }
+            div { label for="username" { "User name" }
+                input id="username" name="username" autocomplete="off" value=(filled.username); }
+            div { label for="password" { "Password or token" }
+                input id="password" name="password" type="password" autocomplete="new-password" aria-describedby="password-hint";
+                p.hint id="password-hint" { "Stored on the server and never shown again." @if filled.is_stored { " Left empty, the stored one stays." } } }
+            fieldset { legend { "Branches" }
+                (radio("all", "All branches")) (radio("protected", "Protected branches only"))
+                (radio("regex", "Branches that match a regular expression"))
+                label for="regex" { "Regular expression (RE2)" }
+                input id="regex" name="regex" spellcheck="false" maxlength="255" value=(filled.regex); }
+            div { label for="divergent_refs" { "Refs that someone changed on the mirror" }
+                select id="divergent_refs" name="divergent_refs" {
+                    (option("overwrite", &filled.divergent_refs, "Overwrite them"))
+                    (option("keep", &filled.divergent_refs, "Keep them, and report"))
+                    (option("fail", &filled.divergent_refs, "Push nothing at all, and report"))
+                } }
+            div { label for="prune" { "Refs that were deleted here" }
+                select id="prune" name="prune" {
+                    (option("merged", &filled.prune, "Delete when merged here"))
+                    (option("deleted", &filled.prune, "Delete when nobody changed them there"))
+                    (option("mirror", &filled.prune, "Delete whatever is not here"))
+                    (option("never", &filled.prune, "Never delete"))
+                } }
+            label.check { input type="checkbox" name="enabled" value="1" checked[filled.is_enabled]; " Enabled" }
+            button { (button) }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Sessions of the page: who has logged in with which token. They are in memory: a daemon that begins anew asks for the token again.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderValue, header};
+use base64::Engine;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::tokens::Token;
+
+/// How long a session lasts.
+const LENGTH: Duration = Duration::from_secs(12 * 3600);
+/// Sessions at once; beyond, the one that ends first goes.
+const MOST: usize = 1000;
+/// The cookie.
+const COOKIE: &str = "git_mirror_push_session";
+
+type Key = [u8; 32];
+
+/// What is known of one session.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    /// The token's name, and when it was made: another of that name is another.
+    pub(super) token: String,
+    pub(super) token_created_at: Timestamp,
+    /// What every form must bring along.
+    pub(super) csrf: String,
+    expires_at: Timestamp,
+}
+
+/// All sessions.
+#[derive(Debug, Default)]
+pub(in crate::serve) struct Sessions {
+    all: Mutex<HashMap<Key, (Session, Option<String>)>>,
+}
+
+impl Sessions {
+    /// Begins a session; returns the text of its cookie.
+    pub(super) fn begin(&self, token: &Token, now: Timestamp) -> anyhow::Result<String> {
+        let (id, csrf) = (random()?, random()?);
+        let expires_at = now.checked_add(LENGTH)?;
+        let session = Session { token: token.name.clone(), token_created_at: token.created_at, csrf, expires_at };
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, (session, _)| session.expires_at > now);
+        if all.len() >= MOST
+            && let Some(first) = all.iter().min_by_key(|(_, (session, _))| session.expires_at).map(|(key, _)| *key)
+        {
+            all.remove(&first);
+        }
+        all.insert(key(&id), (session, None));
+        Ok(id)
+    }
+
+    /// The session of a cookie.
+    pub(super) fn find(&self, id: &str, now: Timestamp) -> Option<Session> {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&key(id)).map(|(session, _)| session.clone()).filter(|session| session.expires_at > now)
+    }
+
+    /// Ends a session.
+    pub(super) fn end(&self, id: &str) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(id));
+    }
+
+    /// Keeps a sentence for the next page of a session.
+    pub(super) fn say(&self, id: &str, text: &str) {
+        if let Some((_, said)) = self.all.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&key(id)) {
+            *said = Some(text.to_owned());
+        }
+    }
+
+    /// Takes the sentence that was kept.
+    pub(super) fn take_said(&self, id: &str) -> Option<String> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&key(id))?.1.take()
+    }
+}
+
+impl Session {
+    /// Whether a form is one that this session was given.
+    pub(super) fn is_own_form(&self, csrf: &str) -> bool {
+        self.csrf.as_bytes().ct_eq(csrf.as_bytes()).into()
+    }
+}
+
+/// The session's id in the cookies of a request.
+pub(super) fn id_in(headers: &HeaderMap) -> Option<&str> {
+    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    cookies.flat_map(|all| all.split(';')).find_map(|one| one.trim().strip_prefix(COOKIE)?.strip_prefix('='))
+}
+
+/// The header that sets the cookie, or takes it away.
+pub(super) fn cookie(id: Option<&str>, is_secure: bool) -> HeaderValue {
+    let (value, age) = id.map_or(("", 0), |id| (id, LENGTH.as_secs()));
+    let secure = if is_secure { "; Secure" } else { "" };
+    let text = format!("{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={age}{secure}");
+    HeaderValue::from_str(&text).expect("an id is base64")
+}
+
+fn key(id: &str) -> Key {
+    Sha256::digest(id.as_bytes()).into()
+}
+
+fn random() -> anyhow::Result<String> {
+    let mut bytes = [0; 24];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
+    Ok(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes))
+}

@@ -1,0 +1,137 @@
+//! The repositories below the roots as projects, each with a number that stays its own.
+//!
+//! Guaranteed: a number is never given twice; `projects.json` in the state directory is replaced atomically before a new number is
+//! shown to anyone. Absent: repositories that `include` and `exclude` do not choose. A crash leaves the old file or the new one.
+
+#![expect(clippy::disallowed_methods, reason = "reads and replaces projects.json")]
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Write};
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Server;
+use crate::spool::sync_directory;
+
+/// A repository as the API knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Project {
+    /// Stable.
+    pub(super) id: u32,
+    /// Its path below the root, without `.git`.
+    pub(super) path: String,
+    /// The last component of that.
+    pub(super) name: String,
+    /// Where it is.
+    pub(super) git_dir: PathBuf,
+}
+
+/// The file of numbers.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Numbers {
+    last: u32,
+    ids: BTreeMap<PathBuf, u32>,
+}
+
+/// What is known now, in the order of their paths.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    pub(super) projects: Vec<Arc<Project>>,
+    /// What the table was made of.
+    git_dirs: Vec<PathBuf>,
+    by_id: HashMap<u32, usize>,
+    by_path: HashMap<String, usize>,
+}
+
+/// All projects.
+#[derive(Debug)]
+pub(super) struct Projects {
+    directory: PathBuf,
+    table: Mutex<Arc<Table>>,
+}
+
+impl Projects {
+    /// With the numbers in the daemon's state directory. Nothing is known before the first [`Projects::refresh`].
+    pub(super) fn new(state_directory: &Path) -> Self {
+        Self { directory: state_directory.to_owned(), table: Mutex::default() }
+    }
+
+    /// What is known now.
+    pub(super) fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.table.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Forgets what is known, so that the next look places every repository anew: the roots may be others.
+    pub(super) fn forget(&self) {
+        *self.table.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+    }
+
+    /// Takes the repositories that there are now.
+    pub(super) fn refresh(&self, server: &Server, git_dirs: &[PathBuf]) -> io::Result<()> {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        if table.git_dirs == git_dirs {
+            return Ok(());
+        }
+        let mut numbers = self.read()?;
+        let before = numbers.last;
+        let mut projects = Vec::new();
+        for git_dir in git_dirs {
+            let Some(placed) = server.place(git_dir) else { continue };
+            let id = *numbers.ids.entry(git_dir.clone()).or_insert_with(|| {
+                numbers.last += 1;
+                numbers.last
+            });
+            let project = Project { id, path: placed.path, name: placed.name, git_dir: git_dir.clone() };
+            projects.push(Arc::new(project));
+        }
+        if numbers.last != before {
+            self.write(&numbers)?;
+        }
+        projects.sort_by(|a, b| (&a.path, a.id).cmp(&(&b.path, b.id)));
+        let by_id = projects.iter().enumerate().map(|(at, project)| (project.id, at)).collect();
+        // Of two roots with one path in both, the one with the lower number has the path.
+        let by_path = projects.iter().enumerate().rev().map(|(at, project)| (project.path.clone(), at)).collect();
+        *table = Arc::new(Table { projects, git_dirs: git_dirs.to_vec(), by_id, by_path });
+        Ok(())
+    }
+
+    fn read(&self) -> io::Result<Numbers> {
+        match std::fs::read(self.directory.join("projects.json")) {
+            Ok(text) => serde_json::from_slice(&text).map_err(io::Error::from),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Numbers::default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write(&self, numbers: &Numbers) -> io::Result<()> {
+        let mut tmp = tempfile::Builder::new().prefix(".projects.").tempfile_in(&self.directory)?;
+        serde_json::to_writer(&mut tmp, numbers)?;
+        tmp.flush()?;
+        tmp.as_file().sync_all()?;
+        tmp.persist(self.directory.join("projects.json")).map_err(|error| error.error)?;
+        sync_directory(&self.directory)
+    }
+}
+
+impl Table {
+    /// The project of that number, or of that path below its root.
+    pub(super) fn find(&self, id_or_path: &str) -> Option<Arc<Project>> {
+        let by_id = || id_or_path.parse().ok().and_then(|id: u32| self.by_id.get(&id));
+        let path = id_or_path.strip_suffix(".git").unwrap_or(id_or_path);
+        let at = self.by_path.get(path).or_else(by_id)?;
+        self.projects.get(*at).cloned()
+    }
+}
+
+/// Whether a repository that is not known yet stands at that path below a root, so that another look is worth it.
+pub(super) fn may_be_new(server: &Server, path: &str) -> bool {
+    let is_plain = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+    let stands = |git_dir: PathBuf| git_dir.join("HEAD").is_file() && server.place(&git_dir).is_some();
+    is_plain
+        && server
+            .roots
+            .iter()
+            .any(|root| ["", ".git", "/.git"].iter().any(|end| stands(root.path.join(format!("{path}{end}")))))
+}

@@ -1,0 +1,107 @@
+//! The daemon's side of the hint (see `spool::hint`): the socket `wake`, the file `roots`, and the lock that keeps a second daemon out.
+
+#![expect(clippy::disallowed_methods, reason = "makes the daemon's runtime files")]
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use fs2::FileExt;
+
+use crate::config::Server;
+use crate::spool::{roots_file, wake_socket};
+
+/// After so many hints without a pause some may have been lost: the kernel keeps as few as ten (unix(7), max_dgram_qlen).
+const BURST: u32 = 8;
+
+/// How long a pause is.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// The runtime files of the one daemon that has them.
+pub(super) struct Ear {
+    runtime: PathBuf,
+    socket: UnixDatagram,
+    _lock: File,
+}
+
+/// What was heard.
+pub(super) enum Heard {
+    /// Look at this repository.
+    Repository(PathBuf),
+    /// So much was heard that something may have been missed.
+    TooMuch,
+}
+
+impl Ear {
+    /// Takes the runtime directory, which is made if it is not there.
+    pub(super) fn new(runtime: &Path) -> anyhow::Result<Self> {
+        let named = || format!("cannot use the runtime directory '{}'; set RUNTIME_DIRECTORY", runtime.display());
+        std::fs::create_dir_all(runtime).with_context(named)?;
+        let lock = File::options().create(true).truncate(false).write(true).open(runtime.join("lock"));
+        let lock = lock.with_context(named)?;
+        lock.try_lock_exclusive().with_context(|| format!("another daemon serves at '{}'", runtime.display()))?;
+        let path = wake_socket(runtime);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).with_context(named),
+            _ => {}
+        }
+        let socket = UnixDatagram::bind(&path).with_context(named)?;
+        // Whoever may push may say so; a hint says nothing that is believed.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).with_context(named)?;
+        Ok(Self { runtime: runtime.to_owned(), socket, _lock: lock })
+    }
+
+    /// Says which repositories are served.
+    pub(super) fn announce(&self, server: &Server) -> io::Result<()> {
+        let mut tmp = tempfile::Builder::new().prefix(".roots.").tempfile_in(&self.runtime)?;
+        for root in &server.roots {
+            tmp.write_all(root.path.as_os_str().as_bytes())?;
+            tmp.write_all(b"\n")?;
+        }
+        tmp.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+        tmp.persist(roots_file(&self.runtime)).map_err(|error| error.error)?;
+        Ok(())
+    }
+
+    /// Hears hints until the socket is shut down, which [`Ear::close`] does.
+    pub(super) fn listen(&self, mut on_heard: impl FnMut(Heard)) {
+        let mut buffer = [0; 4096];
+        let mut burst = 0;
+        loop {
+            let pause = (burst > 0).then_some(PAUSE);
+            let received = self.socket.set_read_timeout(pause).and_then(|()| self.socket.recv(&mut buffer));
+            match received {
+                Ok(0) => return,
+                Ok(length) => {
+                    burst += 1;
+                    on_heard(Heard::Repository(PathBuf::from(OsStr::from_bytes(&buffer[..length]))));
+                }
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    if burst >= BURST {
+                        on_heard(Heard::TooMuch);
+                    }
+                    burst = 0;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    tracing::error!("hints cannot be heard: {error}; the next scan sees what they would say");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Ends [`Ear::listen`], and has the hooks start drains of their own from now on.
+    pub(super) fn close(&self) {
+        // What is gone already needs no removal.
+        let _ = std::fs::remove_file(wake_socket(&self.runtime));
+        let _ = std::fs::remove_file(roots_file(&self.runtime));
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    }
+}
