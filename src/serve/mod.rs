@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, watch};
 
@@ -73,6 +73,8 @@ struct App {
     events: broadcast::Sender<PathBuf>,
     /// Asks for a look through all spools.
     scans: Mutex<Option<Sender<()>>>,
+    /// When the repositories were last listed.
+    looked: Mutex<Option<Timestamp>>,
     /// Whether the last look through the roots succeeded.
     is_ready: AtomicBool,
 }
@@ -103,6 +105,7 @@ impl App {
             sessions: Sessions::default(),
             events,
             scans: Mutex::default(),
+            looked: Mutex::default(),
             is_ready: AtomicBool::new(false),
         }
     }
@@ -115,15 +118,28 @@ impl App {
     /// The project of that number or path; one that is new is looked for.
     fn find(&self, id_or_path: &str) -> Option<Arc<Project>> {
         let found = self.projects.table().find(id_or_path);
-        if found.is_some() || !projects::may_be_new(&self.workers.server(), id_or_path) {
+        let is_number = id_or_path.bytes().all(|byte| byte.is_ascii_digit());
+        if found.is_some() || !(is_number || projects::may_be_new(&self.workers.server(), id_or_path)) {
             return found;
         }
         self.look_around();
         self.projects.table().find(id_or_path)
     }
 
+    /// What is known, no older than a second.
+    fn table(&self) -> Arc<projects::Table> {
+        let looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_old = looked.is_none_or(|looked| now().duration_since(looked) > SignedDuration::from_secs(1));
+        drop(looked);
+        if is_old {
+            self.look_around();
+        }
+        self.projects.table()
+    }
+
     /// Lists the repositories. Returns them, if that was possible.
     fn look_around(&self) -> Option<Vec<PathBuf>> {
+        *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = Some(now());
         let server = self.workers.server();
         let listed = server.repositories().map_err(anyhow::Error::from);
         let known = listed.and_then(|git_dirs| {

@@ -9,12 +9,14 @@
     reason = "a test may fail, start programs and read the clock"
 )]
 
+mod api;
 mod bad_input;
 mod books;
 mod classes;
 mod commands;
 mod concurrency;
 mod crash;
+mod daemon;
 mod damage;
 mod doctor;
 mod history;
@@ -34,6 +36,7 @@ mod remote_helper;
 mod retry;
 mod sandbox;
 mod secrets;
+mod serve;
 mod servers;
 mod spool;
 mod transports;

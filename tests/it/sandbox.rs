@@ -79,6 +79,8 @@ impl Sandbox {
             ("GIT_COMMITTER_DATE", "1767720722 +0000".into()),
             ("LC_ALL", "C".into()),
             ("TMPDIR", self.directory.path().into()),
+            ("RUNTIME_DIRECTORY", self.path("run").into()),
+            ("STATE_DIRECTORY", self.path("state").into()),
         ]
     }
 

@@ -16,7 +16,7 @@ use crate::serve::projects::Project;
 pub(super) async fn list(State(app): State<Arc<App>>, request: Request) -> Response {
     answer(app, request, Access::Read, |ask| {
         let search = ask.parameters.text("search")?.unwrap_or_default().to_lowercase();
-        let table = ask.app.projects.table();
+        let table = ask.app.table();
         let is_shown =
             |project: &&Arc<Project>| ask.token.reaches(&project.path) && project.path.to_lowercase().contains(&search);
         let found: Vec<&Arc<Project>> = table.projects.iter().filter(is_shown).collect();

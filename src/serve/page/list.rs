@@ -20,7 +20,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, visitor: Visitor, Query(as
         let text = |name: &str| asked.get(name).map(String::as_str).unwrap_or_default();
         let (search, only) = (text("q").to_owned(), text("only") == "failed");
         let page = text("page").parse::<usize>().unwrap_or(1).max(1);
-        let table = app.projects.table();
+        let table = app.table();
         let lower = search.to_lowercase();
         let is_meant = |project: &&Arc<Project>| {
             visitor.token.reaches(&project.path) && project.path.to_lowercase().contains(&lower)
