@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::pin::pin;
@@ -21,7 +22,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -30,6 +31,10 @@ use crate::config::Listen;
 
 /// Connections at once.
 const MOST_CONNECTIONS: usize = 512;
+/// Connections that wait to be taken.
+const BACKLOG: u32 = 1024;
+/// Largest head of a request, in bytes.
+const LARGEST_HEAD: usize = 16 << 10;
 /// For a request's head to come.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// For connections that are at work when the daemon is told to end.
@@ -64,10 +69,14 @@ impl Listener {
     fn bind(wanted: &Listen) -> anyhow::Result<Self> {
         match wanted {
             Listen::Tcp(address) => {
-                let socket =
-                    std::net::TcpListener::bind(address).with_context(|| format!("cannot listen at {address}"))?;
-                socket.set_nonblocking(true)?;
-                Ok(Self::Tcp(TcpListener::from_std(socket)?))
+                let bound = || {
+                    let address: SocketAddr = address.parse().map_err(io::Error::other)?;
+                    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+                    socket.set_reuseaddr(true)?;
+                    socket.bind(address)?;
+                    socket.listen(BACKLOG)
+                };
+                Ok(Self::Tcp(bound().with_context(|| format!("cannot listen at {address}"))?))
             }
             Listen::Unix(path) => {
                 let named = || format!("cannot listen at '{}'", path.display());
@@ -253,6 +262,7 @@ where
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
+            .max_header_size(LARGEST_HEAD)
             .max_buf_size(64 << 10)
             .serve_connection(stream, service)
     );

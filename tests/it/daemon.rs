@@ -75,8 +75,14 @@ impl<'s> Daemon<'s> {
         let mut daemon = Self { sandbox, port, token: String::new(), child };
         daemon.token = std::fs::read_to_string(sandbox.path("token")).unwrap_or_else(|_| daemon.new_token("test", &[]));
         std::fs::write(sandbox.path("token"), &daemon.token).unwrap();
-        wait_for("the daemon", || daemon.ask("GET", "/healthz", "").is_some_and(|answer| answer.status == 200));
-        daemon
+        let is_ready = |daemon: &Self| daemon.ask("GET", "/healthz", "").is_some_and(|answer| answer.status == 200);
+        for _ in 0..6000 {
+            if is_ready(&daemon) {
+                return daemon;
+            }
+            std::thread::park_timeout(std::time::Duration::from_millis(5));
+        }
+        panic!("the daemon does not answer: {}", daemon.log());
     }
 
     /// A new repository below the root.

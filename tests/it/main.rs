@@ -16,6 +16,7 @@ mod classes;
 mod commands;
 mod concurrency;
 mod crash;
+mod crowd;
 mod daemon;
 mod damage;
 mod doctor;

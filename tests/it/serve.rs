@@ -1,1 +1,371 @@
-//! x
+//! The daemon's life: woken by hooks, killed and restarted, told to end or to read its files again; and nothing is lost.
+
+use std::os::unix::net::UnixDatagram;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::daemon::{self, Daemon, LOCAL, command, configure, repository};
+use crate::sandbox::{Sandbox, script, wait_for};
+use crate::servers::free_port;
+
+fn is_mirrored(sandbox: &Sandbox, source: &std::path::Path, mirror: &std::path::Path) -> bool {
+    let ours = sandbox.refs(source);
+    !ours.is_empty() && ours == sandbox.refs(mirror)
+}
+
+#[test]
+fn a_push_wakes_the_daemon_and_starts_nothing() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, LOCAL);
+    let source = daemon.repository("acme/widget");
+    let mirror = sandbox.bare("mirror.git");
+    daemon.add("acme/widget", mirror.to_str().unwrap());
+    let work = sandbox.work(&source);
+    let mut waits = Vec::new();
+    for n in 0..20 {
+        work.commit(&n.to_string());
+        work.push(&["main"]);
+        let begin = Instant::now();
+        wait_for("the mirror", || is_mirrored(&sandbox, &source, &mirror));
+        waits.push(begin.elapsed());
+    }
+    waits.sort_unstable();
+    assert!(waits[10] < Duration::from_millis(500), "from the push to the mirror: {waits:?}");
+    let trace = sandbox.path("trace");
+    work.commit("traced");
+    let mut push = sandbox.command("strace");
+    push.current_dir(&work.path).args(["-f", "-qq", "-e", "trace=execve", "-o"]).arg(&trace);
+    assert!(push.args(["git", "push", "-q", "origin", "main"]).status().unwrap().success());
+    let calls = std::fs::read_to_string(&trace).unwrap();
+    assert!(calls.contains("hooks/post-receive") && !calls.contains("drain"), "{calls}");
+    wait_for("the mirror", || is_mirrored(&sandbox, &source, &mirror));
+}
+
+#[test]
+fn killed_and_restarted_at_any_moment_it_loses_nothing() {
+    let sandbox = Sandbox::new();
+    configure(&sandbox, LOCAL);
+    let port = free_port();
+    let source = repository(&sandbox, "acme/widget");
+    let mirror = sandbox.bare("mirror.git");
+    let mut daemon = Daemon::start_as_configured(&sandbox, port);
+    daemon.add("acme/widget", mirror.to_str().unwrap());
+    let work = sandbox.work(&source);
+    for n in 0..24 {
+        work.commit(&n.to_string());
+        work.push(&[&format!("main:b{n}"), "main"]);
+        if n % 2 == 0 {
+            // A little later each time: before the hint is heard, while the spool is read, in the middle of the push.
+            std::thread::park_timeout(Duration::from_millis(3 * n));
+            daemon.signal(Signal::KILL);
+            daemon.ended();
+            // Pushes go on while nobody serves them: the hook starts drains of its own.
+            work.commit("alone");
+            work.push(&["main"]);
+            daemon = Daemon::start_as_configured(&sandbox, port);
+        }
+    }
+    wait_for("the mirror", || is_mirrored(&sandbox, &source, &mirror));
+    assert_eq!(sandbox.refs(&mirror).len(), 25);
+}
+
+#[test]
+fn what_no_hook_told_is_found_by_looking() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, &format!("scan_interval = \"1s\"\nreconcile_interval = \"3s\"\n{LOCAL}"));
+    let source = daemon.repository("acme/widget");
+    let mirror = sandbox.bare("mirror.git");
+    daemon.add("acme/widget", mirror.to_str().unwrap());
+    let config = source.join("mirror-push/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("wake = \"none\"\n{text}")).unwrap();
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    wait_for("the scan", || is_mirrored(&sandbox, &source, &mirror));
+    // What no push made, or someone undid, only a comparison sees.
+    sandbox.git(&source, &["update-ref", "refs/heads/quiet", "main"]);
+    wait_for("the comparison", || is_mirrored(&sandbox, &source, &mirror));
+    // A mirror that someone writes into the file begins by itself.
+    let second = sandbox.bare("second.git");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}\n[remotes.second]\nurl = \"{}\"\n", second.display())).unwrap();
+    wait_for("the new mirror", || is_mirrored(&sandbox, &source, &second));
+}
+
+#[test]
+fn more_hints_than_the_kernel_keeps_lose_none() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, &format!("scan_interval = \"1h\"\n{LOCAL}"));
+    let most = std::fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen").unwrap().trim().parse::<usize>().unwrap();
+    let count = (most + 5).min(40);
+    let pairs: Vec<_> = (0..count)
+        .map(|n| {
+            let source = daemon.repository(&format!("r{n}"));
+            let mirror = sandbox.bare(&format!("m{n}.git"));
+            daemon.add(&format!("r{n}"), mirror.to_str().unwrap());
+            (source, mirror)
+        })
+        .collect();
+    let work = sandbox.work(&pairs[0].0);
+    work.commit("one");
+    daemon.signal(Signal::STOP);
+    for (source, _) in &pairs {
+        let begin = Instant::now();
+        work.git(&["push", "-q", source.to_str().unwrap(), "main"]);
+        assert!(begin.elapsed() < Duration::from_secs(5), "the pusher waits for nobody");
+    }
+    daemon.signal(Signal::CONT);
+    wait_for("every mirror", || pairs.iter().all(|(source, mirror)| is_mirrored(&sandbox, source, mirror)));
+}
+
+#[test]
+fn hints_are_believed_by_nobody() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, LOCAL);
+    let outside = sandbox.bare("outside.git");
+    std::os::unix::fs::symlink(&outside, sandbox.path("srv/link.git")).unwrap();
+    let socket = UnixDatagram::unbound().unwrap();
+    let inside = sandbox.path("srv").display().to_string();
+    for hint in [
+        "",
+        "x",
+        "/",
+        "/etc",
+        &format!("{inside}/../outside.git"),
+        &format!("{inside}/link.git"),
+        &"a".repeat(9000),
+        &format!("{inside}/none.git"),
+    ] {
+        let _ = socket.send_to(hint.as_bytes(), sandbox.path("run/wake"));
+    }
+    let _ = socket.send_to(&[0xff, 0, 0xfe], sandbox.path("run/wake"));
+    std::thread::park_timeout(Duration::from_millis(300));
+    assert_eq!(daemon.ask("GET", "/healthz", "").unwrap().status, 200);
+    assert!(!outside.join("mirror-push").exists() && !daemon.log().contains("outside"), "{}", daemon.log());
+}
+
+#[test]
+fn told_to_end_it_lets_run_what_runs_for_a_while() {
+    let sandbox = Sandbox::new();
+    configure(&sandbox, &format!("shutdown_timeout = \"20s\"\n{LOCAL}"));
+    let port = free_port();
+    let source = repository(&sandbox, "acme/widget");
+    let mirror = sandbox.bare("mirror.git");
+    let (gate, begun) = (sandbox.path("gate"), sandbox.path("begun"));
+    let hook =
+        format!("#!/bin/sh\n: > '{}'\nwhile [ ! -e '{}' ]; do sleep 0.05; done\n", begun.display(), gate.display());
+    script(&mirror.join("hooks/pre-receive"), &hook);
+    let work = sandbox.work(&source);
+    let mut daemon = Daemon::start_as_configured(&sandbox, port);
+    daemon.add("acme/widget", mirror.to_str().unwrap());
+    work.commit("one");
+    work.push(&["main"]);
+    wait_for("the run", || begun.exists());
+    daemon.signal(Signal::TERM);
+    wait_for("its socket to go", || !sandbox.path("run/wake").exists());
+    std::fs::write(&gate, "").unwrap();
+    assert_eq!(daemon.ended(), Some(0));
+    assert!(is_mirrored(&sandbox, &source, &mirror), "what ran has ended well");
+    // Too short a time: the next daemon goes on with it.
+    configure(&sandbox, &format!("shutdown_timeout = \"1s\"\n{LOCAL}"));
+    let mut daemon = Daemon::start_as_configured(&sandbox, port);
+    std::fs::remove_file(&gate).unwrap();
+    std::fs::remove_file(&begun).unwrap();
+    work.commit("two");
+    work.push(&["main"]);
+    wait_for("the run", || begun.exists());
+    let begin = Instant::now();
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ended(), Some(0));
+    assert!(begin.elapsed() < Duration::from_secs(10));
+    std::fs::write(&gate, "").unwrap();
+    let _daemon = Daemon::start_as_configured(&sandbox, port);
+    wait_for("the next daemon", || is_mirrored(&sandbox, &source, &mirror));
+}
+
+#[test]
+fn told_to_read_its_files_again_it_keeps_the_last_good_ones() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, "");
+    daemon.repository("acme/widget");
+    let create = || daemon.api("POST", "projects/1/remote_mirrors", "url=http://127.0.0.1/x.git").status;
+    assert_eq!(create(), 400);
+    std::fs::write(sandbox.path("server.toml"), "nonsense = [").unwrap();
+    daemon.signal(Signal::HUP);
+    wait_for("the error", || daemon.log().contains("the configuration stays as it was"));
+    assert_eq!((create(), daemon.api("GET", "projects/1", "").status), (400, 200));
+    configure(&sandbox, "[api]\nallowed_hosts = [\"127.0.0.1\"]\n");
+    daemon.signal(Signal::HUP);
+    wait_for("the new file", || create() == 201);
+}
+
+#[test]
+fn a_mirror_that_was_allowed_is_asked_again_at_each_run() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, LOCAL);
+    let source = daemon.repository("acme/widget");
+    let mirror = sandbox.bare("mirror.git");
+    let id = daemon.add("acme/widget", mirror.to_str().unwrap());
+    configure(&sandbox, "");
+    daemon.signal(Signal::HUP);
+    wait_for("the new file", || daemon.log().contains("was read again"));
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    let status = || daemon.api("GET", &format!("projects/1/remote_mirrors/{id}"), "").json();
+    wait_for("the refusal", || status()["update_status"] == "failed");
+    assert!(status()["last_error"].as_str().unwrap().contains("is blocked"), "{}", status());
+    assert_eq!(sandbox.refs(&mirror).len(), 0);
+}
+
+#[test]
+fn temporary_failures_are_tried_again_and_hold_up_nobody() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, LOCAL);
+    let (source, other) = (daemon.repository("acme/widget"), daemon.repository("acme/other"));
+    let (mirror, good) = (sandbox.bare("mirror.git"), sandbox.bare("good.git"));
+    daemon.add("acme/other", good.to_str().unwrap());
+    let work = sandbox.work(&source);
+    work.commit("one");
+    // A port where nobody listens yet, and one where nobody ever answers.
+    let port = free_port();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent_port = silent.local_addr().unwrap().port();
+    for port in [port, silent_port] {
+        daemon.add("acme/widget", &format!("git://127.0.0.1:{port}/mirror.git"));
+    }
+    let config = source.join("mirror-push/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("confined", "retry_delay = \"1s\"\nmax_retry_delay = \"1s\"\nconfined"))
+        .unwrap();
+    work.push(&["main"]);
+    wait_for("the failure", || {
+        daemon.api("GET", "projects/acme%2Fwidget/remote_mirrors/1", "").json()["attempts"].as_u64() > Some(1)
+    });
+    work.git(&["push", "-q", other.to_str().unwrap(), "main"]);
+    wait_for("the other", || is_mirrored(&sandbox, &other, &good));
+    let _server = crate::servers::Server::start_at(&sandbox, crate::servers::Kind::Git, port);
+    wait_for("the host that is back", || is_mirrored(&sandbox, &source, &mirror));
+}
+
+#[test]
+fn a_set_up_that_cannot_work_is_told() {
+    let sandbox = Sandbox::new();
+    let said = |arguments: &[&str]| {
+        let output = command(&sandbox, arguments).stderr(Stdio::piped()).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    std::fs::write(sandbox.path("server.toml"), "").unwrap();
+    let (status, words) = said(&["--no-listen"]);
+    assert!(status == 128 && words.contains("no file says where repositories are"), "{words}");
+    let daemon = Daemon::start(&sandbox, "");
+    let (status, words) = said(&["--no-listen"]);
+    assert!(status == 128 && words.contains("another daemon serves at"), "{words}");
+    let taken = format!("127.0.0.1:{}", daemon.port);
+    drop(daemon);
+    let _listener = std::net::TcpListener::bind(&taken).unwrap();
+    let (status, words) = said(&["--listen", &taken]);
+    assert!(status == 128 && words.contains(&format!("cannot listen at {taken}")), "{words}");
+    for bad in ["8417", "unix:relative", "nowhere:1"] {
+        let (status, words) = said(&["--listen", bad]);
+        assert!(status == 129 && words.contains("127.0.0.1:8417"), "{words}");
+    }
+    std::fs::write(sandbox.path("file"), "").unwrap();
+    for (variable, text) in [("RUNTIME_DIRECTORY", "runtime directory"), ("STATE_DIRECTORY", "state directory")] {
+        let output = command(&sandbox, &["--no-listen"])
+            .env(variable, sandbox.path("file/x"))
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(128) && words.contains(text), "{words}");
+    }
+}
+
+#[test]
+fn it_listens_where_systemd_says_and_tells_that_it_is_ready() {
+    let sandbox = Sandbox::new();
+    configure(&sandbox, "");
+    repository(&sandbox, "acme/widget");
+    let notify = UnixDatagram::bind(sandbox.path("notify")).unwrap();
+    notify.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let socket = sandbox.path("page.sock");
+    let mut activate = sandbox.command("systemd-socket-activate");
+    activate.arg("-l").arg(&socket).arg(format!("--setenv=NOTIFY_SOCKET={}", sandbox.path("notify").display()));
+    for (name, value) in sandbox.environment() {
+        activate.arg(format!("--setenv={name}={}", value.to_str().unwrap()));
+    }
+    activate.arg(format!("--setenv=GIT_MIRROR_PUSH_CONFIG={}", sandbox.path("server.toml").display()));
+    activate.arg(env!("CARGO_BIN_EXE_git-mirror-push")).arg("serve").stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = activate.spawn().unwrap();
+    wait_for("the socket", || socket.exists());
+    let answer = over_unix(&socket, "GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let mut buffer = [0; 256];
+    let length = notify.recv(&mut buffer).unwrap();
+    assert!(String::from_utf8_lossy(&buffer[..length]).contains("READY=1"));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+fn over_unix(socket: &std::path::Path, request: &str) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    answer
+}
+
+#[test]
+fn a_unix_socket_that_a_dead_daemon_left_is_no_hindrance() {
+    let sandbox = Sandbox::new();
+    configure(&sandbox, "");
+    let socket = sandbox.path("page.sock");
+    for _ in 0..2 {
+        let mut child = command(&sandbox, &["--listen", &format!("unix:{}", socket.display())]).spawn().unwrap();
+        let ask = || over_unix(&socket, "GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+        wait_for("the daemon", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+        assert!(ask().starts_with("HTTP/1.1 200"));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn numbers_and_health() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, &format!("scan_interval = \"1s\"\n{LOCAL}"));
+    let source = daemon.repository("acme/widget");
+    let mirror = sandbox.bare("mirror.git");
+    daemon.add("acme/widget", mirror.to_str().unwrap());
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    let line = format!("git_mirror_push_up_to_date{{repository=\"{}\",mirror=\"local\"}} 1", source.display());
+    let metrics = || daemon.ask_with("GET", "/metrics", "", &[]).unwrap();
+    wait_for("the numbers", || metrics().text.lines().any(|found| found == line));
+    let metrics = metrics();
+    assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    for name in [
+        "last_success_timestamp_seconds",
+        "pending_refs",
+        "oldest_pending_seconds",
+        "failures_total",
+        "push_duration_seconds",
+        "running_jobs",
+    ] {
+        assert!(metrics.text.contains(&format!("\ngit_mirror_push_{name}")), "{name}");
+    }
+    assert!(!metrics.text.contains("refs/heads") && !metrics.text.contains("mirror.git"));
+    std::fs::rename(sandbox.path("srv"), sandbox.path("elsewhere")).unwrap();
+    wait_for("the trouble", || daemon.ask("GET", "/healthz", "").unwrap().status == 503);
+    std::fs::rename(sandbox.path("elsewhere"), sandbox.path("srv")).unwrap();
+    wait_for("the mend", || daemon.ask("GET", "/healthz", "").unwrap().status == 200);
+    let _ = daemon::ask(&daemon.url("/?token=gmp-canary"), "GET", "", &[]);
+    assert!(!daemon.log().contains("gmp-canary"), "queries are not logged");
+}
