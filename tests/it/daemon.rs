@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::sandbox::{Sandbox, wait_for};
+use crate::sandbox::Sandbox;
 use crate::servers::free_port;
 
 pub(crate) struct Daemon<'s> {

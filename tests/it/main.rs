@@ -12,6 +12,7 @@
 mod api;
 mod bad_input;
 mod books;
+mod browser;
 mod classes;
 mod commands;
 mod concurrency;
@@ -31,6 +32,7 @@ mod many;
 mod monitoring;
 mod names;
 mod network;
+mod page;
 mod portions;
 mod refusals;
 mod remote_helper;

@@ -53,6 +53,7 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/projects/{id}/mirrors/{mirror}/host_keys", get(project::host_keys).post(forms::pin))
         .route("/assets/page.css", get(|| asset("text/css; charset=utf-8", include_str!("page.css"))))
         .route("/assets/page.js", get(|| asset("text/javascript; charset=utf-8", include_str!("page.js"))))
+        .route("/assets/icon.svg", get(|| asset("image/svg+xml", include_str!("icon.svg"))))
         .fallback(nothing)
 }
 
