@@ -50,7 +50,7 @@ build() {
     (cd "$here" && cargo build --release --locked --bins)
 }
 
-units='git-mirror-push-drain.service git-mirror-push-drain.timer git-mirror-push-sync.service git-mirror-push-sync.timer
+units='git-mirror-push.service git-mirror-push.socket git-mirror-push-drain.service git-mirror-push-drain.timer git-mirror-push-sync.service git-mirror-push-sync.timer
 git-mirror-push-drain@.service git-mirror-push-drain@.path git-mirror-push-sync@.service git-mirror-push-sync@.timer'
 
 # Every installed file, relative to the prefix.
@@ -103,6 +103,7 @@ install_all() {
     put 644 "$tmp/zsh" share/zsh/site-functions/_git-mirror-push
     put 644 "$tmp/fish" share/fish/vendor_completions.d/git-mirror-push.fish
     put 644 "$here/dist/config.toml" share/git-mirror-push/config.toml
+    put 644 "$here/dist/nginx.conf" share/git-mirror-push/nginx.conf
     put 644 "$here/dist/sysusers.conf" lib/sysusers.d/git-mirror-push.conf
     put 644 "$here/dist/tmpfiles.conf" lib/tmpfiles.d/git-mirror-push.conf
     for unit in $units; do

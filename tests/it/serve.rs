@@ -321,6 +321,56 @@ fn over_unix(socket: &std::path::Path, request: &str) -> String {
     answer
 }
 
+/// nginx as the example that is installed sets it up.
+#[test]
+fn behind_the_proxy_of_the_example() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, LOCAL);
+    daemon.repository("acme/widget");
+    daemon.add("acme/widget", sandbox.bare("mirror.git").to_str().unwrap());
+    crate::servers::certificates(&sandbox);
+    let (port, d) = (free_port(), sandbox.path("proxy").display().to_string());
+    std::fs::create_dir(&d).unwrap();
+    let example = include_str!("../../dist/nginx.conf")
+        .replace("443", &format!("127.0.0.1:{port}"))
+        .replace("8417", &daemon.port.to_string())
+        .replace("/etc/ssl/mirrors.example.org.pem", &sandbox.path("tls/leaf.pem").display().to_string())
+        .replace("/etc/ssl/private/mirrors.example.org.key", &sandbox.path("tls/leaf.key").display().to_string());
+    let temp: String = ["client_body", "fastcgi", "proxy", "uwsgi", "scgi"]
+        .map(|kind| format!("{kind}_temp_path {d}/{kind};\n"))
+        .concat();
+    let config = format!(
+        "user root;\ndaemon off;\npid {d}/pid;\nevents {{}}\nhttp {{\naccess_log off;\n{temp}\n{example}\n}}\n"
+    );
+    std::fs::write(format!("{d}/nginx.conf"), config).unwrap();
+    let arguments = ["-c", &format!("{d}/nginx.conf"), "-e", &format!("{d}/error.log")];
+    let mut nginx = crate::servers::start(&sandbox, "/usr/sbin/nginx", &arguments);
+    wait_for("nginx", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let curl = |path: &str, more: &[&str]| {
+        let mut curl = sandbox.command("curl");
+        curl.args(["-s", "-i", "--cacert", sandbox.path("tls/ca.pem").to_str().unwrap()]);
+        let output = curl.args(more).arg(format!("https://localhost:{port}{path}")).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let token = format!("PRIVATE-TOKEN: {}", daemon.token);
+    let list = curl("/api/v4/projects/acme%2Fwidget/remote_mirrors", &["-H", &token]);
+    assert!(list.starts_with("HTTP/1.1 200") && list.contains("\"update_status\""), "{list}");
+    assert!(
+        list.contains(&format!("<https://localhost:{port}/api/v4/projects/acme%2Fwidget/remote_mirrors?page=1")),
+        "{list}"
+    );
+    let login = curl("/login", &["-d", &format!("token={}", daemon.token)]);
+    assert!(login.contains("303 See Other") && login.contains("SameSite=Strict; Max-Age=43200; Secure"), "{login}");
+    let cookie = login.split("et-cookie: ").nth(1).unwrap().split(';').next().unwrap();
+    // What changes is sent at once, and not when the answer is whole.
+    let events = curl("/projects/1/events", &["-m", "2", "-H", &format!("Cookie: {cookie}")]);
+    assert!(events.contains("text/event-stream") && events.contains("data: "), "{events}");
+    let large = curl("/api/v4/projects/1/remote_mirrors", &["-H", &token, "-d", &"x".repeat(70 << 10)]);
+    assert!(large.starts_with("HTTP/1.1 413"), "{large}");
+    rustix::process::kill_process_group(rustix::process::Pid::from_child(&nginx), Signal::KILL).unwrap();
+    nginx.wait().unwrap();
+}
+
 #[test]
 fn a_unix_socket_that_a_dead_daemon_left_is_no_hindrance() {
     let sandbox = Sandbox::new();

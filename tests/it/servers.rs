@@ -50,7 +50,7 @@ pub(crate) fn free_port() -> u16 {
 }
 
 /// Starts a program in a group of its own, which is asked to end when this test dies.
-fn start(sandbox: &Sandbox, program: &str, arguments: &[&str]) -> Child {
+pub(crate) fn start(sandbox: &Sandbox, program: &str, arguments: &[&str]) -> Child {
     let mut command = sandbox.command("setpriv");
     command.args(["--pdeathsig", "TERM", "--", program]).args(arguments).process_group(0);
     let log = std::fs::File::options().create(true).append(true).open(sandbox.path("server.log")).unwrap();
@@ -220,7 +220,7 @@ fn nginx(sandbox: &Sandbox, port: u16, is_tls: bool, directives: &str) -> Vec<Ch
 }
 
 /// An authority and a certificate that it signed for `localhost`.
-fn certificates(sandbox: &Sandbox) {
+pub(crate) fn certificates(sandbox: &Sandbox) {
     let directory = sandbox.path("tls");
     std::fs::create_dir(&directory).unwrap();
     let script = "set -e
