@@ -50,7 +50,8 @@ build() {
     (cd "$here" && cargo build --release --locked --bins)
 }
 
-units='git-mirror-push.service git-mirror-push.socket git-mirror-push-drain.service git-mirror-push-drain.timer git-mirror-push-sync.service git-mirror-push-sync.timer
+units='git-mirror-push.service git-mirror-push.socket
+git-mirror-push-drain.service git-mirror-push-drain.timer git-mirror-push-sync.service git-mirror-push-sync.timer
 git-mirror-push-drain@.service git-mirror-push-drain@.path git-mirror-push-sync@.service git-mirror-push-sync@.timer'
 
 # Every installed file, relative to the prefix.
@@ -66,6 +67,7 @@ share/bash-completion/completions/git-mirror-push
 share/zsh/site-functions/_git-mirror-push
 share/fish/vendor_completions.d/git-mirror-push.fish
 share/git-mirror-push/config.toml
+share/git-mirror-push/nginx.conf
 lib/sysusers.d/git-mirror-push.conf
 lib/tmpfiles.d/git-mirror-push.conf
 FILES
@@ -127,8 +129,11 @@ uninstall_all() {
 }
 
 demo() {
-    # The download cache of cargo stays in here too, unless the user's own cargo is configured in a way that is needed.
-    if [ -z "${CARGO_HOME:-}" ] && [ ! -e "$HOME/.cargo/config.toml" ] && [ ! -e "$HOME/.cargo/config" ]; then
+    # The download cache of cargo stays in here too, unless nothing is to be downloaded, or the user's own cargo is configured in a
+    # way that is needed.
+    host=$(rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+    if [ -z "${CARGO_HOME:-}" ] && [ ! -e "$HOME/.cargo/config.toml" ] && [ ! -e "$HOME/.cargo/config" ] &&
+        ! (cd "$here" && cargo fetch --locked --offline --target "$host") >/dev/null 2>&1; then
         export CARGO_HOME="$here/target/cargo-home"
     fi
     build

@@ -1,5 +1,6 @@
 //! Host keys as people give them, and as servers offer them.
 
+use std::net::IpAddr;
 use std::process::Command;
 use std::time::Duration;
 
@@ -33,11 +34,11 @@ pub fn host_keys_of(lines: &[String], address: &Address) -> Result<Vec<HostKey>,
 }
 
 /// What the server offers, under the name by which ssh will look it up: the user's ssh configuration may give the host
-/// another name, port or alias. Empty when no ssh server answers.
+/// another name, port or alias. With an address, that is asked, whatever the name resolves to. Empty when no ssh server answers.
 ///
 /// # Errors
 /// [`Error::Program`], when ssh or ssh-keyscan cannot be run.
-pub fn detect(host: &str, port: Option<u16>, limit: Duration) -> Result<Vec<HostKey>, Error> {
+pub fn detect(host: &str, port: Option<u16>, address: Option<IpAddr>, limit: Duration) -> Result<Vec<HostKey>, Error> {
     let mut resolve = process::command("ssh");
     resolve.arg("-G");
     if let Some(port) = port {
@@ -52,7 +53,11 @@ pub fn detect(host: &str, port: Option<u16>, limit: Duration) -> Result<Vec<Host
     let scan = |scan: &mut Command| process::run("ssh-keyscan", scan, b"", limit + Duration::from_secs(30));
     let mut command = process::command("ssh-keyscan");
     let seconds = limit.as_secs().max(1).to_string();
-    let said = scan(command.args(["-T", &seconds, "-p", port, "--"]).arg(real))?;
+    let said = scan(
+        command
+            .args(["-T", &seconds, "-p", port, "--"])
+            .arg(address.map_or_else(|| real.to_owned(), |address| address.to_string())),
+    )?;
     let mut keys: Vec<HostKey> = String::from_utf8_lossy(&said)
         .lines()
         .filter_map(|line| HostKey::parse(&format!("{name} {}", line.split_once(' ')?.1)))

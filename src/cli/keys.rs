@@ -59,7 +59,7 @@ pub(super) fn host_keys(session: &Session<'_>, asked: &HostKeys, out: &mut dyn W
         show(session, &keys, out)?;
         return Ok(DONE);
     }
-    let offered = detect(host, *port, mirror.timeouts.connect)?;
+    let offered = detect(host, *port, None, mirror.timeouts.connect)?;
     anyhow::ensure!(!offered.is_empty(), "'{host}' offered no host key; does an ssh server listen there?");
     show(session, &offered, out)?;
     out.flush()?;

@@ -2,6 +2,7 @@
 //! GitLab's, as far as there are such (its remote mirrors API).
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use crate::change::{self, Extras, Keys, Place, clean_url, host_keys_of};
 use crate::config::{self, AuthMethod, Change, Config, Mirror, Server};
@@ -182,8 +183,9 @@ impl App {
         let Address::Ssh { host, port, .. } = &mirror.address else {
             return Err(Trouble::Refused(format!("mirror '{}' is not reached over ssh", mirror.name)));
         };
-        opened.server.api.guard().check(&mirror.address).map_err(|error| Trouble::Refused(error.to_string()))?;
-        let offered = change::detect(host, *port, DETECT_LIMIT)?;
+        let addresses = opened.server.api.guard().resolve(host, port.unwrap_or(22));
+        let addresses = addresses.map_err(|error| Trouble::Refused(error.to_string()))?;
+        let offered = change::detect(host, *port, addresses.first().map(SocketAddr::ip), DETECT_LIMIT)?;
         match offered.is_empty() {
             true => Err(Trouble::Refused(format!("'{host}' offered no host key; does an ssh server listen there?"))),
             false => Ok(offered),

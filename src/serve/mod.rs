@@ -10,6 +10,7 @@
 //! nothing; mirrors that are made here are confined (see `push::Guard`); what waits for the disk waits in threads of its own; requests,
 //! bodies, connections and sessions are bounded. Absent: TLS (a reverse proxy), users. This is the one module that names tokio.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -23,7 +24,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::config::{self, Listen, Server};
 use crate::credentials::Surroundings;
-use crate::drain::{Event, Workers};
+use crate::drain::{Event, Host, Report, Workers};
 use crate::tokens::Store;
 
 mod access;
@@ -83,6 +84,7 @@ impl App {
     fn new(server: Server, options: &Options) -> Self {
         let events = broadcast::channel(256).0;
         let told = events.clone();
+        let failures = Mutex::new(HashMap::new());
         let on_event = move |event: Event<'_>| {
             let git_dir = match event {
                 Event::Begun { git_dir, .. } => git_dir.to_owned(),
@@ -91,7 +93,13 @@ impl App {
                     PathBuf::from(&report.repository)
                 }
                 Event::Failed { git_dir, error } => {
-                    tracing::error!("'{}': {error}", git_dir.display());
+                    let text = error.to_string();
+                    let mut known = failures.lock().unwrap_or_else(PoisonError::into_inner);
+                    // Every scan finds it again: it is told when it is another.
+                    if known.get(git_dir) != Some(&text) {
+                        tracing::error!("'{}': {text}", git_dir.display());
+                        known.insert(git_dir.to_owned(), text);
+                    }
                     git_dir.to_owned()
                 }
             };
@@ -304,7 +312,11 @@ fn raise_descriptor_limit() {
     }
 }
 
-fn log_report(report: &crate::drain::Report) {
+fn log_report(report: &Report) {
+    if report.host == Host::Unknown && report.next_attempt_at.is_some() {
+        // It waits, as it did when that was told.
+        return;
+    }
     let (repository, remote, state) = (&report.repository, &report.remote, report.update_status.as_str());
     match &report.error {
         Some(error) => tracing::warn!("'{repository}' to '{remote}': {state}: {error}"),

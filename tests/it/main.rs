@@ -28,6 +28,7 @@ mod installed;
 mod keys;
 mod leases;
 mod limits;
+mod listening;
 mod many;
 mod monitoring;
 mod names;
