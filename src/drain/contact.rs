@@ -13,7 +13,7 @@ use super::{Context, Error, MassDelete, Mode, portion};
 use crate::config::Mirror;
 use crate::credentials::Redactor;
 use crate::plan::{Action, Decision, Divergent, MaxDeletes, Observed, Plan, Rules, plan};
-use crate::push::{Answer, Command, PackSource, Progress, Relief, Report, Request, Session, Target};
+use crate::push::{Answer, Command, PackObjects, PackSource, Progress, Relief, Report, Request, Session, Target};
 use crate::refs::{Oid, RefName};
 use crate::repo::{History, Repository};
 use crate::status::{Outcome, Portion, RefOutcome};
@@ -265,6 +265,9 @@ impl Run<'_> {
         let mut tips: Vec<Oid> = commands.iter().filter_map(|command| command.new.non_null()).collect();
         tips.sort_unstable();
         tips.dedup();
+        if let Some(pack) = self.repository.small_pack(&tips, &there.values) {
+            return PackSource::Made(pack, Arc::clone(&self.progress));
+        }
         let graph = self.repository.commit_graph();
         let history = History::new(self.repository, graph.as_ref());
         let mut haves = history.border(&tips, &there.values);
@@ -272,13 +275,13 @@ impl Run<'_> {
         haves.extend(commands.iter().filter_map(|c| c.old.non_null()).filter(|old| self.repository.contains(*old)));
         haves.sort_unstable();
         haves.dedup();
-        PackSource {
+        PackSource::Program(PackObjects {
             git_dir: self.repository.git_dir().to_owned(),
             tips,
             haves,
             ofs_delta: there.advertised.capabilities.ofs_delta,
             progress: Arc::clone(&self.progress),
-        }
+        })
     }
 
     /// Notes the answers, and returns the refs that are to be looked at and decided again.

@@ -43,7 +43,7 @@ pub use command::{Command, Request};
 pub use error::{Class, Error, Limit, Relief};
 pub use guard::{Allowed, Guard};
 pub use local::LocalMirror;
-pub use pack::{PackSource, Progress};
+pub use pack::{PackObjects, PackSource, Progress};
 pub use report::{Answer, Report};
 pub use upload::Upload;
 

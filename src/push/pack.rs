@@ -1,9 +1,10 @@
-//! The pack: `git pack-objects` does deltas, bitmaps and threads; we say what the mirror lacks and pass the bytes on.
+//! The pack: one that was made here already, or what `git pack-objects` makes, which does deltas, bitmaps and threads; we say
+//! what the mirror lacks and pass the bytes on.
 //!
 //! The reader ends in an error, not in an end of file, when the program failed, so that half a pack is never taken for a whole
 //! one. Dropping the reader ends the program and its threads.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Cursor, Read, Write};
 use std::path::PathBuf;
 use std::process::ChildStdout;
 use std::sync::Arc;
@@ -14,9 +15,18 @@ use super::Error;
 use crate::process::{Child, git};
 use crate::refs::Oid;
 
-/// What a pack is to hold.
+/// Where a pack comes from.
 #[derive(Clone, Debug)]
-pub struct PackSource {
+pub enum PackSource {
+    /// It is made already; its bytes are counted there.
+    Made(Vec<u8>, Arc<Progress>),
+    /// `git pack-objects` makes it.
+    Program(PackObjects),
+}
+
+/// What `git pack-objects` is to make.
+#[derive(Clone, Debug)]
+pub struct PackObjects {
     /// The repository.
     pub git_dir: PathBuf,
     /// The new values: they and their history go in.
@@ -39,15 +49,31 @@ pub struct Progress {
 }
 
 pub(super) struct PackReader {
-    stdout: ChildStdout,
-    child: Option<Child>,
+    bytes: Bytes,
     header: Vec<u8>,
     progress: Arc<Progress>,
 }
 
+enum Bytes {
+    Made(Cursor<Vec<u8>>),
+    Program { stdout: ChildStdout, child: Option<Child> },
+}
+
 impl PackSource {
-    /// Starts the program and tells it what to pack.
+    /// Begins to read.
     pub(super) fn open(self) -> Result<PackReader, Error> {
+        match self {
+            Self::Made(pack, progress) => {
+                Ok(PackReader { bytes: Bytes::Made(Cursor::new(pack)), header: Vec::new(), progress })
+            }
+            Self::Program(program) => program.open(),
+        }
+    }
+}
+
+impl PackObjects {
+    /// Starts the program and tells it what to pack.
+    fn open(self) -> Result<PackReader, Error> {
         let mut arguments = vec!["pack-objects", "--revs", "--thin", "--stdout", "-q"];
         if self.ofs_delta {
             arguments.push("--delta-base-offset");
@@ -66,7 +92,8 @@ impl PackSource {
             return Err(Error::Pack(child.failure(Duration::from_secs(5)).to_string()));
         }
         let stdout = child.stdout();
-        Ok(PackReader { stdout, child: Some(child), header: Vec::new(), progress: self.progress })
+        let bytes = Bytes::Program { stdout, child: Some(child) };
+        Ok(PackReader { bytes, header: Vec::new(), progress: self.progress })
     }
 }
 
@@ -86,12 +113,16 @@ impl PackReader {
 
 impl Read for PackReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let count = self.stdout.read(buf)?;
+        let count = match &mut self.bytes {
+            Bytes::Made(pack) => pack.read(buf)?,
+            Bytes::Program { stdout, .. } => stdout.read(buf)?,
+        };
         if count > 0 {
             self.count(&buf[..count]);
             return Ok(count);
         }
-        let Some(child) = self.child.take() else { return Ok(0) };
+        let Bytes::Program { child, .. } = &mut self.bytes else { return Ok(0) };
+        let Some(child) = child.take() else { return Ok(0) };
         let (status, words) = child.end(Duration::from_secs(30));
         if status?.success() { Ok(0) } else { Err(io::Error::other(words)) }
     }

@@ -10,6 +10,7 @@ use crate::refs::{Oid, RefName};
 use crate::spool::Layout;
 
 mod history;
+mod pack;
 mod refs;
 mod sharing;
 

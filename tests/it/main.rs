@@ -33,6 +33,7 @@ mod many;
 mod monitoring;
 mod names;
 mod network;
+mod packs;
 mod page;
 mod portions;
 mod refusals;
