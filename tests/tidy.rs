@@ -166,6 +166,20 @@ fn pure_modules_touch_nothing() {
 }
 
 #[test]
+fn only_the_daemon_is_asynchronous() {
+    for (name, text) in sources().iter().filter(|(name, _)| name.starts_with("src/") && !name.starts_with("src/serve/"))
+    {
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for line in code {
+            assert!(
+                !["tokio::", "async fn", "async move", ".await"].iter().any(|word| line.contains(word)),
+                "{name}: {line}"
+            );
+        }
+    }
+}
+
+#[test]
 fn the_hook_stays_small() {
     for (name, text) in sources().iter().filter(|(name, _)| name == "src/hook.rs" || name.starts_with("hooks/")) {
         for word in ["gix", "clap", "tokio", "toml::", "TcpStream", "UnixStream"] {

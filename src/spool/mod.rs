@@ -25,8 +25,8 @@ mod record;
 mod resync;
 
 pub use enter::{Id, enter};
-pub use fan_out::{FanOut, fan_out, incoming};
 #[cfg(feature = "mirror")]
+pub use fan_out::{FanOut, fan_out, incoming};
 pub use hint::{hint, roots_file, runtime_directory, wake_socket};
 #[cfg(feature = "mirror")]
 pub use queue::{
