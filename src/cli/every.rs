@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use super::{BEHIND, Base, DONE, hook, measure, now, print_json, render, status, talk, update};
 use crate::drain::{self, Every, Mode, Report};
 use crate::install::Done;
+use crate::push::Pool;
 use crate::repo;
 use crate::status::{UpdateStatus, View};
 
@@ -87,6 +88,7 @@ pub(super) fn drain(base: &Base, mode: Mode, out: &mut (dyn Write + Send)) -> an
     let every = Every {
         server: &base.server,
         mode,
+        pool: &Pool::default(),
         now,
         random: update::random,
         reconcile: None,

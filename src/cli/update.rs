@@ -110,8 +110,17 @@ fn run(session: &Session<'_>, mode: Mode, names: &[String], out: &mut dyn Write)
             bars.add(mirror, counted);
         }
     };
-    let context =
-        Context { config: &config, server: &session.base.server, mode, only: None, now, random, on_begin: &on_begin };
+    let pool = push::Pool::default();
+    let context = Context {
+        config: &config,
+        server: &session.base.server,
+        mode,
+        only: None,
+        pool: &pool,
+        now,
+        random,
+        on_begin: &on_begin,
+    };
     let reports = drain::drain(&session.shared, &context, &mirrors)?;
     drop(bars);
     if let Some(file) = config.metrics_file.as_ref().filter(|_| mode != Mode::Plan) {

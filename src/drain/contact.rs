@@ -75,7 +75,7 @@ impl Run<'_> {
         loop {
             let mut current = match session.take() {
                 Some(session) => session,
-                None => Session::connect(self.target)?,
+                None => Session::connect(self.target, self.context.pool)?,
             };
             let there = remote(&mut current, &self.target.address, &rules, &scope)?;
             self.check_object_format(&there)?;

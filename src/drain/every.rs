@@ -12,6 +12,7 @@ use super::schedule::{Job, Limits, Said};
 use super::wait::{self, Down};
 use super::{Context, Error, Host, MassDelete, Mode, OnBegin, Report, fan_out};
 use crate::config::{self, Config, Mirror, Server};
+use crate::push::Pool;
 use crate::repo;
 use crate::spool::{self, Layout};
 use crate::status::{self, Status};
@@ -31,6 +32,8 @@ pub struct Every<'a> {
     pub server: &'a Server,
     /// What is asked for.
     pub mode: Mode,
+    /// Connections that are shared.
+    pub pool: &'a Pool,
     /// The clock.
     pub now: fn() -> Timestamp,
     /// Chance, for the jitter of the back-off.
@@ -154,7 +157,16 @@ impl Every<'_> {
     }
 
     fn context<'c>(&'c self, config: &'c Config, mode: Mode, on_begin: OnBegin<'c>) -> Context<'c> {
-        Context { config, server: self.server, mode, only: None, now: self.now, random: self.random, on_begin }
+        Context {
+            config,
+            server: self.server,
+            mode,
+            only: None,
+            pool: self.pool,
+            now: self.now,
+            random: self.random,
+            on_begin,
+        }
     }
 
     fn with<T>(&self, job: &Job, act: impl FnOnce(&repo::Repository, &Context<'_>) -> T) -> Result<T, Error> {

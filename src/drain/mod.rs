@@ -19,7 +19,7 @@ use jiff::Timestamp;
 
 use crate::config::{Config, Mirror, Server};
 use crate::credentials::{Credentials, Redactor};
-use crate::push::{Class, Progress};
+use crate::push::{Class, Pool, Progress};
 use crate::refs::RefName;
 use crate::repo::{Repository, Shared};
 use crate::spool;
@@ -76,6 +76,8 @@ pub struct Context<'a> {
     pub mode: Mode,
     /// The refs that are asked for; `None` for those that the mode means.
     pub only: Option<&'a BTreeSet<RefName>>,
+    /// Connections that are shared.
+    pub pool: &'a Pool,
     /// The clock.
     pub now: fn() -> Timestamp,
     /// Chance, for the jitter of the back-off.

@@ -3,7 +3,7 @@
 use super::Error;
 use crate::config::{AuthMethod, Mirror, Server};
 use crate::credentials::{self, Credentials, identity, read_secret};
-use crate::push::{Advertised, Session, Ssh, Target};
+use crate::push::{Advertised, Pool, Session, Ssh, Target};
 use crate::refs::{Oid, RefName};
 use crate::repo::Repository;
 
@@ -74,7 +74,7 @@ pub fn reach(
     server: &Server,
     each: &mut dyn FnMut(&RefName, Oid),
 ) -> Result<Advertised, Error> {
-    let mut session = Session::connect(&target(repository, mirror, server)?)?;
+    let mut session = Session::connect(&target(repository, mirror, server)?, &Pool::default())?;
     let advertised = session.advertisement(each)?;
     session.end();
     Ok(advertised)

@@ -14,6 +14,7 @@ use super::every::{Every, RECONCILE, limits};
 use super::schedule::{Job, Queue};
 use super::{Error, MassDelete, Mode, Report};
 use crate::config::{Mirror, Server};
+use crate::push::Pool;
 
 /// What happens to a mirror.
 #[derive(Debug)]
@@ -42,6 +43,7 @@ pub struct Workers {
     server: Mutex<Arc<Server>>,
     now: fn() -> Timestamp,
     random: fn() -> u64,
+    pool: Pool,
     on_event: Box<dyn Fn(Event<'_>) + Send + Sync>,
 }
 
@@ -56,7 +58,7 @@ impl Workers {
     ) -> Self {
         let crew = Crew::new(limits(&server));
         crew.change(Queue::open);
-        Self { crew, server: Mutex::new(server), now, random, on_event }
+        Self { crew, server: Mutex::new(server), now, random, pool: Pool::default(), on_event }
     }
 
     /// The configuration that counts now.
@@ -128,6 +130,7 @@ impl Workers {
         let every = Every {
             server: &server,
             mode: Mode::Drain,
+            pool: &self.pool,
             now: self.now,
             random: self.random,
             reconcile: Some(server.reconcile_interval.unwrap_or(RECONCILE)),

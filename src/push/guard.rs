@@ -18,7 +18,7 @@ use super::{Address, Error};
 const LONGEST_HOST: usize = 1024;
 
 /// What a confined mirror may reach besides public addresses.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Guard {
     /// Host names, and networks in the form of CIDR.
     allowed: Vec<Allowed>,
@@ -27,7 +27,7 @@ pub struct Guard {
 }
 
 /// An entry of `allowed_hosts`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Allowed {
     /// A host by its name, as it stands in the URL.
     Host(String),

@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "reads the file of trusted certificates")]
 
 use std::io::{self, Cursor, Read};
+use std::path::PathBuf;
 
 use base64::Engine;
 use gix_transport::packetline::PacketLineRef;
@@ -16,7 +17,8 @@ use ureq::{Agent, Body, SendBody, http::Response};
 
 use super::advertisement::next_line;
 use super::guard::Guarded;
-use super::{Advertised, Capabilities, Error, Limit, PackSource, Report, Request, Target, advertisement, report};
+use super::pool::{Kind, MOST_PER_HOST};
+use super::{Advertised, Capabilities, Error, Limit, PackSource, Pool, Report, Request, Target, advertisement, report};
 use crate::credentials::{Credentials, Redactor};
 use crate::refs::{Oid, RefName};
 
@@ -29,6 +31,8 @@ const USER_AGENT: &str = concat!("git/2.47 git-mirror-push/", env!("CARGO_PKG_VE
 /// A mirror behind HTTP.
 pub(super) struct Http {
     agent: Agent,
+    /// Whether a connection may have been used before.
+    may_be_kept: bool,
     url: String,
     host: String,
     authorization: Option<String>,
@@ -37,38 +41,19 @@ pub(super) struct Http {
 
 impl Http {
     /// Prepares; nothing is sent yet.
-    pub(super) fn new(url: &str, host: &str, target: &Target) -> Result<Self, Error> {
+    pub(super) fn new(url: &str, host: &str, target: &Target, pool: &Pool) -> Result<Self, Error> {
         let timeouts = target.timeouts;
-        let mut config = Agent::config_builder()
-            .user_agent(USER_AGENT)
-            .accept_encoding("identity")
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_connect(Some(timeouts.connect))
-            .timeout_per_read(Some(timeouts.stall))
-            .timeout_per_write(Some(timeouts.stall))
-            .timeout_global(Some(timeouts.whole));
-        if let Some(proxy) = &target.proxy {
-            let proxy = ureq::Proxy::new(proxy)
-                .map_err(|_| Error::Unable("the proxy of its configuration is no URL".into()))?;
-            config = config.proxy(Some(proxy));
-        }
-        let roots = match &target.ca_file {
-            None => RootCerts::PlatformVerifier,
-            Some(file) => certificates(file)?,
+        let modified = |path: &PathBuf| std::fs::metadata(path).and_then(|file| file.modified()).ok();
+        let kind = Kind {
+            ca_file: target.ca_file.as_ref().map(|path| (path.clone(), modified(path))),
+            proxy: target.proxy.clone(),
+            timeouts: [timeouts.connect, timeouts.stall, timeouts.whole],
+            guard: target.guard.clone().map(|guard| (guard, host.to_owned())),
         };
-        config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
-        let config = config.build();
-        let agent = match &target.guard {
-            None => config.into(),
-            Some(guard) => {
-                let resolver = Guarded { guard: guard.clone(), host: host.to_owned() };
-                Agent::with_parts(config, DefaultConnector::default(), resolver)
-            }
-        };
+        let (agent, may_be_kept) = pool.agent(kind, || agent(host, target))?;
         Ok(Self {
             agent,
+            may_be_kept,
             url: url.to_owned(),
             host: host.to_owned(),
             authorization: basic(&target.credentials),
@@ -80,11 +65,19 @@ impl Http {
     pub(super) fn advertisement(&mut self, each: &mut dyn FnMut(&RefName, Oid)) -> Result<Advertised, Error> {
         const TYPE: &str = "application/x-git-receive-pack-advertisement";
         let url = format!("{}/info/refs?service=git-receive-pack", self.url);
-        let mut get = self.agent.get(&url).header("Accept", TYPE).header("Pragma", "no-cache");
-        if let Some(authorization) = &self.authorization {
-            get = get.header("Authorization", authorization);
-        }
-        let response = self.checked(get.call().map_err(|error| self.read_error(error))?, TYPE)?;
+        let get = || {
+            let mut get = self.agent.get(&url).header("Accept", TYPE).header("Pragma", "no-cache");
+            if let Some(authorization) = &self.authorization {
+                get = get.header("Authorization", authorization);
+            }
+            get.call().map_err(|error| self.read_error(error))
+        };
+        // A kept connection may have been closed just now.
+        let answered = match get() {
+            Err(Error::Broken { .. }) if self.may_be_kept => get(),
+            answered => answered,
+        };
+        let response = self.checked(answered?, TYPE)?;
         let mut lines = packet_lines(response);
         let service = next_line(&mut lines).map_err(|error| Error::Protocol(error.to_string()))?;
         if service.map(<[u8]>::trim_ascii_end) != Some(b"# service=git-receive-pack") {
@@ -184,6 +177,39 @@ impl Http {
             other => Error::Protocol(other.to_string()),
         }
     }
+}
+
+fn agent(host: &str, target: &Target) -> Result<Agent, Error> {
+    let timeouts = target.timeouts;
+    let mut config = Agent::config_builder()
+        .user_agent(USER_AGENT)
+        .accept_encoding("identity")
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .max_idle_connections(4 * MOST_PER_HOST)
+        .max_idle_connections_per_host(MOST_PER_HOST)
+        .timeout_connect(Some(timeouts.connect))
+        .timeout_per_read(Some(timeouts.stall))
+        .timeout_per_write(Some(timeouts.stall))
+        .timeout_global(Some(timeouts.whole));
+    if let Some(proxy) = &target.proxy {
+        let proxy =
+            ureq::Proxy::new(proxy).map_err(|_| Error::Unable("the proxy of its configuration is no URL".into()))?;
+        config = config.proxy(Some(proxy));
+    }
+    let roots = match &target.ca_file {
+        None => RootCerts::PlatformVerifier,
+        Some(file) => certificates(file)?,
+    };
+    let config = config.tls_config(TlsConfig::builder().root_certs(roots).build()).build();
+    Ok(match &target.guard {
+        None => config.into(),
+        Some(guard) => {
+            let resolver = Guarded { guard: guard.clone(), host: host.to_owned() };
+            Agent::with_parts(config, DefaultConnector::default(), resolver)
+        }
+    })
 }
 
 fn basic(credentials: &Credentials) -> Option<String> {

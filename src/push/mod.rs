@@ -29,6 +29,7 @@ mod http;
 mod local;
 mod messages;
 mod pack;
+mod pool;
 mod report;
 mod ssh;
 mod stream;
@@ -44,6 +45,7 @@ pub use error::{Class, Error, Limit, Relief};
 pub use guard::{Allowed, Guard};
 pub use local::LocalMirror;
 pub use pack::{PackObjects, PackSource, Progress};
+pub use pool::Pool;
 pub use report::{Answer, Report};
 pub use upload::Upload;
 
@@ -104,11 +106,11 @@ enum Connection {
 }
 
 impl Session {
-    /// Reaches the mirror.
+    /// Reaches the mirror, over a connection of `pool` if one serves.
     ///
     /// # Errors
     /// [`Error`]; over a stream some errors are only seen by [`Session::advertisement`].
-    pub fn connect(target: &Target) -> Result<Self, Error> {
+    pub fn connect(target: &Target, pool: &Pool) -> Result<Self, Error> {
         let redactor = Redactor::new(&target.credentials);
         if let Some(guard) = target.guard.as_ref().filter(|_| !matches!(target.address, Address::Git { .. })) {
             guard.check(&target.address)?;
@@ -119,7 +121,7 @@ impl Session {
                 Connection::Stream(Box::new(ssh::connect(user.as_deref(), host, *port, path, target)?))
             }
             Address::Git { host, port, path } => Connection::Stream(Box::new(tcp::connect(host, *port, path, target)?)),
-            Address::Http { url, host } => Connection::Http(Box::new(http::Http::new(url, host, target)?)),
+            Address::Http { url, host } => Connection::Http(Box::new(http::Http::new(url, host, target, pool)?)),
         };
         Ok(Self { connection, redactor, known_hosts: target.ssh.known_hosts.clone() })
     }

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 
 use crate::config::{self, Config, Environment, Mirror, Server};
 use crate::drain::{self, Context, MassDelete, Mode, Report};
-use crate::push::{Target, Upload};
+use crate::push::{Pool, Target, Upload};
 use crate::refs::{Local, Oid, RefName};
 use crate::repo::{self, Repository, Shared};
 use crate::status::{Outcome, RefOutcome};
@@ -211,6 +211,7 @@ impl Helper {
             server: &self.server,
             mode: Mode::Sync(MassDelete::Guarded),
             only: Some(wanted),
+            pool: &Pool::default(),
             now,
             random: || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0),
             on_begin: &|_, _| {},

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::sandbox::{Said, Sandbox};
-use crate::servers::{Kind, Server};
+use crate::servers::{Kind, Server, free_port};
 
 /// A server's file, roots and repositories.
 struct Estate {
@@ -260,9 +260,43 @@ fn a_dead_host_of_five_hundred_repositories_is_tried_once_an_interval() {
 }
 
 #[test]
+fn many_repositories_at_one_web_server_share_connections() {
+    let estate = Estate::new(TEMPLATE);
+    // The server closes a connection after twenty requests, as nginx does after a thousand.
+    let directives = "client_max_body_size 0; keepalive_requests 20;";
+    let server = Server::start_with(&estate.sandbox, Kind::Http, free_port(), directives);
+    let password = estate.sandbox.path("password");
+    std::fs::write(&password, crate::servers::PASSWORD).unwrap();
+    std::fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let url = format!("url = \"http://127.0.0.1:{}/mirrors/{{path}}.git\"", server.port());
+    let text = TEMPLATE.replace("url = \"MIRRORS/{path}.git\"", &url);
+    let user = crate::servers::USER;
+    estate.configure(&format!(
+        "{text}username = \"{user}\"\npassword_file = \"{}\"\nallow_insecure_http = true\n",
+        password.display()
+    ));
+    for n in 0..100 {
+        estate.repository(&format!("r{n}.git"));
+        estate.mirror(&format!("r{n}.git"));
+    }
+    let said = estate.run(&["drain", "--all"]);
+    assert_eq!(said.status, 0, "{said:?}");
+    let requests = server.requests(&estate.sandbox);
+    assert_eq!(requests.len(), 200, "one GET and one POST for each");
+    let mut connections: Vec<&str> = requests.iter().map(|line| line.split(' ').next().unwrap()).collect();
+    connections.sort_unstable();
+    connections.dedup();
+    assert!(connections.len() <= 8 + 200 / 20, "{} connections", connections.len());
+    for n in 0..100 {
+        let mirror = estate.sandbox.path(&format!("mirrors/r{n}.git"));
+        assert!(!estate.sandbox.refs(&mirror).is_empty(), "r{n}");
+    }
+}
+
+#[test]
 fn the_first_sync_of_a_template_outlives_a_host_that_was_down() {
     let estate = Estate::new("");
-    let port = crate::servers::free_port();
+    let port = free_port();
     let url = format!("url = \"git://127.0.0.1:{port}/mirrors/{{path}}.git\"\n");
     let text = TEMPLATE.replace("url = \"MIRRORS/{path}.git\"\n", &url);
     estate.configure(&text);

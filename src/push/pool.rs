@@ -1,0 +1,55 @@
+//! Connections that outlive one contact: mirrors at one web server, of whatever repository, speak over the same few.
+//!
+//! Credentials go with each request and never with a connection, so mirrors with different ones may share. A server may close
+//! a kept connection at any moment: what only reads is asked once more then; a push comes right after such a question, on the
+//! same connection, and is never sent twice.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use ureq::Agent;
+
+use super::{Error, Guard};
+
+/// Kinds of connections that are kept; beyond, all are let go.
+const MOST: usize = 64;
+/// Connections of one kind to one host; more than jobs at one host are of no use.
+pub(super) const MOST_PER_HOST: usize = 16;
+
+/// The connections of one run over many repositories, or of a daemon's life.
+#[derive(Default)]
+pub struct Pool {
+    agents: Mutex<HashMap<Kind, Agent>>,
+}
+
+/// What must be the same for two mirrors to share connections.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Kind {
+    pub(super) ca_file: Option<(PathBuf, Option<SystemTime>)>,
+    pub(super) proxy: Option<String>,
+    pub(super) timeouts: [Duration; 3],
+    /// Whom a guard judges.
+    pub(super) guard: Option<(Guard, String)>,
+}
+
+impl Pool {
+    /// The agent for that kind, which is made if there is none yet; and whether it may hold kept connections.
+    pub(super) fn agent(
+        &self,
+        kind: Kind,
+        make: impl FnOnce() -> Result<Agent, Error>,
+    ) -> Result<(Agent, bool), Error> {
+        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(agent) = agents.get(&kind) {
+            return Ok((agent.clone(), true));
+        }
+        if agents.len() >= MOST {
+            agents.clear();
+        }
+        let agent = make()?;
+        agents.insert(kind, agent.clone());
+        Ok((agent, false))
+    }
+}
