@@ -12,9 +12,9 @@ use super::refusal::{self, Refusals};
 use super::{Context, Error, MassDelete, Mode, portion};
 use crate::config::Mirror;
 use crate::credentials::Redactor;
-use crate::plan::{Action, Decision, Divergent, MaxDeletes, Observed, Plan, Rules, plan};
+use crate::plan::{Decision, Divergent, MaxDeletes, Plan, RefFacts, Rules, plan};
 use crate::push::{Answer, Command, PackObjects, PackSource, Progress, Relief, Report, Request, Session, Target};
-use crate::refs::{Oid, RefName};
+use crate::refs::{Local, Oid, RefName};
 use crate::repo::{History, Repository};
 use crate::status::{Outcome, Portion, RefOutcome};
 
@@ -79,8 +79,8 @@ impl Run<'_> {
             };
             let there = remote(&mut current, &self.target.address, &rules, &scope)?;
             self.check_object_format(&there)?;
-            let observed = observe(self.repository, &rules, &scope, &there, &self.past)?;
-            self.note_held(&rules, &scope, &there, &observed, contact)?;
+            let (observed, noted) = observe(self.repository, &rules, &scope, &there, &self.past)?;
+            self.note_held(&rules, &scope, &there, &observed.refs, &noted, contact)?;
             let mut plan = plan(&rules, &observed);
             self.take_down(&scope, &plan, contact);
             refusals.withdraw(&mut plan, |name, outcome| {
@@ -154,24 +154,21 @@ impl Run<'_> {
         rules: &Rules,
         scope: &Scope,
         there: &Remote,
-        observed: &Observed,
+        observed: &[RefFacts],
+        noted: &[Option<Oid>],
         contact: &mut Contact,
     ) -> Result<(), Error> {
         if matches!(scope, Scope::All) {
-            let gone = self
-                .past
-                .mirrored
-                .all()
-                .map_err(unreadable)?
-                .keys()
-                .filter(|name| rules.selects(name) && !there.has(name));
+            let all = self.past.mirrored.all().map_err(unreadable)?;
+            let gone = there.lacks(all).filter(|name| rules.selects(name));
             contact.held.extend(gone.map(|name| (name.clone(), None)));
         }
-        for facts in &observed.refs {
-            match facts.remote {
-                None => self.hold(&facts.name, None, contact),
-                Some(_) if facts.is_remote_known => self.hold(&facts.name, facts.remote, contact),
-                Some(_) => {}
+        for (facts, noted) in observed.iter().zip(noted) {
+            // What is noted needs no note, unless this run has noted something else since.
+            let is_noted = facts.remote == *noted && !contact.held.contains_key(&facts.name);
+            let is_ours = facts.remote.is_none_or(|remote| facts.is_remote_known || facts.local == Local::At(remote));
+            if is_ours && !is_noted {
+                contact.held.insert(facts.name.clone(), facts.remote);
             }
         }
         Ok(())
@@ -223,16 +220,15 @@ impl Run<'_> {
             });
         }
         let is_dry = self.context.mode == Mode::Plan;
-        for decision in &plan.decisions {
-            let is_open = decision.action.is_sent() && !is_dry;
-            let outcome = match is_open {
-                true => RefOutcome::new(decision, Outcome::RemoteFailed, Some("it was not sent".into())),
-                false => RefOutcome::of(decision),
-            };
-            contact.outcomes.insert(decision.name.clone(), outcome);
-            if let (Action::UpToDate, Some(remote)) = (&decision.action, decision.remote) {
-                self.hold(&decision.name, Some(remote), contact);
-            }
+        let outcome = |decision: &Decision| match decision.action.is_sent() && !is_dry {
+            true => RefOutcome::new(decision, Outcome::RemoteFailed, Some("it was not sent".into())),
+            false => RefOutcome::of(decision),
+        };
+        // Of many refs that are sorted a map is made at once.
+        let noted = plan.decisions.iter().map(|decision| (decision.name.clone(), outcome(decision)));
+        match contact.outcomes.is_empty() {
+            true => contact.outcomes = noted.collect(),
+            false => contact.outcomes.extend(noted),
         }
     }
 

@@ -30,8 +30,8 @@ impl Scope {
 /// The mirror's side, as its advertisement says it.
 pub(super) struct Remote {
     pub(super) advertised: Advertised,
-    /// The refs in scope.
-    refs: HashMap<RefName, Oid>,
+    /// The refs in scope, sorted.
+    refs: Vec<(RefName, Oid)>,
     /// Every value that it has, selected or not, and how many refs have it.
     pub(super) values: HashMap<Oid, u32>,
     selected: usize,
@@ -45,9 +45,18 @@ enum Own {
 }
 
 impl Remote {
-    /// Whether the mirror has this ref, as far as it is in scope.
-    pub(super) fn has(&self, name: &RefName) -> bool {
-        self.refs.contains_key(name)
+    /// Of `all`, which are sorted by name, those that the mirror has not.
+    pub(super) fn lacks<'a>(&'a self, all: &'a [(RefName, Oid)]) -> impl Iterator<Item = &'a RefName> {
+        let mut refs = self.refs.iter().peekable();
+        all.iter().map(|(name, _)| name).filter(move |name| {
+            while refs.next_if(|(other, _)| other < *name).is_some() {}
+            refs.next_if(|(other, _)| other == *name).is_none()
+        })
+    }
+
+    fn value(&self, name: &RefName) -> Option<Oid> {
+        let at = self.refs.binary_search_by(|(other, _)| other.cmp(name)).ok()?;
+        Some(self.refs[at].1)
     }
 
     /// What kind of ref it is there. `is_ours` says that we made it, so that it was no symbolic ref.
@@ -63,16 +72,21 @@ impl Remote {
 
 /// Reads the advertisement.
 pub(super) fn remote(session: &mut Session, address: &Address, rules: &Rules, scope: &Scope) -> Result<Remote, Error> {
-    let (mut refs, mut values, mut selected) = (HashMap::new(), HashMap::<Oid, u32>::new(), 0);
+    let (mut refs, mut values, mut selected) = (Vec::new(), HashMap::<Oid, u32>::new(), 0);
     let advertised = session.advertisement(&mut |name, oid| {
         *values.entry(oid).or_default() += 1;
         if rules.selects(name) {
             selected += 1;
             if scope.holds(name) {
-                refs.insert(name.clone(), oid);
+                refs.push((name.clone(), oid));
             }
         }
     })?;
+    // git sorts what it advertises; whoever does not, or says a ref twice, is put in order.
+    if !refs.is_sorted() {
+        refs.sort_unstable();
+    }
+    refs.dedup_by(|one, other| one.0 == other.0);
     let own = LocalMirror::of(address).map_or(Own::Unseen, Own::Seen);
     Ok(Remote { advertised, refs, values, selected, own })
 }
@@ -83,27 +97,16 @@ pub(super) struct Past<'a> {
     pub(super) mirrored: &'a Mirrored,
 }
 
-/// Puts the facts together.
+/// Puts the facts together. With them goes, for each ref, what the mirror was noted to hold.
 pub(super) fn observe(
     repository: &Repository,
     rules: &Rules,
     scope: &Scope,
     remote: &Remote,
     past: &Past<'_>,
-) -> Result<Observed, Error> {
-    let (mut locals, incomplete) = locals(repository, rules, scope)?;
-    let names: Vec<RefName> = match scope {
-        Scope::All => {
-            let mut names: Vec<RefName> = locals.keys().chain(remote.refs.keys()).cloned().collect();
-            names.sort_unstable();
-            names.dedup();
-            names
-        }
-        Scope::Refs(names) => names.iter().cloned().collect(),
-    };
-    if let Scope::All = scope {
-        past.mirrored.load().map_err(unreadable)?;
-    }
+) -> Result<(Observed, Vec<Option<Oid>>), Error> {
+    let (sides, incomplete) = sides(repository, rules, scope, remote)?;
+    let noted = noted(&sides, scope, past.mirrored).map_err(unreadable)?;
     let default_branch = repository.default_branch()?;
     let graph = repository.commit_graph();
     let default_oid = match &default_branch {
@@ -112,15 +115,13 @@ pub(super) fn observe(
     };
     let mut judge = Judge { repository, history: History::new(repository, graph.as_ref()), default_oid };
     let nothing = Known::default();
-    let mut refs = Vec::with_capacity(names.len());
-    for name in names {
-        let local = locals.remove(&name).unwrap_or(Local::Absent);
+    let mut refs = Vec::with_capacity(sides.len());
+    for (Side { name, local, value }, mirrored) in sides.into_iter().zip(noted.iter().copied()) {
         let known = past.touched.refs.get(&name).unwrap_or(&nothing);
-        let mirrored = past.mirrored.find(&name).map_err(unreadable)?;
-        refs.push(judge.facts(remote, name, local, mirrored, known)?);
+        refs.push(judge.facts(remote, name, local, value, mirrored, known)?);
     }
     let is_empty = refs.iter().all(|facts| facts.local == Local::Absent) && !repository.has_refs()?;
-    Ok(Observed {
+    let observed = Observed {
         refs,
         source: Source { default_branch, is_empty, incomplete },
         mirror: Mirror {
@@ -132,26 +133,73 @@ pub(super) fn observe(
             selected: remote.selected,
             can_delete: remote.advertised.capabilities.delete_refs,
         },
-    })
+    };
+    Ok((observed, noted))
+}
+
+/// What the mirror was noted to hold for each of `sides`, which are sorted.
+fn noted(sides: &[Side], scope: &Scope, mirrored: &Mirrored) -> std::io::Result<Vec<Option<Oid>>> {
+    let Scope::All = scope else { return sides.iter().map(|side| mirrored.find(&side.name)).collect() };
+    let mut all = mirrored.all()?.iter().peekable();
+    let value = |side: &Side| {
+        while all.next_if(|(name, _)| *name < side.name).is_some() {}
+        all.next_if(|(name, _)| *name == side.name).map(|(_, oid)| *oid)
+    };
+    Ok(sides.iter().map(value).collect())
 }
 
 fn oid_of(local: Local) -> Option<Oid> {
     if let Local::At(oid) = local { Some(oid) } else { None }
 }
 
-type Locals = (HashMap<RefName, Local>, Option<String>);
+/// A ref as it is on both sides.
+struct Side {
+    name: RefName,
+    local: Local,
+    /// The mirror's value.
+    value: Option<Oid>,
+}
 
-fn locals(repository: &Repository, rules: &Rules, scope: &Scope) -> Result<Locals, Error> {
+/// The refs in scope, sorted, and why our own list may lack something.
+fn sides(
+    repository: &Repository,
+    rules: &Rules,
+    scope: &Scope,
+    there: &Remote,
+) -> Result<(Vec<Side>, Option<String>), Error> {
     match scope {
         Scope::All => {
-            let listing = repository.list(|name| rules.selects(name))?;
-            Ok((listing.refs.into_iter().collect(), listing.incomplete))
+            let mut listing = repository.list(|name| rules.selects(name))?;
+            if !listing.refs.is_sorted_by(|one, next| one.0 <= next.0) {
+                listing.refs.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+            }
+            Ok((merged(listing.refs, &there.refs), listing.incomplete))
         }
         Scope::Refs(names) => {
-            let found = names.iter().map(|name| Ok((name.clone(), repository.find(name)?)));
-            Ok((found.collect::<Result<_, Error>>()?, None))
+            let side = |name: &RefName| {
+                let local = repository.find(name)?;
+                Ok(Side { name: name.clone(), local, value: there.value(name) })
+            };
+            Ok((names.iter().map(side).collect::<Result<_, Error>>()?, None))
         }
     }
+}
+
+/// Two sorted lists as one.
+fn merged(locals: Vec<(RefName, Local)>, there: &[(RefName, Oid)]) -> Vec<Side> {
+    let mut sides = Vec::with_capacity(locals.len().max(there.len()));
+    let only_there =
+        |(name, oid): &(RefName, Oid)| Side { name: name.clone(), local: Local::Absent, value: Some(*oid) };
+    let mut there = there.iter().peekable();
+    for (name, local) in locals {
+        while let Some(before) = there.next_if(|(other, _)| *other < name) {
+            sides.push(only_there(before));
+        }
+        let value = there.next_if(|(other, _)| *other == name).map(|(_, oid)| *oid);
+        sides.push(Side { name, local, value });
+    }
+    sides.extend(there.map(only_there));
+    sides
 }
 
 struct Judge<'r> {
@@ -166,10 +214,10 @@ impl Judge<'_> {
         there: &Remote,
         name: RefName,
         listed: Local,
+        remote: Option<Oid>,
         mirrored: Option<Oid>,
         known: &Known,
     ) -> Result<RefFacts, Error> {
-        let remote = there.refs.get(&name).copied();
         // `git pack-refs` may have hidden a ref from the listing: an absence counts only when it is found twice.
         let local = match listed {
             Local::Absent if remote.is_some() => self.repository.find(&name)?,

@@ -8,7 +8,7 @@
 #![expect(clippy::disallowed_methods, reason = "writes packed-refs, removes stale ref locks")]
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,7 @@ const MANY: usize = 64;
 pub struct Mirrored {
     store: gix::refs::file::Store,
     path: PathBuf,
-    all: OnceCell<HashMap<RefName, Oid>>,
+    all: OnceCell<Vec<(RefName, Oid)>>,
 }
 
 impl Mirrored {
@@ -48,7 +48,8 @@ impl Mirrored {
     /// The operating system's, when it did not let us look: that is not the same as not known.
     pub fn find(&self, name: &RefName) -> io::Result<Option<Oid>> {
         if let Some(all) = self.all.get() {
-            return Ok(all.get(name).copied());
+            let at = all.binary_search_by(|(other, _)| other.cmp(name));
+            return Ok(at.ok().map(|at| all[at].1));
         }
         let Some(name) = full_name(name) else { return Ok(None) };
         match self.store.try_find(name.as_ref()) {
@@ -58,29 +59,20 @@ impl Mirrored {
         }
     }
 
-    /// All values, read once. What is damaged is not known.
+    /// All values, sorted by name, read once. What is damaged is not known.
     ///
     /// # Errors
     /// As [`Mirrored::find`].
-    pub fn all(&self) -> io::Result<&HashMap<RefName, Oid>> {
-        self.load()?;
-        Ok(self.all.get().expect("it was just loaded"))
-    }
-
-    /// Reads all values at once, for those who will ask for most of them.
-    ///
-    /// # Errors
-    /// As [`Mirrored::find`].
-    pub fn load(&self) -> io::Result<()> {
+    pub fn all(&self) -> io::Result<&[(RefName, Oid)]> {
         if self.all.get().is_none() {
             let all = self.read_all()?;
             self.all.get_or_init(|| all);
         }
-        Ok(())
+        Ok(self.all.get().expect("it was just loaded"))
     }
 
-    fn read_all(&self) -> io::Result<HashMap<RefName, Oid>> {
-        let mut found = HashMap::new();
+    fn read_all(&self) -> io::Result<Vec<(RefName, Oid)>> {
+        let mut found = Vec::new();
         if !self.exists() {
             return Ok(found);
         }
@@ -99,6 +91,10 @@ impl Mirrored {
                 Err(error) if is_refused(&error) => return Err(io::Error::other(one_line(&error))),
                 Err(_) => {}
             }
+        }
+        // The store's iterator goes by name.
+        if !found.is_sorted() {
+            found.sort_unstable();
         }
         Ok(found)
     }
@@ -125,7 +121,7 @@ impl Mirrored {
     /// each ref. Killed in between, it leaves loose refs that hide newer values, which is less knowledge and no wrong one.
     fn rewrite(&self, values: &[(RefName, Option<Oid>)]) -> io::Result<()> {
         std::fs::create_dir_all(&self.path)?;
-        let mut all: BTreeMap<RefName, Oid> = self.all()?.iter().map(|(name, oid)| (name.clone(), *oid)).collect();
+        let mut all: BTreeMap<RefName, Oid> = self.all()?.iter().cloned().collect();
         for (name, oid) in values {
             match oid {
                 Some(oid) => all.insert(name.clone(), *oid),
