@@ -104,6 +104,7 @@ impl Place<'_> {
         drain::prepare(self.repository, name)?;
         // A drain that ends for a mirror of this name which was removed must not forget what is stored now.
         let _lock = Lock::acquire(&self.directory(name), self.repository.sharing())?;
+        drain::prepare(self.repository, name)?;
         self.store(name, extras)?;
         let id = new_id((self.now)());
         let due = spool::request_full_sync(&self.repository.layout(), name, id);

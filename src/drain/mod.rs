@@ -218,6 +218,7 @@ fn fan_out(repository: &Repository, context: &Context<'_>) -> Result<(), Error> 
         prepare(repository, name)?;
     }
     let layout = repository.layout();
+    forget_removed(repository, context)?;
     let done = spool::fan_out(&layout, &enabled, new_id((context.now)()))
         .map_err(Error::files("give spooled pushes to the mirrors", layout.root().to_owned()))?;
     for (name, reason) in &done.corrupt {
@@ -227,6 +228,31 @@ fn fan_out(repository: &Repository, context: &Context<'_>) -> Result<(), Error> 
         tracing::warn!("a push could not be recorded; every mirror is compared in full");
     }
     Ok(())
+}
+
+/// Removes what is left of mirrors that are not configured: whoever removed them was killed before the files were gone. One
+/// that is being added holds its lock until the configuration names it.
+fn forget_removed(repository: &Repository, context: &Context<'_>) -> Result<(), Error> {
+    let layout = repository.layout();
+    let files = |doing| Error::files(doing, layout.root().to_owned());
+    for name in spool::mirrors(&layout).map_err(files("list the mirrors"))? {
+        let directory = layout.remote(&name);
+        if context.config.mirror(&name).is_some() || !has_leavings(&directory) {
+            continue;
+        }
+        let Some(_lock) = Lock::try_acquire(&directory, repository.sharing())? else { continue };
+        if crate::config::load(repository, context.server)?.mirror(&name).is_none() {
+            forget(&directory).map_err(files("forget a removed mirror"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a mirror's directory holds more than its lock.
+fn has_leavings(directory: &Path) -> bool {
+    #[expect(clippy::disallowed_methods, reason = "looks for the files of a mirror that is gone")]
+    let entries = std::fs::read_dir(directory);
+    entries.is_ok_and(|mut entries| entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != "lock")))
 }
 
 /// Makes the directories of a mirror.
@@ -242,21 +268,24 @@ pub fn prepare(repository: &Repository, name: &str) -> Result<(), Error> {
     made.map_err(Error::files("make directories", layout.root().to_owned()))
 }
 
-/// Removes what is kept of a mirror that is no longer configured. The caller holds its lock, whose file stays.
+/// Removes what is kept of a mirror that is no longer configured: secrets first, the queue, by which what is left is found, last.
+/// The caller holds its lock, whose file stays.
 ///
 /// # Errors
 /// The operating system's.
+#[expect(clippy::disallowed_methods, reason = "the files of a mirror that is gone")]
 pub fn forget(directory: &Path) -> std::io::Result<()> {
-    #[expect(clippy::disallowed_methods, reason = "the files of a mirror that is gone")]
+    let mut directories = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
         if path.is_dir() {
-            std::fs::remove_dir_all(&path)?;
+            directories.push(path);
         } else if path.file_name().is_some_and(|name| name != "lock") {
             std::fs::remove_file(&path)?;
         }
     }
-    Ok(())
+    directories.sort_by_key(|path| path.ends_with("queue"));
+    directories.iter().try_for_each(std::fs::remove_dir_all)
 }
 
 /// A fresh record name.

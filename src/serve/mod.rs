@@ -145,17 +145,17 @@ impl App {
         self.projects.table()
     }
 
-    /// Lists the repositories. Returns them, if that was possible.
+    /// Lists the repositories. Returns them, if that was possible; what has no number yet is not shown, but served.
     fn look_around(&self) -> Option<Vec<PathBuf>> {
         *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = Some(now());
         let server = self.workers.server();
-        let listed = server.repositories().map_err(anyhow::Error::from);
-        let known = listed.and_then(|git_dirs| {
-            self.projects.refresh(&server, &git_dirs).context("cannot keep the numbers of the projects")?;
-            Ok(git_dirs)
-        });
-        self.is_ready.store(known.is_ok(), Ordering::Relaxed);
-        known.inspect_err(|error| tracing::error!("{error:#}")).ok()
+        let listed = server.repositories().inspect_err(|error| tracing::error!("{error}")).ok();
+        let numbered = listed.as_deref().map(|git_dirs| self.projects.refresh(&server, git_dirs));
+        if let Some(Err(error)) = &numbered {
+            tracing::error!("cannot keep the numbers of the projects: {error}");
+        }
+        self.is_ready.store(matches!(numbered, Some(Ok(()))), Ordering::Relaxed);
+        listed
     }
 
     /// Looks through all spools now and then, and when asked.

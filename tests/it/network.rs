@@ -211,23 +211,23 @@ fn a_backend_that_is_stopped_in_the_middle() {
 }
 
 /// A file system of its own, small enough to be filled.
-struct Small(PathBuf);
+pub(crate) struct Small(PathBuf);
 
 impl Small {
-    fn new(sandbox: &Sandbox, at: &Path) -> Self {
+    pub(crate) fn new(sandbox: &Sandbox, at: &Path) -> Self {
         std::fs::create_dir(at).unwrap();
         let options = ["-t", "tmpfs", "-o", "size=2m", "none"];
         assert!(sandbox.command("mount").args(options).arg(at).status().unwrap().success());
         Self(at.to_owned())
     }
 
-    fn fill(&self) {
+    pub(crate) fn fill(&self) {
         let mut file = std::fs::File::create(self.0.join("filler")).unwrap();
         while file.write_all(&[1; 4096]).is_ok() {}
         while file.write_all(&[1]).is_ok() {}
     }
 
-    fn free(&self) {
+    pub(crate) fn free(&self) {
         std::fs::remove_file(self.0.join("filler")).unwrap();
     }
 }

@@ -286,6 +286,34 @@ fn a_set_up_that_cannot_work_is_told() {
 }
 
 #[test]
+fn a_full_disk_below_the_daemons_state_keeps_nobody_out_and_stops_no_drain() {
+    let sandbox = Sandbox::new();
+    configure(&sandbox, &format!("scan_interval = \"1s\"\n{LOCAL}"));
+    let state = crate::network::Small::new(&sandbox, &sandbox.path("state"));
+    let daemon = Daemon::start_as_configured(&sandbox, free_port());
+    let source = daemon.repository("acme/widget");
+    let mirror = sandbox.bare("mirror.git");
+    daemon.add("acme/widget", mirror.to_str().unwrap());
+    let fresh = daemon.new_token("never-used", &[]);
+    state.fill();
+    let headers = [("PRIVATE-TOKEN", &*fresh)];
+    assert_eq!(daemon.ask_with("GET", "/api/v4/user", "", &headers).unwrap().status, 200);
+    // A repository that has no number yet is not shown, but mirrored.
+    let other = daemon.repository("acme/other");
+    let second = sandbox.bare("second.git");
+    sandbox.ok(&other, &["add", "m", second.to_str().unwrap()]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    work.git(&["push", "-q", other.to_str().unwrap(), "main"]);
+    wait_for("the mirrors", || is_mirrored(&sandbox, &source, &mirror) && is_mirrored(&sandbox, &other, &second));
+    wait_for("the trouble to be told", || daemon.ask("GET", "/healthz", "").unwrap().status == 503);
+    state.free();
+    wait_for("the mend", || daemon.api("GET", "projects/acme%2Fother", "").status == 200);
+    wait_for("the health", || daemon.ask("GET", "/healthz", "").unwrap().status == 200);
+}
+
+#[test]
 fn numbers_and_health() {
     let sandbox = Sandbox::new();
     let daemon = Daemon::start(&sandbox, &format!("scan_interval = \"1s\"\n{LOCAL}"));

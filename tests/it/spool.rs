@@ -73,6 +73,28 @@ fn what_is_not_mirrored_stays_queued_for_that_mirror_alone() {
 }
 
 #[test]
+fn what_a_killed_removal_left_is_forgotten_by_the_next_drain() {
+    let sandbox = Sandbox::new();
+    sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &[]);
+    let left = source.join("mirror-push/remotes/gone");
+    std::fs::create_dir_all(left.join("queue")).unwrap();
+    for name in ["lock", "secret", "id_ed25519", "status.json", "queue/1"] {
+        std::fs::write(left.join(name), "").unwrap();
+    }
+    // Someone is adding a mirror of that name: it is not touched.
+    let adding = std::fs::File::open(left.join("lock")).unwrap();
+    adding.lock().unwrap();
+    sandbox.ok(&source, &["drain"]);
+    assert!(left.join("secret").exists());
+    drop(adding);
+    sandbox.ok(&source, &["drain"]);
+    let names: Vec<_> = std::fs::read_dir(&left).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["lock"]);
+    assert!(source.join("mirror-push/remotes/m/lock").exists(), "the others are left alone");
+}
+
+#[test]
 fn many_pushes_become_one_update() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
