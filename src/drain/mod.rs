@@ -218,7 +218,14 @@ fn fan_out(repository: &Repository, context: &Context<'_>) -> Result<(), Error> 
         prepare(repository, name)?;
     }
     let layout = repository.layout();
-    forget_removed(repository, context)?;
+    let known = spool::mirrors(&layout).map_err(Error::files("list the mirrors", layout.root().to_owned()))?;
+    let is_gone = |name: &&String| context.config.mirror(name).is_none() && has_leavings(&layout.remote(name));
+    for name in known.iter().filter(is_gone) {
+        // It holds up no other mirror.
+        if let Err(error) = forget_removed(repository, context, name) {
+            tracing::warn!("{error}");
+        }
+    }
     let done = spool::fan_out(&layout, &enabled, new_id((context.now)()))
         .map_err(Error::files("give spooled pushes to the mirrors", layout.root().to_owned()))?;
     for (name, reason) in &done.corrupt {
@@ -232,20 +239,13 @@ fn fan_out(repository: &Repository, context: &Context<'_>) -> Result<(), Error> 
 
 /// Removes what is left of mirrors that are not configured: whoever removed them was killed before the files were gone. One
 /// that is being added holds its lock until the configuration names it.
-fn forget_removed(repository: &Repository, context: &Context<'_>) -> Result<(), Error> {
-    let layout = repository.layout();
-    let files = |doing| Error::files(doing, layout.root().to_owned());
-    for name in spool::mirrors(&layout).map_err(files("list the mirrors"))? {
-        let directory = layout.remote(&name);
-        if context.config.mirror(&name).is_some() || !has_leavings(&directory) {
-            continue;
-        }
-        let Some(_lock) = Lock::try_acquire(&directory, repository.sharing())? else { continue };
-        if crate::config::load(repository, context.server)?.mirror(&name).is_none() {
-            forget(&directory).map_err(files("forget a removed mirror"))?;
-        }
+fn forget_removed(repository: &Repository, context: &Context<'_>, name: &str) -> Result<(), Error> {
+    let directory = repository.layout().remote(name);
+    let Some(_lock) = Lock::try_acquire(&directory, repository.sharing())? else { return Ok(()) };
+    if crate::config::load(repository, context.server)?.mirror(name).is_some() {
+        return Ok(());
     }
-    Ok(())
+    forget(&directory).map_err(Error::files("forget a removed mirror", directory))
 }
 
 /// Whether a mirror's directory holds more than its lock.
