@@ -55,6 +55,21 @@ pub enum Divergent {
     Fail,
 }
 
+impl Divergent {
+    /// The words of files and JSON.
+    pub const WORDS: [&str; 3] = ["overwrite", "keep", "fail"];
+
+    /// The word in files and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Overwrite => "overwrite",
+            Self::Keep => "keep",
+            Self::Fail => "fail",
+        }
+    }
+}
+
 /// `prune`: which refs are deleted that are not here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prune {
@@ -66,6 +81,22 @@ pub enum Prune {
     Mirror,
     /// None.
     Never,
+}
+
+impl Prune {
+    /// The words of files and JSON.
+    pub const WORDS: [&str; 4] = ["merged", "deleted", "mirror", "never"];
+
+    /// The word in files and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Merged => "merged",
+            Self::Deleted => "deleted",
+            Self::Mirror => "mirror",
+            Self::Never => "never",
+        }
+    }
 }
 
 /// `max_deletes`: how many refs one run may delete.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{RefOutcome, UpdateStatus};
 use crate::config::{Mirror, TagsSetting};
 use crate::credentials::{Credentials, read_host_keys};
-use crate::plan::{Divergent, Prune};
+use crate::plan::Divergent;
 use crate::push::Address;
 use crate::repo::Repository;
 use crate::spool;
@@ -92,22 +92,13 @@ pub fn view(repository: &Repository, mirror: &Mirror, credentials: &Credentials)
         only_protected_branches: mirror.only_protected_branches,
         mirror_branch_regex: mirror.mirror_branch_regex.clone(),
         keep_divergent_refs: mirror.divergent == Divergent::Keep,
-        divergent_refs: match mirror.divergent {
-            Divergent::Overwrite => "overwrite",
-            Divergent::Keep => "keep",
-            Divergent::Fail => "fail",
-        },
+        divergent_refs: mirror.divergent.as_str(),
         tags: match &mirror.tags {
             TagsSetting::All => "all".into(),
             TagsSetting::None => "none".into(),
             TagsSetting::Matching(patterns) => patterns.clone().into(),
         },
-        prune: match mirror.prune {
-            Prune::Merged => "merged",
-            Prune::Deleted => "deleted",
-            Prune::Mirror => "mirror",
-            Prune::Never => "never",
-        },
+        prune: mirror.prune.as_str(),
         update_status: if is_waiting { UpdateStatus::Scheduled } else { status.update_status },
         last_error: status.last_error,
         last_update_at: status.last_update_at,

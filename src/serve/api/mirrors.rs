@@ -13,6 +13,7 @@ use super::parameters::no_valid_value;
 use super::{Access, Ask, Failure, Ids, answer, ids};
 use crate::config::{AuthMethod, check_branch_regex};
 use crate::credentials;
+use crate::plan::{Divergent, Prune};
 use crate::push::Address;
 use crate::serve::App;
 use crate::serve::mirrors::{Tags, Trouble, Wish};
@@ -172,9 +173,9 @@ fn wish(ask: &Ask) -> Result<Wish, Failure> {
         only_protected_branches: given.flag("only_protected_branches")?,
         mirror_branch_regex: regex,
         keep_divergent_refs: given.flag("keep_divergent_refs")?,
-        divergent_refs: given.word("divergent_refs", &["overwrite", "keep", "fail"])?,
+        divergent_refs: given.word("divergent_refs", &Divergent::WORDS)?,
         tags,
-        prune: given.word("prune", &["merged", "deleted", "mirror", "never"])?,
+        prune: given.word("prune", &Prune::WORDS)?,
         auth_method: None,
         host_keys: given.texts("host_keys")?,
         username: None,

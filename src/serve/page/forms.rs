@@ -66,8 +66,8 @@ impl Default for Filled {
             username: String::new(),
             branches: "all".into(),
             regex: String::new(),
-            divergent_refs: "overwrite".into(),
-            prune: "merged".into(),
+            divergent_refs: Divergent::Overwrite.as_str().into(),
+            prune: Prune::Merged.as_str().into(),
             is_enabled: true,
             is_stored: false,
         }
@@ -89,19 +89,8 @@ impl Filled {
             username: mirror.username.clone().unwrap_or_default(),
             branches: branches.into(),
             regex: mirror.mirror_branch_regex.clone().unwrap_or_default(),
-            divergent_refs: match mirror.divergent {
-                Divergent::Overwrite => "overwrite",
-                Divergent::Keep => "keep",
-                Divergent::Fail => "fail",
-            }
-            .into(),
-            prune: match mirror.prune {
-                Prune::Merged => "merged",
-                Prune::Deleted => "deleted",
-                Prune::Mirror => "mirror",
-                Prune::Never => "never",
-            }
-            .into(),
+            divergent_refs: mirror.divergent.as_str().into(),
+            prune: mirror.prune.as_str().into(),
             is_enabled: mirror.is_enabled,
             is_stored: true,
         }
@@ -145,8 +134,8 @@ impl Filled {
             enabled: Some(self.is_enabled),
             only_protected_branches: (regex.is_empty()).then_some(self.branches == "protected"),
             mirror_branch_regex: Some(regex).filter(|_| self.branches != "protected"),
-            divergent_refs: Some(word("divergent_refs", &self.divergent_refs, &["overwrite", "keep", "fail"])?),
-            prune: Some(word("prune", &self.prune, &["merged", "deleted", "mirror", "never"])?),
+            divergent_refs: Some(word("divergent_refs", &self.divergent_refs, &Divergent::WORDS)?),
+            prune: Some(word("prune", &self.prune, &Prune::WORDS)?),
             auth_method: methods.into_iter().find(|known| known.as_str() == method),
             username: Some(self.username.clone()),
             password: password.map(Secret::new),

@@ -80,7 +80,7 @@ impl Sessions {
 }
 
 impl Session {
-    /// Whether a form is one that this session was given.
+    /// Whether a form brings along what its forms were given.
     pub(super) fn is_own_form(&self, csrf: &str) -> bool {
         self.csrf.as_bytes().ct_eq(csrf.as_bytes()).into()
     }
