@@ -8,6 +8,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
@@ -33,7 +34,8 @@ pub fn roots_file(runtime: &Path) -> PathBuf {
     runtime.join("roots")
 }
 
-/// Tells the daemon to look at a repository. `false` when no daemon listens that serves it.
+/// Tells the daemon to look at a repository. `false` when no daemon listens that serves it; also when the daemon runs as
+/// another user than the repository's owner, so that it may not be able to.
 #[must_use]
 pub fn hint(runtime: &Path, git_dir: &Path) -> bool {
     let Ok(roots) = std::fs::read(roots_file(runtime)) else { return false };
@@ -46,9 +48,11 @@ pub fn hint(runtime: &Path, git_dir: &Path) -> bool {
         socket.set_nonblocking(true)?;
         socket.send_to(path.as_os_str().as_bytes(), wake_socket(runtime))
     });
+    let owner = |path: &Path| std::fs::metadata(path).map(|file| file.uid()).ok();
+    let is_same_owner = owner(&roots_file(runtime)) == owner(&path);
     match sent {
-        Ok(_) => true,
+        Ok(_) => is_same_owner,
         // It listens, and has more hints than it has read: then it looks through every spool.
-        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock && is_same_owner,
     }
 }

@@ -33,14 +33,22 @@ fn a_push_wakes_the_daemon_and_starts_nothing() {
     }
     waits.sort_unstable();
     assert!(waits[10] < Duration::from_millis(500), "from the push to the mirror: {waits:?}");
-    let trace = sandbox.path("trace");
-    work.commit("traced");
-    let mut push = sandbox.command("strace");
-    push.current_dir(&work.path).args(["-f", "-qq", "-e", "trace=execve", "-o"]).arg(&trace);
-    assert!(push.args(["git", "push", "-q", "origin", "main"]).status().unwrap().success());
-    let calls = std::fs::read_to_string(&trace).unwrap();
+    let traced = || {
+        let trace = sandbox.path("trace");
+        work.commit("traced");
+        let mut push = sandbox.command("strace");
+        push.current_dir(&work.path).args(["-f", "-qq", "-e", "trace=execve", "-o"]).arg(&trace);
+        assert!(push.args(["git", "push", "-q", "origin", "main"]).status().unwrap().success());
+        wait_for("the mirror", || is_mirrored(&sandbox, &source, &mirror));
+        std::fs::read_to_string(&trace).unwrap()
+    };
+    let calls = traced();
     assert!(calls.contains("hooks/post-receive") && !calls.contains("drain"), "{calls}");
-    wait_for("the mirror", || is_mirrored(&sandbox, &source, &mirror));
+    // Of a repository that belongs to another user it is not known whether the daemon may serve it.
+    sandbox.git(&sandbox.path(""), &["config", "--global", "safe.directory", "*"]);
+    std::os::unix::fs::chown(&source, Some(65_534), None).unwrap();
+    let calls = traced();
+    assert!(calls.contains("drain"), "{calls}");
 }
 
 #[test]
