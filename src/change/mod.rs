@@ -105,6 +105,7 @@ impl Place<'_> {
         // A drain that ends for a mirror of this name which was removed must not forget what is stored now.
         let _lock = Lock::acquire(&self.directory(name), self.repository.sharing())?;
         drain::prepare(self.repository, name)?;
+        drain::unmark_removed(&self.directory(name)).map_err(self.files("add the mirror", name))?;
         self.store(name, extras)?;
         let id = new_id((self.now)());
         let due = spool::request_full_sync(&self.repository.layout(), name, id);
@@ -120,11 +121,14 @@ impl Place<'_> {
     /// [`Error`]
     pub fn set(&self, name: &str, keys: Keys, extras: &Extras) -> Result<Config, Error> {
         drain::prepare(self.repository, name)?;
-        if extras.secret.is_some() && keys.iter().any(|(key, _)| *key == "url") {
+        let change = Edit::Set(name.to_owned(), keys);
+        config::check_edit(self.repository, self.server, &change)?;
+        let moves = matches!(&change, Edit::Set(_, keys) if keys.iter().any(|(key, _)| *key == "url"));
+        if extras.secret.is_some() && moves {
             // Killed in between, the mirror has no password: better than the wrong one for its host.
             remove_secret(&self.directory(name).join("secret")).map_err(self.files("remove the secret", name))?;
         }
-        let config = edit(self.repository, self.server, &Edit::Set(name.to_owned(), keys))?;
+        let config = edit(self.repository, self.server, &change)?;
         self.store(name, extras)?;
         self.make_key(&config, name, extras.key_type)?;
         self.compare(&config, name)?;
@@ -158,7 +162,14 @@ impl Place<'_> {
     /// # Errors
     /// [`Error::Config`]
     pub fn unlist(&self, name: &str) -> Result<(), Error> {
-        edit(self.repository, self.server, &Edit::Remove(name.to_owned()))?;
+        let change = Edit::Remove(name.to_owned());
+        config::check_edit(self.repository, self.server, &change)?;
+        let directory = self.directory(name);
+        if directory.is_dir() {
+            // Killed after the next step, its files are forgotten by the next drain.
+            drain::mark_removed(&directory).map_err(self.files("begin the removal", name))?;
+        }
+        edit(self.repository, self.server, &change)?;
         Ok(())
     }
 

@@ -219,7 +219,7 @@ fn fan_out(repository: &Repository, context: &Context<'_>) -> Result<(), Error> 
     }
     let layout = repository.layout();
     let known = spool::mirrors(&layout).map_err(Error::files("list the mirrors", layout.root().to_owned()))?;
-    let is_gone = |name: &&String| context.config.mirror(name).is_none() && has_leavings(&layout.remote(name));
+    let is_gone = |name: &&String| context.config.mirror(name).is_none() && is_being_removed(&layout.remote(name));
     for name in known.iter().filter(is_gone) {
         // It holds up no other mirror.
         if let Err(error) = forget_removed(repository, context, name) {
@@ -237,22 +237,44 @@ fn fan_out(repository: &Repository, context: &Context<'_>) -> Result<(), Error> 
     Ok(())
 }
 
-/// Removes what is left of mirrors that are not configured: whoever removed them was killed before the files were gone. One
-/// that is being added holds its lock until the configuration names it.
+/// Ends a removal whose process was killed before the files were gone. That no file names a mirror is not enough: another
+/// server's file than that of this drain may.
 fn forget_removed(repository: &Repository, context: &Context<'_>, name: &str) -> Result<(), Error> {
     let directory = repository.layout().remote(name);
     let Some(_lock) = Lock::try_acquire(&directory, repository.sharing())? else { return Ok(()) };
-    if crate::config::load(repository, context.server)?.mirror(name).is_some() {
+    if crate::config::load(repository, context.server)?.mirror(name).is_some() || !is_being_removed(&directory) {
         return Ok(());
     }
     forget(&directory).map_err(Error::files("forget a removed mirror", directory))
 }
 
-/// Whether a mirror's directory holds more than its lock.
-fn has_leavings(directory: &Path) -> bool {
-    #[expect(clippy::disallowed_methods, reason = "looks for the files of a mirror that is gone")]
-    let entries = std::fs::read_dir(directory);
-    entries.is_ok_and(|mut entries| entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != "lock")))
+/// The file that says that a mirror is being removed.
+const REMOVED: &str = "removed";
+
+/// Marks a mirror as one that is being removed, durably.
+///
+/// # Errors
+/// The operating system's.
+#[expect(clippy::disallowed_methods, reason = "makes the mark of a removal")]
+pub fn mark_removed(directory: &Path) -> std::io::Result<()> {
+    std::fs::File::create(directory.join(REMOVED))?.sync_all()?;
+    spool::sync_directory(directory)
+}
+
+/// Takes the mark of a removal away, if there is one.
+///
+/// # Errors
+/// The operating system's.
+#[expect(clippy::disallowed_methods, reason = "removes the mark of a removal")]
+pub fn unmark_removed(directory: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(directory.join(REMOVED)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn is_being_removed(directory: &Path) -> bool {
+    directory.join(REMOVED).is_file()
 }
 
 /// Makes the directories of a mirror.
@@ -268,8 +290,8 @@ pub fn prepare(repository: &Repository, name: &str) -> Result<(), Error> {
     made.map_err(Error::files("make directories", layout.root().to_owned()))
 }
 
-/// Removes what is kept of a mirror that is no longer configured: secrets first, the queue, by which what is left is found, last.
-/// The caller holds its lock, whose file stays.
+/// Removes what is kept of a mirror that is no longer configured; the mark of the removal goes once everything else but the queue
+/// is gone. The caller holds its lock, whose file stays.
 ///
 /// # Errors
 /// The operating system's.
@@ -280,12 +302,14 @@ pub fn forget(directory: &Path) -> std::io::Result<()> {
         let path = entry?.path();
         if path.is_dir() {
             directories.push(path);
-        } else if path.file_name().is_some_and(|name| name != "lock") {
+        } else if path.file_name().is_some_and(|name| name != "lock" && name != REMOVED) {
             std::fs::remove_file(&path)?;
         }
     }
-    directories.sort_by_key(|path| path.ends_with("queue"));
-    directories.iter().try_for_each(std::fs::remove_dir_all)
+    let (queue, others): (Vec<_>, Vec<_>) = directories.into_iter().partition(|path| path.ends_with("queue"));
+    others.iter().try_for_each(std::fs::remove_dir_all)?;
+    unmark_removed(directory)?;
+    queue.iter().try_for_each(std::fs::remove_dir_all)
 }
 
 /// A fresh record name.

@@ -13,7 +13,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -90,7 +90,9 @@ impl App {
                 Event::Begun { git_dir, .. } => git_dir.to_owned(),
                 Event::Ended(report) => {
                     log_report(report);
-                    PathBuf::from(&report.repository)
+                    let git_dir = PathBuf::from(&report.repository);
+                    failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&git_dir);
+                    git_dir
                 }
                 Event::Failed { git_dir, error } => {
                     let text = error.to_string();
@@ -159,9 +161,7 @@ impl App {
     }
 
     /// Looks through all spools now and then, and when asked.
-    fn scan_for_ever(&self) {
-        let (sender, asked) = channel();
-        *self.scans.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+    fn scan_for_ever(&self, asked: &Receiver<()>) {
         loop {
             if let Some(git_dirs) = self.look_around() {
                 self.workers.scan(git_dirs);
@@ -187,7 +187,10 @@ impl App {
                 let server = self.workers.server();
                 // A hint is anyone's: what it names counts only as it stands below a root.
                 let is_below = server.roots.iter().any(|root| git_dir.starts_with(&root.path));
-                if is_below && git_dir.canonicalize().is_ok_and(|real| real == git_dir) {
+                if is_below
+                    && git_dir.join("HEAD").is_file()
+                    && git_dir.canonicalize().is_ok_and(|real| real == git_dir)
+                {
                     self.workers.wake(git_dir);
                 }
             }
@@ -223,11 +226,14 @@ pub fn run(server: Server, options: &Options) -> anyhow::Result<()> {
         let _entered = runtime.enter();
         if options.listen.is_some() { Listener::open(options.listen.as_ref())? } else { Vec::new() }
     };
+    let (sender, asked) = channel();
+    *app.scans.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+    let app = &app;
     let workers = std::thread::scope(|scope| {
         let workers = scope.spawn(|| app.workers.run());
         scope.spawn(|| ear.listen(|heard| app.heard(heard)));
-        scope.spawn(|| app.scan_for_ever());
-        let told = runtime.block_on(attend(&app, listeners, &ear, options));
+        scope.spawn(move || app.scan_for_ever(&asked));
+        let told = runtime.block_on(attend(app, listeners, &ear, options));
         app.workers.halt();
         ear.close();
         app.scans.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -27,6 +28,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) struct Ear {
     runtime: PathBuf,
     socket: UnixDatagram,
+    /// A datagram may be empty, so that alone is no end.
+    is_closed: AtomicBool,
     _lock: File,
 }
 
@@ -54,7 +57,7 @@ impl Ear {
         let socket = UnixDatagram::bind(&path).with_context(named)?;
         // Whoever may push may say so; a hint says nothing that is believed.
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).with_context(named)?;
-        Ok(Self { runtime: runtime.to_owned(), socket, _lock: lock })
+        Ok(Self { runtime: runtime.to_owned(), socket, is_closed: AtomicBool::new(false), _lock: lock })
     }
 
     /// Says which repositories are served.
@@ -77,7 +80,7 @@ impl Ear {
             let pause = (burst > 0).then_some(PAUSE);
             let received = self.socket.set_read_timeout(pause).and_then(|()| self.socket.recv(&mut buffer));
             match received {
-                Ok(0) => return,
+                Ok(0) if self.is_closed.load(Ordering::Acquire) => return,
                 Ok(length) => {
                     burst += 1;
                     on_heard(Heard::Repository(PathBuf::from(OsStr::from_bytes(&buffer[..length]))));
@@ -102,6 +105,7 @@ impl Ear {
         // What is gone already needs no removal.
         let _ = std::fs::remove_file(wake_socket(&self.runtime));
         let _ = std::fs::remove_file(roots_file(&self.runtime));
+        self.is_closed.store(true, Ordering::Release);
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
     }
 }

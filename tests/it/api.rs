@@ -208,9 +208,12 @@ fn what_a_change_does() {
     );
     assert_eq!(put("keep_divergent_refs=false").json()["divergent_refs"], "overwrite");
     assert_eq!(put(r#"{"divergent_refs": "fail", "tags": "none"}"#).json()["tags"], "none");
-    // What was stored is for the host that it was given for.
+    // What was stored is for the host that it was given for; a change that is refused costs nothing.
     let secret = source.join("mirror-push/remotes/203.0.113.1/secret");
-    assert!(secret.is_file());
+    let stored = std::fs::read_to_string(&secret).unwrap();
+    let refused = ["set", "203.0.113.1", "--url", "https://u:new@203.0.113.2/x", "--mirror-branch-regex", "("];
+    assert_ne!(sandbox.mirror_push(&source, &refused).status, 0);
+    assert_eq!(std::fs::read_to_string(&secret).unwrap(), stored);
     assert_eq!(put("url=https://203.0.113.1/moved.git").json()["url"], "https://*****:*****@203.0.113.1/moved.git");
     assert_eq!(put("url=https://203.0.113.9/moved.git").json()["url"], "https://203.0.113.9/moved.git");
     assert!(!secret.exists());

@@ -132,7 +132,10 @@ fn more_hints_than_the_kernel_keeps_lose_none() {
 #[test]
 fn hints_are_believed_by_nobody() {
     let sandbox = Sandbox::new();
-    let daemon = Daemon::start(&sandbox, LOCAL);
+    let daemon = Daemon::start(&sandbox, &format!("scan_interval = \"1h\"\n{LOCAL}"));
+    let source = daemon.repository("acme/widget");
+    let mirror = sandbox.bare("mirror.git");
+    daemon.add("acme/widget", mirror.to_str().unwrap());
     let outside = sandbox.bare("outside.git");
     std::os::unix::fs::symlink(&outside, sandbox.path("srv/link.git")).unwrap();
     let socket = UnixDatagram::unbound().unwrap();
@@ -153,6 +156,11 @@ fn hints_are_believed_by_nobody() {
     std::thread::park_timeout(Duration::from_millis(300));
     assert_eq!(daemon.ask("GET", "/healthz", "").unwrap().status, 200);
     assert!(!outside.join("mirror-push").exists() && !daemon.log().contains("outside"), "{}", daemon.log());
+    // It still hears those that mean something.
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    wait_for("the mirror", || is_mirrored(&sandbox, &source, &mirror));
 }
 
 #[test]

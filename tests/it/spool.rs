@@ -82,6 +82,10 @@ fn what_a_killed_removal_left_is_forgotten_by_the_next_drain() {
     for name in ["lock", "secret", "id_ed25519", "status.json", "queue/1"] {
         std::fs::write(left.join(name), "").unwrap();
     }
+    // Not in this drain's configuration is not removed: the file of another server may make it.
+    sandbox.ok(&source, &["drain"]);
+    assert!(left.join("secret").exists() && left.join("queue/1").exists());
+    std::fs::write(left.join("removed"), "").unwrap();
     // Someone is adding a mirror of that name: it is not touched.
     let adding = std::fs::File::open(left.join("lock")).unwrap();
     adding.lock().unwrap();
