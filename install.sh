@@ -47,7 +47,15 @@ release=${CARGO_TARGET_DIR:-$here/target}/release
 
 build() {
     command -v cargo >/dev/null || die "cargo is not on PATH; install the Rust toolchain (https://rustup.rs)"
-    (cd "$here" && cargo build --release --locked --bins)
+    (
+        cd "$here"
+        cargo build --release --locked --bin git-mirror-push --bin git-remote-mirror
+        # The hook runs at every push: without shared libraries it starts in a third of the instructions. Where the C library is
+        # not there for that, it is linked as any other program.
+        hook='--release --locked --no-default-features --bin git-mirror-post-receive'
+        # shellcheck disable=SC2086 # the arguments are meant to be split
+        cargo rustc $hook -- -C target-feature=+crt-static -C relocation-model=static || cargo build $hook
+    )
 }
 
 units='git-mirror-push.service git-mirror-push.socket
