@@ -304,5 +304,6 @@ fn settings(place: &Place<'_>, remote: Remote) -> Result<Settings, Error> {
         max_deletes: remote.max_deletes,
         push_options: each(remote.push_options, check_push_option)?,
         atomic: remote.atomic,
+        optimistic: remote.optimistic,
     })
 }

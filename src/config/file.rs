@@ -95,6 +95,7 @@ pub(super) struct Remote {
     pub(super) max_deletes: Option<usize>,
     pub(super) push_options: Option<Vec<Spanned<String>>>,
     pub(super) atomic: Option<bool>,
+    pub(super) optimistic: Option<bool>,
 }
 
 /// `wake`: who drains after a push.

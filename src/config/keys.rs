@@ -35,7 +35,7 @@ const fn key(name: &'static str, place: Place, value: &'static str, text: &'stat
 use Place::{Api, Remote, Repositories, Server, Top};
 
 /// All keys, in the order of the manual page.
-pub const KEYS: [Key; 52] = [
+pub const KEYS: [Key; 53] = [
     key("version", Top, "integer; 1", "The version of the file's form. A later one is refused."),
     key(
         "protected_branches",
@@ -189,6 +189,12 @@ pub const KEYS: [Key; 52] = [
     ),
     key("push_options", Remote, "list of texts; none", "Sent to the mirror's hooks, when it offers push options."),
     key("atomic", Remote, "boolean; false", "All refs or none."),
+    key(
+        "optimistic",
+        Remote,
+        "boolean; true",
+        "Whether small changes are sent at once, on what the mirror held after the last contact; if it holds anything else, it refuses them, and is looked at before they are sent again.",
+    ),
     key("[[repositories]]", Server, "table, repeated", "Where repositories are, for --all and for templates."),
     key("[api]", Server, "table", "What the API and the page may do."),
     key("[defaults]", Top, "table", "Keys of a mirror that count for every mirror which does not say them."),

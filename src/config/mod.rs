@@ -162,6 +162,8 @@ pub struct Mirror {
     pub push_options: Vec<String>,
     /// All refs or none.
     pub is_atomic: bool,
+    /// Whether small changes are pushed on what the mirror held after the last contact.
+    pub is_optimistic: bool,
 }
 
 /// When a mirror is served: what holds pushes back.

@@ -56,6 +56,7 @@ settings! {
     max_deletes: usize,
     push_options: Vec<String>,
     atomic: bool,
+    optimistic: bool,
 }
 
 impl Settings {
@@ -110,6 +111,7 @@ impl Settings {
             max_deletes: self.max_deletes,
             push_options: self.push_options.unwrap_or_default(),
             is_atomic: self.atomic.unwrap_or(false),
+            is_optimistic: self.optimistic.unwrap_or(true),
         })
     }
 }

@@ -7,13 +7,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::ahead::Ahead;
 use super::observe::{Past, Remote, Scope, observe, remote, unreadable};
 use super::refusal::{self, Refusals};
 use super::{Context, Error, MassDelete, Mode, portion};
 use crate::config::Mirror;
 use crate::credentials::Redactor;
 use crate::plan::{Decision, Divergent, MaxDeletes, Plan, RefFacts, Rules, plan};
-use crate::push::{Answer, Command, PackObjects, PackSource, Progress, Relief, Report, Request, Session, Target};
+use crate::push::{
+    Answer, Capabilities, Command, PackObjects, PackSource, Progress, Relief, Report, Request, Session, Target,
+};
 use crate::refs::{Local, Oid, RefName};
 use crate::repo::{History, Repository};
 use crate::status::{Outcome, Portion, RefOutcome};
@@ -31,6 +34,8 @@ pub(super) struct Contact {
     pub(super) progress: Arc<Progress>,
     /// How much the mirror takes at once, as far as it showed.
     pub(super) portion: Portion,
+    /// What it can do.
+    pub(super) capabilities: Option<Capabilities>,
 }
 
 impl Contact {
@@ -56,6 +61,8 @@ pub(super) struct Run<'a> {
     pub(super) progress: Arc<Progress>,
     /// What the last run learned.
     pub(super) portion: Portion,
+    /// What the mirror can do, if small changes may be sent without asking it first.
+    pub(super) expected: Option<Capabilities>,
 }
 
 impl Run<'_> {
@@ -71,7 +78,17 @@ impl Run<'_> {
     fn try_run(&self, mut scope: Scope, contact: &mut Contact) -> Result<(), Error> {
         let rules = self.rules()?;
         let mut refusals = Refusals::default();
-        let mut session = None;
+        let mut session = Some(Session::connect(self.target, self.context.pool)?);
+        if let Some(current) = session.as_mut() {
+            match self.push_ahead(current, &rules, &scope, &mut refusals, contact)? {
+                Ahead::Done => return Ok(()),
+                Ahead::Untried => {}
+                Ahead::Again(rest) => {
+                    scope = Scope::Refs(rest);
+                    session = session.filter(Session::can_continue);
+                }
+            }
+        }
         loop {
             let mut current = match session.take() {
                 Some(session) => session,
@@ -79,6 +96,7 @@ impl Run<'_> {
             };
             let there = remote(&mut current, &self.target.address, &rules, &scope)?;
             self.check_object_format(&there)?;
+            contact.capabilities = Some(there.advertised.capabilities.clone());
             let (observed, noted) = observe(self.repository, &rules, &scope, &there, &self.past)?;
             self.note_held(&rules, &scope, &there, &observed.refs, &noted, contact)?;
             let mut plan = plan(&rules, &observed);
@@ -141,7 +159,7 @@ impl Run<'_> {
     }
 
     /// Makes the next push smaller. `false` when there is nothing left to cut.
-    fn reduce(&self, sent: &[&Decision], there: &Remote, contact: &mut Contact) -> bool {
+    pub(super) fn reduce(&self, sent: &[&Decision], there: &Remote, contact: &mut Contact) -> bool {
         let smaller = portion::halved(contact.portion, self.repository, sent, there);
         let smaller = smaller.filter(|_| !self.mirror.is_atomic || sent.len() == 1);
         contact.portion = smaller.unwrap_or(contact.portion);
@@ -182,8 +200,14 @@ impl Run<'_> {
         }
     }
 
+    /// Notes a command to which the mirror agreed.
+    pub(super) fn note_done(&self, decision: &Decision, contact: &mut Contact) {
+        self.hold(&decision.name, decision.local, contact);
+        contact.outcomes.insert(decision.name.clone(), RefOutcome::of(decision));
+    }
+
     /// A push of which nothing is known: its refs get the reason.
-    fn blame(&self, sent: &[&Decision], error: &crate::push::Error, contact: &mut Contact) {
+    pub(super) fn blame(&self, sent: &[&Decision], error: &crate::push::Error, contact: &mut Contact) {
         let reason = self.redactor.clean(&error.to_string());
         for decision in sent {
             let outcome = RefOutcome::new(decision, Outcome::RemoteFailed, Some(reason.clone()));
@@ -200,7 +224,7 @@ impl Run<'_> {
         Ok(rules)
     }
 
-    fn check_object_format(&self, there: &Remote) -> Result<(), Error> {
+    pub(super) fn check_object_format(&self, there: &Remote) -> Result<(), Error> {
         let (ours, theirs) = (self.repository.object_format(), &there.advertised.capabilities.object_format);
         if ours == theirs {
             return Ok(());
@@ -233,7 +257,27 @@ impl Run<'_> {
     }
 
     fn push(&self, session: &mut Session, sent: &[&Decision], there: &Remote) -> Result<Report, crate::push::Error> {
-        let capabilities = &there.advertised.capabilities;
+        let commands = self.commands(sent);
+        let request = self.request(&commands, &there.advertised.capabilities)?;
+        let pack = request.needs_pack().then(|| self.pack(&commands, there));
+        session.push(&request, pack)
+    }
+
+    pub(super) fn commands(&self, sent: &[&Decision]) -> Vec<Command> {
+        let null = self.repository.null_oid();
+        let command = |decision: &&Decision| Command {
+            old: decision.remote.unwrap_or(null),
+            new: decision.local.unwrap_or(null),
+            name: decision.name.clone(),
+        };
+        sent.iter().map(command).collect()
+    }
+
+    pub(super) fn request<'c>(
+        &'c self,
+        commands: &'c [Command],
+        capabilities: &Capabilities,
+    ) -> Result<Request<'c>, crate::push::Error> {
         if !capabilities.report_status && !capabilities.report_status_v2 {
             return Err(crate::push::Error::Unable("it does not report what it did (no report-status)".into()));
         }
@@ -241,29 +285,21 @@ impl Run<'_> {
             let what = "it does not support atomic pushes; set atomic = false";
             return Err(crate::push::Error::Unable(what.into()));
         }
-        let null = self.repository.null_oid();
-        let commands: Vec<Command> = sent
-            .iter()
-            .map(|decision| Command {
-                old: decision.remote.unwrap_or(null),
-                new: decision.local.unwrap_or(null),
-                name: decision.name.clone(),
-            })
-            .collect();
-        let request =
-            Request { commands: &commands, push_options: &self.mirror.push_options, is_atomic: self.mirror.is_atomic };
-        let pack = request.needs_pack().then(|| self.pack(&commands, there));
-        session.push(&request, pack)
+        Ok(Request { commands, push_options: &self.mirror.push_options, is_atomic: self.mirror.is_atomic })
+    }
+
+    /// What the new values have and the mirror's values have not, if that is little.
+    pub(super) fn small_pack(&self, commands: &[Command], there: &Remote) -> Option<PackSource> {
+        let pack = self.repository.small_pack(&tips(commands), &there.values)?;
+        Some(PackSource::Made(pack, Arc::clone(&self.progress)))
     }
 
     /// The pack holds what the new values have and the mirror's values have not.
     fn pack(&self, commands: &[Command], there: &Remote) -> PackSource {
-        let mut tips: Vec<Oid> = commands.iter().filter_map(|command| command.new.non_null()).collect();
-        tips.sort_unstable();
-        tips.dedup();
-        if let Some(pack) = self.repository.small_pack(&tips, &there.values) {
-            return PackSource::Made(pack, Arc::clone(&self.progress));
+        if let Some(pack) = self.small_pack(commands, there) {
+            return pack;
         }
+        let tips = tips(commands);
         let graph = self.repository.commit_graph();
         let history = History::new(self.repository, graph.as_ref());
         let mut haves = history.border(&tips, &there.values);
@@ -281,7 +317,7 @@ impl Run<'_> {
     }
 
     /// Notes the answers, and returns the refs that are to be looked at and decided again.
-    fn read_report(
+    pub(super) fn read_report(
         &self,
         sent: &[&Decision],
         mut report: Report,
@@ -294,8 +330,8 @@ impl Run<'_> {
         for decision in sent {
             let outcome = match report.answers.remove(&decision.name) {
                 Some(Answer::Done) => {
-                    self.hold(&decision.name, decision.local, contact);
-                    RefOutcome::of(decision)
+                    self.note_done(decision, contact);
+                    continue;
                 }
                 Some(Answer::Refused(words)) => {
                     let outcome = refusal::outcome(decision, words);
@@ -316,4 +352,12 @@ impl Run<'_> {
         contact.error = report.cut.map(Error::Push);
         again
     }
+}
+
+/// The values that are sent, each once.
+fn tips(commands: &[Command]) -> Vec<Oid> {
+    let mut tips: Vec<Oid> = commands.iter().filter_map(|command| command.new.non_null()).collect();
+    tips.sort_unstable();
+    tips.dedup();
+    tips
 }

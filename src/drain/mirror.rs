@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::ahead::expected;
 use super::coalesce::{Touched, coalesce};
 use super::contact::{Contact, Run};
 use super::observe::{Past, Scope};
@@ -16,7 +17,7 @@ use crate::plan::Divergent;
 use crate::push::{Class, Progress};
 use crate::repo::Repository;
 use crate::spool;
-use crate::status::{self, Mirrored, Outcome, Portion, Status, UpdateStatus, render_time};
+use crate::status::{self, Mirrored, Outcome, Status, UpdateStatus, render_time};
 
 /// Serves one mirror until nothing new is spooled for it. `None` when there was nothing to do, or another drain is at it.
 pub(super) fn serve(repository: &Repository, context: &Context<'_>, mirror: &Mirror) -> Option<Report> {
@@ -112,7 +113,7 @@ fn serve_once(
         None => scope(mode, mirror, &touched, &before, mirrored.exists(), is_slow_turn),
     };
     let is_full = matches!(scope, Scope::All);
-    let (contact, credentials) = contact(repository, context, mirror, scope, &touched, &mirrored, before.portion);
+    let (contact, credentials) = contact(repository, context, mirror, scope, &touched, &mirrored, &before);
     keep_held(&mirrored, &contact);
     let times = Times { started, ended: (context.now)(), random: (context.random)(), is_full };
     let mut after = settled(&before, &contact, &credentials, mirror, &times);
@@ -199,7 +200,7 @@ fn plan_only(repository: &Repository, context: &Context<'_>, mirror: &Mirror) ->
     let mirrored = Mirrored::open(&directory, repository);
     let touched = coalesce(&records);
     let (contact, credentials) =
-        contact(repository, context, mirror, Scope::All, &touched, &mirrored, Portion::default());
+        contact(repository, context, mirror, Scope::All, &touched, &mirrored, &Status::default());
     let now = (context.now)();
     let times = Times { started: now, ended: now, random: 0, is_full: true };
     let after = settled(&Status::default(), &contact, &credentials, mirror, &times);
@@ -225,7 +226,7 @@ fn contact(
     scope: Scope,
     touched: &Touched,
     mirrored: &Mirrored,
-    portion: Portion,
+    before: &Status,
 ) -> (Contact, Credentials) {
     match target(repository, mirror, context.server) {
         Ok(target) => {
@@ -233,7 +234,9 @@ fn contact(
             let progress = Arc::new(Progress::default());
             (context.on_begin)(mirror, Arc::clone(&progress));
             let past = Past { touched, mirrored };
-            let run = Run { repository, mirror, target: &target, context, past, redactor, progress, portion };
+            let portion = before.portion;
+            let expected = expected(context, mirror, before, &mirror.address.shown(&target.credentials));
+            let run = Run { repository, mirror, target: &target, context, past, redactor, progress, portion, expected };
             let contact = run.run(scope);
             let is_refused = matches!(&contact.error, Some(Error::Push(crate::push::Error::Credentials(_))));
             if is_refused || contact.error.is_none() {

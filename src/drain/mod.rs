@@ -25,6 +25,7 @@ use crate::repo::{Repository, Shared};
 use crate::spool;
 use crate::status::{RefOutcome, UpdateStatus};
 
+mod ahead;
 mod backoff;
 mod coalesce;
 mod contact;

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::Error;
 use super::coalesce::{Known, Touched};
 use crate::plan::{Deleted, Kind, Mirror, Observed, RefFacts, Rules, Source};
-use crate::push::{Address, Advertised, LocalMirror, Session};
+use crate::push::{Address, Advertised, Capabilities, LocalMirror, Session};
 use crate::refs::{Ancestry, Local, Oid, RefName};
 use crate::repo::{History, Repository};
 use crate::status::Mirrored;
@@ -44,6 +44,12 @@ enum Own {
     Unseen,
 }
 
+impl Own {
+    fn of(address: &Address) -> Self {
+        LocalMirror::of(address).map_or(Self::Unseen, Self::Seen)
+    }
+}
+
 impl Remote {
     /// Of `all`, which are sorted by name, those that the mirror has not.
     pub(super) fn lacks<'a>(&'a self, all: &'a [(RefName, Oid)]) -> impl Iterator<Item = &'a RefName> {
@@ -52,6 +58,19 @@ impl Remote {
             while refs.next_if(|(other, _)| other < *name).is_some() {}
             refs.next_if(|(other, _)| other == *name).is_none()
         })
+    }
+
+    /// The mirror's side as it is believed to be: `refs`, sorted, and `other`, a value that one more ref has.
+    pub(super) fn believed(
+        address: &Address,
+        capabilities: &Capabilities,
+        refs: Vec<(RefName, Oid)>,
+        other: Option<Oid>,
+    ) -> Self {
+        let mut values = HashMap::new();
+        refs.iter().map(|(_, oid)| *oid).chain(other).for_each(|oid| *values.entry(oid).or_default() += 1);
+        let advertised = Advertised { capabilities: capabilities.clone(), is_empty: false };
+        Self { advertised, selected: refs.len(), refs, values, own: Own::of(address) }
     }
 
     fn value(&self, name: &RefName) -> Option<Oid> {
@@ -87,8 +106,7 @@ pub(super) fn remote(session: &mut Session, address: &Address, rules: &Rules, sc
         refs.sort_unstable();
     }
     refs.dedup_by(|one, other| one.0 == other.0);
-    let own = LocalMirror::of(address).map_or(Own::Unseen, Own::Seen);
-    Ok(Remote { advertised, refs, values, selected, own })
+    Ok(Remote { advertised, refs, values, selected, own: Own::of(address) })
 }
 
 /// What is needed to judge a ref besides the two sides.

@@ -12,7 +12,7 @@ use crate::config::Mirror;
 use crate::credentials::Credentials;
 use crate::push::Class;
 use crate::refs::RefName;
-use crate::status::{Attempt, Failures, Outcome, Portion, RefOutcome, Status, UpdateStatus, render_time};
+use crate::status::{Attempt, Failures, Greeting, Outcome, Portion, RefOutcome, Status, UpdateStatus, render_time};
 
 /// What belongs to one run besides what it did.
 pub(super) struct Times {
@@ -77,6 +77,12 @@ pub(super) fn settled(
         },
         notified_at: before.notified_at.clone(),
         failures: counted(before.failures, contact, update_status),
+        // What ended badly says nothing for the next time.
+        greeting: contact
+            .capabilities
+            .clone()
+            .filter(|_| is_well)
+            .map(|capabilities| Greeting { url: mirror.address.shown(credentials), capabilities }),
         portion: if contact.is_answered() { Portion::default() } else { contact.portion },
         pid: None,
         refs,

@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 
 use gix_transport::packetline::blocking_io::StreamingPeekableIter;
+use serde::{Deserialize, Serialize};
 
 use super::Error;
 use crate::refs::{Oid, RefName};
@@ -21,7 +22,8 @@ pub struct Advertised {
 }
 
 /// The capabilities that matter here (gitprotocol-capabilities(5)).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Capabilities {
     /// `report-status-v2`
     pub report_status_v2: bool,

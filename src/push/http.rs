@@ -91,6 +91,18 @@ impl Http {
         Ok(advertised)
     }
 
+    /// `POST git-receive-pack` with no `GET` before it: what the mirror could do is known.
+    pub(super) fn push_ahead(
+        &mut self,
+        request: &Request<'_>,
+        pack: Option<PackSource>,
+        redactor: &Redactor,
+        expected: &Capabilities,
+    ) -> Result<Report, Error> {
+        self.capabilities = expected.clone();
+        self.push(request, pack, redactor)
+    }
+
     /// `POST git-receive-pack`
     pub(super) fn push(
         &mut self,

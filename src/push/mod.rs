@@ -151,6 +151,25 @@ impl Session {
         }
     }
 
+    /// Sends one request without reading what the mirror has: `expected` is what it could do at the last contact. What then
+    /// comes of its advertisement is read over and passed over.
+    ///
+    /// # Errors
+    /// As [`Session::advertisement`] and [`Session::push`].
+    pub fn push_ahead(
+        &mut self,
+        request: &Request<'_>,
+        pack: Option<PackSource>,
+        expected: &Capabilities,
+    ) -> Result<Report, Error> {
+        match &mut self.connection {
+            Connection::Stream(stream) => stream
+                .push_ahead(request, pack, &self.redactor, expected)
+                .map_err(|error| ssh::with_expected(error, self.known_hosts.as_deref())),
+            Connection::Http(http) => http.push_ahead(request, pack, &self.redactor, expected),
+        }
+    }
+
     /// Whether another advertisement can be read on this connection after a push.
     #[must_use]
     pub fn can_continue(&self) -> bool {

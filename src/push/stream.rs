@@ -101,11 +101,33 @@ impl Stream {
         pack: Option<PackSource>,
         redactor: &Redactor,
     ) -> Result<Report, Error> {
+        self.exchange(request, pack, redactor, |_| Ok(()))
+    }
+
+    /// Sends the request at once, and reads the advertisement meanwhile.
+    pub(super) fn push_ahead(
+        &mut self,
+        request: &Request<'_>,
+        pack: Option<PackSource>,
+        redactor: &Redactor,
+        expected: &Capabilities,
+    ) -> Result<Report, Error> {
+        self.capabilities = expected.clone();
+        self.exchange(request, pack, redactor, |lines| advertisement::read(lines, &mut |_, _| {}).map(drop))
+    }
+
+    /// Sends the request in a thread of its own and reads: what comes `before` the report, and the report.
+    fn exchange(
+        &mut self,
+        request: &Request<'_>,
+        pack: Option<PackSource>,
+        redactor: &Redactor,
+        before: impl FnOnce(&mut StreamingPeekableIter<Input>) -> Result<(), Error>,
+    ) -> Result<Report, Error> {
         let head = request.encode(&self.capabilities);
         let mut output = self.output.take().expect("a stream pushes once");
         let watch = output.watch.clone();
         let (abort, lines, capabilities) = (&self.abort, &mut self.lines, &self.capabilities);
-        lines.reset();
         let (sent, mut report) = std::thread::scope(|scope| {
             let sending = scope.spawn(move || {
                 let sent = send(&mut output, &head, pack, &watch);
@@ -115,12 +137,19 @@ impl Stream {
                 }
                 sent
             });
-            let report = report::read(lines, request, capabilities, redactor);
+            let report = match before(lines) {
+                Ok(()) => {
+                    lines.reset();
+                    report::read(lines, request, capabilities, redactor)
+                }
+                Err(error) => Report { cut: Some(error), ..Report::default() },
+            };
             if report.cut.is_some() {
                 abort(Insistence::Ask);
             }
             (sending.join().unwrap_or_else(|_| Err(Error::Pack("the sending thread failed".into()))), report)
         });
+        self.offer = None;
         if report.cut.is_none() {
             self.finish();
             return Ok(report);

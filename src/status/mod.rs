@@ -23,6 +23,7 @@ pub use mirrored::Mirrored;
 pub use outcome::{Outcome, RefOutcome};
 pub use view::{HostKey, View, view};
 
+use crate::push::Capabilities;
 use crate::repo::Sharing;
 use crate::spool::sync_directory;
 
@@ -93,11 +94,23 @@ pub struct Status {
     /// All attempts that failed, ever.
     #[serde(default)]
     pub failures: Failures,
+    /// What the mirror could do at the last contact, if that ended well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub greeting: Option<Greeting>,
     /// How much the mirror takes at once, while an update that is too much for it goes on.
     #[serde(default, skip_serializing_if = "Portion::is_whole")]
     pub portion: Portion,
     /// What is not right.
     pub refs: Vec<RefOutcome>,
+}
+
+/// What a mirror said of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Greeting {
+    /// Which mirror: its URL as it is shown.
+    pub url: String,
+    /// What it could do.
+    pub capabilities: Capabilities,
 }
 
 /// Counters that only grow.

@@ -9,6 +9,7 @@
     reason = "a test may fail, start programs and read the clock"
 )]
 
+mod ahead;
 mod api;
 mod bad_input;
 mod books;

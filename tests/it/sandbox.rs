@@ -147,7 +147,8 @@ impl Sandbox {
         said
     }
 
-    /// A source with the hook and one mirror, drained only when the test says so.
+    /// A source with the hook and one mirror, drained only when the test says so. With `MIRROR_PUSH_TESTS=looking` in the
+    /// environment no push goes ahead of a look at the mirror.
     pub(crate) fn source(&self, url: &str, options: &[&str]) -> PathBuf {
         let source = self.bare("source.git");
         std::fs::create_dir_all(source.join("mirror-push")).unwrap();
@@ -155,6 +156,9 @@ impl Sandbox {
         let mut arguments = vec!["add", "m", url];
         arguments.extend(options);
         self.ok(&source, &arguments);
+        if std::env::var_os("MIRROR_PUSH_TESTS").is_some_and(|way| way == "looking") {
+            self.say(&source, "optimistic = false");
+        }
         source
     }
 

@@ -1,0 +1,142 @@
+//! The optimistic push: commands go out on what the mirror held after the last contact, and nobody waits to hear what it holds.
+//!
+//! Over http this saves the request for the advertisement; over a stream the wait for it, whatever its length. It can lose nothing:
+//! the value that the mirror is believed to hold is the lease of the command, so a mirror that holds another one refuses it.
+//! Whatever is not a plain yes to every command is followed by the usual contact, which looks before it acts.
+//!
+//! Only a small change is tried so: one that `mirrored/` knows the other side of, of which every ref is to be sent, and whose objects
+//! fit a pack that is made here. So the cost of a vain attempt is bounded too.
+
+use std::collections::BTreeSet;
+
+use super::contact::{Contact, Run};
+use super::observe::{Remote, Scope, observe, unreadable};
+use super::refusal::Refusals;
+use super::{Context, Error, Mode, portion};
+use crate::config::Mirror;
+use crate::plan::{Decision, Divergent, Rules, plan};
+use crate::push::{Answer, Capabilities, Error as PushError, Session};
+use crate::refs::{Oid, RefName};
+use crate::status::{Greeting, Portion, Status, UpdateStatus};
+
+/// Most refs: below the number from which `max_deletes` needs to know how many refs the mirror has.
+const MOST_REFS: usize = 50;
+
+/// What came of the attempt.
+pub(super) enum Ahead {
+    /// The mirror agreed to everything.
+    Done,
+    /// Nothing was sent: the session is as it was.
+    Untried,
+    /// These refs are to be looked at.
+    Again(BTreeSet<RefName>),
+}
+
+/// What the mirror could do at the last contact, if that is to be relied on: it ended well, with this URL.
+pub(super) fn expected(context: &Context<'_>, mirror: &Mirror, before: &Status, url: &str) -> Option<Capabilities> {
+    let Greeting { url: greeted, capabilities } = before.greeting.as_ref()?;
+    let is_expected = context.mode == Mode::Drain
+        && mirror.is_optimistic
+        && mirror.divergent != Divergent::Fail
+        && before.update_status == UpdateStatus::Finished
+        && before.portion == Portion::default()
+        && greeted == url;
+    is_expected.then(|| capabilities.clone())
+}
+
+impl Run<'_> {
+    /// Tries it.
+    pub(super) fn push_ahead(
+        &self,
+        session: &mut Session,
+        rules: &Rules,
+        scope: &Scope,
+        refusals: &mut Refusals,
+        contact: &mut Contact,
+    ) -> Result<Ahead, Error> {
+        let (Some(capabilities), Scope::Refs(names)) = (&self.expected, scope) else { return Ok(Ahead::Untried) };
+        if names.len() > MOST_REFS.min(self.mirror.max_refs_per_push) {
+            return Ok(Ahead::Untried);
+        }
+        let there = self.believed(names, capabilities)?;
+        if there.values.is_empty() {
+            return Ok(Ahead::Untried);
+        }
+        self.check_object_format(&there)?;
+        let (observed, _) = observe(self.repository, rules, scope, &there, &self.past)?;
+        let plan = plan(rules, &observed);
+        let sent = plan.next_push(usize::MAX);
+        if sent.is_empty() || sent.len() < plan.decisions.len() {
+            return Ok(Ahead::Untried);
+        }
+        let commands = self.commands(&sent);
+        let request = self.request(&commands, capabilities)?;
+        let pack = if request.needs_pack() {
+            let Some(pack) = self.small_pack(&commands, &there) else { return Ok(Ahead::Untried) };
+            Some(pack)
+        } else {
+            None
+        };
+        match session.push_ahead(&request, pack, capabilities) {
+            Ok(report) if portion::is_too_large(&report) && self.reduce(&sent, &there, contact) => {
+                Ok(Ahead::Again(names.clone()))
+            }
+            Ok(mut report) => {
+                contact.capabilities = Some(capabilities.clone());
+                // Of a ref without an answer, or whose new value the mirror could not take as it was sent, a look tells more.
+                report.cut = None;
+                let is_open = |answer: Option<&Answer>| answer.is_none_or(is_of_belief);
+                let open = sent.iter().filter(|decision| is_open(report.answers.get(&decision.name)));
+                let mut again: BTreeSet<RefName> = open.map(|decision| decision.name.clone()).collect();
+                let told: Vec<&Decision> = sent.iter().filter(|d| !again.contains(&d.name)).copied().collect();
+                again.extend(self.read_report(&told, report, refusals, contact));
+                Ok(if again.is_empty() { Ahead::Done } else { Ahead::Again(again) })
+            }
+            Err(error) => {
+                if error.relief().is_some() {
+                    self.reduce(&sent, &there, contact);
+                }
+                if is_final(&error, session) {
+                    self.blame(&sent, &error, contact);
+                    return Err(error.into());
+                }
+                tracing::debug!("mirror '{}': {error}; looking before pushing", self.mirror.name);
+                Ok(Ahead::Again(names.clone()))
+            }
+        }
+    }
+
+    /// The mirror's side as it was left: of the refs in scope and of the default branch, where most new history begins.
+    fn believed(&self, names: &BTreeSet<RefName>, capabilities: &Capabilities) -> Result<Remote, Error> {
+        let value = |name: &RefName| self.past.mirrored.find(name).map_err(unreadable);
+        let mut refs: Vec<(RefName, Oid)> = Vec::with_capacity(names.len());
+        for name in names {
+            refs.extend(value(name)?.map(|oid| (name.clone(), oid)));
+        }
+        let default = match self.repository.default_branch()? {
+            Some(name) => value(&name)?,
+            None => None,
+        };
+        Ok(Remote::believed(&self.target.address, capabilities, refs, default))
+    }
+}
+
+/// Whether a refusal says that the mirror lacks objects which it was believed to have (receive-pack's words).
+fn is_of_belief(answer: &Answer) -> bool {
+    let words = ["could not unpack the objects", "missing necessary objects", "bad pack"];
+    matches!(answer, Answer::Refused(said) if words.iter().any(|word| said.contains(word)))
+}
+
+/// Whether a look would fail as well, or take as long again: the host cannot be reached, does not answer, wants to be left alone, or
+/// refuses us before it was told anything.
+fn is_final(error: &PushError, session: &Session) -> bool {
+    match error {
+        PushError::Resolve { .. } | PushError::Connect { .. } | PushError::Timeout(_) | PushError::Blocked { .. } => {
+            true
+        }
+        PushError::HostKey { .. } | PushError::Certificate { .. } | PushError::Start { .. } => true,
+        PushError::Status { status: 429 | 503, .. } => true,
+        PushError::Credentials(_) | PushError::NotFound(_) | PushError::Program { .. } => !session.can_continue(),
+        _ => false,
+    }
+}
