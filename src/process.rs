@@ -7,6 +7,9 @@
 #![expect(clippy::disallowed_methods, reason = "the one place that starts programs")]
 
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -77,11 +80,16 @@ const LOCAL_VARIABLES: [&str; 15] = [
 /// Variables that carry `git -c`: they are meant for this repository, not for the mirror's.
 pub const CONFIG_VARIABLES: [&str; 2] = ["GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT"];
 
+/// How long what a program said may still come after its end.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
 /// A program that runs in its own process group.
 pub struct Child {
     name: String,
     inner: std::process::Child,
     stderr: Option<JoinHandle<Vec<u8>>>,
+    /// Our end of its standard error, if that can be shut.
+    stderr_socket: Option<UnixStream>,
     is_reaped: bool,
 }
 
@@ -105,7 +113,28 @@ impl Child {
     pub fn start(name: &str, command: &mut Command) -> Result<Self, Error> {
         let mut inner = command.spawn().map_err(|source| Error::Start { program: name.to_owned(), source })?;
         let stderr = inner.stderr.take().map(|stderr| std::thread::spawn(move || tail(stderr)));
-        Ok(Self { name: name.to_owned(), inner, stderr, is_reaped: false })
+        Ok(Self { name: name.to_owned(), inner, stderr, stderr_socket: None, is_reaped: false })
+    }
+
+    /// Starts it on sockets in place of pipes. A pipe ends only when all who hold its other end are gone; ssh hands that on to the
+    /// process that keeps a shared connection. Returns what it says and what it is told too.
+    ///
+    /// # Errors
+    /// [`Error::Start`]
+    pub fn start_on_sockets(name: &str, command: &mut Command) -> Result<(Self, UnixStream, UnixStream), Error> {
+        let failed = |source| Error::Start { program: name.to_owned(), source };
+        let (output, its_input) = UnixStream::pair().map_err(failed)?;
+        let (input, its_output) = UnixStream::pair().map_err(failed)?;
+        let (stderr, its_stderr) = UnixStream::pair().map_err(failed)?;
+        command.stdin(OwnedFd::from(its_input)).stdout(OwnedFd::from(its_output)).stderr(OwnedFd::from(its_stderr));
+        let spawned = command.spawn().map_err(failed);
+        // The command would keep its ends open.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let inner = spawned?;
+        let shut = stderr.try_clone().map_err(failed)?;
+        let stderr = Some(std::thread::spawn(move || tail(stderr)));
+        let child = Self { name: name.to_owned(), inner, stderr, stderr_socket: Some(shut), is_reaped: false };
+        Ok((child, input, output))
     }
 
     /// Its standard input, once.
@@ -135,6 +164,11 @@ impl Child {
     /// Waits until it ends by itself, `grace` at most, then ends it. Returns its status and what it said.
     pub fn end(mut self, grace: Duration) -> (io::Result<ExitStatus>, String) {
         let status = self.reap(grace);
+        if let (Some(thread), Some(socket)) = (&self.stderr, &self.stderr_socket) {
+            wait_until(LAST_WORDS, || thread.is_finished());
+            // One that is closed already needs no shutting.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
         let said = self.stderr.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
         (status, String::from_utf8_lossy(&said).trim().to_owned())
     }
@@ -187,6 +221,14 @@ impl Drop for Child {
         if !self.is_reaped {
             let _ = self.reap(Duration::ZERO);
         }
+    }
+}
+
+/// Looks again every millisecond.
+fn wait_until(limit: Duration, is_so: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !is_so() && begin.elapsed() < limit {
+        std::thread::park_timeout(Duration::from_millis(1));
     }
 }
 

@@ -65,7 +65,7 @@ pub const KEYS: [Key; 53] = [
         "A file for Prometheus' textfile collector, replaced after each drain: of this repository, or, in the server's file, of all after each --all.",
     ),
     key("max_jobs", Server, "integer; 16", "How many mirrors are served at once, by --all and by the daemon."),
-    key("max_jobs_per_host", Server, "integer; 8", "How many of them at one host."),
+    key("max_jobs_per_host", Server, "integer; 8, or 16 at one that is far away", "How many of them at one host."),
     key("max_jobs_per_repository", Server, "integer; 4", "How many of them of one repository."),
     key(
         "scan_interval",

@@ -63,6 +63,7 @@ pub(super) fn limits(server: &Server) -> Limits {
     Limits {
         all: server.max_jobs.unwrap_or(MOST_JOBS),
         per_host: server.max_jobs_per_host.unwrap_or(MOST_JOBS_PER_HOST),
+        per_far_host: server.max_jobs_per_host.unwrap_or(MOST_JOBS),
         per_repository: server.max_jobs_per_repository.unwrap_or(MOST_JOBS_PER_REPOSITORY),
         looks: std::thread::available_parallelism().map_or(1, usize::from),
     }
@@ -177,6 +178,7 @@ impl Every<'_> {
     }
 
     fn serve(&self, job: &Job) -> Said {
+        let begin = (self.now)();
         let served = self.with(job, |repository, context| {
             let mirror = context.config.mirror(&job.mirror)?;
             mirror::serve(repository, context, mirror)
@@ -186,7 +188,7 @@ impl Every<'_> {
             Ok(Some(report)) => {
                 let said = match (report.host, Down::of(&report)) {
                     (_, Some(down)) => Said::Down(down),
-                    (Host::Up, None) => Said::Up,
+                    (Host::Up, None) => Said::Up((self.now)().duration_since(begin).unsigned_abs()),
                     _ => Said::Nothing,
                 };
                 (self.on_report)(Ok(report));

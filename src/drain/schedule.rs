@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -37,16 +38,23 @@ impl Job {
 pub(super) struct Limits {
     pub(super) all: usize,
     pub(super) per_host: usize,
+    /// At a host that is far away, where most of the time is spent on waiting.
+    pub(super) per_far_host: usize,
     pub(super) per_repository: usize,
     /// Spools that are looked through.
     pub(super) looks: usize,
 }
+
+/// A contact takes one round trip at least, and most take more. Whoever needs longer than this for the easiest is far away.
+const FAR: Duration = Duration::from_millis(100);
 
 #[derive(Default)]
 struct Host {
     waiting: VecDeque<Job>,
     running: usize,
     has_answered: bool,
+    /// The quickest contact so far: how far away it is, whatever it has to do now.
+    quickest: Option<Duration>,
     down: Option<Down>,
 }
 
@@ -74,8 +82,8 @@ pub(super) struct Queue {
 pub(super) enum Said {
     /// Nothing: there was nothing to do, or its turn has not come.
     Nothing,
-    /// It answers.
-    Up,
+    /// It answers; the contact took so long.
+    Up(Duration),
     /// It does not.
     Down(Down),
 }
@@ -221,6 +229,7 @@ impl Queue {
                 _ if host.down.is_some() => usize::MAX,
                 _ if is_full => 0,
                 _ if name.is_empty() => usize::MAX,
+                true if host.quickest.is_some_and(|took| took >= FAR) => limits.per_far_host,
                 true => limits.per_host,
                 false => 1,
             };
@@ -256,7 +265,10 @@ impl Queue {
         host.running -= 1;
         match said {
             Said::Nothing => {}
-            Said::Up => host.has_answered = true,
+            Said::Up(took) => {
+                host.has_answered = true;
+                host.quickest = Some(host.quickest.map_or(took, |before| before.min(took)));
+            }
             Said::Down(down) => host.down = Some(down).filter(|_| !job.host.is_empty()),
         }
         if let Some(count) = self.repositories.get_mut(&job.git_dir) {
@@ -275,7 +287,7 @@ impl Queue {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { all: 8, per_host: 4, per_repository: 2, looks: 1 };
+    const LIMITS: Limits = Limits { all: 8, per_host: 4, per_far_host: 6, per_repository: 2, looks: 1 };
 
     fn job(host: &str, n: usize) -> Job {
         Job { git_dir: format!("/{host}/{n}").into(), mirror: "m".into(), host: host.into(), mode: Mode::Drain }
@@ -286,6 +298,8 @@ mod tests {
         jobs.iter().flat_map(|(host, count)| (0..*count).map(move |n| job(host, n))).for_each(|job| queue.add(job));
         queue
     }
+
+    const NEAR: Duration = Duration::from_millis(9);
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("small")
@@ -308,10 +322,10 @@ mod tests {
         let probes = [served(&mut queue, 0), served(&mut queue, 0)].map(|job| job.map(|job| job.host));
         assert_eq!(probes, [Some("alive".into()), Some("dead".into())]);
         assert!(matches!(queue.next(at(0)), Next::Wait(None)), "one each, until they have answered");
-        queue.served(&job("alive", 0), Said::Up);
+        queue.served(&job("alive", 0), Said::Up(NEAR));
         for n in 1..50 {
             assert_eq!(served(&mut queue, 0), Some(job("alive", n)));
-            queue.served(&job("alive", n), Said::Up);
+            queue.served(&job("alive", n), Said::Up(NEAR));
         }
         queue.served(&job("dead", 0), down(10));
         let put_off = std::iter::from_fn(|| match queue.next(at(1)) {
@@ -333,10 +347,15 @@ mod tests {
         let mut queue = queue(&[("a", 9), ("b", 3)]);
         for host in ["a", "b"] {
             served(&mut queue, 0);
-            queue.served(&job(host, 0), Said::Up);
+            queue.served(&job(host, 0), Said::Up(NEAR));
         }
         let hosts: Vec<String> = std::iter::from_fn(|| served(&mut queue, 0)).map(|job| job.host).collect();
         assert_eq!(hosts, ["a", "b", "a", "b", "a", "a"], "four of a at most, eight in all");
+        let mut far = Queue::new(LIMITS);
+        (0..9).for_each(|n| far.add(job("far", n)));
+        served(&mut far, 0);
+        far.served(&job("far", 0), Said::Up(FAR));
+        assert_eq!(std::iter::from_fn(|| served(&mut far, 0)).count(), 6, "more where waiting is most of it");
         let mut one = Queue::new(LIMITS);
         for n in 0..4 {
             one.add(Job { git_dir: "/x".into(), mirror: format!("m{n}"), ..job("", 0) });
@@ -355,9 +374,9 @@ mod tests {
         let sync = Job { mode: Mode::Plan, ..job("a", 0) };
         queue.add(sync.clone());
         queue.add(job("a", 0));
-        queue.served(&job("a", 0), Said::Up);
+        queue.served(&job("a", 0), Said::Up(NEAR));
         assert_eq!(served(&mut queue, 0), Some(sync));
-        queue.served(&job("a", 0), Said::Up);
+        queue.served(&job("a", 0), Said::Up(NEAR));
         assert!(matches!(queue.next(at(0)), Next::End));
     }
 

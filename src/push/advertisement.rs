@@ -123,7 +123,20 @@ pub(super) fn read<R: Read>(
             each(&name, oid);
         }
     }
-    Err(Error::Protocol(format!("an advertisement of more than {} MiB", LONGEST >> 20)))
+    Err(too_long())
+}
+
+/// Reads up to the flush packet without looking at the refs.
+pub(super) fn pass_over<R: Read>(lines: &mut StreamingPeekableIter<R>) -> Result<(), Error> {
+    let mut length = 0;
+    while length < LONGEST {
+        let Some(line) = next_line(lines).map_err(broken)? else { return Ok(()) };
+        length += line.len() + 4;
+        if let Some(words) = line.strip_prefix(b"ERR ") {
+            return Err(refused_by_server(&String::from_utf8_lossy(words)));
+        }
+    }
+    Err(too_long())
 }
 
 /// The next data line; `None` at a flush packet. An early end is [`io::ErrorKind::UnexpectedEof`].
@@ -141,6 +154,10 @@ fn broken(source: io::Error) -> Error {
         io::ErrorKind::InvalidData => Error::Protocol(source.to_string()),
         _ => Error::Broken { doing: "reading its refs", source },
     }
+}
+
+fn too_long() -> Error {
+    Error::Protocol(format!("an advertisement of more than {} MiB", LONGEST >> 20))
 }
 
 fn nonsense(line: &[u8]) -> Error {

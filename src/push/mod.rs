@@ -28,6 +28,7 @@ mod guard;
 mod http;
 mod local;
 mod messages;
+mod multiplex;
 mod pack;
 mod pool;
 mod report;
@@ -118,7 +119,7 @@ impl Session {
         let connection = match &target.address {
             Address::Local(path) => Connection::Stream(Box::new(local::receive_pack(path, target)?)),
             Address::Ssh { user, host, port, path } => {
-                Connection::Stream(Box::new(ssh::connect(user.as_deref(), host, *port, path, target)?))
+                Connection::Stream(Box::new(ssh::connect(user.as_deref(), host, *port, path, target, pool)?))
             }
             Address::Git { host, port, path } => Connection::Stream(Box::new(tcp::connect(host, *port, path, target)?)),
             Address::Http { url, host } => Connection::Http(Box::new(http::Http::new(url, host, target, pool)?)),

@@ -1,4 +1,5 @@
-//! Connections that outlive one contact: mirrors at one web server, of whatever repository, speak over the same few.
+//! Connections that outlive one contact: mirrors at one web server, of whatever repository, speak over the same few. For ssh see
+//! `multiplex`.
 //!
 //! Credentials go with each request and never with a connection, so mirrors with different ones may share. A server may close
 //! a kept connection at any moment: what only reads is asked once more then; a push comes right after such a question, on the
@@ -11,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use ureq::Agent;
 
+use super::multiplex::Multiplex;
 use super::{Error, Guard};
 
 /// Kinds of connections that are kept; beyond, all are let go.
@@ -22,6 +24,8 @@ pub(super) const MOST_PER_HOST: usize = 16;
 #[derive(Default)]
 pub struct Pool {
     agents: Mutex<HashMap<Kind, Agent>>,
+    /// Those of ssh.
+    pub(super) ssh: Multiplex,
 }
 
 /// What must be the same for two mirrors to share connections.

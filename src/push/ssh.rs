@@ -1,13 +1,17 @@
 //! The system's ssh: the user's configuration counts, no question is ever asked, host keys are strict.
 
-use std::ffi::OsStr;
+#![expect(clippy::disallowed_methods, reason = "reads the files that two mirrors may have in common")]
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use super::askpass::{Offer, asking_host};
+use super::multiplex::{Kind, Lease, Multiplex};
 use super::stream::Stream;
-use super::{Error, Target};
+use super::{Error, Pool, Target};
 use crate::credentials::read_host_keys;
 use crate::process::{Child, command, run};
 
@@ -18,9 +22,14 @@ pub(super) fn connect(
     port: Option<u16>,
     path: &str,
     target: &Target,
+    pool: &Pool,
 ) -> Result<Stream, Error> {
-    let (child, offer) = start(user, host, port, &service("git-receive-pack", path), target)?;
-    Ok(Stream::of_child(child, target.timeouts).keeping(offer))
+    let remote_command = service("git-receive-pack", path);
+    let (mut ssh, offer, lease) = prepare(user, host, port, &remote_command, target, Some(&pool.ssh))?;
+    let (child, input, output) = Child::start_on_sockets("ssh", &mut ssh)?;
+    let stream = Stream::of_sockets(child, input, output, target.timeouts)
+        .map_err(|source| Error::Start { program: "ssh".into(), source })?;
+    Ok(stream.keeping(offer, lease))
 }
 
 /// The command for the shell on the other side.
@@ -36,6 +45,19 @@ pub(super) fn start(
     remote_command: &str,
     target: &Target,
 ) -> Result<(Child, Option<Offer>), Error> {
+    let (mut ssh, offer, _) = prepare(user, host, port, remote_command, target, None)?;
+    Ok((Child::start("ssh", &mut ssh)?, offer))
+}
+
+/// The command, the offer of a password if the mirror has one, and its place on a connection of `shared` if one serves.
+fn prepare(
+    user: Option<&str>,
+    host: &str,
+    port: Option<u16>,
+    remote_command: &str,
+    target: &Target,
+    shared: Option<&Multiplex>,
+) -> Result<(Command, Option<Offer>, Option<Lease>), Error> {
     let mut ssh = command("ssh");
     if target.guard.as_ref().is_some_and(|guard| !guard.is_open()) && target.ssh.known_hosts.is_none() {
         let what =
@@ -78,13 +100,32 @@ pub(super) fn start(
     for text in &target.ssh.options {
         option(&mut ssh, text);
     }
+    let whom = user.map_or_else(|| host.to_owned(), |user| format!("{user}@{host}"));
+    let kind = || kind(&ssh, &whom, port, target);
+    let lease = shared.filter(|_| offer.is_none()).and_then(|shared| shared.lease(&kind(), target.timeouts.connect));
+    lease.iter().flat_map(Lease::options).for_each(|text| option(&mut ssh, text));
     if let Some(port) = port {
         ssh.arg("-p").arg(port.to_string());
     }
-    ssh.arg("--");
-    ssh.arg(user.map_or_else(|| host.to_owned(), |user| format!("{user}@{host}")));
-    ssh.arg(remote_command);
-    Ok((Child::start("ssh", &mut ssh)?, offer))
+    ssh.arg("--").arg(whom).arg(remote_command);
+    Ok((ssh, offer, lease))
+}
+
+/// All that ssh is told of a host, with what is in the files in place of their names: each mirror has files of its own.
+fn kind(ssh: &Command, whom: &str, port: Option<u16>, target: &Target) -> Kind {
+    let is_file = |word: &&OsStr| {
+        let files = ["-oIdentityFile=", "-oUserKnownHostsFile="];
+        !files.iter().any(|name| word.as_bytes().starts_with(name.as_bytes()))
+    };
+    let mut kind: Kind = ssh.get_args().filter(is_file).map(OsStr::to_owned).collect();
+    kind.extend([whom.into(), port.unwrap_or_default().to_string().into()]);
+    for file in [&target.ssh.identity, &target.ssh.known_hosts] {
+        // One that cannot be read is no one else's.
+        let text =
+            file.as_ref().map(|path| std::fs::read(path).unwrap_or_else(|_| path.as_os_str().as_bytes().to_vec()));
+        kind.push(OsString::from_vec(text.unwrap_or_default()));
+    }
+    kind
 }
 
 /// Whether ssh's configuration calls `host` so: it asks in the name that stands there.
@@ -101,7 +142,7 @@ fn is_alias_of(host: &str, name: &str, options: &[String]) -> bool {
 
 /// Adds one option as a single argument, `-oKeyword=value`.
 fn option(command: &mut Command, text: impl AsRef<OsStr>) {
-    let mut argument = std::ffi::OsString::from("-o");
+    let mut argument = OsString::from("-o");
     argument.push(text);
     command.arg(argument);
 }

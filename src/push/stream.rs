@@ -4,12 +4,16 @@
 //! never blocks us, and we never block it.
 
 use std::io::{self, BufReader, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gix_transport::packetline::PacketLineRef;
 use gix_transport::packetline::blocking_io::StreamingPeekableIter;
 
 use super::askpass::Offer;
+use super::multiplex::Lease;
 use super::watch::{Guard, Watch, Watched};
 use super::{Advertised, Capabilities, Error, PackSource, Report, Request, Timeouts, advertisement, report};
 use crate::credentials::Redactor;
@@ -31,6 +35,7 @@ pub(super) struct Stream {
     guard: Option<Guard>,
     child: Option<Child>,
     offer: Option<Offer>,
+    lease: Option<Lease>,
 }
 
 impl Stream {
@@ -39,6 +44,27 @@ impl Stream {
         let (input, output) = (Box::new(child.stdout()), Box::new(child.stdin()));
         let abort = Box::new(child.ender());
         Self::new(input, output, timeouts, child.ender(), abort, Some(child))
+    }
+
+    /// With a program on sockets, which are shut when it is ended: others may hold them too.
+    pub(super) fn of_sockets(
+        child: Child,
+        input: UnixStream,
+        output: UnixStream,
+        timeouts: Timeouts,
+    ) -> io::Result<Self> {
+        let ends = Arc::new((input.try_clone()?, output.try_clone()?));
+        let ender = || {
+            let (ends, end) = (Arc::clone(&ends), child.ender());
+            move |insistence| {
+                end(insistence);
+                // What is shut already needs no shutting.
+                let _ = ends.0.shutdown(Shutdown::Both);
+                let _ = ends.1.shutdown(Shutdown::Both);
+            }
+        };
+        let (on_limit, abort) = (ender(), Box::new(ender()));
+        Ok(Self::new(Box::new(input), Box::new(Ending(output)), timeouts, on_limit, abort, Some(child)))
     }
 
     /// With a connection that `abort` shuts.
@@ -70,12 +96,13 @@ impl Stream {
             guard: Some(guard),
             child,
             offer: None,
+            lease: None,
         }
     }
 
-    /// Keeps the password's socket as long as the conversation.
-    pub(super) fn keeping(self, offer: Option<Offer>) -> Self {
-        Self { offer, ..self }
+    /// Keeps the password's socket, and its place on a shared connection, as long as the conversation.
+    pub(super) fn keeping(self, offer: Option<Offer>, lease: Option<Lease>) -> Self {
+        Self { offer, lease, ..self }
     }
 
     /// Reads the advertisement.
@@ -113,7 +140,7 @@ impl Stream {
         expected: &Capabilities,
     ) -> Result<Report, Error> {
         self.capabilities = expected.clone();
-        self.exchange(request, pack, redactor, |lines| advertisement::read(lines, &mut |_, _| {}).map(drop))
+        self.exchange(request, pack, redactor, advertisement::pass_over)
     }
 
     /// Sends the request in a thread of its own and reads: what comes `before` the report, and the report.
@@ -188,10 +215,12 @@ impl Stream {
         self.output = None;
         let expired = self.guard.take().and_then(|guard| guard.watch.expired());
         let child = self.child.take();
+        let lease = self.lease.take();
         if let Some(limit) = expired {
+            lease.iter().for_each(Lease::spoil);
             return Error::Timeout(limit);
         }
-        match (error, child) {
+        let why = match (error, child) {
             (Error::Broken { doing, source }, Some(child)) => match child.failure(GRACE) {
                 process::Error::Failed { words, .. } if words == "it ended without a word" => {
                     Error::Broken { doing, source }
@@ -202,7 +231,32 @@ impl Stream {
                 other => other.into(),
             },
             (error, _) => error,
+        };
+        // A mirror that is not there says nothing against the connection.
+        if matches!(why, Error::Broken { .. } | Error::Program { .. } | Error::Connect { .. }) {
+            lease.iter().for_each(Lease::spoil);
         }
+        why
+    }
+}
+
+/// A socket to write to, whose end is the end of what is written although it has other holders.
+struct Ending(UnixStream);
+
+impl Write for Ending {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // What is shut already needs no shutting.
+        let _ = self.0.shutdown(Shutdown::Write);
     }
 }
 

@@ -17,6 +17,7 @@ mod browser;
 mod classes;
 mod commands;
 mod concurrency;
+mod connections;
 mod crash;
 mod crowd;
 mod daemon;

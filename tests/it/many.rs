@@ -10,13 +10,13 @@ use crate::sandbox::{Said, Sandbox};
 use crate::servers::{Kind, Server, free_port};
 
 /// A server's file, roots and repositories.
-struct Estate {
-    sandbox: Sandbox,
+pub(crate) struct Estate {
+    pub(crate) sandbox: Sandbox,
     file: PathBuf,
 }
 
 impl Estate {
-    fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         let sandbox = Sandbox::new();
         let file = sandbox.path("server.toml");
         for root in ["git", "mirrors"] {
@@ -28,13 +28,13 @@ impl Estate {
     }
 
     /// Writes the server's file; `ROOT` and `MIRRORS` are the two directories.
-    fn configure(&self, text: &str) {
+    pub(crate) fn configure(&self, text: &str) {
         let path = |name| self.sandbox.path(name).display().to_string();
         std::fs::write(&self.file, text.replace("ROOT", &path("git")).replace("MIRRORS", &path("mirrors"))).unwrap();
     }
 
     /// A repository with one commit, copied from the first one.
-    fn repository(&self, name: &str) -> PathBuf {
+    pub(crate) fn repository(&self, name: &str) -> PathBuf {
         let sample = self.sandbox.path("sample.git");
         if !sample.exists() {
             let bare = self.sandbox.bare("sample.git");
@@ -45,7 +45,7 @@ impl Estate {
         self.copy(&sample, &self.sandbox.path("git").join(name))
     }
 
-    fn mirror(&self, name: &str) -> PathBuf {
+    pub(crate) fn mirror(&self, name: &str) -> PathBuf {
         let empty = self.sandbox.path("empty.git");
         if !empty.exists() {
             self.sandbox.bare("empty.git");
@@ -59,7 +59,7 @@ impl Estate {
         to.to_owned()
     }
 
-    fn run(&self, arguments: &[&str]) -> Said {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Said {
         let output = self
             .sandbox
             .command(env!("CARGO_BIN_EXE_git-mirror-push"))
@@ -76,7 +76,7 @@ impl Estate {
     }
 }
 
-const TEMPLATE: &str = "wake = \"none\"\n[[repositories]]\nroot = \"ROOT\"\nexclude = [\"tmp/*\"]\n\
+pub(crate) const TEMPLATE: &str = "wake = \"none\"\n[[repositories]]\nroot = \"ROOT\"\nexclude = [\"tmp/*\"]\n\
                         [remotes.backup]\nurl = \"MIRRORS/{path}.git\"\n";
 
 #[test]
@@ -257,40 +257,6 @@ fn a_dead_host_of_five_hundred_repositories_is_tried_once_an_interval() {
     estate.configure(&text);
     estate.run(&["drain", "--all"]);
     assert_eq!(tried.load(Ordering::SeqCst), 2, "once more");
-}
-
-#[test]
-fn many_repositories_at_one_web_server_share_connections() {
-    let estate = Estate::new(TEMPLATE);
-    // The server closes a connection after twenty requests, as nginx does after a thousand.
-    let directives = "client_max_body_size 0; keepalive_requests 20;";
-    let server = Server::start_with(&estate.sandbox, Kind::Http, free_port(), directives);
-    let password = estate.sandbox.path("password");
-    std::fs::write(&password, crate::servers::PASSWORD).unwrap();
-    std::fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let url = format!("url = \"http://127.0.0.1:{}/mirrors/{{path}}.git\"", server.port());
-    let text = TEMPLATE.replace("url = \"MIRRORS/{path}.git\"", &url);
-    let user = crate::servers::USER;
-    estate.configure(&format!(
-        "{text}username = \"{user}\"\npassword_file = \"{}\"\nallow_insecure_http = true\n",
-        password.display()
-    ));
-    for n in 0..100 {
-        estate.repository(&format!("r{n}.git"));
-        estate.mirror(&format!("r{n}.git"));
-    }
-    let said = estate.run(&["drain", "--all"]);
-    assert_eq!(said.status, 0, "{said:?}");
-    let requests = server.requests(&estate.sandbox);
-    assert_eq!(requests.len(), 200, "one GET and one POST for each");
-    let mut connections: Vec<&str> = requests.iter().map(|line| line.split(' ').next().unwrap()).collect();
-    connections.sort_unstable();
-    connections.dedup();
-    assert!(connections.len() <= 8 + 200 / 20, "{} connections", connections.len());
-    for n in 0..100 {
-        let mirror = estate.sandbox.path(&format!("mirrors/r{n}.git"));
-        assert!(!estate.sandbox.refs(&mirror).is_empty(), "r{n}");
-    }
 }
 
 #[test]

@@ -64,16 +64,17 @@ impl Server {
 
     /// At a port that the test knows already.
     pub(crate) fn start_at(sandbox: &Sandbox, kind: Kind, port: u16) -> Self {
-        Self::start_with(sandbox, kind, port, "client_max_body_size 0;")
+        let is_web = matches!(kind, Kind::Http | Kind::Https);
+        Self::start_with(sandbox, kind, port, if is_web { "client_max_body_size 0;" } else { "" })
     }
 
-    /// With directives for nginx.
+    /// With directives for nginx or sshd.
     pub(crate) fn start_with(sandbox: &Sandbox, kind: Kind, port: u16, directives: &str) -> Self {
         let root = sandbox.path("");
         let children = match kind {
             Kind::Path => vec![],
             Kind::Git => vec![git_daemon(sandbox, &root, port)],
-            Kind::Ssh => vec![sshd(sandbox, port)],
+            Kind::Ssh => vec![sshd(sandbox, port, directives)],
             Kind::Http | Kind::Https => nginx(sandbox, port, kind == Kind::Https, directives),
         };
         if kind != Kind::Path {
@@ -144,7 +145,7 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn sshd(sandbox: &Sandbox, port: u16) -> Child {
+fn sshd(sandbox: &Sandbox, port: u16, directives: &str) -> Child {
     let directory = sandbox.path("ssh");
     std::fs::create_dir(&directory).unwrap();
     for name in ["host", "client"] {
@@ -159,7 +160,7 @@ fn sshd(sandbox: &Sandbox, port: u16) -> Child {
         .collect();
     let config = format!(
         "ListenAddress 127.0.0.1:{port}\nHostKey {d}/host\nAuthorizedKeysFile {d}/authorized_keys\nPidFile none\n\
-         StrictModes no\nUsePAM no\nPasswordAuthentication yes\nKbdInteractiveAuthentication no\nPermitRootLogin yes\nSetEnv {}\n",
+         StrictModes no\nUsePAM no\nPasswordAuthentication yes\nKbdInteractiveAuthentication no\nPermitRootLogin yes\nSetEnv {}\n{directives}",
         environment.join(" "),
         d = directory.display(),
     );

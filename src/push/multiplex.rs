@@ -1,0 +1,197 @@
+//! One ssh connection for many mirrors at one host: ssh's own multiplexing (ssh_config(5), `ControlMaster`, `ControlPersist`).
+//!
+//! From the second contact on, contacts that ssh would be told the same for, keys and pins by their content, share a connection whose
+//! socket is in a directory of ours of mode 0700. The first of them makes it, and ssh leaves it open for a minute after the last; the
+//! end of the pool closes it at once. `ssh_options` of a mirror come first, so `ControlPath=none` there says no.
+//!
+//! Guaranteed: as many sessions at once as sshd allows by default, then a connection more; a connection that died is made again; one that
+//! does not answer within a second, or whose contact failed, is not used again. Killed, this program leaves a connection that
+//! ends within a minute, and an empty directory. Absent: passwords; they are given to one connection each.
+
+#![expect(clippy::disallowed_methods, reason = "waits for a socket that ssh makes, with a limit")]
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io::{ErrorKind, Read};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::process::{command, run};
+
+/// Sessions on one connection: sshd's default for `MaxSessions` is 10.
+const MOST_SESSIONS: usize = 8;
+/// Connections of one kind.
+const MOST_LINES: usize = 4;
+/// Kinds; beyond, all are forgotten.
+const MOST_KINDS: usize = 256;
+/// How long a connection may take to answer on its socket.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The longest path of a socket that is surely taken by ssh, which adds to it.
+const LONGEST_PATH: usize = 80;
+
+/// What two contacts must have in common: everything that ssh is told.
+pub(super) type Kind = Vec<OsString>;
+
+/// The shared connections of a pool.
+#[derive(Clone, Default)]
+pub(super) struct Multiplex {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    directory: Option<tempfile::TempDir>,
+    made: u32,
+    hosts: HashMap<Kind, Host>,
+}
+
+#[derive(Default)]
+struct Host {
+    uses: u64,
+    lines: Vec<Line>,
+}
+
+/// One connection.
+struct Line {
+    socket: PathBuf,
+    sessions: usize,
+}
+
+/// Leave to use a connection, or to make it.
+pub(super) struct Lease {
+    multiplex: Multiplex,
+    kind: Kind,
+    socket: PathBuf,
+}
+
+/// What a socket answered.
+enum Greeting {
+    Ready,
+    Absent,
+    Mute,
+}
+
+impl Multiplex {
+    /// A connection for one more session. `None` when the contact is to have one of its own. Waits `limit` at most for one that is
+    /// being made.
+    pub(super) fn lease(&self, kind: &Kind, limit: Duration) -> Option<Lease> {
+        {
+            let mut state = self.lock();
+            if state.hosts.len() >= MOST_KINDS && !state.hosts.contains_key(kind) {
+                state.hosts.clear();
+            }
+            let host = state.hosts.entry(kind.clone()).or_default();
+            host.uses += 1;
+            if host.uses == 1 {
+                return None;
+            }
+        }
+        let deadline = Instant::now() + limit;
+        loop {
+            let (lease, sessions) = self.reserve(kind)?;
+            match greeting(&lease.socket) {
+                Greeting::Ready => return Some(lease),
+                Greeting::Mute => lease.spoil(),
+                // Alone on it: who made it is gone, or nobody has yet.
+                Greeting::Absent if sessions == 1 => return Some(lease),
+                Greeting::Absent if Instant::now() > deadline => return None,
+                Greeting::Absent => {
+                    drop(lease);
+                    std::thread::park_timeout(Duration::from_millis(2));
+                }
+            }
+        }
+    }
+
+    /// Takes a place on a connection that has room, or on a new one; says how many places are taken now.
+    fn reserve(&self, kind: &Kind) -> Option<(Lease, usize)> {
+        let mut state = self.lock();
+        let host = state.hosts.entry(kind.clone()).or_default();
+        if !host.lines.iter().any(|line| line.sessions < MOST_SESSIONS) {
+            if host.lines.len() >= MOST_LINES {
+                return None;
+            }
+            let socket = state.new_socket()?;
+            state.hosts.entry(kind.clone()).or_default().lines.push(Line { socket, sessions: 0 });
+        }
+        let host = state.hosts.get_mut(kind)?;
+        let line = host.lines.iter_mut().find(|line| line.sessions < MOST_SESSIONS)?;
+        line.sessions += 1;
+        let lease = Lease { multiplex: self.clone(), kind: kind.clone(), socket: line.socket.clone() };
+        Some((lease, line.sessions))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn new_socket(&mut self) -> Option<PathBuf> {
+        if self.directory.is_none() {
+            self.directory = tempfile::Builder::new().prefix("git-mirror-push.").tempdir().ok();
+        }
+        self.made += 1;
+        let socket = self.directory.as_ref()?.path().join(self.made.to_string());
+        (socket.as_os_str().len() <= LONGEST_PATH).then_some(socket)
+    }
+}
+
+impl Lease {
+    /// The options that make ssh use the connection, or make it.
+    pub(super) fn options(&self) -> [OsString; 3] {
+        let mut path = OsString::from("ControlPath=");
+        path.push(self.socket.display().to_string().replace('%', "%%"));
+        ["ControlMaster=auto".into(), path, "ControlPersist=60".into()]
+    }
+
+    /// Has nobody use the connection any more: something is wrong with it.
+    pub(super) fn spoil(&self) {
+        if let Some(host) = self.multiplex.lock().hosts.get_mut(&self.kind) {
+            host.lines.retain(|line| line.socket != self.socket);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut state = self.multiplex.lock();
+        let lines = state.hosts.get_mut(&self.kind).into_iter().flat_map(|host| &mut host.lines);
+        for line in lines.filter(|line| line.socket == self.socket) {
+            line.sessions -= 1;
+        }
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        let Some(directory) = &self.directory else { return };
+        for socket in (1..=self.made).map(|number| directory.path().join(number.to_string())) {
+            if matches!(greeting(&socket), Greeting::Ready) {
+                let mut path = OsString::from("-oControlPath=");
+                path.push(&socket);
+                let mut exit = command("ssh");
+                exit.args(["-F", "none", "-O", "exit"]).arg(path).arg("--").arg("mirror");
+                // One that does not go now goes within a minute.
+                let _ = run("ssh", &mut exit, b"", PATIENCE);
+            }
+        }
+    }
+}
+
+/// A master says hello first: a length, the number 1, a version (OpenSSH's PROTOCOL.mux).
+fn greeting(socket: &Path) -> Greeting {
+    let hello = || {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut hello = [0; 12];
+        stream.read_exact(&mut hello)
+    };
+    match hello() {
+        Ok(()) => Greeting::Ready,
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Greeting::Mute,
+        Err(_) => Greeting::Absent,
+    }
+}

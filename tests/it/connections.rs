@@ -1,0 +1,147 @@
+//! Many repositories, few connections.
+
+use crate::many::{Estate, TEMPLATE};
+use crate::sandbox::script;
+use crate::servers::{Kind, Server, free_port};
+
+#[test]
+fn many_repositories_at_one_web_server_share_connections() {
+    let estate = Estate::new(TEMPLATE);
+    // The server closes a connection after twenty requests, as nginx does after a thousand.
+    let directives = "client_max_body_size 0; keepalive_requests 20;";
+    let server = Server::start_with(&estate.sandbox, Kind::Http, free_port(), directives);
+    let password = estate.sandbox.path("password");
+    std::fs::write(&password, crate::servers::PASSWORD).unwrap();
+    std::fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let url = format!("url = \"http://127.0.0.1:{}/mirrors/{{path}}.git\"", server.port());
+    let text = TEMPLATE.replace("url = \"MIRRORS/{path}.git\"", &url);
+    let user = crate::servers::USER;
+    estate.configure(&format!(
+        "{text}username = \"{user}\"\npassword_file = \"{}\"\nallow_insecure_http = true\n",
+        password.display()
+    ));
+    for n in 0..100 {
+        estate.repository(&format!("r{n}.git"));
+        estate.mirror(&format!("r{n}.git"));
+    }
+    let said = estate.run(&["drain", "--all"]);
+    assert_eq!(said.status, 0, "{said:?}");
+    let requests = server.requests(&estate.sandbox);
+    assert_eq!(requests.len(), 200, "one GET and one POST for each");
+    let mut connections: Vec<&str> = requests.iter().map(|line| line.split(' ').next().unwrap()).collect();
+    connections.sort_unstable();
+    connections.dedup();
+    assert!(connections.len() <= 8 + 200 / 20, "{} connections", connections.len());
+    for n in 0..100 {
+        let mirror = estate.sandbox.path(&format!("mirrors/r{n}.git"));
+        assert!(!estate.sandbox.refs(&mirror).is_empty(), "r{n}");
+    }
+}
+
+/// Repositories whose mirrors are behind one sshd.
+fn behind_sshd(count: usize, directives: &str, lines: &str) -> (Estate, Server) {
+    let estate = Estate::new(TEMPLATE);
+    let server = Server::start_with(&estate.sandbox, Kind::Ssh, free_port(), directives);
+    let path = |name: &str| estate.sandbox.path(name).display().to_string();
+    let key = std::fs::read_to_string(path("ssh/host.pub")).unwrap();
+    std::fs::write(path("ssh/known_hosts"), format!("[127.0.0.1]:{} {key}", server.port())).unwrap();
+    let url = format!("url = \"ssh://127.0.0.1:{}{}/{{path}}.git\"", server.port(), path("mirrors"));
+    let options = format!(
+        "ssh_options = [\"IdentitiesOnly=yes\", \"IdentityFile={}\", \"UserKnownHostsFile={}\"]\n{lines}\n",
+        path("ssh/client"),
+        path("ssh/known_hosts")
+    );
+    estate.configure(&(TEMPLATE.replace("url = \"MIRRORS/{path}.git\"", &url) + &options));
+    for n in 0..count {
+        estate.repository(&format!("r{n}.git"));
+        estate.mirror(&format!("r{n}.git"));
+    }
+    (estate, server)
+}
+
+impl Estate {
+    /// How often sshd let someone in.
+    fn logins(&self) -> usize {
+        let log = std::fs::read_to_string(self.sandbox.path("server.log")).unwrap();
+        log.lines().filter(|line| line.contains("Accepted publickey")).count()
+    }
+
+    fn mirrored(&self, count: usize) -> usize {
+        let is_there = |n: &usize| !self.sandbox.refs(&self.sandbox.path(&format!("mirrors/r{n}.git"))).is_empty();
+        (0..count).filter(is_there).count()
+    }
+
+    /// Programs of ssh that keep a connection with a socket in here.
+    fn masters(&self) -> usize {
+        let named = self.sandbox.path("").display().to_string();
+        let found = self.sandbox.command("pgrep").args(["-f", &format!("ssh: {named}.*mux")]).output().unwrap();
+        String::from_utf8_lossy(&found.stdout).lines().count()
+    }
+
+    /// A mirror that does `act` to the shared connection when it is pushed to.
+    fn trap(&self, mirror: &str, act: &str) {
+        let named = self.sandbox.path("").display().to_string();
+        let hook = self.sandbox.path(&format!("mirrors/{mirror}/hooks/post-receive"));
+        script(&hook, &format!("#!/bin/sh\npkill -{act} -f 'ssh: {named}.*mux' || :\n"));
+    }
+}
+
+#[test]
+fn many_repositories_at_one_ssh_server_share_connections() {
+    let (estate, _server) = behind_sshd(60, "", "");
+    let said = estate.run(&["drain", "--all"]);
+    assert_eq!((said.status, estate.mirrored(60)), (0, 60), "{said:?}");
+    assert!((2..=3).contains(&estate.logins()), "{} logins: one alone, then shared ones", estate.logins());
+    assert_eq!(estate.masters(), 0, "none is left");
+    let left = std::fs::read_dir(estate.sandbox.path("")).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = left.filter(|name| name.to_string_lossy().starts_with("git-mirror-push.")).collect();
+    assert_eq!(left, [""; 0], "no socket either");
+}
+
+#[test]
+fn a_server_that_allows_one_session_for_each_connection_is_mirrored_to() {
+    let (estate, _server) = behind_sshd(20, "MaxSessions 1\n", "");
+    let said = estate.run(&["drain", "--all"]);
+    assert_eq!((said.status, estate.mirrored(20)), (0, 20), "{said:?}");
+}
+
+#[test]
+fn whoever_does_not_want_to_share_need_not() {
+    let (estate, _server) = behind_sshd(10, "", "");
+    let text = std::fs::read_to_string(estate.sandbox.path("server.toml")).unwrap();
+    estate.configure(&text.replace("ssh_options = [", "ssh_options = [\"ControlPath=none\", "));
+    let said = estate.run(&["drain", "--all"]);
+    assert_eq!((said.status, estate.mirrored(10), estate.logins()), (0, 10, 10), "{said:?}");
+}
+
+#[test]
+fn a_shared_connection_that_dies_is_made_again() {
+    let (estate, _server) = behind_sshd(30, "", "retry_delay = \"1s\"\nmax_retry_delay = \"1s\"");
+    estate.trap("r4.git", "KILL");
+    estate.trap("r11.git", "KILL");
+    crate::sandbox::wait_for("all mirrors", || {
+        estate.run(&["drain", "--all"]);
+        estate.mirrored(30) == 30
+    });
+    assert_eq!(estate.run(&["status", "--all"]).status, 0);
+}
+
+#[test]
+fn a_shared_connection_that_hangs_is_not_waited_for() {
+    let limits = "stall_timeout = \"2s\"\nretry_delay = \"1s\"\nmax_retry_delay = \"1s\"";
+    let (estate, _server) = behind_sshd(30, "", limits);
+    estate.trap("r4.git", "STOP");
+    let begin = std::time::Instant::now();
+    crate::sandbox::wait_for("all mirrors", || {
+        estate.run(&["drain", "--all"]);
+        estate.mirrored(30) == 30
+    });
+    let took = begin.elapsed();
+    estate.trap("r4.git", "KILL");
+    script(
+        &estate.sandbox.path("end"),
+        &std::fs::read_to_string(estate.sandbox.path("mirrors/r4.git/hooks/post-receive")).unwrap(),
+    );
+    assert!(estate.sandbox.command(estate.sandbox.path("end")).status().unwrap().success());
+    assert!(took.as_secs() < 20, "{took:?}");
+}
