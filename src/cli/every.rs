@@ -89,6 +89,7 @@ pub(super) fn drain(base: &Base, mode: Mode, out: &mut (dyn Write + Send)) -> an
         server: &base.server,
         mode,
         pool: &Pool::default(),
+        unchanged: update::unchanged(base),
         now,
         random: update::random,
         reconcile: None,

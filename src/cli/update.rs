@@ -12,7 +12,7 @@ use super::args::{self, Sync};
 use super::progress::Bars;
 use super::{BEHIND, DONE, Session, chosen, now, print_json, render};
 use crate::config::Mirror;
-use crate::drain::{self, Context, Lock, MassDelete, Mode, Report};
+use crate::drain::{self, Context, Lock, MassDelete, Mode, Report, Unchanged};
 use crate::metrics;
 use crate::push;
 use crate::status::{self, RefOutcome, UpdateStatus};
@@ -94,6 +94,11 @@ pub(super) fn plan(session: &Session<'_>, names: &[String], out: &mut dyn Write)
     Ok(exit_status(&run(session, Mode::Plan, names, out)?))
 }
 
+/// Whether refs that were right before are shown.
+pub(super) fn unchanged(base: &super::Base) -> Unchanged {
+    if base.global.json || base.global.verbose > 0 { Unchanged::Reported } else { Unchanged::Omitted }
+}
+
 fn run(session: &Session<'_>, mode: Mode, names: &[String], out: &mut dyn Write) -> anyhow::Result<Vec<Report>> {
     let config = session.config()?;
     let mirrors: Vec<&Mirror> = chosen(&config, names)?.into_iter().filter(|mirror| mirror.is_enabled).collect();
@@ -117,6 +122,7 @@ fn run(session: &Session<'_>, mode: Mode, names: &[String], out: &mut dyn Write)
         mode,
         only: None,
         pool: &pool,
+        unchanged: unchanged(session.base),
         now,
         random,
         on_begin: &on_begin,

@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 
 use super::contact::{Contact, Run};
-use super::observe::{Remote, Scope, observe, unreadable};
+use super::observe::{Ours, Remote, Scope, observe, unreadable};
 use super::refusal::Refusals;
 use super::{Context, Error, Mode, portion};
 use crate::config::Mirror;
@@ -63,7 +63,7 @@ impl Run<'_> {
             return Ok(Ahead::Untried);
         }
         self.check_object_format(&there)?;
-        let (observed, _) = observe(self.repository, rules, scope, &there, &self.past)?;
+        let (observed, _) = observe(self.repository, Ours::Asked(names), &there, &self.past)?;
         let plan = plan(rules, &observed);
         let sent = plan.next_push(usize::MAX);
         if sent.is_empty() || sent.len() < plan.decisions.len() {

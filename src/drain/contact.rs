@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::ahead::Ahead;
-use super::observe::{Past, Remote, Scope, observe, remote, unreadable};
+use super::compare::{Compared, compare};
+use super::observe::{Ours, Past, Remote, Scope, observe, remote};
 use super::refusal::{self, Refusals};
 use super::{Context, Error, MassDelete, Mode, portion};
 use crate::config::Mirror;
@@ -36,6 +37,8 @@ pub(super) struct Contact {
     pub(super) portion: Portion,
     /// What it can do.
     pub(super) capabilities: Option<Capabilities>,
+    /// What the last look at all refs showed; `outcomes` then lacks no ref that is not right.
+    pub(super) compared: Option<Compared>,
 }
 
 impl Contact {
@@ -94,11 +97,22 @@ impl Run<'_> {
                 Some(session) => session,
                 None => Session::connect(self.target, self.context.pool)?,
             };
-            let there = remote(&mut current, &self.target.address, &rules, &scope)?;
+            let address = &self.target.address;
+            let (there, ours) = match &scope {
+                Scope::All => {
+                    let unchanged = self.context.unchanged;
+                    let (there, mut compared) =
+                        compare(&mut current, address, &rules, self.repository, self.past.mirrored, unchanged)?;
+                    let ours = std::mem::take(&mut compared.ours);
+                    contact.compared = Some(compared);
+                    (there, Ours::Listed(ours))
+                }
+                Scope::Refs(names) => (remote(&mut current, address, &rules, names)?, Ours::Asked(names)),
+            };
             self.check_object_format(&there)?;
             contact.capabilities = Some(there.advertised.capabilities.clone());
-            let (observed, noted) = observe(self.repository, &rules, &scope, &there, &self.past)?;
-            self.note_held(&rules, &scope, &there, &observed.refs, &noted, contact)?;
+            let (observed, noted) = observe(self.repository, ours, &there, &self.past)?;
+            self.note_held(&scope, &observed.refs, &noted, contact);
             let mut plan = plan(&rules, &observed);
             self.take_down(&scope, &plan, contact);
             refusals.withdraw(&mut plan, |name, outcome| {
@@ -167,19 +181,10 @@ impl Run<'_> {
     }
 
     /// Of what the mirror holds, that which was ours; and what it does not hold any more.
-    fn note_held(
-        &self,
-        rules: &Rules,
-        scope: &Scope,
-        there: &Remote,
-        observed: &[RefFacts],
-        noted: &[Option<Oid>],
-        contact: &mut Contact,
-    ) -> Result<(), Error> {
-        if matches!(scope, Scope::All) {
-            let all = self.past.mirrored.all().map_err(unreadable)?;
-            let gone = there.lacks(all).filter(|name| rules.selects(name));
-            contact.held.extend(gone.map(|name| (name.clone(), None)));
+    fn note_held(&self, scope: &Scope, observed: &[RefFacts], noted: &[Option<Oid>], contact: &mut Contact) {
+        if let (Scope::All, Some(compared)) = (scope, &mut contact.compared) {
+            contact.held.extend(compared.gone.drain(..).map(|name| (name, None)));
+            contact.held.extend(compared.unnoted.drain(..).map(|(name, oid)| (name, Some(oid))));
         }
         for (facts, noted) in observed.iter().zip(noted) {
             // What is noted needs no note, unless this run has noted something else since.
@@ -189,7 +194,6 @@ impl Run<'_> {
                 contact.held.insert(facts.name.clone(), facts.remote);
             }
         }
-        Ok(())
     }
 
     /// Notes a value, unless it is what `mirrored/` says already.
@@ -242,6 +246,11 @@ impl Run<'_> {
             names.iter().for_each(|name| {
                 contact.outcomes.remove(name);
             });
+        }
+        if let Scope::All = scope {
+            // What is not among the decisions is the same on both sides now.
+            let decided: BTreeSet<&RefName> = plan.decisions.iter().map(|decision| &decision.name).collect();
+            contact.outcomes.retain(|name, outcome| !outcome.outcome.is_listed() || decided.contains(name));
         }
         let is_dry = self.context.mode == Mode::Plan;
         let outcome = |decision: &Decision| match decision.action.is_sent() && !is_dry {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::compare::Unchanged;
 use super::crew::{Crew, Done, Task};
 use super::mirror;
 use super::schedule::{Job, Limits, Said};
@@ -34,6 +35,8 @@ pub struct Every<'a> {
     pub mode: Mode,
     /// Connections that are shared.
     pub pool: &'a Pool,
+    /// Whether the reports name what is the same on both sides.
+    pub unchanged: Unchanged,
     /// The clock.
     pub now: fn() -> Timestamp,
     /// Chance, for the jitter of the back-off.
@@ -164,6 +167,7 @@ impl Every<'_> {
             mode,
             only: None,
             pool: self.pool,
+            unchanged: self.unchanged,
             now: self.now,
             random: self.random,
             on_begin,

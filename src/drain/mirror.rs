@@ -17,7 +17,7 @@ use crate::plan::Divergent;
 use crate::push::{Class, Progress};
 use crate::repo::Repository;
 use crate::spool;
-use crate::status::{self, Mirrored, Outcome, Status, UpdateStatus, render_time};
+use crate::status::{self, Mirrored, Outcome, RefOutcome, Status, UpdateStatus, render_time};
 
 /// Serves one mirror until nothing new is spooled for it. `None` when there was nothing to do, or another drain is at it.
 pub(super) fn serve(repository: &Repository, context: &Context<'_>, mirror: &Mirror) -> Option<Report> {
@@ -189,8 +189,18 @@ fn report(
         is_answered: contact.is_answered(),
         attempts: after.attempts,
         host: if contact.is_host_down() { Host::Down } else { Host::Up },
-        refs: contact.outcomes.into_values().collect(),
+        refs: refs(contact),
     }
+}
+
+/// Everything that was looked at and is to be reported, by name.
+fn refs(contact: Contact) -> Vec<RefOutcome> {
+    let unchanged = contact.compared.map(|compared| compared.unchanged).unwrap_or_default();
+    let unchanged = unchanged.into_iter().filter(|(name, _)| !contact.outcomes.contains_key(name));
+    let mut refs: Vec<RefOutcome> = unchanged.map(|(name, oid)| RefOutcome::unchanged(name, oid)).collect();
+    refs.extend(contact.outcomes.values().cloned());
+    refs.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+    refs
 }
 
 fn plan_only(repository: &Repository, context: &Context<'_>, mirror: &Mirror) -> Result<Report, Error> {

@@ -28,6 +28,7 @@ use crate::status::{RefOutcome, UpdateStatus};
 mod ahead;
 mod backoff;
 mod coalesce;
+mod compare;
 mod contact;
 mod crew;
 mod every;
@@ -42,6 +43,7 @@ mod target;
 mod wait;
 mod workers;
 
+pub use compare::Unchanged;
 pub use every::{Every, drain_every};
 pub use lock::Lock;
 pub use target::{credentials, found_credentials, reach, target};
@@ -79,6 +81,8 @@ pub struct Context<'a> {
     pub only: Option<&'a BTreeSet<RefName>>,
     /// Connections that are shared.
     pub pool: &'a Pool,
+    /// Whether the reports name what is the same on both sides.
+    pub unchanged: Unchanged,
     /// The clock.
     pub now: fn() -> Timestamp,
     /// Chance, for the jitter of the back-off.

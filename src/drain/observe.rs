@@ -7,8 +7,11 @@ use super::coalesce::{Known, Touched};
 use crate::plan::{Deleted, Kind, Mirror, Observed, RefFacts, Rules, Source};
 use crate::push::{Address, Advertised, Capabilities, LocalMirror, Session};
 use crate::refs::{Ancestry, Local, Oid, RefName};
-use crate::repo::{History, Repository};
+use crate::repo::{History, Listing, Repository};
 use crate::status::Mirrored;
+
+/// From this number of refs on, all that is noted is read at once.
+const MANY: usize = 1000;
 
 /// Which refs are looked at.
 pub(super) enum Scope {
@@ -16,15 +19,6 @@ pub(super) enum Scope {
     All,
     /// These.
     Refs(BTreeSet<RefName>),
-}
-
-impl Scope {
-    fn holds(&self, name: &RefName) -> bool {
-        match self {
-            Self::All => true,
-            Self::Refs(names) => names.contains(name),
-        }
-    }
 }
 
 /// The mirror's side, as its advertisement says it.
@@ -51,15 +45,6 @@ impl Own {
 }
 
 impl Remote {
-    /// Of `all`, which are sorted by name, those that the mirror has not.
-    pub(super) fn lacks<'a>(&'a self, all: &'a [(RefName, Oid)]) -> impl Iterator<Item = &'a RefName> {
-        let mut refs = self.refs.iter().peekable();
-        all.iter().map(|(name, _)| name).filter(move |name| {
-            while refs.next_if(|(other, _)| other < *name).is_some() {}
-            refs.next_if(|(other, _)| other == *name).is_none()
-        })
-    }
-
     /// The mirror's side as it is believed to be: `refs`, sorted, and `other`, a value that one more ref has.
     pub(super) fn believed(
         address: &Address,
@@ -73,7 +58,8 @@ impl Remote {
         Self { advertised, selected: refs.len(), refs, values, own: Own::of(address) }
     }
 
-    fn value(&self, name: &RefName) -> Option<Oid> {
+    /// The value of a ref in scope.
+    pub(super) fn value(&self, name: &RefName) -> Option<Oid> {
         let at = self.refs.binary_search_by(|(other, _)| other.cmp(name)).ok()?;
         Some(self.refs[at].1)
     }
@@ -89,24 +75,49 @@ impl Remote {
     }
 }
 
-/// Reads the advertisement.
-pub(super) fn remote(session: &mut Session, address: &Address, rules: &Rules, scope: &Scope) -> Result<Remote, Error> {
-    let (mut refs, mut values, mut selected) = (Vec::new(), HashMap::<Oid, u32>::new(), 0);
+/// What an advertisement says, as it comes.
+#[derive(Default)]
+pub(super) struct Heard {
+    /// The refs that are of interest.
+    pub(super) refs: Vec<(RefName, Oid)>,
+    values: HashMap<Oid, u32>,
+    selected: usize,
+}
+
+impl Heard {
+    /// Counts a ref; whether it is selected.
+    pub(super) fn count(&mut self, rules: &Rules, name: &RefName, oid: Oid) -> bool {
+        *self.values.entry(oid).or_default() += 1;
+        let is_selected = rules.selects(name);
+        self.selected += usize::from(is_selected);
+        is_selected
+    }
+
+    /// git sorts what it advertises; whoever does not, or says a ref twice, is put in order.
+    pub(super) fn into_remote(self, advertised: Advertised, address: &Address) -> Remote {
+        let Self { mut refs, values, selected } = self;
+        if !refs.is_sorted() {
+            refs.sort_unstable();
+        }
+        refs.dedup_by(|one, other| one.0 == other.0);
+        Remote { advertised, refs, values, selected, own: Own::of(address) }
+    }
+}
+
+/// Reads the advertisement; of interest are `names`.
+pub(super) fn remote(
+    session: &mut Session,
+    address: &Address,
+    rules: &Rules,
+    names: &BTreeSet<RefName>,
+) -> Result<Remote, Error> {
+    let mut heard = Heard::default();
     let advertised = session.advertisement(&mut |name, oid| {
-        *values.entry(oid).or_default() += 1;
-        if rules.selects(name) {
-            selected += 1;
-            if scope.holds(name) {
-                refs.push((name.clone(), oid));
-            }
+        if heard.count(rules, name, oid) && names.contains(name) {
+            heard.refs.push((name.clone(), oid));
         }
     })?;
-    // git sorts what it advertises; whoever does not, or says a ref twice, is put in order.
-    if !refs.is_sorted() {
-        refs.sort_unstable();
-    }
-    refs.dedup_by(|one, other| one.0 == other.0);
-    Ok(Remote { advertised, refs, values, selected, own: Own::of(address) })
+    Ok(heard.into_remote(advertised, address))
 }
 
 /// What is needed to judge a ref besides the two sides.
@@ -115,16 +126,23 @@ pub(super) struct Past<'a> {
     pub(super) mirrored: &'a Mirrored,
 }
 
+/// What our own side is taken from.
+pub(super) enum Ours<'a> {
+    /// A list of all that may differ.
+    Listed(Listing),
+    /// A look at each of these.
+    Asked(&'a BTreeSet<RefName>),
+}
+
 /// Puts the facts together. With them goes, for each ref, what the mirror was noted to hold.
 pub(super) fn observe(
     repository: &Repository,
-    rules: &Rules,
-    scope: &Scope,
+    ours: Ours<'_>,
     remote: &Remote,
     past: &Past<'_>,
 ) -> Result<(Observed, Vec<Option<Oid>>), Error> {
-    let (sides, incomplete) = sides(repository, rules, scope, remote)?;
-    let noted = noted(&sides, scope, past.mirrored).map_err(unreadable)?;
+    let (sides, incomplete) = sides(repository, ours, remote)?;
+    let noted = noted(&sides, past.mirrored).map_err(unreadable)?;
     let default_branch = repository.default_branch()?;
     let graph = repository.commit_graph();
     let default_oid = match &default_branch {
@@ -156,8 +174,10 @@ pub(super) fn observe(
 }
 
 /// What the mirror was noted to hold for each of `sides`, which are sorted.
-fn noted(sides: &[Side], scope: &Scope, mirrored: &Mirrored) -> std::io::Result<Vec<Option<Oid>>> {
-    let Scope::All = scope else { return sides.iter().map(|side| mirrored.find(&side.name)).collect() };
+fn noted(sides: &[Side], mirrored: &Mirrored) -> std::io::Result<Vec<Option<Oid>>> {
+    if sides.len() < MANY {
+        return sides.iter().map(|side| mirrored.find(&side.name)).collect();
+    }
     let mut all = mirrored.all()?.iter().peekable();
     let value = |side: &Side| {
         while all.next_if(|(name, _)| *name < side.name).is_some() {}
@@ -178,22 +198,11 @@ struct Side {
     value: Option<Oid>,
 }
 
-/// The refs in scope, sorted, and why our own list may lack something.
-fn sides(
-    repository: &Repository,
-    rules: &Rules,
-    scope: &Scope,
-    there: &Remote,
-) -> Result<(Vec<Side>, Option<String>), Error> {
-    match scope {
-        Scope::All => {
-            let mut listing = repository.list(|name| rules.selects(name))?;
-            if !listing.refs.is_sorted_by(|one, next| one.0 <= next.0) {
-                listing.refs.sort_unstable_by(|one, other| one.0.cmp(&other.0));
-            }
-            Ok((merged(listing.refs, &there.refs), listing.incomplete))
-        }
-        Scope::Refs(names) => {
+/// The refs in question, sorted, and why our own list may lack something.
+fn sides(repository: &Repository, ours: Ours<'_>, there: &Remote) -> Result<(Vec<Side>, Option<String>), Error> {
+    match ours {
+        Ours::Listed(listing) => Ok((merged(listing.refs, &there.refs), listing.incomplete)),
+        Ours::Asked(names) => {
             let side = |name: &RefName| {
                 let local = repository.find(name)?;
                 Ok(Side { name: name.clone(), local, value: there.value(name) })

@@ -33,7 +33,7 @@ pub(super) fn settled(
     run: &Times,
 ) -> Status {
     let mut refs: BTreeMap<RefName, RefOutcome> = BTreeMap::new();
-    if !run.is_full || contact.error.is_some() {
+    if contact.compared.is_none() {
         refs.extend(before.refs.iter().map(|outcome| (outcome.name.clone(), outcome.clone())));
     }
     for outcome in contact.outcomes.values() {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
+use super::compare::Unchanged;
 use super::crew::{Crew, Done, Task};
 use super::every::{Every, RECONCILE, limits};
 use super::schedule::{Job, Queue};
@@ -131,6 +132,7 @@ impl Workers {
             server: &server,
             mode: Mode::Drain,
             pool: &self.pool,
+            unchanged: Unchanged::Omitted,
             now: self.now,
             random: self.random,
             reconcile: Some(server.reconcile_interval.unwrap_or(RECONCILE)),

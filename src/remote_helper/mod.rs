@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 
 use crate::config::{self, Config, Environment, Mirror, Server};
-use crate::drain::{self, Context, MassDelete, Mode, Report};
+use crate::drain::{self, Context, MassDelete, Mode, Report, Unchanged};
 use crate::push::{Pool, Target, Upload};
 use crate::refs::{Local, Oid, RefName};
 use crate::repo::{self, Repository, Shared};
@@ -212,6 +212,7 @@ impl Helper {
             mode: Mode::Sync(MassDelete::Guarded),
             only: Some(wanted),
             pool: &Pool::default(),
+            unchanged: Unchanged::Omitted,
             now,
             random: || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0),
             on_begin: &|_, _| {},

@@ -71,27 +71,38 @@ impl Mirrored {
         Ok(self.all.get().expect("it was just loaded"))
     }
 
-    fn read_all(&self) -> io::Result<Vec<(RefName, Oid)>> {
-        let mut found = Vec::new();
+    /// Gives all values to `with`, in the order of their names. What is damaged is not known.
+    ///
+    /// # Errors
+    /// As [`Mirrored::find`].
+    pub fn each<T>(&self, with: impl FnOnce(&mut dyn Iterator<Item = (RefName, Oid)>) -> T) -> io::Result<T> {
         if !self.exists() {
-            return Ok(found);
+            return Ok(with(&mut std::iter::empty()));
         }
         // A damaged `packed-refs` hides what is loose from the iterator: what is not known is told as divergence at worst.
         let platform = match self.store.iter() {
             Err(error) if is_refused(&error) => return Err(io::Error::other(one_line(&error))),
-            Err(_) => return Ok(found),
+            Err(_) => return Ok(with(&mut std::iter::empty())),
             Ok(platform) => platform,
         };
-        for reference in platform.all()? {
-            match reference {
-                Ok(reference) => {
-                    let name = RefName::new(reference.name.as_bstr());
-                    found.extend(name.zip(reference.target.try_id().map(from_gix)));
-                }
-                Err(error) if is_refused(&error) => return Err(io::Error::other(one_line(&error))),
-                Err(_) => {}
+        let mut refused = None;
+        let refs = platform.all()?.map_while(|reference| match reference {
+            Ok(reference) => {
+                let name = RefName::new(reference.name.as_bstr());
+                Some(name.zip(reference.target.try_id().map(from_gix)))
             }
-        }
+            Err(error) if is_refused(&error) => {
+                refused = Some(io::Error::other(one_line(&error)));
+                None
+            }
+            Err(_) => Some(None),
+        });
+        let done = with(&mut refs.flatten());
+        refused.map_or(Ok(done), Err)
+    }
+
+    fn read_all(&self) -> io::Result<Vec<(RefName, Oid)>> {
+        let mut found: Vec<_> = self.each(|refs| refs.collect())?;
         // The store's iterator goes by name.
         if !found.is_sorted() {
             found.sort_unstable();

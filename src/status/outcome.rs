@@ -104,6 +104,12 @@ impl RefOutcome {
         Self::new(decision, Outcome::of(&decision.action), reason)
     }
 
+    /// A ref that has the same value on both sides.
+    #[must_use]
+    pub fn unchanged(name: RefName, oid: Oid) -> Self {
+        Self { name, outcome: Outcome::UpToDate, local: Some(oid), remote: Some(oid), reason: None }
+    }
+
     /// Another outcome of a decision.
     #[must_use]
     pub fn new(decision: &Decision, outcome: Outcome, reason: Option<String>) -> Self {

@@ -1,0 +1,109 @@
+//! All refs, compared as the mirror tells its own: our refs, the mirror's and what was noted of it go by once, in the order of their
+//! names. Only what differs is kept, so memory goes with the change, and the comparison is over when the mirror has said its last ref.
+//!
+//! A mirror that does not sort what it says is compared as well: what comes out of turn counts as different, and is judged by the
+//! plan like all that is.
+
+use std::iter::Peekable;
+
+use super::Error;
+use super::observe::{Heard, Remote, unreadable};
+use crate::plan::Rules;
+use crate::push::{Address, Session};
+use crate::refs::{Local, Oid, RefName};
+use crate::repo::{Listing, Repository};
+use crate::status::Mirrored;
+
+/// What a look at all refs showed besides the mirror's side.
+#[derive(Default)]
+pub(super) struct Compared {
+    /// Our refs, without those that are the same on both sides.
+    pub(super) ours: Listing,
+    /// Refs that are the same on both sides; empty unless they are wanted.
+    pub(super) unchanged: Vec<(RefName, Oid)>,
+    /// Those of them that are not noted so.
+    pub(super) unnoted: Vec<(RefName, Oid)>,
+    /// Refs that are noted and that the mirror does not have.
+    pub(super) gone: Vec<RefName>,
+}
+
+/// Whether refs that are the same on both sides are reported too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unchanged {
+    /// Each by its name.
+    Reported,
+    /// Nobody asks for them.
+    Omitted,
+}
+
+/// Reads the advertisement and compares.
+pub(super) fn compare(
+    session: &mut Session,
+    address: &Address,
+    rules: &Rules,
+    repository: &Repository,
+    mirrored: &Mirrored,
+    unchanged: Unchanged,
+) -> Result<(Remote, Compared), Error> {
+    // Ours is read before the mirror speaks: while refs are read slowly, `git pack-refs` may hide some (see `Repository::list`).
+    let mut listing = repository.list(|name| rules.selects(name))?;
+    if !listing.refs.is_sorted_by(|one, next| one.0 <= next.0) {
+        listing.refs.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+    }
+    let mut heard = Heard::default();
+    let mut compared = Compared::default();
+    let read = mirrored.each(|noted| {
+        let ours = listing.refs.into_iter().peekable();
+        let mut three = Three { ours, noted: noted.peekable(), unchanged, into: &mut compared };
+        let advertised = session.advertisement(&mut |name, oid| {
+            if heard.count(rules, name, oid) && !three.is_same(name, oid) {
+                heard.refs.push((name.clone(), oid));
+            }
+        });
+        three.finish();
+        advertised
+    });
+    let there = heard.into_remote(read.map_err(unreadable)??, address);
+    compared.ours.incomplete = listing.incomplete;
+    compared.gone.retain(|name| rules.selects(name) && there.value(name).is_none());
+    Ok((there, compared))
+}
+
+/// The three lists as they go by.
+struct Three<'c, O: Iterator, N: Iterator> {
+    ours: Peekable<O>,
+    noted: Peekable<N>,
+    unchanged: Unchanged,
+    into: &'c mut Compared,
+}
+
+impl<O: Iterator<Item = (RefName, Local)>, N: Iterator<Item = (RefName, Oid)>> Three<'_, O, N> {
+    /// Whether the mirror's ref is the same here. What is before it in the other lists is not on the mirror.
+    fn is_same(&mut self, name: &RefName, oid: Oid) -> bool {
+        while let Some(before) = self.ours.next_if(|(other, _)| other < name) {
+            self.into.ours.refs.push(before);
+        }
+        while let Some((before, _)) = self.noted.next_if(|(other, _)| other < name) {
+            self.into.gone.push(before);
+        }
+        let noted = self.noted.next_if(|(other, _)| other == name).map(|(_, oid)| oid);
+        let Some((name, local)) = self.ours.next_if(|(other, _)| other == name) else { return false };
+        if local != Local::At(oid) {
+            self.into.ours.refs.push((name, local));
+            return false;
+        }
+        if noted != Some(oid) {
+            self.into.unnoted.push((name.clone(), oid));
+        }
+        if self.unchanged == Unchanged::Reported {
+            self.into.unchanged.push((name, oid));
+        }
+        true
+    }
+
+    /// The mirror has said its last ref.
+    fn finish(self) {
+        self.into.ours.refs.extend(self.ours);
+        self.into.gone.extend(self.noted.map(|(name, _)| name));
+    }
+}
