@@ -152,11 +152,13 @@ fn sshd(sandbox: &Sandbox, port: u16, directives: &str) -> Child {
         run(sandbox.command("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(directory.join(name)));
     }
     std::fs::copy(directory.join("client.pub"), directory.join("authorized_keys")).unwrap();
+    // A bash that sshd starts reads the user's .bashrc, unless it believes that it is not the first.
     let environment: Vec<String> = sandbox
         .environment()
         .into_iter()
         .filter(|(name, _)| name.starts_with("GIT_CONFIG") || *name == "PATH")
         .map(|(name, value)| format!("{name}={}", value.to_str().unwrap()))
+        .chain(["SHLVL=2".into()])
         .collect();
     let config = format!(
         "ListenAddress 127.0.0.1:{port}\nHostKey {d}/host\nAuthorizedKeysFile {d}/authorized_keys\nPidFile none\n\
