@@ -31,6 +31,7 @@ mod messages;
 mod multiplex;
 mod pack;
 mod pool;
+mod read_ahead;
 mod report;
 mod ssh;
 mod stream;

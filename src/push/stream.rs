@@ -14,6 +14,7 @@ use gix_transport::packetline::blocking_io::StreamingPeekableIter;
 
 use super::askpass::Offer;
 use super::multiplex::Lease;
+use super::read_ahead::ReadAhead;
 use super::watch::{Guard, Watch, Watched};
 use super::{Advertised, Capabilities, Error, PackSource, Report, Request, Timeouts, advertisement, report};
 use crate::credentials::Redactor;
@@ -64,7 +65,8 @@ impl Stream {
             }
         };
         let (on_limit, abort) = (ender(), Box::new(ender()));
-        Ok(Self::new(Box::new(input), Box::new(Ending(output)), timeouts, on_limit, abort, Some(child)))
+        let input = Box::new(ReadAhead::new(input)?);
+        Ok(Self::new(input, Box::new(Ending(output)), timeouts, on_limit, abort, Some(child)))
     }
 
     /// With a connection that `abort` shuts.

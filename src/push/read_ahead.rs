@@ -1,0 +1,67 @@
+//! Reading faster than what is read is used: a thread takes what comes, up to a bound.
+//!
+//! For ssh. What its reader does not take at once it keeps in a buffer that it moves again and again as it grows: of a mirror with
+//! 100,000 refs, that took more time than everything else.
+
+use std::io::{self, Cursor, Read};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+/// Bytes that are read at once, and how many times as many wait at most: 16 MiB.
+const CHUNK: usize = 64 << 10;
+const MOST_CHUNKS: usize = 256;
+
+/// What was read and is not yet used. Its thread ends with the socket, or with this.
+pub(super) struct ReadAhead {
+    socket: UnixStream,
+    chunks: Receiver<io::Result<Vec<u8>>>,
+    current: Cursor<Vec<u8>>,
+}
+
+impl ReadAhead {
+    /// Begins to read.
+    pub(super) fn new(socket: UnixStream) -> io::Result<Self> {
+        let (sender, chunks) = sync_channel(MOST_CHUNKS);
+        let mut input = socket.try_clone()?;
+        std::thread::spawn(move || {
+            let mut chunk = vec![0; CHUNK];
+            loop {
+                let read = match input.read(&mut chunk) {
+                    Ok(0) => return,
+                    Ok(count) => Ok(chunk[..count].to_vec()),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => Err(error),
+                };
+                let is_last = read.is_err();
+                if sender.send(read).is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        Ok(Self { socket, chunks, current: Cursor::default() })
+    }
+}
+
+impl Read for ReadAhead {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let count = self.current.read(buf)?;
+            if count > 0 || buf.is_empty() {
+                return Ok(count);
+            }
+            match self.chunks.recv() {
+                Ok(chunk) => self.current = Cursor::new(chunk?),
+                // The thread is gone: this was all.
+                Err(_) => return Ok(0),
+            }
+        }
+    }
+}
+
+impl Drop for ReadAhead {
+    fn drop(&mut self) {
+        // One that is shut already needs no shutting.
+        let _ = self.socket.shutdown(Shutdown::Read);
+    }
+}
