@@ -16,7 +16,8 @@ use std::process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 /// How an end is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,16 +200,25 @@ impl Child {
         self.inner.wait()
     }
 
-    /// Looks again at growing intervals: there is no wait with a limit in the standard library.
+    /// Waits with a limit, which the standard library does not: on a descriptor of the process, or, where the kernel has none (Linux before
+    /// 5.3), by looking again at growing intervals.
     fn wait_for(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
         let begin = Instant::now();
+        let end = pidfd_open(self.group(), PidfdFlags::empty()).ok();
         let mut pause = Duration::from_micros(200);
         loop {
             if let Some(status) = self.inner.try_wait()? {
                 return Ok(Some(status));
             }
-            if begin.elapsed() >= limit {
+            let left = limit.saturating_sub(begin.elapsed());
+            if left.is_zero() {
                 return Ok(None);
+            }
+            if let Some(end) = &end {
+                // Woken too early, it looks again.
+                let limit = left.try_into().ok();
+                let _ = poll(&mut [PollFd::new(end, PollFlags::IN)], limit.as_ref());
+                continue;
             }
             std::thread::park_timeout(pause);
             pause = (pause * 2).min(Duration::from_millis(20));

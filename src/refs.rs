@@ -4,6 +4,7 @@
 //! path; names are bytes and need not be UTF-8. Absent: objects, stores and gix, so that the hook can use this module.
 //! Nothing here reads or writes, so a crash changes nothing.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -21,11 +22,13 @@ impl Oid {
         if hex.len() != 40 && hex.len() != 64 {
             return None;
         }
-        let mut bytes = [0; 32];
+        let (mut bytes, mut seen) = ([0; 32], 0);
         for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
-            *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
+            let (high, low) = (DIGITS[usize::from(pair[0])], DIGITS[usize::from(pair[1])]);
+            seen |= high | low;
+            *byte = high << 4 | low;
         }
-        Some(Self { len: (hex.len() / 2) as u8, bytes })
+        (seen != NO_DIGIT).then_some(Self { len: (hex.len() / 2) as u8, bytes })
     }
 
     /// Takes 20 or 32 raw bytes; any other length is `None`.
@@ -88,14 +91,20 @@ impl fmt::Debug for Oid {
     }
 }
 
-fn hex_digit(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
+/// All bits are set, so that a disjunction of digits shows whether it was among them.
+const NO_DIGIT: u8 = 0xff;
+
+/// The value of each hexadecimal digit.
+const DIGITS: [u8; 256] = {
+    let mut table = [NO_DIGIT; 256];
+    let mut digit = 0;
+    while digit < 16 {
+        table[b"0123456789abcdef"[digit] as usize] = digit as u8;
+        table[b"0123456789ABCDEF"[digit] as usize] = digit as u8;
+        digit += 1;
     }
-}
+    table
+};
 
 /// A full ref name such as `refs/heads/main`, in bytes. A clone shares the bytes: a name is in many lists at once.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -105,7 +114,13 @@ impl RefName {
     /// Takes a full name that starts with `refs/` and obeys git-check-ref-format(1); anything else is `None`.
     #[must_use]
     pub fn new(name: &[u8]) -> Option<Self> {
-        is_well_formed(name).then(|| Self(name.into()))
+        NameRef::new(name).map(NameRef::to_owned)
+    }
+
+    /// The name, borrowed.
+    #[must_use]
+    pub fn borrowed(&self) -> NameRef<'_> {
+        NameRef(&self.0)
     }
 
     /// The whole name.
@@ -117,13 +132,13 @@ impl RefName {
     /// What follows `refs/heads/`, if this is a branch.
     #[must_use]
     pub fn branch(&self) -> Option<&[u8]> {
-        self.0.strip_prefix(b"refs/heads/")
+        self.borrowed().branch()
     }
 
     /// What follows `refs/tags/`, if this is a tag.
     #[must_use]
     pub fn tag(&self) -> Option<&[u8]> {
-        self.0.strip_prefix(b"refs/tags/")
+        self.borrowed().tag()
     }
 
     /// Git's short form for people: `main` for `refs/heads/main`.
@@ -141,6 +156,48 @@ impl RefName {
     }
 }
 
+impl Borrow<[u8]> for RefName {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A well-formed full ref name that somebody else keeps: of most that go by nothing is kept.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NameRef<'a>(&'a [u8]);
+
+impl<'a> NameRef<'a> {
+    /// Takes what [`RefName::new`] takes.
+    #[must_use]
+    pub fn new(name: &'a [u8]) -> Option<Self> {
+        is_well_formed(name).then_some(Self(name))
+    }
+
+    /// A name to keep.
+    #[must_use]
+    pub fn to_owned(self) -> RefName {
+        RefName(self.0.into())
+    }
+
+    /// The whole name.
+    #[must_use]
+    pub fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// What follows `refs/heads/`, if this is a branch.
+    #[must_use]
+    pub fn branch(self) -> Option<&'a [u8]> {
+        self.0.strip_prefix(b"refs/heads/")
+    }
+
+    /// What follows `refs/tags/`, if this is a tag.
+    #[must_use]
+    pub fn tag(self) -> Option<&'a [u8]> {
+        self.0.strip_prefix(b"refs/tags/")
+    }
+}
+
 impl fmt::Display for RefName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&String::from_utf8_lossy(&self.0))
@@ -153,14 +210,47 @@ impl fmt::Debug for RefName {
     }
 }
 
+/// What a byte may be in a name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Byte {
+    Plain,
+    /// It depends on what is before it.
+    Special,
+    Forbidden,
+}
+
+const BYTES: [Byte; 256] = {
+    let mut table = [Byte::Plain; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = match byte as u8 {
+            0..=b' ' | 0x7f | b'~' | b'^' | b':' | b'?' | b'*' | b'[' | b'\\' => Byte::Forbidden,
+            b'/' | b'.' | b'{' => Byte::Special,
+            _ => Byte::Plain,
+        };
+        byte += 1;
+    }
+    table
+};
+
+/// One look at each byte, for a mirror may tell a hundred thousand names.
 fn is_well_formed(name: &[u8]) -> bool {
-    let forbidden = |byte: &u8| matches!(byte, 0..=b' ' | 0x7f | b'~' | b'^' | b':' | b'?' | b'*' | b'[' | b'\\');
-    let component = |part: &[u8]| !part.is_empty() && !part.starts_with(b".") && !part.ends_with(b".lock");
-    name.starts_with(b"refs/")
-        && !name.iter().any(forbidden)
-        && !name.windows(2).any(|pair| pair == b".." || pair == b"@{")
-        && !name.ends_with(b".")
-        && name.split(|byte| *byte == b'/').all(component)
+    let Some(name) = name.strip_prefix(b"refs/") else { return false };
+    let mut before = b'/';
+    for (at, byte) in name.iter().copied().enumerate() {
+        let is_good = match (BYTES[usize::from(byte)], byte) {
+            (Byte::Plain, _) => true,
+            (Byte::Forbidden, _) => false,
+            (Byte::Special, b'/') => before != b'/' && !name[..at].ends_with(b".lock"),
+            (Byte::Special, b'.') => before != b'/' && before != b'.',
+            (Byte::Special, _) => before != b'@',
+        };
+        if !is_good {
+            return false;
+        }
+        before = byte;
+    }
+    before != b'/' && before != b'.' && !name.ends_with(b".lock")
 }
 
 /// One line of a push as post-receive is told of it (githooks(5)): `old new ref`.

@@ -15,8 +15,9 @@ use crate::status::{UpdateStatus, View};
 impl Base {
     /// Every repository below the roots.
     pub(super) fn repositories(&self) -> anyhow::Result<Vec<PathBuf>> {
-        self.server.check_urls()?;
-        Ok(self.server.repositories()?)
+        let repositories = self.server.repositories()?;
+        self.server.check_urls_of(&repositories)?;
+        Ok(repositories)
     }
 
     /// Asks every repository, in a few threads. The answers are in the order of the repositories; those that cannot be read are

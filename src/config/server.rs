@@ -177,15 +177,20 @@ impl Server {
     /// # Errors
     /// [`Error::Meaning`], which names both, or that of [`Server::repositories`].
     pub fn check_urls(&self) -> Result<(), Error> {
-        if !self.has_templates() {
-            return Ok(());
-        }
-        let mut seen: BTreeMap<String, PathBuf> = BTreeMap::new();
-        for git_dir in self.repositories()? {
-            let Some(placed) = self.place(&git_dir) else { continue };
+        if self.has_templates() { self.check_urls_of(&self.repositories()?) } else { Ok(()) }
+    }
+
+    /// The same question for repositories that were listed already.
+    ///
+    /// # Errors
+    /// [`Error::Meaning`], which names both.
+    pub fn check_urls_of(&self, repositories: &[PathBuf]) -> Result<(), Error> {
+        let mut seen: BTreeMap<String, &Path> = BTreeMap::new();
+        for git_dir in repositories {
+            let Some(placed) = self.place(git_dir) else { continue };
             for (name, template) in &self.templates {
                 let Some(url) = template.settings.url.as_deref().map(|url| expand(url, &placed)) else { continue };
-                if let Some(other) = seen.insert(url.clone(), git_dir.clone()) {
+                if let Some(other) = seen.insert(url.clone(), git_dir) {
                     let what = format!(
                         "remote '{name}': '{}' and '{}' would both be mirrored to one URL; use {{path}} in it, or exclude one",
                         other.display(),

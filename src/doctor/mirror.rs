@@ -32,7 +32,7 @@ pub(super) fn examine(
     let mut findings = credentials(repository, server, mirror);
     let mut refs = HashMap::new();
     let reached = drain::reach(repository, mirror, server, &mut |name, oid| {
-        refs.insert(name.clone(), oid);
+        refs.insert(name.to_owned(), oid);
     });
     match reached {
         Ok(advertised) => findings.extend(met(repository, mirror, &advertised, &refs)),

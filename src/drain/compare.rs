@@ -10,7 +10,7 @@ use super::Error;
 use super::observe::{Heard, Remote, unreadable};
 use crate::plan::Rules;
 use crate::push::{Address, Session};
-use crate::refs::{Local, Oid, RefName};
+use crate::refs::{Local, NameRef, Oid, RefName};
 use crate::repo::{Listing, Repository};
 use crate::status::Mirrored;
 
@@ -46,7 +46,7 @@ pub(super) fn compare(
     unchanged: Unchanged,
 ) -> Result<(Remote, Compared), Error> {
     // Ours is read before the mirror speaks: while refs are read slowly, `git pack-refs` may hide some (see `Repository::list`).
-    let mut listing = repository.list(|name| rules.selects(name))?;
+    let mut listing = repository.list(|name| rules.selects(name.borrowed()))?;
     if !listing.refs.is_sorted_by(|one, next| one.0 <= next.0) {
         listing.refs.sort_unstable_by(|one, other| one.0.cmp(&other.0));
     }
@@ -57,7 +57,7 @@ pub(super) fn compare(
         let mut three = Three { ours, noted: noted.peekable(), unchanged, into: &mut compared };
         let advertised = session.advertisement(&mut |name, oid| {
             if heard.count(rules, name, oid) && !three.is_same(name, oid) {
-                heard.refs.push((name.clone(), oid));
+                heard.refs.push((name.to_owned(), oid));
             }
         });
         three.finish();
@@ -65,7 +65,7 @@ pub(super) fn compare(
     });
     let there = heard.into_remote(read.map_err(unreadable)??, address);
     compared.ours.incomplete = listing.incomplete;
-    compared.gone.retain(|name| rules.selects(name) && there.value(name).is_none());
+    compared.gone.retain(|name| rules.selects(name.borrowed()) && there.value(name).is_none());
     Ok((there, compared))
 }
 
@@ -79,15 +79,15 @@ struct Three<'c, O: Iterator, N: Iterator> {
 
 impl<O: Iterator<Item = (RefName, Local)>, N: Iterator<Item = (RefName, Oid)>> Three<'_, O, N> {
     /// Whether the mirror's ref is the same here. What is before it in the other lists is not on the mirror.
-    fn is_same(&mut self, name: &RefName, oid: Oid) -> bool {
-        while let Some(before) = self.ours.next_if(|(other, _)| other < name) {
+    fn is_same(&mut self, name: NameRef<'_>, oid: Oid) -> bool {
+        while let Some(before) = self.ours.next_if(|(other, _)| other.borrowed() < name) {
             self.into.ours.refs.push(before);
         }
-        while let Some((before, _)) = self.noted.next_if(|(other, _)| other < name) {
+        while let Some((before, _)) = self.noted.next_if(|(other, _)| other.borrowed() < name) {
             self.into.gone.push(before);
         }
-        let noted = self.noted.next_if(|(other, _)| other == name).map(|(_, oid)| oid);
-        let Some((name, local)) = self.ours.next_if(|(other, _)| other == name) else { return false };
+        let noted = self.noted.next_if(|(other, _)| other.borrowed() == name).map(|(_, oid)| oid);
+        let Some((name, local)) = self.ours.next_if(|(other, _)| other.borrowed() == name) else { return false };
         if local != Local::At(oid) {
             self.into.ours.refs.push((name, local));
             return false;

@@ -291,8 +291,8 @@ pub fn prepare(repository: &Repository, name: &str) -> Result<(), Error> {
     let mode = repository.sharing().directory_mode().unwrap_or(0o755);
     let made = spool::prepare(&layout, mode)
         .and_then(|()| spool::make_directory(&layout.remote(name), mode))
-        .and_then(|()| spool::make_directory(&layout.queue(name), mode));
-    made.map_err(Error::files("make directories", layout.root().to_owned()))
+        .and_then(|_| spool::make_directory(&layout.queue(name), mode));
+    made.map(drop).map_err(Error::files("make directories", layout.root().to_owned()))
 }
 
 /// Removes what is kept of a mirror that is no longer configured; the mark of the removal goes once everything else but the queue

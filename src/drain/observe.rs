@@ -6,7 +6,7 @@ use super::Error;
 use super::coalesce::{Known, Touched};
 use crate::plan::{Deleted, Kind, Mirror, Observed, RefFacts, Rules, Source};
 use crate::push::{Address, Advertised, Capabilities, LocalMirror, Session};
-use crate::refs::{Ancestry, Local, Oid, RefName};
+use crate::refs::{Ancestry, Local, NameRef, Oid, RefName};
 use crate::repo::{History, Listing, Repository};
 use crate::status::Mirrored;
 
@@ -86,7 +86,7 @@ pub(super) struct Heard {
 
 impl Heard {
     /// Counts a ref; whether it is selected.
-    pub(super) fn count(&mut self, rules: &Rules, name: &RefName, oid: Oid) -> bool {
+    pub(super) fn count(&mut self, rules: &Rules, name: NameRef<'_>, oid: Oid) -> bool {
         *self.values.entry(oid).or_default() += 1;
         let is_selected = rules.selects(name);
         self.selected += usize::from(is_selected);
@@ -113,8 +113,8 @@ pub(super) fn remote(
 ) -> Result<Remote, Error> {
     let mut heard = Heard::default();
     let advertised = session.advertisement(&mut |name, oid| {
-        if heard.count(rules, name, oid) && names.contains(name) {
-            heard.refs.push((name.clone(), oid));
+        if heard.count(rules, name, oid) && names.contains(name.as_bytes()) {
+            heard.refs.push((name.to_owned(), oid));
         }
     })?;
     Ok(heard.into_remote(advertised, address))

@@ -4,7 +4,7 @@ use super::Error;
 use crate::config::{AuthMethod, Mirror, Server};
 use crate::credentials::{self, Credentials, identity, read_secret};
 use crate::push::{Advertised, Pool, Session, Ssh, Target};
-use crate::refs::{Oid, RefName};
+use crate::refs::{NameRef, Oid};
 use crate::repo::Repository;
 
 /// What is stored of a mirror's credentials, for showing its URL and cleaning texts.
@@ -72,7 +72,7 @@ pub fn reach(
     repository: &Repository,
     mirror: &Mirror,
     server: &Server,
-    each: &mut dyn FnMut(&RefName, Oid),
+    each: &mut dyn FnMut(NameRef<'_>, Oid),
 ) -> Result<Advertised, Error> {
     let mut session = Session::connect(&target(repository, mirror, server)?, &Pool::default())?;
     let advertised = session.advertisement(each)?;

@@ -87,7 +87,7 @@ pub fn plan(rules: &Rules, observed: &Observed) -> Plan {
     let mut decisions: Vec<Decision> = observed
         .refs
         .iter()
-        .filter(|facts| rules.selects(&facts.name))
+        .filter(|facts| rules.selects(facts.name.borrowed()))
         .filter_map(|facts| decide::decide(rules, observed, facts))
         .collect();
     prune::hold_mass_deletion(rules.max_deletes, &observed.mirror, &mut decisions);

@@ -3,7 +3,7 @@
 use regex::bytes::Regex;
 
 use super::Pattern;
-use crate::refs::RefName;
+use crate::refs::NameRef;
 
 /// The rules of one mirror.
 #[derive(Clone, Debug)]
@@ -113,7 +113,7 @@ pub enum MaxDeletes {
 impl Rules {
     /// Whether the ref is mirrored at all. A ref that is not is invisible: never pushed, deleted or reported.
     #[must_use]
-    pub fn selects(&self, name: &RefName) -> bool {
+    pub fn selects(&self, name: NameRef<'_>) -> bool {
         if let Some(branch) = name.branch() {
             match &self.branches {
                 Branches::All => true,

@@ -213,7 +213,7 @@ fn what_is_not_selected_is_invisible() {
         ("refs/notes/commits", true),
         ("refs/pull/1/head", false),
     ] {
-        assert_eq!(some.selects(&name(refname)), selected, "{refname}");
+        assert_eq!(some.selects(name(refname).borrowed()), selected, "{refname}");
         for situation in [facts(refname), deletable(refname)] {
             assert_eq!(plan(&some, &observed(vec![situation])).decisions.len(), usize::from(selected), "{refname}");
         }

@@ -6,7 +6,7 @@ use gix_transport::packetline::blocking_io::StreamingPeekableIter;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use crate::refs::{Oid, RefName};
+use crate::refs::{NameRef, Oid};
 
 /// The longest advertisement that is read, in bytes: more than a million refs. A mirror that says more is not believed, for
 /// what is kept of it would fill the memory.
@@ -91,7 +91,7 @@ impl Capabilities {
 /// and names that git would not create are passed over.
 pub(super) fn read<R: Read>(
     lines: &mut StreamingPeekableIter<R>,
-    each: &mut dyn FnMut(&RefName, Oid),
+    each: &mut dyn FnMut(NameRef<'_>, Oid),
 ) -> Result<Advertised, Error> {
     let mut advertised: Option<Advertised> = None;
     let mut length = 0;
@@ -118,9 +118,9 @@ pub(super) fn read<R: Read>(
             None => return Err(nonsense(line)),
         };
         let oid = Oid::from_hex(hex).filter(|oid| said.capabilities.may_hold(*oid)).ok_or_else(|| nonsense(line))?;
-        if let Some(name) = RefName::new(name) {
+        if let Some(name) = NameRef::new(name) {
             said.is_empty = false;
-            each(&name, oid);
+            each(name, oid);
         }
     }
     Err(too_long())
@@ -193,7 +193,7 @@ mod tests {
         let mut lines = StreamingPeekableIter::new(bytes, &[PacketLineRef::Flush], false);
         let mut names = Vec::new();
         let advertised = read(&mut lines, &mut |name, oid| {
-            names.push(format!("{} {name}", oid.short()));
+            names.push(format!("{} {}", oid.short(), name.to_owned()));
         })?;
         Ok((advertised, names))
     }

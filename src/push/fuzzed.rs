@@ -23,7 +23,7 @@ pub fn packet_lines(bytes: &[u8]) -> usize {
 pub fn advertisement(bytes: &[u8]) -> Option<Vec<(RefName, Oid)>> {
     let mut lines = StreamingPeekableIter::new(bytes, &[PacketLineRef::Flush], false);
     let mut refs = Vec::new();
-    advertisement::read(&mut lines, &mut |name, oid| refs.push((name.clone(), oid))).ok()?;
+    advertisement::read(&mut lines, &mut |name, oid| refs.push((name.to_owned(), oid))).ok()?;
     Some(refs)
 }
 

@@ -20,7 +20,7 @@ use super::guard::Guarded;
 use super::pool::{Kind, MOST_PER_HOST};
 use super::{Advertised, Capabilities, Error, Limit, PackSource, Pool, Report, Request, Target, advertisement, report};
 use crate::credentials::{Credentials, Redactor};
-use crate::refs::{Oid, RefName};
+use crate::refs::{NameRef, Oid};
 
 /// Packs up to this size are sent with `Content-Length`.
 const SMALL_PACK: u64 = 1 << 20;
@@ -62,7 +62,7 @@ impl Http {
     }
 
     /// `GET info/refs`
-    pub(super) fn advertisement(&mut self, each: &mut dyn FnMut(&RefName, Oid)) -> Result<Advertised, Error> {
+    pub(super) fn advertisement(&mut self, each: &mut dyn FnMut(NameRef<'_>, Oid)) -> Result<Advertised, Error> {
         const TYPE: &str = "application/x-git-receive-pack-advertisement";
         let url = format!("{}/info/refs?service=git-receive-pack", self.url);
         let get = || {

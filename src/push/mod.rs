@@ -15,7 +15,7 @@
 use std::time::Duration;
 
 use crate::credentials::{Credentials, Redactor};
-use crate::refs::{Oid, RefName};
+use crate::refs::{NameRef, Oid};
 
 mod address;
 mod advertisement;
@@ -132,7 +132,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Error`].
-    pub fn advertisement(&mut self, each: &mut dyn FnMut(&RefName, Oid)) -> Result<Advertised, Error> {
+    pub fn advertisement(&mut self, each: &mut dyn FnMut(NameRef<'_>, Oid)) -> Result<Advertised, Error> {
         match &mut self.connection {
             Connection::Stream(stream) => stream
                 .advertisement(&self.redactor, each)

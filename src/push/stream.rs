@@ -19,7 +19,7 @@ use super::watch::{Guard, Watch, Watched};
 use super::{Advertised, Capabilities, Error, PackSource, Report, Request, Timeouts, advertisement, report};
 use crate::credentials::Redactor;
 use crate::process::{self, Child, Insistence};
-use crate::refs::{Oid, RefName};
+use crate::refs::{NameRef, Oid};
 
 /// How long a program may take to end by itself after the last byte.
 const GRACE: Duration = Duration::from_secs(5);
@@ -111,7 +111,7 @@ impl Stream {
     pub(super) fn advertisement(
         &mut self,
         redactor: &Redactor,
-        each: &mut dyn FnMut(&RefName, Oid),
+        each: &mut dyn FnMut(NameRef<'_>, Oid),
     ) -> Result<Advertised, Error> {
         match advertisement::read(&mut self.lines, each) {
             Ok(advertised) => {

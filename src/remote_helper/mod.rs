@@ -153,7 +153,7 @@ impl Helper {
     fn list(&self, out: &mut dyn Write) -> anyhow::Result<()> {
         let mut lines = Vec::new();
         drain::reach(&self.repository, self.mirror(), &self.server, &mut |name, oid| {
-            lines.push(format!("{oid} {name}"));
+            lines.push(format!("{oid} {}", name.to_owned()));
         })?;
         for line in lines {
             writeln!(out, "{line}")?;

@@ -111,13 +111,25 @@ impl Layout {
 #[cfg(feature = "mirror")]
 pub fn prepare(layout: &Layout, directory_mode: u32) -> std::io::Result<()> {
     let ours = [layout.root().to_owned(), layout.root().join("spool"), layout.root().join("remotes")];
+    let mut is_new = false;
     for directory in ours.into_iter().chain(layout.spool_directories()) {
-        make_directory(&directory, directory_mode)?;
+        is_new |= make_directory(&directory, directory_mode)? == Made::Now;
     }
     if !layout.resync().exists() {
         resync::clear(layout)?;
+        is_new = true;
     }
-    sync_directory(layout.root())
+    if is_new { sync_directory(layout.root()) } else { Ok(()) }
+}
+
+/// Whether there was something to make.
+#[cfg(feature = "mirror")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// It was not there.
+    Now,
+    /// It was.
+    Before,
 }
 
 /// Makes one directory with the permissions `mode`, whatever the umask; does nothing if it exists.
@@ -125,12 +137,12 @@ pub fn prepare(layout: &Layout, directory_mode: u32) -> std::io::Result<()> {
 /// # Errors
 /// The operating system's.
 #[cfg(feature = "mirror")]
-pub fn make_directory(path: &Path, mode: u32) -> std::io::Result<()> {
+pub fn make_directory(path: &Path, mode: u32) -> std::io::Result<Made> {
     use std::os::unix::fs::PermissionsExt;
     match std::fs::create_dir(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(Made::Before),
         Err(error) => Err(error),
-        Ok(()) => std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)),
+        Ok(()) => std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map(|()| Made::Now),
     }
 }
 

@@ -23,8 +23,9 @@ pub fn mark(layout: &Layout) -> io::Result<()> {
 /// Whether the repository is marked. A missing file is no mark; one that cannot be read is an error, not "no".
 #[cfg(feature = "mirror")]
 pub(super) fn is_marked(layout: &Layout) -> io::Result<bool> {
-    match std::fs::read(layout.resync()) {
-        Ok(bytes) => Ok(bytes.first() == Some(&b'1')),
+    let mut mark = [0];
+    match std::fs::File::open(layout.resync()).and_then(|file| file.read_at(&mut mark, 0)) {
+        Ok(_) => Ok(mark == *b"1"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }

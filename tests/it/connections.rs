@@ -1,7 +1,7 @@
 //! Many repositories, few connections.
 
 use crate::many::{Estate, TEMPLATE};
-use crate::sandbox::script;
+use crate::sandbox::{Sandbox, script};
 use crate::servers::{Kind, Server, free_port};
 
 #[test]
@@ -35,6 +35,35 @@ fn many_repositories_at_one_web_server_share_connections() {
     for n in 0..100 {
         let mirror = estate.sandbox.path(&format!("mirrors/r{n}.git"));
         assert!(!estate.sandbox.refs(&mirror).is_empty(), "r{n}");
+    }
+}
+
+#[test]
+fn a_contact_is_one_connection_and_one_session() {
+    for (kind, marks) in [
+        (Kind::Git, &["Connection from", "receive-pack for"][..]),
+        (Kind::Ssh, &["Accepted publickey", "Starting session"]),
+    ] {
+        let sandbox = Sandbox::new();
+        let mirror = sandbox.bare("mirror.git");
+        let server = Server::start_with(&sandbox, kind, free_port(), "LogLevel VERBOSE\n");
+        let source = server.source(&sandbox, "mirror.git", &[]);
+        let work = sandbox.work(&source);
+        let seen = |mark: &str| {
+            let log = std::fs::read(sandbox.path("server.log")).unwrap();
+            String::from_utf8_lossy(&log).lines().filter(|line| line.contains(mark)).count()
+        };
+        for push in ["with a look", "ahead of a look"] {
+            let before: Vec<usize> = marks.iter().map(|mark| seen(mark)).collect();
+            work.commit(push);
+            work.push(&["main"]);
+            sandbox.ok(&source, &["drain"]);
+            assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+            for (mark, before) in marks.iter().zip(before) {
+                crate::sandbox::wait_for(mark, || seen(mark) > before);
+                assert_eq!(seen(mark), before + 1, "{kind:?}, {push}: {mark}");
+            }
+        }
     }
 }
 

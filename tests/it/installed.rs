@@ -8,9 +8,9 @@ use std::process::Command;
 use crate::sandbox::{Said, Sandbox, script, wait_for};
 
 /// A sandbox with the program installed below a prefix of its own, and that on PATH.
-struct Installed {
-    sandbox: Sandbox,
-    prefix: PathBuf,
+pub(crate) struct Installed {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) prefix: PathBuf,
     path: OsString,
 }
 
@@ -44,7 +44,7 @@ fn install(arguments: &[&str]) {
 }
 
 impl Installed {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let sandbox = Sandbox::new();
         let prefix = sandbox.path("prefix");
         install(&["--prefix", prefix.to_str().unwrap()]);

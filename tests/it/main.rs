@@ -27,6 +27,7 @@ mod history;
 mod hook;
 mod hostile;
 mod installed;
+mod instructions;
 mod keys;
 mod leases;
 mod limits;

@@ -136,7 +136,16 @@ impl Server {
 fn git_daemon(sandbox: &Sandbox, root: &Path, port: u16) -> Child {
     let base = format!("--base-path={}", root.display());
     let port = format!("--port={port}");
-    let all = ["daemon", "--enable=receive-pack", "--export-all", "--listen=127.0.0.1", "--reuseaddr", &port, &base];
+    let all = [
+        "daemon",
+        "--verbose",
+        "--enable=receive-pack",
+        "--export-all",
+        "--listen=127.0.0.1",
+        "--reuseaddr",
+        &port,
+        &base,
+    ];
     start(sandbox, "git", &all)
 }
 
