@@ -5,7 +5,8 @@
 //! Whatever is not a plain yes to every command is followed by the usual contact, which looks before it acts.
 //!
 //! Only a small change is tried so: one that `mirrored/` knows the other side of, of which every ref is to be sent, and whose objects
-//! fit a pack that is made here. So the cost of a vain attempt is bounded too.
+//! fit a pack that is made here. So the cost of a vain attempt is bounded too. A deletion is never tried: receive-pack, told an old
+//! value of which it has no object any more, deletes the ref whatever its value is ("allowing deletion of corrupt ref").
 
 use std::collections::BTreeSet;
 
@@ -14,7 +15,7 @@ use super::observe::{Ours, Remote, Scope, observe, unreadable};
 use super::refusal::Refusals;
 use super::{Context, Error, Mode, portion};
 use crate::config::Mirror;
-use crate::plan::{Decision, Divergent, Rules, plan};
+use crate::plan::{Action, Decision, Divergent, Rules, plan};
 use crate::push::{Answer, Capabilities, Error as PushError, Session};
 use crate::refs::{Oid, RefName};
 use crate::status::{Greeting, Portion, Status, UpdateStatus};
@@ -66,18 +67,14 @@ impl Run<'_> {
         let (observed, _) = observe(self.repository, Ours::Asked(names), &there, &self.past)?;
         let plan = plan(rules, &observed);
         let sent = plan.next_push(usize::MAX);
-        if sent.is_empty() || sent.len() < plan.decisions.len() {
+        let is_deleted = |decision: &&Decision| decision.action == Action::Delete;
+        if sent.is_empty() || sent.len() < plan.decisions.len() || sent.iter().any(is_deleted) {
             return Ok(Ahead::Untried);
         }
         let commands = self.commands(&sent);
         let request = self.request(&commands, capabilities)?;
-        let pack = if request.needs_pack() {
-            let Some(pack) = self.small_pack(&commands, &there) else { return Ok(Ahead::Untried) };
-            Some(pack)
-        } else {
-            None
-        };
-        match session.push_ahead(&request, pack, capabilities) {
+        let Some(pack) = self.small_pack(&commands, &there) else { return Ok(Ahead::Untried) };
+        match session.push_ahead(&request, Some(pack), capabilities) {
             Ok(report) if portion::is_too_large(&report) && self.reduce(&sent, &there, contact) => {
                 Ok(Ahead::Again(names.clone()))
             }
@@ -123,7 +120,7 @@ impl Run<'_> {
 
 /// Whether a refusal says that the mirror lacks objects which it was believed to have (receive-pack's words).
 fn is_of_belief(answer: &Answer) -> bool {
-    let words = ["could not unpack the objects", "missing necessary objects", "bad pack"];
+    let words = ["could not unpack the objects", "missing necessary objects", "bad pack", "bad ref"];
     matches!(answer, Answer::Refused(said) if words.iter().any(|word| said.contains(word)))
 }
 

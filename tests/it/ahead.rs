@@ -60,8 +60,10 @@ fn a_small_push_is_one_request() {
     let scene = scene(&sandbox, Kind::Http, &["--prune", "deleted"]);
     scene.push(&["main"]);
     assert_eq!(scene.methods(&["drain"], 0), "POST");
-    scene.work.push(&["main:fresh", ":topic"]);
-    assert_eq!(scene.methods(&["drain"], 0), "POST", "a ref more and a ref less");
+    scene.work.push(&["main:fresh"]);
+    assert_eq!(scene.methods(&["drain"], 0), "POST", "a ref more");
+    scene.work.push(&[":topic"]);
+    assert_eq!(scene.methods(&["drain"], 0), "GET POST", "nothing is deleted without a look");
     scene.work.git(&["commit", "-q", "--amend", "--allow-empty", "-m", "rewritten"]);
     scene.work.push(&["+main"]);
     assert_eq!(scene.methods(&["drain"], 0), "POST", "a rewrite of what we gave it");
@@ -162,6 +164,39 @@ fn a_mirror_that_was_made_anew_gets_the_objects_that_it_lacks() {
         sandbox.ok(&scene.source, &["drain"]);
         assert_eq!(sandbox.oid(&scene.mirror, "topic"), sandbox.oid(&scene.source, "main"));
         sandbox.git(&scene.mirror, &["fsck", "--connectivity-only"]);
+    }
+}
+
+#[test]
+fn what_others_pushed_is_not_deleted_although_the_mirror_forgot_what_we_had_pushed() {
+    for kind in [Kind::Path, Kind::Http] {
+        let sandbox = Sandbox::new();
+        let scene = scene(&sandbox, kind, &["--prune", "deleted"]);
+        scene.work.git(&["checkout", "-q", "-b", "topic"]);
+        scene.push(&["topic"]);
+        sandbox.ok(&scene.source, &["drain"]);
+        // They replace it, and their housekeeping throws away what it was.
+        let theirs = sandbox.git(&scene.mirror, &["commit-tree", "-m", "theirs", "main^{tree}"]);
+        sandbox.git(&scene.mirror, &["update-ref", "refs/heads/topic", &theirs]);
+        let ours = sandbox.oid(&scene.source, "topic");
+        sandbox.git(&scene.mirror, &["prune", "--expire=now"]);
+        assert_ne!(sandbox.try_git(&scene.mirror, &["cat-file", "-e", &ours]).status, 0, "it is gone there");
+        scene.work.push(&[":topic"]);
+        let said = sandbox.mirror_push(&scene.source, &["drain", "--json"]);
+        assert_eq!(sandbox.oid(&scene.mirror, "topic"), theirs, "{said:?}");
+        assert_eq!(said.json()[0]["refs"][0]["outcome"], "kept");
+        // A branch of ours that goes on is refused there for want of the old object, and looked after too.
+        scene.work.push(&["topic:again"]);
+        sandbox.ok(&scene.source, &["drain"]);
+        sandbox.git(&scene.mirror, &["update-ref", "refs/heads/again", &theirs]);
+        sandbox.git(&scene.mirror, &["prune", "--expire=now"]);
+        scene.push(&["topic:again"]);
+        sandbox.ok(&scene.source, &["drain"]);
+        assert_eq!(
+            sandbox.oid(&scene.mirror, "again"),
+            sandbox.oid(&scene.source, "again"),
+            "divergent_refs = overwrite"
+        );
     }
 }
 
