@@ -90,7 +90,9 @@ impl Run<'_> {
                 Ok(if again.is_empty() { Ahead::Done } else { Ahead::Again(again) })
             }
             Err(error) => {
-                if error.relief().is_some() {
+                // A kept connection that the server has just closed says nothing of the size.
+                let is_cut = matches!(error, PushError::Upload(_) | PushError::Broken { .. });
+                if error.relief().is_some() && !is_cut {
                     self.reduce(&sent, &there, contact);
                 }
                 if is_final(&error, session) {

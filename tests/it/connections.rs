@@ -1,7 +1,7 @@
 //! Many repositories, few connections.
 
 use crate::many::{Estate, TEMPLATE};
-use crate::sandbox::{Sandbox, script};
+use crate::sandbox::{Sandbox, fed, script};
 use crate::servers::{Kind, Server, free_port};
 
 #[test]
@@ -32,9 +32,24 @@ fn many_repositories_at_one_web_server_share_connections() {
     connections.sort_unstable();
     connections.dedup();
     assert!(connections.len() <= 8 + 200 / 20, "{} connections", connections.len());
+    // Pushes without a look share them too, and none is lost or sent twice where the server closes one.
+    let sample = estate.sandbox.path("git/r0.git");
+    let one = estate.sandbox.oid(&sample, "main");
     for n in 0..100 {
-        let mirror = estate.sandbox.path(&format!("mirrors/r{n}.git"));
-        assert!(!estate.sandbox.refs(&mirror).is_empty(), "r{n}");
+        let source = estate.sandbox.path(&format!("git/r{n}.git"));
+        let two = estate.sandbox.git(&source, &["commit-tree", "-m", &format!("two {n}"), "-p", &one, "main^{tree}"]);
+        estate.sandbox.git(&source, &["update-ref", "refs/heads/main", &two]);
+        let mut hook = estate.sandbox.command(env!("CARGO_BIN_EXE_git-mirror-post-receive"));
+        hook.env("GIT_DIR", &source).env("GIT_MIRROR_PUSH_CONFIG", estate.sandbox.path("server.toml"));
+        assert_eq!(fed(&mut hook, format!("{one} {two} refs/heads/main\n").as_bytes()).status, 0);
+    }
+    let said = estate.run(&["drain", "--all"]);
+    assert_eq!(said.status, 0, "{said:?}");
+    let requests = server.requests(&estate.sandbox);
+    assert_eq!(requests[200..].iter().filter(|line| line.contains(" POST ")).count(), 100, "{:?}", &requests[200..]);
+    for n in 0..100 {
+        let repository = |place: &str| estate.sandbox.path(&format!("{place}/r{n}.git"));
+        assert_eq!(estate.sandbox.refs(&repository("mirrors")), estate.sandbox.refs(&repository("git")), "r{n}");
     }
 }
 
