@@ -50,11 +50,11 @@ build() {
     (
         cd "$here"
         cargo build --release --locked --bin git-mirror-push --bin git-remote-mirror
-        # The hook runs at every push: without shared libraries it starts in a third of the instructions. Where the C library is
+        # The hook runs at every push: without shared libraries it starts in little more than a third of the instructions. Where the C library is
         # not there for that, it is linked as any other program.
         hook='--release --locked --no-default-features --bin git-mirror-post-receive'
         # shellcheck disable=SC2086 # the arguments are meant to be split
-        cargo rustc $hook -- -C target-feature=+crt-static -C relocation-model=static || cargo build $hook
+        cargo rustc $hook -- -C target-feature=+crt-static || cargo build $hook
     )
 }
 

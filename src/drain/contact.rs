@@ -98,23 +98,22 @@ impl Run<'_> {
                 None => Session::connect(self.target, self.context.pool)?,
             };
             let address = &self.target.address;
-            let (there, ours) = match &scope {
+            let (there, ours, mut compared) = match &scope {
                 Scope::All => {
                     let unchanged = self.context.unchanged;
                     let (there, mut compared) =
                         compare(&mut current, address, &rules, self.repository, self.past.mirrored, unchanged)?;
-                    let ours = std::mem::take(&mut compared.ours);
-                    contact.compared = Some(compared);
-                    (there, Ours::Listed(ours))
+                    (there, Ours::Listed(std::mem::take(&mut compared.ours)), Some(compared))
                 }
-                Scope::Refs(names) => (remote(&mut current, address, &rules, names)?, Ours::Asked(names)),
+                Scope::Refs(names) => (remote(&mut current, address, &rules, names)?, Ours::Asked(names), None),
             };
             self.check_object_format(&there)?;
             contact.capabilities = Some(there.advertised.capabilities.clone());
             let (observed, noted) = observe(self.repository, ours, &there, &self.past)?;
-            self.note_held(&scope, &observed.refs, &noted, contact);
+            self.note_held(compared.as_mut(), &observed.refs, &noted, contact);
             let mut plan = plan(&rules, &observed);
             self.take_down(&scope, &plan, contact);
+            contact.compared = compared.or(contact.compared.take());
             refusals.withdraw(&mut plan, |name, outcome| {
                 contact.outcomes.insert(name.clone(), outcome.clone());
             });
@@ -181,8 +180,14 @@ impl Run<'_> {
     }
 
     /// Of what the mirror holds, that which was ours; and what it does not hold any more.
-    fn note_held(&self, scope: &Scope, observed: &[RefFacts], noted: &[Option<Oid>], contact: &mut Contact) {
-        if let (Scope::All, Some(compared)) = (scope, &mut contact.compared) {
+    fn note_held(
+        &self,
+        compared: Option<&mut Compared>,
+        observed: &[RefFacts],
+        noted: &[Option<Oid>],
+        contact: &mut Contact,
+    ) {
+        if let Some(compared) = compared {
             contact.held.extend(compared.gone.drain(..).map(|name| (name, None)));
             contact.held.extend(compared.unnoted.drain(..).map(|(name, oid)| (name, Some(oid))));
         }
@@ -247,7 +252,7 @@ impl Run<'_> {
                 contact.outcomes.remove(name);
             });
         }
-        if let Scope::All = scope {
+        if matches!(scope, Scope::All) && !contact.outcomes.is_empty() {
             // What is not among the decisions is the same on both sides now.
             let decided: BTreeSet<&RefName> = plan.decisions.iter().map(|decision| &decision.name).collect();
             contact.outcomes.retain(|name, outcome| !outcome.outcome.is_listed() || decided.contains(name));
