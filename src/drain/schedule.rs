@@ -53,8 +53,8 @@ struct Host {
     waiting: VecDeque<Job>,
     running: usize,
     has_answered: bool,
-    /// The quickest contact so far: how far away it is, whatever it has to do now.
-    quickest: Option<Duration>,
+    /// How long the first contact took, which went alone: how far away it is, whatever it has to do now.
+    first: Option<Duration>,
     down: Option<Down>,
 }
 
@@ -229,7 +229,7 @@ impl Queue {
                 _ if host.down.is_some() => usize::MAX,
                 _ if is_full => 0,
                 _ if name.is_empty() => usize::MAX,
-                true if host.quickest.is_some_and(|took| took >= FAR) => limits.per_far_host,
+                true if host.first.is_some_and(|took| took >= FAR) => limits.per_far_host,
                 true => limits.per_host,
                 false => 1,
             };
@@ -267,7 +267,7 @@ impl Queue {
             Said::Nothing => {}
             Said::Up(took) => {
                 host.has_answered = true;
-                host.quickest = Some(host.quickest.map_or(took, |before| before.min(took)));
+                host.first.get_or_insert(took);
             }
             Said::Down(down) => host.down = Some(down).filter(|_| !job.host.is_empty()),
         }
