@@ -127,12 +127,13 @@ impl Child {
         let (output, its_input) = UnixStream::pair().map_err(failed)?;
         let (input, its_output) = UnixStream::pair().map_err(failed)?;
         let (stderr, its_stderr) = UnixStream::pair().map_err(failed)?;
+        // Nothing may fail once it runs: nobody would end it.
+        let shut = stderr.try_clone().map_err(failed)?;
         command.stdin(OwnedFd::from(its_input)).stdout(OwnedFd::from(its_output)).stderr(OwnedFd::from(its_stderr));
         let spawned = command.spawn().map_err(failed);
         // The command would keep its ends open.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let inner = spawned?;
-        let shut = stderr.try_clone().map_err(failed)?;
         let stderr = Some(std::thread::spawn(move || tail(stderr)));
         let child = Self { name: name.to_owned(), inner, stderr, stderr_socket: Some(shut), is_reaped: false };
         Ok((child, input, output))
