@@ -148,16 +148,15 @@ impl Every<'_> {
         if !spool::is_empty(layout).map_err(files("read the spool"))? {
             return Ok(false);
         }
-        let mirrors = spool::mirrors(layout).map_err(files("list the mirrors"))?;
-        for name in &mirrors {
+        let queues = spool::queues(layout).map_err(files("list the mirrors"))?;
+        for (name, queued) in &queues {
             let status = status::read(&layout.remote(name)).map_err(files("read the status"))?;
-            let queued = spool::queued(layout, name).map_err(files("read the queue"))?;
-            let is_waiting = status.next_attempt_at.is_some() || queued > 0 || status.is_new();
+            let is_waiting = status.next_attempt_at.is_some() || *queued > 0 || status.is_new();
             if is_waiting || self.is_comparison_due(git_dir, name, &status) {
                 return Ok(false);
             }
         }
-        let is_known = |name: &str| mirrors.iter().any(|known| known == name);
+        let is_known = |name: &str| queues.iter().any(|(known, _)| known == name);
         let own = config::names_in(layout).map_err(files("read the configuration"))?;
         let is_placed = || self.server.place(git_dir).is_some();
         Ok(own.iter().all(|name| is_known(name)) && (self.server.template_names().all(is_known) || !is_placed()))

@@ -116,14 +116,18 @@ fn abandoned(layout: &Layout, now: Duration) -> io::Result<Vec<String>> {
     Ok(list(&layout.tmp())?.into_iter().filter(writer_is_gone).collect())
 }
 
-/// The names in a directory, sorted; none when it is not there. An idle drain does little else, ten thousand times over, so this asks
-/// the kernel directly, with fewer calls than the standard library.
+/// The names in a directory, sorted; none when it is not there.
 pub(super) fn list(directory: &Path) -> io::Result<Vec<String>> {
-    let opened = match open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
-        Ok(opened) => opened,
-        Err(Errno::NOENT) => return Ok(Vec::new()),
-        Err(error) => return Err(error.into()),
-    };
+    match list_there(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        listed => listed,
+    }
+}
+
+/// The names in a directory that should be there, sorted. An idle drain does little else, ten thousand times over, so this asks
+/// the kernel directly, with fewer calls than the standard library.
+pub(super) fn list_there(directory: &Path) -> io::Result<Vec<String>> {
+    let opened = open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut entries = RawDir::new(opened, &mut buffer);
     let mut names = Vec::new();

@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 
 use super::enter::write_synced;
-use super::fan_out::{list, move_aside, remove_if_there};
+use super::fan_out::{list, list_there, move_aside, remove_if_there};
 use super::{Id, Layout, Record, decode, encode, sync_directory};
 
 /// What a mirror has not yet been given, oldest first.
@@ -19,14 +19,6 @@ pub struct Claim {
     pub names: Vec<String>,
     /// The records, in the order of `names`.
     pub records: Vec<Record>,
-}
-
-/// The number of entries in the queue of `mirror`.
-///
-/// # Errors
-/// The operating system's.
-pub fn queued(layout: &Layout, mirror: &str) -> io::Result<usize> {
-    Ok(list(&layout.queue(mirror))?.len())
 }
 
 /// The number of pushes that `mirror` has not yet been given: those in its queue and those in `incoming`.
@@ -80,13 +72,29 @@ pub fn is_empty(layout: &Layout) -> io::Result<bool> {
     Ok(super::incoming(layout)?.is_empty() && list(&layout.tmp())?.is_empty() && !super::resync::is_marked(layout)?)
 }
 
+/// The mirrors that have files here, each with the number of entries in its queue.
+///
+/// # Errors
+/// The operating system's.
+pub fn queues(layout: &Layout) -> io::Result<Vec<(String, usize)>> {
+    let mut queues = Vec::new();
+    for name in list(&layout.root().join("remotes"))? {
+        match list_there(&layout.queue(&name)) {
+            Ok(entries) => queues.push((name, entries.len())),
+            // A file of someone else's, or a directory that no mirror has a queue in.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(queues)
+}
+
 /// The mirrors that have files here.
 ///
 /// # Errors
 /// The operating system's.
 pub fn mirrors(layout: &Layout) -> io::Result<Vec<String>> {
-    let names = list(&layout.root().join("remotes"))?;
-    Ok(names.into_iter().filter(|name| layout.queue(name).is_dir()).collect())
+    Ok(queues(layout)?.into_iter().map(|(name, _)| name).collect())
 }
 
 /// Reads the queue of `mirror`. A damaged entry is moved to `corrupt` and becomes a wish for a full sync.

@@ -7,7 +7,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "reads and replaces status.json")]
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -154,10 +154,11 @@ const VERSION: u32 = 1;
 /// told in a warning.
 pub fn read(directory: &Path) -> io::Result<Status> {
     let path = directory.join("status.json");
-    let text = match std::fs::read(&path) {
-        Ok(text) => text,
+    // Most are below this: one read, without asking for the size first, ten thousand times over.
+    let mut text = Vec::with_capacity(4096);
+    match std::fs::File::open(&path).and_then(|file| file.take(u64::MAX).read_to_end(&mut text)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Status::default()),
-        Err(error) => return Err(error),
+        read => read?,
     };
     match decoded(&text) {
         Ok(status) => Ok(status.settled()),
@@ -181,9 +182,12 @@ fn decoded(text: &[u8]) -> Result<Status, Unusable> {
     struct Version {
         version: u64,
     }
-    match serde_json::from_slice::<Version>(text) {
-        Ok(Version { version }) if version > u64::from(VERSION) => Err(Unusable::Later(version)),
-        _ => serde_json::from_slice(text).map_err(Unusable::Damaged),
+    match serde_json::from_slice::<Status>(text) {
+        Ok(status) if status.version <= VERSION => Ok(status),
+        read => match serde_json::from_slice::<Version>(text) {
+            Ok(Version { version }) if version > u64::from(VERSION) => Err(Unusable::Later(version)),
+            _ => read.map_err(Unusable::Damaged),
+        },
     }
 }
 
