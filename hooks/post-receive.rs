@@ -12,7 +12,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let git_dir = std::env::var_os("GIT_DIR").map_or_else(|| PathBuf::from("."), PathBuf::from);
     let invoked_as = std::env::args_os().next().map_or_else(PathBuf::new, PathBuf::from);
-    let ended = git_mirror_push::hook::run(&git_dir, &invoked_as, std::io::stdin().lock());
+    let ended = git_mirror_push::hook::run(git_dir, &invoked_as, std::io::stdin().lock());
     if let Some(line) = ended.line {
         // A pusher who cannot be told is no reason to fail.
         let _ = writeln!(std::io::stderr(), "git-mirror-push: {line}");

@@ -9,8 +9,10 @@
 
 #![expect(clippy::disallowed_methods, reason = "the hook's environment, clock and child")]
 
+use std::ffi::OsStr;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
@@ -31,7 +33,8 @@ pub struct Ended {
 }
 
 /// Runs the hook that git invoked as `invoked_as` in `git_dir`, on the lines of `input`.
-pub fn run(git_dir: &Path, invoked_as: &Path, mut input: impl Read) -> Ended {
+pub fn run(git_dir: PathBuf, invoked_as: &Path, mut input: impl Read) -> Ended {
+    let git_dir = &common(git_dir);
     let layout = Layout::new(git_dir);
     let mut lines = Vec::new();
     if let Err(error) = input.read_to_end(&mut lines) {
@@ -47,6 +50,14 @@ pub fn run(git_dir: &Path, invoked_as: &Path, mut input: impl Read) -> Ended {
         Err(error) => Some(report_unrecorded(&layout, git_dir, &error)),
     };
     Ended { line, status }
+}
+
+/// The directory that a linked worktree shares with its repository (gitrepository-layout(5), `commondir`); any other is its own.
+fn common(git_dir: PathBuf) -> PathBuf {
+    match std::fs::read(git_dir.join("commondir")) {
+        Ok(path) => git_dir.join(OsStr::from_bytes(path.trim_ascii_end())),
+        Err(_) => git_dir,
+    }
 }
 
 /// Runs the hook that was there before ours, if there is one that git would run, with the same input.

@@ -61,7 +61,7 @@ pub enum Error {
 
 /// Variables that would make git work on another repository, or in another protocol version, than we say.
 const LOCAL_VARIABLES: [&str; 15] = [
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    ALTERNATES,
     "GIT_CONFIG",
     "GIT_OBJECT_DIRECTORY",
     "GIT_DIR",
@@ -77,6 +77,9 @@ const LOCAL_VARIABLES: [&str; 15] = [
     "GIT_NAMESPACE",
     "GIT_QUARANTINE_PATH",
 ];
+
+/// More directories of objects (git(1)).
+const ALTERNATES: &str = "GIT_ALTERNATE_OBJECT_DIRECTORIES";
 
 /// Variables that carry `git -c`: they are meant for this repository, not for the mirror's.
 pub const CONFIG_VARIABLES: [&str; 2] = ["GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT"];
@@ -255,10 +258,14 @@ fn tail(mut stderr: impl Read) -> Vec<u8> {
     kept
 }
 
-/// `git --git-dir=DIR` with the arguments; the environment still says `git -c` of the user.
+/// `git --git-dir=DIR` with the arguments; the environment still says `git -c` of the user, and where more objects are.
 pub fn git(git_dir: &Path, arguments: &[&str]) -> Command {
     let mut command = command("git");
+    if let Some(added) = std::env::var_os(ALTERNATES) {
+        command.env(ALTERNATES, added);
+    }
     command.arg("--git-dir").arg(git_dir).args(arguments).env("GIT_NO_REPLACE_OBJECTS", "1");
+    command.env("GIT_NO_LAZY_FETCH", "1");
     command
 }
 

@@ -68,7 +68,7 @@ const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("refs", &[]),
     ("spool", &["refs"]),
     ("hook", &["refs", "spool"]),
-    ("repo", &["refs", "spool"]),
+    ("repo", &["refs", "spool", "process"]),
     ("plan", &["refs"]),
     ("process", &[]),
     ("credentials", &["spool", "process"]),
@@ -79,7 +79,7 @@ const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("tokens", &["spool", "credentials", "plan"]),
     ("notify", &["process", "config", "status"]),
     ("install", &["process", "repo"]),
-    ("drain", &["refs", "spool", "repo", "plan", "push", "config", "credentials", "status", "notify"]),
+    ("drain", &["refs", "spool", "process", "repo", "plan", "push", "config", "credentials", "status", "notify"]),
     (
         "doctor",
         &["refs", "spool", "repo", "plan", "push", "config", "credentials", "status", "drain", "install", "process"],

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::{BEHIND, DONE, Session, by_name, chosen, print_json, render};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Mirror};
 use crate::drain;
 use crate::plan::Rules;
 use crate::status::{UpdateStatus, View, read_history, view};
@@ -29,7 +29,7 @@ pub(super) fn status(session: &Session<'_>, names: &[String], out: &mut dyn Writ
     } else {
         for shown in &views {
             render::view(session.base, shown, out)?;
-            if let Some(note) = selection_note(session, &config, &shown.name)? {
+            for note in notes(session, by_name(&config, &shown.name)?, &config)? {
                 writeln!(out, "  {note}")?;
             }
         }
@@ -42,13 +42,18 @@ pub(super) fn is_behind(view: &View) -> bool {
     view.enabled && !matches!(view.update_status, UpdateStatus::Finished | UpdateStatus::None)
 }
 
-/// An empty selection mirrors no branch; that is said, for it is hardly ever meant.
-fn selection_note(session: &Session<'_>, config: &Config, name: &str) -> anyhow::Result<Option<&'static str>> {
-    let mirror = by_name(config, name)?;
+/// What is hardly ever meant: an empty selection, which mirrors no branch, and a HEAD that names none of ours.
+fn notes(session: &Session<'_>, mirror: &Mirror, config: &Config) -> anyhow::Result<Vec<String>> {
+    let mut notes = Vec::new();
     let rules: Rules = config.rules(mirror, session.repository.default_branch()?.as_ref());
-    Ok(rules
-        .selects_no_branch()
-        .then_some("no branch is protected, so no branch is mirrored; see 'git mirror-push protect'"))
+    if rules.selects_no_branch() {
+        notes.push("no branch is protected, so no branch is mirrored; see 'git mirror-push protect'".to_owned());
+    }
+    let lost = drain::LocalMirror::of(&mirror.address).map(|local| local.lost_head(&session.repository)).transpose()?;
+    if let Some(lost) = lost.flatten() {
+        notes.push(format!("{lost}; {}", lost.mend()));
+    }
+    Ok(notes)
 }
 
 /// Lists past attempts, oldest first.

@@ -305,5 +305,6 @@ fn settings(place: &Place<'_>, remote: Remote) -> Result<Settings, Error> {
         push_options: each(remote.push_options, check_push_option)?,
         atomic: remote.atomic,
         optimistic: remote.optimistic,
+        set_head: remote.set_head,
     })
 }

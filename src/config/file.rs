@@ -96,6 +96,7 @@ pub(super) struct Remote {
     pub(super) push_options: Option<Vec<Spanned<String>>>,
     pub(super) atomic: Option<bool>,
     pub(super) optimistic: Option<bool>,
+    pub(super) set_head: Option<bool>,
 }
 
 /// `wake`: who drains after a push.

@@ -35,7 +35,7 @@ const fn key(name: &'static str, place: Place, value: &'static str, text: &'stat
 use Place::{Api, Remote, Repositories, Server, Top};
 
 /// All keys, in the order of the manual page.
-pub const KEYS: [Key; 53] = [
+pub const KEYS: [Key; 54] = [
     key("version", Top, "integer; 1", "The version of the file's form. A later one is refused."),
     key(
         "protected_branches",
@@ -194,6 +194,12 @@ pub const KEYS: [Key; 53] = [
         Remote,
         "boolean; true",
         "Whether small changes are sent at once, on what the mirror held after the last contact; if it holds anything else, it refuses them, and is looked at before they are sent again.",
+    ),
+    key(
+        "set_head",
+        Remote,
+        "boolean; false",
+        "Whether HEAD of a mirror on this machine is made to name our default branch, when it names a branch that we do not have. Over the wire HEAD cannot be set.",
     ),
     key("[[repositories]]", Server, "table, repeated", "Where repositories are, for --all and for templates."),
     key("[api]", Server, "table", "What the API and the page may do."),

@@ -164,6 +164,8 @@ pub struct Mirror {
     pub is_atomic: bool,
     /// Whether small changes are pushed on what the mirror held after the last contact.
     pub is_optimistic: bool,
+    /// Whether HEAD of a mirror on this machine is made to name our default branch, when it names a branch that we do not have.
+    pub sets_head: bool,
 }
 
 /// When a mirror is served: what holds pushes back.

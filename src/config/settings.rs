@@ -57,6 +57,7 @@ settings! {
     push_options: Vec<String>,
     atomic: bool,
     optimistic: bool,
+    set_head: bool,
 }
 
 impl Settings {
@@ -112,6 +113,7 @@ impl Settings {
             push_options: self.push_options.unwrap_or_default(),
             is_atomic: self.atomic.unwrap_or(false),
             is_optimistic: self.optimistic.unwrap_or(true),
+            sets_head: self.set_head.unwrap_or(false),
         })
     }
 }

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use super::Finding;
 use crate::config::{AuthMethod, Config, Mirror, Server};
 use crate::credentials::identity;
-use crate::drain;
+use crate::drain::{self, LocalMirror};
 use crate::plan::Prune;
-use crate::push::{Address, Advertised, LocalMirror};
+use crate::push::{Address, Advertised};
 use crate::refs::{Oid, RefName};
 use crate::repo::{self, Repository};
 use crate::spool;
@@ -122,27 +122,16 @@ fn met(repository: &Repository, mirror: &Mirror, there: &Advertised, refs: &Hash
         findings.push(Finding::error("capabilities", "it knows no atomic pushes", "set atomic = false"));
     }
     if let Some(local) = LocalMirror::of(&mirror.address) {
-        findings.extend(settings_there(repository, mirror, &local, refs));
+        findings.extend(settings_there(repository, mirror, &local));
     }
     findings
 }
 
 /// HEAD and the settings of a mirror on this machine.
-fn settings_there(
-    repository: &Repository,
-    mirror: &Mirror,
-    local: &LocalMirror,
-    refs: &HashMap<RefName, Oid>,
-) -> Vec<Finding> {
+fn settings_there(repository: &Repository, mirror: &Mirror, local: &LocalMirror) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let ours = repository.default_branch().ok().flatten();
-    if let (Some(head), Some(ours)) = (local.head(), ours)
-        && !refs.contains_key(&head)
-        && refs.contains_key(&ours)
-    {
-        let text = format!("its HEAD names '{head}', which it does not have, so clones of it check out nothing");
-        let mend = format!("git --git-dir '{}' symbolic-ref HEAD {ours}", local.git_dir().display());
-        findings.push(Finding::warning("head", text, mend));
+    if let Ok(Some(lost)) = local.lost_head(repository) {
+        findings.push(Finding::warning("head", lost.to_string(), lost.mend()));
     }
     let Ok(there) = repo::open(local.git_dir()) else { return findings };
     let there = there.to_local();

@@ -16,7 +16,7 @@ use crate::config::Mirror;
 use crate::credentials::Redactor;
 use crate::plan::{Decision, Divergent, MaxDeletes, Plan, RefFacts, Rules, plan};
 use crate::push::{
-    Answer, Capabilities, Command, PackObjects, PackSource, Progress, Relief, Report, Request, Session, Target,
+    Answer, Capabilities, Command, Gaps, PackObjects, PackSource, Progress, Relief, Report, Request, Session, Target,
 };
 use crate::refs::{Local, Oid, RefName};
 use crate::repo::{History, Repository};
@@ -64,6 +64,8 @@ pub(super) struct Run<'a> {
     pub(super) progress: Arc<Progress>,
     /// What the last run learned.
     pub(super) portion: Portion,
+    /// Where our history ends.
+    pub(super) shallow: Vec<Oid>,
     /// What the mirror can do, if small changes may be sent without asking it first.
     pub(super) expected: Option<Capabilities>,
 }
@@ -299,7 +301,8 @@ impl Run<'_> {
             let what = "it does not support atomic pushes; set atomic = false";
             return Err(crate::push::Error::Unable(what.into()));
         }
-        Ok(Request { commands, push_options: &self.mirror.push_options, is_atomic: self.mirror.is_atomic })
+        let shallow = &self.shallow;
+        Ok(Request { commands, shallow, push_options: &self.mirror.push_options, is_atomic: self.mirror.is_atomic })
     }
 
     /// What the new values have and the mirror's values have not, if that is little.
@@ -326,8 +329,14 @@ impl Run<'_> {
             tips,
             haves,
             ofs_delta: there.advertised.capabilities.ofs_delta,
+            gaps: self.gaps(),
             progress: Arc::clone(&self.progress),
         })
+    }
+
+    /// What our repository lacks on purpose.
+    fn gaps(&self) -> Gaps {
+        Gaps { is_shallow: !self.shallow.is_empty(), is_partial: self.repository.is_partial() }
     }
 
     /// Notes the answers, and returns the refs that are to be looked at and decided again.
@@ -348,7 +357,7 @@ impl Run<'_> {
                     continue;
                 }
                 Some(Answer::Refused(words)) => {
-                    let outcome = refusal::outcome(decision, words);
+                    let outcome = refusal::outcome(decision, words, self.gaps());
                     if is_split || refusals.add(decision, &outcome) {
                         again.push(decision.name.clone());
                     }

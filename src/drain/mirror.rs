@@ -9,7 +9,9 @@ use super::contact::{Contact, Run};
 use super::observe::{Past, Scope};
 use super::settle::{Times, attempt, settled};
 use super::wait::{deferred, due};
-use super::{Context, Error, Host, Lock, Mode, Report, cleaned, credentials, fan_out, new_id, prepare, target};
+use super::{
+    Context, Error, Host, LocalMirror, Lock, Mode, Report, cleaned, credentials, fan_out, new_id, prepare, target,
+};
 use crate::config::Mirror;
 use crate::credentials::{Credentials, Redactor, judge};
 use crate::notify::{self, Event};
@@ -115,6 +117,9 @@ fn serve_once(
     let is_full = matches!(scope, Scope::All);
     let (contact, credentials) = contact(repository, context, mirror, scope, &touched, &mirrored, &before);
     keep_held(&mirrored, &contact);
+    if contact.error.is_none() {
+        mend_head(repository, mirror, &mirrored);
+    }
     let times = Times { started, ended: (context.now)(), random: (context.random)(), is_full };
     let mut after = settled(&before, &contact, &credentials, mirror, &times);
     after.tried_up_to = match context.only {
@@ -238,15 +243,17 @@ fn contact(
     mirrored: &Mirrored,
     before: &Status,
 ) -> (Contact, Credentials) {
-    match target(repository, mirror, context.server) {
-        Ok(target) => {
+    let target = target(repository, mirror, context.server);
+    match target.and_then(|target| Ok((target, repository.shallow_commits()?))) {
+        Ok((target, shallow)) => {
             let redactor = Redactor::new(&target.credentials);
             let progress = Arc::new(Progress::default());
             (context.on_begin)(mirror, Arc::clone(&progress));
             let past = Past { touched, mirrored };
             let portion = before.portion;
             let expected = expected(context, mirror, before, &mirror.address.shown(&target.credentials));
-            let run = Run { repository, mirror, target: &target, context, past, redactor, progress, portion, expected };
+            let target = &target;
+            let run = Run { repository, mirror, target, context, past, redactor, progress, portion, shallow, expected };
             let contact = run.run(scope);
             let is_refused = matches!(&contact.error, Some(Error::Push(crate::push::Error::Credentials(_))));
             if is_refused || contact.error.is_none() {
@@ -267,6 +274,20 @@ fn keep_held(mirrored: &Mirrored, contact: &Contact) {
     changed.sort_unstable();
     if let Err(error) = mirrored.set(&changed) {
         tracing::warn!("cannot note what the mirror holds: {error}");
+    }
+}
+
+/// Lets the mirror's HEAD name our default branch, where that is wished and the mirror has it. A failure is told, and `status` goes on naming the
+/// mend.
+fn mend_head(repository: &Repository, mirror: &Mirror, mirrored: &Mirrored) {
+    let Some(local) = LocalMirror::of(&mirror.address).filter(|_| mirror.sets_head) else { return };
+    let has = |name| matches!(mirrored.find(&name), Ok(Some(_)));
+    let mended = repository.default_branch().map_err(Error::from).and_then(|ours| match ours.is_some_and(has) {
+        true => local.set_head(repository),
+        false => Ok(()),
+    });
+    if let Err(error) = mended {
+        tracing::warn!("mirror '{}': cannot set HEAD: {error}", mirror.name);
     }
 }
 

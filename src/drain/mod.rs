@@ -32,6 +32,7 @@ mod compare;
 mod contact;
 mod crew;
 mod every;
+mod local_mirror;
 mod lock;
 mod mirror;
 mod observe;
@@ -45,6 +46,7 @@ mod workers;
 
 pub use compare::Unchanged;
 pub use every::{Every, drain_every};
+pub use local_mirror::LocalMirror;
 pub use lock::Lock;
 pub use target::{credentials, found_credentials, reach, target};
 pub use workers::{Event, Workers};

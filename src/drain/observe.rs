@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::Error;
 use super::coalesce::{Known, Touched};
+use super::{Error, LocalMirror};
 use crate::plan::{Deleted, Kind, Mirror, Observed, RefFacts, Rules, Source};
-use crate::push::{Address, Advertised, Capabilities, LocalMirror, Session};
+use crate::push::{Address, Advertised, Capabilities, Session};
 use crate::refs::{Ancestry, Local, NameRef, Oid, RefName};
 use crate::repo::{History, Listing, Repository};
 use crate::status::Mirrored;
@@ -29,19 +29,8 @@ pub(super) struct Remote {
     /// Every value that it has, selected or not, and how many refs have it.
     pub(super) values: HashMap<Oid, u32>,
     selected: usize,
-    own: Own,
-}
-
-/// What the advertisement of receive-pack does not say, and a mirror on this machine lets us see.
-enum Own {
-    Seen(LocalMirror),
-    Unseen,
-}
-
-impl Own {
-    fn of(address: &Address) -> Self {
-        LocalMirror::of(address).map_or(Self::Unseen, Self::Seen)
-    }
+    /// What the advertisement does not say, and a mirror on this machine lets us see.
+    own: Option<LocalMirror>,
 }
 
 impl Remote {
@@ -55,7 +44,7 @@ impl Remote {
         let mut values = HashMap::new();
         refs.iter().map(|(_, oid)| *oid).chain(other).for_each(|oid| *values.entry(oid).or_default() += 1);
         let advertised = Advertised { capabilities: capabilities.clone(), is_empty: false };
-        Self { advertised, selected: refs.len(), refs, values, own: Own::of(address) }
+        Self { advertised, selected: refs.len(), refs, values, own: LocalMirror::of(address) }
     }
 
     /// The value of a ref in scope.
@@ -66,11 +55,11 @@ impl Remote {
 
     /// What kind of ref it is there. `is_ours` says that we made it, so that it was no symbolic ref.
     fn kind(&self, name: &RefName, value: Oid, is_ours: bool) -> Kind {
-        match &self.own {
-            Own::Seen(mirror) if mirror.is_symbolic(name) => Kind::Symbolic,
-            Own::Seen(_) => Kind::Plain,
-            Own::Unseen if !is_ours && self.values.get(&value).is_some_and(|count| *count > 1) => Kind::MaybeSymbolic,
-            Own::Unseen => Kind::Plain,
+        match self.own.as_ref().and_then(|mirror| mirror.is_symbolic(name)) {
+            Some(true) => Kind::Symbolic,
+            Some(false) => Kind::Plain,
+            None if !is_ours && self.values.get(&value).is_some_and(|count| *count > 1) => Kind::MaybeSymbolic,
+            None => Kind::Plain,
         }
     }
 }
@@ -100,7 +89,7 @@ impl Heard {
             refs.sort_unstable();
         }
         refs.dedup_by(|one, other| one.0 == other.0);
-        Remote { advertised, refs, values, selected, own: Own::of(address) }
+        Remote { advertised, refs, values, selected, own: LocalMirror::of(address) }
     }
 }
 
@@ -141,14 +130,11 @@ pub(super) fn observe(
     remote: &Remote,
     past: &Past<'_>,
 ) -> Result<(Observed, Vec<Option<Oid>>), Error> {
-    let (sides, incomplete) = sides(repository, ours, remote)?;
-    let noted = noted(&sides, past.mirrored).map_err(unreadable)?;
     let default_branch = repository.default_branch()?;
+    let (mut sides, incomplete, default_oid) = sides(repository, ours, remote, default_branch.as_ref())?;
+    look_again(repository, &mut sides)?;
+    let noted = noted(&sides, past.mirrored).map_err(unreadable)?;
     let graph = repository.commit_graph();
-    let default_oid = match &default_branch {
-        Some(name) => oid_of(repository.find(name)?),
-        None => None,
-    };
     let mut judge = Judge { repository, history: History::new(repository, graph.as_ref()), default_oid };
     let nothing = Known::default();
     let mut refs = Vec::with_capacity(sides.len());
@@ -162,10 +148,7 @@ pub(super) fn observe(
         source: Source { default_branch, is_empty, incomplete },
         mirror: Mirror {
             is_empty: remote.advertised.is_empty,
-            head: match &remote.own {
-                Own::Seen(mirror) => mirror.head(),
-                Own::Unseen => None,
-            },
+            head: remote.own.as_ref().and_then(LocalMirror::head),
             selected: remote.selected,
             can_delete: remote.advertised.capabilities.delete_refs,
         },
@@ -198,18 +181,40 @@ struct Side {
     value: Option<Oid>,
 }
 
-/// The refs in question, sorted, and why our own list may lack something.
-fn sides(repository: &Repository, ours: Ours<'_>, there: &Remote) -> Result<(Vec<Side>, Option<String>), Error> {
-    match ours {
-        Ours::Listed(listing) => Ok((merged(listing.refs, &there.refs), listing.incomplete)),
-        Ours::Asked(names) => {
-            let side = |name: &RefName| {
-                let local = repository.find(name)?;
-                Ok(Side { name: name.clone(), local, value: there.value(name) })
-            };
-            Ok((names.iter().map(side).collect::<Result<_, Error>>()?, None))
+/// The refs in question, sorted; why our own list may lack something; and the value of the default branch.
+type Sides = (Vec<Side>, Option<String>, Option<Oid>);
+
+fn sides(
+    repository: &Repository,
+    ours: Ours<'_>,
+    there: &Remote,
+    default_branch: Option<&RefName>,
+) -> Result<Sides, Error> {
+    let asked: Vec<&RefName> = match &ours {
+        Ours::Listed(_) => Vec::new(),
+        Ours::Asked(names) => names.iter().collect(),
+    };
+    let names: Vec<&RefName> = asked.iter().copied().chain(default_branch).collect();
+    let mut found = repository.find_each(&names)?.into_iter();
+    let (sides, incomplete) = match ours {
+        Ours::Listed(listing) => (merged(listing.refs, &there.refs), listing.incomplete),
+        Ours::Asked(_) => {
+            let side = |(name, local): (&RefName, Local)| Side { name: name.clone(), local, value: there.value(name) };
+            (asked.into_iter().zip(&mut found).map(side).collect(), None)
         }
+    };
+    Ok((sides, incomplete, found.next().and_then(oid_of)))
+}
+
+/// `git pack-refs` may have hidden a ref from the look: an absence counts only when it is found twice.
+fn look_again(repository: &Repository, sides: &mut [Side]) -> Result<(), Error> {
+    let is_missing = |side: &&Side| side.local == Local::Absent && side.value.is_some();
+    let missing: Vec<&RefName> = sides.iter().filter(is_missing).map(|side| &side.name).collect();
+    let found = repository.find_each(&missing)?;
+    for (side, local) in sides.iter_mut().filter(|side| is_missing(&&**side)).zip(found) {
+        side.local = local;
     }
+    Ok(())
 }
 
 /// Two sorted lists as one.
@@ -245,9 +250,7 @@ impl Judge<'_> {
         mirrored: Option<Oid>,
         known: &Known,
     ) -> Result<RefFacts, Error> {
-        // `git pack-refs` may have hidden a ref from the listing: an absence counts only when it is found twice.
         let local = match listed {
-            Local::Absent if remote.is_some() => self.repository.find(&name)?,
             // A power failure may have left a ref whose object never reached the disk. It must not stop the others.
             Local::At(oid) if remote != Some(oid) && !self.repository.is_here(oid)? => Local::Unreadable,
             seen => seen,

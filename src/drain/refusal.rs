@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::plan::{Action, Decision, Plan};
-use crate::push::{Answer, Report};
+use crate::push::{Answer, Gaps, Report};
 use crate::refs::{Oid, RefName};
 use crate::status::{Outcome, RefOutcome};
 
@@ -100,7 +100,7 @@ impl Refusals {
 
 /// The outcome of a refusal. A deletion that the mirror refuses because its HEAD names the branch is kept by our own rule;
 /// the fix is said.
-pub(super) fn outcome(decision: &Decision, words: String) -> RefOutcome {
+pub(super) fn outcome(decision: &Decision, words: String, gaps: Gaps) -> RefOutcome {
     if decision.action == Action::Delete && words.contains("deletion of the current branch prohibited") {
         let reason = "the mirror's HEAD names it; first give the mirror another default branch";
         return RefOutcome::new(decision, Outcome::Kept, Some(reason.into()));
@@ -109,7 +109,25 @@ pub(super) fn outcome(decision: &Decision, words: String) -> RefOutcome {
         // Another program on the mirror is at this ref, or died at it: nothing was decided, so it is tried again.
         return RefOutcome::new(decision, Outcome::RemoteFailed, Some(words));
     }
+    let words = match mend(&words, gaps) {
+        Some(mend) => format!("{words}; {mend}"),
+        None => words,
+    };
     RefOutcome::new(decision, Outcome::RemoteRejected, Some(words))
+}
+
+/// What to do about a refusal that comes of what our repository lacks (receive-pack's words).
+fn mend(words: &str, gaps: Gaps) -> Option<&'static str> {
+    if gaps.is_shallow && words.contains("shallow update not allowed") {
+        return Some(
+            "this repository is shallow; either there: git config receive.shallowUpdate true, or here: git fetch --unshallow",
+        );
+    }
+    let is_lacking =
+        ["missing necessary objects", "unpacker error", "could not unpack"].iter().any(|said| words.contains(said));
+    (gaps.is_partial && is_lacking).then_some(
+        "this repository is a partial clone and lacks objects that the mirror needs; fetch them: git fetch --refetch --no-filter",
+    )
 }
 
 /// Whether a refusal may mean that the ref moved between the advertisement and the command. The words are git's

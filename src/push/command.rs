@@ -21,6 +21,8 @@ pub struct Command {
 pub struct Request<'a> {
     /// In this order.
     pub commands: &'a [Command],
+    /// Where our history ends (`shallow` lines, gitprotocol-pack(5)).
+    pub shallow: &'a [Oid],
     /// Sent when the mirror offers `push-options`.
     pub push_options: &'a [String],
     /// All or nothing.
@@ -39,6 +41,9 @@ impl Request<'_> {
         let mut out = Vec::with_capacity(self.commands.len() * 128 + 256);
         let sends_options = capabilities.push_options && !self.push_options.is_empty();
         let mut wanted = self.wanted(capabilities, sends_options);
+        for boundary in self.shallow {
+            encode::data_to_write(format!("shallow {boundary}").as_bytes(), &mut out).expect("an id is short");
+        }
         for command in self.commands {
             let mut line = format!("{} {} ", command.old, command.new).into_bytes();
             line.extend_from_slice(command.name.as_bytes());
@@ -84,7 +89,7 @@ mod tests {
             Command { old: oid.null(), new: oid, name: name("refs/heads/a") },
             Command { old: oid, new: oid.null(), name: name("refs/heads/b") },
         ];
-        let request = Request { commands: &commands, push_options: &["x".into()], is_atomic: false };
+        let request = Request { commands: &commands, shallow: &[], push_options: &["x".into()], is_atomic: false };
         let offered =
             Capabilities { report_status: true, quiet: true, object_format: "sha1".into(), ..Default::default() };
         let (ones, zeros) = ("1".repeat(40), "0".repeat(40));
@@ -92,6 +97,8 @@ mod tests {
             format!("0077{zeros} {ones} refs/heads/a\0 report-status quiet0062{ones} {zeros} refs/heads/b0000");
         assert_eq!(String::from_utf8_lossy(&request.encode(&offered)), expected);
         assert!(request.needs_pack());
+        let shallow = Request { shallow: &[oid], ..request };
+        assert!(shallow.encode(&offered).starts_with(format!("0034shallow {ones}0077{zeros}").as_bytes()));
         let with_options = Capabilities { push_options: true, ..offered };
         assert!(request.encode(&with_options).ends_with(b"00000005x0000"));
     }

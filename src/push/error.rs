@@ -204,8 +204,13 @@ pub enum Error {
     #[error("the mirror cannot be pushed to: {0}")]
     Unable(String),
     /// The pack could not be made.
-    #[error("git pack-objects failed: {0}")]
-    Pack(String),
+    #[error("git pack-objects failed: {words}")]
+    Pack {
+        /// What it said.
+        words: String,
+        /// Whether another try may succeed.
+        class: Class,
+    },
 }
 
 impl From<process::Error> for Error {
@@ -262,7 +267,8 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Resolve { .. } | Self::Connect { .. } | Self::Timeout(_) | Self::Broken { .. } => Class::Temporary,
-            Self::Upload(_) | Self::Program { .. } | Self::Protocol(_) | Self::Pack(_) => Class::Temporary,
+            Self::Upload(_) | Self::Program { .. } | Self::Protocol(_) => Class::Temporary,
+            Self::Pack { class, .. } => *class,
             Self::Status { status, .. } if *status >= 500 || matches!(status, 408 | 425 | 429) => Class::Temporary,
             Self::Credentials(_) | Self::NotFound(_) | Self::HostKey { .. } | Self::Certificate { .. } => {
                 Class::Lasting

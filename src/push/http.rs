@@ -126,8 +126,8 @@ impl Http {
             post = post.header("Content-Length", length.to_string());
         }
         let answered = post.send(SendBody::from_reader(&mut body));
-        if let Some(words) = body.pack_failure {
-            return Err(Error::Pack(words));
+        if let Some(error) = body.pack_failure {
+            return Err(error);
         }
         let response = answered.map_err(|error| match self.read_error(error) {
             Error::Broken { source, .. } => Error::Upload(source),
@@ -271,7 +271,7 @@ fn first_words(response: &mut Response<Body>) -> String {
 struct RequestBody {
     front: Cursor<Vec<u8>>,
     rest: Option<super::pack::PackReader>,
-    pack_failure: Option<String>,
+    pack_failure: Option<Error>,
 }
 
 /// The body and its length, if that is known without holding more than [`SMALL_PACK`].
@@ -281,7 +281,7 @@ fn body(head: Vec<u8>, pack: Option<PackSource>) -> Result<(RequestBody, Option<
     if let Some(pack) = pack {
         let mut reader = pack.open()?;
         let read = (&mut reader).take(SMALL_PACK + 1).read_to_end(&mut front);
-        let read = read.map_err(|error| Error::Pack(error.to_string()))?;
+        let read = read.map_err(|error| reader.failure(&error))?;
         rest = (read as u64 > SMALL_PACK).then_some(reader);
     }
     let length = rest.is_none().then_some(front.len() as u64);
@@ -295,6 +295,10 @@ impl Read for RequestBody {
             return Ok(count);
         }
         let Some(rest) = &mut self.rest else { return Ok(0) };
-        rest.read(buf).inspect_err(|error| self.pack_failure = Some(error.to_string()))
+        let read = rest.read(buf);
+        if let Err(error) = &read {
+            self.pack_failure = Some(rest.failure(error));
+        }
+        read
     }
 }

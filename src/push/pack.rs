@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::Error;
+use super::{Class, Error};
 use crate::process::{Child, git};
 use crate::refs::Oid;
 
@@ -35,8 +35,20 @@ pub struct PackObjects {
     pub haves: Vec<Oid>,
     /// Whether deltas may name their base by its place in the pack (`ofs-delta`).
     pub ofs_delta: bool,
+    /// What the repository lacks on purpose.
+    pub gaps: Gaps,
     /// Counts what goes over the wire.
     pub progress: Arc<Progress>,
+}
+
+/// What the source repository lacks on purpose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gaps {
+    /// History ends at the commits of the file `shallow`.
+    pub is_shallow: bool,
+    /// Objects may be missing that a promisor remote has. They are not fetched for a push: a mirror that has them does not miss them
+    /// in the pack, and another one refuses the ref.
+    pub is_partial: bool,
 }
 
 /// Counters that another thread may show.
@@ -50,6 +62,7 @@ pub struct Progress {
 
 pub(super) struct PackReader {
     bytes: Bytes,
+    gaps: Gaps,
     header: Vec<u8>,
     progress: Arc<Progress>,
 }
@@ -63,9 +76,12 @@ impl PackSource {
     /// Begins to read.
     pub(super) fn open(self) -> Result<PackReader, Error> {
         match self {
-            Self::Made(pack, progress) => {
-                Ok(PackReader { bytes: Bytes::Made(Cursor::new(pack)), header: Vec::new(), progress })
-            }
+            Self::Made(pack, progress) => Ok(PackReader {
+                bytes: Bytes::Made(Cursor::new(pack)),
+                gaps: Gaps::default(),
+                header: Vec::new(),
+                progress,
+            }),
             Self::Program(program) => program.open(),
         }
     }
@@ -78,6 +94,12 @@ impl PackObjects {
         if self.ofs_delta {
             arguments.push("--delta-base-offset");
         }
+        if self.gaps.is_shallow {
+            arguments.push("--shallow");
+        }
+        if self.gaps.is_partial {
+            arguments.push("--missing=allow-promisor");
+        }
         let mut child = Child::start("git pack-objects", &mut git(&self.git_dir, &arguments))?;
         let mut revisions = String::with_capacity((self.tips.len() + self.haves.len()) * 42 + 8);
         for tip in &self.tips {
@@ -89,15 +111,32 @@ impl PackObjects {
         // It reads all of its input before it writes, so this cannot block for ever. When it has died, its end tells why.
         let told = child.stdin().write_all(revisions.as_bytes());
         if told.is_err() {
-            return Err(Error::Pack(child.failure(Duration::from_secs(5)).to_string()));
+            return Err(self.gaps.failure(child.failure(Duration::from_secs(5)).to_string()));
         }
         let stdout = child.stdout();
         let bytes = Bytes::Program { stdout, child: Some(child) };
-        Ok(PackReader { bytes, header: Vec::new(), progress: self.progress })
+        Ok(PackReader { bytes, gaps: self.gaps, header: Vec::new(), progress: self.progress })
+    }
+}
+
+impl Gaps {
+    /// The error that the program's words mean. Of a repository that lacks objects on purpose another try says the same.
+    fn failure(self, words: String) -> Error {
+        const LACKS: [&str; 5] = ["bad tree object", "bad object", "could not fetch", "unable to read", "missing"];
+        if !self.is_partial || !LACKS.iter().any(|part| words.contains(part)) {
+            return Error::Pack { words, class: Class::Temporary };
+        }
+        let mend = "this repository is a partial clone and lacks what the mirror needs; fetch it: git fetch --refetch --no-filter";
+        Error::Pack { words: format!("{words}; {mend}"), class: Class::Lasting }
     }
 }
 
 impl PackReader {
+    /// The error that a failed read of the pack means.
+    pub(super) fn failure(&self, error: &io::Error) -> Error {
+        self.gaps.failure(error.to_string())
+    }
+
     /// The number of objects stands in bytes 8 to 11 (gitformat-pack(5)).
     fn count(&mut self, chunk: &[u8]) {
         self.progress.bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
@@ -115,7 +154,7 @@ impl Read for PackReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let count = match &mut self.bytes {
             Bytes::Made(pack) => pack.read(buf)?,
-            Bytes::Program { stdout, .. } => stdout.read(buf)?,
+            Bytes::Program { stdout, .. } => fill(stdout, buf)?,
         };
         if count > 0 {
             self.count(&buf[..count]);
@@ -126,4 +165,18 @@ impl Read for PackReader {
         let (status, words) = child.end(Duration::from_secs(30));
         if status?.success() { Ok(0) } else { Err(io::Error::other(words)) }
     }
+}
+
+/// Reads until `buf` is full. The program writes 8 KiB at a time; passed on one by one they would be as many chunks to a web server.
+fn fill(stdout: &mut ChildStdout, buf: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buf.len() {
+        match stdout.read(&mut buf[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }

@@ -214,7 +214,7 @@ mod tests {
     fn read_bytes(bytes: &[u8], side_band_64k: bool) -> Report {
         let oid = Oid::from_hex(&[b'1'; 40]).expect("valid");
         let commands = ["refs/heads/a", "refs/heads/b"].map(|n| Command { old: oid.null(), new: oid, name: name(n) });
-        let request = Request { commands: &commands, push_options: &[], is_atomic: false };
+        let request = Request { commands: &commands, shallow: &[], push_options: &[], is_atomic: false };
         let mut lines = StreamingPeekableIter::new(bytes, &[PacketLineRef::Flush], false);
         let capabilities = Capabilities { side_band_64k, ..Default::default() };
         read(&mut lines, &request, &capabilities, &Redactor::default())

@@ -160,7 +160,7 @@ impl Stream {
         let (sent, mut report) = std::thread::scope(|scope| {
             let sending = scope.spawn(move || {
                 let sent = send(&mut output, &head, pack, &watch);
-                if let Err(Error::Pack(_) | Error::Start { .. }) = sent {
+                if let Err(Error::Pack { .. } | Error::Start { .. }) = sent {
                     // The mirror must not wait for a pack that cannot come.
                     abort(Insistence::Ask);
                 }
@@ -176,7 +176,7 @@ impl Stream {
             if report.cut.is_some() {
                 abort(Insistence::Ask);
             }
-            (sending.join().unwrap_or_else(|_| Err(Error::Pack("the sending thread failed".into()))), report)
+            (sending.join().unwrap_or_else(|_| Err(Error::Unable("the sending thread failed".into()))), report)
         });
         self.offer = None;
         if report.cut.is_none() {
@@ -184,7 +184,7 @@ impl Stream {
             return Ok(report);
         }
         let cut = match sent {
-            Err(error @ (Error::Pack(_) | Error::Start { .. })) => error,
+            Err(error @ (Error::Pack { .. } | Error::Start { .. })) => error,
             _ => report.cut.take().expect("checked above"),
         };
         let why = self.why(cut, redactor);
@@ -276,7 +276,7 @@ fn send(output: &mut Output, head: &[u8], pack: Option<PackSource>, watch: &Watc
         let count = match pack.read(&mut chunk) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Error::Pack(error.to_string())),
+            Err(error) => return Err(pack.failure(&error)),
         };
         watch.resume();
         if count == 0 {

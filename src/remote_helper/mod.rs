@@ -5,7 +5,7 @@
 //! own helper (see `web`). A push goes the way of every other: lock, plan, lease, status; what the rules do not allow is
 //! refused with the reason. Absent: decisions. A crash is that of a drain, or of git's own fetch.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, Read, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
@@ -99,9 +99,10 @@ impl Helper {
             }
             let line = line.trim_end_matches('\n');
             match line.split_once(' ').unwrap_or((line, "")) {
-                ("capabilities", _) if is_web => write!(out, "option\nfetch\npush\n\n")?,
-                ("capabilities", _) => write!(out, "option\nconnect\npush\n\n")?,
+                ("capabilities", _) if is_web => write!(out, "option\nobject-format\nfetch\npush\n\n")?,
+                ("capabilities", _) => write!(out, "option\nobject-format\nconnect\npush\n\n")?,
                 ("option", _) if is_web => self.web()?.relay_line(line, out)?,
+                ("option", "object-format true") => writeln!(out, "ok")?,
                 ("option", _) => writeln!(out, "unsupported")?,
                 ("connect", "git-upload-pack") => return self.connect(out),
                 // A push goes through the rules, so it does not get a connection.
@@ -149,12 +150,13 @@ impl Helper {
         }
     }
 
-    /// The mirror's refs.
+    /// The mirror's refs, after the format of their ids.
     fn list(&self, out: &mut dyn Write) -> anyhow::Result<()> {
         let mut lines = Vec::new();
-        drain::reach(&self.repository, self.mirror(), &self.server, &mut |name, oid| {
+        let advertised = drain::reach(&self.repository, self.mirror(), &self.server, &mut |name, oid| {
             lines.push(format!("{oid} {}", name.to_owned()));
         })?;
+        writeln!(out, ":object-format {}", advertised.capabilities.object_format)?;
         for line in lines {
             writeln!(out, "{line}")?;
         }
@@ -165,10 +167,10 @@ impl Helper {
     fn push(&self, lines: &[String], out: &mut dyn Write) -> anyhow::Result<()> {
         let mut wanted = BTreeSet::new();
         let mut answers = Vec::new();
-        for line in lines {
-            let refspec = line.strip_prefix("push ").unwrap_or(line).trim_start_matches('+');
-            let (source, name) = refspec.split_once(':').unwrap_or((refspec, refspec));
-            match self.checked(source, name)? {
+        let refspecs: Vec<(&str, &str)> = lines.iter().map(|line| refspec_of(line)).collect();
+        let here = self.here(&refspecs)?;
+        for (source, name) in refspecs {
+            match checked(source, name, &here) {
                 Ok(name) => {
                     wanted.insert(name);
                 }
@@ -185,22 +187,12 @@ impl Helper {
         Ok(writeln!(out)?)
     }
 
-    /// A mirror holds our refs under their names: what is to be pushed must be what the ref is here.
-    fn checked(&self, source: &str, name: &str) -> anyhow::Result<Result<RefName, String>> {
-        let Some(wanted) = RefName::new(name.as_bytes()) else { return Ok(Err("not a ref name".into())) };
-        let here = self.repository.find(&wanted)?;
-        let value = match RefName::new(source.as_bytes()) {
-            _ if source.is_empty() => Local::Absent,
-            Some(source) => self.repository.find(&source)?,
-            None => Oid::from_hex(source.as_bytes()).map_or(Local::Absent, Local::At),
-        };
-        if here == value {
-            return Ok(Ok(wanted));
-        }
-        Ok(Err(match here {
-            Local::Absent => "a mirror holds this repository's refs, and this one is not here".to_owned(),
-            _ => "a mirror holds this repository's refs, and this one has another value here".to_owned(),
-        }))
+    /// Every ref that is named, as it is here.
+    fn here(&self, refspecs: &[(&str, &str)]) -> anyhow::Result<BTreeMap<RefName, Local>> {
+        let words = refspecs.iter().flat_map(|(source, name)| [source, name]);
+        let names: BTreeSet<RefName> = words.filter_map(|word| RefName::new(word.as_bytes())).collect();
+        let values = self.repository.find_each(&names.iter().collect::<Vec<_>>())?;
+        Ok(names.into_iter().zip(values).collect())
     }
 
     fn drain(&self, wanted: &BTreeSet<RefName>) -> anyhow::Result<Option<Report>> {
@@ -224,6 +216,28 @@ impl Helper {
             self.name
         );
         Ok(drain::drain(&self.shared, &context, &[self.mirror()])?.pop())
+    }
+}
+
+/// The two sides of `push [+]SOURCE:NAME`.
+fn refspec_of(line: &str) -> (&str, &str) {
+    let refspec = line.strip_prefix("push ").unwrap_or(line).trim_start_matches('+');
+    refspec.split_once(':').unwrap_or((refspec, refspec))
+}
+
+/// A mirror holds our refs under their names: what is to be pushed must be what the ref is here.
+fn checked(source: &str, name: &str, here: &BTreeMap<RefName, Local>) -> Result<RefName, &'static str> {
+    let Some(wanted) = RefName::new(name.as_bytes()) else { return Err("not a ref name") };
+    let value_of = |name: &RefName| here.get(name).copied().unwrap_or(Local::Absent);
+    let value = match RefName::new(source.as_bytes()) {
+        _ if source.is_empty() => Local::Absent,
+        Some(source) => value_of(&source),
+        None => Oid::from_hex(source.as_bytes()).map_or(Local::Absent, Local::At),
+    };
+    match value_of(&wanted) {
+        here if here == value => Ok(wanted),
+        Local::Absent => Err("a mirror holds this repository's refs, and this one is not here"),
+        _ => Err("a mirror holds this repository's refs, and this one has another value here"),
     }
 }
 

@@ -1,19 +1,29 @@
-//! The repository whose refs are mirrored, read through gix.
+//! The repository whose refs are mirrored, read through gix; refs that gix does not read, through git.
 //!
-//! Guaranteed: a repository of another user is refused unless `safe.directory` allows it (git-config(1)); replace refs are
-//! ignored, for what is mirrored is what is stored; "absent", "unreadable" and "symbolic" are different answers.
+//! Guaranteed: a repository of another user is refused unless `safe.directory` allows it (git-config(1)), and so is one that git
+//! would not open, or whose history git alone sees otherwise (grafts); replace refs are ignored, for what is mirrored is what is
+//! stored; "absent", "unreadable" and "symbolic" are different answers.
 //! Absent: every write. Nothing is cached across drains, so a crash leaves nothing behind.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
+
+use alternates::Added;
+use format::RefStorage;
 
 use crate::refs::{Oid, RefName};
 use crate::spool::Layout;
 
+mod alternates;
+mod by_git;
+mod format;
+mod gaps;
 mod history;
 mod pack;
 mod refs;
 mod sharing;
 
+pub use by_git::GitRefs;
 pub use history::History;
 pub use refs::Listing;
 pub use sharing::Sharing;
@@ -35,13 +45,29 @@ pub enum Error {
         /// The repository.
         path: PathBuf,
     },
-    /// Its refs are stored in a way that this program does not read.
-    #[error("repository '{}' stores its refs as '{format}', which is not supported yet", path.display())]
+    /// Its refs are stored in a way that this git does not read.
+    #[error("cannot read the refs of '{}': {words}; reftable needs git 2.45 or later on the PATH", path.display())]
     RefStorage {
         /// The repository.
         path: PathBuf,
-        /// `extensions.refStorage`.
-        format: String,
+        /// Git's words.
+        words: String,
+    },
+    /// It uses something that this program does not know, so git's rule is to leave it alone (gitrepository-layout(5)).
+    #[error("repository '{}' has extensions.{name}{why}", path.display())]
+    Extension {
+        /// The repository.
+        path: PathBuf,
+        /// The extension.
+        name: String,
+        /// What is the matter with it.
+        why: &'static str,
+    },
+    /// Git alone sees another history than the one that is stored.
+    #[error("repository '{0}' has grafts, so its history is not what is stored; remove '{0}/info/grafts', after: git replace --convert-graft-file", path.display())]
+    Grafts {
+        /// The repository.
+        path: PathBuf,
     },
     /// A ref or an object could not be read.
     #[error("cannot read {what} of '{}': {reason}", path.display())]
@@ -59,12 +85,20 @@ pub enum Error {
 pub struct Repository {
     inner: gix::Repository,
     git_dir: PathBuf,
+    /// Where its refs are read, when gix does not.
+    by_git: Option<GitRefs>,
+    /// What must be there as long as `inner`.
+    _added: Added,
+    /// What git said of HEAD, which is asked for more than once.
+    head: OnceCell<Option<RefName>>,
 }
 
 /// A repository that can be given to another thread, which makes a [`Repository`] of its own from it.
 pub struct Shared {
     inner: gix::ThreadSafeRepository,
     git_dir: PathBuf,
+    by_git: Option<GitRefs>,
+    added: Added,
 }
 
 impl Shared {
@@ -73,14 +107,16 @@ impl Shared {
     pub fn to_local(&self) -> Repository {
         let mut inner = self.inner.to_thread_local();
         inner.object_cache_size_if_unset(16 << 20);
-        Repository { inner, git_dir: self.git_dir.clone() }
+        let (git_dir, by_git) = (self.git_dir.clone(), self.by_git.clone());
+        Repository { inner, git_dir, by_git, _added: self.added.clone(), head: OnceCell::new() }
     }
 }
 
-/// Opens the repository at `path`: a bare repository, or the working tree or `.git` of another.
+/// Opens the repository at `path`: a bare repository, or the working tree or `.git` of another. A linked worktree stands for the
+/// repository that it belongs to.
 ///
 /// # Errors
-/// [`Error::NotARepository`], [`Error::OtherOwner`] or [`Error::RefStorage`].
+/// [`Error::NotARepository`], [`Error::OtherOwner`], [`Error::Extension`] or [`Error::Grafts`].
 pub fn open(path: &Path) -> Result<Shared, Error> {
     let refused = |error: &gix::Error| {
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -89,25 +125,28 @@ pub fn open(path: &Path) -> Result<Shared, Error> {
             text if text.contains("trust") || text.contains("owned") || text.contains("safe.directory") => {
                 Error::OtherOwner { path }
             }
-            text if text.contains("refstorage") || text.contains("reftable") => {
-                Error::RefStorage { path, format: "reftable".into() }
-            }
             _ => Error::NotARepository { path, reason },
         }
     };
     let options = gix::open::Options::default().bail_if_untrusted(true).config_overrides(["core.useReplaceRefs=false"]);
     let bare_first = options.clone().open_path_as_is(true).open(path);
-    let inner = match bare_first {
+    let mut inner = match bare_first {
         Ok(repository) => repository,
         Err(first) => options.open(path).map_err(|_| refused(&first))?,
     };
+    let added = alternates::add(&mut inner).map_err(|error| Error::Read {
+        what: "the objects".into(),
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })?;
     let local = inner.to_thread_local();
-    if let Some(format) = local.config_snapshot().string("extensions.refStorage").filter(|format| format != "files") {
-        return Err(Error::RefStorage { path: path.to_owned(), format: format.to_string() });
-    }
     let common = local.common_dir();
     let git_dir = common.canonicalize().unwrap_or_else(|_| common.to_owned());
-    Ok(Shared { inner, git_dir })
+    let by_git = match format::examine(&local, &git_dir)? {
+        RefStorage::Files => None,
+        RefStorage::Reftable => Some(GitRefs::at(&git_dir)),
+    };
+    Ok(Shared { inner, git_dir, by_git, added })
 }
 
 impl Repository {
@@ -177,6 +216,13 @@ impl Repository {
     /// # Errors
     /// [`Error::Read`].
     pub fn default_branch(&self) -> Result<Option<RefName>, Error> {
+        if let Some(refs) = &self.by_git {
+            if let Some(known) = self.head.get() {
+                return Ok(known.clone());
+            }
+            let head = refs.head()?;
+            return Ok(self.head.get_or_init(|| head).clone());
+        }
         let name = self.inner.head_name().map_err(|error| self.unreadable("HEAD", &error))?;
         Ok(name.and_then(|name| RefName::new(name.as_bstr())))
     }

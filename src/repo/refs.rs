@@ -1,7 +1,7 @@
 //! Reading refs: all that are wanted, or one by its exact name.
 //!
 //! A listing may miss a ref that `git pack-refs` moves at the same moment, so nobody deletes on its word alone: whoever
-//! wants to act on an absence asks [`Repository::find`] as well, which looks for the loose ref and then in packed refs.
+//! wants to act on an absence asks [`Repository::find_each`] as well, which looks for the loose ref and then in packed refs.
 
 use super::{Error, Repository, from_gix, is_refused, one_line};
 use crate::refs::{Local, RefName};
@@ -21,6 +21,11 @@ impl Repository {
     /// # Errors
     /// [`Error::Read`] when the store cannot be opened at all, or the operating system did not let us look.
     pub fn list(&self, mut is_wanted: impl FnMut(&RefName) -> bool) -> Result<Listing, Error> {
+        if let Some(refs) = &self.by_git {
+            let mut listing = refs.list()?;
+            listing.refs.retain(|(name, _)| is_wanted(name));
+            return Ok(listing);
+        }
         let platform = self.inner.references().map_err(|error| self.unreadable("the refs", &error))?;
         let all = platform.all().map_err(|error| self.unreadable("the refs", &error))?;
         let mut listing = Listing::default();
@@ -52,16 +57,34 @@ impl Repository {
     /// # Errors
     /// [`Error::Read`] when the store cannot be opened.
     pub fn has_refs(&self) -> Result<bool, Error> {
+        if let Some(refs) = &self.by_git {
+            return refs.has_any();
+        }
         let platform = self.inner.references().map_err(|error| self.unreadable("the refs", &error))?;
         let mut all = platform.all().map_err(|error| self.unreadable("the refs", &error))?;
         Ok(all.next().is_some())
     }
 
-    /// Looks up one ref by its exact name.
+    /// Looks up refs by their exact names, and answers in their order.
     ///
     /// # Errors
     /// [`Error::Read`] when the operating system did not let us look.
+    pub fn find_each(&self, names: &[&RefName]) -> Result<Vec<Local>, Error> {
+        match &self.by_git {
+            Some(refs) => refs.find(names),
+            None => names.iter().map(|name| self.find_in_files(name)).collect(),
+        }
+    }
+
+    /// Looks up one ref by its exact name. Whoever wants several asks for all at once: see [`Repository::find_each`].
+    ///
+    /// # Errors
+    /// As [`Repository::find_each`].
     pub fn find(&self, name: &RefName) -> Result<Local, Error> {
+        Ok(self.find_each(&[name])?.pop().expect("one name has one answer"))
+    }
+
+    fn find_in_files(&self, name: &RefName) -> Result<Local, Error> {
         let Ok(full) = gix::refs::FullName::try_from(gix::bstr::BStr::new(name.as_bytes())) else {
             return Ok(Local::Unreadable);
         };

@@ -75,7 +75,7 @@ fn files_of_a_later_version_are_refused_and_left_alone() {
 
 #[test]
 fn a_record_that_names_what_is_gone_stops_no_other_ref() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::of_files();
     let mirror = sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &["--prune", "mirror"]);
     let work = sandbox.work(&source);
@@ -87,7 +87,7 @@ fn a_record_that_names_what_is_gone_stops_no_other_ref() {
     work.commit("two");
     work.push(&["main"]);
     std::fs::write(source.join("refs/heads/empty"), "").unwrap();
-    std::fs::write(source.join("refs/heads/hollow"), format!("{}\n", "1".repeat(40))).unwrap();
+    std::fs::write(source.join("refs/heads/hollow"), format!("{}\n", sandbox.digits('1'))).unwrap();
     for command in ["drain", "sync"] {
         let said = sandbox.mirror_push(&source, &[command, "--json"]);
         assert!(!said.out.contains("\"deleted\""), "{said:?}");

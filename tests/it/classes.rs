@@ -104,9 +104,8 @@ impl Scene {
             "no such directory" => return "/nowhere/mirror.git".into(),
             "no repository in it" => return self.sandbox.path("home").display().to_string(),
             "another object format" => {
-                let other = self.sandbox.path("sha256.git").display().to_string();
-                self.sandbox.git(&self.sandbox.path(""), &["init", "-q", "--bare", "--object-format=sha256", &other]);
-                return other;
+                let formats = (self.sandbox.other_hash(), self.sandbox.formats().1);
+                return self.sandbox.bare_of("other.git", formats).display().to_string();
             }
             "a repository of another user" => std::os::unix::fs::chown(&self.mirror, Some(65_534), None).unwrap(),
             "receive-pack dies" => self.hook("update", "kill -9 $PPID"),
@@ -189,7 +188,7 @@ fn words(transport: &str, failure: &str) -> &'static str {
     match (transport, failure) {
         (_, "confined, and on this machine") => "is blocked: ",
         ("path", "no such directory") => "is no directory on this machine",
-        ("path", "another object format") => "--object-format=sha1",
+        ("path", "another object format") => "--object-format=",
         ("path", "receive-pack stalls") | (_, "says nothing") => "stall_timeout",
         ("path", "a ref is locked there") => "File exists",
         ("git", "host name unknown") => "cannot resolve the host name 'nowhere.invalid'",

@@ -82,8 +82,10 @@ fn every_ailment_of_the_repository() {
             s.git(&s.path("source.git.work"), &["push", "-q", "origin", "main:more"]);
             assert!(source.exists());
         }),
-        ("refs", "error", "refs/heads/hollow", &|_, _, source| {
-            std::fs::write(source.join("refs/heads/hollow"), format!("{}\n", "1".repeat(40))).unwrap();
+        ("refs", "error", "refs/heads/hollow", &|s, _, source| {
+            let lost = s.git(source, &["commit-tree", "-m", "lost", "main^{tree}"]);
+            s.git(source, &["update-ref", "refs/heads/hollow", &lost]);
+            std::fs::remove_file(source.join("objects").join(&lost[..2]).join(&lost[2..])).unwrap();
         }),
         ("durability", "warning", "core.fsync all", &|s, _, source| {
             s.git(source, &["config", "--unset", "core.fsync"]);
@@ -130,9 +132,9 @@ fn every_ailment_of_a_mirror() {
             std::fs::set_permissions(secret, std::fs::Permissions::from_mode(0o644)).unwrap();
         }),
         ("host-key", "host-keys m --detect", &|s, _, source| set(s, source, "ssh://127.0.0.1:1/x.git")),
-        ("object-format", "--object-format=sha1", &|s, mirror, _| {
+        ("object-format", "git init --bare --object-format=", &|s, mirror, _| {
             std::fs::remove_dir_all(mirror).unwrap();
-            s.git(&s.path(""), &["init", "-q", "--bare", "--object-format=sha256", mirror.to_str().unwrap()]);
+            s.bare_of(mirror.file_name().unwrap().to_str().unwrap(), (s.other_hash(), s.formats().1));
         }),
         ("settings", "denyDeletes", &|s, mirror, _| {
             s.git(mirror, &["config", "receive.denyDeletes", "true"]);

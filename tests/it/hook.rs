@@ -28,7 +28,7 @@ fn a_push_becomes_one_record_that_people_can_read() {
     assert_eq!(work.push(&["main", "main:topic"]).err, "", "the pusher sees nothing");
     let [record] = &incoming(&source)[..] else { panic!() };
     let text = std::fs::read_to_string(record).unwrap();
-    let zeros = "0".repeat(40);
+    let zeros = sandbox.digits('0');
     assert!(text.starts_with("git-mirror-push spool 1\ntime 1"), "{text}");
     assert!(
         text.contains(&format!("refs 2\n{zeros} {oid} refs/heads/main\n{zeros} {oid} refs/heads/topic\ncrc32 ")),
@@ -260,11 +260,11 @@ fn a_previous_hook_runs_first_and_comes_back_as_it_was() {
     assert!(said.err.contains("remote: from the previous hook"), "{said:?}");
     assert_eq!(
         std::fs::read_to_string(&seen).unwrap(),
-        format!("{} {oid} refs/heads/main\n", "0".repeat(40)),
+        format!("{} {oid} refs/heads/main\n", sandbox.digits('0')),
         "first, with the same input"
     );
     assert_eq!(incoming(&source).len(), 1);
-    let line = format!("{} {oid} refs/heads/x\n", "0".repeat(40));
+    let line = format!("{} {oid} refs/heads/x\n", sandbox.digits('0'));
     let said = fed(sandbox.command(&hook).current_dir(&source).env("GIT_DIR", "."), line.as_bytes());
     assert_eq!(said.status, 3, "its exit status is kept");
     for _ in 0..2 {

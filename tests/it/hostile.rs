@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::sandbox::{Sandbox, peak_of};
+use crate::sandbox::{Sandbox, peak_of, usual};
 
 /// Peak memory that a hostile mirror may cost, in KiB. An endless advertisement costs most: it is read up to its limit.
 const MOST_MEMORY: u64 = 512 << 10;
@@ -111,7 +111,7 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let sandbox = Sandbox::new();
+        let sandbox = Sandbox::of(("sha1", usual().1));
         let liar = Liar::start();
         let source = sandbox.source(&format!("git://127.0.0.1:{}/x.git", liar.port), &[]);
         sandbox.say(&source, "stall_timeout = \"5s\"\ntimeout = \"60s\"\nretry_delay = \"1s\"");

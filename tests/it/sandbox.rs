@@ -10,7 +10,11 @@ use std::time::{Duration, Instant};
 pub(crate) struct Sandbox {
     directory: tempfile::TempDir,
     path: std::ffi::OsString,
+    formats: Formats,
 }
+
+/// The object format and the ref storage that a repository is made with.
+pub(crate) type Formats = (&'static str, &'static str);
 
 /// What a program said in the end.
 #[derive(Debug)]
@@ -46,22 +50,47 @@ pub(crate) fn gits() -> Vec<PathBuf> {
         .collect()
 }
 
+/// Whether the tests run in this way (`MIRROR_PUSH_TESTS`, words with commas): `looking` (no push goes ahead of a look at the mirror), `sha256`,
+/// `reftable` (the formats of every repository that a test makes and says nothing else of).
+pub(crate) fn is_way(way: &str) -> bool {
+    std::env::var("MIRROR_PUSH_TESTS").is_ok_and(|ways| ways.split(',').any(|said| said == way))
+}
+
+/// PATH, with that directory before all others.
+fn path_before(git: Option<&Path>) -> std::ffi::OsString {
+    let usual = std::env::var_os("PATH").unwrap();
+    std::env::join_paths(git.map(Path::to_owned).into_iter().chain(std::env::split_paths(&usual))).unwrap()
+}
+
+/// The formats of this way of running the tests.
+pub(crate) fn usual() -> Formats {
+    (if is_way("sha256") { "sha256" } else { "sha1" }, if is_way("reftable") { "reftable" } else { "files" })
+}
+
 impl Sandbox {
     pub(crate) fn new() -> Self {
         Self::with_git(None)
     }
 
+    /// Whose repositories have these formats in every way.
+    pub(crate) fn of(formats: Formats) -> Self {
+        Self { formats, ..Self::new() }
+    }
+
+    /// Whose refs are files in every way: for tests that write them.
+    pub(crate) fn of_files() -> Self {
+        Self::of((usual().0, "files"))
+    }
+
     /// With the git of that directory.
     pub(crate) fn with_git(git: Option<&Path>) -> Self {
         let directory = tempfile::Builder::new().prefix("git-mirror-push-it.").tempdir().unwrap();
-        let usual = std::env::var_os("PATH").unwrap();
-        let all = git.map(Path::to_owned).into_iter().chain(std::env::split_paths(&usual));
-        let path = std::env::join_paths(all).unwrap();
+        let path = path_before(git);
         std::fs::create_dir(directory.path().join("home")).unwrap();
         let config = "[user]\nname = Test\nemail = test@example.org\n[init]\ndefaultBranch = main\n[protocol.file]\nallow = always\n\
                       [receive]\nadvertisePushOptions = true\n[gc]\nauto = 0\n[maintenance]\nauto = false\n";
         std::fs::write(directory.path().join("gitconfig"), config).unwrap();
-        Self { directory, path }
+        Self { directory, path, formats: usual() }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -71,6 +100,8 @@ impl Sandbox {
     /// Variables that every program in here gets, servers too.
     pub(crate) fn environment(&self) -> Vec<(&'static str, std::ffi::OsString)> {
         vec![
+            ("GIT_DEFAULT_HASH", self.formats.0.into()),
+            ("GIT_DEFAULT_REF_FORMAT", self.formats.1.into()),
             ("PATH", self.path.clone()),
             ("HOME", self.path("home").into()),
             ("GIT_CONFIG_GLOBAL", self.path("gitconfig").into()),
@@ -117,6 +148,34 @@ impl Sandbox {
         path
     }
 
+    /// A new bare repository of other formats.
+    pub(crate) fn bare_of(&self, name: &str, formats: Formats) -> PathBuf {
+        let path = self.path(name);
+        let mut command = self.command("git");
+        command.env("GIT_DEFAULT_HASH", formats.0).env("GIT_DEFAULT_REF_FORMAT", formats.1);
+        assert!(command.args(["init", "-q", "--bare"]).arg(&path).status().unwrap().success());
+        path
+    }
+
+    /// The object format that the repositories in here do not have.
+    pub(crate) fn other_hash(&self) -> &'static str {
+        if self.formats.0 == "sha1" { "sha256" } else { "sha1" }
+    }
+
+    pub(crate) fn formats(&self) -> Formats {
+        self.formats
+    }
+
+    /// An id made of one digit.
+    pub(crate) fn digits(&self, digit: char) -> String {
+        std::iter::repeat_n(digit, if self.formats.0 == "sha1" { 40 } else { 64 }).collect()
+    }
+
+    /// Runs another git from now on.
+    pub(crate) fn set_git(&mut self, git: &Path) {
+        self.path = path_before(Some(git));
+    }
+
     /// A working tree whose `origin` is `bare`.
     pub(crate) fn work(&self, bare: &Path) -> Work<'_> {
         let path = self.path(&format!("{}.work", bare.file_name().unwrap().to_str().unwrap()));
@@ -147,8 +206,7 @@ impl Sandbox {
         said
     }
 
-    /// A source with the hook and one mirror, drained only when the test says so. With `MIRROR_PUSH_TESTS=looking` in the
-    /// environment no push goes ahead of a look at the mirror.
+    /// A source with the hook and one mirror, drained only when the test says so.
     pub(crate) fn source(&self, url: &str, options: &[&str]) -> PathBuf {
         let source = self.bare("source.git");
         std::fs::create_dir_all(source.join("mirror-push")).unwrap();
@@ -156,7 +214,7 @@ impl Sandbox {
         let mut arguments = vec!["add", "m", url];
         arguments.extend(options);
         self.ok(&source, &arguments);
-        if std::env::var_os("MIRROR_PUSH_TESTS").is_some_and(|way| way == "looking") {
+        if is_way("looking") {
             self.say(&source, "optimistic = false");
         }
         source

@@ -1,0 +1,56 @@
+//! Object directories that the environment adds (`GIT_ALTERNATE_OBJECT_DIRECTORIES`, git(1)), which gix does not know.
+//!
+//! Those that a repository names itself (`objects/info/alternates`) are gix's business. For the others the store is opened over an empty
+//! directory of ours, whose alternates are the repository's own directory and the added ones. It goes with the last handle; a killed
+//! program leaves it behind in the directory for temporary files, empty but for that list.
+
+#![expect(clippy::disallowed_methods, reason = "the variable, and the list for gix")]
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use gix::odb::store::init::Options;
+
+/// The variable.
+const ADDED: &str = "GIT_ALTERNATE_OBJECT_DIRECTORIES";
+
+/// The directory that lists them, if there are any; it is removed with its last holder.
+pub(super) type Added = Option<Arc<tempfile::TempDir>>;
+
+/// Lets `repository` read what the environment adds. Returns what must live as long as it.
+pub(super) fn add(repository: &mut gix::ThreadSafeRepository) -> io::Result<Added> {
+    let Some(added) = std::env::var_os(ADDED).filter(|added| !added.is_empty()) else { return Ok(None) };
+    let local = repository.to_thread_local();
+    let directory = tempfile::Builder::new().prefix("git-mirror-push-objects.").tempdir()?;
+    let here = std::env::current_dir()?;
+    let own = absolute(&here, local.objects.store_ref().path());
+    std::fs::create_dir(directory.path().join("info"))?;
+    std::fs::create_dir(directory.path().join("pack"))?;
+    std::fs::write(directory.path().join("info/alternates"), listed(&own, &here, &added))?;
+    let options = Options { current_dir: Some(here), ..Options::default() };
+    let none = &mut std::iter::empty();
+    let store = gix::odb::Store::at_opts(directory.path().to_owned(), local.object_hash(), none, options)?;
+    repository.objects = gix::parallel::OwnShared::new(store);
+    Ok(Some(Arc::new(directory)))
+}
+
+/// The content of `info/alternates`: one path on a line, the quoted ones as they are.
+fn listed(own: &[u8], here: &Path, added: &OsStr) -> Vec<u8> {
+    let mut is_quoted = false;
+    let paths = added.as_bytes().split(|byte| {
+        is_quoted ^= *byte == b'"';
+        *byte == b':' && !is_quoted
+    });
+    let paths = paths.filter(|path| !path.is_empty()).map(|path| match path.first() {
+        Some(b'"') => path.to_vec(),
+        _ => absolute(here, Path::new(OsStr::from_bytes(path))),
+    });
+    std::iter::once(own.to_vec()).chain(paths).flat_map(|path| [path, b"\n".to_vec()].concat()).collect()
+}
+
+fn absolute(here: &Path, path: &Path) -> Vec<u8> {
+    here.join(path).into_os_string().into_encoded_bytes()
+}

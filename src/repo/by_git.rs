@@ -1,0 +1,140 @@
+//! Refs that gix does not read (`reftable`), read through git: one process for a list or for any number of names, never one for each.
+//!
+//! Objects, ancestry and configuration of such a repository are gix's business as in every other. Guaranteed: a list is a snapshot,
+//! for git reads its tables as they stood when it began, and it says so when it had to leave something out. A symbolic ref that
+//! leads nowhere is absent for git, and so it is here. Absent: every write. Tables are not decoded here: no maintained crate
+//! does that, and the format is git's to change.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Error, Listing};
+use crate::process::{self, Child, git};
+use crate::refs::{Local, Oid, RefName};
+
+/// From this number of names on, a list of everything is cheaper than git's comparing of each ref with each name.
+const MANY: usize = 50;
+
+/// How long git may take to end once it has said everything.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What HEAD is in a file that git keeps for programs that know no other storage (gitformat-reftable).
+const STUB: &str = "refs/heads/.invalid";
+
+/// The refs of one repository.
+#[derive(Clone, Debug)]
+pub struct GitRefs {
+    git_dir: PathBuf,
+}
+
+impl GitRefs {
+    /// Those of the repository at `git_dir`.
+    #[must_use]
+    pub fn at(git_dir: &Path) -> Self {
+        Self { git_dir: git_dir.to_owned() }
+    }
+
+    /// Whether the file HEAD with this content is the stub of a repository that stores its refs elsewhere.
+    #[must_use]
+    pub fn is_stub(head: &[u8]) -> bool {
+        head.strip_prefix(b"ref:").is_some_and(|name| name.trim_ascii() == STUB.as_bytes())
+    }
+
+    /// All refs.
+    ///
+    /// # Errors
+    /// [`Error::RefStorage`], when this git cannot read them; [`Error::Read`].
+    pub fn list(&self) -> Result<Listing, Error> {
+        self.for_each_ref(&[])
+    }
+
+    /// Whether there is any ref.
+    ///
+    /// # Errors
+    /// As [`GitRefs::list`].
+    pub fn has_any(&self) -> Result<bool, Error> {
+        let listing = self.for_each_ref(&["--count=1"])?;
+        Ok(!listing.refs.is_empty() || listing.incomplete.is_some())
+    }
+
+    /// The values of `names`, in their order.
+    ///
+    /// # Errors
+    /// As [`GitRefs::list`].
+    pub fn find(&self, names: &[&RefName]) -> Result<Vec<Local>, Error> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        // A pattern without wildcards matches the ref of that name, and those below it. No ref name holds a wildcard.
+        let texts: Vec<String> = names.iter().map(|name| name.to_string()).collect();
+        let is_text = names.iter().zip(&texts).all(|(name, text)| name.as_bytes() == text.as_bytes());
+        let listing = match names.len() < MANY && is_text {
+            true => self.for_each_ref(&texts.iter().map(String::as_str).collect::<Vec<_>>())?,
+            false => self.for_each_ref(&[])?,
+        };
+        let mut refs = listing.refs;
+        refs.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let missing = if listing.incomplete.is_some() { Local::Unreadable } else { Local::Absent };
+        let value = |name: &&RefName| match refs.binary_search_by(|(other, _)| other.cmp(name)) {
+            Ok(at) => refs[at].1,
+            Err(_) => missing,
+        };
+        Ok(names.iter().map(value).collect())
+    }
+
+    /// The branch that HEAD names, whether or not it exists. `None` when HEAD is detached.
+    ///
+    /// # Errors
+    /// As [`GitRefs::list`].
+    pub fn head(&self) -> Result<Option<RefName>, Error> {
+        let command = &mut git(&self.git_dir, &["symbolic-ref", "--quiet", "HEAD"]);
+        match process::run("git symbolic-ref", command, b"", GRACE) {
+            Ok(said) => Ok(RefName::new(said.trim_ascii())),
+            // With --quiet it has no words for a HEAD that is detached.
+            Err(process::Error::Failed { words, .. }) if words.is_empty() => Ok(None),
+            Err(error) => Err(self.unreadable("HEAD", &error.to_string())),
+        }
+    }
+
+    fn for_each_ref(&self, asked: &[&str]) -> Result<Listing, Error> {
+        let failed = |error: &dyn std::fmt::Display| self.unreadable("the refs", &error.to_string());
+        let mut arguments = vec!["for-each-ref", "--format=%(objectname) %(refname) %(symref)"];
+        arguments.extend(asked);
+        let mut child =
+            Child::start("git for-each-ref", &mut git(&self.git_dir, &arguments)).map_err(|error| failed(&error))?;
+        drop(child.stdin());
+        let mut said = Vec::new();
+        child.stdout().read_to_end(&mut said).map_err(|error| failed(&error))?;
+        let (status, words) = child.end(GRACE);
+        if !status.map_err(|error| failed(&error))?.success() {
+            return Err(failed(&words));
+        }
+        let mut listing = Listing { refs: Vec::new(), incomplete: words.lines().next().map(str::to_owned) };
+        for line in said.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            match parsed(line) {
+                Some(found) => listing.refs.push(found),
+                None => listing.incomplete = Some(format!("git listed '{}'", String::from_utf8_lossy(line))),
+            }
+        }
+        Ok(listing)
+    }
+
+    /// A git that does not know the storage says that it does not know the extension.
+    fn unreadable(&self, what: &str, words: &str) -> Error {
+        match words.to_lowercase().contains("refstorage") {
+            true => Error::RefStorage { path: self.git_dir.clone(), words: words.replace('\n', " ") },
+            false => {
+                Error::Read { what: what.to_owned(), path: self.git_dir.clone(), reason: words.replace('\n', " ") }
+            }
+        }
+    }
+}
+
+/// `OID NAME SYMREF`, where the last is mostly empty. No ref name holds a space.
+fn parsed(line: &[u8]) -> Option<(RefName, Local)> {
+    let mut parts = line.splitn(3, |byte| *byte == b' ');
+    let (oid, name, target) = (parts.next()?, parts.next()?, parts.next()?);
+    let value = if target.is_empty() { Local::At(Oid::from_hex(oid)?) } else { Local::Symbolic };
+    Some((RefName::new(name)?, value))
+}
