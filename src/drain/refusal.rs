@@ -105,7 +105,9 @@ pub(super) fn outcome(decision: &Decision, words: String, gaps: Gaps) -> RefOutc
         let reason = "the mirror's HEAD names it; first give the mirror another default branch";
         return RefOutcome::new(decision, Outcome::Kept, Some(reason.into()));
     }
-    if words.contains(".lock': File exists") {
+    // A loose ref or packed refs; the tables of reftable.
+    const LOCKED: [&str; 3] = [".lock': File exists", "cannot lock references", "data is locked"];
+    if LOCKED.iter().any(|said| words.contains(said)) {
         // Another program on the mirror is at this ref, or died at it: nothing was decided, so it is tried again.
         return RefOutcome::new(decision, Outcome::RemoteFailed, Some(words));
     }

@@ -110,7 +110,14 @@ impl Scene {
             "a repository of another user" => std::os::unix::fs::chown(&self.mirror, Some(65_534), None).unwrap(),
             "receive-pack dies" => self.hook("update", "kill -9 $PPID"),
             "receive-pack stalls" => self.hook("pre-receive", "exec sleep 55"),
-            "a ref is locked there" => std::fs::write(self.mirror.join("refs/heads/topic.lock"), "").unwrap(),
+            "a ref is locked there" => {
+                let lock = if self.sandbox.formats().1 == "files" {
+                    "refs/heads/topic.lock"
+                } else {
+                    "reftable/tables.list.lock"
+                };
+                std::fs::write(self.mirror.join(lock), "").unwrap();
+            }
             "a ref is refused there" => self.hook("update", "[ $1 != refs/heads/topic ]"),
             other => panic!("a row that no test makes happen: {other}"),
         }
@@ -190,7 +197,7 @@ fn words(transport: &str, failure: &str) -> &'static str {
         ("path", "no such directory") => "is no directory on this machine",
         ("path", "another object format") => "--object-format=",
         ("path", "receive-pack stalls") | (_, "says nothing") => "stall_timeout",
-        ("path", "a ref is locked there") => "File exists",
+        ("path", "a ref is locked there") => "cannot lock ref",
         ("git", "host name unknown") => "cannot resolve the host name 'nowhere.invalid'",
         ("git", "connection refused") | ("http", "connection refused") => "cannot connect to '127.0.0.1'",
         ("git" | "http" | "ssh", "no such repository") => "was not found",

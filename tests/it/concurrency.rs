@@ -41,6 +41,13 @@ fn prepare(sandbox: &Sandbox, work: &Path) -> Vec<Vec<String>> {
         .collect()
 }
 
+/// A mirror whose reflogs are files, for [`moves`].
+fn with_reflogs(sandbox: &Sandbox) -> PathBuf {
+    let mirror = sandbox.bare_of("mirror.git", (sandbox.formats().0, "files"));
+    sandbox.git(&mirror, &["config", "core.logAllRefUpdates", "always"]);
+    mirror
+}
+
 /// Every value that each ref of a repository has had, from its reflogs: (ref, old, new).
 fn moves(repository: &Path) -> Vec<(String, String, String)> {
     fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
@@ -64,10 +71,13 @@ fn moves(repository: &Path) -> Vec<(String, String, String)> {
 #[test]
 fn fifty_pushers_and_drains_that_are_killed_at_random() {
     let sandbox = Sandbox::new();
-    let mirror = sandbox.bare("mirror.git");
-    sandbox.git(&mirror, &["config", "core.logAllRefUpdates", "always"]);
+    let mirror = with_reflogs(&sandbox);
     let source = sandbox.source("mirror.git", &[]);
     let work = sandbox.work(&source);
+    for repository in [&source, &work.path] {
+        // So many at once wait longer for the one lock of reftable than git does by default.
+        sandbox.git(repository, &["config", "reftable.lockTimeout", "60000"]);
+    }
     let commits = prepare(&sandbox, &work.path);
     let (is_over, killed, pushed) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
@@ -223,8 +233,7 @@ fn a_ref_that_moves_or_vanishes_during_a_drain() {
 #[test]
 fn gits_housekeeping_never_makes_us_delete_or_rewind() {
     let sandbox = Sandbox::new();
-    let mirror = sandbox.bare("mirror.git");
-    sandbox.git(&mirror, &["config", "core.logAllRefUpdates", "always"]);
+    let mirror = with_reflogs(&sandbox);
     // A mirror that would follow every mistake.
     let source = sandbox.source("mirror.git", &["--prune", "mirror"]);
     let work = sandbox.work(&source);
