@@ -13,11 +13,12 @@ use crate::refs::Local;
 use crate::repo::Sharing;
 use crate::spool;
 
-/// The oldest git that the tests run with.
+/// The oldest git that the tests run with, and the oldest that reads reftable.
 const OLDEST_GIT: (u32, u32) = (2, 39);
+const OLDEST_GIT_OF_REFTABLE: (u32, u32) = (2, 45);
 
 pub(super) fn examine(patient: &Patient<'_>) -> Vec<Finding> {
-    let mut findings = vec![git(), hook(patient), configuration(patient)];
+    let mut findings = vec![git(patient), hook(patient), configuration(patient)];
     findings.extend(spool(patient));
     findings.push(locks(patient));
     findings.extend(records(patient));
@@ -28,18 +29,22 @@ pub(super) fn examine(patient: &Patient<'_>) -> Vec<Finding> {
     findings
 }
 
-fn git() -> Finding {
+fn git(patient: &Patient<'_>) -> Finding {
+    let (oldest, what) = match patient.repository.is_reftable() {
+        true => (OLDEST_GIT_OF_REFTABLE, " for a reftable repository"),
+        false => (OLDEST_GIT, ""),
+    };
     let mut command = process::command("git");
     let said = process::run("git", command.arg("version"), b"", Duration::from_secs(30));
-    let mend = format!("install git {}.{} or later", OLDEST_GIT.0, OLDEST_GIT.1);
+    let mend = format!("install git {}.{} or later", oldest.0, oldest.1);
     let said = match said {
         Ok(said) => String::from_utf8_lossy(&said).trim().to_owned(),
         Err(error) => return Finding::error("git", error.to_string(), mend),
     };
     let mut numbers = said.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse::<u32>().ok());
     match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) if (major, minor) >= OLDEST_GIT => Finding::ok("git", said),
-        _ => Finding::error("git", format!("{said} is too old"), mend),
+        (Some(major), Some(minor)) if (major, minor) >= oldest => Finding::ok("git", said),
+        _ => Finding::error("git", format!("{said} is too old{what}"), mend),
     }
 }
 

@@ -196,6 +196,12 @@ impl Repository {
         sections.any(|section| section.value("helper").is_some())
     }
 
+    /// Whether its refs are read through git, for they are stored as reftable.
+    #[must_use]
+    pub fn is_reftable(&self) -> bool {
+        self.by_git.is_some()
+    }
+
     /// The name of the object format as `object-format` says it on the wire: `sha1` or `sha256`.
     #[must_use]
     pub fn object_format(&self) -> &'static str {

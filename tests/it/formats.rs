@@ -248,4 +248,6 @@ fn a_git_that_is_too_old_for_reftable_says_so() {
     let said = sandbox.mirror_push(&source, &["sync"]);
     assert_ne!(said.status, 0);
     assert!(format!("{}{}", said.out, said.err).contains("reftable needs git 2.45 or later"), "{said:?}");
+    let said = sandbox.mirror_push(&source, &["doctor"]);
+    assert!(said.status == 1 && said.out.contains("install git 2.45 or later"), "{said:?}");
 }
