@@ -20,6 +20,8 @@ use crate::repo::{GitRefs, Repository};
 pub struct LocalMirror {
     git_dir: PathBuf,
     is_bare: bool,
+    /// What its file HEAD says.
+    head: Vec<u8>,
     /// Where its refs are read when they are not files.
     by_git: Option<GitRefs>,
     /// Its symbolic refs, if they are not files: read when they are asked for. `None` when git cannot tell.
@@ -57,19 +59,18 @@ impl LocalMirror {
         let inner = path.join(".git");
         let is_bare = !inner.is_dir();
         let git_dir = if is_bare { path.clone() } else { inner };
-        let is_stub = std::fs::read(git_dir.join("HEAD")).is_ok_and(|head| GitRefs::is_stub(&head));
-        let by_git = is_stub.then(|| GitRefs::at(&git_dir));
-        Some(Self { git_dir, is_bare, by_git, symbolic: OnceCell::new() })
+        let head = std::fs::read(git_dir.join("HEAD")).unwrap_or_default();
+        let by_git = GitRefs::is_stub(&head).then(|| GitRefs::at(&git_dir));
+        Some(Self { git_dir, is_bare, head, by_git, symbolic: OnceCell::new() })
     }
 
     /// The branch that its HEAD names. `None` when that cannot be told.
     #[must_use]
     pub fn head(&self) -> Option<RefName> {
-        if let Some(refs) = &self.by_git {
-            return refs.head().ok().flatten();
+        match &self.by_git {
+            Some(refs) => refs.head().ok().flatten(),
+            None => RefName::new(self.head.strip_prefix(b"ref:")?.trim_ascii()),
         }
-        let head = std::fs::read(self.git_dir.join("HEAD")).ok()?;
-        RefName::new(head.strip_prefix(b"ref:")?.trim_ascii())
     }
 
     /// Where it is.

@@ -280,7 +280,7 @@ fn keep_held(mirrored: &Mirrored, contact: &Contact) {
 /// Lets the mirror's HEAD name our default branch, where that is wished and the mirror has it. A failure is told, and `status` goes on naming the
 /// mend.
 fn mend_head(repository: &Repository, mirror: &Mirror, mirrored: &Mirrored) {
-    let Some(local) = LocalMirror::of(&mirror.address).filter(|_| mirror.sets_head) else { return };
+    let Some(local) = mirror.sets_head.then(|| LocalMirror::of(&mirror.address)).flatten() else { return };
     let has = |name| matches!(mirrored.find(&name), Ok(Some(_)));
     let mended = repository.default_branch().map_err(Error::from).and_then(|ours| match ours.is_some_and(has) {
         true => local.set_head(repository),

@@ -176,7 +176,7 @@ impl Stream {
             if report.cut.is_some() {
                 abort(Insistence::Ask);
             }
-            (sending.join().unwrap_or_else(|_| Err(Error::Unable("the sending thread failed".into()))), report)
+            (sending.join().expect("the sending thread does not panic"), report)
         });
         self.offer = None;
         if report.cut.is_none() {

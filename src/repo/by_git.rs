@@ -91,8 +91,8 @@ impl GitRefs {
         let command = &mut git(&self.git_dir, &["symbolic-ref", "--quiet", "HEAD"]);
         match process::run("git symbolic-ref", command, b"", GRACE) {
             Ok(said) => Ok(RefName::new(said.trim_ascii())),
-            // With --quiet it has no words for a HEAD that is detached.
-            Err(process::Error::Failed { words, .. }) if words.is_empty() => Ok(None),
+            // It has no words for a HEAD that is detached, only this status.
+            Err(process::Error::Failed { words, status, .. }) if words.is_empty() && status.ends_with(" 1") => Ok(None),
             Err(error) => Err(self.unreadable("HEAD", &error.to_string())),
         }
     }

@@ -145,7 +145,7 @@ fn packed_in_every_way_git_offers() {
     sandbox.ok(&source, &["sync", "-q"]);
     assert_whole(&sandbox, &mirror, &source, "imported");
     assert!(sandbox.refs(&source).len() > 1000);
-    let ways: [&[&str]; 14] = [
+    let ways: [&[&str]; 15] = [
         &["repack", "-q"],
         &["multi-pack-index", "write"],
         &["gc", "-q"],
@@ -155,6 +155,7 @@ fn packed_in_every_way_git_offers() {
         &["repack", "-q", "-a", "-d", "--write-bitmap-index"],
         &["repack", "-q", "--geometric=2", "-d", "--write-midx", "--write-bitmap-index"],
         &["multi-pack-index", "write", "--bitmap"],
+        &["multi-pack-index", "write", "--incremental"],
         &["repack", "-q", "-A", "-d", "-f", "--depth=250", "--window=5"],
         &["repack", "-q", "--cruft", "-d"],
         &["-c", "pack.indexVersion=1", "repack", "-q", "-a", "-d", "-F"],
@@ -230,7 +231,10 @@ fn what_git_would_not_open_or_sees_otherwise_is_refused() {
         }),
     ];
     for (words, change) in refusals {
-        let (sandbox, mirror, source) = scene(&[]);
+        // The plainest configuration, for it is written anew.
+        let sandbox = Sandbox::of(("sha1", "files"));
+        let mirror = sandbox.bare("mirror.git");
+        let source = sandbox.source("mirror.git", &[]);
         commit(&sandbox, &source, "main", "one\n");
         change(&sandbox, &source);
         let said = sandbox.mirror_push(&source, &["sync"]);
