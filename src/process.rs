@@ -265,7 +265,6 @@ pub fn git(git_dir: &Path, arguments: &[&str]) -> Command {
         command.env(ALTERNATES, added);
     }
     command.arg("--git-dir").arg(git_dir).args(arguments).env("GIT_NO_REPLACE_OBJECTS", "1");
-    command.env("GIT_NO_LAZY_FETCH", "1");
     command
 }
 

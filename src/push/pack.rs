@@ -94,9 +94,6 @@ impl PackObjects {
         if self.ofs_delta {
             arguments.push("--delta-base-offset");
         }
-        if self.gaps.is_shallow {
-            arguments.push("--shallow");
-        }
         if self.gaps.is_partial {
             arguments.push("--missing=allow-promisor");
         }

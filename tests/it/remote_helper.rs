@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::sandbox::{Said, Sandbox};
+use crate::sandbox::{Said, Sandbox, fed};
 use crate::servers::{Kind, PASSWORD, Server};
 
 struct Scene {
@@ -70,6 +70,22 @@ fn a_mirror_is_read_over_every_transport() {
         let said = scene.git(&["fetch", "-q", "mirror::m", "topic"]);
         assert_eq!(said.status, 0, "{kind:?}: {said:?}");
         assert_eq!(scene.sandbox.oid(&scene.source, "FETCH_HEAD"), theirs, "{kind:?}");
+    }
+}
+
+/// Without the format git would take the ids of SHA-256 for cut ones of SHA-1 (gitremote-helpers(7)).
+#[test]
+fn what_is_said_of_the_object_format() {
+    for kind in [Kind::Path, Kind::Http] {
+        let scene = Scene::new(kind, &[]);
+        let mut helper = scene.sandbox.command(env!("CARGO_BIN_EXE_git-remote-mirror"));
+        helper.env("GIT_DIR", &scene.source).args(["mirror", "m"]);
+        let said = fed(&mut helper, b"capabilities\noption object-format true\nlist for-push\n\n");
+        let lines: Vec<&str> = said.out.lines().collect();
+        let format = format!(":object-format {}", scene.sandbox.formats().0);
+        let expected = ["object-format", "ok", &format];
+        assert!(expected.iter().all(|line| lines.contains(line)), "{kind:?}: {said:?}");
+        assert!(said.out.contains(" refs/heads/topic\n"), "{kind:?}: {said:?}");
     }
 }
 
