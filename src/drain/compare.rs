@@ -45,7 +45,9 @@ pub(super) fn compare(
     mirrored: &Mirrored,
     unchanged: Unchanged,
 ) -> Result<(Remote, Compared), Error> {
-    // Ours is read before the mirror speaks: while refs are read slowly, `git pack-refs` may hide some (see `Repository::list`).
+    session.begin()?;
+    // Ours is read as a whole, and the mirror's is not waited for meanwhile: while refs are read slowly, `git pack-refs` may hide some
+    // (see `Repository::list`).
     let mut listing = repository.list(|name| rules.selects(name.borrowed()))?;
     if !listing.refs.is_sorted_by(|one, next| one.0 <= next.0) {
         listing.refs.sort_unstable_by(|one, other| one.0.cmp(&other.0));

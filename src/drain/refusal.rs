@@ -127,9 +127,7 @@ fn mend(words: &str, gaps: Gaps) -> Option<&'static str> {
     }
     let is_lacking =
         ["missing necessary objects", "unpacker error", "could not unpack"].iter().any(|said| words.contains(said));
-    (gaps.is_partial && is_lacking).then_some(
-        "this repository is a partial clone and lacks objects that the mirror needs; fetch them: git fetch --refetch --no-filter",
-    )
+    (gaps.is_partial && is_lacking).then_some(Gaps::FETCH)
 }
 
 /// Whether a refusal may mean that the ref moved between the advertisement and the command. The words are git's

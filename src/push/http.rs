@@ -37,6 +37,8 @@ pub(super) struct Http {
     host: String,
     authorization: Option<String>,
     capabilities: Capabilities,
+    /// The answer that [`Http::begin`] asked for, of which nothing has been read.
+    begun: Option<Response<Body>>,
 }
 
 impl Http {
@@ -58,11 +60,17 @@ impl Http {
             host: host.to_owned(),
             authorization: basic(&target.credentials),
             capabilities: Capabilities::default(),
+            begun: None,
         })
     }
 
-    /// `GET info/refs`
-    pub(super) fn advertisement(&mut self, each: &mut dyn FnMut(NameRef<'_>, Oid)) -> Result<Advertised, Error> {
+    /// `GET info/refs`, without reading what comes.
+    pub(super) fn begin(&mut self) -> Result<(), Error> {
+        self.begun = Some(self.info_refs()?);
+        Ok(())
+    }
+
+    fn info_refs(&self) -> Result<Response<Body>, Error> {
         const TYPE: &str = "application/x-git-receive-pack-advertisement";
         let url = format!("{}/info/refs?service=git-receive-pack", self.url);
         let get = || {
@@ -77,7 +85,15 @@ impl Http {
             Err(Error::Broken { .. }) if self.may_be_kept => get(),
             answered => answered,
         };
-        let response = self.checked(answered?, TYPE)?;
+        self.checked(answered?, TYPE)
+    }
+
+    /// `GET info/refs`, unless it has begun, and what comes.
+    pub(super) fn advertisement(&mut self, each: &mut dyn FnMut(NameRef<'_>, Oid)) -> Result<Advertised, Error> {
+        let response = match self.begun.take() {
+            Some(response) => response,
+            None => self.info_refs()?,
+        };
         let mut lines = packet_lines(response);
         let service = next_line(&mut lines).map_err(|error| Error::Protocol(error.to_string()))?;
         if service.map(<[u8]>::trim_ascii_end) != Some(b"# service=git-receive-pack") {

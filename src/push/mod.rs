@@ -127,6 +127,18 @@ impl Session {
         Ok(Self { connection, redactor, known_hosts: target.ssh.known_hosts.clone() })
     }
 
+    /// Asks for the advertisement, so that the mirror can be at it while we do something else. Over a stream that was asked for by
+    /// connecting.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn begin(&mut self) -> Result<(), Error> {
+        match &mut self.connection {
+            Connection::Stream(_) => Ok(()),
+            Connection::Http(http) => http.begin(),
+        }
+    }
+
     /// Reads the advertisement and calls `each` with every ref, `.have` lines excepted.
     ///
     /// # Errors

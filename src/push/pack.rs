@@ -117,14 +117,16 @@ impl PackObjects {
 }
 
 impl Gaps {
+    /// What to do when a mirror needs what a partial clone lacks.
+    pub const FETCH: &str = "this repository is a partial clone and lacks objects that the mirror needs; fetch them: git fetch --refetch --no-filter";
+
     /// The error that the program's words mean. Of a repository that lacks objects on purpose another try says the same.
     fn failure(self, words: String) -> Error {
         const LACKS: [&str; 5] = ["bad tree object", "bad object", "could not fetch", "unable to read", "missing"];
         if !self.is_partial || !LACKS.iter().any(|part| words.contains(part)) {
             return Error::Pack { words, class: Class::Temporary };
         }
-        let mend = "this repository is a partial clone and lacks what the mirror needs; fetch it: git fetch --refetch --no-filter";
-        Error::Pack { words: format!("{words}; {mend}"), class: Class::Lasting }
+        Error::Pack { words: format!("{words}; {}", Self::FETCH), class: Class::Lasting }
     }
 }
 
