@@ -64,7 +64,7 @@ pub enum Error {
         why: &'static str,
     },
     /// Git alone sees another history than the one that is stored.
-    #[error("repository '{0}' has grafts, so its history is not what is stored; remove '{0}/info/grafts', after: git replace --convert-graft-file", path.display())]
+    #[error("repository '{}' has grafts ('info/grafts'), so git takes its history for another one than is stored; turn them into replace refs: git replace --convert-graft-file", path.display())]
     Grafts {
         /// The repository.
         path: PathBuf,
@@ -129,19 +129,23 @@ pub fn open(path: &Path) -> Result<Shared, Error> {
         }
     };
     let options = gix::open::Options::default().bail_if_untrusted(true).config_overrides(["core.useReplaceRefs=false"]);
-    let bare_first = options.clone().open_path_as_is(true).open(path);
-    let mut inner = match bare_first {
+    let as_is = options.clone().open_path_as_is(true);
+    let mut inner = match as_is.clone().open(path) {
         Ok(repository) => repository,
         Err(first) => options.open(path).map_err(|_| refused(&first))?,
     };
+    let common = inner.to_thread_local().common_dir().to_owned();
+    if inner.git_dir() != common {
+        // A linked worktree has a HEAD of its own, which is not the repository's.
+        inner = as_is.open(&common).map_err(|error| refused(&error))?;
+    }
     let added = alternates::add(&mut inner).map_err(|error| Error::Read {
         what: "the objects".into(),
         path: path.to_owned(),
         reason: error.to_string(),
     })?;
     let local = inner.to_thread_local();
-    let common = local.common_dir();
-    let git_dir = common.canonicalize().unwrap_or_else(|_| common.to_owned());
+    let git_dir = common.canonicalize().unwrap_or(common);
     let by_git = match format::examine(&local, &git_dir)? {
         RefStorage::Files => None,
         RefStorage::Reftable => Some(GitRefs::at(&git_dir)),

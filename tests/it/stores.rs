@@ -283,6 +283,11 @@ fn a_push_into_a_working_tree_or_a_linked_one() {
         sandbox.ok(there, &["drain", "-q"]);
         assert_whole(&sandbox, &mirror, &tree, "pushed");
     }
+    // Its HEAD is not the repository's.
+    let other = sandbox.bare("other.git");
+    sandbox.ok(&linked, &["add", "other", other.to_str().unwrap(), "--only-protected-branches", "--tags", "none"]);
+    sandbox.ok(&linked, &["sync", "-q", "other"]);
+    assert_eq!(sandbox.git(&other, &["for-each-ref", "--format=%(refname)"]), "refs/heads/main");
     let status = sandbox.ok(&linked, &["status", "--json"]).json();
     assert_eq!(status[0]["repository"], tree.join(".git").to_str().unwrap());
 }
