@@ -1,14 +1,16 @@
 //! Refs that gix does not read (`reftable`), read through git: one process for a list or for any number of names, never one for each.
 //!
 //! Objects, ancestry and configuration of such a repository are gix's business as in every other. Guaranteed: a list is a snapshot,
-//! for git reads its tables as they stood when it began, and it says so when it had to leave something out. A symbolic ref that
-//! leads nowhere is absent for git, and so it is here. Absent: every write. Tables are not decoded here: no maintained crate
-//! does that, and the format is git's to change.
+//! for git reads its tables as they stood when it began; what git leaves out of it without a word, for a table is damaged, is noticed, because the
+//! names that the tables hold are read here too (see `tables`). Absent: every write. Values are git's to decode: no maintained
+//! crate does that.
 
-use std::io::Read;
+use std::collections::BTreeMap;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::tables::{self, Stored};
 use super::{Error, Listing};
 use crate::process::{self, Child, git};
 use crate::refs::{Local, Oid, RefName};
@@ -18,6 +20,9 @@ const MANY: usize = 50;
 
 /// How long git may take to end once it has said everything.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// How often a list is begun anew because tables went away meanwhile.
+const MOST_TRIES: u32 = 5;
 
 /// What HEAD is in a file that git keeps for programs that know no other storage (gitformat-reftable).
 const STUB: &str = "refs/heads/.invalid";
@@ -46,7 +51,18 @@ impl GitRefs {
     /// # Errors
     /// [`Error::RefStorage`], when this git cannot read them; [`Error::Read`].
     pub fn list(&self) -> Result<Listing, Error> {
-        self.for_each_ref(&[])
+        let (mut listing, stored) = self.checked(&[])?;
+        listing.refs.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let is_listed = |name: &RefName| listing.refs.binary_search_by(|(other, _)| other.cmp(name)).is_ok();
+        let missing: Vec<_> = stored.into_iter().filter(|(name, _)| !is_listed(name)).collect();
+        for (name, stored) in missing {
+            match stored {
+                // It leads nowhere, which is no reason for git to list it.
+                Stored::Symbolic => listing.refs.push((name, Local::Symbolic)),
+                Stored::Value => listing.incomplete = Some(format!("git does not list '{name}', which is stored")),
+            }
+        }
+        Ok(listing)
     }
 
     /// Whether there is any ref.
@@ -54,8 +70,8 @@ impl GitRefs {
     /// # Errors
     /// As [`GitRefs::list`].
     pub fn has_any(&self) -> Result<bool, Error> {
-        let listing = self.for_each_ref(&["--count=1"])?;
-        Ok(!listing.refs.is_empty() || listing.incomplete.is_some())
+        let (listing, stored) = self.checked(&["--count=1"])?;
+        Ok(!listing.refs.is_empty() || listing.incomplete.is_some() || !stored.is_empty())
     }
 
     /// The values of `names`, in their order.
@@ -69,16 +85,20 @@ impl GitRefs {
         // A pattern without wildcards matches the ref of that name, and those below it. No ref name holds a wildcard.
         let texts: Vec<String> = names.iter().map(|name| name.to_string()).collect();
         let is_text = names.iter().zip(&texts).all(|(name, text)| name.as_bytes() == text.as_bytes());
-        let listing = match names.len() < MANY && is_text {
-            true => self.for_each_ref(&texts.iter().map(String::as_str).collect::<Vec<_>>())?,
-            false => self.for_each_ref(&[])?,
+        let (listing, stored) = match names.len() < MANY && is_text {
+            true => self.checked(&texts.iter().map(String::as_str).collect::<Vec<_>>())?,
+            false => self.checked(&[])?,
         };
+        let is_complete = listing.incomplete.is_none();
         let mut refs = listing.refs;
         refs.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        let missing = if listing.incomplete.is_some() { Local::Unreadable } else { Local::Absent };
         let value = |name: &&RefName| match refs.binary_search_by(|(other, _)| other.cmp(name)) {
             Ok(at) => refs[at].1,
-            Err(_) => missing,
+            Err(_) => match stored.get(*name) {
+                Some(Stored::Symbolic) => Local::Symbolic,
+                None if is_complete => Local::Absent,
+                _ => Local::Unreadable,
+            },
         };
         Ok(names.iter().map(value).collect())
     }
@@ -95,6 +115,42 @@ impl GitRefs {
             Err(process::Error::Failed { words, status, .. }) if words.is_empty() && status.ends_with(" 1") => Ok(None),
             Err(error) => Err(self.unreadable("HEAD", &error.to_string())),
         }
+    }
+
+    /// What git lists, and the refs that the tables hold, before it began and after it ended.
+    fn checked(&self, asked: &[&str]) -> Result<(Listing, BTreeMap<RefName, Stored>), Error> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let mut listing = None;
+            match self.try_checked(asked, &mut listing) {
+                Ok(stored) => return Ok((listing.unwrap_or_default(), stored)),
+                // Tables were made one in the middle of it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < MOST_TRIES => {}
+                Err(error) => {
+                    let listing = match listing {
+                        Some(listing) => listing,
+                        None => self.for_each_ref(asked)?,
+                    };
+                    let incomplete = Some(error.to_string());
+                    return Ok((Listing { incomplete, ..listing }, BTreeMap::new()));
+                }
+            }
+        }
+    }
+
+    fn try_checked(&self, asked: &[&str], listing: &mut Option<Listing>) -> io::Result<BTreeMap<RefName, Stored>> {
+        let stack = tables::stack(&self.git_dir)?;
+        let mut names = tables::names(&self.git_dir, &stack)?;
+        *listing = Some(self.for_each_ref(asked).map_err(io::Error::other)?);
+        let later = tables::stack(&self.git_dir)?;
+        if later != stack {
+            let later = tables::names(&self.git_dir, &later)?;
+            names.retain(|name, _| later.contains_key(name));
+        }
+        // HEAD and its like are stored in the tables too.
+        let refs = names.into_iter().filter(|(name, _)| name.starts_with(b"refs/"));
+        Ok(refs.filter_map(|(name, stored)| Some((RefName::new(&name)?, stored))).collect())
     }
 
     fn for_each_ref(&self, asked: &[&str]) -> Result<Listing, Error> {

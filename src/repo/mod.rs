@@ -22,6 +22,7 @@ mod history;
 mod pack;
 mod refs;
 mod sharing;
+mod tables;
 
 pub use by_git::GitRefs;
 pub use history::History;

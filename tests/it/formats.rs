@@ -260,3 +260,60 @@ fn a_git_that_is_too_old_for_reftable_says_so() {
     let said = sandbox.mirror_push(&source, &["doctor"]);
     assert!(said.status == 1 && said.out.contains("install git 2.45 or later"), "{said:?}");
 }
+
+/// `git for-each-ref` ends without a word at a table that is damaged. What it then does not list was not deleted.
+#[test]
+fn a_damaged_table_deletes_nothing() {
+    if pairs().count() < 4 {
+        return;
+    }
+    for hash in ["sha1", "sha256"] {
+        let sandbox = Sandbox::of((hash, "reftable"));
+        let mirror = sandbox.bare_of("mirror.git", (hash, "files"));
+        let source = sandbox.source(mirror.to_str().unwrap(), &["--prune", "mirror"]);
+        sandbox.say(&source, "max_deletes = 10000");
+        let work = sandbox.work(&source);
+        let oid = work.commit("one");
+        work.push(&["main"]);
+        let lines: String = (0..400).map(|n| format!("create refs/heads/branch-{n} {oid}\n")).collect();
+        sandbox.git_fed(&source, &["update-ref", "--stdin"], lines.as_bytes());
+        sandbox.git(&source, &["symbolic-ref", "refs/heads/dangling", "refs/heads/none"]);
+        sandbox.git(&source, &["pack-refs", "--all"]);
+        sandbox.ok(&source, &["sync", "-q"]);
+        sandbox.git(&mirror, &["update-ref", "refs/heads/dangling", "main"]);
+        let all = sandbox.refs(&mirror).len();
+        assert_eq!(all, 402, "what is symbolic here is not deleted there, even when it leads nowhere");
+        let list = std::fs::read_to_string(source.join("reftable/tables.list")).unwrap();
+        let table = source.join("reftable").join(list.trim());
+        let whole = std::fs::read(&table).unwrap();
+        std::fs::set_permissions(&table, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        let flipped = |at: usize| {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0xff;
+            bytes
+        };
+        let mut silent = 0;
+        let cuts = [0, 1, 28, 100, 4096, whole.len() / 2, whole.len() - 1].map(|length| whole[..length].to_vec());
+        for damaged in cuts.into_iter().chain((0..whole.len()).step_by(whole.len() / 60).map(flipped)) {
+            std::fs::write(&table, &damaged).unwrap();
+            let listed = sandbox.try_git(&source, &["for-each-ref", "refs/heads"]);
+            let is_short = listed.status == 0 && listed.err.is_empty() && listed.out.lines().count() < 401;
+            silent += usize::from(is_short);
+            let said = sandbox.mirror_push(&source, &["sync", "--json"]);
+            // A name that is another one now is another ref for everybody; so many are no accident of one byte.
+            assert!(
+                sandbox.refs(&mirror).len() >= all - 2,
+                "{} of {all} refs are left: {said:?}",
+                sandbox.refs(&mirror).len()
+            );
+            std::fs::write(&table, &whole).unwrap();
+            sandbox.ok(&source, &["sync", "-q"]);
+        }
+        assert!(silent > 5, "git was silent {silent} times");
+        assert_eq!(sandbox.refs(&mirror).len(), all);
+        // Whole again, deletions are deletions.
+        sandbox.git(&source, &["update-ref", "-d", "refs/heads/branch-7"]);
+        sandbox.ok(&source, &["sync", "-q"]);
+        assert_eq!(sandbox.refs(&mirror).len(), all - 1);
+    }
+}
