@@ -70,6 +70,9 @@ impl GitRefs {
     /// # Errors
     /// As [`GitRefs::list`].
     pub fn has_any(&self) -> Result<bool, Error> {
+        if !self.for_each_ref(&["--count=1"])?.refs.is_empty() {
+            return Ok(true);
+        }
         let (listing, stored) = self.checked(&["--count=1"])?;
         Ok(!listing.refs.is_empty() || listing.incomplete.is_some() || !stored.is_empty())
     }
@@ -85,22 +88,17 @@ impl GitRefs {
         // A pattern without wildcards matches the ref of that name, and those below it. No ref name holds a wildcard.
         let texts: Vec<String> = names.iter().map(|name| name.to_string()).collect();
         let is_text = names.iter().zip(&texts).all(|(name, text)| name.as_bytes() == text.as_bytes());
-        let (listing, stored) = match names.len() < MANY && is_text {
-            true => self.checked(&texts.iter().map(String::as_str).collect::<Vec<_>>())?,
-            false => self.checked(&[])?,
+        let asked: Vec<&str> = match names.len() < MANY && is_text {
+            true => texts.iter().map(String::as_str).collect(),
+            false => Vec::new(),
         };
-        let is_complete = listing.incomplete.is_none();
-        let mut refs = listing.refs;
-        refs.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        let value = |name: &&RefName| match refs.binary_search_by(|(other, _)| other.cmp(name)) {
-            Ok(at) => refs[at].1,
-            Err(_) => match stored.get(*name) {
-                Some(Stored::Symbolic) => Local::Symbolic,
-                None if is_complete => Local::Absent,
-                _ => Local::Unreadable,
-            },
-        };
-        Ok(names.iter().map(value).collect())
+        // All tables are read only for the sake of what is not listed.
+        let found = answers(names, &self.for_each_ref(&asked)?, &BTreeMap::new());
+        if found.iter().all(|value| matches!(value, Local::At(_) | Local::Symbolic)) {
+            return Ok(found);
+        }
+        let (listing, stored) = self.checked(&asked)?;
+        Ok(answers(names, &listing, &stored))
     }
 
     /// The branch that HEAD names, whether or not it exists. `None` when HEAD is detached.
@@ -185,6 +183,18 @@ impl GitRefs {
             }
         }
     }
+}
+
+/// What is known of `names`, in their order.
+fn answers(names: &[&RefName], listing: &Listing, stored: &BTreeMap<RefName, Stored>) -> Vec<Local> {
+    let listed: BTreeMap<&RefName, Local> = listing.refs.iter().map(|(name, value)| (name, *value)).collect();
+    let answer = |name: &&RefName| match (listed.get(name), stored.get(*name)) {
+        (Some(value), _) => *value,
+        (None, Some(Stored::Symbolic)) => Local::Symbolic,
+        (None, None) if listing.incomplete.is_none() => Local::Absent,
+        (None, _) => Local::Unreadable,
+    };
+    names.iter().map(answer).collect()
 }
 
 /// `OID NAME SYMREF`, where the last is mostly empty. No ref name holds a space.
