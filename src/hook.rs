@@ -34,7 +34,11 @@ pub struct Ended {
 
 /// Runs the hook that git invoked as `invoked_as` in `git_dir`, on the lines of `input`.
 pub fn run(git_dir: PathBuf, invoked_as: &Path, mut input: impl Read) -> Ended {
-    let git_dir = &common(git_dir);
+    let (git_dir, unknown) = match common(&git_dir) {
+        Ok(common) => (common, None),
+        Err(error) => (git_dir, Some(error)),
+    };
+    let git_dir = &*git_dir;
     let layout = Layout::new(git_dir);
     let mut lines = Vec::new();
     if let Err(error) = input.read_to_end(&mut lines) {
@@ -44,7 +48,7 @@ pub fn run(git_dir: PathBuf, invoked_as: &Path, mut input: impl Read) -> Ended {
     if is_skipped_by_push_option() {
         return Ended { line: None, status };
     }
-    let line = match record(&layout, &lines) {
+    let line = match unknown.map_or_else(|| record(&layout, &lines), Err) {
         Ok(Spooled::Nothing) => None,
         Ok(Spooled::Record) => wake(git_dir, &layout),
         Err(error) => Some(report_unrecorded(&layout, git_dir, &error)),
@@ -53,10 +57,16 @@ pub fn run(git_dir: PathBuf, invoked_as: &Path, mut input: impl Read) -> Ended {
 }
 
 /// The directory that a linked worktree shares with its repository (gitrepository-layout(5), `commondir`); any other is its own.
-fn common(git_dir: PathBuf) -> PathBuf {
+///
+/// # Errors
+/// The operating system's, where the directory is not a whole repository: a record in it would never be found.
+fn common(git_dir: &Path) -> io::Result<PathBuf> {
     match std::fs::read(git_dir.join("commondir")) {
-        Ok(path) => git_dir.join(OsStr::from_bytes(path.trim_ascii_end())),
-        Err(_) => git_dir,
+        Ok(path) => Ok(git_dir.join(OsStr::from_bytes(path.trim_ascii_end()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || git_dir.join("objects").is_dir() => {
+            Ok(git_dir.to_owned())
+        }
+        Err(error) => Err(error),
     }
 }
 

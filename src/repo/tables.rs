@@ -21,14 +21,15 @@ pub(super) enum Stored {
 
 /// The stack of tables, as its list says it: whoever finds the same list again knows that nothing has changed.
 pub(super) fn stack(git_dir: &Path) -> io::Result<String> {
-    std::fs::read_to_string(git_dir.join("reftable/tables.list"))
+    let named = |error| named("tables.list", &error);
+    std::fs::read_to_string(git_dir.join("reftable/tables.list")).map_err(named)
 }
 
 /// The names in the tables of `stack`, those that were deleted left out.
 pub(super) fn names(git_dir: &Path, stack: &str) -> io::Result<BTreeMap<Vec<u8>, Stored>> {
     let mut names = BTreeMap::new();
     for name in stack.lines() {
-        let table = std::fs::read(git_dir.join("reftable").join(name))?;
+        let table = std::fs::read(git_dir.join("reftable").join(name)).map_err(|error| named(name, &error))?;
         let damaged = || Error::new(ErrorKind::InvalidData, format!("'reftable/{name}' is damaged"));
         let records = refs_of(&table).ok_or_else(damaged)?;
         for (name, stored) in records {
@@ -39,6 +40,10 @@ pub(super) fn names(git_dir: &Path, stack: &str) -> io::Result<BTreeMap<Vec<u8>,
         }
     }
     Ok(names)
+}
+
+fn named(file: &str, error: &Error) -> Error {
+    Error::new(error.kind(), format!("'reftable/{file}': {error}"))
 }
 
 /// Names of one table in their order; `None` is a deletion.

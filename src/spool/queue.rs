@@ -89,12 +89,13 @@ pub fn queues(layout: &Layout) -> io::Result<Vec<(String, usize)>> {
     Ok(queues)
 }
 
-/// The mirrors that have files here.
+/// The mirrors that have files here, also those whose queue cannot be listed: they hold up no other.
 ///
 /// # Errors
 /// The operating system's.
 pub fn mirrors(layout: &Layout) -> io::Result<Vec<String>> {
-    Ok(queues(layout)?.into_iter().map(|(name, _)| name).collect())
+    let names = list(&layout.root().join("remotes"))?;
+    Ok(names.into_iter().filter(|name| layout.queue(name).is_dir()).collect())
 }
 
 /// Reads the queue of `mirror`. A damaged entry is moved to `corrupt` and becomes a wish for a full sync.

@@ -288,6 +288,17 @@ fn a_push_into_a_working_tree_or_a_linked_one() {
     sandbox.ok(&linked, &["add", "other", other.to_str().unwrap(), "--only-protected-branches", "--tags", "none"]);
     sandbox.ok(&linked, &["sync", "-q", "other"]);
     assert_eq!(sandbox.git(&other, &["for-each-ref", "--format=%(refname)"]), "refs/heads/main");
+    // Where the repository cannot be told, the push is not recorded in a place where nobody looks.
+    let own = tree.join(".git/worktrees/linked");
+    std::fs::rename(own.join("commondir"), own.join("commondir.kept")).unwrap();
+    std::fs::create_dir(own.join("commondir")).unwrap();
+    let mut hook = sandbox.command(tree.join(".git/hooks/post-receive"));
+    let line = format!("{} {} refs/heads/x\n", sandbox.digits('0'), sandbox.oid(&tree, "main"));
+    let said = crate::sandbox::fed(hook.env("GIT_DIR", &own), line.as_bytes());
+    assert!(said.status == 0 && said.err.contains("cannot record this push"), "{said:?}");
+    assert!(!own.join("mirror-push").exists());
+    std::fs::remove_dir(own.join("commondir")).unwrap();
+    std::fs::rename(own.join("commondir.kept"), own.join("commondir")).unwrap();
     let status = sandbox.ok(&linked, &["status", "--json"]).json();
     assert_eq!(status[0]["repository"], tree.join(".git").to_str().unwrap());
 }
