@@ -113,7 +113,7 @@ fn record(layout: &Layout, lines: &[u8]) -> io::Result<Spooled> {
     }
     let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let id = Id { time, pid: std::process::id(), random: RandomState::new().hash_one(time) };
-    enter(layout, id, &Record { time, updates: Some(updates) })?;
+    enter(layout, id, &Record::of(time, updates))?;
     Ok(Spooled::Record)
 }
 

@@ -56,8 +56,21 @@ pub struct Extras {
     pub secret: Option<Secret>,
     /// Host keys in place of those that are pinned.
     pub host_keys: Option<Vec<HostKey>>,
+    /// Whether first contact with the address that the mirror then has is confirmed.
+    pub adopts: bool,
     /// A new key of this kind; without one, a mirror whose `auth_method` asks for a key gets one when it has none.
     pub key_type: Option<KeyType>,
+}
+
+/// Why a full sync is made due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// The configuration has changed.
+    Compare,
+    /// A person asked for it: refs that go back and forth are sent again.
+    Sync,
+    /// The same, and first contact with the address that is configured now is confirmed.
+    Adopt,
 }
 
 /// Where a change is made.
@@ -112,6 +125,9 @@ impl Place<'_> {
         due.map_err(self.files("make the first sync due", name))?;
         let config = edit(self.repository, self.server, &change)?;
         self.make_key(&config, name, extras.key_type)?;
+        if extras.adopts {
+            self.request(&config, name, Wish::Adopt)?;
+        }
         Ok(config)
     }
 
@@ -131,20 +147,26 @@ impl Place<'_> {
         let config = edit(self.repository, self.server, &change)?;
         self.store(name, extras)?;
         self.make_key(&config, name, extras.key_type)?;
-        self.compare(&config, name)?;
+        self.request(&config, name, if extras.adopts { Wish::Adopt } else { Wish::Compare })?;
         Ok(config)
     }
 
-    /// Makes a comparison of a mirror due, if it is enabled.
+    /// Makes a full sync of a mirror due. That of a disabled mirror is not, unless it confirms first contact, which is then kept for later.
     ///
     /// # Errors
     /// [`Error`]
-    pub fn compare(&self, config: &Config, name: &str) -> Result<(), Error> {
-        if !config.mirror(name).is_some_and(|mirror| mirror.is_enabled) {
+    pub fn request(&self, config: &Config, name: &str, wish: Wish) -> Result<(), Error> {
+        let Some(mirror) = config.mirror(name).filter(|mirror| mirror.is_enabled || wish == Wish::Adopt) else {
             return Ok(());
-        }
+        };
         drain::prepare(self.repository, name)?;
-        let due = spool::request_full_sync(&self.repository.layout(), name, new_id((self.now)()));
+        let id = new_id((self.now)());
+        let record = spool::Record {
+            release: wish != Wish::Compare,
+            adopt: (wish == Wish::Adopt).then(|| mirror.address.identity()),
+            ..spool::Record::full(id.time)
+        };
+        let due = spool::request(&self.repository.layout(), name, id, &record);
         due.map_err(self.files("make a sync due", name))
     }
 

@@ -215,6 +215,9 @@ pub(super) struct Add {
     /// Add it without serving it
     #[arg(long)]
     pub(super) disabled: bool,
+    /// Confirm first contact: the mirror at this URL is the one that is meant, whatever it holds now
+    #[arg(long)]
+    pub(super) adopt: bool,
 }
 
 /// `set`
@@ -256,6 +259,9 @@ pub(super) struct Sync {
     /// Delete more refs at once than max_deletes allows
     #[arg(long)]
     pub(super) allow_mass_delete: bool,
+    /// Confirm first contact: the mirror at this URL is the one that is meant, whatever it holds now
+    #[arg(long)]
+    pub(super) adopt: bool,
 }
 
 /// `silent`

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::update::Asked;
 use super::{BEHIND, Base, DONE, hook, measure, now, print_json, render, status, talk, update};
 use crate::drain::{self, Every, Mode, Report};
 use crate::install::Done;
@@ -59,12 +60,13 @@ impl Base {
 }
 
 /// Drains, syncs or plans.
-pub(super) fn drain(base: &Base, mode: Mode, out: &mut (dyn Write + Send)) -> anyhow::Result<u8> {
+pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> anyhow::Result<u8> {
+    let Asked { mode, adopts } = asked;
     let repositories = base.repositories()?;
     if base.server.silent == Some(true) && mode != Mode::Plan {
         base.say("silent: nothing leaves this machine");
     }
-    let is_behind = |report: &Report| report.update_status != UpdateStatus::Finished;
+    let is_behind = |report: &Report| !report.is_well;
     let (behind, reports) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let printed = Mutex::new((out, std::io::Result::Ok(())));
     let on_report = |report: Result<Report, (PathBuf, drain::Error)>| match report {
@@ -76,8 +78,7 @@ pub(super) fn drain(base: &Base, mode: Mode, out: &mut (dyn Write + Send)) -> an
             }
             let mut printed = printed.lock().unwrap_or_else(PoisonError::into_inner);
             let (out, result) = &mut *printed;
-            let from = writeln!(out, "From {}", report.repository);
-            let shown = from.and_then(|()| render::report(base, &report, mode, *out));
+            let shown = render::report_of_many(base, &report, mode, *out);
             // A reader who has left does not end the mirroring.
             *result = shown.or(std::mem::replace(result, Ok(())));
         }
@@ -89,6 +90,7 @@ pub(super) fn drain(base: &Base, mode: Mode, out: &mut (dyn Write + Send)) -> an
     let every = Every {
         server: &base.server,
         mode,
+        adopts,
         pool: &Pool::default(),
         unchanged: update::unchanged(base),
         now,

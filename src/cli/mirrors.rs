@@ -23,7 +23,7 @@ impl Session<'_> {
 /// Makes a comparison of every enabled mirror due: the rules have changed.
 pub(super) fn compare_all(session: &Session<'_>, config: &Config) -> anyhow::Result<()> {
     for mirror in &config.mirrors {
-        session.place().compare(config, &mirror.name)?;
+        session.place().request(config, &mirror.name, change::Wish::Compare)?;
     }
     wake::wake(session, config);
     Ok(())
@@ -47,7 +47,12 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
         keys.push(("auth_method", Change::Text("password".into())));
     }
     let has_secret = secret.is_some();
-    let extras = Extras { secret, host_keys: host_keys(&add.settings, &address)?, key_type: key_type(&add.settings) };
+    let extras = Extras {
+        secret,
+        host_keys: host_keys(&add.settings, &address)?,
+        key_type: key_type(&add.settings),
+        adopts: add.adopt,
+    };
     let config = session.place().add(&add.name, keys, &extras)?;
     warn_of_insecure_http(session, &config, &add.name, has_secret)?;
     tell_of_key(session, &add.name, false);
@@ -76,7 +81,12 @@ pub(super) fn set(session: &Session<'_>, set: &Set) -> anyhow::Result<u8> {
         secret = secret.or(credentials.secret);
     }
     keys.extend(changes(&set.settings));
-    let extras = Extras { secret, host_keys: host_keys(&set.settings, &address)?, key_type: key_type(&set.settings) };
+    let extras = Extras {
+        secret,
+        host_keys: host_keys(&set.settings, &address)?,
+        key_type: key_type(&set.settings),
+        adopts: false,
+    };
     let is_nothing = extras.secret.is_none() && extras.host_keys.is_none() && extras.key_type.is_none();
     if keys.is_empty() && is_nothing {
         return Err(Usage("nothing to change; 'git mirror-push set -h' lists the options".into()).into());
@@ -117,7 +127,7 @@ pub(super) fn remove(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
 
 /// Makes a comparison of a mirror due, and wakes a drain for it.
 pub(super) fn compare(session: &Session<'_>, config: &Config, name: &str) -> anyhow::Result<u8> {
-    session.place().compare(config, name)?;
+    session.place().request(config, name, change::Wish::Compare)?;
     wake_for(session, config, name);
     Ok(DONE)
 }

@@ -122,9 +122,9 @@ fn run(cli: Cli, serve: Run<'_>) -> anyhow::Result<u8> {
     match &command {
         Command::Serve(asked) => return daemon::serve(base, asked, serve),
         Command::Token(token) => return daemon::token(&base, token, out),
-        Command::Drain(drain) if drain.all => return every::drain(&base, Mode::Drain, out),
-        Command::Sync(sync) if sync.all => return every::drain(&base, update::sync_mode(sync), out),
-        Command::Plan(names) if names.all => return every::drain(&base, Mode::Plan, out),
+        Command::Drain(drain) if drain.all => return every::drain(&base, Mode::Drain.into(), out),
+        Command::Sync(sync) if sync.all => return every::drain(&base, update::Asked::of(sync), out),
+        Command::Plan(names) if names.all => return every::drain(&base, Mode::Plan.into(), out),
         Command::Status(names) if names.all => return every::status(&base, out),
         Command::InstallHook(hook) if hook.all => return every::install_hook(&base),
         _ => {}

@@ -20,12 +20,24 @@ fn painted(base: &Base, colour: Colour, text: &str) -> String {
     if base.is_coloured { format!("\x1b[{}m{text}\x1b[m", colour as u8) } else { text.to_owned() }
 }
 
+fn is_quiet(base: &Base, report: &Report) -> bool {
+    base.global.quiet && report.is_well
+}
+
+/// The same for one of many repositories, which is named first.
+pub(super) fn report_of_many(base: &Base, shown: &Report, mode: Mode, out: &mut dyn Write) -> io::Result<()> {
+    if is_quiet(base, shown) {
+        return Ok(());
+    }
+    writeln!(out, "From {}", shown.repository)?;
+    report(base, shown, mode, out)
+}
+
 /// What became of one mirror: what changed and what is not right, not what was right before.
 pub(super) fn report(base: &Base, report: &Report, mode: Mode, out: &mut dyn Write) -> io::Result<()> {
     let shown: Vec<&RefOutcome> =
         report.refs.iter().filter(|outcome| outcome.outcome != Outcome::UpToDate || base.global.verbose > 0).collect();
-    let is_quiet = base.global.quiet && report.update_status == UpdateStatus::Finished;
-    if is_quiet {
+    if is_quiet(base, report) {
         return Ok(());
     }
     writeln!(out, "To {} ({})", report.url, report.remote)?;
@@ -59,6 +71,7 @@ fn line(base: &Base, outcome: &RefOutcome) -> String {
         Outcome::Deleted => ('-', "[deleted]".to_owned(), ""),
         Outcome::Kept => ('=', "[kept]".to_owned(), ""),
         Outcome::Divergent => ('!', "[divergent]".to_owned(), ""),
+        Outcome::Flapping => ('!', "[flapping]".to_owned(), ""),
         Outcome::Rejected => ('!', "[rejected]".to_owned(), ""),
         Outcome::RemoteRejected => ('!', "[remote rejected]".to_owned(), ""),
         Outcome::RemoteFailed => ('!', "[remote failure]".to_owned(), ""),

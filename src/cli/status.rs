@@ -70,6 +70,7 @@ pub(super) fn log(session: &Session<'_>, names: &[String], out: &mut dyn Write) 
         let with_name = |(name, attempt): &(String, crate::status::Attempt)| {
             let mut value = serde_json::to_value(attempt).unwrap_or_default();
             value["remote"] = name.as_str().into();
+            value["name"] = name.as_str().into();
             value
         };
         print_json(out, &all.iter().map(with_name).collect::<Vec<_>>())?;
@@ -77,7 +78,7 @@ pub(super) fn log(session: &Session<'_>, names: &[String], out: &mut dyn Write) 
     }
     for (name, attempt) in &all {
         let error = attempt.error.as_ref().map(|error| format!("  {error}")).unwrap_or_default();
-        writeln!(
+        write!(
             out,
             "{}  {name}  {}  {} updated, {} failed, {} objects, {} bytes{error}",
             attempt.started_at,
@@ -87,6 +88,11 @@ pub(super) fn log(session: &Session<'_>, names: &[String], out: &mut dyn Write) 
             attempt.objects,
             attempt.bytes,
         )?;
+        for replaced in &attempt.replaced {
+            let now = replaced.new.as_ref().map_or("deleted".to_owned(), |new| format!("now {new}"));
+            write!(out, "; {} was {}, {now}", replaced.name, replaced.old)?;
+        }
+        writeln!(out)?;
     }
     Ok(DONE)
 }

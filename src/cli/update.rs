@@ -19,7 +19,7 @@ use crate::status::{self, RefOutcome, UpdateStatus};
 
 /// Mirrors what is spooled. A drain that the hook woke stays while a mirror waits for its next attempt.
 pub(super) fn drain(session: &Session<'_>, drain: &args::Drain, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let reports = run(session, Mode::Drain, &drain.names, out)?;
+    let reports = run(session, Mode::Drain.into(), &drain.names, out)?;
     let status = exit_status(&reports);
     if drain.detach {
         linger(session, reports, out)?;
@@ -49,7 +49,7 @@ fn linger(session: &Session<'_>, mut reports: Vec<Report>, out: &mut dyn Write) 
         match Duration::try_from(next.duration_since(now())) {
             Ok(left) if !left.is_zero() => std::thread::park_timeout(left.min(LOOK)),
             _ => {
-                reports = run(session, Mode::Drain, &[], out)?;
+                reports = run(session, Mode::Drain.into(), &[], out)?;
                 // With nothing to report another drain is at it: it is given time.
                 pause = if reports.is_empty() { (pause * 2).min(LOOK * 6) } else { Duration::from_secs(1) };
                 std::thread::park_timeout(pause);
@@ -72,7 +72,7 @@ fn waiting(session: &Session<'_>) -> anyhow::Result<Option<Timestamp>> {
 }
 
 fn exit_status(reports: &[Report]) -> u8 {
-    if reports.iter().all(|report| report.update_status == UpdateStatus::Finished) { DONE } else { BEHIND }
+    if reports.iter().all(|report| report.is_well) { DONE } else { BEHIND }
 }
 
 pub(super) fn random() -> u64 {
@@ -81,17 +81,34 @@ pub(super) fn random() -> u64 {
 
 /// Compares and mirrors everything.
 pub(super) fn sync(session: &Session<'_>, sync: &Sync, out: &mut dyn Write) -> anyhow::Result<u8> {
-    Ok(exit_status(&run(session, sync_mode(sync), &sync.names, out)?))
+    Ok(exit_status(&run(session, Asked::of(sync), &sync.names, out)?))
 }
 
-/// The mode of a sync with these options.
-pub(super) fn sync_mode(sync: &Sync) -> Mode {
-    Mode::Sync(if sync.allow_mass_delete { MassDelete::Allowed } else { MassDelete::Guarded })
+/// What a command asks of every mirror.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) mode: Mode,
+    /// Whether first contact is confirmed (`--adopt`).
+    pub(super) adopts: bool,
+}
+
+impl From<Mode> for Asked {
+    fn from(mode: Mode) -> Self {
+        Self { mode, adopts: false }
+    }
+}
+
+impl Asked {
+    /// A sync with these options.
+    pub(super) fn of(sync: &Sync) -> Self {
+        let guard = if sync.allow_mass_delete { MassDelete::Allowed } else { MassDelete::Guarded };
+        Self { mode: Mode::Sync(guard), adopts: sync.adopt }
+    }
 }
 
 /// Says what `sync` would do.
 pub(super) fn plan(session: &Session<'_>, names: &[String], out: &mut dyn Write) -> anyhow::Result<u8> {
-    Ok(exit_status(&run(session, Mode::Plan, names, out)?))
+    Ok(exit_status(&run(session, Mode::Plan.into(), names, out)?))
 }
 
 /// Whether refs that were right before are shown.
@@ -99,10 +116,14 @@ pub(super) fn unchanged(base: &super::Base) -> Unchanged {
     if base.global.json || base.global.verbose > 0 { Unchanged::Reported } else { Unchanged::Omitted }
 }
 
-fn run(session: &Session<'_>, mode: Mode, names: &[String], out: &mut dyn Write) -> anyhow::Result<Vec<Report>> {
+fn run(session: &Session<'_>, asked: Asked, names: &[String], out: &mut dyn Write) -> anyhow::Result<Vec<Report>> {
+    let Asked { mode, adopts } = asked;
     let config = session.config()?;
-    let mirrors: Vec<&Mirror> = chosen(&config, names)?.into_iter().filter(|mirror| mirror.is_enabled).collect();
-    for name in names.iter().filter(|name| config.mirror(name).is_some_and(|mirror| !mirror.is_enabled)) {
+    // A plan changes nothing, so it is made for disabled mirrors too.
+    let is_served = |mirror: &&Mirror| mirror.is_enabled || mode == Mode::Plan;
+    let mirrors: Vec<&Mirror> = chosen(&config, names)?.into_iter().filter(is_served).collect();
+    let is_left = |name: &&String| mode != Mode::Plan && config.mirror(name).is_some_and(|mirror| !mirror.is_enabled);
+    for name in names.iter().filter(is_left) {
         session.base.warn(&format!("mirror '{name}' is disabled; 'git mirror-push enable {name}' serves it again"));
     }
     if config.is_silent && mode != Mode::Plan {
@@ -121,6 +142,7 @@ fn run(session: &Session<'_>, mode: Mode, names: &[String], out: &mut dyn Write)
         server: &session.base.server,
         mode,
         only: None,
+        adopts,
         pool: &pool,
         unchanged: unchanged(session.base),
         now,
@@ -149,6 +171,8 @@ fn run(session: &Session<'_>, mode: Mode, names: &[String], out: &mut dyn Write)
 #[derive(Serialize)]
 pub(super) struct Json<'a> {
     repository: &'a str,
+    name: &'a str,
+    /// The same, for those who read it before it was called so.
     remote: &'a str,
     update_status: UpdateStatus,
     error: Option<&'a str>,
@@ -159,6 +183,7 @@ impl<'a> From<&'a Report> for Json<'a> {
     fn from(report: &'a Report) -> Self {
         Self {
             repository: &report.repository,
+            name: &report.remote,
             remote: &report.remote,
             update_status: report.update_status,
             error: report.error.as_deref(),

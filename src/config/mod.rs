@@ -229,6 +229,7 @@ impl Config {
             divergent: mirror.divergent,
             prune: mirror.prune,
             max_deletes: mirror.max_deletes.map_or(MaxDeletes::Default, MaxDeletes::Limit),
+            is_atomic: mirror.is_atomic,
         }
     }
 }

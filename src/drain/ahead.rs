@@ -8,20 +8,23 @@
 //! fit a pack that is made here. So the cost of a vain attempt is bounded too. A deletion is never tried: receive-pack, told an old
 //! value of which it has no object any more, deletes the ref whatever its value is ("allowing deletion of corrupt ref").
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::contact::{Contact, Run};
 use super::observe::{Ours, Remote, Scope, observe, unreadable};
-use super::refusal::Refusals;
+use super::refusal::{self, Refusals};
 use super::{Context, Error, Mode, portion};
 use crate::config::Mirror;
 use crate::plan::{Action, Decision, Divergent, Rules, plan};
-use crate::push::{Answer, Capabilities, Error as PushError, Session};
+use crate::push::{Answer, Capabilities, Error as PushError, Report, Session};
 use crate::refs::{Oid, RefName};
 use crate::status::{Greeting, Portion, Status, UpdateStatus};
 
 /// Most refs: below the number from which `max_deletes` needs to know how many refs the mirror has.
 const MOST_REFS: usize = 50;
+
+/// Up to about this number of refs all of their values bound the pack.
+const MOST_BELIEVED: u64 = 1000;
 
 /// What came of the attempt.
 pub(super) enum Ahead {
@@ -56,7 +59,7 @@ impl Run<'_> {
         contact: &mut Contact,
     ) -> Result<Ahead, Error> {
         let (Some(capabilities), Scope::Refs(names)) = (&self.expected, scope) else { return Ok(Ahead::Untried) };
-        if names.len() > MOST_REFS.min(self.mirror.max_refs_per_push) {
+        if names.is_empty() || names.len() > MOST_REFS.min(self.mirror.max_refs_per_push) {
             return Ok(Ahead::Untried);
         }
         let there = self.believed(names, capabilities)?;
@@ -64,7 +67,7 @@ impl Run<'_> {
             return Ok(Ahead::Untried);
         }
         self.check_object_format(&there)?;
-        let (observed, _) = observe(self.repository, Ours::Asked(names), &there, &self.past)?;
+        let (observed, _) = observe(self.repository, Ours::Asked(names), &there, &self.past, self.first_contact)?;
         let plan = plan(rules, &observed);
         let sent = plan.next_push(usize::MAX);
         let is_deleted = |decision: &&Decision| decision.action == Action::Delete;
@@ -73,23 +76,20 @@ impl Run<'_> {
         }
         let commands = self.commands(&sent);
         let request = self.request(&commands, capabilities)?;
-        let Some(pack) = self.small_pack(&commands, &there) else { return Ok(Ahead::Untried) };
+        let haves = self.believed_values(&there)?;
+        let Some(pack) = self.small_pack(&commands, &haves) else { return Ok(Ahead::Untried) };
+        self.check_fence()?;
         match session.push_ahead(&request, Some(pack), capabilities) {
             Ok(report) if portion::is_too_large(&report) && self.reduce(&sent, &there, contact) => {
                 Ok(Ahead::Again(names.clone()))
             }
-            Ok(mut report) => {
+            Ok(report) => {
                 contact.capabilities = Some(capabilities.clone());
-                // Of a ref without an answer, or whose new value the mirror could not take as it was sent, a look tells more.
-                report.cut = None;
-                let is_open = |answer: Option<&Answer>| answer.is_none_or(is_of_belief);
-                let open = sent.iter().filter(|decision| is_open(report.answers.get(&decision.name)));
-                let mut again: BTreeSet<RefName> = open.map(|decision| decision.name.clone()).collect();
-                let told: Vec<&Decision> = sent.iter().filter(|d| !again.contains(&d.name)).copied().collect();
-                again.extend(self.read_report(&told, report, refusals, contact));
+                let again = self.read_early_report(&sent, &report, refusals, contact);
                 Ok(if again.is_empty() { Ahead::Done } else { Ahead::Again(again) })
             }
             Err(error) => {
+                self.note_unanswered(&sent, &error, contact);
                 // A kept connection that the server has just closed says nothing of the size.
                 let is_cut = matches!(error, PushError::Upload(_) | PushError::Broken { .. });
                 if error.relief().is_some() && !is_cut {
@@ -99,15 +99,57 @@ impl Run<'_> {
                     self.blame(&sent, &error, contact);
                     return Err(error.into());
                 }
-                tracing::debug!("mirror '{}': {error}; looking before pushing", self.mirror.name);
+                let reason = self.redactor.clean(&error.to_string());
+                tracing::debug!("mirror '{}': {reason}; looking before pushing", self.mirror.name);
                 Ok(Ahead::Again(names.clone()))
             }
         }
     }
 
+    /// Notes the answers to what was sent without a look, and returns the refs that are worth one: every ref that the mirror did not agree
+    /// to. What a server says of a lease that is out of date is its own affair; a look tells it from a refusal that stands.
+    fn read_early_report(
+        &self,
+        sent: &[&Decision],
+        report: &Report,
+        refusals: &mut Refusals,
+        contact: &mut Contact,
+    ) -> BTreeSet<RefName> {
+        let is_split = report.cut.is_none() && refusals.split(sent, report, self.mirror.is_atomic);
+        let mut again = BTreeSet::new();
+        for decision in sent {
+            match report.answers.get(&decision.name) {
+                Some(Answer::Done) => {
+                    self.note_done(decision, contact);
+                    continue;
+                }
+                None => {
+                    contact.unanswered.entry(decision.name.clone()).or_default().extend(decision.local);
+                }
+                Some(answer @ Answer::Refused(words)) => {
+                    if !is_split && !self.mirror.is_atomic && !is_of_belief(answer) {
+                        refusals.doubt(decision, &refusal::outcome(decision, words.clone(), self.gaps()));
+                    }
+                }
+            }
+            again.insert(decision.name.clone());
+        }
+        again
+    }
+
+    /// What the mirror is believed to have, to leave it out of the pack: all of it, unless it is much.
+    fn believed_values(&self, there: &Remote) -> Result<HashMap<Oid, u32>, Error> {
+        let mut values = there.values.clone();
+        if self.past.mirrored.count() <= MOST_BELIEVED {
+            let all = self.past.mirrored.all().map_err(unreadable)?;
+            all.iter().for_each(|(_, oid)| *values.entry(*oid).or_default() += 1);
+        }
+        Ok(values)
+    }
+
     /// The mirror's side as it was left: of the refs in scope and of the default branch, where most new history begins.
     fn believed(&self, names: &BTreeSet<RefName>, capabilities: &Capabilities) -> Result<Remote, Error> {
-        let value = |name: &RefName| self.past.mirrored.find(name).map_err(unreadable);
+        let value = |name: &RefName| self.past.mirrored.find(name).map(|held| held.base).map_err(unreadable);
         let mut refs: Vec<(RefName, Oid)> = Vec::with_capacity(names.len());
         for name in names {
             refs.extend(value(name)?.map(|oid| (name.clone(), oid)));

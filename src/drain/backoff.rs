@@ -46,7 +46,8 @@ impl Now<'_> {
         let started = parse(self.status.last_update_started_at.as_deref());
         let ended = parse(self.status.last_update_at.as_deref());
         let is_since = |time: Option<Timestamp>| time.is_some_and(|time| ended.is_none_or(|ended| time > ended));
-        let retry = self.status.next_attempt();
+        // A mirror whose last attempt was good only waits for a look at some refs: that holds up nothing else.
+        let retry = self.status.next_attempt().filter(|_| self.status.attempts > 0);
         // What a person must mend is tried again when there is something new: a push, another configuration.
         let is_parked = self.status.update_status == UpdateStatus::Failed;
         let has_news = is_since(self.changed) || is_parked && self.has_new_push;
@@ -95,6 +96,7 @@ mod tests {
             last_update_started_at: text(0),
             last_update_at: text(1),
             next_attempt_at: next.and_then(text),
+            attempts: 1,
             ..Status::default()
         }
     }
@@ -115,6 +117,8 @@ mod tests {
         assert_eq!(due(&parked, 50, false, Some(-9)), Some(21_600));
         assert_eq!(due(&parked, 50, true, None), None, "a push tries what was parked");
         assert_eq!(due(&status(UpdateStatus::Finished, None), 2, true, None), None);
+        let looks_later = Status { attempts: 0, ..waiting };
+        assert_eq!(due(&looks_later, 50, true, None), None, "a look that is due later holds up no push");
     }
 
     #[test]

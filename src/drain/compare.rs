@@ -12,7 +12,7 @@ use crate::plan::Rules;
 use crate::push::{Address, Session};
 use crate::refs::{Local, NameRef, Oid, RefName};
 use crate::repo::{Listing, Repository};
-use crate::status::Mirrored;
+use crate::status::{Held, Mirrored};
 
 /// What a look at all refs showed besides the mirror's side.
 #[derive(Default)]
@@ -79,7 +79,7 @@ struct Three<'c, O: Iterator, N: Iterator> {
     into: &'c mut Compared,
 }
 
-impl<O: Iterator<Item = (RefName, Local)>, N: Iterator<Item = (RefName, Oid)>> Three<'_, O, N> {
+impl<O: Iterator<Item = (RefName, Local)>, N: Iterator<Item = (RefName, Held)>> Three<'_, O, N> {
     /// Whether the mirror's ref is the same here. What is before it in the other lists is not on the mirror.
     fn is_same(&mut self, name: NameRef<'_>, oid: Oid) -> bool {
         while let Some(before) = self.ours.next_if(|(other, _)| other.borrowed() < name) {
@@ -88,13 +88,13 @@ impl<O: Iterator<Item = (RefName, Local)>, N: Iterator<Item = (RefName, Oid)>> T
         while let Some((before, _)) = self.noted.next_if(|(other, _)| other.borrowed() < name) {
             self.into.gone.push(before);
         }
-        let noted = self.noted.next_if(|(other, _)| other.borrowed() == name).map(|(_, oid)| oid);
+        let noted = self.noted.next_if(|(other, _)| other.borrowed() == name).map(|(_, held)| held);
         let Some((name, local)) = self.ours.next_if(|(other, _)| other.borrowed() == name) else { return false };
         if local != Local::At(oid) {
             self.into.ours.refs.push((name, local));
             return false;
         }
-        if noted != Some(oid) {
+        if noted != Some(Held::at(oid)) {
             self.into.unnoted.push((name.clone(), oid));
         }
         if self.unchanged == Unchanged::Reported {

@@ -8,27 +8,29 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::ahead::Ahead;
+use super::coalesce::Known;
 use super::compare::{Compared, compare};
+use super::fence::{Fence, Late};
 use super::observe::{Ours, Past, Remote, Scope, observe, remote};
 use super::refusal::{self, Refusals};
 use super::{Context, Error, MassDelete, Mode, portion};
 use crate::config::Mirror;
 use crate::credentials::Redactor;
-use crate::plan::{Decision, Divergent, MaxDeletes, Plan, RefFacts, Rules, plan};
-use crate::push::{
-    Answer, Capabilities, Command, Gaps, PackObjects, PackSource, Progress, Relief, Report, Request, Session, Target,
-};
+use crate::plan::{Decision, Divergent, FirstContact, MaxDeletes, Plan, RefFacts, Rules, Stop, plan};
+use crate::push::{Answer, Capabilities, DeltaBase, Progress, Relief, Report, Session, Target};
 use crate::refs::{Local, Oid, RefName};
-use crate::repo::{History, Repository};
-use crate::status::{Outcome, Portion, RefOutcome};
+use crate::repo::Repository;
+use crate::status::{Held, Outcome, Portion, RefOutcome};
 
 /// What a run did.
 #[derive(Default)]
 pub(super) struct Contact {
     /// The outcome of each ref that was looked at.
     pub(super) outcomes: BTreeMap<RefName, RefOutcome>,
-    /// What the mirror is now known to hold and was ours; `None` is a ref that it does not have.
-    pub(super) held: HashMap<RefName, Option<Oid>>,
+    /// Refs that were asked for by name and looked at, whether or not there was something to say of them.
+    pub(super) looked: BTreeSet<RefName>,
+    /// What is known of refs now and was not noted.
+    pub(super) held: HashMap<RefName, Held>,
     /// Why the run ended early.
     pub(super) error: Option<Error>,
     /// What went over the wire.
@@ -39,12 +41,21 @@ pub(super) struct Contact {
     pub(super) capabilities: Option<Capabilities>,
     /// What the last look at all refs showed; `outcomes` then lacks no ref that is not right.
     pub(super) compared: Option<Compared>,
+    /// Values that were sent and of which no answer came: the mirror may still take them.
+    pub(super) unanswered: Late,
+    /// Whether the mirror was seen without branches and tags.
+    pub(super) was_blank: bool,
 }
 
 impl Contact {
     /// Whether the mirror answered for every ref, so that the entries that led here are done with.
     pub(super) fn is_answered(&self) -> bool {
         self.error.is_none() && self.outcomes.values().all(|outcome| outcome.outcome != Outcome::RemoteFailed)
+    }
+
+    /// Whether everything is right that is known, `refs` being what is listed.
+    pub(super) fn is_well(&self, refs: &[RefOutcome]) -> bool {
+        self.is_answered() && !refs.iter().any(|outcome| outcome.outcome.is_failure())
     }
 
     /// Whether the host failed before it said anything of the repository.
@@ -60,6 +71,9 @@ pub(super) struct Run<'a> {
     pub(super) target: &'a Target,
     pub(super) context: &'a Context<'a>,
     pub(super) past: Past<'a>,
+    pub(super) first_contact: FirstContact,
+    /// Whether this run may still send; `None` for one that never does.
+    pub(super) fence: Option<&'a Fence>,
     pub(super) redactor: Redactor,
     pub(super) progress: Arc<Progress>,
     /// What the last run learned.
@@ -80,8 +94,9 @@ impl Run<'_> {
         contact
     }
 
-    fn try_run(&self, mut scope: Scope, contact: &mut Contact) -> Result<(), Error> {
+    fn try_run(&self, scope: Scope, contact: &mut Contact) -> Result<(), Error> {
         let rules = self.rules()?;
+        let (mut scope, mut asked) = selected(scope, &rules);
         let mut refusals = Refusals::default();
         let mut session = Some(Session::connect(self.target, self.context.pool)?);
         if let Some(current) = session.as_mut() {
@@ -111,11 +126,18 @@ impl Run<'_> {
             };
             self.check_object_format(&there)?;
             contact.capabilities = Some(there.advertised.capabilities.clone());
-            let (observed, noted) = observe(self.repository, ours, &there, &self.past)?;
+            contact.was_blank |= there.branches_and_tags == 0;
+            let (observed, noted) = observe(self.repository, ours, &there, &self.past, self.first_contact)?;
             self.note_held(compared.as_mut(), &observed.refs, &noted, contact);
             let mut plan = plan(&rules, &observed);
+            contact.looked.append(&mut asked);
             self.take_down(&scope, &plan, contact);
             contact.compared = compared.or(contact.compared.take());
+            if let Some(Stop::FirstContact { unknown }) = plan.stop {
+                current.end();
+                let (name, url) = (self.mirror.name.clone(), self.target.address.plain());
+                return Err(Error::FirstContact { unknown, name, url });
+            }
             refusals.withdraw(&mut plan, |name, outcome| {
                 contact.outcomes.insert(name.clone(), outcome.clone());
             });
@@ -130,7 +152,10 @@ impl Run<'_> {
             let sent = slice.as_ref().map_or_else(|| whole.clone(), |slice| vec![slice]);
             let mut rest: BTreeSet<RefName> =
                 plan.order.iter().map(|index| plan.decisions[*index].name.clone()).collect();
-            match self.push(&mut current, &sent, &there) {
+            self.check_fence()?;
+            // What a run gives to a blank mirror is as a whole what one push would give it, copies of bases excepted.
+            let base = if contact.was_blank { DeltaBase::Pack } else { DeltaBase::Anywhere };
+            match self.push(&mut current, &sent, &there, base) {
                 Ok(report) if portion::is_too_large(&report) && self.reduce(&whole, &there, contact) => {}
                 Ok(report) => {
                     let done = slice.as_ref().filter(|part| report.answers.get(&part.name) == Some(&Answer::Done));
@@ -143,6 +168,7 @@ impl Run<'_> {
                     contact.portion.grow();
                 }
                 Err(error) => {
+                    self.note_unanswered(&sent, &error, contact);
                     let is_reduced = error.relief().is_some() && self.reduce(&whole, &there, contact);
                     if !is_reduced
                         && error.is_of_size()
@@ -158,62 +184,60 @@ impl Run<'_> {
                         self.blame(&whole, &error, contact);
                         return Err(error.into());
                     }
-                    tracing::info!("mirror '{}': {error}; less at once", self.mirror.name);
+                    let reason = self.redactor.clean(&error.to_string());
+                    tracing::info!("mirror '{}': {reason}; less at once", self.mirror.name);
                 }
             }
-            if rest.is_empty() || contact.error.is_some() {
-                return Ok(());
+            let is_over = rest.is_empty() || contact.error.is_some();
+            if current.can_continue() {
+                session = Some(current);
+            }
+            if is_over {
+                return self.look_for_what_was_made_again(session, &rules, contact);
             }
             if rules.divergent != Divergent::Fail {
                 scope = Scope::Refs(rest);
             }
-            if current.can_continue() {
-                session = Some(current);
-            }
         }
+    }
+
+    /// Makes sure that no other run has begun, before commands are sent.
+    pub(super) fn check_fence(&self) -> Result<(), Error> {
+        self.fence.map_or(Ok(()), Fence::check)
     }
 
     /// Makes the next push smaller. `false` when there is nothing left to cut.
     pub(super) fn reduce(&self, sent: &[&Decision], there: &Remote, contact: &mut Contact) -> bool {
         let smaller = portion::halved(contact.portion, self.repository, sent, there);
-        let smaller = smaller.filter(|_| !self.mirror.is_atomic || sent.len() == 1);
+        let smaller = smaller.filter(|_| !self.mirror.is_atomic);
         contact.portion = smaller.unwrap_or(contact.portion);
         smaller.is_some()
     }
 
-    /// Of what the mirror holds, that which was ours; and what it does not hold any more.
-    fn note_held(
-        &self,
-        compared: Option<&mut Compared>,
-        observed: &[RefFacts],
-        noted: &[Option<Oid>],
-        contact: &mut Contact,
-    ) {
+    /// Notes what is now known of refs: which of the mirror's values are ours, which noted refs it has no longer, and with which values
+    /// a ref was deleted here that it still has.
+    fn note_held(&self, compared: Option<&mut Compared>, observed: &[RefFacts], noted: &[Held], contact: &mut Contact) {
         if let Some(compared) = compared {
-            contact.held.extend(compared.gone.drain(..).map(|name| (name, None)));
-            contact.held.extend(compared.unnoted.drain(..).map(|(name, oid)| (name, Some(oid))));
+            contact.held.extend(compared.gone.drain(..).map(|name| (name, Held::default())));
+            contact.held.extend(compared.unnoted.drain(..).map(|(name, oid)| (name, Held::at(oid))));
         }
         for (facts, noted) in observed.iter().zip(noted) {
+            let known = self.past.touched.refs.get(&facts.name);
+            let now = held_now(facts, noted, known);
             // What is noted needs no note, unless this run has noted something else since.
-            let is_noted = facts.remote == *noted && !contact.held.contains_key(&facts.name);
-            let is_ours = facts.remote.is_none_or(|remote| facts.is_remote_known || facts.local == Local::At(remote));
-            if is_ours && !is_noted {
-                contact.held.insert(facts.name.clone(), facts.remote);
+            if now != *noted || contact.held.contains_key(&facts.name) {
+                contact.held.insert(facts.name.clone(), now);
             }
-        }
-    }
-
-    /// Notes a value, unless it is what `mirrored/` says already.
-    fn hold(&self, name: &RefName, value: Option<Oid>, contact: &mut Contact) {
-        let is_noted = || self.past.mirrored.find(name).is_ok_and(|noted| noted == value);
-        if contact.held.contains_key(name) || !is_noted() {
-            contact.held.insert(name.clone(), value);
         }
     }
 
     /// Notes a command to which the mirror agreed.
     pub(super) fn note_done(&self, decision: &Decision, contact: &mut Contact) {
-        self.hold(&decision.name, decision.local, contact);
+        let now = decision.local.map(Held::at).unwrap_or_default();
+        let is_noted = || self.past.mirrored.find(&decision.name).is_ok_and(|noted| noted == now);
+        if contact.held.contains_key(&decision.name) || !is_noted() {
+            contact.held.insert(decision.name.clone(), now);
+        }
         contact.outcomes.insert(decision.name.clone(), RefOutcome::of(decision));
     }
 
@@ -223,6 +247,15 @@ impl Run<'_> {
         for decision in sent {
             let outcome = RefOutcome::new(decision, Outcome::RemoteFailed, Some(reason.clone()));
             contact.outcomes.insert(decision.name.clone(), outcome);
+        }
+    }
+
+    /// Notes the commands of a push that failed, if the mirror may still carry them out.
+    pub(super) fn note_unanswered(&self, sent: &[&Decision], error: &crate::push::Error, contact: &mut Contact) {
+        if error.may_have_arrived() {
+            sent.iter().for_each(|decision| {
+                contact.unanswered.entry(decision.name.clone()).or_default().extend(decision.local);
+            });
         }
     }
 
@@ -272,73 +305,6 @@ impl Run<'_> {
         }
     }
 
-    fn push(&self, session: &mut Session, sent: &[&Decision], there: &Remote) -> Result<Report, crate::push::Error> {
-        let commands = self.commands(sent);
-        let request = self.request(&commands, &there.advertised.capabilities)?;
-        let pack = request.needs_pack().then(|| self.pack(&commands, there));
-        session.push(&request, pack)
-    }
-
-    pub(super) fn commands(&self, sent: &[&Decision]) -> Vec<Command> {
-        let null = self.repository.null_oid();
-        let command = |decision: &&Decision| Command {
-            old: decision.remote.unwrap_or(null),
-            new: decision.local.unwrap_or(null),
-            name: decision.name.clone(),
-        };
-        sent.iter().map(command).collect()
-    }
-
-    pub(super) fn request<'c>(
-        &'c self,
-        commands: &'c [Command],
-        capabilities: &Capabilities,
-    ) -> Result<Request<'c>, crate::push::Error> {
-        if !capabilities.report_status && !capabilities.report_status_v2 {
-            return Err(crate::push::Error::Unable("it does not report what it did (no report-status)".into()));
-        }
-        if self.mirror.is_atomic && !capabilities.atomic {
-            let what = "it does not support atomic pushes; set atomic = false";
-            return Err(crate::push::Error::Unable(what.into()));
-        }
-        let shallow = &self.shallow;
-        Ok(Request { commands, shallow, push_options: &self.mirror.push_options, is_atomic: self.mirror.is_atomic })
-    }
-
-    /// What the new values have and the mirror's values have not, if that is little.
-    pub(super) fn small_pack(&self, commands: &[Command], there: &Remote) -> Option<PackSource> {
-        let pack = self.repository.small_pack(&tips(commands), &there.values)?;
-        Some(PackSource::Made(pack, Arc::clone(&self.progress)))
-    }
-
-    /// The pack holds what the new values have and the mirror's values have not.
-    fn pack(&self, commands: &[Command], there: &Remote) -> PackSource {
-        if let Some(pack) = self.small_pack(commands, there) {
-            return pack;
-        }
-        let tips = tips(commands);
-        let graph = self.repository.commit_graph();
-        let history = History::new(self.repository, graph.as_ref());
-        let mut haves = history.border(&tips, &there.values);
-        // The replaced values always help: of a forced update the border knows nothing.
-        haves.extend(commands.iter().filter_map(|c| c.old.non_null()).filter(|old| self.repository.contains(*old)));
-        haves.sort_unstable();
-        haves.dedup();
-        PackSource::Program(PackObjects {
-            git_dir: self.repository.git_dir().to_owned(),
-            tips,
-            haves,
-            ofs_delta: there.advertised.capabilities.ofs_delta,
-            gaps: self.gaps(),
-            progress: Arc::clone(&self.progress),
-        })
-    }
-
-    /// What our repository lacks on purpose.
-    fn gaps(&self) -> Gaps {
-        Gaps { is_shallow: !self.shallow.is_empty(), is_partial: self.repository.is_partial() }
-    }
-
     /// Notes the answers, and returns the refs that are to be looked at and decided again.
     pub(super) fn read_report(
         &self,
@@ -350,6 +316,8 @@ impl Run<'_> {
         let mut again = Vec::new();
         let cut = report.cut.as_ref().map(|cut| self.redactor.clean(&cut.to_string()));
         let is_split = report.cut.is_none() && refusals.split(sent, &report, self.mirror.is_atomic);
+        let is_refused = report.answers.values().any(|answer| matches!(answer, Answer::Refused(_)));
+        let is_decided_again = self.mirror.is_atomic && is_refused && refusals.retry_atomic();
         for decision in sent {
             let outcome = match report.answers.remove(&decision.name) {
                 Some(Answer::Done) => {
@@ -358,7 +326,10 @@ impl Run<'_> {
                 }
                 Some(Answer::Refused(words)) => {
                     let outcome = refusal::outcome(decision, words, self.gaps());
-                    if is_split || refusals.add(decision, &outcome) {
+                    if outcome.outcome == Outcome::Kept || self.mirror.is_atomic && !is_decided_again {
+                        // What the mirror's HEAD keeps is no part of an atomic push; and that is decided again once only.
+                        refusals.stand(decision, &outcome);
+                    } else if is_split || is_decided_again || refusals.add(decision, &outcome) {
                         again.push(decision.name.clone());
                     }
                     outcome
@@ -367,6 +338,7 @@ impl Run<'_> {
                     let words = cut.clone().unwrap_or_else(|| "the mirror's report does not mention it".into());
                     let outcome = RefOutcome::new(decision, Outcome::RemoteFailed, Some(words));
                     refusals.stand(decision, &outcome);
+                    contact.unanswered.entry(decision.name.clone()).or_default().extend(decision.local);
                     outcome
                 }
             };
@@ -377,10 +349,28 @@ impl Run<'_> {
     }
 }
 
-/// The values that are sent, each once.
-fn tips(commands: &[Command]) -> Vec<Oid> {
-    let mut tips: Vec<Oid> = commands.iter().filter_map(|command| command.new.non_null()).collect();
-    tips.sort_unstable();
-    tips.dedup();
-    tips
+/// The scope without what the rules do not select, and the names that were asked for.
+fn selected(scope: Scope, rules: &Rules) -> (Scope, BTreeSet<RefName>) {
+    match scope {
+        Scope::All => (scope, BTreeSet::new()),
+        Scope::Refs(asked) => {
+            let names = asked.iter().filter(|name| rules.selects(name.borrowed())).cloned().collect();
+            (Scope::Refs(names), asked)
+        }
+    }
+}
+
+/// What is known of a ref once both sides were seen.
+fn held_now(facts: &RefFacts, noted: &Held, known: Option<&Known>) -> Held {
+    let Some(remote) = facts.remote else { return Held::default() };
+    let mut now = noted.clone();
+    if facts.is_remote_known || facts.local == Local::At(remote) {
+        now.base = Some(remote);
+    }
+    match facts.local {
+        Local::At(local) if local == remote => now.deleted.clear(),
+        Local::Absent => now.deleted.extend(known.iter().flat_map(|known| &known.deleted)),
+        _ => {}
+    }
+    now
 }

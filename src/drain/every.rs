@@ -11,7 +11,7 @@ use super::crew::{Crew, Done, Task};
 use super::mirror;
 use super::schedule::{Job, Limits, Said};
 use super::wait::{self, Down};
-use super::{Context, Error, Host, MassDelete, Mode, OnBegin, Report, fan_out};
+use super::{Context, Error, Host, Mode, OnBegin, Report, fan_out};
 use crate::config::{self, Config, Mirror, Server};
 use crate::push::{Address, Pool};
 use crate::repo;
@@ -36,6 +36,8 @@ pub struct Every<'a> {
     pub server: &'a Server,
     /// What is asked for.
     pub mode: Mode,
+    /// Whether a person confirmed first contact with the mirrors (`--adopt`).
+    pub adopts: bool,
     /// Connections that are shared.
     pub pool: &'a Pool,
     /// Whether the reports name what is the same on both sides.
@@ -107,7 +109,7 @@ impl Every<'_> {
         if self.mode != Mode::Plan {
             fan_out(&repository, &self.context(&config, self.mode, &|_, _| {}))?;
         }
-        let enabled = config.mirrors.iter().filter(|mirror| mirror.is_enabled);
+        let enabled = config.mirrors.iter().filter(|mirror| mirror.is_enabled || self.mode == Mode::Plan);
         enabled.map(|mirror| self.job(&layout, repository.git_dir(), mirror)).collect()
     }
 
@@ -125,7 +127,7 @@ impl Every<'_> {
             git_dir: git_dir.to_owned(),
             mirror: mirror.name.clone(),
             host: mirror.address.endpoint().unwrap_or_default(),
-            mode: if is_due { Mode::Sync(MassDelete::Guarded) } else { self.mode },
+            mode: if is_due { Mode::Reconcile } else { self.mode },
         })
     }
 
@@ -168,6 +170,7 @@ impl Every<'_> {
             server: self.server,
             mode,
             only: None,
+            adopts: self.adopts,
             pool: self.pool,
             unchanged: self.unchanged,
             now: self.now,

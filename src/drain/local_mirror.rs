@@ -6,6 +6,7 @@
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,12 +21,14 @@ use crate::repo::{GitRefs, Repository};
 pub struct LocalMirror {
     git_dir: PathBuf,
     is_bare: bool,
-    /// What its file HEAD says.
-    head: Vec<u8>,
+    /// What its file HEAD says, or why that cannot be told.
+    head: Result<Vec<u8>, String>,
     /// Where its refs are read when they are not files.
     by_git: Option<GitRefs>,
-    /// Its symbolic refs, if they are not files: read when they are asked for. `None` when git cannot tell.
-    symbolic: OnceCell<Option<BTreeSet<RefName>>>,
+    /// What git says of its HEAD, where it is no plain file: asked once.
+    head_by_git: OnceCell<Result<Option<RefName>, String>>,
+    /// Its symbolic refs, if they are not files: read when they are asked for.
+    symbolic: OnceCell<Result<BTreeSet<RefName>, String>>,
 }
 
 /// A HEAD that names a branch which is not mirrored: a clone of the mirror checks out nothing.
@@ -59,18 +62,35 @@ impl LocalMirror {
         let inner = path.join(".git");
         let is_bare = !inner.is_dir();
         let git_dir = if is_bare { path.clone() } else { inner };
-        let head = std::fs::read(git_dir.join("HEAD")).unwrap_or_default();
-        let by_git = GitRefs::is_stub(&head).then(|| GitRefs::at(&git_dir));
-        Some(Self { git_dir, is_bare, head, by_git, symbolic: OnceCell::new() })
+        let head = match std::fs::read(git_dir.join("HEAD")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            read => read.map_err(|error| error.to_string()),
+        };
+        let is_stub = head.as_ref().is_ok_and(|head| GitRefs::is_stub(head));
+        let by_git = is_stub.then(|| GitRefs::at(&git_dir));
+        Some(Self { git_dir, is_bare, head, by_git, head_by_git: OnceCell::new(), symbolic: OnceCell::new() })
     }
 
     /// The branch that its HEAD names. `None` when that cannot be told.
     #[must_use]
     pub fn head(&self) -> Option<RefName> {
         match &self.by_git {
-            Some(refs) => refs.head().ok().flatten(),
-            None => RefName::new(self.head.strip_prefix(b"ref:")?.trim_ascii()),
+            Some(refs) => self.asked_head(refs).clone().ok().flatten(),
+            None => RefName::new(self.head.as_ref().ok()?.strip_prefix(b"ref:")?.trim_ascii()),
         }
+    }
+
+    /// Why its HEAD cannot be read: then any branch may be the one that it names.
+    #[must_use]
+    pub fn head_error(&self) -> Option<String> {
+        match (&self.by_git, &self.head) {
+            (Some(refs), _) => self.asked_head(refs).clone().err(),
+            (None, head) => head.as_ref().err().cloned(),
+        }
+    }
+
+    fn asked_head(&self, refs: &GitRefs) -> &Result<Option<RefName>, String> {
+        self.head_by_git.get_or_init(|| refs.head().map_err(|error| error.to_string()))
     }
 
     /// Where it is.
@@ -79,15 +99,27 @@ impl LocalMirror {
         &self.git_dir
     }
 
-    /// Whether its ref `name` is a symbolic ref; these are never packed. `None` when that cannot be told.
-    #[must_use]
-    pub fn is_symbolic(&self, name: &RefName) -> Option<bool> {
+    /// Whether its ref `name` is a symbolic ref; these are never packed, and may lead nowhere.
+    ///
+    /// # Errors
+    /// Why that cannot be told: then it must not be taken for a plain ref.
+    pub fn kind(&self, name: &RefName) -> Result<bool, String> {
         if let Some(refs) = &self.by_git {
             let all = self.symbolic.get_or_init(|| symbolic_of(refs));
-            return all.as_ref().map(|all| all.contains(name));
+            return all.as_ref().map(|all| all.contains(name)).map_err(Clone::clone);
         }
+        const ABSENT: [io::ErrorKind; 4] = [
+            io::ErrorKind::NotFound,
+            io::ErrorKind::NotADirectory,
+            io::ErrorKind::IsADirectory,
+            io::ErrorKind::InvalidFilename,
+        ];
         let path = self.git_dir.join(std::ffi::OsStr::from_bytes(name.as_bytes()));
-        Some(std::fs::read(path).is_ok_and(|text| text.starts_with(b"ref:")))
+        match std::fs::read(path) {
+            Ok(text) => Ok(text.starts_with(b"ref:")),
+            Err(error) if ABSENT.contains(&error.kind()) => Ok(false),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// Whether its HEAD names a branch that `repository` does not have, while that one's own default branch exists.
@@ -119,8 +151,8 @@ impl LocalMirror {
     }
 }
 
-fn symbolic_of(refs: &GitRefs) -> Option<BTreeSet<RefName>> {
-    let listing = refs.list().ok()?;
+fn symbolic_of(refs: &GitRefs) -> Result<BTreeSet<RefName>, String> {
+    let listing = refs.list().map_err(|error| error.to_string())?;
     let symbolic = listing.refs.into_iter().filter(|(_, value)| *value == Local::Symbolic);
-    Some(symbolic.map(|(name, _)| name).collect())
+    Ok(symbolic.map(|(name, _)| name).collect())
 }

@@ -1,35 +1,48 @@
 //! One mirror from lock to status.
 
-use std::path::Path;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
+use super::after::{agreed, keep_held, mend_head, tell};
 use super::ahead::expected;
 use super::coalesce::{Touched, coalesce};
 use super::contact::{Contact, Run};
-use super::observe::{Past, Scope};
+use super::fence::{self, Fence};
+use super::flapping::remembered;
+use super::observe::{Past, Scope, unreadable};
 use super::settle::{Times, attempt, settled};
 use super::wait::{deferred, due};
-use super::{
-    Context, Error, Host, LocalMirror, Lock, Mode, Report, cleaned, credentials, fan_out, new_id, prepare, target,
-};
+use super::{Context, Error, Host, Lock, Mode, Report, cleaned, credentials, fan_out, new_id, prepare, target};
 use crate::config::Mirror;
 use crate::credentials::{Credentials, Redactor, judge};
-use crate::notify::{self, Event};
-use crate::plan::Divergent;
+use crate::plan::{Divergent, FirstContact};
 use crate::push::{Class, Progress};
 use crate::repo::Repository;
-use crate::spool;
-use crate::status::{self, Mirrored, Outcome, RefOutcome, Status, UpdateStatus, render_time};
+use crate::spool::{self, Claim, Record};
+use crate::status::{self, Mirrored, Outcome, RefOutcome, Runner, Status, UpdateStatus, render_time};
 
-/// Serves one mirror until nothing new is spooled for it. `None` when there was nothing to do, or another drain is at it.
+/// Serves one mirror until nothing new is spooled for it. `None` when there was nothing to do, another drain is at it, or it is not to be
+/// served any more. A fault of ours ends this mirror's run and no other.
 pub(super) fn serve(repository: &Repository, context: &Context<'_>, mirror: &Mirror) -> Option<Report> {
+    let served =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| serve_until_idle(repository, context, mirror)));
+    served.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        let error = Error::Panicked(text.unwrap_or("no message").to_owned());
+        tracing::error!("mirror '{}' of '{}': {error}", mirror.name, repository.git_dir().display());
+        Some(failed(repository, mirror, &error))
+    })
+}
+
+fn serve_until_idle(repository: &Repository, context: &Context<'_>, mirror: &Mirror) -> Option<Report> {
     let begin = match context.mode {
-        Mode::Plan => plan_only(repository, context, mirror).map(Some),
+        Mode::Plan => plan_only(repository, context, mirror).map(Turn::from),
         _ => serve_once(repository, context, mirror, context.mode),
     };
     let mut last = match begin {
-        Ok(Some(report)) => report,
-        Ok(None) => return None,
+        Ok(Turn::Report(report)) => *report,
+        Ok(Turn::Idle | Turn::Busy | Turn::Unwanted | Turn::Superseded) => return None,
         Err(error) => return Some(failed(repository, mirror, &error)),
     };
     // A push that came while the lock was held may have found it taken: look again now that it is not.
@@ -39,8 +52,8 @@ pub(super) fn serve(repository: &Repository, context: &Context<'_>, mirror: &Mir
         && has_more(repository, context, mirror)
     {
         match serve_once(repository, context, mirror, Mode::Drain) {
-            Ok(Some(report)) => last = report,
-            Ok(None) => break,
+            Ok(Turn::Report(report)) => last = *report,
+            Ok(Turn::Idle | Turn::Busy | Turn::Unwanted | Turn::Superseded) => break,
             Err(error) => return Some(failed(repository, mirror, &error)),
         }
     }
@@ -48,23 +61,31 @@ pub(super) fn serve(repository: &Repository, context: &Context<'_>, mirror: &Mir
 }
 
 fn has_more(repository: &Repository, context: &Context<'_>, mirror: &Mirror) -> bool {
-    fan_out(repository, context).is_ok()
-        && spool::pending(&repository.layout(), &mirror.name).is_ok_and(|pending| pending > 0)
+    fan_out(repository, context).is_ok() && spool::waits(&repository.layout(), &mirror.name).unwrap_or(true)
 }
 
-fn serve_once(
-    repository: &Repository,
-    context: &Context<'_>,
-    mirror: &Mirror,
-    mode: Mode,
-) -> Result<Option<Report>, Error> {
+/// What came of one turn at a mirror.
+enum Turn {
+    /// It was contacted, or waits for its time.
+    Report(Box<Report>),
+    /// There was nothing to do.
+    Idle,
+    /// Another drain is at it.
+    Busy,
+    /// It was disabled or removed meanwhile.
+    Unwanted,
+    /// Another run began while this one was at work, and does what is left.
+    Superseded,
+}
+
+fn serve_once(repository: &Repository, context: &Context<'_>, mirror: &Mirror, mode: Mode) -> Result<Turn, Error> {
     let layout = repository.layout();
     let directory = layout.remote(&mirror.name);
     prepare(repository, &mirror.name)?;
     let _lock = match mode {
         Mode::Drain => match Lock::try_acquire(&directory, repository.sharing())? {
             Some(lock) => lock,
-            None => return Ok(None),
+            None => return Ok(Turn::Busy),
         },
         _ => Lock::acquire(&directory, repository.sharing())?,
     };
@@ -73,55 +94,83 @@ fn serve_once(
     let config = crate::config::load(repository, context.server)?;
     let mirror = match config.mirror(&mirror.name) {
         Some(mirror) if mirror.is_enabled => mirror,
-        Some(_) => return Ok(None),
+        Some(_) => return Ok(Turn::Unwanted),
         None => {
             super::forget(&directory).map_err(files("forget a removed mirror"))?;
-            return Ok(None);
+            return Ok(Turn::Unwanted);
         }
     };
     let context = &Context { config: &config, ..*context };
     let started = (context.now)();
     let claim_all = || spool::claim(&layout, &mirror.name, new_id(started)).map_err(files("read the queue"));
     let mut claim = claim_all()?;
-    let before = status::read(&directory).map_err(files("read the status"))?;
-    if before.is_new() && claim.records.iter().all(|record| record.updates.is_some()) {
-        // A mirror that was never tried is owed everything. As a record that outlives a failure, a kill, and a push by name.
-        spool::request_full_sync(&layout, &mirror.name, new_id(started)).map_err(files("make the first sync due"))?;
-        claim = claim_all()?;
+    let before = fence::status_before(repository, mirror, &claim, started)?;
+    if let Some(wish) = wish_for_everything(mode, context, mirror, &before, &claim, started) {
+        let due = spool::request(&layout, &mirror.name, new_id(started), &wish);
+        due.map_err(files("make a full sync due"))?;
     }
+    claim = claim_all()?;
     let is_parked = before.next_attempt_at.is_some() && before.refs.iter().any(|outcome| outcome.outcome.is_failure());
     if mode == Mode::Drain {
         if claim.names.is_empty() && !is_parked {
-            return Ok(None);
+            settle_waiting(repository, mirror, &before, &claim)?;
+            return Ok(Turn::Idle);
         }
         if let Some(due) = due(repository, context, mirror, &before, &claim) {
             // Refs that wait for their slow interval are no news; pushes that wait are.
-            return Ok((!claim.names.is_empty()).then(|| deferred(repository, mirror, before, due)));
+            let is_news = !claim.names.is_empty();
+            return Ok(if is_news { deferred(repository, mirror, before, due).into() } else { Turn::Idle });
         }
     }
-    let working = Status {
-        update_status: UpdateStatus::Started,
-        last_update_started_at: Some(render_time(started)),
-        pid: Some(std::process::id()),
-        next_attempt_at: None,
-        ..before.clone()
-    };
-    status::write_passing(&directory, &working, repository.sharing()).map_err(files("write the status"))?;
-    let touched = coalesce(&claim.records);
-    let mirrored = Mirrored::open(&directory, repository);
+    let mut touched = coalesce(&claim.records, &claim.waiting);
+    touched.is_released |= matches!(mode, Mode::Sync(_));
+    let touched = touched;
+    let mirrored = Mirrored::open(&directory, &mirror.address.identity(), repository).map_err(unreadable)?;
     let is_slow_turn = before.next_attempt().is_some_and(|next| next <= started);
     let scope = match context.only {
         Some(names) => Scope::Refs(names.clone()),
         None => scope(mode, mirror, &touched, &before, mirrored.exists(), is_slow_turn),
     };
+    let known = Known { touched: &touched, mirrored: &mirrored, before: &before };
+    let fence = Fence::after(&before, directory.clone(), started);
+    let working = Status {
+        update_status: UpdateStatus::Started,
+        last_update_started_at: Some(render_time(started)),
+        pid: Some(std::process::id()),
+        runner: Some(Runner::this()),
+        generation: fence.generation,
+        at_work: names(&scope),
+        ..before.clone()
+    };
+    status::write_passing(&directory, &working, repository.sharing()).map_err(files("write the status"))?;
     let is_full = matches!(scope, Scope::All);
-    let (contact, credentials) = contact(repository, context, mirror, scope, &touched, &mirrored, &before);
-    keep_held(&mirrored, &contact);
-    if contact.error.is_none() {
-        mend_head(repository, mirror, &mirrored);
+    let (contact, credentials) = contact(repository, context, mirror, scope, &known, Some(&fence));
+    let is_superseded = match fence.check() {
+        Err(Error::Superseded) => true,
+        checked => checked.map(|()| false)?,
+    };
+    if is_superseded {
+        let now = (context.now)();
+        fence::look_at(repository, mirror, &agreed(&contact), now, now)?;
+        fence::look_at(repository, mirror, &contact.unanswered, fence::look_time(mirror, now), now)?;
+        tracing::warn!("mirror '{}': {}", mirror.name, Error::Superseded);
+        return Ok(Turn::Superseded);
     }
-    let times = Times { started, ended: (context.now)(), random: (context.random)(), is_full };
+    let is_known = keep_held(&mirrored, &contact, is_adopted(mirror, &touched));
+    if contact.error.is_none() {
+        mend_head(repository, mirror, &contact, &mirrored);
+    }
+    let ended = (context.now)();
+    let look = fence::look_time(mirror, ended);
+    fence::look_at(repository, mirror, &contact.unanswered, look, ended)?;
+    let next_look = [claim.next_look().and_then(time_of), Some(look).filter(|_| !contact.unanswered.is_empty())];
+    let times =
+        Times { started, ended, random: (context.random)(), is_full, next_look: next_look.into_iter().flatten().min() };
     let mut after = settled(&before, &contact, &credentials, mirror, &times);
+    after.generation = fence.generation;
+    after.address = if is_known { Some(mirror.address.identity()) } else { before.address };
+    let moves = if touched.is_released { &[][..] } else { &before.moves };
+    after.moves = remembered(moves, contact.outcomes.values(), ended);
     after.tried_up_to = match context.only {
         // Who asked for some refs by name has tried nothing of what is spooled.
         Some(_) => before.tried_up_to,
@@ -131,50 +180,72 @@ fn serve_once(
     let attempt = attempt(&contact, &after, started);
     status::append(&directory, &attempt).map_err(files("write the history"))?;
     tell(repository, context, mirror, &directory, &mut after)?;
-    if !contact.is_answered() && mode != Mode::Drain && !touched.is_full && context.only.is_none() {
-        // What a sync could not do is still due: without a record no drain would try it again.
-        let id = new_id((context.now)());
-        spool::request_full_sync(&layout, &mirror.name, id).map_err(files("keep the sync due"))?;
-    }
     // What was asked for by name is not all that is spooled.
     if contact.is_answered() && context.only.is_none() {
         spool::finish(&layout, &mirror.name, &claim.names).map_err(files("finish spool entries"))?;
     }
-    Ok(Some(report(repository, mirror, &credentials, after, contact)))
+    Ok(report(repository, mirror, &credentials, after, contact).into())
 }
 
-/// Tells whom the configuration names, if there is news. It is noted only when the command succeeded, so that news which
-/// could not be told are told by the next attempt.
-fn tell(
-    repository: &Repository,
+impl From<Report> for Turn {
+    fn from(report: Report) -> Self {
+        Self::Report(Box::new(report))
+    }
+}
+
+/// The record of a wish for everything, which outlives a failure, a kill, and a push by name: a mirror that was never tried is owed it, and
+/// so is who asks for a sync.
+fn wish_for_everything(
+    mode: Mode,
     context: &Context<'_>,
     mirror: &Mirror,
-    directory: &Path,
-    after: &mut Status,
-) -> Result<(), Error> {
-    let settings = &context.config.notify;
-    let (Some(command), Some(event)) = (&settings.command, notify::event(after, settings, (context.now)())) else {
+    before: &Status,
+    claim: &Claim,
+    now: Timestamp,
+) -> Option<Record> {
+    let is_asked_for = matches!(mode, Mode::Sync(_)) && context.only.is_none();
+    let is_due = is_asked_for || mode == Mode::Reconcile || before.is_new();
+    let adopt = context.adopts.then(|| mirror.address.identity());
+    let wish = Record { release: is_asked_for, adopt, ..Record::full(fence::since_epoch(now)) };
+    let is_there = |record: &Record| record.updates.is_none() && (wish.adopt.is_none() || record.adopt == wish.adopt);
+    (is_due && !claim.records.iter().any(is_there)).then_some(wish)
+}
+
+/// Whether a person confirmed first contact with the address that is configured now.
+fn is_adopted(mirror: &Mirror, touched: &Touched) -> bool {
+    touched.adopted.contains(&mirror.address.identity())
+}
+
+/// A time since the Unix epoch as the status has it.
+fn time_of(time: std::time::Duration) -> Option<Timestamp> {
+    Timestamp::from_duration(time.try_into().ok()?).ok()
+}
+
+/// A mirror that only waits for a look says so: a run that never ended may have left a status that says otherwise.
+fn settle_waiting(repository: &Repository, mirror: &Mirror, before: &Status, claim: &Claim) -> Result<(), Error> {
+    let Some(look) = claim.next_look().and_then(time_of) else { return Ok(()) };
+    let look = Some(render_time(look));
+    if before.update_status == UpdateStatus::Failed || before.next_attempt_at == look {
         return Ok(());
-    };
-    let credentials = credentials(repository, mirror).unwrap_or_default();
-    let message = notify::Message {
-        event,
-        repository: &repository.git_dir().display().to_string(),
-        remote: &mirror.name,
-        url: &mirror.address.shown(&credentials),
-        status: after,
-    };
-    match notify::tell(command, &message) {
-        Ok(()) => {
-            after.notified_at = (event != Event::Recovered).then(|| render_time((context.now)()));
-            let files = Error::files("write the status", directory.to_owned());
-            status::write(directory, after, repository.sharing()).map_err(files)
-        }
-        Err(error) => {
-            tracing::warn!("notify: {error}");
-            Ok(())
-        }
     }
+    let directory = repository.layout().remote(&mirror.name);
+    let after = Status {
+        update_status: UpdateStatus::Scheduled,
+        next_attempt_at: look,
+        runner: None,
+        pid: None,
+        at_work: None,
+        ..before.clone()
+    };
+    status::write(&directory, &after, repository.sharing()).map_err(Error::files("write the status", directory))
+}
+
+/// The refs that a run may change, as its status has them; `None` is all.
+fn names(scope: &Scope) -> Option<Vec<String>> {
+    const MOST: usize = 1000;
+    let Scope::Refs(names) = scope else { return None };
+    let names = (names.len() <= MOST).then_some(names)?;
+    names.iter().map(|name| std::str::from_utf8(name.as_bytes()).ok().map(str::to_owned)).collect()
 }
 
 fn report(
@@ -190,6 +261,7 @@ fn report(
         url: mirror.address.shown(credentials),
         update_status: after.update_status,
         next_attempt_at: after.next_attempt(),
+        is_well: contact.is_well(&after.refs),
         error: after.last_error,
         is_answered: contact.is_answered(),
         attempts: after.attempts,
@@ -212,12 +284,13 @@ fn plan_only(repository: &Repository, context: &Context<'_>, mirror: &Mirror) ->
     let layout = repository.layout();
     let directory = layout.remote(&mirror.name);
     let records = spool::peek(&layout, &mirror.name).map_err(Error::files("read the queue", directory.clone()))?;
-    let mirrored = Mirrored::open(&directory, repository);
-    let touched = coalesce(&records);
-    let (contact, credentials) =
-        contact(repository, context, mirror, Scope::All, &touched, &mirrored, &Status::default());
+    let mirrored = Mirrored::open(&directory, &mirror.address.identity(), repository).map_err(unreadable)?;
+    let touched = coalesce(&records, &[]);
+    let before = Status { moves: status::read(&directory).unwrap_or_default().moves, ..Status::default() };
+    let known = Known { touched: &touched, mirrored: &mirrored, before: &before };
+    let (contact, credentials) = contact(repository, context, mirror, Scope::All, &known, None);
     let now = (context.now)();
-    let times = Times { started: now, ended: now, random: 0, is_full: true };
+    let times = Times { started: now, ended: now, random: 0, is_full: true, next_look: None };
     let after = settled(&Status::default(), &contact, &credentials, mirror, &times);
     Ok(report(repository, mirror, &credentials, after, contact))
 }
@@ -231,7 +304,14 @@ fn scope(mode: Mode, mirror: &Mirror, touched: &Touched, before: &Status, is_kno
         return Scope::All;
     }
     let judged_again = before.refs.iter().filter(|outcome| is_slow_turn || outcome.outcome != Outcome::RemoteRejected);
-    Scope::Refs(touched.refs.keys().cloned().chain(judged_again.map(|outcome| outcome.name.clone())).collect())
+    Scope::Refs(touched.due.iter().cloned().chain(judged_again.map(|outcome| outcome.name.clone())).collect())
+}
+
+/// What is known before the mirror is contacted.
+struct Known<'a> {
+    touched: &'a Touched,
+    mirrored: &'a Mirrored,
+    before: &'a Status,
 }
 
 fn contact(
@@ -239,21 +319,38 @@ fn contact(
     context: &Context<'_>,
     mirror: &Mirror,
     scope: Scope,
-    touched: &Touched,
-    mirrored: &Mirrored,
-    before: &Status,
+    known: &Known<'_>,
+    fence: Option<&Fence>,
 ) -> (Contact, Credentials) {
+    let Known { touched, mirrored, before } = *known;
     let target = target(repository, mirror, context.server);
     match target.and_then(|target| Ok((target, repository.shallow_commits()?))) {
         Ok((target, shallow)) => {
             let redactor = Redactor::new(&target.credentials);
             let progress = Arc::new(Progress::default());
             (context.on_begin)(mirror, Arc::clone(&progress));
-            let past = Past { touched, mirrored };
+            let moves = if touched.is_released { &[][..] } else { &before.moves };
+            let past = Past { touched, mirrored, moves };
+            let is_over = mirrored.exists() || context.adopts || is_adopted(mirror, touched);
+            let first_contact = if is_over { FirstContact::Over } else { FirstContact::Unconfirmed };
             let portion = before.portion;
             let expected = expected(context, mirror, before, &mirror.address.shown(&target.credentials));
+            let expected = expected.filter(|_| !touched.needs_look);
             let target = &target;
-            let run = Run { repository, mirror, target, context, past, redactor, progress, portion, shallow, expected };
+            let run = Run {
+                repository,
+                mirror,
+                target,
+                context,
+                past,
+                first_contact,
+                fence,
+                redactor,
+                progress,
+                portion,
+                shallow,
+                expected,
+            };
             let contact = run.run(scope);
             let is_refused = matches!(&contact.error, Some(Error::Push(crate::push::Error::Credentials(_))));
             if is_refused || contact.error.is_none() {
@@ -262,32 +359,6 @@ fn contact(
             (contact, target.credentials.clone())
         }
         Err(error) => (Contact { error: Some(error), ..Contact::default() }, Credentials::default()),
-    }
-}
-
-/// Notes what the mirror holds. A failure costs knowledge, not correctness, so it is only told.
-fn keep_held(mirrored: &Mirrored, contact: &Contact) {
-    let mut changed: Vec<_> = contact.held.iter().map(|(name, oid)| (name.clone(), *oid)).collect();
-    if changed.is_empty() && mirrored.exists() {
-        return;
-    }
-    changed.sort_unstable();
-    if let Err(error) = mirrored.set(&changed) {
-        tracing::warn!("cannot note what the mirror holds: {error}");
-    }
-}
-
-/// Lets the mirror's HEAD name our default branch, where that is wished and the mirror has it. A failure is told, and `status` goes on naming the
-/// mend.
-fn mend_head(repository: &Repository, mirror: &Mirror, mirrored: &Mirrored) {
-    let Some(local) = mirror.sets_head.then(|| LocalMirror::of(&mirror.address)).flatten() else { return };
-    let has = |name| matches!(mirrored.find(&name), Ok(Some(_)));
-    let mended = repository.default_branch().map_err(Error::from).and_then(|ours| match ours.is_some_and(has) {
-        true => local.set_head(repository),
-        false => Ok(()),
-    });
-    if let Err(error) = mended {
-        tracing::warn!("mirror '{}': cannot set HEAD: {error}", mirror.name);
     }
 }
 
@@ -301,6 +372,7 @@ fn failed(repository: &Repository, mirror: &Mirror, error: &Error) -> Report {
         update_status: if error.class() == Class::Lasting { UpdateStatus::Failed } else { UpdateStatus::Scheduled },
         error: Some(cleaned(error, &credentials)),
         next_attempt_at: None,
+        is_well: false,
         is_answered: false,
         attempts: 0,
         host: Host::Unknown,

@@ -25,6 +25,7 @@ use crate::repo::{Repository, Shared};
 use crate::spool;
 use crate::status::{RefOutcome, UpdateStatus};
 
+mod after;
 mod ahead;
 mod backoff;
 mod coalesce;
@@ -32,6 +33,8 @@ mod compare;
 mod contact;
 mod crew;
 mod every;
+mod fence;
+mod flapping;
 mod local_mirror;
 mod lock;
 mod mirror;
@@ -39,8 +42,10 @@ mod observe;
 mod portion;
 mod refusal;
 mod schedule;
+mod send;
 mod settle;
 mod target;
+mod verify;
 mod wait;
 mod workers;
 
@@ -56,8 +61,10 @@ pub use workers::{Event, Workers};
 pub enum Mode {
     /// Mirror what is spooled.
     Drain,
-    /// Compare and mirror everything selected.
+    /// Compare and mirror everything selected, because a person asked for it.
     Sync(MassDelete),
+    /// The same, because it is time.
+    Reconcile,
     /// Say what a sync would do, and do nothing.
     Plan,
 }
@@ -81,6 +88,8 @@ pub struct Context<'a> {
     pub mode: Mode,
     /// The refs that are asked for; `None` for those that the mode means.
     pub only: Option<&'a BTreeSet<RefName>>,
+    /// Whether a person confirmed first contact with the mirrors (`--adopt`).
+    pub adopts: bool,
     /// Connections that are shared.
     pub pool: &'a Pool,
     /// Whether the reports name what is the same on both sides.
@@ -113,6 +122,8 @@ pub struct Report {
     pub refs: Vec<RefOutcome>,
     /// When the next attempt is due, if one waits.
     pub next_attempt_at: Option<Timestamp>,
+    /// Whether everything that was attempted is up to date.
+    pub is_well: bool,
     /// Whether the mirror answered for every ref, so that what was spooled for it is done with.
     pub is_answered: bool,
     /// Failed attempts since the last success.
@@ -168,6 +179,22 @@ pub enum Error {
     /// The mirror cannot be reached or spoken to.
     #[error(transparent)]
     Push(#[from] crate::push::Error),
+    /// The mirror may be another one than was meant.
+    #[error("first contact: '{url}' has {} this repository does not have, so nothing was sent; check the URL, and if it is right:              git mirror-push sync {name} --adopt", values(*unknown))]
+    FirstContact {
+        /// How many refs would have been replaced or deleted; 0 when only refs that are not selected are there.
+        unknown: usize,
+        /// The mirror.
+        name: String,
+        /// Its URL as it is shown.
+        url: String,
+    },
+    /// Another run has begun while this one was at work.
+    #[error("another run has begun at this mirror; what it has not done, that one does")]
+    Superseded,
+    /// A run failed in a way that was not foreseen.
+    #[error("internal error: {0}; please report it")]
+    Panicked(String),
 }
 
 impl Error {
@@ -177,7 +204,10 @@ impl Error {
         match self {
             Self::Push(error) => error.class(),
             Self::Files { .. } | Self::Repository(_) | Self::Config(_) => Class::Temporary,
-            Self::Locks { .. } | Self::InsecureHttp | Self::Credentials(_) => Class::Lasting,
+            Self::Superseded | Self::Panicked(_) => Class::Temporary,
+            Self::Locks { .. } | Self::InsecureHttp | Self::Credentials(_) | Self::FirstContact { .. } => {
+                Class::Lasting
+            }
         }
     }
 
@@ -277,6 +307,15 @@ pub fn unmark_removed(directory: &Path) -> std::io::Result<()> {
     match std::fs::remove_file(directory.join(REMOVED)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+/// What first contact found, in words.
+fn values(unknown: usize) -> String {
+    match unknown {
+        0 => "branches or tags whose objects".into(),
+        1 => "1 ref whose object".into(),
+        count => format!("{count} refs whose objects"),
     }
 }
 

@@ -3,15 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::coalesce::{Known, Touched};
+use super::flapping::is_flapping;
 use super::{Error, LocalMirror};
-use crate::plan::{Deleted, Kind, Mirror, Observed, RefFacts, Rules, Source};
+use crate::plan::{Deleted, FirstContact, Kind, Mirror, Observed, RefFacts, Rules, Source};
 use crate::push::{Address, Advertised, Capabilities, Session};
 use crate::refs::{Ancestry, Local, NameRef, Oid, RefName};
 use crate::repo::{History, Listing, Repository};
-use crate::status::Mirrored;
-
-/// From this number of refs on, all that is noted is read at once.
-const MANY: usize = 1000;
+use crate::status::{Held, Mirrored, Move};
 
 /// Which refs are looked at.
 pub(super) enum Scope {
@@ -29,6 +27,8 @@ pub(super) struct Remote {
     /// Every value that it has, selected or not, and how many refs have it.
     pub(super) values: HashMap<Oid, u32>,
     selected: usize,
+    /// How many branches and tags it has, selected or not.
+    pub(super) branches_and_tags: usize,
     /// What the advertisement does not say, and a mirror on this machine lets us see.
     own: Option<LocalMirror>,
 }
@@ -44,7 +44,14 @@ impl Remote {
         let mut values = HashMap::new();
         refs.iter().map(|(_, oid)| *oid).chain(other).for_each(|oid| *values.entry(oid).or_default() += 1);
         let advertised = Advertised { capabilities: capabilities.clone(), is_empty: false };
-        Self { advertised, selected: refs.len(), refs, values, own: LocalMirror::of(address) }
+        Self {
+            advertised,
+            selected: refs.len(),
+            branches_and_tags: refs.len(),
+            refs,
+            values,
+            own: LocalMirror::of(address),
+        }
     }
 
     /// The value of a ref in scope.
@@ -55,11 +62,23 @@ impl Remote {
 
     /// What kind of ref it is there. `is_ours` says that we made it, so that it was no symbolic ref.
     fn kind(&self, name: &RefName, value: Oid, is_ours: bool) -> Kind {
-        match self.own.as_ref().and_then(|mirror| mirror.is_symbolic(name)) {
-            Some(true) => Kind::Symbolic,
-            Some(false) => Kind::Plain,
+        match self.own.as_ref().map(|mirror| mirror.kind(name)) {
+            Some(Ok(true)) => Kind::Symbolic,
+            Some(Ok(false)) => Kind::Plain,
+            Some(Err(_)) => Kind::Unreadable,
             None if !is_ours && self.values.get(&value).is_some_and(|count| *count > 1) => Kind::MaybeSymbolic,
             None => Kind::Plain,
+        }
+    }
+}
+
+impl Remote {
+    /// What a ref is that is not advertised: a symbolic ref that leads nowhere would be written through.
+    fn dangling(&self, name: &RefName) -> Kind {
+        match self.own.as_ref().map(|mirror| mirror.kind(name)) {
+            Some(Ok(true)) => Kind::Symbolic,
+            Some(Err(_)) => Kind::Unreadable,
+            Some(Ok(false)) | None => Kind::Plain,
         }
     }
 }
@@ -71,6 +90,7 @@ pub(super) struct Heard {
     pub(super) refs: Vec<(RefName, Oid)>,
     values: HashMap<Oid, u32>,
     selected: usize,
+    branches_and_tags: usize,
 }
 
 impl Heard {
@@ -79,17 +99,18 @@ impl Heard {
         *self.values.entry(oid).or_default() += 1;
         let is_selected = rules.selects(name);
         self.selected += usize::from(is_selected);
+        self.branches_and_tags += usize::from(name.branch().or_else(|| name.tag()).is_some());
         is_selected
     }
 
     /// git sorts what it advertises; whoever does not, or says a ref twice, is put in order.
     pub(super) fn into_remote(self, advertised: Advertised, address: &Address) -> Remote {
-        let Self { mut refs, values, selected } = self;
+        let Self { mut refs, values, selected, branches_and_tags } = self;
         if !refs.is_sorted() {
             refs.sort_unstable();
         }
         refs.dedup_by(|one, other| one.0 == other.0);
-        Remote { advertised, refs, values, selected, own: LocalMirror::of(address) }
+        Remote { advertised, refs, values, selected, branches_and_tags, own: LocalMirror::of(address) }
     }
 }
 
@@ -113,6 +134,8 @@ pub(super) fn remote(
 pub(super) struct Past<'a> {
     pub(super) touched: &'a Touched,
     pub(super) mirrored: &'a Mirrored,
+    /// What lately went back and forth; nothing when a person wants it sent.
+    pub(super) moves: &'a [Move],
 }
 
 /// What our own side is taken from.
@@ -129,44 +152,44 @@ pub(super) fn observe(
     ours: Ours<'_>,
     remote: &Remote,
     past: &Past<'_>,
-) -> Result<(Observed, Vec<Option<Oid>>), Error> {
+    first_contact: FirstContact,
+) -> Result<(Observed, Vec<Held>), Error> {
     let default_branch = repository.default_branch()?;
     let (mut sides, incomplete, default_oid) = sides(repository, ours, remote, default_branch.as_ref())?;
     look_again(repository, &mut sides)?;
-    let noted = noted(&sides, past.mirrored).map_err(unreadable)?;
+    let noted = past.mirrored.find_sorted(sides.iter().map(|side| &side.name)).map_err(unreadable)?;
     let graph = repository.commit_graph();
-    let mut judge = Judge { repository, history: History::new(repository, graph.as_ref()), default_oid };
+    let history = History::new(repository, graph.as_ref());
+    let mut judge = Judge { repository, history, default_oid, first_contact, moves: past.moves };
     let nothing = Known::default();
     let mut refs = Vec::with_capacity(sides.len());
-    for (Side { name, local, value }, mirrored) in sides.into_iter().zip(noted.iter().copied()) {
-        let known = past.touched.refs.get(&name).unwrap_or(&nothing);
-        refs.push(judge.facts(remote, name, local, value, mirrored, known)?);
+    for (side, held) in sides.into_iter().zip(&noted) {
+        let known = past.touched.refs.get(&side.name).unwrap_or(&nothing);
+        refs.push(judge.facts(remote, side, held, known)?);
     }
     let is_empty = refs.iter().all(|facts| facts.local == Local::Absent) && !repository.has_refs()?;
+    // Its HEAD matters only where a ref may be deleted.
+    let is_only_there = |facts: &RefFacts| facts.local == Local::Absent && facts.remote.is_some();
+    let own = remote.own.as_ref().filter(|_| refs.iter().any(is_only_there));
     let observed = Observed {
         refs,
         source: Source { default_branch, is_empty, incomplete },
         mirror: Mirror {
             is_empty: remote.advertised.is_empty,
-            head: remote.own.as_ref().and_then(LocalMirror::head),
+            head: own.and_then(LocalMirror::head),
+            head_error: own.and_then(LocalMirror::head_error),
             selected: remote.selected,
             can_delete: remote.advertised.capabilities.delete_refs,
+            is_stranger: first_contact == FirstContact::Unconfirmed && is_stranger(repository, remote),
         },
+        first_contact,
     };
     Ok((observed, noted))
 }
 
-/// What the mirror was noted to hold for each of `sides`, which are sorted.
-fn noted(sides: &[Side], mirrored: &Mirrored) -> std::io::Result<Vec<Option<Oid>>> {
-    if sides.len() < MANY {
-        return sides.iter().map(|side| mirrored.find(&side.name)).collect();
-    }
-    let mut all = mirrored.all()?.iter().peekable();
-    let value = |side: &Side| {
-        while all.next_if(|(name, _)| *name < side.name).is_some() {}
-        all.next_if(|(name, _)| *name == side.name).map(|(_, oid)| *oid)
-    };
-    Ok(sides.iter().map(value).collect())
+/// Whether the mirror has branches or tags, and nothing that it has is here.
+fn is_stranger(repository: &Repository, remote: &Remote) -> bool {
+    remote.branches_and_tags > 0 && !remote.values.keys().any(|oid| repository.contains(*oid))
 }
 
 fn oid_of(local: Local) -> Option<Oid> {
@@ -238,47 +261,55 @@ struct Judge<'r> {
     repository: &'r Repository,
     history: History<'r>,
     default_oid: Option<Oid>,
+    first_contact: FirstContact,
+    /// What lately went back and forth.
+    moves: &'r [Move],
 }
 
 impl Judge<'_> {
-    fn facts(
-        &mut self,
-        there: &Remote,
-        name: RefName,
-        listed: Local,
-        remote: Option<Oid>,
-        mirrored: Option<Oid>,
-        known: &Known,
-    ) -> Result<RefFacts, Error> {
-        let local = match listed {
+    fn facts(&mut self, there: &Remote, side: Side, held: &Held, known: &Known) -> Result<RefFacts, Error> {
+        let Side { name, local, value: remote } = side;
+        let local = match local {
             // A power failure may have left a ref whose object never reached the disk. It must not stop the others.
             Local::At(oid) if remote != Some(oid) && !self.repository.is_here(oid)? => Local::Unreadable,
             seen => seen,
         };
-        let is_remote_known =
-            remote.is_some() && (remote == mirrored || remote.is_some_and(|oid| known.olds.contains(&oid)));
+        let is_known = |oid| held.base == Some(oid) || held.deleted.contains(&oid) || known.olds.contains(&oid);
+        let is_remote_known = remote.is_some_and(is_known);
         let ancestry = match (local, remote) {
             (Local::At(local), Some(remote)) => self.history.relation(remote, local)?,
             _ => Ancestry::Unknown,
         };
         let deleted = match (local, remote) {
-            (Local::Absent, Some(remote)) => self.deletion(remote, mirrored, known)?,
+            (Local::Absent, Some(remote)) => self.deletion(remote, held, known)?,
             _ => Deleted::default(),
         };
         let kind = match remote {
             Some(remote) if local != Local::At(remote) => {
                 there.kind(&name, remote, deleted.is_known || is_remote_known)
             }
+            None => there.dangling(&name),
             _ => Kind::Plain,
         };
-        Ok(RefFacts { name, local, remote, ancestry, is_remote_known, kind, deleted })
+        let is_asked = |oid: Oid| self.first_contact == FirstContact::Over || self.repository.contains(oid);
+        let is_flapping = match local {
+            Local::At(local) if remote != Some(local) => is_flapping(self.moves, &name, remote, local),
+            _ => false,
+        };
+        let is_remote_here = remote.is_some_and(is_asked);
+        Ok(RefFacts { name, local, remote, ancestry, is_remote_known, kind, deleted, is_remote_here, is_flapping })
     }
 
-    fn deletion(&mut self, remote: Oid, mirrored: Option<Oid>, known: &Known) -> Result<Deleted, Error> {
-        let values: Vec<Oid> = match known.deleted.is_empty() {
-            true => mirrored.into_iter().collect(),
-            false => known.deleted.iter().copied().collect(),
-        };
+    /// The values that were deleted here are those that the spool knows and those that were noted before. Where neither knows one,
+    /// the last value that both sides had stands for them.
+    fn deletion(&mut self, remote: Oid, held: &Held, known: &Known) -> Result<Deleted, Error> {
+        let mut values: BTreeSet<Oid> = known.deleted.union(&held.deleted).copied().collect();
+        if values.is_empty() {
+            values.extend(held.base);
+        }
+        if values.is_empty() {
+            values.clone_from(&known.olds);
+        }
         if values.is_empty() {
             return Ok(Deleted::default());
         }

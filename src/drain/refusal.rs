@@ -26,6 +26,8 @@ pub(super) struct Refusals {
     groups: Vec<HashSet<RefName>>,
     /// Pushes that were halves.
     splits: u32,
+    /// Whether an atomic push was decided again.
+    is_atomic_retried: bool,
 }
 
 struct Refusal {
@@ -45,6 +47,18 @@ impl Refusals {
         let refusal = Refusal { lease: decision.remote, tries, outcome: outcome.clone() };
         self.refused.insert(decision.name.clone(), refusal);
         tries < MOST_TRIES
+    }
+
+    /// Notes a refusal of what was sent without a look. A look tells whether it was the lease: if the mirror has what it was believed to
+    /// have, the refusal stands.
+    pub(super) fn doubt(&mut self, decision: &Decision, outcome: &RefOutcome) {
+        let refusal = Refusal { lease: decision.remote, tries: 1, outcome: outcome.clone() };
+        self.refused.insert(decision.name.clone(), refusal);
+    }
+
+    /// Whether an atomic push that was refused is decided again: once.
+    pub(super) fn retry_atomic(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_atomic_retried, true)
     }
 
     /// Notes an outcome that nothing in this run will change.
@@ -133,7 +147,7 @@ fn mend(words: &str, gaps: Gaps) -> Option<&'static str> {
 /// Whether a refusal may mean that the ref moved between the advertisement and the command. The words are git's
 /// (receive-pack, refs), in all the versions that are in use; a wrong guess costs one more look.
 fn may_be_stale(words: &str) -> bool {
-    const STALE: [&str; 8] = [
+    const STALE: [&str; 9] = [
         "failed to update ref",
         "failed to lock",
         "cannot lock ref",
@@ -142,6 +156,8 @@ fn may_be_stale(words: &str) -> bool {
         "reference already exists",
         "reference does not exist",
         "fetch first",
+        // JGit's.
+        "invalid old id sent",
     ];
     STALE.iter().any(|part| words.contains(part))
 }

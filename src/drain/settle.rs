@@ -12,7 +12,9 @@ use crate::config::Mirror;
 use crate::credentials::Credentials;
 use crate::push::Class;
 use crate::refs::RefName;
-use crate::status::{Attempt, Failures, Greeting, Outcome, Portion, RefOutcome, Status, UpdateStatus, render_time};
+use crate::status::{
+    Attempt, Failures, Greeting, Outcome, Portion, RefOutcome, Replaced, Status, UpdateStatus, render_time,
+};
 
 /// What belongs to one run besides what it did.
 pub(super) struct Times {
@@ -22,6 +24,8 @@ pub(super) struct Times {
     pub(super) random: u64,
     /// Whether everything that is selected was in scope.
     pub(super) is_full: bool,
+    /// When refs are looked at again that a push without an answer may still change.
+    pub(super) next_look: Option<Timestamp>,
 }
 
 /// The status after a run.
@@ -36,6 +40,8 @@ pub(super) fn settled(
     if contact.compared.is_none() {
         refs.extend(before.refs.iter().map(|outcome| (outcome.name.clone(), outcome.clone())));
     }
+    // What was looked at and has no outcome is on neither side any more, or is not selected.
+    refs.retain(|name, _| !contact.looked.contains(name));
     for outcome in contact.outcomes.values() {
         refs.remove(&outcome.name);
         if outcome.outcome.is_listed() {
@@ -48,16 +54,20 @@ pub(super) fn settled(
         Some(_) => UpdateStatus::Scheduled,
         None if !contact.is_answered() => UpdateStatus::Scheduled,
         None if refs.iter().any(|outcome| outcome.outcome.is_failure()) => UpdateStatus::Failed,
+        None if run.next_look.is_some() => UpdateStatus::Scheduled,
         None => UpdateStatus::Finished,
     };
-    let is_well = update_status == UpdateStatus::Finished;
+    let is_well = contact.is_well(&refs);
     let last_error = match &contact.error {
         Some(error) => Some(cleaned(error, credentials)),
         None if is_well => None,
         None => Some(summary(&refs)),
     };
     let attempts = if is_well { 0 } else { before.attempts.saturating_add(1) };
-    let next = next_attempt(before, update_status, contact, mirror, run);
+    let next = match run.next_look {
+        Some(look) if is_well => Some(look),
+        _ => next_attempt(before, update_status, contact, mirror, run),
+    };
     let ended = render_time(run.ended);
     Status {
         version: before.version,
@@ -76,15 +86,22 @@ pub(super) fn settled(
             (false, since) => since.clone(),
         },
         notified_at: before.notified_at.clone(),
-        failures: counted(before.failures, contact, update_status),
+        failures: if is_well { before.failures } else { counted(before.failures, contact, update_status) },
         // What ended badly says nothing for the next time.
         greeting: contact
             .capabilities
             .clone()
-            .filter(|_| is_well)
+            .filter(|_| update_status == UpdateStatus::Finished)
             .map(|capabilities| Greeting { url: mirror.address.shown(credentials), capabilities }),
         portion: if contact.is_answered() { Portion::default() } else { contact.portion },
         pid: None,
+        runner: None,
+        at_work: None,
+        // The caller knows these.
+        generation: before.generation,
+        address: before.address.clone(),
+        moves: before.moves.clone(),
+        needs_adoption: matches!(contact.error, Some(super::Error::FirstContact { .. })),
         refs,
     }
 }
@@ -133,7 +150,15 @@ pub(super) fn attempt(contact: &Contact, after: &Status, started: Timestamp) -> 
         objects: contact.progress.objects.load(Ordering::Relaxed),
         bytes: contact.progress.bytes.load(Ordering::Relaxed),
         error: after.last_error.clone(),
+        replaced: contact.outcomes.values().filter_map(replaced).collect(),
     }
+}
+
+/// The value that a forced update or a deletion took from the mirror.
+fn replaced(outcome: &RefOutcome) -> Option<Replaced> {
+    let is_lost = matches!(outcome.outcome, Outcome::Forced | Outcome::Deleted);
+    let old = outcome.remote.filter(|_| is_lost)?.to_string();
+    Some(Replaced { name: outcome.name.to_string(), old, new: outcome.local.map(|oid| oid.to_string()) })
 }
 
 /// When to try again by ourselves; `None` when there is nothing that another try could change.

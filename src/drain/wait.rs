@@ -5,6 +5,7 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::backoff::Now;
+use super::fence::{self, Fence};
 use super::{Context, Error, Host, Lock, Mode, Report, credentials, new_id};
 use crate::config::Mirror;
 use crate::repo::Repository;
@@ -67,7 +68,8 @@ pub(super) fn put_off(
         return Ok(Some(deferred(repository, mirror, waiting, down.next_attempt_at)));
     }
     let Some(_lock) = Lock::try_acquire(&directory, repository.sharing())? else { return Ok(None) };
-    let before = before()?;
+    let claim = spool::claim(&layout, &mirror.name, new_id((context.now)())).map_err(files("read the queue"))?;
+    let before = fence::status_before(repository, mirror, &claim, (context.now)())?;
     let pending = spool::pending(&layout, &mirror.name).map_err(files("read the queue"))?;
     let is_asked_for = context.mode != Mode::Drain;
     let is_waiting = before.next_attempt().is_some_and(|next| next > (context.now)());
@@ -84,6 +86,10 @@ pub(super) fn put_off(
         attempts: before.attempts.max(down.attempts),
         last_update_at: Some(render_time((context.now)())),
         next_attempt_at: Some(render_time(down.next_attempt_at)),
+        generation: Fence::after(&before, directory.clone(), (context.now)()).generation,
+        pid: None,
+        runner: None,
+        at_work: None,
         ..before
     };
     status::write(&directory, &after, repository.sharing()).map_err(files("write the status"))?;
@@ -107,6 +113,7 @@ pub(super) fn deferred(repository: &Repository, mirror: &Mirror, status: Status,
         }),
         refs: Vec::new(),
         next_attempt_at: Some(due),
+        is_well: false,
         is_answered: false,
         attempts: status.attempts,
         host: Host::Unknown,

@@ -131,6 +131,7 @@ impl Workers {
         let every = Every {
             server: &server,
             mode: Mode::Drain,
+            adopts: false,
             pool: &self.pool,
             unchanged: Unchanged::Omitted,
             now: self.now,

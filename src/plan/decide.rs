@@ -8,13 +8,22 @@ pub(super) fn decide(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Op
     if facts.kind == Kind::Symbolic {
         return None;
     }
+    const LONGEST_NAME: usize = 60_000;
     let action = match (facts.local, facts.remote) {
         (Local::Symbolic, _) | (Local::Absent, None) => return None,
+        _ if facts.kind == Kind::Unreadable => {
+            Action::Defer("the mirror's ref, which is on this machine, cannot be read".into())
+        }
+        (Local::At(_), _) if facts.name.as_bytes().len() > LONGEST_NAME => {
+            Action::Reject("its name is longer than a command of the push protocol can be".into())
+        }
         (Local::Unreadable, _) => Action::Reject("the ref cannot be read in this repository; see 'git fsck'".into()),
         (Local::Absent, Some(_)) => prune::decide(rules, observed, facts),
         (Local::At(_), None) => Action::Create,
         (Local::At(local), Some(remote)) => update(rules, facts, local, remote),
     };
+    let is_set = matches!(action, Action::Create | Action::FastForward | Action::Force);
+    let action = if is_set && facts.is_flapping { Action::Flapping(flapping(facts)) } else { action };
     let local = if let Local::At(oid) = facts.local { Some(oid) } else { None };
     Some(Decision { name: facts.name.clone(), local, remote: facts.remote, action })
 }
@@ -31,6 +40,16 @@ fn update(rules: &Rules, facts: &RefFacts, local: Oid, remote: Oid) -> Action {
             Divergent::Keep | Divergent::Fail => Action::Divergent(divergence(facts, remote)),
         },
     }
+}
+
+fn flapping(facts: &RefFacts) -> String {
+    let short = |oid: Option<Oid>| oid.map_or_else(|| "nothing".to_owned(), |oid| oid.short());
+    let local = if let Local::At(oid) = facts.local { Some(oid) } else { None };
+    format!(
+        "the mirror goes back and forth: it has {}, ours is {}, and it left that value twice within an hour; is another mirror writing here?",
+        short(facts.remote),
+        short(local)
+    )
 }
 
 fn divergence(facts: &RefFacts, remote: Oid) -> String {

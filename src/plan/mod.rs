@@ -6,6 +6,7 @@
 
 use crate::refs::{Oid, RefName};
 
+mod contact;
 mod decide;
 mod observed;
 mod order;
@@ -15,7 +16,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-pub use observed::{Deleted, Kind, Mirror, Observed, RefFacts, Source};
+pub use observed::{Deleted, FirstContact, Kind, Mirror, Observed, RefFacts, Source};
 pub use pattern::Pattern;
 pub use rules::{Branches, Divergent, MaxDeletes, Prune, Rules, Tags};
 
@@ -36,8 +37,12 @@ pub enum Action {
     Divergent(String),
     /// The ref is not here, the mirror has it, and the rules keep it there.
     Kept(String),
+    /// The mirror goes back and forth between values that it held before; see [`RefFacts::is_flapping`].
+    Flapping(String),
     /// Refused here.
     Reject(String),
+    /// What the decision needs could not be seen now: another run decides.
+    Defer(String),
 }
 
 impl Action {
@@ -70,6 +75,18 @@ pub struct Plan {
     pub order: Vec<usize>,
     /// Whether the first of `order` goes alone: the default branch of an empty mirror.
     pub is_first_alone: bool,
+    /// Why nothing at all is sent, if that is not the fault of one ref.
+    pub stop: Option<Stop>,
+}
+
+/// Why nothing at all is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// First contact shows that the mirror may be another one than was meant.
+    FirstContact {
+        /// How many refs it has of which this repository has no objects.
+        unknown: usize,
+    },
 }
 
 impl Plan {
@@ -91,11 +108,12 @@ pub fn plan(rules: &Rules, observed: &Observed) -> Plan {
         .filter_map(|facts| decide::decide(rules, observed, facts))
         .collect();
     prune::hold_mass_deletion(rules.max_deletes, &observed.mirror, &mut decisions);
+    let stop = contact::stop(observed, &mut decisions);
     if rules.divergent == Divergent::Fail && decisions.iter().any(|d| matches!(d.action, Action::Divergent(_))) {
         withhold_everything(&mut decisions);
     }
     let (order, is_first_alone) = order::order(&decisions, observed);
-    Plan { decisions, order, is_first_alone }
+    Plan { decisions, order, is_first_alone: is_first_alone && !rules.is_atomic, stop }
 }
 
 fn withhold_everything(decisions: &mut [Decision]) {

@@ -11,6 +11,18 @@ pub struct Observed {
     pub source: Source,
     /// The mirror.
     pub mirror: Mirror,
+    /// Whether this is the first contact with the mirror's address.
+    pub first_contact: FirstContact,
+}
+
+/// Whether it is known that the mirror at this address is the one that was meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FirstContact {
+    /// It is: it was seen to hold a value of ours, it was empty, or a person confirmed it.
+    #[default]
+    Over,
+    /// Nobody knows yet.
+    Unconfirmed,
 }
 
 /// One ref.
@@ -30,6 +42,10 @@ pub struct RefFacts {
     pub kind: Kind,
     /// What is known of its deletion here; of no meaning while the ref is here.
     pub deleted: Deleted,
+    /// Whether this repository has the object R; only asked for at first contact.
+    pub is_remote_here: bool,
+    /// Whether the ref would be set, for the third time within an hour, to a value that the mirror held before and left.
+    pub is_flapping: bool,
 }
 
 /// What the mirror's ref is. A command to a symbolic ref would change, or delete, the ref that it names.
@@ -42,6 +58,8 @@ pub enum Kind {
     Symbolic,
     /// It was never ours, it has the value of another ref, and the protocol does not say whether it is a symbolic ref.
     MaybeSymbolic,
+    /// It is on this machine, and the operating system does not let us see what it is.
+    Unreadable,
 }
 
 /// What is known of a ref's deletion here.
@@ -73,8 +91,12 @@ pub struct Mirror {
     pub is_empty: bool,
     /// The branch that its HEAD names, as far as that can be seen.
     pub head: Option<RefName>,
+    /// Why its HEAD, which is on this machine, cannot be read.
+    pub head_error: Option<String>,
     /// How many refs it has that the rules select.
     pub selected: usize,
     /// Whether it lets refs be deleted (`delete-refs`).
     pub can_delete: bool,
+    /// Whether it has branches or tags, of whose objects this repository has none; only asked for at first contact.
+    pub is_stranger: bool,
 }

@@ -6,6 +6,10 @@ use super::{Action, Decision, Divergent, Kind, MaxDeletes, Mirror, Observed, Pru
 pub(super) fn decide(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Action {
     match reason_to_keep(rules, observed, facts) {
         Some(reason) => Action::Kept(reason),
+        None if observed.mirror.head_error.is_some() => {
+            let why = observed.mirror.head_error.as_deref().unwrap_or_default();
+            Action::Defer(format!("not deleted: the mirror's HEAD, which may name it, cannot be read: {why}"))
+        }
         None if observed.mirror.can_delete => Action::Delete,
         None => Action::Reject("the mirror does not let refs be deleted (no delete-refs capability)".into()),
     }

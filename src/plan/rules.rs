@@ -20,6 +20,8 @@ pub struct Rules {
     pub prune: Prune,
     /// The guard against a mass deletion.
     pub max_deletes: MaxDeletes,
+    /// `atomic`: whether all commands of a run are one push.
+    pub is_atomic: bool,
 }
 
 /// Which branches are mirrored.

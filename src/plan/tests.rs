@@ -19,6 +19,7 @@ fn rules(divergent: Divergent, prune: Prune) -> Rules {
         divergent,
         prune,
         max_deletes: MaxDeletes::Default,
+        is_atomic: false,
     }
 }
 
@@ -31,13 +32,15 @@ fn facts(refname: &str) -> RefFacts {
         is_remote_known: false,
         kind: Kind::Plain,
         deleted: Deleted::default(),
+        is_remote_here: true,
+        is_flapping: false,
     }
 }
 
 fn observed(refs: Vec<RefFacts>) -> Observed {
-    let mirror = Mirror { is_empty: false, head: None, selected: refs.len(), can_delete: true };
+    let mirror = Mirror { selected: refs.len(), can_delete: true, ..Mirror::default() };
     let source = Source { default_branch: Some(name("refs/heads/main")), is_empty: false, incomplete: None };
-    Observed { refs, source, mirror }
+    Observed { refs, source, mirror, ..Observed::default() }
 }
 
 fn word(action: &Action) -> &'static str {
@@ -49,7 +52,9 @@ fn word(action: &Action) -> &'static str {
         Action::Delete => "delete",
         Action::Divergent(_) => "divergent",
         Action::Kept(_) => "kept",
+        Action::Flapping(_) => "flapping",
         Action::Reject(_) => "reject",
+        Action::Defer(_) => "defer",
     }
 }
 
@@ -253,4 +258,80 @@ fn commands_go_in_an_order_that_works() {
     let first = plan(&rules(Divergent::Overwrite, Prune::Deleted), &first);
     assert_eq!(sent(&first), ["main"], "the default branch of an empty mirror goes alone");
     assert_eq!(first.order.len(), 3);
+}
+
+#[test]
+fn the_table_of_first_contact() {
+    let unconfirmed = |refs: Vec<RefFacts>, is_stranger| {
+        let mut seen = observed(refs);
+        seen.first_contact = FirstContact::Unconfirmed;
+        seen.mirror.is_stranger = is_stranger;
+        seen
+    };
+    let new = RefFacts { remote: None, ..facts("refs/heads/a-new") };
+    let here = facts("refs/heads/here");
+    let ours = RefFacts { ancestry: Ancestry::Behind, ..facts("refs/heads/ours") };
+    let unknown = RefFacts { is_remote_here: false, ancestry: Ancestry::Unknown, ..facts("refs/heads/unknown") };
+    let only_there = RefFacts { local: Local::Absent, ..unknown.clone() };
+    #[rustfmt::skip]
+    let table = [
+        // refs, a stranger's    "overwrite"                        "keep"
+        (vec![&new, &here],    false, ["create forced-update",         "create divergent"]),
+        (vec![&new, &ours],    false, ["create fast-forward",          "create fast-forward"]),
+        (vec![&new, &unknown], false, ["reject divergent",             "create divergent"]),
+        (vec![&new, &only_there], false, ["create kept",               "create kept"]),
+        (vec![&new, &only_there], true,  ["reject divergent",          "reject divergent"]),
+        (vec![&new, &unknown], true,  ["reject divergent",             "reject divergent"]),
+        (vec![&new],           true,  ["reject",                       "reject"]),
+    ];
+    for (refs, is_stranger, row) in table {
+        for (divergent, expected) in [Divergent::Overwrite, Divergent::Keep].into_iter().zip(row) {
+            let mut seen = unconfirmed(refs.iter().copied().cloned().collect(), is_stranger);
+            let rules = rules(divergent, Prune::Merged);
+            let words = |seen: &Observed| decided(&rules, seen).join(" ").replace("forced update", "forced-update");
+            assert_eq!(words(&seen), expected, "{divergent:?} {seen:?}");
+            let is_stopped = expected.contains("reject");
+            assert_eq!(plan(&rules, &seen).stop.is_some(), is_stopped);
+            assert_eq!(plan(&rules, &seen).order.is_empty(), is_stopped || expected.starts_with("kept"));
+            seen.first_contact = FirstContact::Over;
+            assert!(plan(&rules, &seen).stop.is_none() && !words(&seen).contains("reject"));
+        }
+    }
+    let mirror = rules(Divergent::Overwrite, Prune::Mirror);
+    let seen = unconfirmed(vec![new, only_there], false);
+    assert_eq!(decided(&mirror, &seen), ["reject", "divergent"], "what would be deleted is not here either");
+}
+
+#[test]
+fn a_ref_that_flaps_is_not_set_and_may_be_deleted() {
+    let flapping = |facts: RefFacts| RefFacts { is_flapping: true, ..facts };
+    let overwrite = rules(Divergent::Overwrite, Prune::Mirror);
+    let create = RefFacts { remote: None, ..facts("refs/heads/a") };
+    let forward = RefFacts { ancestry: Ancestry::Behind, ..facts("refs/heads/b") };
+    let refs =
+        vec![flapping(create), flapping(forward), flapping(facts("refs/heads/c")), flapping(deletable("refs/heads/d"))];
+    assert_eq!(decided(&overwrite, &observed(refs)), ["flapping", "flapping", "flapping", "delete"]);
+}
+
+#[test]
+fn what_cannot_be_read_there_is_not_touched() {
+    let overwrite = rules(Divergent::Overwrite, Prune::Mirror);
+    let unreadable = RefFacts { kind: Kind::Unreadable, ..facts("refs/heads/a") };
+    assert_eq!(decided(&overwrite, &observed(vec![unreadable])), ["defer"]);
+    let mut seen = observed(vec![deletable("refs/heads/a")]);
+    seen.mirror.head_error = Some("no permission".into());
+    assert_eq!(decided(&overwrite, &seen), ["defer"]);
+    let long = RefFacts { name: name(&format!("refs/heads/{}", "x/".repeat(31_000) + "x")), ..facts("refs/heads/a") };
+    assert_eq!(decided(&overwrite, &observed(vec![long])), ["reject"]);
+}
+
+#[test]
+fn the_default_branch_of_an_empty_mirror_goes_alone_unless_all_is_one_push() {
+    let refs = ["refs/heads/a", "refs/heads/main"].map(|refname| RefFacts { remote: None, ..facts(refname) });
+    let mut seen = observed(refs.to_vec());
+    seen.mirror.is_empty = true;
+    let usual = rules(Divergent::Overwrite, Prune::Merged);
+    assert_eq!(plan(&usual, &seen).next_push(100).len(), 1);
+    let atomic = Rules { is_atomic: true, ..usual };
+    assert_eq!(plan(&atomic, &seen).next_push(100).len(), 2);
 }

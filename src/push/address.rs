@@ -120,6 +120,27 @@ impl Address {
         }
     }
 
+    /// What this address is the address of: scheme, host, port and path, in one form for all ways to write them. Users and passwords
+    /// are no part of it.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        let (scheme, path) = match self {
+            Self::Local(path) => {
+                let path: PathBuf = path.components().collect();
+                return format!("file://{}", path.display());
+            }
+            Self::Git { path, .. } => ("git", path.clone()),
+            Self::Ssh { path, .. } if path.starts_with('/') => ("ssh", path.clone()),
+            Self::Ssh { path, .. } => ("ssh", format!("/~/{path}")),
+            Self::Http { url, .. } => {
+                let (scheme, rest) = url.split_once("://").expect("an http address has a scheme");
+                (scheme, rest.split_once('/').map_or_else(String::new, |(_, path)| format!("/{path}")))
+            }
+        };
+        let (host, port) = self.host_and_port().expect("only a path has no host");
+        format!("{scheme}://{}:{port}{}", bracketed(&host.to_ascii_lowercase()), path.trim_end_matches('/'))
+    }
+
     /// Scheme, host with port, and path of a web address, as git-credential(1) and `.netrc` know them.
     #[must_use]
     pub fn web_place(&self) -> Option<(&str, &str, &str)> {

@@ -262,6 +262,21 @@ impl Error {
         matches!(self, Self::Status { status: 413, .. })
     }
 
+    /// Whether the mirror may have got the commands of a push that failed so, and may still carry them out.
+    #[must_use]
+    pub fn may_have_arrived(&self) -> bool {
+        match self {
+            Self::Timeout(limit) => *limit != Limit::Connect,
+            Self::Status { status, .. } => *status >= 500,
+            Self::Broken { .. } | Self::Upload(_) | Self::Program { .. } | Self::Protocol(_) | Self::NotSmart(_) => {
+                true
+            }
+            Self::Resolve { .. } | Self::Blocked { .. } | Self::Connect { .. } | Self::Start { .. } => false,
+            Self::Credentials(_) | Self::NotFound(_) | Self::HostKey { .. } | Self::Certificate { .. } => false,
+            Self::Redirect(_) | Self::Remote(_) | Self::Unable(_) | Self::Pack { .. } => false,
+        }
+    }
+
     /// Whether another try is worth it.
     #[must_use]
     pub fn class(&self) -> Class {

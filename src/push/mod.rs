@@ -45,7 +45,7 @@ pub use askpass::{Offer, VARIABLE as ASKPASS_VARIABLE, answer as answer_askpass}
 pub use command::{Command, Request};
 pub use error::{Class, Error, Limit, Relief};
 pub use guard::{Allowed, Guard};
-pub use pack::{Gaps, PackObjects, PackSource, Progress};
+pub use pack::{DeltaBase, Gaps, PackObjects, PackSource, Progress};
 pub use pool::Pool;
 pub use report::{Answer, Report};
 pub use upload::Upload;

@@ -37,8 +37,19 @@ pub struct PackObjects {
     pub ofs_delta: bool,
     /// What the repository lacks on purpose.
     pub gaps: Gaps,
+    /// Whether deltas may be made against objects that the mirror has.
+    pub base: DeltaBase,
     /// Counts what goes over the wire.
     pub progress: Arc<Progress>,
+}
+
+/// What a delta of the pack may be made against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeltaBase {
+    /// Also what the mirror has (`--thin`): fewer bytes, and the mirror puts a copy of each such base into its pack.
+    Anywhere,
+    /// Only what is in the pack itself.
+    Pack,
 }
 
 /// What the source repository lacks on purpose.
@@ -90,7 +101,10 @@ impl PackSource {
 impl PackObjects {
     /// Starts the program and tells it what to pack.
     fn open(self) -> Result<PackReader, Error> {
-        let mut arguments = vec!["pack-objects", "--revs", "--thin", "--stdout", "-q"];
+        let mut arguments = vec!["pack-objects", "--revs", "--stdout", "-q"];
+        if self.base == DeltaBase::Anywhere {
+            arguments.push("--thin");
+        }
         if self.ofs_delta {
             arguments.push("--delta-base-offset");
         }

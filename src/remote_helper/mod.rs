@@ -203,6 +203,7 @@ impl Helper {
             server: &self.server,
             mode: Mode::Sync(MassDelete::Guarded),
             only: Some(wanted),
+            adopts: false,
             pool: &Pool::default(),
             unchanged: Unchanged::Omitted,
             now,
@@ -255,7 +256,7 @@ fn block(first: &str, input: &mut dyn BufRead) -> io::Result<Vec<String>> {
 
 fn answer(name: &RefName, report: Option<&Report>, mirror: &str) -> String {
     let of_ref = |outcome: &&RefOutcome| outcome.name == *name;
-    let Some(report) = report else { return format!("error {name} another drain is at this mirror") };
+    let Some(report) = report else { return format!("error {name} the mirror was disabled or removed meanwhile") };
     match (report.refs.iter().find(of_ref), &report.error) {
         (Some(found), _) => match (found.outcome, &found.reason) {
             (Outcome::UpToDate | Outcome::Created | Outcome::FastForwarded | Outcome::Forced | Outcome::Deleted, _) => {

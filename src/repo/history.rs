@@ -1,10 +1,11 @@
-//! Questions about history: is one value an ancestor of another, and where does new history leave what a mirror has.
+//! Questions about history: is one value an ancestor of another, and which commits does a mirror lack.
 //!
 //! Walks use the commit-graph where there is one and share what they have read; there is no process per ref. A tag counts
 //! as the commit that it peels to; a tag of a blob or a tree has no ancestry.
 
-use std::collections::HashMap;
+use std::collections::{BinaryHeap, HashMap};
 
+use gix::ObjectId;
 use gix::revision::plumbing::merge_base;
 use gix::revision::plumbing::merge_base::Flags;
 use gix::revwalk::graph::Commit;
@@ -21,8 +22,18 @@ pub struct History<'r> {
 /// Commits are kept between questions up to this number: each question clears the marks of all of them.
 const LARGEST_GRAPH: usize = 10_000;
 
-/// How many commits a search for the border of new history may visit.
-const LONGEST_WALK: usize = 50_000;
+/// Up to this number of values all that the mirror has bound a pack, as they do for `git push`.
+const FEW_HAVES: usize = 1000;
+
+/// How many commits a search for the boundary of new history visits before all values of the mirror are taken for it.
+const LONGEST_WALK: usize = 1000;
+
+/// A commit that the mirror gets, unless it turns out to have it.
+const NEW: u8 = 1;
+/// A commit that the mirror has.
+const HAVE: u8 = 2;
+/// A commit that is in the queue of a walk.
+const QUEUED: u8 = 4;
 
 impl Repository {
     /// The commit-graph, if there is one that can be used. A damaged one is as good as none: it only saves time.
@@ -104,42 +115,142 @@ impl<'r> History<'r> {
             Err(_) => Ok(None),
         }
     }
+}
 
-    /// Which of `haves` (objects that the mirror has) border on the history of `tips`: what pack-objects must be told to
-    /// leave out everything the mirror has. The walk stops at each have that it meets; when it has met none after
-    /// 50,000 commits, every have that is here is returned.
+impl Repository {
+    /// What pack-objects is told that the mirror has, so that nothing is sent that it has. Few values are all named, as `git push`
+    /// does it. Of many only those that bound the history of `tips`, when a short walk finds that they do.
     #[must_use]
-    pub fn border(&self, tips: &[Oid], haves: &HashMap<Oid, u32>) -> Vec<Oid> {
-        if !haves.keys().any(|have| self.repository.contains(*have)) {
-            return Vec::new();
+    pub fn boundary(&self, tips: &[Oid], haves: &HashMap<Oid, u32>) -> Vec<Oid> {
+        let all = || haves.keys().copied().filter(|have| self.contains(*have)).collect();
+        if haves.len() <= FEW_HAVES {
+            return all();
         }
-        let tips = tips.iter().filter_map(|tip| self.repository.commit_of(*tip).ok().flatten()).map(to_gix);
+        let tips: Vec<ObjectId> =
+            tips.iter().filter_map(|tip| self.commit_of(*tip).ok().flatten()).map(to_gix).collect();
+        match self.closed_by(&tips, haves, LONGEST_WALK) {
+            Some((_, met)) => met,
+            None => all(),
+        }
+    }
+
+    /// The commits of `tips` and their history that the mirror lacks, at most `most` of them, when all values of the mirror are
+    /// `haves`. `None` when there are more, or when finding out would take long.
+    #[must_use]
+    pub(super) fn new_commits(
+        &self,
+        tips: &[ObjectId],
+        haves: &HashMap<Oid, u32>,
+        most: usize,
+    ) -> Option<Vec<ObjectId>> {
+        if haves.len() > FEW_HAVES {
+            return self.closed_by(tips, haves, most).map(|(commits, _)| commits);
+        }
+        let graph = self.commit_graph();
+        let mut walk = Walk::new(self.inner.revision_graph(graph.as_ref()));
+        for have in haves.keys().filter(|have| self.contains(**have)) {
+            if let Some(commit) = self.commit_of(*have).ok()? {
+                walk.mark(to_gix(commit), HAVE)?;
+            }
+        }
+        for tip in tips {
+            walk.mark(*tip, NEW)?;
+        }
+        walk.new_commits(most)
+    }
+
+    /// The commits from `tips` down to values of `haves`, and these. `None` when there are more than `most`, or when a line of history
+    /// does not end at one.
+    fn closed_by(
+        &self,
+        tips: &[ObjectId],
+        haves: &HashMap<Oid, u32>,
+        most: usize,
+    ) -> Option<(Vec<ObjectId>, Vec<Oid>)> {
         let met = std::cell::RefCell::new(Vec::new());
-        let walk = self
-            .repository
-            .inner
-            .rev_walk(tips)
-            .sorting(gix::revision::walk::Sorting::ByCommitTime(
-                gix::traverse::commit::simple::CommitTimeOrder::NewestFirst,
-            ))
-            .selected(|id| {
-                let oid = from_gix(id);
-                let is_have = haves.contains_key(&oid);
-                if is_have {
-                    met.borrow_mut().push(oid);
-                }
-                !is_have
-            });
-        let mut visited = 0;
-        if let Ok(walk) = walk {
-            visited = walk.take(LONGEST_WALK).take_while(Result::is_ok).count();
+        let order = gix::traverse::commit::simple::CommitTimeOrder::NewestFirst;
+        let walk = self.inner.rev_walk(tips.iter().copied()).sorting(gix::revision::walk::Sorting::ByCommitTime(order));
+        let walk = walk.selected(|id| {
+            let oid = from_gix(id);
+            let is_have = haves.contains_key(&oid);
+            if is_have {
+                met.borrow_mut().push(oid);
+            }
+            !is_have
+        });
+        let mut commits = Vec::new();
+        for commit in walk.ok()? {
+            let commit = commit.ok()?;
+            if commits.len() == most || commit.parent_ids.is_empty() {
+                return None;
+            }
+            commits.push(commit.id);
         }
-        let mut border = met.take();
-        if visited == LONGEST_WALK && border.is_empty() {
-            border = haves.keys().copied().filter(|have| self.repository.contains(*have)).collect();
+        Some((commits, met.into_inner()))
+    }
+}
+
+/// A walk that tells what only new history reaches, newest commits first (git's `limit_list` does the same). It is exact as long as no
+/// commit is older than its parents by its date; otherwise it may call a commit new that the mirror has.
+struct Walk<'r> {
+    graph: gix::revwalk::Graph<'r, 'r, Commit<u8>>,
+    queue: BinaryHeap<(gix::date::SecondsSinceUnixEpoch, ObjectId)>,
+    /// How many commits in the queue are new as far as it is known.
+    new: usize,
+}
+
+impl<'r> Walk<'r> {
+    /// How many commits are looked at before the question counts as one for git.
+    const LONGEST: usize = 2000;
+
+    fn new(graph: gix::revwalk::Graph<'r, 'r, Commit<u8>>) -> Self {
+        Self { graph, queue: BinaryHeap::new(), new: 0 }
+    }
+
+    /// Marks a commit, and puts it into the queue when that is news. `None` when it cannot be read.
+    fn mark(&mut self, id: ObjectId, mark: u8) -> Option<()> {
+        let commit = self.graph.get_or_insert_commit(id, |_| {}).ok()??;
+        let before = commit.data;
+        if before & mark != 0 {
+            return Some(());
         }
-        border.sort_unstable();
-        border.dedup();
-        border
+        commit.data = before | mark | QUEUED;
+        let time = commit.commit_time;
+        self.new += usize::from(commit.data == NEW | QUEUED);
+        self.new -= usize::from(before == NEW | QUEUED);
+        if before & QUEUED == 0 {
+            self.queue.push((time, id));
+        }
+        Some(())
+    }
+
+    /// Walks until no commit can turn out to be new or not any more.
+    fn new_commits(mut self, most: usize) -> Option<Vec<ObjectId>> {
+        let (mut found, mut oldest, mut looked) = (Vec::new(), i64::MAX, 0);
+        while let Some((time, id)) = self.queue.pop() {
+            if self.new == 0 && time < oldest {
+                break;
+            }
+            looked += 1;
+            let commit = self.graph.get_mut(&id)?;
+            let marks = commit.data & !QUEUED;
+            commit.data = marks;
+            let parents = commit.parents.clone();
+            if marks == NEW {
+                self.new -= 1;
+                oldest = oldest.min(time);
+                found.push(id);
+            }
+            if found.len() > most || looked > Self::LONGEST {
+                return None;
+            }
+            for parent in parents {
+                self.mark(parent, if marks & HAVE == 0 { NEW } else { HAVE })?;
+            }
+        }
+        let graph = &self.graph;
+        found.retain(|id| graph.get(id).is_some_and(|commit| commit.data & HAVE == 0));
+        found.dedup();
+        Some(found)
     }
 }

@@ -1,15 +1,14 @@
 //! A small pack, made here: for the few objects of a usual push the start of `git pack-objects` costs more than the pack.
 //!
-//! What goes in: the commits between the new values and what the mirror has, and of each the trees and blobs that none of its
-//! parents has at the same place. A parent is sent too, or it is a value of the mirror, which has all that belongs to it: so nothing
-//! is left out that the mirror lacks. Objects are sent whole, without deltas. Whatever is not small, not here, or not plain is
-//! left to git (`None`).
+//! What goes in: the commits that the mirror lacks, and of each the trees and blobs that no parent has at the same place, or
+//! a parent that the mirror has in any directory that changes. A parent is sent too, or the mirror has it and all that belongs to it: so nothing is left out that the mirror lacks.
+//! Objects are sent whole, without deltas. Whatever is not small, not here, or not plain is left to git (`None`).
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
 
 use gix::object::Kind;
-use gix::objs::TreeRefIter;
+use gix::objs::{TreeRefIter, tree};
 use gix::zlib::Compression;
 use gix::zlib::stream::deflate;
 use gix::{ObjectId, hash};
@@ -28,6 +27,8 @@ const DEEPEST: usize = 64;
 struct Small<'r> {
     repository: &'r gix::Repository,
     known: HashSet<ObjectId>,
+    /// What parents that the mirror has hold in directories that change.
+    held: HashSet<ObjectId>,
     objects: Vec<(Kind, Vec<u8>)>,
     bytes: usize,
 }
@@ -36,36 +37,50 @@ impl Repository {
     /// A pack of what `tips` have and the mirror, whose refs have the values `haves`, has not. `None` when it would not be small.
     #[must_use]
     pub fn small_pack(&self, tips: &[Oid], haves: &HashMap<Oid, u32>) -> Option<Vec<u8>> {
-        let mut small = Small { repository: &self.inner, known: HashSet::new(), objects: Vec::new(), bytes: 0 };
+        let mut small = Small {
+            repository: &self.inner,
+            known: HashSet::new(),
+            held: HashSet::new(),
+            objects: Vec::new(),
+            bytes: 0,
+        };
         let is_have = |id: &hash::oid| haves.contains_key(&super::from_gix(id));
         let mut commits: Vec<ObjectId> = Vec::new();
         for tip in tips.iter().map(|tip| to_gix(*tip)).filter(|tip| !is_have(tip)) {
             commits.extend(small.peel(tip)?.filter(|commit| !is_have(commit)));
         }
-        let mut next = 0;
         commits.sort_unstable();
         commits.dedup();
-        while let Some(id) = commits.get(next).copied() {
-            next += 1;
-            if next > MOST_COMMITS {
-                return None;
-            }
+        let mut trees = Vec::new();
+        let new = self.new_commits(&commits, haves, MOST_COMMITS)?;
+        for id in new.iter().copied() {
             let commit = small.repository.try_find_object(id).ok()??.try_into_commit().ok()?;
             let tree = commit.tree_id().ok()?.detach();
-            let parents: Vec<ObjectId> = commit.parent_ids().map(gix::Id::detach).collect();
-            small.add(id, Kind::Commit, commit.detach().data)?;
-            let mut bases = Vec::with_capacity(parents.len());
-            for parent in parents {
+            let (mut bases, mut edges) = (Vec::new(), Vec::new());
+            for parent in commit.parent_ids().map(gix::Id::detach) {
                 let base = small.repository.try_find_object(parent).ok()??.try_into_commit().ok()?;
-                bases.push(base.tree_id().ok()?.detach());
-                if !is_have(&parent) && !commits.contains(&parent) {
-                    commits.push(parent);
-                }
+                let base = base.tree_id().ok()?.detach();
+                edges.extend((!new.contains(&parent)).then_some(base));
+                bases.push(base);
             }
-            small.tree(tree, &bases, 0)?;
+            small.add(id, Kind::Commit, commit.detach().data)?;
+            trees.push((tree, bases, edges));
+        }
+        // What a parent that the mirror has holds in a directory that changes is there, under whatever name it is needed now.
+        for (tree, _, edges) in trees.iter().filter(|(_, _, edges)| !edges.is_empty()) {
+            small.hold(*tree, edges, 0)?;
+        }
+        for (tree, bases, _) in &trees {
+            small.tree(*tree, bases, 0)?;
         }
         small.written()
     }
+}
+
+/// The trees that `bases` have in the place of `entry`.
+fn same_place(bases: &[Vec<tree::Entry>], entry: &tree::Entry) -> Vec<ObjectId> {
+    let named = bases.iter().filter_map(|base| base.iter().find(|other| other.filename == entry.filename));
+    named.filter(|other| other.mode.is_tree()).map(|other| other.oid).collect()
 }
 
 impl Small<'_> {
@@ -94,40 +109,60 @@ impl Small<'_> {
         (self.objects.len() <= MOST_OBJECTS && self.bytes <= MOST_BYTES).then_some(())
     }
 
-    /// Adds a tree and what is below it, as far as none of `bases` has it at the same place.
+    /// Notes what `bases` have in the directories in which the tree differs from all of them.
+    fn hold(&mut self, id: ObjectId, bases: &[ObjectId], depth: usize) -> Option<()> {
+        if depth > DEEPEST {
+            return None;
+        }
+        if bases.contains(&id) {
+            return Some(());
+        }
+        let theirs = self.entries_of(bases)?;
+        self.held.extend(theirs.iter().flatten().map(|entry| entry.oid));
+        for entry in self.entries(id)?.iter().filter(|entry| entry.mode.is_tree()) {
+            self.hold(entry.oid, &same_place(&theirs, entry), depth + 1)?;
+        }
+        Some(())
+    }
+
+    /// Adds a tree and what is below it, as far as none of `bases` has it in the same directory, and it is not held.
     fn tree(&mut self, id: ObjectId, bases: &[ObjectId], depth: usize) -> Option<()> {
         if depth > DEEPEST {
             return None;
         }
-        if bases.contains(&id) || self.known.contains(&id) {
+        if bases.contains(&id) || self.known.contains(&id) || self.held.contains(&id) {
             return Some(());
         }
-        let data = self.data(id, Kind::Tree)?;
-        let bases: Vec<Vec<u8>> = bases.iter().map(|base| self.data(*base, Kind::Tree)).collect::<Option<_>>()?;
-        let hash = self.repository.object_hash();
-        let entries = |data| TreeRefIter::from_bytes(data, hash).collect::<Result<Vec<_>, _>>().ok();
-        let theirs: Vec<Vec<_>> = bases.iter().map(|base| entries(base)).collect::<Option<_>>()?;
-        for entry in entries(&data)? {
-            let named = theirs.iter().filter_map(|tree| tree.iter().find(|other| other.filename == entry.filename));
-            let same: Vec<_> = named.collect();
-            let oid = entry.oid.to_owned();
-            if entry.mode.is_commit() || self.known.contains(&oid) || same.iter().any(|other| other.oid == entry.oid) {
+        let theirs = self.entries_of(bases)?;
+        let here: HashSet<ObjectId> = theirs.iter().flatten().map(|entry| entry.oid).collect();
+        for entry in self.entries(id)? {
+            let is_there = [&self.known, &self.held, &here].iter().any(|set| set.contains(&entry.oid));
+            if is_there || entry.mode.is_commit() {
                 continue;
             }
             if entry.mode.is_tree() {
-                let below: Vec<ObjectId> =
-                    same.iter().filter(|other| other.mode.is_tree()).map(|other| other.oid.to_owned()).collect();
-                self.tree(oid, &below, depth + 1)?;
+                self.tree(entry.oid, &same_place(&theirs, &entry), depth + 1)?;
             } else {
-                let header = self.repository.try_find_header(oid).ok()??;
+                let header = self.repository.try_find_header(entry.oid).ok()??;
                 if self.bytes as u64 + header.size() > MOST_BYTES as u64 {
                     return None;
                 }
-                let blob = self.data(oid, Kind::Blob)?;
-                self.add(oid, Kind::Blob, blob)?;
+                let blob = self.data(entry.oid, Kind::Blob)?;
+                self.add(entry.oid, Kind::Blob, blob)?;
             }
         }
+        let data = self.data(id, Kind::Tree)?;
         self.add(id, Kind::Tree, data)
+    }
+
+    fn entries(&self, tree: ObjectId) -> Option<Vec<tree::Entry>> {
+        let data = self.data(tree, Kind::Tree)?;
+        let entries = TreeRefIter::from_bytes(&data, self.repository.object_hash());
+        entries.map(|entry| entry.ok().map(Into::into)).collect()
+    }
+
+    fn entries_of(&self, trees: &[ObjectId]) -> Option<Vec<Vec<tree::Entry>>> {
+        trees.iter().map(|tree| self.entries(*tree)).collect()
     }
 
     fn data(&self, id: ObjectId, kind: Kind) -> Option<Vec<u8>> {

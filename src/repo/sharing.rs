@@ -40,6 +40,15 @@ impl Sharing {
         }
     }
 
+    /// Gives a file that was just made the permissions of one that everybody may read, as far as the repository is shared.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn publish(self, path: &Path) -> io::Result<()> {
+        std::fs::set_permissions(path, Permissions::from_mode(0o644))?;
+        self.apply(path)
+    }
+
     /// Gives a file or directory that was just made its permissions.
     ///
     /// # Errors

@@ -59,6 +59,8 @@ pub(super) struct Wish {
     pub(super) name: Option<String>,
     pub(super) url: Option<String>,
     pub(super) enabled: Option<bool>,
+    /// Whether first contact with the mirror's address is confirmed.
+    pub(super) adopt: Option<bool>,
     pub(super) only_protected_branches: Option<bool>,
     /// An empty one takes it away.
     pub(super) mirror_branch_regex: Option<String>,
@@ -128,7 +130,11 @@ impl App {
         keys.extend(wish.keys(None));
         let host_keys = wish.host_keys(&address)?;
         crate::install::ensure(&opened.repository, &opened.server.surroundings.program).map_err(anyhow::Error::from)?;
-        let config = opened.place().add(&name, keys, &Extras { secret, host_keys, key_type: None })?;
+        let config = opened.place().add(
+            &name,
+            keys,
+            &Extras { secret, host_keys, key_type: None, adopts: wish.adopt == Some(true) },
+        )?;
         self.after_change(project, opened, config, &name)
     }
 
@@ -161,19 +167,23 @@ impl App {
         keys.extend(wish.keys(Some(mirror)));
         let host_keys = wish.host_keys(&address)?;
         let name = mirror.name.clone();
-        let config = opened.place().set(&name, keys, &Extras { secret, host_keys, key_type: None })?;
+        let config = opened.place().set(
+            &name,
+            keys,
+            &Extras { secret, host_keys, key_type: None, adopts: wish.adopt == Some(true) },
+        )?;
         self.after_change(project, opened, config, &name)
     }
 
     /// Compares and mirrors everything now.
-    pub(super) fn sync(&self, project: &Project, id: u32) -> Result<(), Trouble> {
+    pub(super) fn sync(&self, project: &Project, id: u32, wish: change::Wish) -> Result<(), Trouble> {
         const DISABLED: &str = "Cannot proceed with the push mirroring. Please verify your mirror configuration.";
         let opened = self.open(project)?;
         let mirror = opened.mirror(id)?;
         if !mirror.is_enabled || opened.config.is_silent {
             return Err(Trouble::Refused(DISABLED.into()));
         }
-        opened.place().compare(&opened.config, &mirror.name)?;
+        opened.place().request(&opened.config, &mirror.name, wish)?;
         self.workers.sync(&project.git_dir, mirror);
         Ok(())
     }

@@ -12,6 +12,9 @@ use super::enter::write_synced;
 use super::fan_out::{list, list_there, move_aside, remove_if_there};
 use super::{Id, Layout, Record, decode, encode, sync_directory};
 
+/// How the name of an entry ends that is no push but a look at refs.
+const LOOK: &str = ".look";
+
 /// What a mirror has not yet been given, oldest first.
 #[derive(Debug, Default)]
 pub struct Claim {
@@ -19,6 +22,16 @@ pub struct Claim {
     pub names: Vec<String>,
     /// The records, in the order of `names`.
     pub records: Vec<Record>,
+    /// Records whose time has not come: they stay in the queue, and what they know counts already.
+    pub waiting: Vec<Record>,
+}
+
+impl Claim {
+    /// When the first of the records that wait is due, since the Unix epoch.
+    #[must_use]
+    pub fn next_look(&self) -> Option<std::time::Duration> {
+        self.waiting.iter().filter_map(|record| record.look).min()
+    }
 }
 
 /// The number of pushes that `mirror` has not yet been given: those in its queue and those in `incoming`.
@@ -27,10 +40,19 @@ pub struct Claim {
 /// The operating system's.
 pub fn pending(layout: &Layout, mirror: &str) -> io::Result<usize> {
     let mut names = list(&layout.queue(mirror))?;
+    names.retain(|name| !name.ends_with(LOOK));
     names.extend(super::incoming(layout)?);
     names.sort_unstable();
     names.dedup();
     Ok(names.len())
+}
+
+/// Whether anything waits for `mirror`, also a look at refs that is due later.
+///
+/// # Errors
+/// The operating system's.
+pub fn waits(layout: &Layout, mirror: &str) -> io::Result<bool> {
+    Ok(!list(&layout.queue(mirror))?.is_empty() || !super::incoming(layout)?.is_empty())
 }
 
 /// What a mirror has not been given yet.
@@ -111,9 +133,13 @@ pub fn claim(layout: &Layout, mirror: &str, id: Id) -> io::Result<Claim> {
             request_full_sync(layout, mirror, id)?;
             move_aside(layout, &path, &name)?;
             claimed.names.push(full_sync_name(id));
-            claimed.records.push(Record { time: id.time, updates: None });
+            claimed.records.push(Record::full(id.time));
             continue;
         };
+        if record.look.is_some_and(|look| look > id.time) {
+            claimed.waiting.push(record);
+            continue;
+        }
         claimed.names.push(name);
         claimed.records.push(record);
     }
@@ -156,13 +182,25 @@ pub fn finish(layout: &Layout, mirror: &str, names: &[String]) -> io::Result<()>
 /// # Errors
 /// The operating system's.
 pub fn request_full_sync(layout: &Layout, mirror: &str, id: Id) -> io::Result<()> {
+    request(layout, mirror, id, &Record::full(id.time))
+}
+
+/// Puts a record into the queue of `mirror` alone, durably.
+///
+/// # Errors
+/// The operating system's.
+pub fn request(layout: &Layout, mirror: &str, id: Id, record: &Record) -> io::Result<()> {
     let queue = layout.queue(mirror);
     fs::create_dir_all(&queue)?;
-    let path = queue.join(full_sync_name(id));
+    let name = match (&record.look, &record.updates) {
+        (Some(_), _) => id.file_name() + LOOK,
+        (None, None) => full_sync_name(id),
+        (None, Some(_)) => id.file_name(),
+    };
     let tmp = layout.remote(mirror).join(format!("queue.{}", id.file_name()));
     remove_if_there(&tmp)?;
-    write_synced(&tmp, &encode(&Record { time: id.time, updates: None }), &queue)?;
-    fs::rename(&tmp, &path)?;
+    write_synced(&tmp, &encode(record), &queue)?;
+    fs::rename(&tmp, queue.join(name))?;
     sync_directory(&queue)
 }
 

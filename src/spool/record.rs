@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Lines end in LF, ref names are raw bytes, the checksum (CRC-32, IEEE) covers every byte before its own line. `full`
-//! instead of `refs N` asks for a comparison of everything selected. A text that is cut short, changed, or of a version
+//! instead of `refs N` asks for a comparison of everything selected. Before it may stand, each on a line: `look TIME`, in the
+//! form of `time`; `release`; `adopt ADDRESS`. A text that is cut short, changed, or of a version
 //! that this program does not know is [`Unreadable`], never a shorter record.
 
 use std::time::Duration;
@@ -21,12 +22,33 @@ const MAGIC: &[u8] = b"git-mirror-push spool ";
 const VERSION: &[u8] = b"1";
 
 /// What one push did, or a wish for a full sync.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// When the record was written, since the Unix epoch.
     pub time: Duration,
     /// The refs that the push moved. `None` asks for a comparison of everything selected.
     pub updates: Option<Vec<RefUpdate>>,
+    /// For refs that a push without a whole answer may still change: not before this time, since the Unix epoch, and with a look at
+    /// the mirror before anything is sent.
+    pub look: Option<Duration>,
+    /// A person asked: refs that go back and forth are sent again.
+    pub release: bool,
+    /// The address with which a person confirmed first contact.
+    pub adopt: Option<String>,
+}
+
+impl Record {
+    /// The record of a push.
+    #[must_use]
+    pub fn of(time: Duration, updates: Vec<RefUpdate>) -> Self {
+        Self { time, updates: Some(updates), ..Self::default() }
+    }
+
+    /// A wish for a full sync.
+    #[must_use]
+    pub fn full(time: Duration) -> Self {
+        Self { time, ..Self::default() }
+    }
 }
 
 /// Why a text is no record that this program can use.
@@ -63,7 +85,17 @@ pub fn encode(record: &Record) -> Vec<u8> {
     let mut text = Vec::with_capacity(80 + count * 128);
     text.extend_from_slice(MAGIC);
     text.extend_from_slice(VERSION);
-    text.extend_from_slice(format!("\ntime {}.{:09}\n", record.time.as_secs(), record.time.subsec_nanos()).as_bytes());
+    let time = |time: Duration| format!("{}.{:09}", time.as_secs(), time.subsec_nanos());
+    text.extend_from_slice(format!("\ntime {}\n", time(record.time)).as_bytes());
+    if let Some(look) = record.look {
+        text.extend_from_slice(format!("look {}\n", time(look)).as_bytes());
+    }
+    if record.release {
+        text.extend_from_slice(b"release\n");
+    }
+    if let Some(address) = &record.adopt {
+        text.extend_from_slice(format!("adopt {address}\n").as_bytes());
+    }
     match &record.updates {
         None => text.extend_from_slice(b"full\n"),
         Some(updates) => {
@@ -107,15 +139,22 @@ fn checked_body(text: &[u8]) -> Result<&[u8], Unreadable> {
 }
 
 fn parse_body(body: &[u8]) -> Option<Record> {
-    let mut lines = body.strip_suffix(b"\n")?.split(|byte| *byte == b'\n').skip(1);
-    let time = parse_time(lines.next()?.strip_prefix(b"time ")?)?;
+    let mut lines = body.strip_suffix(b"\n")?.split(|byte| *byte == b'\n').skip(1).peekable();
+    let mut record = Record::full(parse_time(lines.next()?.strip_prefix(b"time ")?)?);
+    if let Some(look) = lines.next_if(|line| line.starts_with(b"look ")) {
+        record.look = Some(parse_time(&look[b"look ".len()..])?);
+    }
+    record.release = lines.next_if_eq(&&b"release"[..]).is_some();
+    if let Some(adopt) = lines.next_if(|line| line.starts_with(b"adopt ")) {
+        record.adopt = Some(String::from_utf8(adopt[b"adopt ".len()..].to_vec()).ok()?);
+    }
     let kind = lines.next()?;
     if kind == b"full" {
-        return lines.next().is_none().then_some(Record { time, updates: None });
+        return lines.next().is_none().then_some(record);
     }
     let count: usize = std::str::from_utf8(kind.strip_prefix(b"refs ")?).ok()?.parse().ok()?;
     let updates = lines.map(RefUpdate::parse).collect::<Option<Vec<_>>>()?;
-    (updates.len() == count).then_some(Record { time, updates: Some(updates) })
+    (updates.len() == count).then_some(Record { updates: Some(updates), ..record })
 }
 
 fn parse_time(text: &[u8]) -> Option<Duration> {
@@ -133,18 +172,19 @@ mod tests {
             let text = [format!("{} {} ", "1".repeat(40), "0".repeat(40)).as_bytes(), name].concat();
             RefUpdate::parse(&text).expect("well-formed")
         };
-        Record {
-            time: Duration::new(1_767_720_722, 823),
-            updates: Some(vec![line(b"refs/heads/main"), line(b"refs/heads/\xff\xfe'\"%")]),
-        }
+        let updates = vec![line(b"refs/heads/main"), line(b"refs/heads/\xff\xfe'\"%")];
+        Record::of(Duration::new(1_767_720_722, 823), updates)
     }
 
     #[test]
     fn survives_its_text() {
         for record in [
             record(),
-            Record { time: Duration::ZERO, updates: None },
-            Record { time: Duration::MAX, updates: Some(vec![]) },
+            Record::full(Duration::ZERO),
+            Record::of(Duration::MAX, vec![]),
+            Record { look: Some(Duration::new(7, 8)), ..record() },
+            Record { release: true, adopt: Some("https://h:443/x y".into()), ..Record::full(Duration::ZERO) },
+            Record { adopt: Some(String::new()), ..Record::full(Duration::ZERO) },
         ] {
             assert_eq!(decode(&encode(&record)), Ok(record));
         }

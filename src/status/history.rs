@@ -31,6 +31,21 @@ pub struct Attempt {
     pub bytes: u64,
     /// The error, cleaned.
     pub error: Option<String>,
+    /// What was overwritten or deleted on the mirror.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaced: Vec<Replaced>,
+}
+
+/// A value that the mirror had and has no longer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// The ref; bytes that are no UTF-8 are replaced.
+    #[serde(rename = "ref")]
+    pub name: String,
+    /// The value that it had.
+    pub old: String,
+    /// The value that it has now; `None` when it was deleted.
+    pub new: Option<String>,
 }
 
 /// Adds an attempt to the history in a mirror's directory.

@@ -1,203 +1,383 @@
-//! `mirrored/`: what a mirror held after our last contact, as far as it was a value that this repository itself had.
+//! `mirrored/`: the base, which is for each ref the last value that the mirror held and that was ours; and, for a ref that was
+//! deleted here and that the mirror still has, every value that was deleted here since.
 //!
-//! A private ref store in git's own format, written by gix-ref. It makes a rewrite here distinguishable from a change there. A
-//! value that someone else gave the mirror never enters it, for what is in it may be overwritten.
+//! ```text
+//! mirrored/values       a header, then one line a ref, sorted by name
+//! mirrored/journal.N    what changed since `values` with the number N was written: batches of lines, each with a checksum
+//! mirrored/packed-refs  an empty directory: programs before this form stop at it
+//! ```
 //!
-//! The mirror's lock is held by whoever writes, so a ref lock that is found here is the leaving of a killed process.
+//! A line is `BASE[+DELETED]… NAME`; `-` forgets the ref. The header names the address to which all of this belongs: of a mirror that
+//! moved to another address nothing is known, and its file is set aside as `mirrored/aside` when the new one is written.
+//!
+//! Guaranteed: a value that someone else gave the mirror never enters, for what is in it may be overwritten; any name that git
+//! can hold fits, since no name becomes a path; one ref is found, and a change is noted, at a cost that does not grow with the number
+//! of refs; a change is synced before [`Mirrored::set`] returns. Absent: decisions. A crash loses the last batch at most, which costs
+//! knowledge and never believes a value that was not held. Whoever writes holds the mirror's lock.
 
-#![expect(clippy::disallowed_methods, reason = "writes packed-refs, removes stale ref locks")]
+#![expect(clippy::disallowed_methods, reason = "writes the files of mirrored/")]
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use gix::refs::transaction::{Change, LogChange, PreviousValue, RefEdit, RefLog};
-use gix::refs::{FullName, Target};
-
+use super::earlier;
+use super::sorted::{Sorted, split};
 use crate::refs::{Oid, RefName};
-use crate::repo::{Repository, from_gix, is_refused, one_line, to_gix};
+use crate::repo::{Repository, Sharing};
+use crate::spool::sync_directory;
 
-/// Above this number of changes `packed-refs` is written anew.
-const MANY: usize = 64;
+const MAGIC: &str = "git-mirror-push mirrored 1";
 
-/// The store of one mirror.
+/// A journal above this size, in bytes, is folded into the table, unless the table is much larger.
+const LARGEST_JOURNAL: u64 = 64 << 10;
+
+/// A large table is written anew only when the journal has grown to this part of it.
+const PART: u64 = 32;
+
+/// What is known of one ref.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// The last value that the mirror held and that was ours.
+    pub base: Option<Oid>,
+    /// Every value that was deleted here while the mirror kept the ref.
+    pub deleted: BTreeSet<Oid>,
+}
+
+impl Held {
+    /// A ref that the mirror holds at our value.
+    #[must_use]
+    pub fn at(base: Oid) -> Self {
+        Self { base: Some(base), deleted: BTreeSet::new() }
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.base.is_none() && self.deleted.is_empty()
+    }
+}
+
+/// What is known of one mirror at one address.
 pub struct Mirrored {
-    store: gix::refs::file::Store,
-    path: PathBuf,
+    directory: PathBuf,
+    address: String,
+    sharing: Sharing,
+    /// The number of the table, which names its journal.
+    number: u64,
+    table: Option<Sorted>,
+    /// What differs from the table.
+    recent: BTreeMap<RefName, Held>,
+    /// How much of the journal is whole, in bytes.
+    whole: u64,
+    form: Form,
     all: OnceCell<Vec<(RefName, Oid)>>,
 }
 
+/// What was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// Nothing, or what belongs to another address.
+    Absent,
+    /// The files of an earlier version, which are still to be taken over.
+    Earlier,
+    Present,
+}
+
 impl Mirrored {
-    /// The store in a mirror's directory.
-    #[must_use]
-    pub fn open(directory: &Path, repository: &Repository) -> Self {
-        let path = directory.join("mirrored");
-        Self { store: repository.private_refs(&path), path, all: OnceCell::new() }
+    /// Reads what is known of the mirror with this `directory` at `address`.
+    ///
+    /// # Errors
+    /// The operating system's: a base that cannot be read is not an empty one.
+    pub fn open(directory: &Path, address: &str, repository: &Repository) -> io::Result<Self> {
+        let directory = directory.join("mirrored");
+        let mut opened = Self {
+            address: one_line(address),
+            sharing: repository.sharing(),
+            number: 0,
+            table: None,
+            recent: BTreeMap::new(),
+            whole: 0,
+            form: Form::Absent,
+            all: OnceCell::new(),
+            directory,
+        };
+        match File::open(opened.directory.join("values")) {
+            Ok(file) => opened.read_table(file)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let found = earlier::values(&opened.directory, repository)?;
+                opened.recent.extend(found.into_iter().map(|(name, oid)| (name, Held::at(oid))));
+                opened.form = if opened.recent.is_empty() { Form::Absent } else { Form::Earlier };
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(opened)
     }
 
-    /// Whether there was a contact at all.
+    /// Reads the header of the table, and the journal if the table is of this address. A table whose header is damaged is no table.
+    fn read_table(&mut self, mut file: File) -> io::Result<()> {
+        let mut header = Vec::with_capacity(512);
+        (&mut file).take(64 << 10).read_to_end(&mut header)?;
+        let mut lines = header.splitn(4, |byte| *byte == b'\n');
+        let (magic, number, address) = (lines.next(), lines.next(), lines.next());
+        let number = number.and_then(|line| std::str::from_utf8(line.strip_prefix(b"number ")?).ok()?.parse().ok());
+        let Some(number) = number.filter(|_| magic == Some(MAGIC.as_bytes())) else { return Ok(()) };
+        self.number = number;
+        let Some(address) = address.and_then(|line| line.strip_prefix(b"address ")) else { return Ok(()) };
+        if address != self.address.as_bytes() {
+            return Ok(());
+        }
+        let rest = lines.next().map_or(0, <[u8]>::len);
+        self.form = Form::Present;
+        self.table = Some(Sorted::new(file, (header.len() - rest) as u64)?);
+        match std::fs::read(self.journal()) {
+            Ok(text) => self.read_journal(&text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Takes every batch whose checksum is right, up to the first that is not whole.
+    fn read_journal(&mut self, text: &[u8]) {
+        let (mut begin, mut at) = (0, 0);
+        while let Some(length) = text[at..].iter().position(|byte| *byte == b'\n') {
+            let line = &text[at..at + length];
+            if let Some(sum) = line.strip_prefix(b"crc32 ") {
+                let batch = &text[begin..at];
+                if sum != format!("{:08x}", crc32fast::hash(batch)).as_bytes() {
+                    return;
+                }
+                self.recent.extend(batch.split(|byte| *byte == b'\n').filter_map(parse));
+                begin = at + length + 1;
+                self.whole = begin as u64;
+            }
+            at += length + 1;
+        }
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.directory.join(format!("journal.{}", self.number))
+    }
+
+    /// Whether first contact with this address is over: something is known, or was noted although nothing was found.
     #[must_use]
     pub fn exists(&self) -> bool {
-        self.path.is_dir()
+        self.form != Form::Absent
     }
 
-    /// The value of one ref. What is damaged is not known.
+    /// Whether an earlier version wrote what was found, so that it is still to be written in this form.
+    #[must_use]
+    pub fn is_earlier(&self) -> bool {
+        self.form == Form::Earlier
+    }
+
+    /// What is known of one ref. What is damaged is not known.
     ///
     /// # Errors
     /// The operating system's, when it did not let us look: that is not the same as not known.
-    pub fn find(&self, name: &RefName) -> io::Result<Option<Oid>> {
-        if let Some(all) = self.all.get() {
-            let at = all.binary_search_by(|(other, _)| other.cmp(name));
-            return Ok(at.ok().map(|at| all[at].1));
+    pub fn find(&self, name: &RefName) -> io::Result<Held> {
+        if let Some(held) = self.recent.get(name) {
+            return Ok(held.clone());
         }
-        let Some(name) = full_name(name) else { return Ok(None) };
-        match self.store.try_find(name.as_ref()) {
-            Ok(found) => Ok(found.and_then(|found| found.target.try_id().map(from_gix))),
-            Err(error) if is_refused(&error) => Err(io::Error::other(one_line(&error))),
-            Err(_) => Ok(None),
-        }
+        let found = self.table.as_ref().map(|table| table.find(name.as_bytes())).transpose()?;
+        Ok(found.flatten().as_deref().and_then(parse_held).unwrap_or_default())
     }
 
-    /// All values, sorted by name, read once. What is damaged is not known.
+    /// What is known of each of these refs, which are sorted. Many are looked up in one pass over the file.
+    ///
+    /// # Errors
+    /// As [`Mirrored::find`].
+    pub fn find_sorted<'n>(&self, names: impl ExactSizeIterator<Item = &'n RefName>) -> io::Result<Vec<Held>> {
+        /// From this number of names on one pass is faster.
+        const MANY: usize = 1000;
+        if names.len() < MANY {
+            return names.map(|name| self.find(name)).collect();
+        }
+        self.each(|held| {
+            let mut held = held.peekable();
+            let find = |name: &RefName| {
+                while held.next_if(|(before, _)| before < name).is_some() {}
+                held.next_if(|(found, _)| found == name).map(|(_, held)| held).unwrap_or_default()
+            };
+            names.map(find).collect()
+        })
+    }
+
+    /// The base of every ref, sorted by name, read once.
     ///
     /// # Errors
     /// As [`Mirrored::find`].
     pub fn all(&self) -> io::Result<&[(RefName, Oid)]> {
         if self.all.get().is_none() {
-            let all = self.read_all()?;
+            let all = self.each(|all| all.filter_map(|(name, held)| Some((name, held.base?))).collect())?;
             self.all.get_or_init(|| all);
         }
         Ok(self.all.get().expect("it was just loaded"))
     }
 
-    /// Gives all values to `with`, in the order of their names. What is damaged is not known.
+    /// About how many refs are known, from the size of the files alone.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        const LINE: u64 = 60;
+        self.table.as_ref().map_or(0, Sorted::size) / LINE + self.recent.len() as u64
+    }
+
+    /// Gives what is known of every ref to `with`, in the order of the names.
     ///
     /// # Errors
     /// As [`Mirrored::find`].
-    pub fn each<T>(&self, with: impl FnOnce(&mut dyn Iterator<Item = (RefName, Oid)>) -> T) -> io::Result<T> {
-        if !self.exists() {
-            return Ok(with(&mut std::iter::empty()));
-        }
-        // A damaged `packed-refs` hides what is loose from the iterator: what is not known is told as divergence at worst.
-        let platform = match self.store.iter() {
-            Err(error) if is_refused(&error) => return Err(io::Error::other(one_line(&error))),
-            Err(_) => return Ok(with(&mut std::iter::empty())),
-            Ok(platform) => platform,
-        };
-        let mut refused = None;
-        let refs = platform.all()?.map_while(|reference| match reference {
-            Ok(reference) => {
-                let name = RefName::new(reference.name.as_bstr());
-                Some(name.zip(reference.target.try_id().map(from_gix)))
-            }
-            Err(error) if is_refused(&error) => {
-                refused = Some(io::Error::other(one_line(&error)));
+    pub fn each<T>(&self, with: impl FnOnce(&mut dyn Iterator<Item = (RefName, Held)>) -> T) -> io::Result<T> {
+        let mut failed = None;
+        let lines = self.table.as_ref().map(Sorted::lines).transpose()?;
+        let table = lines.into_iter().flatten().map_while(|line| match line {
+            Ok(line) => Some(parse(&line)),
+            Err(error) => {
+                failed = Some(error);
                 None
             }
-            Err(_) => Some(None),
         });
-        let done = with(&mut refs.flatten());
-        refused.map_or(Ok(done), Err)
+        let mut table = table.flatten().peekable();
+        let mut recent = self.recent.iter().peekable();
+        let mut merged = std::iter::from_fn(|| {
+            loop {
+                let is_recent = match (table.peek(), recent.peek()) {
+                    (Some((stored, _)), Some((name, _))) => *name <= stored,
+                    (None, Some(_)) => true,
+                    (_, None) => false,
+                };
+                if !is_recent {
+                    return table.next();
+                }
+                let (name, held) = recent.next()?;
+                // The table's line of the same ref is out of date.
+                table.next_if(|(stored, _)| stored == name);
+                if !held.is_nothing() {
+                    return Some((name.clone(), held.clone()));
+                }
+            }
+        });
+        let done = with(&mut merged);
+        failed.map_or(Ok(done), Err)
     }
 
-    fn read_all(&self) -> io::Result<Vec<(RefName, Oid)>> {
-        let mut found: Vec<_> = self.each(|refs| refs.collect())?;
-        // The store's iterator goes by name.
-        if !found.is_sorted() {
-            found.sort_unstable();
-        }
-        Ok(found)
-    }
-
-    /// Sets values, or forgets them. Forgetting comes first, so that `x` can follow `x/y`.
+    /// Notes what is known of these refs now, durably, and that first contact with this address is over.
     ///
     /// # Errors
-    /// What the store says. Values that were not set are not known: at worst a rewrite is reported as divergence.
-    pub fn set(&self, values: &[(RefName, Option<Oid>)]) -> io::Result<()> {
-        if values.len() > MANY {
-            return self.rewrite(values);
+    /// The operating system's. What was not noted is not known: at worst a rewrite is reported as divergence.
+    pub fn set(&self, changes: &[(RefName, Held)]) -> io::Result<()> {
+        let mut batch = Vec::new();
+        changes.iter().for_each(|(name, held)| write_line(&mut batch, name, held));
+        let size = self.table.as_ref().map_or(0, Sorted::size);
+        let room = LARGEST_JOURNAL.max(size / PART);
+        if self.form != Form::Present || self.whole + batch.len() as u64 > room {
+            return self.fold(changes);
         }
-        std::fs::create_dir_all(self.path.join("refs"))?;
-        let (gone, kept): (Vec<_>, Vec<_>) = values.iter().partition(|(_, oid)| oid.is_none());
-        for part in [gone, kept] {
-            if !part.is_empty() {
-                self.write(&part)?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        batch.extend(format!("crc32 {:08x}\n", crc32fast::hash(&batch)).into_bytes());
+        self.append(&batch)
+    }
+
+    /// Appends a batch after the last whole one.
+    fn append(&self, batch: &[u8]) -> io::Result<()> {
+        let path = self.journal();
+        let is_new = self.whole == 0;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
+        if is_new {
+            self.sharing.publish(&path)?;
+        }
+        if file.metadata()?.len() != self.whole {
+            // Someone was killed while writing here.
+            file.set_len(self.whole)?;
+        }
+        io::Seek::seek(&mut file, io::SeekFrom::Start(self.whole))?;
+        file.write_all(batch)?;
+        file.sync_data()?;
+        if is_new { sync_directory(&self.directory) } else { Ok(()) }
+    }
+
+    /// Writes the table anew, with what the journal and `changes` say, and begins an empty journal.
+    fn fold(&self, changes: &[(RefName, Held)]) -> io::Result<()> {
+        super::make_directory(&self.directory, self.sharing)?;
+        let values = self.directory.join("values");
+        if self.form == Form::Absent && values.exists() {
+            std::fs::rename(&values, self.directory.join("aside"))?;
+        }
+        let changed: BTreeMap<&RefName, &Held> = changes.iter().map(|(name, held)| (name, held)).collect();
+        let number = self.number + 1;
+        let mut text = format!("{MAGIC}\nnumber {number}\naddress {}\n", self.address).into_bytes();
+        self.each(|stored| {
+            let mut changed = changed.iter().peekable();
+            for (name, held) in stored {
+                while let Some((before, held)) = changed.next_if(|(other, _)| ***other < name) {
+                    write_kept(&mut text, before, held);
+                }
+                match changed.next_if(|(other, _)| ***other == name) {
+                    Some((_, now)) => write_kept(&mut text, &name, now),
+                    None => write_kept(&mut text, &name, &held),
+                }
+            }
+            changed.for_each(|(name, held)| write_kept(&mut text, name, held));
+        })?;
+        super::replace(&self.directory, "values", &text, self.sharing)?;
+        self.remove_what_was_before(number)
+    }
+
+    /// Removes old journals and the files of an earlier version. A crash before leaves them, and nobody reads them.
+    fn remove_what_was_before(&self, number: u64) -> io::Result<()> {
+        let kept = format!("journal.{number}");
+        for entry in std::fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name.as_encoded_bytes().starts_with(b"journal.") && name != *kept {
+                std::fs::remove_file(entry.path())?;
             }
         }
-        Ok(())
-    }
-
-    /// Writes `packed-refs` anew and removes the loose refs, which it now holds: a transaction would make a lock file for
-    /// each ref. Killed in between, it leaves loose refs that hide newer values, which is less knowledge and no wrong one.
-    fn rewrite(&self, values: &[(RefName, Option<Oid>)]) -> io::Result<()> {
-        std::fs::create_dir_all(&self.path)?;
-        let mut all: BTreeMap<RefName, Oid> = self.all()?.iter().cloned().collect();
-        for (name, oid) in values {
-            match oid {
-                Some(oid) => all.insert(name.clone(), *oid),
-                None => all.remove(name),
-            };
-        }
-        let mut text = b"# pack-refs with: sorted \n".to_vec();
-        for (name, oid) in &all {
-            text.extend_from_slice(format!("{oid} ").as_bytes());
-            text.extend_from_slice(name.as_bytes());
-            text.push(b'\n');
-        }
-        let mut tmp = tempfile::Builder::new().prefix(".packed-refs.").tempfile_in(&self.path)?;
-        tmp.write_all(&text)?;
-        tmp.persist(self.path.join("packed-refs")).map_err(|error| error.error)?;
-        match std::fs::remove_dir_all(self.path.join("refs")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        std::fs::create_dir_all(self.path.join("refs"))
-    }
-
-    fn write(&self, values: &[&(RefName, Option<Oid>)]) -> io::Result<()> {
-        let failed = |error: gix::Error| io::Error::other(one_line(&error));
-        match self.transact(values) {
-            Ok(()) => Ok(()),
-            Err(_) => {
-                remove_stale_locks(&self.path)?;
-                self.transact(values).map_err(failed)
-            }
-        }
-    }
-
-    fn transact(&self, values: &[&(RefName, Option<Oid>)]) -> Result<(), gix::Error> {
-        let edits: Vec<RefEdit> = values.iter().filter_map(|(name, oid)| edit(name, *oid)).collect();
-        let at_once = gix::lock::acquire::Fail::Immediately;
-        self.store.transaction().prepare(edits, at_once, at_once)?.commit(None)?;
-        Ok(())
+        earlier::retire(&self.directory)
     }
 }
 
-fn full_name(name: &RefName) -> Option<FullName> {
-    FullName::try_from(gix::bstr::BStr::new(name.as_bytes())).ok()
+/// An address fits into a line of the header.
+fn one_line(address: &str) -> String {
+    address.replace(|letter: char| letter.is_control(), "?")
 }
 
-fn edit(name: &RefName, oid: Option<Oid>) -> Option<RefEdit> {
-    let change = match oid {
-        Some(oid) => {
-            let log = LogChange { mode: RefLog::AndReference, ..Default::default() };
-            Change::Update { log, expected: PreviousValue::Any, new: Target::Object(to_gix(oid)) }
-        }
-        None => Change::Delete { expected: PreviousValue::Any, log: RefLog::AndReference },
+fn write_kept(text: &mut Vec<u8>, name: &RefName, held: &Held) {
+    if !held.is_nothing() {
+        write_line(text, name, held);
+    }
+}
+
+fn write_line(text: &mut Vec<u8>, name: &RefName, held: &Held) {
+    match held.base {
+        Some(base) => text.extend_from_slice(base.to_string().as_bytes()),
+        None if held.deleted.is_empty() => text.push(b'-'),
+        None => {}
+    }
+    for oid in &held.deleted {
+        text.extend_from_slice(format!("+{oid}").as_bytes());
+    }
+    text.push(b' ');
+    text.extend_from_slice(name.as_bytes());
+    text.push(b'\n');
+}
+
+/// A line. `None` when it has another form.
+fn parse(line: &[u8]) -> Option<(RefName, Held)> {
+    let (value, name) = split(line)?;
+    Some((RefName::new(name)?, parse_held(value)?))
+}
+
+fn parse_held(value: &[u8]) -> Option<Held> {
+    if value == b"-" {
+        return Some(Held::default());
+    }
+    let mut parts = value.split(|byte| *byte == b'+');
+    let base = match parts.next()? {
+        b"" => None,
+        base => Some(Oid::from_hex(base)?),
     };
-    Some(RefEdit { change, name: full_name(name)?, deref: false })
-}
-
-/// No ref name ends in `.lock`, so every such file is a lock, and its process is gone.
-fn remove_stale_locks(directory: &Path) -> io::Result<()> {
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            remove_stale_locks(&path)?;
-        } else if path.extension().is_some_and(|extension| extension == "lock") {
-            std::fs::remove_file(&path)?;
-        }
-    }
-    Ok(())
+    Some(Held { base, deleted: parts.map(Oid::from_hex).collect::<Option<_>>()? })
 }

@@ -2,25 +2,28 @@
 //!
 //! Guaranteed: `status.json` is replaced as a whole and synced before spool entries are finished; `history.jsonl` is bounded;
 //! `mirrored/` holds only values that this repository itself had. A damaged `status.json` counts as one that says "never tried",
-//! with a warning; damaged refs in `mirrored/` count as unknown, so that at worst a rewrite is reported as divergence.
+//! with a warning; damaged lines of `mirrored/` count as unknown, so that at worst a rewrite is reported as divergence.
 //! Absent: decisions. A crash leaves the old file or the new one.
 
 #![expect(clippy::disallowed_methods, reason = "reads and replaces status.json")]
 
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+mod earlier;
 mod history;
 mod mirrored;
 mod outcome;
+mod runner;
+mod sorted;
 mod view;
 
-pub use history::{Attempt, append, read_history};
-pub use mirrored::Mirrored;
+pub use history::{Attempt, Replaced, append, read_history};
+pub use mirrored::{Held, Mirrored};
 pub use outcome::{Outcome, RefOutcome};
+pub use runner::Runner;
 pub use view::{HostKey, View, view};
 
 use crate::push::Capabilities;
@@ -85,6 +88,24 @@ pub struct Status {
     pub last_full_at: Option<String>,
     /// The process that is at work, while `update_status` is `started`.
     pub pid: Option<u32>,
+    /// The same process, told from every other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runner: Option<Runner>,
+    /// The number of the last run, which only grows: milliseconds since the Unix epoch, or one more than the run before.
+    #[serde(default)]
+    pub generation: u64,
+    /// The refs that the run at work may change; `None` is all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_work: Option<Vec<String>>,
+    /// The address with which first contact is over; see [`crate::push::Address::identity`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Whether first contact waits for a person's word.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub needs_adoption: bool,
+    /// Refs that were lately forced, deleted or made again, to see whether they go back and forth.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moves: Vec<Move>,
     /// The begin of the first attempt that failed since the last success.
     #[serde(default)]
     pub failing_since: Option<String>,
@@ -111,6 +132,20 @@ pub struct Greeting {
     pub url: String,
     /// What it could do.
     pub capabilities: Capabilities,
+}
+
+/// A ref of the mirror that was set to another value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// Its name; bytes that are no UTF-8 are replaced.
+    #[serde(rename = "ref")]
+    pub name: String,
+    /// When.
+    pub at: String,
+    /// The value that it left; `None` when the mirror did not have it.
+    pub from: Option<String>,
+    /// The value that it got; `None` when it was deleted.
+    pub to: Option<String>,
 }
 
 /// Counters that only grow.
@@ -147,12 +182,54 @@ impl Portion {
 /// The version that this program writes.
 const VERSION: u32 = 1;
 
-/// Reads the status in a mirror's directory. A missing file is a mirror that was never tried.
+/// Reads the status in a mirror's directory. A missing file is a mirror that was never tried; a run whose process is gone is one
+/// that waits.
+///
+/// # Errors
+/// As [`read_as_is`].
+pub fn read(directory: &Path) -> io::Result<Status> {
+    let mut status = read_as_is(directory)?;
+    if status.update_status == UpdateStatus::Started && !is_at_work(directory, &status) {
+        status.update_status = UpdateStatus::Scheduled;
+    }
+    Ok(status)
+}
+
+/// Whether the run of a status that says `started` still goes on: its lock is held. Who may not open the lock asks for the process.
+fn is_at_work(directory: &Path, status: &Status) -> bool {
+    if !status.runner.as_ref().is_some_and(Runner::is_alive) {
+        return false;
+    }
+    match std::fs::File::open(directory.join("lock")) {
+        Ok(lock) => fs2::FileExt::try_lock_shared(&lock).is_err(),
+        // Whose lock was taken away holds none.
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
+/// The number of the run that wrote the status last; 0 when there is none.
+///
+/// # Errors
+/// The operating system's.
+pub fn generation(directory: &Path) -> io::Result<u64> {
+    #[derive(Deserialize)]
+    struct Numbered {
+        #[serde(default)]
+        generation: u64,
+    }
+    match std::fs::read(directory.join("status.json")) {
+        Ok(text) => Ok(serde_json::from_slice::<Numbered>(&text).map_or(0, |numbered| numbered.generation)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads the status in a mirror's directory as it was written. A missing file is a mirror that was never tried.
 ///
 /// # Errors
 /// The operating system's, and a file of a later version, which must not be replaced. One that is damaged is no error: it is
 /// told in a warning.
-pub fn read(directory: &Path) -> io::Result<Status> {
+pub fn read_as_is(directory: &Path) -> io::Result<Status> {
     let path = directory.join("status.json");
     // Most are below this: one read, without asking for the size first, ten thousand times over.
     let mut text = Vec::with_capacity(4096);
@@ -161,7 +238,7 @@ pub fn read(directory: &Path) -> io::Result<Status> {
         read => read?,
     };
     match decoded(&text) {
-        Ok(status) => Ok(status.settled()),
+        Ok(status) => Ok(status),
         Err(Unusable::Later(version)) => Err(later(&path, version)),
         Err(Unusable::Damaged(error)) => {
             tracing::warn!("'{}' is damaged ({error}); taken as never tried", path.display());
@@ -221,9 +298,14 @@ pub fn examine(directory: &Path) -> Result<(), String> {
 /// # Errors
 /// The operating system's; the old file is then still there.
 pub fn write(directory: &Path, status: &Status, sharing: Sharing) -> io::Result<()> {
-    let tmp = written(directory, status, sharing)?;
+    replace(directory, "status.json", &encoded(status)?, sharing)
+}
+
+/// Replaces a file in `directory`, durably: after a crash it holds the old bytes or the new ones.
+fn replace(directory: &Path, name: &str, bytes: &[u8], sharing: Sharing) -> io::Result<()> {
+    let tmp = written(directory, name, bytes, sharing)?;
     tmp.as_file().sync_all()?;
-    tmp.persist(directory.join("status.json")).map_err(|error| error.error)?;
+    tmp.persist(directory.join(name)).map_err(|error| error.error)?;
     sync_directory(directory)
 }
 
@@ -232,20 +314,31 @@ pub fn write(directory: &Path, status: &Status, sharing: Sharing) -> io::Result<
 /// # Errors
 /// The operating system's; the old file is then still there.
 pub fn write_passing(directory: &Path, status: &Status, sharing: Sharing) -> io::Result<()> {
-    let tmp = written(directory, status, sharing)?;
+    let tmp = written(directory, "status.json", &encoded(status)?, sharing)?;
     tmp.persist(directory.join("status.json")).map_err(|error| error.error)?;
     Ok(())
 }
 
-fn written(directory: &Path, status: &Status, sharing: Sharing) -> io::Result<tempfile::NamedTempFile> {
-    let status = Status { version: VERSION, ..status.clone() };
-    let mut tmp = tempfile::Builder::new().prefix(".status.").tempfile_in(directory)?;
-    let mut text = serde_json::to_vec_pretty(&status)?;
+fn encoded(status: &Status) -> io::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(&Status { version: VERSION, ..status.clone() })?;
     text.push(b'\n');
-    tmp.write_all(&text)?;
-    tmp.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    sharing.apply(tmp.path())?;
+    Ok(text)
+}
+
+fn written(directory: &Path, name: &str, bytes: &[u8], sharing: Sharing) -> io::Result<tempfile::NamedTempFile> {
+    let mut tmp = tempfile::Builder::new().prefix(&format!(".{name}.")).tempfile_in(directory)?;
+    tmp.write_all(bytes)?;
+    sharing.publish(tmp.path())?;
     Ok(tmp)
+}
+
+/// Makes a directory, if it is not there, with the repository's permissions.
+fn make_directory(directory: &Path, sharing: Sharing) -> io::Result<()> {
+    match std::fs::create_dir(directory) {
+        Ok(()) => sharing.apply(directory),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 impl Status {
@@ -259,18 +352,6 @@ impl Status {
     #[must_use]
     pub fn next_attempt(&self) -> Option<jiff::Timestamp> {
         self.next_attempt_at.as_deref()?.parse().ok()
-    }
-
-    /// A process that died at work left `started` behind: what was begun is still spooled.
-    fn settled(mut self) -> Self {
-        let is_alive = |pid: u32| {
-            let pid = rustix::process::Pid::from_raw(pid.cast_signed());
-            pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
-        };
-        if self.update_status == UpdateStatus::Started && !self.pid.is_some_and(is_alive) {
-            self.update_status = UpdateStatus::Scheduled;
-        }
-        self
     }
 }
 

@@ -21,6 +21,8 @@ pub enum Outcome {
     Deleted,
     /// Left as it is, for the mirror has what we never had.
     Divergent,
+    /// Left as it is, for the mirror goes back and forth.
+    Flapping,
     /// Not deleted.
     Kept,
     /// Refused here.
@@ -43,7 +45,9 @@ impl Outcome {
             Action::Delete => Self::Deleted,
             Action::Divergent(_) => Self::Divergent,
             Action::Kept(_) => Self::Kept,
+            Action::Flapping(_) => Self::Flapping,
             Action::Reject(_) => Self::Rejected,
+            Action::Defer(_) => Self::RemoteFailed,
         }
     }
 
@@ -53,10 +57,16 @@ impl Outcome {
         self.is_failure() || self == Self::Kept
     }
 
+    /// Whether a command was sent and the mirror agreed to it.
+    #[must_use]
+    pub fn is_done(self) -> bool {
+        matches!(self, Self::Created | Self::FastForwarded | Self::Forced | Self::Deleted)
+    }
+
     /// Whether the mirror counts as failed because of it.
     #[must_use]
     pub fn is_failure(self) -> bool {
-        matches!(self, Self::Divergent | Self::Rejected | Self::RemoteRejected | Self::RemoteFailed)
+        matches!(self, Self::Divergent | Self::Flapping | Self::Rejected | Self::RemoteRejected | Self::RemoteFailed)
     }
 
     /// The word of the JSON.
@@ -69,6 +79,7 @@ impl Outcome {
             Self::Forced => "forced",
             Self::Deleted => "deleted",
             Self::Divergent => "divergent",
+            Self::Flapping => "flapping",
             Self::Kept => "kept",
             Self::Rejected => "rejected",
             Self::RemoteRejected => "remote_rejected",
@@ -98,7 +109,11 @@ impl RefOutcome {
     #[must_use]
     pub fn of(decision: &Decision) -> Self {
         let reason = match &decision.action {
-            Action::Divergent(reason) | Action::Kept(reason) | Action::Reject(reason) => Some(reason.clone()),
+            Action::Divergent(reason)
+            | Action::Kept(reason)
+            | Action::Flapping(reason)
+            | Action::Reject(reason)
+            | Action::Defer(reason) => Some(reason.clone()),
             _ => None,
         };
         Self::new(decision, Outcome::of(&decision.action), reason)

@@ -59,6 +59,9 @@ pub struct View {
     pub next_attempt_at: Option<String>,
     /// What is not right.
     pub refs: Vec<RefOutcome>,
+    /// Whether first contact waits for a person's word.
+    #[serde(skip)]
+    pub needs_adoption: bool,
 }
 
 /// A pinned host key.
@@ -80,7 +83,9 @@ pub fn view(repository: &Repository, mirror: &Mirror, credentials: &Credentials)
         Address::Ssh { .. } => read_host_keys(&layout.remote(&mirror.name))?,
         _ => Vec::new(),
     };
-    let is_waiting = pending > 0 && matches!(status.update_status, UpdateStatus::Finished | UpdateStatus::None);
+    let is_waiting = mirror.is_enabled
+        && spool::waits(&layout, &mirror.name)?
+        && matches!(status.update_status, UpdateStatus::Finished | UpdateStatus::None);
     Ok(View {
         id: mirror.id,
         name: mirror.name.clone(),
@@ -108,5 +113,6 @@ pub fn view(repository: &Repository, mirror: &Mirror, credentials: &Credentials)
         attempts: status.attempts,
         next_attempt_at: status.next_attempt_at,
         refs: status.refs,
+        needs_adoption: status.needs_adoption,
     })
 }

@@ -8,8 +8,17 @@ fn remote(source: &Path, name: &str) -> std::path::PathBuf {
     source.join("mirror-push/remotes/m").join(name)
 }
 
+/// What `mirrored/` knows, as `git mirror-push` wrote it: its table and its journal.
+fn known(source: &Path) -> String {
+    let mut files: Vec<_> = std::fs::read_dir(remote(source, "mirrored")).unwrap().map(|e| e.unwrap().path()).collect();
+    files.retain(|path| path.is_file());
+    files.sort();
+    files.reverse();
+    files.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect()
+}
+
 #[test]
-fn mirrored_is_in_gits_own_format_and_holds_only_what_was_ours() {
+fn mirrored_holds_only_what_was_ours() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &["--divergent-refs", "keep"]);
@@ -17,11 +26,54 @@ fn mirrored_is_in_gits_own_format_and_holds_only_what_was_ours() {
     let one = work.commit("one");
     work.push(&["main"]);
     sandbox.ok(&source, &["drain"]);
-    assert_eq!(std::fs::read_to_string(remote(&source, "mirrored/refs/heads/main")).unwrap(), format!("{one}\n"));
+    assert!(known(&source).ends_with(&format!("\n{one} refs/heads/main\n")), "{}", known(&source));
     let theirs = sandbox.git(&mirror, &["commit-tree", "-m", "theirs", "-p", "main", "main^{tree}"]);
     sandbox.git(&mirror, &["update-ref", "refs/heads/main", &theirs]);
     assert_eq!(sandbox.mirror_push(&source, &["sync"]).status, 1);
-    assert_eq!(std::fs::read_to_string(remote(&source, "mirrored/refs/heads/main")).unwrap(), format!("{one}\n"));
+    assert!(!known(&source).contains(&theirs), "{}", known(&source));
+}
+
+#[test]
+fn a_change_costs_a_line_and_the_files_do_not_grow_without_end() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &["--divergent-refs", "keep"]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    let branches: Vec<String> = (0..1200).map(|n| format!("main:b{n:04}")).collect();
+    let mut refspecs: Vec<&str> = branches.iter().map(String::as_str).collect();
+    refspecs.push("main");
+    work.push(&refspecs);
+    sandbox.ok(&source, &["drain"]);
+    let mirrored = remote(&source, "mirrored");
+    let size = |name: &str| std::fs::metadata(mirrored.join(name)).map_or(0, |file| file.len());
+    let table = size("values");
+    for n in 0..3 {
+        work.commit("more");
+        work.push(&["main"]);
+        sandbox.ok(&source, &["drain"]);
+        assert_eq!(size("values"), table, "the table is not written for one ref");
+        assert!(size("journal.1") < 150 * (n + 1), "{}", size("journal.1"));
+    }
+    // A journal that has grown is folded, and a batch that a killed process left half is not believed.
+    let two = sandbox.oid(&source, "main");
+    let journal = std::fs::read_to_string(mirrored.join("journal.1")).unwrap();
+    std::fs::write(mirrored.join("journal.1"), format!("{journal}{} refs/heads/main\ncrc3", "1".repeat(two.len())))
+        .unwrap();
+    let old = sandbox.oid(&source, "b0000");
+    for n in 0..1200 {
+        let new = sandbox.git(&source, &["commit-tree", "-m", "rewritten", "main^{tree}"]);
+        sandbox.git(&source, &["update-ref", &format!("refs/heads/b{n:04}"), &new]);
+        if n > 2 {
+            break;
+        }
+    }
+    let rewrite: String = (4..1200).map(|n| format!("update refs/heads/b{n:04} {two} {old}\n")).collect();
+    sandbox.git_fed(&source, &["update-ref", "--stdin"], rewrite.as_bytes());
+    sandbox.ok(&source, &["sync"]);
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "all were known to be ours");
+    assert!(size("values") > 0 && size("journal.1") == 0 && !mirrored.join("journal.1").exists());
+    assert_eq!(std::fs::read_dir(&mirrored).unwrap().count(), 2, "the table and the mark for earlier programs");
 }
 
 #[test]
@@ -34,10 +86,9 @@ fn damaged_books_never_cost_more_than_a_look() {
     work.push(&["main", "main:topic"]);
     sandbox.ok(&source, &["drain"]);
     for garbage in [&b""[..], b"{", b"\0\0\0\0", b"{\"version\": 1}", b"[1,2]"] {
-        for name in ["status.json", "history.jsonl", "mirrored/refs/heads/main", "mirrored/packed-refs"] {
+        for name in ["status.json", "history.jsonl", "mirrored/values", "mirrored/journal.1", "mirrored/journal.2"] {
             std::fs::write(remote(&source, name), garbage).unwrap();
         }
-        std::fs::write(remote(&source, "mirrored/refs/heads/topic.lock"), "").unwrap();
         work.commit("more");
         work.push(&["main", "main:topic"]);
         let said = sandbox.mirror_push(&source, &["drain"]);

@@ -163,10 +163,11 @@ fn whoever_does_not_want_to_share_need_not() {
 
 #[test]
 fn a_shared_connection_that_dies_is_made_again() {
-    let (estate, _server) = behind_sshd(30, "", "retry_delay = \"1s\"\nmax_retry_delay = \"1s\"");
+    let (estate, _server) =
+        behind_sshd(30, "", "stall_timeout = \"2s\"\nretry_delay = \"1s\"\nmax_retry_delay = \"1s\"");
     estate.trap("r4.git", "KILL");
     estate.trap("r11.git", "KILL");
-    // The push that broke the connection arrived, but its report did not.
+    // The push that broke the connection arrived, but its report did not: it is looked at again.
     crate::sandbox::wait_for("all mirrors", || {
         estate.run(&["drain", "--all"]);
         estate.mirrored(30) == 30 && estate.run(&["status", "--all"]).status == 0

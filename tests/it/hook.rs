@@ -98,7 +98,7 @@ fn pushes_at_the_same_moment_each_keep_their_record() {
     // Two records of one process in one nanosecond.
     let layout = git_mirror_push::spool::Layout::new(&source);
     let time = std::time::Duration::new(7, 7);
-    let record = git_mirror_push::spool::Record { time, updates: Some(vec![]) };
+    let record = git_mirror_push::spool::Record::of(time, vec![]);
     for random in [1, 2] {
         git_mirror_push::spool::enter(&layout, git_mirror_push::spool::Id { time, pid: 1, random }, &record).unwrap();
     }

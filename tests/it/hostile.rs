@@ -131,7 +131,8 @@ impl Scene {
         let refs = self.sandbox.refs(&self.source);
         let error = std::fs::File::create(self.sandbox.path("stderr")).unwrap();
         let mut sync = self.sandbox.program(&self.source);
-        let (status, peak) = peak_of(sync.arg("sync").stdout(Stdio::null()).stderr(error).spawn().unwrap());
+        let (status, peak) =
+            peak_of(sync.args(["sync", "--adopt"]).stdout(Stdio::null()).stderr(error).spawn().unwrap());
         let said = std::fs::read_to_string(self.sandbox.path("stderr")).unwrap();
         assert!([0, 1].contains(&status) && !said.contains("panicked"), "{what}: {status} {said}");
         assert!(peak < MOST_MEMORY, "{what}: {peak} KiB");
@@ -148,8 +149,9 @@ impl Scene {
             let is_kept = queued > 0 || !status["refs"].as_array().unwrap().is_empty();
             assert!(is_kept, "{what}: neither queued nor named: {status}");
         }
-        // What was made true by an honest report is forgotten again.
+        // What was made true by an honest report is forgotten again, and so is what waits for a look.
         let _ = std::fs::remove_dir_all(remote.join("mirrored"));
+        let _ = std::fs::remove_dir_all(remote.join("queue"));
         state
     }
 }

@@ -127,7 +127,7 @@ fn an_empty_source_deletes_nothing_and_an_empty_mirror_gets_its_default_branch_f
     let work = sandbox.work(&source);
     work.commit("one");
     sandbox.git(&work.path, &["push", "-q", mirror.to_str().unwrap(), "main:theirs"]);
-    let said = sandbox.ok(&source, &["sync", "--json", "--allow-mass-delete"]);
+    let said = sandbox.ok(&source, &["sync", "--json", "--allow-mass-delete", "--adopt"]);
     assert_eq!(sandbox.outcomes(&said), [("refs/heads/theirs".to_owned(), "kept".to_owned())]);
     sandbox.git(&mirror, &["update-ref", "-d", "refs/heads/theirs"]);
     std::fs::remove_file(&log).unwrap();

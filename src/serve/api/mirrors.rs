@@ -11,6 +11,7 @@ use serde_json::json;
 use super::pages::Pages;
 use super::parameters::no_valid_value;
 use super::{Access, Ask, Failure, Ids, answer, ids};
+use crate::change;
 use crate::config::{AuthMethod, check_branch_regex};
 use crate::credentials;
 use crate::plan::{Divergent, Prune};
@@ -110,7 +111,8 @@ pub(super) async fn sync(State(app): State<Arc<App>>, path: Ids, request: Reques
     let ids = ids(path);
     answer(app, request, Access::Write, move |ask| {
         let project = ask.project(&ids)?;
-        ask.app.sync(&project, Ask::mirror_id(&ids)?)?;
+        let wish = if ask.parameters.flag("adopt")? == Some(true) { change::Wish::Adopt } else { change::Wish::Sync };
+        ask.app.sync(&project, Ask::mirror_id(&ids)?, wish)?;
         Ok(StatusCode::NO_CONTENT.into_response())
     })
     .await
@@ -170,6 +172,7 @@ fn wish(ask: &Ask) -> Result<Wish, Failure> {
         name: None,
         url: if given.is_null("url") { Some(String::new()) } else { given.text("url")? },
         enabled: given.flag("enabled")?,
+        adopt: given.flag("adopt")?,
         only_protected_branches: given.flag("only_protected_branches")?,
         mirror_branch_regex: regex,
         keep_divergent_refs: given.flag("keep_divergent_refs")?,

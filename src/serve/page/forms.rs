@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use maud::Markup;
 
 use super::{OfMirror, OfProject, Visitor, failed, project, refused};
+use crate::change;
 use crate::config::{AuthMethod, Mirror};
 use crate::credentials::Secret;
 use crate::plan::{Divergent, Prune};
@@ -244,8 +245,22 @@ pub(super) async fn sync(
     body: Bytes,
 ) -> Response {
     act(app, visitor, id, body, move |app, _, project, _| {
-        app.sync(project, mirror)?;
+        app.sync(project, mirror, change::Wish::Sync)?;
         Ok(Ok("The update is under way."))
+    })
+    .await
+}
+
+/// Confirms first contact, and mirrors everything now.
+pub(super) async fn adopt(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Path((id, mirror)): OfMirror,
+    body: Bytes,
+) -> Response {
+    act(app, visitor, id, body, move |app, _, project, _| {
+        app.sync(project, mirror, change::Wish::Adopt)?;
+        Ok(Ok("The mirror is confirmed; the update is under way."))
     })
     .await
 }

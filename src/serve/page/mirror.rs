@@ -75,6 +75,7 @@ fn buttons(visitor: &Visitor, project: &Project, view: &View) -> Markup {
     };
     html! {
         div.actions {
+            @if view.enabled && view.needs_adoption { (button("adopt", "This is the right mirror")) }
             @if view.enabled { (button("sync", "Update now")) (button("disable", "Disable")) }
             @else { (button("enable", "Enable")) }
             a.button id={ "mirror-" (view.id) "-edit" } href={ (base) "/edit" } aria-label={ "Edit: " (view.name) } { "Edit" }

@@ -49,6 +49,7 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/projects/{id}/mirrors/{mirror}/enable", post(forms::enable))
         .route("/projects/{id}/mirrors/{mirror}/disable", post(forms::disable))
         .route("/projects/{id}/mirrors/{mirror}/sync", post(forms::sync))
+        .route("/projects/{id}/mirrors/{mirror}/adopt", post(forms::adopt))
         .route("/projects/{id}/mirrors/{mirror}/remove", get(project::remove).post(forms::remove))
         .route("/projects/{id}/mirrors/{mirror}/host_keys", get(project::host_keys).post(forms::pin))
         .route("/assets/page.css", get(|| asset("text/css; charset=utf-8", include_str!("page.css"))))

@@ -1,0 +1,97 @@
+//! What follows a run besides its status: what is noted of the mirror, its HEAD, and whom the configuration wants to be told.
+
+use std::path::Path;
+
+use super::contact::Contact;
+use super::fence::Late;
+use super::{Context, Error, LocalMirror, credentials};
+use crate::config::Mirror;
+use crate::notify::{self, Event};
+use crate::repo::Repository;
+use crate::status::{self, Mirrored, Outcome, RefOutcome, Status, render_time};
+
+/// Notes what is now known of the mirror, durably, and that first contact is over when it is. A failure costs knowledge, not
+/// correctness, so it is only logged. Whether first contact is over.
+pub(super) fn keep_held(mirrored: &Mirrored, contact: &Contact, is_confirmed: bool) -> bool {
+    if !mirrored.exists() && !ends_first_contact(contact, is_confirmed) {
+        return false;
+    }
+    let mut changed: Vec<_> = contact.held.iter().map(|(name, held)| (name.clone(), held.clone())).collect();
+    if changed.is_empty() && mirrored.exists() && !mirrored.is_earlier() {
+        return true;
+    }
+    changed.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+    if let Err(error) = mirrored.set(&changed) {
+        tracing::warn!("cannot note what the mirror holds: {error}");
+    }
+    true
+}
+
+/// Whether this run, the first at this address, showed that the mirror is the one that was meant: it holds a value of ours, it was
+/// blank, or a person said so. A run that looked at some refs only, or stopped, shows nothing.
+fn ends_first_contact(contact: &Contact, is_confirmed: bool) -> bool {
+    let has_seen_all = contact.compared.is_some() && !matches!(contact.error, Some(Error::FirstContact { .. }));
+    let is_ours = || contact.held.values().any(|held| held.base.is_some());
+    let is_done = || contact.outcomes.values().any(|outcome| outcome.outcome.is_done());
+    let is_confirmed = is_confirmed && (contact.error.is_none() || is_done());
+    has_seen_all && (contact.was_blank || is_ours() || is_confirmed)
+}
+
+/// Lets the mirror's HEAD name our default branch, where that is wished and the mirror has it. A failure is logged, and `status` goes on
+/// naming the fix.
+pub(super) fn mend_head(repository: &Repository, mirror: &Mirror, contact: &Contact, mirrored: &Mirrored) {
+    let Some(local) = mirror.sets_head.then(|| LocalMirror::of(&mirror.address)).flatten() else { return };
+    let has = |name| match contact.held.get(&name) {
+        Some(held) => held.base.is_some(),
+        None => mirrored.find(&name).is_ok_and(|held| held.base.is_some()),
+    };
+    let mended = repository.default_branch().map_err(Error::from).and_then(|ours| match ours.is_some_and(has) {
+        true => local.set_head(repository),
+        false => Ok(()),
+    });
+    if let Err(error) = mended {
+        tracing::warn!("mirror '{}': cannot set HEAD: {error}", mirror.name);
+    }
+}
+
+/// Tells whom the configuration names, if there is news. It is noted only when the command succeeded, so that news which
+/// could not be told are told by the next attempt.
+pub(super) fn tell(
+    repository: &Repository,
+    context: &Context<'_>,
+    mirror: &Mirror,
+    directory: &Path,
+    after: &mut Status,
+) -> Result<(), Error> {
+    let settings = &context.config.notify;
+    let (Some(command), Some(event)) = (&settings.command, notify::event(after, settings, (context.now)())) else {
+        return Ok(());
+    };
+    let credentials = credentials(repository, mirror).unwrap_or_default();
+    let message = notify::Message {
+        event,
+        repository: &repository.git_dir().display().to_string(),
+        remote: &mirror.name,
+        url: &mirror.address.shown(&credentials),
+        status: after,
+    };
+    match notify::tell(command, &message) {
+        Ok(()) => {
+            after.notified_at = (event != Event::Recovered).then(|| render_time((context.now)()));
+            let files = Error::files("write the status", directory.to_owned());
+            status::write(directory, after, repository.sharing()).map_err(files)
+        }
+        Err(error) => {
+            tracing::warn!("notify: {error}");
+            Ok(())
+        }
+    }
+}
+
+/// What the mirror agreed to, or may agree to, although another run had begun: it is looked at again, and the values that were put there
+/// count as ours.
+pub(super) fn agreed(contact: &Contact) -> Late {
+    let is_possible = |outcome: &&RefOutcome| outcome.outcome.is_done() || outcome.outcome == Outcome::RemoteFailed;
+    let possible = contact.outcomes.values().filter(is_possible);
+    possible.map(|outcome| (outcome.name.clone(), outcome.local.into_iter().collect())).collect()
+}

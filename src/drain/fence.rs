@@ -1,0 +1,129 @@
+//! The fence: a push that outlives its run never leaves the mirror wrong unseen.
+//!
+//! Each run has a number, the generation, which its `started` status carries. It is read again before commands are sent and before the
+//! outcome is written: when another run has begun meanwhile (the lock was revoked, the process was stopped), nothing is sent and nothing is
+//! written but a record of what the mirror agreed to. Commands whose answer never came may still be carried out, by a server that
+//! goes on without its client: a record of their refs, due `stall_timeout` later, has them looked at once more. It names the values
+//! that were sent, so that these count as ours whatever is done here meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Error, new_id};
+use crate::config::Mirror;
+use crate::refs::{Local, Oid, RefName, RefUpdate};
+use crate::repo::Repository;
+use crate::spool::{self, Claim, Record};
+use crate::status::{self, Status, UpdateStatus};
+
+/// Refs, each with values that the mirror may be given late.
+pub(super) type Late = BTreeMap<RefName, BTreeSet<Oid>>;
+
+/// The number of a run.
+#[derive(Clone, Debug)]
+pub(super) struct Fence {
+    directory: PathBuf,
+    /// Milliseconds since the Unix epoch, or one more than the run before.
+    pub(super) generation: u64,
+}
+
+impl Fence {
+    /// The number of the run that begins now, after the one that `before` tells of.
+    pub(super) fn after(before: &Status, directory: PathBuf, now: Timestamp) -> Self {
+        let now = u64::try_from(now.as_millisecond()).unwrap_or_default();
+        Self { directory, generation: now.max(before.generation.saturating_add(1)) }
+    }
+
+    /// Makes sure that no other run has begun: [`Error::Superseded`] when one has.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let files = Error::files("read the status", self.directory.clone());
+        match status::generation(&self.directory).map_err(files)? {
+            found if found == self.generation => Ok(()),
+            _ => Err(Error::Superseded),
+        }
+    }
+}
+
+/// Has these refs looked at, not before `look`. Nothing to look at is no record.
+pub(super) fn look_at(
+    repository: &Repository,
+    mirror: &Mirror,
+    late: &Late,
+    look: Timestamp,
+    now: Timestamp,
+) -> Result<(), Error> {
+    if late.is_empty() {
+        return Ok(());
+    }
+    let null = repository.null_oid();
+    let mut updates = Vec::new();
+    for (name, values) in late {
+        let update = |value| RefUpdate { old: value, new: value, name: name.clone() };
+        updates.extend(values.iter().copied().map(update));
+        if values.is_empty() {
+            updates.push(update(null));
+        }
+    }
+    let id = new_id(now);
+    let record = Record { look: Some(since_epoch(look)), ..Record::of(id.time, updates) };
+    let layout = repository.layout();
+    let kept = spool::request(&layout, &mirror.name, id, &record);
+    kept.map_err(Error::files("note what is to be looked at again", layout.queue(&mirror.name)))
+}
+
+pub(super) fn since_epoch(time: Timestamp) -> Duration {
+    Duration::try_from(time.duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default()
+}
+
+/// When what was found now is looked at again: a server that hears nothing from its client lets go by then.
+pub(super) fn look_time(mirror: &Mirror, now: Timestamp) -> Timestamp {
+    now.checked_add(mirror.timeouts.stall).unwrap_or(now)
+}
+
+/// The status before this run, whose lock is held. A run that never ended is one whose commands may still be carried out.
+pub(super) fn status_before(
+    repository: &Repository,
+    mirror: &Mirror,
+    claim: &Claim,
+    now: Timestamp,
+) -> Result<Status, Error> {
+    let directory = repository.layout().remote(&mirror.name);
+    let mut before = status::read_as_is(&directory).map_err(Error::files("read the status", directory))?;
+    if before.update_status == UpdateStatus::Started {
+        let late = left_by(repository, &before, claim)?;
+        look_at(repository, mirror, &late, look_time(mirror, now), now)?;
+        // What failed before it began still does, and is tried again as before.
+        let is_failing = before.refs.iter().any(|outcome| outcome.outcome.is_failure());
+        before.update_status = if is_failing { UpdateStatus::Failed } else { UpdateStatus::Scheduled };
+    }
+    Ok(before)
+}
+
+/// What a run that never ended may have sent: the refs it was at, with the values that they have here or had since it began. Its
+/// queue is still whole, for entries leave it only after an outcome.
+fn left_by(repository: &Repository, dead: &Status, claim: &Claim) -> Result<Late, Error> {
+    let mut late = Late::new();
+    let records = claim.records.iter().chain(&claim.waiting);
+    for update in records.filter_map(|record| record.updates.as_ref()).flatten() {
+        let values = late.entry(update.name.clone()).or_default();
+        values.extend([update.old, update.new].into_iter().filter_map(Oid::non_null));
+    }
+    let locals: Vec<(RefName, Local)> = match &dead.at_work {
+        Some(names) => {
+            let names: Vec<RefName> = names.iter().filter_map(|name| RefName::new(name.as_bytes())).collect();
+            let found = repository.find_each(&names.iter().collect::<Vec<_>>())?;
+            names.into_iter().zip(found).collect()
+        }
+        None => repository.list(|_| true)?.refs,
+    };
+    for (name, local) in locals {
+        let values = late.entry(name).or_default();
+        if let Local::At(oid) = local {
+            values.insert(oid);
+        }
+    }
+    Ok(late)
+}

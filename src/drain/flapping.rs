@@ -1,0 +1,122 @@
+//! Refs that go back and forth: two mirrors that undo each other's updates would write for ever. Pure.
+//!
+//! What is remembered of a ref is where it went, from its first forced update or deletion on and for an hour. A plain fast-forward of a ref
+//! that did nothing else leaves nothing here.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::refs::{Oid, RefName};
+use crate::status::{Move, Outcome, RefOutcome, render_time};
+
+/// How long a move is remembered.
+const MEMORY: SignedDuration = SignedDuration::from_hours(1);
+
+/// How often a ref may be set to values that the mirror left before.
+const MOST_RETURNS: usize = 2;
+
+/// Most moves that are remembered of one mirror; the oldest are forgotten.
+const MOST_MOVES: usize = 1000;
+
+/// Whether setting `name` from `remote` to `local` would be once too often. A value that neither side had lately is news, and ends it.
+pub(super) fn is_flapping(moves: &[Move], name: &RefName, remote: Option<Oid>, local: Oid) -> bool {
+    if moves.is_empty() {
+        return false;
+    }
+    let name = name.to_string();
+    let moves: Vec<&Move> = moves.iter().filter(|known| known.name == name).collect();
+    let local = local.to_string();
+    let is_new_there = remote.map(|oid| oid.to_string()).is_some_and(|remote| {
+        let is_it = |value: &Option<String>| value.as_ref() == Some(&remote);
+        !moves.iter().any(|known| is_it(&known.from) || is_it(&known.to))
+    });
+    let (returns, left) = returns(&moves);
+    !is_new_there && left.contains(&local) && returns >= MOST_RETURNS
+}
+
+/// How many of `moves` went to a value that an earlier one had left, and all values that were left.
+fn returns<'m>(moves: &[&'m Move]) -> (usize, BTreeSet<&'m String>) {
+    let mut left = BTreeSet::new();
+    let mut returns = 0;
+    for known in moves {
+        returns += usize::from(known.to.as_ref().is_some_and(|to| left.contains(to)));
+        left.extend(&known.from);
+    }
+    (returns, left)
+}
+
+/// What is remembered after a run that did `outcomes` at `now`.
+pub(super) fn remembered<'o>(
+    before: &[Move],
+    outcomes: impl Iterator<Item = &'o RefOutcome>,
+    now: Timestamp,
+) -> Vec<Move> {
+    let is_recent =
+        |known: &&Move| known.at.parse::<Timestamp>().is_ok_and(|at| now.duration_since(at).abs() <= MEMORY);
+    let mut moves: Vec<Move> = before.iter().filter(is_recent).cloned().collect();
+    let known: BTreeSet<String> = moves.iter().map(|known| known.name.clone()).collect();
+    for outcome in outcomes.filter(|outcome| outcome.outcome.is_done()) {
+        let is_of_interest = matches!(outcome.outcome, Outcome::Forced | Outcome::Deleted);
+        if is_of_interest || !known.is_empty() && known.contains(&outcome.name.to_string()) {
+            let text = |oid: Option<Oid>| oid.map(|oid| oid.to_string());
+            moves.push(Move {
+                name: outcome.name.to_string(),
+                at: render_time(now),
+                from: text(outcome.remote),
+                to: text(outcome.local),
+            });
+        }
+    }
+    let excess = moves.len().saturating_sub(MOST_MOVES);
+    moves.drain(..excess);
+    moves
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn oid(digit: u8) -> Oid {
+        Oid::from_hex(&[digit; 40]).expect("valid")
+    }
+
+    fn at(minute: i64) -> Timestamp {
+        Timestamp::from_second(1_767_720_000 + 60 * minute).expect("in range")
+    }
+
+    fn forced(from: u8, to: u8) -> RefOutcome {
+        RefOutcome {
+            name: RefName::new(b"refs/heads/main").expect("valid"),
+            outcome: Outcome::Forced,
+            local: Some(oid(to)),
+            remote: Some(oid(from)),
+            reason: None,
+        }
+    }
+
+    #[test]
+    fn the_third_return_within_an_hour_is_not_sent() {
+        let (a, b, c) = (b'a', b'b', b'c');
+        let name = RefName::new(b"refs/heads/main").expect("valid");
+        let is_flapping = |moves: &[Move], remote, local| is_flapping(moves, &name, Some(oid(remote)), oid(local));
+        let mut moves = Vec::new();
+        for (minute, from, to) in [(0, a, b), (1, b, a), (2, a, b)] {
+            assert!(!is_flapping(&moves, from, to), "{minute}");
+            moves = remembered(&moves, [forced(from, to)].iter(), at(minute));
+        }
+        assert!(is_flapping(&moves, b, a), "the third time");
+        assert!(!is_flapping(&moves, b, c), "a new value here");
+        assert!(!is_flapping(&moves, c, a), "a new value there");
+        assert!(!is_flapping(&remembered(&moves, [].iter(), at(63)), b, a), "an hour later");
+        assert!(is_flapping(&remembered(&moves, [].iter(), at(59)), b, a), "not yet");
+    }
+
+    #[test]
+    fn what_only_moves_forward_is_not_remembered() {
+        let forward = RefOutcome { outcome: Outcome::FastForwarded, ..forced(b'a', b'b') };
+        assert_eq!(remembered(&[], [forward.clone()].iter(), at(0)), []);
+        let moves = remembered(&[], [forced(b'b', b'a')].iter(), at(0));
+        assert_eq!(remembered(&moves, [forward].iter(), at(1)).len(), 2, "but after a forced update it is");
+    }
+}

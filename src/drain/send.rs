@@ -1,0 +1,94 @@
+//! What goes over the wire for decisions that were taken: commands, the request, the pack.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::contact::Run;
+use super::observe::Remote;
+use crate::plan::Decision;
+use crate::push::{
+    Capabilities, Command, DeltaBase, Error as PushError, Gaps, PackObjects, PackSource, Report, Request, Session,
+};
+use crate::refs::Oid;
+
+impl Run<'_> {
+    /// Sends these decisions, unless another run has begun meanwhile.
+    pub(super) fn push(
+        &self,
+        session: &mut Session,
+        sent: &[&Decision],
+        there: &Remote,
+        base: DeltaBase,
+    ) -> Result<Report, PushError> {
+        let commands = self.commands(sent);
+        let request = self.request(&commands, &there.advertised.capabilities)?;
+        let pack = request.needs_pack().then(|| self.pack(&commands, there, base));
+        session.push(&request, pack)
+    }
+
+    pub(super) fn commands(&self, sent: &[&Decision]) -> Vec<Command> {
+        let null = self.repository.null_oid();
+        let command = |decision: &&Decision| Command {
+            old: decision.remote.unwrap_or(null),
+            new: decision.local.unwrap_or(null),
+            name: decision.name.clone(),
+        };
+        sent.iter().map(command).collect()
+    }
+
+    pub(super) fn request<'c>(
+        &'c self,
+        commands: &'c [Command],
+        capabilities: &Capabilities,
+    ) -> Result<Request<'c>, PushError> {
+        if !capabilities.report_status && !capabilities.report_status_v2 {
+            return Err(PushError::Unable("it does not report what it did (no report-status)".into()));
+        }
+        if self.mirror.is_atomic && !capabilities.atomic {
+            return Err(PushError::Unable("it does not support atomic pushes; set atomic = false".into()));
+        }
+        let shallow = &self.shallow;
+        Ok(Request { commands, shallow, push_options: &self.mirror.push_options, is_atomic: self.mirror.is_atomic })
+    }
+
+    /// What the new values have and the mirror's values have not, if that is little.
+    pub(super) fn small_pack(&self, commands: &[Command], haves: &HashMap<Oid, u32>) -> Option<PackSource> {
+        let pack = self.repository.small_pack(&tips(commands), haves)?;
+        Some(PackSource::Made(pack, Arc::clone(&self.progress)))
+    }
+
+    /// The pack holds what the new values have and the mirror's values have not.
+    fn pack(&self, commands: &[Command], there: &Remote, base: DeltaBase) -> PackSource {
+        if let Some(pack) = self.small_pack(commands, &there.values) {
+            return pack;
+        }
+        let tips = tips(commands);
+        let mut haves = self.repository.boundary(&tips, &there.values);
+        // The replaced values always help: they are what the mirror surely has near the new ones.
+        haves.extend(commands.iter().filter_map(|c| c.old.non_null()).filter(|old| self.repository.contains(*old)));
+        haves.sort_unstable();
+        haves.dedup();
+        PackSource::Program(PackObjects {
+            git_dir: self.repository.git_dir().to_owned(),
+            tips,
+            haves,
+            ofs_delta: there.advertised.capabilities.ofs_delta,
+            gaps: self.gaps(),
+            base,
+            progress: Arc::clone(&self.progress),
+        })
+    }
+
+    /// What our repository lacks on purpose.
+    pub(super) fn gaps(&self) -> Gaps {
+        Gaps { is_shallow: !self.shallow.is_empty(), is_partial: self.repository.is_partial() }
+    }
+}
+
+/// The values that are sent, each once.
+fn tips(commands: &[Command]) -> Vec<Oid> {
+    let mut tips: Vec<Oid> = commands.iter().filter_map(|command| command.new.non_null()).collect();
+    tips.sort_unstable();
+    tips.dedup();
+    tips
+}

@@ -1,0 +1,34 @@
+//! First contact: what a mistyped URL would overwrite is not touched before a person has confirmed the address.
+
+use std::collections::BTreeSet;
+
+use super::{Action, Decision, FirstContact, Observed, RefFacts, Stop};
+use crate::refs::RefName;
+
+/// Holds back everything when first contact is not over and the mirror looks like somebody else's: a value whose object this
+/// repository does not have would go, or none of the mirror's branches and tags is known here.
+pub(super) fn stop(observed: &Observed, decisions: &mut [Decision]) -> Option<Stop> {
+    if observed.first_contact == FirstContact::Over {
+        return None;
+    }
+    let is_unknown = |facts: &&RefFacts| facts.remote.is_some() && !facts.is_remote_here;
+    let unknown: BTreeSet<&RefName> = observed.refs.iter().filter(is_unknown).map(|facts| &facts.name).collect();
+    let is_lost = |decision: &Decision| matches!(decision.action, Action::Force | Action::Delete);
+    let is_stopped =
+        |decision: &Decision| (is_lost(decision) || observed.mirror.is_stranger) && unknown.contains(&decision.name);
+    let count = decisions.iter().filter(|decision| is_stopped(decision)).count();
+    if count == 0 && !observed.mirror.is_stranger {
+        return None;
+    }
+    for decision in decisions {
+        if is_stopped(decision) {
+            let remote = decision.remote.map(|oid| oid.short()).unwrap_or_default();
+            decision.action = Action::Divergent(format!(
+                "the mirror has {remote}, which this repository does not have, and this is the first contact with it"
+            ));
+        } else if decision.action.is_sent() {
+            decision.action = Action::Reject("nothing is sent before the first contact is confirmed".into());
+        }
+    }
+    Some(Stop::FirstContact { unknown: count })
+}

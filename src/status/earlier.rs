@@ -1,0 +1,53 @@
+//! `mirrored/` as versions before 0.2 wrote it: a private ref store in git's own format, loose refs and `packed-refs`.
+//!
+//! It is read once, and written in the form of `mirrored` by the first run. Then it goes, and an empty directory takes the place of
+//! `packed-refs`: an earlier program that comes back stops there, for it cannot read it, and does not believe old values.
+//! Killed before that, the next write removes it.
+
+#![expect(clippy::disallowed_methods, reason = "removes the files of an earlier version")]
+
+use std::io;
+use std::path::Path;
+
+use crate::refs::{Oid, RefName};
+use crate::repo::{Repository, from_gix, is_refused, one_line};
+
+/// The values in `directory`; none when an earlier version left nothing there. What is damaged is not known.
+pub(super) fn values(directory: &Path, repository: &Repository) -> io::Result<Vec<(RefName, Oid)>> {
+    if !directory.join("refs").is_dir() && !directory.join("packed-refs").is_file() {
+        return Ok(Vec::new());
+    }
+    let store = repository.private_refs(directory);
+    let platform = match store.iter() {
+        Err(error) if is_refused(&error) => return Err(io::Error::other(one_line(&error))),
+        Err(_) => return Ok(Vec::new()),
+        Ok(platform) => platform,
+    };
+    let mut found = Vec::new();
+    for reference in platform.all()? {
+        match reference {
+            Ok(reference) => {
+                let name = RefName::new(reference.name.as_bstr());
+                found.extend(name.zip(reference.target.try_id().map(from_gix)));
+            }
+            Err(error) if is_refused(&error) => return Err(io::Error::other(one_line(&error))),
+            Err(_) => {}
+        }
+    }
+    Ok(found)
+}
+
+/// Removes what an earlier version left, and lets it stop here should it come back.
+pub(super) fn retire(directory: &Path) -> io::Result<()> {
+    let packed = directory.join("packed-refs");
+    if packed.is_dir() {
+        return Ok(());
+    }
+    for result in [std::fs::remove_dir_all(directory.join("refs")), std::fs::remove_file(&packed)] {
+        match result {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    std::fs::create_dir(&packed)
+}

@@ -1,0 +1,87 @@
+//! The process that is at work on a mirror, so that others can tell whether it still lives.
+//!
+//! A process id alone proves nothing: it may be that of another container, of another boot, or be given away again. So the machine,
+//! the boot, the namespace of process ids and the start time of the process are noted with it (proc(5), machine-id(5)). What cannot be
+//! read is noted as empty, and compares as different.
+
+#![expect(clippy::disallowed_methods, reason = "reads /proc and /etc/machine-id")]
+
+use std::sync::OnceLock;
+
+use serde::{Deserialize, Serialize};
+
+/// A process, told from every other on every machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runner {
+    /// The machine, by machine-id(5).
+    pub machine: String,
+    /// The boot of the kernel.
+    pub boot: String,
+    /// The namespace in which `pid` counts.
+    pub namespace: String,
+    /// The process id.
+    pub pid: u32,
+    /// When the process began, in clock ticks since the boot.
+    pub started: u64,
+}
+
+impl Runner {
+    /// This process.
+    #[must_use]
+    pub fn this() -> Self {
+        static THIS: OnceLock<Runner> = OnceLock::new();
+        let read = || {
+            let pid = std::process::id();
+            Runner { pid, started: start_of(pid).unwrap_or_default(), ..Runner::here() }
+        };
+        THIS.get_or_init(read).clone()
+    }
+
+    /// What all processes here have in common.
+    fn here() -> Self {
+        let text = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+        let namespace = std::fs::read_link("/proc/self/ns/pid");
+        Self {
+            machine: text("/etc/machine-id"),
+            boot: text("/proc/sys/kernel/random/boot_id"),
+            namespace: namespace.map(|link| link.display().to_string()).unwrap_or_default(),
+            ..Self::default()
+        }
+    }
+
+    /// Whether that process still runs, as far as it can be seen from here: one of another machine or namespace cannot.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        let here = Self::this();
+        let is_here = self.machine == here.machine && self.boot == here.boot && self.namespace == here.namespace;
+        is_here && self.started != 0 && start_of(self.pid) == Some(self.started)
+    }
+}
+
+/// When a process began, in clock ticks since the boot; `None` when it is gone or only waits to be reaped.
+fn start_of(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name of the program is in parentheses and may hold anything: the fields begin after the last one.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_alive_only_as_itself() {
+        let this = Runner::this();
+        assert!(this.is_alive());
+        assert!(!Runner { started: this.started + 1, ..this.clone() }.is_alive(), "the pid was given to another");
+        assert!(!Runner { boot: "another".into(), ..this.clone() }.is_alive());
+        assert!(!Runner { namespace: "another".into(), ..this.clone() }.is_alive());
+        assert!(!Runner { machine: "another".into(), ..this.clone() }.is_alive());
+        assert!(!Runner { pid: 0, ..this }.is_alive());
+    }
+}
