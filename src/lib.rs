@@ -16,6 +16,7 @@
 //! the truth. State is where a file is. Absent, unreadable and busy are three different answers. Secrets cannot be printed.
 //! Time and chance are arguments.
 
+pub mod durable;
 pub mod hook;
 pub mod refs;
 pub mod spool;

@@ -99,6 +99,7 @@ impl Place<'_> {
     /// # Errors
     /// [`Error::Files`]
     pub fn prepare(&self) -> Result<(), Error> {
+        config::authorise(self.repository, self.server)?;
         let layout = self.repository.layout();
         let mode = self.repository.sharing().directory_mode().unwrap_or(0o755);
         let failed = |source| Error::Files { doing: "make directories", path: layout.root().to_owned(), source };
@@ -113,7 +114,7 @@ impl Place<'_> {
         self.prepare()?;
         // The name is checked before it becomes a directory.
         let change = Edit::Add(name.to_owned(), keys);
-        config::check_edit(self.repository, self.server, &change)?;
+        self.refuse_doubtful(&config::check_edit(self.repository, self.server, &change)?, name)?;
         drain::prepare(self.repository, name)?;
         // A drain that ends for a mirror of this name which was removed must not forget what is stored now.
         let _lock = Lock::acquire(&self.directory(name), self.repository.sharing())?;
@@ -136,10 +137,16 @@ impl Place<'_> {
     /// # Errors
     /// [`Error`]
     pub fn set(&self, name: &str, keys: Keys, extras: &Extras) -> Result<Config, Error> {
+        self.prepare()?;
         drain::prepare(self.repository, name)?;
         let change = Edit::Set(name.to_owned(), keys);
-        config::check_edit(self.repository, self.server, &change)?;
-        let moves = matches!(&change, Edit::Set(_, keys) if keys.iter().any(|(key, _)| *key == "url"));
+        let after = config::check_edit(self.repository, self.server, &change)?;
+        let changes =
+            |wanted: &[&str]| matches!(&change, Edit::Set(_, keys) if keys.iter().any(|(key, _)| wanted.contains(key)));
+        let moves = changes(&["url"]);
+        if moves || changes(&["enabled", "only_protected_branches", "mirror_branch_regex", "tags", "refspecs"]) {
+            self.refuse_doubtful(&after, name)?;
+        }
         if extras.secret.is_some() && moves {
             // Killed in between, the mirror has no password: better than the wrong one for its host.
             remove_secret(&self.directory(name).join("secret")).map_err(self.files("remove the secret", name))?;
@@ -148,6 +155,38 @@ impl Place<'_> {
         self.store(name, extras)?;
         self.make_key(&config, name, extras.key_type)?;
         self.request(&config, name, if extras.adopts { Wish::Adopt } else { Wish::Compare })?;
+        Ok(config)
+    }
+
+    /// Refuses what is hardly ever meant: a port that is read as a path, a placeholder that nothing fills in, one URL twice.
+    fn refuse_doubtful(&self, after: &Config, name: &str) -> Result<(), Error> {
+        let Some(mirror) = after.mirror(name) else { return Ok(()) };
+        match self.warnings(after, mirror).into_iter().next() {
+            Some(doubt) => Err(Error::Refused(doubt)),
+            None => Ok(()),
+        }
+    }
+
+    /// What is hardly ever meant about a mirror, a sentence each. Refs that cannot be listed are no reason for one.
+    #[must_use]
+    pub fn warnings(&self, config: &Config, mirror: &Mirror) -> Vec<String> {
+        let is_alone =
+            config.mirrors.iter().filter(|other| other.address.identity() == mirror.address.identity()).count() < 2;
+        let listed = if is_alone { None } else { self.repository.list(|_| true).ok() };
+        let refs: Vec<_> =
+            listed.map(|listing| listing.refs).unwrap_or_default().into_iter().map(|(name, _)| name).collect();
+        let default_branch = self.repository.default_branch().ok().flatten();
+        config::warnings(config, mirror, default_branch.as_ref(), &refs)
+    }
+
+    /// Drops what this repository says of a mirror of the server's file; secret, pins, base and queue stay.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub fn reset(&self, name: &str) -> Result<Config, Error> {
+        self.prepare()?;
+        let config = edit(self.repository, self.server, &Edit::Reset(name.to_owned()))?;
+        self.request(&config, name, Wish::Compare)?;
         Ok(config)
     }
 
@@ -184,6 +223,7 @@ impl Place<'_> {
     /// # Errors
     /// [`Error::Config`]
     pub fn unlist(&self, name: &str) -> Result<(), Error> {
+        self.prepare()?;
         let change = Edit::Remove(name.to_owned());
         config::check_edit(self.repository, self.server, &change)?;
         let directory = self.directory(name);

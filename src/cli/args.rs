@@ -73,6 +73,8 @@ pub(super) enum Command {
     Disable(Name),
     /// Remove a mirror, its state and its secret; the mirror's repository is not touched
     Remove(Name),
+    /// Drop what this repository says of a mirror of the server's file; secret, host keys and queue stay
+    Reset(Name),
     /// List the mirrors
     List,
     /// Show a mirror's configuration
@@ -183,6 +185,9 @@ pub(super) struct HostKeys {
 pub(super) struct Credential {
     /// The mirror
     pub(super) name: String,
+    /// Take the stored password or token away
+    #[arg(long)]
+    pub(super) clear: bool,
 }
 
 /// `install-hook`

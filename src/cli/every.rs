@@ -159,6 +159,7 @@ pub(super) fn status(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
 /// Installs the hook everywhere.
 pub(super) fn install_hook(base: &Base) -> anyhow::Result<u8> {
     let (installed, bad) = base.ask_every(&|session| {
+        crate::config::authorise(&session.repository, &base.server)?;
         session.place().prepare()?;
         Ok(matches!(hook::ensure(session)?, Done::Installed(_)))
     })?;

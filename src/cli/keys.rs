@@ -104,22 +104,30 @@ fn is_agreed() -> anyhow::Result<bool> {
     write!(std::io::stderr(), "Pin these keys? (yes/no) ")?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
-    Ok(answer.trim() == "yes")
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
-/// Stores a password or token, read from standard input or asked for on the terminal; an empty one takes it away.
+/// Stores a password or token, read from standard input or asked for on the terminal, or takes it away. An empty standard input, say
+/// of a command that failed, is no wish to take it away.
 pub(super) fn credential(session: &Session<'_>, asked: &Credential) -> anyhow::Result<u8> {
     let config = session.config()?;
     let mirror = by_name(&config, &asked.name)?;
     let prompt = format!("Password or token for {}: ", mirror.address.shown(&credentials::Credentials::default()));
-    let secret = if std::io::stdin().is_terminal() {
+    let secret = if asked.clear {
+        String::new()
+    } else if std::io::stdin().is_terminal() {
         rpassword::prompt_password(prompt).context("cannot read the password")?
     } else {
         mirrors::line_of_stdin()?
     };
+    if secret.is_empty() && !asked.clear {
+        let name = &asked.name;
+        let fix = format!("to take it away: git mirror-push credential {name} --clear");
+        return Err(Usage(format!("no password was given, and what is stored stays; {fix}")).into());
+    }
     crate::drain::prepare(&session.repository, &asked.name)?;
     session.place().store_secret(&asked.name, &Secret::new(secret))?;
-    if mirror.auth_method != AuthMethod::Password {
+    if mirror.auth_method != AuthMethod::Password && !asked.clear {
         session.base.warn(&format!(
             "auth_method is \"{}\"; git mirror-push set {} --auth-method password",
             mirror.auth_method.as_str(),

@@ -1,4 +1,4 @@
-//! Logging: one event a line on stderr, only what was asked for.
+//! Logging: one event a line on stderr, only what was asked for; a panic with its place.
 
 use tracing::level_filters::LevelFilter;
 
@@ -25,4 +25,11 @@ pub(super) fn start(global: &Global, environment: &Environment, is_daemon: bool)
         .with_target(false);
     // A second start in one process keeps the first.
     let _ = format.try_init();
+    std::panic::set_hook(Box::new(|panic| {
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let text = crate::credentials::Redactor::default().clean(text.unwrap_or("no message"));
+        tracing::error!("internal error, please report it: panicked at {place}: {text}");
+    }));
 }

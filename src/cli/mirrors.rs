@@ -8,10 +8,12 @@ use super::args::{Add, Set};
 use super::options::{AuthMethod, Divergent, KeyType, Prune, Settings};
 use super::{DONE, Session, Usage, absolute, by_name, hook, now, wake};
 use crate::change::{self, Extras, Keys, clean_url, host_keys_of};
-use crate::config::{Change, Config, Edit, edit};
+use crate::config::{Change, Config, Edit, Mirror, edit};
 use crate::credentials::{self, Credentials, HostKey, Secret, identity};
 use crate::install::Done;
 use crate::push::{Address, parse};
+use crate::refs::Oid;
+use crate::status::{self, Outcome};
 
 impl Session<'_> {
     /// Where changes are made.
@@ -94,6 +96,7 @@ pub(super) fn set(session: &Session<'_>, set: &Set) -> anyhow::Result<u8> {
     let directory = session.repository.layout().remote(&set.name);
     let had_key = extras.key_type.is_none() && identity(&directory).is_some();
     let config = session.place().set(&set.name, keys, &extras)?;
+    tell_what_is_overwritten(session, mirror, by_name(&config, &set.name)?)?;
     tell_of_key(session, &set.name, had_key);
     let has_secret = directory.join("secret").is_file();
     warn_of_insecure_http(session, &config, &set.name, has_secret)?;
@@ -112,6 +115,7 @@ pub(super) fn enable(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
 /// Serves a mirror no longer. What it was not given yet is compared when it is enabled.
 pub(super) fn disable(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
     by_name(&session.config()?, name)?;
+    session.place().prepare()?;
     let change = Edit::Set(name.to_owned(), vec![("enabled", Change::Flag(false))]);
     edit(&session.repository, &session.base.server, &change)?;
     Ok(DONE)
@@ -122,6 +126,15 @@ pub(super) fn remove(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
     by_name(&session.config()?, name)?;
     session.place().remove(name)?;
     session.base.say(&format!("removed mirror '{name}'; its repository was not touched"));
+    Ok(DONE)
+}
+
+/// Drops what this repository says of a mirror of the server's file.
+pub(super) fn reset(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
+    by_name(&session.config()?, name)?;
+    let config = session.place().reset(name)?;
+    wake_for(session, &config, name);
+    session.base.say(&format!("mirror '{name}' is as the server's file says again"));
     Ok(DONE)
 }
 
@@ -235,6 +248,26 @@ pub(super) fn line_of_stdin() -> anyhow::Result<String> {
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).context("cannot read the password from standard input")?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// Says which refs the next run takes from the mirror, when the policy has become one that overwrites.
+fn tell_what_is_overwritten(session: &Session<'_>, before: &Mirror, after: &Mirror) -> anyhow::Result<()> {
+    use crate::plan::Divergent::Overwrite;
+    if before.divergent == Overwrite || after.divergent != Overwrite || !after.is_enabled {
+        return Ok(());
+    }
+    let status = status::read(&session.repository.layout().remote(&after.name))?;
+    for outcome in status.refs.iter().filter(|outcome| outcome.outcome == Outcome::Divergent) {
+        let short = |oid: Option<Oid>| oid.map(|oid| oid.short()).unwrap_or_default();
+        session.base.warn(&format!(
+            "the next run overwrites {} on mirror '{}': {} there becomes {}",
+            outcome.name,
+            after.name,
+            short(outcome.remote),
+            short(outcome.local)
+        ));
+    }
+    Ok(())
 }
 
 fn warn_of_insecure_http(session: &Session<'_>, config: &Config, name: &str, has_secret: bool) -> anyhow::Result<()> {

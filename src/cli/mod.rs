@@ -77,12 +77,24 @@ pub fn main(serve: Run<'_>) -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) if is_broken_pipe(&error) => ExitCode::from(DONE),
         Err(error) => {
-            let text = format!("{error:#}").replace('\n', " ");
+            let text = chain(&error).replace('\n', " ");
             talk(&format!("fatal: {}", crate::credentials::Redactor::default().clean(&text)));
             let is_usage = error.is::<Usage>() || matches!(error.downcast_ref(), Some(change::Error::Refused(_)));
             ExitCode::from(if is_usage { USAGE } else { FATAL })
         }
     }
+}
+
+/// The error and its causes, each said once: many say their cause themselves.
+fn chain(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
 }
 
 /// ssh has started this program to ask for a password.
@@ -130,12 +142,16 @@ fn run(cli: Cli, serve: Run<'_>) -> anyhow::Result<u8> {
         _ => {}
     }
     let session = base.session()?;
+    if !only_looks(&command) {
+        config::authorise(&session.repository, &session.base.server)?;
+    }
     match command {
         Command::Add(add) => mirrors::add(&session, &add),
         Command::Set(set) => mirrors::set(&session, &set),
         Command::Enable(name) => mirrors::enable(&session, &name.name),
         Command::Disable(name) => mirrors::disable(&session, &name.name),
         Command::Remove(name) => mirrors::remove(&session, &name.name),
+        Command::Reset(name) => mirrors::reset(&session, &name.name),
         Command::List => status::list(&session, out),
         Command::Show(show) if show.origin => status::origin(&session, &show.name, out),
         Command::Show(show) => status::show(&session, &show.name, out),
@@ -158,6 +174,11 @@ fn run(cli: Cli, serve: Run<'_>) -> anyhow::Result<u8> {
             Ok(DONE)
         }
     }
+}
+
+/// Whether a command runs nothing, contacts nobody and writes nothing.
+fn only_looks(command: &Command) -> bool {
+    matches!(command, Command::Status(_) | Command::List | Command::Show(_) | Command::Log(_))
 }
 
 impl Base {

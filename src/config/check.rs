@@ -7,7 +7,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::file::{DivergentSetting, File, Period, PruneSetting, Remote};
-use super::server::{Placed, Root, Server, Template, expand};
+use super::server::{Placed, Root, Server, Template, expand, unknown_placeholder};
 use super::settings::{EXCLUDE_EACH_OTHER, Settings};
 use super::values::{
     check_branch_regex, check_command, check_proxy, check_push_option, check_refspec, check_ssh_option, check_url,
@@ -129,6 +129,7 @@ pub(super) fn server(path: &Path, text: &str, file: File, mut server: Server) ->
             path: root,
             include: patterns(written.include.unwrap_or_default()),
             exclude: patterns(written.exclude),
+            owners: written.owners,
         });
     }
     if let Some(defaults) = file.defaults {
@@ -142,6 +143,10 @@ pub(super) fn server(path: &Path, text: &str, file: File, mut server: Server) ->
         let line = line_of(text, name.span().start);
         let template = server.templates.entry(name.into_inner()).or_default();
         let settings = settings(&place, remote)?.over(&template.settings);
+        if let Some(unknown) = settings.url.as_deref().and_then(unknown_placeholder) {
+            let what = format!("the url has the placeholder '{{{unknown}}}'; there are {{path}} and {{name}}");
+            return Err(Error::Meaning { path: path.to_owned(), line, what });
+        }
         *template = Template { settings, file: path.to_owned(), line };
     }
     server.files.push(path.to_owned());

@@ -45,6 +45,8 @@ pub enum Edit {
     Set(String, Vec<(&'static str, Change)>),
     /// A remote that goes.
     Remove(String),
+    /// What this file says of a remote of the server's file goes: that one's values count again.
+    Reset(String),
 }
 
 /// Makes the change in the file of `repository` and returns the new configuration.
@@ -66,14 +68,14 @@ pub fn edit(repository: &Repository, server: &Server, change: &Edit) -> Result<C
     Ok(after)
 }
 
-/// Finds out whether the change could be made, and makes it not.
+/// Finds out whether the change could be made, and makes it not. Returns what the configuration would be.
 ///
 /// # Errors
 /// [`Error`]
-pub fn check_edit(repository: &Repository, server: &Server, change: &Edit) -> Result<(), Error> {
+pub fn check_edit(repository: &Repository, server: &Server, change: &Edit) -> Result<Config, Error> {
     let path = repository.layout().config();
     let old = read_owned(&path, repository.git_dir())?.map(|(text, _)| text).unwrap_or_default();
-    checked(&path, &old, server, server.place(repository.git_dir()).as_ref(), change).map(|_| ())
+    checked(&path, &old, server, server.place(repository.git_dir()).as_ref(), change).map(|(_, after)| after)
 }
 
 /// The new text and what it means.
@@ -86,7 +88,8 @@ fn checked(
 ) -> Result<(String, Config), Error> {
     // The old text is parsed first, so that an error in it is told with its line, and not blamed on the change.
     let before = parse(path, old, server, placed, Trust::Full)?;
-    let new = applied(old, &before, change)?;
+    let is_template = |name: &str| placed.is_some() && server.template_names().any(|template| template == name);
+    let new = applied(old, &before, change, &is_template)?;
     let after = parse(path, &new, server, placed, Trust::Full).map_err(|error| match error {
         Error::Meaning { what, .. } => Error::Change(what),
         other => other,
@@ -94,7 +97,7 @@ fn checked(
     Ok((new, after))
 }
 
-fn applied(old: &str, before: &Config, change: &Edit) -> Result<String, Error> {
+fn applied(old: &str, before: &Config, change: &Edit, is_template: &dyn Fn(&str) -> bool) -> Result<String, Error> {
     let mut document: DocumentMut = old.parse().map_err(|error| Error::Change(format!("config.toml: {error}")))?;
     match change {
         Edit::Top(key, change) => set(document.as_table_mut(), key, change),
@@ -129,12 +132,23 @@ fn applied(old: &str, before: &Config, change: &Edit) -> Result<String, Error> {
             }
         }
         Edit::Remove(name) => {
-            let is_own = document.get("remotes").and_then(|remotes| remotes.get(name)).is_some();
-            if !is_own && before.mirror(name).is_some() {
-                let mend = format!("'git mirror-push disable {name}' stops it for this repository");
-                return Err(Error::Change(format!("mirror '{name}' comes from the server's file; {mend}")));
+            if is_template(name) && before.mirror(name).is_some() {
+                let fix = format!(
+                    "'git mirror-push disable {name}' stops it for this repository, 'git mirror-push reset {name}' drops what this repository says of it"
+                );
+                return Err(Error::Change(format!("mirror '{name}' comes from the server's file; {fix}")));
             }
             remotes(&mut document)?.remove(name).ok_or_else(|| no_such_mirror(name))?;
+        }
+        Edit::Reset(name) => {
+            if before.mirror(name).is_none() {
+                return Err(no_such_mirror(name));
+            }
+            if !is_template(name) {
+                let fix = format!("'git mirror-push remove {name}' removes it");
+                return Err(Error::Change(format!("mirror '{name}' is this repository's own; {fix}")));
+            }
+            remotes(&mut document)?.remove(name);
         }
     }
     Ok(document.to_string())

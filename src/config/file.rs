@@ -52,6 +52,8 @@ pub(super) struct Repositories {
     pub(super) include: Option<Vec<String>>,
     #[serde(default)]
     pub(super) exclude: Vec<String>,
+    #[serde(default)]
+    pub(super) owners: Vec<String>,
 }
 
 /// `[api]`

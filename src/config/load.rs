@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Config, Error, Server, Trust, check, file, parse};
 use crate::credentials::Surroundings;
+use crate::durable;
 use crate::repo::Repository;
 use crate::spool::Layout;
 
@@ -129,14 +130,45 @@ pub fn names_in(layout: &Layout) -> io::Result<Vec<String>> {
     Ok(headers.map(|name| name.trim_matches('"').to_owned()).collect())
 }
 
+/// Makes sure that a repository may be served: that something is run for it, a mirror contacted, a file written. Its directory must be
+/// ours, or the server's file must name its owner; its file must be ours or root's. Looking at it needs less.
+///
+/// # Errors
+/// [`Error::ForeignRepository`], [`Error::OtherOwner`] or [`Error::Io`].
+pub fn authorise(repository: &Repository, server: &Server) -> Result<(), Error> {
+    let git_dir = repository.git_dir();
+    let failed = |path: &Path, source| Error::Io { doing: "look at", path: path.to_owned(), source };
+    let ours = rustix::process::geteuid().as_raw();
+    let uid = std::fs::metadata(git_dir).map_err(|source| failed(git_dir, source))?.uid();
+    if uid != ours {
+        let name = uzers::get_user_by_uid(uid).and_then(|user| user.name().to_str().map(str::to_owned));
+        if !server.names_owner(git_dir, uid, name.as_deref()) {
+            let holds = |root: &&super::Root| git_dir.starts_with(&root.path);
+            let root = server.roots.iter().find(holds).map(|root| &*root.path).or(git_dir.parent());
+            return Err(Error::ForeignRepository {
+                path: git_dir.to_owned(),
+                root: root.unwrap_or(git_dir).to_owned(),
+                owner: name.unwrap_or_else(|| uid.to_string()),
+            });
+        }
+    }
+    match durable::open_to_read(&repository.layout().config()) {
+        Ok((_, file)) if ![0, ours].contains(&file.uid()) => {
+            Err(Error::OtherOwner { path: repository.layout().config() })
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(&repository.layout().config(), error)),
+        _ => Ok(()),
+    }
+}
+
 /// Reads a file that must belong to us, to the owner of `git_dir`, or to root. `None` when it is missing.
 ///
 /// # Errors
 /// [`Error::Io`] or [`Error::OtherOwner`].
 pub(super) fn read_owned(path: &Path, git_dir: &Path) -> Result<Option<(String, Trust)>, Error> {
     let failed = |source| Error::Io { doing: "read", path: path.to_owned(), source };
-    let metadata = match std::fs::metadata(path) {
-        Ok(metadata) => metadata,
+    let (text, metadata) = match durable::read(path) {
+        Ok(read) => read,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(failed(source)),
     };
@@ -146,5 +178,6 @@ pub(super) fn read_owned(path: &Path, git_dir: &Path) -> Result<Option<(String, 
         owner if owner == repository_owner => Trust::NoCommands,
         _ => return Err(Error::OtherOwner { path: path.to_owned() }),
     };
-    std::fs::read_to_string(path).map(|text| Some((text, trust))).map_err(failed)
+    let text = String::from_utf8(text).map_err(|_| failed(io::Error::other("it is no UTF-8")))?;
+    Ok(Some((text, trust)))
 }

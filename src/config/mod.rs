@@ -21,16 +21,18 @@ mod origin;
 mod server;
 mod settings;
 mod values;
+mod warnings;
 
 pub use edit::{Change, Edit, check_edit, edit};
 pub use file::{AuthMethod, TagsSetting, Wake, parse_period};
 pub use keys::{KEYS, Key, Place};
 pub use listen::Listen;
 use load::read_owned;
-pub use load::{Environment, load, load_server, names_in};
+pub use load::{Environment, authorise, load, load_server, names_in};
 pub use origin::{Origin, origins};
 pub use server::{Api, Placed, Root, Server};
 pub use values::check_branch_regex;
+pub use warnings::{misread_url, twin, warnings};
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +62,19 @@ pub enum Error {
     OtherOwner {
         /// The file.
         path: PathBuf,
+    },
+    /// A repository belongs to another user, and the server's file does not say that it is to be served.
+    #[error(
+        "repository '{}' belongs to user {owner}; run as that user, or let the server's file say that it is served: \
+         [[repositories]] with root = \"{}\" and owners = [{owner:?}]", path.display(), root.display()
+    )]
+    ForeignRepository {
+        /// The repository.
+        path: PathBuf,
+        /// The directory that it is in, or the root that holds it.
+        root: PathBuf,
+        /// Its owner, by name or number.
+        owner: String,
     },
     /// `--all` was asked for, and no file says where repositories are.
     #[error(

@@ -84,6 +84,8 @@ pub struct Root {
     pub path: PathBuf,
     pub(super) include: Vec<Pattern>,
     pub(super) exclude: Vec<Pattern>,
+    /// Users, by name or number, whose repositories are served below this root as well as our own.
+    pub(super) owners: Vec<String>,
 }
 
 /// A repository below a root.
@@ -141,6 +143,12 @@ impl Server {
     #[must_use]
     pub fn place(&self, git_dir: &Path) -> Option<Placed> {
         self.roots.iter().find_map(|root| root.place(git_dir))
+    }
+
+    /// Whether a root that holds the repository names its owner, who is called `name`.
+    pub(super) fn names_owner(&self, git_dir: &Path, uid: u32, name: Option<&str>) -> bool {
+        let roots = self.roots.iter().filter(|root| git_dir.starts_with(&root.path));
+        roots.flat_map(|root| &root.owners).any(|owner| Some(&**owner) == name || *owner == uid.to_string())
     }
 
     /// Every repository below the roots, sorted.
@@ -222,6 +230,12 @@ impl Server {
     }
 }
 
+/// The first placeholder of a template's URL that nothing fills in.
+pub(super) fn unknown_placeholder(url: &str) -> Option<&str> {
+    let mut names = url.split('{').skip(1).filter_map(|part| part.split_once('}')).map(|(name, _)| name);
+    names.find(|name| !matches!(*name, "path" | "name"))
+}
+
 /// Puts the place of a repository into the URL of a template. In a URL with a scheme what is special there is escaped; a path
 /// and `user@host:path` take it as it is.
 pub(super) fn expand(url: &str, placed: &Placed) -> String {
@@ -265,7 +279,7 @@ mod tests {
 
     fn root(include: &[&str], exclude: &[&str]) -> Root {
         let patterns = |texts: &[&str]| texts.iter().map(|text| Pattern::new(text.as_bytes())).collect();
-        Root { path: "/srv/git".into(), include: patterns(include), exclude: patterns(exclude) }
+        Root { path: "/srv/git".into(), include: patterns(include), exclude: patterns(exclude), owners: Vec::new() }
     }
 
     #[test]

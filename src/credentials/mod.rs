@@ -7,7 +7,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "reads and writes the file `secret`")]
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -21,6 +21,7 @@ pub use keys::{KeyType, generate_key, identity, public_key};
 pub use redact::Redactor;
 pub use sources::{Surroundings, Wanted, find, judge};
 
+use crate::durable;
 use crate::spool::sync_directory;
 
 /// A password or token.
@@ -61,15 +62,28 @@ pub struct Credentials {
 /// Reads the file `secret`; its last line feed is not part of the secret. `None` when there is no such file.
 ///
 /// # Errors
-/// The operating system's, or [`io::ErrorKind::PermissionDenied`] when others may read the file, or it is another's.
+/// The operating system's, or [`io::ErrorKind::PermissionDenied`] when others may read the file, it is another's, or it is a link.
 pub fn read_secret(path: &Path) -> io::Result<Option<Secret>> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
+    secret_in(path, durable::open_to_read(path))
+}
+
+/// Reads a file that the administrator named, which may be a link to where secrets are kept.
+fn read_named_secret(path: &Path) -> io::Result<Option<Secret>> {
+    let opened = std::fs::File::open(path).and_then(|file| {
+        let metadata = file.metadata()?;
+        Ok((file, metadata))
+    });
+    secret_in(path, opened)
+}
+
+/// What is judged is what was opened.
+fn secret_in(path: &Path, opened: io::Result<(std::fs::File, std::fs::Metadata)>) -> io::Result<Option<Secret>> {
+    let (mut open, file) = match opened {
+        Ok(opened) => opened,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let file = std::fs::metadata(path)?;
-    let refused = |mend: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, mend));
+    let refused = |fix: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, fix));
     if file.mode() & 0o077 != 0 {
         return refused(format!("others may read it; chmod 600 '{}'", path.display()));
     }
@@ -77,6 +91,8 @@ pub fn read_secret(path: &Path) -> io::Result<Option<Secret>> {
     if ![0, rustix::process::geteuid().as_raw()].contains(&file.uid()) {
         return refused(format!("it belongs to another user; chown it: '{}'", path.display()));
     }
+    let mut text = String::new();
+    open.read_to_string(&mut text)?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok((!text.is_empty()).then(|| Secret::new(text.to_owned())))
 }

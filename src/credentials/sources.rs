@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Credentials, Secret, read_secret};
+use super::{Credentials, Secret, read_named_secret, read_secret};
 use crate::process;
 
 /// How long a command or helper may take.
@@ -25,8 +25,6 @@ pub struct Surroundings {
 /// Whose password is looked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
-    /// The repository, whose configuration names credential helpers.
-    pub git_dir: &'a Path,
     /// The mirror's directory.
     pub directory: &'a Path,
     /// The mirror's name.
@@ -64,17 +62,25 @@ pub fn find(wanted: &Wanted<'_>, around: &Surroundings) -> io::Result<Credential
         let named =
             |error: io::Error| io::Error::new(error.kind(), format!("password_file '{}': {error}", file.display()));
         let missing = || io::Error::new(io::ErrorKind::NotFound, "it is missing or empty");
-        return read_secret(file).and_then(|secret| secret.ok_or_else(missing)).map(with).map_err(named);
+        return read_named_secret(file).and_then(|secret| secret.ok_or_else(missing)).map(with).map_err(named);
     }
     if let Some(command) = wanted.command {
         return command_output(command).map(with);
     }
     // systemd keeps these files readable for the unit alone, whatever their mode says.
-    if let Some(path) = around.directory.as_ref().map(|directory| directory.join(wanted.name))
-        && let Ok(text) = std::fs::read_to_string(&path)
-        && let Some(secret) = first_line(&text)
-    {
-        return Ok(with(secret));
+    if let Some(path) = around.directory.as_ref().map(|directory| directory.join(wanted.name)) {
+        match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                if let Some(secret) = first_line(&text) {
+                    return Ok(with(secret));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Another password must not be sent in its place.
+            Err(error) => {
+                return Err(io::Error::new(error.kind(), format!("systemd credential '{}': {error}", path.display())));
+            }
+        }
     }
     let (Some(place), true) = (wanted.place, wanted.is_needed) else {
         return Ok(Credentials { username: wanted.username.map(str::to_owned), ..Credentials::default() });
@@ -84,7 +90,7 @@ pub fn find(wanted: &Wanted<'_>, around: &Surroundings) -> io::Result<Credential
         return found;
     }
     if wanted.has_helper
-        && let Some(found) = from_helper(wanted.git_dir, place, wanted.username)
+        && let Some(found) = from_helper(place, wanted.username)
     {
         return Ok(found);
     }
@@ -104,7 +110,7 @@ fn command_output(command: &[String]) -> io::Result<Secret> {
 
 /// The entry of a host in `.netrc` (curl's format: machine, login, password, default).
 fn from_netrc(path: &Path, host: &str, username: Option<&str>) -> io::Result<Option<Credentials>> {
-    let Some(text) = read_secret(path)? else { return Ok(None) };
+    let Some(text) = read_named_secret(path)? else { return Ok(None) };
     let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
     let text = text.expose().lines().filter(|line| !line.trim_start().starts_with('#')).collect::<Vec<_>>().join("\n");
     let mut words = text.split_whitespace();
@@ -132,14 +138,10 @@ fn from_netrc(path: &Path, host: &str, username: Option<&str>) -> io::Result<Opt
 }
 
 /// What git's helpers know (git-credential(1)); they are never asked to ask a person.
-fn from_helper(
-    git_dir: &Path,
-    (protocol, host, path): (&str, &str, &str),
-    username: Option<&str>,
-) -> Option<Credentials> {
+fn from_helper((protocol, host, path): (&str, &str, &str), username: Option<&str>) -> Option<Credentials> {
     let user = username.map(|user| format!("username={user}\n")).unwrap_or_default();
     let input = format!("protocol={protocol}\nhost={host}\npath={path}\n{user}\n");
-    let mut command = process::git(git_dir, &["credential", "fill"]);
+    let mut command = credential("fill");
     command.env("GIT_ASKPASS", "/bin/false").env_remove("SSH_ASKPASS");
     let out = process::run("git credential", &mut command, input.as_bytes(), LIMIT).ok()?;
     let text = String::from_utf8(out).ok()?;
@@ -151,11 +153,18 @@ fn from_helper(
     })
 }
 
+/// `git credential`, outside of every repository: the helpers are those of the user and the system, never a repository's.
+fn credential(verb: &str) -> std::process::Command {
+    let mut command = process::command("git");
+    command.args(["-C", "/", "credential", verb]).env_remove("GIT_DIR").env("GIT_CEILING_DIRECTORIES", "/");
+    command
+}
+
 /// Tells git's helpers whether what they gave was right, so that they keep or forget it.
-pub fn judge(git_dir: &Path, credentials: &Credentials, is_right: bool) {
+pub fn judge(credentials: &Credentials, is_right: bool) {
     let Some(approval) = &credentials.approval else { return };
     let verb = if is_right { "approve" } else { "reject" };
-    let mut command = process::git(git_dir, &["credential", verb]);
+    let mut command = credential(verb);
     if let Err(error) = process::run("git credential", &mut command, approval.expose().as_bytes(), LIMIT) {
         tracing::warn!("{error}");
     }

@@ -42,7 +42,18 @@ pub(super) fn examine(
         }
     }
     findings.extend(kept_back(repository, config, mirror, now));
+    findings.extend(doubtful(repository, config, mirror));
     named(mirror, findings)
+}
+
+/// What is hardly ever meant.
+fn doubtful(repository: &Repository, config: &Config, mirror: &Mirror) -> Vec<Finding> {
+    let refs = repository.list(|_| true).map(|listing| listing.refs).unwrap_or_default();
+    let refs: Vec<RefName> = refs.into_iter().map(|(name, _)| name).collect();
+    let default_branch = repository.default_branch().ok().flatten();
+    let found = crate::config::warnings(config, mirror, default_branch.as_ref(), &refs);
+    let fix = format!("git mirror-push set {} --url URL", mirror.name);
+    found.into_iter().map(|what| Finding::warning("url", what, fix.clone())).collect()
 }
 
 fn named(mirror: &Mirror, findings: Vec<Finding>) -> Vec<Finding> {

@@ -1,6 +1,7 @@
 //! Many repositories in one run: each spool is looked through, and what there is to do is served by host (see `schedule`).
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -78,8 +79,19 @@ pub(super) fn limits(server: &Server) -> Limits {
 }
 
 impl Every<'_> {
-    /// Does one thing that the queue says is next.
+    /// Does one thing that the queue says is next. A fault of ours ends that thing and no other.
     pub(super) fn act(&self, task: Task<'_>) -> Done {
+        let git_dir = match &task {
+            Task::Look(git_dir) => git_dir.clone(),
+            Task::Serve(job) | Task::PutOff(job, _) => job.git_dir.clone(),
+        };
+        catch_unwind(AssertUnwindSafe(|| self.try_act(task))).unwrap_or_else(|_| {
+            (self.on_report)(Err((git_dir, Error::Panicked("see the log".into()))));
+            Done::default()
+        })
+    }
+
+    fn try_act(&self, task: Task<'_>) -> Done {
         match task {
             Task::Look(git_dir) => match self.jobs_of(&git_dir) {
                 Ok(jobs) => Done { jobs, ..Done::default() },
@@ -102,6 +114,7 @@ impl Every<'_> {
             return Ok(Vec::new());
         }
         let repository = repo::open(git_dir)?.to_local();
+        config::authorise(&repository, self.server)?;
         let config = config::load(&repository, self.server)?;
         if config.is_silent && self.mode != Mode::Plan {
             return Ok(Vec::new());
@@ -181,6 +194,7 @@ impl Every<'_> {
 
     fn with<T>(&self, job: &Job, act: impl FnOnce(&repo::Repository, &Context<'_>) -> T) -> Result<T, Error> {
         let repository = repo::open(&job.git_dir)?.to_local();
+        config::authorise(&repository, self.server)?;
         let config = config::load(&repository, self.server)?;
         let on_begin = |mirror: &Mirror, _| (self.on_begin)(&job.git_dir, &mirror.name);
         Ok(act(&repository, &self.context(&config, job.mode, &on_begin)))

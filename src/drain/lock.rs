@@ -1,14 +1,14 @@
 //! The lock of a mirror: advisory, on the file `lock`, which is never unlinked. It dies with its process.
 
-#![expect(clippy::disallowed_methods, reason = "opens the lock file")]
-
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use fs2::FileExt;
 
 use super::Error;
+use crate::durable;
 use crate::repo::Sharing;
 
 /// A lock that is held until it is dropped.
@@ -44,10 +44,11 @@ impl Lock {
 
 fn open(directory: &Path, sharing: Sharing) -> Result<File, Error> {
     let path = directory.join("lock");
-    let opened = match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
-        Ok(file) => sharing.apply(&path).map(|()| file),
+    // Who may open it may hold it, so nobody else may. Where the repository is shared, its group may.
+    let opened = match durable::open(&path, OpenOptions::new().read(true).write(true).create_new(true).mode(0o600)) {
+        Ok((file, _)) => file.set_permissions(Permissions::from_mode(sharing.private_mode())).map(|()| file),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            OpenOptions::new().read(true).write(true).open(&path)
+            durable::open(&path, OpenOptions::new().read(true).write(true)).map(|(file, _)| file)
         }
         Err(error) => Err(error),
     };

@@ -30,7 +30,6 @@ pub(super) fn serve(repository: &Repository, context: &Context<'_>, mirror: &Mir
     served.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
         let error = Error::Panicked(text.unwrap_or("no message").to_owned());
-        tracing::error!("mirror '{}' of '{}': {error}", mirror.name, repository.git_dir().display());
         Some(failed(repository, mirror, &error))
     })
 }
@@ -354,7 +353,7 @@ fn contact(
             let contact = run.run(scope);
             let is_refused = matches!(&contact.error, Some(Error::Push(crate::push::Error::Credentials(_))));
             if is_refused || contact.error.is_none() {
-                judge(repository.git_dir(), &target.credentials, !is_refused);
+                judge(&target.credentials, !is_refused);
             }
             (contact, target.credentials.clone())
         }

@@ -234,6 +234,7 @@ pub fn drain(shared: &Shared, context: &Context<'_>, mirrors: &[&Mirror]) -> Res
         return Ok(Vec::new());
     }
     let repository = shared.to_local();
+    crate::config::authorise(&repository, context.server)?;
     if context.mode != Mode::Plan {
         fan_out(&repository, context)?;
     }

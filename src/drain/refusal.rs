@@ -121,8 +121,9 @@ pub(super) fn outcome(decision: &Decision, words: String, gaps: Gaps) -> RefOutc
     }
     // A loose ref or packed refs; the tables of reftable.
     const LOCKED: [&str; 3] = [".lock': File exists", "cannot lock references", "data is locked"];
-    if LOCKED.iter().any(|said| words.contains(said)) {
-        // Another program on the mirror is at this ref, or died at it: nothing was decided, so it is tried again.
+    const FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
+    if LOCKED.iter().chain(&FULL).any(|said| words.contains(said)) {
+        // Another program on the mirror is at this ref, or died at it, or its disk is full: nothing was decided, so it is tried again.
         return RefOutcome::new(decision, Outcome::RemoteFailed, Some(words));
     }
     let words = match mend(&words, gaps) {

@@ -23,7 +23,6 @@ pub fn credentials(repository: &Repository, mirror: &Mirror) -> Result<Credentia
 /// [`Error::Credentials`], when a source of its credentials cannot be used.
 pub fn found_credentials(repository: &Repository, mirror: &Mirror, server: &Server) -> Result<Credentials, Error> {
     let wanted = credentials::Wanted {
-        git_dir: repository.git_dir(),
         directory: &repository.layout().remote(&mirror.name),
         name: &mirror.name,
         username: mirror.username.as_deref(),

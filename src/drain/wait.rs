@@ -72,7 +72,7 @@ pub(super) fn put_off(
     let before = fence::status_before(repository, mirror, &claim, (context.now)())?;
     let pending = spool::pending(&layout, &mirror.name).map_err(files("read the queue"))?;
     let is_asked_for = context.mode != Mode::Drain;
-    let is_waiting = before.next_attempt().is_some_and(|next| next > (context.now)());
+    let is_waiting = before.attempts > 0 && before.next_attempt().is_some_and(|next| next > (context.now)());
     if !is_asked_for && (is_waiting || pending == 0 && before.next_attempt_at.is_none() && !before.is_new()) {
         return Ok(None);
     }

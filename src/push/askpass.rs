@@ -2,8 +2,9 @@
 //! git(1), GIT_ASKPASS).
 //!
 //! That program is this one, started again by ssh. It fetches the password over a socket that stands in a directory of
-//! mode 0700, so it is in no argument, no environment and no file. One question is answered, and only one that asks for
-//! the password of the mirror's own host: a jump host on the way to it may ask too. The socket is gone with the connection.
+//! mode 0700, so it is in no argument, no environment and no file. Whoever offers it decides which questions are answered: of ssh
+//! one, and only one that asks for the password of the mirror's own host, for a jump host on the way to it may ask too. The socket is
+//! gone with the connection.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -33,31 +34,34 @@ impl Drop for Offer {
 }
 
 impl Offer {
-    /// Offers `secret` to the program that the command will start, through `program`, which is this one, if `is_ours` says of
-    /// the question that it is for us to answer.
+    /// Offers answers to the program that the command will start, through `program`, which is this one: `answer` is given each question,
+    /// and has none for those that are not for us.
     ///
     /// # Errors
     /// The operating system's.
     pub fn new(
         ssh: &mut Command,
         program: &Path,
-        secret: &Secret,
-        is_ours: impl FnOnce(&str) -> bool + Send + 'static,
+        mut answer: impl FnMut(&str) -> Option<Secret> + Send + 'static,
     ) -> io::Result<Self> {
         let directory = tempfile::Builder::new().prefix("git-mirror-push.").tempdir()?;
         let path = directory.path().join("askpass");
         let listener = UnixListener::bind(&path)?;
         ssh.env("SSH_ASKPASS", program).env("SSH_ASKPASS_REQUIRE", "force").env("GIT_ASKPASS", program);
         ssh.env(VARIABLE, &path);
-        let secret = secret.clone();
         std::thread::spawn(move || {
-            let Ok((mut asker, _)) = listener.accept() else { return };
-            let mut question = String::new();
-            let read =
-                asker.set_read_timeout(Some(LIMIT)).and_then(|()| (&asker).take(4096).read_to_string(&mut question));
-            if read.is_ok() && is_ours(&question) {
-                // Who asks and does not listen has no use for it.
-                let _ = asker.write_all(secret.expose().as_bytes());
+            while let Ok((mut asker, _)) = listener.accept() {
+                let mut question = String::new();
+                let limited = asker.set_read_timeout(Some(LIMIT));
+                let read = limited.and_then(|()| (&asker).take(4096).read_to_string(&mut question));
+                if question.is_empty() {
+                    // It was dropped, or someone came who does not ask.
+                    return;
+                }
+                if let Some(text) = answer(&question).filter(|_| read.is_ok()) {
+                    // Who asks and does not listen has no use for it.
+                    let _ = asker.write_all(text.expose().as_bytes());
+                }
             }
         });
         Ok(Self { directory })
@@ -78,8 +82,9 @@ pub(super) fn asking_host(question: &str) -> Option<&str> {
 /// # Errors
 /// The operating system's, or that the question is another one.
 pub fn answer(socket: &Path, question: &str, out: &mut dyn Write) -> io::Result<()> {
-    if !question.to_ascii_lowercase().contains("password") {
-        return Err(io::Error::other("only passwords are answered"));
+    let asked = question.to_ascii_lowercase();
+    if !asked.contains("password") && !asked.starts_with("username for ") {
+        return Err(io::Error::other("only user names and passwords are answered"));
     }
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(LIMIT))?;

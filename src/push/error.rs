@@ -59,6 +59,7 @@
 //! | http | confined, and on this machine | lasting |
 //! | https | authority not trusted | lasting |
 //! | https | certificate of another host | lasting |
+//! | https | no TLS at that port | lasting |
 
 use std::io;
 
@@ -160,6 +161,12 @@ pub enum Error {
         /// The reason.
         words: String,
     },
+    /// Something else than TLS is spoken at the port of an https URL.
+    #[error("'{host}' does not speak TLS at this port; is it an http:// server, or another port?")]
+    NoTls {
+        /// The host.
+        host: String,
+    },
     /// The server wants us elsewhere.
     #[error("the mirror redirects to another address (HTTP {0}); redirects are not followed: give the exact URL")]
     Redirect(u16),
@@ -249,7 +256,7 @@ impl Error {
     #[must_use]
     pub fn relief(&self) -> Option<Relief> {
         match self {
-            Self::Status { status: 413 | 500 | 502 | 504, .. } | Self::Upload(_) => Some(Relief::AtOnce),
+            Self::Status { status: 411 | 413 | 500 | 502 | 504, .. } | Self::Upload(_) => Some(Relief::AtOnce),
             Self::Status { status: 503, .. } | Self::Timeout(Limit::Stall | Limit::Whole) => Some(Relief::NextTime),
             Self::Broken { .. } => Some(Relief::NextTime),
             _ => None,
@@ -259,7 +266,7 @@ impl Error {
     /// Whether the server said that a request was too large for it, which no other try changes.
     #[must_use]
     pub fn is_of_size(&self) -> bool {
-        matches!(self, Self::Status { status: 413, .. })
+        matches!(self, Self::Status { status: 411 | 413, .. })
     }
 
     /// Whether the mirror may have got the commands of a push that failed so, and may still carry them out.
@@ -272,6 +279,7 @@ impl Error {
                 true
             }
             Self::Resolve { .. } | Self::Blocked { .. } | Self::Connect { .. } | Self::Start { .. } => false,
+            Self::NoTls { .. } => false,
             Self::Credentials(_) | Self::NotFound(_) | Self::HostKey { .. } | Self::Certificate { .. } => false,
             Self::Redirect(_) | Self::Remote(_) | Self::Unable(_) | Self::Pack { .. } => false,
         }
@@ -289,7 +297,7 @@ impl Error {
                 Class::Lasting
             }
             Self::Redirect(_) | Self::Status { .. } | Self::NotSmart(_) | Self::Start { .. } => Class::Lasting,
-            Self::Blocked { .. } => Class::Lasting,
+            Self::Blocked { .. } | Self::NoTls { .. } => Class::Lasting,
             Self::Remote(_) | Self::Unable(_) => Class::Lasting,
         }
     }

@@ -1,7 +1,7 @@
 //! Smart HTTP (gitprotocol-http(5)): one GET and one POST on one connection, credentials with the first request.
 //!
 //! Redirects are refused, so credentials go only where the configuration says. A pack of up to 1 MiB is sent with its length,
-//! for servers that want one; a larger one is streamed in chunks and never held in memory.
+//! for servers that want one; a larger one is streamed in chunks, once the server has agreed, and never held in memory.
 
 #![expect(clippy::disallowed_methods, reason = "reads the file of trusted certificates")]
 
@@ -11,13 +11,17 @@ use std::path::PathBuf;
 use base64::Engine;
 use gix_transport::packetline::PacketLineRef;
 use gix_transport::packetline::blocking_io::StreamingPeekableIter;
+use ureq::config::Config;
+use ureq::http::Uri;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::unversioned::transport::DefaultConnector;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, DefaultConnector, NextTimeout, TcpConnector};
 use ureq::{Agent, Body, SendBody, http::Response};
 
 use super::advertisement::next_line;
 use super::guard::Guarded;
 use super::pool::{Kind, MOST_PER_HOST};
+use super::tls::Trusting;
 use super::{Advertised, Capabilities, Error, Limit, PackSource, Pool, Report, Request, Target, advertisement, report};
 use crate::credentials::{Credentials, Redactor};
 use crate::refs::{NameRef, Oid};
@@ -138,8 +142,10 @@ impl Http {
         }
         let head = request.encode(&self.capabilities);
         let (mut body, length) = body(head, pack)?;
-        if let Some(length) = length {
-            post = post.header("Content-Length", length.to_string());
+        match length {
+            Some(length) => post = post.header("Content-Length", length.to_string()),
+            // A server that does not want so much says so before it is sent: an answer that comes while we write is lost.
+            None => post = post.header("Expect", "100-continue"),
         }
         let answered = post.send(SendBody::from_reader(&mut body));
         if let Some(error) = body.pack_failure {
@@ -177,20 +183,30 @@ impl Http {
         })
     }
 
+    fn tls_error(&self, error: &rustls::Error) -> Error {
+        let host = self.host.clone();
+        match error {
+            rustls::Error::InvalidMessage(_) => Error::NoTls { host },
+            other => Error::Certificate { host, words: other.to_string() },
+        }
+    }
+
     fn read_error(&self, error: ureq::Error) -> Error {
         let host = self.host.clone();
-        let certificate = |words: String| Error::Certificate { host: host.clone(), words };
         match error {
             ureq::Error::HostNotFound => Error::Resolve { host },
             ureq::Error::Timeout(ureq::Timeout::Global | ureq::Timeout::PerCall) => Error::Timeout(Limit::Whole),
             ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => Error::Timeout(Limit::Connect),
             ureq::Error::Timeout(_) => Error::Timeout(Limit::Stall),
-            ureq::Error::Rustls(error) => certificate(error.to_string()),
+            ureq::Error::Rustls(error) => self.tls_error(&error),
             // The resolver of the standard library has no error kind of its own.
             ureq::Error::Io(source) if source.to_string().contains("failed to lookup address") => {
                 Error::Resolve { host }
             }
-            ureq::Error::Io(source) if source.to_string().contains("certificate") => certificate(source.to_string()),
+            // What fails in the handshake comes as an error of the connection.
+            ureq::Error::Io(source) if tls_cause(&source).is_some() => {
+                self.tls_error(tls_cause(&source).expect("just found"))
+            }
             ureq::Error::Io(source) if source.kind() == io::ErrorKind::ConnectionRefused => {
                 Error::Connect { host, source }
             }
@@ -205,6 +221,11 @@ impl Http {
             other => Error::Protocol(other.to_string()),
         }
     }
+}
+
+/// The error of TLS behind an error of the connection.
+fn tls_cause(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
 }
 
 fn agent(host: &str, target: &Target) -> Result<Agent, Error> {
@@ -226,18 +247,29 @@ fn agent(host: &str, target: &Target) -> Result<Agent, Error> {
             ureq::Proxy::new(proxy).map_err(|_| Error::Unable("the proxy of its configuration is no URL".into()))?;
         config = config.proxy(Some(proxy));
     }
-    let roots = match &target.ca_file {
-        None => RootCerts::PlatformVerifier,
-        Some(file) => certificates(file)?,
+    let config = config.tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build()).build();
+    let resolver: Box<dyn Resolver> = match &target.guard {
+        None => Box::new(DefaultResolver::default()),
+        Some(guard) => Box::new(Guarded { guard: guard.clone(), host: host.to_owned() }),
     };
-    let config = config.tls_config(TlsConfig::builder().root_certs(roots).build()).build();
-    Ok(match &target.guard {
-        None => config.into(),
-        Some(guard) => {
-            let resolver = Guarded { guard: guard.clone(), host: host.to_owned() };
-            Agent::with_parts(config, DefaultConnector::default(), resolver)
+    let resolver = Chosen(resolver);
+    Ok(match &target.ca_file {
+        None => Agent::with_parts(config, DefaultConnector::default(), resolver),
+        Some(file) => {
+            let plain = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
+            Agent::with_parts(config, plain.chain(certificates(file)?), resolver)
         }
     })
+}
+
+/// Whoever resolves names.
+#[derive(Debug)]
+struct Chosen(Box<dyn Resolver>);
+
+impl Resolver for Chosen {
+    fn resolve(&self, uri: &Uri, config: &Config, left: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        self.0.resolve(uri, config, left)
+    }
 }
 
 fn basic(credentials: &Credentials) -> Option<String> {
@@ -246,13 +278,14 @@ fn basic(credentials: &Credentials) -> Option<String> {
     Some(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair)))
 }
 
-fn certificates(file: &std::path::Path) -> Result<RootCerts, Error> {
+/// Trust in the certificates of a file alone.
+fn certificates(file: &std::path::Path) -> Result<Trusting, Error> {
     let unusable = |why: String| Error::Unable(format!("its ca_file '{}' cannot be used: {why}", file.display()));
     let pem = std::fs::read(file).map_err(|error| unusable(error.to_string()))?;
     let mut found = Vec::new();
     for item in parse_pem(&pem) {
         match item {
-            Ok(PemItem::Certificate(certificate)) => found.push(certificate),
+            Ok(PemItem::Certificate(certificate)) => found.push(certificate.der().to_vec().into()),
             Ok(_) => {}
             Err(error) => return Err(unusable(error.to_string())),
         }
@@ -260,7 +293,7 @@ fn certificates(file: &std::path::Path) -> Result<RootCerts, Error> {
     if found.is_empty() {
         Err(unusable("it holds no certificate".into()))
     } else {
-        Ok(RootCerts::new_with_certs(&found))
+        Trusting::new(found).map_err(|error| unusable(error.to_string()))
     }
 }
 

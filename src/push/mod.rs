@@ -36,6 +36,7 @@ mod report;
 mod ssh;
 mod stream;
 mod tcp;
+mod tls;
 mod upload;
 mod watch;
 

@@ -76,10 +76,12 @@ fn prepare(
             option(&mut ssh, "PreferredAuthentications=password,keyboard-interactive");
             let failed = |source| Error::Start { program: "ssh".into(), source };
             let (ours, options) = (host.to_owned(), target.ssh.options.clone());
-            let is_ours = move |question: &str| {
-                asking_host(question).is_some_and(|asking| asking == ours || is_alias_of(&ours, asking, &options))
+            let mut secret = Some(secret.clone());
+            let answer = move |question: &str| {
+                let asking = asking_host(question)?;
+                (asking == ours || is_alias_of(&ours, asking, &options)).then(|| secret.take()).flatten()
             };
-            Some(Offer::new(&mut ssh, program, secret, is_ours).map_err(failed)?)
+            Some(Offer::new(&mut ssh, program, answer).map_err(failed)?)
         }
     };
     option(&mut ssh, format!("ConnectTimeout={}", target.timeouts.connect.as_secs().max(1)));

@@ -99,12 +99,20 @@ impl Helper {
             }
             let line = line.trim_end_matches('\n');
             match line.split_once(' ').unwrap_or((line, "")) {
-                ("capabilities", _) if is_web => write!(out, "option\nobject-format\nfetch\npush\n\n")?,
+                ("capabilities", _) if is_web => {
+                    write!(out, "option\nobject-format\nstateless-connect\nfetch\npush\n\n")?;
+                }
                 ("capabilities", _) => write!(out, "option\nobject-format\nconnect\npush\n\n")?,
                 ("option", _) if is_web => self.web()?.relay_line(line, out)?,
                 ("option", "object-format true") => writeln!(out, "ok")?,
                 ("option", _) => writeln!(out, "unsupported")?,
                 ("connect", "git-upload-pack") => return self.connect(out),
+                ("stateless-connect", service) if is_web && service == "git-upload-pack" => {
+                    if self.web()?.stateless(service, out)? {
+                        return Ok(());
+                    }
+                }
+                ("stateless-connect", _) => writeln!(out, "fallback")?,
                 // A push goes through the rules, so it does not get a connection.
                 ("connect", _) => writeln!(out, "fallback")?,
                 ("list", "for-push") => self.list(out)?,

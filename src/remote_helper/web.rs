@@ -2,9 +2,11 @@
 //! passed on as they are; the password reaches it through the socket of `push::Offer`.
 
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{ChildStdin, ChildStdout};
 
+use crate::credentials::Secret;
 use crate::process::{self, Child};
 use crate::push::{Address, Offer, Target};
 use crate::repo::Repository;
@@ -12,7 +14,8 @@ use crate::repo::Repository;
 /// A running helper of git's.
 pub(super) struct Web {
     input: BufReader<ChildStdout>,
-    output: ChildStdin,
+    /// Gone once git talks through it by itself.
+    output: Option<ChildStdin>,
     child: Option<Child>,
     _offer: Option<Offer>,
 }
@@ -25,32 +28,61 @@ impl Web {
         for setting in ["credential.helper=", "http.followRedirects=false"] {
             command.arg("-c").arg(setting);
         }
+        if target.credentials.secret.is_some() {
+            // From git 2.46 on; an earlier one waits to be asked.
+            command.args(["-c", "http.proactiveAuth=basic"]);
+        }
         if let Some(file) = &target.ca_file {
             command.arg("-c").arg(format!("http.sslCAInfo={}", file.display()));
         }
         if let Some(proxy) = &target.proxy {
             command.arg("-c").arg(format!("http.proxy={proxy}"));
         }
-        let secret = target.credentials.secret.as_ref();
-        // No redirect is followed and no proxy has a user: only the mirror asks.
-        let offer = secret.map(|secret| Offer::new(&mut command, program, secret, |_| true)).transpose()?;
-        let user = target.credentials.username.as_deref().or(secret.map(|_| "git"));
-        let url = match (url.split_once("://"), user) {
-            (Some((scheme, rest)), Some(user)) => {
-                let user = percent_encoding::utf8_percent_encode(user, percent_encoding::NON_ALPHANUMERIC);
-                format!("{scheme}://{user}@{rest}")
-            }
-            _ => url.clone(),
-        };
+        let (secret, user) = (target.credentials.secret.clone(), target.credentials.username.clone());
+        // No redirect is followed and no proxy has a user: only the mirror asks. With a user name in the URL curl would try an empty
+        // password before git asks for one.
+        let offered = secret.map(|secret| {
+            let user = Secret::new(user.unwrap_or_else(|| "git".into()));
+            Offer::new(&mut command, program, move |question| {
+                Some(if question.starts_with("Username") { user.clone() } else { secret.clone() })
+            })
+        });
+        let offer = offered.transpose()?;
         let mut child = Child::start("git remote-https", command.arg("remote-https").arg("mirror").arg(url))?;
         let (input, output) = (BufReader::new(child.stdout()), child.stdin());
-        Ok(Self { input, output, child: Some(child), _offer: offer })
+        Ok(Self { input, output: Some(output), child: Some(child), _offer: offer })
+    }
+
+    /// Lets git talk to the mirror's upload-pack in protocol version 2, if the mirror speaks it; otherwise git reads the refs itself.
+    pub(super) fn stateless(&mut self, service: &str, out: &mut dyn Write) -> anyhow::Result<bool> {
+        let answer = self
+            .ask(&format!("stateless-connect {service}\n"))
+            .and_then(|()| self.next_line())
+            .map_err(|error| self.why(error))?;
+        out.write_all(&answer)?;
+        out.flush()?;
+        if answer != b"\n" {
+            return Ok(false);
+        }
+        // git waited for that line, so nothing of what follows has been read. The thread ends with the process.
+        let mut from_git = std::fs::File::from(io::stdin().as_fd().try_clone_to_owned()?);
+        let to_helper = self.output.take();
+        std::thread::spawn(move || to_helper.map(|mut to_helper| io::copy(&mut from_git, &mut to_helper)));
+        loop {
+            let chunk = self.input.fill_buf()?;
+            if chunk.is_empty() {
+                return Ok(true);
+            }
+            out.write_all(chunk)?;
+            out.flush()?;
+            let length = chunk.len();
+            self.input.consume(length);
+        }
     }
 
     /// Asks one line, passes one line back.
     pub(super) fn relay_line(&mut self, line: &str, out: &mut dyn Write) -> anyhow::Result<()> {
-        let asked = writeln!(self.output, "{line}").and_then(|()| self.output.flush());
-        let answer = asked.and_then(|()| self.next_line()).map_err(|error| self.why(error))?;
+        let answer = self.ask(&format!("{line}\n")).and_then(|()| self.next_line()).map_err(|error| self.why(error))?;
         Ok(out.write_all(&answer)?)
     }
 
@@ -58,8 +90,7 @@ impl Web {
     pub(super) fn relay_block(&mut self, lines: &[String], out: &mut dyn Write) -> anyhow::Result<()> {
         let is_batch = lines.first().is_some_and(|line| line.starts_with("fetch"));
         let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>() + if is_batch { "\n" } else { "" };
-        let asked = self.output.write_all(text.as_bytes()).and_then(|()| self.output.flush());
-        asked.map_err(|error| self.why(error))?;
+        self.ask(&text).map_err(|error| self.why(error))?;
         loop {
             let line = self.next_line().map_err(|error| self.why(error))?;
             out.write_all(&line)?;
@@ -67,6 +98,12 @@ impl Web {
                 return Ok(());
             }
         }
+    }
+
+    fn ask(&mut self, text: &str) -> io::Result<()> {
+        let output = self.output.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        output.write_all(text.as_bytes())?;
+        output.flush()
     }
 
     fn next_line(&mut self) -> io::Result<Vec<u8>> {

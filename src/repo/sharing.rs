@@ -40,6 +40,15 @@ impl Sharing {
         }
     }
 
+    /// The permissions of a file that nobody but the owner, and the group where there is one, may open.
+    #[must_use]
+    pub fn private_mode(self) -> u32 {
+        match self {
+            Self::Umask => 0o600,
+            Self::Add(files) | Self::Exactly(files) => 0o600 | files & 0o060,
+        }
+    }
+
     /// Gives a file that was just made the permissions of one that everybody may read, as far as the repository is shared.
     ///
     /// # Errors

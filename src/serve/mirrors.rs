@@ -183,6 +183,7 @@ impl App {
         if !mirror.is_enabled || opened.config.is_silent {
             return Err(Trouble::Refused(DISABLED.into()));
         }
+        opened.place().prepare()?;
         opened.place().request(&opened.config, &mirror.name, wish)?;
         self.workers.sync(&project.git_dir, mirror);
         Ok(())
@@ -193,6 +194,7 @@ impl App {
         let Address::Ssh { host, port, .. } = &mirror.address else {
             return Err(Trouble::Refused(format!("mirror '{}' is not reached over ssh", mirror.name)));
         };
+        config::authorise(&opened.repository, &opened.server).map_err(anyhow::Error::from)?;
         let addresses = opened.server.api.guard().resolve(host, port.unwrap_or(22));
         let addresses = addresses.map_err(|error| Trouble::Refused(error.to_string()))?;
         let offered = change::detect(host, *port, addresses.first().map(SocketAddr::ip), DETECT_LIMIT)?;

@@ -1,5 +1,6 @@
 //! All routes, and what holds for each of them: a limit of time, a line in the access log, headers that keep browsers safe.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures_util::FutureExt;
 
 use super::client::{Client, Peer};
 use super::{App, api, health, page};
@@ -41,6 +43,16 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
+/// The answer of a request: within the limit, and also when it failed in a way that was not foreseen, which ends that request alone. The
+/// panic hook has logged where.
+async fn answered(run: impl Future<Output = Response>) -> Response {
+    match tokio::time::timeout(LIMIT, AssertUnwindSafe(run).catch_unwind()).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
 async fn around(mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().cloned();
     let peer = peer.unwrap_or_else(|| Peer { name: "-".into(), is_local: false });
@@ -49,8 +61,7 @@ async fn around(mut request: Request, next: Next) -> Response {
     // The query is left out: someone may put a secret there.
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let begin = super::now();
-    let answered = tokio::time::timeout(LIMIT, next.run(request)).await;
-    let mut response = answered.unwrap_or_else(|_| StatusCode::SERVICE_UNAVAILABLE.into_response());
+    let mut response = answered(next.run(request)).await;
     for (name, value) in HEADERS {
         let name = HeaderName::from_static(name);
         response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
@@ -59,4 +70,22 @@ async fn around(mut request: Request, next: Next) -> Response {
     let (name, token, status) = (&client.name, client.token(), response.status().as_u16());
     tracing::info!(target: "access", "{name} {token} {method} {} {status} {took} ms", path.escape_debug());
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_panics_is_answered() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let unforeseen = async { StatusCode::from_u16(99).map(IntoResponse::into_response).expect("no such status") };
+        assert_eq!(runtime.block_on(answered(unforeseen)).status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let blocking = async {
+            super::super::blocking(|| StatusCode::from_u16(98).map(IntoResponse::into_response).expect("nothing")).await
+        };
+        assert_eq!(runtime.block_on(answered(blocking)).status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let usual = async { StatusCode::OK.into_response() };
+        assert_eq!(runtime.block_on(answered(usual)).status(), StatusCode::OK);
+    }
 }

@@ -4,13 +4,12 @@
 //! full disk. Setting it twice is setting it once. The drain clears it only after every mirror's queue durably holds
 //! a wish for a full sync, so a crash between the two repeats the sync and does not forget it.
 
-#![expect(clippy::disallowed_methods, reason = "owns the file spool/resync")]
-
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::Layout;
+use crate::durable;
 
 /// Marks the repository, so that the next drain compares everything.
 ///
@@ -24,7 +23,7 @@ pub fn mark(layout: &Layout) -> io::Result<()> {
 #[cfg(feature = "mirror")]
 pub(super) fn is_marked(layout: &Layout) -> io::Result<bool> {
     let mut mark = [0];
-    match std::fs::File::open(layout.resync()).and_then(|file| file.read_at(&mut mark, 0)) {
+    match durable::open_to_read(&layout.resync()).and_then(|(file, _)| file.read_at(&mut mark, 0)) {
         Ok(_) => Ok(mark == *b"1"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
@@ -38,7 +37,7 @@ pub(super) fn clear(layout: &Layout) -> io::Result<()> {
 }
 
 fn set(layout: &Layout, value: &[u8; 1]) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(layout.resync())?;
+    let (file, _) = durable::open(&layout.resync(), OpenOptions::new().write(true).create(true).truncate(false))?;
     file.write_all_at(value, 0)?;
     file.sync_all()
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::UpdateStatus;
+use crate::durable;
 
 /// The size at which the file is cut, in bytes.
 const LARGEST: u64 = 1 << 20;
@@ -56,7 +57,7 @@ pub fn append(directory: &Path, attempt: &Attempt) -> io::Result<()> {
     let path = directory.join("history.jsonl");
     let mut line = serde_json::to_vec(attempt)?;
     line.push(b'\n');
-    let mut file = std::fs::OpenOptions::new().append(true).create(true).open(&path)?;
+    let (mut file, _) = durable::open(&path, std::fs::OpenOptions::new().append(true).create(true))?;
     file.write_all(&line)?;
     if file.metadata()?.len() > LARGEST {
         cut(directory, &path)?;

@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use super::earlier;
 use super::sorted::{Sorted, split};
+use crate::durable;
 use crate::refs::{Oid, RefName};
 use crate::repo::{Repository, Sharing};
 use crate::spool::sync_directory;
@@ -102,8 +103,8 @@ impl Mirrored {
             all: OnceCell::new(),
             directory,
         };
-        match File::open(opened.directory.join("values")) {
-            Ok(file) => opened.read_table(file)?,
+        match durable::open_to_read(&opened.directory.join("values")) {
+            Ok((file, _)) => opened.read_table(file)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let found = earlier::values(&opened.directory, repository)?;
                 opened.recent.extend(found.into_iter().map(|(name, oid)| (name, Held::at(oid))));
@@ -130,8 +131,8 @@ impl Mirrored {
         let rest = lines.next().map_or(0, <[u8]>::len);
         self.form = Form::Present;
         self.table = Some(Sorted::new(file, (header.len() - rest) as u64)?);
-        match std::fs::read(self.journal()) {
-            Ok(text) => self.read_journal(&text),
+        match durable::read(&self.journal()) {
+            Ok((text, _)) => self.read_journal(&text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -284,7 +285,7 @@ impl Mirrored {
     fn append(&self, batch: &[u8]) -> io::Result<()> {
         let path = self.journal();
         let is_new = self.whole == 0;
-        let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
+        let (mut file, _) = durable::open(&path, OpenOptions::new().write(true).create(true).truncate(false))?;
         if is_new {
             self.sharing.publish(&path)?;
         }

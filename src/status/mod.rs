@@ -26,6 +26,7 @@ pub use outcome::{Outcome, RefOutcome};
 pub use runner::Runner;
 pub use view::{HostKey, View, view};
 
+use crate::durable;
 use crate::push::Capabilities;
 use crate::repo::Sharing;
 use crate::spool::sync_directory;
@@ -200,8 +201,8 @@ fn is_at_work(directory: &Path, status: &Status) -> bool {
     if !status.runner.as_ref().is_some_and(Runner::is_alive) {
         return false;
     }
-    match std::fs::File::open(directory.join("lock")) {
-        Ok(lock) => fs2::FileExt::try_lock_shared(&lock).is_err(),
+    match durable::open_to_read(&directory.join("lock")) {
+        Ok((lock, _)) => fs2::FileExt::try_lock_shared(&lock).is_err(),
         // Whose lock was taken away holds none.
         Err(error) => error.kind() != io::ErrorKind::NotFound,
     }
@@ -217,8 +218,8 @@ pub fn generation(directory: &Path) -> io::Result<u64> {
         #[serde(default)]
         generation: u64,
     }
-    match std::fs::read(directory.join("status.json")) {
-        Ok(text) => Ok(serde_json::from_slice::<Numbered>(&text).map_or(0, |numbered| numbered.generation)),
+    match durable::read(&directory.join("status.json")) {
+        Ok((text, _)) => Ok(serde_json::from_slice::<Numbered>(&text).map_or(0, |numbered| numbered.generation)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
         Err(error) => Err(error),
     }
@@ -233,7 +234,7 @@ pub fn read_as_is(directory: &Path) -> io::Result<Status> {
     let path = directory.join("status.json");
     // Most are below this: one read, without asking for the size first, ten thousand times over.
     let mut text = Vec::with_capacity(4096);
-    match std::fs::File::open(&path).and_then(|file| file.take(u64::MAX).read_to_end(&mut text)) {
+    match durable::open_to_read(&path).and_then(|(mut file, _)| file.read_to_end(&mut text)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Status::default()),
         read => read?,
     };

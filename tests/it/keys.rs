@@ -238,7 +238,11 @@ fn the_command_credential_stores_and_takes_away() {
     let feed = |text: &str| web.sandbox.mirror_push_fed(&web.source, &["credential", "m"], text).status;
     assert_eq!(feed(&format!("{PASSWORD}\n")), 0);
     web.works();
-    assert_eq!(feed("\n"), 0);
+    for nothing in ["", "\n"] {
+        assert_eq!(feed(nothing), 129, "a command that failed gives an empty pipe");
+        web.works();
+    }
+    web.sandbox.ok(&web.source, &["credential", "m", "--clear"]);
     assert!(!web.source.join("mirror-push/remotes/m/secret").exists());
     web.fails("HTTP 401");
 }
@@ -329,7 +333,7 @@ fn a_password_from_gits_credential_helper_which_is_told_whether_it_was_right() {
     );
     let path = web.sandbox.path("helper");
     script(&path, &helper);
-    web.sandbox.git(&web.source, &["config", "credential.helper", path.to_str().unwrap()]);
+    web.sandbox.git(&web.source, &["config", "--global", "credential.helper", path.to_str().unwrap()]);
     std::fs::write(web.sandbox.path("word"), PASSWORD).unwrap();
     web.works();
     std::fs::write(web.sandbox.path("word"), "old").unwrap();

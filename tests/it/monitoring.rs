@@ -111,7 +111,13 @@ fn commands_are_taken_only_from_files_of_ours() {
     chown(&scene.source);
     chown(&scene.source.join("mirror-push/config.toml"));
     scene.sandbox.git(&scene.mirror, &["config", "--global", "--add", "safe.directory", "*"]);
-    assert_eq!(scene.sync(), 1);
+    assert_eq!(scene.sync(), 128, "that git trusts it is not enough");
+    let server = scene.sandbox.path("server.toml");
+    let root = scene.sandbox.path("").display().to_string();
+    std::fs::write(&server, format!("[[repositories]]\nroot = \"{root}\"\nowners = [\"65534\"]\n")).unwrap();
+    let mut named = scene.sandbox.program(&scene.source);
+    named.args(["--config", server.to_str().unwrap(), "sync"]);
+    assert_eq!(named.status().unwrap().code(), Some(128), "its file is still another's");
     assert!(!mark.exists());
 }
 

@@ -276,6 +276,12 @@ pub(crate) fn peak_of(mut child: std::process::Child) -> (i32, u64) {
     }
 }
 
+/// Says why a test did not run; `tests/run` counts these lines and shows them.
+pub(crate) fn skip(why: &str) {
+    let name = std::thread::current().name().unwrap_or_default().to_owned();
+    eprintln!("SKIPPED {name}: {why}");
+}
+
 /// Writes a program that can be run.
 pub(crate) fn script(path: &Path, text: &str) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();

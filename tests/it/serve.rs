@@ -46,6 +46,9 @@ fn a_push_wakes_the_daemon_and_starts_nothing() {
     assert!(calls.contains("hooks/post-receive") && !calls.contains("drain"), "{calls}");
     // Of a repository that belongs to another user it is not known whether the daemon may serve it.
     sandbox.git(&sandbox.path(""), &["config", "--global", "safe.directory", "*"]);
+    let server = sandbox.path("server.toml");
+    let text = std::fs::read_to_string(&server).unwrap();
+    std::fs::write(&server, text.replace("[[repositories]]", "[[repositories]]\nowners = [\"65534\"]")).unwrap();
     std::os::unix::fs::chown(&source, Some(65_534), None).unwrap();
     let calls = traced();
     assert!(calls.contains("drain"), "{calls}");

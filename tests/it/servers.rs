@@ -83,6 +83,15 @@ impl Server {
         Self { kind, root, port, children }
     }
 
+    /// A web server with that certificate, which asks for no password; its files are in `directory`.
+    pub(crate) fn start_open(sandbox: &Sandbox, directory: &Path, certificate: &Path, key: &Path) -> Self {
+        let port = free_port();
+        let pair = (certificate.to_owned(), key.to_owned());
+        let children = nginx_in(sandbox, directory, port, Some(pair), "client_max_body_size 0;", "");
+        wait_for("the server", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Self { kind: Kind::Https, root: sandbox.path(""), port, children }
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
@@ -181,9 +190,27 @@ fn sshd(sandbox: &Sandbox, port: u16, directives: &str) -> Child {
     start(sandbox, "/usr/sbin/sshd", &["-D", "-e", "-f", directory.join("sshd_config").to_str().unwrap()])
 }
 
+/// The certificate and the key that a web server shows.
+type Pair = (PathBuf, PathBuf);
+
 fn nginx(sandbox: &Sandbox, port: u16, is_tls: bool, directives: &str) -> Vec<Child> {
-    let directory = sandbox.path("nginx");
-    std::fs::create_dir(&directory).unwrap();
+    let pair = is_tls.then(|| {
+        certificates(sandbox);
+        (sandbox.path("tls/leaf.pem"), sandbox.path("tls/leaf.key"))
+    });
+    let password = "auth_basic git;\nauth_basic_user_file htpasswd;\n";
+    nginx_in(sandbox, &sandbox.path("nginx"), port, pair, directives, password)
+}
+
+fn nginx_in(
+    sandbox: &Sandbox,
+    directory: &Path,
+    port: u16,
+    pair: Option<Pair>,
+    directives: &str,
+    password: &str,
+) -> Vec<Child> {
+    std::fs::create_dir(directory).unwrap();
     let d = directory.display();
     let socket = directory.join("fcgi");
     let fcgiwrap = start(sandbox, "/usr/sbin/fcgiwrap", &["-c", "2", "-s", &format!("unix:{}", socket.display())]);
@@ -192,13 +219,11 @@ fn nginx(sandbox: &Sandbox, port: u16, is_tls: bool, directives: &str) -> Vec<Ch
         .command("sh")
         .arg("-c")
         .arg(format!("printf '%s:%s\\n' '{USER}' \"$(openssl passwd -apr1 '{PASSWORD}')\" > '{d}/htpasswd'")));
-    let tls = if is_tls {
-        certificates(sandbox);
-        let t = sandbox.path("tls");
-        format!("ssl_certificate {t}/leaf.pem; ssl_certificate_key {t}/leaf.key;", t = t.display())
-    } else {
-        String::new()
-    };
+    let is_tls = pair.is_some();
+    let tls = pair.map_or(String::new(), |(certificate, key)| {
+        format!("ssl_certificate {}; ssl_certificate_key {};", certificate.display(), key.display())
+    });
+    let password = password.replace("htpasswd", &format!("{d}/htpasswd"));
     let backend = format!("{}/git-http-backend", sandbox.git(&sandbox.path(""), &["--exec-path"]));
     let parameters: String = sandbox
         .environment()
@@ -217,10 +242,10 @@ fn nginx(sandbox: &Sandbox, port: u16, is_tls: bool, directives: &str) -> Vec<Ch
          access_log {d}/access.log counted;\n{directives}\n\
          server {{\nlisten 127.0.0.1:{port}{ssl};\n{tls}\n\
          location /dumb/ {{ return 200 'hello'; }}\n{statuses}\
-         location / {{\nauth_basic git;\nauth_basic_user_file {d}/htpasswd;\n{parameters}\
+         location / {{\n{password}{parameters}\
          fastcgi_param SCRIPT_FILENAME {backend};\nfastcgi_param GIT_PROJECT_ROOT {root};\nfastcgi_param GIT_HTTP_EXPORT_ALL 1;\n\
          fastcgi_param PATH_INFO $uri;\nfastcgi_param REMOTE_USER $remote_user;\nfastcgi_param QUERY_STRING $query_string;\n\
-         fastcgi_param REQUEST_METHOD $request_method;\nfastcgi_param CONTENT_TYPE $content_type;\n\
+         fastcgi_param HTTP_GIT_PROTOCOL $http_git_protocol;\nfastcgi_param REQUEST_METHOD $request_method;\nfastcgi_param CONTENT_TYPE $content_type;\n\
          fastcgi_param CONTENT_LENGTH $content_length;\nfastcgi_pass_request_headers off;\nfastcgi_read_timeout 600;\nfastcgi_pass unix:{socket};\n}}\n}}\n}}\n",
         ssl = if is_tls { " ssl" } else { "" },
         root = sandbox.path("").display(),

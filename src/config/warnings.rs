@@ -1,0 +1,85 @@
+//! What is hardly ever meant: refused when it is configured, and a warning where a file says it already, so that no set-up that exists
+//! stops. Pure.
+
+use super::{Config, Mirror};
+use crate::push::Address;
+use crate::refs::RefName;
+
+/// What is wrong with the URL of a mirror, and the form that was probably meant.
+#[must_use]
+pub fn misread_url(address: &Address) -> Option<String> {
+    if let Address::Ssh { user, host, port: None, path } = address {
+        let (first, rest) = path.split_once('/').unwrap_or((path, ""));
+        if !first.is_empty() && first.bytes().all(|byte| byte.is_ascii_digit()) {
+            let user = user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
+            return Some(format!(
+                "'{host}:{path}' names the path '{path}', not port {first}; for the port write ssh://{user}{host}:{first}/{rest}, for the path {user}{host}:./{path}"
+            ));
+        }
+    }
+    let url = address.plain();
+    let (_, rest) = url.split_once('{')?;
+    let (name, _) = rest.split_once('}')?;
+    Some(format!(
+        "the URL has the placeholder '{{{name}}}', which nothing fills in here; {{path}} and {{name}} are for [remotes.NAME] of the server's file"
+    ))
+}
+
+/// Another mirror of the repository with the same address that selects one of the same refs: its name. `refs` are those of the
+/// repository.
+#[must_use]
+pub fn twin<'c>(
+    config: &'c Config,
+    mirror: &Mirror,
+    default_branch: Option<&RefName>,
+    refs: &[RefName],
+) -> Option<&'c str> {
+    let rules = config.rules(mirror, default_branch);
+    let identity = mirror.address.identity();
+    let samples = ["refs/heads/main", "refs/tags/v1"].into_iter().filter_map(|name| RefName::new(name.as_bytes()));
+    let names: Vec<RefName> = refs.iter().cloned().chain(default_branch.cloned()).chain(samples).collect();
+    let is_twin = |other: &&Mirror| {
+        let theirs = config.rules(other, default_branch);
+        let is_common = |name: &RefName| rules.selects(name.borrowed()) && theirs.selects(name.borrowed());
+        other.name != mirror.name
+            && other.is_enabled
+            && mirror.is_enabled
+            && other.address.identity() == identity
+            && names.iter().any(is_common)
+    };
+    config.mirrors.iter().find(is_twin).map(|other| &*other.name)
+}
+
+/// Everything that is hardly ever meant about a mirror, a sentence each.
+#[must_use]
+pub fn warnings(config: &Config, mirror: &Mirror, default_branch: Option<&RefName>, refs: &[RefName]) -> Vec<String> {
+    let twin = twin(config, mirror, default_branch, refs).map(|other| {
+        format!(
+            "mirror '{other}' has the same URL and selects some of the same refs; give one of them another selection"
+        )
+    });
+    misread_url(&mirror.address).into_iter().chain(twin).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_an_scp_style_url_is_told_from_a_path() {
+        let misread = |url: &str| misread_url(&crate::push::parse(url).expect("valid").0);
+        let told = misread("git@host:2222/acme/x.git").expect("misread");
+        assert!(
+            told.contains("ssh://git@host:2222/acme/x.git") && told.contains("git@host:./2222/acme/x.git"),
+            "{told}"
+        );
+        assert!(misread("host:2222/x").is_some() && misread("host:2222").is_some());
+        for url in
+            ["git@host:acme/2222.git", "ssh://git@host:2222/x", "host:./2222/x", "ssh://host/2222/x", "/srv/2222/x"]
+        {
+            assert_eq!(misread(url), None, "{url}");
+        }
+        assert!(misread("https://h/{path_dash}.git").expect("a placeholder").contains("{path_dash}"));
+        assert!(misread("/srv/{name}").is_some());
+    }
+}
