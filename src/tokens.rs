@@ -248,6 +248,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn changes_at_once_lose_none_and_bring_none_back() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = Store::new(directory.path());
+        let now = Timestamp::from_second(1_000).expect("small");
+        let wanted = |name: String| Wanted { name, scope: Scope::Api, projects: Vec::new(), expires_at: None };
+        for n in 0..20 {
+            store.create(wanted(format!("old{n}")), now).expect("made");
+        }
+        std::thread::scope(|scope| {
+            for n in 0..20 {
+                let store = &store;
+                scope.spawn(move || store.create(wanted(format!("new{n}")), now).expect("made"));
+                scope.spawn(move || store.revoke(&format!("old{n}")).expect("revoked"));
+                scope.spawn(move || store.note_use(&format!("new{}", (n + 1) % 20), now).expect("noted"));
+            }
+        });
+        let names: Vec<String> = store.read().expect("read").into_iter().map(|token| token.name).collect();
+        assert!(names.len() == 20 && names.iter().all(|name| name.starts_with("new")), "{names:?}");
+    }
+
+    #[test]
     fn a_token_is_found_by_itself_alone_and_not_stored() {
         let directory = tempfile::tempdir().expect("a directory");
         let store = Store::new(&directory.path().join("state"));

@@ -35,7 +35,7 @@ const fn key(name: &'static str, place: Place, value: &'static str, text: &'stat
 use Place::{Api, Remote, Repositories, Server, Top};
 
 /// All keys, in the order of the manual page.
-pub const KEYS: [Key; 54] = [
+pub const KEYS: [Key; 55] = [
     key("version", Top, "integer; 1", "The version of the file's form. A later one is refused."),
     key(
         "protected_branches",
@@ -105,6 +105,12 @@ pub const KEYS: [Key; 54] = [
         "Which repositories: the path below root, with or without .git, must match one of them.",
     ),
     key("exclude", Repositories, "list of patterns; none", "Which repositories not."),
+    key(
+        "owners",
+        Repositories,
+        "list of users; none",
+        "Other users, by name or number, whose repositories are served too. Without it only repositories of the user who runs the program are.",
+    ),
     key("id", Remote, "integer", "The number of the mirror in the API. Written by 'add'; not for templates."),
     key(
         "url",

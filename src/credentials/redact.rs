@@ -79,6 +79,15 @@ mod tests {
     }
 
     #[test]
+    fn control_characters_within_the_secret_do_not_hide_it() {
+        let secret = Some(Secret::new("password".into()));
+        let redactor = Redactor::new(&Credentials { username: None, secret, approval: None });
+        for said in ["pass\u{1b}word", "p\0assword", "pass\u{9b}word\r", "\u{7f}password"] {
+            assert!(!redactor.clean(said).contains("password"), "{said:?}");
+        }
+    }
+
+    #[test]
     fn masks_userinfo_of_every_url() {
         let clean = |text| Redactor::default().clean(text);
         assert_eq!(clean("at https://u:p@h/x and ssh://git@h/y"), "at https://*****:*****@h/x and ssh://git@h/y");

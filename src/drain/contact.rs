@@ -223,9 +223,10 @@ impl Run<'_> {
         }
         for (facts, noted) in observed.iter().zip(noted) {
             let known = self.past.touched.refs.get(&facts.name);
-            let now = held_now(facts, noted, known);
-            // What is noted needs no note, unless this run has noted something else since.
-            if now != *noted || contact.held.contains_key(&facts.name) {
+            // What this run has noted since counts, a slice that arrived for one.
+            let lately = contact.held.get(&facts.name);
+            let now = held_now(facts, lately.unwrap_or(noted), known);
+            if now != *noted || lately.is_some() {
                 contact.held.insert(facts.name.clone(), now);
             }
         }

@@ -162,3 +162,66 @@ fn may_be_stale(words: &str) -> bool {
     ];
     STALE.iter().any(|part| words.contains(part))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decision(action: Action) -> Decision {
+        let oid = Oid::from_hex(&[b'1'; 40]);
+        Decision { name: RefName::new(b"refs/heads/x").expect("valid"), local: oid, remote: None, action }
+    }
+
+    #[test]
+    fn what_the_words_of_servers_mean() {
+        let update = decision(Action::FastForward);
+        #[rustfmt::skip]
+        let table = [
+            // words                                                            outcome                   worth another look
+            ("cannot lock ref 'x': Unable to create '/r/x.lock': File exists.",   Outcome::RemoteFailed,   true),
+            ("cannot lock references",                                            Outcome::RemoteFailed,   true),
+            ("failed to update ref: data is locked",                              Outcome::RemoteFailed,   true),
+            ("unpacker error: No space left on device",                           Outcome::RemoteFailed,   false),
+            ("unable to write file: Disk quota exceeded",                         Outcome::RemoteFailed,   false),
+            ("failed to update ref",                                              Outcome::RemoteRejected, true),
+            ("incorrect old value provided",                                      Outcome::RemoteRejected, true),
+            ("reference already exists",                                          Outcome::RemoteRejected, true),
+            ("reference does not exist",                                          Outcome::RemoteRejected, true),
+            ("invalid old id sent",                                               Outcome::RemoteRejected, true),
+            ("fetch first",                                                       Outcome::RemoteRejected, true),
+            ("stale info",                                                        Outcome::RemoteRejected, true),
+            ("hook declined",                                                     Outcome::RemoteRejected, false),
+            ("non-fast-forward",                                                  Outcome::RemoteRejected, false),
+            ("deletion prohibited",                                               Outcome::RemoteRejected, false),
+            ("deletion of the current branch prohibited",                         Outcome::RemoteRejected, false),
+        ];
+        for (words, expected, is_worth) in table {
+            let found = outcome(&update, words.to_owned(), Gaps::default());
+            assert_eq!(found.outcome, expected, "{words}");
+            assert_eq!(Refusals::default().add(&update, &found), is_worth, "{words}");
+        }
+        let kept =
+            outcome(&decision(Action::Delete), "deletion of the current branch prohibited".into(), Gaps::default());
+        assert_eq!(kept.outcome, Outcome::Kept);
+    }
+
+    #[test]
+    fn a_refusal_without_a_look_stands_only_if_the_mirror_has_what_it_was_believed_to_have() {
+        let believed = decision(Action::FastForward);
+        let moved = Decision { remote: Oid::from_hex(&[b'2'; 40]), ..believed.clone() };
+        let found = outcome(&believed, "words of a server that nobody has met".into(), Gaps::default());
+        let mut refusals = Refusals::default();
+        refusals.doubt(&believed, &found);
+        for (seen, is_sent) in [(believed, false), (moved, true)] {
+            let mut plan = Plan { decisions: vec![seen], order: vec![0], ..Plan::default() };
+            refusals.withdraw(&mut plan, |_, _| {});
+            assert_eq!(!plan.order.is_empty(), is_sent);
+        }
+    }
+
+    #[test]
+    fn an_atomic_push_is_decided_again_once() {
+        let mut refusals = Refusals::default();
+        assert!(refusals.retry_atomic() && !refusals.retry_atomic());
+    }
+}

@@ -351,6 +351,12 @@ mod tests {
         }
         let hosts: Vec<String> = std::iter::from_fn(|| served(&mut queue, 0)).map(|job| job.host).collect();
         assert_eq!(hosts, ["a", "b", "a", "b", "a", "a"], "four of a at most, eight in all");
+        let mut three = self::queue(&[("a", 9), ("b", 9), ("c", 9)]);
+        for host in ["a", "b", "c"] {
+            served(&mut three, 0);
+            three.served(&job(host, 0), Said::Up(NEAR));
+        }
+        assert_eq!(std::iter::from_fn(|| served(&mut three, 0)).count(), LIMITS.all, "and not one more");
         let mut far = Queue::new(LIMITS);
         (0..9).for_each(|n| far.add(job("far", n)));
         served(&mut far, 0);

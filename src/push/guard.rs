@@ -82,10 +82,8 @@ impl Guard {
         let unresolved = |_| Error::Resolve { host: host.to_owned() };
         let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(unresolved)?.collect();
         let is_named = self.allowed.contains(&Allowed::Host(host.to_ascii_lowercase()));
-        for address in addresses.iter().filter(|_| !is_named && !self.is_open) {
-            if let Some(why) = self.judge(address.ip()) {
-                return Err(blocked(why));
-            }
+        if let Some(why) = self.judge_all(&addresses).filter(|_| !is_named && !self.is_open) {
+            return Err(blocked(why));
         }
         if addresses.is_empty() { Err(Error::Resolve { host: host.to_owned() }) } else { Ok(addresses) }
     }
@@ -108,6 +106,11 @@ impl Guard {
             Err(Error::Resolve { .. }) | Ok(_) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Why one of the addresses of a name may not be reached; `None` when all may.
+    fn judge_all(&self, addresses: &[SocketAddr]) -> Option<&'static str> {
+        addresses.iter().find_map(|address| self.judge(address.ip()))
     }
 
     /// Why an address may not be reached; `None` when it may.
@@ -215,6 +218,16 @@ mod tests {
             Ok(_) => "reached".into(),
             Err(Error::Blocked { why, .. }) => why.into(),
             Err(other) => other.to_string(),
+        }
+    }
+
+    #[test]
+    fn every_address_of_a_name_is_judged() {
+        let guard = Guard::default();
+        let at = |text: &str| SocketAddr::new(text.parse().expect("an address"), 443);
+        assert_eq!(guard.judge_all(&[at("203.0.113.1"), at("2001:db8::1")]), None);
+        for list in [["203.0.113.1", "10.0.0.1"], ["10.0.0.1", "203.0.113.1"], ["2001:db8::1", "fd00::1"]] {
+            assert!(guard.judge_all(&list.map(at)).is_some(), "{list:?}");
         }
     }
 

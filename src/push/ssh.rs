@@ -218,7 +218,71 @@ fn one_line(words: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::push::Class;
+    use crate::push::{Class, Guard, Ssh, Timeouts};
+
+    /// A target over ssh with these files.
+    fn target(identity: Option<&Path>, known_hosts: Option<&Path>, guard: Option<Guard>) -> Target {
+        let limit = Duration::from_secs(30);
+        Target {
+            address: crate::push::parse("ssh://git@h/x.git").expect("valid").0,
+            credentials: crate::credentials::Credentials::default(),
+            ssh: Ssh {
+                identity: identity.map(Into::into),
+                known_hosts: known_hosts.map(Into::into),
+                askpass: None,
+                options: Vec::new(),
+            },
+            ca_file: None,
+            proxy: None,
+            timeouts: Timeouts { connect: limit, stall: limit, whole: limit },
+            guard,
+        }
+    }
+
+    fn arguments(target: &Target) -> (Vec<String>, Kind) {
+        let (ssh, _, _) = prepare(Some("git"), "h", None, "x", target, None).expect("prepared");
+        let words = ssh.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
+        (words, kind(&ssh, "git@h", None, target))
+    }
+
+    #[test]
+    fn pins_and_keys_are_the_only_ones_that_count() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| directory.path().join(name);
+        for name in ["key", "pins"] {
+            std::fs::write(path(name), name).expect("written");
+        }
+        let has = |words: &[String], word: &str| words.iter().any(|given| given == &format!("-o{word}"));
+        let (pinned, _) = arguments(&target(Some(&path("key")), Some(&path("pins")), None));
+        for word in
+            ["StrictHostKeyChecking=yes", "GlobalKnownHostsFile=/dev/null", "CheckHostIP=no", "IdentitiesOnly=yes"]
+        {
+            assert!(has(&pinned, word), "{word}: {pinned:?}");
+        }
+        assert!(!has(&pinned, "PubkeyAuthentication=no"));
+        let (plain, _) = arguments(&target(None, None, None));
+        assert!(has(&plain, "StrictHostKeyChecking=yes") && !has(&plain, "GlobalKnownHostsFile=/dev/null"));
+        let confined = Some(Guard::new(Vec::new()));
+        let (keyless, _) = arguments(&target(None, Some(&path("pins")), confined.clone()));
+        assert!(has(&keyless, "PubkeyAuthentication=no"), "{keyless:?}");
+        assert!(prepare(None, "h", None, "x", &target(None, None, confined), None).is_err(), "unpinned and confined");
+    }
+
+    #[test]
+    fn mirrors_with_different_keys_or_pins_share_no_connection() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).expect("written");
+            path
+        };
+        let kind = |key: &Path, pins: &Path| arguments(&target(Some(key), Some(pins), None)).1;
+        let (one, same, other) = (file("one", "a key"), file("same", "a key"), file("other", "another key"));
+        let (pins, more) = (file("pins", "a pin"), file("more", "another pin"));
+        assert!(kind(&one, &pins) == kind(&same, &pins), "the same in other files");
+        assert!(kind(&one, &pins) != kind(&other, &pins), "another key");
+        assert!(kind(&one, &pins) != kind(&one, &more), "another pin");
+    }
 
     #[test]
     fn quotes_for_the_other_shell() {

@@ -372,3 +372,22 @@ fn the_document_names_every_route_and_no_other() {
     documented.sort_unstable();
     assert_eq!(documented, answered);
 }
+
+#[test]
+fn a_mirror_that_is_moved_keeps_no_password_and_is_confined() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, "");
+    let source = daemon.repository("acme/widget");
+    let secret = source.join("mirror-push/remotes/m/secret");
+    let config = || std::fs::read_to_string(source.join("mirror-push/config.toml")).unwrap();
+    sandbox.ok(&source, &["add", "m", "ssh://git@203.0.113.1/x.git", "--auth-method", "password", "--disabled"]);
+    for url in ["ssh://git@203.0.113.2/x.git", "ssh://git@203.0.113.2:2222/x.git", "https://203.0.113.2/x.git"] {
+        assert_eq!(sandbox.mirror_push_fed(&source, &["credential", "m"], "word\n").status, 0);
+        assert!(secret.exists());
+        let id = daemon.api("GET", "projects/1/remote_mirrors", "").json()[0]["id"].clone();
+        let put = daemon.api("PUT", &format!("projects/1/remote_mirrors/{id}"), &json!({ "url": url }).to_string());
+        assert_eq!(put.status, 200, "{url}: {put:?}");
+        assert!(!secret.exists(), "{url}");
+        assert!(config().contains("confined = true"), "{url}: {}", config());
+    }
+}

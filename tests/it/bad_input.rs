@@ -118,8 +118,7 @@ fn what_is_no_repository_or_not_ours_is_refused() {
 
     let source = sandbox.source("/mirror.git", &[]);
     if !rustix::process::geteuid().is_root() {
-        eprintln!("not root: the checks for other owners need another owner");
-        return;
+        return crate::sandbox::skip("not root: the checks for other owners need another owner");
     }
     let other = |path: &Path| std::os::unix::fs::chown(path, Some(12345), None).unwrap();
     other(&source.join("mirror-push/config.toml"));

@@ -74,8 +74,9 @@ impl Browser {
     }
 
     pub(crate) fn click(&self, css: &str) {
-        let element = self.element(css);
-        self.command("POST", &format!("element/{element}/click"), &json!({}));
+        // Found and clicked at once: the page may put another element into its place at any moment.
+        self.element(css);
+        self.script(&format!("document.querySelector({}).click()", json!(css)));
     }
 
     pub(crate) fn type_into(&self, css: &str, text: &str) {

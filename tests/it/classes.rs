@@ -153,6 +153,10 @@ impl Scene {
             "certificate of another host" => {
                 (format!("https://127.0.0.1:{port}/mirror.git"), "ca_file = \"tls/ca.pem\"")
             }
+            "no TLS at that port" => {
+                let port = rude(Some("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"));
+                (format!("https://127.0.0.1:{port}/mirror.git"), "")
+            }
             other => panic!("a row that no test makes happen: {other}"),
         }
     }

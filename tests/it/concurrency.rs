@@ -275,3 +275,60 @@ fn gits_housekeeping_never_makes_us_delete_or_rewind() {
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
     assert!(moves(&mirror).iter().all(|(_, _, new)| new.bytes().any(|byte| byte != b'0')), "a ref was deleted");
 }
+
+/// A mirror whose hook holds each push until `go` is there, and notes when it begins and ends.
+fn holding(sandbox: &Sandbox) -> (PathBuf, PathBuf) {
+    let mirror = sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &[]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    sandbox.ok(&source, &["drain"]);
+    let (log, go) = (sandbox.path("log"), sandbox.path("go"));
+    let hook = format!(
+        "echo begin >> '{l}'\nwhile [ ! -e '{g}' ]; do sleep 0.02; done\necho end >> '{l}'",
+        l = log.display(),
+        g = go.display()
+    );
+    meanwhile(&mirror, &hook);
+    (source, mirror)
+}
+
+#[test]
+fn two_syncs_at_once_take_turns() {
+    let sandbox = Sandbox::new();
+    let (source, mirror) = holding(&sandbox);
+    let log = || std::fs::read_to_string(sandbox.path("log")).unwrap_or_default();
+    let create = |name: &str| sandbox.git(&source, &["update-ref", &format!("refs/heads/{name}"), "main"]);
+    let sync = || sandbox.program(&source).args(["sync", "-q"]).spawn().unwrap();
+    create("first");
+    let mut first = sync();
+    wait_for("the first", || log() == "begin\n");
+    create("second");
+    let mut second = sync();
+    // It waits at the lock: long enough to have been at the mirror without one.
+    std::thread::park_timeout(Duration::from_millis(400));
+    assert_eq!(log(), "begin\n", "the second is not let in");
+    std::fs::write(sandbox.path("go"), "").unwrap();
+    for sync in [&mut first, &mut second] {
+        assert!(sync.wait().unwrap().success());
+    }
+    assert_eq!(log(), "begin\nend\nbegin\nend\n");
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+}
+
+#[test]
+fn a_mirror_that_is_disabled_while_a_sync_waits_gets_nothing() {
+    let sandbox = Sandbox::new();
+    let (source, mirror) = holding(&sandbox);
+    sandbox.git(&source, &["update-ref", "refs/heads/first", "main"]);
+    let mut first = sandbox.program(&source).args(["sync", "-q"]).spawn().unwrap();
+    wait_for("the first", || sandbox.path("log").exists());
+    sandbox.git(&source, &["update-ref", "refs/heads/second", "main"]);
+    let mut second = sandbox.program(&source).args(["sync", "-q"]).spawn().unwrap();
+    std::thread::park_timeout(Duration::from_millis(200));
+    sandbox.ok(&source, &["disable", "m"]);
+    std::fs::write(sandbox.path("go"), "").unwrap();
+    assert!(first.wait().unwrap().success() && second.wait().unwrap().success());
+    assert_eq!((sandbox.oid(&mirror, "second"), sandbox.oid(&mirror, "first").is_empty()), (String::new(), false));
+}

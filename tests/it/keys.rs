@@ -107,12 +107,13 @@ fn pins_are_strict_and_a_changed_key_shows_both_fingerprints() {
 }
 
 /// A user of this machine with a password, gone when the test ends.
-struct User(&'static str);
+struct User(String);
 
 impl User {
-    fn new(sandbox: &Sandbox, name: &'static str, password: &str) -> Self {
-        let _ = sandbox.command("/usr/sbin/userdel").args(["-f", name]).output();
-        let shell = ["-M", "-d", "/tmp", "-s", "/bin/sh", name];
+    /// Its name is this process's: two runs on one machine do not meet.
+    fn new(sandbox: &Sandbox, password: &str) -> Self {
+        let name = format!("gmp-it-{}", std::process::id());
+        let shell = ["-M", "-d", "/tmp", "-s", "/bin/sh", &name];
         assert!(sandbox.command("/usr/sbin/useradd").args(shell).status().unwrap().success());
         let said =
             crate::sandbox::fed(&mut sandbox.command("/usr/sbin/chpasswd"), format!("{name}:{password}\n").as_bytes());
@@ -123,7 +124,7 @@ impl User {
 
 impl Drop for User {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("/usr/sbin/userdel").args(["-f", self.0]).output();
+        let _ = std::process::Command::new("/usr/sbin/userdel").args(["-f", &self.0]).output();
     }
 }
 
@@ -131,8 +132,8 @@ impl Drop for User {
 fn a_password_over_ssh_goes_through_askpass_and_nowhere_else() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
-    let user = User::new(&sandbox, "gmp-it-user", PASSWORD);
-    assert!(sandbox.command("chown").args(["-R", user.0]).arg(&mirror).status().unwrap().success());
+    let user = User::new(&sandbox, PASSWORD);
+    assert!(sandbox.command("chown").args(["-R", &*user.0]).arg(&mirror).status().unwrap().success());
     std::fs::set_permissions(sandbox.path(""), std::fs::Permissions::from_mode(0o755)).unwrap();
     sandbox.git(&sandbox.path(""), &["config", "--global", "safe.directory", "*"]);
     let server = Server::start(&sandbox, Kind::Ssh);

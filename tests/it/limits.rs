@@ -68,8 +68,8 @@ fn a_mirror_that_stalls_midway_or_takes_too_long_is_ended_with_all_its_processes
             (&"scheduled".into(), &"remote_failed".into())
         );
         let hook = std::fs::read_to_string(&mark).unwrap();
-        let state = std::fs::read_to_string(format!("/proc/{}/stat", hook.trim())).unwrap_or_default();
-        assert!(state.is_empty() || state.contains(") Z "), "the hook of the mirror still runs: {state}");
+        let state = || std::fs::read_to_string(format!("/proc/{}/stat", hook.trim())).unwrap_or_default();
+        crate::sandbox::wait_for("the end of the mirror's hook", || state().is_empty() || state().contains(") Z "));
         std::fs::remove_dir_all(&source).unwrap();
         std::fs::remove_dir_all(sandbox.path("source.git.work")).unwrap();
     }

@@ -110,8 +110,9 @@ fn a_template_mirrors_every_repository_below_the_root() {
     assert_eq!(set.status, 0, "{set:?}");
     let text = std::fs::read_to_string(one.join("mirror-push/config.toml")).unwrap();
     assert!(text.contains("[remotes.backup]\ndivergent_refs = \"keep\"\n") && !text.contains("url"), "{text}");
-    let removed = estate.run(&["--git-dir", one.to_str().unwrap(), "remove", "backup"]);
-    assert_eq!(removed.status, 0, "what is its own goes: {removed:?}");
+    let reset = estate.run(&["--git-dir", one.to_str().unwrap(), "reset", "backup"]);
+    assert_eq!(reset.status, 0, "what is its own goes: {reset:?}");
+    assert!(!std::fs::read_to_string(one.join("mirror-push/config.toml")).unwrap().contains("[remotes.backup]"));
     let removed = estate.run(&["--git-dir", one.to_str().unwrap(), "remove", "backup"]);
     assert!(removed.status == 128 && removed.err.contains("comes from the server's file"), "{removed:?}");
     let off = estate.run(&["--git-dir", one.to_str().unwrap(), "disable", "backup"]);

@@ -88,15 +88,18 @@ fn news_that_could_not_be_told_are_told_later_and_nobody_waits_for_long() {
     scene.sync();
     assert_eq!(events(&log)[0]["event"], "failing");
     // One that hangs, with a child that holds its pipes.
-    scene.script("sleep 99 & exec sleep 98");
+    let pids = scene.sandbox.path("pids");
+    scene.script(&format!("sleep 99 & echo $! $$ > '{}'; exec sleep 98", pids.display()));
     scene.url(scene.mirror.to_str().unwrap());
     let begin = Instant::now();
     let said = scene.sandbox.mirror_push(&scene.source, &["sync"]);
     assert!(said.status == 0 && said.err.contains("did not end within 10 seconds"), "{said:?}");
     assert!(begin.elapsed() < Duration::from_secs(16), "{:?}", begin.elapsed());
     assert_eq!(scene.sandbox.refs(&scene.mirror), scene.sandbox.refs(&scene.source));
-    let left = scene.sandbox.command("pgrep").args(["-f", "^sleep 9[89]$"]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&left.stdout), "");
+    for pid in std::fs::read_to_string(&pids).unwrap().split_whitespace() {
+        let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        crate::sandbox::wait_for("its end", || state().is_empty() || state().contains(") Z "));
+    }
 }
 
 #[test]

@@ -115,6 +115,28 @@ fn five_thousand_refs_created_moved_and_deleted_in_one_push() {
 }
 
 #[test]
+fn what_was_noted_of_many_refs_is_known_without_any_record() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &["--divergent-refs", "keep", "--prune", "deleted"]);
+    let work = sandbox.work(&source);
+    let one = work.commit("one");
+    work.push(&["main"]);
+    let all = |line: &dyn Fn(usize) -> String, range: std::ops::Range<usize>| range.map(line).collect::<String>();
+    let update = |text: String| sandbox.git_fed(&source, &["update-ref", "--stdin"], text.as_bytes());
+    update(all(&|n| format!("create refs/heads/n{n:04} {one}\n"), 0..2400));
+    sandbox.ok(&source, &["sync", "-q"]);
+    // Half of them rewritten, the other half deleted, and no hook saw it.
+    let new = sandbox.git(&source, &["commit-tree", "-m", "rewritten", "main^{tree}"]);
+    update(all(&|n| format!("update refs/heads/n{n:04} {new}\n"), 0..1200));
+    update(all(&|n| format!("delete refs/heads/n{n:04}\n"), 1200..2400));
+    let said = sandbox.ok(&source, &["sync", "--json", "--allow-mass-delete"]);
+    let of = |word: &str| sandbox.outcomes(&said).iter().filter(|(_, outcome)| outcome == word).count();
+    assert_eq!((of("forced"), of("deleted")), (1200, 1200));
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+}
+
+#[test]
 fn an_empty_source_deletes_nothing_and_an_empty_mirror_gets_its_default_branch_first() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");

@@ -155,3 +155,44 @@ fn a_first_mirror_that_is_killed_goes_on_where_it_was() {
     sandbox.ok(&source, &["sync"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }
+
+#[test]
+fn a_tag_goes_as_a_whole_or_not_at_all() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    sandbox.git(&mirror, &["config", "receive.maxInputSize", "100k"]);
+    sandbox.git(&mirror, &["config", "core.logAllRefUpdates", "always"]);
+    let source = sandbox.source("mirror.git", &["--mirror-branch-regex", "^$"]);
+    fill(&sandbox, &source, "main", 10, 30_000);
+    sandbox.git(&source, &["tag", "large", "main"]);
+    let said = sandbox.mirror_push(&source, &["sync", "--json"]);
+    let report = said.json()[0].clone();
+    assert_eq!((said.status, &report["refs"][0]["ref"]), (1, &"refs/tags/large".into()), "{said:?}");
+    assert_eq!(report["refs"][0]["outcome"], "remote_rejected", "{said:?}");
+    assert!(
+        sandbox.refs(&mirror).is_empty() && !mirror.join("logs/refs/tags/large").exists(),
+        "it never had another value"
+    );
+}
+
+#[test]
+fn a_slice_that_arrived_is_known_to_be_ours_although_the_next_one_broke() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    sandbox.git(&mirror, &["config", "receive.maxInputSize", "100k"]);
+    let source = sandbox.source("mirror.git", &["--divergent-refs", "keep"]);
+    fill(&sandbox, &source, "main", 12, 30_000);
+    // The third push breaks.
+    let log = counting(&sandbox, &mirror, "[ $(wc -l < '../pushes') -lt 3 ] || kill -9 $PPID");
+    sandbox.mirror_push(&source, &["sync"]);
+    assert!(!lines(&log).is_empty());
+    let part = sandbox.oid(&mirror, "main");
+    assert!(!part.is_empty() && part != sandbox.oid(&source, "main"), "a part arrived");
+    std::fs::remove_file(mirror.join("hooks/pre-receive")).unwrap();
+    sandbox.git(&mirror, &["config", "receive.maxInputSize", "0"]);
+    // Rewritten here: what the mirror has is ours, not somebody's work.
+    let new = sandbox.git(&source, &["commit-tree", "-m", "rewritten", "main^{tree}"]);
+    sandbox.git(&source, &["update-ref", "refs/heads/main", &new]);
+    sandbox.ok(&source, &["sync", "-q"]);
+    assert_eq!(sandbox.oid(&mirror, "main"), new);
+}

@@ -186,3 +186,17 @@ fn a_helper_for_http_shows_the_password_to_nobody() {
     let calls = std::fs::read_to_string(strace).unwrap();
     assert!(calls.contains("remote-https") && calls.contains("GIT_ASKPASS") && !calls.contains(PASSWORD));
 }
+
+#[test]
+fn a_push_by_name_leaves_what_is_spooled_for_others() {
+    let scene = Scene::new(Kind::Path, &[]);
+    let work = scene.sandbox.path("source.git.work");
+    scene.sandbox.git(&work, &["commit", "-q", "--allow-empty", "-m", "two"]);
+    scene.sandbox.git(&work, &["push", "-q", "origin", "main", "main:topic", "main:fresh"]);
+    let said = scene.git(&["push", "mirror::m", "main"]);
+    assert_eq!(said.status, 0, "{said:?}");
+    assert_eq!(scene.sandbox.oid(&scene.mirror, "main"), scene.sandbox.oid(&scene.source, "main"));
+    assert_ne!(scene.sandbox.oid(&scene.mirror, "topic"), scene.sandbox.oid(&scene.source, "topic"));
+    scene.sandbox.ok(&scene.source, &["drain"]);
+    assert_eq!(scene.sandbox.refs(&scene.mirror), scene.sandbox.refs(&scene.source));
+}

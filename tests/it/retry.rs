@@ -182,3 +182,28 @@ fn a_sync_that_could_not_be_done_stays_due() {
     });
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }
+
+#[test]
+fn another_secret_is_a_reason_to_try_at_once() {
+    use std::os::unix::fs::PermissionsExt;
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let server = Server::start(&sandbox, Kind::Http);
+    let source = server.source(&sandbox, "mirror.git", &[]);
+    let secret = source.join("mirror-push/remotes/m/secret");
+    let right = std::fs::read_to_string(&secret).unwrap();
+    std::fs::write(&secret, "wrong").unwrap();
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
+    let before = attempts(&source);
+    sandbox.mirror_push(&source, &["drain"]);
+    assert_eq!(attempts(&source), before, "it is parked");
+    // By hand, not by a command, and so that the time of the file differs.
+    std::thread::park_timeout(std::time::Duration::from_millis(20));
+    std::fs::write(&secret, right).unwrap();
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+    sandbox.ok(&source, &["drain"]);
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+}

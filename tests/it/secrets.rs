@@ -44,17 +44,25 @@ fn processes(canaries: &[&str], found: &mut Vec<String>) {
     }
 }
 
+/// A password that no other test has: what all processes of the machine say is looked through for it.
+const OWN: &str = "0wn%c4nary%Tok3n";
+/// The same as it stands in a URL.
+const OWN_IN_URL: &str = "0wn%25c4nary%25Tok3n";
+
 #[test]
 fn a_password_is_found_nowhere_but_where_it_belongs() {
     use base64::Engine;
-    let basic = base64::engine::general_purpose::STANDARD.encode(format!("mirror-bot:{PASSWORD}"));
-    let canaries = [PASSWORD, PASSWORD_IN_URL, &basic];
+    let basic = base64::engine::general_purpose::STANDARD.encode(format!("mirror-bot:{OWN}"));
+    let canaries = [OWN, OWN_IN_URL, &basic];
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     // A mirror that knows the password and says it again.
     let hook = mirror.join("hooks/pre-receive");
-    script(&hook, "#!/bin/sh\nsleep 0.2\necho \"remote says $(cat ../../echo)\"\nexit 1\n");
-    let server = Server::start(&sandbox, Kind::Https);
+    script(
+        &hook,
+        &format!("#!/bin/sh\nsleep 0.2\necho \"remote says $(cat '{}')\"\nexit 1\n", sandbox.path("echo").display()),
+    );
+    let server = Server::start_with_password(&sandbox, OWN);
     let source = sandbox.source("/mirror.git", &[]);
     let (over, mut seen) = (AtomicBool::new(false), Vec::new());
     let mut output = Vec::new();
@@ -72,10 +80,7 @@ fn a_password_is_found_nowhere_but_where_it_belongs() {
             said.status
         };
         assert_eq!(
-            run(
-                &["set", "m", "--url", "https://mirror-bot@localhost/x.git", "--password-stdin"],
-                &format!("{PASSWORD}\n")
-            ),
+            run(&["set", "m", "--url", "https://mirror-bot@localhost/x.git", "--password-stdin"], &format!("{OWN}\n")),
             0
         );
         assert_eq!(
@@ -86,7 +91,7 @@ fn a_password_is_found_nowhere_but_where_it_belongs() {
         let work = sandbox.work(&source);
         work.commit("one");
         work.push(&["main"]);
-        std::fs::write(sandbox.path("echo"), "nothing yet").unwrap();
+        std::fs::write(sandbox.path("echo"), OWN).unwrap();
         for command in [
             &["drain", "-vvv"][..],
             &["sync", "--json"],
@@ -105,11 +110,13 @@ fn a_password_is_found_nowhere_but_where_it_belongs() {
         over.store(true, Ordering::Relaxed);
         seen = watching.join().unwrap();
     });
+    assert!(output.iter().any(|text| text.contains("remote says *****")), "it was said: {output:?}");
+    std::fs::remove_file(sandbox.path("echo")).unwrap();
     search(&sandbox.path(""), &canaries, &mut seen);
     seen.extend(output.iter().filter(|text| canaries.iter().any(|canary| text.contains(canary))).cloned());
     assert!(seen.is_empty(), "{} places, the first: {}", seen.len(), seen[0]);
     let secret = source.join("mirror-push/remotes/m/secret");
-    assert_eq!(std::fs::read_to_string(&secret).unwrap(), format!("{PASSWORD}\n"));
+    assert_eq!(std::fs::read_to_string(&secret).unwrap(), format!("{OWN}\n"));
     assert_eq!(std::fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
     // One that others may read is not used.
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o644)).unwrap();

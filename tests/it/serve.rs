@@ -37,6 +37,7 @@ fn a_push_wakes_the_daemon_and_starts_nothing() {
         let trace = sandbox.path("trace");
         work.commit("traced");
         let mut push = sandbox.command("strace");
+        push.env("GIT_MIRROR_PUSH_CONFIG", sandbox.path("server.toml"));
         push.current_dir(&work.path).args(["-f", "-qq", "-e", "trace=execve", "-o"]).arg(&trace);
         assert!(push.args(["git", "push", "-q", "origin", "main"]).status().unwrap().success());
         wait_for("the mirror", || is_mirrored(&sandbox, &source, &mirror));

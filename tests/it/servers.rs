@@ -75,7 +75,7 @@ impl Server {
             Kind::Path => vec![],
             Kind::Git => vec![git_daemon(sandbox, &root, port)],
             Kind::Ssh => vec![sshd(sandbox, port, directives)],
-            Kind::Http | Kind::Https => nginx(sandbox, port, kind == Kind::Https, directives),
+            Kind::Http | Kind::Https => nginx(sandbox, port, kind == Kind::Https, directives, PASSWORD),
         };
         if kind != Kind::Path {
             wait_for("the server", || TcpStream::connect(("127.0.0.1", port)).is_ok());
@@ -83,11 +83,19 @@ impl Server {
         Self { kind, root, port, children }
     }
 
+    /// A web server over TLS with a password that no other test has.
+    pub(crate) fn start_with_password(sandbox: &Sandbox, secret: &str) -> Self {
+        let port = free_port();
+        let children = nginx(sandbox, port, true, "client_max_body_size 0;", secret);
+        wait_for("the server", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Self { kind: Kind::Https, root: sandbox.path(""), port, children }
+    }
+
     /// A web server with that certificate, which asks for no password; its files are in `directory`.
     pub(crate) fn start_open(sandbox: &Sandbox, directory: &Path, certificate: &Path, key: &Path) -> Self {
         let port = free_port();
         let pair = (certificate.to_owned(), key.to_owned());
-        let children = nginx_in(sandbox, directory, port, Some(pair), "client_max_body_size 0;", "");
+        let children = nginx_in(sandbox, directory, port, Some(pair), "client_max_body_size 0;", ("", PASSWORD));
         wait_for("the server", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         Self { kind: Kind::Https, root: sandbox.path(""), port, children }
     }
@@ -193,13 +201,13 @@ fn sshd(sandbox: &Sandbox, port: u16, directives: &str) -> Child {
 /// The certificate and the key that a web server shows.
 type Pair = (PathBuf, PathBuf);
 
-fn nginx(sandbox: &Sandbox, port: u16, is_tls: bool, directives: &str) -> Vec<Child> {
+fn nginx(sandbox: &Sandbox, port: u16, is_tls: bool, directives: &str, secret: &str) -> Vec<Child> {
     let pair = is_tls.then(|| {
         certificates(sandbox);
         (sandbox.path("tls/leaf.pem"), sandbox.path("tls/leaf.key"))
     });
     let password = "auth_basic git;\nauth_basic_user_file htpasswd;\n";
-    nginx_in(sandbox, &sandbox.path("nginx"), port, pair, directives, password)
+    nginx_in(sandbox, &sandbox.path("nginx"), port, pair, directives, (password, secret))
 }
 
 fn nginx_in(
@@ -208,17 +216,16 @@ fn nginx_in(
     port: u16,
     pair: Option<Pair>,
     directives: &str,
-    password: &str,
+    (password, secret): (&str, &str),
 ) -> Vec<Child> {
     std::fs::create_dir(directory).unwrap();
     let d = directory.display();
     let socket = directory.join("fcgi");
     let fcgiwrap = start(sandbox, "/usr/sbin/fcgiwrap", &["-c", "2", "-s", &format!("unix:{}", socket.display())]);
     wait_for("fcgiwrap", || socket.exists());
-    run(sandbox
-        .command("sh")
-        .arg("-c")
-        .arg(format!("printf '%s:%s\\n' '{USER}' \"$(openssl passwd -apr1 '{PASSWORD}')\" > '{d}/htpasswd'")));
+    let mut openssl = sandbox.command("openssl");
+    let hash = crate::sandbox::fed(openssl.args(["passwd", "-apr1", "-stdin"]), format!("{secret}\n").as_bytes()).out;
+    std::fs::write(directory.join("htpasswd"), format!("{USER}:{hash}")).unwrap();
     let is_tls = pair.is_some();
     let tls = pair.map_or(String::new(), |(certificate, key)| {
         format!("ssl_certificate {}; ssl_certificate_key {};", certificate.display(), key.display())

@@ -166,7 +166,7 @@ fn a_killed_drain_leaves_work_that_the_next_one_does() {
     sandbox.ok(&source, &["drain"]);
     let entered = sandbox.path("entered");
     let hook = mirror.join("hooks/pre-receive");
-    std::fs::write(&hook, format!("#!/bin/sh\ntouch '{}'\nsleep 600\n", entered.display())).unwrap();
+    std::fs::write(&hook, format!("#!/bin/sh\necho $$ > '{}'\nexec sleep 600\n", entered.display())).unwrap();
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
     let work = sandbox.work(&source);
@@ -181,7 +181,8 @@ fn a_killed_drain_leaves_work_that_the_next_one_does() {
     std::fs::remove_file(&hook).unwrap();
     sandbox.ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
-    let _ = sandbox.command("pkill").args(["-f", "sleep 600"]).status();
+    let pid = std::fs::read_to_string(&entered).unwrap().trim().parse().ok().and_then(rustix::process::Pid::from_raw);
+    let _ = rustix::process::kill_process(pid.unwrap(), rustix::process::Signal::KILL);
 }
 
 #[test]

@@ -109,3 +109,36 @@ fn random() -> anyhow::Result<String> {
     getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
     Ok(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokens::{Scope, Store, Wanted};
+
+    fn at(hour: i64) -> Timestamp {
+        Timestamp::from_second(1_767_720_000 + 3600 * hour).expect("in range")
+    }
+
+    fn token() -> Token {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = Store::new(directory.path());
+        let wanted = Wanted { name: "a".into(), scope: Scope::Api, projects: Vec::new(), expires_at: None };
+        store.create(wanted, at(0)).expect("made");
+        store.read().expect("read").remove(0)
+    }
+
+    #[test]
+    fn a_session_ends_after_half_a_day_and_there_are_so_many_at_most() {
+        let sessions = Sessions::default();
+        let token = token();
+        let id = sessions.begin(&token, at(0)).expect("begins");
+        assert!(sessions.find(&id, at(11)).is_some() && sessions.find(&id, at(13)).is_none());
+        assert!(sessions.find("", at(1)).is_none() && sessions.find("another", at(1)).is_none());
+        let first = sessions.begin(&token, at(1)).expect("begins");
+        let later: Vec<String> = (0..MOST).map(|_| sessions.begin(&token, at(2)).expect("begins")).collect();
+        assert!(sessions.find(&first, at(2)).is_none(), "the one that ends first goes");
+        assert!(later.iter().skip(1).all(|id| sessions.find(id, at(2)).is_some()));
+        sessions.end(&later[9]);
+        assert!(sessions.find(&later[9], at(2)).is_none());
+    }
+}
