@@ -344,24 +344,17 @@ mod tests {
 
     #[test]
     fn limits_hold_and_hosts_take_turns() {
-        let mut queue = queue(&[("a", 9), ("b", 3)]);
-        for host in ["a", "b"] {
-            served(&mut queue, 0);
-            queue.served(&job(host, 0), Said::Up(NEAR));
-        }
-        let hosts: Vec<String> = std::iter::from_fn(|| served(&mut queue, 0)).map(|job| job.host).collect();
-        assert_eq!(hosts, ["a", "b", "a", "b", "a", "a"], "four of a at most, eight in all");
-        let mut three = self::queue(&[("a", 9), ("b", 9), ("c", 9)]);
-        for host in ["a", "b", "c"] {
-            served(&mut three, 0);
-            three.served(&job(host, 0), Said::Up(NEAR));
-        }
-        assert_eq!(std::iter::from_fn(|| served(&mut three, 0)).count(), LIMITS.all, "and not one more");
-        let mut far = Queue::new(LIMITS);
-        (0..9).for_each(|n| far.add(job("far", n)));
-        served(&mut far, 0);
-        far.served(&job("far", 0), Said::Up(FAR));
-        assert_eq!(std::iter::from_fn(|| served(&mut far, 0)).count(), 6, "more where waiting is most of it");
+        let hosts = |jobs: &[(&str, usize)], took: Duration| -> Vec<String> {
+            let mut queue = queue(jobs);
+            for (host, _) in jobs {
+                served(&mut queue, 0);
+                queue.served(&job(host, 0), Said::Up(took));
+            }
+            std::iter::from_fn(|| served(&mut queue, 0)).map(|job| job.host).collect()
+        };
+        assert_eq!(hosts(&[("a", 9), ("b", 3)], NEAR), ["a", "b", "a", "b", "a", "a"], "four of a at most");
+        assert_eq!(hosts(&[("a", 9), ("b", 9), ("c", 9)], NEAR).len(), LIMITS.all, "eight in all");
+        assert_eq!(hosts(&[("far", 9)], FAR).len(), 6, "more where waiting is most of it");
         let mut one = Queue::new(LIMITS);
         for n in 0..4 {
             one.add(Job { git_dir: "/x".into(), mirror: format!("m{n}"), ..job("", 0) });
