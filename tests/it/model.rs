@@ -4,15 +4,18 @@
 //! `MIRROR_PUSH_MODEL_SECONDS` sets how long scenes are tried (40), `MIRROR_PUSH_MODEL_SEED` where the seeds begin. A scene that fails is
 //! made as short as it gets, and shown with its seed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+mod rules;
+
+use rules::{MAIN, Model, Queued, Refs};
+
 use crate::sandbox::{Sandbox, fed};
 
-const REFS: [&str; 6] =
-    ["refs/heads/main", "refs/heads/a", "refs/heads/b", "refs/heads/c/d", "refs/tags/t", "refs/tags/u"];
+const REFS: [&str; 6] = [MAIN, "refs/heads/a", "refs/heads/b", "refs/heads/c/d", "refs/tags/t", "refs/tags/u"];
 
 /// One step of a scene. A value is the number of a commit.
 #[derive(Clone, Copy, Debug)]
@@ -75,40 +78,12 @@ fn scene(seed: u64) -> Vec<Step> {
     steps
 }
 
-type Refs = BTreeMap<String, String>;
-
-/// What this repository is known to have had for a ref, as the rules say it.
-#[derive(Clone, Default)]
-struct Known {
-    /// The last value that both sides had.
-    base: Option<String>,
-    /// Values that were deleted here while the mirror kept the ref.
-    deleted: BTreeSet<String>,
-}
-
-/// A push that is not yet mirrored.
-#[derive(Clone)]
-struct Queued {
-    name: String,
-    old: Option<String>,
-    new: Option<String>,
-}
-
 struct World {
     sandbox: Sandbox,
     source: PathBuf,
     mirror: PathBuf,
-    parents: HashMap<String, Vec<String>>,
-    /// Objects that only the mirror has.
-    foreign: BTreeSet<String>,
+    model: Model,
     commits: usize,
-    policy: &'static str,
-    prune: &'static str,
-    selection: &'static str,
-    known: BTreeMap<String, Known>,
-    queue: Vec<Queued>,
-    /// Refs that the last run left as they are.
-    listed: BTreeSet<String>,
     /// A change that makes the next run look at everything.
     is_full: bool,
 }
@@ -118,21 +93,7 @@ impl World {
         let sandbox = Sandbox::new();
         let mirror = sandbox.bare("mirror.git");
         let source = sandbox.source("mirror.git", &[]);
-        Self {
-            sandbox,
-            source,
-            mirror,
-            parents: HashMap::new(),
-            foreign: BTreeSet::new(),
-            commits: 0,
-            policy: "overwrite",
-            prune: "merged",
-            selection: ".",
-            known: BTreeMap::new(),
-            queue: Vec::new(),
-            listed: BTreeSet::new(),
-            is_full: true,
-        }
+        Self { sandbox, source, mirror, model: Model::new(), commits: 0, is_full: true }
     }
 
     fn refs(&self, repository: &Path) -> Refs {
@@ -147,24 +108,8 @@ impl World {
         let mut arguments = vec!["commit-tree", "-m", &message, &tree];
         parents.iter().for_each(|parent| arguments.extend(["-p", parent]));
         let oid = self.sandbox.git(repository, &arguments);
-        self.parents.insert(oid.clone(), parents);
+        self.model.parents.insert(oid.clone(), parents);
         oid
-    }
-
-    fn is_ancestor(&self, old: &str, new: &str) -> bool {
-        if self.foreign.contains(old) {
-            return false;
-        }
-        let (mut open, mut seen) = (vec![new.to_owned()], BTreeSet::new());
-        while let Some(commit) = open.pop() {
-            if commit == old {
-                return true;
-            }
-            if seen.insert(commit.clone()) {
-                open.extend(self.parents.get(&commit).into_iter().flatten().cloned());
-            }
-        }
-        false
     }
 
     /// A push, as the hook is told of it.
@@ -183,107 +128,7 @@ impl World {
         let mut hook = self.sandbox.command(env!("CARGO_BIN_EXE_git-mirror-post-receive"));
         let said = fed(hook.current_dir(&self.source).env("GIT_DIR", "."), line.as_bytes());
         assert_eq!(said.status, 0, "{said:?}");
-        self.queue.push(Queued { name: name.to_owned(), old, new });
-    }
-
-    fn selects(&self, name: &str) -> bool {
-        match (name.strip_prefix("refs/heads/"), self.selection) {
-            (None, _) | (_, ".") => true,
-            (Some(branch), "^(main|a)$") => branch == "main" || branch == "a",
-            (Some(branch), _) => branch.starts_with('b') || branch.starts_with("c/"),
-        }
-    }
-
-    /// What the mirror has after a run over these refs; and the refs that are listed as not up to date.
-    fn expected(&self, scope: Option<&BTreeSet<String>>) -> (Refs, BTreeSet<String>) {
-        let (ours, there) = (self.refs(&self.source), self.refs(&self.mirror));
-        let (mut after, mut listed, mut diverges) = (there.clone(), BTreeSet::new(), false);
-        let names: BTreeSet<&String> = ours.keys().chain(there.keys()).collect();
-        for name in names.into_iter().filter(|name| self.selects(name)) {
-            if scope.is_some_and(|scope| !scope.contains(name)) {
-                continue;
-            }
-            let known = self.known.get(name).cloned().unwrap_or_default();
-            let queued: Vec<&Queued> = self.queue.iter().filter(|queued| queued.name == *name).collect();
-            let olds: BTreeSet<String> = queued.iter().filter_map(|queued| queued.old.clone()).collect();
-            let is_known = |value: &String| {
-                known.base.as_ref() == Some(value) || known.deleted.contains(value) || olds.contains(value)
-            };
-            match (ours.get(name), there.get(name)) {
-                (Some(l), None) => {
-                    after.insert(name.clone(), l.clone());
-                }
-                (Some(l), Some(r)) if l == r || self.is_ancestor(r, l) || is_known(r) || self.policy == "overwrite" => {
-                    after.insert(name.clone(), l.clone());
-                }
-                (Some(_), Some(_)) => {
-                    listed.insert(name.clone());
-                    diverges = true;
-                }
-                (None, Some(r)) => {
-                    let deletions = queued.iter().filter(|queued| queued.new.is_none());
-                    let mut values: BTreeSet<String> = deletions.filter_map(|queued| queued.old.clone()).collect();
-                    values.extend(known.deleted.iter().cloned());
-                    if values.is_empty() {
-                        values.extend(known.base.clone());
-                    }
-                    if values.is_empty() {
-                        values = olds.clone();
-                    }
-                    let was_here = !values.is_empty();
-                    let main = ours.get(REFS[0]).cloned().unwrap_or_default();
-                    let is_merged = |value: &String| !main.is_empty() && self.is_ancestor(value, &main);
-                    let by_prune = match self.prune {
-                        "merged" => was_here && is_merged(r) && values.iter().all(is_merged),
-                        "deleted" => was_here && is_known(r),
-                        "mirror" => true,
-                        _ => false,
-                    };
-                    let may = self.policy == "overwrite" || is_known(r);
-                    if by_prune && may && name != REFS[0] && !ours.is_empty() {
-                        after.remove(name);
-                    } else {
-                        listed.insert(name.clone());
-                    }
-                }
-                (None, None) => {}
-            }
-        }
-        if self.policy == "fail" && diverges {
-            after = there;
-        }
-        (after, listed)
-    }
-
-    /// What is known after a run that saw these refs; what was in the queue has been dealt with.
-    fn learn(&mut self, scope: Option<&BTreeSet<String>>) {
-        let (ours, there) = (self.refs(&self.source), self.refs(&self.mirror));
-        let mut names: BTreeSet<String> = ours.keys().chain(there.keys()).cloned().collect();
-        names.extend(self.known.keys().cloned());
-        names.retain(|name| self.selects(name));
-        for name in names {
-            if scope.is_some_and(|scope| !scope.contains(&name)) {
-                continue;
-            }
-            let queued: Vec<Queued> = self.queue.iter().filter(|queued| queued.name == name).cloned().collect();
-            let known = self.known.entry(name.clone()).or_default();
-            let Some(r) = there.get(&name) else {
-                *known = Known::default();
-                continue;
-            };
-            let is_old = known.deleted.contains(r) || queued.iter().any(|queued| queued.old.as_ref() == Some(r));
-            if ours.get(&name) == Some(r) {
-                *known = Known { base: Some(r.clone()), deleted: BTreeSet::new() };
-                continue;
-            }
-            if is_old {
-                known.base = Some(r.clone());
-            }
-            if !ours.contains_key(&name) {
-                known.deleted.extend(queued.into_iter().filter(|q| q.new.is_none()).filter_map(|q| q.old));
-            }
-        }
-        self.queue.clear();
+        self.model.queue.push(Queued { name: name.to_owned(), old, new });
     }
 
     fn configure(&mut self, arguments: &[&str]) {
@@ -293,14 +138,19 @@ impl World {
 
     /// Runs a command, and compares the mirror with the model.
     fn run(&mut self, command: &str) -> Result<(), String> {
-        let is_full = command == "sync" || self.is_full || self.policy == "fail";
-        if !is_full && self.queue.is_empty() && self.listed.is_empty() {
+        let is_full = command == "sync" || self.is_full || self.model.policy == "fail";
+        if !is_full && self.model.queue.is_empty() && self.model.listed.is_empty() {
             return Ok(());
         }
-        let scope: BTreeSet<String> =
-            self.queue.iter().map(|queued| queued.name.clone()).chain(self.listed.iter().cloned()).collect();
+        let scope: BTreeSet<String> = self
+            .model
+            .queue
+            .iter()
+            .map(|queued| queued.name.clone())
+            .chain(self.model.listed.iter().cloned())
+            .collect();
         let scope = (!is_full).then_some(&scope);
-        let (expected, listed) = self.expected(scope);
+        let (expected, listed) = self.model.expected(&self.refs(&self.source), &self.refs(&self.mirror), scope);
         let said = self.sandbox.mirror_push(&self.source, &[command, "--json"]);
         let found = self.refs(&self.mirror);
         if said.err.contains("panicked") || ![0, 1].contains(&said.status) {
@@ -311,14 +161,14 @@ impl World {
         }
         // In a run over some refs the others stay listed as they were.
         if is_full {
-            self.listed = listed;
+            self.model.listed = listed;
         } else if let Some(scope) = scope {
-            self.listed.retain(|name| !scope.contains(name));
-            self.listed.extend(listed);
+            self.model.listed.retain(|name| !scope.contains(name));
+            self.model.listed.extend(listed);
         }
         self.is_full = false;
-        let scope = scope.cloned();
-        self.learn(scope.as_ref());
+        let (ours, there) = (self.refs(&self.source), self.refs(&self.mirror));
+        self.model.learn(&ours, &there, scope);
         Ok(())
     }
 
@@ -329,7 +179,7 @@ impl World {
                 let value = ours.get(REFS[n]).or(ours.get(REFS[0])).cloned();
                 let is_rewrite = matches!(step, Step::Rewrite(_));
                 let base = match value {
-                    Some(value) if is_rewrite => self.parents[&value].first().cloned(),
+                    Some(value) if is_rewrite => self.model.parents[&value].first().cloned(),
                     value => value,
                 };
                 let new = self.commit(&self.source.clone(), base.into_iter().collect());
@@ -347,22 +197,22 @@ impl World {
                 let there = self.refs(&self.mirror);
                 let base = there.get(REFS[n]).or(there.get(REFS[0])).cloned();
                 let new = self.commit(&self.mirror.clone(), base.into_iter().collect());
-                self.foreign.insert(new.clone());
+                self.model.foreign.insert(new.clone());
                 self.sandbox.git(&self.mirror, &["update-ref", REFS[n], &new]);
             }
             Step::ForeignDelete(n) => {
                 self.sandbox.git(&self.mirror, &["update-ref", "-d", REFS[n]]);
             }
             Step::Policy(policy) => {
-                self.policy = policy;
+                self.model.policy = policy;
                 self.configure(&["--divergent-refs", policy]);
             }
             Step::Prune(prune) => {
-                self.prune = prune;
+                self.model.prune = prune;
                 self.configure(&["--prune", prune]);
             }
             Step::Select(regex) => {
-                self.selection = regex;
+                self.model.selection = regex;
                 self.configure(&["--mirror-branch-regex", regex]);
             }
             Step::Drain => self.run("drain")?,
@@ -391,7 +241,7 @@ impl World {
     /// Killed, a drain has done a part of its work: each ref is as it was or as it was to be. A sync does the rest.
     fn killed(&mut self, after: u64) -> Result<(), String> {
         let before = self.refs(&self.mirror);
-        let (all, _) = self.expected(None);
+        let (all, _) = self.model.expected(&self.refs(&self.source), &before, None);
         let mut drain = self.sandbox.program(&self.source);
         let mut drain = drain.arg("drain").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::park_timeout(Duration::from_millis(after));
