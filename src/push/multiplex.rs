@@ -57,6 +57,8 @@ struct Host {
 struct Line {
     socket: PathBuf,
     sessions: usize,
+    /// Its maker's session is open, or has ended. A session that comes before it can take its place, where sshd allows one only.
+    is_settled: bool,
 }
 
 /// Leave to use a connection, or to make it.
@@ -64,6 +66,7 @@ pub(super) struct Lease {
     multiplex: Multiplex,
     kind: Kind,
     socket: PathBuf,
+    is_maker: bool,
 }
 
 /// What a socket answered.
@@ -90,23 +93,30 @@ impl Multiplex {
         }
         let deadline = Instant::now() + limit;
         loop {
-            let (lease, sessions) = self.reserve(kind)?;
-            match greeting(&lease.socket) {
-                Greeting::Ready => return Some(lease),
-                Greeting::Mute => lease.spoil(),
-                // Alone on it: who made it is gone, or nobody has yet.
-                Greeting::Absent if sessions == 1 => return Some(lease),
-                Greeting::Absent if Instant::now() > deadline => return None,
-                Greeting::Absent => {
-                    drop(lease);
-                    std::thread::park_timeout(Duration::from_millis(2));
+            let (mut lease, is_alone, is_settled) = self.reserve(kind)?;
+            if is_alone || is_settled {
+                match greeting(&lease.socket) {
+                    Greeting::Ready => return Some(lease),
+                    Greeting::Mute => lease.spoil(),
+                    // Who made it is gone, or nobody has yet.
+                    Greeting::Absent if is_alone => {
+                        lease.is_maker = true;
+                        lease.settle(false);
+                        return Some(lease);
+                    }
+                    Greeting::Absent => {}
                 }
             }
+            if Instant::now() > deadline {
+                return None;
+            }
+            drop(lease);
+            std::thread::park_timeout(Duration::from_millis(2));
         }
     }
 
-    /// Takes a place on a connection that has room, or on a new one; says how many places are taken now.
-    fn reserve(&self, kind: &Kind) -> Option<(Lease, usize)> {
+    /// Takes a place on a connection that has room, or on a new one; says whether no other place is taken, and whether it is settled.
+    fn reserve(&self, kind: &Kind) -> Option<(Lease, bool, bool)> {
         let mut state = self.lock();
         let host = state.hosts.entry(kind.clone()).or_default();
         if !host.lines.iter().any(|line| line.sessions < MOST_SESSIONS) {
@@ -114,13 +124,14 @@ impl Multiplex {
                 return None;
             }
             let socket = state.new_socket()?;
-            state.hosts.entry(kind.clone()).or_default().lines.push(Line { socket, sessions: 0 });
+            state.hosts.entry(kind.clone()).or_default().lines.push(Line { socket, sessions: 0, is_settled: false });
         }
         let host = state.hosts.get_mut(kind)?;
         let line = host.lines.iter_mut().find(|line| line.sessions < MOST_SESSIONS)?;
         line.sessions += 1;
-        let lease = Lease { multiplex: self.clone(), kind: kind.clone(), socket: line.socket.clone() };
-        Some((lease, line.sessions))
+        let (socket, is_maker) = (line.socket.clone(), false);
+        let lease = Lease { multiplex: self.clone(), kind: kind.clone(), socket, is_maker };
+        Some((lease, line.sessions == 1, line.is_settled))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -147,6 +158,19 @@ impl Lease {
         ["ControlMaster=auto".into(), path, "ControlPersist=60".into()]
     }
 
+    /// The session is open: others may use the connection.
+    pub(super) fn opened(&self) {
+        if self.is_maker {
+            self.settle(true);
+        }
+    }
+
+    fn settle(&self, is_settled: bool) {
+        let mut state = self.multiplex.lock();
+        let lines = state.hosts.get_mut(&self.kind).into_iter().flat_map(|host| &mut host.lines);
+        lines.filter(|line| line.socket == self.socket).for_each(|line| line.is_settled = is_settled);
+    }
+
     /// Has nobody use the connection any more: something is wrong with it.
     pub(super) fn spoil(&self) {
         if let Some(host) = self.multiplex.lock().hosts.get_mut(&self.kind) {
@@ -161,6 +185,7 @@ impl Drop for Lease {
         let lines = state.hosts.get_mut(&self.kind).into_iter().flat_map(|host| &mut host.lines);
         for line in lines.filter(|line| line.socket == self.socket) {
             line.sessions -= 1;
+            line.is_settled |= self.is_maker;
         }
     }
 }

@@ -116,6 +116,7 @@ impl Stream {
         match advertisement::read(&mut self.lines, each) {
             Ok(advertised) => {
                 self.offer = None;
+                self.lease.iter().for_each(Lease::opened);
                 self.capabilities = advertised.capabilities.clone();
                 Ok(advertised)
             }
