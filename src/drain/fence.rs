@@ -17,7 +17,7 @@ use crate::config::Mirror;
 use crate::refs::{Local, Oid, RefName, RefUpdate};
 use crate::repo::Repository;
 use crate::spool::{self, Claim, Record};
-use crate::status::{self, Status, UpdateStatus};
+use crate::status::{self, Status, UpdateStatus, render_time};
 
 /// Refs, each with values that the mirror may be given late.
 pub(super) type Late = BTreeMap<RefName, BTreeSet<Oid>>;
@@ -83,7 +83,8 @@ pub(super) fn look_time(mirror: &Mirror, now: Timestamp) -> Timestamp {
     now.checked_add(mirror.timeouts.stall).unwrap_or(now)
 }
 
-/// The status before this run, whose lock is held. A run that never ended is one whose commands may still be carried out.
+/// The status before this run, whose lock is held. A run that never ended is one whose commands may still be carried out, and one
+/// that is done again at once, however long the failure before it was to wait.
 pub(super) fn status_before(
     repository: &Repository,
     mirror: &Mirror,
@@ -91,13 +92,17 @@ pub(super) fn status_before(
     now: Timestamp,
 ) -> Result<Status, Error> {
     let directory = repository.layout().remote(&mirror.name);
-    let mut before = status::read_as_is(&directory).map_err(Error::files("read the status", directory))?;
+    let files = |doing| Error::files(doing, directory.clone());
+    let mut before = status::read_as_is(&directory).map_err(files("read the status"))?;
     if before.update_status == UpdateStatus::Started {
         let late = left_by(repository, &before, claim)?;
         look_at(repository, mirror, &late, look_time(mirror, now), now)?;
-        // What failed before it began still does, and is tried again as before.
         let is_failing = before.refs.iter().any(|outcome| outcome.outcome.is_failure());
         before.update_status = if is_failing { UpdateStatus::Failed } else { UpdateStatus::Scheduled };
+        before.next_attempt_at = before.next_attempt_at.map(|_| render_time(now));
+        (before.pid, before.runner, before.at_work) = (None, None, None);
+        // Written down, it is found out once, also where this run has nothing to do yet.
+        status::write_passing(&directory, &before, repository.sharing()).map_err(files("write the status"))?;
     }
     Ok(before)
 }

@@ -245,3 +245,26 @@ fn a_run_that_lost_its_lock_writes_nothing_over_the_next_ones_books() {
     assert_eq!(books, ["status.json", "history.jsonl"].map(|name| std::fs::read(remote(name)).unwrap()));
     scene.settle("afterwards");
 }
+
+/// What failed for good waits six hours, but not after a push that a kill interrupted.
+#[test]
+fn a_run_that_dies_after_a_failure_is_done_again_at_once() {
+    let sandbox = Sandbox::new();
+    let scene = Scene::new(&sandbox, Kind::Git);
+    let away = sandbox.path("away.git");
+    std::fs::rename(&scene.mirror, &away).unwrap();
+    assert_eq!(sandbox.mirror_push(&scene.source, &["sync"]).status, 1);
+    assert_eq!(scene.update_status(), "failed");
+    std::fs::rename(&away, &scene.mirror).unwrap();
+    scene.work.push(&["main:y"]);
+    scene.arm();
+    let mut drain = scene.drain();
+    wait_for("the hook", || scene.is_held());
+    drain.kill().unwrap();
+    drain.wait().unwrap();
+    scene.release();
+    wait_for("the mirror's programs", || !scene.has_programs());
+    let said = sandbox.mirror_push(&scene.source, &["drain"]);
+    assert!(scene.is_equal(), "{said:?}");
+    scene.settle("afterwards");
+}

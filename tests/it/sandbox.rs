@@ -276,10 +276,24 @@ pub(crate) fn peak_of(mut child: std::process::Child) -> (i32, u64) {
     }
 }
 
-/// Says why a test did not run; `tests/run` counts these lines and shows them.
+/// Says why a test, or a part of it, did not run. `tests/run` shows these lines and counts them.
 pub(crate) fn skip(why: &str) {
     let name = std::thread::current().name().unwrap_or_default().to_owned();
-    eprintln!("SKIPPED {name}: {why}");
+    let line = format!("SKIPPED {name}: {why}\n");
+    eprint!("{line}");
+    if let Some(path) = std::env::var_os("MIRROR_PUSH_SKIPPED") {
+        let mut file = std::fs::File::options().create(true).append(true).open(path).unwrap();
+        file.write_all(line.as_bytes()).unwrap();
+    }
+}
+
+/// Whether this test runs as root; says that it is skipped where it does not.
+pub(crate) fn is_root(what_needs_it: &str) -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        skip(&format!("not root: {what_needs_it}"));
+    }
+    is_root
 }
 
 /// Writes a program that can be run.
