@@ -15,6 +15,7 @@ use crate::config::Mirror;
 use crate::drain::{self, Context, Lock, MassDelete, Mode, Report, Unchanged};
 use crate::metrics;
 use crate::push;
+use crate::spool;
 use crate::status::{self, RefOutcome, UpdateStatus};
 
 /// Mirrors what is spooled. A drain that the hook woke stays while a mirror waits for its next attempt.
@@ -66,13 +67,15 @@ fn waiting(session: &Session<'_>) -> anyhow::Result<Option<Timestamp>> {
     for mirror in config.mirrors.iter().filter(|mirror| mirror.is_enabled) {
         let status = status::read(&layout.remote(&mirror.name))?;
         let due = status.next_attempt().filter(|_| status.update_status == UpdateStatus::Scheduled);
-        next = [next, due].into_iter().flatten().min();
+        let look = spool::next_look(&layout, &mirror.name)?
+            .and_then(|time| Timestamp::from_duration(time.try_into().ok()?).ok());
+        next = [next, due, look].into_iter().flatten().min();
     }
     Ok(next)
 }
 
 fn exit_status(reports: &[Report]) -> u8 {
-    if reports.iter().all(|report| report.is_well) { DONE } else { BEHIND }
+    if reports.iter().all(|report| report.is_well || !report.is_attempted) { DONE } else { BEHIND }
 }
 
 pub(super) fn random() -> u64 {

@@ -71,7 +71,8 @@ impl Run<'_> {
         let plan = plan(rules, &observed);
         let sent = plan.next_push(usize::MAX);
         let is_deleted = |decision: &&Decision| decision.action == Action::Delete;
-        if sent.is_empty() || sent.len() < plan.decisions.len() || sent.iter().any(is_deleted) {
+        // A ref of which nothing is decided is on neither side as far as is known, which is to be seen.
+        if sent.is_empty() || sent.len() < plan.decisions.len().max(names.len()) || sent.iter().any(is_deleted) {
             return Ok(Ahead::Untried);
         }
         let commands = self.commands(&sent);

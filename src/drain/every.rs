@@ -17,7 +17,7 @@ use crate::config::{self, Config, Mirror, Server};
 use crate::push::{Address, Pool};
 use crate::repo;
 use crate::spool::{self, Layout};
-use crate::status::{self, Status};
+use crate::status::{self, Status, UpdateStatus};
 
 /// How many mirrors are served at once when the server's file does not say.
 const MOST_JOBS: usize = 16;
@@ -144,10 +144,11 @@ impl Every<'_> {
         })
     }
 
-    /// Whether a mirror that waits for nothing was last compared in full longer ago than `reconcile`. Up to a tenth earlier, so
-    /// that mirrors which were made together are not compared together for ever.
+    /// Whether a mirror that waits for nothing, or of which something is parked, was last compared in full longer ago than `reconcile`. Up to
+    /// a tenth earlier, so that mirrors which were made together are not compared together for ever.
     fn is_comparison_due(&self, git_dir: &Path, name: &str, status: &Status) -> bool {
-        let Some(interval) = self.reconcile.filter(|_| status.next_attempt_at.is_none()) else { return false };
+        let is_quiet = status.next_attempt_at.is_none() || status.update_status == UpdateStatus::Failed;
+        let Some(interval) = self.reconcile.filter(|_| is_quiet) else { return false };
         let mut hasher = DefaultHasher::new();
         (git_dir, name).hash(&mut hasher);
         let early = interval.mul_f64((hasher.finish() % 1000) as f64 / 10_000.0);

@@ -47,10 +47,11 @@ impl Fence {
     }
 }
 
-/// Has these refs looked at, not before `look`. Nothing to look at is no record.
+/// Has these refs looked at, not before `look`. Nothing to look at is no record; a record of which this one knows everything goes.
 pub(super) fn look_at(
     repository: &Repository,
     mirror: &Mirror,
+    claim: &Claim,
     late: &Late,
     look: Timestamp,
     now: Timestamp,
@@ -70,8 +71,17 @@ pub(super) fn look_at(
     let id = new_id(now);
     let record = Record { look: Some(since_epoch(look)), ..Record::of(id.time, updates) };
     let layout = repository.layout();
+    let files = Error::files("note what is to be looked at again", layout.queue(&mirror.name));
+    let is_known = |update: &RefUpdate| {
+        let late = late.get(&update.name);
+        late.is_some_and(|values| {
+            [update.old, update.new].iter().all(|value| value.is_null() || values.contains(value))
+        })
+    };
+    let is_covered = |record: &&Record| record.look.is_some() && record.updates.iter().flatten().all(is_known);
+    let older: Vec<String> = claim.looks().filter(|(_, record)| is_covered(record)).map(|(name, _)| name).collect();
     let kept = spool::request(&layout, &mirror.name, id, &record);
-    kept.map_err(Error::files("note what is to be looked at again", layout.queue(&mirror.name)))
+    kept.and_then(|()| spool::finish(&layout, &mirror.name, &older)).map_err(files)
 }
 
 pub(super) fn since_epoch(time: Timestamp) -> Duration {
@@ -96,7 +106,7 @@ pub(super) fn status_before(
     let mut before = status::read_as_is(&directory).map_err(files("read the status"))?;
     if before.update_status == UpdateStatus::Started {
         let late = left_by(repository, &before, claim)?;
-        look_at(repository, mirror, &late, look_time(mirror, now), now)?;
+        look_at(repository, mirror, claim, &late, look_time(mirror, now), now)?;
         let is_failing = before.refs.iter().any(|outcome| outcome.outcome.is_failure());
         before.update_status = if is_failing { UpdateStatus::Failed } else { UpdateStatus::Scheduled };
         before.next_attempt_at = before.next_attempt_at.map(|_| render_time(now));

@@ -27,21 +27,31 @@ pub(super) fn is_flapping(moves: &[Move], name: &RefName, remote: Option<Oid>, l
     let name = name.to_string();
     let moves: Vec<&Move> = moves.iter().filter(|known| known.name == name).collect();
     let local = local.to_string();
-    let is_new_there = remote.map(|oid| oid.to_string()).is_some_and(|remote| {
-        let is_it = |value: &Option<String>| value.as_ref() == Some(&remote);
+    let remote = remote.map(|oid| oid.to_string());
+    let is_new_there = remote.as_ref().is_some_and(|remote| {
+        let is_it = |value: &Option<String>| value.as_ref() == Some(remote);
         !moves.iter().any(|known| is_it(&known.from) || is_it(&known.to))
     });
-    let (returns, left) = returns(&moves);
+    let (returns, left) = returns(&moves, remote.as_ref());
     !is_new_there && left.contains(&local) && returns >= MOST_RETURNS
 }
 
-/// How many of `moves` went to a value that an earlier one had left, and all values that were left.
-fn returns<'m>(moves: &[&'m Move]) -> (usize, BTreeSet<&'m String>) {
+/// How many of `moves` went to a value that the mirror had left, and all values that it left. What one move gave it and the next did not
+/// find there any more was left because someone else moved the ref.
+fn returns<'m>(moves: &[&'m Move], remote: Option<&'m String>) -> (usize, BTreeSet<&'m String>) {
     let mut left = BTreeSet::new();
     let mut returns = 0;
+    let mut held = None;
     for known in moves {
+        if held != known.from.as_ref() {
+            left.extend(held);
+        }
         returns += usize::from(known.to.as_ref().is_some_and(|to| left.contains(to)));
         left.extend(&known.from);
+        held = known.to.as_ref();
+    }
+    if held != remote {
+        left.extend(held);
     }
     (returns, left)
 }
@@ -110,6 +120,18 @@ mod tests {
         assert!(!is_flapping(&moves, c, a), "a new value there");
         assert!(!is_flapping(&remembered(&moves, [].iter(), at(63)), b, a), "an hour later");
         assert!(is_flapping(&remembered(&moves, [].iter(), at(59)), b, a), "not yet");
+    }
+
+    #[test]
+    fn who_moves_a_ref_back_there_is_noticed() {
+        let name = RefName::new(b"refs/heads/main").expect("valid");
+        let (theirs, ours) = (b'a', b'b');
+        let mut moves = Vec::new();
+        for minute in 0..3 {
+            assert!(!is_flapping(&moves, &name, Some(oid(theirs)), oid(ours)), "{minute}");
+            moves = remembered(&moves, [forced(theirs, ours)].iter(), at(minute));
+        }
+        assert!(is_flapping(&moves, &name, Some(oid(theirs)), oid(ours)));
     }
 
     #[test]

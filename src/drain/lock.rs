@@ -4,12 +4,16 @@ use std::fs::{File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use fs2::FileExt;
 
 use super::Error;
 use crate::durable;
 use crate::repo::Sharing;
+
+/// The pauses before each try at a lock, in milliseconds.
+const PAUSES: [u64; 6] = [0, 1, 2, 5, 10, 20];
 
 /// A lock that is held until it is dropped.
 #[derive(Debug)]
@@ -18,17 +22,22 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock in a mirror's directory if it is free. `None` when another process has it.
+    /// Takes the lock in a mirror's directory if it is free, or becomes free at once: `status` holds it for a moment, to see whether a run
+    /// goes on. `None` when another process has it.
     ///
     /// # Errors
     /// [`Error::Locks`], where locks do not work, and [`Error::Files`].
     pub fn try_acquire(directory: &Path, sharing: Sharing) -> Result<Option<Self>, Error> {
         let file = open(directory, sharing)?;
-        match file.try_lock_exclusive() {
-            Ok(()) => Ok(Some(Self { _file: file })),
-            Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => Ok(None),
-            Err(source) => Err(Error::Locks { path: directory.join("lock"), source }),
+        for pause in PAUSES {
+            std::thread::park_timeout(Duration::from_millis(pause));
+            match file.try_lock_exclusive() {
+                Ok(()) => return Ok(Some(Self { _file: file })),
+                Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {}
+                Err(source) => return Err(Error::Locks { path: directory.join("lock"), source }),
+            }
         }
+        Ok(None)
     }
 
     /// Waits for the lock.

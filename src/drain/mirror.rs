@@ -41,7 +41,7 @@ fn serve_until_idle(repository: &Repository, context: &Context<'_>, mirror: &Mir
     };
     let mut last = match begin {
         Ok(Turn::Report(report)) => *report,
-        Ok(Turn::Idle | Turn::Busy | Turn::Unwanted | Turn::Superseded) => return None,
+        Ok(Turn::Idle | Turn::Busy | Turn::Unwanted) => return None,
         Err(error) => return Some(failed(repository, mirror, &error)),
     };
     // A push that came while the lock was held may have found it taken: look again now that it is not.
@@ -52,7 +52,7 @@ fn serve_until_idle(repository: &Repository, context: &Context<'_>, mirror: &Mir
     {
         match serve_once(repository, context, mirror, Mode::Drain) {
             Ok(Turn::Report(report)) => last = *report,
-            Ok(Turn::Idle | Turn::Busy | Turn::Unwanted | Turn::Superseded) => break,
+            Ok(Turn::Idle | Turn::Busy | Turn::Unwanted) => break,
             Err(error) => return Some(failed(repository, mirror, &error)),
         }
     }
@@ -60,7 +60,8 @@ fn serve_until_idle(repository: &Repository, context: &Context<'_>, mirror: &Mir
 }
 
 fn has_more(repository: &Repository, context: &Context<'_>, mirror: &Mirror) -> bool {
-    fan_out(repository, context).is_ok() && spool::waits(&repository.layout(), &mirror.name).unwrap_or(true)
+    let now = fence::since_epoch((context.now)());
+    fan_out(repository, context).is_ok() && spool::is_due(&repository.layout(), &mirror.name, now).unwrap_or(true)
 }
 
 /// What came of one turn at a mirror.
@@ -73,8 +74,6 @@ enum Turn {
     Busy,
     /// It was disabled or removed meanwhile.
     Unwanted,
-    /// Another run began while this one was at work, and does what is left.
-    Superseded,
 }
 
 fn serve_once(repository: &Repository, context: &Context<'_>, mirror: &Mirror, mode: Mode) -> Result<Turn, Error> {
@@ -103,7 +102,12 @@ fn serve_once(repository: &Repository, context: &Context<'_>, mirror: &Mirror, m
     let started = (context.now)();
     let claim_all = || spool::claim(&layout, &mirror.name, new_id(started)).map_err(files("read the queue"));
     let mut claim = claim_all()?;
-    let before = fence::status_before(repository, mirror, &claim, started)?;
+    let mut before = fence::status_before(repository, mirror, &claim, started)?;
+    if before.address.as_ref().is_some_and(|address| *address != mirror.address.identity()) {
+        // It was another mirror that went back and forth.
+        before.moves.clear();
+    }
+    let before = before;
     if let Some(wish) = wish_for_everything(mode, context, mirror, &before, &claim, started) {
         let due = spool::request(&layout, &mirror.name, new_id(started), &wish);
         due.map_err(files("make a full sync due"))?;
@@ -150,10 +154,9 @@ fn serve_once(repository: &Repository, context: &Context<'_>, mirror: &Mirror, m
     };
     if is_superseded {
         let now = (context.now)();
-        fence::look_at(repository, mirror, &agreed(&contact), now, now)?;
-        fence::look_at(repository, mirror, &contact.unanswered, fence::look_time(mirror, now), now)?;
-        tracing::warn!("mirror '{}': {}", mirror.name, Error::Superseded);
-        return Ok(Turn::Superseded);
+        fence::look_at(repository, mirror, &claim, &agreed(&contact), now, now)?;
+        fence::look_at(repository, mirror, &claim, &contact.unanswered, fence::look_time(mirror, now), now)?;
+        return Err(Error::Superseded);
     }
     let is_known = keep_held(&mirrored, &contact, is_adopted(mirror, &touched));
     if contact.error.is_none() {
@@ -161,7 +164,7 @@ fn serve_once(repository: &Repository, context: &Context<'_>, mirror: &Mirror, m
     }
     let ended = (context.now)();
     let look = fence::look_time(mirror, ended);
-    fence::look_at(repository, mirror, &contact.unanswered, look, ended)?;
+    fence::look_at(repository, mirror, &claim, &contact.unanswered, look, ended)?;
     let next_look = [claim.next_look().and_then(time_of), Some(look).filter(|_| !contact.unanswered.is_empty())];
     let times =
         Times { started, ended, random: (context.random)(), is_full, next_look: next_look.into_iter().flatten().min() };
@@ -194,7 +197,7 @@ impl From<Report> for Turn {
 
 /// The record of a wish for everything, which outlives a failure, a kill, and a push by name: a mirror that was never tried is owed it, and
 /// so is who asks for a sync.
-fn wish_for_everything(
+pub(super) fn wish_for_everything(
     mode: Mode,
     context: &Context<'_>,
     mirror: &Mirror,
@@ -206,7 +209,11 @@ fn wish_for_everything(
     let is_due = is_asked_for || mode == Mode::Reconcile || before.is_new();
     let adopt = context.adopts.then(|| mirror.address.identity());
     let wish = Record { release: is_asked_for, adopt, ..Record::full(fence::since_epoch(now)) };
-    let is_there = |record: &Record| record.updates.is_none() && (wish.adopt.is_none() || record.adopt == wish.adopt);
+    let is_there = |record: &Record| {
+        record.updates.is_none()
+            && record.release >= wish.release
+            && (wish.adopt.is_none() || record.adopt == wish.adopt)
+    };
     (is_due && !claim.records.iter().any(is_there)).then_some(wish)
 }
 
@@ -261,6 +268,7 @@ fn report(
         update_status: after.update_status,
         next_attempt_at: after.next_attempt(),
         is_well: contact.is_well(&after.refs),
+        is_attempted: true,
         error: after.last_error,
         is_answered: contact.is_answered(),
         attempts: after.attempts,
@@ -372,6 +380,7 @@ fn failed(repository: &Repository, mirror: &Mirror, error: &Error) -> Report {
         error: Some(cleaned(error, &credentials)),
         next_attempt_at: None,
         is_well: false,
+        is_attempted: true,
         is_answered: false,
         attempts: 0,
         host: Host::Unknown,

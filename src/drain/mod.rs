@@ -44,6 +44,7 @@ mod refusal;
 mod schedule;
 mod send;
 mod settle;
+mod symbolic;
 mod target;
 mod verify;
 mod wait;
@@ -124,6 +125,8 @@ pub struct Report {
     pub next_attempt_at: Option<Timestamp>,
     /// Whether everything that was attempted is up to date.
     pub is_well: bool,
+    /// Whether the mirror was contacted, or was to be: one that only waits was not.
+    pub is_attempted: bool,
     /// Whether the mirror answered for every ref, so that what was spooled for it is done with.
     pub is_answered: bool,
     /// Failed attempts since the last success.
@@ -180,7 +183,7 @@ pub enum Error {
     #[error(transparent)]
     Push(#[from] crate::push::Error),
     /// The mirror may be another one than was meant.
-    #[error("first contact: '{url}' has {} this repository does not have, so nothing was sent; check the URL, and if it is right:              git mirror-push sync {name} --adopt", values(*unknown))]
+    #[error("first contact: '{url}' has {} this repository does not have, so nothing was sent; check the URL, and if it is right: git mirror-push sync {name} --adopt", values(*unknown))]
     FirstContact {
         /// How many refs would have been replaced or deleted; 0 when only refs that are not selected are there.
         unknown: usize,

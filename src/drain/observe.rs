@@ -29,6 +29,8 @@ pub(super) struct Remote {
     selected: usize,
     /// How many branches and tags it has, selected or not.
     pub(super) branches_and_tags: usize,
+    /// The values of what is neither, and how many such refs have it.
+    others: HashMap<Oid, u32>,
     /// What the advertisement does not say, and a mirror on this machine lets us see.
     own: Option<LocalMirror>,
 }
@@ -48,6 +50,7 @@ impl Remote {
             advertised,
             selected: refs.len(),
             branches_and_tags: refs.len(),
+            others: HashMap::new(),
             refs,
             values,
             own: LocalMirror::of(address),
@@ -91,6 +94,7 @@ pub(super) struct Heard {
     values: HashMap<Oid, u32>,
     selected: usize,
     branches_and_tags: usize,
+    others: HashMap<Oid, u32>,
 }
 
 impl Heard {
@@ -99,18 +103,21 @@ impl Heard {
         *self.values.entry(oid).or_default() += 1;
         let is_selected = rules.selects(name);
         self.selected += usize::from(is_selected);
-        self.branches_and_tags += usize::from(name.branch().or_else(|| name.tag()).is_some());
+        match name.branch().or_else(|| name.tag()) {
+            Some(_) => self.branches_and_tags += 1,
+            None => *self.others.entry(oid).or_default() += 1,
+        }
         is_selected
     }
 
     /// git sorts what it advertises; whoever does not, or says a ref twice, is put in order.
     pub(super) fn into_remote(self, advertised: Advertised, address: &Address) -> Remote {
-        let Self { mut refs, values, selected, branches_and_tags } = self;
+        let Self { mut refs, values, selected, branches_and_tags, others } = self;
         if !refs.is_sorted() {
             refs.sort_unstable();
         }
         refs.dedup_by(|one, other| one.0 == other.0);
-        Remote { advertised, refs, values, selected, branches_and_tags, own: LocalMirror::of(address) }
+        Remote { advertised, refs, values, selected, branches_and_tags, others, own: LocalMirror::of(address) }
     }
 }
 
@@ -187,9 +194,11 @@ pub(super) fn observe(
     Ok((observed, noted))
 }
 
-/// Whether the mirror has branches or tags, and nothing that it has is here.
+/// Whether the mirror has branches or tags, and none of their values is here.
 fn is_stranger(repository: &Repository, remote: &Remote) -> bool {
-    remote.branches_and_tags > 0 && !remote.values.keys().any(|oid| repository.contains(*oid))
+    let is_of_branch_or_tag = |(oid, count): &(&Oid, &u32)| remote.others.get(oid).is_none_or(|others| others < count);
+    remote.branches_and_tags > 0
+        && !remote.values.iter().filter(is_of_branch_or_tag).any(|(oid, _)| repository.contains(*oid))
 }
 
 fn oid_of(local: Local) -> Option<Oid> {

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::backoff::Now;
 use super::fence::{self, Fence};
+use super::mirror::wish_for_everything;
 use super::{Context, Error, Host, Lock, Mode, Report, credentials, new_id};
 use crate::config::Mirror;
 use crate::repo::Repository;
@@ -76,9 +77,9 @@ pub(super) fn put_off(
     if !is_asked_for && (is_waiting || pending == 0 && before.next_attempt_at.is_none() && !before.is_new()) {
         return Ok(None);
     }
-    if is_asked_for {
-        let id = new_id((context.now)());
-        spool::request_full_sync(&layout, &mirror.name, id).map_err(files("keep the sync due"))?;
+    let now = (context.now)();
+    if let Some(wish) = wish_for_everything(context.mode, context, mirror, &before, &claim, now) {
+        spool::request(&layout, &mirror.name, new_id(now), &wish).map_err(files("keep the sync due"))?;
     }
     let after = Status {
         update_status: UpdateStatus::Scheduled,
@@ -114,6 +115,7 @@ pub(super) fn deferred(repository: &Repository, mirror: &Mirror, status: Status,
         refs: Vec::new(),
         next_attempt_at: Some(due),
         is_well: false,
+        is_attempted: false,
         is_answered: false,
         attempts: status.attempts,
         host: Host::Unknown,

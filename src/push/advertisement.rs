@@ -149,7 +149,7 @@ pub(super) fn next_line<R: Read>(lines: &mut StreamingPeekableIter<R>) -> io::Re
     }
 }
 
-fn broken(source: io::Error) -> Error {
+pub(super) fn broken(source: io::Error) -> Error {
     match source.kind() {
         io::ErrorKind::InvalidData => Error::Protocol(source.to_string()),
         _ => Error::Broken { doing: "reading its refs", source },
@@ -166,7 +166,7 @@ fn nonsense(line: &[u8]) -> Error {
 }
 
 /// An `ERR` packet. git-daemon does not say more than this of a repository that is not there.
-fn refused_by_server(words: &str) -> Error {
+pub(super) fn refused_by_server(words: &str) -> Error {
     let words = words.trim().to_owned();
     match words.to_lowercase() {
         lower

@@ -21,10 +21,14 @@ use ureq::{Agent, Body, SendBody, http::Response};
 use super::advertisement::next_line;
 use super::guard::Guarded;
 use super::pool::{Kind, MOST_PER_HOST};
+use super::symbolic::{self, Greeting, Symbolic};
 use super::tls::Trusting;
-use super::{Advertised, Capabilities, Error, Limit, PackSource, Pool, Report, Request, Target, advertisement, report};
+use super::{
+    Advertised, Capabilities, Error, Limit, PackSource, Pool, RECEIVE_PACK, Report, Request, Target, advertisement,
+    report,
+};
 use crate::credentials::{Credentials, Redactor};
-use crate::refs::{NameRef, Oid};
+use crate::refs::{NameRef, Oid, RefName};
 
 /// Packs up to this size are sent with `Content-Length`.
 const SMALL_PACK: u64 = 1 << 20;
@@ -70,15 +74,18 @@ impl Http {
 
     /// `GET info/refs`, without reading what comes.
     pub(super) fn begin(&mut self) -> Result<(), Error> {
-        self.begun = Some(self.info_refs()?);
+        self.begun = Some(self.info_refs(RECEIVE_PACK, None)?);
         Ok(())
     }
 
-    fn info_refs(&self) -> Result<Response<Body>, Error> {
-        const TYPE: &str = "application/x-git-receive-pack-advertisement";
-        let url = format!("{}/info/refs?service=git-receive-pack", self.url);
+    fn info_refs(&self, service: &str, version: Option<&str>) -> Result<Response<Body>, Error> {
+        let kind = format!("application/x-{service}-advertisement");
+        let url = format!("{}/info/refs?service={service}", self.url);
         let get = || {
-            let mut get = self.agent.get(&url).header("Accept", TYPE).header("Pragma", "no-cache");
+            let mut get = self.agent.get(&url).header("Accept", &kind).header("Pragma", "no-cache");
+            if let Some(version) = version {
+                get = get.header("Git-Protocol", version);
+            }
             if let Some(authorization) = &self.authorization {
                 get = get.header("Authorization", authorization);
             }
@@ -89,14 +96,14 @@ impl Http {
             Err(Error::Broken { .. }) if self.may_be_kept => get(),
             answered => answered,
         };
-        self.checked(answered?, TYPE)
+        self.checked(answered?, &kind)
     }
 
     /// `GET info/refs`, unless it has begun, and what comes.
     pub(super) fn advertisement(&mut self, each: &mut dyn FnMut(NameRef<'_>, Oid)) -> Result<Advertised, Error> {
         let response = match self.begun.take() {
             Some(response) => response,
-            None => self.info_refs()?,
+            None => self.info_refs(RECEIVE_PACK, None)?,
         };
         let mut lines = packet_lines(response);
         let service = next_line(&mut lines).map_err(|error| Error::Protocol(error.to_string()))?;
@@ -109,6 +116,32 @@ impl Http {
         drain(lines);
         self.capabilities = advertised.capabilities.clone();
         Ok(advertised)
+    }
+
+    /// Asks upload-pack which refs are symbolic.
+    pub(super) fn symbolic(&self, names: &[&RefName]) -> Result<Symbolic, Error> {
+        const TYPE: &str = "application/x-git-upload-pack-result";
+        let mut lines = packet_lines(self.info_refs(symbolic::SERVICE, Some(symbolic::VERSION))?);
+        let object_format = match symbolic::greeting(&mut lines)? {
+            Greeting::Refs(symbolic) => return Ok(symbolic),
+            Greeting::Commands { ls_refs: false, .. } => return Ok(Symbolic::default()),
+            Greeting::Commands { object_format, .. } => object_format,
+        };
+        drain(lines);
+        let mut post = self
+            .agent
+            .post(format!("{}/{}", self.url, symbolic::SERVICE))
+            .header("Content-Type", "application/x-git-upload-pack-request")
+            .header("Accept", TYPE)
+            .header("Git-Protocol", symbolic::VERSION);
+        if let Some(authorization) = &self.authorization {
+            post = post.header("Authorization", authorization);
+        }
+        let response = post.send(&symbolic::request(object_format.as_deref(), names)[..]);
+        let mut lines = packet_lines(self.checked(response.map_err(|error| self.read_error(error))?, TYPE)?);
+        let symbolic = symbolic::answer(&mut lines, names)?;
+        drain(lines);
+        Ok(symbolic)
     }
 
     /// `POST git-receive-pack` with no `GET` before it: what the mirror could do is known.

@@ -35,6 +35,7 @@ mod read_ahead;
 mod report;
 mod ssh;
 mod stream;
+mod symbolic;
 mod tcp;
 mod tls;
 mod upload;
@@ -49,7 +50,11 @@ pub use guard::{Allowed, Guard};
 pub use pack::{DeltaBase, Gaps, PackObjects, PackSource, Progress};
 pub use pool::Pool;
 pub use report::{Answer, Report};
+pub use symbolic::{Symbolic, symbolic};
 pub use upload::Upload;
+
+/// The service that takes pushes.
+const RECEIVE_PACK: &str = "git-receive-pack";
 
 /// Whom to push to and how.
 #[derive(Clone, Debug)]
@@ -119,10 +124,18 @@ impl Session {
         }
         let connection = match &target.address {
             Address::Local(path) => Connection::Stream(Box::new(local::receive_pack(path, target)?)),
-            Address::Ssh { user, host, port, path } => {
-                Connection::Stream(Box::new(ssh::connect(user.as_deref(), host, *port, path, target, pool)?))
+            Address::Ssh { user, host, port, path } => Connection::Stream(Box::new(ssh::connect(
+                RECEIVE_PACK,
+                user.as_deref(),
+                host,
+                *port,
+                path,
+                target,
+                pool,
+            )?)),
+            Address::Git { host, port, path } => {
+                Connection::Stream(Box::new(tcp::connect(RECEIVE_PACK, host, *port, path, target)?))
             }
-            Address::Git { host, port, path } => Connection::Stream(Box::new(tcp::connect(host, *port, path, target)?)),
             Address::Http { url, host } => Connection::Http(Box::new(http::Http::new(url, host, target, pool)?)),
         };
         Ok(Self { connection, redactor, known_hosts: target.ssh.known_hosts.clone() })

@@ -11,12 +11,13 @@ use std::time::Duration;
 use super::askpass::{Offer, asking_host};
 use super::multiplex::{Kind, Lease, Multiplex};
 use super::stream::Stream;
-use super::{Error, Pool, Target};
+use super::{Error, Pool, Target, symbolic};
 use crate::credentials::read_host_keys;
 use crate::process::{Child, command, run};
 
-/// Starts `ssh` with receive-pack as its command.
+/// Starts `ssh` with a service of git as its command.
 pub(super) fn connect(
+    name: &str,
     user: Option<&str>,
     host: &str,
     port: Option<u16>,
@@ -24,13 +25,21 @@ pub(super) fn connect(
     target: &Target,
     pool: &Pool,
 ) -> Result<Stream, Error> {
-    let remote_command = service("git-receive-pack", path);
+    let remote_command = service(name, path);
     let (mut ssh, offer, lease) = prepare(user, host, port, &remote_command, target, Some(&pool.ssh))?;
+    if name == symbolic::SERVICE {
+        ssh.env(PROTOCOL, symbolic::VERSION);
+    } else {
+        ssh.env_remove(PROTOCOL);
+    }
     let (child, input, output) = Child::start_on_sockets("ssh", &mut ssh)?;
     let stream = Stream::of_sockets(child, input, output, target.timeouts)
         .map_err(|source| Error::Start { program: "ssh".into(), source })?;
     Ok(stream.keeping(offer, lease))
 }
+
+/// The variable that names the version of the protocol (git(1)).
+const PROTOCOL: &str = "GIT_PROTOCOL";
 
 /// The command for the shell on the other side.
 pub(super) fn service(name: &str, path: &str) -> String {
@@ -86,6 +95,7 @@ fn prepare(
     };
     option(&mut ssh, format!("ConnectTimeout={}", target.timeouts.connect.as_secs().max(1)));
     option(&mut ssh, "StrictHostKeyChecking=yes");
+    option(&mut ssh, format!("SendEnv={PROTOCOL}"));
     if let Some(identity) = &target.ssh.identity {
         option(&mut ssh, "IdentitiesOnly=yes");
         option(&mut ssh, file_option("IdentityFile", identity));

@@ -15,11 +15,12 @@ use gix_transport::packetline::blocking_io::StreamingPeekableIter;
 use super::askpass::Offer;
 use super::multiplex::Lease;
 use super::read_ahead::ReadAhead;
+use super::symbolic::{self, Greeting, Symbolic};
 use super::watch::{Guard, Watch, Watched};
 use super::{Advertised, Capabilities, Error, PackSource, Report, Request, Timeouts, advertisement, report};
 use crate::credentials::Redactor;
 use crate::process::{self, Child, Insistence};
-use crate::refs::{NameRef, Oid};
+use crate::refs::{NameRef, Oid, RefName};
 
 /// How long a program may take to end by itself after the last byte.
 const GRACE: Duration = Duration::from_secs(5);
@@ -119,6 +120,30 @@ impl Stream {
                 self.lease.iter().for_each(Lease::opened);
                 self.capabilities = advertised.capabilities.clone();
                 Ok(advertised)
+            }
+            Err(error) => Err(self.why(error, redactor)),
+        }
+    }
+
+    /// Asks upload-pack, which is at the other end, which refs are symbolic, and ends the conversation.
+    pub(super) fn symbolic(mut self, names: &[&RefName], redactor: &Redactor) -> Result<Symbolic, Error> {
+        let asked = symbolic::greeting(&mut self.lines).and_then(|greeting| match greeting {
+            Greeting::Refs(symbolic) => Ok(symbolic),
+            Greeting::Commands { ls_refs: false, .. } => Ok(Symbolic::default()),
+            Greeting::Commands { object_format, .. } => {
+                let output = self.output.as_mut().expect("nothing was said yet");
+                let request = symbolic::request(object_format.as_deref(), names);
+                let sent = output.write_all(&request).and_then(|()| output.flush());
+                sent.map_err(|source| Error::Broken { doing: "asking for its refs", source })?;
+                symbolic::answer(&mut self.lines, names)
+            }
+        });
+        match asked {
+            Ok(symbolic) => {
+                self.offer = None;
+                self.lease.iter().for_each(Lease::opened);
+                self.end();
+                Ok(symbolic)
             }
             Err(error) => Err(self.why(error, redactor)),
         }

@@ -8,11 +8,12 @@ use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use gix_transport::packetline::blocking_io::encode;
 
 use super::stream::Stream;
-use super::{Error, Limit, Target};
+use super::{Error, Limit, Target, symbolic};
 
-/// Connects and asks for receive-pack.
-pub(super) fn connect(host: &str, port: u16, path: &str, target: &Target) -> Result<Stream, Error> {
-    let socket = dial(host, port, path, "git-receive-pack", target)?;
+/// Connects and asks for a service of git.
+pub(super) fn connect(name: &str, host: &str, port: u16, path: &str, target: &Target) -> Result<Stream, Error> {
+    let version = if name == symbolic::SERVICE { Some(symbolic::VERSION) } else { None };
+    let socket = dial(host, port, path, name, version, target)?;
     let failed = |source| Error::Connect { host: host.to_owned(), source };
     let input = socket.try_clone().map_err(failed)?;
     let output = socket.try_clone().map_err(failed)?;
@@ -25,12 +26,20 @@ pub(super) fn connect(host: &str, port: u16, path: &str, target: &Target) -> Res
 }
 
 /// Connects and asks for a service (gitprotocol-pack(5), "Git Transport").
-pub(super) fn dial(host: &str, port: u16, path: &str, service: &str, target: &Target) -> Result<TcpStream, Error> {
+pub(super) fn dial(
+    host: &str,
+    port: u16,
+    path: &str,
+    service: &str,
+    version: Option<&str>,
+    target: &Target,
+) -> Result<TcpStream, Error> {
     let socket = open(host, port, target)?;
     let failed = |source| Error::Connect { host: host.to_owned(), source };
     socket.set_nodelay(true).map_err(failed)?;
     let name = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    let request = format!("{service} {path}\0host={name}:{port}\0");
+    let version = version.map(|version| format!("\0{version}\0")).unwrap_or_default();
+    let request = format!("{service} {path}\0host={name}:{port}\0{version}");
     let mut line = Vec::new();
     encode::data_to_write(request.as_bytes(), &mut line)
         .map_err(|_| Error::Unable("the path in its URL is too long".into()))?;

@@ -5,6 +5,7 @@
 use std::io::{Read, Write};
 
 use super::askpass::Offer;
+use super::symbolic::SERVICE;
 use super::{Address, Error, Target, local, ssh, tcp};
 use crate::process::Child;
 
@@ -24,14 +25,13 @@ impl Upload {
     /// # Errors
     /// [`Error`]; what ssh says goes to standard error by itself.
     pub fn connect(target: &Target) -> Result<Option<Self>, Error> {
-        const SERVICE: &str = "git-upload-pack";
         let (mut child, offer) = match &target.address {
             Address::Local(path) => (local::start(path, "upload-pack")?, None),
             Address::Ssh { user, host, port, path } => {
                 ssh::start(user.as_deref(), host, *port, &ssh::service(SERVICE, path), target)?
             }
             Address::Git { host, port, path } => {
-                let socket = tcp::dial(host, *port, path, SERVICE, target)?;
+                let socket = tcp::dial(host, *port, path, SERVICE, None, target)?;
                 let failed = |source| Error::Connect { host: host.clone(), source };
                 let (input, output) = (socket.try_clone().map_err(failed)?, socket);
                 let (input, output) = (Box::new(input), Box::new(output));

@@ -72,6 +72,8 @@ impl Helper {
         let shared = repo::open(&environment.current_dir.join(git_dir))?;
         let repository = shared.to_local();
         let config = config::load(&repository, &server)?;
+        config::authorise(&repository, &server)?;
+        anyhow::ensure!(!config.is_silent, "silent mode: nothing leaves this machine; git mirror-push silent off");
         let name = name.trim_start_matches("//").to_owned();
         anyhow::ensure!(
             config.mirror(&name).is_some(),
@@ -218,7 +220,6 @@ impl Helper {
             random: || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0),
             on_begin: &|_, _| {},
         };
-        anyhow::ensure!(!self.config.is_silent, "silent mode: nothing leaves this machine; git mirror-push silent off");
         anyhow::ensure!(
             self.mirror().is_enabled,
             "mirror '{0}' is disabled; 'git mirror-push enable {0}' serves it again",

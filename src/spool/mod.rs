@@ -30,8 +30,8 @@ pub use fan_out::{FanOut, fan_out, incoming};
 pub use hint::{hint, roots_file, runtime_directory, wake_socket};
 #[cfg(feature = "mirror")]
 pub use queue::{
-    Backlog, Claim, backlog, claim, corrupt, finish, is_empty, mirrors, peek, pending, queues, request,
-    request_full_sync, waits,
+    Backlog, Claim, backlog, claim, corrupt, finish, is_due, is_empty, mirrors, next_look, peek, pending, queues,
+    request, request_full_sync, waits,
 };
 pub use record::{Record, Unreadable, decode, encode};
 pub use resync::mark;

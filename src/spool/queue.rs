@@ -24,9 +24,18 @@ pub struct Claim {
     pub records: Vec<Record>,
     /// Records whose time has not come: they stay in the queue, and what they know counts already.
     pub waiting: Vec<Record>,
+    /// File names, in the order of `waiting`.
+    pub waiting_names: Vec<String>,
 }
 
 impl Claim {
+    /// The records that ask for a look, due or not, with their file names.
+    pub fn looks(&self) -> impl Iterator<Item = (String, &Record)> {
+        let due = self.names.iter().cloned().zip(&self.records);
+        let waiting = self.waiting_names.iter().cloned().zip(&self.waiting);
+        due.chain(waiting).filter(|(_, record)| record.look.is_some())
+    }
+
     /// When the first of the records that wait is due, since the Unix epoch.
     #[must_use]
     pub fn next_look(&self) -> Option<std::time::Duration> {
@@ -53,6 +62,30 @@ pub fn pending(layout: &Layout, mirror: &str) -> io::Result<usize> {
 /// The operating system's.
 pub fn waits(layout: &Layout, mirror: &str) -> io::Result<bool> {
     Ok(!list(&layout.queue(mirror))?.is_empty() || !super::incoming(layout)?.is_empty())
+}
+
+/// Whether something waits for `mirror` whose time has come at `now`, since the Unix epoch.
+///
+/// # Errors
+/// The operating system's.
+pub fn is_due(layout: &Layout, mirror: &str, now: std::time::Duration) -> io::Result<bool> {
+    Ok(pending(layout, mirror)? > 0 || next_look(layout, mirror)?.is_some_and(|look| look <= now))
+}
+
+/// When the first look at refs of `mirror` is due, since the Unix epoch.
+///
+/// # Errors
+/// The operating system's.
+pub fn next_look(layout: &Layout, mirror: &str) -> io::Result<Option<std::time::Duration>> {
+    let names = list(&layout.queue(mirror))?;
+    let records =
+        names.iter().filter(|name| name.ends_with(LOOK)).map(|name| fs::read(layout.queue(mirror).join(name)));
+    let mut next = None;
+    for text in records {
+        let look = text.ok().and_then(|text| decode(&text).ok()?.look);
+        next = [next, look].into_iter().flatten().min();
+    }
+    Ok(next)
 }
 
 /// What a mirror has not been given yet.
@@ -138,6 +171,7 @@ pub fn claim(layout: &Layout, mirror: &str, id: Id) -> io::Result<Claim> {
         };
         if record.look.is_some_and(|look| look > id.time) {
             claimed.waiting.push(record);
+            claimed.waiting_names.push(name);
             continue;
         }
         claimed.names.push(name);

@@ -9,6 +9,7 @@
 use std::io;
 use std::path::Path;
 
+use crate::push;
 use crate::refs::{Oid, RefName};
 use crate::repo::{Repository, from_gix, is_refused, one_line};
 
@@ -35,6 +36,12 @@ pub(super) fn values(directory: &Path, repository: &Repository) -> io::Result<Ve
         }
     }
     Ok(found)
+}
+
+/// The address of which those values are, as far as the status in a mirror's `directory` tells: the one that was greeted last.
+pub(super) fn address(directory: &Path) -> io::Result<Option<String>> {
+    let greeting = super::read_as_is(directory)?.greeting;
+    Ok(greeting.and_then(|greeting| Some(push::parse(&greeting.url).ok()?.0.identity())))
 }
 
 /// Removes what an earlier version left, and lets it stop here should it come back.

@@ -80,8 +80,10 @@ pub struct Mirrored {
 enum Form {
     /// Nothing, or what belongs to another address.
     Absent,
-    /// The files of an earlier version, which are still to be taken over.
-    Earlier,
+    /// The files of an earlier version, which are still to be taken over. They do not name an address; the status may.
+    Earlier {
+        is_of_this_address: bool,
+    },
     Present,
 }
 
@@ -91,7 +93,6 @@ impl Mirrored {
     /// # Errors
     /// The operating system's: a base that cannot be read is not an empty one.
     pub fn open(directory: &Path, address: &str, repository: &Repository) -> io::Result<Self> {
-        let directory = directory.join("mirrored");
         let mut opened = Self {
             address: one_line(address),
             sharing: repository.sharing(),
@@ -101,14 +102,18 @@ impl Mirrored {
             whole: 0,
             form: Form::Absent,
             all: OnceCell::new(),
-            directory,
+            directory: directory.join("mirrored"),
         };
         match durable::open_to_read(&opened.directory.join("values")) {
             Ok((file, _)) => opened.read_table(file)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let found = earlier::values(&opened.directory, repository)?;
-                opened.recent.extend(found.into_iter().map(|(name, oid)| (name, Held::at(oid))));
-                opened.form = if opened.recent.is_empty() { Form::Absent } else { Form::Earlier };
+                let told = earlier::address(directory)?.map(|told| one_line(&told));
+                if !found.is_empty() && told.as_ref().is_none_or(|told| *told == opened.address) {
+                    let is_of_this_address = told.is_some();
+                    opened.recent.extend(found.into_iter().map(|(name, oid)| (name, Held::at(oid))));
+                    opened.form = Form::Earlier { is_of_this_address };
+                }
             }
             Err(error) => return Err(error),
         }
@@ -164,13 +169,13 @@ impl Mirrored {
     /// Whether first contact with this address is over: something is known, or was noted although nothing was found.
     #[must_use]
     pub fn exists(&self) -> bool {
-        self.form != Form::Absent
+        matches!(self.form, Form::Present | Form::Earlier { is_of_this_address: true })
     }
 
     /// Whether an earlier version wrote what was found, so that it is still to be written in this form.
     #[must_use]
     pub fn is_earlier(&self) -> bool {
-        self.form == Form::Earlier
+        matches!(self.form, Form::Earlier { .. })
     }
 
     /// What is known of one ref. What is damaged is not known.
@@ -307,7 +312,7 @@ impl Mirrored {
             std::fs::rename(&values, self.directory.join("aside"))?;
         }
         let changed: BTreeMap<&RefName, &Held> = changes.iter().map(|(name, held)| (name, held)).collect();
-        let number = self.number + 1;
+        let number = self.next_number()?;
         let mut text = format!("{MAGIC}\nnumber {number}\naddress {}\n", self.address).into_bytes();
         self.each(|stored| {
             let mut changed = changed.iter().peekable();
@@ -324,6 +329,17 @@ impl Mirrored {
         })?;
         super::replace(&self.directory, "values", &text, self.sharing)?;
         self.remove_what_was_before(number)
+    }
+
+    /// A number that no journal has: one that a crash or a damaged table left must not be taken for the new table's.
+    fn next_number(&self) -> io::Result<u64> {
+        let mut last = self.number;
+        for entry in std::fs::read_dir(&self.directory)? {
+            let name = entry?.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix("journal.")?.parse().ok());
+            last = last.max(number.unwrap_or_default());
+        }
+        Ok(last.saturating_add(1))
     }
 
     /// Removes old journals and the files of an earlier version. A crash before leaves them, and nobody reads them.

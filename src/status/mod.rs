@@ -198,13 +198,12 @@ pub fn read(directory: &Path) -> io::Result<Status> {
 
 /// Whether the run of a status that says `started` still goes on: its lock is held. Who may not open the lock asks for the process.
 fn is_at_work(directory: &Path, status: &Status) -> bool {
-    if !status.runner.as_ref().is_some_and(Runner::is_alive) {
-        return false;
-    }
     match durable::open_to_read(&directory.join("lock")) {
+        // Taken for a moment, it may turn a drain away: `Lock::try_acquire` waits for longer than that.
         Ok((lock, _)) => fs2::FileExt::try_lock_shared(&lock).is_err(),
         // Whose lock was taken away holds none.
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(_) => status.runner.as_ref().is_some_and(Runner::is_alive),
     }
 }
 

@@ -43,10 +43,11 @@ impl Sorted {
             match self.line_after(middle, high)? {
                 Some((begin, line)) if begin < high => match split(&line) {
                     Some((_, other)) if other <= name => low = begin,
-                    Some(_) => high = middle,
+                    // A line that begins right there is before the one that was seen.
+                    Some(_) => high = middle + 1,
                     None => return self.scan(low, high, name),
                 },
-                _ => high = middle,
+                _ => high = middle + 1,
             }
         }
         self.scan(low, high, name)
@@ -106,6 +107,22 @@ pub(super) fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {
 mod tests {
     use super::*;
     use std::io::Write;
+
+    #[test]
+    fn lines_of_one_length_are_all_found() {
+        for count in [400, 401, 402, 1000, 5000] {
+            let name = |n: usize| format!("refs/tags/b{n:05}");
+            let mut file = tempfile::tempfile().expect("a file");
+            for n in 0..count {
+                writeln!(file, "{:040x} {}", n, name(n)).expect("written");
+            }
+            let table = Sorted::new(file, 0).expect("a table");
+            for n in 0..count {
+                let found = table.find(name(n).as_bytes()).expect("readable");
+                assert_eq!(found, Some(format!("{n:040x}").into_bytes()), "{n} of {count}");
+            }
+        }
+    }
 
     #[test]
     fn finds_every_name_of_a_large_file_and_no_other() {

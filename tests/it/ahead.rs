@@ -63,7 +63,7 @@ fn a_small_push_is_one_request() {
     scene.work.push(&["main:fresh"]);
     assert_eq!(scene.methods(&["drain"], 0), "POST", "a ref more");
     scene.work.push(&[":topic"]);
-    assert_eq!(scene.methods(&["drain"], 0), "GET POST", "nothing is deleted without a look");
+    assert_eq!(scene.methods(&["drain"], 0), "GET GET POST POST", "no branch is deleted without a look at HEAD");
     scene.work.git(&["commit", "-q", "--amend", "--allow-empty", "-m", "rewritten"]);
     scene.work.push(&["+main"]);
     assert_eq!(scene.methods(&["drain"], 0), "POST", "a rewrite of what we gave it");
@@ -253,4 +253,19 @@ fn an_answer_that_is_none_is_looked_after() {
     assert!(killed.exists() && scene.is_mirrored());
     let outcome = &said.json()[0]["refs"][0]["outcome"];
     assert!(outcome == "up_to_date" || outcome == "fast_forwarded", "{said:?}");
+}
+
+/// What the spool knows as deleted is looked for, also where the books know nothing of it.
+#[test]
+fn a_deletion_of_which_the_books_know_nothing_is_not_passed_over() {
+    let sandbox = Sandbox::new();
+    let scene = scene(&sandbox, Kind::Git, &["--prune", "deleted"]);
+    scene.push(&["main"]);
+    sandbox.ok(&scene.source, &["drain"]);
+    sandbox.git(&scene.mirror, &["update-ref", "refs/heads/x", "refs/heads/main"]);
+    scene.work.push(&["main:x"]);
+    scene.work.push(&[":x"]);
+    scene.push(&["main"]);
+    sandbox.ok(&scene.source, &["drain"]);
+    assert_eq!(sandbox.refs(&scene.mirror), sandbox.refs(&scene.source));
 }

@@ -164,3 +164,28 @@ fn the_history_is_bounded() {
     assert!(std::fs::metadata(&history).unwrap().len() < 600 << 10);
     assert!(sandbox.ok(&source, &["log", "--json"]).json().as_array().unwrap().len() > 100);
 }
+
+/// A journal that a crash left beside no table is not the next table's.
+#[test]
+fn a_journal_without_its_table_is_not_believed() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &["--divergent-refs", "keep"]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    sandbox.ok(&source, &["drain"]);
+    work.push(&["main:side"]);
+    sandbox.ok(&source, &["drain"]);
+    let side = sandbox.oid(&mirror, "side");
+    assert!(std::fs::read_to_string(remote(&source, "mirrored/journal.1")).unwrap().contains(&side));
+    // Killed while a table of another address was set aside.
+    std::fs::rename(remote(&source, "mirrored/values"), remote(&source, "mirrored/aside")).unwrap();
+    let new = sandbox.git(&source, &["commit-tree", "-m", "rewritten", "main^{tree}"]);
+    sandbox.git(&source, &["update-ref", "refs/heads/side", &new]);
+    for _ in 0..2 {
+        let said = sandbox.mirror_push(&source, &["sync"]);
+        assert!(said.status == 1 && said.out.contains("divergent"), "{said:?}");
+        assert_eq!(sandbox.oid(&mirror, "side"), side);
+    }
+}

@@ -332,3 +332,42 @@ fn a_mirror_that_is_disabled_while_a_sync_waits_gets_nothing() {
     assert!(first.wait().unwrap().success() && second.wait().unwrap().success());
     assert_eq!((sandbox.oid(&mirror, "second"), sandbox.oid(&mirror, "first").is_empty()), (String::new(), false));
 }
+
+/// `status` asks for the lock, to see whether a run goes on: the drain of a push that comes just then waits for that moment.
+#[test]
+fn a_look_at_the_status_turns_no_drain_away() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &[]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    sandbox.ok(&source, &["drain"]);
+    work.commit("two");
+    work.push(&["main"]);
+    let lock = std::fs::File::open(source.join("mirror-push/remotes/m/lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockShared).unwrap();
+    let mut drain = sandbox.program(&source).arg("drain").stdout(Stdio::null()).spawn().unwrap();
+    wait_for("the drain at the lock", || {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", drain.id())).unwrap();
+        files.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok()).any(|file| file.ends_with("remotes/m/lock"))
+    });
+    drop(lock);
+    assert!(drain.wait().unwrap().success());
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+}
+
+/// A drain whose mirror only waits has attempted nothing.
+#[test]
+fn a_mirror_that_only_waits_is_no_failure_of_this_drain() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.source("git://127.0.0.1:9/mirror.git", &[]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    assert_eq!(sandbox.mirror_push(&source, &["drain", "-q"]).status, 1, "it was tried");
+    let said = sandbox.mirror_push(&source, &["drain", "-q"]);
+    assert_eq!((said.status, &*said.out, &*said.err), (0, "", ""), "it waits");
+    let said = sandbox.mirror_push(&source, &["drain"]);
+    assert!(said.status == 0 && said.out.contains("tried again at"), "{said:?}");
+}

@@ -305,6 +305,10 @@ fn a_repository_of_another_user_is_served_only_if_the_servers_file_says_so() {
         let said = estate.run(command);
         assert!(said.status == 1 && said.err.contains("owners = ["), "{command:?}: {said:?}");
     }
+    let mut helper = sandbox.command(env!("CARGO_BIN_EXE_git-remote-mirror"));
+    helper.env("GIT_MIRROR_PUSH_CONFIG", sandbox.path("server.toml")).env("GIT_DIR", &source);
+    let said = crate::sandbox::fed(helper.args(["backup", "backup"]), b"capabilities\nlist\n");
+    assert!(said.status == 128 && said.err.contains("owners = ["), "{said:?}");
     for command in [&["status"][..], &["list"], &["show", "backup"], &["log"]] {
         let said = run(command);
         assert!(said.status < 2, "{command:?}: {said:?}");

@@ -225,3 +225,45 @@ fn a_base_of_an_earlier_version_is_taken_over_and_is_past_first_contact() {
     // Git's own store refuses as the earlier program's does.
     assert!(std::fs::read(mirrored.join("packed-refs")).is_err());
 }
+
+/// The base of an earlier version names no address; the status says which one was greeted.
+#[test]
+fn a_base_of_an_earlier_version_is_not_believed_of_another_address() {
+    let sandbox = Sandbox::of_files();
+    sandbox.bare("mirror.git");
+    let theirs = stranger(&sandbox, "stranger.git");
+    let before = sandbox.refs(&theirs);
+    let (source, _) = source(&sandbox, "mirror.git", &[]);
+    sandbox.ok(&source, &["drain"]);
+    let one = sandbox.oid(&source, "main");
+    let remote = source.join("mirror-push/remotes/m");
+    std::fs::remove_dir_all(remote.join("mirrored")).unwrap();
+    std::fs::create_dir_all(remote.join("mirrored/refs/heads")).unwrap();
+    std::fs::write(remote.join("mirrored/refs/heads/main"), format!("{one}\n")).unwrap();
+    for has_greeting in [true, false] {
+        let mut status: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(remote.join("status.json")).unwrap()).unwrap();
+        status.as_object_mut().unwrap().remove("address");
+        if !has_greeting {
+            status.as_object_mut().unwrap().remove("greeting");
+        }
+        std::fs::write(remote.join("status.json"), status.to_string()).unwrap();
+        sandbox.ok(&source, &["set", "m", "--url", theirs.to_str().unwrap()]);
+        let said = sandbox.mirror_push(&source, &["sync"]);
+        assert!(said.status == 1 && said.out.contains("first contact"), "{has_greeting}: {said:?}");
+        assert_eq!(sandbox.refs(&theirs), before, "{has_greeting}");
+    }
+}
+
+/// A ref that is neither branch nor tag says nothing of whose repository it is.
+#[test]
+fn a_stranger_with_a_note_of_ours_is_a_stranger() {
+    let sandbox = Sandbox::new();
+    let mirror = stranger(&sandbox, "mirror.git");
+    let (source, work) = source(&sandbox, "mirror.git", &["--divergent-refs", "keep"]);
+    work.push(&["main:topic"]);
+    sandbox.git(&source, &["push", "-q", mirror.to_str().unwrap(), "main:refs/notes/x"]);
+    let before = sandbox.refs(&mirror);
+    assert_eq!(sandbox.mirror_push(&source, &["sync"]).status, 1);
+    assert_eq!(sandbox.refs(&mirror), before);
+}

@@ -285,6 +285,9 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     assert!(output.status.success() && seen.contains("Password or token for http://127.0.0.1"), "{seen}");
     assert!(!seen.contains(PASSWORD), "{seen}");
     web.works();
+    if !crate::sandbox::is_root("a file of another owner is needed") {
+        return;
+    }
     std::os::unix::fs::chown(web.source.join("mirror-push/remotes/m/secret"), Some(65_534), None).unwrap();
     web.fails("belongs to another user");
 }

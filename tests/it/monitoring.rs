@@ -104,6 +104,9 @@ fn news_that_could_not_be_told_are_told_later_and_nobody_waits_for_long() {
 
 #[test]
 fn commands_are_taken_only_from_files_of_ours() {
+    if !crate::sandbox::is_root("files of another owner are needed") {
+        return;
+    }
     let scene = Scene::new();
     let mark = scene.sandbox.path("mark");
     let script = scene.script(&format!("touch '{}'", mark.display()));

@@ -1,7 +1,7 @@
 //! Names and shapes that have broken other mirrors.
 
 use crate::sandbox::Sandbox;
-use crate::servers::{Kind, Server};
+use crate::servers::{Kind, Server, free_port};
 
 #[test]
 fn strange_names_and_shapes_arrive_as_they_are() {
@@ -273,15 +273,48 @@ fn packing_refs_never_looks_like_a_deletion() {
 }
 
 #[test]
+fn a_mirror_over_the_wire_is_asked_for_symbolic_refs_before_a_branch_is_deleted() {
+    for kind in [Kind::Git, Kind::Ssh, Kind::Http] {
+        let sandbox = Sandbox::new();
+        let mirror = sandbox.bare("mirror.git");
+        // Without it git speaks version 0 over ssh, which tells of HEAD alone.
+        let directives = if kind == Kind::Ssh { "AcceptEnv GIT_PROTOCOL" } else { "" };
+        let server = Server::start_with(&sandbox, kind, free_port(), directives);
+        let source = server.source(&sandbox, "mirror.git", &["--prune", "deleted"]);
+        let work = sandbox.work(&source);
+        work.commit("one");
+        work.push(&["main", "main:alias", "main:dev", "main:head", "main:gone"]);
+        sandbox.ok(&source, &["drain"]);
+        sandbox.git(&mirror, &["symbolic-ref", "refs/heads/alias", "refs/heads/dev"]);
+        sandbox.git(&mirror, &["symbolic-ref", "HEAD", "refs/heads/head"]);
+        work.push(&[":alias", ":head", ":gone"]);
+        let plan = sandbox.ok(&source, &["plan", "--json"]);
+        let drain = sandbox.ok(&source, &["drain", "--json"]);
+        for said in [plan, drain] {
+            let outcomes = sandbox.outcomes(&said);
+            let of = |name: &str| outcomes.iter().find(|(other, _)| other == name).map(|(_, outcome)| &**outcome);
+            assert_eq!(of("refs/heads/gone"), Some("deleted"), "{kind:?}: {said:?}");
+            assert_eq!(of("refs/heads/head"), Some("kept"), "{kind:?}: {said:?}");
+            assert!(said.out.contains("the mirror's HEAD names it"), "{kind:?}: {said:?}");
+            assert_ne!(of("refs/heads/alias"), Some("deleted"), "{kind:?}: {said:?}");
+        }
+        let left = sandbox.git(&mirror, &["for-each-ref", "--format=%(refname:short)"]);
+        assert_eq!(left.lines().collect::<Vec<_>>(), ["alias", "dev", "head", "main"], "{kind:?}");
+    }
+}
+
+/// As where a key may push and not read.
+#[test]
 fn a_symbolic_ref_of_a_mirror_that_cannot_be_seen_is_not_deleted() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
-    let server = Server::start(&sandbox, Kind::Git);
+    let server = Server::start(&sandbox, Kind::Http);
     let source = server.source(&sandbox, "mirror.git", &["--prune", "mirror"]);
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
     sandbox.ok(&source, &["drain"]);
+    sandbox.git(&mirror, &["config", "http.uploadpack", "false"]);
     sandbox.git(&mirror, &["symbolic-ref", "refs/heads/link", "refs/heads/main"]);
     let other = sandbox.git(&mirror, &["commit-tree", "-m", "theirs", "main^{tree}"]);
     sandbox.git(&mirror, &["update-ref", "refs/heads/theirs", &other]);

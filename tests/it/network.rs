@@ -214,11 +214,16 @@ fn a_backend_that_is_stopped_in_the_middle() {
 pub(crate) struct Small(PathBuf);
 
 impl Small {
-    pub(crate) fn new(sandbox: &Sandbox, at: &Path) -> Self {
+    /// `None` where none can be mounted, which is said.
+    pub(crate) fn new(sandbox: &Sandbox, at: &Path) -> Option<Self> {
         std::fs::create_dir(at).unwrap();
         let options = ["-t", "tmpfs", "-o", "size=2m", "none"];
-        assert!(sandbox.command("mount").args(options).arg(at).status().unwrap().success());
-        Self(at.to_owned())
+        let mounted = sandbox.command("mount").args(options).arg(at).output();
+        let is_mounted = mounted.is_ok_and(|output| output.status.success());
+        if !is_mounted {
+            crate::sandbox::skip("no file system can be mounted here");
+        }
+        is_mounted.then(|| Self(at.to_owned()))
     }
 
     pub(crate) fn fill(&self) {
@@ -248,7 +253,7 @@ fn a_file_system_that_is_full() {
     work.push(&["main"]);
     sandbox.ok(&source, &["drain"]);
     // Everything of ours is on the file system that fills; the repository's own files are not.
-    let small = Small::new(&sandbox, &sandbox.path("small"));
+    let Some(small) = Small::new(&sandbox, &sandbox.path("small")) else { return };
     let ours = sandbox.path("small/mirror-push");
     assert!(sandbox.command("mv").arg(source.join("mirror-push")).arg(&ours).status().unwrap().success());
     std::os::unix::fs::symlink(&ours, source.join("mirror-push")).unwrap();
@@ -267,8 +272,8 @@ fn a_file_system_that_is_full() {
     work.push(&["main"]);
     small.fill();
     let said = sandbox.mirror_push(&source, &["drain"]);
-    assert!([0, 1, 128].contains(&said.status) && !said.err.contains("panicked"), "{said:?}");
+    assert!([1, 128].contains(&said.status) && !said.err.contains("panicked"), "{said:?}");
     small.free();
-    sandbox.ok(&source, &["sync"]);
+    sandbox.ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }

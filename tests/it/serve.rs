@@ -45,6 +45,9 @@ fn a_push_wakes_the_daemon_and_starts_nothing() {
     };
     let calls = traced();
     assert!(calls.contains("hooks/post-receive") && !calls.contains("drain"), "{calls}");
+    if !crate::sandbox::is_root("a repository of another owner is needed") {
+        return;
+    }
     // Of a repository that belongs to another user it is not known whether the daemon may serve it.
     sandbox.git(&sandbox.path(""), &["config", "--global", "safe.directory", "*"]);
     let server = sandbox.path("server.toml");
@@ -309,7 +312,7 @@ fn a_set_up_that_cannot_work_is_told() {
 fn a_full_disk_below_the_daemons_state_keeps_nobody_out_and_stops_no_drain() {
     let sandbox = Sandbox::new();
     configure(&sandbox, &format!("scan_interval = \"1s\"\n{LOCAL}"));
-    let state = crate::network::Small::new(&sandbox, &sandbox.path("state"));
+    let Some(state) = crate::network::Small::new(&sandbox, &sandbox.path("state")) else { return };
     let daemon = Daemon::start_as_configured(&sandbox, free_port());
     let source = daemon.repository("acme/widget");
     let mirror = sandbox.bare("mirror.git");

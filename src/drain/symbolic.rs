@@ -1,0 +1,46 @@
+//! Before a branch of a mirror over the wire is deleted, the mirror is asked for its HEAD and for symbolic refs: a command to a symbolic ref
+//! would delete the ref that it names. A mirror that cannot be read protects its HEAD itself.
+
+use super::contact::Run;
+use crate::plan::{Action, Kind, Observed, Plan, Prune, RefFacts, Rules};
+use crate::push::{self, Address};
+use crate::refs::{Local, RefName};
+
+/// Adds what the mirror says to the facts, if `first` deletes something on which it matters. Whether anything was added.
+pub(super) fn ask(run: &Run<'_>, rules: &Rules, first: &Plan, observed: &mut Observed) -> bool {
+    if first.stop.is_some() || matches!(run.target.address, Address::Local(_)) {
+        return false;
+    }
+    let deleted = first.decisions.iter().filter(|decision| decision.action == Action::Delete);
+    let deleted = deleted.map(|decision| &decision.name).filter(|name| name.branch().is_some());
+    let unclear = observed.refs.iter().filter(|facts| could_go(rules, facts)).map(|facts| &facts.name);
+    let mut names: Vec<&RefName> = deleted.chain(unclear).collect();
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() {
+        return false;
+    }
+    let said = match push::symbolic(run.target, run.context.pool, &names) {
+        Ok(said) => said,
+        Err(error) => {
+            let why = run.redactor.clean(&error.to_string());
+            tracing::debug!("mirror '{}': its symbolic refs cannot be read: {why}", run.mirror.name);
+            return false;
+        }
+    };
+    let names: Vec<RefName> = names.into_iter().cloned().collect();
+    for facts in observed.refs.iter_mut().filter(|facts| names.binary_search(&facts.name).is_ok()) {
+        if let Some(symbolic) = &said.names {
+            facts.kind = if symbolic.contains(&facts.name) { Kind::Symbolic } else { Kind::Plain };
+        }
+    }
+    observed.mirror.head = said.head.or(observed.mirror.head.take());
+    true
+}
+
+/// Whether a ref would be deleted if it were known that it is none of the mirror's symbolic refs.
+fn could_go(rules: &Rules, facts: &RefFacts) -> bool {
+    facts.kind == Kind::MaybeSymbolic
+        && facts.local == Local::Absent
+        && (rules.prune == Prune::Mirror || facts.deleted.is_known)
+}

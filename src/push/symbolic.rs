@@ -1,0 +1,172 @@
+//! Which refs of a mirror are symbolic. receive-pack does not say, so its upload-pack is asked (gitprotocol-v2(5), `ls-refs`).
+//!
+//! Guaranteed: one more contact, in which nothing is changed. Absent: conclusions, and a mirror that is on this machine, which is looked at
+//! directly. A mirror that speaks no version 2 tells of HEAD alone.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+
+use gix_transport::packetline::blocking_io::{StreamingPeekableIter, encode};
+
+use super::advertisement::{broken, next_line, refused_by_server};
+use super::{Address, Error, Pool, Target, http, ssh, tcp};
+use crate::credentials::Redactor;
+use crate::refs::RefName;
+
+/// The service that is asked.
+pub(super) const SERVICE: &str = "git-upload-pack";
+/// What it is asked for: `GIT_PROTOCOL` over ssh, `Git-Protocol` over http, an extra parameter over git://.
+pub(super) const VERSION: &str = "version=2";
+
+/// What a mirror says of its symbolic refs.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Symbolic {
+    /// The ref that HEAD names, if HEAD leads to a value.
+    pub head: Option<RefName>,
+    /// Those of the refs in question that are symbolic; `None` when it did not say.
+    pub names: Option<BTreeSet<RefName>>,
+}
+
+/// Asks the mirror about its HEAD and `names`.
+///
+/// # Errors
+/// [`Error`], also when the mirror may be pushed to and not read.
+pub fn symbolic(target: &Target, pool: &Pool, names: &[&RefName]) -> Result<Symbolic, Error> {
+    let redactor = Redactor::new(&target.credentials);
+    if let Some(guard) = target.guard.as_ref().filter(|_| !matches!(target.address, Address::Git { .. })) {
+        guard.check(&target.address)?;
+    }
+    match &target.address {
+        Address::Local(_) => Err(Error::Unable("a mirror on this machine is not asked".into())),
+        Address::Ssh { user, host, port, path } => {
+            ssh::connect(SERVICE, user.as_deref(), host, *port, path, target, pool)?.symbolic(names, &redactor)
+        }
+        Address::Git { host, port, path } => {
+            tcp::connect(SERVICE, host, *port, path, target)?.symbolic(names, &redactor)
+        }
+        Address::Http { url, host } => http::Http::new(url, host, target, pool)?.symbolic(names),
+    }
+}
+
+/// How the mirror began.
+pub(super) enum Greeting {
+    /// In version 2: whether it knows `ls-refs`, and its object format if it said one.
+    Commands { ls_refs: bool, object_format: Option<String> },
+    /// In an older version, which tells of HEAD with the first ref.
+    Refs(Symbolic),
+}
+
+/// Reads what upload-pack says first.
+pub(super) fn greeting<R: Read>(lines: &mut StreamingPeekableIter<R>) -> Result<Greeting, Error> {
+    let mut first = line(lines)?;
+    if first.as_deref().is_some_and(|line| line.starts_with(b"# service=")) {
+        line(lines)?;
+        lines.reset();
+        first = line(lines)?;
+    }
+    if first.as_deref() == Some(b"version 1") {
+        first = line(lines)?;
+    }
+    let Some(first) = first else { return Err(Error::Protocol("an empty advertisement".into())) };
+    if first != b"version 2" {
+        let words = first.split(|byte| matches!(byte, 0 | b' '));
+        let head = words.filter_map(|word| word.strip_prefix(b"symref=HEAD:")).find_map(RefName::new);
+        return Ok(Greeting::Refs(Symbolic { head, names: None }));
+    }
+    let (mut ls_refs, mut object_format) = (false, None);
+    while let Some(capability) = line(lines)? {
+        ls_refs |= capability == b"ls-refs" || capability.starts_with(b"ls-refs=");
+        if let Some(format) = capability.strip_prefix(b"object-format=") {
+            object_format = Some(String::from_utf8_lossy(format).into_owned());
+        }
+    }
+    lines.reset();
+    Ok(Greeting::Commands { ls_refs, object_format })
+}
+
+/// The command that asks about these refs. A prefix finds other refs too; those are passed over by [`answer`].
+pub(super) fn request(object_format: Option<&str>, names: &[&RefName]) -> Vec<u8> {
+    let mut request = Vec::new();
+    let mut say = |line: &[u8]| encode::data_to_write(line, &mut request).map(|_| ()).expect("a short line");
+    say(b"command=ls-refs\n");
+    if let Some(format) = object_format {
+        say(format!("object-format={format}\n").as_bytes());
+    }
+    encode::delim_to_write(&mut request).expect("memory takes it");
+    let mut say = |line: &[u8]| encode::data_to_write(line, &mut request).map(|_| ()).expect("a short line");
+    say(b"symrefs\n");
+    say(b"ref-prefix HEAD\n");
+    for name in names {
+        say(&[b"ref-prefix ", name.as_bytes(), b"\n"].concat());
+    }
+    encode::flush_to_write(&mut request).expect("memory takes it");
+    request
+}
+
+/// Reads what it answers.
+pub(super) fn answer<R: Read>(lines: &mut StreamingPeekableIter<R>, names: &[&RefName]) -> Result<Symbolic, Error> {
+    let asked: BTreeSet<&[u8]> = names.iter().map(|name| name.as_bytes()).collect();
+    let (mut head, mut found) = (None, BTreeSet::new());
+    while let Some(line) = line(lines)? {
+        let mut words = line.split(|byte| *byte == b' ').skip(1);
+        let name = words.next().unwrap_or_default();
+        let Some(leads_to) = words.find_map(|word| word.strip_prefix(b"symref-target:")) else { continue };
+        if name == b"HEAD" {
+            head = RefName::new(leads_to);
+        } else if asked.contains(name) {
+            found.extend(RefName::new(name));
+        }
+    }
+    Ok(Symbolic { head, names: Some(found) })
+}
+
+fn line<R: Read>(lines: &mut StreamingPeekableIter<R>) -> Result<Option<Vec<u8>>, Error> {
+    let Some(line) = next_line(lines).map_err(broken)? else { return Ok(None) };
+    if let Some(words) = line.strip_prefix(b"ERR ") {
+        return Err(refused_by_server(&String::from_utf8_lossy(words)));
+    }
+    Ok(Some(line.strip_suffix(b"\n").unwrap_or(line).to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use gix_transport::packetline::PacketLineRef;
+
+    use super::*;
+
+    fn lines(parts: &[&str]) -> StreamingPeekableIter<std::io::Cursor<Vec<u8>>> {
+        let mut bytes = Vec::new();
+        for part in parts {
+            match *part {
+                "" => encode::flush_to_write(&mut bytes),
+                part => encode::data_to_write(part.as_bytes(), &mut bytes),
+            }
+            .expect("memory takes it");
+        }
+        StreamingPeekableIter::new(std::io::Cursor::new(bytes), &[PacketLineRef::Flush], false)
+    }
+
+    #[test]
+    fn older_versions_tell_of_head() {
+        let oid = "1234567890123456789012345678901234567890";
+        let first = format!("{oid} HEAD\0multi_ack symref=HEAD:refs/heads/main agent=git/2.1\n");
+        for before in [&[][..], &["version 1\n"], &["# service=git-upload-pack\n", ""]] {
+            let said = greeting(&mut lines(&[before, &[first.as_str(), ""]].concat())).expect("an advertisement");
+            let Greeting::Refs(symbolic) = said else { panic!("version 2") };
+            assert_eq!(symbolic, Symbolic { head: RefName::new(b"refs/heads/main"), names: None });
+        }
+        assert!(greeting(&mut lines(&["ERR access denied\n"])).is_err());
+        assert!(greeting(&mut lines(&["version 2\n"])).is_err(), "it was cut off");
+    }
+
+    #[test]
+    fn names_that_were_not_asked_for_are_passed_over() {
+        let name = |text: &str| RefName::new(text.as_bytes()).expect("a name");
+        let (one, plain) = (name("refs/heads/one"), name("refs/heads/plain"));
+        let said =
+            ["1 refs/heads/one symref-target:refs/heads/x\n", "1 refs/heads/oneself symref-target:refs/heads/x\n"];
+        let more = ["1 refs/heads/plain\n", "unborn HEAD symref-target:refs/heads/main\n", ""];
+        let said = answer(&mut lines(&[&said[..], &more].concat()), &[&one, &plain]).expect("an answer");
+        assert_eq!(said, Symbolic { head: Some(name("refs/heads/main")), names: Some([one].into()) });
+    }
+}
