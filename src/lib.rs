@@ -12,7 +12,8 @@
 //! ref. *Outcome*: what became of it. All other words are git's, Postfix's and GitLab's.
 //!
 //! **Invariants.** The hook knows the spool and nothing else. `plan` is total and pure. The sender decides nothing. The old
-//! value of every command is the one advertised on the same connection. A spool record is a durable hint, the repository
+//! value of every command is one that the mirror was seen to hold: on the same connection or, in a small push that goes ahead, at the last
+//! contact. A run whose fence was passed sends nothing more. Only a value that the mirror held and that was ours enters the base. A spool record is a durable hint, the repository
 //! the truth. State is where a file is. Absent, unreadable and busy are three different answers. Secrets cannot be printed.
 //! Time and chance are arguments.
 

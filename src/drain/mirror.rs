@@ -13,13 +13,13 @@ use super::flapping::remembered;
 use super::observe::{Past, Scope, unreadable};
 use super::settle::{Times, attempt, settled};
 use super::wait::{deferred, due};
-use super::{Context, Error, Host, Lock, Mode, Report, cleaned, credentials, fan_out, new_id, prepare, target};
+use super::{Context, Error, Host, Lock, Mode, Report, cleaned, credentials, fan_out, new_id, prepare, target, wish};
 use crate::config::Mirror;
 use crate::credentials::{Credentials, Redactor, judge};
 use crate::plan::{Divergent, FirstContact};
 use crate::push::{Class, Progress};
 use crate::repo::Repository;
-use crate::spool::{self, Claim, Record};
+use crate::spool::{self, Claim};
 use crate::status::{self, Mirrored, Outcome, RefOutcome, Runner, Status, UpdateStatus, render_time};
 
 /// Serves one mirror until nothing new is spooled for it. `None` when there was nothing to do, another drain is at it, or it is not to be
@@ -108,10 +108,7 @@ fn serve_once(repository: &Repository, context: &Context<'_>, mirror: &Mirror, m
         before.moves.clear();
     }
     let before = before;
-    if let Some(wish) = wish_for_everything(mode, context, mirror, &before, &claim, started) {
-        let due = spool::request(&layout, &mirror.name, new_id(started), &wish);
-        due.map_err(files("make a full sync due"))?;
-    }
+    wish::make_due(repository, context, mode, mirror, &before, &claim)?;
     claim = claim_all()?;
     let is_parked = before.next_attempt_at.is_some() && before.refs.iter().any(|outcome| outcome.outcome.is_failure());
     if mode == Mode::Drain {
@@ -193,28 +190,6 @@ impl From<Report> for Turn {
     fn from(report: Report) -> Self {
         Self::Report(Box::new(report))
     }
-}
-
-/// The record of a wish for everything, which outlives a failure, a kill, and a push by name: a mirror that was never tried is owed it, and
-/// so is who asks for a sync.
-pub(super) fn wish_for_everything(
-    mode: Mode,
-    context: &Context<'_>,
-    mirror: &Mirror,
-    before: &Status,
-    claim: &Claim,
-    now: Timestamp,
-) -> Option<Record> {
-    let is_asked_for = matches!(mode, Mode::Sync(_)) && context.only.is_none();
-    let is_due = is_asked_for || mode == Mode::Reconcile || before.is_new();
-    let adopt = context.adopts.then(|| mirror.address.identity());
-    let wish = Record { release: is_asked_for, adopt, ..Record::full(fence::since_epoch(now)) };
-    let is_there = |record: &Record| {
-        record.updates.is_none()
-            && record.release >= wish.release
-            && (wish.adopt.is_none() || record.adopt == wish.adopt)
-    };
-    (is_due && !claim.records.iter().any(is_there)).then_some(wish)
 }
 
 /// Whether a person confirmed first contact with the address that is configured now.

@@ -48,6 +48,7 @@ mod symbolic;
 mod target;
 mod verify;
 mod wait;
+mod wish;
 mod workers;
 
 pub use compare::Unchanged;

@@ -6,8 +6,7 @@ use jiff::Timestamp;
 
 use super::backoff::Now;
 use super::fence::{self, Fence};
-use super::mirror::wish_for_everything;
-use super::{Context, Error, Host, Lock, Mode, Report, credentials, new_id};
+use super::{Context, Error, Host, Lock, Mode, Report, credentials, new_id, wish};
 use crate::config::Mirror;
 use crate::repo::Repository;
 use crate::spool::{self, Claim};
@@ -77,10 +76,7 @@ pub(super) fn put_off(
     if !is_asked_for && (is_waiting || pending == 0 && before.next_attempt_at.is_none() && !before.is_new()) {
         return Ok(None);
     }
-    let now = (context.now)();
-    if let Some(wish) = wish_for_everything(context.mode, context, mirror, &before, &claim, now) {
-        spool::request(&layout, &mirror.name, new_id(now), &wish).map_err(files("keep the sync due"))?;
-    }
+    wish::make_due(repository, context, context.mode, mirror, &before, &claim)?;
     let after = Status {
         update_status: UpdateStatus::Scheduled,
         last_error: Some(down.error.clone()),

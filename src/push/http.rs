@@ -5,7 +5,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "reads the file of trusted certificates")]
 
-use std::io::{self, Cursor, Read};
+use std::io::{self, Read};
 use std::path::PathBuf;
 
 use base64::Engine;
@@ -19,6 +19,7 @@ use ureq::unversioned::transport::{ConnectProxyConnector, Connector, DefaultConn
 use ureq::{Agent, Body, SendBody, http::Response};
 
 use super::advertisement::next_line;
+use super::body::body;
 use super::guard::Guarded;
 use super::pool::{Kind, MOST_PER_HOST};
 use super::symbolic::{self, Greeting, Symbolic};
@@ -29,9 +30,6 @@ use super::{
 };
 use crate::credentials::{Credentials, Redactor};
 use crate::refs::{NameRef, Oid, RefName};
-
-/// Packs up to this size are sent with `Content-Length`.
-const SMALL_PACK: u64 = 1 << 20;
 
 /// Servers and proxies choose by `git/` in the user agent.
 const USER_AGENT: &str = concat!("git/2.47 git-mirror-push/", env!("CARGO_PKG_VERSION"));
@@ -205,8 +203,8 @@ impl Http {
             }
             _ => {}
         }
-        let header = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
-        let retry_after = header.and_then(|text| text.trim().parse().ok());
+        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+        let retry_after = header("retry-after").and_then(|text| seconds(text, header("date")));
         let words = if kind.starts_with("text/plain") { first_words(&mut response) } else { String::new() };
         Err(match status {
             401 | 403 | 407 => Error::Credentials(format!(" (HTTP {status}){words}")),
@@ -254,6 +252,14 @@ impl Http {
             other => Error::Protocol(other.to_string()),
         }
     }
+}
+
+/// The seconds of a `Retry-After` (RFC 9110, section 10.2.3): a number, or a date, which counts from the answer's own.
+fn seconds(text: &str, answered: Option<&str>) -> Option<u64> {
+    text.parse().ok().or_else(|| {
+        let time = |text| jiff::fmt::rfc2822::parse(text).ok();
+        u64::try_from(time(text)?.timestamp().as_second() - time(answered?)?.timestamp().as_second()).ok()
+    })
 }
 
 /// The error of TLS behind an error of the connection.
@@ -349,38 +355,16 @@ fn first_words(response: &mut Response<Body>) -> String {
     if words.trim().is_empty() { String::new() } else { format!(": {}", words.trim()) }
 }
 
-/// The body of a POST: commands, then the pack. Remembers when the pack could not be made.
-struct RequestBody {
-    front: Cursor<Vec<u8>>,
-    rest: Option<super::pack::PackReader>,
-    pack_failure: Option<Error>,
-}
-
-/// The body and its length, if that is known without holding more than [`SMALL_PACK`].
-fn body(head: Vec<u8>, pack: Option<PackSource>) -> Result<(RequestBody, Option<u64>), Error> {
-    let mut front = head;
-    let mut rest = None;
-    if let Some(pack) = pack {
-        let mut reader = pack.open()?;
-        let read = (&mut reader).take(SMALL_PACK + 1).read_to_end(&mut front);
-        let read = read.map_err(|error| reader.failure(&error))?;
-        rest = (read as u64 > SMALL_PACK).then_some(reader);
-    }
-    let length = rest.is_none().then_some(front.len() as u64);
-    Ok((RequestBody { front: Cursor::new(front), rest, pack_failure: None }, length))
-}
-
-impl Read for RequestBody {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let count = self.front.read(buf)?;
-        if count > 0 {
-            return Ok(count);
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn retry_after_is_a_number_or_a_date() {
+        let answered = Some("Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(super::seconds("77", None), Some(77));
+        assert_eq!(super::seconds("Sun, 06 Nov 1994 08:51:07 GMT", answered), Some(90));
+        for (text, answered) in [("Sun, 06 Nov 1994 08:49:36 GMT", answered), ("later", answered), ("-5", answered)] {
+            assert_eq!(super::seconds(text, answered), None, "{text}");
         }
-        let Some(rest) = &mut self.rest else { return Ok(0) };
-        let read = rest.read(buf);
-        if let Err(error) = &read {
-            self.pack_failure = Some(rest.failure(error));
-        }
-        read
+        assert_eq!(super::seconds("Sun, 06 Nov 1994 08:51:07 GMT", None), None);
     }
 }

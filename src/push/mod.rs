@@ -20,6 +20,7 @@ use crate::refs::{NameRef, Oid};
 mod address;
 mod advertisement;
 mod askpass;
+mod body;
 mod command;
 mod error;
 #[cfg(fuzzing)]
