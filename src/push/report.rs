@@ -50,7 +50,8 @@ pub(super) fn read<R: Read>(
     let (bytes, cut) =
         if capabilities.side_band_64k { demultiplex(lines, bound, &mut messages) } else { collect(lines, bound) };
     let mut report = parse(&bytes, request);
-    report.cut = report.cut.or(cut);
+    // That it broke off says more than that it is not whole.
+    report.cut = cut.or(report.cut);
     report.messages = messages.lines(redactor);
     for line in &report.messages {
         tracing::info!(target: "remote", "{line}");

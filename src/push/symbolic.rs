@@ -1,6 +1,6 @@
 //! Which refs of a mirror are symbolic. receive-pack does not say, so its upload-pack is asked (gitprotocol-v2(5), `ls-refs`).
 //!
-//! Guaranteed: one more contact, in which nothing is changed. Absent: conclusions, and a mirror that is on this machine, which is looked at
+//! Guaranteed: one more contact, in which nothing is changed; an answer that does not end is given up. Absent: conclusions, and a mirror that is on this machine, which is looked at
 //! directly. A mirror that speaks no version 2 tells of HEAD alone.
 
 use std::collections::BTreeSet;
@@ -17,6 +17,9 @@ use crate::refs::RefName;
 pub(super) const SERVICE: &str = "git-upload-pack";
 /// What it is asked for: `GIT_PROTOCOL` over ssh, `Git-Protocol` over http, an extra parameter over git://.
 pub(super) const VERSION: &str = "version=2";
+
+/// The longest answer that is read, in bytes: a prefix may find many refs besides the one that is meant.
+const LONGEST: usize = 128 << 20;
 
 /// What a mirror says of its symbolic refs.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -73,8 +76,9 @@ pub(super) fn greeting<R: Read>(lines: &mut StreamingPeekableIter<R>) -> Result<
         let head = words.filter_map(|word| word.strip_prefix(b"symref=HEAD:")).find_map(RefName::new);
         return Ok(Greeting::Refs(Symbolic { head, names: None }));
     }
-    let (mut ls_refs, mut object_format) = (false, None);
+    let (mut ls_refs, mut object_format, mut length) = (false, None, 0);
     while let Some(capability) = line(lines)? {
+        count(&mut length, &capability)?;
         ls_refs |= capability == b"ls-refs" || capability.starts_with(b"ls-refs=");
         if let Some(format) = capability.strip_prefix(b"object-format=") {
             object_format = Some(String::from_utf8_lossy(format).into_owned());
@@ -106,8 +110,9 @@ pub(super) fn request(object_format: Option<&str>, names: &[&RefName]) -> Vec<u8
 /// Reads what it answers.
 pub(super) fn answer<R: Read>(lines: &mut StreamingPeekableIter<R>, names: &[&RefName]) -> Result<Symbolic, Error> {
     let asked: BTreeSet<&[u8]> = names.iter().map(|name| name.as_bytes()).collect();
-    let (mut head, mut found) = (None, BTreeSet::new());
+    let (mut head, mut found, mut length) = (None, BTreeSet::new(), 0);
     while let Some(line) = line(lines)? {
+        count(&mut length, &line)?;
         let mut words = line.split(|byte| *byte == b' ').skip(1);
         let name = words.next().unwrap_or_default();
         let Some(leads_to) = words.find_map(|word| word.strip_prefix(b"symref-target:")) else { continue };
@@ -118,6 +123,15 @@ pub(super) fn answer<R: Read>(lines: &mut StreamingPeekableIter<R>, names: &[&Re
         }
     }
     Ok(Symbolic { head, names: Some(found) })
+}
+
+/// Adds a line to the length of an answer.
+fn count(length: &mut usize, line: &[u8]) -> Result<(), Error> {
+    *length += line.len() + 4;
+    if *length > LONGEST {
+        return Err(Error::Protocol("an answer about refs that does not end".into()));
+    }
+    Ok(())
 }
 
 fn line<R: Read>(lines: &mut StreamingPeekableIter<R>) -> Result<Option<Vec<u8>>, Error> {

@@ -335,3 +335,25 @@ fn hostile_web_servers() {
         assert_ne!(scene.against(b"", b"", b""), "finished", "{url}");
     }
 }
+
+/// The words of a report that breaks off are stored for each ref, and are cleaned before.
+#[test]
+fn a_report_that_breaks_off_with_the_password_does_not_tell_it() {
+    const CANARY: &str = "c4nary-in-a-broken-report";
+    let mut scene = Scene::new();
+    scene.sandbox.mirror_push_fed(&scene.source, &["credential", "m"], &format!("{CANARY}\n"));
+    let begun = packet(&[b"\x01", &packet(b"unpack ok\n")[..]].concat());
+    let report = [begun, packet(format!("\x03the token {CANARY} has expired\n").as_bytes())].concat();
+    let state = scene.against(&advertisement(), &report, b"");
+    assert_ne!(state, "finished");
+    let shown = scene.sandbox.mirror_push(&scene.source, &["status", "--json", "-v"]);
+    let log = scene.sandbox.mirror_push(&scene.source, &["log"]);
+    let remote = scene.source.join("mirror-push/remotes/m");
+    let status = std::fs::read_to_string(remote.join("status.json")).unwrap();
+    let history = std::fs::read_to_string(remote.join("history.jsonl")).unwrap();
+    assert!(status.contains("has expired") && status.contains("*****"), "{status}");
+    let said = std::fs::read_to_string(scene.sandbox.path("stderr")).unwrap();
+    for text in [&shown.out, &shown.err, &log.out, &log.err, &status, &history, &said] {
+        assert!(!text.contains(CANARY), "{text}");
+    }
+}

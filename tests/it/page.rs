@@ -241,6 +241,8 @@ fn who_sees_and_does_what_on_the_page() {
     // What was revoked is out at once, also in the middle of a session.
     sandbox.ok(&sandbox.path("srv/acme/widget.git"), &["token", "revoke", "bound"]);
     assert_eq!(bound.get("/").status, 303);
+    daemon.new_token("bound", &["--project", "other/*"]);
+    assert_eq!(bound.get("/").status, 303, "another token of the same name is another token");
     let csrf = admin.csrf();
     assert_eq!(admin.post("/logout", &format!("csrf={csrf}")).status, 303);
     assert_eq!(admin.get("/").header("location"), Some("/login"));
