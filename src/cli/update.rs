@@ -52,7 +52,11 @@ fn linger(session: &Session<'_>, mut reports: Vec<Report>, out: &mut dyn Write) 
             _ => {
                 reports = run(session, Mode::Drain.into(), &[], out)?;
                 // With nothing to report another drain is at it: it is given time.
-                pause = if reports.is_empty() { (pause * 2).min(LOOK * 6) } else { Duration::from_secs(1) };
+                pause = if !reports.iter().any(|report| report.is_attempted) {
+                    (pause * 2).min(LOOK * 6)
+                } else {
+                    Duration::from_secs(1)
+                };
                 std::thread::park_timeout(pause);
             }
         }
@@ -67,8 +71,11 @@ fn waiting(session: &Session<'_>) -> anyhow::Result<Option<Timestamp>> {
     for mirror in config.mirrors.iter().filter(|mirror| mirror.is_enabled) {
         let status = status::read(&layout.remote(&mirror.name))?;
         let due = status.next_attempt().filter(|_| status.update_status == UpdateStatus::Scheduled);
-        let look = spool::next_look(&layout, &mirror.name)?
-            .and_then(|time| Timestamp::from_duration(time.try_into().ok()?).ok());
+        let look = spool::next_look(&layout, &mirror.name)?;
+        let look = look.and_then(|time| Timestamp::from_duration(time.try_into().ok()?).ok());
+        // What backs off does so before a look, too.
+        let backs_off = status.update_status == UpdateStatus::Scheduled && status.attempts > 0;
+        let look = look.map(|look| due.filter(|_| backs_off).map_or(look, |due| due.max(look)));
         next = [next, due, look].into_iter().flatten().min();
     }
     Ok(next)

@@ -109,7 +109,10 @@ pub(super) fn status_before(
         look_at(repository, mirror, claim, &late, look_time(mirror, now), now)?;
         let is_failing = before.refs.iter().any(|outcome| outcome.outcome.is_failure());
         before.update_status = if is_failing { UpdateStatus::Failed } else { UpdateStatus::Scheduled };
-        before.next_attempt_at = before.next_attempt_at.map(|_| render_time(now));
+        // What is parked stays so; a push, which is what the dead run was about, goes at once in any case.
+        if !is_failing {
+            before.next_attempt_at = before.next_attempt_at.map(|_| render_time(now));
+        }
         (before.pid, before.runner, before.at_work) = (None, None, None);
         // Written down, it is found out once, also where this run has nothing to do yet.
         status::write_passing(&directory, &before, repository.sharing()).map_err(files("write the status"))?;

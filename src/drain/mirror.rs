@@ -30,7 +30,7 @@ pub(super) fn serve(repository: &Repository, context: &Context<'_>, mirror: &Mir
     served.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
         let error = Error::Panicked(text.unwrap_or("no message").to_owned());
-        Some(failed(repository, mirror, &error))
+        Some(failed(repository, context, mirror, &error))
     })
 }
 
@@ -42,7 +42,7 @@ fn serve_until_idle(repository: &Repository, context: &Context<'_>, mirror: &Mir
     let mut last = match begin {
         Ok(Turn::Report(report)) => *report,
         Ok(Turn::Idle | Turn::Busy | Turn::Unwanted) => return None,
-        Err(error) => return Some(failed(repository, mirror, &error)),
+        Err(error) => return Some(failed(repository, context, mirror, &error)),
     };
     // A push that came while the lock was held may have found it taken: look again now that it is not.
     while last.is_answered
@@ -53,7 +53,7 @@ fn serve_until_idle(repository: &Repository, context: &Context<'_>, mirror: &Mir
         match serve_once(repository, context, mirror, Mode::Drain) {
             Ok(Turn::Report(report)) => last = *report,
             Ok(Turn::Idle | Turn::Busy | Turn::Unwanted) => break,
-            Err(error) => return Some(failed(repository, mirror, &error)),
+            Err(error) => return Some(failed(repository, context, mirror, &error)),
         }
     }
     Some(last)
@@ -151,8 +151,9 @@ fn serve_once(repository: &Repository, context: &Context<'_>, mirror: &Mirror, m
     };
     if is_superseded {
         let now = (context.now)();
-        fence::look_at(repository, mirror, &claim, &agreed(&contact), now, now)?;
-        fence::look_at(repository, mirror, &claim, &contact.unanswered, fence::look_time(mirror, now), now)?;
+        let others = Claim::default();
+        fence::look_at(repository, mirror, &others, &agreed(&contact), now, now)?;
+        fence::look_at(repository, mirror, &others, &contact.unanswered, fence::look_time(mirror, now), now)?;
         return Err(Error::Superseded);
     }
     let is_known = keep_held(&mirrored, &contact, is_adopted(mirror, &touched));
@@ -183,7 +184,10 @@ fn serve_once(repository: &Repository, context: &Context<'_>, mirror: &Mirror, m
     if contact.is_answered() && context.only.is_none() {
         spool::finish(&layout, &mirror.name, &claim.names).map_err(files("finish spool entries"))?;
     }
-    Ok(report(repository, mirror, &credentials, after, contact).into())
+    let mut done = report(repository, mirror, &credentials, after, contact);
+    // Who waits for the mirror's time is to come for the look as well.
+    done.next_attempt_at = [done.next_attempt_at, times.next_look].into_iter().flatten().min();
+    Ok(done.into())
 }
 
 impl From<Report> for Turn {
@@ -345,7 +349,7 @@ fn contact(
 }
 
 /// The report on a mirror whose books could not be kept.
-fn failed(repository: &Repository, mirror: &Mirror, error: &Error) -> Report {
+fn failed(repository: &Repository, context: &Context<'_>, mirror: &Mirror, error: &Error) -> Report {
     let credentials = credentials(repository, mirror).unwrap_or_default();
     Report {
         repository: repository.git_dir().display().to_string(),
@@ -353,7 +357,8 @@ fn failed(repository: &Repository, mirror: &Mirror, error: &Error) -> Report {
         url: mirror.address.shown(&credentials),
         update_status: if error.class() == Class::Lasting { UpdateStatus::Failed } else { UpdateStatus::Scheduled },
         error: Some(cleaned(error, &credentials)),
-        next_attempt_at: None,
+        // What the mirror agreed to is looked at now.
+        next_attempt_at: matches!(error, Error::Superseded).then(|| (context.now)()),
         is_well: false,
         is_attempted: true,
         is_answered: false,

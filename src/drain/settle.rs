@@ -66,9 +66,6 @@ pub(super) fn settled(
     let attempts = if is_well { 0 } else { before.attempts.saturating_add(1) };
     let next = match run.next_look {
         Some(look) if is_well => Some(look),
-        Some(look) if contact.error.is_none() => {
-            Some(next_attempt(before, update_status, contact, mirror, run).map_or(look, |next| next.min(look)))
-        }
         _ => next_attempt(before, update_status, contact, mirror, run),
     };
     let ended = render_time(run.ended);

@@ -1,9 +1,11 @@
 //! Before a branch of a mirror over the wire is deleted, the mirror is asked for its HEAD and for symbolic refs: a command to a symbolic ref
 //! would delete the ref that it names. A mirror that cannot be read protects its HEAD itself.
 
+use std::time::Duration;
+
 use super::contact::Run;
 use crate::plan::{Action, Kind, Observed, Plan, Prune, RefFacts, Rules};
-use crate::push::{self, Address};
+use crate::push::{self, Address, Target, Timeouts};
 use crate::refs::{Local, RefName};
 
 /// Adds what the mirror says to the facts, if `first` deletes something on which it matters. Whether anything was added.
@@ -20,7 +22,7 @@ pub(super) fn ask(run: &Run<'_>, rules: &Rules, first: &Plan, observed: &mut Obs
     if names.is_empty() {
         return false;
     }
-    let said = match push::symbolic(run.target, run.context.pool, &names) {
+    let said = match push::symbolic(&hasty(run.target), run.context.pool, &names) {
         Ok(said) => said,
         Err(error) => {
             let why = run.redactor.clean(&error.to_string());
@@ -30,12 +32,22 @@ pub(super) fn ask(run: &Run<'_>, rules: &Rules, first: &Plan, observed: &mut Obs
     };
     let names: Vec<RefName> = names.into_iter().cloned().collect();
     for facts in observed.refs.iter_mut().filter(|facts| names.binary_search(&facts.name).is_ok()) {
-        if let Some(symbolic) = &said.names {
-            facts.kind = if symbolic.contains(&facts.name) { Kind::Symbolic } else { Kind::Plain };
+        if said.symbolic.contains(&facts.name) {
+            facts.kind = Kind::Symbolic;
+        } else if facts.kind == Kind::MaybeSymbolic && said.plain.contains(&facts.name) {
+            facts.kind = Kind::Plain;
         }
     }
     observed.mirror.head = said.head.or(observed.mirror.head.take());
     true
+}
+
+/// The target, with a limit that ends before that of the conversation with receive-pack, which waits meanwhile.
+fn hasty(target: &Target) -> Target {
+    let limit = (target.timeouts.stall / 2).min(Duration::from_secs(10));
+    let timeouts = target.timeouts;
+    let timeouts = Timeouts { connect: timeouts.connect.min(limit), stall: limit, whole: timeouts.whole.min(limit) };
+    Target { timeouts, ..target.clone() }
 }
 
 /// Whether a ref would be deleted if it were known that it is none of the mirror's symbolic refs.

@@ -120,10 +120,10 @@ impl Http {
     pub(super) fn symbolic(&self, names: &[&RefName]) -> Result<Symbolic, Error> {
         const TYPE: &str = "application/x-git-upload-pack-result";
         let mut lines = packet_lines(self.info_refs(symbolic::SERVICE, Some(symbolic::VERSION))?);
-        let object_format = match symbolic::greeting(&mut lines)? {
+        let (object_format, is_git) = match symbolic::greeting(&mut lines)? {
             Greeting::Refs(symbolic) => return Ok(symbolic),
             Greeting::Commands { ls_refs: false, .. } => return Ok(Symbolic::default()),
-            Greeting::Commands { object_format, .. } => object_format,
+            Greeting::Commands { object_format, is_git, .. } => (object_format, is_git),
         };
         drain(lines);
         let mut post = self
@@ -137,7 +137,7 @@ impl Http {
         }
         let response = post.send(&symbolic::request(object_format.as_deref(), names)[..]);
         let mut lines = packet_lines(self.checked(response.map_err(|error| self.read_error(error))?, TYPE)?);
-        let symbolic = symbolic::answer(&mut lines, names)?;
+        let symbolic = symbolic::answer(&mut lines, names, is_git)?;
         drain(lines);
         Ok(symbolic)
     }

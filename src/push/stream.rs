@@ -127,25 +127,39 @@ impl Stream {
 
     /// Asks upload-pack, which is at the other end, which refs are symbolic, and ends the conversation.
     pub(super) fn symbolic(mut self, names: &[&RefName], redactor: &Redactor) -> Result<Symbolic, Error> {
+        let mut has_more = false;
         let asked = symbolic::greeting(&mut self.lines).and_then(|greeting| match greeting {
-            Greeting::Refs(symbolic) => Ok(symbolic),
+            Greeting::Refs(symbolic) => {
+                has_more = true;
+                Ok(symbolic)
+            }
             Greeting::Commands { ls_refs: false, .. } => Ok(Symbolic::default()),
-            Greeting::Commands { object_format, .. } => {
+            Greeting::Commands { object_format, is_git, .. } => {
                 let output = self.output.as_mut().expect("nothing was said yet");
                 let request = symbolic::request(object_format.as_deref(), names);
                 let sent = output.write_all(&request).and_then(|()| output.flush());
                 sent.map_err(|source| Error::Broken { doing: "asking for its refs", source })?;
-                symbolic::answer(&mut self.lines, names)
+                symbolic::answer(&mut self.lines, names, is_git)
             }
         });
         match asked {
             Ok(symbolic) => {
                 self.offer = None;
                 self.lease.iter().for_each(Lease::opened);
+                if has_more {
+                    // All its refs are on their way, and nobody reads them.
+                    (self.abort)(Insistence::Ask);
+                }
                 self.end();
                 Ok(symbolic)
             }
-            Err(error) => Err(self.why(error, redactor)),
+            Err(error) => {
+                // Who may push and not read is told so over a connection that is good.
+                let lease = self.lease.take();
+                let why = self.why(error, redactor);
+                lease.iter().filter(|_| matches!(why, Error::Timeout(_))).for_each(Lease::spoil);
+                Err(why)
+            }
         }
     }
 
@@ -183,6 +197,7 @@ impl Stream {
         let mut output = self.output.take().expect("a stream pushes once");
         let watch = output.watch.clone();
         let (abort, lines, capabilities) = (&self.abort, &mut self.lines, &self.capabilities);
+        let lease = &self.lease;
         let (sent, mut report) = std::thread::scope(|scope| {
             let sending = scope.spawn(move || {
                 let sent = send(&mut output, &head, pack, &watch);
@@ -194,6 +209,7 @@ impl Stream {
             });
             let report = match before(lines) {
                 Ok(()) => {
+                    lease.iter().for_each(Lease::opened);
                     lines.reset();
                     report::read(lines, request, capabilities, redactor)
                 }

@@ -26,8 +26,10 @@ const LONGEST: usize = 128 << 20;
 pub struct Symbolic {
     /// The ref that HEAD names, if HEAD leads to a value.
     pub head: Option<RefName>,
-    /// Those of the refs in question that are symbolic; `None` when it did not say.
-    pub names: Option<BTreeSet<RefName>>,
+    /// Those of the refs in question that are symbolic.
+    pub symbolic: BTreeSet<RefName>,
+    /// Those that are surely not: a server that tells of every symbolic ref showed them as refs of their own.
+    pub plain: BTreeSet<RefName>,
 }
 
 /// Asks the mirror about its HEAD and `names`.
@@ -53,8 +55,8 @@ pub fn symbolic(target: &Target, pool: &Pool, names: &[&RefName]) -> Result<Symb
 
 /// How the mirror began.
 pub(super) enum Greeting {
-    /// In version 2: whether it knows `ls-refs`, and its object format if it said one.
-    Commands { ls_refs: bool, object_format: Option<String> },
+    /// In version 2: whether it knows `ls-refs`, whether it is git, and its object format if it said one.
+    Commands { ls_refs: bool, is_git: bool, object_format: Option<String> },
     /// In an older version, which tells of HEAD with the first ref.
     Refs(Symbolic),
 }
@@ -74,18 +76,19 @@ pub(super) fn greeting<R: Read>(lines: &mut StreamingPeekableIter<R>) -> Result<
     if first != b"version 2" {
         let words = first.split(|byte| matches!(byte, 0 | b' '));
         let head = words.filter_map(|word| word.strip_prefix(b"symref=HEAD:")).find_map(RefName::new);
-        return Ok(Greeting::Refs(Symbolic { head, names: None }));
+        return Ok(Greeting::Refs(Symbolic { head, ..Symbolic::default() }));
     }
-    let (mut ls_refs, mut object_format, mut length) = (false, None, 0);
+    let (mut ls_refs, mut is_git, mut object_format, mut length) = (false, false, None, 0);
     while let Some(capability) = line(lines)? {
         count(&mut length, &capability)?;
+        is_git |= capability.starts_with(b"agent=git/");
         ls_refs |= capability == b"ls-refs" || capability.starts_with(b"ls-refs=");
         if let Some(format) = capability.strip_prefix(b"object-format=") {
             object_format = Some(String::from_utf8_lossy(format).into_owned());
         }
     }
     lines.reset();
-    Ok(Greeting::Commands { ls_refs, object_format })
+    Ok(Greeting::Commands { ls_refs, is_git, object_format })
 }
 
 /// The command that asks about these refs. A prefix finds other refs too; those are passed over by [`answer`].
@@ -107,22 +110,27 @@ pub(super) fn request(object_format: Option<&str>, names: &[&RefName]) -> Vec<u8
     request
 }
 
-/// Reads what it answers.
-pub(super) fn answer<R: Read>(lines: &mut StreamingPeekableIter<R>, names: &[&RefName]) -> Result<Symbolic, Error> {
+/// Reads what it answers. Of servers other than git it is not known that they tell of every symbolic ref.
+pub(super) fn answer<R: Read>(
+    lines: &mut StreamingPeekableIter<R>,
+    names: &[&RefName],
+    is_git: bool,
+) -> Result<Symbolic, Error> {
     let asked: BTreeSet<&[u8]> = names.iter().map(|name| name.as_bytes()).collect();
-    let (mut head, mut found, mut length) = (None, BTreeSet::new(), 0);
+    let (mut said, mut length) = (Symbolic::default(), 0);
     while let Some(line) = line(lines)? {
         count(&mut length, &line)?;
         let mut words = line.split(|byte| *byte == b' ').skip(1);
         let name = words.next().unwrap_or_default();
-        let Some(leads_to) = words.find_map(|word| word.strip_prefix(b"symref-target:")) else { continue };
-        if name == b"HEAD" {
-            head = RefName::new(leads_to);
-        } else if asked.contains(name) {
-            found.extend(RefName::new(name));
+        let leads_to = words.find_map(|word| word.strip_prefix(b"symref-target:"));
+        match leads_to {
+            Some(leads_to) if name == b"HEAD" => said.head = RefName::new(leads_to),
+            Some(_) if asked.contains(name) => said.symbolic.extend(RefName::new(name)),
+            None if is_git && asked.contains(name) => said.plain.extend(RefName::new(name)),
+            _ => {}
         }
     }
-    Ok(Symbolic { head, names: Some(found) })
+    Ok(said)
 }
 
 /// Adds a line to the length of an answer.
@@ -167,7 +175,7 @@ mod tests {
         for before in [&[][..], &["version 1\n"], &["# service=git-upload-pack\n", ""]] {
             let said = greeting(&mut lines(&[before, &[first.as_str(), ""]].concat())).expect("an advertisement");
             let Greeting::Refs(symbolic) = said else { panic!("version 2") };
-            assert_eq!(symbolic, Symbolic { head: RefName::new(b"refs/heads/main"), names: None });
+            assert_eq!(symbolic, Symbolic { head: RefName::new(b"refs/heads/main"), ..Symbolic::default() });
         }
         assert!(greeting(&mut lines(&["ERR access denied\n"])).is_err());
         assert!(greeting(&mut lines(&["version 2\n"])).is_err(), "it was cut off");
@@ -176,11 +184,16 @@ mod tests {
     #[test]
     fn names_that_were_not_asked_for_are_passed_over() {
         let name = |text: &str| RefName::new(text.as_bytes()).expect("a name");
-        let (one, plain) = (name("refs/heads/one"), name("refs/heads/plain"));
+        let [one, plain, hidden] = ["refs/heads/one", "refs/heads/plain", "refs/heads/hidden"].map(name);
         let said =
             ["1 refs/heads/one symref-target:refs/heads/x\n", "1 refs/heads/oneself symref-target:refs/heads/x\n"];
         let more = ["1 refs/heads/plain\n", "unborn HEAD symref-target:refs/heads/main\n", ""];
-        let said = answer(&mut lines(&[&said[..], &more].concat()), &[&one, &plain]).expect("an answer");
-        assert_eq!(said, Symbolic { head: Some(name("refs/heads/main")), names: Some([one].into()) });
+        let answer = |is_git| answer(&mut lines(&[&said[..], &more].concat()), &[&one, &plain, &hidden], is_git);
+        let said = answer(true).expect("an answer");
+        let head = Some(name("refs/heads/main"));
+        let expected = Symbolic { head, symbolic: [one.clone()].into(), plain: [plain.clone()].into() };
+        assert_eq!(said, expected, "what is not listed is neither");
+        let said = answer(false).expect("an answer");
+        assert_eq!(said, Symbolic { plain: BTreeSet::new(), ..expected }, "another server may tell of HEAD alone");
     }
 }

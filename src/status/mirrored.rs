@@ -81,9 +81,7 @@ enum Form {
     /// Nothing, or what belongs to another address.
     Absent,
     /// The files of an earlier version, which are still to be taken over. They do not name an address; the status may.
-    Earlier {
-        is_of_this_address: bool,
-    },
+    Earlier,
     Present,
 }
 
@@ -110,9 +108,8 @@ impl Mirrored {
                 let found = earlier::values(&opened.directory, repository)?;
                 let told = earlier::address(directory)?.map(|told| one_line(&told));
                 if !found.is_empty() && told.as_ref().is_none_or(|told| *told == opened.address) {
-                    let is_of_this_address = told.is_some();
                     opened.recent.extend(found.into_iter().map(|(name, oid)| (name, Held::at(oid))));
-                    opened.form = Form::Earlier { is_of_this_address };
+                    opened.form = Form::Earlier;
                 }
             }
             Err(error) => return Err(error),
@@ -169,13 +166,13 @@ impl Mirrored {
     /// Whether first contact with this address is over: something is known, or was noted although nothing was found.
     #[must_use]
     pub fn exists(&self) -> bool {
-        matches!(self.form, Form::Present | Form::Earlier { is_of_this_address: true })
+        self.form != Form::Absent
     }
 
     /// Whether an earlier version wrote what was found, so that it is still to be written in this form.
     #[must_use]
     pub fn is_earlier(&self) -> bool {
-        matches!(self.form, Form::Earlier { .. })
+        self.form == Form::Earlier
     }
 
     /// What is known of one ref. What is damaged is not known.

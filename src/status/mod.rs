@@ -200,7 +200,11 @@ pub fn read(directory: &Path) -> io::Result<Status> {
 fn is_at_work(directory: &Path, status: &Status) -> bool {
     match durable::open_to_read(&directory.join("lock")) {
         // Taken for a moment, it may turn a drain away: `Lock::try_acquire` waits for longer than that.
-        Ok((lock, _)) => fs2::FileExt::try_lock_shared(&lock).is_err(),
+        Ok((lock, _)) => match fs2::FileExt::try_lock_shared(&lock) {
+            Ok(()) => false,
+            Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => true,
+            Err(_) => status.runner.as_ref().is_some_and(Runner::is_alive),
+        },
         // Whose lock was taken away holds none.
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         Err(_) => status.runner.as_ref().is_some_and(Runner::is_alive),

@@ -324,3 +324,22 @@ fn a_symbolic_ref_of_a_mirror_that_cannot_be_seen_is_not_deleted() {
     assert!(outcomes.contains(&("refs/heads/theirs".into(), "deleted".into())), "{said:?}");
     assert_eq!(sandbox.oid(&mirror, "main"), sandbox.oid(&source, "main"));
 }
+
+/// What upload-pack does not list is not known to be a ref of its own.
+#[test]
+fn a_symbolic_ref_that_the_mirror_hides_from_readers_is_not_deleted() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let server = Server::start(&sandbox, Kind::Git);
+    let source = server.source(&sandbox, "mirror.git", &["--prune", "mirror"]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main", "main:release"]);
+    sandbox.ok(&source, &["drain"]);
+    sandbox.git(&mirror, &["symbolic-ref", "refs/heads/stable", "refs/heads/release"]);
+    sandbox.git(&mirror, &["config", "uploadpack.hideRefs", "refs/heads/stable"]);
+    sandbox.git(&mirror, &["update-ref", "refs/heads/theirs", "refs/heads/main"]);
+    sandbox.mirror_push(&source, &["sync"]);
+    let left = sandbox.git(&mirror, &["for-each-ref", "--format=%(refname:short)"]);
+    assert_eq!(left.lines().collect::<Vec<_>>(), ["main", "release", "stable"]);
+}
