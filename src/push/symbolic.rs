@@ -1,7 +1,7 @@
 //! Which refs of a mirror are symbolic. receive-pack does not say, so its upload-pack is asked (gitprotocol-v2(5), `ls-refs`).
 //!
-//! Guaranteed: one more contact, in which nothing is changed; an answer that does not end is given up. Absent: conclusions, and a mirror that is on this machine, which is looked at
-//! directly. A mirror that speaks no version 2 tells of HEAD alone.
+//! Guaranteed: one more contact, in which nothing is changed; an answer that does not end is given up. Absent: conclusions, and a mirror
+//! that is on this machine, which is looked at directly. A mirror that speaks no version 2 tells of HEAD alone.
 
 use std::collections::BTreeSet;
 use std::io::Read;
