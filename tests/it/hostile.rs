@@ -342,7 +342,10 @@ fn a_report_that_breaks_off_with_the_password_does_not_tell_it() {
     const CANARY: &str = "c4nary-in-a-broken-report";
     let mut scene = Scene::new();
     scene.sandbox.mirror_push_fed(&scene.source, &["credential", "m"], &format!("{CANARY}\n"));
-    let begun = packet(&[b"\x01", &packet(b"unpack ok\n")[..]].concat());
+    // One ref is answered, the other is not.
+    scene.sandbox.git(&scene.source, &["update-ref", "refs/heads/second", "refs/heads/main"]);
+    let answered = [packet(b"unpack ok\n"), packet(b"ok refs/heads/main\n")].concat();
+    let begun = packet(&[b"\x01", &answered[..]].concat());
     let report = [begun, packet(format!("\x03the token {CANARY} has expired\n").as_bytes())].concat();
     let state = scene.against(&advertisement(), &report, b"");
     assert_ne!(state, "finished");
