@@ -159,8 +159,10 @@ impl<'s> Scene<'s> {
             }
         }
         assert_eq!(self.update_status(), "scheduled", "{at}");
-        // The next drain does the work, unless the mirror's own lock is in the way; then it changes again.
-        self.sandbox.mirror_push(&self.source, &["drain", "-q"]);
+        // The next drain does the work, unless the mirror's own lock is in the way; then it changes again. After a failure only a sync does not
+        // wait.
+        let again = if end == End::Cut { "sync" } else { "drain" };
+        self.sandbox.mirror_push(&self.source, &[again, "-q"]);
         match held {
             Held::Create | Held::Rewrite => push(""),
             Held::Delete => push(&first),
