@@ -122,7 +122,7 @@ pub fn load(repository: &Repository, server: &Server) -> Result<Config, Error> {
 /// # Errors
 /// The operating system's.
 pub fn names_in(layout: &Layout) -> io::Result<Vec<String>> {
-    let text = match std::fs::read_to_string(layout.config()) {
+    let text = match durable::read_text(&layout.config()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         text => text?,
     };

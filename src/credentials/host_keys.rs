@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use sha2::Digest;
 
+use crate::durable;
 use crate::spool::sync_directory;
 
 /// A line of the file that holds a key.
@@ -59,7 +60,7 @@ impl HostKey {
 /// # Errors
 /// The operating system's. A missing file pins nothing.
 pub fn read_host_keys(directory: &Path) -> io::Result<Vec<HostKey>> {
-    match std::fs::read_to_string(directory.join("known_hosts")) {
+    match durable::read_text(&directory.join("known_hosts")) {
         Ok(text) => Ok(text.lines().filter_map(HostKey::parse).collect()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),

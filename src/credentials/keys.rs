@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::durable;
 use crate::process;
 use crate::spool::sync_directory;
 
@@ -39,7 +40,7 @@ pub fn identity(directory: &Path) -> Option<PathBuf> {
 /// The operating system's.
 pub fn public_key(directory: &Path) -> io::Result<Option<String>> {
     let Some(identity) = identity(directory) else { return Ok(None) };
-    std::fs::read_to_string(public(&identity)).map(Some)
+    durable::read_text(&public(&identity)).map(Some)
 }
 
 fn public(identity: &Path) -> PathBuf {

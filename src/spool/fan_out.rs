@@ -16,6 +16,7 @@ use rustix::fs::{Mode, OFlags, RawDir, open};
 use rustix::io::Errno;
 
 use super::{Id, Layout, Unreadable, decode, queue, resync, sync_directory};
+use crate::durable;
 
 /// What one fan-out did.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -44,8 +45,8 @@ pub fn fan_out(layout: &Layout, mirrors: &[&str], id: Id) -> io::Result<FanOut> 
     let mut done = FanOut::default();
     let mut whole = Vec::new();
     for name in incoming(layout)? {
-        match fs::read(layout.incoming().join(&name)) {
-            Ok(text) => match decode(&text) {
+        match durable::read(&layout.incoming().join(&name)) {
+            Ok((text, _)) => match decode(&text) {
                 Ok(_) => whole.push(name),
                 Err(reason) => done.corrupt.push((name, reason)),
             },

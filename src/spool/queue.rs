@@ -11,6 +11,7 @@ use std::io;
 use super::enter::write_synced;
 use super::fan_out::{list, list_there, move_aside, remove_if_there};
 use super::{Id, Layout, Record, decode, encode, sync_directory};
+use crate::durable;
 
 /// How the name of an entry ends that is no push but a look at refs.
 const LOOK: &str = ".look";
@@ -79,10 +80,10 @@ pub fn is_due(layout: &Layout, mirror: &str, now: std::time::Duration) -> io::Re
 pub fn next_look(layout: &Layout, mirror: &str) -> io::Result<Option<std::time::Duration>> {
     let names = list(&layout.queue(mirror))?;
     let records =
-        names.iter().filter(|name| name.ends_with(LOOK)).map(|name| fs::read(layout.queue(mirror).join(name)));
+        names.iter().filter(|name| name.ends_with(LOOK)).map(|name| durable::read(&layout.queue(mirror).join(name)));
     let mut next = None;
     for text in records {
-        let look = text.ok().and_then(|text| decode(&text).ok()?.look);
+        let look = text.ok().and_then(|(text, _)| decode(&text).ok()?.look);
         next = [next, look].into_iter().flatten().min();
     }
     Ok(next)
@@ -162,7 +163,7 @@ pub fn claim(layout: &Layout, mirror: &str, id: Id) -> io::Result<Claim> {
     let mut claimed = Claim::default();
     for name in list(&queue)? {
         let path = queue.join(&name);
-        let Ok(record) = decode(&fs::read(&path)?) else {
+        let Ok(record) = decode(&durable::read(&path)?.0) else {
             request_full_sync(layout, mirror, id)?;
             move_aside(layout, &path, &name)?;
             claimed.names.push(full_sync_name(id));
@@ -189,8 +190,8 @@ pub fn peek(layout: &Layout, mirror: &str) -> io::Result<Vec<Record>> {
     let mut records = Vec::new();
     for directory in [layout.queue(mirror), layout.incoming()] {
         for name in list(&directory)? {
-            match fs::read(directory.join(name)) {
-                Ok(text) => records.extend(decode(&text).ok()),
+            match durable::read(&directory.join(name)) {
+                Ok((text, _)) => records.extend(decode(&text).ok()),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }

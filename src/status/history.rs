@@ -1,7 +1,5 @@
 //! Past attempts, one JSON object on a line, bounded: above 1 MiB the older half goes.
 
-#![expect(clippy::disallowed_methods, reason = "appends to history.jsonl")]
-
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -70,8 +68,8 @@ pub fn append(directory: &Path, attempt: &Attempt) -> io::Result<()> {
 /// # Errors
 /// The operating system's. A missing file is an empty history.
 pub fn read_history(directory: &Path) -> io::Result<Vec<Attempt>> {
-    match std::fs::read(directory.join("history.jsonl")) {
-        Ok(text) => {
+    match durable::read(&directory.join("history.jsonl")) {
+        Ok((text, _)) => {
             Ok(text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -80,12 +78,12 @@ pub fn read_history(directory: &Path) -> io::Result<Vec<Attempt>> {
 }
 
 fn cut(directory: &Path, path: &Path) -> io::Result<()> {
-    let text = std::fs::read(path)?;
+    let (text, file) = durable::read(path)?;
     let middle = text.len() / 2;
     let start = text[middle..].iter().position(|byte| *byte == b'\n').map_or(text.len(), |at| middle + at + 1);
     let mut tmp = tempfile::Builder::new().prefix(".history.").tempfile_in(directory)?;
     tmp.write_all(&text[start..])?;
-    tmp.as_file().set_permissions(std::fs::metadata(path)?.permissions())?;
+    tmp.as_file().set_permissions(file.permissions())?;
     tmp.persist(path).map_err(|error| error.error)?;
     Ok(())
 }

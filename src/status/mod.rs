@@ -5,8 +5,6 @@
 //! with a warning; damaged lines of `mirrored/` count as unknown, so that at worst a rewrite is reported as divergence.
 //! Absent: decisions. A crash leaves the old file or the new one.
 
-#![expect(clippy::disallowed_methods, reason = "reads and replaces status.json")]
-
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -286,10 +284,10 @@ fn later(path: &Path, version: u64) -> io::Error {
 /// What is wrong with it.
 pub fn examine(directory: &Path) -> Result<(), String> {
     let path = directory.join("status.json");
-    match std::fs::read(&path) {
+    match durable::read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(format!("'{}' cannot be read: {error}", path.display())),
-        Ok(text) => match decoded(&text) {
+        Ok((text, _)) => match decoded(&text) {
             Ok(_) => Ok(()),
             Err(Unusable::Later(version)) => Err(later(&path, version).to_string()),
             Err(Unusable::Damaged(error)) => Err(format!("'{}' is damaged ({error})", path.display())),

@@ -240,3 +240,32 @@ fn silence_of_the_server_cannot_be_undone_by_a_repository() {
     sandbox.ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "and it was spooled all the while");
 }
+
+/// A named pipe would keep its reader waiting for ever, and with it a daemon that serves others too.
+#[test]
+fn a_named_pipe_in_place_of_a_file_of_ours_keeps_nobody_waiting() {
+    for place in ["config.toml", "remotes/m/known_hosts", "remotes/m/history.jsonl", "remotes/m/status.json"]
+        .into_iter()
+        .chain(["remotes/m/secret", "remotes/m/queue/1.1.1.look", "remotes/m/queue/1.1.1", "spool/incoming/1.1.1"])
+    {
+        let sandbox = Sandbox::new();
+        sandbox.bare("mirror.git");
+        let source = sandbox.source("mirror.git", &[]);
+        let work = sandbox.work(&source);
+        work.commit("one");
+        work.push(&["main"]);
+        sandbox.ok(&source, &["drain"]);
+        let path = source.join("mirror-push").join(place);
+        let _ = std::fs::remove_file(&path);
+        assert!(sandbox.command("mkfifo").arg(&path).status().unwrap().success());
+        let server = sandbox.path("server.toml");
+        std::fs::write(&server, format!("[[repositories]]\nroot = \"{}\"\n", sandbox.path("").display())).unwrap();
+        for arguments in [&["drain"][..], &["drain", "--all"], &["sync"], &["plan"], &["status"], &["log"], &["doctor"]]
+        {
+            let mut command = sandbox.command("timeout");
+            command.args(["20", env!("CARGO_BIN_EXE_git-mirror-push"), "--config"]).arg(&server);
+            let output = command.arg("--git-dir").arg(&source).args(arguments).output().unwrap();
+            assert_ne!(output.status.code(), Some(124), "{place}: {arguments:?} waits");
+        }
+    }
+}
