@@ -1,8 +1,7 @@
-//! The wish for everything: a record that outlives a failure, a kill, and a push by name. A mirror that was never tried is owed it, and
-//! so is who asks for a sync.
+//! The record of a full sync. It is in the queue before the sync begins, so that a sync which fails or is killed stays due.
 //!
-//! Guaranteed: what a person said with it, the release of refs that go back and forth and the word on first contact, is in the record
-//! before the run begins. A crash leaves one record or two.
+//! Guaranteed: what a person said with the sync is in the record: that flapping refs are sent again, and that first contact is confirmed.
+//! A crash leaves one record or two. Absent: the sync itself.
 
 use super::fence::since_epoch;
 use super::{Context, Error, Mode, new_id};
@@ -11,7 +10,7 @@ use crate::repo::Repository;
 use crate::spool::{self, Claim, Record};
 use crate::status::Status;
 
-/// Makes a full sync due if this run is to be one and no record says as much; records that say less go.
+/// Makes a full sync due if this run is to be one, unless a record asks for it already. Records that ask for less are removed.
 pub(super) fn make_due(
     repository: &Repository,
     context: &Context<'_>,
@@ -26,21 +25,21 @@ pub(super) fn make_due(
     }
     let id = new_id((context.now)());
     let adopt = context.adopts.then(|| mirror.address.identity());
-    let wish = Record { release: is_asked_for, adopt, ..Record::full(since_epoch((context.now)())) };
-    if claim.records.iter().any(|record| says_as_much(record, &wish)) {
+    let asked = Record { release: is_asked_for, adopt, ..Record::full(since_epoch((context.now)())) };
+    if claim.records.iter().any(|record| asks_for_all_of(record, &asked)) {
         return Ok(());
     }
     let all = claim.names.iter().zip(&claim.records);
     let less: Vec<String> =
-        all.filter(|(_, record)| says_as_much(&wish, record)).map(|(name, _)| name.clone()).collect();
+        all.filter(|(_, record)| asks_for_all_of(&asked, record)).map(|(name, _)| name.clone()).collect();
     let layout = repository.layout();
-    let made = spool::request(&layout, &mirror.name, id, &wish);
+    let made = spool::request(&layout, &mirror.name, id, &asked);
     made.and_then(|()| spool::finish(&layout, &mirror.name, &less))
         .map_err(Error::files("make a full sync due", layout.queue(&mirror.name)))
 }
 
 /// Whether `record` asks for everything that `other` asks for.
-fn says_as_much(record: &Record, other: &Record) -> bool {
+fn asks_for_all_of(record: &Record, other: &Record) -> bool {
     record.updates.is_none()
         && other.updates.is_none()
         && record.release >= other.release

@@ -13,7 +13,9 @@ use super::flapping::remembered;
 use super::observe::{Past, Scope, unreadable};
 use super::settle::{Times, attempt, settled};
 use super::wait::{deferred, due};
-use super::{Context, Error, Host, Lock, Mode, Report, cleaned, credentials, fan_out, new_id, prepare, target, wish};
+use super::{
+    Context, Error, Host, Lock, Mode, Report, cleaned, credentials, fan_out, full_sync, new_id, prepare, target,
+};
 use crate::config::Mirror;
 use crate::credentials::{Credentials, Redactor, judge};
 use crate::plan::{Divergent, FirstContact};
@@ -108,7 +110,7 @@ fn serve_once(repository: &Repository, context: &Context<'_>, mirror: &Mirror, m
         before.moves.clear();
     }
     let before = before;
-    wish::make_due(repository, context, mode, mirror, &before, &claim)?;
+    full_sync::make_due(repository, context, mode, mirror, &before, &claim)?;
     claim = claim_all()?;
     let is_parked = before.next_attempt_at.is_some() && before.refs.iter().any(|outcome| outcome.outcome.is_failure());
     if mode == Mode::Drain {

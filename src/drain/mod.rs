@@ -35,6 +35,7 @@ mod crew;
 mod every;
 mod fence;
 mod flapping;
+mod full_sync;
 mod local_mirror;
 mod lock;
 mod mirror;
@@ -48,7 +49,6 @@ mod symbolic;
 mod target;
 mod verify;
 mod wait;
-mod wish;
 mod workers;
 
 pub use compare::Unchanged;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::backoff::Now;
 use super::fence::{self, Fence};
-use super::{Context, Error, Host, Lock, Mode, Report, credentials, new_id, wish};
+use super::{Context, Error, Host, Lock, Mode, Report, credentials, full_sync, new_id};
 use crate::config::Mirror;
 use crate::repo::Repository;
 use crate::spool::{self, Claim};
@@ -76,7 +76,7 @@ pub(super) fn put_off(
     if !is_asked_for && (is_waiting || pending == 0 && before.next_attempt_at.is_none() && !before.is_new()) {
         return Ok(None);
     }
-    wish::make_due(repository, context, context.mode, mirror, &before, &claim)?;
+    full_sync::make_due(repository, context, context.mode, mirror, &before, &claim)?;
     let after = Status {
         update_status: UpdateStatus::Scheduled,
         last_error: Some(down.error.clone()),

@@ -237,32 +237,30 @@ pub(super) async fn disable(
     switch(app, visitor, ids, body, false).await
 }
 
-/// Compares and mirrors everything now.
-pub(super) async fn sync(
-    State(app): State<Arc<App>>,
+async fn update_now(
+    app: Arc<App>,
     visitor: Visitor,
-    Path((id, mirror)): OfMirror,
+    (id, mirror): (u32, u32),
     body: Bytes,
+    wish: change::Wish,
+    done: &'static str,
 ) -> Response {
     act(app, visitor, id, body, move |app, _, project, _| {
-        app.sync(project, mirror, change::Wish::Sync)?;
-        Ok(Ok("The update is under way."))
+        app.sync(project, mirror, wish)?;
+        Ok(Ok(done))
     })
     .await
 }
 
+/// Compares and mirrors everything now.
+pub(super) async fn sync(State(app): State<Arc<App>>, visitor: Visitor, Path(ids): OfMirror, body: Bytes) -> Response {
+    update_now(app, visitor, ids, body, change::Wish::Sync, "The update is under way.").await
+}
+
 /// Confirms first contact, and mirrors everything now.
-pub(super) async fn adopt(
-    State(app): State<Arc<App>>,
-    visitor: Visitor,
-    Path((id, mirror)): OfMirror,
-    body: Bytes,
-) -> Response {
-    act(app, visitor, id, body, move |app, _, project, _| {
-        app.sync(project, mirror, change::Wish::Adopt)?;
-        Ok(Ok("The mirror is confirmed; the update is under way."))
-    })
-    .await
+pub(super) async fn adopt(State(app): State<Arc<App>>, visitor: Visitor, Path(ids): OfMirror, body: Bytes) -> Response {
+    let done = "The mirror is confirmed; the update is under way.";
+    update_now(app, visitor, ids, body, change::Wish::Adopt, done).await
 }
 
 /// Removes a mirror.
