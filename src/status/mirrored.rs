@@ -279,6 +279,8 @@ impl Mirrored {
         if batch.is_empty() {
             return Ok(());
         }
+        // Whoever folded last may have been killed before this.
+        earlier::retire(&self.directory)?;
         batch.extend(format!("crc32 {:08x}\n", crc32fast::hash(&batch)).into_bytes());
         self.append(&batch)
     }

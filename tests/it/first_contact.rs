@@ -224,6 +224,13 @@ fn a_base_of_an_earlier_version_is_taken_over_and_is_past_first_contact() {
     assert!(!mirrored.join("refs").exists() && mirrored.join("packed-refs").is_dir(), "an earlier program stops here");
     // Git's own store refuses as the earlier program's does.
     assert!(std::fs::read(mirrored.join("packed-refs")).is_err());
+    // Killed before it removed them, a run leaves the old files; the next change that is noted removes them.
+    std::fs::remove_dir(mirrored.join("packed-refs")).unwrap();
+    std::fs::create_dir_all(mirrored.join("refs/heads")).unwrap();
+    std::fs::write(mirrored.join("refs/heads/main"), format!("{one}\n")).unwrap();
+    work.push(&["main:more"]);
+    sandbox.ok(&source, &["drain"]);
+    assert!(!mirrored.join("refs").exists() && mirrored.join("packed-refs").is_dir());
 }
 
 /// The base of an earlier version names no address; the status says which one was greeted.
