@@ -66,12 +66,11 @@ pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> 
     if base.server.silent == Some(true) && mode != Mode::Plan {
         base.say("silent: nothing leaves this machine");
     }
-    let is_behind = |report: &Report| !report.is_well;
     let (behind, reports) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let printed = Mutex::new((out, std::io::Result::Ok(())));
     let on_report = |report: Result<Report, (PathBuf, drain::Error)>| match report {
         Ok(report) => {
-            behind.fetch_add(usize::from(is_behind(&report)), Ordering::Relaxed);
+            behind.fetch_add(usize::from(report.is_behind()), Ordering::Relaxed);
             if base.global.json {
                 reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
                 return;

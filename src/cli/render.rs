@@ -21,7 +21,7 @@ fn painted(base: &Base, colour: Colour, text: &str) -> String {
 }
 
 fn is_quiet(base: &Base, report: &Report) -> bool {
-    base.global.quiet && (report.is_well || !report.is_attempted)
+    base.global.quiet && !report.is_behind()
 }
 
 /// The same for one of many repositories, which is named first.

@@ -82,7 +82,7 @@ fn waiting(session: &Session<'_>) -> anyhow::Result<Option<Timestamp>> {
 }
 
 fn exit_status(reports: &[Report]) -> u8 {
-    if reports.iter().all(|report| report.is_well || !report.is_attempted) { DONE } else { BEHIND }
+    if reports.iter().any(Report::is_behind) { BEHIND } else { DONE }
 }
 
 pub(super) fn random() -> u64 {

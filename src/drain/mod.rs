@@ -136,6 +136,14 @@ pub struct Report {
     pub host: Host,
 }
 
+impl Report {
+    /// Whether something was attempted, and is not up to date.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.is_attempted && !self.is_well
+    }
+}
+
 /// What an attempt says of the mirror's host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Host {

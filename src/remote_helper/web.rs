@@ -39,12 +39,12 @@ impl Web {
             command.arg("-c").arg(format!("http.proxy={proxy}"));
         }
         let (secret, user) = (target.credentials.secret.clone(), target.credentials.username.clone());
-        // No redirect is followed and no proxy has a user: only the mirror asks. With a user name in the URL curl would try an empty
-        // password before git asks for one.
+        // With a user name in the URL curl would try an empty password before git asks for one.
         let offered = secret.map(|secret| {
-            let user = Secret::new(user.unwrap_or_else(|| "git".into()));
+            let (mirror, user) = (url.clone(), Secret::new(user.unwrap_or_else(|| "git".into())));
             Offer::new(&mut command, program, move |question| {
-                Some(if question.starts_with("Username") { user.clone() } else { secret.clone() })
+                let answer = if question.starts_with("Username") { &user } else { &secret };
+                is_asked_for(question, &mirror).then(|| answer.clone())
             })
         });
         let offer = offered.transpose()?;
@@ -119,6 +119,44 @@ impl Web {
         match self.child.take() {
             Some(child) => child.failure(std::time::Duration::from_secs(5)).into(),
             None => anyhow::Error::from(error).context("git's http helper ended"),
+        }
+    }
+}
+
+/// Whether git's question, `Password for 'https://user@host:port': `, is of the mirror. A proxy of the environment may ask too.
+fn is_asked_for(question: &str, mirror: &str) -> bool {
+    let asked = question.split('\'').nth(1).and_then(server_of);
+    asked.is_some() && asked == server_of(mirror)
+}
+
+/// The scheme, and the host with its port, of a URL.
+fn server_of(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let authority = rest.split('/').next()?;
+    Some((scheme, authority.rsplit_once('@').map_or(authority, |(_, host)| host)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_asked_for;
+
+    #[test]
+    fn only_the_mirror_is_answered() {
+        let mirror = "https://git.example.org:8443/acme/x.git";
+        for question in
+            ["Username for 'https://git.example.org:8443': ", "Password for 'https://a%40b@git.example.org:8443': "]
+        {
+            assert!(is_asked_for(question, mirror), "{question}");
+        }
+        for question in [
+            "Password for 'http://proxy@proxy.example.org:3128': ",
+            "Password for 'http://git.example.org:8443': ",
+            "Password for 'https://git.example.org': ",
+            "Password for 'https://git.example.org:8443@evil.example': ",
+            "Password: ",
+            "",
+        ] {
+            assert!(!is_asked_for(question, mirror), "{question}");
         }
     }
 }

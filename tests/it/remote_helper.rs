@@ -1,6 +1,9 @@
 //! `mirror::NAME`: git itself reads from and pushes to a configured mirror.
 
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+
+use base64::Engine;
 
 use crate::sandbox::{Said, Sandbox, fed};
 use crate::servers::{Kind, PASSWORD, Server};
@@ -199,4 +202,34 @@ fn a_push_by_name_leaves_what_is_spooled_for_others() {
     assert_ne!(scene.sandbox.oid(&scene.mirror, "topic"), scene.sandbox.oid(&scene.source, "topic"));
     scene.sandbox.ok(&scene.source, &["drain"]);
     assert_eq!(scene.sandbox.refs(&scene.mirror), scene.sandbox.refs(&scene.source));
+}
+
+/// A proxy of the environment that wants a password gets none of the mirror's.
+#[test]
+fn a_proxy_that_asks_is_not_told_the_mirrors_password() {
+    let scene = Scene::new(Kind::Http, &[]);
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = proxy.local_addr().unwrap().port();
+    let heard = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let kept = std::sync::Arc::clone(&heard);
+    std::thread::spawn(move || {
+        for mut client in proxy.incoming().flatten() {
+            let mut text = vec![0; 65_536];
+            let count = client.read(&mut text).unwrap_or(0);
+            kept.lock().unwrap().extend_from_slice(&text[..count]);
+            let refusal = "HTTP/1.1 407 Asked\r\nProxy-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            let _ = client.write_all(refusal.as_bytes());
+        }
+    });
+    scene.sandbox.say(&scene.source, &format!("proxy = \"http://someone@127.0.0.1:{port}\""));
+    let said = scene.git(&["ls-remote", "mirror::m"]);
+    let text = String::from_utf8(heard.lock().unwrap().clone()).unwrap();
+    let told: Vec<&str> =
+        text.lines().filter(|line| line.to_ascii_lowercase().starts_with("proxy-authorization")).collect();
+    let decoded = |line: &&str| {
+        let bytes = base64::engine::general_purpose::STANDARD.decode(line.rsplit(' ').next().unwrap()).unwrap();
+        String::from_utf8_lossy(&bytes).contains(PASSWORD)
+    };
+    assert!(!told.iter().any(decoded), "{told:?}");
+    assert!(said.status != 0 && said.err.contains("not for the host that asks"), "{said:?}");
 }
