@@ -158,7 +158,7 @@ impl Place<'_> {
         Ok(config)
     }
 
-    /// Refuses what is hardly ever meant: a port that is read as a path, a placeholder that nothing fills in, one URL twice.
+    /// Refuses likely mistakes: a port that is read as a path, a placeholder that nothing fills in, one URL twice.
     fn refuse_doubtful(&self, after: &Config, name: &str) -> Result<(), Error> {
         let Some(mirror) = after.mirror(name) else { return Ok(()) };
         match self.warnings(after, mirror).into_iter().next() {
@@ -167,7 +167,7 @@ impl Place<'_> {
         }
     }
 
-    /// What is hardly ever meant about a mirror, a sentence each. Refs that cannot be listed are no reason for one.
+    /// The likely mistakes in a mirror's configuration, a sentence each. Refs that cannot be listed are no reason for one.
     #[must_use]
     pub fn warnings(&self, config: &Config, mirror: &Mirror) -> Vec<String> {
         let is_alone =
@@ -179,7 +179,7 @@ impl Place<'_> {
         config::warnings(config, mirror, default_branch.as_ref(), &refs)
     }
 
-    /// Drops what this repository says of a mirror of the server's file; secret, pins, base and queue stay.
+    /// Removes this repository's own settings of a mirror from the server's file; secret, pins, base and queue stay.
     ///
     /// # Errors
     /// [`Error`]

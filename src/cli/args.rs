@@ -73,7 +73,7 @@ pub(super) enum Command {
     Disable(Name),
     /// Remove a mirror, its state and its secret; the mirror's repository is not touched
     Remove(Name),
-    /// Drop what this repository says of a mirror of the server's file; secret, host keys and queue stay
+    /// Remove this repository's own settings of a mirror from the server's file; secret, host keys and queue stay
     Reset(Name),
     /// List the mirrors
     List,
@@ -185,7 +185,7 @@ pub(super) struct HostKeys {
 pub(super) struct Credential {
     /// The mirror
     pub(super) name: String,
-    /// Take the stored password or token away
+    /// Remove the stored password or token
     #[arg(long)]
     pub(super) clear: bool,
 }

@@ -107,8 +107,8 @@ fn is_agreed() -> anyhow::Result<bool> {
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
-/// Stores a password or token, read from standard input or asked for on the terminal, or takes it away. An empty standard input, say
-/// of a command that failed, is no wish to take it away.
+/// Stores a password or token, read from standard input or asked for on the terminal, or removes it. An empty standard input, say
+/// of a command that failed, removes nothing.
 pub(super) fn credential(session: &Session<'_>, asked: &Credential) -> anyhow::Result<u8> {
     let config = session.config()?;
     let mirror = by_name(&config, &asked.name)?;
@@ -122,7 +122,7 @@ pub(super) fn credential(session: &Session<'_>, asked: &Credential) -> anyhow::R
     };
     if secret.is_empty() && !asked.clear {
         let name = &asked.name;
-        let fix = format!("to take it away: git mirror-push credential {name} --clear");
+        let fix = format!("to remove it: git mirror-push credential {name} --clear");
         return Err(Usage(format!("no password was given, and what is stored stays; {fix}")).into());
     }
     crate::drain::prepare(&session.repository, &asked.name)?;

@@ -129,12 +129,12 @@ pub(super) fn remove(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
     Ok(DONE)
 }
 
-/// Drops what this repository says of a mirror of the server's file.
+/// Removes this repository's own settings of a mirror from the server's file.
 pub(super) fn reset(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
     by_name(&session.config()?, name)?;
     let config = session.place().reset(name)?;
     wake_for(session, &config, name);
-    session.base.say(&format!("mirror '{name}' is as the server's file says again"));
+    session.base.say(&format!("mirror '{name}' has the settings of the server's file again"));
     Ok(DONE)
 }
 

@@ -144,7 +144,7 @@ pub(super) fn server(path: &Path, text: &str, file: File, mut server: Server) ->
         let template = server.templates.entry(name.into_inner()).or_default();
         let settings = settings(&place, remote)?.over(&template.settings);
         if let Some(unknown) = settings.url.as_deref().and_then(unknown_placeholder) {
-            let what = format!("the url has the placeholder '{{{unknown}}}'; there are {{path}} and {{name}}");
+            let what = format!("the url has the placeholder '{{{unknown}}}'; only {{path}} and {{name}} exist");
             return Err(Error::Meaning { path: path.to_owned(), line, what });
         }
         *template = Template { settings, file: path.to_owned(), line };

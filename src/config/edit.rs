@@ -45,7 +45,7 @@ pub enum Edit {
     Set(String, Vec<(&'static str, Change)>),
     /// A remote that goes.
     Remove(String),
-    /// What this file says of a remote of the server's file goes: that one's values count again.
+    /// Removes this file's own settings of a mirror from the server's file.
     Reset(String),
 }
 
@@ -134,7 +134,7 @@ fn applied(old: &str, before: &Config, change: &Edit, is_template: &dyn Fn(&str)
         Edit::Remove(name) => {
             if is_template(name) && before.mirror(name).is_some() {
                 let fix = format!(
-                    "'git mirror-push disable {name}' stops it for this repository, 'git mirror-push reset {name}' drops what this repository says of it"
+                    "'git mirror-push disable {name}' stops it for this repository, 'git mirror-push reset {name}' removes this repository's own settings of it"
                 );
                 return Err(Error::Change(format!("mirror '{name}' comes from the server's file; {fix}")));
             }

@@ -1,5 +1,5 @@
-//! What is hardly ever meant: refused when it is configured, and a warning where a file says it already, so that no set-up that exists
-//! stops. Pure.
+//! Likely mistakes in a configuration. A command or the API refuses them; in a file they are a warning, so that no existing set-up stops.
+//! Pure.
 
 use super::{Config, Mirror};
 use crate::push::Address;
@@ -50,7 +50,7 @@ pub fn twin<'c>(
     config.mirrors.iter().find(is_twin).map(|other| &*other.name)
 }
 
-/// Everything that is hardly ever meant about a mirror, a sentence each.
+/// The likely mistakes in a mirror's configuration, a sentence each.
 #[must_use]
 pub fn warnings(config: &Config, mirror: &Mirror, default_branch: Option<&RefName>, refs: &[RefName]) -> Vec<String> {
     let twin = twin(config, mirror, default_branch, refs).map(|other| {

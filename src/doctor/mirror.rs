@@ -46,7 +46,7 @@ pub(super) fn examine(
     named(mirror, findings)
 }
 
-/// What is hardly ever meant.
+/// Likely mistakes in its URL.
 fn doubtful(repository: &Repository, config: &Config, mirror: &Mirror) -> Vec<Finding> {
     let refs = repository.list(|_| true).map(|listing| listing.refs).unwrap_or_default();
     let refs: Vec<RefName> = refs.into_iter().map(|(name, _)| name).collect();

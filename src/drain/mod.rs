@@ -202,7 +202,7 @@ pub enum Error {
         url: String,
     },
     /// Another run has begun while this one was at work.
-    #[error("another run has begun at this mirror; what it has not done, that one does")]
+    #[error("another run of this mirror has begun, and does the rest")]
     Superseded,
     /// A run failed in a way that was not foreseen.
     #[error("internal error: {0}; please report it")]

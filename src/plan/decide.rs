@@ -46,7 +46,7 @@ fn flapping(facts: &RefFacts) -> String {
     let short = |oid: Option<Oid>| oid.map_or_else(|| "nothing".to_owned(), |oid| oid.short());
     let local = if let Local::At(oid) = facts.local { Some(oid) } else { None };
     format!(
-        "the mirror goes back and forth: it has {}, ours is {}, and it left that value twice within an hour; is another mirror writing here?",
+        "flapping: the mirror has {}, here it is {}, and the mirror left that value twice within an hour; does another mirror write to this ref? A new value, or 'git mirror-push sync', sends it again",
         short(facts.remote),
         short(local)
     )
