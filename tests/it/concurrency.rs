@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::sandbox::{Sandbox, wait_for};
+use crate::sandbox::{Sandbox, fed, wait_for};
 
 const PUSHERS: usize = 50;
 const PUSHES: usize = 20;
@@ -362,6 +362,9 @@ fn a_look_at_the_status_turns_no_drain_away() {
 fn a_mirror_that_only_waits_is_no_failure_of_this_drain() {
     let sandbox = Sandbox::new();
     let source = sandbox.source("git://127.0.0.1:9/mirror.git", &[]);
+    // It is there before the attempt: a configuration that changes ends the wait.
+    let server = sandbox.path("server.toml");
+    std::fs::write(&server, format!("[[repositories]]\nroot = \"{}\"\n", sandbox.path("").display())).unwrap();
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
@@ -370,4 +373,7 @@ fn a_mirror_that_only_waits_is_no_failure_of_this_drain() {
     assert_eq!((said.status, &*said.out, &*said.err), (0, "", ""), "it waits");
     let said = sandbox.mirror_push(&source, &["drain"]);
     assert!(said.status == 0 && said.out.contains("tried again at"), "{said:?}");
+    let mut all = sandbox.command(env!("CARGO_BIN_EXE_git-mirror-push"));
+    let said = fed(all.arg("--config").arg(&server).args(["drain", "--all", "-q"]), b"");
+    assert_eq!((said.status, &*said.out, &*said.err), (0, "", ""), "nor of one of all repositories");
 }

@@ -77,25 +77,34 @@ impl Scene {
         std::fs::rename(source.join("hooks/post-receive"), source.join("hooks/kept")).unwrap();
         work.push(&["main"]);
         std::fs::rename(source.join("hooks/kept"), source.join("hooks/post-receive")).unwrap();
-        Self { sandbox, line: format!("{old} {new} refs/heads/main\n") }
+        let scene = Self { sandbox, line: format!("{old} {new} refs/heads/main\n") };
+        scene.save();
+        scene
     }
 
-    /// A fresh copy of both repositories; paths stay, for the configuration names the mirror's.
-    fn reset(&self) -> (PathBuf, PathBuf) {
-        let (source, mirror) = (self.sandbox.path("source.git"), self.sandbox.path("mirror.git"));
-        let copy = |from: &Path, to: &Path| {
-            let _ = std::fs::remove_dir_all(to);
-            let status = self.sandbox.command("cp").args(["-a", "--"]).arg(from).arg(to).status().unwrap();
-            assert!(status.success());
-        };
-        let saved = [self.sandbox.path("source.saved"), self.sandbox.path("mirror.saved")];
-        if !saved[0].exists() {
-            copy(&source, &saved[0]);
-            copy(&mirror, &saved[1]);
+    /// Keeps the repositories as they are now, for `reset`.
+    fn save(&self) {
+        for name in ["source.git", "mirror.git", "second.git"].map(|name| self.sandbox.path(name)) {
+            if name.exists() {
+                self.copy(&name, &name.with_extension("saved"));
+            }
         }
-        copy(&saved[0], &source);
-        copy(&saved[1], &mirror);
-        (source, mirror)
+    }
+
+    /// A fresh copy of what was saved; paths stay, for the configuration names the mirrors'.
+    fn reset(&self) -> (PathBuf, PathBuf) {
+        for saved in ["source.saved", "mirror.saved", "second.saved"].map(|name| self.sandbox.path(name)) {
+            if saved.exists() {
+                self.copy(&saved, &saved.with_extension("git"));
+            }
+        }
+        (self.sandbox.path("source.git"), self.sandbox.path("mirror.git"))
+    }
+
+    fn copy(&self, from: &Path, to: &Path) {
+        let _ = std::fs::remove_dir_all(to);
+        let status = self.sandbox.command("cp").args(["-a", "--"]).arg(from).arg(to).status().unwrap();
+        assert!(status.success());
     }
 
     fn hook(&self, source: &Path, fault: Option<(Fault, Point)>) -> Said {
@@ -129,9 +138,7 @@ impl Scene {
 
     /// After whatever happened: one drain, and nothing is missing, left over or damaged.
     fn heals(&self, source: &Path, mirror: &Path, at: &str) {
-        // A changed configuration ends the wait of the back-off; what is drained are still only the records.
-        let config = std::fs::File::options().append(true).open(source.join("mirror-push/config.toml")).unwrap();
-        config.set_modified(SystemTime::now() + Duration::from_secs(1)).unwrap();
+        end_the_wait(source);
         let said = self.drain(source, None);
         assert_eq!(said.status, 0, "{at}: {said:?}");
         assert_eq!(self.sandbox.refs(mirror), self.sandbox.refs(source), "{at}: {said:?}");
@@ -150,6 +157,12 @@ impl Scene {
         let expected = if waits { "scheduled" } else { "finished" };
         assert_eq!(status[0]["update_status"], expected, "{at}: {status}");
     }
+}
+
+/// A changed configuration ends the wait of the back-off; what is drained are still only the records.
+fn end_the_wait(source: &Path) {
+    let config = std::fs::File::options().append(true).open(source.join("mirror-push/config.toml")).unwrap();
+    config.set_modified(SystemTime::now() + Duration::from_secs(1)).unwrap();
 }
 
 /// What is queued besides looks that are due later.
@@ -208,12 +221,8 @@ fn hook_survives(fault: Fault) {
 
 fn drain_survives(fault: Fault) {
     let scene = Scene::new();
-    let (source, _) = scene.reset();
-    scene.hook(&source, None);
-    for (from, to) in [("source.git", "source.saved"), ("mirror.git", "mirror.saved")] {
-        std::fs::remove_dir_all(scene.sandbox.path(to)).unwrap();
-        std::fs::rename(scene.sandbox.path(from), scene.sandbox.path(to)).unwrap();
-    }
+    scene.hook(&scene.sandbox.path("source.git"), None);
+    scene.save();
     let points = at_every_point(|point| {
         let (source, mirror) = scene.reset();
         let said = scene.drain(&source, Some((fault, point)));
@@ -263,4 +272,78 @@ fn a_drain_that_lacks_permission_at_any_step() {
 #[test]
 fn a_drain_that_lacks_descriptors_at_any_step() {
     drain_survives(Fault::Error("EMFILE"));
+}
+
+/// What else may lie there: the mark of a push that could not be recorded, what a dead hook left, a damaged record. A second mirror
+/// waits too, and a ref that no record names. One drain later both mirrors equal the source.
+#[test]
+fn a_drain_that_finds_damage_and_is_killed_at_any_step() {
+    const ID: &str = "0000000001.000000001.1.0000000000000001";
+    for (file, text) in [("resync".to_owned(), "1"), (format!("tmp/{ID}"), "git-mirr"), (format!("incoming/{ID}"), "garbage")] {
+        let scene = Scene::new();
+        let source = scene.sandbox.path("source.git");
+        let second = scene.sandbox.bare("second.git");
+        scene.sandbox.ok(&source, &["add", "n", second.to_str().unwrap()]);
+        scene.sandbox.ok(&source, &["sync", "n"]);
+        scene.hook(&source, None);
+        scene.sandbox.git(&source, &["update-ref", "refs/heads/unnamed", "main"]);
+        std::fs::write(source.join("mirror-push/spool").join(&file), text).unwrap();
+        scene.save();
+        let points = at_every_point(|point| {
+            let (source, mirror) = scene.reset();
+            scene.drain(&source, Some((Fault::Kill, point)));
+            if !scene.is_reached() {
+                return false;
+            }
+            end_the_wait(&source);
+            let said = scene.drain(&source, None);
+            for mirror in [&mirror, &second] {
+                assert_eq!(scene.sandbox.refs(mirror), scene.sandbox.refs(&source), "{file}, {point:?}: {said:?}");
+            }
+            true
+        });
+        assert!(points > 30, "{points}");
+    }
+}
+
+/// The commands that write: killed at any step, each can be given again, and the mirror is what the last one says.
+#[test]
+fn a_command_that_is_killed_at_any_step_can_be_given_again() {
+    let commands: [(&[&str], &str); 6] = [
+        (&["add", "n", "second.git"], "n"),
+        (&["set", "m", "--divergent-refs", "overwrite"], "m"),
+        (&["disable", "m"], "m"),
+        (&["remove", "m"], ""),
+        (&["credential", "m"], "m"),
+        (&["sync"], "m"),
+    ];
+    for (arguments, left) in commands {
+        let scene = Scene::new();
+        scene.sandbox.bare("second.git");
+        scene.save();
+        let run = |source: &Path, fault| {
+            let mut command = scene.under(fault, env!("CARGO_BIN_EXE_git-mirror-push"));
+            fed(command.arg("--git-dir").arg(source).args(arguments), b"password\n")
+        };
+        at_every_point(|point| {
+            let (source, mirror) = scene.reset();
+            run(&source, Some((Fault::Kill, point)));
+            if !scene.is_reached() {
+                return false;
+            }
+            let at = format!("{arguments:?}, {point:?}");
+            let again = run(&source, None);
+            // What was done already needs no second time, and it says so.
+            let is_done = again.err.contains("is there already") || again.err.contains("no mirror 'm'");
+            assert!(again.status == 0 || is_done, "{at}: {again:?}");
+            let list = scene.sandbox.ok(&source, &["list", "--json"]).json();
+            let named = list.as_array().unwrap().iter().any(|mirror| mirror["name"] == left);
+            assert!(named || left.is_empty() && list == serde_json::json!([]), "{at}: {list}");
+            scene.sandbox.mirror_push(&source, &["enable", "m"]);
+            scene.sandbox.ok(&source, &["sync"]);
+            let is_removed = left.is_empty();
+            assert_eq!(scene.sandbox.refs(&mirror) == scene.sandbox.refs(&source), !is_removed, "{at}");
+            true
+        });
+    }
 }
