@@ -1,17 +1,22 @@
-//! Files of ours that others might own or change: opened once, without following a link, and judged on the open descriptor.
+//! The state files: opened without following links, written, listed and synced, all in one way.
 //!
-//! Guaranteed: what is judged is what is read. A symbolic link in the last part of the path is an error, and so is anything but a
-//! regular file, a named pipe for one, which would keep its reader waiting. Absent: links further up in the path, and who may own what,
-//! which the callers know. Nothing is written here but what callers write through what was opened.
+//! Guaranteed: what is judged is what is read, for a file is opened once and judged on the open descriptor. A symbolic link in the
+//! last part of the path is an error, and so is anything but a regular file, a named pipe for one, which would keep its reader
+//! waiting. After a crash a file that was replaced holds the old bytes or the new ones. Absent: links further up in the path, and who
+//! may own what, which the callers know.
 
-#![expect(clippy::disallowed_methods, reason = "the one place that opens files so")]
+#![expect(clippy::disallowed_methods, reason = "the one place that opens, syncs and lists state files")]
 
-use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{File, Metadata, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+#[cfg(feature = "mirror")]
+use std::mem::MaybeUninit;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::OFlags;
+#[cfg(feature = "mirror")]
+use rustix::fs::{Mode, RawDir};
 use rustix::io::Errno;
 
 /// Opens a file as `options` say, which must be a regular one; its owner and mode can then be read from the descriptor.
@@ -63,6 +68,142 @@ pub fn read_text(path: &Path) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
+/// Creates `path` with `bytes` and the read and write permissions of `like`, and syncs it.
+pub fn write_synced(path: &Path, bytes: &[u8], like: &Path) -> io::Result<()> {
+    let wanted = std::fs::metadata(like)?.mode() & 0o666;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(wanted).open(path)?;
+    give_permissions(&file, wanted)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// The umask may have taken what the directory's mode gives to others: give it back.
+fn give_permissions(file: &File, wanted: u32) -> io::Result<()> {
+    if wanted & 0o066 != 0 && file.metadata()?.mode() & 0o666 != wanted {
+        file.set_permissions(Permissions::from_mode(wanted))?;
+    }
+    Ok(())
+}
+
+/// Replaces a file durably: after a crash it holds the old bytes or the new ones. The new file has the mode 0600 and our owner, unless
+/// `access` gives it others. A kill may leave a file beside it, whose name is that of the file between a dot and random letters.
+///
+/// # Errors
+/// The operating system's; the old file is then still there.
+#[cfg(feature = "mirror")]
+pub fn replace(path: &Path, bytes: &[u8], access: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+    let (new, directory) = beside(path, bytes, access)?;
+    new.as_file().sync_all()?;
+    new.persist(path).map_err(|error| error.error)?;
+    sync_directory(directory)
+}
+
+/// Replaces a file as [`replace`] does, but only for those who look now: a power failure may bring the old one back.
+///
+/// # Errors
+/// As [`replace`].
+#[cfg(feature = "mirror")]
+pub fn replace_unsynced(path: &Path, bytes: &[u8], access: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+    let (new, _) = beside(path, bytes, access)?;
+    new.persist(path).map(drop).map_err(|error| error.error)
+}
+
+/// A new file in the directory of `path`.
+#[cfg(feature = "mirror")]
+fn beside<'p>(
+    path: &'p Path,
+    bytes: &[u8],
+    access: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<(tempfile::NamedTempFile, &'p Path)> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut new = tempfile::Builder::new().prefix(&format!(".{name}.")).tempfile_in(directory)?;
+    new.write_all(bytes)?;
+    access(new.as_file())?;
+    Ok((new, directory))
+}
+
+/// Gives a file these permissions, whatever the umask. For [`replace`].
+///
+/// # Errors
+/// The operating system's.
+pub fn with_mode(mode: u32) -> impl FnOnce(&File) -> io::Result<()> {
+    move |file| file.set_permissions(Permissions::from_mode(mode))
+}
+
+/// Whether there was something to make.
+#[cfg(feature = "mirror")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// It was not there.
+    Now,
+    /// It was.
+    Before,
+}
+
+/// Makes one directory with the permissions `mode`, or those that the umask leaves; does nothing if it exists.
+///
+/// # Errors
+/// The operating system's.
+#[cfg(feature = "mirror")]
+pub fn make_directory(path: &Path, mode: Option<u32>) -> io::Result<Made> {
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Made::Before),
+        Err(error) => Err(error),
+        Ok(()) => {
+            mode.map_or(Ok(()), |mode| std::fs::set_permissions(path, Permissions::from_mode(mode))).map(|()| Made::Now)
+        }
+    }
+}
+
+/// Syncs the directory `path`, so that renames, links and removals in it are durable.
+///
+/// # Errors
+/// The operating system's, when the directory cannot be opened or synced.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// The names in a directory, sorted; none when it is not there.
+#[cfg(feature = "mirror")]
+pub fn list(directory: &Path) -> io::Result<Vec<String>> {
+    match list_there(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        listed => listed,
+    }
+}
+
+/// The names in a directory that should be there, sorted. An idle drain does little else, ten thousand times over, so this asks
+/// the kernel directly, with fewer calls than the standard library.
+#[cfg(feature = "mirror")]
+pub fn list_there(directory: &Path) -> io::Result<Vec<String>> {
+    let opened = rustix::fs::open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut entries = RawDir::new(opened, &mut buffer);
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(String::from_utf8_lossy(name).into_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Removes a file; one that is not there is no error.
+///
+/// # Errors
+/// The operating system's.
+#[cfg(feature = "mirror")]
+pub fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,8 +214,7 @@ mod tests {
         let path = |name: &str| directory.path().join(name);
         std::fs::write(path("file"), "text").expect("written");
         std::os::unix::fs::symlink(path("file"), path("link")).expect("linked");
-        rustix::fs::mknodat(rustix::fs::CWD, path("pipe"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
-            .expect("a pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, path("pipe"), rustix::fs::FileType::Fifo, Mode::RUSR, 0).expect("a pipe");
         assert_eq!(read(&path("file")).expect("readable").0, b"text");
         for name in ["link", "pipe", "."] {
             assert!(read(&path(name)).is_err(), "{name}");

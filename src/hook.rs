@@ -20,8 +20,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::layout::{Layout, runtime_directory};
 use crate::refs::RefUpdate;
-use crate::spool::{Id, Layout, Record, enter, hint, mark, runtime_directory};
+use crate::spool::{Id, Record, enter, mark};
+use crate::wake;
 
 /// What the hook has to say in the end.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -50,7 +52,7 @@ pub fn run(git_dir: PathBuf, invoked_as: &Path, mut input: impl Read) -> Ended {
     }
     let line = match unknown.map_or_else(|| record(&layout, &lines), Err) {
         Ok(Spooled::Nothing) => None,
-        Ok(Spooled::Record) => wake(git_dir, &layout),
+        Ok(Spooled::Record) => wake_drain(git_dir, &layout),
         Err(error) => Some(report_unrecorded(&layout, git_dir, &error)),
     };
     Ended { line, status }
@@ -166,23 +168,15 @@ fn is_wake_wanted(layout: &Layout) -> bool {
 
 /// Tells the daemon, or, when none serves this repository, starts `git-mirror-push drain` and does not wait for it. The drain has no descriptor of the pusher's:
 /// its three are /dev/null and the others are closed as it starts.
-fn wake(git_dir: &Path, layout: &Layout) -> Option<String> {
+fn wake_drain(git_dir: &Path, layout: &Layout) -> Option<String> {
     if !is_wake_wanted(layout) {
         return None;
     }
-    if hint(&runtime_directory(std::env::var_os("RUNTIME_DIRECTORY").as_deref()), git_dir) {
+    if wake::hint(&runtime_directory(std::env::var_os("RUNTIME_DIRECTORY").as_deref()), git_dir) {
         return None;
     }
     close_fds::set_fds_cloexec_threadsafe(3, &[]);
-    let drain = Command::new(program())
-        .arg("--git-dir")
-        .arg(git_dir)
-        .args(["drain", "--detach"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    let error = drain.err()?;
+    let error = wake::start_drain(&program(), None, git_dir).err()?;
     let text =
         format!("the push is recorded, but the drain could not be started: {error}; run 'git mirror-push drain'");
     syslog(&text);

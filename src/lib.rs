@@ -19,11 +19,11 @@
 
 pub mod durable;
 pub mod hook;
+pub mod layout;
 pub mod refs;
 pub mod spool;
+pub mod wake;
 
-#[cfg(feature = "mirror")]
-pub mod change;
 #[cfg(feature = "mirror")]
 pub mod cli;
 #[cfg(feature = "mirror")]
@@ -39,6 +39,8 @@ pub mod install;
 #[cfg(feature = "mirror")]
 pub mod metrics;
 #[cfg(feature = "mirror")]
+pub mod mirror;
+#[cfg(feature = "mirror")]
 pub mod notify;
 #[cfg(feature = "mirror")]
 pub mod plan;
@@ -50,6 +52,8 @@ pub mod push;
 pub mod remote_helper;
 #[cfg(feature = "mirror")]
 pub mod repo;
+#[cfg(feature = "mirror")]
+pub mod schedule;
 #[cfg(feature = "mirror")]
 pub mod serve;
 #[cfg(feature = "mirror")]

@@ -4,13 +4,12 @@
 //! reads half of it. A crash leaves the old file.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use jiff::Timestamp;
 
 use crate::config::Config;
+use crate::durable::{self, with_mode};
 use crate::repo::Repository;
 use crate::spool::{self, Backlog};
 use crate::status::{self, Status, UpdateStatus};
@@ -106,16 +105,9 @@ pub fn render(measures: &[Measure], now: Timestamp) -> String {
 /// # Errors
 /// The operating system's; the old file is then still there.
 pub fn write(file: &Path, measures: &[Measure], now: Timestamp) -> std::io::Result<()> {
-    let directory = file.parent().unwrap_or(Path::new("/"));
-    let named = |error: std::io::Error| {
-        std::io::Error::new(error.kind(), format!("cannot write '{}': {error}", file.display()))
-    };
-    // The collector reads names that end in .prom; this one does not.
-    let mut tmp = tempfile::Builder::new().prefix(".git-mirror-push.").tempfile_in(directory).map_err(named)?;
-    tmp.write_all(render(measures, now).as_bytes()).map_err(named)?;
-    tmp.as_file().set_permissions(std::fs::Permissions::from_mode(0o644)).map_err(named)?;
-    tmp.persist(file).map_err(|error| named(error.error))?;
-    Ok(())
+    // The collector reads names that end in .prom; that of the new file does not until it is whole.
+    durable::replace_unsynced(file, render(measures, now).as_bytes(), with_mode(0o644))
+        .map_err(|error| std::io::Error::new(error.kind(), format!("cannot write '{}': {error}", file.display())))
 }
 
 fn header(out: &mut String, name: &str, help: &str, kind: &str) {

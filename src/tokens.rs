@@ -6,8 +6,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "reads and replaces tokens.json")]
 
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::credentials::Secret;
-use crate::spool::sync_directory;
+use crate::durable;
 
 /// What every token begins with, so that scanners for leaked secrets know it.
 pub const PREFIX: &str = "gmpat-";
@@ -204,18 +204,16 @@ impl Store {
         directory.lock_exclusive()?;
         let mut tokens = self.read()?;
         change(&mut tokens)?;
-        let mut tmp = tempfile::Builder::new().prefix(".tokens.").tempfile_in(&self.directory)?;
-        serde_json::to_writer_pretty(&mut tmp, &tokens)?;
-        tmp.write_all(b"\n")?;
-        tmp.as_file().set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        let mut text = serde_json::to_vec_pretty(&tokens)?;
+        text.push(b'\n');
         let owner = directory.metadata()?;
-        if rustix::process::geteuid().is_root() && owner.uid() != 0 {
-            // The daemon, which runs as another user, must be able to read what root has made for it.
-            std::os::unix::fs::fchown(tmp.as_file(), Some(owner.uid()), Some(owner.gid()))?;
-        }
-        tmp.as_file().sync_all()?;
-        tmp.persist(self.path()).map_err(|error| error.error)?;
-        sync_directory(&self.directory)
+        durable::replace(&self.path(), &text, |file| {
+            if rustix::process::geteuid().is_root() && owner.uid() != 0 {
+                // The daemon, which runs as another user, must be able to read what root has made for it.
+                std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()))?;
+            }
+            Ok(())
+        })
     }
 }
 

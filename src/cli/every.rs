@@ -7,10 +7,11 @@ use std::sync::{Mutex, PoisonError};
 
 use super::update::Asked;
 use super::{BEHIND, Base, DONE, hook, measure, now, print_json, render, status, talk, update};
-use crate::drain::{self, Every, Mode, Report};
+use crate::drain::{self, Mode, Report};
 use crate::install::Done;
 use crate::push::Pool;
 use crate::repo;
+use crate::schedule::{self, Every};
 use crate::status::{UpdateStatus, View};
 
 impl Base {
@@ -98,7 +99,7 @@ pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> 
         on_begin: &|_, _| {},
         on_report: &on_report,
     };
-    drain::drain_every(repositories, &every);
+    schedule::drain_every(repositories, &every);
     let (out, result) = printed.into_inner().unwrap_or_else(PoisonError::into_inner);
     if base.global.json {
         let mut reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::args::{Credential, HostKeys};
 use super::{BEHIND, DONE, Session, Usage, by_name, mirrors, print_json};
-use crate::change::{detect, host_keys_of};
 use crate::config::{AuthMethod, Mirror};
 use crate::credentials::{self, HostKey, Secret};
+use crate::mirror::{detect, host_keys_of};
 use crate::push::Address;
 
 /// Prints the public key.
@@ -17,7 +17,7 @@ pub(super) fn public_key(session: &Session<'_>, name: &str, out: &mut dyn Write)
     let config = session.config()?;
     let mirror = by_name(&config, name)?;
     if mirror.auth_method == AuthMethod::SshPublicKey {
-        crate::drain::prepare(&session.repository, name)?;
+        crate::mirror::prepare(&session.repository, name)?;
         if session.place().ensure_key(name, None)? {
             session.base.say("made a key; authorise it at the mirror");
         }
@@ -44,7 +44,7 @@ pub(super) fn host_keys(session: &Session<'_>, asked: &HostKeys, out: &mut dyn W
     let Address::Ssh { host, port, .. } = &mirror.address else {
         return Err(Usage(format!("mirror '{}' is not reached over ssh", asked.name)).into());
     };
-    crate::drain::prepare(&session.repository, &asked.name)?;
+    crate::mirror::prepare(&session.repository, &asked.name)?;
     let mut keys = credentials::read_host_keys(&session.repository.layout().remote(&asked.name))?;
     if asked.clear {
         session.place().pin(&asked.name, &[])?;
@@ -125,7 +125,7 @@ pub(super) fn credential(session: &Session<'_>, asked: &Credential) -> anyhow::R
         let fix = format!("to remove it: git mirror-push credential {name} --clear");
         return Err(Usage(format!("no password was given, and what is stored stays; {fix}")).into());
     }
-    crate::drain::prepare(&session.repository, &asked.name)?;
+    crate::mirror::prepare(&session.repository, &asked.name)?;
     session.place().store_secret(&asked.name, &Secret::new(secret))?;
     if mirror.auth_method != AuthMethod::Password && !asked.clear {
         session.base.warn(&format!(

@@ -6,28 +6,28 @@ use anyhow::Context;
 
 use super::args::{Add, Set};
 use super::options::{AuthMethod, Divergent, KeyType, Prune, Settings};
-use super::{DONE, Session, Usage, absolute, by_name, hook, now, wake};
-use crate::change::{self, Extras, Keys, clean_url, host_keys_of};
+use super::{DONE, Session, Usage, absolute, by_name, hook, now};
 use crate::config::{Change, Config, Edit, Mirror, edit};
 use crate::credentials::{self, Credentials, HostKey, Secret, identity};
 use crate::install::Done;
+use crate::mirror::{self, Extras, Keys, clean_url, host_keys_of};
 use crate::push::{Address, parse};
 use crate::refs::Oid;
 use crate::status::{self, Outcome};
 
 impl Session<'_> {
     /// Where changes are made.
-    pub(super) fn place(&self) -> change::Place<'_> {
-        change::Place { repository: &self.repository, server: &self.base.server, now }
+    pub(super) fn place(&self) -> mirror::Place<'_> {
+        mirror::Place { repository: &self.repository, server: &self.base.server, now }
     }
 }
 
 /// Makes a comparison of every enabled mirror due: the rules have changed.
 pub(super) fn compare_all(session: &Session<'_>, config: &Config) -> anyhow::Result<()> {
     for mirror in &config.mirrors {
-        session.place().request(config, &mirror.name, change::Wish::Compare)?;
+        session.place().request(config, &mirror.name, mirror::Wish::Compare)?;
     }
-    wake::wake(session, config);
+    session.wake(config);
     Ok(())
 }
 
@@ -62,7 +62,7 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
         session.base.say(&format!("installed the hook '{}'", path.display()));
     }
     if !add.disabled {
-        wake::wake(session, &config);
+        session.wake(&config);
     }
     session.base.say(&format!("added mirror '{}'; 'git mirror-push status' says how it stands", add.name));
     Ok(DONE)
@@ -140,14 +140,14 @@ pub(super) fn reset(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
 
 /// Makes a comparison of a mirror due, and wakes a drain for it.
 pub(super) fn compare(session: &Session<'_>, config: &Config, name: &str) -> anyhow::Result<u8> {
-    session.place().request(config, name, change::Wish::Compare)?;
+    session.place().request(config, name, mirror::Wish::Compare)?;
     wake_for(session, config, name);
     Ok(DONE)
 }
 
 fn wake_for(session: &Session<'_>, config: &Config, name: &str) {
     if config.mirror(name).is_some_and(|mirror| mirror.is_enabled) {
-        wake::wake(session, config);
+        session.wake(config);
     }
 }
 

@@ -7,10 +7,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use jiff::Timestamp;
 
-use crate::change;
-use crate::config::{self, Config, Environment, Mirror, Server};
+use crate::config::{self, Config, Environment, Mirror, Server, Wake};
 use crate::drain::Mode;
+use crate::mirror;
 use crate::repo::{self, Repository};
+use crate::wake;
 
 mod args;
 mod check;
@@ -29,7 +30,6 @@ mod protect;
 mod render;
 mod status;
 mod update;
-mod wake;
 
 pub use daemon::{Daemon, Run};
 
@@ -59,6 +59,22 @@ struct Session<'b> {
     repository: Repository,
 }
 
+impl Session<'_> {
+    /// Wakes the daemon, or starts a detached drain of this repository, unless the configuration leaves that to others.
+    fn wake(&self, config: &Config) {
+        let git_dir = self.repository.git_dir();
+        let is_wanted = config.wake != Wake::None && !config.is_silent;
+        if !is_wanted || wake::hint(&self.base.environment.runtime_directory, git_dir) {
+            return;
+        }
+        let server = self.base.global.config.as_ref().map(|server| absolute(self, server));
+        let program = &self.base.environment.surroundings.program;
+        if let Err(error) = wake::start_drain(program, server.as_deref(), git_dir) {
+            self.base.warn(&format!("the drain could not be started: {error}; run 'git mirror-push drain'"));
+        }
+    }
+}
+
 /// Runs the program; `serve` is whoever runs the daemon.
 #[must_use]
 pub fn main(serve: Run<'_>) -> ExitCode {
@@ -79,7 +95,7 @@ pub fn main(serve: Run<'_>) -> ExitCode {
         Err(error) => {
             let text = chain(&error).replace('\n', " ");
             talk(&format!("fatal: {}", crate::credentials::Redactor::default().clean(&text)));
-            let is_usage = error.is::<Usage>() || matches!(error.downcast_ref(), Some(change::Error::Refused(_)));
+            let is_usage = error.is::<Usage>() || matches!(error.downcast_ref(), Some(mirror::Error::Refused(_)));
             ExitCode::from(if is_usage { USAGE } else { FATAL })
         }
     }

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::args::Switch;
-use super::{DONE, Session, print_json, wake};
+use super::{DONE, Session, print_json};
 use crate::config::{Change, Config, Edit, edit};
 
 /// The patterns that count now.
@@ -63,7 +63,7 @@ pub(super) fn silent(session: &Session<'_>, state: Switch) -> anyhow::Result<u8>
     match (state, config.is_silent) {
         (Switch::On, _) => session.base.say("silent: nothing leaves this machine; pushes are still spooled"),
         (Switch::Off, true) => session.base.warn("still silent: the server's configuration says so"),
-        (Switch::Off, false) => wake::wake(session, &config),
+        (Switch::Off, false) => session.wake(&config),
     }
     Ok(DONE)
 }

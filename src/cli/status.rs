@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::{BEHIND, DONE, Session, by_name, chosen, print_json, render};
 use crate::config::{self, Config, Mirror};
-use crate::drain;
+use crate::mirror;
 use crate::plan::Rules;
 use crate::status::{UpdateStatus, View, read_history, view};
 
@@ -12,7 +12,7 @@ pub(super) fn views(session: &Session<'_>, config: &Config, names: &[String]) ->
     chosen(config, names)?
         .into_iter()
         .map(|mirror| {
-            let credentials = drain::credentials(&session.repository, mirror)?;
+            let credentials = mirror::credentials(&session.repository, mirror)?;
             Ok(view(&session.repository, mirror, &credentials)?)
         })
         .collect()
@@ -49,7 +49,8 @@ fn notes(session: &Session<'_>, mirror: &Mirror, config: &Config) -> anyhow::Res
     if rules.selects_no_branch() {
         notes.push("no branch is protected, so no branch is mirrored; see 'git mirror-push protect'".to_owned());
     }
-    let lost = drain::LocalMirror::of(&mirror.address).map(|local| local.lost_head(&session.repository)).transpose()?;
+    let lost =
+        mirror::LocalMirror::of(&mirror.address).map(|local| local.lost_head(&session.repository)).transpose()?;
     if let Some(lost) = lost.flatten() {
         notes.push(format!("{lost}; {}", lost.mend()));
     }

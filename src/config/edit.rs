@@ -5,7 +5,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "replaces config.toml")]
 
-use std::io::{self, Write};
+use std::io::{self};
 use std::path::Path;
 
 use fs2::FileExt;
@@ -13,8 +13,8 @@ use toml_edit::{Array, DocumentMut, Item, Table, Value, value};
 
 use super::values::is_name;
 use super::{Config, Error, Placed, Server, Trust, check, parse, read_owned};
+use crate::durable;
 use crate::repo::Repository;
-use crate::spool::sync_directory;
 
 /// How a new file begins.
 const FIRST_TEXT: &str = "# git-mirror-push: the mirrors of this repository; see git-mirror-push(1)\n\n";
@@ -194,13 +194,5 @@ fn set(table: &mut dyn toml_edit::TableLike, key: &str, change: &Change) {
 }
 
 fn replace(repository: &Repository, text: &str) -> io::Result<()> {
-    let layout = repository.layout();
-    let mut tmp = tempfile::Builder::new().prefix(".config.").tempfile_in(layout.root())?;
-    tmp.write_all(text.as_bytes())?;
-    use std::os::unix::fs::PermissionsExt;
-    tmp.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    repository.sharing().apply(tmp.path())?;
-    tmp.as_file().sync_all()?;
-    tmp.persist(layout.config()).map_err(|error| error.error)?;
-    sync_directory(layout.root())
+    durable::replace(&repository.layout().config(), text.as_bytes(), |file| repository.sharing().publish(file))
 }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use super::{Config, Error, Server, Trust, check, file, parse};
 use crate::credentials::Surroundings;
 use crate::durable;
+use crate::layout::Layout;
 use crate::repo::Repository;
-use crate::spool::Layout;
 
 /// What the process was told besides its arguments.
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ impl Environment {
             log: std::env::var("MIRROR_PUSH_LOG").ok(),
             state_directory: first(std::env::var_os("STATE_DIRECTORY"))
                 .unwrap_or_else(|| PathBuf::from("/var/lib/git-mirror-push")),
-            runtime_directory: crate::spool::runtime_directory(std::env::var_os("RUNTIME_DIRECTORY").as_deref()),
+            runtime_directory: crate::layout::runtime_directory(std::env::var_os("RUNTIME_DIRECTORY").as_deref()),
             current_dir: std::env::current_dir()?,
             is_colour_unwanted: std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()),
             surroundings: Surroundings {

@@ -3,7 +3,7 @@
 //! Lines may be hashed or those of a certificate authority (`@cert-authority`); ssh understands them, and so do fingerprints.
 //! The file is replaced as a whole: a crash leaves the old one or the new one.
 
-use std::io::{self, Write};
+use std::io::{self};
 use std::path::Path;
 
 use base64::Engine;
@@ -11,7 +11,6 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use sha2::Digest;
 
 use crate::durable;
-use crate::spool::sync_directory;
 
 /// A line of the file that holds a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,13 +75,8 @@ pub fn write_host_keys(directory: &Path, keys: &[HostKey]) -> io::Result<()> {
     if keys.is_empty() {
         return super::remove_secret(&path);
     }
-    let mut tmp = tempfile::NamedTempFile::new_in(directory)?;
-    for key in keys {
-        writeln!(tmp, "{}", key.line)?;
-    }
-    tmp.as_file().sync_all()?;
-    tmp.persist(path).map_err(|error| error.error)?;
-    sync_directory(directory)
+    let lines: String = keys.iter().map(|key| format!("{}\n", key.line)).collect();
+    durable::replace(&path, lines.as_bytes(), |_| Ok(()))
 }
 
 #[cfg(test)]

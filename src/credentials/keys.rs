@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::durable;
+use crate::durable::sync_directory;
 use crate::process;
-use crate::spool::sync_directory;
 
 /// The type of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

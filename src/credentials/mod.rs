@@ -22,7 +22,7 @@ pub use redact::Redactor;
 pub use sources::{Surroundings, Wanted, find, judge};
 
 use crate::durable;
-use crate::spool::sync_directory;
+use crate::durable::sync_directory;
 
 /// A password or token.
 #[derive(Clone, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use super::{Finding, Patient};
-use crate::drain::Lock;
 use crate::install::{self, State};
+use crate::mirror::Lock;
 use crate::process;
 use crate::refs::Local;
 use crate::repo::Sharing;
@@ -97,7 +97,7 @@ fn spool(patient: &Patient<'_>) -> Vec<Finding> {
             findings.push(Finding::error("spool", text, format!("chmod g+ws '{}'", directory.display())));
         }
     }
-    let probe = layout.tmp().join(format!("{}.doctor", crate::drain::new_id(patient.now).file_name()));
+    let probe = layout.tmp().join(format!("{}.doctor", crate::mirror::new_id(patient.now).file_name()));
     let written = std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe));
     findings.push(match written {
         Ok(()) => Finding::ok("spool", "can be written"),

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use super::Finding;
 use crate::config::{AuthMethod, Config, Mirror, Server};
 use crate::credentials::identity;
-use crate::drain::{self, LocalMirror};
+use crate::drain;
+use crate::mirror::{self, LocalMirror};
 use crate::plan::Prune;
 use crate::push::{Address, Advertised};
 use crate::refs::{Oid, RefName};
@@ -37,7 +38,7 @@ pub(super) fn examine(
     match reached {
         Ok(advertised) => findings.extend(met(repository, mirror, &advertised, &refs)),
         Err(error) => {
-            let credentials = drain::credentials(repository, mirror).unwrap_or_default();
+            let credentials = mirror::credentials(repository, mirror).unwrap_or_default();
             findings.push(Finding::error("reachable", drain::cleaned(&error, &credentials), mend(&error)));
         }
     }
@@ -76,14 +77,14 @@ fn mend(error: &drain::Error) -> &'static str {
         drain::Error::Push(Push::Certificate { .. }) => {
             "set ca_file to the authority that signed it, or mend the certificate"
         }
-        drain::Error::InsecureHttp => "use https",
+        drain::Error::Mirror(mirror::Error::InsecureHttp) => "use https",
         _ => "mend what it says",
     }
 }
 
 fn credentials(repository: &Repository, server: &Server, mirror: &Mirror) -> Vec<Finding> {
     let mut findings = Vec::new();
-    match (drain::found_credentials(repository, mirror, server), mirror.auth_method) {
+    match (mirror::found_credentials(repository, mirror, server), mirror.auth_method) {
         (Err(error), _) => findings.push(Finding::error("credentials", error.to_string(), "see the text")),
         (Ok(found), AuthMethod::Password) if found.secret.is_none() => {
             let mend = format!("git mirror-push credential {}", mirror.name);

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use super::contact::Contact;
 use super::fence::Late;
-use super::{Context, Error, LocalMirror, credentials};
+use super::{Context, Error};
 use crate::config::Mirror;
+use crate::mirror::{LocalMirror, credentials};
 use crate::notify::{self, Event};
 use crate::repo::Repository;
 use crate::status::{self, Mirrored, Outcome, RefOutcome, Status, render_time};
@@ -46,7 +47,7 @@ pub(super) fn mend_head(repository: &Repository, mirror: &Mirror, contact: &Cont
         None => mirrored.find(&name).is_ok_and(|held| held.base.is_some()),
     };
     let mended = repository.default_branch().map_err(Error::from).and_then(|ours| match ours.is_some_and(has) {
-        true => local.set_head(repository),
+        true => local.set_head(repository).map_err(Error::from),
         false => Ok(()),
     });
     if let Err(error) = mended {

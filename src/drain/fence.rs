@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Error, new_id};
+use super::Error;
 use crate::config::Mirror;
+use crate::mirror::new_id;
 use crate::refs::{Local, Oid, RefName, RefUpdate};
 use crate::repo::Repository;
 use crate::spool::{self, Claim, Record};

@@ -4,8 +4,9 @@
 //! A crash leaves one record or two. Absent: the sync itself.
 
 use super::fence::since_epoch;
-use super::{Context, Error, Mode, new_id};
+use super::{Context, Error, Mode};
 use crate::config::Mirror;
+use crate::mirror::new_id;
 use crate::repo::Repository;
 use crate::spool::{self, Claim, Record};
 use crate::status::Status;

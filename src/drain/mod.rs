@@ -10,15 +10,14 @@
 //! drain does the work again; what the mirror already has is then up to date.
 
 use std::collections::BTreeSet;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use crate::config::{Config, Mirror, Server};
 use crate::credentials::{Credentials, Redactor};
+use crate::mirror::{self, Lock, forget, is_being_removed, new_id, prepare};
 use crate::push::{Class, Pool, Progress};
 use crate::refs::RefName;
 use crate::repo::{Repository, Shared};
@@ -31,32 +30,23 @@ mod backoff;
 mod coalesce;
 mod compare;
 mod contact;
-mod crew;
-mod every;
 mod fence;
 mod flapping;
 mod full_sync;
-mod local_mirror;
-mod lock;
-mod mirror;
 mod observe;
 mod portion;
 mod refusal;
-mod schedule;
+mod run;
 mod send;
 mod settle;
 mod symbolic;
-mod target;
 mod verify;
 mod wait;
-mod workers;
 
 pub use compare::Unchanged;
-pub use every::{Every, drain_every};
-pub use local_mirror::LocalMirror;
-pub use lock::Lock;
-pub use target::{credentials, found_credentials, reach, target};
-pub use workers::{Event, Workers};
+pub use observe::reach;
+pub use run::serve;
+pub use wait::{Down, put_off};
 
 /// What a drain is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,30 +154,9 @@ pub enum Error {
     /// The configuration changed into one that cannot be used.
     #[error(transparent)]
     Config(#[from] crate::config::Error),
-    /// The spool or a mirror's files cannot be read or written.
-    #[error("cannot {doing} in '{}': {source}", path.display())]
-    Files {
-        /// What was being done.
-        doing: &'static str,
-        /// The directory.
-        path: PathBuf,
-        /// The operating system's reason.
-        source: std::io::Error,
-    },
-    /// This file system has no locks that work.
-    #[error("the file system of '{}' has no working locks: {source}; move the repository to one that has", path.display())]
-    Locks {
-        /// The lock file.
-        path: PathBuf,
-        /// The operating system's reason.
-        source: std::io::Error,
-    },
-    /// The credentials cannot be had.
-    #[error("cannot get the credentials: {0}")]
-    Credentials(std::io::Error),
-    /// A password would cross the network in the clear.
-    #[error("a password would go over plain http; use https, or set allow_insecure_http = true for this mirror")]
-    InsecureHttp,
+    /// The mirror's files or settings cannot be used.
+    #[error(transparent)]
+    Mirror(#[from] mirror::Error),
     /// The mirror cannot be reached or spoken to.
     #[error(transparent)]
     Push(#[from] crate::push::Error),
@@ -215,11 +184,15 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Push(error) => error.class(),
-            Self::Files { .. } | Self::Repository(_) | Self::Config(_) => Class::Temporary,
+            Self::Mirror(
+                mirror::Error::Locks { .. }
+                | mirror::Error::InsecureHttp
+                | mirror::Error::Credentials(_)
+                | mirror::Error::Refused(_),
+            )
+            | Self::FirstContact { .. } => Class::Lasting,
+            Self::Mirror(_) | Self::Repository(_) | Self::Config(_) => Class::Temporary,
             Self::Superseded | Self::Panicked(_) => Class::Temporary,
-            Self::Locks { .. } | Self::InsecureHttp | Self::Credentials(_) | Self::FirstContact { .. } => {
-                Class::Lasting
-            }
         }
     }
 
@@ -231,8 +204,9 @@ impl Error {
         }
     }
 
-    fn files(doing: &'static str, path: PathBuf) -> impl FnOnce(std::io::Error) -> Self {
-        move |source| Self::Files { doing, path, source }
+    /// The error of an operation on files, from what the operating system says.
+    pub(crate) fn files(doing: &'static str, path: PathBuf) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Mirror(mirror::Error::Files { doing, path, source })
     }
 }
 
@@ -250,7 +224,7 @@ pub fn drain(shared: &Shared, context: &Context<'_>, mirrors: &[&Mirror]) -> Res
     if context.mode != Mode::Plan {
         fan_out(&repository, context)?;
     }
-    let one = |mirror: &&Mirror| mirror::serve(&shared.to_local(), context, mirror);
+    let one = |mirror: &&Mirror| serve(&shared.to_local(), context, mirror);
     if let [mirror] = mirrors {
         return Ok(one(mirror).into_iter().collect());
     }
@@ -261,7 +235,10 @@ pub fn drain(shared: &Shared, context: &Context<'_>, mirrors: &[&Mirror]) -> Res
 }
 
 /// Gives what is in `incoming` to every enabled mirror.
-fn fan_out(repository: &Repository, context: &Context<'_>) -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error`], when the spool cannot be read or written.
+pub fn fan_out(repository: &Repository, context: &Context<'_>) -> Result<(), Error> {
     let enabled: Vec<&str> =
         context.config.mirrors.iter().filter(|mirror| mirror.is_enabled).map(|mirror| &*mirror.name).collect();
     for name in &enabled {
@@ -298,31 +275,6 @@ fn forget_removed(repository: &Repository, context: &Context<'_>, name: &str) ->
     forget(&directory).map_err(Error::files("forget a removed mirror", directory))
 }
 
-/// The file that says that a mirror is being removed.
-const REMOVED: &str = "removed";
-
-/// Marks a mirror as one that is being removed, durably.
-///
-/// # Errors
-/// The operating system's.
-#[expect(clippy::disallowed_methods, reason = "makes the mark of a removal")]
-pub fn mark_removed(directory: &Path) -> std::io::Result<()> {
-    std::fs::File::create(directory.join(REMOVED))?.sync_all()?;
-    spool::sync_directory(directory)
-}
-
-/// Takes the mark of a removal away, if there is one.
-///
-/// # Errors
-/// The operating system's.
-#[expect(clippy::disallowed_methods, reason = "removes the mark of a removal")]
-pub fn unmark_removed(directory: &Path) -> std::io::Result<()> {
-    match std::fs::remove_file(directory.join(REMOVED)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
 /// What first contact found, in words.
 fn values(unknown: usize) -> String {
     match unknown {
@@ -330,52 +282,6 @@ fn values(unknown: usize) -> String {
         1 => "1 ref whose object".into(),
         count => format!("{count} refs whose objects"),
     }
-}
-
-fn is_being_removed(directory: &Path) -> bool {
-    directory.join(REMOVED).is_file()
-}
-
-/// Makes the directories of a mirror.
-///
-/// # Errors
-/// [`Error::Files`].
-pub fn prepare(repository: &Repository, name: &str) -> Result<(), Error> {
-    let layout = repository.layout();
-    let mode = repository.sharing().directory_mode().unwrap_or(0o755);
-    let made = spool::prepare(&layout, mode)
-        .and_then(|()| spool::make_directory(&layout.remote(name), mode))
-        .and_then(|_| spool::make_directory(&layout.queue(name), mode));
-    made.map(drop).map_err(Error::files("make directories", layout.root().to_owned()))
-}
-
-/// Removes what is kept of a mirror that is no longer configured; the mark of the removal goes once everything else but the queue
-/// is gone. The caller holds its lock, whose file stays.
-///
-/// # Errors
-/// The operating system's.
-#[expect(clippy::disallowed_methods, reason = "the files of a mirror that is gone")]
-pub fn forget(directory: &Path) -> std::io::Result<()> {
-    let mut directories = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            directories.push(path);
-        } else if path.file_name().is_some_and(|name| name != "lock" && name != REMOVED) {
-            std::fs::remove_file(&path)?;
-        }
-    }
-    let (queue, others): (Vec<_>, Vec<_>) = directories.into_iter().partition(|path| path.ends_with("queue"));
-    others.iter().try_for_each(std::fs::remove_dir_all)?;
-    unmark_removed(directory)?;
-    queue.iter().try_for_each(std::fs::remove_dir_all)
-}
-
-/// A fresh record name.
-#[must_use]
-pub fn new_id(now: Timestamp) -> spool::Id {
-    let time = std::time::Duration::try_from(now.duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default();
-    spool::Id { time, pid: std::process::id(), random: RandomState::new().hash_one(time) }
 }
 
 /// Cleans an error for every sink.

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use super::Error;
 use super::coalesce::{Known, Touched};
 use super::flapping::is_flapping;
-use super::{Error, LocalMirror};
+use crate::config;
+use crate::mirror::{self, LocalMirror};
 use crate::plan::{Deleted, FirstContact, Kind, Mirror, Observed, RefFacts, Rules, Source};
-use crate::push::{Address, Advertised, Capabilities, Session};
+use crate::push::{Address, Advertised, Capabilities, Pool, Session};
 use crate::refs::{Ancestry, Local, NameRef, Oid, RefName};
 use crate::repo::{History, Listing, Repository};
 use crate::status::{Held, Mirrored, Move};
@@ -339,5 +341,21 @@ impl Judge<'_> {
 
 /// `mirrored/` that cannot be read is not an empty one.
 pub(super) fn unreadable(source: std::io::Error) -> Error {
-    Error::Files { doing: "read what the mirror held", path: "mirrored".into(), source }
+    Error::files("read what the mirror held", "mirrored".into())(source)
+}
+
+/// Reaches a mirror and reads its advertisement, and does nothing else there.
+///
+/// # Errors
+/// [`Error`]
+pub fn reach(
+    repository: &Repository,
+    mirror: &config::Mirror,
+    server: &config::Server,
+    each: &mut dyn FnMut(NameRef<'_>, Oid),
+) -> Result<Advertised, Error> {
+    let mut session = Session::connect(&mirror::target(repository, mirror, server)?, &Pool::default())?;
+    let advertised = session.advertisement(each)?;
+    session.end();
+    Ok(advertised)
 }

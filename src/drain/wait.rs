@@ -6,8 +6,9 @@ use jiff::Timestamp;
 
 use super::backoff::Now;
 use super::fence::{self, Fence};
-use super::{Context, Error, Host, Lock, Mode, Report, credentials, full_sync, new_id};
+use super::{Context, Error, Host, Mode, Report, full_sync};
 use crate::config::Mirror;
+use crate::mirror::{Lock, credentials, new_id};
 use crate::repo::Repository;
 use crate::spool::{self, Claim};
 use crate::status::{self, Status, UpdateStatus, render_time};
@@ -37,15 +38,19 @@ fn modified(path: &Path) -> Option<Timestamp> {
 
 /// A host that does not answer, found so by one mirror and believed for the others.
 #[derive(Clone, Debug)]
-pub(super) struct Down {
-    pub(super) error: String,
-    pub(super) attempts: u32,
-    pub(super) next_attempt_at: Timestamp,
+pub struct Down {
+    /// The error, cleaned.
+    pub error: String,
+    /// Failed attempts of the mirror that found it so.
+    pub attempts: u32,
+    /// When that mirror is tried again.
+    pub next_attempt_at: Timestamp,
 }
 
 impl Down {
     /// What a report says of its host.
-    pub(super) fn of(report: &Report) -> Option<Self> {
+    #[must_use]
+    pub fn of(report: &Report) -> Option<Self> {
         let next_attempt_at = report.next_attempt_at.filter(|_| report.host == Host::Down)?;
         let error = report.error.clone().unwrap_or_default();
         Some(Self { error, attempts: report.attempts, next_attempt_at })
@@ -53,7 +58,10 @@ impl Down {
 }
 
 /// Lets a mirror wait for a host that is known to be down, as if it had tried. `None` when it has nothing to wait for.
-pub(super) fn put_off(
+///
+/// # Errors
+/// [`Error`], when the mirror's files cannot be read or written.
+pub fn put_off(
     repository: &Repository,
     context: &Context<'_>,
     mirror: &Mirror,

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 
 use crate::config::{self, Config, Environment, Mirror, Server};
 use crate::drain::{self, Context, MassDelete, Mode, Report, Unchanged};
+use crate::mirror;
 use crate::push::{Pool, Target, Upload};
 use crate::refs::{Local, Oid, RefName};
 use crate::repo::{self, Repository, Shared};
@@ -89,7 +90,7 @@ impl Helper {
     }
 
     fn target(&self) -> anyhow::Result<Target> {
-        Ok(drain::target(&self.repository, self.mirror(), &self.server)?)
+        Ok(mirror::target(&self.repository, self.mirror(), &self.server)?)
     }
 
     fn serve(&mut self, input: &mut dyn BufRead, out: &mut dyn Write) -> anyhow::Result<()> {

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use alternates::Added;
 use format::RefStorage;
 
+use crate::layout::Layout;
 use crate::refs::{Oid, RefName};
-use crate::spool::Layout;
 
 mod alternates;
 mod by_git;

@@ -1,9 +1,8 @@
-//! Whom a repository is shared with, as `core.sharedRepository` says it (git-config(1)). Pure but for [`Sharing::apply`].
+//! Whom a repository is shared with, as `core.sharedRepository` says it (git-config(1)). Pure but for what changes a file.
 
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
 
 /// The permissions that the files of a repository have for others than their owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,24 +52,13 @@ impl Sharing {
     ///
     /// # Errors
     /// The operating system's.
-    pub fn publish(self, path: &Path) -> io::Result<()> {
-        std::fs::set_permissions(path, Permissions::from_mode(0o644))?;
-        self.apply(path)
-    }
-
-    /// Gives a file or directory that was just made its permissions.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub fn apply(self, path: &Path) -> io::Result<()> {
-        let metadata = std::fs::metadata(path)?;
-        let mode = match (self, metadata.is_dir()) {
-            (Self::Umask, _) => return Ok(()),
-            (_, true) => self.directory_mode().unwrap_or(0o700),
-            (Self::Add(files), false) => metadata.mode() & 0o777 | files,
-            (Self::Exactly(files), false) => files,
+    pub fn publish(self, file: &File) -> io::Result<()> {
+        let mode = match self {
+            Self::Umask => 0o644,
+            Self::Add(files) => 0o644 | files,
+            Self::Exactly(files) => files,
         };
-        std::fs::set_permissions(path, Permissions::from_mode(mode))
+        file.set_permissions(Permissions::from_mode(mode))
     }
 }
 

@@ -4,10 +4,9 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use crate::change::{self, Extras, Keys, Place, clean_url, host_keys_of};
 use crate::config::{self, AuthMethod, Change, Config, Mirror, Server};
 use crate::credentials::{Credentials, HostKey, Secret};
-use crate::drain;
+use crate::mirror::{self, Extras, Keys, Place, clean_url, host_keys_of};
 use crate::plan::Divergent;
 use crate::push::{Address, Guard};
 use crate::repo::{self, Repository};
@@ -44,10 +43,10 @@ pub(super) enum Trouble {
     Failed(#[from] anyhow::Error),
 }
 
-impl From<change::Error> for Trouble {
-    fn from(error: change::Error) -> Self {
+impl From<mirror::Error> for Trouble {
+    fn from(error: mirror::Error) -> Self {
         match error {
-            change::Error::Refused(text) | change::Error::Config(config::Error::Change(text)) => Self::Refused(text),
+            mirror::Error::Refused(text) | mirror::Error::Config(config::Error::Change(text)) => Self::Refused(text),
             other => Self::Failed(other.into()),
         }
     }
@@ -176,7 +175,7 @@ impl App {
     }
 
     /// Compares and mirrors everything now.
-    pub(super) fn sync(&self, project: &Project, id: u32, wish: change::Wish) -> Result<(), Trouble> {
+    pub(super) fn sync(&self, project: &Project, id: u32, wish: mirror::Wish) -> Result<(), Trouble> {
         const DISABLED: &str = "Cannot proceed with the push mirroring. Please verify your mirror configuration.";
         let opened = self.open(project)?;
         let mirror = opened.mirror(id)?;
@@ -197,7 +196,7 @@ impl App {
         config::authorise(&opened.repository, &opened.server).map_err(anyhow::Error::from)?;
         let addresses = opened.server.api.guard().resolve(host, port.unwrap_or(22));
         let addresses = addresses.map_err(|error| Trouble::Refused(error.to_string()))?;
-        let offered = change::detect(host, *port, addresses.first().map(SocketAddr::ip), DETECT_LIMIT)?;
+        let offered = mirror::detect(host, *port, addresses.first().map(SocketAddr::ip), DETECT_LIMIT)?;
         match offered.is_empty() {
             true => Err(Trouble::Refused(format!("'{host}' offered no host key; does an ssh server listen there?"))),
             false => Ok(offered),
@@ -241,7 +240,7 @@ impl Opened {
 
     /// A mirror as it is shown.
     pub(super) fn view(&self, mirror: &Mirror) -> Result<View, Trouble> {
-        let credentials = drain::credentials(&self.repository, mirror).unwrap_or_default();
+        let credentials = mirror::credentials(&self.repository, mirror).unwrap_or_default();
         Ok(view(&self.repository, mirror, &credentials).map_err(anyhow::Error::from)?)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! hook ─▶ wake ─┐                      ┌─▶ api
-//! scan, times ──┼─▶ drain::Workers ─▶ App ─▶ page
+//! scan, times ──┼─▶ schedule::Workers ─▶ App ─▶ page
 //! api, page ────┘                      └─▶ metrics
 //! ```
 //!
@@ -24,7 +24,8 @@ use tokio::sync::{broadcast, watch};
 
 use crate::config::{self, Listen, Server};
 use crate::credentials::Surroundings;
-use crate::drain::{Event, Host, Report, Workers};
+use crate::drain::{Host, Report};
+use crate::schedule::{Event, Workers};
 use crate::tokens::Store;
 
 mod access;

@@ -6,14 +6,14 @@
 #![expect(clippy::disallowed_methods, reason = "reads and replaces projects.json")]
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::Server;
-use crate::spool::sync_directory;
+use crate::durable;
 
 /// A repository as the API knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,12 +106,7 @@ impl Projects {
     }
 
     fn write(&self, numbers: &Numbers) -> io::Result<()> {
-        let mut tmp = tempfile::Builder::new().prefix(".projects.").tempfile_in(&self.directory)?;
-        serde_json::to_writer(&mut tmp, numbers)?;
-        tmp.flush()?;
-        tmp.as_file().sync_all()?;
-        tmp.persist(self.directory.join("projects.json")).map_err(|error| error.error)?;
-        sync_directory(&self.directory)
+        durable::replace(&self.directory.join("projects.json"), &serde_json::to_vec(numbers)?, |_| Ok(()))
     }
 }
 

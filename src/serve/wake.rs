@@ -1,10 +1,10 @@
-//! The daemon's side of the hint (see `spool::hint`): the socket `wake`, the file `roots`, and the lock that keeps a second daemon out.
+//! The daemon's side of the hint (see `wake::hint`): the socket `wake`, the file `roots`, and the lock that keeps a second daemon out.
 
 #![expect(clippy::disallowed_methods, reason = "makes the daemon's runtime files")]
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
@@ -16,7 +16,8 @@ use anyhow::Context;
 use fs2::FileExt;
 
 use crate::config::Server;
-use crate::spool::{roots_file, wake_socket};
+use crate::durable::{self, with_mode};
+use crate::layout::{roots_file, wake_socket};
 
 /// After so many hints without a pause some may have been lost: the kernel keeps as few as ten (unix(7), max_dgram_qlen).
 const BURST: u32 = 8;
@@ -62,14 +63,12 @@ impl Ear {
 
     /// Says which repositories are served.
     pub(super) fn announce(&self, server: &Server) -> io::Result<()> {
-        let mut tmp = tempfile::Builder::new().prefix(".roots.").tempfile_in(&self.runtime)?;
+        let mut roots = Vec::new();
         for root in &server.roots {
-            tmp.write_all(root.path.as_os_str().as_bytes())?;
-            tmp.write_all(b"\n")?;
+            roots.extend_from_slice(root.path.as_os_str().as_bytes());
+            roots.push(b'\n');
         }
-        tmp.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-        tmp.persist(roots_file(&self.runtime)).map_err(|error| error.error)?;
-        Ok(())
+        durable::replace_unsynced(&roots_file(&self.runtime), &roots, with_mode(0o644))
     }
 
     /// Hears hints until the socket is shut down, which [`Ear::close`] does.

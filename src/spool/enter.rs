@@ -8,13 +8,12 @@
 
 #![expect(clippy::disallowed_methods, reason = "the writer of the spool")]
 
-use std::fs::{File, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::io;
 use std::time::Duration;
 
-use super::{Layout, Record, encode, sync_directory};
+use super::{Record, encode};
+use crate::durable::{sync_directory, write_synced};
+use crate::layout::Layout;
 
 /// The name of a record: when it was made, by which process, and a random number, so that two pushes in one
 /// nanosecond, even from two machines, do not share a name. Names sort by time.
@@ -70,21 +69,4 @@ fn enter_once(layout: &Layout, id: Id, record: &Record) -> io::Result<()> {
         return Err(error);
     }
     sync_directory(&incoming)
-}
-
-/// Creates `path` with `bytes` and the read and write permissions of `like`, and syncs it.
-pub(super) fn write_synced(path: &Path, bytes: &[u8], like: &Path) -> io::Result<()> {
-    let wanted = std::fs::metadata(like)?.mode() & 0o666;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(wanted).open(path)?;
-    give_permissions(&file, wanted)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-/// The umask may have taken what the directory's mode gives to others: give it back.
-fn give_permissions(file: &File, wanted: u32) -> io::Result<()> {
-    if wanted & 0o066 != 0 && file.metadata()?.mode() & 0o666 != wanted {
-        file.set_permissions(Permissions::from_mode(wanted))?;
-    }
-    Ok(())
 }

@@ -8,15 +8,14 @@
 
 use std::fs;
 use std::io;
-use std::mem::MaybeUninit;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags, RawDir, open};
 use rustix::io::Errno;
 
-use super::{Id, Layout, Unreadable, decode, queue, resync, sync_directory};
-use crate::durable;
+use super::{Id, Unreadable, decode, queue, resync};
+use crate::durable::{self, list, remove_if_there, sync_directory};
+use crate::layout::Layout;
 
 /// What one fan-out did.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -115,37 +114,4 @@ fn abandoned(layout: &Layout, now: Duration) -> io::Result<Vec<String>> {
         old || pid.is_none_or(|pid| rustix::process::test_kill_process(pid) == Err(Errno::SRCH))
     };
     Ok(list(&layout.tmp())?.into_iter().filter(writer_is_gone).collect())
-}
-
-/// The names in a directory, sorted; none when it is not there.
-pub(super) fn list(directory: &Path) -> io::Result<Vec<String>> {
-    match list_there(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        listed => listed,
-    }
-}
-
-/// The names in a directory that should be there, sorted. An idle drain does little else, ten thousand times over, so this asks
-/// the kernel directly, with fewer calls than the standard library.
-pub(super) fn list_there(directory: &Path) -> io::Result<Vec<String>> {
-    let opened = open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut buffer = [MaybeUninit::uninit(); 4096];
-    let mut entries = RawDir::new(opened, &mut buffer);
-    let mut names = Vec::new();
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push(String::from_utf8_lossy(name).into_owned());
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
-}
-
-pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }

@@ -8,10 +8,10 @@
 use std::fs;
 use std::io;
 
-use super::enter::write_synced;
-use super::fan_out::{list, list_there, move_aside, remove_if_there};
-use super::{Id, Layout, Record, decode, encode, sync_directory};
-use crate::durable;
+use super::fan_out::move_aside;
+use super::{Id, Record, decode, encode};
+use crate::durable::{self, list, list_there, remove_if_there, sync_directory, write_synced};
+use crate::layout::Layout;
 
 /// How the name of an entry ends that is no push but a look at refs.
 const LOOK: &str = ".look";

@@ -8,8 +8,8 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::Layout;
 use crate::durable;
+use crate::layout::Layout;
 
 /// Marks the repository, so that the next drain compares everything.
 ///

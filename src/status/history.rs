@@ -58,7 +58,7 @@ pub fn append(directory: &Path, attempt: &Attempt) -> io::Result<()> {
     let (mut file, _) = durable::open(&path, std::fs::OpenOptions::new().append(true).create(true))?;
     file.write_all(&line)?;
     if file.metadata()?.len() > LARGEST {
-        cut(directory, &path)?;
+        cut(&path)?;
     }
     Ok(())
 }
@@ -77,13 +77,9 @@ pub fn read_history(directory: &Path) -> io::Result<Vec<Attempt>> {
     }
 }
 
-fn cut(directory: &Path, path: &Path) -> io::Result<()> {
+fn cut(path: &Path) -> io::Result<()> {
     let (text, file) = durable::read(path)?;
     let middle = text.len() / 2;
     let start = text[middle..].iter().position(|byte| *byte == b'\n').map_or(text.len(), |at| middle + at + 1);
-    let mut tmp = tempfile::Builder::new().prefix(".history.").tempfile_in(directory)?;
-    tmp.write_all(&text[start..])?;
-    tmp.as_file().set_permissions(file.permissions())?;
-    tmp.persist(path).map_err(|error| error.error)?;
-    Ok(())
+    durable::replace_unsynced(path, &text[start..], |new| new.set_permissions(file.permissions()))
 }

@@ -26,9 +26,9 @@ use std::path::{Path, PathBuf};
 use super::earlier;
 use super::sorted::{Sorted, split};
 use crate::durable;
+use crate::durable::sync_directory;
 use crate::refs::{Oid, RefName};
 use crate::repo::{Repository, Sharing};
-use crate::spool::sync_directory;
 
 const MAGIC: &str = "git-mirror-push mirrored 1";
 
@@ -291,7 +291,7 @@ impl Mirrored {
         let is_new = self.whole == 0;
         let (mut file, _) = durable::open(&path, OpenOptions::new().write(true).create(true).truncate(false))?;
         if is_new {
-            self.sharing.publish(&path)?;
+            self.sharing.publish(&file)?;
         }
         if file.metadata()?.len() != self.whole {
             // Someone was killed while writing here.
@@ -305,7 +305,7 @@ impl Mirrored {
 
     /// Writes the table anew, with what the journal and `changes` say, and begins an empty journal.
     fn fold(&self, changes: &[(RefName, Held)]) -> io::Result<()> {
-        super::make_directory(&self.directory, self.sharing)?;
+        durable::make_directory(&self.directory, self.sharing.directory_mode())?;
         let values = self.directory.join("values");
         if self.form == Form::Absent && values.exists() {
             std::fs::rename(&values, self.directory.join("aside"))?;
@@ -326,7 +326,7 @@ impl Mirrored {
             }
             changed.for_each(|(name, held)| write_kept(&mut text, name, held));
         })?;
-        super::replace(&self.directory, "values", &text, self.sharing)?;
+        durable::replace(&values, &text, |file| self.sharing.publish(file))?;
         self.remove_what_was_before(number)
     }
 

@@ -5,7 +5,7 @@
 //! with a warning; damaged lines of `mirrored/` count as unknown, so that at worst a rewrite is reported as divergence.
 //! Absent: decisions. A crash leaves the old file or the new one.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,6 @@ pub use view::{HostKey, View, view};
 use crate::durable;
 use crate::push::Capabilities;
 use crate::repo::Sharing;
-use crate::spool::sync_directory;
 
 /// `update_status`, in GitLab's words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -300,15 +299,7 @@ pub fn examine(directory: &Path) -> Result<(), String> {
 /// # Errors
 /// The operating system's; the old file is then still there.
 pub fn write(directory: &Path, status: &Status, sharing: Sharing) -> io::Result<()> {
-    replace(directory, "status.json", &encoded(status)?, sharing)
-}
-
-/// Replaces a file in `directory`, durably: after a crash it holds the old bytes or the new ones.
-fn replace(directory: &Path, name: &str, bytes: &[u8], sharing: Sharing) -> io::Result<()> {
-    let tmp = written(directory, name, bytes, sharing)?;
-    tmp.as_file().sync_all()?;
-    tmp.persist(directory.join(name)).map_err(|error| error.error)?;
-    sync_directory(directory)
+    durable::replace(&directory.join("status.json"), &encoded(status)?, |file| sharing.publish(file))
 }
 
 /// Replaces the status as [`write()`] does, but only for those who look now: a power failure may bring the old one back.
@@ -316,31 +307,13 @@ fn replace(directory: &Path, name: &str, bytes: &[u8], sharing: Sharing) -> io::
 /// # Errors
 /// The operating system's; the old file is then still there.
 pub fn write_passing(directory: &Path, status: &Status, sharing: Sharing) -> io::Result<()> {
-    let tmp = written(directory, "status.json", &encoded(status)?, sharing)?;
-    tmp.persist(directory.join("status.json")).map_err(|error| error.error)?;
-    Ok(())
+    durable::replace_unsynced(&directory.join("status.json"), &encoded(status)?, |file| sharing.publish(file))
 }
 
 fn encoded(status: &Status) -> io::Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(&Status { version: VERSION, ..status.clone() })?;
     text.push(b'\n');
     Ok(text)
-}
-
-fn written(directory: &Path, name: &str, bytes: &[u8], sharing: Sharing) -> io::Result<tempfile::NamedTempFile> {
-    let mut tmp = tempfile::Builder::new().prefix(&format!(".{name}.")).tempfile_in(directory)?;
-    tmp.write_all(bytes)?;
-    sharing.publish(tmp.path())?;
-    Ok(tmp)
-}
-
-/// Makes a directory, if it is not there, with the repository's permissions.
-fn make_directory(directory: &Path, sharing: Sharing) -> io::Result<()> {
-    match std::fs::create_dir(directory) {
-        Ok(()) => sharing.apply(directory),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
-    }
 }
 
 impl Status {

@@ -279,7 +279,9 @@ fn a_drain_that_lacks_descriptors_at_any_step() {
 #[test]
 fn a_drain_that_finds_damage_and_is_killed_at_any_step() {
     const ID: &str = "0000000001.000000001.1.0000000000000001";
-    for (file, text) in [("resync".to_owned(), "1"), (format!("tmp/{ID}"), "git-mirr"), (format!("incoming/{ID}"), "garbage")] {
+    for (file, text) in
+        [("resync".to_owned(), "1"), (format!("tmp/{ID}"), "git-mirr"), (format!("incoming/{ID}"), "garbage")]
+    {
         let scene = Scene::new();
         let source = scene.sandbox.path("source.git");
         let second = scene.sandbox.bare("second.git");

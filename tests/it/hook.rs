@@ -96,7 +96,7 @@ fn pushes_at_the_same_moment_each_keep_their_record() {
     });
     assert_eq!(incoming(&source).len(), 80);
     // Two records of one process in one nanosecond.
-    let layout = git_mirror_push::spool::Layout::new(&source);
+    let layout = git_mirror_push::layout::Layout::new(&source);
     let time = std::time::Duration::new(7, 7);
     let record = git_mirror_push::spool::Record::of(time, vec![]);
     for random in [1, 2] {

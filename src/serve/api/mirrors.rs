@@ -11,9 +11,9 @@ use serde_json::json;
 use super::pages::Pages;
 use super::parameters::no_valid_value;
 use super::{Access, Ask, Failure, Ids, answer, ids};
-use crate::change;
 use crate::config::{AuthMethod, check_branch_regex};
 use crate::credentials;
+use crate::mirror;
 use crate::plan::{Divergent, Prune};
 use crate::push::Address;
 use crate::serve::App;
@@ -111,7 +111,7 @@ pub(super) async fn sync(State(app): State<Arc<App>>, path: Ids, request: Reques
     let ids = ids(path);
     answer(app, request, Access::Write, move |ask| {
         let project = ask.project(&ids)?;
-        let wish = if ask.parameters.flag("adopt")? == Some(true) { change::Wish::Adopt } else { change::Wish::Sync };
+        let wish = if ask.parameters.flag("adopt")? == Some(true) { mirror::Wish::Adopt } else { mirror::Wish::Sync };
         ask.app.sync(&project, Ask::mirror_id(&ids)?, wish)?;
         Ok(StatusCode::NO_CONTENT.into_response())
     })

@@ -9,9 +9,9 @@ use axum::response::{IntoResponse, Redirect, Response};
 use maud::Markup;
 
 use super::{OfMirror, OfProject, Visitor, failed, project, refused};
-use crate::change;
 use crate::config::{AuthMethod, Mirror};
 use crate::credentials::Secret;
+use crate::mirror;
 use crate::plan::{Divergent, Prune};
 use crate::serve::mirrors::{Trouble, Wish};
 use crate::serve::projects::Project;
@@ -242,7 +242,7 @@ async fn update_now(
     visitor: Visitor,
     (id, mirror): (u32, u32),
     body: Bytes,
-    wish: change::Wish,
+    wish: mirror::Wish,
     done: &'static str,
 ) -> Response {
     act(app, visitor, id, body, move |app, _, project, _| {
@@ -254,13 +254,13 @@ async fn update_now(
 
 /// Compares and mirrors everything now.
 pub(super) async fn sync(State(app): State<Arc<App>>, visitor: Visitor, Path(ids): OfMirror, body: Bytes) -> Response {
-    update_now(app, visitor, ids, body, change::Wish::Sync, "The update is under way.").await
+    update_now(app, visitor, ids, body, mirror::Wish::Sync, "The update is under way.").await
 }
 
 /// Confirms first contact, and mirrors everything now.
 pub(super) async fn adopt(State(app): State<Arc<App>>, visitor: Visitor, Path(ids): OfMirror, body: Bytes) -> Response {
     let done = "The mirror is confirmed; the update is under way.";
-    update_now(app, visitor, ids, body, change::Wish::Adopt, done).await
+    update_now(app, visitor, ids, body, mirror::Wish::Adopt, done).await
 }
 
 /// Removes a mirror.

@@ -140,12 +140,11 @@ impl LocalMirror {
     ///
     /// # Errors
     /// [`Error`]
-    pub(super) fn set_head(&self, repository: &Repository) -> Result<(), Error> {
+    pub fn set_head(&self, repository: &Repository) -> Result<(), Error> {
         let Some(lost) = self.lost_head(repository)?.filter(|_| self.is_bare) else { return Ok(()) };
         let name = lost.ours.to_string();
         let command = &mut git(&self.git_dir, &["symbolic-ref", "HEAD", &name]);
-        let failed = |error: process::Error| Error::Push(error.into());
-        process::run("git symbolic-ref", command, b"", Duration::from_secs(30)).map_err(failed)?;
+        process::run("git symbolic-ref", command, b"", Duration::from_secs(30))?;
         tracing::info!("HEAD of '{}' names {name} now", self.git_dir.display());
         Ok(())
     }

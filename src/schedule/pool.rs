@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::schedule::{Job, Limits, Next, Queue, Said};
-use super::wait::Down;
+use super::queue::{Job, Limits, Next, Queue, Said};
+use crate::drain::Down;
 
 /// One thing to do.
 pub(super) enum Task<'a> {

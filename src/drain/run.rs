@@ -13,11 +13,10 @@ use super::flapping::remembered;
 use super::observe::{Past, Scope, unreadable};
 use super::settle::{Times, attempt, settled};
 use super::wait::{deferred, due};
-use super::{
-    Context, Error, Host, Lock, Mode, Report, cleaned, credentials, fan_out, full_sync, new_id, prepare, target,
-};
+use super::{Context, Error, Host, Mode, Report, cleaned, fan_out, full_sync};
 use crate::config::Mirror;
 use crate::credentials::{Credentials, Redactor, judge};
+use crate::mirror::{Lock, credentials, forget, new_id, prepare, target};
 use crate::plan::{Divergent, FirstContact};
 use crate::push::{Class, Progress};
 use crate::repo::Repository;
@@ -26,7 +25,8 @@ use crate::status::{self, Mirrored, Outcome, RefOutcome, Runner, Status, UpdateS
 
 /// Serves one mirror until nothing new is spooled for it. `None` when there was nothing to do, another drain is at it, or it is not to be
 /// served any more. A fault of ours ends this mirror's run and no other.
-pub(super) fn serve(repository: &Repository, context: &Context<'_>, mirror: &Mirror) -> Option<Report> {
+#[must_use]
+pub fn serve(repository: &Repository, context: &Context<'_>, mirror: &Mirror) -> Option<Report> {
     let served =
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| serve_until_idle(repository, context, mirror)));
     served.unwrap_or_else(|panic| {
@@ -96,7 +96,7 @@ fn serve_once(repository: &Repository, context: &Context<'_>, mirror: &Mirror, m
         Some(mirror) if mirror.is_enabled => mirror,
         Some(_) => return Ok(Turn::Unwanted),
         None => {
-            super::forget(&directory).map_err(files("forget a removed mirror"))?;
+            forget(&directory).map_err(files("forget a removed mirror"))?;
             return Ok(Turn::Unwanted);
         }
     };
@@ -312,7 +312,7 @@ fn contact(
 ) -> (Contact, Credentials) {
     let Known { touched, mirrored, before } = *known;
     let target = target(repository, mirror, context.server);
-    match target.and_then(|target| Ok((target, repository.shallow_commits()?))) {
+    match target.map_err(Error::from).and_then(|target| Ok((target, repository.shallow_commits()?))) {
         Ok((target, shallow)) => {
             let redactor = Redactor::new(&target.credentials);
             let progress = Arc::new(Progress::default());

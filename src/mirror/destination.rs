@@ -3,8 +3,7 @@
 use super::Error;
 use crate::config::{AuthMethod, Mirror, Server};
 use crate::credentials::{self, Credentials, identity, read_secret};
-use crate::push::{Advertised, Pool, Session, Ssh, Target};
-use crate::refs::{NameRef, Oid};
+use crate::push::{Ssh, Target};
 use crate::repo::Repository;
 
 /// What is stored of a mirror's credentials, for showing its URL and cleaning texts.
@@ -61,20 +60,4 @@ pub fn target(repository: &Repository, mirror: &Mirror, server: &Server) -> Resu
         timeouts: mirror.timeouts,
         guard: mirror.is_confined.then(|| server.api.guard()),
     })
-}
-
-/// Reaches a mirror and reads its advertisement, and does nothing else there.
-///
-/// # Errors
-/// [`Error`]
-pub fn reach(
-    repository: &Repository,
-    mirror: &Mirror,
-    server: &Server,
-    each: &mut dyn FnMut(NameRef<'_>, Oid),
-) -> Result<Advertised, Error> {
-    let mut session = Session::connect(&target(repository, mirror, server)?, &Pool::default())?;
-    let advertised = session.advertisement(each)?;
-    session.end();
-    Ok(advertised)
 }

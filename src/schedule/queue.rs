@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::Mode;
-use super::wait::Down;
+use crate::drain::{Down, Mode};
 
 /// A mirror: its repository and its name there.
 pub(super) type Key = (PathBuf, String);

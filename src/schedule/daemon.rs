@@ -9,12 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
-use super::compare::Unchanged;
-use super::crew::{Crew, Done, Task};
-use super::every::{Every, RECONCILE, limits};
-use super::schedule::{Job, Queue};
-use super::{Error, MassDelete, Mode, Report};
+use super::batch::{Every, RECONCILE, limits};
+use super::pool::{Crew, Done, Task};
+use super::queue::{Job, Queue};
 use crate::config::{Mirror, Server};
+use crate::drain::{Error, MassDelete, Mode, Report, Unchanged};
 use crate::push::Pool;
 
 /// What happens to a mirror.

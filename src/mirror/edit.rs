@@ -8,43 +8,12 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
+use super::{Error, Lock, forget, mark_removed, new_id, prepare, unmark_removed};
 use crate::config::{self, AuthMethod, Change, Config, Edit, Mirror, Server, edit};
 use crate::credentials::{self, Credentials, HostKey, KeyType, Secret, remove_secret, write_host_keys, write_secret};
-use crate::drain::{self, Lock, new_id};
 use crate::push::{Address, parse};
 use crate::repo::Repository;
 use crate::spool;
-
-mod host_keys;
-
-pub use host_keys::{detect, host_keys_of};
-
-/// Why a change was not made.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// What was asked for has no meaning.
-    #[error("{0}")]
-    Refused(String),
-    /// The configuration cannot be read or written, or would not be valid.
-    #[error(transparent)]
-    Config(#[from] config::Error),
-    /// A mirror's directory cannot be made or locked.
-    #[error(transparent)]
-    Drain(#[from] drain::Error),
-    /// A file of the mirror cannot be read or written.
-    #[error("cannot {doing} in '{}': {source}", path.display())]
-    Files {
-        /// What was being done.
-        doing: &'static str,
-        /// The mirror's directory.
-        path: PathBuf,
-        /// The operating system's reason.
-        source: std::io::Error,
-    },
-    /// A program that was asked did not answer.
-    #[error(transparent)]
-    Program(#[from] crate::process::Error),
-}
 
 /// Keys of a mirror with their new values.
 pub type Keys = Vec<(&'static str, Change)>;
@@ -91,7 +60,7 @@ impl Place<'_> {
 
     fn files(&self, doing: &'static str, name: &str) -> impl FnOnce(std::io::Error) -> Error {
         let path = self.directory(name);
-        move |source| Error::Files { doing, path, source }
+        Error::files(doing, path)
     }
 
     /// Makes the directory that holds everything of ours.
@@ -102,8 +71,7 @@ impl Place<'_> {
         config::authorise(self.repository, self.server)?;
         let layout = self.repository.layout();
         let mode = self.repository.sharing().directory_mode().unwrap_or(0o755);
-        let failed = |source| Error::Files { doing: "make directories", path: layout.root().to_owned(), source };
-        spool::prepare(&layout, mode).map_err(failed)
+        spool::prepare(&layout, mode).map_err(Error::files("make directories", layout.root().to_owned()))
     }
 
     /// Adds a mirror and makes its first sync due.
@@ -115,11 +83,11 @@ impl Place<'_> {
         // The name is checked before it becomes a directory.
         let change = Edit::Add(name.to_owned(), keys);
         self.refuse_doubtful(&config::check_edit(self.repository, self.server, &change)?, name)?;
-        drain::prepare(self.repository, name)?;
+        prepare(self.repository, name)?;
         // A drain that ends for a mirror of this name which was removed must not forget what is stored now.
         let _lock = Lock::acquire(&self.directory(name), self.repository.sharing())?;
-        drain::prepare(self.repository, name)?;
-        drain::unmark_removed(&self.directory(name)).map_err(self.files("add the mirror", name))?;
+        prepare(self.repository, name)?;
+        unmark_removed(&self.directory(name)).map_err(self.files("add the mirror", name))?;
         self.store(name, extras)?;
         let id = new_id((self.now)());
         let due = spool::request_full_sync(&self.repository.layout(), name, id);
@@ -138,7 +106,7 @@ impl Place<'_> {
     /// [`Error`]
     pub fn set(&self, name: &str, keys: Keys, extras: &Extras) -> Result<Config, Error> {
         self.prepare()?;
-        drain::prepare(self.repository, name)?;
+        prepare(self.repository, name)?;
         let change = Edit::Set(name.to_owned(), keys);
         let after = config::check_edit(self.repository, self.server, &change)?;
         let changes =
@@ -198,7 +166,7 @@ impl Place<'_> {
         let Some(mirror) = config.mirror(name).filter(|mirror| mirror.is_enabled || wish == Wish::Adopt) else {
             return Ok(());
         };
-        drain::prepare(self.repository, name)?;
+        prepare(self.repository, name)?;
         let id = new_id((self.now)());
         let record = spool::Record {
             release: wish != Wish::Compare,
@@ -229,7 +197,7 @@ impl Place<'_> {
         let directory = self.directory(name);
         if directory.is_dir() {
             // Killed after the next step, its files are forgotten by the next drain.
-            drain::mark_removed(&directory).map_err(self.files("begin the removal", name))?;
+            mark_removed(&directory).map_err(self.files("begin the removal", name))?;
         }
         edit(self.repository, self.server, &change)?;
         Ok(())
@@ -249,7 +217,7 @@ impl Place<'_> {
         if config::load(self.repository, self.server)?.mirror(name).is_some() {
             return Ok(());
         }
-        drain::forget(&directory).map_err(self.files("remove the files", name))
+        forget(&directory).map_err(self.files("remove the files", name))
     }
 
     /// Pins these host keys in place of those that were pinned; none clears them.

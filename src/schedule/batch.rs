@@ -1,4 +1,4 @@
-//! Many repositories in one run: each spool is looked through, and what there is to do is served by host (see `schedule`).
+//! Many repositories in one run: each spool is looked through, and what there is to do is served by host (see `queue`).
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,16 +7,14 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::compare::Unchanged;
-use super::crew::{Crew, Done, Task};
-use super::mirror;
-use super::schedule::{Job, Limits, Said};
-use super::wait::{self, Down};
-use super::{Context, Error, Host, Mode, OnBegin, Report, fan_out};
+use super::pool::{Crew, Done, Task};
+use super::queue::{Job, Limits, Said};
 use crate::config::{self, Config, Mirror, Server};
+use crate::drain::{self, Context, Down, Error, Host, Mode, OnBegin, Report, Unchanged};
+use crate::layout::Layout;
 use crate::push::{Address, Pool};
 use crate::repo;
-use crate::spool::{self, Layout};
+use crate::spool;
 use crate::status::{self, Status, UpdateStatus};
 
 /// How many mirrors are served at once when the server's file does not say.
@@ -120,7 +118,7 @@ impl Every<'_> {
             return Ok(Vec::new());
         }
         if self.mode != Mode::Plan {
-            fan_out(&repository, &self.context(&config, self.mode, &|_, _| {}))?;
+            drain::fan_out(&repository, &self.context(&config, self.mode, &|_, _| {}))?;
         }
         let enabled = config.mirrors.iter().filter(|mirror| mirror.is_enabled || self.mode == Mode::Plan);
         enabled.map(|mirror| self.job(&layout, repository.git_dir(), mirror)).collect()
@@ -206,7 +204,7 @@ impl Every<'_> {
         let served = self.with(job, |repository, context| {
             let mirror = context.config.mirror(&job.mirror)?;
             is_ssh = matches!(mirror.address, Address::Ssh { .. });
-            mirror::serve(repository, context, mirror)
+            drain::serve(repository, context, mirror)
         });
         match served {
             Ok(None) => Said::Nothing,
@@ -231,7 +229,7 @@ impl Every<'_> {
 
     fn put_off(&self, job: &Job, down: &Down) {
         let held = self.with(job, |repository, context| match context.config.mirror(&job.mirror) {
-            Some(mirror) => wait::put_off(repository, context, mirror, down),
+            Some(mirror) => drain::put_off(repository, context, mirror, down),
             None => Ok(None),
         });
         match held.and_then(|held| held) {

@@ -1,38 +1,19 @@
-//! The hint that wakes the daemon: one datagram with the repository's path, which nobody waits for.
+//! Waking whoever mirrors a repository: one datagram to the daemon, which nobody waits for, or a drain that is started.
 //!
 //! The daemon writes the file `roots` beside its socket `wake`: which repositories it serves. A hint that nobody takes, because no
 //! daemon listens, is told from one that was taken; one that is lost costs the wait until the daemon's next scan.
 
-#![expect(clippy::disallowed_methods, reason = "reads the daemon's file of roots")]
+#![expect(clippy::disallowed_methods, reason = "reads the daemon's file of roots, and starts the detached drain")]
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-/// Where the daemon's runtime files are: `$RUNTIME_DIRECTORY` (systemd.exec(5), of several the first) or `/run/git-mirror-push`.
-#[must_use]
-pub fn runtime_directory(variable: Option<&OsStr>) -> PathBuf {
-    let first = variable.and_then(|value| value.as_bytes().split(|byte| *byte == b':').next());
-    match first.filter(|path| path.starts_with(b"/")) {
-        Some(path) => PathBuf::from(OsStr::from_bytes(path)),
-        None => PathBuf::from("/run/git-mirror-push"),
-    }
-}
-
-/// The datagram socket on which the daemon is woken.
-#[must_use]
-pub fn wake_socket(runtime: &Path) -> PathBuf {
-    runtime.join("wake")
-}
-
-/// The file that says below which directories the daemon serves repositories, one a line.
-#[must_use]
-pub fn roots_file(runtime: &Path) -> PathBuf {
-    runtime.join("roots")
-}
+use crate::layout::{roots_file, wake_socket};
 
 /// Tells the daemon to look at a repository. `false` when no daemon listens that serves it; also when the daemon runs as
 /// another user than the repository's owner, so that it may not be able to.
@@ -55,4 +36,25 @@ pub fn hint(runtime: &Path, git_dir: &Path) -> bool {
         // It listens, and has more hints than it has read: then it looks through every spool.
         Err(error) => error.kind() == io::ErrorKind::WouldBlock && is_same_owner,
     }
+}
+
+/// Starts `program drain --detach` for a repository, with the server's configuration file `server` if one is given, and does not wait
+/// for it.
+///
+/// # Errors
+/// The operating system's, when the program cannot be started.
+pub fn start_drain(program: &Path, server: Option<&Path>, git_dir: &Path) -> io::Result<()> {
+    let mut drain = Command::new(program);
+    if let Some(server) = server {
+        drain.arg("--config").arg(server);
+    }
+    drain.arg("--git-dir").arg(git_dir).args(["drain", "--detach"]);
+    drain.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map(drop)
+}
+
+/// Leaves the session of the pusher, so that the end of that session does not end this drain.
+#[cfg(feature = "mirror")]
+pub fn leave_session() {
+    // Whoever leads a group already is not in the pusher's.
+    let _ = rustix::process::setsid();
 }

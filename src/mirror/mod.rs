@@ -1,0 +1,97 @@
+//! A mirror's directory, `mirror-push/remotes/NAME`, and its settings: its lock, how it is added, changed and removed, and whom a push
+//! to it talks to.
+//!
+//! Guaranteed: what a mirror needs is made before the configuration names it, and goes after the configuration has forgotten it, so
+//! whoever is killed leaves a mirror that works or none. Absent: what is sent, and when: that is [`crate::drain`]'s.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+
+use crate::durable;
+use crate::repo::{self, Repository};
+use crate::spool;
+
+mod destination;
+mod edit;
+mod host_keys;
+mod local;
+mod lock;
+mod removal;
+
+pub use destination::{credentials, found_credentials, target};
+pub use edit::{Extras, Keys, Place, Wish, clean_url};
+pub use host_keys::{detect, host_keys_of};
+pub use local::{LocalMirror, LostHead};
+pub use lock::Lock;
+pub use removal::{forget, is_being_removed, mark_removed, unmark_removed};
+
+/// What went wrong with a mirror's files or settings.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What was asked for has no meaning.
+    #[error("{0}")]
+    Refused(String),
+    /// The repository cannot be read.
+    #[error(transparent)]
+    Repository(#[from] repo::Error),
+    /// The configuration cannot be read or written, or would not be valid.
+    #[error(transparent)]
+    Config(#[from] crate::config::Error),
+    /// A file of the mirror cannot be read or written.
+    #[error("cannot {doing} in '{}': {source}", path.display())]
+    Files {
+        /// What was being done.
+        doing: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// This file system has no locks that work.
+    #[error("the file system of '{}' has no working locks: {source}; move the repository to one that has", path.display())]
+    Locks {
+        /// The lock file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// The credentials cannot be had.
+    #[error("cannot get the credentials: {0}")]
+    Credentials(std::io::Error),
+    /// A password would cross the network in the clear.
+    #[error("a password would go over plain http; use https, or set allow_insecure_http = true for this mirror")]
+    InsecureHttp,
+    /// A program that was asked did not answer.
+    #[error(transparent)]
+    Program(#[from] crate::process::Error),
+}
+
+impl Error {
+    /// The error of an operation on files, from what the operating system says.
+    pub(crate) fn files(doing: &'static str, path: PathBuf) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Files { doing, path, source }
+    }
+}
+
+/// Makes the directories of a mirror.
+///
+/// # Errors
+/// [`Error::Files`].
+pub fn prepare(repository: &Repository, name: &str) -> Result<(), Error> {
+    let layout = repository.layout();
+    let mode = repository.sharing().directory_mode().unwrap_or(0o755);
+    let made = spool::prepare(&layout, mode)
+        .and_then(|()| durable::make_directory(&layout.remote(name), Some(mode)))
+        .and_then(|_| durable::make_directory(&layout.queue(name), Some(mode)));
+    made.map(drop).map_err(Error::files("make directories", layout.root().to_owned()))
+}
+
+/// A fresh record name.
+#[must_use]
+pub fn new_id(now: Timestamp) -> spool::Id {
+    let time = std::time::Duration::try_from(now.duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default();
+    spool::Id { time, pid: std::process::id(), random: RandomState::new().hash_one(time) }
+}
