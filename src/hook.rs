@@ -199,7 +199,7 @@ fn report_unrecorded(layout: &Layout, git_dir: &Path, error: &io::Error) -> Stri
     let what = format!("cannot record this push for the mirrors of '{}': {error}", path.display());
     let text = match mark(layout) {
         Ok(()) => format!("{what}; the push stands, and the next drain compares everything"),
-        Err(_) => format!("{what}; the push stands; run 'git mirror-push sync' once that is mended"),
+        Err(_) => format!("{what}; the push stands; run 'git mirror-push sync' once that is fixed"),
     };
     syslog(&text);
     text

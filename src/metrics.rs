@@ -92,7 +92,8 @@ pub fn render(measures: &[Measure], now: Timestamp) -> String {
     header(&mut out, "failures_total", "Attempts that failed, by class.", "counter");
     for measure in measures {
         let failures = &measure.status.failures;
-        for (class, count) in [("temporary", failures.temporary), ("lasting", failures.lasting), ("ref", failures.refs)]
+        for (class, count) in
+            [("temporary", failures.temporary), ("permanent", failures.permanent), ("ref", failures.refs)]
         {
             let _ = writeln!(out, "git_mirror_push_failures_total{{{},class=\"{class}\"}} {count}", labels(measure));
         }

@@ -50,6 +50,8 @@ pub struct Message<'a> {
 struct Json<'a> {
     event: Event,
     repository: &'a str,
+    name: &'a str,
+    /// An earlier word for `name`.
     remote: &'a str,
     url: &'a str,
     update_status: UpdateStatus,
@@ -88,6 +90,7 @@ pub fn tell(command: &[String], message: &Message<'_>) -> Result<(), process::Er
     let json = Json {
         event,
         repository,
+        name: remote,
         remote,
         url,
         update_status: status.update_status,

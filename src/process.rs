@@ -19,15 +19,6 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-/// How an end is meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Insistence {
-    /// TERM
-    Ask,
-    /// KILL
-    Insist,
-}
-
 /// Why a program did not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -40,14 +31,14 @@ pub enum Error {
         source: io::Error,
     },
     /// It failed.
-    #[error("{program} failed{status}: {words}")]
+    #[error("{program} failed{status}: {message}")]
     Failed {
         /// Its name.
         program: String,
         /// ` with exit status N`, or empty.
         status: String,
         /// What it said.
-        words: String,
+        message: String,
     },
     /// It took too long.
     #[error("{program} did not end within {} seconds", limit.as_secs())]
@@ -152,11 +143,10 @@ impl Child {
         self.inner.stdout.take().expect("stdout is piped and taken once")
     }
 
-    /// What ends its process group, for the watch.
-    pub fn ender(&self) -> impl Fn(Insistence) + Send + 'static + use<> {
+    /// What sends a signal to its process group.
+    pub fn killer(&self) -> impl Fn(Signal) + Send + 'static + use<> {
         let group = self.group();
-        move |insistence| {
-            let signal = if insistence == Insistence::Ask { Signal::TERM } else { Signal::KILL };
+        move |signal| {
             // A group that is gone needs no signal.
             let _ = kill_process_group(group, signal);
         }
@@ -181,13 +171,13 @@ impl Child {
     /// The error that its end means.
     pub fn failure(self, grace: Duration) -> Error {
         let program = self.name.clone();
-        let (status, words) = self.end(grace);
+        let (status, message) = self.end(grace);
         let status =
             status.map(|status| status.code().map(|code| format!(" with exit status {code}")).unwrap_or_default());
         Error::Failed {
             program,
             status: status.unwrap_or_default(),
-            words: if words.is_empty() { "it ended without a word".into() } else { words },
+            message: if message.is_empty() { "it ended without a message".into() } else { message },
         }
     }
 
@@ -285,25 +275,25 @@ pub fn configured(words: &[String]) -> Command {
 /// # Errors
 /// [`Error`]; when `limit` runs out its process group is ended.
 pub fn run(name: &str, command: &mut Command, input: &[u8], limit: Duration) -> Result<Vec<u8>, Error> {
-    const MOST: u64 = 64 << 10;
+    const MAX_OUTPUT: u64 = 64 << 10;
     let begin = Instant::now();
     let mut child = Child::start(name, command)?;
-    let (mut stdin, stdout, end) = (child.stdin(), child.stdout(), child.ender());
+    let (mut stdin, stdout, end) = (child.stdin(), child.stdout(), child.killer());
     let input = input.to_owned();
     // A program need not read what it is given, nor end what it writes; neither thread outlives the process group.
     let writing = std::thread::spawn(move || stdin.write_all(&input));
     let reading = std::thread::spawn(move || {
         let mut out = Vec::new();
-        stdout.take(MOST).read_to_end(&mut out).map(|_| out)
+        stdout.take(MAX_OUTPUT).read_to_end(&mut out).map(|_| out)
     });
     let status = child.wait_for(limit);
     let is_slow = matches!(status, Ok(None));
     if is_slow {
-        end(Insistence::Ask);
+        end(Signal::TERM);
     }
-    let (status, words) = child.end(Duration::ZERO);
+    let (status, message) = child.end(Duration::ZERO);
     // What it started and left behind must not hold the pipes.
-    end(Insistence::Insist);
+    end(Signal::KILL);
     drop(writing.join());
     let out = reading.join().ok().and_then(Result::ok).unwrap_or_default();
     if is_slow || begin.elapsed() > limit + Duration::from_secs(5) {
@@ -314,7 +304,7 @@ pub fn run(name: &str, command: &mut Command, input: &[u8], limit: Duration) -> 
         status => {
             let code = status.ok().and_then(|status| status.code());
             let status = code.map(|code| format!(" with exit status {code}")).unwrap_or_default();
-            Err(Error::Failed { program: name.to_owned(), status, words })
+            Err(Error::Failed { program: name.to_owned(), status, message })
         }
     }
 }

@@ -84,7 +84,7 @@ impl Token {
 
 /// What a new token is to be.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct NewToken {
     /// Its name.
     pub name: String,
     /// What it may do.
@@ -143,7 +143,7 @@ impl Store {
     ///
     /// # Errors
     /// The operating system's, or [`io::ErrorKind::AlreadyExists`] when one has that name.
-    pub fn create(&self, wanted: Wanted, now: Timestamp) -> io::Result<Secret> {
+    pub fn create(&self, wanted: NewToken, now: Timestamp) -> io::Result<Secret> {
         let mut random = [0; 20];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         let text = format!("{PREFIX}{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random));
@@ -250,7 +250,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let store = Store::new(directory.path());
         let now = Timestamp::from_second(1_000).expect("small");
-        let wanted = |name: String| Wanted { name, scope: Scope::Api, projects: Vec::new(), expires_at: None };
+        let wanted = |name: String| NewToken { name, scope: Scope::Api, projects: Vec::new(), expires_at: None };
         for n in 0..20 {
             store.create(wanted(format!("old{n}")), now).expect("made");
         }
@@ -271,7 +271,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let store = Store::new(&directory.path().join("state"));
         let now = Timestamp::from_second(1_000).expect("small");
-        let wanted = |name: &str| Wanted {
+        let wanted = |name: &str| NewToken {
             name: name.into(),
             scope: Scope::Api,
             projects: vec!["acme/*".into()],

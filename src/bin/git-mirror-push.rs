@@ -11,7 +11,7 @@ fn main() -> ExitCode {
             state_directory: daemon.state_directory,
             runtime_directory: daemon.runtime_directory,
             server_config: daemon.server_config,
-            surroundings: daemon.surroundings,
+            credential_env: daemon.credential_env,
         };
         serve::run(daemon.server, &options)
     })

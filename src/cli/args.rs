@@ -109,7 +109,7 @@ pub(super) enum Command {
     HostKeys(HostKeys),
     /// Store a password or token, read from standard input or asked for
     Credential(Credential),
-    /// Say what is wrong with this set-up and how to mend it
+    /// Say what is wrong with this set-up and how to fix it
     Doctor,
     /// Run the daemon: drains when hooks wake it, the REST API and the web page
     Serve(Serve),

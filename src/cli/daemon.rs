@@ -9,9 +9,9 @@ use serde::Serialize;
 use super::args::{CreateToken, Serve, Token, TokenAction, TokenScope};
 use super::{Base, DONE, Usage, now, print_json};
 use crate::config::{Listen, Server};
-use crate::credentials::Surroundings;
+use crate::credentials::CredentialEnv;
 use crate::status::render_time;
-use crate::tokens::{self, Store, Wanted};
+use crate::tokens::{self, NewToken, Store};
 
 /// What the daemon is started with.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub struct Daemon {
     /// The server's file, if one is named.
     pub server_config: Option<PathBuf>,
     /// What the process has around it.
-    pub surroundings: Surroundings,
+    pub credential_env: CredentialEnv,
 }
 
 /// Who runs the daemon: it stands beside the command line, not below it.
@@ -43,7 +43,7 @@ pub(super) fn serve(base: Base, asked: &Serve, run: Run<'_>) -> anyhow::Result<u
         state_directory: environment.state_directory,
         runtime_directory: environment.runtime_directory,
         server_config: named.map(|path| environment.current_dir.join(path)),
-        surroundings: environment.surroundings,
+        credential_env: environment.credential_env,
     })?;
     Ok(DONE)
 }
@@ -72,7 +72,7 @@ pub(super) fn token(base: &Base, asked: &Token, out: &mut dyn Write) -> anyhow::
     Ok(DONE)
 }
 
-fn wanted(create: &CreateToken) -> anyhow::Result<Wanted> {
+fn wanted(create: &CreateToken) -> anyhow::Result<NewToken> {
     if create.name.trim().is_empty() || create.name.len() > 100 || create.name.chars().any(char::is_control) {
         return Err(Usage("a token's name is a line of at most 100 bytes".into()).into());
     }
@@ -84,7 +84,7 @@ fn wanted(create: &CreateToken) -> anyhow::Result<Wanted> {
         TokenScope::Api => tokens::Scope::Api,
         TokenScope::ReadApi => tokens::Scope::ReadApi,
     };
-    Ok(Wanted { name: create.name.clone(), scope, projects: create.projects.clone(), expires_at })
+    Ok(NewToken { name: create.name.clone(), scope, projects: create.projects.clone(), expires_at })
 }
 
 /// A token as `token list --json` prints it.

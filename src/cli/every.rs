@@ -115,7 +115,7 @@ pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> 
 }
 
 /// How many mirrors that are not right are told one by one on a screen.
-const MOST_SHOWN: usize = 20;
+const MAX_SHOWN: usize = 20;
 
 /// Says how all mirrors stand: a count of each state, then what is not right, failing first, then what waits longest.
 pub(super) fn status(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
@@ -146,7 +146,7 @@ pub(super) fn status(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
         UpdateStatus::None | UpdateStatus::Finished => 2,
     };
     views.sort_by(|a, b| (rank(a), &a.last_successful_update_at).cmp(&(rank(b), &b.last_successful_update_at)));
-    let most = if base.global.verbose > 0 { usize::MAX } else { MOST_SHOWN };
+    let most = if base.global.verbose > 0 { usize::MAX } else { MAX_SHOWN };
     for view in views.iter().take(most) {
         render::row(base, view, out)?;
     }
@@ -160,7 +160,7 @@ pub(super) fn status(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
 pub(super) fn install_hook(base: &Base) -> anyhow::Result<u8> {
     let (installed, bad) = base.ask_every(&|session| {
         crate::config::authorise(&session.repository, &base.server)?;
-        session.place().prepare()?;
+        session.editor().prepare()?;
         Ok(matches!(hook::ensure(session)?, Done::Installed(_)))
     })?;
     let new = installed.iter().filter(|is_new| **is_new).count();

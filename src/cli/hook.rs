@@ -5,14 +5,14 @@ use crate::install::{self, Done};
 
 /// Installs the hook.
 pub(super) fn install(session: &Session<'_>) -> anyhow::Result<u8> {
-    session.place().prepare()?;
+    session.editor().prepare()?;
     tell(session, &ensure(session)?);
     Ok(DONE)
 }
 
 /// Installs the hook if it is not there.
 pub(super) fn ensure(session: &Session<'_>) -> anyhow::Result<Done> {
-    Ok(install::ensure(&session.repository, &session.base.environment.surroundings.program)?)
+    Ok(install::ensure(&session.repository, &session.base.environment.credential_env.program)?)
 }
 
 /// Takes the hook away.

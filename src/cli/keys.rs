@@ -18,13 +18,13 @@ pub(super) fn public_key(session: &Session<'_>, name: &str, out: &mut dyn Write)
     let mirror = by_name(&config, name)?;
     if mirror.auth_method == AuthMethod::SshPublicKey {
         crate::mirror::prepare(&session.repository, name)?;
-        if session.place().ensure_key(name, None)? {
+        if session.editor().ensure_key(name, None)? {
             session.base.say("made a key; authorise it at the mirror");
         }
     }
     let key = credentials::public_key(&session.repository.layout().remote(name))?;
-    let mend = format!("mirror '{name}' has no key; git mirror-push set {name} --auth-method ssh_public_key");
-    write!(out, "{}", key.context(mend)?)?;
+    let fix = format!("mirror '{name}' has no key; git mirror-push set {name} --auth-method ssh_public_key");
+    write!(out, "{}", key.context(fix)?)?;
     Ok(DONE)
 }
 
@@ -47,12 +47,12 @@ pub(super) fn host_keys(session: &Session<'_>, asked: &HostKeys, out: &mut dyn W
     crate::mirror::prepare(&session.repository, &asked.name)?;
     let mut keys = credentials::read_host_keys(&session.repository.layout().remote(&asked.name))?;
     if asked.clear {
-        session.place().pin(&asked.name, &[])?;
+        session.editor().pin(&asked.name, &[])?;
         return changed(session, mirror);
     }
     if !asked.add.is_empty() {
         keys.extend(host_keys_of(&asked.add, &mirror.address)?);
-        session.place().pin(&asked.name, &keys)?;
+        session.editor().pin(&asked.name, &keys)?;
         return changed(session, mirror);
     }
     if !asked.detect {
@@ -71,7 +71,7 @@ pub(super) fn host_keys(session: &Session<'_>, asked: &HostKeys, out: &mut dyn W
         session.base.say("nothing was pinned; compare the fingerprints with those that the host's administrator tells, then use --yes");
         return Ok(BEHIND);
     }
-    session.place().pin(&asked.name, &offered)?;
+    session.editor().pin(&asked.name, &offered)?;
     session.base.say(&format!("pinned {} keys of '{host}'", offered.len()));
     changed(session, mirror)
 }
@@ -126,7 +126,7 @@ pub(super) fn credential(session: &Session<'_>, asked: &Credential) -> anyhow::R
         return Err(Usage(format!("no password was given, and what is stored stays; {fix}")).into());
     }
     crate::mirror::prepare(&session.repository, &asked.name)?;
-    session.place().store_secret(&asked.name, &Secret::new(secret))?;
+    session.editor().store_secret(&asked.name, &Secret::new(secret))?;
     if mirror.auth_method != AuthMethod::Password && !asked.clear {
         session.base.warn(&format!(
             "auth_method is \"{}\"; git mirror-push set {} --auth-method password",

@@ -17,15 +17,15 @@ use crate::status::{self, Outcome};
 
 impl Session<'_> {
     /// Where changes are made.
-    pub(super) fn place(&self) -> mirror::Place<'_> {
-        mirror::Place { repository: &self.repository, server: &self.base.server, now }
+    pub(super) fn editor(&self) -> mirror::Editor<'_> {
+        mirror::Editor { repository: &self.repository, server: &self.base.server, now }
     }
 }
 
 /// Makes a comparison of every enabled mirror due: the rules have changed.
 pub(super) fn compare_all(session: &Session<'_>, config: &Config) -> anyhow::Result<()> {
     for mirror in &config.mirrors {
-        session.place().request(config, &mirror.name, mirror::Wish::Compare)?;
+        session.editor().request(config, &mirror.name, mirror::Wish::Compare)?;
     }
     session.wake(config);
     Ok(())
@@ -55,7 +55,7 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
         key_type: key_type(&add.settings),
         adopts: add.adopt,
     };
-    let config = session.place().add(&add.name, keys, &extras)?;
+    let config = session.editor().add(&add.name, keys, &extras)?;
     warn_of_insecure_http(session, &config, &add.name, has_secret)?;
     tell_of_key(session, &add.name, false);
     if let Done::Installed(path) = hook::ensure(session)? {
@@ -95,7 +95,7 @@ pub(super) fn set(session: &Session<'_>, set: &Set) -> anyhow::Result<u8> {
     }
     let directory = session.repository.layout().remote(&set.name);
     let had_key = extras.key_type.is_none() && identity(&directory).is_some();
-    let config = session.place().set(&set.name, keys, &extras)?;
+    let config = session.editor().set(&set.name, keys, &extras)?;
     tell_what_is_overwritten(session, mirror, by_name(&config, &set.name)?)?;
     tell_of_key(session, &set.name, had_key);
     let has_secret = directory.join("secret").is_file();
@@ -107,7 +107,7 @@ pub(super) fn set(session: &Session<'_>, set: &Set) -> anyhow::Result<u8> {
 /// Serves a mirror again.
 pub(super) fn enable(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
     by_name(&session.config()?, name)?;
-    let config = session.place().set(name, vec![("enabled", Change::Unset)], &Extras::default())?;
+    let config = session.editor().set(name, vec![("enabled", Change::Unset)], &Extras::default())?;
     wake_for(session, &config, name);
     Ok(DONE)
 }
@@ -115,7 +115,7 @@ pub(super) fn enable(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
 /// Serves a mirror no longer. What it was not given yet is compared when it is enabled.
 pub(super) fn disable(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
     by_name(&session.config()?, name)?;
-    session.place().prepare()?;
+    session.editor().prepare()?;
     let change = Edit::Set(name.to_owned(), vec![("enabled", Change::Flag(false))]);
     edit(&session.repository, &session.base.server, &change)?;
     Ok(DONE)
@@ -124,7 +124,7 @@ pub(super) fn disable(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
 /// Removes a mirror and its files.
 pub(super) fn remove(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
     by_name(&session.config()?, name)?;
-    session.place().remove(name)?;
+    session.editor().remove(name)?;
     session.base.say(&format!("removed mirror '{name}'; its repository was not touched"));
     Ok(DONE)
 }
@@ -132,7 +132,7 @@ pub(super) fn remove(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
 /// Removes this repository's own settings of a mirror from the server's file.
 pub(super) fn reset(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
     by_name(&session.config()?, name)?;
-    let config = session.place().reset(name)?;
+    let config = session.editor().reset(name)?;
     wake_for(session, &config, name);
     session.base.say(&format!("mirror '{name}' has the settings of the server's file again"));
     Ok(DONE)
@@ -140,7 +140,7 @@ pub(super) fn reset(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
 
 /// Makes a comparison of a mirror due, and wakes a drain for it.
 pub(super) fn compare(session: &Session<'_>, config: &Config, name: &str) -> anyhow::Result<u8> {
-    session.place().request(config, name, mirror::Wish::Compare)?;
+    session.editor().request(config, name, mirror::Wish::Compare)?;
     wake_for(session, config, name);
     Ok(DONE)
 }

@@ -68,7 +68,7 @@ impl Session<'_> {
             return;
         }
         let server = self.base.global.config.as_ref().map(|server| absolute(self, server));
-        let program = &self.base.environment.surroundings.program;
+        let program = &self.base.environment.credential_env.program;
         if let Err(error) = wake::start_drain(program, server.as_deref(), git_dir) {
             self.base.warn(&format!("the drain could not be started: {error}; run 'git mirror-push drain'"));
         }
@@ -200,7 +200,7 @@ fn only_looks(command: &Command) -> bool {
 impl Base {
     fn new(environment: Environment, global: args::Global) -> anyhow::Result<Self> {
         let named = global.config.as_deref().or(environment.server_config.as_deref());
-        let server = config::load_server(named, &environment.surroundings)?;
+        let server = config::load_server(named, &environment.credential_env)?;
         let is_coloured = match global.color {
             When::Always => true,
             When::Never => false,

@@ -15,7 +15,7 @@ fn effective(session: &Session<'_>, config: &Config) -> anyhow::Result<Vec<Strin
 }
 
 fn change(session: &Session<'_>, patterns: Vec<String>) -> anyhow::Result<u8> {
-    session.place().prepare()?;
+    session.editor().prepare()?;
     let config =
         edit(&session.repository, &session.base.server, &Edit::Top("protected_branches", Change::List(patterns)))?;
     super::mirrors::compare_all(session, &config)?;
@@ -57,7 +57,7 @@ pub(super) fn protected(session: &Session<'_>, out: &mut dyn Write) -> anyhow::R
 
 /// Switches silent mode.
 pub(super) fn silent(session: &Session<'_>, state: Switch) -> anyhow::Result<u8> {
-    session.place().prepare()?;
+    session.editor().prepare()?;
     let value = if state == Switch::On { Change::Flag(true) } else { Change::Unset };
     let config = edit(&session.repository, &session.base.server, &Edit::Top("silent", value))?;
     match (state, config.is_silent) {

@@ -120,7 +120,7 @@ pub(super) fn row(base: &Base, view: &View, out: &mut dyn Write) -> io::Result<(
     writeln!(out, "{:<9}  {}  {}{error}", painted(base, colour, word), view.repository, view.name)
 }
 
-/// One finding of the doctor, and its mend.
+/// One finding of the doctor, and its fix.
 pub(super) fn finding(base: &Base, finding: &Finding, out: &mut dyn Write) -> io::Result<()> {
     let (word, colour) = match finding.severity {
         Severity::Ok => ("ok", Colour::Green),
@@ -129,8 +129,8 @@ pub(super) fn finding(base: &Base, finding: &Finding, out: &mut dyn Write) -> io
     };
     let subject = finding.remote.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
     writeln!(out, "{}  {subject}{}: {}", painted(base, colour, &format!("{word:<7}")), finding.check, finding.text)?;
-    match &finding.mend {
-        Some(mend) => writeln!(out, "         {mend}"),
+    match &finding.fix {
+        Some(fix) => writeln!(out, "         {fix}"),
         None => Ok(()),
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn is_behind(view: &View) -> bool {
 
 /// What is hardly ever meant: an empty selection, which mirrors no branch, and a HEAD that names none of ours.
 fn notes(session: &Session<'_>, mirror: &Mirror, config: &Config) -> anyhow::Result<Vec<String>> {
-    let mut notes = session.place().warnings(config, mirror);
+    let mut notes = session.editor().warnings(config, mirror);
     let rules: Rules = config.rules(mirror, session.repository.default_branch()?.as_ref());
     if rules.selects_no_branch() {
         notes.push("no branch is protected, so no branch is mirrored; see 'git mirror-push protect'".to_owned());
@@ -52,7 +52,7 @@ fn notes(session: &Session<'_>, mirror: &Mirror, config: &Config) -> anyhow::Res
     let lost =
         mirror::LocalMirror::of(&mirror.address).map(|local| local.lost_head(&session.repository)).transpose()?;
     if let Some(lost) = lost.flatten() {
-        notes.push(format!("{lost}; {}", lost.mend()));
+        notes.push(format!("{lost}; {}", lost.fix()));
     }
     Ok(notes)
 }

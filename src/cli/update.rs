@@ -30,16 +30,16 @@ pub(super) fn drain(session: &Session<'_>, drain: &args::Drain, out: &mut dyn Wr
 }
 
 /// How long a woken drain stays for the next attempts. After that the next push, a timer or `sync` takes over.
-const LONGEST_STAY: Duration = Duration::from_secs(24 * 3600);
+const MAX_STAY: Duration = Duration::from_secs(24 * 3600);
 
 /// How often a staying drain looks whether another drain has made an earlier attempt due.
-const LOOK: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Waits for the next attempt and makes it, until no mirror waits. One process does so for a repository; others leave, so it
 /// asks the status files and not only its own reports: the mirror that waits may have failed in a drain that left.
 fn linger(session: &Session<'_>, mut reports: Vec<Report>, out: &mut dyn Write) -> anyhow::Result<()> {
     let spool = session.repository.layout().root().join("spool");
-    let end = now().checked_add(LONGEST_STAY)?;
+    let end = now().checked_add(MAX_STAY)?;
     let Some(_lock) = Lock::try_acquire(&spool, session.repository.sharing())? else { return Ok(()) };
     let mut pause = Duration::from_secs(1);
     loop {
@@ -49,12 +49,12 @@ fn linger(session: &Session<'_>, mut reports: Vec<Report>, out: &mut dyn Write) 
             return Ok(());
         };
         match Duration::try_from(next.duration_since(now())) {
-            Ok(left) if !left.is_zero() => std::thread::park_timeout(left.min(LOOK)),
+            Ok(left) if !left.is_zero() => std::thread::park_timeout(left.min(POLL_INTERVAL)),
             _ => {
                 reports = run(session, Mode::Drain.into(), &[], out)?;
                 // With nothing to report another drain is at it: it is given time.
                 pause = if !reports.iter().any(|report| report.is_attempted) {
-                    (pause * 2).min(LOOK * 6)
+                    (pause * 2).min(POLL_INTERVAL * 6)
                 } else {
                     Duration::from_secs(1)
                 };

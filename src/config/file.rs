@@ -112,7 +112,7 @@ pub enum Wake {
     None,
 }
 
-/// `auth_method`, in GitLab's words.
+/// `auth_method`, in GitLab's message.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum AuthMethod {

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{Config, Error, Server, Trust, check, file, parse};
-use crate::credentials::Surroundings;
+use crate::credentials::CredentialEnv;
 use crate::durable;
 use crate::layout::Layout;
 use crate::repo::Repository;
@@ -26,7 +26,7 @@ pub struct Environment {
     /// Whether `NO_COLOR` asks for no colour.
     pub is_colour_unwanted: bool,
     /// What credentials are looked for with; the program also wakes drains.
-    pub surroundings: Surroundings,
+    pub credential_env: CredentialEnv,
     /// `$STATE_DIRECTORY` or `/var/lib/git-mirror-push`: where the daemon keeps its own state.
     pub state_directory: PathBuf,
     /// `$RUNTIME_DIRECTORY` or `/run/git-mirror-push`: where the daemon's sockets are.
@@ -56,7 +56,7 @@ impl Environment {
             runtime_directory: crate::layout::runtime_directory(std::env::var_os("RUNTIME_DIRECTORY").as_deref()),
             current_dir: std::env::current_dir()?,
             is_colour_unwanted: std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()),
-            surroundings: Surroundings {
+            credential_env: CredentialEnv {
                 program: std::env::current_exe()?,
                 directory: path("CREDENTIALS_DIRECTORY"),
                 netrc: path("HOME").map(|home| home.join(".netrc")),
@@ -74,7 +74,7 @@ const SERVER_FILE: &str = "/etc/git-mirror-push/config.toml";
 ///
 /// # Errors
 /// [`Error`].
-pub fn load_server(named: Option<&Path>, surroundings: &Surroundings) -> Result<Server, Error> {
+pub fn load_server(named: Option<&Path>, credential_env: &CredentialEnv) -> Result<Server, Error> {
     let path = named.unwrap_or(Path::new(SERVER_FILE));
     let read = |path: &Path| std::fs::read_to_string(path);
     let failed = |path: &Path, source| Error::Io { doing: "read", path: path.to_owned(), source };
@@ -96,7 +96,7 @@ pub fn load_server(named: Option<&Path>, surroundings: &Surroundings) -> Result<
         let text = read(&part).map_err(|source| failed(&part, source))?;
         server = check::server(&part, &text, file::parse(&part, &text)?, server)?;
     }
-    server.surroundings = surroundings.clone();
+    server.credential_env = credential_env.clone();
     for root in &mut server.roots {
         root.path = root.path.canonicalize().map_err(|source| failed(&root.path, source))?;
     }

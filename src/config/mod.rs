@@ -44,7 +44,7 @@ pub enum Error {
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What is wrong and how to mend it.
+        /// What is wrong and how to fix it.
         what: String,
     },
     /// A file cannot be read or written.

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::settings::Settings;
 use super::{Error, Notify, Wake};
-use crate::credentials::Surroundings;
+use crate::credentials::CredentialEnv;
 use crate::plan::Pattern;
-use crate::push::{Allowed, Guard};
+use crate::push::{Allowed, Egress};
 
 /// What the server's files say for every repository.
 #[derive(Clone, Debug, Default)]
@@ -43,7 +43,7 @@ pub struct Server {
     /// Where repositories are.
     pub roots: Vec<Root>,
     /// What the process has around it.
-    pub surroundings: Surroundings,
+    pub credential_env: CredentialEnv,
     /// The files that were read, in order.
     pub files: Vec<PathBuf>,
     pub(super) defaults: Settings,
@@ -62,8 +62,8 @@ pub struct Api {
 impl Api {
     /// What a confined mirror may reach.
     #[must_use]
-    pub fn guard(&self) -> Guard {
-        if self.allow_local_network { Guard::open() } else { Guard::new(self.allowed_hosts.clone()) }
+    pub fn egress(&self) -> Egress {
+        if self.allow_local_network { Egress::everything() } else { Egress::new(self.allowed_hosts.clone()) }
     }
 }
 

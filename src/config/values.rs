@@ -6,7 +6,7 @@ use super::server::{Placed, expand};
 use crate::push::Address;
 
 /// Longest `mirror_branch_regex`, in characters (GitLab's limit).
-const LONGEST_REGEX: usize = 255;
+const MAX_REGEX: usize = 255;
 
 /// A command is an array: the program by its absolute path, then its arguments. No shell reads it.
 pub(super) fn check_command(command: &[String], key: &str) -> Result<(), String> {
@@ -71,8 +71,8 @@ pub(super) fn check_push_option(option: &str) -> Result<(), String> {
 /// # Errors
 /// What is wrong with it.
 pub fn check_branch_regex(regex: &str) -> Result<(), String> {
-    if regex.chars().count() > LONGEST_REGEX {
-        return Err(format!("mirror_branch_regex is longer than {LONGEST_REGEX} characters"));
+    if regex.chars().count() > MAX_REGEX {
+        return Err(format!("mirror_branch_regex is longer than {MAX_REGEX} characters"));
     }
     regex::bytes::Regex::new(regex).map(|_| ()).map_err(|error| {
         let why = error.to_string();

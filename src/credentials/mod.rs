@@ -19,7 +19,7 @@ mod sources;
 pub use host_keys::{HostKey, read_host_keys, write_host_keys};
 pub use keys::{KeyType, generate_key, identity, public_key};
 pub use redact::Redactor;
-pub use sources::{Surroundings, Wanted, find, judge};
+pub use sources::{CredentialEnv, CredentialRequest, find, judge};
 
 use crate::durable;
 use crate::durable::sync_directory;

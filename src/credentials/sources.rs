@@ -13,7 +13,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// What the process has around it.
 #[derive(Clone, Debug, Default)]
-pub struct Surroundings {
+pub struct CredentialEnv {
     /// This program, which answers ssh's questions.
     pub program: PathBuf,
     /// `$CREDENTIALS_DIRECTORY` (systemd.exec(5), LoadCredential=).
@@ -24,7 +24,7 @@ pub struct Surroundings {
 
 /// Whose password is looked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
+pub struct CredentialRequest<'a> {
     /// The mirror's directory.
     pub directory: &'a Path,
     /// The mirror's name.
@@ -49,7 +49,7 @@ pub struct Wanted<'a> {
 ///
 /// # Errors
 /// A file that others may read, a command that fails.
-pub fn find(wanted: &Wanted<'_>, around: &Surroundings) -> io::Result<Credentials> {
+pub fn find(wanted: &CredentialRequest<'_>, around: &CredentialEnv) -> io::Result<Credentials> {
     let with =
         |secret| Credentials { username: wanted.username.map(str::to_owned), secret: Some(secret), approval: None };
     if let Some(secret) = read_secret(&wanted.directory.join("secret"))? {

@@ -27,8 +27,8 @@ pub(super) fn examine(
     now: Timestamp,
 ) -> Vec<Finding> {
     if !mirror.is_enabled {
-        let mend = format!("git mirror-push enable {}", mirror.name);
-        return named(mirror, vec![Finding::warning("enabled", "the mirror is disabled", mend)]);
+        let fix = format!("git mirror-push enable {}", mirror.name);
+        return named(mirror, vec![Finding::warning("enabled", "the mirror is disabled", fix)]);
     }
     let mut findings = credentials(repository, server, mirror);
     let mut refs = HashMap::new();
@@ -39,7 +39,7 @@ pub(super) fn examine(
         Ok(advertised) => findings.extend(met(repository, mirror, &advertised, &refs)),
         Err(error) => {
             let credentials = mirror::credentials(repository, mirror).unwrap_or_default();
-            findings.push(Finding::error("reachable", drain::cleaned(&error, &credentials), mend(&error)));
+            findings.push(Finding::error("reachable", drain::cleaned(&error, &credentials), fix(&error)));
         }
     }
     findings.extend(kept_back(repository, config, mirror, now));
@@ -61,7 +61,7 @@ fn named(mirror: &Mirror, findings: Vec<Finding>) -> Vec<Finding> {
     findings.into_iter().map(|finding| Finding { remote: Some(mirror.name.clone()), ..finding }).collect()
 }
 
-fn mend(error: &drain::Error) -> &'static str {
+fn fix(error: &drain::Error) -> &'static str {
     use crate::push::Error as Push;
     match error {
         drain::Error::Push(Push::Resolve { .. } | Push::Connect { .. } | Push::Timeout(_) | Push::Broken { .. }) => {
@@ -71,14 +71,14 @@ fn mend(error: &drain::Error) -> &'static str {
             "git mirror-push credential NAME, or public-key NAME and authorise the key there"
         }
         drain::Error::Push(Push::NotFound(_)) => {
-            "make the repository there, or mend the URL: git mirror-push set NAME --url URL"
+            "make the repository there, or fix the URL: git mirror-push set NAME --url URL"
         }
         drain::Error::Push(Push::HostKey { .. }) => "git mirror-push host-keys NAME --detect",
         drain::Error::Push(Push::Certificate { .. }) => {
-            "set ca_file to the authority that signed it, or mend the certificate"
+            "set ca_file to the authority that signed it, or fix the certificate"
         }
         drain::Error::Mirror(mirror::Error::InsecureHttp) => "use https",
-        _ => "mend what it says",
+        _ => "fix the problem reported above",
     }
 }
 
@@ -87,16 +87,16 @@ fn credentials(repository: &Repository, server: &Server, mirror: &Mirror) -> Vec
     match (mirror::found_credentials(repository, mirror, server), mirror.auth_method) {
         (Err(error), _) => findings.push(Finding::error("credentials", error.to_string(), "see the text")),
         (Ok(found), AuthMethod::Password) if found.secret.is_none() => {
-            let mend = format!("git mirror-push credential {}", mirror.name);
-            findings.push(Finding::error("credentials", "no password or token is stored", mend));
+            let fix = format!("git mirror-push credential {}", mirror.name);
+            findings.push(Finding::error("credentials", "no password or token is stored", fix));
         }
         (Ok(_), AuthMethod::Password) => findings.push(Finding::ok("credentials", "a password or token is there")),
         (Ok(_), AuthMethod::SshPublicKey | AuthMethod::None) => {}
     }
     let directory = repository.layout().remote(&mirror.name);
     if mirror.auth_method == AuthMethod::SshPublicKey && identity(&directory).is_none() {
-        let mend = format!("git mirror-push set {} --auth-method ssh_public_key", mirror.name);
-        findings.push(Finding::error("credentials", "the mirror has no key of its own", mend));
+        let fix = format!("git mirror-push set {} --auth-method ssh_public_key", mirror.name);
+        findings.push(Finding::error("credentials", "the mirror has no key of its own", fix));
     }
     if matches!(mirror.address, Address::Ssh { .. }) {
         findings.push(match directory.join("known_hosts").is_file() {
@@ -117,8 +117,8 @@ fn met(repository: &Repository, mirror: &Mirror, there: &Advertised, refs: &Hash
     let mut findings = vec![Finding::ok("reachable", format!("{} refs", refs.len()))];
     if capabilities.object_format != repository.object_format() {
         let text = format!("its object format is {}, ours {}", capabilities.object_format, repository.object_format());
-        let mend = format!("make it anew: git init --bare --object-format={}", repository.object_format());
-        findings.push(Finding::error("object-format", text, mend));
+        let fix = format!("make it anew: git init --bare --object-format={}", repository.object_format());
+        findings.push(Finding::error("object-format", text, fix));
     }
     if !capabilities.report_status && !capabilities.report_status_v2 {
         findings.push(Finding::error("capabilities", "it does not report what it did", "use another server"));
@@ -143,7 +143,7 @@ fn met(repository: &Repository, mirror: &Mirror, there: &Advertised, refs: &Hash
 fn settings_there(repository: &Repository, mirror: &Mirror, local: &LocalMirror) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Ok(Some(lost)) = local.lost_head(repository) {
-        findings.push(Finding::warning("head", lost.to_string(), lost.mend()));
+        findings.push(Finding::warning("head", lost.to_string(), lost.fix()));
     }
     let Ok(there) = repo::open(local.git_dir()) else { return findings };
     let there = there.to_local();
@@ -154,8 +154,8 @@ fn settings_there(repository: &Repository, mirror: &Mirror, local: &LocalMirror)
         ("receive.denyNonFastForwards", true, "rewritten branches will be refused"),
     ] {
         if matters && is_set(key) {
-            let mend = format!("git --git-dir '{}' config {key} false", local.git_dir().display());
-            findings.push(Finding::warning("settings", format!("{key} is set there: {what}"), mend));
+            let fix = format!("git --git-dir '{}' config {key} false", local.git_dir().display());
+            findings.push(Finding::warning("settings", format!("{key} is set there: {what}"), fix));
         }
     }
     for key in ["transfer.hideRefs", "receive.hideRefs"] {
@@ -181,12 +181,12 @@ fn kept_back(repository: &Repository, config: &Config, mirror: &Mirror, now: Tim
                 findings.push(Finding::warning("pending", text, log));
             }
         }
-        Err(error) => findings.push(Finding::error("pending", error.to_string(), "mend the permissions")),
+        Err(error) => findings.push(Finding::error("pending", error.to_string(), "fix the permissions")),
     }
     let directory = layout.remote(&mirror.name);
     if let Err(error) = status::examine(&directory) {
-        let mend = format!("git mirror-push sync {} compares everything and writes it anew", mirror.name);
-        findings.push(Finding::warning("status", error, mend));
+        let fix = format!("git mirror-push sync {} compares everything and writes it anew", mirror.name);
+        findings.push(Finding::warning("status", error, fix));
     }
     let refs = status::read(&directory).map(|status| status.refs).unwrap_or_default();
     let is_unknown = |oid: Oid| matches!(repository.is_here(oid), Ok(false));
@@ -196,11 +196,11 @@ fn kept_back(repository: &Repository, config: &Config, mirror: &Mirror, now: Tim
         let text = format!(
             "{unknown} refs of the mirror have commits that are not here: someone pushed to it, or this repository came back from an older backup"
         );
-        let mend = format!(
+        let fix = format!(
             "take them over: git fetch mirror::{} '+refs/heads/*:refs/restored/*'; or let ours win: git mirror-push set {} --divergent-refs overwrite",
             mirror.name, mirror.name
         );
-        findings.push(Finding::error("divergence", text, mend));
+        findings.push(Finding::error("divergence", text, fix));
     } else if !refs.is_empty() {
         let text = format!("{} refs are not right", refs.len());
         findings.push(Finding::warning("refs", text, format!("git mirror-push status {}", mirror.name)));

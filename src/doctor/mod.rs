@@ -1,4 +1,4 @@
-//! What is wrong with a set-up, and how to mend it. Looks at everything, changes nothing but a probe file in the spool.
+//! What is wrong with a set-up, and how to fix it. Looks at everything, changes nothing but a probe file in the spool.
 //!
 //! Each question is one function that returns what it found; none of them ends the others.
 
@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::config::{self, Config};
 use crate::repo::Repository;
 
-mod estate;
 mod mirror;
+mod repository;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -35,25 +35,25 @@ pub struct Finding {
     /// What was found.
     pub text: String,
     /// What to do about it.
-    pub mend: Option<String>,
+    pub fix: Option<String>,
 }
 
 impl Finding {
     fn ok(check: &'static str, text: impl Into<String>) -> Self {
-        Self { check, remote: None, severity: Severity::Ok, text: text.into(), mend: None }
+        Self { check, remote: None, severity: Severity::Ok, text: text.into(), fix: None }
     }
 
-    fn warning(check: &'static str, text: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { check, remote: None, severity: Severity::Warning, text: text.into(), mend: Some(mend.into()) }
+    fn warning(check: &'static str, text: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { check, remote: None, severity: Severity::Warning, text: text.into(), fix: Some(fix.into()) }
     }
 
-    fn error(check: &'static str, text: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, ..Self::warning(check, text, mend) }
+    fn error(check: &'static str, text: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, ..Self::warning(check, text, fix) }
     }
 }
 
 /// What is examined.
-pub struct Patient<'a> {
+pub struct Subject<'a> {
     /// The repository.
     pub repository: &'a Repository,
     /// What the server's files say.
@@ -66,10 +66,10 @@ pub struct Patient<'a> {
 
 /// Examines everything; the mirrors in threads of their own, for each is asked over the network.
 #[must_use]
-pub fn examine(patient: &Patient<'_>, shared: &crate::repo::Shared) -> Vec<Finding> {
-    let mut findings = estate::examine(patient);
-    let Ok(config) = patient.config else { return findings };
-    let (now, server) = (patient.now, patient.server);
+pub fn examine(subject: &Subject<'_>, shared: &crate::repo::Shared) -> Vec<Finding> {
+    let mut findings = repository::examine(subject);
+    let Ok(config) = subject.config else { return findings };
+    let (now, server) = (subject.now, subject.server);
     let of_mirrors = std::thread::scope(|scope| {
         let examine = |mirror| move || mirror::examine(&shared.to_local(), server, config, mirror, now);
         let threads: Vec<_> = config.mirrors.iter().map(|mirror| scope.spawn(examine(mirror))).collect();

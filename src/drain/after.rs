@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::contact::Contact;
 use super::fence::Late;
+use super::update::UpdateResult;
 use super::{Context, Error};
 use crate::config::Mirror;
 use crate::mirror::{LocalMirror, credentials};
@@ -13,11 +13,11 @@ use crate::status::{self, Mirrored, Outcome, RefOutcome, Status, render_time};
 
 /// Notes what is now known of the mirror, durably, and that first contact is over when it is. A failure costs knowledge, not
 /// correctness, so it is only logged. Whether first contact is over.
-pub(super) fn keep_held(mirrored: &Mirrored, contact: &Contact, is_confirmed: bool) -> bool {
-    if !mirrored.exists() && !ends_first_contact(contact, is_confirmed) {
+pub(super) fn keep_held(mirrored: &Mirrored, result: &UpdateResult, is_confirmed: bool) -> bool {
+    if !mirrored.exists() && !ends_first_contact(result, is_confirmed) {
         return false;
     }
-    let mut changed: Vec<_> = contact.held.iter().map(|(name, held)| (name.clone(), held.clone())).collect();
+    let mut changed: Vec<_> = result.held.iter().map(|(name, held)| (name.clone(), held.clone())).collect();
     if changed.is_empty() && mirrored.exists() && !mirrored.is_earlier() {
         return true;
     }
@@ -30,27 +30,27 @@ pub(super) fn keep_held(mirrored: &Mirrored, contact: &Contact, is_confirmed: bo
 
 /// Whether this run, the first at this address, showed that the mirror is the one that was meant: it holds a value of ours, it was
 /// blank, or a person said so. A run that looked at some refs only, or stopped, shows nothing.
-fn ends_first_contact(contact: &Contact, is_confirmed: bool) -> bool {
-    let has_seen_all = contact.compared.is_some() && !matches!(contact.error, Some(Error::FirstContact { .. }));
-    let is_ours = || contact.held.values().any(|held| held.base.is_some());
-    let is_done = || contact.outcomes.values().any(|outcome| outcome.outcome.is_done());
-    let is_confirmed = is_confirmed && (contact.error.is_none() || is_done());
-    has_seen_all && (contact.was_blank || is_ours() || is_confirmed)
+fn ends_first_contact(result: &UpdateResult, is_confirmed: bool) -> bool {
+    let has_seen_all = result.scanned.is_some() && !matches!(result.error, Some(Error::FirstContact { .. }));
+    let is_ours = || result.held.values().any(|held| held.base.is_some());
+    let is_done = || result.outcomes.values().any(|outcome| outcome.outcome.is_done());
+    let is_confirmed = is_confirmed && (result.error.is_none() || is_done());
+    has_seen_all && (result.was_blank || is_ours() || is_confirmed)
 }
 
 /// Lets the mirror's HEAD name our default branch, where that is wished and the mirror has it. A failure is logged, and `status` goes on
 /// naming the fix.
-pub(super) fn mend_head(repository: &Repository, mirror: &Mirror, contact: &Contact, mirrored: &Mirrored) {
+pub(super) fn mend_head(repository: &Repository, mirror: &Mirror, result: &UpdateResult, mirrored: &Mirrored) {
     let Some(local) = mirror.sets_head.then(|| LocalMirror::of(&mirror.address)).flatten() else { return };
-    let has = |name| match contact.held.get(&name) {
+    let has = |name| match result.held.get(&name) {
         Some(held) => held.base.is_some(),
         None => mirrored.find(&name).is_ok_and(|held| held.base.is_some()),
     };
-    let mended = repository.default_branch().map_err(Error::from).and_then(|ours| match ours.is_some_and(has) {
+    let done = repository.default_branch().map_err(Error::from).and_then(|ours| match ours.is_some_and(has) {
         true => local.set_head(repository).map_err(Error::from),
         false => Ok(()),
     });
-    if let Err(error) = mended {
+    if let Err(error) = done {
         tracing::warn!("mirror '{}': cannot set HEAD: {error}", mirror.name);
     }
 }
@@ -91,8 +91,8 @@ pub(super) fn tell(
 
 /// What the mirror agreed to, or may agree to, although another run had begun: it is looked at again, and the values that were put there
 /// count as ours.
-pub(super) fn agreed(contact: &Contact) -> Late {
+pub(super) fn agreed(result: &UpdateResult) -> Late {
     let is_possible = |outcome: &&RefOutcome| outcome.outcome.is_done() || outcome.outcome == Outcome::RemoteFailed;
-    let possible = contact.outcomes.values().filter(is_possible);
+    let possible = result.outcomes.values().filter(is_possible);
     possible.map(|outcome| (outcome.name.clone(), outcome.local.into_iter().collect())).collect()
 }

@@ -8,23 +8,23 @@ use crate::config::Waits;
 use crate::push::Class;
 use crate::status::{Status, UpdateStatus};
 
-/// How long a failure that only a person can mend waits when nobody does: a slow interval.
+/// How long a failure that only a person can fix waits when nobody does: a slow interval.
 const LASTING: Duration = Duration::from_secs(6 * 3600);
 
 /// The longest wait that a server may ask for with `Retry-After`.
-const LONGEST_WISH: Duration = Duration::from_secs(24 * 3600);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// How long to wait after failure number `attempts` (from 1). Temporary failures back off exponentially from
 /// `retry_delay` to `max_retry_delay` with jitter over the whole window, and never sooner than the server wishes.
 pub(super) fn delay(waits: Waits, class: Class, attempts: u32, wish: Option<Duration>, random: u64) -> Duration {
-    if class == Class::Lasting {
+    if class == Class::Permanent {
         return LASTING;
     }
     let doublings = attempts.saturating_sub(1).min(20);
     let window = waits.retry.saturating_mul(1 << doublings).min(waits.max_retry).max(waits.retry);
     let span = u64::try_from((window - waits.retry).as_millis()).unwrap_or(u64::MAX - 1);
     let jittered = waits.retry + Duration::from_millis(random % (span + 1));
-    jittered.max(wish.unwrap_or_default().min(LONGEST_WISH))
+    jittered.max(wish.unwrap_or_default().min(MAX_RETRY_AFTER))
 }
 
 /// What a drain knows when it asks whether a mirror's turn has come.
@@ -48,13 +48,13 @@ impl Now<'_> {
         let is_since = |time: Option<Timestamp>| time.is_some_and(|time| ended.is_none_or(|ended| time > ended));
         // A mirror whose last attempt was good only waits for a look at some refs: that holds up nothing else.
         let retry = self.status.next_attempt().filter(|_| self.status.attempts > 0);
-        // What a person must mend is tried again when there is something new: a push, another configuration.
+        // What a person must fix is tried again when there is something new: a push, another configuration.
         let is_parked = self.status.update_status == UpdateStatus::Failed;
         let has_news = is_since(self.changed) || is_parked && self.has_new_push;
         let retry = retry.filter(|_| !has_news);
         let interval = started.and_then(|time| time.checked_add(self.waits.min_interval).ok());
-        let settled = self.newest.and_then(|time| time.checked_add(self.waits.settle).ok());
-        [retry, interval, settled].into_iter().flatten().max().filter(|time| *time > self.now)
+        let next_status = self.newest.and_then(|time| time.checked_add(self.waits.settle).ok());
+        [retry, interval, next_status].into_iter().flatten().max().filter(|time| *time > self.now)
     }
 }
 
@@ -82,7 +82,7 @@ mod tests {
         }
         let wish = |seconds| delay(WAITS, Class::Temporary, 1, Some(Duration::from_secs(seconds)), 0).as_secs();
         assert_eq!((wish(90), wish(1), wish(10_000_000)), (90, 10, 86_400));
-        assert_eq!(delay(WAITS, Class::Lasting, 1, None, 7).as_secs(), 6 * 3600);
+        assert_eq!(delay(WAITS, Class::Permanent, 1, None, 7).as_secs(), 6 * 3600);
     }
 
     fn at(second: i64) -> Timestamp {

@@ -9,7 +9,7 @@ use crate::spool::Record;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Touched {
     /// What is known of each ref that a record names.
-    pub(super) refs: BTreeMap<RefName, Known>,
+    pub(super) refs: BTreeMap<RefName, RefHistory>,
     /// The refs that are due: those of records whose time has come.
     pub(super) due: BTreeSet<RefName>,
     /// Whether a record asks for everything.
@@ -24,7 +24,7 @@ pub(super) struct Touched {
 
 /// What the records know of one ref.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Known {
+pub(super) struct RefHistory {
     /// Values that it had here before it moved on.
     pub(super) olds: BTreeSet<Oid>,
     /// Values to which it moved.

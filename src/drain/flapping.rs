@@ -14,10 +14,10 @@ use crate::status::{Move, Outcome, RefOutcome, render_time};
 const MEMORY: SignedDuration = SignedDuration::from_hours(1);
 
 /// How often a ref may be set to values that the mirror left before.
-const MOST_RETURNS: usize = 2;
+const MAX_RETURNS: usize = 2;
 
 /// Most moves that are remembered of one mirror; the oldest are forgotten.
-const MOST_MOVES: usize = 1000;
+const MAX_MOVES: usize = 1000;
 
 /// Whether setting `name` from `remote` to `local` would be once too often. A value that neither side had lately is news, and ends it.
 pub(super) fn is_flapping(moves: &[Move], name: &RefName, remote: Option<Oid>, local: Oid) -> bool {
@@ -33,7 +33,7 @@ pub(super) fn is_flapping(moves: &[Move], name: &RefName, remote: Option<Oid>, l
         !moves.iter().any(|known| is_it(&known.from) || is_it(&known.to))
     });
     let (returns, left) = returns(&moves, remote.as_ref());
-    !is_new_there && left.contains(&local) && returns >= MOST_RETURNS
+    !is_new_there && left.contains(&local) && returns >= MAX_RETURNS
 }
 
 /// How many of `moves` went to a value that the mirror had left, and all values that it left. What one move gave it and the next did not
@@ -78,7 +78,7 @@ pub(super) fn remembered<'o>(
             });
         }
     }
-    let excess = moves.len().saturating_sub(MOST_MOVES);
+    let excess = moves.len().saturating_sub(MAX_MOVES);
     moves.drain(..excess);
     moves
 }

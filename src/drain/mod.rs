@@ -25,28 +25,28 @@ use crate::spool;
 use crate::status::{RefOutcome, UpdateStatus};
 
 mod after;
-mod ahead;
 mod backoff;
+mod chunk;
 mod coalesce;
-mod compare;
-mod contact;
+mod defer;
 mod fence;
 mod flapping;
+mod full_scan;
 mod full_sync;
 mod observe;
-mod portion;
+mod optimistic;
 mod refusal;
+mod result;
 mod run;
 mod send;
-mod settle;
 mod symbolic;
+mod update;
 mod verify;
-mod wait;
 
-pub use compare::Unchanged;
+pub use defer::{Down, defer};
+pub use full_scan::Unchanged;
 pub use observe::reach;
 pub use run::serve;
-pub use wait::{Down, put_off};
 
 /// What a drain is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +161,7 @@ pub enum Error {
     #[error(transparent)]
     Push(#[from] crate::push::Error),
     /// The mirror may be another one than was meant.
-    #[error("first contact: '{url}' has {} this repository does not have, so nothing was sent; check the URL, and if it is right: git mirror-push sync {name} --adopt", values(*unknown))]
+    #[error("first result: '{url}' has {} this repository does not have, so nothing was sent; check the URL, and if it is right: git mirror-push sync {name} --adopt", values(*unknown))]
     FirstContact {
         /// How many refs would have been replaced or deleted; 0 when only refs that are not selected are there.
         unknown: usize,
@@ -190,7 +190,7 @@ impl Error {
                 | mirror::Error::Credentials(_)
                 | mirror::Error::Refused(_),
             )
-            | Self::FirstContact { .. } => Class::Lasting,
+            | Self::FirstContact { .. } => Class::Permanent,
             Self::Mirror(_) | Self::Repository(_) | Self::Config(_) => Class::Temporary,
             Self::Superseded | Self::Panicked(_) => Class::Temporary,
         }
@@ -256,10 +256,10 @@ pub fn fan_out(repository: &Repository, context: &Context<'_>) -> Result<(), Err
     let done = spool::fan_out(&layout, &enabled, new_id((context.now)()))
         .map_err(Error::files("give spooled pushes to the mirrors", layout.root().to_owned()))?;
     for (name, reason) in &done.corrupt {
-        tracing::warn!("spool record {name}: {reason}; moved to spool/corrupt, every mirror is compared in full");
+        tracing::warn!("spool record {name}: {reason}; moved to spool/corrupt, every mirror is scanned in full");
     }
     if done.resync {
-        tracing::warn!("a push could not be recorded; every mirror is compared in full");
+        tracing::warn!("a push could not be recorded; every mirror is scanned in full");
     }
     Ok(())
 }

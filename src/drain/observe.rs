@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::Error;
-use super::coalesce::{Known, Touched};
+use super::coalesce::{RefHistory, Touched};
 use super::flapping::is_flapping;
 use crate::config;
 use crate::mirror::{self, LocalMirror};
@@ -90,7 +90,7 @@ impl Remote {
 
 /// What an advertisement says, as it comes.
 #[derive(Default)]
-pub(super) struct Heard {
+pub(super) struct AdvertisedRefs {
     /// The refs that are of interest.
     pub(super) refs: Vec<(RefName, Oid)>,
     values: HashMap<Oid, u32>,
@@ -99,7 +99,7 @@ pub(super) struct Heard {
     others: HashMap<Oid, u32>,
 }
 
-impl Heard {
+impl AdvertisedRefs {
     /// Counts a ref; whether it is selected.
     pub(super) fn count(&mut self, rules: &Rules, name: NameRef<'_>, oid: Oid) -> bool {
         *self.values.entry(oid).or_default() += 1;
@@ -130,7 +130,7 @@ pub(super) fn remote(
     rules: &Rules,
     names: &BTreeSet<RefName>,
 ) -> Result<Remote, Error> {
-    let mut heard = Heard::default();
+    let mut heard = AdvertisedRefs::default();
     let advertised = session.advertisement(&mut |name, oid| {
         if heard.count(rules, name, oid) && names.contains(name.as_bytes()) {
             heard.refs.push((name.to_owned(), oid));
@@ -140,7 +140,7 @@ pub(super) fn remote(
 }
 
 /// What is needed to judge a ref besides the two sides.
-pub(super) struct Past<'a> {
+pub(super) struct KnownValues<'a> {
     pub(super) touched: &'a Touched,
     pub(super) mirrored: &'a Mirrored,
     /// What lately went back and forth; nothing when a person wants it sent.
@@ -148,7 +148,7 @@ pub(super) struct Past<'a> {
 }
 
 /// What our own side is taken from.
-pub(super) enum Ours<'a> {
+pub(super) enum LocalRefs<'a> {
     /// A list of all that may differ.
     Listed(Listing),
     /// A look at each of these.
@@ -158,9 +158,9 @@ pub(super) enum Ours<'a> {
 /// Puts the facts together. With them goes, for each ref, what the mirror was noted to hold.
 pub(super) fn observe(
     repository: &Repository,
-    ours: Ours<'_>,
+    ours: LocalRefs<'_>,
     remote: &Remote,
-    past: &Past<'_>,
+    past: &KnownValues<'_>,
     first_contact: FirstContact,
 ) -> Result<(Observed, Vec<Held>), Error> {
     let default_branch = repository.default_branch()?;
@@ -169,8 +169,8 @@ pub(super) fn observe(
     let noted = past.mirrored.find_sorted(sides.iter().map(|side| &side.name)).map_err(unreadable)?;
     let graph = repository.commit_graph();
     let history = History::new(repository, graph.as_ref());
-    let mut judge = Judge { repository, history, default_oid, first_contact, moves: past.moves };
-    let nothing = Known::default();
+    let mut judge = FactBuilder { repository, history, default_oid, first_contact, moves: past.moves };
+    let nothing = RefHistory::default();
     let mut refs = Vec::with_capacity(sides.len());
     for (side, held) in sides.into_iter().zip(&noted) {
         let known = past.touched.refs.get(&side.name).unwrap_or(&nothing);
@@ -208,7 +208,7 @@ fn oid_of(local: Local) -> Option<Oid> {
 }
 
 /// A ref as it is on both sides.
-struct Side {
+struct RefPair {
     name: RefName,
     local: Local,
     /// The mirror's value.
@@ -216,24 +216,25 @@ struct Side {
 }
 
 /// The refs in question, sorted; why our own list may lack something; and the value of the default branch.
-type Sides = (Vec<Side>, Option<String>, Option<Oid>);
+type RefPairs = (Vec<RefPair>, Option<String>, Option<Oid>);
 
 fn sides(
     repository: &Repository,
-    ours: Ours<'_>,
+    ours: LocalRefs<'_>,
     there: &Remote,
     default_branch: Option<&RefName>,
-) -> Result<Sides, Error> {
+) -> Result<RefPairs, Error> {
     let asked: Vec<&RefName> = match &ours {
-        Ours::Listed(_) => Vec::new(),
-        Ours::Asked(names) => names.iter().collect(),
+        LocalRefs::Listed(_) => Vec::new(),
+        LocalRefs::Asked(names) => names.iter().collect(),
     };
     let names: Vec<&RefName> = asked.iter().copied().chain(default_branch).collect();
     let mut found = repository.find_each(&names)?.into_iter();
     let (sides, incomplete) = match ours {
-        Ours::Listed(listing) => (merged(listing.refs, &there.refs), listing.incomplete),
-        Ours::Asked(_) => {
-            let side = |(name, local): (&RefName, Local)| Side { name: name.clone(), local, value: there.value(name) };
+        LocalRefs::Listed(listing) => (merged(listing.refs, &there.refs), listing.incomplete),
+        LocalRefs::Asked(_) => {
+            let side =
+                |(name, local): (&RefName, Local)| RefPair { name: name.clone(), local, value: there.value(name) };
             (asked.into_iter().zip(&mut found).map(side).collect(), None)
         }
     };
@@ -241,8 +242,8 @@ fn sides(
 }
 
 /// `git pack-refs` may have hidden a ref from the look: an absence counts only when it is found twice.
-fn look_again(repository: &Repository, sides: &mut [Side]) -> Result<(), Error> {
-    let is_missing = |side: &&Side| side.local == Local::Absent && side.value.is_some();
+fn look_again(repository: &Repository, sides: &mut [RefPair]) -> Result<(), Error> {
+    let is_missing = |side: &&RefPair| side.local == Local::Absent && side.value.is_some();
     let missing: Vec<&RefName> = sides.iter().filter(is_missing).map(|side| &side.name).collect();
     let found = repository.find_each(&missing)?;
     for (side, local) in sides.iter_mut().filter(|side| is_missing(&&**side)).zip(found) {
@@ -252,23 +253,23 @@ fn look_again(repository: &Repository, sides: &mut [Side]) -> Result<(), Error> 
 }
 
 /// Two sorted lists as one.
-fn merged(locals: Vec<(RefName, Local)>, there: &[(RefName, Oid)]) -> Vec<Side> {
+fn merged(locals: Vec<(RefName, Local)>, there: &[(RefName, Oid)]) -> Vec<RefPair> {
     let mut sides = Vec::with_capacity(locals.len().max(there.len()));
     let only_there =
-        |(name, oid): &(RefName, Oid)| Side { name: name.clone(), local: Local::Absent, value: Some(*oid) };
+        |(name, oid): &(RefName, Oid)| RefPair { name: name.clone(), local: Local::Absent, value: Some(*oid) };
     let mut there = there.iter().peekable();
     for (name, local) in locals {
         while let Some(before) = there.next_if(|(other, _)| *other < name) {
             sides.push(only_there(before));
         }
         let value = there.next_if(|(other, _)| *other == name).map(|(_, oid)| *oid);
-        sides.push(Side { name, local, value });
+        sides.push(RefPair { name, local, value });
     }
     sides.extend(there.map(only_there));
     sides
 }
 
-struct Judge<'r> {
+struct FactBuilder<'r> {
     repository: &'r Repository,
     history: History<'r>,
     default_oid: Option<Oid>,
@@ -277,9 +278,9 @@ struct Judge<'r> {
     moves: &'r [Move],
 }
 
-impl Judge<'_> {
-    fn facts(&mut self, there: &Remote, side: Side, held: &Held, known: &Known) -> Result<RefFacts, Error> {
-        let Side { name, local, value: remote } = side;
+impl FactBuilder<'_> {
+    fn facts(&mut self, there: &Remote, side: RefPair, held: &Held, known: &RefHistory) -> Result<RefFacts, Error> {
+        let RefPair { name, local, value: remote } = side;
         let local = match local {
             // A power failure may have left a ref whose object never reached the disk. It must not stop the others.
             Local::At(oid) if remote != Some(oid) && !self.repository.is_here(oid)? => Local::Unreadable,
@@ -313,7 +314,7 @@ impl Judge<'_> {
 
     /// The values that were deleted here are those that the spool knows and those that were noted before. Where neither knows one,
     /// the last value that both sides had stands for them.
-    fn deletion(&mut self, remote: Oid, held: &Held, known: &Known) -> Result<Deleted, Error> {
+    fn deletion(&mut self, remote: Oid, held: &Held, known: &RefHistory) -> Result<Deleted, Error> {
         let mut values: BTreeSet<Oid> = known.deleted.union(&held.deleted).copied().collect();
         if values.is_empty() {
             values.extend(held.base);

@@ -8,15 +8,15 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::plan::{Action, Decision, Plan};
-use crate::push::{Answer, Gaps, Report};
+use crate::push::{Answer, Incomplete, Report};
 use crate::refs::{Oid, RefName};
 use crate::status::{Outcome, RefOutcome};
 
 /// How often one ref is decided again after its lease was refused.
-const MOST_TRIES: u32 = 3;
+const MAX_TRIES: u32 = 3;
 
 /// How many pushes one run spends on finding culprits.
-const MOST_SPLITS: u32 = 64;
+const MAX_SPLITS: u32 = 64;
 
 /// The refusals of one run.
 #[derive(Default)]
@@ -38,15 +38,15 @@ struct Refusal {
 
 impl Refusals {
     /// Notes a refusal. Whether the ref is worth another look.
-    pub(super) fn add(&mut self, decision: &Decision, outcome: &RefOutcome) -> bool {
+    pub(super) fn note(&mut self, decision: &Decision, outcome: &RefOutcome) -> bool {
         if !outcome.reason.as_deref().is_some_and(may_be_stale) {
-            self.stand(decision, outcome);
+            self.finalize(decision, outcome);
             return false;
         }
         let tries = self.refused.get(&decision.name).map_or(1, |before| before.tries + 1);
         let refusal = Refusal { lease: decision.remote, tries, outcome: outcome.clone() };
         self.refused.insert(decision.name.clone(), refusal);
-        tries < MOST_TRIES
+        tries < MAX_TRIES
     }
 
     /// Notes a refusal of what was sent without a look. A look tells whether it was the lease: if the mirror has what it was believed to
@@ -62,19 +62,19 @@ impl Refusals {
     }
 
     /// Notes an outcome that nothing in this run will change.
-    pub(super) fn stand(&mut self, decision: &Decision, outcome: &RefOutcome) {
-        let refusal = Refusal { lease: decision.remote, tries: MOST_TRIES, outcome: outcome.clone() };
+    pub(super) fn finalize(&mut self, decision: &Decision, outcome: &RefOutcome) {
+        let refusal = Refusal { lease: decision.remote, tries: MAX_TRIES, outcome: outcome.clone() };
         self.refused.insert(decision.name.clone(), refusal);
     }
 
     /// Takes from the plan what would be refused again, and puts its outcome back into `outcomes`.
-    pub(super) fn withdraw(&self, plan: &mut Plan, mut put_back: impl FnMut(&RefName, &RefOutcome)) {
+    pub(super) fn drop_refused(&self, plan: &mut Plan, mut put_back: impl FnMut(&RefName, &RefOutcome)) {
         let first = plan.order.first().copied();
         let decisions = &plan.decisions;
         plan.order.retain(|index| {
             let decision = &decisions[*index];
             let standing =
-                self.refused.get(&decision.name).filter(|r| r.lease == decision.remote || r.tries >= MOST_TRIES);
+                self.refused.get(&decision.name).filter(|r| r.lease == decision.remote || r.tries >= MAX_TRIES);
             if let Some(refusal) = standing {
                 put_back(&decision.name, &refusal.outcome);
             }
@@ -97,11 +97,11 @@ impl Refusals {
     }
 
     /// Halves a push that the mirror's pre-receive hook declined as a whole. `false` when there is nothing to halve.
-    pub(super) fn split(&mut self, sent: &[&Decision], report: &Report, is_atomic: bool) -> bool {
-        let is_declined = |decision: &&Decision| matches!(report.answers.get(&decision.name), Some(Answer::Refused(words)) if words.contains("pre-receive hook declined"));
+    pub(super) fn bisect(&mut self, sent: &[&Decision], report: &Report, is_atomic: bool) -> bool {
+        let is_declined = |decision: &&Decision| matches!(report.answers.get(&decision.name), Some(Answer::Refused(message)) if message.contains("pre-receive hook declined"));
         // The push that was declined, the halves that were tried, and those that wait.
         let to_come = 1 + self.splits as usize + self.groups.len() + 2;
-        if is_atomic || sent.len() < 2 || to_come > MOST_SPLITS as usize || !sent.iter().all(is_declined) {
+        if is_atomic || sent.len() < 2 || to_come > MAX_SPLITS as usize || !sent.iter().all(is_declined) {
             return false;
         }
         let (first, second) = sent.split_at(sent.len() / 2);
@@ -114,40 +114,40 @@ impl Refusals {
 
 /// The outcome of a refusal. A deletion that the mirror refuses because its HEAD names the branch is kept by our own rule;
 /// the fix is said.
-pub(super) fn outcome(decision: &Decision, words: String, gaps: Gaps) -> RefOutcome {
-    if decision.action == Action::Delete && words.contains("deletion of the current branch prohibited") {
+pub(super) fn outcome(decision: &Decision, message: String, incomplete: Incomplete) -> RefOutcome {
+    if decision.action == Action::Delete && message.contains("deletion of the current branch prohibited") {
         let reason = "the mirror's HEAD names it; first give the mirror another default branch";
         return RefOutcome::new(decision, Outcome::Kept, Some(reason.into()));
     }
     // A loose ref or packed refs; the tables of reftable.
     const LOCKED: [&str; 3] = [".lock': File exists", "cannot lock references", "data is locked"];
     const FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
-    if LOCKED.iter().chain(&FULL).any(|said| words.contains(said)) {
+    if LOCKED.iter().chain(&FULL).any(|said| message.contains(said)) {
         // Another program on the mirror is at this ref, or died at it, or its disk is full: nothing was decided, so it is tried again.
-        return RefOutcome::new(decision, Outcome::RemoteFailed, Some(words));
+        return RefOutcome::new(decision, Outcome::RemoteFailed, Some(message));
     }
-    let words = match mend(&words, gaps) {
-        Some(mend) => format!("{words}; {mend}"),
-        None => words,
+    let message = match fix(&message, incomplete) {
+        Some(fix) => format!("{message}; {fix}"),
+        None => message,
     };
-    RefOutcome::new(decision, Outcome::RemoteRejected, Some(words))
+    RefOutcome::new(decision, Outcome::RemoteRejected, Some(message))
 }
 
-/// What to do about a refusal that comes of what our repository lacks (receive-pack's words).
-fn mend(words: &str, gaps: Gaps) -> Option<&'static str> {
-    if gaps.is_shallow && words.contains("shallow update not allowed") {
+/// What to do about a refusal that comes of what our repository lacks (receive-pack's message).
+fn fix(message: &str, incomplete: Incomplete) -> Option<&'static str> {
+    if incomplete.is_shallow && message.contains("shallow update not allowed") {
         return Some(
             "this repository is shallow; either there: git config receive.shallowUpdate true, or here: git fetch --unshallow",
         );
     }
     let is_lacking =
-        ["missing necessary objects", "unpacker error", "could not unpack"].iter().any(|said| words.contains(said));
-    (gaps.is_partial && is_lacking).then_some(Gaps::FETCH)
+        ["missing necessary objects", "unpacker error", "could not unpack"].iter().any(|said| message.contains(said));
+    (incomplete.is_partial && is_lacking).then_some(Incomplete::FETCH)
 }
 
 /// Whether a refusal may mean that the ref moved between the advertisement and the command. The words are git's
 /// (receive-pack, refs), in all the versions that are in use; a wrong guess costs one more look.
-fn may_be_stale(words: &str) -> bool {
+fn may_be_stale(message: &str) -> bool {
     const STALE: [&str; 9] = [
         "failed to update ref",
         "failed to lock",
@@ -160,7 +160,7 @@ fn may_be_stale(words: &str) -> bool {
         // JGit's.
         "invalid old id sent",
     ];
-    STALE.iter().any(|part| words.contains(part))
+    STALE.iter().any(|part| message.contains(part))
 }
 
 #[cfg(test)]
@@ -195,13 +195,16 @@ mod tests {
             ("deletion prohibited",                                               Outcome::RemoteRejected, false),
             ("deletion of the current branch prohibited",                         Outcome::RemoteRejected, false),
         ];
-        for (words, expected, is_worth) in table {
-            let found = outcome(&update, words.to_owned(), Gaps::default());
-            assert_eq!(found.outcome, expected, "{words}");
-            assert_eq!(Refusals::default().add(&update, &found), is_worth, "{words}");
+        for (message, expected, is_worth) in table {
+            let found = outcome(&update, message.to_owned(), Incomplete::default());
+            assert_eq!(found.outcome, expected, "{message}");
+            assert_eq!(Refusals::default().note(&update, &found), is_worth, "{message}");
         }
-        let kept =
-            outcome(&decision(Action::Delete), "deletion of the current branch prohibited".into(), Gaps::default());
+        let kept = outcome(
+            &decision(Action::Delete),
+            "deletion of the current branch prohibited".into(),
+            Incomplete::default(),
+        );
         assert_eq!(kept.outcome, Outcome::Kept);
     }
 
@@ -209,12 +212,12 @@ mod tests {
     fn a_refusal_without_a_look_stands_only_if_the_mirror_has_what_it_was_believed_to_have() {
         let believed = decision(Action::FastForward);
         let moved = Decision { remote: Oid::from_hex(&[b'2'; 40]), ..believed.clone() };
-        let found = outcome(&believed, "words of a server that nobody has met".into(), Gaps::default());
+        let found = outcome(&believed, "message of a server that nobody has met".into(), Incomplete::default());
         let mut refusals = Refusals::default();
         refusals.doubt(&believed, &found);
         for (seen, is_sent) in [(believed, false), (moved, true)] {
             let mut plan = Plan { decisions: vec![seen], order: vec![0], ..Plan::default() };
-            refusals.withdraw(&mut plan, |_, _| {});
+            refusals.drop_refused(&mut plan, |_, _| {});
             assert_eq!(!plan.order.is_empty(), is_sent);
         }
     }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::after::{agreed, keep_held, mend_head, tell};
-use super::ahead::expected;
 use super::coalesce::{Touched, coalesce};
-use super::contact::{Contact, Run};
+use super::defer::{deferred, due};
 use super::fence::{self, Fence};
 use super::flapping::remembered;
-use super::observe::{Past, Scope, unreadable};
-use super::settle::{Times, attempt, settled};
-use super::wait::{deferred, due};
+use super::observe::{KnownValues, Scope, unreadable};
+use super::optimistic::expected;
+use super::result::{Times, attempt, next_status};
+use super::update::{Run, UpdateResult};
 use super::{Context, Error, Host, Mode, Report, cleaned, fan_out, full_sync};
 use crate::config::Mirror;
 use crate::credentials::{Credentials, Redactor, judge};
@@ -128,12 +128,12 @@ fn serve_once(repository: &Repository, context: &Context<'_>, mirror: &Mirror, m
     touched.is_released |= matches!(mode, Mode::Sync(_));
     let touched = touched;
     let mirrored = Mirrored::open(&directory, &mirror.address.identity(), repository).map_err(unreadable)?;
-    let is_slow_turn = before.next_attempt().is_some_and(|next| next <= started);
+    let is_retry_due = before.next_attempt().is_some_and(|next| next <= started);
     let scope = match context.only {
         Some(names) => Scope::Refs(names.clone()),
-        None => scope(mode, mirror, &touched, &before, mirrored.exists(), is_slow_turn),
+        None => scope(mode, mirror, &touched, &before, mirrored.exists(), is_retry_due),
     };
-    let known = Known { touched: &touched, mirrored: &mirrored, before: &before };
+    let known = PriorState { touched: &touched, mirrored: &mirrored, before: &before };
     let fence = Fence::after(&before, directory.clone(), started);
     let working = Status {
         update_status: UpdateStatus::Started,
@@ -146,7 +146,7 @@ fn serve_once(repository: &Repository, context: &Context<'_>, mirror: &Mirror, m
     };
     status::write_passing(&directory, &working, repository.sharing()).map_err(files("write the status"))?;
     let is_full = matches!(scope, Scope::All);
-    let (contact, credentials) = contact(repository, context, mirror, scope, &known, Some(&fence));
+    let (result, credentials) = run_once(repository, context, mirror, scope, &known, Some(&fence));
     let is_superseded = match fence.check() {
         Err(Error::Superseded) => true,
         checked => checked.map(|()| false)?,
@@ -154,39 +154,39 @@ fn serve_once(repository: &Repository, context: &Context<'_>, mirror: &Mirror, m
     if is_superseded {
         let now = (context.now)();
         let others = Claim::default();
-        fence::look_at(repository, mirror, &others, &agreed(&contact), now, now)?;
-        fence::look_at(repository, mirror, &others, &contact.unanswered, fence::look_time(mirror, now), now)?;
+        fence::look_at(repository, mirror, &others, &agreed(&result), now, now)?;
+        fence::look_at(repository, mirror, &others, &result.unanswered, fence::look_time(mirror, now), now)?;
         return Err(Error::Superseded);
     }
-    let is_known = keep_held(&mirrored, &contact, is_adopted(mirror, &touched));
-    if contact.error.is_none() {
-        mend_head(repository, mirror, &contact, &mirrored);
+    let is_known = keep_held(&mirrored, &result, is_adopted(mirror, &touched));
+    if result.error.is_none() {
+        mend_head(repository, mirror, &result, &mirrored);
     }
     let ended = (context.now)();
     let look = fence::look_time(mirror, ended);
-    fence::look_at(repository, mirror, &claim, &contact.unanswered, look, ended)?;
-    let next_look = [claim.next_look().and_then(time_of), Some(look).filter(|_| !contact.unanswered.is_empty())];
+    fence::look_at(repository, mirror, &claim, &result.unanswered, look, ended)?;
+    let next_look = [claim.next_look().and_then(time_of), Some(look).filter(|_| !result.unanswered.is_empty())];
     let times =
         Times { started, ended, random: (context.random)(), is_full, next_look: next_look.into_iter().flatten().min() };
-    let mut after = settled(&before, &contact, &credentials, mirror, &times);
+    let mut after = next_status(&before, &result, &credentials, mirror, &times);
     after.generation = fence.generation;
     after.address = if is_known { Some(mirror.address.identity()) } else { before.address };
     let moves = if touched.is_released { &[][..] } else { &before.moves };
-    after.moves = remembered(moves, contact.outcomes.values(), ended);
+    after.moves = remembered(moves, result.outcomes.values(), ended);
     after.tried_up_to = match context.only {
         // Who asked for some refs by name has tried nothing of what is spooled.
         Some(_) => before.tried_up_to,
-        None => claim.names.last().filter(|_| !contact.is_answered()).cloned(),
+        None => claim.names.last().filter(|_| !result.is_answered()).cloned(),
     };
     status::write(&directory, &after, repository.sharing()).map_err(files("write the status"))?;
-    let attempt = attempt(&contact, &after, started);
+    let attempt = attempt(&result, &after, started);
     status::append(&directory, &attempt).map_err(files("write the history"))?;
     tell(repository, context, mirror, &directory, &mut after)?;
     // What was asked for by name is not all that is spooled.
-    if contact.is_answered() && context.only.is_none() {
+    if result.is_answered() && context.only.is_none() {
         spool::finish(&layout, &mirror.name, &claim.names).map_err(files("finish spool entries"))?;
     }
-    let mut done = report(repository, mirror, &credentials, after, contact);
+    let mut done = report(repository, mirror, &credentials, after, result);
     // Who waits for the mirror's time is to come for the look as well.
     done.next_attempt_at = [done.next_attempt_at, times.next_look].into_iter().flatten().min();
     Ok(done.into())
@@ -229,9 +229,9 @@ fn settle_waiting(repository: &Repository, mirror: &Mirror, before: &Status, cla
 
 /// The refs that a run may change, as its status has them; `None` is all.
 fn names(scope: &Scope) -> Option<Vec<String>> {
-    const MOST: usize = 1000;
+    const MAX_NAMES: usize = 1000;
     let Scope::Refs(names) = scope else { return None };
-    let names = (names.len() <= MOST).then_some(names)?;
+    let names = (names.len() <= MAX_NAMES).then_some(names)?;
     names.iter().map(|name| std::str::from_utf8(name.as_bytes()).ok().map(str::to_owned)).collect()
 }
 
@@ -240,7 +240,7 @@ fn report(
     mirror: &Mirror,
     credentials: &Credentials,
     after: Status,
-    contact: Contact,
+    result: UpdateResult,
 ) -> Report {
     Report {
         repository: repository.git_dir().display().to_string(),
@@ -248,22 +248,22 @@ fn report(
         url: mirror.address.shown(credentials),
         update_status: after.update_status,
         next_attempt_at: after.next_attempt(),
-        is_well: contact.is_well(&after.refs),
+        is_well: result.is_well(&after.refs),
         is_attempted: true,
         error: after.last_error,
-        is_answered: contact.is_answered(),
+        is_answered: result.is_answered(),
         attempts: after.attempts,
-        host: if contact.is_host_down() { Host::Down } else { Host::Up },
-        refs: refs(contact),
+        host: if result.is_host_down() { Host::Down } else { Host::Up },
+        refs: refs(result),
     }
 }
 
 /// Everything that was looked at and is to be reported, by name.
-fn refs(contact: Contact) -> Vec<RefOutcome> {
-    let unchanged = contact.compared.map(|compared| compared.unchanged).unwrap_or_default();
-    let unchanged = unchanged.into_iter().filter(|(name, _)| !contact.outcomes.contains_key(name));
+fn refs(result: UpdateResult) -> Vec<RefOutcome> {
+    let unchanged = result.scanned.map(|scanned| scanned.unchanged).unwrap_or_default();
+    let unchanged = unchanged.into_iter().filter(|(name, _)| !result.outcomes.contains_key(name));
     let mut refs: Vec<RefOutcome> = unchanged.map(|(name, oid)| RefOutcome::unchanged(name, oid)).collect();
-    refs.extend(contact.outcomes.values().cloned());
+    refs.extend(result.outcomes.values().cloned());
     refs.sort_unstable_by(|one, other| one.name.cmp(&other.name));
     refs
 }
@@ -275,42 +275,42 @@ fn plan_only(repository: &Repository, context: &Context<'_>, mirror: &Mirror) ->
     let mirrored = Mirrored::open(&directory, &mirror.address.identity(), repository).map_err(unreadable)?;
     let touched = coalesce(&records, &[]);
     let before = Status { moves: status::read(&directory).unwrap_or_default().moves, ..Status::default() };
-    let known = Known { touched: &touched, mirrored: &mirrored, before: &before };
-    let (contact, credentials) = contact(repository, context, mirror, Scope::All, &known, None);
+    let known = PriorState { touched: &touched, mirrored: &mirrored, before: &before };
+    let (result, credentials) = run_once(repository, context, mirror, Scope::All, &known, None);
     let now = (context.now)();
     let times = Times { started: now, ended: now, random: 0, is_full: true, next_look: None };
-    let after = settled(&Status::default(), &contact, &credentials, mirror, &times);
-    Ok(report(repository, mirror, &credentials, after, contact))
+    let after = next_status(&Status::default(), &result, &credentials, mirror, &times);
+    Ok(report(repository, mirror, &credentials, after, result))
 }
 
-/// Everything is compared when it is asked for, at the first contact, and where one ref decides about all others. Refs
+/// Everything is scanned when it is asked for, at the first contact, and where one ref decides about all others. Refs
 /// that were not right are judged again at every contact, for the mirror may have changed; but what it refused is not sent
 /// again until someone moves it here, or its slow interval is over.
-fn scope(mode: Mode, mirror: &Mirror, touched: &Touched, before: &Status, is_known: bool, is_slow_turn: bool) -> Scope {
+fn scope(mode: Mode, mirror: &Mirror, touched: &Touched, before: &Status, is_known: bool, is_retry_due: bool) -> Scope {
     let is_full = mode != Mode::Drain || touched.is_full || !is_known || mirror.divergent == Divergent::Fail;
     if is_full {
         return Scope::All;
     }
-    let judged_again = before.refs.iter().filter(|outcome| is_slow_turn || outcome.outcome != Outcome::RemoteRejected);
+    let judged_again = before.refs.iter().filter(|outcome| is_retry_due || outcome.outcome != Outcome::RemoteRejected);
     Scope::Refs(touched.due.iter().cloned().chain(judged_again.map(|outcome| outcome.name.clone())).collect())
 }
 
 /// What is known before the mirror is contacted.
-struct Known<'a> {
+struct PriorState<'a> {
     touched: &'a Touched,
     mirrored: &'a Mirrored,
     before: &'a Status,
 }
 
-fn contact(
+fn run_once(
     repository: &Repository,
     context: &Context<'_>,
     mirror: &Mirror,
     scope: Scope,
-    known: &Known<'_>,
+    known: &PriorState<'_>,
     fence: Option<&Fence>,
-) -> (Contact, Credentials) {
-    let Known { touched, mirrored, before } = *known;
+) -> (UpdateResult, Credentials) {
+    let PriorState { touched, mirrored, before } = *known;
     let target = target(repository, mirror, context.server);
     match target.map_err(Error::from).and_then(|target| Ok((target, repository.shallow_commits()?))) {
         Ok((target, shallow)) => {
@@ -318,7 +318,7 @@ fn contact(
             let progress = Arc::new(Progress::default());
             (context.on_begin)(mirror, Arc::clone(&progress));
             let moves = if touched.is_released { &[][..] } else { &before.moves };
-            let past = Past { touched, mirrored, moves };
+            let past = KnownValues { touched, mirrored, moves };
             let is_over = mirrored.exists() || context.adopts || is_adopted(mirror, touched);
             let first_contact = if is_over { FirstContact::Over } else { FirstContact::Unconfirmed };
             let portion = before.portion;
@@ -339,14 +339,14 @@ fn contact(
                 shallow,
                 expected,
             };
-            let contact = run.run(scope);
-            let is_refused = matches!(&contact.error, Some(Error::Push(crate::push::Error::Credentials(_))));
-            if is_refused || contact.error.is_none() {
+            let result = run.run(scope);
+            let is_refused = matches!(&result.error, Some(Error::Push(crate::push::Error::Credentials(_))));
+            if is_refused || result.error.is_none() {
                 judge(&target.credentials, !is_refused);
             }
-            (contact, target.credentials.clone())
+            (result, target.credentials.clone())
         }
-        Err(error) => (Contact { error: Some(error), ..Contact::default() }, Credentials::default()),
+        Err(error) => (UpdateResult { error: Some(error), ..UpdateResult::default() }, Credentials::default()),
     }
 }
 
@@ -357,7 +357,7 @@ fn failed(repository: &Repository, context: &Context<'_>, mirror: &Mirror, error
         repository: repository.git_dir().display().to_string(),
         remote: mirror.name.clone(),
         url: mirror.address.shown(&credentials),
-        update_status: if error.class() == Class::Lasting { UpdateStatus::Failed } else { UpdateStatus::Scheduled },
+        update_status: if error.class() == Class::Permanent { UpdateStatus::Failed } else { UpdateStatus::Scheduled },
         error: Some(cleaned(error, &credentials)),
         // What the mirror agreed to is looked at now.
         next_attempt_at: matches!(error, Error::Superseded).then(|| (context.now)()),

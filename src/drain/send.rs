@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::contact::Run;
 use super::observe::Remote;
+use super::update::Run;
 use crate::plan::Decision;
 use crate::push::{
-    Capabilities, Command, DeltaBase, Error as PushError, Gaps, PackObjects, PackSource, Report, Request, Session,
+    Capabilities, Command, DeltaBase, Error as PushError, Incomplete, PackObjects, PackSource, Report, Request, Session,
 };
 use crate::refs::Oid;
 
@@ -73,15 +73,15 @@ impl Run<'_> {
             tips,
             haves,
             ofs_delta: there.advertised.capabilities.ofs_delta,
-            gaps: self.gaps(),
+            incomplete: self.incomplete(),
             base,
             progress: Arc::clone(&self.progress),
         })
     }
 
     /// What our repository lacks on purpose.
-    pub(super) fn gaps(&self) -> Gaps {
-        Gaps { is_shallow: !self.shallow.is_empty(), is_partial: self.repository.is_partial() }
+    pub(super) fn incomplete(&self) -> Incomplete {
+        Incomplete { is_shallow: !self.shallow.is_empty(), is_partial: self.repository.is_partial() }
     }
 }
 

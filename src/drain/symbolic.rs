@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::contact::Run;
+use super::update::Run;
 use crate::plan::{Action, Kind, Observed, Plan, Prune, RefFacts, Rules};
 use crate::push::{self, Address, Target, Timeouts};
 use crate::refs::{Local, RefName};

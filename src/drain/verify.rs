@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::Error;
-use super::contact::{Contact, Run};
 use super::observe::remote;
+use super::update::{Run, UpdateResult};
 use crate::plan::Rules;
 use crate::push::Session;
 use crate::refs::RefName;
@@ -17,15 +17,15 @@ impl Run<'_> {
         &self,
         session: Option<Session>,
         rules: &Rules,
-        contact: &mut Contact,
+        result: &mut UpdateResult,
     ) -> Result<(), Error> {
         let is_suspect = |outcome: &&RefOutcome| {
             let is_noted = || self.past.mirrored.find(&outcome.name).is_ok_and(|held| held.base.is_some());
             outcome.outcome == Outcome::Created && is_noted()
         };
-        let suspects = contact.outcomes.values().filter(is_suspect).map(|outcome| outcome.name.clone());
+        let suspects = result.outcomes.values().filter(is_suspect).map(|outcome| outcome.name.clone());
         let suspects: BTreeSet<RefName> = suspects.collect();
-        if suspects.is_empty() || contact.error.is_some() {
+        if suspects.is_empty() || result.error.is_some() {
             return Ok(());
         }
         let mut session = match session {
@@ -35,11 +35,11 @@ impl Run<'_> {
         let there = remote(&mut session, &self.target.address, rules, &suspects)?;
         session.end();
         for name in suspects.iter().filter(|name| there.value(name).is_none()) {
-            let outcome = contact.outcomes.get_mut(name).expect("suspects are outcomes");
+            let outcome = result.outcomes.get_mut(name).expect("suspects are outcomes");
             outcome.outcome = Outcome::RemoteRejected;
             outcome.reason = Some("the mirror reported that it was created, but it is not there".into());
             // What is noted stays, so that the next look is as careful.
-            contact.held.remove(name);
+            result.held.remove(name);
         }
         Ok(())
     }

@@ -21,18 +21,18 @@ pub fn credentials(repository: &Repository, mirror: &Mirror) -> Result<Credentia
 /// # Errors
 /// [`Error::Credentials`], when a source of its credentials cannot be used.
 pub fn found_credentials(repository: &Repository, mirror: &Mirror, server: &Server) -> Result<Credentials, Error> {
-    let wanted = credentials::Wanted {
+    let wanted = credentials::CredentialRequest {
         directory: &repository.layout().remote(&mirror.name),
         name: &mirror.name,
         username: mirror.username.as_deref(),
         file: mirror.password_file.as_deref(),
         command: mirror.password_command.as_deref(),
-        place: mirror.address.web_place(),
+        place: mirror.address.url_parts(),
         is_needed: mirror.auth_method == AuthMethod::Password,
         has_helper: repository.has_credential_helper(),
         is_confined: mirror.is_confined,
     };
-    credentials::find(&wanted, &server.surroundings).map_err(Error::Credentials)
+    credentials::find(&wanted, &server.credential_env).map_err(Error::Credentials)
 }
 
 /// Whom to push to.
@@ -49,7 +49,7 @@ pub fn target(repository: &Repository, mirror: &Mirror, server: &Server) -> Resu
         identity: identity(&directory),
         known_hosts: Some(directory.join("known_hosts")).filter(|path| path.is_file()),
         options: mirror.ssh_options.clone(),
-        askpass: Some(server.surroundings.program.clone()).filter(|_| mirror.auth_method == AuthMethod::Password),
+        askpass: Some(server.credential_env.program.clone()).filter(|_| mirror.auth_method == AuthMethod::Password),
     };
     Ok(Target {
         address: mirror.address.clone(),
@@ -58,6 +58,6 @@ pub fn target(repository: &Repository, mirror: &Mirror, server: &Server) -> Resu
         ca_file: mirror.ca_file.clone(),
         proxy: mirror.proxy.clone(),
         timeouts: mirror.timeouts,
-        guard: mirror.is_confined.then(|| server.api.guard()),
+        egress: mirror.is_confined.then(|| server.api.egress()),
     })
 }

@@ -44,7 +44,7 @@ pub enum Wish {
 
 /// Where a change is made.
 #[derive(Clone, Copy)]
-pub struct Place<'a> {
+pub struct Editor<'a> {
     /// The repository.
     pub repository: &'a Repository,
     /// The server's files.
@@ -53,7 +53,7 @@ pub struct Place<'a> {
     pub now: fn() -> Timestamp,
 }
 
-impl Place<'_> {
+impl Editor<'_> {
     fn directory(&self, name: &str) -> PathBuf {
         self.repository.layout().remote(name)
     }
@@ -182,15 +182,15 @@ impl Place<'_> {
     /// # Errors
     /// [`Error`]
     pub fn remove(&self, name: &str) -> Result<(), Error> {
-        self.unlist(name)?;
-        self.clear(name)
+        self.unconfigure(name)?;
+        self.delete_files(name)
     }
 
     /// Takes a mirror out of the configuration: no drain begins at it any more.
     ///
     /// # Errors
     /// [`Error::Config`]
-    pub fn unlist(&self, name: &str) -> Result<(), Error> {
+    pub fn unconfigure(&self, name: &str) -> Result<(), Error> {
         self.prepare()?;
         let change = Edit::Remove(name.to_owned());
         config::check_edit(self.repository, self.server, &change)?;
@@ -207,7 +207,7 @@ impl Place<'_> {
     ///
     /// # Errors
     /// [`Error`]
-    pub fn clear(&self, name: &str) -> Result<(), Error> {
+    pub fn delete_files(&self, name: &str) -> Result<(), Error> {
         let directory = self.directory(name);
         if !directory.is_dir() {
             return Ok(());

@@ -46,9 +46,9 @@ impl fmt::Display for LostHead {
 }
 
 impl LostHead {
-    /// The command that mends it.
+    /// The command that fixes it.
     #[must_use]
-    pub fn mend(&self) -> String {
+    pub fn fix(&self) -> String {
         let by_hand = format!("git --git-dir '{}' symbolic-ref HEAD {}", self.git_dir.display(), self.ours);
         format!("{by_hand}; or for ever: set_head = true")
     }

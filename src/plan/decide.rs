@@ -8,13 +8,13 @@ pub(super) fn decide(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Op
     if facts.kind == Kind::Symbolic {
         return None;
     }
-    const LONGEST_NAME: usize = 60_000;
+    const MAX_NAME: usize = 60_000;
     let action = match (facts.local, facts.remote) {
         (Local::Symbolic, _) | (Local::Absent, None) => return None,
         _ if facts.kind == Kind::Unreadable => {
             Action::Defer("the mirror's ref, which is on this machine, cannot be read".into())
         }
-        (Local::At(_), _) if facts.name.as_bytes().len() > LONGEST_NAME => {
+        (Local::At(_), _) if facts.name.as_bytes().len() > MAX_NAME => {
             Action::Reject("its name is longer than a command of the push protocol can be".into())
         }
         (Local::Unreadable, _) => Action::Reject("the ref cannot be read in this repository; see 'git fsck'".into()),

@@ -39,7 +39,7 @@ pub enum Address {
     },
 }
 
-/// Why a URL is refused. The text names the thing and the mend, and never the URL itself, which may hold a password.
+/// Why a URL is refused. The text names the thing and the fix, and never the URL itself, which may hold a password.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Refused(String);
@@ -143,7 +143,7 @@ impl Address {
 
     /// Scheme, host with port, and path of a web address, as git-credential(1) and `.netrc` know them.
     #[must_use]
-    pub fn web_place(&self) -> Option<(&str, &str, &str)> {
+    pub fn url_parts(&self) -> Option<(&str, &str, &str)> {
         let Self::Http { url, .. } = self else { return None };
         let (scheme, rest) = url.split_once("://")?;
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));

@@ -10,7 +10,7 @@ use crate::refs::{NameRef, Oid};
 
 /// The longest advertisement that is read, in bytes: more than a million refs. A mirror that says more is not believed, for
 /// what is kept of it would fill the memory.
-const LONGEST: usize = 128 << 20;
+const MAX_BYTES: usize = 128 << 20;
 
 /// What a mirror said of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,13 +95,13 @@ pub(super) fn read<R: Read>(
 ) -> Result<Advertised, Error> {
     let mut advertised: Option<Advertised> = None;
     let mut length = 0;
-    while length < LONGEST {
+    while length < MAX_BYTES {
         let Some(line) = next_line(lines).map_err(broken)? else {
             return advertised.ok_or_else(|| Error::Protocol("an empty advertisement".into()));
         };
         length += line.len() + 4;
-        if let Some(words) = line.strip_prefix(b"ERR ") {
-            return Err(refused_by_server(&String::from_utf8_lossy(words)));
+        if let Some(message) = line.strip_prefix(b"ERR ") {
+            return Err(refused_by_server(&String::from_utf8_lossy(message)));
         }
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         if advertised.is_none() && line == b"version 1" {
@@ -129,11 +129,11 @@ pub(super) fn read<R: Read>(
 /// Reads up to the flush packet without looking at the refs.
 pub(super) fn pass_over<R: Read>(lines: &mut StreamingPeekableIter<R>) -> Result<(), Error> {
     let mut length = 0;
-    while length < LONGEST {
+    while length < MAX_BYTES {
         let Some(line) = next_line(lines).map_err(broken)? else { return Ok(()) };
         length += line.len() + 4;
-        if let Some(words) = line.strip_prefix(b"ERR ") {
-            return Err(refused_by_server(&String::from_utf8_lossy(words)));
+        if let Some(message) = line.strip_prefix(b"ERR ") {
+            return Err(refused_by_server(&String::from_utf8_lossy(message)));
         }
     }
     Err(too_long())
@@ -157,7 +157,7 @@ pub(super) fn broken(source: io::Error) -> Error {
 }
 
 fn too_long() -> Error {
-    Error::Protocol(format!("an advertisement of more than {} MiB", LONGEST >> 20))
+    Error::Protocol(format!("an advertisement of more than {} MiB", MAX_BYTES >> 20))
 }
 
 fn nonsense(line: &[u8]) -> Error {
@@ -166,17 +166,17 @@ fn nonsense(line: &[u8]) -> Error {
 }
 
 /// An `ERR` packet. git-daemon does not say more than this of a repository that is not there.
-pub(super) fn refused_by_server(words: &str) -> Error {
-    let words = words.trim().to_owned();
-    match words.to_lowercase() {
+pub(super) fn refused_by_server(message: &str) -> Error {
+    let message = message.trim().to_owned();
+    match message.to_lowercase() {
         lower
             if lower.contains("not exported")
                 || lower.contains("not found")
                 || lower.contains("not appear to be a git") =>
         {
-            Error::NotFound(words)
+            Error::NotFound(message)
         }
-        _ => Error::Remote(words),
+        _ => Error::Remote(message),
     }
 }
 

@@ -22,18 +22,18 @@ pub const VARIABLE: &str = "GIT_MIRROR_PUSH_ASKPASS";
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// A password that waits to be asked for. Dropping it takes the socket away.
-pub struct Offer {
+pub struct AskpassServer {
     directory: tempfile::TempDir,
 }
 
-impl Drop for Offer {
+impl Drop for AskpassServer {
     fn drop(&mut self) {
         // The thread that waits for a question gets one, and ends.
         let _ = UnixStream::connect(self.directory.path().join("askpass"));
     }
 }
 
-impl Offer {
+impl AskpassServer {
     /// Offers answers to the program that the command will start, through `program`, which is this one: `answer` is given each question,
     /// and has none for those that are not for us.
     ///

@@ -4,10 +4,10 @@
 //!
 //! | transport | failure | class |
 //! |---|---|---|
-//! | path | no such directory | lasting |
-//! | path | no repository in it | lasting |
-//! | path | another object format | lasting |
-//! | path | a repository of another user | lasting |
+//! | path | no such directory | permanent |
+//! | path | no repository in it | permanent |
+//! | path | another object format | permanent |
+//! | path | a repository of another user | permanent |
 //! | path | receive-pack dies | temporary |
 //! | path | receive-pack stalls | temporary |
 //! | path | a ref is locked there | temporary |
@@ -27,22 +27,22 @@
 //! | http | hangs up | temporary |
 //! | http | says nothing | temporary |
 //! | http | sends nonsense | temporary |
-//! | git | no such repository | lasting |
-//! | git | pushing not enabled | lasting |
-//! | ssh | no such repository | lasting |
-//! | ssh | key refused | lasting |
-//! | ssh | host key unknown | lasting |
-//! | ssh | host key changed | lasting |
-//! | http | status 400 | lasting |
-//! | http | status 404 | lasting |
-//! | http | status 410 | lasting |
-//! | http | status 413 | lasting |
-//! | http | status 418 | lasting |
-//! | http | status 401 | lasting |
-//! | http | status 403 | lasting |
-//! | http | status 407 | lasting |
-//! | http | status 301 | lasting |
-//! | http | status 308 | lasting |
+//! | git | no such repository | permanent |
+//! | git | pushing not enabled | permanent |
+//! | ssh | no such repository | permanent |
+//! | ssh | key refused | permanent |
+//! | ssh | host key unknown | permanent |
+//! | ssh | host key changed | permanent |
+//! | http | status 400 | permanent |
+//! | http | status 404 | permanent |
+//! | http | status 410 | permanent |
+//! | http | status 413 | permanent |
+//! | http | status 418 | permanent |
+//! | http | status 401 | permanent |
+//! | http | status 403 | permanent |
+//! | http | status 407 | permanent |
+//! | http | status 301 | permanent |
+//! | http | status 308 | permanent |
 //! | http | status 408 | temporary |
 //! | http | status 425 | temporary |
 //! | http | status 429 | temporary |
@@ -50,16 +50,16 @@
 //! | http | status 502 | temporary |
 //! | http | status 503 | temporary |
 //! | http | status 504 | temporary |
-//! | http | not smart HTTP | lasting |
-//! | http | no such repository | lasting |
-//! | http | password over plain http | lasting |
-//! | path | confined, and on this machine | lasting |
-//! | git | confined, and on this machine | lasting |
-//! | ssh | confined, and on this machine | lasting |
-//! | http | confined, and on this machine | lasting |
-//! | https | authority not trusted | lasting |
-//! | https | certificate of another host | lasting |
-//! | https | no TLS at that port | lasting |
+//! | http | not smart HTTP | permanent |
+//! | http | no such repository | permanent |
+//! | http | password over plain http | permanent |
+//! | path | confined, and on this machine | permanent |
+//! | git | confined, and on this machine | permanent |
+//! | ssh | confined, and on this machine | permanent |
+//! | http | confined, and on this machine | permanent |
+//! | https | authority not trusted | permanent |
+//! | https | certificate of another host | permanent |
+//! | https | no TLS at that port | permanent |
 
 use std::io;
 
@@ -71,7 +71,7 @@ pub enum Class {
     /// Try again, with back-off: network, DNS, timeout, 5xx, 429.
     Temporary,
     /// Nothing will change until a person does something.
-    Lasting,
+    Permanent,
 }
 
 /// Which limit ran out.
@@ -87,7 +87,7 @@ pub enum Limit {
 
 /// When a smaller push is worth a try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Relief {
+pub enum RetrySmaller {
     /// Now: the server answered, and may have meant the size.
     AtOnce,
     /// At the next attempt: who knows what was the matter.
@@ -108,7 +108,7 @@ pub enum Error {
     Blocked {
         /// The host.
         host: String,
-        /// The rule, in GitLab's words.
+        /// The rule, in GitLab's message.
         why: &'static str,
     },
     /// No connection came about.
@@ -145,21 +145,21 @@ pub enum Error {
     NotFound(String),
     /// The host's key is not the one that is pinned or known.
     #[error(
-        "the host key of '{host}' is not one that is known: {words}; see 'git mirror-push host-keys NAME --detect'"
+        "the host key of '{host}' is not one that is known: {message}; see 'git mirror-push host-keys NAME --detect'"
     )]
     HostKey {
         /// The host.
         host: String,
-        /// ssh's words.
-        words: String,
+        /// ssh's message.
+        message: String,
     },
     /// The certificate is not to be trusted.
-    #[error("the TLS certificate of '{host}' was refused: {words}")]
+    #[error("the TLS certificate of '{host}' was refused: {message}")]
     Certificate {
         /// The host.
         host: String,
         /// The reason.
-        words: String,
+        message: String,
     },
     /// Something else than TLS is spoken at the port of an https URL.
     #[error("'{host}' does not speak TLS at this port; is it an http:// server, or another port?")]
@@ -171,12 +171,12 @@ pub enum Error {
     #[error("the mirror redirects to another address (HTTP {0}); redirects are not followed: give the exact URL")]
     Redirect(u16),
     /// Another HTTP status.
-    #[error("the mirror answered HTTP {status}{words}")]
+    #[error("the mirror answered HTTP {status}{message}")]
     Status {
         /// The status.
         status: u16,
         /// What the server said, if it said something in plain text.
-        words: String,
+        message: String,
         /// `Retry-After`, in seconds (RFC 9110, section 10.2.3).
         retry_after: Option<u64>,
     },
@@ -184,14 +184,14 @@ pub enum Error {
     #[error("the server does not speak git's smart HTTP protocol at this URL (it sent '{0}')")]
     NotSmart(String),
     /// A program of ours or of the mirror's ended.
-    #[error("{program} failed{status}: {words}")]
+    #[error("{program} failed{status}: {message}")]
     Program {
         /// Its name.
         program: String,
         /// ` with exit status N`, or empty.
         status: String,
         /// What it said.
-        words: String,
+        message: String,
     },
     /// A program could not be started.
     #[error("cannot start '{program}': {source}")]
@@ -211,10 +211,10 @@ pub enum Error {
     #[error("the mirror cannot be pushed to: {0}")]
     Unable(String),
     /// The pack could not be made.
-    #[error("git pack-objects failed: {words}")]
+    #[error("git pack-objects failed: {message}")]
     Pack {
         /// What it said.
-        words: String,
+        message: String,
         /// Whether another try may succeed.
         class: Class,
     },
@@ -224,7 +224,7 @@ impl From<process::Error> for Error {
     fn from(error: process::Error) -> Self {
         match error {
             process::Error::Start { program, source } => Self::Start { program, source },
-            process::Error::Failed { program, status, words } => Self::Program { program, status, words },
+            process::Error::Failed { program, status, message } => Self::Program { program, status, message },
             process::Error::TooSlow { .. } => Self::Timeout(Limit::Whole),
         }
     }
@@ -242,7 +242,7 @@ impl Error {
 
     /// Whether, before anything was said of a repository, such a failure speaks of the host as a whole.
     #[must_use]
-    pub fn is_of_host(&self) -> bool {
+    pub fn is_host_failure(&self) -> bool {
         match self {
             Self::Resolve { .. } | Self::Connect { .. } | Self::Timeout(_) | Self::Broken { .. } => true,
             Self::Status { status, .. } => matches!(status, 429 | 502..=504),
@@ -254,18 +254,20 @@ impl Error {
     /// Whether a push that failed so may succeed with less in it. A server that does not want a body as large may hang up while
     /// it is sent, before its answer can be read.
     #[must_use]
-    pub fn relief(&self) -> Option<Relief> {
+    pub fn retry_smaller(&self) -> Option<RetrySmaller> {
         match self {
-            Self::Status { status: 411 | 413 | 500 | 502 | 504, .. } | Self::Upload(_) => Some(Relief::AtOnce),
-            Self::Status { status: 503, .. } | Self::Timeout(Limit::Stall | Limit::Whole) => Some(Relief::NextTime),
-            Self::Broken { .. } => Some(Relief::NextTime),
+            Self::Status { status: 411 | 413 | 500 | 502 | 504, .. } | Self::Upload(_) => Some(RetrySmaller::AtOnce),
+            Self::Status { status: 503, .. } | Self::Timeout(Limit::Stall | Limit::Whole) => {
+                Some(RetrySmaller::NextTime)
+            }
+            Self::Broken { .. } => Some(RetrySmaller::NextTime),
             _ => None,
         }
     }
 
     /// Whether the server said that a request was too large for it, which no other try changes.
     #[must_use]
-    pub fn is_of_size(&self) -> bool {
+    pub fn is_size_failure(&self) -> bool {
         matches!(self, Self::Status { status: 411 | 413, .. })
     }
 
@@ -294,11 +296,11 @@ impl Error {
             Self::Pack { class, .. } => *class,
             Self::Status { status, .. } if *status >= 500 || matches!(status, 408 | 425 | 429) => Class::Temporary,
             Self::Credentials(_) | Self::NotFound(_) | Self::HostKey { .. } | Self::Certificate { .. } => {
-                Class::Lasting
+                Class::Permanent
             }
-            Self::Redirect(_) | Self::Status { .. } | Self::NotSmart(_) | Self::Start { .. } => Class::Lasting,
-            Self::Blocked { .. } | Self::NoTls { .. } => Class::Lasting,
-            Self::Remote(_) | Self::Unable(_) => Class::Lasting,
+            Self::Redirect(_) | Self::Status { .. } | Self::NotSmart(_) | Self::Start { .. } => Class::Permanent,
+            Self::Blocked { .. } | Self::NoTls { .. } => Class::Permanent,
+            Self::Remote(_) | Self::Unable(_) => Class::Permanent,
         }
     }
 }

@@ -20,8 +20,8 @@ use ureq::{Agent, Body, SendBody, http::Response};
 
 use super::advertisement::next_line;
 use super::body::body;
-use super::guard::Guarded;
-use super::pool::{Kind, MOST_PER_HOST};
+use super::egress::CheckedResolver;
+use super::pool::{Kind, MAX_PER_HOST};
 use super::symbolic::{self, Greeting, Symbolic};
 use super::tls::Trusting;
 use super::{
@@ -56,7 +56,7 @@ impl Http {
             ca_file: target.ca_file.as_ref().map(|path| (path.clone(), modified(path))),
             proxy: target.proxy.clone(),
             timeouts: [timeouts.connect, timeouts.stall, timeouts.whole],
-            guard: target.guard.clone().map(|guard| (guard, host.to_owned())),
+            egress: target.egress.clone().map(|egress| (egress, host.to_owned())),
         };
         let (agent, may_be_kept) = pool.agent(kind, || agent(host, target))?;
         Ok(Self {
@@ -143,7 +143,7 @@ impl Http {
     }
 
     /// `POST git-receive-pack` with no `GET` before it: what the mirror could do is known.
-    pub(super) fn push_ahead(
+    pub(super) fn push_optimistic(
         &mut self,
         request: &Request<'_>,
         pack: Option<PackSource>,
@@ -205,12 +205,12 @@ impl Http {
         }
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::trim);
         let retry_after = header("retry-after").and_then(|text| seconds(text, header("date")));
-        let words = if kind.starts_with("text/plain") { first_words(&mut response) } else { String::new() };
+        let message = if kind.starts_with("text/plain") { first_bytes(&mut response) } else { String::new() };
         Err(match status {
-            401 | 403 | 407 => Error::Credentials(format!(" (HTTP {status}){words}")),
-            404 | 410 => Error::NotFound(format!("HTTP {status}{words}")),
+            401 | 403 | 407 => Error::Credentials(format!(" (HTTP {status}){message}")),
+            404 | 410 => Error::NotFound(format!("HTTP {status}{message}")),
             300..=399 => Error::Redirect(status),
-            _ => Error::Status { status, words, retry_after },
+            _ => Error::Status { status, message, retry_after },
         })
     }
 
@@ -218,7 +218,7 @@ impl Http {
         let host = self.host.clone();
         match error {
             rustls::Error::InvalidMessage(_) => Error::NoTls { host },
-            other => Error::Certificate { host, words: other.to_string() },
+            other => Error::Certificate { host, message: other.to_string() },
         }
     }
 
@@ -275,8 +275,8 @@ fn agent(host: &str, target: &Target) -> Result<Agent, Error> {
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
-        .max_idle_connections(4 * MOST_PER_HOST)
-        .max_idle_connections_per_host(MOST_PER_HOST)
+        .max_idle_connections(4 * MAX_PER_HOST)
+        .max_idle_connections_per_host(MAX_PER_HOST)
         .timeout_connect(Some(timeouts.connect))
         .timeout_per_read(Some(timeouts.stall))
         .timeout_per_write(Some(timeouts.stall))
@@ -287,9 +287,9 @@ fn agent(host: &str, target: &Target) -> Result<Agent, Error> {
         config = config.proxy(Some(proxy));
     }
     let config = config.tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build()).build();
-    let resolver: Box<dyn Resolver> = match &target.guard {
+    let resolver: Box<dyn Resolver> = match &target.egress {
         None => Box::new(DefaultResolver::default()),
-        Some(guard) => Box::new(Guarded { guard: guard.clone(), host: host.to_owned() }),
+        Some(egress) => Box::new(CheckedResolver { egress: egress.clone(), host: host.to_owned() }),
     };
     let resolver = Chosen(resolver);
     Ok(match &target.ca_file {
@@ -348,11 +348,12 @@ fn drain(lines: Lines) {
     let _ = io::copy(&mut lines.into_inner().take(64 << 10), &mut io::sink());
 }
 
-fn first_words(response: &mut Response<Body>) -> String {
-    let mut words = Vec::new();
-    let _ = response.body_mut().as_reader().take(300).read_to_end(&mut words);
-    let words: String = String::from_utf8_lossy(&words).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if words.trim().is_empty() { String::new() } else { format!(": {}", words.trim()) }
+fn first_bytes(response: &mut Response<Body>) -> String {
+    let mut message = Vec::new();
+    let _ = response.body_mut().as_reader().take(300).read_to_end(&mut message);
+    let message: String =
+        String::from_utf8_lossy(&message).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if message.trim().is_empty() { String::new() } else { format!(": {}", message.trim()) }
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@ use crate::credentials::Redactor;
 use crate::refs::RefName;
 
 /// Kept of one push.
-const MOST_KEPT: usize = 16 << 10;
+const MAX_KEPT: usize = 16 << 10;
 /// Kept in the reason of one ref.
-const MOST_IN_REASON: usize = 1 << 10;
+const MAX_IN_REASON: usize = 1 << 10;
 
 /// The words of one mirror in one push.
 #[derive(Default)]
@@ -18,9 +18,9 @@ pub(super) struct Messages {
 
 impl Messages {
     /// Takes more words, as far as there is room.
-    pub(super) fn push(&mut self, words: &[u8]) {
-        let room = MOST_KEPT.saturating_sub(self.raw.len());
-        self.raw.extend_from_slice(&words[..words.len().min(room)]);
+    pub(super) fn push(&mut self, message: &[u8]) {
+        let room = MAX_KEPT.saturating_sub(self.raw.len());
+        self.raw.extend_from_slice(&message[..message.len().min(room)]);
     }
 
     /// The lines, cleaned. Of a line that was overwritten with carriage returns the last state counts.
@@ -54,7 +54,7 @@ pub(super) fn about<'n>(refused: &[&'n RefName], lines: &[String]) -> HashMap<&'
 }
 
 fn append(text: &mut String, line: &str) {
-    if text.len() + line.len() <= MOST_IN_REASON {
+    if text.len() + line.len() <= MAX_IN_REASON {
         if !text.is_empty() {
             text.push_str("; ");
         }

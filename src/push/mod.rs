@@ -22,10 +22,10 @@ mod advertisement;
 mod askpass;
 mod body;
 mod command;
+mod egress;
 mod error;
 #[cfg(fuzzing)]
 pub mod fuzzed;
-mod guard;
 mod http;
 mod local;
 mod messages;
@@ -44,11 +44,11 @@ mod watch;
 
 pub use address::{Address, Refused, parse};
 pub use advertisement::{Advertised, Capabilities};
-pub use askpass::{Offer, VARIABLE as ASKPASS_VARIABLE, answer as answer_askpass};
+pub use askpass::{AskpassServer, VARIABLE as ASKPASS_VARIABLE, answer as answer_askpass};
 pub use command::{Command, Request};
-pub use error::{Class, Error, Limit, Relief};
-pub use guard::{Allowed, Guard};
-pub use pack::{DeltaBase, Gaps, PackObjects, PackSource, Progress};
+pub use egress::{Allowed, Egress};
+pub use error::{Class, Error, Limit, RetrySmaller};
+pub use pack::{DeltaBase, Incomplete, PackObjects, PackSource, Progress};
 pub use pool::Pool;
 pub use report::{Answer, Report};
 pub use symbolic::{Symbolic, symbolic};
@@ -72,8 +72,8 @@ pub struct Target {
     pub proxy: Option<String>,
     /// The limits of waiting.
     pub timeouts: Timeouts,
-    /// What it may reach, when it must not reach everything.
-    pub guard: Option<Guard>,
+    /// What it may reach; `None` is everything.
+    pub egress: Option<Egress>,
 }
 
 /// What ssh is told beyond the user's own configuration.
@@ -120,8 +120,8 @@ impl Session {
     /// [`Error`]; over a stream some errors are only seen by [`Session::advertisement`].
     pub fn connect(target: &Target, pool: &Pool) -> Result<Self, Error> {
         let redactor = Redactor::new(&target.credentials);
-        if let Some(guard) = target.guard.as_ref().filter(|_| !matches!(target.address, Address::Git { .. })) {
-            guard.check(&target.address)?;
+        if let Some(egress) = target.egress.as_ref().filter(|_| !matches!(target.address, Address::Git { .. })) {
+            egress.check(&target.address)?;
         }
         let connection = match &target.address {
             Address::Local(path) => Connection::Stream(Box::new(local::receive_pack(path, target)?)),
@@ -184,7 +184,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::advertisement`] and [`Session::push`].
-    pub fn push_ahead(
+    pub fn push_optimistic(
         &mut self,
         request: &Request<'_>,
         pack: Option<PackSource>,
@@ -192,9 +192,9 @@ impl Session {
     ) -> Result<Report, Error> {
         match &mut self.connection {
             Connection::Stream(stream) => stream
-                .push_ahead(request, pack, &self.redactor, expected)
+                .push_optimistic(request, pack, &self.redactor, expected)
                 .map_err(|error| ssh::with_expected(error, self.known_hosts.as_deref())),
-            Connection::Http(http) => http.push_ahead(request, pack, &self.redactor, expected),
+            Connection::Http(http) => http.push_optimistic(request, pack, &self.redactor, expected),
         }
     }
 

@@ -21,15 +21,15 @@ use std::time::{Duration, Instant};
 use crate::process::{command, run};
 
 /// Sessions on one connection: sshd's default for `MaxSessions` is 10.
-const MOST_SESSIONS: usize = 8;
+const MAX_SESSIONS: usize = 8;
 /// Connections of one kind.
-const MOST_LINES: usize = 4;
+const MAX_MASTERS: usize = 4;
 /// Kinds; beyond, all are forgotten.
-const MOST_KINDS: usize = 256;
+const MAX_KINDS: usize = 256;
 /// How long a connection may take to answer on its socket.
-const PATIENCE: Duration = Duration::from_secs(1);
+const MUX_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest path of a socket that is surely taken by ssh, which adds to it.
-const LONGEST_PATH: usize = 80;
+const MAX_PATH: usize = 80;
 
 /// What two contacts must have in common: everything that ssh is told.
 pub(super) type Kind = Vec<OsString>;
@@ -50,11 +50,11 @@ struct State {
 #[derive(Default)]
 struct Host {
     uses: u64,
-    lines: Vec<Line>,
+    masters: Vec<ControlMaster>,
 }
 
 /// One connection.
-struct Line {
+struct ControlMaster {
     socket: PathBuf,
     sessions: usize,
     /// Its maker's session is open, or has ended. A session that comes before it can take its place, where sshd allows one only.
@@ -62,7 +62,7 @@ struct Line {
 }
 
 /// Leave to use a connection, or to make it.
-pub(super) struct Lease {
+pub(super) struct ControlSlot {
     multiplex: Multiplex,
     kind: Kind,
     socket: PathBuf,
@@ -73,16 +73,16 @@ pub(super) struct Lease {
 enum Greeting {
     Ready,
     Absent,
-    Mute,
+    Unresponsive,
 }
 
 impl Multiplex {
     /// A connection for one more session. `None` when the contact is to have one of its own. Waits `limit` at most for one that is
     /// being made.
-    pub(super) fn lease(&self, kind: &Kind, limit: Duration) -> Option<Lease> {
+    pub(super) fn slot(&self, kind: &Kind, limit: Duration) -> Option<ControlSlot> {
         {
             let mut state = self.lock();
-            if state.hosts.len() >= MOST_KINDS && !state.hosts.contains_key(kind) {
+            if state.hosts.len() >= MAX_KINDS && !state.hosts.contains_key(kind) {
                 state.hosts.clear();
             }
             let host = state.hosts.entry(kind.clone()).or_default();
@@ -93,16 +93,16 @@ impl Multiplex {
         }
         let deadline = Instant::now() + limit;
         loop {
-            let (mut lease, is_alone, is_settled) = self.reserve(kind)?;
+            let (mut slot, is_alone, is_settled) = self.reserve(kind)?;
             if is_alone || is_settled {
-                match greeting(&lease.socket) {
-                    Greeting::Ready => return Some(lease),
-                    Greeting::Mute => lease.spoil(),
+                match greeting(&slot.socket) {
+                    Greeting::Ready => return Some(slot),
+                    Greeting::Unresponsive => slot.discard(),
                     // Who made it is gone, or nobody has yet.
                     Greeting::Absent if is_alone => {
-                        lease.is_maker = true;
-                        lease.settle(false);
-                        return Some(lease);
+                        slot.is_maker = true;
+                        slot.settle(false);
+                        return Some(slot);
                     }
                     Greeting::Absent => {}
                 }
@@ -110,28 +110,32 @@ impl Multiplex {
             if Instant::now() > deadline {
                 return None;
             }
-            drop(lease);
+            drop(slot);
             std::thread::park_timeout(Duration::from_millis(2));
         }
     }
 
     /// Takes a place on a connection that has room, or on a new one; says whether no other place is taken, and whether it is settled.
-    fn reserve(&self, kind: &Kind) -> Option<(Lease, bool, bool)> {
+    fn reserve(&self, kind: &Kind) -> Option<(ControlSlot, bool, bool)> {
         let mut state = self.lock();
         let host = state.hosts.entry(kind.clone()).or_default();
-        if !host.lines.iter().any(|line| line.sessions < MOST_SESSIONS) {
-            if host.lines.len() >= MOST_LINES {
+        if !host.masters.iter().any(|master| master.sessions < MAX_SESSIONS) {
+            if host.masters.len() >= MAX_MASTERS {
                 return None;
             }
             let socket = state.new_socket()?;
-            state.hosts.entry(kind.clone()).or_default().lines.push(Line { socket, sessions: 0, is_settled: false });
+            state.hosts.entry(kind.clone()).or_default().masters.push(ControlMaster {
+                socket,
+                sessions: 0,
+                is_settled: false,
+            });
         }
         let host = state.hosts.get_mut(kind)?;
-        let line = host.lines.iter_mut().find(|line| line.sessions < MOST_SESSIONS)?;
-        line.sessions += 1;
-        let (socket, is_maker) = (line.socket.clone(), false);
-        let lease = Lease { multiplex: self.clone(), kind: kind.clone(), socket, is_maker };
-        Some((lease, line.sessions == 1, line.is_settled))
+        let master = host.masters.iter_mut().find(|master| master.sessions < MAX_SESSIONS)?;
+        master.sessions += 1;
+        let (socket, is_maker) = (master.socket.clone(), false);
+        let slot = ControlSlot { multiplex: self.clone(), kind: kind.clone(), socket, is_maker };
+        Some((slot, master.sessions == 1, master.is_settled))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -146,11 +150,11 @@ impl State {
         }
         self.made += 1;
         let socket = self.directory.as_ref()?.path().join(self.made.to_string());
-        (socket.as_os_str().len() <= LONGEST_PATH).then_some(socket)
+        (socket.as_os_str().len() <= MAX_PATH).then_some(socket)
     }
 }
 
-impl Lease {
+impl ControlSlot {
     /// The options that make ssh use the connection, or make it.
     pub(super) fn options(&self) -> [OsString; 3] {
         let mut path = OsString::from("ControlPath=");
@@ -167,25 +171,25 @@ impl Lease {
 
     fn settle(&self, is_settled: bool) {
         let mut state = self.multiplex.lock();
-        let lines = state.hosts.get_mut(&self.kind).into_iter().flat_map(|host| &mut host.lines);
-        lines.filter(|line| line.socket == self.socket).for_each(|line| line.is_settled = is_settled);
+        let masters = state.hosts.get_mut(&self.kind).into_iter().flat_map(|host| &mut host.masters);
+        masters.filter(|master| master.socket == self.socket).for_each(|master| master.is_settled = is_settled);
     }
 
     /// Has nobody use the connection any more: something is wrong with it.
-    pub(super) fn spoil(&self) {
+    pub(super) fn discard(&self) {
         if let Some(host) = self.multiplex.lock().hosts.get_mut(&self.kind) {
-            host.lines.retain(|line| line.socket != self.socket);
+            host.masters.retain(|master| master.socket != self.socket);
         }
     }
 }
 
-impl Drop for Lease {
+impl Drop for ControlSlot {
     fn drop(&mut self) {
         let mut state = self.multiplex.lock();
-        let lines = state.hosts.get_mut(&self.kind).into_iter().flat_map(|host| &mut host.lines);
-        for line in lines.filter(|line| line.socket == self.socket) {
-            line.sessions -= 1;
-            line.is_settled |= self.is_maker;
+        let masters = state.hosts.get_mut(&self.kind).into_iter().flat_map(|host| &mut host.masters);
+        for master in masters.filter(|master| master.socket == self.socket) {
+            master.sessions -= 1;
+            master.is_settled |= self.is_maker;
         }
     }
 }
@@ -200,7 +204,7 @@ impl Drop for State {
                 let mut exit = command("ssh");
                 exit.args(["-F", "none", "-O", "exit"]).arg(path).arg("--").arg("mirror");
                 // One that does not go now goes within a minute.
-                let _ = run("ssh", &mut exit, b"", PATIENCE);
+                let _ = run("ssh", &mut exit, b"", MUX_TIMEOUT);
             }
         }
     }
@@ -210,13 +214,13 @@ impl Drop for State {
 fn greeting(socket: &Path) -> Greeting {
     let hello = || {
         let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(MUX_TIMEOUT))?;
         let mut hello = [0; 12];
         stream.read_exact(&mut hello)
     };
     match hello() {
         Ok(()) => Greeting::Ready,
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Greeting::Mute,
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Greeting::Unresponsive,
         Err(_) => Greeting::Absent,
     }
 }

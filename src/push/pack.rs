@@ -36,7 +36,7 @@ pub struct PackObjects {
     /// Whether deltas may name their base by its place in the pack (`ofs-delta`).
     pub ofs_delta: bool,
     /// What the repository lacks on purpose.
-    pub gaps: Gaps,
+    pub incomplete: Incomplete,
     /// Whether deltas may be made against objects that the mirror has.
     pub base: DeltaBase,
     /// Counts what goes over the wire.
@@ -54,7 +54,7 @@ pub enum DeltaBase {
 
 /// What the source repository lacks on purpose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Gaps {
+pub struct Incomplete {
     /// History ends at the commits of the file `shallow`.
     pub is_shallow: bool,
     /// Objects may be missing that a promisor remote has. They are not fetched for a push: a mirror that has them does not miss them
@@ -73,7 +73,7 @@ pub struct Progress {
 
 pub(super) struct PackReader {
     bytes: Bytes,
-    gaps: Gaps,
+    incomplete: Incomplete,
     header: Vec<u8>,
     progress: Arc<Progress>,
 }
@@ -89,7 +89,7 @@ impl PackSource {
         match self {
             Self::Made(pack, progress) => Ok(PackReader {
                 bytes: Bytes::Made(Cursor::new(pack)),
-                gaps: Gaps::default(),
+                incomplete: Incomplete::default(),
                 header: Vec::new(),
                 progress,
             }),
@@ -108,7 +108,7 @@ impl PackObjects {
         if self.ofs_delta {
             arguments.push("--delta-base-offset");
         }
-        if self.gaps.is_partial {
+        if self.incomplete.is_partial {
             arguments.push("--missing=allow-promisor");
         }
         let mut child = Child::start("git pack-objects", &mut git(&self.git_dir, &arguments))?;
@@ -122,32 +122,32 @@ impl PackObjects {
         // It reads all of its input before it writes, so this cannot block for ever. When it has died, its end tells why.
         let told = child.stdin().write_all(revisions.as_bytes());
         if told.is_err() {
-            return Err(self.gaps.failure(child.failure(Duration::from_secs(5)).to_string()));
+            return Err(self.incomplete.failure(child.failure(Duration::from_secs(5)).to_string()));
         }
         let stdout = child.stdout();
         let bytes = Bytes::Program { stdout, child: Some(child) };
-        Ok(PackReader { bytes, gaps: self.gaps, header: Vec::new(), progress: self.progress })
+        Ok(PackReader { bytes, incomplete: self.incomplete, header: Vec::new(), progress: self.progress })
     }
 }
 
-impl Gaps {
+impl Incomplete {
     /// What to do when a mirror needs what a partial clone lacks.
     pub const FETCH: &str = "this repository is a partial clone and lacks objects that the mirror needs; fetch them: git fetch --refetch --no-filter";
 
-    /// The error that the program's words mean. Of a repository that lacks objects on purpose another try says the same.
-    fn failure(self, words: String) -> Error {
+    /// The error that the program's message mean. Of a repository that lacks objects on purpose another try says the same.
+    fn failure(self, message: String) -> Error {
         const LACKS: [&str; 5] = ["bad tree object", "bad object", "could not fetch", "unable to read", "missing"];
-        if !self.is_partial || !LACKS.iter().any(|part| words.contains(part)) {
-            return Error::Pack { words, class: Class::Temporary };
+        if !self.is_partial || !LACKS.iter().any(|part| message.contains(part)) {
+            return Error::Pack { message, class: Class::Temporary };
         }
-        Error::Pack { words: format!("{words}; {}", Self::FETCH), class: Class::Lasting }
+        Error::Pack { message: format!("{message}; {}", Self::FETCH), class: Class::Permanent }
     }
 }
 
 impl PackReader {
     /// The error that a failed read of the pack means.
     pub(super) fn failure(&self, error: &io::Error) -> Error {
-        self.gaps.failure(error.to_string())
+        self.incomplete.failure(error.to_string())
     }
 
     /// The number of objects stands in bytes 8 to 11 (gitformat-pack(5)).
@@ -175,8 +175,8 @@ impl Read for PackReader {
         }
         let Bytes::Program { child, .. } = &mut self.bytes else { return Ok(0) };
         let Some(child) = child.take() else { return Ok(0) };
-        let (status, words) = child.end(Duration::from_secs(30));
-        if status?.success() { Ok(0) } else { Err(io::Error::other(words)) }
+        let (status, message) = child.end(Duration::from_secs(30));
+        if status?.success() { Ok(0) } else { Err(io::Error::other(message)) }
     }
 }
 

@@ -13,12 +13,12 @@ use std::time::{Duration, SystemTime};
 use ureq::Agent;
 
 use super::multiplex::Multiplex;
-use super::{Error, Guard};
+use super::{Egress, Error};
 
 /// Kinds of connections that are kept; beyond, all are let go.
-const MOST: usize = 64;
+const MAX_KINDS: usize = 64;
 /// Connections of one kind to one host; more than jobs at one host are of no use.
-pub(super) const MOST_PER_HOST: usize = 16;
+pub(super) const MAX_PER_HOST: usize = 16;
 
 /// The connections of one run over many repositories, or of a daemon's life.
 #[derive(Default)]
@@ -34,8 +34,8 @@ pub(super) struct Kind {
     pub(super) ca_file: Option<(PathBuf, Option<SystemTime>)>,
     pub(super) proxy: Option<String>,
     pub(super) timeouts: [Duration; 3],
-    /// Whom a guard judges.
-    pub(super) guard: Option<(Guard, String)>,
+    /// The egress policy, and the host that it applies to.
+    pub(super) egress: Option<(Egress, String)>,
 }
 
 impl Pool {
@@ -49,7 +49,7 @@ impl Pool {
         if let Some(agent) = agents.get(&kind) {
             return Ok((agent.clone(), true));
         }
-        if agents.len() >= MOST {
+        if agents.len() >= MAX_KINDS {
             agents.clear();
         }
         let agent = make()?;

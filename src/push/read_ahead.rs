@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 /// Bytes that are read at once, and how many times as many wait at most: 16 MiB.
 const CHUNK: usize = 64 << 10;
-const MOST_CHUNKS: usize = 256;
+const MAX_CHUNKS: usize = 256;
 
 /// What was read and is not yet used. Its thread ends with the socket, or with this.
 pub(super) struct ReadAhead {
@@ -22,7 +22,7 @@ pub(super) struct ReadAhead {
 impl ReadAhead {
     /// Begins to read.
     pub(super) fn new(socket: UnixStream) -> io::Result<Self> {
-        let (sender, chunks) = sync_channel(MOST_CHUNKS);
+        let (sender, chunks) = sync_channel(MAX_CHUNKS);
         let mut input = socket.try_clone()?;
         std::thread::spawn(move || {
             let mut chunk = vec![0; CHUNK];

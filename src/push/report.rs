@@ -15,14 +15,14 @@ use crate::credentials::Redactor;
 use crate::refs::RefName;
 
 /// Read in one push, headers of packets included, before the mirror counts as talking nonsense.
-const MOST_READ: usize = 16 << 20;
+const MAX_READ: usize = 16 << 20;
 
 /// What the mirror said to one command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// `ok`
     Done,
-    /// `ng`, with the mirror's words.
+    /// `ng`, with the mirror's message.
     Refused(String),
 }
 
@@ -75,13 +75,13 @@ fn demultiplex<R: Read>(
         };
         read += line.len() + 4;
         match PacketLineRef::Data(line).decode_band() {
-            _ if read > MOST_READ => break Some(Error::Protocol("messages without end".into())),
+            _ if read > MAX_READ => break Some(Error::Protocol("messages without end".into())),
             Ok(BandRef::Data(data)) if report.len() + data.len() <= bound => report.extend_from_slice(data),
             Ok(BandRef::Data(_)) => break Some(Error::Protocol("a report that is longer than any report".into())),
-            Ok(BandRef::Progress(words)) => messages.push(words),
-            Ok(BandRef::Error(words)) => {
-                messages.push(words);
-                break Some(Error::Remote(String::from_utf8_lossy(words).trim().to_owned()));
+            Ok(BandRef::Progress(message)) => messages.push(message),
+            Ok(BandRef::Error(message)) => {
+                messages.push(message);
+                break Some(Error::Remote(String::from_utf8_lossy(message).trim().to_owned()));
             }
             Err(_) => break Some(Error::Protocol("a packet outside the three side bands".into())),
         }
@@ -136,7 +136,7 @@ fn parse(mut bytes: &[u8], request: &Request<'_>) -> Report {
             is_first = false;
             match line.strip_prefix(b"unpack ") {
                 Some(b"ok") => {}
-                Some(words) => unpack_failure = Some(String::from_utf8_lossy(words).into_owned()),
+                Some(message) => unpack_failure = Some(String::from_utf8_lossy(message).into_owned()),
                 None => {
                     report.cut = Some(Error::Protocol("a report that does not begin with 'unpack'".into()));
                     break;
@@ -148,10 +148,10 @@ fn parse(mut bytes: &[u8], request: &Request<'_>) -> Report {
     }
     let asked: HashSet<&RefName> = request.commands.iter().map(|command| &command.name).collect();
     report.answers.retain(|name, _| asked.contains(name));
-    if let Some(words) = unpack_failure {
+    if let Some(message) = unpack_failure {
         // Whatever the lines of the refs say, no object of this push arrived.
         for answer in report.answers.values_mut() {
-            *answer = Answer::Refused(format!("the mirror could not unpack the objects: {words}"));
+            *answer = Answer::Refused(format!("the mirror could not unpack the objects: {message}"));
         }
     }
     report
@@ -167,8 +167,8 @@ fn read_answer(line: &[u8], last: Option<RefName>, answers: &mut HashMap<RefName
     if let Some(rest) = line.strip_prefix(b"ng ") {
         let mut fields = rest.splitn(2, |byte| *byte == b' ');
         let name = RefName::new(fields.next()?)?;
-        let words = String::from_utf8_lossy(fields.next().unwrap_or(b"refused")).into_owned();
-        answers.insert(name.clone(), Answer::Refused(words));
+        let message = String::from_utf8_lossy(fields.next().unwrap_or(b"refused")).into_owned();
+        answers.insert(name.clone(), Answer::Refused(message));
         return Some(name);
     }
     // report-status-v2: the mirror did something else than was asked (a proc-receive hook).
@@ -176,8 +176,8 @@ fn read_answer(line: &[u8], last: Option<RefName>, answers: &mut HashMap<RefName
     let option = line.strip_prefix(b"option ")?;
     let did_otherwise = option.starts_with(b"refname ") || option.starts_with(b"new-oid ");
     if did_otherwise && answers.get(&name) == Some(&Answer::Done) {
-        let words = format!("the mirror did something else instead ({})", String::from_utf8_lossy(option));
-        answers.insert(name.clone(), Answer::Refused(words));
+        let message = format!("the mirror did something else instead ({})", String::from_utf8_lossy(option));
+        answers.insert(name.clone(), Answer::Refused(message));
     }
     Some(name)
 }
@@ -189,10 +189,10 @@ fn explain(report: &mut Report, redactor: &Redactor) {
         report.answers.iter().filter(|(_, answer)| is_refused(answer)).map(|(name, _)| name.clone()).collect();
     let about = about(&refused.iter().collect::<Vec<_>>(), &report.messages);
     for name in &refused {
-        if let Some(Answer::Refused(words)) = report.answers.get_mut(name) {
-            *words = redactor.clean(words);
+        if let Some(Answer::Refused(message)) = report.answers.get_mut(name) {
+            *message = redactor.clean(message);
             if let Some(more) = about.get(name) {
-                *words = format!("{words} ({more})");
+                *message = format!("{message} ({more})");
             }
         }
     }

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::askpass::{Offer, asking_host};
-use super::multiplex::{Kind, Lease, Multiplex};
+use super::askpass::{AskpassServer, asking_host};
+use super::multiplex::{ControlSlot, Kind, Multiplex};
 use super::stream::Stream;
 use super::{Error, Pool, Target, symbolic};
 use crate::credentials::read_host_keys;
@@ -26,7 +26,7 @@ pub(super) fn connect(
     pool: &Pool,
 ) -> Result<Stream, Error> {
     let remote_command = service(name, path);
-    let (mut ssh, offer, lease) = prepare(user, host, port, &remote_command, target, Some(&pool.ssh))?;
+    let (mut ssh, offer, slot) = prepare(user, host, port, &remote_command, target, Some(&pool.ssh))?;
     if name == symbolic::SERVICE {
         ssh.env(PROTOCOL, symbolic::VERSION);
     } else {
@@ -35,7 +35,7 @@ pub(super) fn connect(
     let (child, input, output) = Child::start_on_sockets("ssh", &mut ssh)?;
     let stream = Stream::of_sockets(child, input, output, target.timeouts)
         .map_err(|source| Error::Start { program: "ssh".into(), source })?;
-    Ok(stream.keeping(offer, lease))
+    Ok(stream.keeping(offer, slot))
 }
 
 /// The variable that names the version of the protocol (git(1)).
@@ -53,7 +53,7 @@ pub(super) fn start(
     port: Option<u16>,
     remote_command: &str,
     target: &Target,
-) -> Result<(Child, Option<Offer>), Error> {
+) -> Result<(Child, Option<AskpassServer>), Error> {
     let (mut ssh, offer, _) = prepare(user, host, port, remote_command, target, None)?;
     Ok((Child::start("ssh", &mut ssh)?, offer))
 }
@@ -66,9 +66,9 @@ fn prepare(
     remote_command: &str,
     target: &Target,
     shared: Option<&Multiplex>,
-) -> Result<(Command, Option<Offer>, Option<Lease>), Error> {
+) -> Result<(Command, Option<AskpassServer>, Option<ControlSlot>), Error> {
     let mut ssh = command("ssh");
-    if target.guard.as_ref().is_some_and(|guard| !guard.is_open()) && target.ssh.known_hosts.is_none() {
+    if target.egress.as_ref().is_some_and(|egress| !egress.allows_all()) && target.ssh.known_hosts.is_none() {
         let what =
             "its host keys must be pinned first: 'git mirror-push host-keys NAME --detect', or detect them on the page";
         return Err(Error::Unable(what.into()));
@@ -90,7 +90,7 @@ fn prepare(
                 let asking = asking_host(question)?;
                 (asking == ours || is_alias_of(&ours, asking, &options)).then(|| secret.take()).flatten()
             };
-            Some(Offer::new(&mut ssh, program, answer).map_err(failed)?)
+            Some(AskpassServer::new(&mut ssh, program, answer).map_err(failed)?)
         }
     };
     option(&mut ssh, format!("ConnectTimeout={}", target.timeouts.connect.as_secs().max(1)));
@@ -100,7 +100,7 @@ fn prepare(
         option(&mut ssh, "IdentitiesOnly=yes");
         option(&mut ssh, file_option("IdentityFile", identity));
     }
-    if target.guard.is_some() && target.ssh.identity.is_none() {
+    if target.egress.is_some() && target.ssh.identity.is_none() {
         // The keys of whoever runs the daemon are not for mirrors that others add.
         option(&mut ssh, "PubkeyAuthentication=no");
     }
@@ -114,13 +114,13 @@ fn prepare(
     }
     let whom = user.map_or_else(|| host.to_owned(), |user| format!("{user}@{host}"));
     let kind = || kind(&ssh, &whom, port, target);
-    let lease = shared.filter(|_| offer.is_none()).and_then(|shared| shared.lease(&kind(), target.timeouts.connect));
-    lease.iter().flat_map(Lease::options).for_each(|text| option(&mut ssh, text));
+    let slot = shared.filter(|_| offer.is_none()).and_then(|shared| shared.slot(&kind(), target.timeouts.connect));
+    slot.iter().flat_map(ControlSlot::options).for_each(|text| option(&mut ssh, text));
     if let Some(port) = port {
         ssh.arg("-p").arg(port.to_string());
     }
     ssh.arg("--").arg(whom).arg(remote_command);
-    Ok((ssh, offer, lease))
+    Ok((ssh, offer, slot))
 }
 
 /// All that ssh is told of a host, with what is in the files in place of their names: each mirror has files of its own.
@@ -161,17 +161,17 @@ fn option(command: &mut Command, text: impl AsRef<OsStr>) {
 
 /// Says which keys were expected of a host that offered another.
 pub(super) fn with_expected(error: Error, known_hosts: Option<&Path>) -> Error {
-    let Error::HostKey { host, words } = error else { return error };
+    let Error::HostKey { host, message } = error else { return error };
     let pinned = known_hosts.and_then(Path::parent).and_then(|directory| read_host_keys(directory).ok());
     let expected: Vec<String> = pinned.unwrap_or_default().into_iter().map(|key| key.sha256).collect();
     let offered =
-        words.split_whitespace().find(|word| word.starts_with("SHA256:")).map(|word| word.trim_end_matches('.'));
-    let words = match (offered, expected.as_slice()) {
-        (_, []) => words,
+        message.split_whitespace().find(|word| word.starts_with("SHA256:")).map(|word| word.trim_end_matches('.'));
+    let message = match (offered, expected.as_slice()) {
+        (_, []) => message,
         (Some(offered), expected) => format!("it offered {offered}, and pinned are {}", expected.join(", ")),
-        (None, expected) => format!("pinned are {}; {words}", expected.join(", ")),
+        (None, expected) => format!("pinned are {}; {message}", expected.join(", ")),
     };
-    Error::HostKey { host, words }
+    Error::HostKey { host, message }
 }
 
 /// A file name in ssh_config(5): in double quotes, with `%` doubled, for ssh expands it.
@@ -184,18 +184,18 @@ fn quoted(path: &str) -> String {
     format!("'{}'", path.replace('\'', r"'\''").replace('!', r"'\!'"))
 }
 
-/// What the last words of ssh or receive-pack mean. ssh has one exit status, 255, for all its failures, so its words must do.
-pub(super) fn read_words(program: String, status: String, words: &str) -> Error {
-    let said = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
+/// What the last message of ssh or receive-pack mean. ssh has one exit status, 255, for all its failures, so its message must do.
+pub(super) fn read_message(program: String, status: String, message: &str) -> Error {
+    let said = |parts: &[&str]| parts.iter().any(|part| message.contains(part));
     if said(&["Host key verification failed", "HOST IDENTIFICATION HAS CHANGED", "No matching host key"]) {
-        let host = ["key is known for ", "host key for "].iter().find_map(|before| between(words, before, " "));
+        let host = ["key is known for ", "host key for "].iter().find_map(|before| between(message, before, " "));
         let host = host.unwrap_or("the mirror").replace(['[', ']'], "");
-        return Error::HostKey { host, words: one_line(words) };
+        return Error::HostKey { host, message: one_line(message) };
     }
     if program == "ssh" && said(&["Permission denied", "Too many authentication failures"]) {
-        return Error::Credentials(format!(": {}", last_line(words)));
+        return Error::Credentials(format!(": {}", last_line(message)));
     }
-    if let Some(host) = between(words, "Could not resolve hostname ", ":") {
+    if let Some(host) = between(message, "Could not resolve hostname ", ":") {
         return Error::Resolve { host: host.to_owned() };
     }
     if said(&[
@@ -204,12 +204,12 @@ pub(super) fn read_words(program: String, status: String, words: &str) -> Error 
         "epository not found",
         "no such repository",
     ]) {
-        return Error::NotFound(one_line(words));
+        return Error::NotFound(one_line(message));
     }
     if said(&["dubious ownership", "safe.directory"]) {
-        return Error::Unable(one_line(words));
+        return Error::Unable(one_line(message));
     }
-    Error::Program { program, status, words: one_line(words) }
+    Error::Program { program, status, message: one_line(message) }
 }
 
 fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
@@ -217,21 +217,21 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
     text[start..].split(after).next()
 }
 
-fn last_line(words: &str) -> String {
-    words.lines().next_back().unwrap_or_default().trim().to_owned()
+fn last_line(message: &str) -> String {
+    message.lines().next_back().unwrap_or_default().trim().to_owned()
 }
 
-fn one_line(words: &str) -> String {
-    words.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+fn one_line(message: &str) -> String {
+    message.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::push::{Class, Guard, Ssh, Timeouts};
+    use crate::push::{Class, Egress, Ssh, Timeouts};
 
     /// A target over ssh with these files.
-    fn target(identity: Option<&Path>, known_hosts: Option<&Path>, guard: Option<Guard>) -> Target {
+    fn target(identity: Option<&Path>, known_hosts: Option<&Path>, egress: Option<Egress>) -> Target {
         let limit = Duration::from_secs(30);
         Target {
             address: crate::push::parse("ssh://git@h/x.git").expect("valid").0,
@@ -245,7 +245,7 @@ mod tests {
             ca_file: None,
             proxy: None,
             timeouts: Timeouts { connect: limit, stall: limit, whole: limit },
-            guard,
+            egress,
         }
     }
 
@@ -272,7 +272,7 @@ mod tests {
         assert!(!has(&pinned, "PubkeyAuthentication=no"));
         let (plain, _) = arguments(&target(None, None, None));
         assert!(has(&plain, "StrictHostKeyChecking=yes") && !has(&plain, "GlobalKnownHostsFile=/dev/null"));
-        let confined = Some(Guard::new(Vec::new()));
+        let confined = Some(Egress::new(Vec::new()));
         let (keyless, _) = arguments(&target(None, Some(&path("pins")), confined.clone()));
         assert!(has(&keyless, "PubkeyAuthentication=no"), "{keyless:?}");
         assert!(prepare(None, "h", None, "x", &target(None, None, confined), None).is_err(), "unpinned and confined");
@@ -301,23 +301,23 @@ mod tests {
 
     #[test]
     fn reads_the_words_of_ssh() {
-        let class = |words| {
-            let error = read_words("ssh".into(), " with exit status 255".into(), words);
+        let class = |message| {
+            let error = read_message("ssh".into(), " with exit status 255".into(), message);
             (error.class(), error.to_string())
         };
-        for (words, expected) in [
+        for (message, expected) in [
             ("ssh: Could not resolve hostname nowhere: Name or service not known", Class::Temporary),
             ("ssh: connect to host h port 22: Connection refused", Class::Temporary),
             ("Connection closed by 127.0.0.1 port 22", Class::Temporary),
-            ("git@h: Permission denied (publickey).", Class::Lasting),
+            ("git@h: Permission denied (publickey).", Class::Permanent),
             (
                 "No ED25519 host key is known for [127.0.0.1]:22 and you have requested strict checking.\nHost key verification failed.",
-                Class::Lasting,
+                Class::Permanent,
             ),
-            ("fatal: '/x.git' does not appear to be a git repository", Class::Lasting),
-            ("ERROR: Repository not found.\nfatal: Could not read from remote repository.", Class::Lasting),
+            ("fatal: '/x.git' does not appear to be a git repository", Class::Permanent),
+            ("ERROR: Repository not found.\nfatal: Could not read from remote repository.", Class::Permanent),
         ] {
-            assert_eq!(class(words).0, expected, "{words}");
+            assert_eq!(class(message).0, expected, "{message}");
         }
     }
 }

@@ -12,14 +12,16 @@ use std::time::Duration;
 use gix_transport::packetline::PacketLineRef;
 use gix_transport::packetline::blocking_io::StreamingPeekableIter;
 
-use super::askpass::Offer;
-use super::multiplex::Lease;
+use rustix::process::Signal;
+
+use super::askpass::AskpassServer;
+use super::multiplex::ControlSlot;
 use super::read_ahead::ReadAhead;
 use super::symbolic::{self, Greeting, Symbolic};
-use super::watch::{Guard, Watch, Watched};
+use super::watch::{Watch, WatchThread, Watched};
 use super::{Advertised, Capabilities, Error, PackSource, Report, Request, Timeouts, advertisement, report};
 use crate::credentials::Redactor;
-use crate::process::{self, Child, Insistence};
+use crate::process::{self, Child};
 use crate::refs::{NameRef, Oid, RefName};
 
 /// How long a program may take to end by itself after the last byte.
@@ -33,19 +35,19 @@ pub(super) struct Stream {
     lines: StreamingPeekableIter<Input>,
     output: Option<Output>,
     capabilities: Capabilities,
-    abort: Box<dyn Fn(Insistence) + Send + Sync>,
-    guard: Option<Guard>,
+    abort: Box<dyn Fn(Signal) + Send + Sync>,
+    guard: Option<WatchThread>,
     child: Option<Child>,
-    offer: Option<Offer>,
-    lease: Option<Lease>,
+    offer: Option<AskpassServer>,
+    slot: Option<ControlSlot>,
 }
 
 impl Stream {
     /// With a program.
     pub(super) fn of_child(mut child: Child, timeouts: Timeouts) -> Self {
         let (input, output) = (Box::new(child.stdout()), Box::new(child.stdin()));
-        let abort = Box::new(child.ender());
-        Self::new(input, output, timeouts, child.ender(), abort, Some(child))
+        let abort = Box::new(child.killer());
+        Self::new(input, output, timeouts, child.killer(), abort, Some(child))
     }
 
     /// With a program on sockets, which are shut when it is ended: others may hold them too.
@@ -56,8 +58,8 @@ impl Stream {
         timeouts: Timeouts,
     ) -> io::Result<Self> {
         let ends = Arc::new((input.try_clone()?, output.try_clone()?));
-        let ender = || {
-            let (ends, end) = (Arc::clone(&ends), child.ender());
+        let killer = || {
+            let (ends, end) = (Arc::clone(&ends), child.killer());
             move |insistence| {
                 end(insistence);
                 // What is shut already needs no shutting.
@@ -65,7 +67,7 @@ impl Stream {
                 let _ = ends.1.shutdown(Shutdown::Both);
             }
         };
-        let (on_limit, abort) = (ender(), Box::new(ender()));
+        let (on_limit, abort) = (killer(), Box::new(killer()));
         let input = Box::new(ReadAhead::new(input)?);
         Ok(Self::new(input, Box::new(Ending(output)), timeouts, on_limit, abort, Some(child)))
     }
@@ -75,7 +77,7 @@ impl Stream {
         input: Box<dyn Read + Send>,
         output: Box<dyn Write + Send>,
         timeouts: Timeouts,
-        abort: impl Fn(Insistence) + Send + Sync + Clone + 'static,
+        abort: impl Fn(Signal) + Send + Sync + Clone + 'static,
     ) -> Self {
         Self::new(input, output, timeouts, abort.clone(), Box::new(abort), None)
     }
@@ -84,11 +86,11 @@ impl Stream {
         input: Box<dyn Read + Send>,
         output: Box<dyn Write + Send>,
         timeouts: Timeouts,
-        on_limit: impl Fn(Insistence) + Send + 'static,
-        abort: Box<dyn Fn(Insistence) + Send + Sync>,
+        on_limit: impl Fn(Signal) + Send + 'static,
+        abort: Box<dyn Fn(Signal) + Send + Sync>,
         child: Option<Child>,
     ) -> Self {
-        let guard = Guard::new(timeouts, on_limit);
+        let guard = WatchThread::new(timeouts, on_limit);
         let input = BufReader::with_capacity(64 << 10, Watched { inner: input, watch: guard.watch.clone() });
         let output = Watched { inner: output, watch: guard.watch.clone() };
         Self {
@@ -99,13 +101,13 @@ impl Stream {
             guard: Some(guard),
             child,
             offer: None,
-            lease: None,
+            slot: None,
         }
     }
 
     /// Keeps the password's socket, and its place on a shared connection, as long as the conversation.
-    pub(super) fn keeping(self, offer: Option<Offer>, lease: Option<Lease>) -> Self {
-        Self { offer, lease, ..self }
+    pub(super) fn keeping(self, offer: Option<AskpassServer>, slot: Option<ControlSlot>) -> Self {
+        Self { offer, slot, ..self }
     }
 
     /// Reads the advertisement.
@@ -117,7 +119,7 @@ impl Stream {
         match advertisement::read(&mut self.lines, each) {
             Ok(advertised) => {
                 self.offer = None;
-                self.lease.iter().for_each(Lease::opened);
+                self.slot.iter().for_each(ControlSlot::opened);
                 self.capabilities = advertised.capabilities.clone();
                 Ok(advertised)
             }
@@ -145,19 +147,19 @@ impl Stream {
         match asked {
             Ok(symbolic) => {
                 self.offer = None;
-                self.lease.iter().for_each(Lease::opened);
+                self.slot.iter().for_each(ControlSlot::opened);
                 if has_more {
                     // All its refs are on their way, and nobody reads them.
-                    (self.abort)(Insistence::Ask);
+                    (self.abort)(Signal::TERM);
                 }
                 self.end();
                 Ok(symbolic)
             }
             Err(error) => {
                 // Who may push and not read is told so over a connection that is good.
-                let lease = self.lease.take();
+                let slot = self.slot.take();
                 let why = self.why(error, redactor);
-                lease.iter().filter(|_| matches!(why, Error::Timeout(_))).for_each(Lease::spoil);
+                slot.iter().filter(|_| matches!(why, Error::Timeout(_))).for_each(ControlSlot::discard);
                 Err(why)
             }
         }
@@ -174,7 +176,7 @@ impl Stream {
     }
 
     /// Sends the request at once, and reads the advertisement meanwhile.
-    pub(super) fn push_ahead(
+    pub(super) fn push_optimistic(
         &mut self,
         request: &Request<'_>,
         pack: Option<PackSource>,
@@ -197,26 +199,26 @@ impl Stream {
         let mut output = self.output.take().expect("a stream pushes once");
         let watch = output.watch.clone();
         let (abort, lines, capabilities) = (&self.abort, &mut self.lines, &self.capabilities);
-        let lease = &self.lease;
+        let slot = &self.slot;
         let (sent, mut report) = std::thread::scope(|scope| {
             let sending = scope.spawn(move || {
                 let sent = send(&mut output, &head, pack, &watch);
                 if let Err(Error::Pack { .. } | Error::Start { .. }) = sent {
                     // The mirror must not wait for a pack that cannot come.
-                    abort(Insistence::Ask);
+                    abort(Signal::TERM);
                 }
                 sent
             });
             let report = match before(lines) {
                 Ok(()) => {
-                    lease.iter().for_each(Lease::opened);
+                    slot.iter().for_each(ControlSlot::opened);
                     lines.reset();
                     report::read(lines, request, capabilities, redactor)
                 }
                 Err(error) => Report { cut: Some(error), ..Report::default() },
             };
             if report.cut.is_some() {
-                abort(Insistence::Ask);
+                abort(Signal::TERM);
             }
             (sending.join().expect("the sending thread does not panic"), report)
         });
@@ -259,18 +261,18 @@ impl Stream {
         self.output = None;
         let expired = self.guard.take().and_then(|guard| guard.watch.expired());
         let child = self.child.take();
-        let lease = self.lease.take();
+        let slot = self.slot.take();
         if let Some(limit) = expired {
-            lease.iter().for_each(Lease::spoil);
+            slot.iter().for_each(ControlSlot::discard);
             return Error::Timeout(limit);
         }
         let why = match (error, child) {
             (Error::Broken { doing, source }, Some(child)) => match child.failure(GRACE) {
-                process::Error::Failed { words, .. } if words == "it ended without a word" => {
+                process::Error::Failed { message, .. } if message == "it ended without a message" => {
                     Error::Broken { doing, source }
                 }
-                process::Error::Failed { program, status, words } => {
-                    super::ssh::read_words(program, status, &redactor.clean(&words))
+                process::Error::Failed { program, status, message } => {
+                    super::ssh::read_message(program, status, &redactor.clean(&message))
                 }
                 other => other.into(),
             },
@@ -278,7 +280,7 @@ impl Stream {
         };
         // A mirror that is not there says nothing against the connection.
         if matches!(why, Error::Broken { .. } | Error::Program { .. } | Error::Connect { .. }) {
-            lease.iter().for_each(Lease::spoil);
+            slot.iter().for_each(ControlSlot::discard);
         }
         why
     }

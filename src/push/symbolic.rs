@@ -19,7 +19,7 @@ pub(super) const SERVICE: &str = "git-upload-pack";
 pub(super) const VERSION: &str = "version=2";
 
 /// The longest answer that is read, in bytes: a prefix may find many refs besides the one that is meant.
-const LONGEST: usize = 128 << 20;
+const MAX_BYTES: usize = 128 << 20;
 
 /// What a mirror says of its symbolic refs.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -38,8 +38,8 @@ pub struct Symbolic {
 /// [`Error`], also when the mirror may be pushed to and not read.
 pub fn symbolic(target: &Target, pool: &Pool, names: &[&RefName]) -> Result<Symbolic, Error> {
     let redactor = Redactor::new(&target.credentials);
-    if let Some(guard) = target.guard.as_ref().filter(|_| !matches!(target.address, Address::Git { .. })) {
-        guard.check(&target.address)?;
+    if let Some(egress) = target.egress.as_ref().filter(|_| !matches!(target.address, Address::Git { .. })) {
+        egress.check(&target.address)?;
     }
     match &target.address {
         Address::Local(_) => Err(Error::Unable("a mirror on this machine is not asked".into())),
@@ -136,7 +136,7 @@ pub(super) fn answer<R: Read>(
 /// Adds a line to the length of an answer.
 fn count(length: &mut usize, line: &[u8]) -> Result<(), Error> {
     *length += line.len() + 4;
-    if *length > LONGEST {
+    if *length > MAX_BYTES {
         return Err(Error::Protocol("an answer about refs that does not end".into()));
     }
     Ok(())
@@ -144,8 +144,8 @@ fn count(length: &mut usize, line: &[u8]) -> Result<(), Error> {
 
 fn line<R: Read>(lines: &mut StreamingPeekableIter<R>) -> Result<Option<Vec<u8>>, Error> {
     let Some(line) = next_line(lines).map_err(broken)? else { return Ok(None) };
-    if let Some(words) = line.strip_prefix(b"ERR ") {
-        return Err(refused_by_server(&String::from_utf8_lossy(words)));
+    if let Some(message) = line.strip_prefix(b"ERR ") {
+        return Err(refused_by_server(&String::from_utf8_lossy(message)));
     }
     Ok(Some(line.strip_suffix(b"\n").unwrap_or(line).to_vec()))
 }

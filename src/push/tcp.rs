@@ -50,8 +50,8 @@ pub(super) fn dial(
 /// Tries every address of the host in turn.
 fn open(host: &str, port: u16, target: &Target) -> Result<TcpStream, Error> {
     let unresolved = |_| Error::Resolve { host: host.to_owned() };
-    let addresses: Vec<SocketAddr> = match &target.guard {
-        Some(guard) => guard.resolve(host, port)?,
+    let addresses: Vec<SocketAddr> = match &target.egress {
+        Some(egress) => egress.resolve(host, port)?,
         None => (host, port).to_socket_addrs().map_err(unresolved)?.collect(),
     };
     let mut last = Error::Resolve { host: host.to_owned() };

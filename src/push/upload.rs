@@ -4,7 +4,7 @@
 
 use std::io::{Read, Write};
 
-use super::askpass::Offer;
+use super::askpass::AskpassServer;
 use super::symbolic::SERVICE;
 use super::{Address, Error, Target, local, ssh, tcp};
 use crate::process::Child;
@@ -16,7 +16,7 @@ pub struct Upload {
     /// What it is told.
     pub output: Box<dyn Write + Send>,
     _child: Option<Child>,
-    _offer: Option<Offer>,
+    _offer: Option<AskpassServer>,
 }
 
 impl Upload {

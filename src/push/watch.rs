@@ -11,8 +11,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use super::{Limit, Timeouts};
-use crate::process::Insistence;
 
 /// A handle on the watch, for those whose bytes it counts.
 #[derive(Clone)]
@@ -31,14 +32,14 @@ struct State {
 }
 
 /// The owner of the watch; the watch ends with it.
-pub(super) struct Guard {
+pub(super) struct WatchThread {
     pub(super) watch: Watch,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Guard {
+impl WatchThread {
     /// Begins to watch. `abort` is called at most twice: first to ask, after two seconds more to insist.
-    pub(super) fn new(timeouts: Timeouts, abort: impl Fn(Insistence) + Send + 'static) -> Self {
+    pub(super) fn new(timeouts: Timeouts, abort: impl Fn(Signal) + Send + 'static) -> Self {
         let state = State { last: Instant::now(), is_paused: false, is_over: false, expired: None };
         let watch = Watch(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() }));
         let watched = watch.clone();
@@ -47,7 +48,7 @@ impl Guard {
     }
 }
 
-impl Drop for Guard {
+impl Drop for WatchThread {
     fn drop(&mut self) {
         self.watch.state().is_over = true;
         self.watch.0.changed.notify_all();
@@ -86,7 +87,7 @@ impl Watch {
         self.state().expired
     }
 
-    fn run(&self, timeouts: Timeouts, abort: &dyn Fn(Insistence)) {
+    fn run(&self, timeouts: Timeouts, abort: &dyn Fn(Signal)) {
         let begin = Instant::now();
         let mut state = self.state();
         let limit = loop {
@@ -108,7 +109,7 @@ impl Watch {
         };
         state.expired = Some(limit);
         drop(state);
-        abort(Insistence::Ask);
+        abort(Signal::TERM);
         let over = |state: &mut State| !state.is_over;
         let (state, _) = self
             .0
@@ -117,7 +118,7 @@ impl Watch {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         if !state.is_over {
             drop(state);
-            abort(Insistence::Insist);
+            abort(Signal::KILL);
         }
     }
 }

@@ -69,7 +69,7 @@ fn run() -> anyhow::Result<()> {
 impl Helper {
     fn open(environment: &Environment, name: &str) -> anyhow::Result<Self> {
         let git_dir = environment.git_dir.as_ref().context("git did not say which repository this is (GIT_DIR)")?;
-        let server = config::load_server(environment.server_config.as_deref(), &environment.surroundings)?;
+        let server = config::load_server(environment.server_config.as_deref(), &environment.credential_env)?;
         let shared = repo::open(&environment.current_dir.join(git_dir))?;
         let repository = shared.to_local();
         let config = config::load(&repository, &server)?;
@@ -94,7 +94,7 @@ impl Helper {
     }
 
     fn serve(&mut self, input: &mut dyn BufRead, out: &mut dyn Write) -> anyhow::Result<()> {
-        let is_web = self.mirror().address.web_place().is_some();
+        let is_web = self.mirror().address.url_parts().is_some();
         loop {
             let mut line = String::new();
             if input.read_line(&mut line)? == 0 || line == "\n" {
@@ -133,7 +133,7 @@ impl Helper {
 
     fn web(&mut self) -> anyhow::Result<&mut Web> {
         if self.web.is_none() {
-            self.web = Some(Web::start(&self.repository, &self.target()?, &self.server.surroundings.program)?);
+            self.web = Some(Web::start(&self.repository, &self.target()?, &self.server.credential_env.program)?);
         }
         Ok(self.web.as_mut().expect("it was just started"))
     }

@@ -1,5 +1,5 @@
 //! Reading over http: git's own helper, `git remote-https`, asked in our stead. It speaks the same protocol, so its answers are
-//! passed on as they are; the password reaches it through the socket of `push::Offer`.
+//! passed on as they are; the password reaches it through the socket of `push::AskpassServer`.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::AsFd;
@@ -8,7 +8,7 @@ use std::process::{ChildStdin, ChildStdout};
 
 use crate::credentials::Secret;
 use crate::process::{self, Child};
-use crate::push::{Address, Offer, Target};
+use crate::push::{Address, AskpassServer, Target};
 use crate::repo::Repository;
 
 /// A running helper of git's.
@@ -17,7 +17,7 @@ pub(super) struct Web {
     /// Gone once git talks through it by itself.
     output: Option<ChildStdin>,
     child: Option<Child>,
-    _offer: Option<Offer>,
+    _offer: Option<AskpassServer>,
 }
 
 impl Web {
@@ -42,7 +42,7 @@ impl Web {
         // With a user name in the URL curl would try an empty password before git asks for one.
         let offered = secret.map(|secret| {
             let (mirror, user) = (url.clone(), Secret::new(user.unwrap_or_else(|| "git".into())));
-            Offer::new(&mut command, program, move |question| {
+            AskpassServer::new(&mut command, program, move |question| {
                 let answer = if question.starts_with("Username") { &user } else { &secret };
                 is_asked_for(question, &mirror).then(|| answer.clone())
             })

@@ -20,13 +20,13 @@ pub struct History<'r> {
 }
 
 /// Commits are kept between questions up to this number: each question clears the marks of all of them.
-const LARGEST_GRAPH: usize = 10_000;
+const MAX_GRAPH: usize = 10_000;
 
 /// Up to this number of values all that the mirror has bound a pack, as they do for `git push`.
 const FEW_HAVES: usize = 1000;
 
 /// How many commits a search for the boundary of new history visits before all values of the mirror are taken for it.
-const LONGEST_WALK: usize = 1000;
+const MAX_WALK: usize = 1000;
 
 /// A commit that the mirror gets, unless it turns out to have it.
 const NEW: u8 = 1;
@@ -105,7 +105,7 @@ impl<'r> History<'r> {
         let (Some(old), Some(new)) = (self.repository.commit_of(old)?, self.repository.commit_of(new)?) else {
             return Ok(Some(false));
         };
-        if self.graph.len() > LARGEST_GRAPH {
+        if self.graph.len() > MAX_GRAPH {
             self.graph.clear();
         }
         let old = to_gix(old);
@@ -128,7 +128,7 @@ impl Repository {
         }
         let tips: Vec<ObjectId> =
             tips.iter().filter_map(|tip| self.commit_of(*tip).ok().flatten()).map(to_gix).collect();
-        match self.closed_by(&tips, haves, LONGEST_WALK) {
+        match self.closed_by(&tips, haves, MAX_WALK) {
             Some((_, met)) => met,
             None => all(),
         }
@@ -201,7 +201,7 @@ struct Walk<'r> {
 
 impl<'r> Walk<'r> {
     /// How many commits are looked at before the question counts as one for git.
-    const LONGEST: usize = 2000;
+    const MAX_VISITED: usize = 2000;
 
     fn new(graph: gix::revwalk::Graph<'r, 'r, Commit<u8>>) -> Self {
         Self { graph, queue: BinaryHeap::new(), new: 0 }
@@ -241,7 +241,7 @@ impl<'r> Walk<'r> {
                 oldest = oldest.min(time);
                 found.push(id);
             }
-            if found.len() > most || looked > Self::LONGEST {
+            if found.len() > most || looked > Self::MAX_VISITED {
                 return None;
             }
             for parent in parents {

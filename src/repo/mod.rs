@@ -15,16 +15,16 @@ use crate::layout::Layout;
 use crate::refs::{Oid, RefName};
 
 mod alternates;
-mod by_git;
 mod format;
-mod gaps;
+mod git_refs;
 mod history;
 mod pack;
 mod refs;
+mod reftable;
+mod shallow_partial;
 mod sharing;
-mod tables;
 
-pub use by_git::GitRefs;
+pub use git_refs::GitRefs;
 pub use history::History;
 pub use refs::Listing;
 pub use sharing::Sharing;
@@ -47,12 +47,12 @@ pub enum Error {
         path: PathBuf,
     },
     /// Its refs are stored in a way that this git does not read.
-    #[error("cannot read the refs of '{}': {words}; reftable needs git 2.45 or later on the PATH", path.display())]
+    #[error("cannot read the refs of '{}': {message}; reftable needs git 2.45 or later on the PATH", path.display())]
     RefStorage {
         /// The repository.
         path: PathBuf,
-        /// Git's words.
-        words: String,
+        /// Git's message.
+        message: String,
     },
     /// It uses something that this program does not know, so git's rule is to leave it alone (gitrepository-layout(5)).
     #[error("repository '{}' has extensions.{name}{why}", path.display())]

@@ -17,11 +17,11 @@ use super::{Repository, to_gix};
 use crate::refs::Oid;
 
 /// Most commits, most objects, and most bytes of them before compression.
-const MOST_COMMITS: usize = 64;
-const MOST_OBJECTS: usize = 256;
-const MOST_BYTES: usize = 256 << 10;
+const MAX_COMMITS: usize = 64;
+const MAX_OBJECTS: usize = 256;
+const MAX_BYTES: usize = 256 << 10;
 /// Deepest tree.
-const DEEPEST: usize = 64;
+const MAX_DEPTH: usize = 64;
 
 /// What goes in.
 struct Small<'r> {
@@ -52,7 +52,7 @@ impl Repository {
         commits.sort_unstable();
         commits.dedup();
         let mut trees = Vec::new();
-        let new = self.new_commits(&commits, haves, MOST_COMMITS)?;
+        let new = self.new_commits(&commits, haves, MAX_COMMITS)?;
         for id in new.iter().copied() {
             let commit = small.repository.try_find_object(id).ok()??.try_into_commit().ok()?;
             let tree = commit.tree_id().ok()?.detach();
@@ -106,12 +106,12 @@ impl Small<'_> {
         self.known.insert(id);
         self.bytes += data.len();
         self.objects.push((kind, data));
-        (self.objects.len() <= MOST_OBJECTS && self.bytes <= MOST_BYTES).then_some(())
+        (self.objects.len() <= MAX_OBJECTS && self.bytes <= MAX_BYTES).then_some(())
     }
 
     /// Notes what `bases` have in the directories in which the tree differs from all of them.
     fn hold(&mut self, id: ObjectId, bases: &[ObjectId], depth: usize) -> Option<()> {
-        if depth > DEEPEST {
+        if depth > MAX_DEPTH {
             return None;
         }
         if bases.contains(&id) {
@@ -127,7 +127,7 @@ impl Small<'_> {
 
     /// Adds a tree and what is below it, as far as none of `bases` has it in the same directory, and it is not held.
     fn tree(&mut self, id: ObjectId, bases: &[ObjectId], depth: usize) -> Option<()> {
-        if depth > DEEPEST {
+        if depth > MAX_DEPTH {
             return None;
         }
         if bases.contains(&id) || self.known.contains(&id) || self.held.contains(&id) {
@@ -144,7 +144,7 @@ impl Small<'_> {
                 self.tree(entry.oid, &same_place(&theirs, &entry), depth + 1)?;
             } else {
                 let header = self.repository.try_find_header(entry.oid).ok()??;
-                if self.bytes as u64 + header.size() > MOST_BYTES as u64 {
+                if self.bytes as u64 + header.size() > MAX_BYTES as u64 {
                     return None;
                 }
                 let blob = self.data(entry.oid, Kind::Blob)?;

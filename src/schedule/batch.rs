@@ -18,16 +18,16 @@ use crate::spool;
 use crate::status::{self, Status, UpdateStatus};
 
 /// How many mirrors are served at once when the server's file does not say.
-const MOST_JOBS: usize = 16;
+const MAX_JOBS: usize = 16;
 /// How many of them at one host: sshd begins to turn connections away at ten that are not yet logged in.
-const MOST_JOBS_PER_HOST: usize = 8;
+const MAX_JOBS_PER_HOST: usize = 8;
 /// How often the daemon compares every mirror in full.
 pub(super) const RECONCILE: Duration = Duration::from_secs(24 * 3600);
 /// A first contact over ssh takes about as many times the round trips of one over http; near hosts must not seem far for it, and be
 /// flooded.
 const SSH_TRIPS: u32 = 5;
 /// How many of them of one repository.
-const MOST_JOBS_PER_REPOSITORY: usize = 4;
+const MAX_JOBS_PER_REPOSITORY: usize = 4;
 
 /// What a run over many repositories needs.
 pub struct Every<'a> {
@@ -57,7 +57,7 @@ pub struct Every<'a> {
 pub fn drain_every(repositories: Vec<PathBuf>, every: &Every<'_>) {
     let crew = Crew::new(limits(every.server));
     let threads = limits(every.server).all.min(repositories.len().max(1));
-    crew.change(|queue| queue.look_all(repositories));
+    crew.change(|queue| queue.scan_all(repositories));
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| crew.work(every.now, &|task| every.act(task)));
@@ -68,11 +68,11 @@ pub fn drain_every(repositories: Vec<PathBuf>, every: &Every<'_>) {
 /// The limits of the server's files.
 pub(super) fn limits(server: &Server) -> Limits {
     Limits {
-        all: server.max_jobs.unwrap_or(MOST_JOBS),
-        per_host: server.max_jobs_per_host.unwrap_or(MOST_JOBS_PER_HOST),
-        per_far_host: server.max_jobs_per_host.unwrap_or(MOST_JOBS),
-        per_repository: server.max_jobs_per_repository.unwrap_or(MOST_JOBS_PER_REPOSITORY),
-        looks: std::thread::available_parallelism().map_or(1, usize::from),
+        all: server.max_jobs.unwrap_or(MAX_JOBS),
+        per_host: server.max_jobs_per_host.unwrap_or(MAX_JOBS_PER_HOST),
+        per_far_host: server.max_jobs_per_host.unwrap_or(MAX_JOBS),
+        per_repository: server.max_jobs_per_repository.unwrap_or(MAX_JOBS_PER_REPOSITORY),
+        scans: std::thread::available_parallelism().map_or(1, usize::from),
     }
 }
 
@@ -80,8 +80,8 @@ impl Every<'_> {
     /// Does one thing that the queue says is next. A fault of ours ends that thing and no other.
     pub(super) fn act(&self, task: Task<'_>) -> Done {
         let git_dir = match &task {
-            Task::Look(git_dir) => git_dir.clone(),
-            Task::Serve(job) | Task::PutOff(job, _) => job.git_dir.clone(),
+            Task::Scan(git_dir) => git_dir.clone(),
+            Task::Serve(job) | Task::Defer(job, _) => job.git_dir.clone(),
         };
         catch_unwind(AssertUnwindSafe(|| self.try_act(task))).unwrap_or_else(|_| {
             (self.on_report)(Err((git_dir, Error::Panicked("see the log".into()))));
@@ -91,7 +91,7 @@ impl Every<'_> {
 
     fn try_act(&self, task: Task<'_>) -> Done {
         match task {
-            Task::Look(git_dir) => match self.jobs_of(&git_dir) {
+            Task::Scan(git_dir) => match self.jobs_of(&git_dir) {
                 Ok(jobs) => Done { jobs, ..Done::default() },
                 Err(error) => {
                     (self.on_report)(Err((git_dir, error)));
@@ -99,8 +99,8 @@ impl Every<'_> {
                 }
             },
             Task::Serve(job) => Done { said: Some(self.serve(job)), ..Done::default() },
-            Task::PutOff(job, down) => {
-                self.put_off(job, down);
+            Task::Defer(job, down) => {
+                self.defer(job, down);
                 Done::default()
             }
         }
@@ -227,9 +227,9 @@ impl Every<'_> {
         }
     }
 
-    fn put_off(&self, job: &Job, down: &Down) {
+    fn defer(&self, job: &Job, down: &Down) {
         let held = self.with(job, |repository, context| match context.config.mirror(&job.mirror) {
-            Some(mirror) => drain::put_off(repository, context, mirror, down),
+            Some(mirror) => drain::defer(repository, context, mirror, down),
             None => Ok(None),
         });
         match held.and_then(|held| held) {

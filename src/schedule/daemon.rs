@@ -79,7 +79,7 @@ impl Workers {
         let limits = limits(&self.server());
         std::thread::scope(|scope| {
             // Those who look through spools are there also when all that serve are at it.
-            for _ in 0..limits.all + limits.looks {
+            for _ in 0..limits.all + limits.scans {
                 scope.spawn(|| self.crew.work(self.now, &|task| self.act(task)));
             }
         });
@@ -87,12 +87,12 @@ impl Workers {
 
     /// Looks through a repository's spool now.
     pub fn wake(&self, git_dir: PathBuf) {
-        self.crew.change(|queue| queue.look(git_dir));
+        self.crew.change(|queue| queue.scan(git_dir));
     }
 
     /// Looks through these spools.
     pub fn scan(&self, git_dirs: Vec<PathBuf>) {
-        self.crew.change(|queue| queue.look_all(git_dirs));
+        self.crew.change(|queue| queue.scan_all(git_dirs));
     }
 
     /// Compares a mirror and mirrors everything now; one that is being served is served once more.
@@ -122,7 +122,7 @@ impl Workers {
         let on_report = |report: Result<Report, (PathBuf, Error)>| match &report {
             Ok(report) => {
                 let key = (PathBuf::from(&report.repository), report.remote.clone());
-                self.crew.change(|queue| queue.look_at(key, report.next_attempt_at));
+                self.crew.change(|queue| queue.scan_at(key, report.next_attempt_at));
                 (self.on_event)(Event::Ended(report));
             }
             Err((git_dir, error)) => (self.on_event)(Event::Failed { git_dir, error }),

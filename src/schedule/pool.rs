@@ -11,12 +11,12 @@ use crate::drain::Down;
 
 /// One thing to do.
 pub(super) enum Task<'a> {
-    /// Look through a repository's spool and say what is to be served.
-    Look(PathBuf),
+    /// Scan a repository's spool, and say what is to be served.
+    Scan(PathBuf),
     /// Serve a mirror.
     Serve(&'a Job),
     /// Let a mirror wait for its host.
-    PutOff(&'a Job, &'a Down),
+    Defer(&'a Job, &'a Down),
 }
 
 /// What came of it.
@@ -71,20 +71,20 @@ impl Crew {
                     return;
                 }
                 Next::Wait(time) => state = self.wait(state, time, now()),
-                Next::Look(git_dir) => {
+                Next::Scan(git_dir) => {
                     drop(state);
-                    let done = act(Task::Look(git_dir));
+                    let done = act(Task::Scan(git_dir));
                     state = self.lock();
-                    state.queue.looked();
+                    state.queue.scanned();
                     // Most spools are empty: then nobody else has anything to do either.
                     if !done.jobs.is_empty() {
                         done.jobs.into_iter().for_each(|job| state.queue.add(job));
                         self.changed.notify_all();
                     }
                 }
-                Next::PutOff(job, down) => {
+                Next::Defer(job, down) => {
                     drop(state);
-                    act(Task::PutOff(&job, &down));
+                    act(Task::Defer(&job, &down));
                     state = self.lock();
                 }
                 Next::Serve(job) => {

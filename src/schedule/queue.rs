@@ -40,8 +40,8 @@ pub(super) struct Limits {
     /// At a host that is far away, where most of the time is spent on waiting.
     pub(super) per_far_host: usize,
     pub(super) per_repository: usize,
-    /// Spools that are looked through.
-    pub(super) looks: usize,
+    /// Repositories that are scanned at once.
+    pub(super) scans: usize,
 }
 
 /// A contact takes one round trip at least, and most take more. Whoever needs longer than this for the easiest is far away.
@@ -68,8 +68,8 @@ pub(super) struct Queue {
     /// How many jobs of a repository run.
     repositories: HashMap<PathBuf, usize>,
     waiting: BTreeSet<Key>,
-    looks: VecDeque<PathBuf>,
-    looking: usize,
+    scans: VecDeque<PathBuf>,
+    scanning: usize,
     later: BTreeSet<(Timestamp, Key)>,
     due: HashMap<Key, Timestamp>,
     /// Whether more may come.
@@ -90,9 +90,9 @@ pub(super) enum Said {
 /// What a thread does next.
 #[derive(Debug)]
 pub(super) enum Next {
-    Look(PathBuf),
+    Scan(PathBuf),
     Serve(Job),
-    PutOff(Job, Down),
+    Defer(Job, Down),
     /// Something else must happen first, or this time come.
     Wait(Option<Timestamp>),
     /// Nothing is left.
@@ -108,8 +108,8 @@ impl Queue {
             running: HashMap::new(),
             repositories: HashMap::new(),
             waiting: BTreeSet::new(),
-            looks: VecDeque::new(),
-            looking: 0,
+            scans: VecDeque::new(),
+            scanning: 0,
             later: BTreeSet::new(),
             due: HashMap::new(),
             is_open: false,
@@ -122,19 +122,19 @@ impl Queue {
         self.is_open = true;
     }
 
-    /// Has a repository looked through.
-    pub(super) fn look(&mut self, git_dir: PathBuf) {
-        if !self.is_halted && !self.looks.contains(&git_dir) {
-            self.looks.push_back(git_dir);
+    /// Has a repository scanned: its spool is read, and what is due becomes jobs.
+    pub(super) fn scan(&mut self, git_dir: PathBuf) {
+        if !self.is_halted && !self.scans.contains(&git_dir) {
+            self.scans.push_back(git_dir);
         }
     }
 
-    /// Has many repositories looked through, each once.
-    pub(super) fn look_all(&mut self, git_dirs: Vec<PathBuf>) {
+    /// Has many repositories scanned, each once.
+    pub(super) fn scan_all(&mut self, git_dirs: Vec<PathBuf>) {
         if !self.is_halted {
-            let known: BTreeSet<PathBuf> = self.looks.drain(..).collect();
-            self.looks.extend(git_dirs.into_iter().filter(|git_dir| !known.contains(git_dir)));
-            known.into_iter().rev().for_each(|git_dir| self.looks.push_front(git_dir));
+            let known: BTreeSet<PathBuf> = self.scans.drain(..).collect();
+            self.scans.extend(git_dirs.into_iter().filter(|git_dir| !known.contains(git_dir)));
+            known.into_iter().rev().for_each(|git_dir| self.scans.push_front(git_dir));
         }
     }
 
@@ -162,8 +162,8 @@ impl Queue {
         }
     }
 
-    /// Has the repository of a mirror looked through at that time, in place of any other time.
-    pub(super) fn look_at(&mut self, key: Key, time: Option<Timestamp>) {
+    /// Has the repository of a mirror scanned at that time, in place of any other time.
+    pub(super) fn scan_at(&mut self, key: Key, time: Option<Timestamp>) {
         if let Some(before) = self.due.remove(&key) {
             self.later.remove(&(before, key.clone()));
         }
@@ -177,7 +177,7 @@ impl Queue {
     pub(super) fn halt(&mut self) {
         self.is_halted = true;
         self.is_open = false;
-        self.looks.clear();
+        self.scans.clear();
         self.later.clear();
         self.due.clear();
         self.waiting.clear();
@@ -197,19 +197,19 @@ impl Queue {
 
     pub(super) fn next(&mut self, now: Timestamp) -> Next {
         while let Some((_, key)) = self.later.first().filter(|(time, _)| *time <= now).cloned() {
-            self.look_at(key.clone(), None);
-            self.look(key.0);
+            self.scan_at(key.clone(), None);
+            self.scan(key.0);
         }
-        if self.looking < self.limits.looks
-            && let Some(git_dir) = self.looks.pop_front()
+        if self.scanning < self.limits.scans
+            && let Some(git_dir) = self.scans.pop_front()
         {
-            self.looking += 1;
-            return Next::Look(git_dir);
+            self.scanning += 1;
+            return Next::Scan(git_dir);
         }
         if let Some(next) = self.next_job(now) {
             return next;
         }
-        let is_empty = self.looks.is_empty() && self.looking == 0 && self.waiting.is_empty();
+        let is_empty = self.scans.is_empty() && self.scanning == 0 && self.waiting.is_empty();
         if is_empty && !self.is_open { Next::End } else { Next::Wait(self.later.first().map(|(time, _)| *time)) }
     }
 
@@ -244,7 +244,7 @@ impl Queue {
         let job = host.waiting.remove(at).expect("it was just found");
         self.waiting.remove(&job.key());
         if let Some(down) = &host.down {
-            return Some(Next::PutOff(job, down.clone()));
+            return Some(Next::Defer(job, down.clone()));
         }
         host.running += 1;
         self.running.insert(job.key(), None);
@@ -253,9 +253,9 @@ impl Queue {
         Some(Next::Serve(job))
     }
 
-    /// A repository was looked through.
-    pub(super) fn looked(&mut self) {
-        self.looking -= 1;
+    /// A repository was scanned.
+    pub(super) fn scanned(&mut self) {
+        self.scanning -= 1;
     }
 
     /// A job was served.
@@ -286,7 +286,7 @@ impl Queue {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { all: 8, per_host: 4, per_far_host: 6, per_repository: 2, looks: 1 };
+    const LIMITS: Limits = Limits { all: 8, per_host: 4, per_far_host: 6, per_repository: 2, scans: 1 };
 
     fn job(host: &str, n: usize) -> Job {
         Job { git_dir: format!("/{host}/{n}").into(), mirror: "m".into(), host: host.into(), mode: Mode::Drain }
@@ -327,14 +327,14 @@ mod tests {
             queue.served(&job("alive", n), Said::Up(NEAR));
         }
         queue.served(&job("dead", 0), down(10));
-        let put_off = std::iter::from_fn(|| match queue.next(at(1)) {
-            Next::PutOff(job, down) => Some((job, down)),
+        let defer = std::iter::from_fn(|| match queue.next(at(1)) {
+            Next::Defer(job, down) => Some((job, down)),
             _ => None,
         });
-        assert_eq!(put_off.count(), 499);
+        assert_eq!(defer.count(), 499);
         assert!(matches!(queue.next(at(1)), Next::End));
         queue.add(job("dead", 7));
-        assert!(matches!(queue.next(at(9)), Next::PutOff(..)), "it is still down");
+        assert!(matches!(queue.next(at(9)), Next::Defer(..)), "it is still down");
         queue.add(job("dead", 7));
         queue.add(job("dead", 8));
         assert_eq!(served(&mut queue, 10), Some(job("dead", 7)), "its turn has come");
@@ -383,14 +383,14 @@ mod tests {
         let mut queue = queue(&[]);
         queue.open();
         let key = || (PathBuf::from("/x"), "m".to_owned());
-        queue.look_at(key(), Some(at(5)));
-        queue.look_at(key(), Some(at(9)));
+        queue.scan_at(key(), Some(at(5)));
+        queue.scan_at(key(), Some(at(9)));
         assert!(matches!(queue.next(at(6)), Next::Wait(Some(time)) if time == at(9)));
-        assert!(matches!(queue.next(at(9)), Next::Look(path) if path.as_os_str() == "/x"));
-        queue.look_all(vec!["/y".into(), "/y".into()]);
+        assert!(matches!(queue.next(at(9)), Next::Scan(path) if path.as_os_str() == "/x"));
+        queue.scan_all(vec!["/y".into(), "/y".into()]);
         assert!(matches!(queue.next(at(9)), Next::Wait(None)), "one look at a time");
-        queue.looked();
-        queue.look_at(key(), Some(at(20)));
+        queue.scanned();
+        queue.scan_at(key(), Some(at(20)));
         queue.halt();
         queue.add(job("a", 1));
         assert!(matches!(queue.next(at(9)), Next::End));

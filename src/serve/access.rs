@@ -13,11 +13,11 @@ use jiff::Timestamp;
 use crate::tokens::{self, Scope, Store, Token};
 
 /// Failures of one client within [`WINDOW`] after which it is told to wait.
-const MOST_FAILURES: u32 = 10;
-/// See [`MOST_FAILURES`].
+const MAX_FAILURES: u32 = 10;
+/// See [`MAX_FAILURES`].
 const WINDOW: Duration = Duration::from_secs(60);
 /// Clients whose failures are remembered.
-const MOST_CLIENTS: usize = 10_000;
+const MAX_CLIENTS: usize = 10_000;
 
 /// Why someone is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,9 +94,9 @@ impl Access {
         let now = SystemTime::now();
         let age = |since: &SystemTime| now.duration_since(*since).unwrap_or_default();
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if failures.len() >= MOST_CLIENTS {
+        if failures.len() >= MAX_CLIENTS {
             failures.retain(|_, (_, since)| age(since) < WINDOW);
-            if failures.len() >= MOST_CLIENTS {
+            if failures.len() >= MAX_CLIENTS {
                 failures.clear();
             }
         }
@@ -105,7 +105,7 @@ impl Access {
             (*count, *since) = (0, now);
         }
         *count += 1;
-        (*count > MOST_FAILURES).then(|| WINDOW.saturating_sub(age(since)).as_secs().max(1))
+        (*count > MAX_FAILURES).then(|| WINDOW.saturating_sub(age(since)).as_secs().max(1))
     }
 }
 

@@ -30,11 +30,11 @@ use super::client::Peer;
 use crate::config::Listen;
 
 /// Connections at once.
-const MOST_CONNECTIONS: usize = 512;
+const MAX_CONNECTIONS: usize = 512;
 /// Connections that wait to be taken.
 const BACKLOG: u32 = 1024;
 /// Largest head of a request, in bytes.
-const LARGEST_HEAD: usize = 16 << 10;
+const MAX_HEAD: usize = 16 << 10;
 /// For a request's head to come.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// For connections that are at work when the daemon is told to end.
@@ -132,7 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// The connections that there are.
 #[derive(Default)]
-pub(super) struct Crowd {
+pub(super) struct ConnectionLimit {
     state: Mutex<CrowdState>,
 }
 
@@ -144,7 +144,7 @@ struct CrowdState {
     idle: BTreeMap<u64, AbortHandle>,
 }
 
-impl Crowd {
+impl ConnectionLimit {
     fn lock(&self) -> std::sync::MutexGuard<'_, CrowdState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -152,7 +152,7 @@ impl Crowd {
     /// Makes room for one more: whoever has been silent longest leaves. `false` when all are being answered.
     fn admit(&self) -> bool {
         let mut state = self.lock();
-        if state.count >= MOST_CONNECTIONS {
+        if state.count >= MAX_CONNECTIONS {
             let Some((_, oldest)) = state.idle.pop_first() else { return false };
             oldest.abort();
         }
@@ -162,30 +162,30 @@ impl Crowd {
 }
 
 impl CrowdState {
-    fn is_idle(&mut self, seat: &mut u64, handle: AbortHandle) {
+    fn is_idle(&mut self, slot: &mut u64, handle: AbortHandle) {
         self.next += 1;
-        *seat = self.next;
-        self.idle.insert(*seat, handle);
+        *slot = self.next;
+        self.idle.insert(*slot, handle);
     }
 }
 
 /// One connection's place in the crowd, given back when it ends in whatever way.
-struct Seat {
-    crowd: Arc<Crowd>,
+struct Slot {
+    limit: Arc<ConnectionLimit>,
     number: Mutex<u64>,
     handle: Mutex<Option<AbortHandle>>,
 }
 
-impl Seat {
+impl Slot {
     fn idle(&self, handle: AbortHandle) {
         let mut number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
-        self.crowd.lock().is_idle(&mut number, handle.clone());
+        self.limit.lock().is_idle(&mut number, handle.clone());
         *self.handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
     }
 
     fn busy(&self) {
         let number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
-        self.crowd.lock().idle.remove(&number);
+        self.limit.lock().idle.remove(&number);
     }
 
     fn idle_again(&self) {
@@ -196,27 +196,32 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for Slot {
     fn drop(&mut self) {
         let number = *self.number.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut crowd = self.crowd.lock();
-        crowd.idle.remove(&number);
-        crowd.count -= 1;
+        let mut limit = self.limit.lock();
+        limit.idle.remove(&number);
+        limit.count -= 1;
     }
 }
 
 /// Answers what comes in until told to stop, then what has begun.
-pub(super) async fn serve(listener: Listener, router: Router, crowd: Arc<Crowd>, mut stop: watch::Receiver<bool>) {
+pub(super) async fn serve(
+    listener: Listener,
+    router: Router,
+    limit: Arc<ConnectionLimit>,
+    mut stop: watch::Receiver<bool>,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
         match accepted {
-            Ok((stream, peer)) if crowd.admit() => {
-                begin(stream, peer, Arc::clone(&crowd), router.clone(), stop.clone());
+            Ok((stream, peer)) if limit.admit() => {
+                begin(stream, peer, Arc::clone(&limit), router.clone(), stop.clone());
             }
-            Ok(_) => tracing::warn!("all {MOST_CONNECTIONS} connections are at work; one more was turned away"),
+            Ok(_) => tracing::warn!("all {MAX_CONNECTIONS} connections are at work; one more was turned away"),
             Err(error) => {
                 // Out of descriptors, say: what ends soon makes room.
                 tracing::warn!("cannot take a connection: {error}");
@@ -226,28 +231,34 @@ pub(super) async fn serve(listener: Listener, router: Router, crowd: Arc<Crowd>,
     }
 }
 
-fn begin(stream: Box<dyn Stream>, peer: Peer, crowd: Arc<Crowd>, router: Router, stop: watch::Receiver<bool>) {
-    let seat = Arc::new(Seat { crowd, number: Mutex::default(), handle: Mutex::default() });
+fn begin(
+    stream: Box<dyn Stream>,
+    peer: Peer,
+    limit: Arc<ConnectionLimit>,
+    router: Router,
+    stop: watch::Receiver<bool>,
+) {
+    let slot = Arc::new(Slot { limit, number: Mutex::default(), handle: Mutex::default() });
     let service = TowerToHyperService::new(router);
-    let theirs = Arc::clone(&seat);
+    let theirs = Arc::clone(&slot);
     let answer = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         theirs.busy();
         request.extensions_mut().insert(peer.clone());
-        let (answered, seat) = (service.call(request), Arc::clone(&theirs));
+        let (answered, slot) = (service.call(request), Arc::clone(&theirs));
         async move {
             let answer = answered.await;
-            seat.idle_again();
+            slot.idle_again();
             answer
         }
     });
-    let (held, (go, went)) = (Arc::clone(&seat), tokio::sync::oneshot::channel::<()>());
+    let (held, (go, went)) = (Arc::clone(&slot), tokio::sync::oneshot::channel::<()>());
     let task = tokio::spawn(async move {
         let _held = held;
         // Not before it has its place among the silent.
         let _ = went.await;
         run(TokioIo::new(stream), answer, stop).await;
     });
-    seat.idle(task.abort_handle());
+    slot.idle(task.abort_handle());
     let _ = go.send(());
 }
 
@@ -262,7 +273,7 @@ where
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
-            .max_header_size(LARGEST_HEAD)
+            .max_header_size(MAX_HEAD)
             .max_buf_size(64 << 10)
             .serve_connection(stream, service)
     );

@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 
 use crate::config::{self, AuthMethod, Change, Config, Mirror, Server};
 use crate::credentials::{Credentials, HostKey, Secret};
-use crate::mirror::{self, Extras, Keys, Place, clean_url, host_keys_of};
+use crate::mirror::{self, Editor, Extras, Keys, clean_url, host_keys_of};
 use crate::plan::Divergent;
-use crate::push::{Address, Guard};
+use crate::push::{Address, Egress};
 use crate::repo::{self, Repository};
 use crate::status::{View, view};
 
@@ -16,14 +16,14 @@ use super::App;
 use super::projects::Project;
 
 /// Most pinned host keys (GitLab's limit).
-const MOST_HOST_KEYS: usize = 10;
+const MAX_HOST_KEYS: usize = 10;
 
 /// For a server to say its host keys.
 const DETECT_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Trouble {
+pub(super) enum Error {
     /// A value that the mirror cannot have.
     #[error("{field} {why}")]
     Invalid {
@@ -43,7 +43,7 @@ pub(super) enum Trouble {
     Failed(#[from] anyhow::Error),
 }
 
-impl From<mirror::Error> for Trouble {
+impl From<mirror::Error> for Error {
     fn from(error: mirror::Error) -> Self {
         match error {
             mirror::Error::Refused(text) | mirror::Error::Config(config::Error::Change(text)) => Self::Refused(text),
@@ -54,7 +54,7 @@ impl From<mirror::Error> for Trouble {
 
 /// What a mirror is to be; `None` is what is not said.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Wish {
+pub(super) struct MirrorParams {
     pub(super) name: Option<String>,
     pub(super) url: Option<String>,
     pub(super) enabled: Option<bool>,
@@ -84,7 +84,7 @@ pub(super) enum Tags {
 }
 
 /// An open project.
-pub(super) struct Opened {
+pub(super) struct OpenProject {
     pub(super) repository: Repository,
     pub(super) config: Config,
     pub(super) server: std::sync::Arc<Server>,
@@ -92,27 +92,27 @@ pub(super) struct Opened {
 
 impl App {
     /// Opens a project's repository.
-    pub(super) fn open(&self, project: &Project) -> Result<Opened, Trouble> {
+    pub(super) fn open(&self, project: &Project) -> Result<OpenProject, Error> {
         let server = self.workers.server();
         let repository = match repo::open(&project.git_dir) {
-            Err(repo::Error::NotARepository { .. }) => return Err(Trouble::Missing("Project")),
+            Err(repo::Error::NotARepository { .. }) => return Err(Error::Missing("Project")),
             opened => opened.map_err(anyhow::Error::from)?.to_local(),
         };
         let config = config::load(&repository, &server).map_err(anyhow::Error::from)?;
-        Ok(Opened { repository, config, server })
+        Ok(OpenProject { repository, config, server })
     }
 
     /// All mirrors of a project.
-    pub(super) fn mirrors(&self, project: &Project) -> Result<Vec<View>, Trouble> {
+    pub(super) fn mirrors(&self, project: &Project) -> Result<Vec<View>, Error> {
         let opened = self.open(project)?;
         opened.config.mirrors.iter().map(|mirror| opened.view(mirror)).collect()
     }
 
     /// Makes a mirror, installs the hook, and begins the first sync.
-    pub(super) fn create(&self, project: &Project, wish: &Wish) -> Result<View, Trouble> {
+    pub(super) fn create(&self, project: &Project, wish: &MirrorParams) -> Result<View, Error> {
         let opened = self.open(project)?;
         let url = wish.url.as_deref().unwrap_or_default();
-        let (url, address, credentials) = allowed_url(url, &opened.server.api.guard())?;
+        let (url, address, credentials) = allowed_url(url, &opened.server.api.egress())?;
         let name = match &wish.name {
             Some(name) => name.clone(),
             None => free_name(&opened.config, &address),
@@ -128,8 +128,9 @@ impl App {
         keys.extend(username.map(|user| ("username", Change::Text(user))));
         keys.extend(wish.keys(None));
         let host_keys = wish.host_keys(&address)?;
-        crate::install::ensure(&opened.repository, &opened.server.surroundings.program).map_err(anyhow::Error::from)?;
-        let config = opened.place().add(
+        crate::install::ensure(&opened.repository, &opened.server.credential_env.program)
+            .map_err(anyhow::Error::from)?;
+        let config = opened.editor().add(
             &name,
             keys,
             &Extras { secret, host_keys, key_type: None, adopts: wish.adopt == Some(true) },
@@ -138,17 +139,17 @@ impl App {
     }
 
     /// Changes a mirror.
-    pub(super) fn update(&self, project: &Project, id: u32, wish: &Wish) -> Result<View, Trouble> {
+    pub(super) fn update(&self, project: &Project, id: u32, wish: &MirrorParams) -> Result<View, Error> {
         let opened = self.open(project)?;
         let mirror = opened.mirror(id)?;
         let mut keys = Keys::new();
         let mut secret = wish.password.clone();
         let mut address = mirror.address.clone();
         if let Some(url) = &wish.url {
-            let (url, new, credentials) = allowed_url(url, &opened.server.api.guard())?;
+            let (url, new, credentials) = allowed_url(url, &opened.server.api.egress())?;
             // What was stored is for the host that it was given for, and for nobody else.
-            let is_moved = new.web_place().map(|place| (place.0, place.1))
-                != mirror.address.web_place().map(|place| (place.0, place.1))
+            let is_moved = new.url_parts().map(|place| (place.0, place.1))
+                != mirror.address.url_parts().map(|place| (place.0, place.1))
                 || new.endpoint() != mirror.address.endpoint();
             secret = secret.or(credentials.secret).or_else(|| is_moved.then(|| Secret::new(String::new())));
             let username = credentials.username.map(Change::Text).or(is_moved.then_some(Change::Unset));
@@ -166,7 +167,7 @@ impl App {
         keys.extend(wish.keys(Some(mirror)));
         let host_keys = wish.host_keys(&address)?;
         let name = mirror.name.clone();
-        let config = opened.place().set(
+        let config = opened.editor().set(
             &name,
             keys,
             &Extras { secret, host_keys, key_type: None, adopts: wish.adopt == Some(true) },
@@ -175,50 +176,50 @@ impl App {
     }
 
     /// Compares and mirrors everything now.
-    pub(super) fn sync(&self, project: &Project, id: u32, wish: mirror::Wish) -> Result<(), Trouble> {
+    pub(super) fn sync(&self, project: &Project, id: u32, wish: mirror::Wish) -> Result<(), Error> {
         const DISABLED: &str = "Cannot proceed with the push mirroring. Please verify your mirror configuration.";
         let opened = self.open(project)?;
         let mirror = opened.mirror(id)?;
         if !mirror.is_enabled || opened.config.is_silent {
-            return Err(Trouble::Refused(DISABLED.into()));
+            return Err(Error::Refused(DISABLED.into()));
         }
-        opened.place().prepare()?;
-        opened.place().request(&opened.config, &mirror.name, wish)?;
+        opened.editor().prepare()?;
+        opened.editor().request(&opened.config, &mirror.name, wish)?;
         self.workers.sync(&project.git_dir, mirror);
         Ok(())
     }
 
     /// The host keys that a mirror's server offers now.
-    pub(super) fn offered_keys(&self, opened: &Opened, mirror: &Mirror) -> Result<Vec<HostKey>, Trouble> {
+    pub(super) fn offered_keys(&self, opened: &OpenProject, mirror: &Mirror) -> Result<Vec<HostKey>, Error> {
         let Address::Ssh { host, port, .. } = &mirror.address else {
-            return Err(Trouble::Refused(format!("mirror '{}' is not reached over ssh", mirror.name)));
+            return Err(Error::Refused(format!("mirror '{}' is not reached over ssh", mirror.name)));
         };
         config::authorise(&opened.repository, &opened.server).map_err(anyhow::Error::from)?;
-        let addresses = opened.server.api.guard().resolve(host, port.unwrap_or(22));
-        let addresses = addresses.map_err(|error| Trouble::Refused(error.to_string()))?;
+        let addresses = opened.server.api.egress().resolve(host, port.unwrap_or(22));
+        let addresses = addresses.map_err(|error| Error::Refused(error.to_string()))?;
         let offered = mirror::detect(host, *port, addresses.first().map(SocketAddr::ip), DETECT_LIMIT)?;
         match offered.is_empty() {
-            true => Err(Trouble::Refused(format!("'{host}' offered no host key; does an ssh server listen there?"))),
+            true => Err(Error::Refused(format!("'{host}' offered no host key; does an ssh server listen there?"))),
             false => Ok(offered),
         }
     }
 
     /// Removes a mirror. Its files go once no drain is at it.
-    pub(super) fn remove(&self, project: &Project, id: u32) -> Result<impl FnOnce() + Send + use<>, Trouble> {
+    pub(super) fn remove(&self, project: &Project, id: u32) -> Result<impl FnOnce() + Send + use<>, Error> {
         let opened = self.open(project)?;
         let name = opened.mirror(id)?.name.clone();
-        opened.place().unlist(&name)?;
+        opened.editor().unconfigure(&name)?;
         self.tell(&project.git_dir);
         Ok(move || {
-            if let Err(error) = opened.place().clear(&name) {
+            if let Err(error) = opened.editor().delete_files(&name) {
                 tracing::warn!("'{}': {error}", opened.repository.git_dir().display());
             }
         })
     }
 
-    fn after_change(&self, project: &Project, opened: Opened, config: Config, name: &str) -> Result<View, Trouble> {
-        let opened = Opened { config, ..opened };
-        let mirror = opened.config.mirror(name).ok_or(Trouble::Missing("Mirror"))?;
+    fn after_change(&self, project: &Project, opened: OpenProject, config: Config, name: &str) -> Result<View, Error> {
+        let opened = OpenProject { config, ..opened };
+        let mirror = opened.config.mirror(name).ok_or(Error::Missing("Mirror"))?;
         if mirror.is_enabled && !opened.config.is_silent {
             self.workers.sync(&project.git_dir, mirror);
         }
@@ -227,25 +228,25 @@ impl App {
     }
 }
 
-impl Opened {
+impl OpenProject {
     /// Where changes are made.
-    pub(super) fn place(&self) -> Place<'_> {
-        Place { repository: &self.repository, server: &self.server, now: super::now }
+    pub(super) fn editor(&self) -> Editor<'_> {
+        Editor { repository: &self.repository, server: &self.server, now: super::now }
     }
 
     /// The mirror of that number.
-    pub(super) fn mirror(&self, id: u32) -> Result<&Mirror, Trouble> {
-        self.config.mirrors.iter().find(|mirror| mirror.id == id).ok_or(Trouble::Missing("Mirror"))
+    pub(super) fn mirror(&self, id: u32) -> Result<&Mirror, Error> {
+        self.config.mirrors.iter().find(|mirror| mirror.id == id).ok_or(Error::Missing("Mirror"))
     }
 
     /// A mirror as it is shown.
-    pub(super) fn view(&self, mirror: &Mirror) -> Result<View, Trouble> {
+    pub(super) fn view(&self, mirror: &Mirror) -> Result<View, Error> {
         let credentials = mirror::credentials(&self.repository, mirror).unwrap_or_default();
         Ok(view(&self.repository, mirror, &credentials).map_err(anyhow::Error::from)?)
     }
 }
 
-impl Wish {
+impl MirrorParams {
     /// The keys that stand for themselves. Protected branches and a regex take each other's place.
     fn keys(&self, before: Option<&Mirror>) -> Keys {
         let mut keys: BTreeMap<&'static str, Change> = BTreeMap::new();
@@ -289,12 +290,12 @@ impl Wish {
         keys.into_iter().collect()
     }
 
-    fn host_keys(&self, address: &Address) -> Result<Option<Vec<HostKey>>, Trouble> {
-        let refused = |why: &str| Trouble::Refused(format!("Invalid SSH host key(s): {why}"));
+    fn host_keys(&self, address: &Address) -> Result<Option<Vec<HostKey>>, Error> {
+        let refused = |why: &str| Error::Refused(format!("Invalid SSH host key(s): {why}"));
         let Some(lines) = &self.host_keys else { return Ok(None) };
         let lines: Vec<String> = lines.iter().filter_map(|line| restored(line)).collect();
-        if lines.len() > MOST_HOST_KEYS {
-            return Err(refused(&format!("too many host keys (maximum is {MOST_HOST_KEYS})")));
+        if lines.len() > MAX_HOST_KEYS {
+            return Err(refused(&format!("too many host keys (maximum is {MAX_HOST_KEYS})")));
         }
         if lines.is_empty() {
             return Ok(Some(Vec::new()));
@@ -329,8 +330,8 @@ fn restored(line: &str) -> Option<String> {
 }
 
 /// A URL that may be stored, where it leads, and what credentials were in it.
-fn allowed_url(text: &str, guard: &Guard) -> Result<(String, Address, Credentials), Trouble> {
-    let invalid = |why: String| Trouble::Invalid { field: "url", why };
+fn allowed_url(text: &str, egress: &Egress) -> Result<(String, Address, Credentials), Error> {
+    let invalid = |why: String| Error::Invalid { field: "url", why };
     let blocked = |why: &str| invalid(format!("is blocked: {why}"));
     let text = text.trim();
     if text.is_empty() {
@@ -339,7 +340,7 @@ fn allowed_url(text: &str, guard: &Guard) -> Result<(String, Address, Credential
     let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
     let is_usual = scheme.as_deref().is_some_and(|scheme| ["http", "https", "ssh", "git"].contains(&scheme));
     let is_local = text.starts_with('/') || scheme.as_deref() == Some("file");
-    if !(is_usual || is_local && guard.is_open()) {
+    if !(is_usual || is_local && egress.allows_all()) {
         return Err(blocked("Only allowed schemes are http, https, ssh, git"));
     }
     let authority = text.split_once("://").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
@@ -348,7 +349,7 @@ fn allowed_url(text: &str, guard: &Guard) -> Result<(String, Address, Credential
         return Err(blocked("Username needs to start with an alphanumeric character"));
     }
     let (url, address, credentials) = clean_url(text).map_err(|error| blocked(&error.to_string()))?;
-    match guard.check(&address) {
+    match egress.check(&address) {
         Err(crate::push::Error::Blocked { why, .. }) => Err(blocked(why)),
         Err(other) => Err(blocked(&other.to_string())),
         Ok(()) => Ok((url, address, credentials)),

@@ -23,7 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, watch};
 
 use crate::config::{self, Listen, Server};
-use crate::credentials::Surroundings;
+use crate::credentials::CredentialEnv;
 use crate::drain::{Host, Report};
 use crate::schedule::{Event, Workers};
 use crate::tokens::Store;
@@ -40,10 +40,10 @@ mod router;
 mod wake;
 
 use access::Access;
-use listen::{Crowd, Listener};
+use listen::{ConnectionLimit, Listener};
 use page::Sessions;
 use projects::{Project, Projects};
-use wake::{Ear, Heard};
+use wake::{Heard, WakeSocket};
 
 /// How often all spools are looked through when the server's file does not say.
 const SCAN: Duration = Duration::from_secs(60);
@@ -62,7 +62,7 @@ pub struct Options {
     /// The server's file, if one is named.
     pub server_config: Option<PathBuf>,
     /// What the process has around it.
-    pub surroundings: Surroundings,
+    pub credential_env: CredentialEnv,
 }
 
 /// What every part of the daemon knows.
@@ -212,8 +212,8 @@ pub fn run(server: Server, options: &Options) -> anyhow::Result<()> {
         format!("cannot use the state directory '{}'; set STATE_DIRECTORY", options.state_directory.display())
     })?;
     raise_descriptor_limit();
-    let ear = Ear::new(&options.runtime_directory)?;
-    ear.announce(&server).context("cannot say which repositories are served")?;
+    let socket = WakeSocket::new(&options.runtime_directory)?;
+    socket.announce(&server).context("cannot say which repositories are served")?;
     let app = Arc::new(App::new(server, options));
     app.look_around();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -232,11 +232,11 @@ pub fn run(server: Server, options: &Options) -> anyhow::Result<()> {
     let app = &app;
     let workers = std::thread::scope(|scope| {
         let workers = scope.spawn(|| app.workers.run());
-        scope.spawn(|| ear.listen(|heard| app.heard(heard)));
+        scope.spawn(|| socket.listen(|heard| app.heard(heard)));
         scope.spawn(move || app.scan_for_ever(&asked));
-        let told = runtime.block_on(attend(app, listeners, &ear, options));
+        let told = runtime.block_on(attend(app, listeners, &socket, options));
         app.workers.halt();
-        ear.close();
+        socket.close();
         app.scans.lock().unwrap_or_else(PoisonError::into_inner).take();
         let grace = app.workers.server().shutdown_timeout.unwrap_or(SHUTDOWN);
         wait(&|| workers.is_finished(), grace);
@@ -260,22 +260,27 @@ fn wait(is_over: &dyn Fn() -> bool, limit: Duration) {
 }
 
 /// Answers requests and signals until told to end.
-async fn attend(app: &Arc<App>, listeners: Vec<Listener>, ear: &Ear, options: &Options) -> anyhow::Result<()> {
+async fn attend(
+    app: &Arc<App>,
+    listeners: Vec<Listener>,
+    socket: &WakeSocket,
+    options: &Options,
+) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
     let (stop, stopped) = watch::channel(false);
-    let crowd = Arc::new(Crowd::default());
+    let limit = Arc::new(ConnectionLimit::default());
     let mut serving = tokio::task::JoinSet::new();
     for listener in listeners {
         tracing::info!("listening at {}", listener.shown());
-        serving.spawn(listen::serve(listener, router::router(Arc::clone(app)), Arc::clone(&crowd), stopped.clone()));
+        serving.spawn(listen::serve(listener, router::router(Arc::clone(app)), Arc::clone(&limit), stopped.clone()));
     }
     notify(&[sd_notify::NotifyState::Ready]);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => reload(app, ear, options),
+            _ = hangup.recv() => reload(app, socket, options),
         }
     }
     notify(&[sd_notify::NotifyState::Stopping]);
@@ -286,14 +291,14 @@ async fn attend(app: &Arc<App>, listeners: Vec<Listener>, ear: &Ear, options: &O
 }
 
 /// Takes the configuration as it is now, or keeps the last good one.
-fn reload(app: &App, ear: &Ear, options: &Options) {
-    let loaded = config::load_server(options.server_config.as_deref(), &options.surroundings)
+fn reload(app: &App, socket: &WakeSocket, options: &Options) {
+    let loaded = config::load_server(options.server_config.as_deref(), &options.credential_env)
         .and_then(|server| if server.roots.is_empty() { Err(config::Error::NoRoots) } else { Ok(server) })
         .and_then(|server| server.check_urls().map(|()| server));
     match loaded {
         Err(error) => tracing::error!("the configuration stays as it was: {error}"),
         Ok(server) => {
-            if let Err(error) = ear.announce(&server) {
+            if let Err(error) = socket.announce(&server) {
                 tracing::error!("cannot say which repositories are served: {error}");
             }
             app.workers.reload(Arc::new(server));

@@ -26,7 +26,7 @@ const BURST: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// The runtime files of the one daemon that has them.
-pub(super) struct Ear {
+pub(super) struct WakeSocket {
     runtime: PathBuf,
     socket: UnixDatagram,
     /// A datagram may be empty, so that alone is no end.
@@ -42,7 +42,7 @@ pub(super) enum Heard {
     TooMuch,
 }
 
-impl Ear {
+impl WakeSocket {
     /// Takes the runtime directory, which is made if it is not there.
     pub(super) fn new(runtime: &Path) -> anyhow::Result<Self> {
         let named = || format!("cannot use the runtime directory '{}'; set RUNTIME_DIRECTORY", runtime.display());
@@ -71,7 +71,7 @@ impl Ear {
         durable::replace_unsynced(&roots_file(&self.runtime), &roots, with_mode(0o644))
     }
 
-    /// Hears hints until the socket is shut down, which [`Ear::close`] does.
+    /// Hears hints until the socket is shut down, which [`WakeSocket::close`] does.
     pub(super) fn listen(&self, mut on_heard: impl FnMut(Heard)) {
         let mut buffer = [0; 4096];
         let mut burst = 0;
@@ -99,7 +99,7 @@ impl Ear {
         }
     }
 
-    /// Ends [`Ear::listen`], and has the hooks start drains of their own from now on.
+    /// Ends [`WakeSocket::listen`], and has the hooks start drains of their own from now on.
     pub(super) fn close(&self) {
         // What is gone already needs no removal.
         let _ = std::fs::remove_file(wake_socket(&self.runtime));

@@ -9,7 +9,7 @@ use super::UpdateStatus;
 use crate::durable;
 
 /// The size at which the file is cut, in bytes.
-const LARGEST: u64 = 1 << 20;
+const MAX_SIZE: u64 = 1 << 20;
 
 /// One attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +57,7 @@ pub fn append(directory: &Path, attempt: &Attempt) -> io::Result<()> {
     line.push(b'\n');
     let (mut file, _) = durable::open(&path, std::fs::OpenOptions::new().append(true).create(true))?;
     file.write_all(&line)?;
-    if file.metadata()?.len() > LARGEST {
+    if file.metadata()?.len() > MAX_SIZE {
         cut(&path)?;
     }
     Ok(())

@@ -33,7 +33,7 @@ use crate::repo::{Repository, Sharing};
 const MAGIC: &str = "git-mirror-push mirrored 1";
 
 /// A journal above this size, in bytes, is folded into the table, unless the table is much larger.
-const LARGEST_JOURNAL: u64 = 64 << 10;
+const MAX_JOURNAL: u64 = 64 << 10;
 
 /// A large table is written anew only when the journal has grown to this part of it.
 const PART: u64 = 32;
@@ -272,7 +272,7 @@ impl Mirrored {
         let mut batch = Vec::new();
         changes.iter().for_each(|(name, held)| write_line(&mut batch, name, held));
         let size = self.table.as_ref().map_or(0, Sorted::size);
-        let room = LARGEST_JOURNAL.max(size / PART);
+        let room = MAX_JOURNAL.max(size / PART);
         if self.form != Form::Present || self.whole + batch.len() as u64 > room {
             return self.fold(changes);
         }

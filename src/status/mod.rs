@@ -28,7 +28,7 @@ use crate::durable;
 use crate::push::Capabilities;
 use crate::repo::Sharing;
 
-/// `update_status`, in GitLab's words.
+/// `update_status`, in GitLab's message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UpdateStatus {
@@ -152,7 +152,8 @@ pub struct Failures {
     /// Attempts that a later one may repeat with success.
     pub temporary: u64,
     /// Attempts after which a person has to do something.
-    pub lasting: u64,
+    #[serde(alias = "lasting")]
+    pub permanent: u64,
     /// Attempts of which only some refs were refused or kept.
     pub refs: u64,
 }

@@ -182,7 +182,7 @@ fn observed(transport: &str, failure: &str) -> (&'static str, String) {
     let class = match (said.status, report["update_status"].as_str().unwrap()) {
         (1, "scheduled") => "temporary",
         (1, "failed") if failed == 1 => "one ref",
-        (1, "failed") => "lasting",
+        (1, "failed") => "permanent",
         _ => panic!("{transport}, {failure}: {said:?}"),
     };
     let error = report["error"].as_str().unwrap_or_default().to_owned();

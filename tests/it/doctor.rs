@@ -1,4 +1,4 @@
-//! `doctor`: each ailment is made, found, and told with its mend.
+//! `doctor`: each ailment is made, found, and reported with its fix.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ fn ailments(said: &Said) -> (Vec<(String, String)>, String) {
     let word = |finding: &serde_json::Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
     let bad: Vec<_> = findings.as_array().unwrap().iter().filter(|finding| finding["severity"] != "ok").collect();
     for finding in &bad {
-        assert!(finding["mend"].is_string(), "{finding} has no mend");
+        assert!(finding["fix"].is_string() && finding["mend"] == finding["fix"], "{finding} has no fix");
     }
     let list = bad.iter().map(|finding| (word(finding, "check"), word(finding, "severity"))).collect();
     (list, bad.iter().map(|finding| finding.to_string()).collect::<Vec<_>>().join("\n"))

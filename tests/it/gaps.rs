@@ -154,10 +154,10 @@ fn a_head_that_names_nothing_is_told_and_set_where_that_is_wished() {
     work.commit("one");
     work.push(&["main"]);
     sandbox.ok(&source, &["drain", "-q"]);
-    let mend = format!("git --git-dir '{}' symbolic-ref HEAD refs/heads/main", mirror.display());
+    let fix = format!("git --git-dir '{}' symbolic-ref HEAD refs/heads/main", mirror.display());
     for command in ["status", "doctor"] {
         let said = sandbox.mirror_push(&source, &[command]);
-        assert!(said.out.contains(&mend) && said.out.contains("set_head = true"), "{command}: {said:?}");
+        assert!(said.out.contains(&fix) && said.out.contains("set_head = true"), "{command}: {said:?}");
     }
     assert_eq!(sandbox.git(&mirror, &["symbolic-ref", "HEAD"]), "refs/heads/master", "not without being asked");
     sandbox.say(&source, "set_head = true");

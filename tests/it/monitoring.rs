@@ -62,7 +62,8 @@ fn transitions_are_told_once_each() {
     assert_eq!((scene.sync(), scene.sync()), (1, 1));
     let told = events(&log);
     assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!((&told[0]["event"], &told[0]["remote"]), (&"failing".into(), &"m".into()));
+    assert_eq!((&told[0]["event"], &told[0]["name"]), (&"failing".into(), &"m".into()));
+    assert_eq!(told[0]["remote"], told[0]["name"]);
     assert_eq!(told[0]["url"], "https://*****:*****@127.0.0.1:1/x.git");
     assert_eq!((&told[0]["update_status"], &told[0]["attempts"]), (&"scheduled".into(), &1.into()));
     assert!(told[0]["error"].as_str().unwrap().contains("cannot connect") && !told[0].to_string().contains("s3cret"));

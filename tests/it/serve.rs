@@ -332,7 +332,7 @@ fn a_full_disk_below_the_daemons_state_keeps_nobody_out_and_stops_no_drain() {
     wait_for("the mirrors", || is_mirrored(&sandbox, &source, &mirror) && is_mirrored(&sandbox, &other, &second));
     wait_for("the trouble to be told", || daemon.ask("GET", "/healthz", "").unwrap().status == 503);
     state.free();
-    wait_for("the mend", || daemon.api("GET", "projects/acme%2Fother", "").status == 200);
+    wait_for("the repair", || daemon.api("GET", "projects/acme%2Fother", "").status == 200);
     wait_for("the health", || daemon.ask("GET", "/healthz", "").unwrap().status == 200);
 }
 
@@ -365,7 +365,7 @@ fn numbers_and_health() {
     std::fs::rename(sandbox.path("srv"), sandbox.path("elsewhere")).unwrap();
     wait_for("the trouble", || daemon.ask("GET", "/healthz", "").unwrap().status == 503);
     std::fs::rename(sandbox.path("elsewhere"), sandbox.path("srv")).unwrap();
-    wait_for("the mend", || daemon.ask("GET", "/healthz", "").unwrap().status == 200);
+    wait_for("the repair", || daemon.ask("GET", "/healthz", "").unwrap().status == 200);
     let _ = daemon::ask(&daemon.url("/?token=gmp-canary"), "GET", "", &[]);
     assert!(!daemon.log().contains("gmp-canary"), "queries are not logged");
 }

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::serve::access::Denied;
-use crate::serve::mirrors::Trouble;
+use crate::serve::mirrors::Error;
 
 /// An answer that is no success.
 #[derive(Debug)]
@@ -67,16 +67,14 @@ impl From<Denied> for Failure {
     }
 }
 
-impl From<Trouble> for Failure {
-    fn from(trouble: Trouble) -> Self {
-        match trouble {
-            Trouble::Invalid { field, why } => {
-                Self::new(StatusCode::BAD_REQUEST, json!({ "message": { field: [why] } }))
-            }
-            Trouble::Refused(text) => Self::message(StatusCode::BAD_REQUEST, &text),
-            Trouble::Missing("Project") => Self::no_project(),
-            Trouble::Missing(_) => Self::message(StatusCode::NOT_FOUND, "404 Not found"),
-            Trouble::Failed(error) => Self::from(error),
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Invalid { field, why } => Self::new(StatusCode::BAD_REQUEST, json!({ "message": { field: [why] } })),
+            Error::Refused(text) => Self::message(StatusCode::BAD_REQUEST, &text),
+            Error::Missing("Project") => Self::no_project(),
+            Error::Missing(_) => Self::message(StatusCode::NOT_FOUND, "404 Not found"),
+            Error::Failed(error) => Self::from(error),
         }
     }
 }

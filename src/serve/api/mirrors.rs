@@ -10,14 +10,14 @@ use serde_json::json;
 
 use super::pages::Pages;
 use super::parameters::no_valid_value;
-use super::{Access, Ask, Failure, Ids, answer, ids};
+use super::{Access, ApiRequest, Failure, Ids, answer, ids};
 use crate::config::{AuthMethod, check_branch_regex};
 use crate::credentials;
 use crate::mirror;
 use crate::plan::{Divergent, Prune};
 use crate::push::Address;
 use crate::serve::App;
-use crate::serve::mirrors::{Tags, Trouble, Wish};
+use crate::serve::mirrors::{Error, MirrorParams, Tags};
 
 /// `GET …`
 pub(super) async fn list(State(app): State<Arc<App>>, path: Ids, request: Request) -> Response {
@@ -37,7 +37,7 @@ pub(super) async fn one(State(app): State<Arc<App>>, path: Ids, request: Request
     answer(app, request, Access::Read, move |ask| {
         let project = ask.project(&ids)?;
         let opened = ask.app.open(&project)?;
-        let view = opened.view(opened.mirror(Ask::mirror_id(&ids)?)?)?;
+        let view = opened.view(opened.mirror(ApiRequest::mirror_id(&ids)?)?)?;
         Ok(axum::Json(view).into_response())
     })
     .await
@@ -69,12 +69,12 @@ pub(super) async fn update(State(app): State<Arc<App>>, path: Ids, request: Requ
     let ids = ids(path);
     answer(app, request, Access::Write, move |ask| {
         let project = ask.project(&ids)?;
-        let id = Ask::mirror_id(&ids)?;
+        let id = ApiRequest::mirror_id(&ids)?;
         let mut wish = wish(ask)?;
         wish.auth_method =
             match ask.parameters.text("auth_method")? {
                 None => None,
-                Some(text) => Some(auth_method(&text).ok_or_else(|| Trouble::Invalid {
+                Some(text) => Some(auth_method(&text).ok_or_else(|| Error::Invalid {
                     field: "auth_method",
                     why: "is not included in the list".into(),
                 })?),
@@ -89,7 +89,7 @@ pub(super) async fn delete(State(app): State<Arc<App>>, path: Ids, request: Requ
     let ids = ids(path);
     answer(app, request, Access::Write, move |ask| {
         let project = ask.project(&ids)?;
-        let id = Ask::mirror_id(&ids)?;
+        let id = ApiRequest::mirror_id(&ids)?;
         let opened = ask.app.open(&project)?;
         opened.mirror(id)?;
         if let Some(since) = ask.if_unmodified_since.as_deref().and_then(http_date) {
@@ -112,7 +112,7 @@ pub(super) async fn sync(State(app): State<Arc<App>>, path: Ids, request: Reques
     answer(app, request, Access::Write, move |ask| {
         let project = ask.project(&ids)?;
         let wish = if ask.parameters.flag("adopt")? == Some(true) { mirror::Wish::Adopt } else { mirror::Wish::Sync };
-        ask.app.sync(&project, Ask::mirror_id(&ids)?, wish)?;
+        ask.app.sync(&project, ApiRequest::mirror_id(&ids)?, wish)?;
         Ok(StatusCode::NO_CONTENT.into_response())
     })
     .await
@@ -124,7 +124,7 @@ pub(super) async fn public_key(State(app): State<Arc<App>>, path: Ids, request: 
     answer(app, request, Access::Read, move |ask| {
         let project = ask.project(&ids)?;
         let opened = ask.app.open(&project)?;
-        let mirror = opened.mirror(Ask::mirror_id(&ids)?)?;
+        let mirror = opened.mirror(ApiRequest::mirror_id(&ids)?)?;
         let missing = || Failure::message(StatusCode::NOT_FOUND, "404 Not Found");
         if mirror.auth_method != AuthMethod::SshPublicKey || !matches!(mirror.address, Address::Ssh { .. }) {
             return Err(missing());
@@ -147,20 +147,20 @@ fn auth_method(text: &str) -> Option<AuthMethod> {
 }
 
 /// What the parameters say, `auth_method` excepted, which is refused in two ways.
-fn wish(ask: &Ask) -> Result<Wish, Failure> {
+fn wish(ask: &ApiRequest) -> Result<MirrorParams, Failure> {
     let given = &ask.parameters;
     if given.has("only_protected_branches") && given.has("mirror_branch_regex") {
         return Err(Failure::parameter("only_protected_branches, mirror_branch_regex are mutually exclusive"));
     }
     if given.is_null("only_protected_branches") {
-        return Err(Trouble::Invalid { field: "only_protected_branches", why: "can't be blank".into() }.into());
+        return Err(Error::Invalid { field: "only_protected_branches", why: "can't be blank".into() }.into());
     }
     let regex = match given.is_null("mirror_branch_regex") {
         true => Some(String::new()),
         false => given.text("mirror_branch_regex")?,
     };
     if let Some(Err(why)) = regex.as_deref().map(check_branch_regex) {
-        return Err(Trouble::Invalid { field: "mirror_branch_regex", why }.into());
+        return Err(Error::Invalid { field: "mirror_branch_regex", why }.into());
     }
     let tags = given.texts("tags")?.map(|words| match words.as_slice() {
         [] => Tags::Word("none"),
@@ -168,7 +168,7 @@ fn wish(ask: &Ask) -> Result<Wish, Failure> {
         [word] if word == "none" => Tags::Word("none"),
         _ => Tags::Patterns(words),
     });
-    Ok(Wish {
+    Ok(MirrorParams {
         name: None,
         url: if given.is_null("url") { Some(String::new()) } else { given.text("url")? },
         enabled: given.flag("enabled")?,

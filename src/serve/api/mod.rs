@@ -29,7 +29,7 @@ pub(super) use failure::Failure;
 use parameters::Parameters;
 
 /// Largest body, in bytes.
-pub(super) const LARGEST_BODY: usize = 64 << 10;
+pub(super) const MAX_BODY: usize = 64 << 10;
 
 /// What clients are told to speak to: the version of GitLab whose remote mirrors API this is, and ours.
 const VERSION: &str = concat!("18.4.0-git-mirror-push.", env!("CARGO_PKG_VERSION"));
@@ -57,7 +57,7 @@ pub(super) fn router() -> Router<Arc<App>> {
 }
 
 /// A request of someone who may ask it.
-struct Ask {
+struct ApiRequest {
     app: Arc<App>,
     token: Token,
     parameters: Parameters,
@@ -78,7 +78,7 @@ async fn answer(
     app: Arc<App>,
     request: Request,
     access: Access,
-    act: impl FnOnce(&Ask) -> Answer + Send + 'static,
+    act: impl FnOnce(&ApiRequest) -> Answer + Send + 'static,
 ) -> Response {
     let answered = async {
         let (parts, body) = request.into_parts();
@@ -92,19 +92,19 @@ async fn answer(
         if access == Access::Write && !may_write(&token) {
             return Err(Failure::scope());
         }
-        let body = axum::body::to_bytes(body, LARGEST_BODY)
+        let body = axum::body::to_bytes(body, MAX_BODY)
             .await
             .map_err(|_| Failure::error(StatusCode::PAYLOAD_TOO_LARGE, "413 Request Entity Too Large"))?;
         let text = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
         let parameters = Parameters::read(parts.uri.query(), text(header::CONTENT_TYPE), &body)?;
         let if_unmodified_since = text(header::IF_UNMODIFIED_SINCE).map(str::to_owned);
-        let ask = Ask { app, token, parameters, uri: parts.uri, client, if_unmodified_since };
+        let ask = ApiRequest { app, token, parameters, uri: parts.uri, client, if_unmodified_since };
         blocking(move || act(&ask)).await
     };
     answered.await.unwrap_or_else(IntoResponse::into_response)
 }
 
-impl Ask {
+impl ApiRequest {
     /// The project of the path, if the token reaches it.
     fn project(&self, ids: &[String]) -> Result<Arc<Project>, Failure> {
         let found = ids.first().and_then(|id| self.app.find(id));
@@ -130,7 +130,7 @@ async fn version(State(app): State<Arc<App>>, request: Request) -> Response {
 
 /// The token, as clients want to see a user.
 async fn user(State(app): State<Arc<App>>, request: Request) -> Response {
-    let act = |ask: &Ask| {
+    let act = |ask: &ApiRequest| {
         let name = &ask.token.name;
         let user = json!({
             "id": 1, "username": name, "name": name, "state": "active", "bot": true, "is_admin": false,

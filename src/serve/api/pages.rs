@@ -8,7 +8,7 @@ use super::parameters::Parameters;
 /// `per_page` when it is not said, and at most.
 const PER_PAGE: (usize, usize) = (20, 100);
 /// Above so many rows the totals are left out.
-const MOST_COUNTED: usize = 10_000;
+const MAX_COUNTED: usize = 10_000;
 
 /// Which page of how many.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +46,7 @@ impl Pages {
         put("x-page", self.page.to_string());
         put("x-next-page", shown(next));
         put("x-prev-page", shown(previous));
-        let is_counted = total <= MOST_COUNTED;
+        let is_counted = total <= MAX_COUNTED;
         if is_counted {
             put("x-total", total.to_string());
             put("x-total-pages", last.to_string());

@@ -20,9 +20,9 @@ use crate::serve::projects::Project;
 use crate::serve::{App, blocking};
 
 /// Streams at once.
-const MOST: usize = 100;
+const MAX_STREAMS: usize = 100;
 /// Drains that others started are seen by looking.
-const LOOK: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// What happens at once is told at once.
 const GATHER: Duration = Duration::from_millis(50);
 
@@ -35,7 +35,7 @@ impl Place {
     fn take() -> Option<Self> {
         let before = OPEN.fetch_add(1, Ordering::Relaxed);
         let place = Self;
-        (before < MOST).then_some(place)
+        (before < MAX_STREAMS).then_some(place)
     }
 }
 
@@ -100,7 +100,7 @@ impl Watch {
                 }
             }
         };
-        if let Ok(change) = tokio::time::timeout(LOOK, mine).await {
+        if let Ok(change) = tokio::time::timeout(POLL_INTERVAL, mine).await {
             tokio::time::sleep(GATHER).await;
             return change;
         }

@@ -13,7 +13,7 @@ use crate::config::{AuthMethod, Mirror};
 use crate::credentials::Secret;
 use crate::mirror;
 use crate::plan::{Divergent, Prune};
-use crate::serve::mirrors::{Trouble, Wish};
+use crate::serve::mirrors::{Error, MirrorParams};
 use crate::serve::projects::Project;
 use crate::serve::{App, blocking};
 
@@ -44,7 +44,7 @@ impl Form {
 
 /// The fields of a mirror's form.
 #[derive(Clone, Debug)]
-pub(super) struct Filled {
+pub(super) struct MirrorForm {
     pub(super) name: String,
     pub(super) url: String,
     pub(super) auth_method: String,
@@ -58,7 +58,7 @@ pub(super) struct Filled {
     pub(super) is_stored: bool,
 }
 
-impl Default for Filled {
+impl Default for MirrorForm {
     fn default() -> Self {
         Self {
             name: String::new(),
@@ -75,7 +75,7 @@ impl Default for Filled {
     }
 }
 
-impl Filled {
+impl MirrorForm {
     /// As the mirror is.
     pub(super) fn of(mirror: &Mirror) -> Self {
         let branches = match &mirror.mirror_branch_regex {
@@ -114,23 +114,23 @@ impl Filled {
     }
 
     /// What the fields ask for. A URL that is the same as before is none.
-    fn wish(&self, password: Option<String>, before: Option<&str>) -> Result<Wish, Trouble> {
+    fn wish(&self, password: Option<String>, before: Option<&str>) -> Result<MirrorParams, Error> {
         let word = |field: &'static str, value: &str, words: &[&'static str]| {
             let found = words.iter().find(|word| **word == value).copied();
-            found.ok_or_else(|| Trouble::Invalid { field, why: "is not included in the list".into() })
+            found.ok_or_else(|| Error::Invalid { field, why: "is not included in the list".into() })
         };
         let methods = [AuthMethod::Password, AuthMethod::SshPublicKey, AuthMethod::None];
         let method = word("auth_method", &self.auth_method, &methods.map(AuthMethod::as_str))?;
         let regex = match &*self.branches {
             "regex" if self.regex.is_empty() => {
-                return Err(Trouble::Invalid { field: "mirror_branch_regex", why: "can't be blank".into() });
+                return Err(Error::Invalid { field: "mirror_branch_regex", why: "can't be blank".into() });
             }
             "regex" => self.regex.clone(),
             _ => String::new(),
         };
         crate::config::check_branch_regex(&regex)
-            .map_err(|why| Trouble::Invalid { field: "mirror_branch_regex", why })?;
-        Ok(Wish {
+            .map_err(|why| Error::Invalid { field: "mirror_branch_regex", why })?;
+        Ok(MirrorParams {
             url: Some(self.url.clone()).filter(|url| before != Some(url)),
             enabled: Some(self.is_enabled),
             only_protected_branches: (regex.is_empty()).then_some(self.branches == "protected"),
@@ -140,7 +140,7 @@ impl Filled {
             auth_method: methods.into_iter().find(|known| known.as_str() == method),
             username: Some(self.username.clone()),
             password: password.map(Secret::new),
-            ..Wish::default()
+            ..MirrorParams::default()
         })
     }
 }
@@ -151,7 +151,7 @@ async fn act(
     visitor: Visitor,
     id: u32,
     body: Bytes,
-    act: impl FnOnce(&App, &Visitor, &Project, &Form) -> Result<Result<&'static str, Markup>, Trouble> + Send + 'static,
+    act: impl FnOnce(&App, &Visitor, &Project, &Form) -> Result<Result<&'static str, Markup>, Error> + Send + 'static,
 ) -> Response {
     let done = blocking(move || {
         let form = Form::read(&body);
@@ -159,7 +159,7 @@ async fn act(
             return Some(refused().into_response());
         }
         if !visitor.may_write() {
-            return Some(failed(&Trouble::Refused("This token may only look.".into())));
+            return Some(failed(&Error::Refused("This token may only look.".into())));
         }
         let done = visitor.project(&app, id).and_then(|project| act(&app, &visitor, &project, &form));
         match done {
@@ -177,11 +177,11 @@ async fn act(
 /// Adds a mirror.
 pub(super) async fn add(State(app): State<Arc<App>>, visitor: Visitor, Path(id): OfProject, body: Bytes) -> Response {
     act(app, visitor, id, body, |app, visitor, project, form| {
-        let filled = Filled::read(form, "", false);
+        let filled = MirrorForm::read(form, "", false);
         let added = filled.wish(form.text("password"), None).and_then(|wish| app.create(project, &wish));
         match added {
             Ok(_) => Ok(Ok("The mirror was added.")),
-            Err(Trouble::Failed(error)) => Err(Trouble::Failed(error)),
+            Err(Error::Failed(error)) => Err(Error::Failed(error)),
             Err(trouble) => Ok(Err(project::whole(app, visitor, project, Some((&filled, &trouble)))?)),
         }
     })
@@ -196,13 +196,13 @@ pub(super) async fn change(
     body: Bytes,
 ) -> Response {
     act(app, visitor, id, body, move |app, visitor, project, form| {
-        let before = Filled::of(app.open(project)?.mirror(mirror)?);
-        let filled = Filled::read(form, &before.name, true);
+        let before = MirrorForm::of(app.open(project)?.mirror(mirror)?);
+        let filled = MirrorForm::read(form, &before.name, true);
         let changed =
             filled.wish(form.text("password"), Some(&before.url)).and_then(|wish| app.update(project, mirror, &wish));
         match changed {
             Ok(_) => Ok(Ok("The mirror was changed.")),
-            Err(Trouble::Failed(error)) => Err(Trouble::Failed(error)),
+            Err(Error::Failed(error)) => Err(Error::Failed(error)),
             Err(trouble) => Ok(Err(project::edit_page(visitor, project, mirror, &filled, Some(&trouble)))),
         }
     })
@@ -211,7 +211,7 @@ pub(super) async fn change(
 
 async fn switch(app: Arc<App>, visitor: Visitor, (id, mirror): (u32, u32), body: Bytes, on: bool) -> Response {
     act(app, visitor, id, body, move |app, _, project, _| {
-        app.update(project, mirror, &Wish { enabled: Some(on), ..Wish::default() })?;
+        app.update(project, mirror, &MirrorParams { enabled: Some(on), ..MirrorParams::default() })?;
         Ok(Ok(if on { "The mirror is enabled." } else { "The mirror is disabled." }))
     })
     .await
@@ -285,7 +285,7 @@ pub(super) async fn pin(
     body: Bytes,
 ) -> Response {
     act(app, visitor, id, body, move |app, _, project, form| {
-        let wish = Wish { host_keys: Some(form.texts("host_keys[]")), ..Wish::default() };
+        let wish = MirrorParams { host_keys: Some(form.texts("host_keys[]")), ..MirrorParams::default() };
         app.update(project, mirror, &wish)?;
         Ok(Ok("The host keys are pinned."))
     })

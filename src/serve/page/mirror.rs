@@ -4,12 +4,12 @@ use maud::{Markup, html};
 
 use super::{Visitor, layout, plot};
 use crate::credentials;
-use crate::serve::mirrors::{Opened, Trouble};
+use crate::serve::mirrors::{Error, OpenProject};
 use crate::serve::projects::Project;
 use crate::status::{Attempt, UpdateStatus, View, read_history};
 
 /// Refs that are listed of one mirror.
-const MOST_REFS: usize = 100;
+const MAX_REFS: usize = 100;
 
 /// What is shown of one mirror.
 struct Shown {
@@ -19,7 +19,7 @@ struct Shown {
 }
 
 /// The table of a project's mirrors: the part of the page that is kept up to date.
-pub(super) fn table(visitor: &Visitor, project: &Project, opened: &Opened) -> Result<Markup, Trouble> {
+pub(super) fn table(visitor: &Visitor, project: &Project, opened: &OpenProject) -> Result<Markup, Error> {
     let gather = |mirror| {
         let view = opened.view(mirror)?;
         let directory = opened.repository.layout().remote(&view.name);
@@ -28,7 +28,7 @@ pub(super) fn table(visitor: &Visitor, project: &Project, opened: &Opened) -> Re
         let public_key = public_key.filter(|_| view.auth_method == "ssh_public_key");
         Ok(Shown { view, attempts, public_key })
     };
-    let all = opened.config.mirrors.iter().map(gather).collect::<Result<Vec<Shown>, Trouble>>()?;
+    let all = opened.config.mirrors.iter().map(gather).collect::<Result<Vec<Shown>, Error>>()?;
     Ok(html! {
         @if opened.config.is_silent { p.error { "Silent mode: nothing leaves this machine; pushes are still spooled." } }
         @if all.is_empty() { p { "This repository has no mirrors yet." } }
@@ -90,13 +90,13 @@ fn refs(view: &View, id: &str) -> Markup {
             summary { (view.refs.len()) " refs are not right or were kept" }
             table {
                 thead { tr { th scope="col" { "Ref" } th scope="col" { "Outcome" } th scope="col" { "Reason" } } }
-                tbody { @for entry in view.refs.iter().take(MOST_REFS) { tr {
+                tbody { @for entry in view.refs.iter().take(MAX_REFS) { tr {
                     th scope="row" data-label="Ref" { code { (entry.name.to_string()) } }
                     td data-label="Outcome" { (entry.outcome.as_str().replace('_', " ")) }
                     td data-label="Reason" { (entry.reason.as_deref().unwrap_or_default()) }
                 } } }
             }
-            @if view.refs.len() > MOST_REFS { p { "and " (view.refs.len() - MOST_REFS) " more; 'git mirror-push status' shows them all" } }
+            @if view.refs.len() > MAX_REFS { p { "and " (view.refs.len() - MAX_REFS) " more; 'git mirror-push status' shows them all" } }
         }
     }
 }

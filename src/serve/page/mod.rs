@@ -17,7 +17,7 @@ use maud::Markup;
 
 use super::access::{Denied, may_write};
 use super::client::Client;
-use super::mirrors::Trouble;
+use super::mirrors::Error;
 use super::projects::Project;
 use super::{App, blocking, now};
 use crate::tokens::Token;
@@ -80,9 +80,9 @@ impl Visitor {
     }
 
     /// The project of that number, if the token reaches it.
-    fn project(&self, app: &App, id: u32) -> Result<Arc<Project>, Trouble> {
+    fn project(&self, app: &App, id: u32) -> Result<Arc<Project>, Error> {
         let found = app.projects.table().find(&id.to_string());
-        found.filter(|project| project.id == id && self.token.reaches(&project.path)).ok_or(Trouble::Missing("Project"))
+        found.filter(|project| project.id == id && self.token.reaches(&project.path)).ok_or(Error::Missing("Project"))
     }
 }
 
@@ -167,13 +167,13 @@ fn refused() -> (StatusCode, Markup) {
     (StatusCode::FORBIDDEN, layout::plain("Refused", text))
 }
 
-fn failed(trouble: &Trouble) -> Response {
-    match trouble {
-        Trouble::Missing(what) => {
+fn failed(error: &Error) -> Response {
+    match error {
+        Error::Missing(what) => {
             let text = format!("{what} not found.");
             (StatusCode::NOT_FOUND, layout::plain("Not found", &text)).into_response()
         }
-        Trouble::Failed(error) => {
+        Error::Failed(error) => {
             tracing::error!("page: {error:#}");
             let text = "Something went wrong on the server; its log says what.";
             (StatusCode::INTERNAL_SERVER_ERROR, layout::plain("Failed", text)).into_response()
@@ -183,10 +183,10 @@ fn failed(trouble: &Trouble) -> Response {
 }
 
 /// Makes a page where it may wait for the disk.
-async fn shown(make: impl FnOnce() -> Result<Markup, Trouble> + Send + 'static) -> Response {
+async fn shown(make: impl FnOnce() -> Result<Markup, Error> + Send + 'static) -> Response {
     match blocking(make).await {
         Ok(page) => page.into_response(),
-        Err(trouble) => failed(&trouble),
+        Err(error) => failed(&error),
     }
 }
 

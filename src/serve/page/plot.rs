@@ -6,19 +6,19 @@ use maud::{Markup, html};
 use crate::status::{Attempt, UpdateStatus};
 
 /// Attempts in one plot.
-pub(super) const MOST: usize = 40;
+pub(super) const MAX_BARS: usize = 40;
 const HEIGHT: f64 = 48.0;
 const STEP: usize = 10;
 
 /// The plot, oldest attempt first. The same is told in words.
 pub(super) fn plot(attempts: &[Attempt]) -> Markup {
-    let shown = &attempts[attempts.len().saturating_sub(MOST)..];
+    let shown = &attempts[attempts.len().saturating_sub(MAX_BARS)..];
     let longest = shown.iter().map(seconds).fold(0.1, f64::max);
     let failed = shown.iter().filter(|attempt| attempt.update_status != UpdateStatus::Finished).count();
     let words = format!("{} attempts, {failed} of them not finished; the longest took {longest:.1} s", shown.len());
     html! {
         figure.plot {
-            svg role="img" aria-label=(words) viewBox={ "0 0 " (MOST * STEP) " " (HEIGHT) } preserveAspectRatio="none" {
+            svg role="img" aria-label=(words) viewBox={ "0 0 " (MAX_BARS * STEP) " " (HEIGHT) } preserveAspectRatio="none" {
                 @for (at, attempt) in shown.iter().enumerate() {
                     @let height = (seconds(attempt) / longest * (HEIGHT - 4.0)).max(2.0);
                     rect.{ (attempt.update_status.as_str()) } x=(at * STEP) y=(format!("{:.1}", HEIGHT - height))

@@ -6,10 +6,10 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use maud::{Markup, html};
 
-use super::forms::Filled;
+use super::forms::MirrorForm;
 use super::{OfMirror, OfProject, Visitor, layout, mirror, shown};
 use crate::serve::App;
-use crate::serve::mirrors::Trouble;
+use crate::serve::mirrors::Error;
 use crate::serve::projects::Project;
 
 /// Shows the project.
@@ -26,8 +26,8 @@ pub(super) fn whole(
     app: &App,
     visitor: &Visitor,
     project: &Project,
-    wrong: Option<(&Filled, &Trouble)>,
-) -> Result<Markup, Trouble> {
+    wrong: Option<(&MirrorForm, &Error)>,
+) -> Result<Markup, Error> {
     let opened = app.open(project)?;
     let table = mirror::table(visitor, project, &opened)?;
     let body = html! {
@@ -54,7 +54,7 @@ pub(super) async fn edit(State(app): State<Arc<App>>, visitor: Visitor, Path((id
         let project = visitor.project(&app, id)?;
         let opened = app.open(&project)?;
         let found = opened.mirror(mirror)?;
-        let filled = Filled::of(found);
+        let filled = MirrorForm::of(found);
         Ok(edit_page(&visitor, &project, mirror, &filled, None))
     })
     .await
@@ -65,11 +65,11 @@ pub(super) fn edit_page(
     visitor: &Visitor,
     project: &Project,
     mirror: u32,
-    filled: &Filled,
-    wrong: Option<&Trouble>,
+    filled: &MirrorForm,
+    wrong: Option<&Error>,
 ) -> Markup {
     let action = format!("/projects/{}/mirrors/{mirror}/edit", project.id);
-    let nothing = Trouble::Refused(String::new());
+    let nothing = Error::Refused(String::new());
     let body = html! {
         (form(visitor, &action, Some((filled, wrong.unwrap_or(&nothing))), "Save changes"))
         p { a href={ "/projects/" (project.id) } { "Back without changes" } }
@@ -102,7 +102,7 @@ pub(super) async fn host_keys(State(app): State<Arc<App>>, visitor: Visitor, Pat
     shown(move || {
         let project = visitor.project(&app, id)?;
         if !visitor.may_write() {
-            return Err(Trouble::Refused("This token may only look.".into()));
+            return Err(Error::Refused("This token may only look.".into()));
         }
         let opened = app.open(&project)?;
         let found = opened.mirror(mirror)?;
@@ -129,8 +129,8 @@ pub(super) async fn host_keys(State(app): State<Arc<App>>, visitor: Visitor, Pat
     .await
 }
 
-fn form(visitor: &Visitor, action: &str, wrong: Option<(&Filled, &Trouble)>, button: &str) -> Markup {
-    let empty = Filled::default();
+fn form(visitor: &Visitor, action: &str, wrong: Option<(&MirrorForm, &Error)>, button: &str) -> Markup {
+    let empty = MirrorForm::default();
     let (filled, why) = wrong.map_or((&empty, String::new()), |(filled, trouble)| (filled, trouble.to_string()));
     let option = |value: &str, chosen: &str, label: &str| {
         html! { option value=(value) selected[value == chosen] { (label) } }

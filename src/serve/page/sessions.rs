@@ -15,7 +15,7 @@ use crate::tokens::Token;
 /// How long a session lasts.
 const LENGTH: Duration = Duration::from_secs(12 * 3600);
 /// Sessions at once; beyond, the one that ends first goes.
-const MOST: usize = 1000;
+const MAX_SESSIONS: usize = 1000;
 /// The cookie.
 const COOKIE: &str = "git_mirror_push_session";
 
@@ -46,7 +46,7 @@ impl Sessions {
         let session = Session { token: token.name.clone(), token_created_at: token.created_at, csrf, expires_at };
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, (session, _)| session.expires_at > now);
-        if all.len() >= MOST
+        if all.len() >= MAX_SESSIONS
             && let Some(first) = all.iter().min_by_key(|(_, (session, _))| session.expires_at).map(|(key, _)| *key)
         {
             all.remove(&first);
@@ -113,7 +113,7 @@ fn random() -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokens::{Scope, Store, Wanted};
+    use crate::tokens::{NewToken, Scope, Store};
 
     fn at(hour: i64) -> Timestamp {
         Timestamp::from_second(1_767_720_000 + 3600 * hour).expect("in range")
@@ -122,7 +122,7 @@ mod tests {
     fn token() -> Token {
         let directory = tempfile::tempdir().expect("a directory");
         let store = Store::new(directory.path());
-        let wanted = Wanted { name: "a".into(), scope: Scope::Api, projects: Vec::new(), expires_at: None };
+        let wanted = NewToken { name: "a".into(), scope: Scope::Api, projects: Vec::new(), expires_at: None };
         store.create(wanted, at(0)).expect("made");
         store.read().expect("read").remove(0)
     }
@@ -135,7 +135,7 @@ mod tests {
         assert!(sessions.find(&id, at(11)).is_some() && sessions.find(&id, at(13)).is_none());
         assert!(sessions.find("", at(1)).is_none() && sessions.find("another", at(1)).is_none());
         let first = sessions.begin(&token, at(1)).expect("begins");
-        let later: Vec<String> = (0..MOST).map(|_| sessions.begin(&token, at(2)).expect("begins")).collect();
+        let later: Vec<String> = (0..MAX_SESSIONS).map(|_| sessions.begin(&token, at(2)).expect("begins")).collect();
         assert!(sessions.find(&first, at(2)).is_none(), "the one that ends first goes");
         assert!(later.iter().skip(1).all(|id| sessions.find(id, at(2)).is_some()));
         sessions.end(&later[9]);

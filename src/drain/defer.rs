@@ -61,7 +61,7 @@ impl Down {
 ///
 /// # Errors
 /// [`Error`], when the mirror's files cannot be read or written.
-pub fn put_off(
+pub fn defer(
     repository: &Repository,
     context: &Context<'_>,
     mirror: &Mirror,

@@ -2,7 +2,7 @@
 //!
 //! Objects, ancestry and configuration of such a repository are gix's business as in every other. Guaranteed: a list is a snapshot,
 //! for git reads its tables as they stood when it began; what git leaves out of it without a word, for a table is damaged, is noticed, because the
-//! names that the tables hold are read here too (see `tables`). Absent: every write. Values are git's to decode: no maintained
+//! names that the tables hold are read here too (see `reftable`). Absent: every write. Values are git's to decode: no maintained
 //! crate does that.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::tables::{self, Stored};
+use super::reftable::{self, Stored};
 use super::{Error, Listing};
 use crate::process::{self, Child, git};
 use crate::refs::{Local, Oid, RefName};
@@ -22,7 +22,7 @@ const MANY: usize = 50;
 const GRACE: Duration = Duration::from_secs(10);
 
 /// How often a list is begun anew because tables went away meanwhile.
-const MOST_TRIES: u32 = 5;
+const MAX_TRIES: u32 = 5;
 
 /// What HEAD is in a file that git keeps for programs that know no other storage (gitformat-reftable).
 const STUB: &str = "refs/heads/.invalid";
@@ -110,7 +110,9 @@ impl GitRefs {
         match process::run("git symbolic-ref", command, b"", GRACE) {
             Ok(said) => Ok(RefName::new(said.trim_ascii())),
             // It has no words for a HEAD that is detached, only this status.
-            Err(process::Error::Failed { words, status, .. }) if words.is_empty() && status.ends_with(" 1") => Ok(None),
+            Err(process::Error::Failed { message, status, .. }) if message.is_empty() && status.ends_with(" 1") => {
+                Ok(None)
+            }
             Err(error) => Err(self.unreadable("HEAD", &error.to_string())),
         }
     }
@@ -124,7 +126,7 @@ impl GitRefs {
             match self.try_checked(asked, &mut listing) {
                 Ok(stored) => return Ok((listing.unwrap_or_default(), stored)),
                 // Tables were made one in the middle of it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < MOST_TRIES => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < MAX_TRIES => {}
                 Err(error) => {
                     let listing = match listing {
                         Some(listing) => listing,
@@ -138,12 +140,12 @@ impl GitRefs {
     }
 
     fn try_checked(&self, asked: &[&str], listing: &mut Option<Listing>) -> io::Result<BTreeMap<RefName, Stored>> {
-        let stack = tables::stack(&self.git_dir)?;
-        let mut names = tables::names(&self.git_dir, &stack)?;
+        let stack = reftable::stack(&self.git_dir)?;
+        let mut names = reftable::names(&self.git_dir, &stack)?;
         *listing = Some(self.for_each_ref(asked).map_err(io::Error::other)?);
-        let later = tables::stack(&self.git_dir)?;
+        let later = reftable::stack(&self.git_dir)?;
         if later != stack {
-            let later = tables::names(&self.git_dir, &later)?;
+            let later = reftable::names(&self.git_dir, &later)?;
             names.retain(|name, _| later.contains_key(name));
         }
         // HEAD and its like are stored in the tables too.
@@ -160,11 +162,11 @@ impl GitRefs {
         drop(child.stdin());
         let mut said = Vec::new();
         child.stdout().read_to_end(&mut said).map_err(|error| failed(&error))?;
-        let (status, words) = child.end(GRACE);
+        let (status, message) = child.end(GRACE);
         if !status.map_err(|error| failed(&error))?.success() {
-            return Err(failed(&words));
+            return Err(failed(&message));
         }
-        let mut listing = Listing { refs: Vec::new(), incomplete: words.lines().next().map(str::to_owned) };
+        let mut listing = Listing { refs: Vec::new(), incomplete: message.lines().next().map(str::to_owned) };
         for line in said.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             match parsed(line) {
                 Some(found) => listing.refs.push(found),
@@ -175,11 +177,11 @@ impl GitRefs {
     }
 
     /// A git that does not know the storage says that it does not know the extension.
-    fn unreadable(&self, what: &str, words: &str) -> Error {
-        match words.to_lowercase().contains("refstorage") {
-            true => Error::RefStorage { path: self.git_dir.clone(), words: words.replace('\n', " ") },
+    fn unreadable(&self, what: &str, message: &str) -> Error {
+        match message.to_lowercase().contains("refstorage") {
+            true => Error::RefStorage { path: self.git_dir.clone(), message: message.replace('\n', " ") },
             false => {
-                Error::Read { what: what.to_owned(), path: self.git_dir.clone(), reason: words.replace('\n', " ") }
+                Error::Read { what: what.to_owned(), path: self.git_dir.clone(), reason: message.replace('\n', " ") }
             }
         }
     }

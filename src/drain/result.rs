@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::backoff::delay;
 use super::cleaned;
-use super::contact::Contact;
+use super::update::UpdateResult;
 use crate::config::Mirror;
 use crate::credentials::Credentials;
 use crate::push::Class;
@@ -29,36 +29,36 @@ pub(super) struct Times {
 }
 
 /// The status after a run.
-pub(super) fn settled(
+pub(super) fn next_status(
     before: &Status,
-    contact: &Contact,
+    result: &UpdateResult,
     credentials: &Credentials,
     mirror: &Mirror,
     run: &Times,
 ) -> Status {
     let mut refs: BTreeMap<RefName, RefOutcome> = BTreeMap::new();
-    if contact.compared.is_none() {
+    if result.scanned.is_none() {
         refs.extend(before.refs.iter().map(|outcome| (outcome.name.clone(), outcome.clone())));
     }
     // What was looked at and has no outcome is on neither side any more, or is not selected.
-    refs.retain(|name, _| !contact.looked.contains(name));
-    for outcome in contact.outcomes.values() {
+    refs.retain(|name, _| !result.looked.contains(name));
+    for outcome in result.outcomes.values() {
         refs.remove(&outcome.name);
         if outcome.outcome.is_listed() {
             refs.insert(outcome.name.clone(), outcome.clone());
         }
     }
     let refs: Vec<RefOutcome> = refs.into_values().collect();
-    let update_status = match &contact.error {
-        Some(error) if error.class() == Class::Lasting => UpdateStatus::Failed,
+    let update_status = match &result.error {
+        Some(error) if error.class() == Class::Permanent => UpdateStatus::Failed,
         Some(_) => UpdateStatus::Scheduled,
-        None if !contact.is_answered() => UpdateStatus::Scheduled,
+        None if !result.is_answered() => UpdateStatus::Scheduled,
         None if refs.iter().any(|outcome| outcome.outcome.is_failure()) => UpdateStatus::Failed,
         None if run.next_look.is_some() => UpdateStatus::Scheduled,
         None => UpdateStatus::Finished,
     };
-    let is_well = contact.is_well(&refs);
-    let last_error = match &contact.error {
+    let is_well = result.is_well(&refs);
+    let last_error = match &result.error {
         Some(error) => Some(cleaned(error, credentials)),
         None if is_well => None,
         None => Some(summary(&refs)),
@@ -66,7 +66,7 @@ pub(super) fn settled(
     let attempts = if is_well { 0 } else { before.attempts.saturating_add(1) };
     let next = match run.next_look {
         Some(look) if is_well => Some(look),
-        _ => next_attempt(before, update_status, contact, mirror, run),
+        _ => next_attempt(before, update_status, result, mirror, run),
     };
     let ended = render_time(run.ended);
     Status {
@@ -86,14 +86,14 @@ pub(super) fn settled(
             (false, since) => since.clone(),
         },
         notified_at: before.notified_at.clone(),
-        failures: if is_well { before.failures } else { counted(before.failures, contact, update_status) },
+        failures: if is_well { before.failures } else { counted(before.failures, result, update_status) },
         // What ended badly says nothing for the next time.
-        greeting: contact
+        greeting: result
             .capabilities
             .clone()
             .filter(|_| update_status == UpdateStatus::Finished)
             .map(|capabilities| Greeting { url: mirror.address.shown(credentials), capabilities }),
-        portion: if contact.is_answered() { Portion::default() } else { contact.portion },
+        portion: if result.is_answered() { Portion::default() } else { result.portion },
         pid: None,
         runner: None,
         at_work: None,
@@ -101,17 +101,17 @@ pub(super) fn settled(
         generation: before.generation,
         address: before.address.clone(),
         moves: before.moves.clone(),
-        needs_adoption: matches!(contact.error, Some(super::Error::FirstContact { .. })),
+        needs_adoption: matches!(result.error, Some(super::Error::FirstContact { .. })),
         refs,
     }
 }
 
 /// The counters after this attempt.
-fn counted(before: Failures, contact: &Contact, update_status: UpdateStatus) -> Failures {
+fn counted(before: Failures, result: &UpdateResult, update_status: UpdateStatus) -> Failures {
     let mut failures = before;
-    match (&contact.error, update_status) {
+    match (&result.error, update_status) {
         (_, UpdateStatus::Scheduled) => failures.temporary += 1,
-        (Some(_), UpdateStatus::Failed) => failures.lasting += 1,
+        (Some(_), UpdateStatus::Failed) => failures.permanent += 1,
         (None, UpdateStatus::Failed) => failures.refs += 1,
         _ => {}
     }
@@ -138,19 +138,19 @@ fn summary(refs: &[RefOutcome]) -> String {
     format!("{subject} on the mirror: {text}")
 }
 
-pub(super) fn attempt(contact: &Contact, after: &Status, started: Timestamp) -> Attempt {
+pub(super) fn attempt(result: &UpdateResult, after: &Status, started: Timestamp) -> Attempt {
     let count =
-        |wanted: fn(Outcome) -> bool| contact.outcomes.values().filter(|outcome| wanted(outcome.outcome)).count();
+        |wanted: fn(Outcome) -> bool| result.outcomes.values().filter(|outcome| wanted(outcome.outcome)).count();
     Attempt {
         started_at: render_time(started),
         finished_at: after.last_update_at.clone().unwrap_or_default(),
         update_status: after.update_status,
         updated: count(|outcome| !outcome.is_listed() && outcome != Outcome::UpToDate),
         failed: count(Outcome::is_failure),
-        objects: contact.progress.objects.load(Ordering::Relaxed),
-        bytes: contact.progress.bytes.load(Ordering::Relaxed),
+        objects: result.progress.objects.load(Ordering::Relaxed),
+        bytes: result.progress.bytes.load(Ordering::Relaxed),
         error: after.last_error.clone(),
-        replaced: contact.outcomes.values().filter_map(replaced).collect(),
+        replaced: result.outcomes.values().filter_map(replaced).collect(),
     }
 }
 
@@ -165,7 +165,7 @@ fn replaced(outcome: &RefOutcome) -> Option<Replaced> {
 fn next_attempt(
     before: &Status,
     update_status: UpdateStatus,
-    contact: &Contact,
+    result: &UpdateResult,
     mirror: &Mirror,
     run: &Times,
 ) -> Option<Timestamp> {
@@ -176,9 +176,9 @@ fn next_attempt(
     }
     let class = match update_status {
         UpdateStatus::Scheduled => Class::Temporary,
-        UpdateStatus::Failed => Class::Lasting,
+        UpdateStatus::Failed => Class::Permanent,
         _ => return None,
     };
-    let wish = contact.error.as_ref().and_then(super::Error::retry_after);
+    let wish = result.error.as_ref().and_then(super::Error::retry_after);
     run.ended.checked_add(delay(mirror.waits, class, before.attempts.saturating_add(1), wish, run.random)).ok()
 }

@@ -10,10 +10,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::contact::{Contact, Run};
-use super::observe::{Ours, Remote, Scope, observe, unreadable};
+use super::observe::{LocalRefs, Remote, Scope, observe, unreadable};
 use super::refusal::{self, Refusals};
-use super::{Context, Error, Mode, portion};
+use super::update::{Run, UpdateResult};
+use super::{Context, Error, Mode, chunk};
 use crate::config::Mirror;
 use crate::plan::{Action, Decision, Divergent, Rules, plan};
 use crate::push::{Answer, Capabilities, Error as PushError, Report, Session};
@@ -21,13 +21,13 @@ use crate::refs::{Oid, RefName};
 use crate::status::{Greeting, Portion, Status, UpdateStatus};
 
 /// Most refs: below the number from which `max_deletes` needs to know how many refs the mirror has.
-const MOST_REFS: usize = 50;
+const MAX_REFS: usize = 50;
 
 /// Up to about this number of refs all of their values bound the pack.
-const MOST_BELIEVED: u64 = 1000;
+const MAX_BELIEVED: u64 = 1000;
 
 /// What came of the attempt.
-pub(super) enum Ahead {
+pub(super) enum Optimistic {
     /// The mirror agreed to everything.
     Done,
     /// Nothing was sent: the session is as it was.
@@ -50,59 +50,59 @@ pub(super) fn expected(context: &Context<'_>, mirror: &Mirror, before: &Status, 
 
 impl Run<'_> {
     /// Tries it.
-    pub(super) fn push_ahead(
+    pub(super) fn push_optimistic(
         &self,
         session: &mut Session,
         rules: &Rules,
         scope: &Scope,
         refusals: &mut Refusals,
-        contact: &mut Contact,
-    ) -> Result<Ahead, Error> {
-        let (Some(capabilities), Scope::Refs(names)) = (&self.expected, scope) else { return Ok(Ahead::Untried) };
-        if names.is_empty() || names.len() > MOST_REFS.min(self.mirror.max_refs_per_push) {
-            return Ok(Ahead::Untried);
+        result: &mut UpdateResult,
+    ) -> Result<Optimistic, Error> {
+        let (Some(capabilities), Scope::Refs(names)) = (&self.expected, scope) else { return Ok(Optimistic::Untried) };
+        if names.is_empty() || names.len() > MAX_REFS.min(self.mirror.max_refs_per_push) {
+            return Ok(Optimistic::Untried);
         }
         let there = self.believed(names, capabilities)?;
         if there.values.is_empty() {
-            return Ok(Ahead::Untried);
+            return Ok(Optimistic::Untried);
         }
         self.check_object_format(&there)?;
-        let (observed, _) = observe(self.repository, Ours::Asked(names), &there, &self.past, self.first_contact)?;
+        let (observed, _) = observe(self.repository, LocalRefs::Asked(names), &there, &self.past, self.first_contact)?;
         let plan = plan(rules, &observed);
         let sent = plan.next_push(usize::MAX);
         let is_deleted = |decision: &&Decision| decision.action == Action::Delete;
         // A ref of which nothing is decided is on neither side as far as is known, which is to be seen.
         if sent.is_empty() || sent.len() < plan.decisions.len().max(names.len()) || sent.iter().any(is_deleted) {
-            return Ok(Ahead::Untried);
+            return Ok(Optimistic::Untried);
         }
         let commands = self.commands(&sent);
         let request = self.request(&commands, capabilities)?;
         let haves = self.believed_values(&there)?;
-        let Some(pack) = self.small_pack(&commands, &haves) else { return Ok(Ahead::Untried) };
+        let Some(pack) = self.small_pack(&commands, &haves) else { return Ok(Optimistic::Untried) };
         self.check_fence()?;
-        match session.push_ahead(&request, Some(pack), capabilities) {
-            Ok(report) if portion::is_too_large(&report) && self.reduce(&sent, &there, contact) => {
-                Ok(Ahead::Again(names.clone()))
+        match session.push_optimistic(&request, Some(pack), capabilities) {
+            Ok(report) if chunk::is_too_large(&report) && self.reduce(&sent, &there, result) => {
+                Ok(Optimistic::Again(names.clone()))
             }
             Ok(report) => {
-                contact.capabilities = Some(capabilities.clone());
-                let again = self.read_early_report(&sent, &report, refusals, contact);
-                Ok(if again.is_empty() { Ahead::Done } else { Ahead::Again(again) })
+                result.capabilities = Some(capabilities.clone());
+                let again = self.read_early_report(&sent, &report, refusals, result);
+                Ok(if again.is_empty() { Optimistic::Done } else { Optimistic::Again(again) })
             }
             Err(error) => {
-                self.note_unanswered(&sent, &error, contact);
+                self.note_unanswered(&sent, &error, result);
                 // A kept connection that the server has just closed says nothing of the size.
                 let is_cut = matches!(error, PushError::Upload(_) | PushError::Broken { .. });
-                if error.relief().is_some() && !is_cut {
-                    self.reduce(&sent, &there, contact);
+                if error.retry_smaller().is_some() && !is_cut {
+                    self.reduce(&sent, &there, result);
                 }
                 if is_final(&error, session) {
-                    self.blame(&sent, &error, contact);
+                    self.mark_failed(&sent, &error, result);
                     return Err(error.into());
                 }
                 let reason = self.redactor.clean(&error.to_string());
                 tracing::debug!("mirror '{}': {reason}; looking before pushing", self.mirror.name);
-                Ok(Ahead::Again(names.clone()))
+                Ok(Optimistic::Again(names.clone()))
             }
         }
     }
@@ -114,22 +114,22 @@ impl Run<'_> {
         sent: &[&Decision],
         report: &Report,
         refusals: &mut Refusals,
-        contact: &mut Contact,
+        result: &mut UpdateResult,
     ) -> BTreeSet<RefName> {
-        let is_split = report.cut.is_none() && refusals.split(sent, report, self.mirror.is_atomic);
+        let is_split = report.cut.is_none() && refusals.bisect(sent, report, self.mirror.is_atomic);
         let mut again = BTreeSet::new();
         for decision in sent {
             match report.answers.get(&decision.name) {
                 Some(Answer::Done) => {
-                    self.note_done(decision, contact);
+                    self.note_done(decision, result);
                     continue;
                 }
                 None => {
-                    contact.unanswered.entry(decision.name.clone()).or_default().extend(decision.local);
+                    result.unanswered.entry(decision.name.clone()).or_default().extend(decision.local);
                 }
-                Some(answer @ Answer::Refused(words)) => {
+                Some(answer @ Answer::Refused(message)) => {
                     if !is_split && !self.mirror.is_atomic && !is_of_belief(answer) {
-                        refusals.doubt(decision, &refusal::outcome(decision, words.clone(), self.gaps()));
+                        refusals.doubt(decision, &refusal::outcome(decision, message.clone(), self.incomplete()));
                     }
                 }
             }
@@ -141,7 +141,7 @@ impl Run<'_> {
     /// What the mirror is believed to have, to leave it out of the pack: all of it, unless it is much.
     fn believed_values(&self, there: &Remote) -> Result<HashMap<Oid, u32>, Error> {
         let mut values = there.values.clone();
-        if self.past.mirrored.count() <= MOST_BELIEVED {
+        if self.past.mirrored.count() <= MAX_BELIEVED {
             let all = self.past.mirrored.all().map_err(unreadable)?;
             all.iter().for_each(|(_, oid)| *values.entry(*oid).or_default() += 1);
         }
@@ -163,10 +163,10 @@ impl Run<'_> {
     }
 }
 
-/// Whether a refusal says that the mirror lacks objects which it was believed to have (receive-pack's words).
+/// Whether a refusal says that the mirror lacks objects which it was believed to have (receive-pack's message).
 fn is_of_belief(answer: &Answer) -> bool {
-    let words = ["could not unpack the objects", "missing necessary objects", "bad pack", "bad ref"];
-    matches!(answer, Answer::Refused(said) if words.iter().any(|word| said.contains(word)))
+    let message = ["could not unpack the objects", "missing necessary objects", "bad pack", "bad ref"];
+    matches!(answer, Answer::Refused(said) if message.iter().any(|word| said.contains(word)))
 }
 
 /// Whether a look would fail as well, or take as long again: the host cannot be reached, does not answer, wants to be left alone, or

@@ -15,15 +15,15 @@ use ureq::unversioned::transport::NextTimeout;
 use super::{Address, Error};
 
 /// Longest host name that is looked up, in characters (GitLab's limit).
-const LONGEST_HOST: usize = 1024;
+const MAX_HOST: usize = 1024;
 
 /// What a confined mirror may reach besides public addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Guard {
+pub struct Egress {
     /// Host names, and networks in the form of CIDR.
     allowed: Vec<Allowed>,
     /// Whether everything may be reached, this machine too.
-    is_open: bool,
+    allows_all: bool,
 }
 
 /// An entry of `allowed_hosts`.
@@ -51,23 +51,23 @@ impl Allowed {
     }
 }
 
-impl Guard {
-    /// A guard that lets through what is public, and `allowed`.
+impl Egress {
+    /// A policy that lets through what is public, and `allowed`.
     #[must_use]
     pub fn new(allowed: Vec<Allowed>) -> Self {
-        Self { allowed, is_open: false }
+        Self { allowed, allows_all: false }
     }
 
-    /// A guard that lets everything through, this machine's repositories too.
+    /// A policy that lets everything through, this machine's repositories too.
     #[must_use]
-    pub fn open() -> Self {
-        Self { allowed: Vec::new(), is_open: true }
+    pub fn everything() -> Self {
+        Self { allowed: Vec::new(), allows_all: true }
     }
 
     /// Whether everything may be reached.
     #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.is_open
+    pub fn allows_all(&self) -> bool {
+        self.allows_all
     }
 
     /// Resolves a host, and returns its addresses if every one of them may be reached.
@@ -76,13 +76,13 @@ impl Guard {
     /// [`Error::Blocked`], or [`Error::Resolve`] when it has no address.
     pub fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Error> {
         let blocked = |why: &'static str| Error::Blocked { host: host.chars().take(100).collect(), why };
-        if host.len() > LONGEST_HOST {
+        if host.len() > MAX_HOST {
             return Err(blocked("its name is too long"));
         }
         let unresolved = |_| Error::Resolve { host: host.to_owned() };
         let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(unresolved)?.collect();
         let is_named = self.allowed.contains(&Allowed::Host(host.to_ascii_lowercase()));
-        if let Some(why) = self.judge_all(&addresses).filter(|_| !is_named && !self.is_open) {
+        if let Some(why) = self.judge_all(&addresses).filter(|_| !is_named && !self.allows_all) {
             return Err(blocked(why));
         }
         if addresses.is_empty() { Err(Error::Resolve { host: host.to_owned() }) } else { Ok(addresses) }
@@ -93,7 +93,7 @@ impl Guard {
     /// # Errors
     /// [`Error::Blocked`]
     pub fn check(&self, address: &Address) -> Result<(), Error> {
-        if self.is_open {
+        if self.allows_all {
             return Ok(());
         }
         let Some((host, port)) = address.host_and_port() else {
@@ -185,20 +185,20 @@ fn refusal(address: IpAddr) -> Option<&'static str> {
 
 /// Resolves for http: what is judged is what is connected to. The proxy, which the administrator chose, may be anywhere.
 #[derive(Debug)]
-pub(super) struct Guarded {
-    pub(super) guard: Guard,
+pub(super) struct CheckedResolver {
+    pub(super) egress: Egress,
     /// The mirror's host.
     pub(super) host: String,
 }
 
-impl Resolver for Guarded {
+impl Resolver for CheckedResolver {
     fn resolve(&self, uri: &Uri, config: &Config, left: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let host = uri.host().ok_or(ureq::Error::HostNotFound)?.trim_start_matches('[').trim_end_matches(']');
         if host != self.host {
             return DefaultResolver::default().resolve(uri, config, left);
         }
         let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
-        let addresses = self.guard.resolve(host, port).map_err(|error| match error {
+        let addresses = self.egress.resolve(host, port).map_err(|error| match error {
             Error::Resolve { .. } => ureq::Error::HostNotFound,
             blocked => ureq::Error::Other(Box::new(blocked)),
         })?;
@@ -213,8 +213,8 @@ impl Resolver for Guarded {
 mod tests {
     use super::*;
 
-    fn why(guard: &Guard, host: &str) -> String {
-        match guard.resolve(host, 443) {
+    fn why(egress: &Egress, host: &str) -> String {
+        match egress.resolve(host, 443) {
             Ok(_) => "reached".into(),
             Err(Error::Blocked { why, .. }) => why.into(),
             Err(other) => other.to_string(),
@@ -223,17 +223,17 @@ mod tests {
 
     #[test]
     fn every_address_of_a_name_is_judged() {
-        let guard = Guard::default();
+        let egress = Egress::default();
         let at = |text: &str| SocketAddr::new(text.parse().expect("an address"), 443);
-        assert_eq!(guard.judge_all(&[at("203.0.113.1"), at("2001:db8::1")]), None);
+        assert_eq!(egress.judge_all(&[at("203.0.113.1"), at("2001:db8::1")]), None);
         for list in [["203.0.113.1", "10.0.0.1"], ["10.0.0.1", "203.0.113.1"], ["2001:db8::1", "fd00::1"]] {
-            assert!(guard.judge_all(&list.map(at)).is_some(), "{list:?}");
+            assert!(egress.judge_all(&list.map(at)).is_some(), "{list:?}");
         }
     }
 
     #[test]
     fn private_addresses_in_every_disguise_are_refused() {
-        let guard = Guard::default();
+        let egress = Egress::default();
         for (host, words) in [
             ("127.0.0.1", "loopback"),
             ("127.9.9.9", "loopback"),
@@ -262,18 +262,18 @@ mod tests {
             ("224.0.0.1", "reserved"),
             ("ff02::1", "reserved"),
         ] {
-            assert!(why(&guard, host).contains(words), "{host}: {}", why(&guard, host));
+            assert!(why(&egress, host).contains(words), "{host}: {}", why(&egress, host));
         }
         for host in ["192.0.2.1", "203.0.113.9", "172.32.0.1", "2001:db8::1", "64:ff9b::c000:201"] {
-            assert_eq!(why(&guard, host), "reached", "{host}");
+            assert_eq!(why(&egress, host), "reached", "{host}");
         }
-        assert!(why(&guard, &"x".repeat(1025)).contains("too long"));
+        assert!(why(&egress, &"x".repeat(1025)).contains("too long"));
     }
 
     #[test]
     fn what_the_server_allows_is_reached() {
         let allowed =
-            |texts: &[&str]| Guard::new(texts.iter().map(|text| Allowed::parse(text).expect("valid")).collect());
+            |texts: &[&str]| Egress::new(texts.iter().map(|text| Allowed::parse(text).expect("valid")).collect());
         assert_eq!(why(&allowed(&["LocalHost"]), "localhost"), "reached");
         assert_eq!(why(&allowed(&["127.0.0.0/8"]), "127.0.0.1"), "reached");
         assert_eq!(why(&allowed(&["127.0.0.0/8"]), "::ffff:127.0.0.1"), "reached");

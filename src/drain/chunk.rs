@@ -11,12 +11,12 @@ use crate::status::Portion;
 
 use super::observe::Remote;
 
-/// git's words for a pack over the mirror's `receive.maxInputSize`; there is no code for it.
+/// git's message for a pack over the mirror's `receive.maxInputSize`; there is no code for it.
 const TOO_LARGE: &str = "pack exceeds maximum allowed size";
 
 /// Whether the mirror took nothing because the pack was too large for it.
 pub(super) fn is_too_large(report: &Report) -> bool {
-    let is_told = |answer: &Answer| matches!(answer, Answer::Refused(words) if words.contains(TOO_LARGE));
+    let is_told = |answer: &Answer| matches!(answer, Answer::Refused(message) if message.contains(TOO_LARGE));
     !report.answers.is_empty() && report.answers.values().all(is_told)
 }
 

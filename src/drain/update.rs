@@ -2,29 +2,29 @@
 //!
 //! The first look covers the whole scope. A further push looks again at the refs that are still to be sent, on its own
 //! connection, so the lease of every command is the value that was advertised there. A refused lease is decided again, three
-//! times at most (see `refusal`). What is too much for the mirror at once goes in smaller portions (see `portion`).
+//! times at most (see `refusal`). What is too much for the mirror at once goes in smaller portions (see `chunk`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::ahead::Ahead;
-use super::coalesce::Known;
-use super::compare::{Compared, compare};
+use super::coalesce::RefHistory;
 use super::fence::{Fence, Late};
-use super::observe::{Ours, Past, Remote, Scope, observe, remote};
+use super::full_scan::{FullScan, full_scan};
+use super::observe::{KnownValues, LocalRefs, Remote, Scope, observe, remote};
+use super::optimistic::Optimistic;
 use super::refusal::{self, Refusals};
-use super::{Context, Error, MassDelete, Mode, portion, symbolic};
+use super::{Context, Error, MassDelete, Mode, chunk, symbolic};
 use crate::config::Mirror;
 use crate::credentials::Redactor;
 use crate::plan::{Decision, Divergent, FirstContact, MaxDeletes, Plan, RefFacts, Rules, Stop, plan};
-use crate::push::{Answer, Capabilities, DeltaBase, Progress, Relief, Report, Session, Target};
+use crate::push::{Answer, Capabilities, DeltaBase, Progress, Report, RetrySmaller, Session, Target};
 use crate::refs::{Local, Oid, RefName};
 use crate::repo::Repository;
 use crate::status::{Held, Outcome, Portion, RefOutcome};
 
 /// What a run did.
 #[derive(Default)]
-pub(super) struct Contact {
+pub(super) struct UpdateResult {
     /// The outcome of each ref that was looked at.
     pub(super) outcomes: BTreeMap<RefName, RefOutcome>,
     /// Refs that were asked for by name and looked at, whether or not there was something to say of them.
@@ -40,14 +40,14 @@ pub(super) struct Contact {
     /// What it can do.
     pub(super) capabilities: Option<Capabilities>,
     /// What the last look at all refs showed; `outcomes` then lacks no ref that is not right.
-    pub(super) compared: Option<Compared>,
+    pub(super) scanned: Option<FullScan>,
     /// Values that were sent and of which no answer came: the mirror may still take them.
     pub(super) unanswered: Late,
     /// Whether the mirror was seen without branches and tags.
     pub(super) was_blank: bool,
 }
 
-impl Contact {
+impl UpdateResult {
     /// Whether the mirror answered for every ref, so that the entries that led here are done with.
     pub(super) fn is_answered(&self) -> bool {
         self.error.is_none() && self.outcomes.values().all(|outcome| outcome.outcome != Outcome::RemoteFailed)
@@ -60,7 +60,7 @@ impl Contact {
 
     /// Whether the host failed before it said anything of the repository.
     pub(super) fn is_host_down(&self) -> bool {
-        matches!(&self.error, Some(Error::Push(error)) if self.outcomes.is_empty() && error.is_of_host())
+        matches!(&self.error, Some(Error::Push(error)) if self.outcomes.is_empty() && error.is_host_failure())
     }
 }
 
@@ -70,7 +70,7 @@ pub(super) struct Run<'a> {
     pub(super) mirror: &'a Mirror,
     pub(super) target: &'a Target,
     pub(super) context: &'a Context<'a>,
-    pub(super) past: Past<'a>,
+    pub(super) past: KnownValues<'a>,
     pub(super) first_contact: FirstContact,
     /// Whether this run may still send; `None` for one that never does.
     pub(super) fence: Option<&'a Fence>,
@@ -86,24 +86,25 @@ pub(super) struct Run<'a> {
 
 impl Run<'_> {
     /// Mirrors `scope`.
-    pub(super) fn run(&self, scope: Scope) -> Contact {
-        let mut contact = Contact { progress: Arc::clone(&self.progress), portion: self.portion, ..Contact::default() };
-        if let Err(error) = self.try_run(scope, &mut contact) {
-            contact.error = Some(error);
+    pub(super) fn run(&self, scope: Scope) -> UpdateResult {
+        let mut result =
+            UpdateResult { progress: Arc::clone(&self.progress), portion: self.portion, ..UpdateResult::default() };
+        if let Err(error) = self.try_run(scope, &mut result) {
+            result.error = Some(error);
         }
-        contact
+        result
     }
 
-    fn try_run(&self, scope: Scope, contact: &mut Contact) -> Result<(), Error> {
+    fn try_run(&self, scope: Scope, result: &mut UpdateResult) -> Result<(), Error> {
         let rules = self.rules()?;
         let (mut scope, mut asked) = selected(scope, &rules);
         let mut refusals = Refusals::default();
         let mut session = Some(Session::connect(self.target, self.context.pool)?);
         if let Some(current) = session.as_mut() {
-            match self.push_ahead(current, &rules, &scope, &mut refusals, contact)? {
-                Ahead::Done => return Ok(()),
-                Ahead::Untried => {}
-                Ahead::Again(rest) => {
+            match self.push_optimistic(current, &rules, &scope, &mut refusals, result)? {
+                Optimistic::Done => return Ok(()),
+                Optimistic::Untried => {}
+                Optimistic::Again(rest) => {
                     scope = Scope::Refs(rest);
                     session = session.filter(Session::can_continue);
                 }
@@ -115,87 +116,87 @@ impl Run<'_> {
                 None => Session::connect(self.target, self.context.pool)?,
             };
             let address = &self.target.address;
-            let (there, ours, mut compared) = match &scope {
+            let (there, ours, mut scanned) = match &scope {
                 Scope::All => {
                     let unchanged = self.context.unchanged;
-                    let (there, mut compared) =
-                        compare(&mut current, address, &rules, self.repository, self.past.mirrored, unchanged)?;
-                    (there, Ours::Listed(std::mem::take(&mut compared.ours)), Some(compared))
+                    let (there, mut scanned) =
+                        full_scan(&mut current, address, &rules, self.repository, self.past.mirrored, unchanged)?;
+                    (there, LocalRefs::Listed(std::mem::take(&mut scanned.ours)), Some(scanned))
                 }
-                Scope::Refs(names) => (remote(&mut current, address, &rules, names)?, Ours::Asked(names), None),
+                Scope::Refs(names) => (remote(&mut current, address, &rules, names)?, LocalRefs::Asked(names), None),
             };
             self.check_object_format(&there)?;
-            contact.capabilities = Some(there.advertised.capabilities.clone());
-            contact.was_blank |= there.branches_and_tags == 0;
+            result.capabilities = Some(there.advertised.capabilities.clone());
+            result.was_blank |= there.branches_and_tags == 0;
             let (mut observed, noted) = observe(self.repository, ours, &there, &self.past, self.first_contact)?;
-            self.note_held(compared.as_mut(), &observed.refs, &noted, contact);
+            self.note_values(scanned.as_mut(), &observed.refs, &noted, result);
             let first = plan(&rules, &observed);
             let is_known_better = symbolic::ask(self, &rules, &first, &mut observed);
             let mut plan = if is_known_better { plan(&rules, &observed) } else { first };
-            contact.looked.append(&mut asked);
-            self.take_down(&scope, &plan, contact);
-            contact.compared = compared.or(contact.compared.take());
+            result.looked.append(&mut asked);
+            self.record_decisions(&scope, &plan, result);
+            result.scanned = scanned.or(result.scanned.take());
             if let Some(Stop::FirstContact { unknown }) = plan.stop {
                 current.end();
                 let (name, url) = (self.mirror.name.clone(), self.target.address.plain());
                 return Err(Error::FirstContact { unknown, name, url });
             }
-            refusals.withdraw(&mut plan, |name, outcome| {
-                contact.outcomes.insert(name.clone(), outcome.clone());
+            refusals.drop_refused(&mut plan, |name, outcome| {
+                result.outcomes.insert(name.clone(), outcome.clone());
             });
             if self.context.mode == Mode::Plan || plan.order.is_empty() {
                 current.end();
                 return Ok(());
             }
-            let limit = contact.portion.refs.unwrap_or(usize::MAX).min(self.mirror.max_refs_per_push);
+            let limit = result.portion.refs.unwrap_or(usize::MAX).min(self.mirror.max_refs_per_push);
             let limit = if self.mirror.is_atomic { usize::MAX } else { limit };
             let whole = refusals.next_push(&plan, limit);
-            let slice = portion::slice(contact.portion, self.repository, &whole, &there);
+            let slice = chunk::slice(result.portion, self.repository, &whole, &there);
             let sent = slice.as_ref().map_or_else(|| whole.clone(), |slice| vec![slice]);
             let mut rest: BTreeSet<RefName> =
                 plan.order.iter().map(|index| plan.decisions[*index].name.clone()).collect();
             self.check_fence()?;
             // What a run gives to a blank mirror is as a whole what one push would give it, copies of bases excepted.
-            let base = if contact.was_blank { DeltaBase::Pack } else { DeltaBase::Anywhere };
+            let base = if result.was_blank { DeltaBase::Pack } else { DeltaBase::Anywhere };
             match self.push(&mut current, &sent, &there, base) {
-                Ok(report) if portion::is_too_large(&report) && self.reduce(&whole, &there, contact) => {}
+                Ok(report) if chunk::is_too_large(&report) && self.reduce(&whole, &there, result) => {}
                 Ok(report) => {
                     let done = slice.as_ref().filter(|part| report.answers.get(&part.name) == Some(&Answer::Done));
                     let part = done.map(|part| part.name.clone());
                     sent.iter().for_each(|decision| {
                         rest.remove(&decision.name);
                     });
-                    rest.extend(self.read_report(&sent, report, &mut refusals, contact));
+                    rest.extend(self.read_report(&sent, report, &mut refusals, result));
                     rest.extend(part);
-                    contact.portion.grow();
+                    result.portion.grow();
                 }
                 Err(error) => {
-                    self.note_unanswered(&sent, &error, contact);
-                    let is_reduced = error.relief().is_some() && self.reduce(&whole, &there, contact);
+                    self.note_unanswered(&sent, &error, result);
+                    let is_reduced = error.retry_smaller().is_some() && self.reduce(&whole, &there, result);
                     if !is_reduced
-                        && error.is_of_size()
+                        && error.is_size_failure()
                         && let [decision] = whole.as_slice()
                     {
                         // Too large however it is sent: this ref stays behind, the others go on.
-                        let words = Some(self.redactor.clean(&error.to_string()));
-                        let outcome = RefOutcome::new(decision, Outcome::RemoteRejected, words);
-                        refusals.stand(decision, &outcome);
+                        let message = Some(self.redactor.clean(&error.to_string()));
+                        let outcome = RefOutcome::new(decision, Outcome::RemoteRejected, message);
+                        refusals.finalize(decision, &outcome);
                         rest.remove(&decision.name);
-                        contact.outcomes.insert(decision.name.clone(), outcome);
-                    } else if !is_reduced || error.relief() != Some(Relief::AtOnce) {
-                        self.blame(&whole, &error, contact);
+                        result.outcomes.insert(decision.name.clone(), outcome);
+                    } else if !is_reduced || error.retry_smaller() != Some(RetrySmaller::AtOnce) {
+                        self.mark_failed(&whole, &error, result);
                         return Err(error.into());
                     }
                     let reason = self.redactor.clean(&error.to_string());
                     tracing::info!("mirror '{}': {reason}; less at once", self.mirror.name);
                 }
             }
-            let is_over = rest.is_empty() || contact.error.is_some();
+            let is_over = rest.is_empty() || result.error.is_some();
             if current.can_continue() {
                 session = Some(current);
             }
             if is_over {
-                return self.look_for_what_was_made_again(session, &rules, contact);
+                return self.look_for_what_was_made_again(session, &rules, result);
             }
             if rules.divergent != Divergent::Fail {
                 scope = Scope::Refs(rest);
@@ -209,55 +210,61 @@ impl Run<'_> {
     }
 
     /// Makes the next push smaller. `false` when there is nothing left to cut.
-    pub(super) fn reduce(&self, sent: &[&Decision], there: &Remote, contact: &mut Contact) -> bool {
-        let smaller = portion::halved(contact.portion, self.repository, sent, there);
+    pub(super) fn reduce(&self, sent: &[&Decision], there: &Remote, result: &mut UpdateResult) -> bool {
+        let smaller = chunk::halved(result.portion, self.repository, sent, there);
         let smaller = smaller.filter(|_| !self.mirror.is_atomic);
-        contact.portion = smaller.unwrap_or(contact.portion);
+        result.portion = smaller.unwrap_or(result.portion);
         smaller.is_some()
     }
 
     /// Notes what is now known of refs: which of the mirror's values are ours, which noted refs it has no longer, and with which values
     /// a ref was deleted here that it still has.
-    fn note_held(&self, compared: Option<&mut Compared>, observed: &[RefFacts], noted: &[Held], contact: &mut Contact) {
-        if let Some(compared) = compared {
-            contact.held.extend(compared.gone.drain(..).map(|name| (name, Held::default())));
-            contact.held.extend(compared.unnoted.drain(..).map(|(name, oid)| (name, Held::at(oid))));
+    fn note_values(
+        &self,
+        scanned: Option<&mut FullScan>,
+        observed: &[RefFacts],
+        noted: &[Held],
+        result: &mut UpdateResult,
+    ) {
+        if let Some(scanned) = scanned {
+            result.held.extend(scanned.gone.drain(..).map(|name| (name, Held::default())));
+            result.held.extend(scanned.unnoted.drain(..).map(|(name, oid)| (name, Held::at(oid))));
         }
         for (facts, noted) in observed.iter().zip(noted) {
             let known = self.past.touched.refs.get(&facts.name);
             // What this run has noted since counts, a slice that arrived for one.
-            let lately = contact.held.get(&facts.name);
+            let lately = result.held.get(&facts.name);
             let now = held_now(facts, lately.unwrap_or(noted), known);
             if now != *noted || lately.is_some() {
-                contact.held.insert(facts.name.clone(), now);
+                result.held.insert(facts.name.clone(), now);
             }
         }
     }
 
     /// Notes a command to which the mirror agreed.
-    pub(super) fn note_done(&self, decision: &Decision, contact: &mut Contact) {
+    pub(super) fn note_done(&self, decision: &Decision, result: &mut UpdateResult) {
         let now = decision.local.map(Held::at).unwrap_or_default();
         let is_noted = || self.past.mirrored.find(&decision.name).is_ok_and(|noted| noted == now);
-        if contact.held.contains_key(&decision.name) || !is_noted() {
-            contact.held.insert(decision.name.clone(), now);
+        if result.held.contains_key(&decision.name) || !is_noted() {
+            result.held.insert(decision.name.clone(), now);
         }
-        contact.outcomes.insert(decision.name.clone(), RefOutcome::of(decision));
+        result.outcomes.insert(decision.name.clone(), RefOutcome::of(decision));
     }
 
     /// A push of which nothing is known: its refs get the reason.
-    pub(super) fn blame(&self, sent: &[&Decision], error: &crate::push::Error, contact: &mut Contact) {
+    pub(super) fn mark_failed(&self, sent: &[&Decision], error: &crate::push::Error, result: &mut UpdateResult) {
         let reason = self.redactor.clean(&error.to_string());
         for decision in sent {
             let outcome = RefOutcome::new(decision, Outcome::RemoteFailed, Some(reason.clone()));
-            contact.outcomes.insert(decision.name.clone(), outcome);
+            result.outcomes.insert(decision.name.clone(), outcome);
         }
     }
 
     /// Notes the commands of a push that failed, if the mirror may still carry them out.
-    pub(super) fn note_unanswered(&self, sent: &[&Decision], error: &crate::push::Error, contact: &mut Contact) {
+    pub(super) fn note_unanswered(&self, sent: &[&Decision], error: &crate::push::Error, result: &mut UpdateResult) {
         if error.may_have_arrived() {
             sent.iter().for_each(|decision| {
-                contact.unanswered.entry(decision.name.clone()).or_default().extend(decision.local);
+                result.unanswered.entry(decision.name.clone()).or_default().extend(decision.local);
             });
         }
     }
@@ -283,17 +290,17 @@ impl Run<'_> {
     }
 
     /// Notes every decision: those that are sent count as not answered until the report says otherwise.
-    fn take_down(&self, scope: &Scope, plan: &Plan, contact: &mut Contact) {
+    fn record_decisions(&self, scope: &Scope, plan: &Plan, result: &mut UpdateResult) {
         if let Scope::Refs(names) = scope {
             // What was to be sent and has vanished on both sides since needs nothing more.
             names.iter().for_each(|name| {
-                contact.outcomes.remove(name);
+                result.outcomes.remove(name);
             });
         }
-        if matches!(scope, Scope::All) && !contact.outcomes.is_empty() {
+        if matches!(scope, Scope::All) && !result.outcomes.is_empty() {
             // What is not among the decisions is the same on both sides now.
             let decided: BTreeSet<&RefName> = plan.decisions.iter().map(|decision| &decision.name).collect();
-            contact.outcomes.retain(|name, outcome| !outcome.outcome.is_listed() || decided.contains(name));
+            result.outcomes.retain(|name, outcome| !outcome.outcome.is_listed() || decided.contains(name));
         }
         let is_dry = self.context.mode == Mode::Plan;
         let outcome = |decision: &Decision| match decision.action.is_sent() && !is_dry {
@@ -302,9 +309,9 @@ impl Run<'_> {
         };
         // Of many refs that are sorted a map is made at once.
         let noted = plan.decisions.iter().map(|decision| (decision.name.clone(), outcome(decision)));
-        match contact.outcomes.is_empty() {
-            true => contact.outcomes = noted.collect(),
-            false => contact.outcomes.extend(noted),
+        match result.outcomes.is_empty() {
+            true => result.outcomes = noted.collect(),
+            false => result.outcomes.extend(noted),
         }
     }
 
@@ -314,40 +321,40 @@ impl Run<'_> {
         sent: &[&Decision],
         mut report: Report,
         refusals: &mut Refusals,
-        contact: &mut Contact,
+        result: &mut UpdateResult,
     ) -> Vec<RefName> {
         let mut again = Vec::new();
         let cut = report.cut.as_ref().map(|cut| self.redactor.clean(&cut.to_string()));
-        let is_split = report.cut.is_none() && refusals.split(sent, &report, self.mirror.is_atomic);
+        let is_split = report.cut.is_none() && refusals.bisect(sent, &report, self.mirror.is_atomic);
         let is_refused = report.answers.values().any(|answer| matches!(answer, Answer::Refused(_)));
         let is_decided_again = self.mirror.is_atomic && is_refused && refusals.retry_atomic();
         for decision in sent {
             let outcome = match report.answers.remove(&decision.name) {
                 Some(Answer::Done) => {
-                    self.note_done(decision, contact);
+                    self.note_done(decision, result);
                     continue;
                 }
-                Some(Answer::Refused(words)) => {
-                    let outcome = refusal::outcome(decision, words, self.gaps());
+                Some(Answer::Refused(message)) => {
+                    let outcome = refusal::outcome(decision, message, self.incomplete());
                     if outcome.outcome == Outcome::Kept || self.mirror.is_atomic && !is_decided_again {
                         // What the mirror's HEAD keeps is no part of an atomic push; and that is decided again once only.
-                        refusals.stand(decision, &outcome);
-                    } else if is_split || is_decided_again || refusals.add(decision, &outcome) {
+                        refusals.finalize(decision, &outcome);
+                    } else if is_split || is_decided_again || refusals.note(decision, &outcome) {
                         again.push(decision.name.clone());
                     }
                     outcome
                 }
                 None => {
-                    let words = cut.clone().unwrap_or_else(|| "the mirror's report does not mention it".into());
-                    let outcome = RefOutcome::new(decision, Outcome::RemoteFailed, Some(words));
-                    refusals.stand(decision, &outcome);
-                    contact.unanswered.entry(decision.name.clone()).or_default().extend(decision.local);
+                    let message = cut.clone().unwrap_or_else(|| "the mirror's report does not mention it".into());
+                    let outcome = RefOutcome::new(decision, Outcome::RemoteFailed, Some(message));
+                    refusals.finalize(decision, &outcome);
+                    result.unanswered.entry(decision.name.clone()).or_default().extend(decision.local);
                     outcome
                 }
             };
-            contact.outcomes.insert(decision.name.clone(), outcome);
+            result.outcomes.insert(decision.name.clone(), outcome);
         }
-        contact.error = report.cut.map(Error::Push);
+        result.error = report.cut.map(Error::Push);
         again
     }
 }
@@ -364,7 +371,7 @@ fn selected(scope: Scope, rules: &Rules) -> (Scope, BTreeSet<RefName>) {
 }
 
 /// What is known of a ref once both sides were seen.
-fn held_now(facts: &RefFacts, noted: &Held, known: Option<&Known>) -> Held {
+fn held_now(facts: &RefFacts, noted: &Held, known: Option<&RefHistory>) -> Held {
     let Some(remote) = facts.remote else { return Held::default() };
     let mut now = noted.clone();
     if facts.is_remote_known || facts.local == Local::At(remote) {

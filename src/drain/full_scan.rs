@@ -1,13 +1,13 @@
-//! All refs, compared as the mirror tells its own: our refs, the mirror's and what was noted of it go by once, in the order of their
+//! All refs, scanned as the mirror tells its own: our refs, the mirror's and what was noted of it go by once, in the order of their
 //! names. Only what differs is kept, so memory goes with the change, and the comparison is over when the mirror has said its last ref.
 //!
-//! A mirror that does not sort what it says is compared as well: what comes out of turn counts as different, and is judged by the
+//! A mirror that does not sort what it says is scanned as well: what comes out of turn counts as different, and is judged by the
 //! plan like all that is.
 
 use std::iter::Peekable;
 
 use super::Error;
-use super::observe::{Heard, Remote, unreadable};
+use super::observe::{AdvertisedRefs, Remote, unreadable};
 use crate::plan::Rules;
 use crate::push::{Address, Session};
 use crate::refs::{Local, NameRef, Oid, RefName};
@@ -16,7 +16,7 @@ use crate::status::{Held, Mirrored};
 
 /// What a look at all refs showed besides the mirror's side.
 #[derive(Default)]
-pub(super) struct Compared {
+pub(super) struct FullScan {
     /// Our refs, without those that are the same on both sides.
     pub(super) ours: Listing,
     /// Refs that are the same on both sides; empty unless they are wanted.
@@ -37,14 +37,14 @@ pub enum Unchanged {
 }
 
 /// Reads the advertisement and compares.
-pub(super) fn compare(
+pub(super) fn full_scan(
     session: &mut Session,
     address: &Address,
     rules: &Rules,
     repository: &Repository,
     mirrored: &Mirrored,
     unchanged: Unchanged,
-) -> Result<(Remote, Compared), Error> {
+) -> Result<(Remote, FullScan), Error> {
     session.begin()?;
     // Ours is read as a whole, and the mirror's is not waited for meanwhile: while refs are read slowly, `git pack-refs` may hide some
     // (see `Repository::list`).
@@ -52,11 +52,11 @@ pub(super) fn compare(
     if !listing.refs.is_sorted_by(|one, next| one.0 <= next.0) {
         listing.refs.sort_unstable_by(|one, other| one.0.cmp(&other.0));
     }
-    let mut heard = Heard::default();
-    let mut compared = Compared::default();
+    let mut heard = AdvertisedRefs::default();
+    let mut scanned = FullScan::default();
     let read = mirrored.each(|noted| {
         let ours = listing.refs.into_iter().peekable();
-        let mut three = Three { ours, noted: noted.peekable(), unchanged, into: &mut compared };
+        let mut three = ThreeWay { ours, noted: noted.peekable(), unchanged, into: &mut scanned };
         let advertised = session.advertisement(&mut |name, oid| {
             if heard.count(rules, name, oid) && !three.is_same(name, oid) {
                 heard.refs.push((name.to_owned(), oid));
@@ -66,20 +66,20 @@ pub(super) fn compare(
         advertised
     });
     let there = heard.into_remote(read.map_err(unreadable)??, address);
-    compared.ours.incomplete = listing.incomplete;
-    compared.gone.retain(|name| rules.selects(name.borrowed()) && there.value(name).is_none());
-    Ok((there, compared))
+    scanned.ours.incomplete = listing.incomplete;
+    scanned.gone.retain(|name| rules.selects(name.borrowed()) && there.value(name).is_none());
+    Ok((there, scanned))
 }
 
 /// The three lists as they go by.
-struct Three<'c, O: Iterator, N: Iterator> {
+struct ThreeWay<'c, O: Iterator, N: Iterator> {
     ours: Peekable<O>,
     noted: Peekable<N>,
     unchanged: Unchanged,
-    into: &'c mut Compared,
+    into: &'c mut FullScan,
 }
 
-impl<O: Iterator<Item = (RefName, Local)>, N: Iterator<Item = (RefName, Held)>> Three<'_, O, N> {
+impl<O: Iterator<Item = (RefName, Local)>, N: Iterator<Item = (RefName, Held)>> ThreeWay<'_, O, N> {
     /// Whether the mirror's ref is the same here. What is before it in the other lists is not on the mirror.
     fn is_same(&mut self, name: NameRef<'_>, oid: Oid) -> bool {
         while let Some(before) = self.ours.next_if(|(other, _)| other.borrowed() < name) {

@@ -5,7 +5,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use super::{Finding, Patient};
+use super::{Finding, Subject};
 use crate::install::{self, State};
 use crate::mirror::Lock;
 use crate::process;
@@ -17,40 +17,40 @@ use crate::spool;
 const OLDEST_GIT: (u32, u32) = (2, 39);
 const OLDEST_GIT_OF_REFTABLE: (u32, u32) = (2, 45);
 
-pub(super) fn examine(patient: &Patient<'_>) -> Vec<Finding> {
-    let mut findings = vec![git(patient), hook(patient), configuration(patient)];
-    findings.extend(spool(patient));
-    findings.push(locks(patient));
-    findings.extend(records(patient));
-    findings.extend(refs(patient));
-    findings.push(durability(patient));
-    findings.push(clock(patient));
-    findings.extend(large_files(patient));
+pub(super) fn examine(subject: &Subject<'_>) -> Vec<Finding> {
+    let mut findings = vec![git(subject), hook(subject), configuration(subject)];
+    findings.extend(spool(subject));
+    findings.push(locks(subject));
+    findings.extend(records(subject));
+    findings.extend(refs(subject));
+    findings.push(durability(subject));
+    findings.push(clock(subject));
+    findings.extend(large_files(subject));
     findings
 }
 
-fn git(patient: &Patient<'_>) -> Finding {
-    let (oldest, what) = match patient.repository.is_reftable() {
+fn git(subject: &Subject<'_>) -> Finding {
+    let (oldest, what) = match subject.repository.is_reftable() {
         true => (OLDEST_GIT_OF_REFTABLE, " for a reftable repository"),
         false => (OLDEST_GIT, ""),
     };
     let mut command = process::command("git");
     let said = process::run("git", command.arg("version"), b"", Duration::from_secs(30));
-    let mend = format!("install git {}.{} or later", oldest.0, oldest.1);
+    let fix = format!("install git {}.{} or later", oldest.0, oldest.1);
     let said = match said {
         Ok(said) => String::from_utf8_lossy(&said).trim().to_owned(),
-        Err(error) => return Finding::error("git", error.to_string(), mend),
+        Err(error) => return Finding::error("git", error.to_string(), fix),
     };
     let mut numbers = said.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse::<u32>().ok());
     match (numbers.next(), numbers.next()) {
         (Some(major), Some(minor)) if (major, minor) >= oldest => Finding::ok("git", said),
-        _ => Finding::error("git", format!("{said} is too old{what}"), mend),
+        _ => Finding::error("git", format!("{said} is too old{what}"), fix),
     }
 }
 
-fn hook(patient: &Patient<'_>) -> Finding {
+fn hook(subject: &Subject<'_>) -> Finding {
     const INSTALL: &str = "git mirror-push install-hook";
-    match install::state(patient.repository) {
+    match install::state(subject.repository) {
         Ok(State::Live(path)) => Finding::ok("hook", format!("'{}' is live", path.display())),
         Ok(State::Broken(path)) => {
             Finding::error("hook", format!("'{}' leads to no program that can be run", path.display()), INSTALL)
@@ -63,14 +63,14 @@ fn hook(patient: &Patient<'_>) -> Finding {
         Ok(State::Missing(path)) => {
             Finding::error("hook", format!("there is no '{}': pushes are not recorded", path.display()), INSTALL)
         }
-        Err(error) => Finding::error("hook", error.to_string(), "mend the repository's configuration"),
+        Err(error) => Finding::error("hook", error.to_string(), "fix the repository's configuration"),
     }
 }
 
-fn configuration(patient: &Patient<'_>) -> Finding {
-    match patient.config {
+fn configuration(subject: &Subject<'_>) -> Finding {
+    match subject.config {
         Err(error) => {
-            Finding::error("configuration", error.to_string(), "mend that line; until then nothing is mirrored")
+            Finding::error("configuration", error.to_string(), "fix that line; until then nothing is mirrored")
         }
         Ok(config) if config.is_silent => {
             Finding::warning("configuration", "silent mode: nothing leaves this machine", "git mirror-push silent off")
@@ -83,21 +83,21 @@ fn configuration(patient: &Patient<'_>) -> Finding {
 }
 
 /// Whether those who push can write records: we can, and the group can where the repository is shared.
-fn spool(patient: &Patient<'_>) -> Vec<Finding> {
-    let layout = patient.repository.layout();
+fn spool(subject: &Subject<'_>) -> Vec<Finding> {
+    let layout = subject.repository.layout();
     let mut findings = Vec::new();
     for directory in layout.spool_directories() {
         let Ok(metadata) = std::fs::metadata(&directory) else {
             let text = format!("'{}' is missing", directory.display());
             return vec![Finding::error("spool", text, "git mirror-push install-hook")];
         };
-        let is_shared = patient.repository.sharing() != Sharing::Umask;
+        let is_shared = subject.repository.sharing() != Sharing::Umask;
         if is_shared && metadata.mode() & 0o020 == 0 {
             let text = format!("the repository is shared, and the group cannot write '{}'", directory.display());
             findings.push(Finding::error("spool", text, format!("chmod g+ws '{}'", directory.display())));
         }
     }
-    let probe = layout.tmp().join(format!("{}.doctor", crate::mirror::new_id(patient.now).file_name()));
+    let probe = layout.tmp().join(format!("{}.doctor", crate::mirror::new_id(subject.now).file_name()));
     let written = std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe));
     findings.push(match written {
         Ok(()) => Finding::ok("spool", "can be written"),
@@ -109,9 +109,9 @@ fn spool(patient: &Patient<'_>) -> Vec<Finding> {
 }
 
 /// Locks work when a second holder is turned away.
-fn locks(patient: &Patient<'_>) -> Finding {
-    let spool = patient.repository.layout().root().join("spool");
-    let sharing = patient.repository.sharing();
+fn locks(subject: &Subject<'_>) -> Finding {
+    let spool = subject.repository.layout().root().join("spool");
+    let sharing = subject.repository.sharing();
     let first = match Lock::try_acquire(&spool, sharing) {
         Ok(Some(first)) => first,
         Ok(None) => return Finding::ok("locks", "work: a drain that waits has one"),
@@ -125,13 +125,13 @@ fn locks(patient: &Patient<'_>) -> Finding {
     }
 }
 
-fn records(patient: &Patient<'_>) -> Vec<Finding> {
-    let layout = patient.repository.layout();
+fn records(subject: &Subject<'_>) -> Vec<Finding> {
+    let layout = subject.repository.layout();
     let mut findings = Vec::new();
     if let Ok(count @ 1..) = spool::corrupt(&layout) {
         let text = format!("{count} spool records could not be read; every mirror was compared in full instead");
-        let mend = format!("look at them, then remove them from '{}'", layout.corrupt().display());
-        findings.push(Finding::warning("records", text, mend));
+        let fix = format!("look at them, then remove them from '{}'", layout.corrupt().display());
+        findings.push(Finding::warning("records", text, fix));
     }
     if spool::incoming(&layout).is_ok_and(|names| !names.is_empty()) {
         let text = "pushes wait that no drain has taken";
@@ -141,10 +141,10 @@ fn records(patient: &Patient<'_>) -> Vec<Finding> {
 }
 
 /// Refs that a power failure has left empty, or whose objects never reached the disk.
-fn refs(patient: &Patient<'_>) -> Vec<Finding> {
-    let listing = match patient.repository.list(|_| true) {
+fn refs(subject: &Subject<'_>) -> Vec<Finding> {
+    let listing = match subject.repository.list(|_| true) {
         Ok(listing) => listing,
-        Err(error) => return vec![Finding::error("refs", error.to_string(), "mend the repository: git fsck")],
+        Err(error) => return vec![Finding::error("refs", error.to_string(), "fix the repository: git fsck")],
     };
     let mut findings = Vec::new();
     let restore = "push the ref again from a clone, or: git fetch MIRROR REF && git update-ref REF FETCH_HEAD";
@@ -152,7 +152,7 @@ fn refs(patient: &Patient<'_>) -> Vec<Finding> {
         let text = format!("a ref cannot be read, so nothing is deleted on any mirror: {reason}");
         findings.push(Finding::error("refs", text, restore));
     }
-    let is_hollow = |oid| matches!(patient.repository.is_here(oid), Ok(false));
+    let is_hollow = |oid| matches!(subject.repository.is_here(oid), Ok(false));
     let hollow = listing.refs.iter().filter(|(_, value)| matches!(value, Local::At(oid) if is_hollow(*oid)));
     let hollow: Vec<String> = hollow.map(|(name, _)| name.to_string()).collect();
     if !hollow.is_empty() {
@@ -163,8 +163,8 @@ fn refs(patient: &Patient<'_>) -> Vec<Finding> {
 }
 
 /// git by default syncs neither loose objects nor refs (git-config(1), core.fsync): a power failure may take back a push.
-fn durability(patient: &Patient<'_>) -> Finding {
-    let value = patient.repository.git_config("core.fsync").unwrap_or_default();
+fn durability(subject: &Subject<'_>) -> Finding {
+    let value = subject.repository.git_config("core.fsync").unwrap_or_default();
     let has = |word: &str| value.split(',').any(|part| part.trim() == word);
     let is_safe =
         has("all") || (has("added") || has("committed") || has("objects") || has("loose-object")) && has("reference");
@@ -177,29 +177,29 @@ fn durability(patient: &Patient<'_>) -> Finding {
 }
 
 /// A clock that is wrong holds attempts back, or breaks TLS.
-fn clock(patient: &Patient<'_>) -> Finding {
-    let layout = patient.repository.layout();
-    let mend = "set the clock, and keep it right with NTP";
-    if patient.now.as_second() < 1_767_225_600 {
-        return Finding::error("clock", format!("it is {}, says this machine", patient.now), mend);
+fn clock(subject: &Subject<'_>) -> Finding {
+    let layout = subject.repository.layout();
+    let fix = "set the clock, and keep it right with NTP";
+    if subject.now.as_second() < 1_767_225_600 {
+        return Finding::error("clock", format!("it is {}, says this machine", subject.now), fix);
     }
-    let now = Duration::try_from(patient.now.duration_since(jiff::Timestamp::UNIX_EPOCH)).unwrap_or_default();
+    let now = Duration::try_from(subject.now.duration_since(jiff::Timestamp::UNIX_EPOCH)).unwrap_or_default();
     let names = spool::mirrors(&layout).unwrap_or_default();
     let newest =
         names.iter().filter_map(|name| spool::peek(&layout, name).ok()).flatten().map(|record| record.time).max();
     match newest {
         Some(newest) if newest > now + Duration::from_secs(300) => {
-            Finding::warning("clock", "a push is recorded that comes from the future", mend)
+            Finding::warning("clock", "a push is recorded that comes from the future", fix)
         }
         _ => Finding::ok("clock", "plausible"),
     }
 }
 
 /// Git LFS keeps file contents elsewhere, where no mirror of git refs takes them.
-fn large_files(patient: &Patient<'_>) -> Option<Finding> {
-    let branch = patient.repository.default_branch().ok().flatten()?;
-    let Ok(Local::At(tip)) = patient.repository.find(&branch) else { return None };
-    let attributes = patient.repository.file_of(tip, ".gitattributes")?;
+fn large_files(subject: &Subject<'_>) -> Option<Finding> {
+    let branch = subject.repository.default_branch().ok().flatten()?;
+    let Ok(Local::At(tip)) = subject.repository.find(&branch) else { return None };
+    let attributes = subject.repository.file_of(tip, ".gitattributes")?;
     let is_lfs = attributes.windows(10).any(|part| part == b"filter=lfs");
     let text = "files are kept by Git LFS: the mirrors get the pointers and not the contents";
     is_lfs.then(|| Finding::warning("lfs", text, "git lfs push --all to the mirror, by a timer"))
