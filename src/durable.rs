@@ -37,7 +37,7 @@ pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<(File, Metadat
         return Ok((file, metadata));
     }
     let kind = if metadata.is_dir() { io::ErrorKind::IsADirectory } else { io::ErrorKind::PermissionDenied };
-    Err(io::Error::new(kind, "it is no regular file"))
+    Err(io::Error::new(kind, "it is not a regular file"))
 }
 
 /// Opens a file to read it.

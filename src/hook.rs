@@ -1,11 +1,10 @@
 //! The post-receive hook: standard input becomes one durable spool record, then a drain is woken.
 //!
-//! Guaranteed: no network connection, no waiting, and no child that holds the pusher's descriptors. When the record cannot
-//! be written, one line on stderr and one in the syslog say so, the repository is marked for a full sync, and the push
-//! stands. A hook that was there before (`post-receive.previous` beside this one) runs first, with the same input, and its exit
-//! status is ours. Absent: configuration beyond two words of `config.toml` that are looked for in its text, mirrors, rules, gix.
-//! Killed before the record is in `incoming`, the hook leaves a file in `spool/tmp` that makes the next drain compare
-//! everything; killed after, the push is recorded and the next drain of any origin mirrors it.
+//! Guaranteed: no network connection, no waiting, and no child that holds the pusher's descriptors. If the record cannot be written, one
+//! line on standard error and one in the syslog say so, the repository is marked for a full sync, and the push is still accepted. An
+//! existing hook (`post-receive.previous` beside this one) runs first, with the same input, and its exit status becomes ours. Absent:
+//! mirrors, rules, gix, and configuration, except for two keys of `config.toml` that are searched in its text. A crash before the record is in
+//! `incoming` leaves a file in `spool/tmp` that makes the next drain compare all refs; after that, the push is recorded.
 
 #![expect(clippy::disallowed_methods, reason = "the hook's environment, clock and child")]
 
@@ -198,8 +197,8 @@ fn report_unrecorded(layout: &Layout, git_dir: &Path, error: &io::Error) -> Stri
     let path = git_dir.canonicalize().unwrap_or_else(|_| git_dir.to_owned());
     let what = format!("cannot record this push for the mirrors of '{}': {error}", path.display());
     let text = match mark(layout) {
-        Ok(()) => format!("{what}; the push stands, and the next drain compares everything"),
-        Err(_) => format!("{what}; the push stands; run 'git mirror-push sync' once that is fixed"),
+        Ok(()) => format!("{what}; the push is accepted, and the next drain compares everything"),
+        Err(_) => format!("{what}; the push is accepted; run 'git mirror-push sync' once that is fixed"),
     };
     syslog(&text);
     text

@@ -1,8 +1,8 @@
-//! Installing the hook: `post-receive` becomes a link to the hook binary; a hook that was there keeps running first.
+//! Installing the hook: `post-receive` becomes a link to the hook binary; an existing hook keeps running, before ours.
 //!
-//! The previous hook is renamed to `post-receive.previous`, where the hook binary finds and runs it; a rename keeps its bytes,
-//! mode and time, and renaming it back restores it. Both steps are single renames: a crash between them leaves the
-//! previous hook under its new name and no hook, and the next install or uninstall ends what was begun. Absent: the hook itself.
+//! The existing hook is renamed to `post-receive.previous`, where the hook binary finds and runs it. A rename keeps its bytes, mode and time,
+//! and renaming it back restores it. Each step is one rename. A crash between them leaves the existing hook under its new name and no
+//! hook; the next install or uninstall completes what was begun.
 
 #![expect(clippy::disallowed_methods, reason = "moves hooks")]
 

@@ -5,17 +5,13 @@
 //!             (disk)  (queue)  (facts)   (pure)    (wire)   (disk)
 //! ```
 //!
-//! Facts flow left to right and never back.
+//! Data flows from left to right and never back. `docs/architecture.md` describes the modules, `docs/glossary.md` the words.
 //!
-//! **Words.** *Touched*: the refs that spool records name. *Observed*: the facts about refs on both sides that a decision
-//! needs. *Plan*: what is to happen to each ref, decided from rules and observed facts alone. *Decision*: the plan for one
-//! ref. *Outcome*: what became of it. All other words are git's, Postfix's and GitLab's.
-//!
-//! **Invariants.** The hook knows the spool and nothing else. `plan` is total and pure. The sender decides nothing. The old
-//! value of every command is one that the mirror was seen to hold: on the same connection or, in a small push that goes ahead, at the last
-//! contact. A run whose fence was passed sends nothing more. Only a value that the mirror held and that was ours enters the base. A spool record is a durable hint, the repository
-//! the truth. State is where a file is. Absent, unreadable and busy are three different answers. Secrets cannot be printed.
-//! Time and chance are arguments.
+//! **Invariants.** The hook knows the spool and nothing else. `plan` is total and pure. The old value of every command is one that the
+//! mirror was seen to have: on the same connection, or, in an optimistic push, at the last contact. When another run has begun, a run
+//! sends nothing more. Only a value that the mirror had and that was ours enters the base. A spool record is a durable hint; the
+//! repository is the truth. State is where a file is. Absent, unreadable and busy are different answers. Secrets cannot be printed. Time
+//! and chance are arguments.
 
 pub mod durable;
 pub mod hook;
@@ -50,6 +46,8 @@ pub mod process;
 pub mod push;
 #[cfg(feature = "mirror")]
 pub mod remote_helper;
+#[cfg(feature = "mirror")]
+pub mod replies;
 #[cfg(feature = "mirror")]
 pub mod repo;
 #[cfg(feature = "mirror")]

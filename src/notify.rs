@@ -1,7 +1,7 @@
-//! Telling someone, once, that a mirror fails, that it still does, or that it is well again.
+//! Notifications: a mirror begins to fail, still fails, or has recovered.
 //!
-//! The command of the configuration gets one JSON object on standard input and ten seconds. No shell reads it. News count
-//! as told when the command succeeded; a crash in between tells them twice, never not at all.
+//! The configured command reads one JSON object from standard input and has ten seconds. No shell is involved. An event counts as sent
+//! when the command succeeded. A crash in between sends it twice; it is never lost.
 
 use std::time::Duration;
 

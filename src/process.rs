@@ -1,8 +1,7 @@
-//! Programs that we start: `git receive-pack`, `git pack-objects`, `ssh`, commands of the configuration.
+//! Child processes: `git receive-pack`, `git pack-objects`, `ssh`, and the commands of the configuration.
 //!
-//! Guaranteed: no shell; each program is in a process group of its own that ends with its owner, first asked (TERM), then made
-//! (KILL); variables that name another repository do not reach it (git rev-parse --local-env-vars); of what it says on
-//! stderr the last 4 KiB are kept.
+//! Guaranteed: no shell is involved. Each program runs in its own process group, which ends with its owner: first TERM, then KILL.
+//! Variables that name another repository are removed (git rev-parse --local-env-vars). The last 4 KiB of standard error are kept.
 
 #![expect(clippy::disallowed_methods, reason = "the one place that starts programs")]
 
@@ -18,6 +17,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+
+/// What stands for the message of a program that failed and said nothing.
+pub const NO_MESSAGE: &str = "it ended without a message";
 
 /// Why a program did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -177,7 +179,7 @@ impl Child {
         Error::Failed {
             program,
             status: status.unwrap_or_default(),
-            message: if message.is_empty() { "it ended without a message".into() } else { message },
+            message: if message.is_empty() { NO_MESSAGE.into() } else { message },
         }
     }
 

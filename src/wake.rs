@@ -1,7 +1,7 @@
-//! Waking whoever mirrors a repository: one datagram to the daemon, which nobody waits for, or a drain that is started.
+//! Waking whoever updates the mirrors: one datagram to the daemon, without waiting for an answer, or a drain in the background.
 //!
-//! The daemon writes the file `roots` beside its socket `wake`: which repositories it serves. A hint that nobody takes, because no
-//! daemon listens, is told from one that was taken; one that is lost costs the wait until the daemon's next scan.
+//! The daemon lists the directories that it serves in the file `roots` beside its socket `wake`. So a hook knows whether a daemon takes its
+//! hint. A lost hint costs the wait until the daemon's next scan.
 
 #![expect(clippy::disallowed_methods, reason = "reads the daemon's file of roots, and starts the detached drain")]
 

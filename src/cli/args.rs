@@ -1,4 +1,4 @@
-//! What can be typed; nothing else. The texts are also the manual page.
+//! The command line as clap types. Their texts are also those of the manual page.
 
 use std::path::PathBuf;
 

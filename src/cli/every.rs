@@ -60,6 +60,34 @@ impl Base {
     }
 }
 
+/// What became of the mirrors of a run, counted.
+#[derive(Default)]
+struct Sums {
+    well: AtomicUsize,
+    behind: AtomicUsize,
+    waiting: AtomicUsize,
+}
+
+impl Sums {
+    fn count(&self, report: &Report) {
+        let sum = match (report.is_behind(), report.is_attempted) {
+            (true, _) => &self.behind,
+            (false, true) => &self.well,
+            (false, false) => &self.waiting,
+        };
+        sum.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The last line of a run; nothing when nothing was due.
+    fn print(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        let [well, behind, waiting] = [&self.well, &self.behind, &self.waiting].map(|sum| sum.load(Ordering::Relaxed));
+        if well + behind + waiting == 0 {
+            return Ok(());
+        }
+        writeln!(out, "{well} up to date, {behind} not up to date, {waiting} waiting")
+    }
+}
+
 /// Drains, syncs or plans.
 pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> anyhow::Result<u8> {
     let Asked { mode, adopts } = asked;
@@ -67,11 +95,11 @@ pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> 
     if base.server.silent == Some(true) && mode != Mode::Plan {
         base.say("silent: nothing leaves this machine");
     }
-    let (behind, reports) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let (sums, reports) = (Sums::default(), Mutex::new(Vec::new()));
     let printed = Mutex::new((out, std::io::Result::Ok(())));
     let on_report = |report: Result<Report, (PathBuf, drain::Error)>| match report {
         Ok(report) => {
-            behind.fetch_add(usize::from(report.is_behind()), Ordering::Relaxed);
+            sums.count(&report);
             if base.global.json {
                 reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
                 return;
@@ -83,7 +111,7 @@ pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> 
             *result = shown.or(std::mem::replace(result, Ok(())));
         }
         Err((path, error)) => {
-            behind.fetch_add(1, Ordering::Relaxed);
+            sums.behind.fetch_add(1, Ordering::Relaxed);
             talk(&format!("error: '{}': {error}", path.display()));
         }
     };
@@ -100,18 +128,21 @@ pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> 
         on_report: &on_report,
     };
     schedule::drain_every(repositories, &every);
-    let (out, result) = printed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (out, mut result) = printed.into_inner().unwrap_or_else(PoisonError::into_inner);
     if base.global.json {
         let mut reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);
         reports.sort_by(|a, b| (&a.repository, &a.remote).cmp(&(&b.repository, &b.remote)));
         print_json(out, &reports.iter().map(update::Json::from).collect::<Vec<_>>())?;
+    }
+    if !base.global.json && !base.global.quiet && mode != Mode::Plan {
+        result = result.and(sums.print(out));
     }
     let metrics = base.server.metrics_file.as_ref().filter(|_| mode != Mode::Plan);
     if let Some(Err(error)) = metrics.map(|file| measure::write_every(base, file)) {
         base.warn(&format!("{error:#}"));
     }
     result?;
-    Ok(if behind.load(Ordering::Relaxed) > 0 { BEHIND } else { DONE })
+    Ok(if sums.behind.load(Ordering::Relaxed) > 0 { BEHIND } else { DONE })
 }
 
 /// How many mirrors that are not right are told one by one on a screen.

@@ -1,4 +1,4 @@
-//! `public-key`, `host-keys`, `credential`: what ssh and passwords need.
+//! `public-key`, `host-keys`, `credential`: keys and passwords.
 
 use std::io::{IsTerminal, Write};
 
@@ -68,7 +68,9 @@ pub(super) fn host_keys(session: &Session<'_>, asked: &HostKeys, out: &mut dyn W
         return Ok(DONE);
     }
     if !asked.yes && !is_agreed()? {
-        session.base.say("nothing was pinned; compare the fingerprints with those that the host's administrator tells, then use --yes");
+        session
+            .base
+            .say("nothing was pinned; compare the fingerprints with those of the host's administrator, then use --yes");
         return Ok(BEHIND);
     }
     session.editor().pin(&asked.name, &offered)?;

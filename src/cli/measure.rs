@@ -1,4 +1,4 @@
-//! Numbers for machines: what `check` judges, and the file for Prometheus' node_exporter.
+//! Measurements: what `check` judges, and the file for Prometheus' node_exporter.
 
 use std::path::Path;
 

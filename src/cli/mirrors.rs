@@ -64,7 +64,10 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
     if !add.disabled {
         session.wake(&config);
     }
-    session.base.say(&format!("added mirror '{}'; 'git mirror-push status' says how it stands", add.name));
+    session.base.say(&format!(
+        "added mirror '{0}'; the first sync begins in the background: git mirror-push status {0}",
+        add.name
+    ));
     Ok(DONE)
 }
 

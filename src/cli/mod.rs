@@ -254,7 +254,10 @@ fn discover(start: &Path) -> anyhow::Result<repo::Shared> {
             found => return Ok(found?),
         }
     }
-    anyhow::bail!("not in a git repository: '{}' and its parents are none; use --git-dir", start.display())
+    anyhow::bail!(
+        "not in a git repository (nor any parent of '{}'); change into one, or use --git-dir",
+        start.display()
+    )
 }
 
 /// The mirrors of these names, or all of them.

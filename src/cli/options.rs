@@ -1,4 +1,4 @@
-//! The options that `add` and `set` have in common; nothing else. The texts are also the manual page.
+//! The options that `add` and `set` share. Their texts are also those of the manual page.
 
 use clap::{Args, ValueEnum};
 

@@ -25,7 +25,7 @@ fn change(session: &Session<'_>, patterns: Vec<String>) -> anyhow::Result<u8> {
 /// Adds patterns. When none were configured, the default branch, which was protected without being named, stays so.
 pub(super) fn protect(session: &Session<'_>, new: &[String]) -> anyhow::Result<u8> {
     if let Some(bad) = new.iter().find(|pattern| pattern.is_empty() || pattern.chars().any(char::is_control)) {
-        anyhow::bail!("'{}' is no pattern of branch names", bad.escape_debug());
+        anyhow::bail!("'{}' is not a pattern for branch names", bad.escape_debug());
     }
     let mut patterns = effective(session, &session.config()?)?;
     patterns.extend(new.iter().filter(|pattern| !patterns.contains(pattern)).cloned().collect::<Vec<_>>());

@@ -1,6 +1,9 @@
 //! Text for people, in the manner of `git push`.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
+
+use jiff::Timestamp;
 
 use super::Base;
 use crate::doctor::{Finding, Severity};
@@ -41,16 +44,60 @@ pub(super) fn report(base: &Base, report: &Report, mode: Mode, out: &mut dyn Wri
         return Ok(());
     }
     writeln!(out, "To {} ({})", report.url, report.remote)?;
-    for outcome in &shown {
-        writeln!(out, "{}", line(base, outcome))?;
-    }
+    // The cause comes first.
     if let Some(error) = &report.error {
         writeln!(out, "   {}", painted(base, Colour::Red, &format!("{}: {error}", report.update_status.as_str())))?;
-    } else if shown.is_empty() {
+    }
+    refs(base, &shown, "", out)?;
+    if report.error.is_none() && shown.is_empty() {
         let nothing = if mode == Mode::Plan { "nothing to do" } else { "everything up to date" };
         writeln!(out, "   {nothing}")?;
     }
     Ok(())
+}
+
+/// How many refs are listed that have the same outcome for the same reason.
+const MAX_SAME_REASON: usize = 10;
+
+/// The refs, those with the same outcome and reason together; of these the first ten, unless `-v` asks for all.
+fn refs(base: &Base, outcomes: &[&RefOutcome], indent: &str, out: &mut dyn Write) -> io::Result<()> {
+    let mut groups: Vec<Vec<&RefOutcome>> = Vec::new();
+    let mut known: HashMap<(Outcome, &str), usize> = HashMap::new();
+    for outcome in outcomes {
+        let Some(reason) = &outcome.reason else {
+            groups.push(vec![outcome]);
+            continue;
+        };
+        let at = *known.entry((outcome.outcome, reason)).or_insert(groups.len());
+        if at == groups.len() {
+            groups.push(Vec::new());
+        }
+        groups[at].push(outcome);
+    }
+    let most = if base.global.verbose > 0 { usize::MAX } else { MAX_SAME_REASON };
+    for group in groups {
+        for outcome in group.iter().take(most) {
+            writeln!(out, "{indent}{}", line(base, outcome))?;
+        }
+        if group.len() > most {
+            writeln!(out, "{indent}   and {} more (same reason)", grouped(group.len() - most))?;
+        }
+    }
+    Ok(())
+}
+
+/// A number with a comma after every three digits.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let ends = digits.len() % 3;
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && at % 3 == ends {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// One ref, as `git push` prints it.
@@ -82,7 +129,7 @@ fn line(base: &Base, outcome: &RefOutcome) -> String {
 }
 
 /// How one mirror stands.
-pub(super) fn view(base: &Base, view: &View, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn view(base: &Base, view: &View, now: Timestamp, out: &mut dyn Write) -> io::Result<()> {
     let (word, colour) = match view.update_status {
         _ if !view.enabled => ("disabled", Colour::Yellow),
         UpdateStatus::Finished => ("finished", Colour::Green),
@@ -101,10 +148,29 @@ pub(super) fn view(base: &Base, view: &View, out: &mut dyn Write) -> io::Result<
     if let Some(error) = &view.last_error {
         writeln!(out, "  {}", painted(base, Colour::Red, error))?;
     }
-    for outcome in &view.refs {
-        writeln!(out, " {}", line(base, outcome))?;
+    if let Some(next) = next_attempt(view, now) {
+        writeln!(out, "  {next}")?;
     }
-    Ok(())
+    refs(base, &view.refs.iter().collect::<Vec<_>>(), " ", out)
+}
+
+/// When the mirror is tried again, and how often it failed.
+fn next_attempt(view: &View, now: Timestamp) -> Option<String> {
+    let next: Timestamp = view.next_attempt_at.as_ref()?.parse().ok()?;
+    let failed = match view.attempts {
+        0 => String::new(),
+        1 => ", after 1 failed attempt".to_owned(),
+        attempts => format!(", after {attempts} failed attempts"),
+    };
+    let seconds = next.duration_since(now).as_secs();
+    Some(match seconds {
+        ..=0 => {
+            format!("next attempt: due{failed}; the daemon, a timer, the next push or 'git mirror-push drain' makes it")
+        }
+        1..=119 => format!("next attempt in {seconds} s{failed}"),
+        120..=7199 => format!("next attempt in {} min{failed}", seconds / 60),
+        _ => format!("next attempt in {} h{failed}", seconds / 3600),
+    })
 }
 
 /// One mirror of many on one line.
@@ -132,5 +198,17 @@ pub(super) fn finding(base: &Base, finding: &Finding, out: &mut dyn Write) -> io
     match &finding.fix {
         Some(fix) => writeln!(out, "         {fix}"),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_commas() {
+        for (number, text) in [(7, "7"), (999, "999"), (3475, "3,475"), (12_345, "12,345"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(number), text);
+        }
     }
 }

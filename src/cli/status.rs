@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{BEHIND, DONE, Session, by_name, chosen, print_json, render};
+use super::{BEHIND, DONE, Session, by_name, chosen, now, print_json, render};
 use crate::config::{self, Config, Mirror};
 use crate::mirror;
 use crate::plan::Rules;
@@ -28,7 +28,7 @@ pub(super) fn status(session: &Session<'_>, names: &[String], out: &mut dyn Writ
         session.base.say("no mirrors; 'git mirror-push add NAME URL' adds one");
     } else {
         for shown in &views {
-            render::view(session.base, shown, out)?;
+            render::view(session.base, shown, now(), out)?;
             for note in notes(session, by_name(&config, &shown.name)?, &config)? {
                 writeln!(out, "  {note}")?;
             }

@@ -1,4 +1,4 @@
-//! `drain`, `sync`, `plan`: the commands that reach out.
+//! `drain`, `sync`, `plan`: the commands that contact mirrors.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{IsTerminal, Write};

@@ -1,4 +1,4 @@
-//! From what is written to what is meant: every value is checked here, so that nothing later can find it wanting.
+//! From the files as written to a valid configuration: every value is checked here, so that later code can rely on it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -199,7 +199,7 @@ fn interval(place: &Place<'_>, written: Option<&Spanned<Period>>) -> Result<Opti
 }
 
 fn allowed(place: &Place<'_>, host: &Spanned<String>) -> Result<Allowed, Error> {
-    let wrong = || format!("'{}' is no host name, address or network (10.0.0.0/8)", host.get_ref().escape_debug());
+    let wrong = || format!("'{}' is not a host name, address or network (10.0.0.0/8)", host.get_ref().escape_debug());
     Allowed::parse(host.get_ref()).ok_or_else(|| place.at(host, wrong()))
 }
 
@@ -222,7 +222,7 @@ fn notify(
 fn absolute(place: &Place<'_>, path: &Spanned<String>) -> Result<PathBuf, Error> {
     match Path::new(path.get_ref()) {
         found if found.is_absolute() => Ok(found.to_owned()),
-        found => Err(place.at(path, format!("'{}' is no absolute path", found.display()))),
+        found => Err(place.at(path, format!("'{}' is not an absolute path", found.display()))),
     }
 }
 
@@ -238,14 +238,14 @@ fn check_name(place: &Place<'_>, name: &Spanned<String>) -> Result<(), Error> {
         return Ok(());
     }
     let what = format!(
-        "'{}' is no name for a mirror; use letters, digits, '.', '_' and '-', and begin with a letter or digit",
+        "'{}' is not a name for a mirror; use letters, digits, '.', '_' and '-', and begin with a letter or digit",
         name.get_ref().escape_debug()
     );
     Err(place.at(name, what))
 }
 
-/// Checks the keys one by one.
-fn settings(place: &Place<'_>, remote: Remote) -> Result<Settings, Error> {
+/// Checks single values of a mirror.
+fn check_each(place: &Place<'_>, remote: &Remote) -> Result<(), Error> {
     if let Some(url) = &remote.url {
         check_url(url.get_ref()).map_err(|what| place.at(url, what))?;
     }
@@ -261,6 +261,12 @@ fn settings(place: &Place<'_>, remote: Remote) -> Result<Settings, Error> {
     if let Some(proxy) = &remote.proxy {
         check_proxy(proxy.get_ref()).map_err(|what| place.at(proxy, what))?;
     }
+    Ok(())
+}
+
+/// Checks the keys one by one.
+fn settings(place: &Place<'_>, remote: Remote) -> Result<Settings, Error> {
+    check_each(place, &remote)?;
     let each = |values: Option<Vec<Spanned<String>>>, check: fn(&str) -> Result<(), String>| {
         let Some(values) = values else { return Ok(None) };
         let plain = values.into_iter().map(|value| match check(value.get_ref()) {

@@ -1,11 +1,10 @@
-//! Changing a repository's file: comments and order stay, and what does not parse is never written.
+//! Changing a repository's file. Comments and order are kept, and what does not parse is never written.
 //!
-//! Two commands that change one file take turns by a lock on the directory; the new file is synced before it replaces the
-//! old one.
+//! A lock on the directory serialises commands that change the same file. The new file is synced before it replaces the old one.
 
 #![expect(clippy::disallowed_methods, reason = "replaces config.toml")]
 
-use std::io::{self};
+use std::io;
 use std::path::Path;
 
 use fs2::FileExt;
@@ -104,7 +103,7 @@ fn applied(old: &str, before: &Config, change: &Edit, is_template: &dyn Fn(&str)
         Edit::Add(name, keys) => {
             if !is_name(name) {
                 let rule = "use letters, digits, '.', '_' and '-', and begin with a letter or digit";
-                return Err(Error::Change(format!("'{}' is no name for a mirror; {rule}", name.escape_debug())));
+                return Err(Error::Change(format!("'{}' is not a name for a mirror; {rule}", name.escape_debug())));
             }
             if before.mirror(name).is_some() {
                 return Err(Error::Change(format!("mirror '{name}' is there already; use 'set', or another name")));

@@ -1,5 +1,5 @@
-//! The files as they are written: serde types, nothing else. The repository's and the server's file have the same keys, and
-//! every key is optional here; `check` knows what must be there and what does not belong.
+//! The files as written: serde types and nothing else. The repository's and the server's file have the same keys, all optional here;
+//! `check` knows which are required and which do not belong.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::explain::explain;
 use super::{Error, line_of};
 
 /// `R/mirror-push/config.toml`, `/etc/git-mirror-push/config.toml` or a file of `conf.d`.
@@ -209,7 +210,9 @@ pub fn parse_period(text: &str) -> Result<Duration, String> {
     };
     let number = text.get(..text.len().saturating_sub(1)).and_then(|number| number.parse::<u64>().ok());
     let period = number.and_then(|number| number.checked_mul(seconds)).filter(|seconds| *seconds > 0);
-    period.map(Duration::from_secs).ok_or_else(|| format!("'{text}' is no duration; write \"10s\", \"5m\" or \"3h\""))
+    period
+        .map(Duration::from_secs)
+        .ok_or_else(|| format!("'{text}' is not a duration; write \"10s\", \"5m\" or \"3h\""))
 }
 
 /// Reads a file.
@@ -219,13 +222,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<File, Error> {
 
 fn meaning(path: &Path, text: &str, error: &toml::de::Error) -> Error {
     let line = line_of(text, error.span().map_or(0, |span| span.start));
-    let what = error
-        .message()
-        .lines()
-        .collect::<Vec<_>>()
-        .join("; ")
-        .replace('`', "'")
-        .replace("unknown field", "unknown key");
+    let what = explain(error.message(), text, line);
     Error::Meaning { path: path.to_owned(), line, what }
 }
 

@@ -1,4 +1,4 @@
-//! Where the daemon listens, as it is typed.
+//! Where the daemon listens, as typed on the command line.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,8 @@ impl std::str::FromStr for Listen {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("'{text}' is no place to listen; write 127.0.0.1:8417, [::1]:8417 or unix:/run/x.sock");
+        let wrong =
+            || format!("'{text}' is not an address to listen on; write 127.0.0.1:8417, [::1]:8417 or unix:/run/x.sock");
         match text.strip_prefix("unix:") {
             Some(path) if path.starts_with('/') => Ok(Self::Unix(path.into())),
             Some(_) => Err(wrong()),

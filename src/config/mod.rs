@@ -13,6 +13,7 @@ use crate::refs::RefName;
 
 mod check;
 mod edit;
+mod explain;
 mod file;
 mod keys;
 mod listen;

@@ -1,5 +1,5 @@
-//! What the server's files say for many repositories: where they are, templates, defaults. Pure but for the list of
-//! repositories, which is read from the disk.
+//! What the server's files say for many repositories: roots, templates, defaults. Pure, except for the list of repositories, which is read
+//! from the disk.
 
 #![expect(clippy::disallowed_methods, reason = "looks for repositories below the roots")]
 

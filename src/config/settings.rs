@@ -1,5 +1,5 @@
-//! What the files say of a mirror, merged: the repository's word counts before the server's template, that before the
-//! server's defaults, those before ours. Pure.
+//! The settings of a mirror, merged: the repository's own file first, then the server's template, then `[defaults]`, then the built-in
+//! defaults. Pure.
 
 use std::path::PathBuf;
 use std::time::Duration;

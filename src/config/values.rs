@@ -1,4 +1,4 @@
-//! What single values may be: each check takes a text and says what is wrong with it. Pure.
+//! Checks of single values: each takes a text and says what is wrong with it. Pure.
 
 use std::path::Path;
 
@@ -77,7 +77,7 @@ pub fn check_branch_regex(regex: &str) -> Result<(), String> {
     regex::bytes::Regex::new(regex).map(|_| ()).map_err(|error| {
         let why = error.to_string();
         format!(
-            "mirror_branch_regex is no valid regex (RE2 syntax): {}",
+            "mirror_branch_regex is not a valid regex (RE2 syntax): {}",
             why.lines().next_back().unwrap_or_default().trim()
         )
     })
@@ -86,7 +86,7 @@ pub fn check_branch_regex(regex: &str) -> Result<(), String> {
 pub(super) fn check_refspec(pattern: &str) -> Result<(), String> {
     let stem = pattern.replace('*', "x");
     match crate::refs::RefName::new(stem.as_bytes()) {
-        None => Err(format!("'{pattern}' is no namespace; write it like \"refs/notes/*\"")),
+        None => Err(format!("'{pattern}' is not a namespace; write it like \"refs/notes/*\"")),
         Some(name) if name.branch().is_some() || name.tag().is_some() => {
             Err(format!("'{pattern}' is among the branches or tags, which have keys of their own"))
         }
@@ -111,7 +111,7 @@ pub(super) fn check_ssh_option(option: &str) -> Result<(), String> {
     ];
     let keyword = option.split(['=', ' ', '\t']).next().unwrap_or_default().to_ascii_lowercase();
     if !option.contains('=') || !keyword.bytes().all(|byte| byte.is_ascii_alphanumeric()) || keyword.is_empty() {
-        return Err(format!("'{}' is no ssh option; write it like \"Compression=yes\"", option.escape_debug()));
+        return Err(format!("'{}' is not an ssh option; write it like \"Compression=yes\"", option.escape_debug()));
     }
     if REFUSED.contains(&&*keyword) || option.contains('\n') {
         return Err(format!(

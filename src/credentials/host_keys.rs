@@ -3,7 +3,7 @@
 //! Lines may be hashed or those of a certificate authority (`@cert-authority`); ssh understands them, and so do fingerprints.
 //! The file is replaced as a whole: a crash leaves the old one or the new one.
 
-use std::io::{self};
+use std::io;
 use std::path::Path;
 
 use base64::Engine;

@@ -1,4 +1,4 @@
-//! One mirror: can it be reached, does it know us, will it take what the rules send.
+//! One mirror: whether it can be reached, whether it accepts our credentials, and whether it takes what the rules send.
 
 use std::collections::HashMap;
 
@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::Finding;
 use crate::config::{AuthMethod, Config, Mirror, Server};
 use crate::credentials::identity;
+use crate::credentials::{Credentials, Redactor};
 use crate::drain;
 use crate::mirror::{self, LocalMirror};
 use crate::plan::Prune;
@@ -38,8 +39,9 @@ pub(super) fn examine(
     match reached {
         Ok(advertised) => findings.extend(met(repository, mirror, &advertised, &refs)),
         Err(error) => {
-            let credentials = mirror::credentials(repository, mirror).unwrap_or_default();
-            findings.push(Finding::error("reachable", drain::cleaned(&error, &credentials), fix(&error)));
+            let credentials = mirror::found_credentials(repository, mirror, server).unwrap_or_default();
+            let text = Redactor::new(&credentials).clean(&error.to_string()).replace('\n', " ");
+            findings.push(Finding::error("reachable", text, fix(&error, mirror, &credentials)));
         }
     }
     findings.extend(kept_back(repository, config, mirror, now));
@@ -61,25 +63,15 @@ fn named(mirror: &Mirror, findings: Vec<Finding>) -> Vec<Finding> {
     findings.into_iter().map(|finding| Finding { remote: Some(mirror.name.clone()), ..finding }).collect()
 }
 
-fn fix(error: &drain::Error) -> &'static str {
+fn fix(error: &drain::Error, mirror: &Mirror, credentials: &Credentials) -> String {
     use crate::push::Error as Push;
-    match error {
+    let advice = drain::advice(error, mirror, credentials);
+    advice.unwrap_or_else(|| match error {
         drain::Error::Push(Push::Resolve { .. } | Push::Connect { .. } | Push::Timeout(_) | Push::Broken { .. }) => {
-            "is the host up, and does a firewall or proxy let us through?"
+            "is the host up, and does a firewall or proxy let us through?".into()
         }
-        drain::Error::Push(Push::Credentials(_)) => {
-            "git mirror-push credential NAME, or public-key NAME and authorise the key there"
-        }
-        drain::Error::Push(Push::NotFound(_)) => {
-            "make the repository there, or fix the URL: git mirror-push set NAME --url URL"
-        }
-        drain::Error::Push(Push::HostKey { .. }) => "git mirror-push host-keys NAME --detect",
-        drain::Error::Push(Push::Certificate { .. }) => {
-            "set ca_file to the authority that signed it, or fix the certificate"
-        }
-        drain::Error::Mirror(mirror::Error::InsecureHttp) => "use https",
-        _ => "fix the problem reported above",
-    }
+        _ => "fix the problem reported above".into(),
+    })
 }
 
 fn credentials(repository: &Repository, server: &Server, mirror: &Mirror) -> Vec<Finding> {
@@ -117,7 +109,7 @@ fn met(repository: &Repository, mirror: &Mirror, there: &Advertised, refs: &Hash
     let mut findings = vec![Finding::ok("reachable", format!("{} refs", refs.len()))];
     if capabilities.object_format != repository.object_format() {
         let text = format!("its object format is {}, ours {}", capabilities.object_format, repository.object_format());
-        let fix = format!("make it anew: git init --bare --object-format={}", repository.object_format());
+        let fix = format!("make a new one: git init --bare --object-format={}", repository.object_format());
         findings.push(Finding::error("object-format", text, fix));
     }
     if !capabilities.report_status && !capabilities.report_status_v2 {
@@ -185,7 +177,7 @@ fn kept_back(repository: &Repository, config: &Config, mirror: &Mirror, now: Tim
     }
     let directory = layout.remote(&mirror.name);
     if let Err(error) = status::examine(&directory) {
-        let fix = format!("git mirror-push sync {} compares everything and writes it anew", mirror.name);
+        let fix = format!("git mirror-push sync {} compares everything and writes it again", mirror.name);
         findings.push(Finding::warning("status", error, fix));
     }
     let refs = status::read(&directory).map(|status| status.refs).unwrap_or_default();

@@ -1,6 +1,6 @@
-//! What is wrong with a set-up, and how to fix it. Looks at everything, changes nothing but a probe file in the spool.
+//! What is wrong with a setup, and how to fix it. Examines everything, and changes nothing except a probe file in the spool.
 //!
-//! Each question is one function that returns what it found; none of them ends the others.
+//! Each check is one function that returns its findings; a failed check does not end the others.
 
 use jiff::Timestamp;
 use serde::Serialize;

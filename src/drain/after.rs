@@ -1,4 +1,4 @@
-//! What follows a run besides its status: what is noted of the mirror, its HEAD, and whom the configuration wants to be told.
+//! After a run, besides its status: the base, HEAD of a mirror on this machine, and notifications.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ pub(super) fn keep_held(mirrored: &Mirrored, result: &UpdateResult, is_confirmed
     }
     changed.sort_unstable_by(|one, other| one.0.cmp(&other.0));
     if let Err(error) = mirrored.set(&changed) {
-        tracing::warn!("cannot note what the mirror holds: {error}");
+        tracing::warn!("cannot store what the mirror has: {error}");
     }
     true
 }

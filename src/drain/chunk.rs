@@ -1,22 +1,21 @@
-//! How much goes into one push, when a mirror has shown that everything at once is too much for it.
+//! How much is sent in one push, after a mirror has shown that everything at once is too much.
 //!
-//! First fewer refs, then, for a branch that stands alone, slices of its history: the branch goes to an ancestor of its value
-//! on the line of first parents, and on from there. Each slice that arrives is a fast-forward that the mirror keeps, so a
-//! crash costs one slice. Merged side branches are not cut.
+//! First fewer refs. Then, for a single branch, slices of its history: the branch is set to an ancestor of its value on the first-parent
+//! line, and continues from there. Each slice that arrives is a fast-forward that the mirror keeps, so a crash repeats one slice. Merged
+//! side branches are not cut.
 
 use crate::plan::{Action, Decision};
 use crate::push::{Answer, Report};
+use crate::replies::{self, Cause};
 use crate::repo::Repository;
 use crate::status::Portion;
 
 use super::observe::Remote;
 
-/// git's message for a pack over the mirror's `receive.maxInputSize`; there is no code for it.
-const TOO_LARGE: &str = "pack exceeds maximum allowed size";
-
 /// Whether the mirror took nothing because the pack was too large for it.
 pub(super) fn is_too_large(report: &Report) -> bool {
-    let is_told = |answer: &Answer| matches!(answer, Answer::Refused(message) if message.contains(TOO_LARGE));
+    let is_told =
+        |answer: &Answer| matches!(answer, Answer::Refused(message) if replies::refusal(message) == Cause::TooLarge);
     !report.answers.is_empty() && report.answers.values().all(is_told)
 }
 

@@ -1,4 +1,4 @@
-//! Many records become one set of touched refs. Pure.
+//! Many spool records become one set of touched refs. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! A mirror that waits: until its turn comes, or because its host is known to be down.
+//! A mirror that waits: for its next attempt, or because its host is known to be down.
 
 use std::path::Path;
 

@@ -1,10 +1,10 @@
-//! The fence: a push that outlives its run never leaves the mirror wrong unseen.
+//! The fence: a push that outlives its run does not leave the mirror wrong unnoticed.
 //!
-//! Each run has a number, the generation, which its `started` status carries. It is read again before commands are sent and before the
-//! outcome is written: when another run has begun meanwhile (the lock was revoked, the process was stopped), nothing is sent and nothing is
-//! written but a record of what the mirror agreed to. Commands whose answer never came may still be carried out, by a server that
-//! goes on without its client: a record of their refs, due `stall_timeout` later, has them looked at once more. It names the values
-//! that were sent, so that these count as ours whatever is done here meanwhile.
+//! Each run has a number, the generation, in its `started` status. It is read again before commands are sent and before the outcome is
+//! written. If another run has begun meanwhile (the lock was revoked, the process was stopped), nothing is sent, and nothing is written
+//! except a record of what the mirror agreed to. A server may still carry out commands after its client is gone. So a record of their refs,
+//! due `stall_timeout` later, makes the next run read them again. It names the values that were sent, which therefore count as ours
+//! whatever happens here meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

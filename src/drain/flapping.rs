@@ -1,7 +1,7 @@
-//! Refs that go back and forth: two mirrors that undo each other's updates would write for ever. Pure.
+//! Refs that go back and forth because two mirrors undo each other's updates. Pure.
 //!
-//! What is remembered of a ref is where it went, from its first forced update or deletion on and for an hour. A plain fast-forward of a ref
-//! that did nothing else leaves nothing here.
+//! The moves of a ref are remembered from its first forced update or deletion on, for one hour. A ref that is only fast-forwarded leaves
+//! nothing here.
 
 use std::collections::BTreeSet;
 

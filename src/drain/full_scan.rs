@@ -1,8 +1,7 @@
-//! All refs, scanned as the mirror tells its own: our refs, the mirror's and what was noted of it go by once, in the order of their
-//! names. Only what differs is kept, so memory goes with the change, and the comparison is over when the mirror has said its last ref.
+//! Full comparison: local refs, advertised refs and the base are merged in one pass, in the order of their names, while the
+//! advertisement streams in. Only differences are kept, so memory follows the change.
 //!
-//! A mirror that does not sort what it says is scanned as well: what comes out of turn counts as different, and is judged by the
-//! plan like all that is.
+//! A mirror that does not sort its refs is scanned as well: a ref out of order counts as different, and the plan decides.
 
 use std::iter::Peekable;
 

@@ -1,13 +1,13 @@
-//! The drain: the only sequencer. What is spooled reaches every mirror, each mirror in a thread of its own.
+//! The drain: one run for one mirror, from what is spooled to its status.
 //!
 //! ```text
 //! fan out ─▶ lock ─▶ claim ─▶ coalesce ─▶ observe ─▶ plan ─▶ push ─▶ status ─▶ finish ─▶ look again
 //! ```
 //!
-//! Guaranteed: one drain at a time for each (repository, mirror); refs and configuration are read after the lock is taken; an entry is finished
-//! only after its outcome is durable; whoever held the lock looks again after letting it go, so that a push whose drain found
-//! the lock taken is not left behind. Absent: rules and wire. Killed anywhere, it leaves entries in the queue, and the next
-//! drain does the work again; what the mirror already has is then up to date.
+//! Guaranteed: one drain at a time for each (repository, mirror). Refs and configuration are read after the lock was taken. A queue entry is
+//! finished only after its outcome is durable. Whoever held the lock looks again after releasing it, so a push whose drain found the lock
+//! taken is not forgotten. Absent: the rules and the protocol. A crash leaves entries in the queue, and the next drain repeats the work;
+//! what the mirror already has is then up to date.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -16,14 +16,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::config::{Config, Mirror, Server};
-use crate::credentials::{Credentials, Redactor};
 use crate::mirror::{self, Lock, forget, is_being_removed, new_id, prepare};
 use crate::push::{Class, Pool, Progress};
 use crate::refs::RefName;
 use crate::repo::{Repository, Shared};
 use crate::spool;
-use crate::status::{RefOutcome, UpdateStatus};
 
+mod advice;
 mod after;
 mod backoff;
 mod chunk;
@@ -35,7 +34,9 @@ mod full_scan;
 mod full_sync;
 mod observe;
 mod optimistic;
+mod record;
 mod refusal;
+mod report;
 mod result;
 mod run;
 mod send;
@@ -43,9 +44,11 @@ mod symbolic;
 mod update;
 mod verify;
 
+pub use advice::{advice, explained};
 pub use defer::{Down, defer};
 pub use full_scan::Unchanged;
 pub use observe::reach;
+pub use report::{Host, Report};
 pub use run::serve;
 
 /// What a drain is asked for.
@@ -96,54 +99,6 @@ pub struct Context<'a> {
 
 /// Who is told that a mirror's run begins.
 pub type OnBegin<'a> = &'a (dyn Fn(&Mirror, Arc<Progress>) + Sync);
-
-/// What became of one mirror.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// The repository's path.
-    pub repository: String,
-    /// The mirror's name.
-    pub remote: String,
-    /// Its URL as it is shown.
-    pub url: String,
-    /// How it stands.
-    pub update_status: UpdateStatus,
-    /// The error, cleaned.
-    pub error: Option<String>,
-    /// Everything that was or would be touched.
-    pub refs: Vec<RefOutcome>,
-    /// When the next attempt is due, if one waits.
-    pub next_attempt_at: Option<Timestamp>,
-    /// Whether everything that was attempted is up to date.
-    pub is_well: bool,
-    /// Whether the mirror was contacted, or was to be: one that only waits was not.
-    pub is_attempted: bool,
-    /// Whether the mirror answered for every ref, so that what was spooled for it is done with.
-    pub is_answered: bool,
-    /// Failed attempts since the last success.
-    pub attempts: u32,
-    /// What this said of its host.
-    pub host: Host,
-}
-
-impl Report {
-    /// Whether something was attempted, and is not up to date.
-    #[must_use]
-    pub fn is_behind(&self) -> bool {
-        self.is_attempted && !self.is_well
-    }
-}
-
-/// What an attempt says of the mirror's host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Host {
-    /// Nothing, for it was not asked.
-    Unknown,
-    /// It answered, whatever it said of the repository.
-    Up,
-    /// It failed before it said anything of the repository.
-    Down,
-}
 
 /// Why a drain could not even begin, or could not keep its books.
 #[derive(Debug, thiserror::Error)]
@@ -282,10 +237,4 @@ fn values(unknown: usize) -> String {
         1 => "1 ref whose object".into(),
         count => format!("{count} refs whose objects"),
     }
-}
-
-/// Cleans an error for every sink.
-#[must_use]
-pub fn cleaned(error: &Error, credentials: &Credentials) -> String {
-    Redactor::new(credentials).clean(&error.to_string()).replace('\n', " ")
 }

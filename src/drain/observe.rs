@@ -1,4 +1,4 @@
-//! Facts for the plan: our refs, the mirror's, what this repository is known to have had, and how they are related.
+//! The facts for the plan: our refs, the mirror's, the values that this repository had, and how they are related.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -342,7 +342,7 @@ impl FactBuilder<'_> {
 
 /// `mirrored/` that cannot be read is not an empty one.
 pub(super) fn unreadable(source: std::io::Error) -> Error {
-    Error::files("read what the mirror held", "mirrored".into())(source)
+    Error::files("read what the mirror had", "mirrored".into())(source)
 }
 
 /// Reaches a mirror and reads its advertisement, and does nothing else there.

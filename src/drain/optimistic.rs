@@ -1,12 +1,12 @@
-//! The optimistic push: commands go out on what the mirror held after the last contact, and nobody waits to hear what it holds.
+//! The optimistic push: commands are sent without reading the mirror's refs first.
 //!
-//! Over http this saves the request for the advertisement; over a stream the wait for it, whatever its length. It can lose nothing:
-//! the value that the mirror is believed to hold is the lease of the command, so a mirror that holds another one refuses it.
-//! Whatever is not a plain yes to every command is followed by the usual contact, which looks before it acts.
+//! Over http this saves the request for the advertisement, over a stream the wait for it. Nothing can be lost: the base is the expected old
+//! value of each command, so a mirror with another value refuses it. Anything but success for every command is followed by a normal
+//! update, which reads the refs first.
 //!
-//! Only a small change is tried so: one that `mirrored/` knows the other side of, of which every ref is to be sent, and whose objects
-//! fit a pack that is made here. So the cost of a vain attempt is bounded too. A deletion is never tried: receive-pack, told an old
-//! value of which it has no object any more, deletes the ref whatever its value is ("allowing deletion of corrupt ref").
+//! Only a small change is sent this way: the base of each of its refs is known, all of them are to be sent, and their objects fit a
+//! pack that is made in process. So a failed attempt costs little. A deletion is never sent this way: when receive-pack lacks the object of the
+//! expected old value, it deletes the ref whatever its value is ("allowing deletion of corrupt ref").
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -18,6 +18,7 @@ use crate::config::Mirror;
 use crate::plan::{Action, Decision, Divergent, Rules, plan};
 use crate::push::{Answer, Capabilities, Error as PushError, Report, Session};
 use crate::refs::{Oid, RefName};
+use crate::replies::{self, Cause};
 use crate::status::{Greeting, Portion, Status, UpdateStatus};
 
 /// Most refs: below the number from which `max_deletes` needs to know how many refs the mirror has.
@@ -127,8 +128,10 @@ impl Run<'_> {
                 None => {
                     result.unanswered.entry(decision.name.clone()).or_default().extend(decision.local);
                 }
-                Some(answer @ Answer::Refused(message)) => {
-                    if !is_split && !self.mirror.is_atomic && !is_of_belief(answer) {
+                Some(Answer::Refused(message)) => {
+                    // That it lacks objects says that we believed too much of it.
+                    let is_of_belief = replies::refusal(message) == Cause::MissingObjects;
+                    if !is_split && !self.mirror.is_atomic && !is_of_belief {
                         refusals.doubt(decision, &refusal::outcome(decision, message.clone(), self.incomplete()));
                     }
                 }
@@ -161,12 +164,6 @@ impl Run<'_> {
         };
         Ok(Remote::believed(&self.target.address, capabilities, refs, default))
     }
-}
-
-/// Whether a refusal says that the mirror lacks objects which it was believed to have (receive-pack's message).
-fn is_of_belief(answer: &Answer) -> bool {
-    let message = ["could not unpack the objects", "missing necessary objects", "bad pack", "bad ref"];
-    matches!(answer, Answer::Refused(said) if message.iter().any(|word| said.contains(word)))
 }
 
 /// Whether a look would fail as well, or take as long again: the host cannot be reached, does not answer, wants to be left alone, or

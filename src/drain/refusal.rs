@@ -1,15 +1,15 @@
-//! What follows from a refusal, within one run.
+//! What follows from a refusal, within one run. Pure.
 //!
-//! A ref whose lease may have been stale is looked at again: if it moved, it is decided again, three times at most; if it did
-//! not, it was refused for another reason and the refusal stands. When the mirror's pre-receive hook declines a whole push,
-//! which says nothing about any single ref, the push is halved until the culprits stand alone: at most 2·k·log2(n)+1 pushes
-//! for k culprits among n refs, and never more than 64 in one run. Pure.
+//! A ref that may have moved since it was advertised is read again. If it moved, it is decided again, at most three times; if not, it was
+//! refused for another reason, and the refusal is final. When the mirror's pre-receive hook declines a whole push, the push is bisected
+//! until the refs that cause it are found: at most 2·k·log2(n)+1 pushes for k such refs among n, and never more than 64 in one run.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::plan::{Action, Decision, Plan};
 use crate::push::{Answer, Incomplete, Report};
 use crate::refs::{Oid, RefName};
+use crate::replies::{self, Cause};
 use crate::status::{Outcome, RefOutcome};
 
 /// How often one ref is decided again after its lease was refused.
@@ -39,7 +39,8 @@ struct Refusal {
 impl Refusals {
     /// Notes a refusal. Whether the ref is worth another look.
     pub(super) fn note(&mut self, decision: &Decision, outcome: &RefOutcome) -> bool {
-        if !outcome.reason.as_deref().is_some_and(may_be_stale) {
+        let cause = outcome.reason.as_deref().map(replies::refusal);
+        if !matches!(cause, Some(Cause::Stale | Cause::Locked)) {
             self.finalize(decision, outcome);
             return false;
         }
@@ -98,7 +99,7 @@ impl Refusals {
 
     /// Halves a push that the mirror's pre-receive hook declined as a whole. `false` when there is nothing to halve.
     pub(super) fn bisect(&mut self, sent: &[&Decision], report: &Report, is_atomic: bool) -> bool {
-        let is_declined = |decision: &&Decision| matches!(report.answers.get(&decision.name), Some(Answer::Refused(message)) if message.contains("pre-receive hook declined"));
+        let is_declined = |decision: &&Decision| matches!(report.answers.get(&decision.name), Some(Answer::Refused(message)) if replies::refusal(message) == Cause::HookDeclined);
         // The push that was declined, the halves that were tried, and those that wait.
         let to_come = 1 + self.splits as usize + self.groups.len() + 2;
         if is_atomic || sent.len() < 2 || to_come > MAX_SPLITS as usize || !sent.iter().all(is_declined) {
@@ -115,52 +116,31 @@ impl Refusals {
 /// The outcome of a refusal. A deletion that the mirror refuses because its HEAD names the branch is kept by our own rule;
 /// the fix is said.
 pub(super) fn outcome(decision: &Decision, message: String, incomplete: Incomplete) -> RefOutcome {
-    if decision.action == Action::Delete && message.contains("deletion of the current branch prohibited") {
+    let cause = replies::refusal(&message);
+    if decision.action == Action::Delete && cause == Cause::CurrentBranch {
         let reason = "the mirror's HEAD names it; first give the mirror another default branch";
         return RefOutcome::new(decision, Outcome::Kept, Some(reason.into()));
     }
-    // A loose ref or packed refs; the tables of reftable.
-    const LOCKED: [&str; 3] = [".lock': File exists", "cannot lock references", "data is locked"];
-    const FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
-    if LOCKED.iter().chain(&FULL).any(|said| message.contains(said)) {
-        // Another program on the mirror is at this ref, or died at it, or its disk is full: nothing was decided, so it is tried again.
+    if matches!(cause, Cause::Locked | Cause::DiskFull) {
+        // Nothing was decided over there, so it is tried again.
         return RefOutcome::new(decision, Outcome::RemoteFailed, Some(message));
     }
-    let message = match fix(&message, incomplete) {
+    let message = match fix(cause, incomplete) {
         Some(fix) => format!("{message}; {fix}"),
         None => message,
     };
     RefOutcome::new(decision, Outcome::RemoteRejected, Some(message))
 }
 
-/// What to do about a refusal that comes of what our repository lacks (receive-pack's message).
-fn fix(message: &str, incomplete: Incomplete) -> Option<&'static str> {
-    if incomplete.is_shallow && message.contains("shallow update not allowed") {
-        return Some(
+/// What to do about a refusal that comes of what our repository lacks.
+fn fix(cause: Cause, incomplete: Incomplete) -> Option<&'static str> {
+    match cause {
+        Cause::ShallowRefused if incomplete.is_shallow => Some(
             "this repository is shallow; either there: git config receive.shallowUpdate true, or here: git fetch --unshallow",
-        );
+        ),
+        Cause::MissingObjects if incomplete.is_partial => Some(Incomplete::FETCH),
+        _ => None,
     }
-    let is_lacking =
-        ["missing necessary objects", "unpacker error", "could not unpack"].iter().any(|said| message.contains(said));
-    (incomplete.is_partial && is_lacking).then_some(Incomplete::FETCH)
-}
-
-/// Whether a refusal may mean that the ref moved between the advertisement and the command. The words are git's
-/// (receive-pack, refs), in all the versions that are in use; a wrong guess costs one more look.
-fn may_be_stale(message: &str) -> bool {
-    const STALE: [&str; 9] = [
-        "failed to update ref",
-        "failed to lock",
-        "cannot lock ref",
-        "incorrect old value",
-        "stale info",
-        "reference already exists",
-        "reference does not exist",
-        "fetch first",
-        // JGit's.
-        "invalid old id sent",
-    ];
-    STALE.iter().any(|part| message.contains(part))
 }
 
 #[cfg(test)]

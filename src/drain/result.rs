@@ -1,4 +1,4 @@
-//! After a run: how the mirror stands, when the next attempt is due, and the line for its history. Pure.
+//! The result of a run: the next status, when the next attempt is due, and the line of the history. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use jiff::Timestamp;
 
 use super::backoff::delay;
-use super::cleaned;
+use super::explained;
 use super::update::UpdateResult;
 use crate::config::Mirror;
 use crate::credentials::Credentials;
@@ -28,14 +28,8 @@ pub(super) struct Times {
     pub(super) next_look: Option<Timestamp>,
 }
 
-/// The status after a run.
-pub(super) fn next_status(
-    before: &Status,
-    result: &UpdateResult,
-    credentials: &Credentials,
-    mirror: &Mirror,
-    run: &Times,
-) -> Status {
+/// The refs that are not up to date after a run.
+fn listed_refs(before: &Status, result: &UpdateResult) -> Vec<RefOutcome> {
     let mut refs: BTreeMap<RefName, RefOutcome> = BTreeMap::new();
     if result.scanned.is_none() {
         refs.extend(before.refs.iter().map(|outcome| (outcome.name.clone(), outcome.clone())));
@@ -48,18 +42,33 @@ pub(super) fn next_status(
             refs.insert(outcome.name.clone(), outcome.clone());
         }
     }
-    let refs: Vec<RefOutcome> = refs.into_values().collect();
-    let update_status = match &result.error {
+    refs.into_values().collect()
+}
+
+fn update_status(result: &UpdateResult, refs: &[RefOutcome], run: &Times) -> UpdateStatus {
+    match &result.error {
         Some(error) if error.class() == Class::Permanent => UpdateStatus::Failed,
         Some(_) => UpdateStatus::Scheduled,
         None if !result.is_answered() => UpdateStatus::Scheduled,
         None if refs.iter().any(|outcome| outcome.outcome.is_failure()) => UpdateStatus::Failed,
         None if run.next_look.is_some() => UpdateStatus::Scheduled,
         None => UpdateStatus::Finished,
-    };
+    }
+}
+
+/// The status after a run.
+pub(super) fn next_status(
+    before: &Status,
+    result: &UpdateResult,
+    credentials: &Credentials,
+    mirror: &Mirror,
+    run: &Times,
+) -> Status {
+    let refs = listed_refs(before, result);
+    let update_status = update_status(result, &refs, run);
     let is_well = result.is_well(&refs);
     let last_error = match &result.error {
-        Some(error) => Some(cleaned(error, credentials)),
+        Some(error) => Some(explained(error, mirror, credentials)),
         None if is_well => None,
         None => Some(summary(&refs)),
     };

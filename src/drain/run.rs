@@ -1,5 +1,6 @@
-//! One mirror from lock to status.
+//! One run for one mirror, from its lock to its status.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -11,17 +12,18 @@ use super::fence::{self, Fence};
 use super::flapping::remembered;
 use super::observe::{KnownValues, Scope, unreadable};
 use super::optimistic::expected;
+use super::report::{failed, report};
 use super::result::{Times, attempt, next_status};
 use super::update::{Run, UpdateResult};
-use super::{Context, Error, Host, Mode, Report, cleaned, fan_out, full_sync};
+use super::{Context, Error, Mode, Report, fan_out, full_sync};
 use crate::config::Mirror;
 use crate::credentials::{Credentials, Redactor, judge};
-use crate::mirror::{Lock, credentials, forget, new_id, prepare, target};
+use crate::mirror::{Lock, forget, new_id, prepare, target};
 use crate::plan::{Divergent, FirstContact};
-use crate::push::{Class, Progress};
+use crate::push::Progress;
 use crate::repo::Repository;
 use crate::spool::{self, Claim};
-use crate::status::{self, Mirrored, Outcome, RefOutcome, Runner, Status, UpdateStatus, render_time};
+use crate::status::{self, Mirrored, Outcome, Runner, Status, UpdateStatus, render_time};
 
 /// Serves one mirror until nothing new is spooled for it. `None` when there was nothing to do, another drain is at it, or it is not to be
 /// served any more. A fault of ours ends this mirror's run and no other.
@@ -78,9 +80,9 @@ enum Turn {
     Unwanted,
 }
 
+/// One turn: takes the lock, reads the configuration again, and updates the mirror if something is due.
 fn serve_once(repository: &Repository, context: &Context<'_>, mirror: &Mirror, mode: Mode) -> Result<Turn, Error> {
-    let layout = repository.layout();
-    let directory = layout.remote(&mirror.name);
+    let directory = repository.layout().remote(&mirror.name);
     prepare(repository, &mirror.name)?;
     let _lock = match mode {
         Mode::Drain => match Lock::try_acquire(&directory, repository.sharing())? {
@@ -89,41 +91,79 @@ fn serve_once(repository: &Repository, context: &Context<'_>, mirror: &Mirror, m
         },
         _ => Lock::acquire(&directory, repository.sharing())?,
     };
-    let files = |doing| Error::files(doing, directory.clone());
     // It may have been changed, disabled or removed while this drain came here or waited for the lock.
     let config = crate::config::load(repository, context.server)?;
     let mirror = match config.mirror(&mirror.name) {
         Some(mirror) if mirror.is_enabled => mirror,
         Some(_) => return Ok(Turn::Unwanted),
         None => {
-            forget(&directory).map_err(files("forget a removed mirror"))?;
+            forget(&directory).map_err(Error::files("forget a removed mirror", directory))?;
             return Ok(Turn::Unwanted);
         }
     };
     let context = &Context { config: &config, ..*context };
     let started = (context.now)();
-    let claim_all = || spool::claim(&layout, &mirror.name, new_id(started)).map_err(files("read the queue"));
-    let mut claim = claim_all()?;
-    let mut before = fence::status_before(repository, mirror, &claim, started)?;
+    match claim_due(repository, context, mirror, mode, started)? {
+        Due::Now(claim, before) => update_and_record(repository, context, mirror, mode, &claim, *before, started),
+        Due::Not(turn) => Ok(turn),
+    }
+}
+
+/// Whether a mirror is to be updated now.
+enum Due {
+    /// With these queue entries, and the status before.
+    Now(Claim, Box<Status>),
+    /// Not now.
+    Not(Turn),
+}
+
+/// Claims the queue of a mirror and decides whether its update is due.
+fn claim_due(
+    repository: &Repository,
+    context: &Context<'_>,
+    mirror: &Mirror,
+    mode: Mode,
+    started: Timestamp,
+) -> Result<Due, Error> {
+    let layout = repository.layout();
+    let files = Error::files("read the queue", layout.remote(&mirror.name));
+    let claim_all = || spool::claim(&layout, &mirror.name, new_id(started));
+    let claimed = claim_all().map_err(Error::files("read the queue", layout.remote(&mirror.name)))?;
+    let mut before = fence::status_before(repository, mirror, &claimed, started)?;
     if before.address.as_ref().is_some_and(|address| *address != mirror.address.identity()) {
         // It was another mirror that went back and forth.
         before.moves.clear();
     }
-    let before = before;
-    full_sync::make_due(repository, context, mode, mirror, &before, &claim)?;
-    claim = claim_all()?;
-    let is_parked = before.next_attempt_at.is_some() && before.refs.iter().any(|outcome| outcome.outcome.is_failure());
+    full_sync::make_due(repository, context, mode, mirror, &before, &claimed)?;
+    let claim = claim_all().map_err(files)?;
     if mode == Mode::Drain {
+        let is_parked =
+            before.next_attempt_at.is_some() && before.refs.iter().any(|outcome| outcome.outcome.is_failure());
         if claim.names.is_empty() && !is_parked {
             settle_waiting(repository, mirror, &before, &claim)?;
-            return Ok(Turn::Idle);
+            return Ok(Due::Not(Turn::Idle));
         }
         if let Some(due) = due(repository, context, mirror, &before, &claim) {
             // Refs that wait for their slow interval are no news; pushes that wait are.
             let is_news = !claim.names.is_empty();
-            return Ok(if is_news { deferred(repository, mirror, before, due).into() } else { Turn::Idle });
+            let turn = if is_news { deferred(repository, mirror, before, due).into() } else { Turn::Idle };
+            return Ok(Due::Not(turn));
         }
     }
+    Ok(Due::Now(claim, Box::new(before)))
+}
+
+/// Updates the mirror and records the outcome; only then are the claimed entries finished.
+fn update_and_record(
+    repository: &Repository,
+    context: &Context<'_>,
+    mirror: &Mirror,
+    mode: Mode,
+    claim: &Claim,
+    before: Status,
+    started: Timestamp,
+) -> Result<Turn, Error> {
+    let directory = repository.layout().remote(&mirror.name);
     let mut touched = coalesce(&claim.records, &claim.waiting);
     touched.is_released |= matches!(mode, Mode::Sync(_));
     let touched = touched;
@@ -135,36 +175,17 @@ fn serve_once(repository: &Repository, context: &Context<'_>, mirror: &Mirror, m
     };
     let known = PriorState { touched: &touched, mirrored: &mirrored, before: &before };
     let fence = Fence::after(&before, directory.clone(), started);
-    let working = Status {
-        update_status: UpdateStatus::Started,
-        last_update_started_at: Some(render_time(started)),
-        pid: Some(std::process::id()),
-        runner: Some(Runner::this()),
-        generation: fence.generation,
-        at_work: names(&scope),
-        ..before.clone()
-    };
-    status::write_passing(&directory, &working, repository.sharing()).map_err(files("write the status"))?;
+    write_started(repository, &directory, &before, &fence, &scope, started)?;
     let is_full = matches!(scope, Scope::All);
     let (result, credentials) = run_once(repository, context, mirror, scope, &known, Some(&fence));
-    let is_superseded = match fence.check() {
-        Err(Error::Superseded) => true,
-        checked => checked.map(|()| false)?,
-    };
-    if is_superseded {
-        let now = (context.now)();
-        let others = Claim::default();
-        fence::look_at(repository, mirror, &others, &agreed(&result), now, now)?;
-        fence::look_at(repository, mirror, &others, &result.unanswered, fence::look_time(mirror, now), now)?;
-        return Err(Error::Superseded);
-    }
+    leave_if_superseded(repository, context, mirror, &fence, &result)?;
     let is_known = keep_held(&mirrored, &result, is_adopted(mirror, &touched));
     if result.error.is_none() {
         mend_head(repository, mirror, &result, &mirrored);
     }
     let ended = (context.now)();
     let look = fence::look_time(mirror, ended);
-    fence::look_at(repository, mirror, &claim, &result.unanswered, look, ended)?;
+    fence::look_at(repository, mirror, claim, &result.unanswered, look, ended)?;
     let next_look = [claim.next_look().and_then(time_of), Some(look).filter(|_| !result.unanswered.is_empty())];
     let times =
         Times { started, ended, random: (context.random)(), is_full, next_look: next_look.into_iter().flatten().min() };
@@ -178,18 +199,75 @@ fn serve_once(repository: &Repository, context: &Context<'_>, mirror: &Mirror, m
         Some(_) => before.tried_up_to,
         None => claim.names.last().filter(|_| !result.is_answered()).cloned(),
     };
-    status::write(&directory, &after, repository.sharing()).map_err(files("write the status"))?;
-    let attempt = attempt(&result, &after, started);
-    status::append(&directory, &attempt).map_err(files("write the history"))?;
-    tell(repository, context, mirror, &directory, &mut after)?;
-    // What was asked for by name is not all that is spooled.
-    if result.is_answered() && context.only.is_none() {
-        spool::finish(&layout, &mirror.name, &claim.names).map_err(files("finish spool entries"))?;
-    }
+    record(repository, context, mirror, claim, &result, &mut after, started)?;
     let mut done = report(repository, mirror, &credentials, after, result);
     // Who waits for the mirror's time is to come for the look as well.
     done.next_attempt_at = [done.next_attempt_at, times.next_look].into_iter().flatten().min();
     Ok(done.into())
+}
+
+/// Writes the outcome durably, then finishes the queue entries that led to it.
+fn record(
+    repository: &Repository,
+    context: &Context<'_>,
+    mirror: &Mirror,
+    claim: &Claim,
+    result: &UpdateResult,
+    after: &mut Status,
+    started: Timestamp,
+) -> Result<(), Error> {
+    let layout = repository.layout();
+    let directory = layout.remote(&mirror.name);
+    let files = |doing| Error::files(doing, directory.clone());
+    status::write(&directory, after, repository.sharing()).map_err(files("write the status"))?;
+    status::append(&directory, &attempt(result, after, started)).map_err(files("write the history"))?;
+    tell(repository, context, mirror, &directory, after)?;
+    // What was asked for by name is not all that is spooled.
+    if result.is_answered() && context.only.is_none() {
+        spool::finish(&layout, &mirror.name, &claim.names).map_err(files("finish spool entries"))?;
+    }
+    Ok(())
+}
+
+/// Writes the `started` status, with the generation of this run and the refs that it may change.
+fn write_started(
+    repository: &Repository,
+    directory: &Path,
+    before: &Status,
+    fence: &Fence,
+    scope: &Scope,
+    started: Timestamp,
+) -> Result<(), Error> {
+    let working = Status {
+        update_status: UpdateStatus::Started,
+        last_update_started_at: Some(render_time(started)),
+        pid: Some(std::process::id()),
+        runner: Some(Runner::this()),
+        generation: fence.generation,
+        at_work: names(scope),
+        ..before.clone()
+    };
+    let written = status::write_passing(directory, &working, repository.sharing());
+    written.map_err(Error::files("write the status", directory.to_owned()))
+}
+
+/// When another run has begun meanwhile, nothing is written but records of what the mirror agreed to and of what it did not answer.
+fn leave_if_superseded(
+    repository: &Repository,
+    context: &Context<'_>,
+    mirror: &Mirror,
+    fence: &Fence,
+    result: &UpdateResult,
+) -> Result<(), Error> {
+    match fence.check() {
+        Err(Error::Superseded) => {}
+        checked => return checked,
+    }
+    let now = (context.now)();
+    let others = Claim::default();
+    fence::look_at(repository, mirror, &others, &agreed(result), now, now)?;
+    fence::look_at(repository, mirror, &others, &result.unanswered, fence::look_time(mirror, now), now)?;
+    Err(Error::Superseded)
 }
 
 impl From<Report> for Turn {
@@ -233,39 +311,6 @@ fn names(scope: &Scope) -> Option<Vec<String>> {
     let Scope::Refs(names) = scope else { return None };
     let names = (names.len() <= MAX_NAMES).then_some(names)?;
     names.iter().map(|name| std::str::from_utf8(name.as_bytes()).ok().map(str::to_owned)).collect()
-}
-
-fn report(
-    repository: &Repository,
-    mirror: &Mirror,
-    credentials: &Credentials,
-    after: Status,
-    result: UpdateResult,
-) -> Report {
-    Report {
-        repository: repository.git_dir().display().to_string(),
-        remote: mirror.name.clone(),
-        url: mirror.address.shown(credentials),
-        update_status: after.update_status,
-        next_attempt_at: after.next_attempt(),
-        is_well: result.is_well(&after.refs),
-        is_attempted: true,
-        error: after.last_error,
-        is_answered: result.is_answered(),
-        attempts: after.attempts,
-        host: if result.is_host_down() { Host::Down } else { Host::Up },
-        refs: refs(result),
-    }
-}
-
-/// Everything that was looked at and is to be reported, by name.
-fn refs(result: UpdateResult) -> Vec<RefOutcome> {
-    let unchanged = result.scanned.map(|scanned| scanned.unchanged).unwrap_or_default();
-    let unchanged = unchanged.into_iter().filter(|(name, _)| !result.outcomes.contains_key(name));
-    let mut refs: Vec<RefOutcome> = unchanged.map(|(name, oid)| RefOutcome::unchanged(name, oid)).collect();
-    refs.extend(result.outcomes.values().cloned());
-    refs.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-    refs
 }
 
 fn plan_only(repository: &Repository, context: &Context<'_>, mirror: &Mirror) -> Result<Report, Error> {
@@ -347,25 +392,5 @@ fn run_once(
             (result, target.credentials.clone())
         }
         Err(error) => (UpdateResult { error: Some(error), ..UpdateResult::default() }, Credentials::default()),
-    }
-}
-
-/// The report on a mirror whose books could not be kept.
-fn failed(repository: &Repository, context: &Context<'_>, mirror: &Mirror, error: &Error) -> Report {
-    let credentials = credentials(repository, mirror).unwrap_or_default();
-    Report {
-        repository: repository.git_dir().display().to_string(),
-        remote: mirror.name.clone(),
-        url: mirror.address.shown(&credentials),
-        update_status: if error.class() == Class::Permanent { UpdateStatus::Failed } else { UpdateStatus::Scheduled },
-        error: Some(cleaned(error, &credentials)),
-        // What the mirror agreed to is looked at now.
-        next_attempt_at: matches!(error, Error::Superseded).then(|| (context.now)()),
-        is_well: false,
-        is_attempted: true,
-        is_answered: false,
-        attempts: 0,
-        host: Host::Unknown,
-        refs: Vec::new(),
     }
 }

@@ -1,4 +1,4 @@
-//! What goes over the wire for decisions that were taken: commands, the request, the pack.
+//! From decisions to the request: commands, capabilities, pack.
 
 use std::collections::HashMap;
 use std::sync::Arc;

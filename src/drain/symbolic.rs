@@ -1,5 +1,5 @@
-//! Before a branch of a mirror over the wire is deleted, the mirror is asked for its HEAD and for symbolic refs: a command to a symbolic ref
-//! would delete the ref that it names. A mirror that cannot be read protects its HEAD itself.
+//! Before a branch is deleted on a mirror over the network, the mirror is asked for its HEAD and its symbolic refs: a command to a
+//! symbolic ref would delete the ref that it names. If the mirror cannot be read, its receive-pack still protects its HEAD.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Whether a mirror did what it says: one more look at what it had said to do before and had not done.
+//! Whether the mirror did what it reported: refs that it reported as updated and that have another value at the next scan.
 
 use std::collections::BTreeSet;
 

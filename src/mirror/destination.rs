@@ -1,4 +1,4 @@
-//! Whom a run pushes to, and with what it is greeted: configuration and credentials become one target.
+//! Where a run pushes to, and with which credentials: configuration and secrets become one target.
 
 use super::Error;
 use crate::config::{AuthMethod, Mirror, Server};

@@ -1,8 +1,8 @@
-//! Adding, changing and removing a mirror: for the command line and the API alike.
+//! Adding, changing and removing a mirror, for the command line and the API.
 //!
-//! Guaranteed: what a mirror needs is made before the configuration names it, and goes after the configuration has forgotten
-//! it, so whoever is killed leaves a mirror that works or none; a stored password never meets a URL that it was not given
-//! for. Absent: waking drains, hooks, and who may change what: those are the callers'.
+//! Guaranteed: the files of a mirror are made before the configuration names it and removed after it no longer does, so a crash leaves a
+//! mirror that works, or none. A stored password is never sent to a URL for which it was not given. Absent: waking drains, hooks, and
+//! who may change what; the callers do that.
 
 use std::path::PathBuf;
 

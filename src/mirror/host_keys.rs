@@ -1,4 +1,4 @@
-//! Host keys as people give them, and as servers offer them.
+//! Host keys as people enter them and as servers offer them.
 
 use std::net::IpAddr;
 use std::process::Command;
@@ -27,7 +27,7 @@ pub fn host_keys_of(lines: &[String], address: &Address) -> Result<Vec<HostKey>,
         let whole = if is_bare { format!("{name} {line}") } else { line.to_owned() };
         let key = if whole.contains('\n') { None } else { HostKey::parse(&whole) };
         key.ok_or_else(|| {
-            Error::Refused(format!("'{}' is no host key; give a line as ssh-keyscan prints it", line.escape_debug()))
+            Error::Refused(format!("'{}' is not a host key; give a line as ssh-keyscan prints it", line.escape_debug()))
         })
     };
     lines.iter().map(read).collect()

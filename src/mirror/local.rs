@@ -1,5 +1,4 @@
-//! What a mirror on this machine lets us see beside its advertisement: its HEAD and its symbolic refs. Over the wire receive-pack
-//! tells neither. And the one thing that is changed there without receive-pack, where it is wished: HEAD.
+//! A mirror on this machine: its HEAD and its symbolic refs, which receive-pack does not show, and setting its HEAD (`set_head`).
 
 #![expect(clippy::disallowed_methods, reason = "reads HEAD and loose refs of a mirror on this machine")]
 
@@ -41,7 +40,7 @@ pub struct LostHead {
 
 impl fmt::Display for LostHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "its HEAD names '{}', which is not here, so clones of it check out nothing of ours", self.head)
+        write!(f, "its HEAD names '{}', which does not exist here, so clones of it check out nothing", self.head)
     }
 }
 

@@ -1,8 +1,7 @@
-//! A mirror's directory, `mirror-push/remotes/NAME`, and its settings: its lock, how it is added, changed and removed, and whom a push
-//! to it talks to.
+//! The directory of a mirror, `mirror-push/remotes/NAME`, and its settings: lock, editing, removal, destination.
 //!
-//! Guaranteed: what a mirror needs is made before the configuration names it, and goes after the configuration has forgotten it, so
-//! whoever is killed leaves a mirror that works or none. Absent: what is sent, and when: that is [`crate::drain`]'s.
+//! Guaranteed: the files of a mirror are made before the configuration names it and removed after it no longer does, so a crash leaves a
+//! mirror that works, or none. Absent: what is sent, and when ([`crate::drain`]).
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;

@@ -58,6 +58,6 @@ fn divergence(facts: &RefFacts, remote: Oid) -> String {
         Ancestry::Unknown => {
             format!("the mirror has {remote}, which this repository does not have: someone pushed there")
         }
-        _ => format!("the mirror has {remote}, which is not in the history of ours: someone moved it there"),
+        _ => format!("the mirror has {remote}, which is not in our history: someone else changed it there"),
     }
 }

@@ -1,5 +1,5 @@
-//! Where a mirror is. Parsing is pure, refuses everything that could be taken for an option or another helper, and takes
-//! credentials out of a URL.
+//! The address of a mirror. The parser is pure. It refuses everything that another program could take for an option or a remote helper,
+//! and removes credentials from the URL.
 
 use std::path::PathBuf;
 
@@ -295,7 +295,7 @@ fn host_and_port(text: &str) -> Result<(String, Option<u16>), Refused> {
     let port = match port.filter(|port| !port.is_empty()).map(str::parse) {
         None => None,
         Some(Ok(port)) => Some(port),
-        Some(Err(_)) => return refuse("the port in the URL is no number from 1 to 65535"),
+        Some(Err(_)) => return refuse("the port in the URL is not a number from 1 to 65535"),
     };
     Ok((host.to_owned(), port))
 }

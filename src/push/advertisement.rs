@@ -1,4 +1,4 @@
-//! The reference advertisement of receive-pack (gitprotocol-pack(5)), read as a stream: a ref is handed on and forgotten.
+//! The ref advertisement of receive-pack (gitprotocol-pack(5)), read as a stream: each ref is passed on and not kept.
 
 use std::io::{self, Read};
 
@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use crate::refs::{NameRef, Oid};
+use crate::replies;
 
 /// The longest advertisement that is read, in bytes: more than a million refs. A mirror that says more is not believed, for
 /// what is kept of it would fill the memory.
@@ -165,19 +166,10 @@ fn nonsense(line: &[u8]) -> Error {
     Error::Protocol(format!("'{start}' where a ref was expected"))
 }
 
-/// An `ERR` packet. git-daemon does not say more than this of a repository that is not there.
+/// An `ERR` packet.
 pub(super) fn refused_by_server(message: &str) -> Error {
     let message = message.trim().to_owned();
-    match message.to_lowercase() {
-        lower
-            if lower.contains("not exported")
-                || lower.contains("not found")
-                || lower.contains("not appear to be a git") =>
-        {
-            Error::NotFound(message)
-        }
-        _ => Error::Remote(message),
-    }
+    if replies::is_not_found(&message) { Error::NotFound(message) } else { Error::Remote(message) }
 }
 
 #[cfg(test)]

@@ -1,10 +1,9 @@
-//! The password for ssh and for git's http helper, which take it only from a terminal or a program (ssh(1), SSH_ASKPASS;
-//! git(1), GIT_ASKPASS).
+//! The password for ssh and for git's http helper. Both take it only from a terminal or from a program (ssh(1), SSH_ASKPASS; git(1),
+//! GIT_ASKPASS).
 //!
-//! That program is this one, started again by ssh. It fetches the password over a socket that stands in a directory of
-//! mode 0700, so it is in no argument, no environment and no file. Whoever offers it decides which questions are answered: of ssh
-//! one, and only one that asks for the password of the mirror's own host, for a jump host on the way to it may ask too. The socket is
-//! gone with the connection.
+//! That program is this one, started again by ssh. It gets the password over a socket in a directory of mode 0700, so the password is in
+//! no argument, no environment and no file. The owner of the socket decides which questions it answers: for ssh exactly one, and only if
+//! it asks for the password of the mirror's own host, because a jump host on the way may ask too. The socket ends with the connection.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -14,6 +13,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::credentials::Secret;
+use crate::replies;
 
 /// Names the socket to the program that ssh starts.
 pub const VARIABLE: &str = "GIT_MIRROR_PUSH_ASKPASS";
@@ -68,22 +68,12 @@ impl AskpassServer {
     }
 }
 
-/// The host that asks, in a question of ssh: `user@host's password: `, or `(user@host) ` before the server's own words.
-pub(super) fn asking_host(question: &str) -> Option<&str> {
-    let who = match question.strip_prefix('(') {
-        Some(rest) => rest.split_once(") ")?.0,
-        None => question.split_once("'s password")?.0,
-    };
-    Some(who.rsplit_once('@')?.1)
-}
-
 /// Answers ssh's question from the socket; the part of the program that ssh starts.
 ///
 /// # Errors
 /// The operating system's, or that the question is another one.
 pub fn answer(socket: &Path, question: &str, out: &mut dyn Write) -> io::Result<()> {
-    let asked = question.to_ascii_lowercase();
-    if !asked.contains("password") && !asked.starts_with("username for ") {
+    if !replies::asks_for_credentials(question) {
         return Err(io::Error::other("only user names and passwords are answered"));
     }
     let mut stream = UnixStream::connect(socket)?;
@@ -97,23 +87,4 @@ pub fn answer(socket: &Path, question: &str, out: &mut dyn Write) -> io::Result<
     }
     out.write_all(&secret)?;
     out.write_all(b"\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn knows_which_host_asks() {
-        for (question, host) in [
-            ("bot@git.example.org's password: ", Some("git.example.org")),
-            ("a@b@h's password: ", Some("h")),
-            ("(bot@127.0.0.1) Password: ", Some("127.0.0.1")),
-            ("Password: ", None),
-            ("Enter passphrase for key 'x@y's password'", Some("y")),
-            ("() password", None),
-        ] {
-            assert_eq!(asking_host(question), host, "{question}");
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! The body of a POST to receive-pack: commands, then the pack.
 //!
-//! Guaranteed: a pack of up to 1 MiB is read first, so that its length is known; a larger one is never held in memory. Absent: the wire.
+//! Guaranteed: a pack of up to 1 MiB is read first, so that its length is known; a larger one is never held in memory.
 
 use std::io::{self, Cursor, Read};
 

@@ -1,8 +1,8 @@
-//! Which addresses a confined mirror may reach: public ones, and those that the server's file allows.
+//! Which addresses a confined mirror may connect to: public ones, and those that the server's file allows.
 //!
-//! A host is resolved once, every address of it is judged, and only the judged addresses are connected to, so a name that
-//! changes its address in between gains nothing. What is refused, and the words for it, are GitLab's (its rules for outbound
-//! requests). Through a proxy the proxy resolves the name again: there the check is of what we see.
+//! A host name is resolved once, all its addresses are checked, and only checked addresses are connected to. A name that changes its
+//! address in between gains nothing. The rules and messages are those of GitLab for outbound requests. A proxy resolves the name again;
+//! in that case only the address that we see is checked.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 

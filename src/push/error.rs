@@ -144,9 +144,7 @@ pub enum Error {
     #[error("the mirror's repository was not found: {0}")]
     NotFound(String),
     /// The host's key is not the one that is pinned or known.
-    #[error(
-        "the host key of '{host}' is not one that is known: {message}; see 'git mirror-push host-keys NAME --detect'"
-    )]
+    #[error("the host key of '{host}' is not one that is known: {message}")]
     HostKey {
         /// The host.
         host: String,
@@ -168,8 +166,13 @@ pub enum Error {
         host: String,
     },
     /// The server wants us elsewhere.
-    #[error("the mirror redirects to another address (HTTP {0}); redirects are not followed: give the exact URL")]
-    Redirect(u16),
+    #[error("the mirror redirects to {} (HTTP {status}); redirects are not followed: give the exact URL", location.as_deref().unwrap_or("another address"))]
+    Redirect {
+        /// The status.
+        status: u16,
+        /// The target, as far as the mirror names one: at most 200 printable characters.
+        location: Option<String>,
+    },
     /// Another HTTP status.
     #[error("the mirror answered HTTP {status}{message}")]
     Status {
@@ -283,7 +286,7 @@ impl Error {
             Self::Resolve { .. } | Self::Blocked { .. } | Self::Connect { .. } | Self::Start { .. } => false,
             Self::NoTls { .. } => false,
             Self::Credentials(_) | Self::NotFound(_) | Self::HostKey { .. } | Self::Certificate { .. } => false,
-            Self::Redirect(_) | Self::Remote(_) | Self::Unable(_) | Self::Pack { .. } => false,
+            Self::Redirect { .. } | Self::Remote(_) | Self::Unable(_) | Self::Pack { .. } => false,
         }
     }
 
@@ -298,7 +301,7 @@ impl Error {
             Self::Credentials(_) | Self::NotFound(_) | Self::HostKey { .. } | Self::Certificate { .. } => {
                 Class::Permanent
             }
-            Self::Redirect(_) | Self::Status { .. } | Self::NotSmart(_) | Self::Start { .. } => Class::Permanent,
+            Self::Redirect { .. } | Self::Status { .. } | Self::NotSmart(_) | Self::Start { .. } => Class::Permanent,
             Self::Blocked { .. } | Self::NoTls { .. } => Class::Permanent,
             Self::Remote(_) | Self::Unable(_) => Class::Permanent,
         }

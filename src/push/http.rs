@@ -204,12 +204,13 @@ impl Http {
             _ => {}
         }
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+        let location = header("location").map(|text| text.chars().filter(|c| !c.is_control()).take(200).collect());
         let retry_after = header("retry-after").and_then(|text| seconds(text, header("date")));
         let message = if kind.starts_with("text/plain") { first_bytes(&mut response) } else { String::new() };
         Err(match status {
             401 | 403 | 407 => Error::Credentials(format!(" (HTTP {status}){message}")),
             404 | 410 => Error::NotFound(format!("HTTP {status}{message}")),
-            300..=399 => Error::Redirect(status),
+            300..=399 => Error::Redirect { status, location },
             _ => Error::Status { status, message, retry_after },
         })
     }
@@ -282,8 +283,7 @@ fn agent(host: &str, target: &Target) -> Result<Agent, Error> {
         .timeout_per_write(Some(timeouts.stall))
         .timeout_global(Some(timeouts.whole));
     if let Some(proxy) = &target.proxy {
-        let proxy =
-            ureq::Proxy::new(proxy).map_err(|_| Error::Unable("the proxy of its configuration is no URL".into()))?;
+        let proxy = ureq::Proxy::new(proxy).map_err(|_| Error::Unable("its proxy is not a URL".into()))?;
         config = config.proxy(Some(proxy));
     }
     let config = config.tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build()).build();
@@ -330,7 +330,7 @@ fn certificates(file: &std::path::Path) -> Result<Trusting, Error> {
         }
     }
     if found.is_empty() {
-        Err(unusable("it holds no certificate".into()))
+        Err(unusable("it contains no certificate".into()))
     } else {
         Trusting::new(found).map_err(|error| unusable(error.to_string()))
     }

@@ -14,7 +14,7 @@ pub(super) fn receive_pack(path: &Path, target: &Target) -> Result<Stream, Error
 /// Starts `git receive-pack` or `git upload-pack` of a repository on this machine.
 pub(super) fn start(path: &Path, service: &str) -> Result<Child, Error> {
     if !path.is_dir() {
-        return Err(Error::NotFound(format!("'{}' is no directory on this machine", path.display())));
+        return Err(Error::NotFound(format!("'{}' is not a directory on this machine", path.display())));
     }
     let mut command = command("git");
     for variable in CONFIG_VARIABLES {

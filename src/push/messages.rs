@@ -1,4 +1,4 @@
-//! What a mirror says to people while it works (side band 2 and 3): kept within bounds, cleaned, attached to refs.
+//! The messages of a mirror for people (side bands 2 and 3): bounded, cleaned, and assigned to refs.
 
 use std::collections::HashMap;
 

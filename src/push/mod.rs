@@ -1,16 +1,15 @@
-//! The wire: one contact with one mirror.
+//! The conversation with a mirror's receive-pack.
 //!
 //! ```text
 //! connect ─▶ advertisement ─▶ (observe, plan) ─▶ commands + pack ─▶ report
 //! ```
 //!
-//! [`Session::connect`] reaches the mirror, [`Session::advertisement`] streams its refs, [`Session::push`] sends one request and
-//! returns what the mirror said to each command (gitprotocol-pack(5), "Pushing Data To a Server"). Packet lines and capabilities
-//! are gix-transport's.
+//! [`Session::connect`] connects, [`Session::advertisement`] streams the refs, [`Session::push`] sends one request and returns the answer to
+//! each command (gitprotocol-pack(5), "Pushing Data To a Server"). gix-transport reads and writes the packet lines.
 //!
-//! Guaranteed: no request is sent twice; a session that ends leaves no process behind; every wait has a limit; memory does not
-//! grow with what the mirror sends beyond the refs that are asked for. Absent: decisions, retries, state. A crash is seen by the
-//! mirror as a broken connection, and git applies a push only once it has it whole.
+//! Guaranteed: no request is sent twice. A session that ends leaves no process behind. Every wait has a limit. Memory does not grow
+//! with what the mirror sends, except for the refs that were asked for. Absent: decisions, retries, state. After a crash the mirror sees a
+//! broken connection; git applies a push only when it has all of it.
 
 use std::time::Duration;
 

@@ -1,12 +1,12 @@
 //! One ssh connection for many mirrors at one host: ssh's own multiplexing (ssh_config(5), `ControlMaster`, `ControlPersist`).
 //!
-//! From the second contact on, contacts that ssh would be told the same for, keys and pins by their content, share a connection whose
-//! socket is in a directory of ours of mode 0700. The first of them makes it, and ssh leaves it open for a minute after the last; the
-//! end of the pool closes it at once. `ssh_options` of a mirror come first, so `ControlPath=none` there says no.
+//! Mirrors with the same ssh options, key and known_hosts contents share one master connection, from the second contact on. Its socket is in
+//! a directory of mode 0700. ssh keeps the master for one minute after the last session; the end of the pool closes it at once.
+//! `ssh_options` of a mirror come first, so `ControlPath=none` there disables this.
 //!
-//! Guaranteed: as many sessions at once as sshd allows by default, then a connection more; a connection that died is made again; one that
-//! does not answer within a second, or whose contact failed, is not used again. Killed, this program leaves a connection that
-//! ends within a minute, and an empty directory. Absent: passwords; they are given to one connection each.
+//! Guaranteed: a master has at most as many sessions as sshd allows by default; then another one is opened. A dead master is replaced. A
+//! master that does not answer within a second, or on which a contact failed, is not used again. After a crash the master ends within a
+//! minute, and an empty directory remains. Absent: mirrors with a password; each of them gets its own connection.
 
 #![expect(clippy::disallowed_methods, reason = "waits for a socket that ssh makes, with a limit")]
 

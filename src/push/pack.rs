@@ -1,8 +1,8 @@
-//! The pack: one that was made here already, or what `git pack-objects` makes, which does deltas, bitmaps and threads; we say
-//! what the mirror lacks and pass the bytes on.
+//! The pack of a push: either made in process already, or made by `git pack-objects`, which knows deltas, bitmaps and threads. We tell it
+//! what the mirror has, and pass the bytes on.
 //!
-//! The reader ends in an error, not in an end of file, when the program failed, so that half a pack is never taken for a whole
-//! one. Dropping the reader ends the program and its threads.
+//! When the program fails, the reader returns an error and no end of file, so half a pack is never taken for a whole one. Dropping the
+//! reader ends the program and its threads.
 
 use std::io::{self, Cursor, Read, Write};
 use std::path::PathBuf;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::{Class, Error};
 use crate::process::{Child, git};
 use crate::refs::Oid;
+use crate::replies;
 
 /// Where a pack comes from.
 #[derive(Clone, Debug)]
@@ -136,8 +137,7 @@ impl Incomplete {
 
     /// The error that the program's message mean. Of a repository that lacks objects on purpose another try says the same.
     fn failure(self, message: String) -> Error {
-        const LACKS: [&str; 5] = ["bad tree object", "bad object", "could not fetch", "unable to read", "missing"];
-        if !self.is_partial || !LACKS.iter().any(|part| message.contains(part)) {
+        if !self.is_partial || !replies::lacks_objects(&message) {
             return Error::Pack { message, class: Class::Temporary };
         }
         Error::Pack { message: format!("{message}; {}", Self::FETCH), class: Class::Permanent }

@@ -1,9 +1,8 @@
-//! Connections that outlive one contact: mirrors at one web server, of whatever repository, speak over the same few. For ssh see
-//! `multiplex`.
+//! Connections that outlive one contact: mirrors at one web server share a few, whatever their repository. For ssh see `multiplex`.
 //!
-//! Credentials go with each request and never with a connection, so mirrors with different ones may share. A server may close
-//! a kept connection at any moment: what only reads is asked once more then; a push comes right after such a question, on the
-//! same connection, and is never sent twice.
+//! Credentials are sent with each request and do not belong to a connection, so mirrors with different ones may share it. A server may
+//! close an idle connection at any time. A request that only reads is then repeated once. A push follows such a request on the same
+//! connection and is never sent twice.
 
 use std::collections::HashMap;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
-//! Reading faster than what is read is used: a thread takes what comes, up to a bound.
+//! A read-ahead buffer for ssh: a thread drains the socket, up to a bound.
 //!
-//! For ssh. What its reader does not take at once it keeps in a buffer that it moves again and again as it grows: of a mirror with
-//! 100,000 refs, that took more time than everything else.
+//! ssh is slow when its reader lags behind, because it moves its growing buffer again and again. With 100,000 refs that took more time than
+//! everything else.
 
 use std::io::{self, Cursor, Read};
 use std::net::Shutdown;

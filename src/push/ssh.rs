@@ -1,4 +1,4 @@
-//! The system's ssh: the user's configuration counts, no question is ever asked, host keys are strict.
+//! The ssh transport: the system's ssh with the user's configuration, without prompts, with strict host keys.
 
 #![expect(clippy::disallowed_methods, reason = "reads the files that two mirrors may have in common")]
 
@@ -8,12 +8,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::askpass::{AskpassServer, asking_host};
+use super::askpass::AskpassServer;
 use super::multiplex::{ControlSlot, Kind, Multiplex};
 use super::stream::Stream;
 use super::{Error, Pool, Target, symbolic};
 use crate::credentials::read_host_keys;
 use crate::process::{Child, command, run};
+use crate::replies::{self, Failure};
 
 /// Starts `ssh` with a service of git as its command.
 pub(super) fn connect(
@@ -58,6 +59,25 @@ pub(super) fn start(
     Ok((Child::start("ssh", &mut ssh)?, offer))
 }
 
+/// Tells ssh how to authenticate: without questions, or with one for the password, which the returned server answers.
+fn authenticate(ssh: &mut Command, host: &str, target: &Target) -> Result<Option<AskpassServer>, Error> {
+    let Some((secret, program)) = target.credentials.secret.as_ref().zip(target.ssh.askpass.as_ref()) else {
+        option(ssh, "BatchMode=yes");
+        return Ok(None);
+    };
+    // BatchMode would keep ssh from asking at all.
+    option(ssh, "NumberOfPasswordPrompts=1");
+    option(ssh, "PreferredAuthentications=password,keyboard-interactive");
+    let (ours, options) = (host.to_owned(), target.ssh.options.clone());
+    let mut secret = Some(secret.clone());
+    let answer = move |question: &str| {
+        let asking = replies::asking_host(question)?;
+        (asking == ours || is_alias_of(&ours, asking, &options)).then(|| secret.take()).flatten()
+    };
+    let failed = |source| Error::Start { program: "ssh".into(), source };
+    AskpassServer::new(ssh, program, answer).map(Some).map_err(failed)
+}
+
 /// The command, the offer of a password if the mirror has one, and its place on a connection of `shared` if one serves.
 fn prepare(
     user: Option<&str>,
@@ -69,30 +89,10 @@ fn prepare(
 ) -> Result<(Command, Option<AskpassServer>, Option<ControlSlot>), Error> {
     let mut ssh = command("ssh");
     if target.egress.as_ref().is_some_and(|egress| !egress.allows_all()) && target.ssh.known_hosts.is_none() {
-        let what =
-            "its host keys must be pinned first: 'git mirror-push host-keys NAME --detect', or detect them on the page";
+        let what = "its host keys must be pinned first: use 'git mirror-push host-keys' with --detect, or the page";
         return Err(Error::Unable(what.into()));
     }
-    let secret = target.credentials.secret.as_ref().zip(target.ssh.askpass.as_ref());
-    let offer = match secret {
-        None => {
-            option(&mut ssh, "BatchMode=yes");
-            None
-        }
-        // BatchMode would keep ssh from asking at all.
-        Some((secret, program)) => {
-            option(&mut ssh, "NumberOfPasswordPrompts=1");
-            option(&mut ssh, "PreferredAuthentications=password,keyboard-interactive");
-            let failed = |source| Error::Start { program: "ssh".into(), source };
-            let (ours, options) = (host.to_owned(), target.ssh.options.clone());
-            let mut secret = Some(secret.clone());
-            let answer = move |question: &str| {
-                let asking = asking_host(question)?;
-                (asking == ours || is_alias_of(&ours, asking, &options)).then(|| secret.take()).flatten()
-            };
-            Some(AskpassServer::new(&mut ssh, program, answer).map_err(failed)?)
-        }
-    };
+    let offer = authenticate(&mut ssh, host, target)?;
     option(&mut ssh, format!("ConnectTimeout={}", target.timeouts.connect.as_secs().max(1)));
     option(&mut ssh, "StrictHostKeyChecking=yes");
     option(&mut ssh, format!("SendEnv={PROTOCOL}"));
@@ -184,37 +184,19 @@ fn quoted(path: &str) -> String {
     format!("'{}'", path.replace('\'', r"'\''").replace('!', r"'\!'"))
 }
 
-/// What the last message of ssh or receive-pack mean. ssh has one exit status, 255, for all its failures, so its message must do.
-pub(super) fn read_message(program: String, status: String, message: &str) -> Error {
-    let said = |parts: &[&str]| parts.iter().any(|part| message.contains(part));
-    if said(&["Host key verification failed", "HOST IDENTIFICATION HAS CHANGED", "No matching host key"]) {
-        let host = ["key is known for ", "host key for "].iter().find_map(|before| between(message, before, " "));
-        let host = host.unwrap_or("the mirror").replace(['[', ']'], "");
-        return Error::HostKey { host, message: one_line(message) };
+/// The error that the last message of ssh or receive-pack means.
+pub(super) fn error_of(program: String, status: String, message: &str) -> Error {
+    match replies::failure(&program, message) {
+        Failure::HostKey(host) => {
+            let host = host.unwrap_or("the mirror").replace(['[', ']'], "");
+            Error::HostKey { host, message: one_line(message) }
+        }
+        Failure::Denied => Error::Credentials(format!(": {}", last_line(message))),
+        Failure::Unresolved(host) => Error::Resolve { host: host.to_owned() },
+        Failure::NotFound => Error::NotFound(one_line(message)),
+        Failure::OtherOwner => Error::Unable(one_line(message)),
+        Failure::Other => Error::Program { program, status, message: one_line(message) },
     }
-    if program == "ssh" && said(&["Permission denied", "Too many authentication failures"]) {
-        return Error::Credentials(format!(": {}", last_line(message)));
-    }
-    if let Some(host) = between(message, "Could not resolve hostname ", ":") {
-        return Error::Resolve { host: host.to_owned() };
-    }
-    if said(&[
-        "does not appear to be a git repository",
-        "ot a git repository",
-        "epository not found",
-        "no such repository",
-    ]) {
-        return Error::NotFound(one_line(message));
-    }
-    if said(&["dubious ownership", "safe.directory"]) {
-        return Error::Unable(one_line(message));
-    }
-    Error::Program { program, status, message: one_line(message) }
-}
-
-fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
-    let start = text.find(before)? + before.len();
-    text[start..].split(after).next()
 }
 
 fn last_line(message: &str) -> String {
@@ -300,9 +282,9 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_words_of_ssh() {
+    fn knows_what_a_person_must_fix() {
         let class = |message| {
-            let error = read_message("ssh".into(), " with exit status 255".into(), message);
+            let error = error_of("ssh".into(), " with exit status 255".into(), message);
             (error.class(), error.to_string())
         };
         for (message, expected) in [

@@ -1,6 +1,6 @@
 //! A conversation over two byte streams: the pipes of a program, or a TCP connection.
 //!
-//! While the request goes out in a thread of its own, the report is read: a mirror that talks while it receives a large pack
+//! The request is written in a thread of its own while the report is read. So a mirror that sends messages while it receives a large pack
 //! never blocks us, and we never block it.
 
 use std::io::{self, BufReader, Read, Write};
@@ -268,11 +268,11 @@ impl Stream {
         }
         let why = match (error, child) {
             (Error::Broken { doing, source }, Some(child)) => match child.failure(GRACE) {
-                process::Error::Failed { message, .. } if message == "it ended without a message" => {
+                process::Error::Failed { message, .. } if message == process::NO_MESSAGE => {
                     Error::Broken { doing, source }
                 }
                 process::Error::Failed { program, status, message } => {
-                    super::ssh::read_message(program, status, &redactor.clean(&message))
+                    super::ssh::error_of(program, status, &redactor.clean(&message))
                 }
                 other => other.into(),
             },

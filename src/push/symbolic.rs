@@ -1,7 +1,7 @@
-//! Which refs of a mirror are symbolic. receive-pack does not say, so its upload-pack is asked (gitprotocol-v2(5), `ls-refs`).
+//! Which refs of a mirror are symbolic. receive-pack does not say it, so upload-pack is asked (gitprotocol-v2(5), `ls-refs`).
 //!
-//! Guaranteed: one more contact, in which nothing is changed; an answer that does not end is given up. Absent: conclusions, and a mirror
-//! that is on this machine, which is looked at directly. A mirror that speaks no version 2 tells of HEAD alone.
+//! Guaranteed: one additional contact that changes nothing; an answer that is too long is an error. Absent: mirrors on this machine, which
+//! `mirror::LocalMirror` reads. A server without protocol version 2 reports HEAD alone.
 
 use std::collections::BTreeSet;
 use std::io::Read;

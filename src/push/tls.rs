@@ -1,9 +1,9 @@
-//! TLS for a mirror with a `ca_file`: its certificates are authorities, and each of them may also be the server's own.
+//! TLS for a mirror with a `ca_file`: its certificates are authorities, and each may also be the server's own certificate.
 //!
-//! Half of the internal git servers have a certificate that signed itself, often one that says it is an authority. Such a certificate is
-//! no server's for webpki; git and curl accept it. Here exactly the certificate in the file is accepted, whatever its extensions say, if
-//! it names the host: in its alternative names or, where it has none, in the common name of its subject. Its dates are not looked at:
-//! who put it into the file trusts it. Everything else is judged as a chain up to one of the certificates.
+//! Many internal git servers use a self-signed certificate, often one that is marked as an authority. webpki rejects it as a server
+//! certificate; git and curl accept it. Here exactly the certificate in the file is accepted, whatever its extensions, if it names the
+//! host: in its alternative names or, without any, in the common name of its subject. Its dates are not checked, because whoever put it
+//! into the file trusts it. Every other certificate must have a chain to one of those in the file.
 
 use std::sync::Arc;
 
@@ -49,7 +49,8 @@ impl<In: Transport> Connector<In> for Trusting {
             return Ok(Some(Either::A(plain)));
         }
         let host = details.uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| Error::Tls("the host is no name for TLS"))?;
+        let name =
+            ServerName::try_from(host.to_owned()).map_err(|_| Error::Tls("the host is not a valid name for TLS"))?;
         let mut conn = ClientConnection::new(Arc::clone(&self.config), name)?;
         let mut sock = TransportAdapter::new(plain.boxed(), Arc::clone(&details.current_time));
         sock.set_timeout(details.timeout);

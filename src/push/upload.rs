@@ -1,6 +1,6 @@
-//! Reading from a mirror: its upload-pack behind two byte streams, for git to talk to (gitremote-helpers(7), `connect`).
+//! Reading from a mirror: a connection to its upload-pack, for git to talk to (gitremote-helpers(7), `connect`).
 //!
-//! Everything but http, where git's own helper does it. The program or connection ends with its owner.
+//! Not for http, where git's own helper does it. The program or connection ends with its owner.
 
 use std::io::{Read, Write};
 

@@ -1,8 +1,8 @@
-//! The watch over one conversation: it ends what stalls or takes too long.
+//! The time limits of one conversation: `stall_timeout` and `timeout`.
 //!
-//! A thread waits for the nearer of two limits. Each byte that comes or goes moves the first one; time that this machine
-//! spends on making the pack does not count as a stall. When a limit runs out, the thread calls its `abort` (end the process
-//! group, shut the socket), the blocked read or write returns, and [`Watch::expired`] tells why.
+//! A thread waits for the nearer of the two. Each byte that is sent or received restarts the first; while this machine makes the pack, it
+//! does not run. When a limit is reached, the thread calls `abort` (signal the process group, shut down the socket), the blocked read or
+//! write returns, and [`Watch::expired`] tells which limit it was.
 
 #![expect(clippy::disallowed_methods, reason = "measures how long nothing happened")]
 

@@ -1,9 +1,9 @@
-//! `git fetch mirror::NAME`, `git ls-remote mirror::NAME`, `git push mirror::NAME`: a configured mirror as a remote of git,
-//! with its stored credentials and pinned host keys (gitremote-helpers(7)).
+//! `git fetch mirror::NAME`, `git ls-remote mirror::NAME`, `git push mirror::NAME`: a configured mirror as a git remote, with its stored
+//! credentials and pinned host keys (gitremote-helpers(7)).
 //!
-//! Reading is git's: over ssh, git:// and paths it talks to the mirror's upload-pack itself (`connect`), over http through its
-//! own helper (see `web`). A push goes the way of every other: lock, plan, lease, status; what the rules do not allow is
-//! refused with the reason. Absent: decisions. A crash is that of a drain, or of git's own fetch.
+//! git itself reads: over ssh, git:// and paths from the mirror's upload-pack (`connect`), over http through its own helper (see `web`). A
+//! push goes through lock, plan, lease and status like any other; what the rules do not allow is refused with the reason. A crash is that
+//! of a drain, or of git's own fetch.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, Read, Write};

@@ -1,5 +1,5 @@
-//! Reading over http: git's own helper, `git remote-https`, asked in our stead. It speaks the same protocol, so its answers are
-//! passed on as they are; the password reaches it through the socket of `push::AskpassServer`.
+//! Reading over http: git's own helper, `git remote-https`, is asked, and its answers are passed on unchanged. It gets the password
+//! over the socket of `push::AskpassServer`.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::AsFd;

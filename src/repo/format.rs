@@ -1,5 +1,5 @@
-//! Whether this program may work on a repository at all, and how its refs are stored: git's rules for `extensions.*`
-//! (gitrepository-layout(5), git-config(1)), and grafts.
+//! Whether this program may work on a repository, and how its refs are stored: git's rules for `extensions.*` (gitrepository-layout(5),
+//! git-config(1)), and grafts.
 
 #![expect(clippy::disallowed_methods, reason = "looks for info/grafts")]
 

@@ -1,9 +1,8 @@
-//! Refs that gix does not read (`reftable`), read through git: one process for a list or for any number of names, never one for each.
+//! Refs that gix cannot read (`reftable`), read with git: one process for a list or for any number of names, never one per ref.
 //!
-//! Objects, ancestry and configuration of such a repository are gix's business as in every other. Guaranteed: a list is a snapshot,
-//! for git reads its tables as they stood when it began; what git leaves out of it without a word, for a table is damaged, is noticed, because the
-//! names that the tables hold are read here too (see `reftable`). Absent: every write. Values are git's to decode: no maintained
-//! crate does that.
+//! gix reads objects, ancestry and configuration as usual. Guaranteed: a list is a snapshot, because git reads the tables as they were when
+//! it began. If git omits refs because a table is damaged, that is noticed, because the names in the tables are read here too (see
+//! `reftable`). Absent: every write.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -14,6 +13,7 @@ use super::reftable::{self, Stored};
 use super::{Error, Listing};
 use crate::process::{self, Child, git};
 use crate::refs::{Local, Oid, RefName};
+use crate::replies;
 
 /// From this number of names on, a list of everything is cheaper than git's comparing of each ref with each name.
 const MANY: usize = 50;
@@ -178,11 +178,11 @@ impl GitRefs {
 
     /// A git that does not know the storage says that it does not know the extension.
     fn unreadable(&self, what: &str, message: &str) -> Error {
-        match message.to_lowercase().contains("refstorage") {
-            true => Error::RefStorage { path: self.git_dir.clone(), message: message.replace('\n', " ") },
-            false => {
-                Error::Read { what: what.to_owned(), path: self.git_dir.clone(), reason: message.replace('\n', " ") }
-            }
+        let (path, message) = (self.git_dir.clone(), message.replace('\n', " "));
+        if replies::is_unknown_ref_storage(&message) {
+            Error::RefStorage { path, message }
+        } else {
+            Error::Read { what: what.to_owned(), path, reason: message }
         }
     }
 }

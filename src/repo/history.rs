@@ -1,7 +1,7 @@
-//! Questions about history: is one value an ancestor of another, and which commits does a mirror lack.
+//! Questions about history: is one value an ancestor of another, and which commits does the mirror lack.
 //!
-//! Walks use the commit-graph where there is one and share what they have read; there is no process per ref. A tag counts
-//! as the commit that it peels to; a tag of a blob or a tree has no ancestry.
+//! Walks use the commit-graph if there is one, and share what they have read. There is no process per ref. A tag counts as the commit that
+//! it peels to; a tag of a blob or tree has no ancestry.
 
 use std::collections::{BinaryHeap, HashMap};
 

@@ -1,9 +1,8 @@
-//! The repository whose refs are mirrored, read through gix; refs that gix does not read, through git.
+//! The repository whose refs are mirrored, read with gix; refs that gix cannot read, with git.
 //!
-//! Guaranteed: a repository of another user is refused unless `safe.directory` allows it (git-config(1)), and so is one that git
-//! would not open, or whose history git alone sees otherwise (grafts); replace refs are ignored, for what is mirrored is what is
-//! stored; "absent", "unreadable" and "symbolic" are different answers.
-//! Absent: every write. Nothing is cached across drains, so a crash leaves nothing behind.
+//! Guaranteed: a repository of another user is refused unless `safe.directory` allows it (git-config(1)). So is one that git would not open,
+//! and one with grafts, whose history only git sees. Replace refs are ignored: the stored objects are mirrored. "Absent", "unreadable"
+//! and "symbolic" are different answers. Absent: every write. Nothing is cached between drains, so a crash leaves nothing behind.
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use format::RefStorage;
 
 use crate::layout::Layout;
 use crate::refs::{Oid, RefName};
+use crate::replies;
 
 mod alternates;
 mod format;
@@ -121,12 +121,11 @@ impl Shared {
 pub fn open(path: &Path) -> Result<Shared, Error> {
     let refused = |error: &gix::Error| {
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let reason = one_line(error);
-        match reason.to_lowercase() {
-            text if text.contains("trust") || text.contains("owned") || text.contains("safe.directory") => {
-                Error::OtherOwner { path }
-            }
-            _ => Error::NotARepository { path, reason },
+        let reason = if path.exists() { one_line(error) } else { "there is no such directory".into() };
+        if replies::is_other_owner(&reason) {
+            Error::OtherOwner { path }
+        } else {
+            Error::NotARepository { path, reason }
         }
     };
     let options = gix::open::Options::default().bail_if_untrusted(true).config_overrides(["core.useReplaceRefs=false"]);

@@ -1,8 +1,9 @@
-//! A small pack, made here: for the few objects of a usual push the start of `git pack-objects` costs more than the pack.
+//! A small pack, made in process: for the few objects of a usual push, starting `git pack-objects` takes longer than making the pack.
 //!
-//! What goes in: the commits that the mirror lacks, and of each the trees and blobs that no parent has at the same place, or
-//! a parent that the mirror has in any directory that changes. A parent is sent too, or the mirror has it and all that belongs to it: so nothing is left out that the mirror lacks.
-//! Objects are sent whole, without deltas. Whatever is not small, not here, or not plain is left to git (`None`).
+//! It contains the commits that the mirror lacks, and their trees and blobs, except those that a parent has at the same place, and those
+//! that a parent on the mirror has in any directory that changes. Each parent is either sent too, or the mirror has it with everything that
+//! belongs to it; so nothing is missing. Objects are stored whole, without deltas. Whatever is not small, not here or not plain is left to
+//! git (`None`).
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write;

@@ -1,8 +1,8 @@
-//! The names that the tables of a reftable repository hold (gitformat-reftable), to check what git lists.
+//! The ref names in the tables of a reftable repository (gitformat-reftable), to check what git lists.
 //!
-//! `git for-each-ref` that meets a damaged table ends without a word, with the refs it has read so far and exit status 0. Taken for the
-//! whole list, that would be the deletion of all others. So the tables are walked here too: header, footer and its checksum, every record of every
-//! ref block, the order of the names. What does not fit is an error. Values are not read: they are git's business.
+//! At a damaged table `git for-each-ref` ends with exit status 0 and lists only the refs before it. Taken as the whole list, that would
+//! delete all others on the mirror. So the tables are read here too: header, footer and its checksum, every record of every ref block, and
+//! the order of the names. Anything else is an error. Values are not read.
 
 #![expect(clippy::disallowed_methods, reason = "reads the tables")]
 

@@ -1,4 +1,4 @@
-//! What a repository lacks on purpose: the history before a shallow boundary, objects that a promisor remote keeps.
+//! What a repository lacks on purpose: history before a shallow boundary, and objects that a promisor remote keeps.
 
 use super::{Error, Repository, from_gix};
 use crate::refs::Oid;

@@ -1,4 +1,4 @@
-//! Many repositories in one run: each spool is looked through, and what there is to do is served by host (see `queue`).
+//! Many repositories in one run (`--all`): each is scanned, and what is due is done host by host (see `queue`).
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,8 +1,8 @@
-//! The daemon's workers: threads that live as long as the daemon, and what tells them that there is work.
+//! The daemon's workers: threads that live as long as the daemon, and what gives them work.
 //!
-//! Guaranteed: the spool is the truth. A hint, a time or a request only says where to look, so one that is lost costs the wait
-//! until the next scan and no push. What a person asked for is in the spool before it is in the queue. Killed anywhere, the
-//! workers leave what a drain leaves; the first scan of the next daemon finds it.
+//! Guaranteed: the spool is the truth. A hint, a time or a request only says where to look; a lost one costs the wait until the next scan
+//! and loses no push. What a person asked for is in the spool before it is in the queue. A crash leaves what a drain leaves; the first
+//! scan of the next daemon finds it.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,11 +1,11 @@
-//! Many mirrors: which of them is served next, by whom, and when it is due.
+//! Many mirrors: which one is updated next, by which thread, and when it is due.
 //!
-//! The queue is pure: hosts take turns, limits hold for all, for each host and for each repository, and a host that is down holds up
-//! nobody else. A pool of threads takes from it what is next. A batch (`--all`) ends when the queue is empty; the daemon's workers
-//! wait for hints, turns and scans.
+//! The queue is pure: hosts take turns; limits hold in total, for each host and for each repository; a host that is down delays nobody
+//! else. A pool of threads takes the next job from it. A batch (`--all`) ends when the queue is empty; the daemon's workers wait for hints,
+//! due times and scans.
 //!
-//! Guaranteed: a mirror is served by one thread at a time; a panic in one mirror's run ends that run alone. Absent: what a run does,
-//! which is [`crate::drain`]'s. Nothing here is on the disk: after a crash every spool is looked through again.
+//! Guaranteed: one thread at a time works on a mirror. A panic in one mirror's run ends that run alone. Absent: what a run does
+//! ([`crate::drain`]). Nothing here is on the disk: after a crash all repositories are scanned again.
 
 mod batch;
 mod daemon;

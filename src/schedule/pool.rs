@@ -1,4 +1,4 @@
-//! The threads that do what the queue says is next, for one run over many repositories or for a daemon's life.
+//! The threads that do the next job of the queue, for one batch or for the life of the daemon.
 
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

@@ -1,9 +1,9 @@
-//! Who is served when, among the mirrors of many repositories. Knows hosts, limits and times, and nothing of git.
+//! Which mirror is updated when. Knows hosts, limits and times, and nothing of git.
 //!
-//! Hosts take turns, so that one with a thousand waiting repositories does not starve one with a single one; a repository
-//! with many mirrors has a limit of its own. The first contact with a host goes alone: when it shows that the host is down,
-//! everything else that waits for it is put off without an attempt until the host's next turn, and until then no other host
-//! waits for it. Looking through a spool is no serving, so it waits for nobody.
+//! Hosts take turns, so a host with a thousand waiting repositories does not starve a host with one; a repository with many mirrors has a
+//! limit of its own. The first contact with a host is made by one job alone. If it shows that the host is down, all other jobs for it are
+//! deferred without an attempt until the host's next turn, and no other host waits for it. Scanning a repository contacts nobody, so it waits
+//! for no host.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;

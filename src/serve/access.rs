@@ -1,6 +1,6 @@
-//! Who asks, and what they may: tokens in headers, and a limit for those who guess.
+//! Authentication: tokens in headers, and a limit for clients that guess.
 //!
-//! A right token always passes, whatever others do from the same address; only failures are counted.
+//! A valid token always passes, whatever other clients do from the same address; only failures are counted.
 
 use std::collections::HashMap;
 use std::io;

@@ -1,4 +1,4 @@
-//! Who is at the other end: for limits, links and the access log.
+//! The address of the client: for limits, links and the access log.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

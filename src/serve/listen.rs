@@ -1,8 +1,8 @@
-//! Listening: sockets, connections, and what bounds them.
+//! Listening sockets and connections, and their limits.
 //!
-//! Guaranteed: a client that says nothing holds a connection only until someone else wants it, and ten seconds at most; a
-//! request and its answer have a limit. So those who do speak are answered, whoever else is connected. Absent: TLS, which a proxy
-//! in front does.
+//! Guaranteed: a client that sends nothing holds a connection only until another client needs it, and ten seconds at most. A request and
+//! its answer have a time limit. So clients that do send requests are answered, whoever else is connected. Absent: TLS; a reverse proxy
+//! does it.
 
 #![expect(clippy::disallowed_methods, reason = "opens the sockets that it listens on")]
 

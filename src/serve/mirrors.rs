@@ -1,5 +1,5 @@
-//! What can be done with the mirrors of a project, for the API and the page alike. The rules and the words for what is refused are
-//! GitLab's, as far as there are such (its remote mirrors API).
+//! The operations on the mirrors of a project, for the API and the page. Rules and messages are those of GitLab's remote mirrors API where
+//! it has them.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

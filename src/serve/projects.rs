@@ -1,7 +1,7 @@
-//! The repositories below the roots as projects, each with a number that stays its own.
+//! The repositories below the roots as projects, each with a permanent number.
 //!
-//! Guaranteed: a number is never given twice; `projects.json` in the state directory is replaced atomically before a new number is
-//! shown to anyone. Absent: repositories that `include` and `exclude` do not choose. A crash leaves the old file or the new one.
+//! Guaranteed: a number is never reused; `projects.json` in the state directory is replaced before a new number is shown. Absent:
+//! repositories that `include` and `exclude` leave out. A crash leaves the old file or the new one.
 
 #![expect(clippy::disallowed_methods, reason = "reads and replaces projects.json")]
 

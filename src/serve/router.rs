@@ -1,4 +1,4 @@
-//! All routes, and what holds for each of them: a limit of time, a line in the access log, headers that keep browsers safe.
+//! All routes, and what applies to each: the time limit, the access log, and security headers.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

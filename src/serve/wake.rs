@@ -1,4 +1,4 @@
-//! The daemon's side of the hint (see `wake::hint`): the socket `wake`, the file `roots`, and the lock that keeps a second daemon out.
+//! The daemon's side of hints (see `wake::hint`): the socket `wake`, the file `roots`, and the lock against a second daemon.
 
 #![expect(clippy::disallowed_methods, reason = "makes the daemon's runtime files")]
 

@@ -70,7 +70,7 @@ impl std::fmt::Display for Unreadable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Empty => "the record is empty",
-            Self::NotARecord => "the file is no spool record",
+            Self::NotARecord => "the file is not a spool record",
             Self::FutureVersion => "a later version of git-mirror-push wrote the record",
             Self::Damaged => "the record is cut short or its checksum does not match",
             Self::Malformed => "the record has a line without meaning",

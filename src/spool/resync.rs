@@ -1,8 +1,7 @@
-//! The mark of a push that could not be recorded: one byte of the file `spool/resync`, `1` or `0`.
+//! The mark of a push that could not be recorded: the first byte of the file `spool/resync`, `1` or `0`.
 //!
-//! The file is made when the hook is installed and already has its block on the disk, so that the mark can be set on a
-//! full disk. Setting it twice is setting it once. The drain clears it only after every mirror's queue durably holds
-//! a wish for a full sync, so a crash between the two repeats the sync and does not forget it.
+//! The file exists since the hook was installed and has its block on the disk, so the mark can be set on a full disk. The drain clears it
+//! only after the queue of every mirror durably has a full-sync record. A crash in between repeats the sync and does not forget it.
 
 use std::fs::OpenOptions;
 use std::io;

@@ -1,8 +1,8 @@
-//! `mirrored/` as versions before 0.2 wrote it: a private ref store in git's own format, loose refs and `packed-refs`.
+//! `mirrored/` as versions before 0.2 wrote it: a private ref store in git's format, loose refs and `packed-refs`.
 //!
-//! It is read once, and written in the form of `mirrored` by the first run. Then it goes, and an empty directory takes the place of
-//! `packed-refs`: an earlier program that comes back stops there, for it cannot read it, and does not believe old values.
-//! Killed before that, the next write removes it.
+//! The first run reads it once and writes the new form (see `mirrored`). Then the old files are removed, and an empty directory replaces
+//! `packed-refs`: an earlier program stops there, because it cannot read it, and does not trust old values. After a crash in between, the
+//! next write removes them.
 
 #![expect(clippy::disallowed_methods, reason = "removes the files of an earlier version")]
 

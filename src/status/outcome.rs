@@ -6,7 +6,7 @@ use crate::plan::{Action, Decision};
 use crate::refs::{Oid, RefName};
 
 /// What became of a ref, or would become of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Both sides have the same value.

@@ -1,8 +1,8 @@
-//! The process that is at work on a mirror, so that others can tell whether it still lives.
+//! The process that works on a mirror, so that others can tell whether it still runs.
 //!
-//! A process id alone proves nothing: it may be that of another container, of another boot, or be given away again. So the machine,
-//! the boot, the namespace of process ids and the start time of the process are noted with it (proc(5), machine-id(5)). What cannot be
-//! read is noted as empty, and compares as different.
+//! A process id alone proves nothing: it may belong to another container or boot, or be reused. So the machine, the boot, the pid namespace
+//! and the start time of the process are stored with it (proc(5), machine-id(5)). What cannot be read is stored as empty, and counts as
+//! different.
 
 #![expect(clippy::disallowed_methods, reason = "reads /proc and /etc/machine-id")]
 

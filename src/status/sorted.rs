@@ -1,7 +1,7 @@
-//! A sorted file of lines `VALUE NAME`, in which one name is found without reading the file: the table of `mirrored/`.
+//! A sorted file of lines `VALUE NAME`, in which a name is found without reading the whole file: the table of `mirrored/`.
 //!
-//! Guaranteed: a look for one name reads about `log2(size / 16 KiB)` blocks; what is no line of this form is passed over.
-//! Absent: writing, and what VALUE means. The file is only ever replaced as a whole, so a crash leaves the old one or the new one.
+//! Guaranteed: a search reads about `log2(size / 16 KiB)` blocks; lines of another form are skipped. Absent: writing, and the meaning of
+//! VALUE. The file is only replaced as a whole, so a crash leaves the old one or the new one.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};

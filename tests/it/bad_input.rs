@@ -42,16 +42,16 @@ fn a_bad_configuration_names_the_key_the_file_and_the_line() {
         (format!("{remote}colour = 1\n"), 3, "unknown key 'colour'"),
         ("sielnt = true\n".to_owned(), 1, "unknown key 'sielnt'"),
         ("[remotes.m\n".to_owned(), 1, ""),
-        (format!("\n\n{remote}mirror_branch_regex = \"(\"\n"), 5, "no valid regex"),
+        (format!("\n\n{remote}mirror_branch_regex = \"(\"\n"), 5, "not a valid regex"),
         (format!("{remote}mirror_branch_regex = \"{}\"\n", "x".repeat(256)), 3, "longer than 255"),
         (format!("{remote}mirror_branch_regex = \"x\"\nonly_protected_branches = true\n"), 3, "exclude each other"),
         (format!("{remote}divergent_refs = \"maybe\"\n"), 3, "maybe"),
-        (format!("{remote}timeout = \"soon\"\n"), 3, "'soon' is no duration"),
+        (format!("{remote}timeout = \"soon\"\n"), 3, "'soon' is not a duration"),
         (format!("{remote}tags = 3\n"), 3, "tags is"),
         ("[remotes.m]\nurl = \"ext::sh -c id\"\n".to_owned(), 2, "'ext::' is a remote helper"),
         ("[remotes.m]\nurl = \"https://u:pw@h/x\"\n".to_owned(), 2, "holds a password"),
         ("[remotes.m]\nenabled = true\n".to_owned(), 1, "has no url"),
-        ("[remotes.\"../x\"]\nurl = \"/x\"\n".to_owned(), 1, "is no name for a mirror"),
+        ("[remotes.\"../x\"]\nurl = \"/x\"\n".to_owned(), 1, "is not a name for a mirror"),
         (format!("{remote}ssh_options = [\"ProxyCommand=id\"]\n"), 3, "not allowed here"),
         (format!("{remote}refspecs = [\"refs/heads/*\"]\n"), 3, "among the branches"),
         (format!("{remote}proxy = \"http://u:pw@proxy:3128/\"\n"), 3, "the proxy's URL holds a password"),
@@ -85,8 +85,8 @@ fn bad_arguments_change_nothing() {
     fails(&["add", "x", "https://host"], 129, "no path after the host");
     fails(&["add", "x", source.to_str().unwrap()], 129, "is this repository itself");
     fails(&["add", "m", "/elsewhere.git"], 129, "is there already");
-    fails(&["add", "../x", "/x.git"], 128, "is no name for a mirror");
-    fails(&["add", "x", "/x.git", "--mirror-branch-regex", "("], 128, "no valid regex");
+    fails(&["add", "../x", "/x.git"], 128, "is not a name for a mirror");
+    fails(&["add", "x", "/x.git", "--mirror-branch-regex", "("], 128, "not a valid regex");
     fails(
         &["add", "x", "/x.git", "--mirror-branch-regex", "x", "--only-protected-branches"],
         128,
@@ -94,7 +94,7 @@ fn bad_arguments_change_nothing() {
     );
     fails(&["add", "x", "/x.git", "--divergent-refs", "perhaps"], 129, "perhaps");
     fails(&["set", "m"], 129, "nothing to change");
-    fails(&["set", "m", "--mirror-branch-regex", "("], 128, "no valid regex");
+    fails(&["set", "m", "--mirror-branch-regex", "("], 128, "not a valid regex");
     fails(&["set", "none", "--prune", "never"], 128, "no mirror 'none' here");
     for command in ["enable", "disable", "remove", "show", "drain", "sync", "plan", "status", "log"] {
         fails(&[command, "none"], 128, "no mirror 'none' here");

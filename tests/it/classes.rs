@@ -198,7 +198,7 @@ fn known_hosts(source: &Path) -> Option<String> {
 fn words(transport: &str, failure: &str) -> &'static str {
     match (transport, failure) {
         (_, "confined, and on this machine") => "is blocked: ",
-        ("path", "no such directory") => "is no directory on this machine",
+        ("path", "no such directory") => "is not a directory on this machine",
         ("path", "another object format") => "--object-format=",
         ("path", "receive-pack stalls") | (_, "says nothing") => "stall_timeout",
         ("path", "a ref is locked there") => "cannot lock ref",

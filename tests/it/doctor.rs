@@ -121,7 +121,7 @@ fn every_ailment_of_a_mirror() {
             s.ok(source, &["disable", "m"]);
         }),
         ("reachable", "is the host up", &|s, _, source| set(s, source, "git://127.0.0.1:1/x.git")),
-        ("reachable", "make the repository there", &|s, _, source| set(s, source, "/nowhere.git")),
+        ("reachable", "create it there", &|s, _, source| set(s, source, "/nowhere.git")),
         ("credentials", "credential m", &|s, _, source| {
             set(s, source, "https://bot@127.0.0.1:1/x.git");
             s.ok(source, &["set", "m", "--auth-method", "password"]);

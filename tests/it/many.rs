@@ -183,7 +183,7 @@ fn files_of_conf_d_count_in_order_and_a_repository_counts_before_them() {
     assert!(said.status == 128 && said.err.contains("40-bad.toml:1"), "{said:?}");
     std::fs::remove_file(parts.join("40-bad.toml")).unwrap();
     for (text, words) in [
-        ("[[repositories]]\nroot = \"git\"\n", "is no absolute path"),
+        ("[[repositories]]\nroot = \"git\"\n", "is not an absolute path"),
         ("[[repositories]]\nroot = \"/no/such/root\"\n", "/no/such/root"),
         ("[remotes.x]\nurl = \"ext::sh {path}\"\n", "remote helper"),
         ("[remotes.x]\nurl = \"https://u:p@h/{path}\"\n", "holds a password"),

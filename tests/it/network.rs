@@ -260,7 +260,7 @@ fn a_file_system_that_is_full() {
     small.fill();
     work.commit("two");
     let said = work.push(&["main", "main:topic"]);
-    assert!(said.err.contains("cannot record this push") && said.err.contains("the push stands"), "{said:?}");
+    assert!(said.err.contains("cannot record this push") && said.err.contains("the push is accepted"), "{said:?}");
     let said = sandbox.mirror_push(&source, &["drain"]);
     assert!(!said.err.contains("panicked"), "{said:?}");
     small.free();

@@ -44,7 +44,7 @@ fn a_person_adds_a_mirror_and_watches_it() {
     // By the keyboard alone: the field has the focus.
     browser.type_into("#token", "gmpat-wrong");
     browser.press("\u{e007}");
-    browser.wait_text("[role=alert]", "There is no such token.");
+    browser.wait_text("[role=alert]", "Wrong or expired token.");
     browser.shot("wrong-token");
     assert_eq!(browser.complaints().len(), 1, "the status of the refusal");
     browser.type_into("#token", &daemon.token);

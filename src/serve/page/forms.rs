@@ -159,7 +159,7 @@ async fn act(
             return Some(refused().into_response());
         }
         if !visitor.may_write() {
-            return Some(failed(&Error::Refused("This token may only look.".into())));
+            return Some(failed(&Error::Refused("This token is read-only.".into())));
         }
         let done = visitor.project(&app, id).and_then(|project| act(&app, &visitor, &project, &form));
         match done {

@@ -42,7 +42,9 @@ pub(super) async fn show(State(app): State<Arc<App>>, visitor: Visitor, Query(as
                 label.check { input type="checkbox" name="only" value="failed" checked[only]; " Only what fails" }
                 button { "Find" }
             }
-            @if rows.is_empty() { p { "No repository is called so, or none is below the roots of the server's file." } }
+            @if rows.is_empty() && search.is_empty() && !only {
+                p { "No repositories yet. The server's file names the directories that contain them: root in [[repositories]]." }
+            } @else if rows.is_empty() { p { "No matching repository." } }
             @else { (rows_table(&rows)) }
             (pages(page, meant.len(), &search, only))
         };

@@ -135,7 +135,7 @@ async fn login(State(app): State<Arc<App>>, parts: Parts, body: Bytes) -> Respon
         }
         Ok(Err(denied)) => {
             let (status, why) = match denied {
-                Denied::Missing | Denied::Wrong => (StatusCode::UNAUTHORIZED, "There is no such token."),
+                Denied::Missing | Denied::Wrong => (StatusCode::UNAUTHORIZED, "Wrong or expired token."),
                 Denied::Expired => (StatusCode::UNAUTHORIZED, "This token has expired."),
                 Denied::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "Too many wrong tokens; wait a minute."),
             };

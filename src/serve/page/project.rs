@@ -102,7 +102,7 @@ pub(super) async fn host_keys(State(app): State<Arc<App>>, visitor: Visitor, Pat
     shown(move || {
         let project = visitor.project(&app, id)?;
         if !visitor.may_write() {
-            return Err(Error::Refused("This token may only look.".into()));
+            return Err(Error::Refused("This token is read-only.".into()));
         }
         let opened = app.open(&project)?;
         let found = opened.mirror(mirror)?;
@@ -121,7 +121,7 @@ pub(super) async fn host_keys(State(app): State<Arc<App>>, visitor: Visitor, Pat
                 (layout::csrf(&visitor))
                 @for key in &offered { input type="hidden" name="host_keys[]" value=(key.line); }
                 button id="trust" { "Trust these keys" }
-                a.button href={ "/projects/" (id) } { "Do not" }
+                a.button href={ "/projects/" (id) } { "Cancel" }
             }
         };
         Ok(layout::page(&visitor, &format!("Host keys of {}", found.name), None, &body))

@@ -1,0 +1,132 @@
+//! What the TOML reader found wrong, in words that name the key and the fix. Pure.
+
+use super::keys::{KEYS, Place};
+
+/// Explains a message of the TOML reader about line `line` (from 1) of `text`.
+pub(super) fn explain(message: &str, text: &str, line: usize) -> String {
+    let message = message.lines().collect::<Vec<_>>().join("; ").replace('`', "'");
+    let lines: Vec<&str> = text.lines().collect();
+    let written = lines.get(line.saturating_sub(1)).copied().unwrap_or_default().trim();
+    let key = written.split_once('=').map_or("", |(key, _)| key.trim());
+    let quoted = message.split('\'').nth(1).unwrap_or_default();
+    if message.starts_with("unknown field") {
+        return unknown_key(quoted, section(&lines, line));
+    }
+    if message.starts_with("unknown variant") && !key.is_empty() {
+        let known = message.split_once("expected ").map_or("", |(_, known)| known.trim_start_matches("one of "));
+        return format!("'{quoted}' is not a value of {key}; use {known}");
+    }
+    if message.starts_with("invalid type") {
+        if written == "[repositories]" {
+            return "write [[repositories]], with two brackets: there may be several".into();
+        }
+        let known = KEYS.iter().find(|known| known.name == key);
+        if let Some(known) = known.filter(|known| known.value.starts_with("duration")) {
+            return format!("{} is a string with a unit: \"10s\", \"5m\" or \"3h\"", known.name);
+        }
+        if let Some(known) = known {
+            let kind = known.value.split(';').next().unwrap_or_default();
+            return format!("{key} has the wrong type; it is: {kind}");
+        }
+    }
+    message
+}
+
+/// Where the keys of a line belong, from the last table header before it.
+fn section(lines: &[&str], line: usize) -> Option<Place> {
+    let before = lines.iter().take(line).rev().map(|line| line.trim());
+    let header = before.clone().find(|line| line.starts_with('['))?;
+    Some(match header {
+        _ if header.starts_with("[[repositories") => Place::Repositories,
+        _ if header.starts_with("[api") => Place::Api,
+        _ if header.starts_with("[remotes") || header.starts_with("[defaults") => Place::Remote,
+        _ => return None,
+    })
+}
+
+fn unknown_key(key: &str, section: Option<Place>) -> String {
+    let is_here = |place: Place| match section {
+        Some(section) => place == section,
+        None => matches!(place, Place::Top | Place::Server),
+    };
+    if let Some(known) = KEYS.iter().find(|known| known.name == key && !is_here(known.place)) {
+        let home = match known.place {
+            Place::Top => "at the top of the file, before the first [section]",
+            Place::Server => "at the top of the server's file, before the first [section]",
+            Place::Api => "below [api] of the server's file",
+            Place::Repositories => "below [[repositories]] of the server's file",
+            Place::Remote => "below [remotes.NAME] or [defaults]",
+        };
+        return format!("unknown key '{key}' here; it belongs {home}");
+    }
+    let near = KEYS.iter().filter(|known| is_here(known.place) && !known.name.starts_with('['));
+    let near = near.map(|known| (strsim::jaro_winkler(key, known.name), known.name));
+    match near.max_by(|one, other| one.0.total_cmp(&other.0)) {
+        Some((likeness, name)) if likeness > 0.8 => format!("unknown key '{key}'; did you mean '{name}'?"),
+        _ => format!("unknown key '{key}'; see git-mirror-push-config(5)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_is_explained_with_its_fix() {
+        let remote = "[remotes.m]\nurl = \"/m\"\n";
+        for (message, text, line, expected) in [
+            (
+                "unknown field `divergent`, expected one of `id`",
+                format!("{remote}divergent = 1"),
+                3,
+                "did you mean 'divergent_refs'?",
+            ),
+            (
+                "unknown field `colour`, expected one of `id`",
+                format!("{remote}colour = 1"),
+                3,
+                "see git-mirror-push-config(5)",
+            ),
+            (
+                "unknown field `divergent_refs`, expected `x`",
+                "divergent_refs = 1".into(),
+                1,
+                "below [remotes.NAME] or [defaults]",
+            ),
+            (
+                "unknown field `metrics_file`, expected `x`",
+                format!("{remote}metrics_file = 1"),
+                3,
+                "at the top of the file",
+            ),
+            (
+                "unknown variant `kep`, expected one of `overwrite`, `keep`, `fail`",
+                format!("{remote}divergent_refs = \"kep\""),
+                3,
+                "'kep' is not a value of divergent_refs; use 'overwrite', 'keep', 'fail'",
+            ),
+            (
+                "invalid type: integer `30`, expected a string",
+                format!("{remote}timeout = 30"),
+                3,
+                "timeout is a string with a unit",
+            ),
+            (
+                "invalid type: map, expected a sequence",
+                "[repositories]\nroot = \"/x\"".into(),
+                1,
+                "[[repositories]], with two brackets",
+            ),
+            (
+                "invalid type: integer `3`, expected a boolean",
+                format!("{remote}atomic = 3"),
+                3,
+                "atomic has the wrong type; it is: boolean",
+            ),
+            ("something else", String::new(), 1, "something else"),
+        ] {
+            let found = explain(message, &text, line);
+            assert!(found.contains(expected), "{message}: {found}");
+        }
+    }
+}

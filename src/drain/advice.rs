@@ -1,0 +1,55 @@
+//! What a person can do about a failed run, with the name of the mirror in the commands. Pure.
+
+use super::Error;
+use crate::config::{AuthMethod, Mirror};
+use crate::credentials::{Credentials, Redactor};
+use crate::mirror;
+use crate::push::{Address, Error as PushError};
+
+/// The error and what to do about it, cleaned, on one line.
+#[must_use]
+pub fn explained(error: &Error, mirror: &Mirror, credentials: &Credentials) -> String {
+    let text = Redactor::new(credentials).clean(&error.to_string()).replace('\n', " ");
+    match advice(error, mirror, credentials) {
+        Some(advice) => format!("{text}; {advice}"),
+        None => text,
+    }
+}
+
+/// What to do about an error. `None` where its text says it, or where there is nothing to do.
+#[must_use]
+pub fn advice(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Option<String> {
+    let (name, address) = (&mirror.name, &mirror.address);
+    Some(match error {
+        Error::Push(PushError::Credentials(_)) => match (address, mirror.auth_method) {
+            (Address::Http { .. }, _) if credentials.secret.is_none() => format!(
+                "no password is stored for it: git mirror-push set {name} --username USER, then git mirror-push credential {name}"
+            ),
+            (Address::Http { .. }, _) | (_, AuthMethod::Password) => {
+                format!("is the password or token expired, or may it not write? git mirror-push credential {name}")
+            }
+            (_, AuthMethod::SshPublicKey) => {
+                format!("git mirror-push public-key {name} prints the key to authorise there")
+            }
+            _ => format!(
+                "authorise a key of this user there, or give the mirror its own: git mirror-push set {name} --auth-method ssh_public_key"
+            ),
+        },
+        Error::Push(PushError::NotFound(_)) => match address {
+            Address::Http { .. } => format!(
+                "create it there, or give the token access to it (many hosts answer 'not found' to both), or fix the URL: git mirror-push set {name} --url URL"
+            ),
+            _ => format!("create it there, or fix the URL: git mirror-push set {name} --url URL"),
+        },
+        Error::Push(PushError::HostKey { .. }) => {
+            format!("if you trust the host: git mirror-push host-keys {name} --detect")
+        }
+        Error::Push(PushError::Redirect { .. }) => format!("git mirror-push set {name} --url URL"),
+        Error::Push(PushError::Certificate { .. }) => {
+            "set ca_file to the authority that signed it, or fix the certificate".into()
+        }
+        Error::Push(PushError::NotSmart(_)) => "is it the address of a web page? try the URL with .git".into(),
+        Error::Mirror(mirror::Error::InsecureHttp) => format!("git mirror-push set {name} --url https://…"),
+        _ => return None,
+    })
+}

@@ -1,0 +1,152 @@
+//! What a run learns, noted in its result: values that the mirror has, decisions, answers, and what was not answered.
+
+use std::collections::BTreeSet;
+
+use super::coalesce::RefHistory;
+use super::full_scan::FullScan;
+use super::observe::Scope;
+use super::refusal::{self, Refusals};
+use super::update::{Run, UpdateResult};
+use super::{Error, Mode};
+use crate::plan::{Decision, Plan, RefFacts};
+use crate::push::{Answer, Report};
+use crate::refs::{Local, RefName};
+use crate::status::{Held, Outcome, RefOutcome};
+
+impl Run<'_> {
+    /// Notes what is now known of refs: which of the mirror's values are ours, which noted refs it has no longer, and with which values
+    /// a ref was deleted here that it still has.
+    pub(super) fn note_values(
+        &self,
+        scanned: Option<&mut FullScan>,
+        observed: &[RefFacts],
+        noted: &[Held],
+        result: &mut UpdateResult,
+    ) {
+        if let Some(scanned) = scanned {
+            result.held.extend(scanned.gone.drain(..).map(|name| (name, Held::default())));
+            result.held.extend(scanned.unnoted.drain(..).map(|(name, oid)| (name, Held::at(oid))));
+        }
+        for (facts, noted) in observed.iter().zip(noted) {
+            let known = self.past.touched.refs.get(&facts.name);
+            // What this run has noted since counts, a slice that arrived for one.
+            let lately = result.held.get(&facts.name);
+            let now = held_now(facts, lately.unwrap_or(noted), known);
+            if now != *noted || lately.is_some() {
+                result.held.insert(facts.name.clone(), now);
+            }
+        }
+    }
+
+    /// Notes a command to which the mirror agreed.
+    pub(super) fn note_done(&self, decision: &Decision, result: &mut UpdateResult) {
+        let now = decision.local.map(Held::at).unwrap_or_default();
+        let is_noted = || self.past.mirrored.find(&decision.name).is_ok_and(|noted| noted == now);
+        if result.held.contains_key(&decision.name) || !is_noted() {
+            result.held.insert(decision.name.clone(), now);
+        }
+        result.outcomes.insert(decision.name.clone(), RefOutcome::of(decision));
+    }
+
+    /// A push of which nothing is known: its refs get the reason.
+    pub(super) fn mark_failed(&self, sent: &[&Decision], error: &crate::push::Error, result: &mut UpdateResult) {
+        let reason = self.redactor.clean(&error.to_string());
+        for decision in sent {
+            let outcome = RefOutcome::new(decision, Outcome::RemoteFailed, Some(reason.clone()));
+            result.outcomes.insert(decision.name.clone(), outcome);
+        }
+    }
+
+    /// Notes the commands of a push that failed, if the mirror may still carry them out.
+    pub(super) fn note_unanswered(&self, sent: &[&Decision], error: &crate::push::Error, result: &mut UpdateResult) {
+        if error.may_have_arrived() {
+            sent.iter().for_each(|decision| {
+                result.unanswered.entry(decision.name.clone()).or_default().extend(decision.local);
+            });
+        }
+    }
+
+    /// Notes every decision: those that are sent count as not answered until the report says otherwise.
+    pub(super) fn record_decisions(&self, scope: &Scope, plan: &Plan, result: &mut UpdateResult) {
+        if let Scope::Refs(names) = scope {
+            // What was to be sent and has vanished on both sides since needs nothing more.
+            names.iter().for_each(|name| {
+                result.outcomes.remove(name);
+            });
+        }
+        if matches!(scope, Scope::All) && !result.outcomes.is_empty() {
+            // What is not among the decisions is the same on both sides now.
+            let decided: BTreeSet<&RefName> = plan.decisions.iter().map(|decision| &decision.name).collect();
+            result.outcomes.retain(|name, outcome| !outcome.outcome.is_listed() || decided.contains(name));
+        }
+        let is_dry = self.context.mode == Mode::Plan;
+        let outcome = |decision: &Decision| match decision.action.is_sent() && !is_dry {
+            true => RefOutcome::new(decision, Outcome::RemoteFailed, Some("it was not sent".into())),
+            false => RefOutcome::of(decision),
+        };
+        // Of many refs that are sorted a map is made at once.
+        let noted = plan.decisions.iter().map(|decision| (decision.name.clone(), outcome(decision)));
+        match result.outcomes.is_empty() {
+            true => result.outcomes = noted.collect(),
+            false => result.outcomes.extend(noted),
+        }
+    }
+
+    /// Notes the answers, and returns the refs that are to be looked at and decided again.
+    pub(super) fn read_report(
+        &self,
+        sent: &[&Decision],
+        mut report: Report,
+        refusals: &mut Refusals,
+        result: &mut UpdateResult,
+    ) -> Vec<RefName> {
+        let mut again = Vec::new();
+        let cut = report.cut.as_ref().map(|cut| self.redactor.clean(&cut.to_string()));
+        let is_split = report.cut.is_none() && refusals.bisect(sent, &report, self.mirror.is_atomic);
+        let is_refused = report.answers.values().any(|answer| matches!(answer, Answer::Refused(_)));
+        let is_decided_again = self.mirror.is_atomic && is_refused && refusals.retry_atomic();
+        for decision in sent {
+            let outcome = match report.answers.remove(&decision.name) {
+                Some(Answer::Done) => {
+                    self.note_done(decision, result);
+                    continue;
+                }
+                Some(Answer::Refused(message)) => {
+                    let outcome = refusal::outcome(decision, message, self.incomplete());
+                    if outcome.outcome == Outcome::Kept || self.mirror.is_atomic && !is_decided_again {
+                        // What the mirror's HEAD keeps is no part of an atomic push; and that is decided again once only.
+                        refusals.finalize(decision, &outcome);
+                    } else if is_split || is_decided_again || refusals.note(decision, &outcome) {
+                        again.push(decision.name.clone());
+                    }
+                    outcome
+                }
+                None => {
+                    let message = cut.clone().unwrap_or_else(|| "the mirror's report does not mention it".into());
+                    let outcome = RefOutcome::new(decision, Outcome::RemoteFailed, Some(message));
+                    refusals.finalize(decision, &outcome);
+                    result.unanswered.entry(decision.name.clone()).or_default().extend(decision.local);
+                    outcome
+                }
+            };
+            result.outcomes.insert(decision.name.clone(), outcome);
+        }
+        result.error = report.cut.map(Error::Push);
+        again
+    }
+}
+
+/// What is known of a ref once both sides were seen.
+fn held_now(facts: &RefFacts, noted: &Held, known: Option<&RefHistory>) -> Held {
+    let Some(remote) = facts.remote else { return Held::default() };
+    let mut now = noted.clone();
+    if facts.is_remote_known || facts.local == Local::At(remote) {
+        now.base = Some(remote);
+    }
+    match facts.local {
+        Local::At(local) if local == remote => now.deleted.clear(),
+        Local::Absent => now.deleted.extend(known.iter().flat_map(|known| &known.deleted)),
+        _ => {}
+    }
+    now
+}

@@ -1,0 +1,114 @@
+//! What became of a mirror, for whoever asked.
+
+use jiff::Timestamp;
+
+use super::update::UpdateResult;
+use super::{Context, Error, explained};
+use crate::config::Mirror;
+use crate::credentials::Credentials;
+use crate::mirror::credentials;
+use crate::push::Class;
+use crate::repo::Repository;
+use crate::status::{RefOutcome, Status, UpdateStatus};
+
+/// What became of one mirror.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The repository's path.
+    pub repository: String,
+    /// The mirror's name.
+    pub remote: String,
+    /// Its URL as it is shown.
+    pub url: String,
+    /// How it stands.
+    pub update_status: UpdateStatus,
+    /// The error, cleaned.
+    pub error: Option<String>,
+    /// Everything that was or would be touched.
+    pub refs: Vec<RefOutcome>,
+    /// When the next attempt is due, if one waits.
+    pub next_attempt_at: Option<Timestamp>,
+    /// Whether everything that was attempted is up to date.
+    pub is_well: bool,
+    /// Whether the mirror was contacted, or was to be: one that only waits was not.
+    pub is_attempted: bool,
+    /// Whether the mirror answered for every ref, so that what was spooled for it is done with.
+    pub is_answered: bool,
+    /// Failed attempts since the last success.
+    pub attempts: u32,
+    /// What this said of its host.
+    pub host: Host,
+}
+
+impl Report {
+    /// Whether something was attempted, and is not up to date.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.is_attempted && !self.is_well
+    }
+}
+
+/// What an attempt says of the mirror's host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// Nothing, for it was not asked.
+    Unknown,
+    /// It answered, whatever it said of the repository.
+    Up,
+    /// It failed before it said anything of the repository.
+    Down,
+}
+
+/// The report on a run that ended with the status `after`.
+pub(super) fn report(
+    repository: &Repository,
+    mirror: &Mirror,
+    credentials: &Credentials,
+    after: Status,
+    result: UpdateResult,
+) -> Report {
+    Report {
+        repository: repository.git_dir().display().to_string(),
+        remote: mirror.name.clone(),
+        url: mirror.address.shown(credentials),
+        update_status: after.update_status,
+        next_attempt_at: after.next_attempt(),
+        is_well: result.is_well(&after.refs),
+        is_attempted: true,
+        error: after.last_error,
+        is_answered: result.is_answered(),
+        attempts: after.attempts,
+        host: if result.is_host_down() { Host::Down } else { Host::Up },
+        refs: refs(result),
+    }
+}
+
+/// Everything that was looked at and is to be reported, by name.
+fn refs(result: UpdateResult) -> Vec<RefOutcome> {
+    let unchanged = result.scanned.map(|scanned| scanned.unchanged).unwrap_or_default();
+    let unchanged = unchanged.into_iter().filter(|(name, _)| !result.outcomes.contains_key(name));
+    let mut refs: Vec<RefOutcome> = unchanged.map(|(name, oid)| RefOutcome::unchanged(name, oid)).collect();
+    refs.extend(result.outcomes.values().cloned());
+    refs.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+    refs
+}
+
+/// The report on a mirror whose files could not be read or written.
+pub(super) fn failed(repository: &Repository, context: &Context<'_>, mirror: &Mirror, error: &Error) -> Report {
+    let credentials = credentials(repository, mirror).unwrap_or_default();
+    Report {
+        repository: repository.git_dir().display().to_string(),
+        remote: mirror.name.clone(),
+        url: mirror.address.shown(&credentials),
+        update_status: if error.class() == Class::Permanent { UpdateStatus::Failed } else { UpdateStatus::Scheduled },
+        error: Some(explained(error, mirror, &credentials)),
+        // What the mirror agreed to is looked at now.
+        next_attempt_at: matches!(error, Error::Superseded).then(|| (context.now)()),
+        is_well: false,
+        is_attempted: true,
+        is_answered: false,
+        attempts: 0,
+        host: Host::Unknown,
+        refs: Vec::new(),
+    }
+}

@@ -1,0 +1,268 @@
+//! What the messages of git, ssh and servers mean. They have no codes for most of it, so their English is read, here and nowhere else.
+//! Pure.
+//!
+//! The wordings are those of git 2.39 to 2.47 in the C locale, OpenSSH, JGit, dulwich, GitHub, GitLab, Gitea, Forgejo and gitolite; the
+//! tests have each. A message that nobody has met is `Other`, and costs a retry or one more look, never a wrong decision.
+
+/// Why receive-pack refused a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A branch cannot be deleted that the HEAD of the mirror names.
+    CurrentBranch,
+    /// Another program has the lock of the ref, or died with it.
+    Locked,
+    /// The disk of the mirror is full.
+    DiskFull,
+    /// The pre-receive hook declined the whole push.
+    HookDeclined,
+    /// The pack is larger than `receive.maxInputSize`.
+    TooLarge,
+    /// The mirror takes no push of a shallow repository.
+    ShallowRefused,
+    /// Objects were missing that the mirror was believed to have, or the pack could not be unpacked.
+    MissingObjects,
+    /// The ref may have moved since it was advertised.
+    Stale,
+    /// Anything else.
+    Other,
+}
+
+/// What a refusal of receive-pack means: the reason of its `ng` line, and what it said about the ref.
+#[must_use]
+pub fn refusal(message: &str) -> Cause {
+    const CAUSES: [(Cause, &[&str]); 8] = [
+        (Cause::CurrentBranch, &["deletion of the current branch prohibited"]),
+        // A loose ref or packed refs; the tables of reftable.
+        (Cause::Locked, &[".lock': File exists", "cannot lock references", "data is locked"]),
+        (Cause::DiskFull, &["No space left on device", "Disk quota exceeded"]),
+        (Cause::HookDeclined, &["pre-receive hook declined"]),
+        (Cause::TooLarge, &["pack exceeds maximum allowed size"]),
+        (Cause::ShallowRefused, &["shallow update not allowed"]),
+        (
+            Cause::MissingObjects,
+            &[
+                "missing necessary objects",
+                "unpacker error",
+                "could not unpack",
+                "bad pack",
+                "bad ref",
+                "missing object(s)",
+            ],
+        ),
+        (
+            Cause::Stale,
+            &[
+                "failed to update ref",
+                "failed to lock",
+                "cannot lock ref",
+                "incorrect old value",
+                "stale info",
+                "reference already exists",
+                "reference does not exist",
+                "fetch first",
+                "invalid old id sent",
+            ],
+        ),
+    ];
+    let found = CAUSES.into_iter().find(|(_, parts)| has(message, parts));
+    found.map_or(Cause::Other, |(cause, _)| cause)
+}
+
+/// Why ssh, or the program that it started on the mirror, failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure<'m> {
+    /// The host key is not known or not the pinned one; the host that it names.
+    HostKey(Option<&'m str>),
+    /// We are not let in, or may not push.
+    Denied,
+    /// The name of the host has no address.
+    Unresolved(&'m str),
+    /// There is no such repository, or we may not know that there is.
+    NotFound,
+    /// The repository on the mirror belongs to another user there.
+    OtherOwner,
+    /// Anything else.
+    Other,
+}
+
+/// What the last message of `program` means. ssh has one exit status, 255, for all its failures.
+#[must_use]
+pub fn failure<'m>(program: &str, message: &'m str) -> Failure<'m> {
+    if has(message, &["Host key verification failed", "HOST IDENTIFICATION HAS CHANGED", "No matching host key"]) {
+        let named = ["key is known for ", "host key for "].iter().find_map(|before| between(message, before, " "));
+        return Failure::HostKey(named);
+    }
+    const DENIED: [&str; 4] =
+        ["Permission denied", "Too many authentication failures", "ERROR: Permission to ", "marked as read only"];
+    if program == "ssh" && has(message, &DENIED) {
+        return Failure::Denied;
+    }
+    if let Some(host) = between(message, "Could not resolve hostname ", ":") {
+        return Failure::Unresolved(host);
+    }
+    if has(message, &["dubious ownership", "safe.directory"]) {
+        return Failure::OtherOwner;
+    }
+    if is_not_found(message) { Failure::NotFound } else { Failure::Other }
+}
+
+/// Whether a message says that there is no such repository. git-daemon says no more than "not exported" of one that is not there.
+#[must_use]
+pub fn is_not_found(message: &str) -> bool {
+    const NOT_FOUND: [&str; 9] = [
+        "not appear to be a git repository",
+        "not a git repository",
+        "repository not found",
+        "no such repository",
+        "not exported",
+        "cannot find repository",
+        "could not be found or you don't have permission",
+        "denied by fallthru",
+        "you mis-spelled the reponame",
+    ];
+    has(&message.to_lowercase(), &NOT_FOUND)
+}
+
+/// Whether git failed because the repository lacks objects, as a partial clone may.
+#[must_use]
+pub fn lacks_objects(message: &str) -> bool {
+    has(message, &["bad tree object", "bad object", "could not fetch", "unable to read", "missing"])
+}
+
+/// Whether git does not know how the refs of the repository are stored.
+#[must_use]
+pub fn is_unknown_ref_storage(message: &str) -> bool {
+    has(&message.to_lowercase(), &["refstorage"])
+}
+
+/// Whether a repository was not opened because it belongs to another user (git's and gix's messages).
+#[must_use]
+pub fn is_other_owner(message: &str) -> bool {
+    has(&message.to_lowercase(), &["trust", "owned", "safe.directory"])
+}
+
+/// The host that asks, in a question of ssh: `user@host's password: `, or `(user@host) ` before the server's own question.
+#[must_use]
+pub fn asking_host(question: &str) -> Option<&str> {
+    let who = match question.strip_prefix('(') {
+        Some(rest) => rest.split_once(") ")?.0,
+        None => question.split_once("'s password")?.0,
+    };
+    Some(who.rsplit_once('@')?.1)
+}
+
+/// Whether a question of ssh or git is one for a user name or a password.
+#[must_use]
+pub fn asks_for_credentials(question: &str) -> bool {
+    let asked = question.to_ascii_lowercase();
+    asked.contains("password") || asked.starts_with("username for ")
+}
+
+fn has(message: &str, parts: &[&str]) -> bool {
+    parts.iter().any(|part| message.contains(part))
+}
+
+fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    let start = text.find(before)? + before.len();
+    text[start..].split(after).next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[rustfmt::skip]
+    fn reads_the_refusals_of_every_server() {
+        let table = [
+            // git 2.39 and 2.47
+            ("failed to update ref", Cause::Stale),
+            ("failed to update ref (error: cannot lock ref 'refs/heads/x': is at 1 but expected 2)", Cause::Stale),
+            ("failed to update ref (error: Unable to create '/r/refs/heads/x.lock': File exists.)", Cause::Locked),
+            ("cannot lock references", Cause::Locked),
+            ("failed to update ref: data is locked", Cause::Locked),
+            ("incorrect old value provided", Cause::Stale),
+            ("reference already exists", Cause::Stale),
+            ("reference does not exist", Cause::Stale),
+            ("non-fast-forward", Cause::Other),
+            ("hook declined", Cause::Other),
+            ("pre-receive hook declined", Cause::HookDeclined),
+            ("deletion prohibited", Cause::Other),
+            ("deletion of the current branch prohibited", Cause::CurrentBranch),
+            ("shallow update not allowed", Cause::ShallowRefused),
+            ("missing necessary objects", Cause::MissingObjects),
+            ("the mirror could not unpack the objects: index-pack abnormal exit", Cause::MissingObjects),
+            ("unpacker error (fatal: pack exceeds maximum allowed size (1.00 KiB))", Cause::TooLarge),
+            ("unpacker error (error: file write error: No space left on device)", Cause::DiskFull),
+            ("unable to write file: Disk quota exceeded", Cause::DiskFull),
+            // JGit
+            ("invalid old id sent", Cause::Stale),
+            ("failed to lock", Cause::Stale),
+            ("missing object(s)", Cause::MissingObjects),
+            ("non-fast forward", Cause::Other),
+            // dulwich
+            ("failed to write", Cause::Other),
+            // GitHub, GitLab
+            ("fetch first", Cause::Stale),
+            ("protected branch hook declined", Cause::Other),
+            ("push declined due to repository rule violations", Cause::Other),
+        ];
+        for (message, cause) in table {
+            assert_eq!(refusal(message), cause, "{message}");
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn reads_the_failures_of_ssh_and_of_every_server_behind_it() {
+        let table = [
+            ("ssh: Could not resolve hostname nowhere: Name or service not known", Failure::Unresolved("nowhere")),
+            ("ssh: connect to host h port 22: Connection refused", Failure::Other),
+            ("Connection closed by 127.0.0.1 port 22", Failure::Other),
+            ("git@h: Permission denied (publickey).", Failure::Denied),
+            ("Received disconnect from 10.0.0.1: Too many authentication failures", Failure::Denied),
+            ("No ED25519 host key is known for [h]:22 and you have requested strict checking.\nHost key verification failed.", Failure::HostKey(Some("[h]:22"))),
+            ("Host key verification failed.", Failure::HostKey(None)),
+            ("fatal: '/x.git' does not appear to be a git repository", Failure::NotFound),
+            ("fatal: not a git repository: '/x.git'", Failure::NotFound),
+            ("fatal: detected dubious ownership in repository at '/x.git'", Failure::OtherOwner),
+            // GitHub
+            ("ERROR: Repository not found.\nfatal: Could not read from remote repository.", Failure::NotFound),
+            ("ERROR: Permission to a/b.git denied to bot.", Failure::Denied),
+            ("ERROR: The key you are authenticating with has been marked as read only.", Failure::Denied),
+            // GitLab
+            ("remote: ERROR: The project you were looking for could not be found or you don't have permission to view it.", Failure::NotFound),
+            // Gitea and Forgejo
+            ("Gitea: Cannot find repository: a/b", Failure::NotFound),
+            ("Forgejo: Cannot find repository: a/b", Failure::NotFound),
+            // gitolite
+            ("FATAL: W any a/b bot DENIED by fallthru\n(or you mis-spelled the reponame)", Failure::NotFound),
+        ];
+        for (message, expected) in table {
+            assert_eq!(failure("ssh", message), expected, "{message}");
+        }
+        assert_eq!(failure("git receive-pack", "fatal: cannot open: Permission denied"), Failure::Other);
+    }
+
+    #[test]
+    fn reads_what_a_server_says_in_place_of_its_refs() {
+        assert!(is_not_found("access denied or repository not exported: /x.git"));
+        assert!(is_not_found("Repository not found"));
+        assert!(!is_not_found("too many connections"));
+    }
+
+    #[test]
+    fn knows_which_host_asks() {
+        for (question, host) in [
+            ("bot@git.example.org's password: ", Some("git.example.org")),
+            ("a@b@h's password: ", Some("h")),
+            ("(bot@127.0.0.1) Password: ", Some("127.0.0.1")),
+            ("Password: ", None),
+            ("Enter passphrase for key 'x@y's password'", Some("y")),
+            ("() password", None),
+        ] {
+            assert_eq!(asking_host(question), host, "{question}");
+        }
+        assert!(asks_for_credentials("Username for 'https://h': ") && !asks_for_credentials("Verification code: "));
+    }
+}
