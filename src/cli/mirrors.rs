@@ -7,7 +7,7 @@ use anyhow::Context;
 use super::args::{Add, Set};
 use super::options::{AuthMethod, Divergent, KeyType, Prune, Settings};
 use super::{DONE, Session, Usage, absolute, by_name, hook, now};
-use crate::config::{Change, Config, Edit, Mirror, edit};
+use crate::config::{Change, Config, Edit, Mirror, Wake, edit};
 use crate::credentials::{self, Credentials, HostKey, Secret, identity};
 use crate::install::Done;
 use crate::mirror::{self, Extras, Keys, clean_url, host_keys_of};
@@ -64,10 +64,12 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
     if !add.disabled {
         session.wake(&config);
     }
-    session.base.say(&format!(
-        "added mirror '{0}'; the first sync begins in the background: git mirror-push status {0}",
-        add.name
-    ));
+    let then = match (add.disabled, config.wake == Wake::None || config.is_silent) {
+        (true, _) => format!("it is disabled: git mirror-push enable {}", add.name),
+        (false, true) => "its first sync is due: git mirror-push drain".to_owned(),
+        (false, false) => format!("its first sync begins in the background: git mirror-push status {}", add.name),
+    };
+    session.base.say(&format!("added mirror '{}'; {then}", add.name));
     Ok(DONE)
 }
 
