@@ -10,7 +10,7 @@ use super::{DONE, Session, Usage, absolute, by_name, hook, now};
 use crate::config::{Change, Config, Edit, Mirror, Wake, edit};
 use crate::credentials::{self, Credentials, HostKey, Secret, identity};
 use crate::install::Done;
-use crate::mirror::{self, Extras, Keys, clean_url, host_keys_of};
+use crate::mirror::{self, Extras, Keys, clean_url, host_keys_of, token_as_password};
 use crate::push::{Address, parse};
 use crate::refs::Oid;
 use crate::status::{self, Outcome};
@@ -38,13 +38,15 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
         return Err(Usage(format!("mirror '{}' is there already; use 'set', or another name", add.name)).into());
     }
     let (url, address, credentials) = checked_url(session, &add.url)?;
+    let given = password(&add.settings)?;
+    let credentials = if given.is_none() { token_as_password(credentials) } else { credentials };
     let mut keys = vec![("url", Change::Text(url))];
     keys.extend(credentials.username.map(|user| ("username", Change::Text(user))));
     keys.extend(changes(&add.settings));
     if add.disabled {
         keys.push(("enabled", Change::Flag(false)));
     }
-    let secret = password(&add.settings)?.or(credentials.secret).filter(|secret| !secret.expose().is_empty());
+    let secret = given.or(credentials.secret).filter(|secret| !secret.expose().is_empty());
     if secret.is_some() && add.settings.auth_method.is_none() {
         keys.push(("auth_method", Change::Text("password".into())));
     }
@@ -82,6 +84,7 @@ pub(super) fn set(session: &Session<'_>, set: &Set) -> anyhow::Result<u8> {
     let mut address = mirror.address.clone();
     if let Some(url) = &set.url {
         let (url, new, credentials) = checked_url(session, url)?;
+        let credentials = if secret.is_none() { token_as_password(credentials) } else { credentials };
         address = new;
         keys.push(("url", Change::Text(url)));
         keys.extend(credentials.username.map(|user| ("username", Change::Text(user))));

@@ -22,7 +22,7 @@ pub(super) fn explain(message: &str, text: &str, line: usize) -> String {
         }
         let known = KEYS.iter().find(|known| known.name == key);
         if let Some(known) = known.filter(|known| known.value.starts_with("duration")) {
-            return format!("{} is a string with a unit: \"10s\", \"5m\" or \"3h\"", known.name);
+            return format!("{} is a string with a unit: \"10s\", \"5m\", \"3h\" or \"2d\"", known.name);
         }
         if let Some(known) = known {
             let kind = known.value.split(';').next().unwrap_or_default();

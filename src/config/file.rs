@@ -113,7 +113,7 @@ pub enum Wake {
     None,
 }
 
-/// `auth_method`, in GitLab's message.
+/// `auth_method`, in GitLab's words.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum AuthMethod {
@@ -212,7 +212,7 @@ pub fn parse_period(text: &str) -> Result<Duration, String> {
     let period = number.and_then(|number| number.checked_mul(seconds)).filter(|seconds| *seconds > 0);
     period
         .map(Duration::from_secs)
-        .ok_or_else(|| format!("'{text}' is not a duration; write \"10s\", \"5m\" or \"3h\""))
+        .ok_or_else(|| format!("'{text}' is not a duration; write \"10s\", \"5m\", \"3h\" or \"2d\""))
 }
 
 /// Reads a file.

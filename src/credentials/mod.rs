@@ -48,7 +48,7 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// With what a mirror is greeted.
+/// The user name and password for a mirror.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Credentials {
     /// The user name.
@@ -85,11 +85,11 @@ fn secret_in(path: &Path, opened: io::Result<(std::fs::File, std::fs::Metadata)>
     };
     let refused = |fix: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, fix));
     if file.mode() & 0o077 != 0 {
-        return refused(format!("others may read it; chmod 600 '{}'", path.display()));
+        return refused(format!("other users can read it; chmod 600 '{}'", path.display()));
     }
     // Whoever owns it could change whose password we send.
     if ![0, rustix::process::geteuid().as_raw()].contains(&file.uid()) {
-        return refused(format!("it belongs to another user; chown it: '{}'", path.display()));
+        return refused(format!("it must belong to you or root; chown it: '{}'", path.display()));
     }
     let mut text = String::new();
     open.read_to_string(&mut text)?;

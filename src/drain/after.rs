@@ -73,7 +73,7 @@ pub(super) fn tell(
         event,
         repository: &repository.git_dir().display().to_string(),
         remote: &mirror.name,
-        url: &mirror.address.shown(&credentials),
+        url: &mirror.address.masked(&credentials),
         status: after,
     };
     match notify::tell(command, &message) {

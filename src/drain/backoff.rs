@@ -53,8 +53,8 @@ impl Now<'_> {
         let has_news = is_since(self.changed) || is_parked && self.has_new_push;
         let retry = retry.filter(|_| !has_news);
         let interval = started.and_then(|time| time.checked_add(self.waits.min_interval).ok());
-        let next_status = self.newest.and_then(|time| time.checked_add(self.waits.settle).ok());
-        [retry, interval, next_status].into_iter().flatten().max().filter(|time| *time > self.now)
+        let settled = self.newest.and_then(|time| time.checked_add(self.waits.settle).ok());
+        [retry, interval, settled].into_iter().flatten().max().filter(|time| *time > self.now)
     }
 }
 

@@ -116,7 +116,7 @@ pub enum Error {
     #[error(transparent)]
     Push(#[from] crate::push::Error),
     /// The mirror may be another one than was meant.
-    #[error("first result: '{url}' has {} this repository does not have, so nothing was sent; check the URL, and if it is right: git mirror-push sync {name} --adopt", values(*unknown))]
+    #[error("first contact: '{url}' has {} this repository does not have, so nothing was sent; check the URL, and if it is right: git mirror-push sync {name} --adopt", values(*unknown))]
     FirstContact {
         /// How many refs would have been replaced or deleted; 0 when only refs that are not selected are there.
         unknown: usize,
@@ -211,10 +211,10 @@ pub fn fan_out(repository: &Repository, context: &Context<'_>) -> Result<(), Err
     let done = spool::fan_out(&layout, &enabled, new_id((context.now)()))
         .map_err(Error::files("give spooled pushes to the mirrors", layout.root().to_owned()))?;
     for (name, reason) in &done.corrupt {
-        tracing::warn!("spool record {name}: {reason}; moved to spool/corrupt, every mirror is scanned in full");
+        tracing::warn!("spool record {name}: {reason}; moved to spool/corrupt, all refs of every mirror are compared");
     }
     if done.resync {
-        tracing::warn!("a push could not be recorded; every mirror is scanned in full");
+        tracing::warn!("a push could not be recorded; all refs of every mirror are compared");
     }
     Ok(())
 }

@@ -14,8 +14,8 @@ use crate::refs::{Local, RefName};
 use crate::status::{Held, Outcome, RefOutcome};
 
 impl Run<'_> {
-    /// Notes what is now known of refs: which of the mirror's values are ours, which noted refs it has no longer, and with which values
-    /// a ref was deleted here that it still has.
+    /// Notes for each ref: which of the mirror's values are ours, which noted refs the mirror no longer has, and the values at which a
+    /// ref was deleted here while the mirror still has it.
     pub(super) fn note_values(
         &self,
         scanned: Option<&mut FullScan>,
@@ -29,7 +29,7 @@ impl Run<'_> {
         }
         for (facts, noted) in observed.iter().zip(noted) {
             let known = self.past.touched.refs.get(&facts.name);
-            // What this run has noted since counts, a slice that arrived for one.
+            // Later notes of this run take precedence: a slice may have arrived.
             let lately = result.held.get(&facts.name);
             let now = held_now(facts, lately.unwrap_or(noted), known);
             if now != *noted || lately.is_some() {
@@ -69,7 +69,7 @@ impl Run<'_> {
     /// Notes every decision: those that are sent count as not answered until the report says otherwise.
     pub(super) fn record_decisions(&self, scope: &Scope, plan: &Plan, result: &mut UpdateResult) {
         if let Scope::Refs(names) = scope {
-            // What was to be sent and has vanished on both sides since needs nothing more.
+            // A ref that was to be sent and no longer exists on either side needs nothing.
             names.iter().for_each(|name| {
                 result.outcomes.remove(name);
             });
@@ -84,7 +84,7 @@ impl Run<'_> {
             true => RefOutcome::new(decision, Outcome::RemoteFailed, Some("it was not sent".into())),
             false => RefOutcome::of(decision),
         };
-        // Of many refs that are sorted a map is made at once.
+        // Many sorted refs make a map in one pass.
         let noted = plan.decisions.iter().map(|decision| (decision.name.clone(), outcome(decision)));
         match result.outcomes.is_empty() {
             true => result.outcomes = noted.collect(),
@@ -114,7 +114,7 @@ impl Run<'_> {
                 Some(Answer::Refused(message)) => {
                     let outcome = refusal::outcome(decision, message, self.incomplete());
                     if outcome.outcome == Outcome::Kept || self.mirror.is_atomic && !is_decided_again {
-                        // What the mirror's HEAD keeps is no part of an atomic push; and that is decided again once only.
+                        // An atomic push leaves out a ref that the mirror's HEAD protects, and is decided again only once.
                         refusals.finalize(decision, &outcome);
                     } else if is_split || is_decided_again || refusals.note(decision, &outcome) {
                         again.push(decision.name.clone());

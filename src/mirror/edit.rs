@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::{Error, Lock, forget, mark_removed, new_id, prepare, unmark_removed};
 use crate::config::{self, AuthMethod, Change, Config, Edit, Mirror, Server, edit};
 use crate::credentials::{self, Credentials, HostKey, KeyType, Secret, remove_secret, write_host_keys, write_secret};
-use crate::push::{Address, parse};
+use crate::push::{Address, is_like_token, parse};
 use crate::repo::Repository;
 use crate::spool;
 
@@ -269,6 +269,18 @@ impl Editor<'_> {
         credentials::generate_key(&directory, kind.unwrap_or(KeyType::Ed25519), &comment)
             .map_err(self.files("make a key", name))?;
         Ok(true)
+    }
+}
+
+/// The credentials of a URL whose user name is a token: the token is the password then. The hosts that have such tokens take any user name
+/// with them.
+#[must_use]
+pub fn token_as_password(credentials: Credentials) -> Credentials {
+    match credentials.username {
+        Some(token) if credentials.secret.is_none() && is_like_token(&token) => {
+            Credentials { username: Some("x-access-token".into()), secret: Some(Secret::new(token)), ..credentials }
+        }
+        username => Credentials { username, ..credentials },
     }
 }
 

@@ -21,7 +21,7 @@ mod lock;
 mod removal;
 
 pub use destination::{credentials, found_credentials, target};
-pub use edit::{Editor, Extras, Keys, Wish, clean_url};
+pub use edit::{Editor, Extras, Keys, Wish, clean_url, token_as_password};
 pub use host_keys::{detect, host_keys_of};
 pub use local::{LocalMirror, LostHead};
 pub use lock::Lock;

@@ -25,7 +25,7 @@ fn reason_to_keep(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Optio
     let by_prune = match rules.prune {
         Prune::Never => Some("not here, and prune = \"never\""),
         Prune::Mirror => None,
-        Prune::Merged | Prune::Deleted if !facts.deleted.is_known => Some("was never here"),
+        Prune::Merged | Prune::Deleted if !facts.deleted.is_known => Some("this repository never had it"),
         Prune::Merged if !facts.deleted.is_remote_merged => {
             Some("deleted here, but what the mirror has is not merged into the default branch")
         }
@@ -33,7 +33,7 @@ fn reason_to_keep(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Optio
             Some("deleted here, but what was deleted is not merged into the default branch")
         }
         Prune::Deleted if !facts.is_remote_known => {
-            Some("deleted here, but the mirror has a value that was never here")
+            Some("deleted here, but the mirror has a value that this repository never had")
         }
         Prune::Merged | Prune::Deleted => None,
     };
@@ -41,11 +41,11 @@ fn reason_to_keep(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Optio
         return Some(reason.into());
     }
     if rules.divergent != Divergent::Overwrite && !facts.is_remote_known {
-        return Some("not here, but the mirror has a value that was never here, and divergent refs are kept".into());
+        return Some("this repository never had the mirror's value, and divergent_refs is not \"overwrite\"".into());
     }
     if facts.kind == Kind::MaybeSymbolic {
-        let why = "it may be a symbolic ref, and deleting it would delete the ref that it names; if it is none, delete it there";
-        return Some(format!("was never here, and has the value of another ref of the mirror: {why}"));
+        let why = "it may be a symbolic ref, and deleting it would delete the ref that it names; if it is not, delete it on the mirror by hand";
+        return Some(format!("this repository never had it, and another ref of the mirror has the same value: {why}"));
     }
     (observed.mirror.head.as_ref() == Some(&facts.name)).then(|| {
         format!(
@@ -56,7 +56,7 @@ fn reason_to_keep(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Optio
     })
 }
 
-/// Keeps every ref when a run would delete more of them than the guard allows.
+/// Keeps all refs if a run would delete more than the limit.
 pub(super) fn hold_mass_deletion(guard: MaxDeletes, mirror: &Mirror, decisions: &mut [Decision]) {
     let limit = match guard {
         MaxDeletes::Unlimited => return,

@@ -84,42 +84,6 @@ pub fn parse(text: &str) -> Result<(Address, Credentials), Refused> {
 }
 
 impl Address {
-    /// The URL as it is shown: credentials masked, the user name `git` excepted.
-    #[must_use]
-    pub fn shown(&self, credentials: &Credentials) -> String {
-        let mask = |user: &str| if user == "git" { "git" } else { "*****" }.to_owned();
-        match self {
-            Self::Local(path) => path.display().to_string(),
-            Self::Git { host, port: 9418, path } => format!("git://{}{path}", bracketed(host)),
-            Self::Git { host, port, path } => format!("git://{}:{port}{path}", bracketed(host)),
-            Self::Ssh { user, host, port, path } => {
-                let user = user.as_deref().map(|user| mask(user) + "@").unwrap_or_default();
-                let port = port.map(|port| format!(":{port}")).unwrap_or_default();
-                let slash = if path.starts_with('/') { "" } else { "/" };
-                format!("ssh://{user}{}{port}{slash}{path}", bracketed(host))
-            }
-            Self::Http { url, .. } => {
-                let (scheme, rest) = url.split_once("://").expect("an http address has a scheme");
-                match (&credentials.username, &credentials.secret) {
-                    (None, None) => url.clone(),
-                    (Some(user), None) => format!("{scheme}://{}@{rest}", mask(user)),
-                    (_, Some(_)) => format!("{scheme}://*****:*****@{rest}"),
-                }
-            }
-        }
-    }
-
-    /// The URL as it is configured, without credentials but for the user of ssh.
-    #[must_use]
-    pub fn plain(&self) -> String {
-        match self {
-            Self::Ssh { user: Some(user), .. } if user != "git" => {
-                self.shown(&Credentials::default()).replacen("*****", user, 1)
-            }
-            _ => self.shown(&Credentials::default()),
-        }
-    }
-
     /// What this address is the address of: scheme, host, port and path, in one form for all ways to write them. Users and passwords
     /// are no part of it.
     #[must_use]
@@ -196,7 +160,7 @@ impl Address {
     }
 }
 
-fn bracketed(host: &str) -> String {
+pub(super) fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
@@ -336,10 +300,15 @@ mod tests {
     fn reads_and_shows_every_form() {
         for (text, expected) in [
             ("https://github.com/acme/widget.git", "https://github.com/acme/widget.git"),
-            ("https://bot:p%40ss@github.com/acme/widget.git/", "https://*****:*****@github.com/acme/widget.git"),
-            ("HTTPS://token@h:8443/x", "https://*****@h:8443/x"),
+            ("https://bot:p%40ss@github.com/acme/widget.git/", "https://bot@github.com/acme/widget.git"),
+            ("HTTPS://token@h:8443/x", "https://token@h:8443/x"),
+            ("https://ghp_abc@github.com/x", "https://*****@github.com/x"),
+            ("https://github_pat_11AB@github.com/x", "https://*****@github.com/x"),
+            ("https://glpat-x_y@gitlab.com/x", "https://*****@gitlab.com/x"),
+            ("https://0123456789abcdef0123@h/x", "https://*****@h/x"),
+            ("https://0123456789abcdef0123:secret@h/x", "https://0123456789abcdef0123@h/x"),
             ("ssh://git@h:2222/srv/x.git", "ssh://git@h:2222/srv/x.git"),
-            ("ssh://alice@[::1]/~/x.git", "ssh://*****@[::1]/~/x.git"),
+            ("ssh://alice@[::1]/~/x.git", "ssh://alice@[::1]/~/x.git"),
             ("git@h:acme/x.git", "ssh://git@h/acme/x.git"),
             ("h:~/x", "ssh://h/~/x"),
             ("[::1]:x", "ssh://[::1]/x"),

@@ -108,7 +108,7 @@ pub enum Error {
     Blocked {
         /// The host.
         host: String,
-        /// The rule, in GitLab's message.
+        /// The rule, in GitLab's words.
         why: &'static str,
     },
     /// No connection came about.

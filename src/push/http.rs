@@ -204,7 +204,9 @@ impl Http {
             _ => {}
         }
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-        let location = header("location").map(|text| text.chars().filter(|c| !c.is_control()).take(200).collect());
+        // A query may hold a secret.
+        let location = header("location").and_then(|text| text.split(['?', '#']).next());
+        let location = location.map(|text| text.chars().filter(|c| !c.is_control()).take(200).collect());
         let retry_after = header("retry-after").and_then(|text| seconds(text, header("date")));
         let message = if kind.starts_with("text/plain") { first_bytes(&mut response) } else { String::new() };
         Err(match status {

@@ -33,6 +33,7 @@ mod pack;
 mod pool;
 mod read_ahead;
 mod report;
+mod shown;
 mod ssh;
 mod stream;
 mod symbolic;
@@ -50,6 +51,7 @@ pub use error::{Class, Error, Limit, RetrySmaller};
 pub use pack::{DeltaBase, Incomplete, PackObjects, PackSource, Progress};
 pub use pool::Pool;
 pub use report::{Answer, Report};
+pub use shown::is_like_token;
 pub use symbolic::{Symbolic, symbolic};
 pub use upload::Upload;
 

@@ -135,7 +135,7 @@ impl Incomplete {
     /// What to do when a mirror needs what a partial clone lacks.
     pub const FETCH: &str = "this repository is a partial clone and lacks objects that the mirror needs; fetch them: git fetch --refetch --no-filter";
 
-    /// The error that the program's message mean. Of a repository that lacks objects on purpose another try says the same.
+    /// The error that the program's message means. For a partial clone, another try gives the same error.
     fn failure(self, message: String) -> Error {
         if !self.is_partial || !replies::lacks_objects(&message) {
             return Error::Pack { message, class: Class::Temporary };

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use crate::config::{self, AuthMethod, Change, Config, Mirror, Server};
 use crate::credentials::{Credentials, HostKey, Secret};
-use crate::mirror::{self, Editor, Extras, Keys, clean_url, host_keys_of};
+use crate::mirror::{self, Editor, Extras, Keys, clean_url, host_keys_of, token_as_password};
 use crate::plan::Divergent;
 use crate::push::{Address, Egress};
 use crate::repo::{self, Repository};
@@ -113,6 +113,7 @@ impl App {
         let opened = self.open(project)?;
         let url = wish.url.as_deref().unwrap_or_default();
         let (url, address, credentials) = allowed_url(url, &opened.server.api.egress())?;
+        let credentials = if wish.password.is_none() { token_as_password(credentials) } else { credentials };
         let name = match &wish.name {
             Some(name) => name.clone(),
             None => free_name(&opened.config, &address),
@@ -147,6 +148,7 @@ impl App {
         let mut address = mirror.address.clone();
         if let Some(url) = &wish.url {
             let (url, new, credentials) = allowed_url(url, &opened.server.api.egress())?;
+            let credentials = if secret.is_none() { token_as_password(credentials) } else { credentials };
             // What was stored is for the host that it was given for, and for nobody else.
             let is_moved = new.url_parts().map(|place| (place.0, place.1))
                 != mirror.address.url_parts().map(|place| (place.0, place.1))

@@ -28,7 +28,7 @@ use crate::durable;
 use crate::push::Capabilities;
 use crate::repo::Sharing;
 
-/// `update_status`, in GitLab's message.
+/// `update_status`, in GitLab's words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UpdateStatus {

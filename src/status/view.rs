@@ -59,6 +59,9 @@ pub struct View {
     pub next_attempt_at: Option<String>,
     /// What is not right.
     pub refs: Vec<RefOutcome>,
+    /// The URL as the API shows it.
+    #[serde(skip)]
+    pub masked_url: String,
     /// Whether first contact waits for a person's word.
     #[serde(skip)]
     pub needs_adoption: bool,
@@ -92,6 +95,7 @@ pub fn view(repository: &Repository, mirror: &Mirror, credentials: &Credentials)
         repository: repository.git_dir().display().to_string(),
         enabled: mirror.is_enabled,
         url: mirror.address.shown(credentials),
+        masked_url: mirror.address.masked(credentials),
         auth_method: mirror.auth_method.as_str(),
         host_keys: host_keys.into_iter().map(|key| HostKey { fingerprint_sha256: key.sha256 }).collect(),
         only_protected_branches: mirror.only_protected_branches,

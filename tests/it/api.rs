@@ -174,6 +174,7 @@ fn what_may_be_made_and_in_which_words_the_rest_is_refused() {
     for (field, value) in expected.as_object().unwrap() {
         assert_eq!(made.json()[field], *value, "{field}");
     }
+    assert!(made.json().get("repository").is_none(), "paths of the server are nobody's business");
     let config = std::fs::read_to_string(source.join("mirror-push/config.toml")).unwrap();
     assert!(config.contains("confined = true") && !config.contains("gmp-canary"), "{config}");
     assert!(!daemon.log().contains("gmp-canary"));

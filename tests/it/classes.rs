@@ -220,6 +220,27 @@ fn words(transport: &str, failure: &str) -> &'static str {
     }
 }
 
+/// What a person can do, with the name of the mirror: each failure that does not pass by itself says it.
+fn fix(transport: &str, failure: &str) -> &'static str {
+    match (transport, failure) {
+        ("path" | "git" | "ssh" | "http", "no such directory" | "no repository in it" | "no such repository") => {
+            "git mirror-push set m --url URL"
+        }
+        ("http", "status 404" | "status 410") => "or give the token access to it",
+        ("http", "status 401" | "status 403" | "status 407") => "git mirror-push credential m",
+        ("http", "status 301" | "status 308") => "git mirror-push set m --url URL",
+        ("http", "not smart HTTP") => "try the URL with .git",
+        ("http", "password over plain http") => "allow_insecure_http = true",
+        ("ssh", "key refused") => "git mirror-push set m --auth-method ssh_public_key",
+        ("ssh", "host key unknown" | "host key changed") => "git mirror-push host-keys m --detect",
+        ("https", "authority not trusted" | "certificate of another host") => "ca_file",
+        ("https", "no TLS at that port") => "is it an http:// server, or another port?",
+        ("path", "another object format") => "git init --bare --object-format=",
+        (_, "confined, and on this machine") => "allowed_hosts",
+        _ => "",
+    }
+}
+
 fn check(transports: &[&str]) {
     let rows: Vec<_> = rows().into_iter().filter(|[transport, ..]| transports.contains(&&**transport)).collect();
     assert!(rows.len() > 5, "{rows:?}");
@@ -232,6 +253,9 @@ fn check(transports: &[&str]) {
         assert_eq!(seen, class, "{transport}, {failure}: {text}");
         let words = words(&transport, &failure);
         assert!(text.contains(words), "{transport}, {failure}: '{words}' is not in {text}");
+        let fix = fix(&transport, &failure);
+        assert!(text.contains(fix), "{transport}, {failure}: '{fix}' is not in {text}");
+        assert!(!text.contains("NAME"), "{transport}, {failure}: no real name in {text}");
     }
 }
 

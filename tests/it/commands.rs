@@ -31,14 +31,14 @@ fn add_show_list_and_the_json_of_the_contract() {
     let shown = sandbox.ok(&source, &["show", "m", "--json"]).json();
     let expected = serde_json::json!([{
         "id": 1, "name": "m", "repository": source.canonicalize().unwrap(), "enabled": false,
-        "url": "https://*****:*****@example.org/acme/widget.git", "auth_method": "password", "host_keys": [],
+        "url": "https://bot@example.org/acme/widget.git", "auth_method": "password", "host_keys": [],
         "only_protected_branches": true, "mirror_branch_regex": null, "keep_divergent_refs": true, "divergent_refs": "keep",
         "tags": "all", "prune": "merged", "update_status": "none", "last_error": null, "last_update_at": null,
         "last_update_started_at": null, "last_successful_update_at": null, "pending": 0, "attempts": 0, "next_attempt_at": null,
         "refs": []
     }]);
     assert_eq!(shown, expected);
-    assert_eq!(sandbox.ok(&source, &["list"]).out, "m\thttps://*****:*****@example.org/acme/widget.git (disabled)\n");
+    assert_eq!(sandbox.ok(&source, &["list"]).out, "m\thttps://bot@example.org/acme/widget.git (disabled)\n");
     assert!(sandbox.ok(&source, &["show", "m"]).out.contains("divergent_refs           keep\n"));
     sandbox.ok(&source, &["add", "other", "git@example.org:x.git", "--disabled", "--mirror-branch-regex", "^main$"]);
     let all = sandbox.ok(&source, &["list", "--json"]).json();

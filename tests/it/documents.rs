@@ -14,7 +14,7 @@ fn configuration() -> String {
         "# Configuration\n\n\
          A repository's mirrors are configured in `mirror-push/config.toml`. The commands edit this file and keep your comments. The server's file,\n\
          `/etc/git-mirror-push/config.toml`, has the same keys and a few more ([server.md](server.md)). A value in the repository's file takes\n\
-         precedence. Unknown keys are errors that name the line. Durations are strings like `\"10s\"`, `\"5m\"` or `\"3h\"`.\n\n\
+         precedence. Unknown keys are errors that name the line. Durations are strings like `\"10s\"`, `\"5m\"`, `\"3h\"` or `\"2d\"`.\n\n\
          ```toml\n\
          protected_branches = [\"main\", \"*-stable\"]\n\n\
          [remotes.github]\n\

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::sandbox::{Sandbox, script};
+use crate::sandbox::{Sandbox, fed, script};
 use crate::servers::{Kind, PASSWORD, PASSWORD_IN_URL, Server};
 
 fn holds(bytes: &[u8], canary: &str) -> bool {
@@ -144,6 +144,27 @@ fn a_mirror_that_repeats_the_password_is_redacted() {
     assert!(status.contains("*****") && !status.contains(PASSWORD));
     assert_eq!(
         sandbox.ok(&source, &["list"]).out,
-        format!("m\thttps://*****:*****@localhost:{}/mirror.git\n", server.port())
+        format!("m\thttps://mirror-bot@localhost:{}/mirror.git\n", server.port())
     );
+}
+
+/// Whoever pastes a token where the user name belongs has given a password.
+#[test]
+fn a_token_in_place_of_the_user_name_is_the_password() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.source("/mirror.git", &["--disabled"]);
+    for (name, token) in [("a", "ghp_c4naryc4nary"), ("b", "glpat-c4nary-x"), ("c", "0123456789abcdef0123")] {
+        let said = sandbox.ok(&source, &["add", name, &format!("https://{token}@127.0.0.1:1/x.git"), "--disabled"]);
+        let secret = std::fs::read_to_string(source.join(format!("mirror-push/remotes/{name}/secret"))).unwrap();
+        assert_eq!(secret, format!("{token}\n"));
+        let config = std::fs::read_to_string(source.join("mirror-push/config.toml")).unwrap();
+        let shown = sandbox.ok(&source, &["status", "--json"]).out;
+        assert!(![&said.out, &said.err, &config, &shown].iter().any(|text| text.contains(token)), "{name}");
+        assert!(shown.contains("https://x-access-token@127.0.0.1:1/x.git"), "{shown}");
+    }
+    // A long name that has a password is a name.
+    let mut add = sandbox.program(&source);
+    add.args(["add", "d", "https://averylongnameofaservice@127.0.0.1:1/x.git", "--disabled", "--password-stdin"]);
+    assert_eq!(fed(&mut add, b"c4nary\n").status, 0);
+    assert!(sandbox.ok(&source, &["list"]).out.contains("https://averylongnameofaservice@127.0.0.1:1/x.git"));
 }

@@ -148,7 +148,8 @@ fn no_redirect_is_followed_with_a_question_or_a_push() {
             work.commit("more");
             work.push(&["main"]);
             assert_eq!(sandbox.mirror_push(&source, &[command]).status, 1, "{status}");
-            assert!(error(&sandbox, &source).contains("redirect"), "{}", error(&sandbox, &source));
+            let target = format!("redirects to http://127.0.0.1:{}/mirror.git/info/refs (HTTP", server.port());
+            assert!(error(&sandbox, &source).contains(&target), "{}", error(&sandbox, &source));
             assert!(asked.load(Ordering::SeqCst) >= n, "{status}");
             assert_eq!(server.requests(&sandbox).len(), before, "{status}: the target was asked");
         }

@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::pages::Pages;
 use super::parameters::no_valid_value;
@@ -18,6 +18,7 @@ use crate::plan::{Divergent, Prune};
 use crate::push::Address;
 use crate::serve::App;
 use crate::serve::mirrors::{Error, MirrorParams, Tags};
+use crate::status::View;
 
 /// `GET …`
 pub(super) async fn list(State(app): State<Arc<App>>, path: Ids, request: Request) -> Response {
@@ -26,9 +27,19 @@ pub(super) async fn list(State(app): State<Arc<App>>, path: Ids, request: Reques
         let views = ask.app.mirrors(&*ask.project(&ids)?)?;
         let pages = Pages::read(&ask.parameters)?;
         let headers = pages.headers(views.len(), &ask.client.base, &ask.uri);
-        Ok((headers, axum::Json(pages.cut(views))).into_response())
+        Ok((headers, axum::Json(pages.cut(views.into_iter().map(shown).collect()))).into_response())
     })
     .await
+}
+
+/// A mirror as the API shows it: without its path on the server, and with user name and password masked.
+fn shown(view: View) -> Value {
+    let mut value = serde_json::to_value(&view).unwrap_or_default();
+    value["url"] = view.masked_url.into();
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("repository");
+    }
+    value
 }
 
 /// `GET …/:mirror_id`
@@ -38,7 +49,7 @@ pub(super) async fn one(State(app): State<Arc<App>>, path: Ids, request: Request
         let project = ask.project(&ids)?;
         let opened = ask.app.open(&project)?;
         let view = opened.view(opened.mirror(ApiRequest::mirror_id(&ids)?)?)?;
-        Ok(axum::Json(view).into_response())
+        Ok(axum::Json(shown(view)).into_response())
     })
     .await
 }
@@ -59,7 +70,7 @@ pub(super) async fn create(State(app): State<Arc<App>>, path: Ids, request: Requ
         };
         wish.url = Some(wish.url.unwrap_or_default());
         let view = ask.app.create(&project, &wish)?;
-        Ok((StatusCode::CREATED, axum::Json(view)).into_response())
+        Ok((StatusCode::CREATED, axum::Json(shown(view))).into_response())
     })
     .await
 }
@@ -79,7 +90,7 @@ pub(super) async fn update(State(app): State<Arc<App>>, path: Ids, request: Requ
                     why: "is not included in the list".into(),
                 })?),
             };
-        Ok(axum::Json(ask.app.update(&project, id, &wish)?).into_response())
+        Ok(axum::Json(shown(ask.app.update(&project, id, &wish)?)).into_response())
     })
     .await
 }
