@@ -116,7 +116,8 @@ fn beside<'p>(
     access: impl FnOnce(&File) -> io::Result<()>,
 ) -> io::Result<(tempfile::NamedTempFile, &'p Path)> {
     let directory = path.parent().unwrap_or(Path::new("/"));
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // Shorter than a name may be, for random letters come after it.
+    let name: String = path.file_name().unwrap_or_default().to_string_lossy().chars().take(40).collect();
     let mut new = tempfile::Builder::new().prefix(&format!(".{name}.")).tempfile_in(directory)?;
     new.write_all(bytes)?;
     access(new.as_file())?;

@@ -2,9 +2,9 @@
 //! Pure.
 //!
 //! The wordings are those of git 2.39 to 2.47 in the C locale, OpenSSH, JGit, dulwich, GitHub, GitLab, Gitea, Forgejo and gitolite; the
-//! tests have each. A message that nobody has met is `Other`, and costs a retry or one more look, never a wrong decision.
+//! tests have each. A message that nobody has met has no cause and is `Other`: it costs a retry or one more look, never a wrong decision.
 
-/// Why receive-pack refused a command.
+/// Why receive-pack refused a command. Several may apply: a hook that declines may also say that a disk is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// A branch cannot be deleted that the HEAD of the mirror names.
@@ -23,24 +23,25 @@ pub enum Cause {
     MissingObjects,
     /// The ref may have moved since it was advertised.
     Stale,
-    /// Anything else.
-    Other,
 }
 
-/// What a refusal of receive-pack means: the reason of its `ng` line, and what it said about the ref.
-#[must_use]
-pub fn refusal(message: &str) -> Cause {
-    const CAUSES: [(Cause, &[&str]); 8] = [
-        (Cause::CurrentBranch, &["deletion of the current branch prohibited"]),
-        // A loose ref or packed refs; the tables of reftable.
-        (Cause::Locked, &[".lock': File exists", "cannot lock references", "data is locked"]),
-        (Cause::DiskFull, &["No space left on device", "Disk quota exceeded"]),
-        (Cause::HookDeclined, &["pre-receive hook declined"]),
-        (Cause::TooLarge, &["pack exceeds maximum allowed size"]),
-        (Cause::ShallowRefused, &["shallow update not allowed"]),
-        (
-            Cause::MissingObjects,
-            &[
+impl Cause {
+    /// Whether a refusal of receive-pack has this cause: the reason of its `ng` line, and what it said about the ref.
+    #[must_use]
+    pub fn is_in(self, message: &str) -> bool {
+        has(message, self.wordings())
+    }
+
+    fn wordings(self) -> &'static [&'static str] {
+        match self {
+            Self::CurrentBranch => &["deletion of the current branch prohibited"],
+            // A loose ref or packed refs; the tables of reftable.
+            Self::Locked => &[".lock': File exists", "cannot lock references", "data is locked"],
+            Self::DiskFull => &["No space left on device", "Disk quota exceeded"],
+            Self::HookDeclined => &["pre-receive hook declined"],
+            Self::TooLarge => &["pack exceeds maximum allowed size"],
+            Self::ShallowRefused => &["shallow update not allowed"],
+            Self::MissingObjects => &[
                 "missing necessary objects",
                 "unpacker error",
                 "could not unpack",
@@ -48,10 +49,7 @@ pub fn refusal(message: &str) -> Cause {
                 "bad ref",
                 "missing object(s)",
             ],
-        ),
-        (
-            Cause::Stale,
-            &[
+            Self::Stale => &[
                 "failed to update ref",
                 "failed to lock",
                 "cannot lock ref",
@@ -62,10 +60,8 @@ pub fn refusal(message: &str) -> Cause {
                 "fetch first",
                 "invalid old id sent",
             ],
-        ),
-    ];
-    let found = CAUSES.into_iter().find(|(_, parts)| has(message, parts));
-    found.map_or(Cause::Other, |(cause, _)| cause)
+        }
+    }
 }
 
 /// Why ssh, or the program that it started on the mirror, failed.
@@ -73,8 +69,8 @@ pub fn refusal(message: &str) -> Cause {
 pub enum Failure<'m> {
     /// The host key is not known or not the pinned one; the host that it names.
     HostKey(Option<&'m str>),
-    /// We are not let in, or may not push.
-    Denied,
+    /// We are not let in, or may not push; the line that says so.
+    Denied(&'m str),
     /// The name of the host has no address.
     Unresolved(&'m str),
     /// There is no such repository, or we may not know that there is.
@@ -94,8 +90,9 @@ pub fn failure<'m>(program: &str, message: &'m str) -> Failure<'m> {
     }
     const DENIED: [&str; 4] =
         ["Permission denied", "Too many authentication failures", "ERROR: Permission to ", "marked as read only"];
-    if program == "ssh" && has(message, &DENIED) {
-        return Failure::Denied;
+    let denial = message.lines().rev().find(|line| has(line, &DENIED)).filter(|_| program == "ssh");
+    if let Some(line) = denial {
+        return Failure::Denied(line.trim());
     }
     if let Some(host) = between(message, "Could not resolve hostname ", ":") {
         return Failure::Unresolved(host);
@@ -121,6 +118,12 @@ pub fn is_not_found(message: &str) -> bool {
         "you mis-spelled the reponame",
     ];
     has(&message.to_lowercase(), &NOT_FOUND)
+}
+
+/// Whether an `ERR` packet says that there is no such repository. It is about nothing else than the repository, so fewer words do.
+#[must_use]
+pub fn is_not_found_packet(message: &str) -> bool {
+    is_not_found(message) || message.to_lowercase().contains("not found")
 }
 
 /// Whether git failed because the repository lacks objects, as a partial clone may.
@@ -174,41 +177,45 @@ mod tests {
     #[test]
     #[rustfmt::skip]
     fn reads_the_refusals_of_every_server() {
-        let table = [
+        use Cause::{CurrentBranch, DiskFull, HookDeclined, Locked, MissingObjects, ShallowRefused, Stale, TooLarge};
+        const ALL: [Cause; 8] = [CurrentBranch, Locked, DiskFull, HookDeclined, TooLarge, ShallowRefused, MissingObjects, Stale];
+        let table: [(&str, &[Cause]); 28] = [
             // git 2.39 and 2.47
-            ("failed to update ref", Cause::Stale),
-            ("failed to update ref (error: cannot lock ref 'refs/heads/x': is at 1 but expected 2)", Cause::Stale),
-            ("failed to update ref (error: Unable to create '/r/refs/heads/x.lock': File exists.)", Cause::Locked),
-            ("cannot lock references", Cause::Locked),
-            ("failed to update ref: data is locked", Cause::Locked),
-            ("incorrect old value provided", Cause::Stale),
-            ("reference already exists", Cause::Stale),
-            ("reference does not exist", Cause::Stale),
-            ("non-fast-forward", Cause::Other),
-            ("hook declined", Cause::Other),
-            ("pre-receive hook declined", Cause::HookDeclined),
-            ("deletion prohibited", Cause::Other),
-            ("deletion of the current branch prohibited", Cause::CurrentBranch),
-            ("shallow update not allowed", Cause::ShallowRefused),
-            ("missing necessary objects", Cause::MissingObjects),
-            ("the mirror could not unpack the objects: index-pack abnormal exit", Cause::MissingObjects),
-            ("unpacker error (fatal: pack exceeds maximum allowed size (1.00 KiB))", Cause::TooLarge),
-            ("unpacker error (error: file write error: No space left on device)", Cause::DiskFull),
-            ("unable to write file: Disk quota exceeded", Cause::DiskFull),
+            ("failed to update ref", &[Stale]),
+            ("failed to update ref (error: cannot lock ref 'refs/heads/x': is at 1 but expected 2)", &[Stale]),
+            ("failed to update ref (error: Unable to create '/r/refs/heads/x.lock': File exists.)", &[Locked, Stale]),
+            ("cannot lock references", &[Locked, Stale]),
+            ("failed to update ref: data is locked", &[Locked, Stale]),
+            ("incorrect old value provided", &[Stale]),
+            ("reference already exists", &[Stale]),
+            ("reference does not exist", &[Stale]),
+            ("non-fast-forward", &[]),
+            ("hook declined", &[]),
+            ("pre-receive hook declined", &[HookDeclined]),
+            ("pre-receive hook declined (tee: /var/log/x: No space left on device)", &[DiskFull, HookDeclined]),
+            ("deletion prohibited", &[]),
+            ("deletion of the current branch prohibited", &[CurrentBranch]),
+            ("shallow update not allowed", &[ShallowRefused]),
+            ("missing necessary objects", &[MissingObjects]),
+            ("the mirror could not unpack the objects: index-pack abnormal exit", &[MissingObjects]),
+            ("unpacker error (fatal: pack exceeds maximum allowed size (1.00 KiB))", &[TooLarge, MissingObjects]),
+            ("unpacker error (error: file write error: No space left on device)", &[DiskFull, MissingObjects]),
+            ("unable to write file: Disk quota exceeded", &[DiskFull]),
             // JGit
-            ("invalid old id sent", Cause::Stale),
-            ("failed to lock", Cause::Stale),
-            ("missing object(s)", Cause::MissingObjects),
-            ("non-fast forward", Cause::Other),
+            ("invalid old id sent", &[Stale]),
+            ("failed to lock", &[Stale]),
+            ("missing object(s)", &[MissingObjects]),
+            ("non-fast forward", &[]),
             // dulwich
-            ("failed to write", Cause::Other),
+            ("failed to write", &[]),
             // GitHub, GitLab
-            ("fetch first", Cause::Stale),
-            ("protected branch hook declined", Cause::Other),
-            ("push declined due to repository rule violations", Cause::Other),
+            ("fetch first", &[Stale]),
+            ("protected branch hook declined", &[]),
+            ("push declined due to repository rule violations", &[]),
         ];
-        for (message, cause) in table {
-            assert_eq!(refusal(message), cause, "{message}");
+        for (message, causes) in table {
+            let found: Vec<Cause> = ALL.into_iter().filter(|cause| cause.is_in(message)).collect();
+            assert_eq!(found, causes, "{message}");
         }
     }
 
@@ -219,8 +226,8 @@ mod tests {
             ("ssh: Could not resolve hostname nowhere: Name or service not known", Failure::Unresolved("nowhere")),
             ("ssh: connect to host h port 22: Connection refused", Failure::Other),
             ("Connection closed by 127.0.0.1 port 22", Failure::Other),
-            ("git@h: Permission denied (publickey).", Failure::Denied),
-            ("Received disconnect from 10.0.0.1: Too many authentication failures", Failure::Denied),
+            ("git@h: Permission denied (publickey).", Failure::Denied("git@h: Permission denied (publickey).")),
+            ("Received disconnect from 10.0.0.1: Too many authentication failures", Failure::Denied("Received disconnect from 10.0.0.1: Too many authentication failures")),
             ("No ED25519 host key is known for [h]:22 and you have requested strict checking.\nHost key verification failed.", Failure::HostKey(Some("[h]:22"))),
             ("Host key verification failed.", Failure::HostKey(None)),
             ("fatal: '/x.git' does not appear to be a git repository", Failure::NotFound),
@@ -228,8 +235,8 @@ mod tests {
             ("fatal: detected dubious ownership in repository at '/x.git'", Failure::OtherOwner),
             // GitHub
             ("ERROR: Repository not found.\nfatal: Could not read from remote repository.", Failure::NotFound),
-            ("ERROR: Permission to a/b.git denied to bot.", Failure::Denied),
-            ("ERROR: The key you are authenticating with has been marked as read only.", Failure::Denied),
+            ("ERROR: Permission to a/b.git denied to bot.", Failure::Denied("ERROR: Permission to a/b.git denied to bot.")),
+            ("ERROR: The key you are authenticating with has been marked as read only.", Failure::Denied("ERROR: The key you are authenticating with has been marked as read only.")),
             // GitLab
             ("remote: ERROR: The project you were looking for could not be found or you don't have permission to view it.", Failure::NotFound),
             // Gitea and Forgejo
@@ -248,7 +255,7 @@ mod tests {
     fn reads_what_a_server_says_in_place_of_its_refs() {
         assert!(is_not_found("access denied or repository not exported: /x.git"));
         assert!(is_not_found("Repository not found"));
-        assert!(!is_not_found("too many connections"));
+        assert!(is_not_found_packet("ERR project not found") && !is_not_found_packet("too many connections"));
     }
 
     #[test]

@@ -66,10 +66,11 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
     if !add.disabled {
         session.wake(&config);
     }
-    let then = match (add.disabled, config.wake == Wake::None || config.is_silent) {
-        (true, _) => format!("it is disabled: git mirror-push enable {}", add.name),
-        (false, true) => "its first sync is due: git mirror-push drain".to_owned(),
-        (false, false) => format!("its first sync begins in the background: git mirror-push status {}", add.name),
+    let then = match config.wake {
+        _ if add.disabled => format!("it is disabled: git mirror-push enable {}", add.name),
+        _ if config.is_silent => "its first sync waits, for silent mode is on".to_owned(),
+        Wake::None => "its first sync is due: git mirror-push drain".to_owned(),
+        Wake::Auto => format!("its first sync begins in the background: git mirror-push status {}", add.name),
     };
     session.base.say(&format!("added mirror '{}'; {then}", add.name));
     Ok(DONE)

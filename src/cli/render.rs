@@ -156,6 +156,9 @@ pub(super) fn view(base: &Base, view: &View, now: Timestamp, out: &mut dyn Write
 
 /// When the mirror is tried again, and how often it failed.
 fn next_attempt(view: &View, now: Timestamp) -> Option<String> {
+    if !view.enabled || view.update_status == UpdateStatus::Started {
+        return None;
+    }
     let next: Timestamp = view.next_attempt_at.as_ref()?.parse().ok()?;
     let failed = match view.attempts {
         0 => String::new(),

@@ -34,12 +34,12 @@ pub(super) fn explain(message: &str, text: &str, line: usize) -> String {
 
 /// Where the keys of a line belong, from the last table header before it.
 fn section(lines: &[&str], line: usize) -> Option<Place> {
-    let before = lines.iter().take(line).rev().map(|line| line.trim());
-    let header = before.clone().find(|line| line.starts_with('['))?;
-    Some(match header {
-        _ if header.starts_with("[[repositories") => Place::Repositories,
-        _ if header.starts_with("[api") => Place::Api,
-        _ if header.starts_with("[remotes") || header.starts_with("[defaults") => Place::Remote,
+    let before = lines.iter().take(line).rev().map(|line| line.replace(' ', ""));
+    let header = before.into_iter().find(|line| line.starts_with('['))?;
+    Some(match &*header {
+        header if header.starts_with("[[repositories") => Place::Repositories,
+        header if header.starts_with("[api") => Place::Api,
+        header if header.starts_with("[remotes") || header.starts_with("[defaults") => Place::Remote,
         _ => return None,
     })
 }
@@ -59,8 +59,10 @@ fn unknown_key(key: &str, section: Option<Place>) -> String {
         };
         return format!("unknown key '{key}' here; it belongs {home}");
     }
-    let near = KEYS.iter().filter(|known| is_here(known.place) && !known.name.starts_with('['));
-    let near = near.map(|known| (strsim::jaro_winkler(key, known.name), known.name));
+    // `[remotes.NAME]` is written as `remotes`, and so on.
+    let plain = |name: &'static str| name.trim_matches(['[', ']']).split('.').next().unwrap_or(name);
+    let near = KEYS.iter().filter(|known| is_here(known.place) && known.name != key).map(|known| plain(known.name));
+    let near = near.map(|name| (strsim::jaro_winkler(key, name), name));
     match near.max_by(|one, other| one.0.total_cmp(&other.0)) {
         Some((likeness, name)) if likeness > 0.8 => format!("unknown key '{key}'; did you mean '{name}'?"),
         _ => format!("unknown key '{key}'; see git-mirror-push-config(5)"),

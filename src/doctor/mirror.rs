@@ -39,7 +39,7 @@ pub(super) fn examine(
     match reached {
         Ok(advertised) => findings.extend(met(repository, mirror, &advertised, &refs)),
         Err(error) => {
-            let credentials = mirror::found_credentials(repository, mirror, server).unwrap_or_default();
+            let credentials = mirror::credentials(repository, mirror).unwrap_or_default();
             let text = Redactor::new(&credentials).clean(&error.to_string()).replace('\n', " ");
             findings.push(Finding::error("reachable", text, fix(&error, mirror, &credentials)));
         }

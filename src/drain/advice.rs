@@ -20,9 +20,14 @@ pub fn explained(error: &Error, mirror: &Mirror, credentials: &Credentials) -> S
 #[must_use]
 pub fn advice(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Option<String> {
     let (name, address) = (&mirror.name, &mirror.address);
+    let has_password =
+        credentials.secret.is_some() || mirror.password_file.is_some() || mirror.password_command.is_some();
     Some(match error {
+        Error::Push(PushError::Credentials(text)) if text.contains("HTTP 407") => {
+            "the proxy wants a password: set proxy of this mirror, or http_proxy in the environment".into()
+        }
         Error::Push(PushError::Credentials(_)) => match (address, mirror.auth_method) {
-            (Address::Http { .. }, _) if credentials.secret.is_none() => format!(
+            (Address::Http { .. }, _) if !has_password => format!(
                 "no password is stored for it: git mirror-push set {name} --username USER, then git mirror-push credential {name}"
             ),
             (Address::Http { .. }, _) | (_, AuthMethod::Password) => {
@@ -30,6 +35,9 @@ pub fn advice(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Opti
             }
             (_, AuthMethod::SshPublicKey) => {
                 format!("git mirror-push public-key {name} prints the key to authorise there")
+            }
+            _ if mirror.is_confined => {
+                format!("give the mirror a key of its own: git mirror-push set {name} --auth-method ssh_public_key")
             }
             _ => format!(
                 "authorise a key of this user there, or give the mirror its own: git mirror-push set {name} --auth-method ssh_public_key"
@@ -39,7 +47,7 @@ pub fn advice(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Opti
             Address::Http { .. } => format!(
                 "create it there, or give the token access to it (many hosts answer 'not found' to both), or fix the URL: git mirror-push set {name} --url URL"
             ),
-            _ => format!("create it there, or fix the URL: git mirror-push set {name} --url URL"),
+            _ => format!("create it there, give access to it, or fix the URL: git mirror-push set {name} --url URL"),
         },
         Error::Push(PushError::HostKey { .. }) => {
             format!("if you trust the host: git mirror-push host-keys {name} --detect")

@@ -6,7 +6,7 @@
 
 use crate::plan::{Action, Decision};
 use crate::push::{Answer, Report};
-use crate::replies::{self, Cause};
+use crate::replies::Cause;
 use crate::repo::Repository;
 use crate::status::Portion;
 
@@ -14,8 +14,7 @@ use super::observe::Remote;
 
 /// Whether the mirror took nothing because the pack was too large for it.
 pub(super) fn is_too_large(report: &Report) -> bool {
-    let is_told =
-        |answer: &Answer| matches!(answer, Answer::Refused(message) if replies::refusal(message) == Cause::TooLarge);
+    let is_told = |answer: &Answer| matches!(answer, Answer::Refused(message) if Cause::TooLarge.is_in(message));
     !report.answers.is_empty() && report.answers.values().all(is_told)
 }
 

@@ -18,7 +18,7 @@ use crate::config::Mirror;
 use crate::plan::{Action, Decision, Divergent, Rules, plan};
 use crate::push::{Answer, Capabilities, Error as PushError, Report, Session};
 use crate::refs::{Oid, RefName};
-use crate::replies::{self, Cause};
+use crate::replies::Cause;
 use crate::status::{Greeting, Portion, Status, UpdateStatus};
 
 /// Most refs: below the number from which `max_deletes` needs to know how many refs the mirror has.
@@ -130,7 +130,7 @@ impl Run<'_> {
                 }
                 Some(Answer::Refused(message)) => {
                     // That it lacks objects says that we believed too much of it.
-                    let is_of_belief = replies::refusal(message) == Cause::MissingObjects;
+                    let is_of_belief = Cause::MissingObjects.is_in(message);
                     if !is_split && !self.mirror.is_atomic && !is_of_belief {
                         refusals.doubt(decision, &refusal::outcome(decision, message.clone(), self.incomplete()));
                     }

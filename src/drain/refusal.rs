@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use crate::plan::{Action, Decision, Plan};
 use crate::push::{Answer, Incomplete, Report};
 use crate::refs::{Oid, RefName};
-use crate::replies::{self, Cause};
+use crate::replies::Cause;
 use crate::status::{Outcome, RefOutcome};
 
 /// How often one ref is decided again after its lease was refused.
@@ -39,8 +39,7 @@ struct Refusal {
 impl Refusals {
     /// Notes a refusal. Whether the ref is worth another look.
     pub(super) fn note(&mut self, decision: &Decision, outcome: &RefOutcome) -> bool {
-        let cause = outcome.reason.as_deref().map(replies::refusal);
-        if !matches!(cause, Some(Cause::Stale | Cause::Locked)) {
+        if !outcome.reason.as_deref().is_some_and(|reason| Cause::Stale.is_in(reason)) {
             self.finalize(decision, outcome);
             return false;
         }
@@ -99,7 +98,7 @@ impl Refusals {
 
     /// Halves a push that the mirror's pre-receive hook declined as a whole. `false` when there is nothing to halve.
     pub(super) fn bisect(&mut self, sent: &[&Decision], report: &Report, is_atomic: bool) -> bool {
-        let is_declined = |decision: &&Decision| matches!(report.answers.get(&decision.name), Some(Answer::Refused(message)) if replies::refusal(message) == Cause::HookDeclined);
+        let is_declined = |decision: &&Decision| matches!(report.answers.get(&decision.name), Some(Answer::Refused(message)) if Cause::HookDeclined.is_in(message));
         // The push that was declined, the halves that were tried, and those that wait.
         let to_come = 1 + self.splits as usize + self.groups.len() + 2;
         if is_atomic || sent.len() < 2 || to_come > MAX_SPLITS as usize || !sent.iter().all(is_declined) {
@@ -116,16 +115,15 @@ impl Refusals {
 /// The outcome of a refusal. A deletion that the mirror refuses because its HEAD names the branch is kept by our own rule;
 /// the fix is said.
 pub(super) fn outcome(decision: &Decision, message: String, incomplete: Incomplete) -> RefOutcome {
-    let cause = replies::refusal(&message);
-    if decision.action == Action::Delete && cause == Cause::CurrentBranch {
+    if decision.action == Action::Delete && Cause::CurrentBranch.is_in(&message) {
         let reason = "the mirror's HEAD names it; first give the mirror another default branch";
         return RefOutcome::new(decision, Outcome::Kept, Some(reason.into()));
     }
-    if matches!(cause, Cause::Locked | Cause::DiskFull) {
+    if Cause::Locked.is_in(&message) || Cause::DiskFull.is_in(&message) {
         // Nothing was decided over there, so it is tried again.
         return RefOutcome::new(decision, Outcome::RemoteFailed, Some(message));
     }
-    let message = match fix(cause, incomplete) {
+    let message = match fix(&message, incomplete) {
         Some(fix) => format!("{message}; {fix}"),
         None => message,
     };
@@ -133,14 +131,13 @@ pub(super) fn outcome(decision: &Decision, message: String, incomplete: Incomple
 }
 
 /// What to do about a refusal that comes of what our repository lacks.
-fn fix(cause: Cause, incomplete: Incomplete) -> Option<&'static str> {
-    match cause {
-        Cause::ShallowRefused if incomplete.is_shallow => Some(
+fn fix(message: &str, incomplete: Incomplete) -> Option<&'static str> {
+    if incomplete.is_shallow && Cause::ShallowRefused.is_in(message) {
+        return Some(
             "this repository is shallow; either there: git config receive.shallowUpdate true, or here: git fetch --unshallow",
-        ),
-        Cause::MissingObjects if incomplete.is_partial => Some(Incomplete::FETCH),
-        _ => None,
+        );
     }
+    (incomplete.is_partial && Cause::MissingObjects.is_in(message)).then_some(Incomplete::FETCH)
 }
 
 #[cfg(test)]

@@ -169,7 +169,7 @@ fn nonsense(line: &[u8]) -> Error {
 /// An `ERR` packet.
 pub(super) fn refused_by_server(message: &str) -> Error {
     let message = message.trim().to_owned();
-    if replies::is_not_found(&message) { Error::NotFound(message) } else { Error::Remote(message) }
+    if replies::is_not_found_packet(&message) { Error::NotFound(message) } else { Error::Remote(message) }
 }
 
 #[cfg(test)]

@@ -170,7 +170,7 @@ pub enum Error {
     Redirect {
         /// The status.
         status: u16,
-        /// The target, as far as the mirror names one: at most 200 printable characters.
+        /// The target without user, password and query, if the mirror names one.
         location: Option<String>,
     },
     /// Another HTTP status.

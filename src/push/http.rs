@@ -21,6 +21,7 @@ use ureq::{Agent, Body, SendBody, http::Response};
 use super::advertisement::next_line;
 use super::body::body;
 use super::egress::CheckedResolver;
+use super::headers::{seconds, target_of_redirect};
 use super::pool::{Kind, MAX_PER_HOST};
 use super::symbolic::{self, Greeting, Symbolic};
 use super::tls::Trusting;
@@ -204,9 +205,7 @@ impl Http {
             _ => {}
         }
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-        // A query may hold a secret.
-        let location = header("location").and_then(|text| text.split(['?', '#']).next());
-        let location = location.map(|text| text.chars().filter(|c| !c.is_control()).take(200).collect());
+        let location = header("location").and_then(target_of_redirect);
         let retry_after = header("retry-after").and_then(|text| seconds(text, header("date")));
         let message = if kind.starts_with("text/plain") { first_bytes(&mut response) } else { String::new() };
         Err(match status {
@@ -255,14 +254,6 @@ impl Http {
             other => Error::Protocol(other.to_string()),
         }
     }
-}
-
-/// The seconds of a `Retry-After` (RFC 9110, section 10.2.3): a number, or a date, which counts from the answer's own.
-fn seconds(text: &str, answered: Option<&str>) -> Option<u64> {
-    text.parse().ok().or_else(|| {
-        let time = |text| jiff::fmt::rfc2822::parse(text).ok();
-        u64::try_from(time(text)?.timestamp().as_second() - time(answered?)?.timestamp().as_second()).ok()
-    })
 }
 
 /// The error of TLS behind an error of the connection.
@@ -356,18 +347,4 @@ fn first_bytes(response: &mut Response<Body>) -> String {
     let message: String =
         String::from_utf8_lossy(&message).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if message.trim().is_empty() { String::new() } else { format!(": {}", message.trim()) }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn retry_after_is_a_number_or_a_date() {
-        let answered = Some("Sun, 06 Nov 1994 08:49:37 GMT");
-        assert_eq!(super::seconds("77", None), Some(77));
-        assert_eq!(super::seconds("Sun, 06 Nov 1994 08:51:07 GMT", answered), Some(90));
-        for (text, answered) in [("Sun, 06 Nov 1994 08:49:36 GMT", answered), ("later", answered), ("-5", answered)] {
-            assert_eq!(super::seconds(text, answered), None, "{text}");
-        }
-        assert_eq!(super::seconds("Sun, 06 Nov 1994 08:51:07 GMT", None), None);
-    }
 }

@@ -25,6 +25,7 @@ mod egress;
 mod error;
 #[cfg(fuzzing)]
 pub mod fuzzed;
+mod headers;
 mod http;
 mod local;
 mod messages;

@@ -191,16 +191,12 @@ pub(super) fn error_of(program: String, status: String, message: &str) -> Error 
             let host = host.unwrap_or("the mirror").replace(['[', ']'], "");
             Error::HostKey { host, message: one_line(message) }
         }
-        Failure::Denied => Error::Credentials(format!(": {}", last_line(message))),
+        Failure::Denied(line) => Error::Credentials(format!(": {line}")),
         Failure::Unresolved(host) => Error::Resolve { host: host.to_owned() },
         Failure::NotFound => Error::NotFound(one_line(message)),
         Failure::OtherOwner => Error::Unable(one_line(message)),
         Failure::Other => Error::Program { program, status, message: one_line(message) },
     }
-}
-
-fn last_line(message: &str) -> String {
-    message.lines().next_back().unwrap_or_default().trim().to_owned()
 }
 
 fn one_line(message: &str) -> String {

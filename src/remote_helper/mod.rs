@@ -90,7 +90,13 @@ impl Helper {
     }
 
     fn target(&self) -> anyhow::Result<Target> {
-        Ok(mirror::target(&self.repository, self.mirror(), &self.server)?)
+        mirror::target(&self.repository, self.mirror(), &self.server).map_err(|error| self.explained(&error.into()))
+    }
+
+    /// The error, cleaned of this mirror's password, and what to do about it.
+    fn explained(&self, error: &drain::Error) -> anyhow::Error {
+        let credentials = mirror::credentials(&self.repository, self.mirror()).unwrap_or_default();
+        anyhow::Error::msg(drain::explained(error, self.mirror(), &credentials))
     }
 
     fn serve(&mut self, input: &mut dyn BufRead, out: &mut dyn Write) -> anyhow::Result<()> {
@@ -166,7 +172,8 @@ impl Helper {
         let mut lines = Vec::new();
         let advertised = drain::reach(&self.repository, self.mirror(), &self.server, &mut |name, oid| {
             lines.push(format!("{oid} {}", name.to_owned()));
-        })?;
+        });
+        let advertised = advertised.map_err(|error| self.explained(&error))?;
         writeln!(out, ":object-format {}", advertised.capabilities.object_format)?;
         for line in lines {
             writeln!(out, "{line}")?;

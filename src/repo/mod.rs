@@ -121,12 +121,12 @@ impl Shared {
 pub fn open(path: &Path) -> Result<Shared, Error> {
     let refused = |error: &gix::Error| {
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let reason = if path.exists() { one_line(error) } else { "there is no such directory".into() };
+        let reason = one_line(error);
         if replies::is_other_owner(&reason) {
-            Error::OtherOwner { path }
-        } else {
-            Error::NotARepository { path, reason }
+            return Error::OtherOwner { path };
         }
+        let is_absent = matches!(path.try_exists(), Ok(false));
+        Error::NotARepository { reason: if is_absent { "there is no such directory".into() } else { reason }, path }
     };
     let options = gix::open::Options::default().bail_if_untrusted(true).config_overrides(["core.useReplaceRefs=false"]);
     let as_is = options.clone().open_path_as_is(true);

@@ -152,7 +152,7 @@ pub struct Failures {
     /// Attempts that a later one may repeat with success.
     pub temporary: u64,
     /// Attempts after which a person has to do something.
-    #[serde(alias = "lasting")]
+    #[serde(rename = "lasting", alias = "permanent")]
     pub permanent: u64,
     /// Attempts of which only some refs were refused or kept.
     pub refs: u64,

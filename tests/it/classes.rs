@@ -227,7 +227,8 @@ fn fix(transport: &str, failure: &str) -> &'static str {
             "git mirror-push set m --url URL"
         }
         ("http", "status 404" | "status 410") => "or give the token access to it",
-        ("http", "status 401" | "status 403" | "status 407") => "git mirror-push credential m",
+        ("http", "status 401" | "status 403") => "git mirror-push credential m",
+        ("http", "status 407") => "set proxy of this mirror",
         ("http", "status 301" | "status 308") => "git mirror-push set m --url URL",
         ("http", "not smart HTTP") => "try the URL with .git",
         ("http", "password over plain http") => "allow_insecure_http = true",

@@ -94,7 +94,7 @@ fn a_repository_from_yesterdays_backup_overwrites_only_where_the_rules_say_so() 
             assert_eq!((said.status, sandbox.refs(&mirror)), (1, today), "{policy}: {said:?}");
             let status = sandbox.mirror_push(&source, &["status", "--json"]).json();
             let refs = status[0]["refs"].to_string();
-            assert!(refs.contains("divergent") && refs.contains("not here"), "{policy}: {refs}");
+            assert!(refs.contains("divergent") && refs.contains("this repository never had"), "{policy}: {refs}");
         }
         // Pushing today's work again makes both right, with nothing lost.
         let work = sandbox.path("source.git.work");

@@ -289,7 +289,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         return;
     }
     std::os::unix::fs::chown(web.source.join("mirror-push/remotes/m/secret"), Some(65_534), None).unwrap();
-    web.fails("belongs to another user");
+    web.fails("must belong to you or root");
 }
 
 #[test]

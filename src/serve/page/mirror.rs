@@ -96,7 +96,7 @@ fn refs(view: &View, id: &str) -> Markup {
                     td data-label="Reason" { (entry.reason.as_deref().unwrap_or_default()) }
                 } } }
             }
-            @if view.refs.len() > MAX_REFS { p { "and " (view.refs.len() - MAX_REFS) " more; 'git mirror-push status' shows them all" } }
+            @if view.refs.len() > MAX_REFS { p { "and " (view.refs.len() - MAX_REFS) " more; 'git mirror-push status -v' shows them all" } }
         }
     }
 }
