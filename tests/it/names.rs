@@ -1,6 +1,6 @@
 //! Names and shapes that have broken other mirrors.
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, fed};
 use crate::servers::{Kind, Server, free_port};
 
 #[test]
@@ -270,6 +270,29 @@ fn packing_refs_never_looks_like_a_deletion() {
         over.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+}
+
+/// A listing that `git pack-refs` overtakes misses loose refs: here it misses all, for the kernel shows it an empty directory. The look at
+/// each name finds them.
+#[test]
+fn a_ref_that_the_listing_missed_is_not_deleted() {
+    let sandbox = Sandbox::of_files();
+    let mirror = sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &["--prune", "mirror"]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    sandbox.git(&source, &["pack-refs", "--all"]);
+    work.push(&["main:a", "main:b"]);
+    sandbox.ok(&source, &["sync"]);
+    let log = sandbox.path("strace");
+    let mut strace = sandbox.command("strace");
+    strace.args(["-f", "-qq", "-o"]).arg(&log).arg("-P").arg(source.join("refs/heads"));
+    strace.args(["-e", "trace=getdents64", "-e", "inject=getdents64:retval=0"]);
+    strace.args(["--", env!("CARGO_BIN_EXE_git-mirror-push"), "--git-dir"]).arg(&source).args(["sync", "--json"]);
+    let said = fed(&mut strace, b"");
+    assert!(std::fs::read_to_string(&log).unwrap().contains("(INJECTED)"), "the listing was not disturbed: {said:?}");
+    assert_eq!((said.status, sandbox.refs(&mirror)), (0, sandbox.refs(&source)), "{said:?}");
 }
 
 #[test]
