@@ -303,16 +303,14 @@ fn two_servers_that_mirror_each_other_settle_and_say_so() {
     assert!(is_equal || outcomes.iter().any(|word| word == "failed"), "{outcomes:?}");
 }
 
-#[test]
-fn a_ref_that_goes_back_and_forth_is_stopped_shown_and_released() {
-    let sandbox = Sandbox::new();
-    let (source, mirror, work) = scene(&sandbox, &[]);
+/// Moves `main` until it is flapping; returns our value and the one that the mirror still has.
+fn flap(sandbox: &Sandbox, source: &Path, mirror: &Path, work: &Work<'_>) -> (String, String) {
     let ours = work.git(&["rev-parse", "main"]);
     work.git(&["commit", "-q", "--amend", "--allow-empty", "-m", "other"]);
     let other = work.git(&["rev-parse", "main"]);
     let push = |value: &str| {
         work.push(&[&format!("+{value}:main")]);
-        sandbox.mirror_push(&source, &["drain", "--json"])
+        sandbox.mirror_push(source, &["drain", "--json"])
     };
     for value in [&other, &ours, &other] {
         assert_eq!(push(value).status, 0);
@@ -320,7 +318,45 @@ fn a_ref_that_goes_back_and_forth_is_stopped_shown_and_released() {
     let said = push(&ours);
     assert_eq!(said.status, 1, "{said:?}");
     assert_eq!(sandbox.outcomes(&said), [("refs/heads/main".to_owned(), "flapping".to_owned())]);
-    assert_eq!(sandbox.oid(&mirror, "main"), other, "nothing was sent");
+    assert_eq!(sandbox.oid(mirror, "main"), other, "nothing was sent");
+    (ours, other)
+}
+
+/// What went back and forth at one address says nothing of another.
+#[test]
+fn another_address_begins_without_the_moves_of_the_one_before() {
+    let sandbox = Sandbox::new();
+    let (source, mirror, work) = scene(&sandbox, &[]);
+    flap(&sandbox, &source, &mirror, &work);
+    let second = sandbox.bare("second.git");
+    sandbox.ok(&source, &["set", "m", "--url", second.to_str().unwrap()]);
+    sandbox.ok(&source, &["drain"]);
+    assert_eq!(sandbox.refs(&second), sandbox.refs(&source));
+}
+
+/// A sync that the page or the API asks for is a record in the queue, which any drain carries out.
+#[test]
+fn a_sync_that_was_asked_for_releases_what_goes_back_and_forth_and_a_comparison_does_not() {
+    use git_mirror_push::mirror::{Editor, Wish};
+    let sandbox = Sandbox::new();
+    let (source, mirror, work) = scene(&sandbox, &[]);
+    flap(&sandbox, &source, &mirror, &work);
+    let repository = git_mirror_push::repo::open(&source).unwrap().to_local();
+    let server = git_mirror_push::config::Server::default();
+    let config = git_mirror_push::config::load(&repository, &server).unwrap();
+    let editor = Editor { repository: &repository, server: &server, now: jiff::Timestamp::now };
+    for (wish, status) in [(Wish::Compare, 1), (Wish::Sync, 0)] {
+        editor.request(&config, "m", wish).unwrap();
+        assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, status, "{wish:?}");
+    }
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+}
+
+#[test]
+fn a_ref_that_goes_back_and_forth_is_stopped_shown_and_released() {
+    let sandbox = Sandbox::new();
+    let (source, mirror, work) = scene(&sandbox, &[]);
+    let (ours, other) = flap(&sandbox, &source, &mirror, &work);
     let shown = status(&sandbox, &source);
     assert_eq!((&shown["update_status"], &shown["refs"][0]["outcome"]), (&"failed".into(), &"flapping".into()));
     let reason = shown["refs"][0]["reason"].as_str().unwrap();

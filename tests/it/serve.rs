@@ -108,6 +108,19 @@ fn what_no_hook_told_is_found_by_looking() {
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, format!("{text}\n[remotes.second]\nurl = \"{}\"\n", second.display())).unwrap();
     wait_for("the new mirror", || is_mirrored(&sandbox, &source, &second));
+    // Of a mirror that is parked for hours as well: what someone moved there by hand and put back.
+    sandbox.ok(&source, &["set", "second", "--divergent-refs", "keep"]);
+    let main = sandbox.oid(&second, "main");
+    let clone = sandbox.path("clone");
+    sandbox.git(&sandbox.path("home"), &["clone", "-q", second.to_str().unwrap(), clone.to_str().unwrap()]);
+    sandbox.git(&clone, &["commit", "-q", "--allow-empty", "-m", "theirs"]);
+    sandbox.git(&clone, &["push", "-q", "origin", "HEAD:main"]);
+    work.commit("two");
+    work.push(&["main"]);
+    let state = || sandbox.mirror_push(&source, &["status", "second", "--json"]).json()[0]["update_status"].clone();
+    wait_for("the divergence", || state() == "failed");
+    sandbox.git(&second, &["update-ref", "refs/heads/main", &main]);
+    wait_for("the comparison of a parked mirror", || is_mirrored(&sandbox, &source, &second));
 }
 
 #[test]
