@@ -199,7 +199,7 @@ demo() {
     step git mirror-push --git-dir source.git log
     step git mirror-push --git-dir source.git status
     step git --git-dir mirror.git for-each-ref
-    printf '\nThe mirror equals the source. The demo's repositories are removed; the build stays in target/.\n'
+    printf '\nThe mirror equals the source. The repositories of this demo are removed; the build stays in target/.\n'
 }
 
 case $action in

@@ -165,6 +165,33 @@ fn the_history_is_bounded() {
     assert!(sandbox.ok(&source, &["log", "--json"]).json().as_array().unwrap().len() > 100);
 }
 
+/// A batch whose bytes have changed is not believed: it could call somebody else's value ours, and have it overwritten.
+#[test]
+fn a_journal_with_a_changed_byte_makes_no_foreign_value_ours() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &["--divergent-refs", "keep"]);
+    let work = sandbox.work(&source);
+    for message in ["one", "two"] {
+        work.commit(message);
+        work.push(&["main"]);
+        sandbox.ok(&source, &["drain"]);
+    }
+    let two = sandbox.oid(&source, "main");
+    let theirs = sandbox.git(&mirror, &["commit-tree", "-m", "theirs", "-p", "main", "main^{tree}"]);
+    sandbox.git(&mirror, &["update-ref", "refs/heads/main", &theirs]);
+    let journal = remote(&source, "mirrored/journal.1");
+    let text = std::fs::read_to_string(&journal).unwrap();
+    assert!(text.contains(&two), "{text}");
+    std::fs::write(&journal, text.replace(&two, &theirs)).unwrap();
+    work.commit("three");
+    work.push(&["main"]);
+    for command in ["drain", "sync"] {
+        let said = sandbox.mirror_push(&source, &[command]);
+        assert_eq!((said.status, sandbox.oid(&mirror, "main")), (1, theirs.clone()), "{command}: {said:?}");
+    }
+}
+
 /// A journal that a crash left beside no table is not the next table's.
 #[test]
 fn a_journal_without_its_table_is_not_believed() {
