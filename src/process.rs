@@ -77,7 +77,7 @@ const ALTERNATES: &str = "GIT_ALTERNATE_OBJECT_DIRECTORIES";
 /// Variables that carry `git -c`: they are meant for this repository, not for the mirror's.
 pub const CONFIG_VARIABLES: [&str; 2] = ["GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT"];
 
-/// How long what a program said may still come after its end.
+/// How long output may still arrive after the program ended.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// A program that runs in its own process group.
@@ -90,7 +90,7 @@ pub struct Child {
     is_reaped: bool,
 }
 
-/// A command of git's or ssh's with a clean environment and all three descriptors ours.
+/// A git or ssh command with a clean environment and three pipes.
 pub fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     for variable in LOCAL_VARIABLES {
@@ -113,8 +113,8 @@ impl Child {
         Ok(Self { name: name.to_owned(), inner, stderr, stderr_socket: None, is_reaped: false })
     }
 
-    /// Starts it on sockets in place of pipes. A pipe ends only when all who hold its other end are gone; ssh hands that on to the
-    /// process that keeps a shared connection. Returns what it says and what it is told too.
+    /// Starts it on sockets instead of pipes. A pipe ends only when all holders close it, and ssh passes it to the process that keeps a
+    /// shared connection; a socket can be shut down. Returns its output and its input as well.
     ///
     /// # Errors
     /// [`Error::Start`]
@@ -163,7 +163,7 @@ impl Child {
         let status = self.reap(grace);
         if let (Some(thread), Some(socket)) = (&self.stderr, &self.stderr_socket) {
             wait_until(LAST_WORDS, || thread.is_finished());
-            // One that is closed already needs no shutting.
+            // It may be closed already.
             let _ = socket.shutdown(Shutdown::Both);
         }
         let said = self.stderr.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
@@ -196,8 +196,8 @@ impl Child {
         self.inner.wait()
     }
 
-    /// Waits with a limit, which the standard library does not: on a descriptor of the process, or, where the kernel has none (Linux before
-    /// 5.3), by looking again at growing intervals.
+    /// Waits with a time limit, which the standard library does not offer: on a pidfd, or by polling where the kernel has none (Linux
+    /// before 5.3).
     fn wait_for(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
         let begin = Instant::now();
         let end = pidfd_open(self.group(), PidfdFlags::empty()).ok();
@@ -250,7 +250,7 @@ fn tail(mut stderr: impl Read) -> Vec<u8> {
     kept
 }
 
-/// `git --git-dir=DIR` with the arguments; the environment still says `git -c` of the user, and where more objects are.
+/// `git --git-dir=DIR` with the arguments. It keeps the user's `git -c` settings and alternates.
 pub fn git(git_dir: &Path, arguments: &[&str]) -> Command {
     let mut command = command("git");
     if let Some(added) = std::env::var_os(ALTERNATES) {
@@ -282,7 +282,7 @@ pub fn run(name: &str, command: &mut Command, input: &[u8], limit: Duration) -> 
     let mut child = Child::start(name, command)?;
     let (mut stdin, stdout, end) = (child.stdin(), child.stdout(), child.killer());
     let input = input.to_owned();
-    // A program need not read what it is given, nor end what it writes; neither thread outlives the process group.
+    // The program may ignore its input or write without end; both threads end with the process group.
     let writing = std::thread::spawn(move || stdin.write_all(&input));
     let reading = std::thread::spawn(move || {
         let mut out = Vec::new();
@@ -294,7 +294,7 @@ pub fn run(name: &str, command: &mut Command, input: &[u8], limit: Duration) -> 
         end(Signal::TERM);
     }
     let (status, message) = child.end(Duration::ZERO);
-    // What it started and left behind must not hold the pipes.
+    // Kills what the program left behind, which could hold the pipes open.
     end(Signal::KILL);
     drop(writing.join());
     let out = reading.join().ok().and_then(Result::ok).unwrap_or_default();

@@ -31,7 +31,7 @@ pub(super) fn is_name(name: &str) -> bool {
 }
 
 pub(super) fn check_url(url: &str) -> Result<(), String> {
-    // Whatever a repository is called, what stands around the placeholders must make sense.
+    // The URL must be valid for any repository name.
     let sample = Placed { path: "path".into(), name: "name".into() };
     let (address, in_url) = crate::push::parse(&expand(url, &sample)).map_err(|refused| refused.to_string())?;
     if in_url.secret.is_some() {
@@ -94,7 +94,7 @@ pub(super) fn check_refspec(pattern: &str) -> Result<(), String> {
     }
 }
 
-/// Options that would run a program, or undo what keeps the connection safe, are refused.
+/// Refuses options that run a program or weaken host key checking.
 pub(super) fn check_ssh_option(option: &str) -> Result<(), String> {
     const REFUSED: [&str; 11] = [
         "proxycommand",

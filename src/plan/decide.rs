@@ -3,7 +3,7 @@
 use super::{Action, Decision, Divergent, Kind, Observed, RefFacts, Rules, prune};
 use crate::refs::{Ancestry, Local, Oid};
 
-/// Decides one selected ref. `None` when there is nothing to say of it: a symbolic ref, or one that neither side has.
+/// Decides about one selected ref. `None` for a symbolic ref, and for one that neither side has.
 pub(super) fn decide(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Option<Decision> {
     if facts.kind == Kind::Symbolic {
         return None;

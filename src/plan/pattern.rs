@@ -12,7 +12,7 @@ impl Pattern {
         Self(text.split(|byte| *byte == b'*').map(<[u8]>::to_vec).collect())
     }
 
-    /// Whether the whole of `name` matches. Takes time in proportion to the two lengths multiplied, at worst.
+    /// Whether the pattern matches the whole name. The worst case takes time proportional to the product of both lengths.
     #[must_use]
     pub fn matches(&self, name: &[u8]) -> bool {
         let (first, rest) = self.0.split_first().expect("splitting yields at least one part");

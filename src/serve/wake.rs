@@ -19,17 +19,17 @@ use crate::config::Server;
 use crate::durable::{self, with_mode};
 use crate::layout::{roots_file, wake_socket};
 
-/// After so many hints without a pause some may have been lost: the kernel keeps as few as ten (unix(7), max_dgram_qlen).
+/// After this many hints without a pause, some may be lost: the kernel queues as few as ten (unix(7), max_dgram_qlen).
 const BURST: u32 = 8;
 
-/// How long a pause is.
+/// The length of a pause.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// The runtime files of the one daemon that has them.
 pub(super) struct WakeSocket {
     runtime: PathBuf,
     socket: UnixDatagram,
-    /// A datagram may be empty, so that alone is no end.
+    /// An empty datagram is valid, so it does not mean that the socket is closed.
     is_closed: AtomicBool,
     _lock: File,
 }
@@ -38,12 +38,12 @@ pub(super) struct WakeSocket {
 pub(super) enum Heard {
     /// Look at this repository.
     Repository(PathBuf),
-    /// So much was heard that something may have been missed.
+    /// Some hints may have been lost.
     TooMuch,
 }
 
 impl WakeSocket {
-    /// Takes the runtime directory, which is made if it is not there.
+    /// Takes the runtime directory, and makes it if it does not exist.
     pub(super) fn new(runtime: &Path) -> anyhow::Result<Self> {
         let named = || format!("cannot use the runtime directory '{}'; set RUNTIME_DIRECTORY", runtime.display());
         std::fs::create_dir_all(runtime).with_context(named)?;
@@ -56,12 +56,12 @@ impl WakeSocket {
             _ => {}
         }
         let socket = UnixDatagram::bind(&path).with_context(named)?;
-        // Whoever may push may say so; a hint says nothing that is believed.
+        // Anyone may send a hint, because a hint is never trusted.
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).with_context(named)?;
         Ok(Self { runtime: runtime.to_owned(), socket, is_closed: AtomicBool::new(false), _lock: lock })
     }
 
-    /// Says which repositories are served.
+    /// Writes which directories are served.
     pub(super) fn announce(&self, server: &Server) -> io::Result<()> {
         let mut roots = Vec::new();
         for root in &server.roots {

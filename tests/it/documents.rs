@@ -97,3 +97,29 @@ fn the_summary_names_every_page_and_readme_is_short() {
         assert!(name != "README.md" || text.lines().count() <= 150);
     }
 }
+
+/// Whoever searches the manual for what the program said must find it. `…`, quotes and parentheses stand around what varies.
+#[test]
+fn the_messages_of_the_manual_are_those_of_the_program() {
+    fn sources(directory: &Path, text: &mut String) {
+        for entry in std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                sources(&entry, text);
+            } else if entry.extension().is_some_and(|extension| extension == "rs") {
+                text.push_str(&std::fs::read_to_string(entry).unwrap());
+            }
+        }
+    }
+    let mut source = String::new();
+    sources(&root().join("src"), &mut source);
+    let page = std::fs::read_to_string(root().join("docs/troubleshooting.md")).unwrap();
+    let table = page.split("## Messages").nth(1).unwrap().split("\n## ").next().unwrap();
+    let messages: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert!(messages.len() >= 8, "{messages:?}");
+    for message in messages {
+        let plain = message.split('(').next().unwrap();
+        for part in plain.split(['…', '\'']).map(str::trim).filter(|part| part.len() > 7) {
+            assert!(source.contains(part), "'{part}' of '{message}' is not in src");
+        }
+    }
+}

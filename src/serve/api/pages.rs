@@ -5,12 +5,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use super::failure::Failure;
 use super::parameters::Parameters;
 
-/// `per_page` when it is not said, and at most.
+/// Default and largest `per_page`.
 const PER_PAGE: (usize, usize) = (20, 100);
-/// Above so many rows the totals are left out.
+/// More rows than this are not counted, as in GitLab's API.
 const MAX_COUNTED: usize = 10_000;
 
-/// Which page of how many.
+/// One page of a list.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pages {
     page: usize,
@@ -18,7 +18,7 @@ pub(super) struct Pages {
 }
 
 impl Pages {
-    /// The page that is asked for.
+    /// Reads the requested page.
     pub(super) fn read(parameters: &Parameters) -> Result<Self, Failure> {
         let page = parameters.count("page")?.unwrap_or(1);
         let per_page = parameters.count("per_page")?.unwrap_or(PER_PAGE.0).min(PER_PAGE.1);
