@@ -91,7 +91,7 @@ impl Run<'_> {
                 Ok(if again.is_empty() { Optimistic::Done } else { Optimistic::Again(again) })
             }
             Err(error) => {
-                self.note_unanswered(&sent, &error, result);
+                self.note_unanswered(session, &sent, &error, result);
                 // A kept connection that the server has just closed says nothing of the size.
                 let is_cut = matches!(error, PushError::Upload(_) | PushError::Broken { .. });
                 if error.retry_smaller().is_some() && !is_cut {

@@ -9,7 +9,7 @@ use super::refusal::{self, Refusals};
 use super::update::{Run, UpdateResult};
 use super::{Error, Mode};
 use crate::plan::{Decision, Plan, RefFacts};
-use crate::push::{Answer, Report};
+use crate::push::{Answer, Error as PushError, Report, Session};
 use crate::refs::{Local, RefName};
 use crate::status::{Held, Outcome, RefOutcome};
 
@@ -49,7 +49,7 @@ impl Run<'_> {
     }
 
     /// A push of which nothing is known: its refs get the reason.
-    pub(super) fn mark_failed(&self, sent: &[&Decision], error: &crate::push::Error, result: &mut UpdateResult) {
+    pub(super) fn mark_failed(&self, sent: &[&Decision], error: &PushError, result: &mut UpdateResult) {
         let reason = self.redactor.clean(&error.to_string());
         for decision in sent {
             let outcome = RefOutcome::new(decision, Outcome::RemoteFailed, Some(reason.clone()));
@@ -57,9 +57,15 @@ impl Run<'_> {
         }
     }
 
-    /// Notes the commands of a push that failed, if the mirror may still carry them out.
-    pub(super) fn note_unanswered(&self, sent: &[&Decision], error: &crate::push::Error, result: &mut UpdateResult) {
-        if error.may_have_arrived() {
+    /// Notes the commands of a push that failed in `session`, if the mirror may still carry them out.
+    pub(super) fn note_unanswered(
+        &self,
+        session: &Session,
+        sent: &[&Decision],
+        error: &PushError,
+        result: &mut UpdateResult,
+    ) {
+        if session.may_carry_out(error) {
             sent.iter().for_each(|decision| {
                 result.unanswered.entry(decision.name.clone()).or_default().extend(decision.local);
             });

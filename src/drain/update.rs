@@ -204,7 +204,7 @@ impl Run<'_> {
                 result.portion.grow();
             }
             Err(error) => {
-                self.note_unanswered(&sent, &error, result);
+                self.note_unanswered(session, &sent, &error, result);
                 if let Some(given_up) = self.after_failure(error, &whole, there, refusals, result)? {
                     rest.remove(&given_up);
                 }

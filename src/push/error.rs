@@ -274,9 +274,9 @@ impl Error {
         matches!(self, Self::Status { status: 411 | 413, .. })
     }
 
-    /// Whether the mirror may have got the commands of a push that failed so, and may still carry them out.
+    /// Whether the mirror may have got the commands of a push that failed so, by the error alone.
     #[must_use]
-    pub fn may_have_arrived(&self) -> bool {
+    pub(super) fn may_have_arrived(&self) -> bool {
         match self {
             Self::Timeout(limit) => *limit != Limit::Connect,
             Self::Status { status, .. } => *status >= 500,

@@ -206,6 +206,14 @@ impl Session {
         matches!(self.connection, Connection::Http(_))
     }
 
+    /// Whether the mirror may still carry out the commands of a push that failed with `error`. Over a stream that is so once receive-pack
+    /// was heard, whatever it or somebody else said as it hung up; over http the answer's status tells.
+    #[must_use]
+    pub fn may_carry_out(&self, error: &Error) -> bool {
+        let is_asked = matches!(&self.connection, Connection::Stream(stream) if stream.may_be_carried_out());
+        is_asked || error.may_have_arrived()
+    }
+
     /// Ends the conversation without a request, politely.
     pub fn end(self) {
         if let Connection::Stream(stream) = self.connection {

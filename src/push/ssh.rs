@@ -199,7 +199,7 @@ pub(super) fn error_of(program: String, status: String, message: &str) -> Error 
     }
 }
 
-fn one_line(message: &str) -> String {
+pub(super) fn one_line(message: &str) -> String {
     message.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 

@@ -17,6 +17,7 @@ use rustix::process::Signal;
 use super::askpass::AskpassServer;
 use super::multiplex::ControlSlot;
 use super::read_ahead::ReadAhead;
+use super::ssh::{error_of, one_line};
 use super::symbolic::{self, Greeting, Symbolic};
 use super::watch::{Watch, WatchThread, Watched};
 use super::{Advertised, Capabilities, Error, PackSource, Report, Request, Timeouts, advertisement, report};
@@ -40,6 +41,8 @@ pub(super) struct Stream {
     child: Option<Child>,
     offer: Option<AskpassServer>,
     slot: Option<ControlSlot>,
+    /// Whether receive-pack was heard and is given commands.
+    is_asked: bool,
 }
 
 impl Stream {
@@ -102,6 +105,7 @@ impl Stream {
             child,
             offer: None,
             slot: None,
+            is_asked: false,
         }
     }
 
@@ -199,7 +203,7 @@ impl Stream {
         let mut output = self.output.take().expect("a stream pushes once");
         let watch = output.watch.clone();
         let (abort, lines, capabilities) = (&self.abort, &mut self.lines, &self.capabilities);
-        let slot = &self.slot;
+        let (slot, is_asked) = (&self.slot, &mut self.is_asked);
         let (sent, mut report) = std::thread::scope(|scope| {
             let sending = scope.spawn(move || {
                 let sent = send(&mut output, &head, pack, &watch);
@@ -211,6 +215,7 @@ impl Stream {
             });
             let report = match before(lines) {
                 Ok(()) => {
+                    *is_asked = true;
                     slot.iter().for_each(ControlSlot::opened);
                     lines.reset();
                     report::read(lines, request, capabilities, redactor)
@@ -228,7 +233,11 @@ impl Stream {
             return Ok(report);
         }
         let cut = match sent {
-            Err(error @ (Error::Pack { .. } | Error::Start { .. })) => error,
+            Err(error @ (Error::Pack { .. } | Error::Start { .. })) => {
+                // A pack that ends in the middle is never unpacked.
+                self.is_asked = false;
+                error
+            }
             _ => report.cut.take().expect("checked above"),
         };
         let why = self.why(cut, redactor);
@@ -237,6 +246,11 @@ impl Stream {
         }
         report.cut = Some(why);
         Ok(report)
+    }
+
+    /// Whether receive-pack may carry out the commands of a push that failed, whatever it said.
+    pub(super) fn may_be_carried_out(&self) -> bool {
+        self.is_asked
     }
 
     /// Ends the conversation without a request: a flush packet says that there are no commands.
@@ -272,7 +286,13 @@ impl Stream {
                     Error::Broken { doing, source }
                 }
                 process::Error::Failed { program, status, message } => {
-                    super::ssh::error_of(program, status, &redactor.clean(&message))
+                    let message = redactor.clean(&message);
+                    // After receive-pack was heard, the words may be anybody's, a hook's for one, and say nothing of the way to it.
+                    if self.is_asked {
+                        Error::Program { program, status, message: one_line(&message) }
+                    } else {
+                        error_of(program, status, &message)
+                    }
                 }
                 other => other.into(),
             },

@@ -271,3 +271,44 @@ fn a_run_that_dies_after_a_failure_is_done_again_at_once() {
     assert!(scene.is_equal(), "{said:?}");
     scene.settle("afterwards");
 }
+
+/// What the mirror says as it hangs up is no proof that the push did not arrive: it may be anybody's words, a hook's for one.
+#[test]
+fn a_push_that_arrived_is_looked_at_whatever_the_mirror_says_as_it_hangs_up() {
+    for words in ["fatal: Repository not found", "ERROR: Permission to x denied to y", "fatal: out of memory"] {
+        let sandbox = Sandbox::new();
+        let mirror = sandbox.bare("mirror.git");
+        let source = sandbox.source("mirror.git", &["--divergent-refs", "keep", "--prune", "deleted"]);
+        sandbox.say(&source, "stall_timeout = \"2s\"\nretry_delay = \"1s\"\nmax_retry_delay = \"1s\"");
+        let work = sandbox.work(&source);
+        work.commit("one");
+        work.push(&["main"]);
+        sandbox.ok(&source, &["drain"]);
+        let scene = Scene { sandbox: &sandbox, server: None, source, mirror, work };
+        // receive-pack dies with these words, and what it began, in a session of its own, is done when `held` goes.
+        let (held, done, late) = (sandbox.path("held"), sandbox.path("done"), sandbox.path("late"));
+        let text = format!(
+            "#!/bin/sh\ntouch '{h}'\nwhile [ -e '{h}' ]; do sleep 0.02; done\ngit update-ref refs/heads/x main\ntouch '{d}'\n",
+            h = held.display(),
+            d = done.display()
+        );
+        script(&late, &text);
+        let hook = format!(
+            "#!/bin/sh\nunset GIT_QUARANTINE_PATH GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES\n\
+             setsid '{l}' >/dev/null 2>&1 &\nuntil [ -e '{h}' ]; do sleep 0.02; done\n\
+             echo \"{words}\" > /proc/$PPID/fd/2\nkill -9 $PPID\n",
+            h = held.display(),
+            l = late.display()
+        );
+        script(&scene.mirror.join("hooks/pre-receive"), &hook);
+        scene.work.push(&["main:x"]);
+        let said = sandbox.mirror_push(&scene.source, &["drain"]);
+        assert_eq!(said.status, 1, "{words}: {said:?}");
+        scene.work.push(&[":x"]);
+        std::fs::write(scene.mirror.join("hooks/pre-receive"), "#!/bin/sh\n").unwrap();
+        sandbox.mirror_push(&scene.source, &["sync", "-q"]);
+        std::fs::remove_file(held).unwrap();
+        wait_for("what was begun", || done.exists());
+        scene.settle(words);
+    }
+}
