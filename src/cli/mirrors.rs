@@ -39,7 +39,7 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
     }
     let (url, address, credentials) = checked_url(session, &add.url)?;
     let given = password(&add.settings)?;
-    let credentials = if given.is_none() { token_as_password(credentials) } else { credentials };
+    let credentials = told_token(session, credentials, given.as_ref());
     let mut keys = vec![("url", Change::Text(url))];
     keys.extend(credentials.username.map(|user| ("username", Change::Text(user))));
     keys.extend(changes(&add.settings));
@@ -85,7 +85,8 @@ pub(super) fn set(session: &Session<'_>, set: &Set) -> anyhow::Result<u8> {
     let mut address = mirror.address.clone();
     if let Some(url) = &set.url {
         let (url, new, credentials) = checked_url(session, url)?;
-        let credentials = if secret.is_none() { token_as_password(credentials) } else { credentials };
+        let stored = mirror::credentials(&session.repository, mirror)?.secret;
+        let credentials = told_token(session, credentials, secret.as_ref().or(stored.as_ref()));
         address = new;
         keys.push(("url", Change::Text(url)));
         keys.extend(credentials.username.map(|user| ("username", Change::Text(user))));
@@ -158,6 +159,18 @@ fn wake_for(session: &Session<'_>, config: &Config, name: &str) {
     if config.mirror(name).is_some_and(|mirror| mirror.is_enabled) {
         session.wake(config);
     }
+}
+
+/// A token in place of the user name is the password, which is said: the user name is another one then.
+fn told_token(session: &Session<'_>, found: Credentials, known: Option<&Secret>) -> Credentials {
+    let user = found.username.clone();
+    let credentials = token_as_password(found, known);
+    if credentials.username != user {
+        session
+            .base
+            .say("the user name in the URL is a token: it is the password now, and the user name is 'x-access-token'");
+    }
+    credentials
 }
 
 /// The URL as it is written into the file, where it leads, and the credentials that were in it.

@@ -59,6 +59,14 @@ pub struct Credentials {
     pub approval: Option<Secret>,
 }
 
+/// Whether a user name is a token in the wrong place, beside the password `secret` if there is one: GitHub's and GitLab's prefixes in any
+/// case, 20 and more letters and digits without a password.
+#[must_use]
+pub fn is_token(user: &str, secret: Option<&Secret>) -> bool {
+    let has_prefix = ["ghp_", "github_pat_", "glpat-"].iter().any(|prefix| user.starts_with(prefix));
+    has_prefix || secret.is_none() && user.len() >= 20 && user.chars().all(|c| c.is_ascii_alphanumeric())
+}
+
 /// Reads the file `secret`; its last line feed is not part of the secret. `None` when there is no such file.
 ///
 /// # Errors

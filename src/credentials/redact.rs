@@ -3,7 +3,7 @@
 use base64::Engine;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::Credentials;
+use super::{Credentials, Secret, is_token};
 
 /// Cleans text that comes from outside before it is logged, stored or shown.
 #[derive(Clone, Default)]
@@ -14,16 +14,19 @@ pub struct Redactor {
 const MASK: &str = "*****";
 
 impl Redactor {
-    /// A redactor that also hides the secret of `credentials`: as it is, percent-encoded, and in basic authentication.
+    /// A redactor that also hides the secret of `credentials`, as it is, percent-encoded, and in basic authentication, and a user name that is
+    /// a token.
     #[must_use]
     pub fn new(credentials: &Credentials) -> Self {
-        let Some(secret) = credentials.secret.as_ref().map(super::Secret::expose).filter(|secret| !secret.is_empty())
-        else {
-            return Self::default();
-        };
         let user = credentials.username.as_deref().unwrap_or_default();
-        let basic = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{secret}"));
-        let mut hidden = vec![secret.to_owned(), utf8_percent_encode(secret, NON_ALPHANUMERIC).to_string(), basic];
+        let mut hidden = Vec::new();
+        if let Some(secret) = credentials.secret.as_ref().map(Secret::expose).filter(|secret| !secret.is_empty()) {
+            let basic = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{secret}"));
+            hidden = vec![secret.to_owned(), utf8_percent_encode(secret, NON_ALPHANUMERIC).to_string(), basic];
+        }
+        if is_token(user, credentials.secret.as_ref()) {
+            hidden.push(user.to_owned());
+        }
         hidden.sort_by_key(|text| std::cmp::Reverse(text.len()));
         hidden.dedup();
         Self { hidden }
@@ -68,7 +71,13 @@ fn mask_userinfo(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credentials::Secret;
+
+    #[test]
+    fn hides_a_token_that_is_the_user_name() {
+        let named = |user: &str| Redactor::new(&Credentials { username: Some(user.into()), ..Credentials::default() });
+        assert_eq!(named("ghp_abc").clean("no access for ghp_abc"), "no access for *****");
+        assert_eq!(named("bot").clean("no access for bot"), "no access for bot");
+    }
 
     #[test]
     fn hides_the_secret_in_every_form() {

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::{Error, Lock, forget, mark_removed, new_id, prepare, unmark_removed};
 use crate::config::{self, AuthMethod, Change, Config, Edit, Mirror, Server, edit};
 use crate::credentials::{self, Credentials, HostKey, KeyType, Secret, remove_secret, write_host_keys, write_secret};
-use crate::push::{Address, is_like_token, parse};
+use crate::push::{Address, parse};
 use crate::repo::Repository;
 use crate::spool;
 
@@ -272,15 +272,15 @@ impl Editor<'_> {
     }
 }
 
-/// The credentials of a URL whose user name is a token: the token is the password then. The hosts that have such tokens take any user name
-/// with them.
+/// The credentials of a URL, of which the user name may be a token: then that is the password. `known` is the password that is given
+/// besides or is stored. The hosts that have such tokens take any user name with them.
 #[must_use]
-pub fn token_as_password(credentials: Credentials) -> Credentials {
-    match credentials.username {
-        Some(token) if credentials.secret.is_none() && is_like_token(&token) => {
-            Credentials { username: Some("x-access-token".into()), secret: Some(Secret::new(token)), ..credentials }
+pub fn token_as_password(found: Credentials, known: Option<&Secret>) -> Credentials {
+    match found.username {
+        Some(token) if credentials::is_token(&token, found.secret.as_ref().or(known)) => {
+            Credentials { username: Some("x-access-token".into()), secret: Some(Secret::new(token)), ..found }
         }
-        username => Credentials { username, ..credentials },
+        username => Credentials { username, ..found },
     }
 }
 

@@ -307,6 +307,8 @@ mod tests {
             ("https://glpat-x_y@gitlab.com/x", "https://*****@gitlab.com/x"),
             ("https://0123456789abcdef0123@h/x", "https://*****@h/x"),
             ("https://0123456789abcdef0123:secret@h/x", "https://0123456789abcdef0123@h/x"),
+            ("https://ghp_abc:x-oauth-basic@github.com/x", "https://*****@github.com/x"),
+            ("https://good.example%2fx%40:pw@h/x", "https://good.example%2Fx%40@h/x"),
             ("ssh://git@h:2222/srv/x.git", "ssh://git@h:2222/srv/x.git"),
             ("ssh://alice@[::1]/~/x.git", "ssh://alice@[::1]/~/x.git"),
             ("git@h:acme/x.git", "ssh://git@h/acme/x.git"),

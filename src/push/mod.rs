@@ -52,7 +52,6 @@ pub use error::{Class, Error, Limit, RetrySmaller};
 pub use pack::{DeltaBase, Incomplete, PackObjects, PackSource, Progress};
 pub use pool::Pool;
 pub use report::{Answer, Report};
-pub use shown::is_like_token;
 pub use symbolic::{Symbolic, symbolic};
 pub use upload::Upload;
 

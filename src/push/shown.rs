@@ -1,11 +1,19 @@
 //! How an address is shown: with its user name to people here, masked to clients of the API, plain in the configuration. Pure.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 use super::Address;
 use super::address::bracketed;
-use crate::credentials::Credentials;
+use crate::credentials::{Credentials, is_token};
 
 /// What stands for a user name or a password that is not shown.
 const MASK: &str = "*****";
+
+/// A user name as a URL has it (RFC 3986, section 3.2.1), so that nothing in it can be taken for the host.
+fn encoded(user: &str) -> String {
+    const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'+');
+    utf8_percent_encode(user, UNRESERVED).to_string()
+}
 
 /// An http URL with this before its host.
 fn with_userinfo(url: &str, userinfo: &str) -> String {
@@ -13,20 +21,13 @@ fn with_userinfo(url: &str, userinfo: &str) -> String {
     format!("{scheme}://{userinfo}@{rest}")
 }
 
-/// Whether a user name looks like a token: GitHub's and GitLab's prefixes, or 20 and more letters and digits.
-#[must_use]
-pub fn is_like_token(user: &str) -> bool {
-    let has_prefix = ["ghp_", "github_pat_", "glpat-"].iter().any(|prefix| user.starts_with(prefix));
-    has_prefix || user.len() >= 20 && user.chars().all(|c| c.is_ascii_alphanumeric())
-}
-
 impl Address {
     /// The URL as commands and the page show it: with the user name and without the password. A user name that looks like a token is
     /// masked.
     #[must_use]
     pub fn shown(&self, credentials: &Credentials) -> String {
-        let has_secret = credentials.secret.is_some();
-        let mask = |user: &str| if is_like_token(user) && !has_secret { MASK.into() } else { user.to_owned() };
+        let secret = credentials.secret.as_ref();
+        let mask = |user: &str| if is_token(user, secret) { MASK.into() } else { encoded(user) };
         match self {
             Self::Http { url, .. } => match &credentials.username {
                 None => url.clone(),
@@ -69,6 +70,6 @@ impl Address {
     /// The URL as it is configured, without credentials but for the user of ssh.
     #[must_use]
     pub fn plain(&self) -> String {
-        self.with_user(str::to_owned)
+        self.with_user(encoded)
     }
 }

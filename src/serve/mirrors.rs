@@ -113,7 +113,7 @@ impl App {
         let opened = self.open(project)?;
         let url = wish.url.as_deref().unwrap_or_default();
         let (url, address, credentials) = allowed_url(url, &opened.server.api.egress())?;
-        let credentials = if wish.password.is_none() { token_as_password(credentials) } else { credentials };
+        let credentials = token_as_password(credentials, wish.password.as_ref());
         let name = match &wish.name {
             Some(name) => name.clone(),
             None => free_name(&opened.config, &address),
@@ -148,7 +148,8 @@ impl App {
         let mut address = mirror.address.clone();
         if let Some(url) = &wish.url {
             let (url, new, credentials) = allowed_url(url, &opened.server.api.egress())?;
-            let credentials = if secret.is_none() { token_as_password(credentials) } else { credentials };
+            let stored = mirror::credentials(&opened.repository, mirror).map_err(anyhow::Error::from)?.secret;
+            let credentials = token_as_password(credentials, secret.as_ref().or(stored.as_ref()));
             // What was stored is for the host that it was given for, and for nobody else.
             let is_moved = new.url_parts().map(|place| (place.0, place.1))
                 != mirror.address.url_parts().map(|place| (place.0, place.1))

@@ -275,7 +275,12 @@ fn a_run_that_dies_after_a_failure_is_done_again_at_once() {
 /// What the mirror says as it hangs up is no proof that the push did not arrive: it may be anybody's words, a hook's for one.
 #[test]
 fn a_push_that_arrived_is_looked_at_whatever_the_mirror_says_as_it_hangs_up() {
-    for words in ["fatal: Repository not found", "ERROR: Permission to x denied to y", "fatal: out of memory"] {
+    for (words, status) in [
+        ("echo 'fatal: Repository not found' > /proc/$PPID/fd/2", "scheduled"),
+        ("echo 'fatal: detected dubious ownership' > /proc/$PPID/fd/2", "scheduled"),
+        // Band 3: the end of everything (gitprotocol-pack(5)).
+        (r"printf '000a\003gone\n' > /proc/$PPID/fd/1", "failed"),
+    ] {
         let sandbox = Sandbox::new();
         let mirror = sandbox.bare("mirror.git");
         let source = sandbox.source("mirror.git", &["--divergent-refs", "keep", "--prune", "deleted"]);
@@ -296,14 +301,14 @@ fn a_push_that_arrived_is_looked_at_whatever_the_mirror_says_as_it_hangs_up() {
         let hook = format!(
             "#!/bin/sh\nunset GIT_QUARANTINE_PATH GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES\n\
              setsid '{l}' >/dev/null 2>&1 &\nuntil [ -e '{h}' ]; do sleep 0.02; done\n\
-             echo \"{words}\" > /proc/$PPID/fd/2\nkill -9 $PPID\n",
+             {words}\nkill -9 $PPID\n",
             h = held.display(),
             l = late.display()
         );
         script(&scene.mirror.join("hooks/pre-receive"), &hook);
         scene.work.push(&["main:x"]);
         let said = sandbox.mirror_push(&scene.source, &["drain"]);
-        assert_eq!(said.status, 1, "{words}: {said:?}");
+        assert_eq!((said.status, &*scene.update_status()), (1, status), "{words}: {said:?}");
         scene.work.push(&[":x"]);
         std::fs::write(scene.mirror.join("hooks/pre-receive"), "#!/bin/sh\n").unwrap();
         sandbox.mirror_push(&scene.source, &["sync", "-q"]);

@@ -154,17 +154,39 @@ fn a_token_in_place_of_the_user_name_is_the_password() {
     let sandbox = Sandbox::new();
     let source = sandbox.source("/mirror.git", &["--disabled"]);
     for (name, token) in [("a", "ghp_c4naryc4nary"), ("b", "glpat-c4nary-x"), ("c", "0123456789abcdef0123")] {
-        let said = sandbox.ok(&source, &["add", name, &format!("https://{token}@127.0.0.1:1/x.git"), "--disabled"]);
+        let said =
+            sandbox.ok(&source, &["add", name, &format!("https://{token}@127.0.0.1:1/{name}.git"), "--disabled"]);
         let secret = std::fs::read_to_string(source.join(format!("mirror-push/remotes/{name}/secret"))).unwrap();
         assert_eq!(secret, format!("{token}\n"));
         let config = std::fs::read_to_string(source.join("mirror-push/config.toml")).unwrap();
         let shown = sandbox.ok(&source, &["status", "--json"]).out;
         assert!(![&said.out, &said.err, &config, &shown].iter().any(|text| text.contains(token)), "{name}");
-        assert!(shown.contains("https://x-access-token@127.0.0.1:1/x.git"), "{shown}");
+        assert!(shown.contains(&format!("https://x-access-token@127.0.0.1:1/{name}.git")), "{shown}");
     }
-    // A long name that has a password is a name.
+    // GitHub's other form, where the password is no password.
+    sandbox.ok(&source, &["add", "e", "https://ghp_c4nary:x-oauth-basic@127.0.0.1:1/e.git", "--disabled"]);
+    assert_eq!(std::fs::read_to_string(source.join("mirror-push/remotes/e/secret")).unwrap(), "ghp_c4nary\n");
+    // Somebody's own file may have one as the user name: it is shown nowhere.
+    let config = source.join("mirror-push/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    assert!(!text.contains("ghp_"), "{text}");
+    std::fs::write(
+        &config,
+        format!("{text}\n[remotes.f]\nurl = \"https://127.0.0.1:1/f.git\"\nusername = \"ghp_c4nary\"\n"),
+    )
+    .unwrap();
+    std::fs::write(source.join("mirror-push/remotes/f/secret"), "").ok();
+    for command in
+        [&["status"][..], &["status", "--json"], &["list"], &["show", "f"], &["sync", "f"], &["doctor"], &["log"]]
+    {
+        let said = sandbox.mirror_push(&source, command);
+        assert!(!said.out.contains("ghp_c4nary") && !said.err.contains("ghp_c4nary"), "{command:?}: {said:?}");
+    }
+    // A long name that has a password is a name, when it is given and when it is stored.
     let mut add = sandbox.program(&source);
     add.args(["add", "d", "https://averylongnameofaservice@127.0.0.1:1/x.git", "--disabled", "--password-stdin"]);
     assert_eq!(fed(&mut add, b"c4nary\n").status, 0);
-    assert!(sandbox.ok(&source, &["list"]).out.contains("https://averylongnameofaservice@127.0.0.1:1/x.git"));
+    sandbox.ok(&source, &["set", "d", "--url", "https://averylongnameofaservice@127.0.0.1:1/y.git"]);
+    assert!(sandbox.ok(&source, &["list"]).out.contains("https://averylongnameofaservice@127.0.0.1:1/y.git"));
+    assert_eq!(std::fs::read_to_string(source.join("mirror-push/remotes/d/secret")).unwrap(), "c4nary\n");
 }
