@@ -45,8 +45,23 @@ esac
 
 release=${CARGO_TARGET_DIR:-$here/target}/release
 
+# root may have no cargo: what another user has built here is installed, unless the sources have changed since.
+use_what_is_built() {
+    for program in git-mirror-push git-remote-mirror git-mirror-post-receive; do
+        [ -x "$release/$program" ] || die "cargo is not on PATH; install the Rust toolchain (https://rustup.rs)"
+        set -- "$@" -newer "$release/$program"
+    done
+    # A change of one program's own file builds that program alone.
+    changed=$(find "$here/src" "$here/hooks" -type f "$@")
+    [ -z "$changed" ] || die "the sources have changed since $release was built, and cargo is not on PATH; run ./install.sh --demo as the user who has cargo"
+    echo "install.sh: cargo is not on PATH; installing what is built in $release"
+}
+
 build() {
-    command -v cargo >/dev/null || die "cargo is not on PATH; install the Rust toolchain (https://rustup.rs)"
+    if ! command -v cargo >/dev/null; then
+        use_what_is_built
+        return
+    fi
     (
         cd "$here"
         cargo build --release --locked --bin git-mirror-push --bin git-remote-mirror

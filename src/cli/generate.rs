@@ -7,7 +7,7 @@ use clap_complete::Shell;
 
 use super::DONE;
 use super::args::{Cli, Page};
-use crate::config::{KEYS, Place};
+use crate::config::{KEYS, SECTIONS};
 
 /// Prints a completion script.
 pub(super) fn completions(shell: Shell, out: &mut dyn Write) -> anyhow::Result<u8> {
@@ -53,13 +53,7 @@ pub(super) fn man(page: Page, out: &mut dyn Write) -> anyhow::Result<u8> {
 /// git-mirror-push-config(5), from the list of keys.
 fn configuration(out: &mut dyn Write) -> anyhow::Result<()> {
     let mut text = CONFIGURATION.to_owned();
-    for (place, heading) in [
-        (Place::Top, "Keys at the top of either file"),
-        (Place::Server, "Keys at the top of the server's files"),
-        (Place::Api, "Keys of [api]"),
-        (Place::Repositories, "Keys of [[repositories]]"),
-        (Place::Remote, "Keys of [remotes.NAME] and [defaults]"),
-    ] {
+    for (place, heading) in SECTIONS {
         text.push_str(&format!(".SH {}\n", heading.to_uppercase()));
         for key in KEYS.iter().filter(|key| key.place == place) {
             let [name, value, said] = [key.name, key.value, key.text].map(escaped);

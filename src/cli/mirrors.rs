@@ -1,4 +1,4 @@
-//! `add`, `set`, `enable`, `disable`, `remove`: the commands that change a mirror; `change` does the work.
+//! `add`, `set`, `enable`, `disable`, `remove`, `reset`: the commands that change a mirror; `mirror::Editor` does the work.
 
 use std::io::BufRead;
 

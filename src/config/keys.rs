@@ -35,6 +35,15 @@ const fn key(name: &'static str, place: Place, value: &'static str, text: &'stat
 
 use Place::{Api, Remote, Repositories, Server, Top};
 
+/// The places of keys in the order of the manual page, with their headings.
+pub const SECTIONS: [(Place, &str); 5] = [
+    (Top, "Keys at the top of either file"),
+    (Server, "Keys at the top of the server's files"),
+    (Api, "Keys of [api]"),
+    (Repositories, "Keys of [[repositories]]"),
+    (Remote, "Keys of [remotes.NAME] and [defaults]"),
+];
+
 /// All keys, in the order of the manual page.
 pub const KEYS: [Key; 55] = [
     key("version", Top, "integer; 1", "The version of the file format. A later version is refused."),

@@ -26,7 +26,7 @@ mod warnings;
 
 pub use edit::{Change, Edit, check_edit, edit};
 pub use file::{AuthMethod, TagsSetting, Wake, parse_period};
-pub use keys::{KEYS, Key, Place};
+pub use keys::{KEYS, Key, Place, SECTIONS};
 pub use listen::Listen;
 use load::read_owned;
 pub use load::{Environment, authorise, load, load_server, names_in};

@@ -23,7 +23,7 @@ pub fn advice(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Opti
     let has_password =
         credentials.secret.is_some() || mirror.password_file.is_some() || mirror.password_command.is_some();
     Some(match error {
-        Error::Push(PushError::Credentials(text)) if text.contains("HTTP 407") => {
+        Error::Push(PushError::Credentials(text)) if text.starts_with(" (HTTP 407)") => {
             "the proxy wants a password: set proxy of this mirror, or http_proxy in the environment".into()
         }
         Error::Push(PushError::Credentials(_)) => match (address, mirror.auth_method) {

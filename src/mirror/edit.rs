@@ -1,8 +1,8 @@
 //! Adding, changing and removing a mirror, for the command line and the API.
 //!
 //! Guaranteed: the files of a mirror are made before the configuration names it and removed after it no longer does, so a crash leaves a
-//! mirror that works, or none. A stored password is never sent to a URL for which it was not given. Absent: waking drains, hooks, and
-//! who may change what; the callers do that.
+//! mirror that works, or none. A new URL with a new password never meets the old one. Absent: waking drains, hooks, who may change
+//! what, and whether a stored password goes along to another host; the callers decide that.
 
 use std::path::PathBuf;
 

@@ -16,7 +16,8 @@ pub(super) fn target_of_redirect(location: &str) -> Option<String> {
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let host = authority.rsplit('@').next()?;
     let target = format!("{scheme}://{host}{path}");
-    (target.len() <= 200 && !target.contains(char::is_control)).then_some(target)
+    // An `@` that is left stands in a password with a `/`, or nowhere in a git URL.
+    (target.len() <= 200 && !target.contains(|c: char| c == '@' || c.is_control())).then_some(target)
 }
 
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod tests {
             ("https://h/x.git/info/refs?service=git-receive-pack", Some("https://h/x.git/info/refs")),
             ("https://user:pw@h:8443/x#token", Some("https://h:8443/x")),
             ("http://a@b@h?private_token=secret", Some("http://h")),
+            ("https://user:p/w@h/x", None),
             ("//user:pw@h/x", None),
             ("/login", None),
             ("ftp://h/x", None),

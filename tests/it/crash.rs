@@ -327,13 +327,15 @@ fn a_command_that_is_killed_at_any_step_can_be_given_again() {
             let mut command = scene.under(fault, env!("CARGO_BIN_EXE_git-mirror-push"));
             fed(command.arg("--git-dir").arg(source).args(arguments), b"password\n")
         };
-        at_every_point(|point| {
+        let points = at_every_point(|point| {
             let (source, mirror) = scene.reset();
             run(&source, Some((Fault::Kill, point)));
             if !scene.is_reached() {
                 return false;
             }
             let at = format!("{arguments:?}, {point:?}");
+            // Half of it is a configuration that is valid.
+            scene.sandbox.ok(&source, &["list"]);
             let again = run(&source, None);
             // What was done already needs no second time, and it says so.
             let is_done = again.err.contains("is there already") || again.err.contains("no mirror 'm'");
@@ -345,7 +347,12 @@ fn a_command_that_is_killed_at_any_step_can_be_given_again() {
             scene.sandbox.ok(&source, &["sync"]);
             let is_removed = left.is_empty();
             assert_eq!(scene.sandbox.refs(&mirror) == scene.sandbox.refs(&source), !is_removed, "{at}");
+            if arguments[0] == "credential" {
+                let secret = std::fs::read_to_string(source.join("mirror-push/remotes/m/secret")).unwrap();
+                assert_eq!(secret, "password\n", "{at}");
+            }
             true
         });
+        assert!(points > 10, "{arguments:?}: {points}");
     }
 }

@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::UNIX_EPOCH;
 
-use crate::sandbox::{Said, Sandbox, script, wait_for};
+use crate::sandbox::{Said, Sandbox, script, skip, wait_for};
 
 /// A sandbox with the program installed below a prefix of its own, and that on PATH.
 pub(crate) struct Installed {
@@ -68,6 +69,42 @@ impl Installed {
         assert_eq!(said.status, 0, "{words:?}: {said:?}");
         said
     }
+}
+
+/// `sudo` has no cargo of the user's: what the user built is installed, and where nothing is built, it says so.
+#[test]
+fn who_has_no_cargo_installs_what_is_built() {
+    let here = Installed::new();
+    let without = |prefix: &Path, target: Option<&Path>| {
+        let mut script = developers("install.sh");
+        script.env("PATH", "/usr/bin:/bin").arg("--prefix").arg(prefix);
+        target.into_iter().for_each(|target| {
+            script.env("CARGO_TARGET_DIR", target);
+        });
+        said(&mut script)
+    };
+    if ["/usr/bin/cargo", "/bin/cargo"].iter().any(|cargo| Path::new(cargo).exists()) {
+        return skip("cargo is where every user has it");
+    }
+    let (second, empty) = (here.sandbox.path("second"), here.sandbox.path("empty"));
+    let done = without(&second, None);
+    assert_eq!(done.status, 0, "{done:?}");
+    for name in ["bin/git-mirror-push", "libexec/git-mirror-push/git-mirror-post-receive"] {
+        assert!(std::fs::read(second.join(name)).unwrap() == std::fs::read(here.prefix.join(name)).unwrap(), "{name}");
+    }
+    let third = here.sandbox.path("third");
+    let done = without(&third, Some(&empty));
+    assert!(done.status == 1 && done.err.contains("install the Rust toolchain"), "{done:?}");
+    // Programs that are older than the sources.
+    let release = empty.join("release");
+    std::fs::create_dir_all(&release).unwrap();
+    for name in ["git-mirror-push", "git-remote-mirror", "git-mirror-post-receive"] {
+        script(&release.join(name), "exit 0");
+        std::fs::File::options().append(true).open(release.join(name)).unwrap().set_modified(UNIX_EPOCH).unwrap();
+    }
+    let done = without(&third, Some(&empty));
+    assert!(done.status == 1 && done.err.contains("the sources have changed since"), "{done:?}");
+    assert!(!third.exists());
 }
 
 #[test]

@@ -23,7 +23,6 @@ mod crowd;
 mod daemon;
 mod damage;
 mod doctor;
-mod documents;
 mod edges;
 mod fence;
 mod first_contact;
