@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use git_mirror_push::config::{KEYS, SECTIONS};
+use git_mirror_push::config::{SECTIONS, keys};
 
 fn sources() -> Vec<(String, String)> {
     fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
@@ -281,7 +281,7 @@ fn configuration() -> String {
     );
     for (place, heading) in SECTIONS {
         page.push_str(&format!("\n## {heading}\n\n| key | value; default | meaning |\n|---|---|---|\n"));
-        for key in KEYS.iter().filter(|key| key.place == place) {
+        for key in keys().filter(|key| key.place == place) {
             page.push_str(&format!("| `{}` | {} | {} |\n", key.name, key.value, key.text.replace('*', "\\*")));
         }
     }

@@ -92,7 +92,7 @@ impl Sums {
 pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> anyhow::Result<u8> {
     let Asked { mode, adopts } = asked;
     let repositories = base.repositories()?;
-    if base.server.silent == Some(true) && mode != Mode::Plan {
+    if base.server.top.silent == Some(true) && mode != Mode::Plan {
         base.say("silent: nothing leaves this machine");
     }
     let (sums, reports) = (Sums::default(), Mutex::new(Vec::new()));
@@ -137,7 +137,7 @@ pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> 
     if !base.global.json && !base.global.quiet && mode != Mode::Plan {
         result = result.and(sums.print(out));
     }
-    let metrics = base.server.metrics_file.as_ref().filter(|_| mode != Mode::Plan);
+    let metrics = base.server.top.metrics_file.as_ref().filter(|_| mode != Mode::Plan);
     if let Some(Err(error)) = metrics.map(|file| measure::write_every(base, file)) {
         base.warn(&format!("{error:#}"));
     }

@@ -7,7 +7,7 @@ use clap_complete::Shell;
 
 use super::DONE;
 use super::args::{Cli, Page};
-use crate::config::{KEYS, SECTIONS};
+use crate::config::{SECTIONS, keys};
 
 /// Prints a completion script.
 pub(super) fn completions(shell: Shell, out: &mut dyn Write) -> anyhow::Result<u8> {
@@ -55,7 +55,7 @@ fn configuration(out: &mut dyn Write) -> anyhow::Result<()> {
     let mut text = CONFIGURATION.to_owned();
     for (place, heading) in SECTIONS {
         text.push_str(&format!(".SH {}\n", heading.to_uppercase()));
-        for key in KEYS.iter().filter(|key| key.place == place) {
+        for key in keys().filter(|key| key.place == place) {
             let [name, value, said] = [key.name, key.value, key.text].map(escaped);
             text.push_str(&format!(".TP\n\\fB{name}\\fR = {value}\n{said}\n"));
         }

@@ -1,21 +1,17 @@
 //! From the files as written to a valid configuration: every value is checked here, so that later code can rely on it.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 use toml::Spanned;
 
-use super::file::{DivergentSetting, File, Period, PruneSetting, Remote};
+use super::file::File;
+use super::keys::Table;
 use super::server::{Placed, Root, Server, Template, expand, unknown_placeholder};
-use super::settings::{EXCLUDE_EACH_OTHER, Settings};
-use super::values::{
-    check_branch_regex, check_command, check_proxy, check_push_option, check_refspec, check_ssh_option, check_url,
-    is_name,
-};
-use super::{Config, Error, Notify, Trust, line_of};
-use crate::plan::{Divergent, Pattern, Prune};
-use crate::push::Allowed;
+use super::settings::{Mistake, Settings};
+use super::values::is_name;
+use super::{Config, Error, Mirror, Notify, Trust, line_of};
+use crate::plan::Pattern;
 
 /// Where an error is.
 struct Place<'a> {
@@ -24,12 +20,26 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn error(&self, offset: usize, what: String) -> Error {
-        Error::Meaning { path: self.path.to_owned(), line: line_of(self.text, offset), what }
+    /// The line of the first key or table `key` after line `after`.
+    fn line_of_key(&self, after: usize, key: &str) -> Option<usize> {
+        let begins = |line: &str| {
+            let name = line.trim_start_matches(['[', ' ', '\t']).strip_prefix(key);
+            name.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_'))
+        };
+        self.text.lines().skip(after).position(begins).map(|before| after + before + 1)
+    }
+
+    /// An error about a key of the mirror that is called `name` here, or about the mirror if the key comes from elsewhere.
+    fn at_key(&self, name: &Spanned<String>, wrong: Mistake) -> Error {
+        let first = line_of(self.text, name.span().start);
+        let next = self.text.lines().skip(first).position(|line| line.trim_start().starts_with('['));
+        let last = next.map_or(usize::MAX, |lines| first + lines);
+        let line = self.line_of_key(first, wrong.key).filter(|line| *line <= last).unwrap_or(first);
+        Error::Meaning { path: self.path.to_owned(), line, what: wrong.what }
     }
 
     fn at<T>(&self, value: &Spanned<T>, what: String) -> Error {
-        self.error(value.span().start, what)
+        Error::Meaning { path: self.path.to_owned(), line: line_of(self.text, value.span().start), what }
     }
 }
 
@@ -46,14 +56,34 @@ pub(super) fn config(
     if trust == Trust::NoCommands {
         file.take_commands();
     }
-    check_version(&place, file.version.as_ref())?;
     only_on_the_server(&place, &file)?;
+    let own = file.keys();
+    let (is_silent, metrics_file) = (own.silent == Some(true), own.metrics_file.clone());
+    let top = own.over(&server.top);
+    let mirrors = mirrors(&place, file, server, placed)?;
+    Ok(Config {
+        protected_branches: top.protected_branches,
+        // Whoever says so holds back.
+        is_silent: is_silent || server.top.silent == Some(true),
+        wake: top.wake.unwrap_or_default(),
+        notify: Notify { command: top.notify, after: top.notify_after, interval: top.notify_interval },
+        metrics_file,
+        mirrors,
+    })
+}
+
+/// The mirrors of a repository, in the order of their ids: its own, then those of templates that it does not mention.
+fn mirrors(place: &Place<'_>, file: File, server: &Server, placed: Option<&Placed>) -> Result<Vec<Mirror>, Error> {
     let mut mirrors = Vec::new();
     let mut ids: BTreeSet<u32> = file.remotes.values().filter_map(|remote| remote.id).collect();
     if ids.len() < file.remotes.values().filter(|remote| remote.id.is_some()).count() {
-        return Err(place.error(0, "two remotes have the same id".into()));
+        return Err(Error::Meaning {
+            path: place.path.to_owned(),
+            line: 1,
+            what: "two remotes have the same id".into(),
+        });
     }
-    let defaults = settings(&place, file.defaults.unwrap_or_default())?.over(&server.defaults);
+    let defaults = file.defaults.over(&server.defaults);
     let template = |name: &str| {
         let found = server.templates.get(name).map(|template| template.settings.clone()).unwrap_or_default();
         let url = found.url.as_deref().zip(placed).map(|(url, placed)| expand(url, placed));
@@ -61,8 +91,8 @@ pub(super) fn config(
     };
     let mut own = BTreeSet::new();
     for (name, remote) in file.remotes {
-        check_name(&place, &name)?;
-        let settings = settings(&place, remote)?.over(&template(name.get_ref())).over(&defaults);
+        check_name(place, &name)?;
+        let settings = remote.over(&template(name.get_ref())).over(&defaults);
         // A mirror that was written by hand has no id: it gets the next one that is free.
         let id = match settings.id {
             Some(id) => id,
@@ -70,7 +100,7 @@ pub(super) fn config(
             None => ids.range(..FIRST_OF_TEMPLATES).next_back().map_or(1, |last| last + 1),
         };
         ids.insert(id);
-        mirrors.push(settings.into_mirror(name.get_ref(), id).map_err(|what| place.at(&name, what))?);
+        mirrors.push(settings.into_mirror(name.get_ref(), id).map_err(|wrong| place.at_key(&name, wrong))?);
         own.insert(name.into_inner());
     }
     for (name, from) in server.templates.iter().filter(|(name, _)| placed.is_some() && !own.contains(*name)) {
@@ -79,17 +109,14 @@ pub(super) fn config(
             continue;
         }
         let mirror = settings.over(&defaults).into_mirror(name, id_of_template(name));
-        mirrors.push(mirror.map_err(|what| Error::Meaning { path: from.file.clone(), line: from.line, what })?);
+        mirrors.push(mirror.map_err(|wrong| Error::Meaning {
+            path: from.file.clone(),
+            line: from.line,
+            what: wrong.what,
+        })?);
     }
     mirrors.sort_by_key(|mirror| mirror.id);
-    Ok(Config {
-        protected_branches: file.protected_branches.or_else(|| server.protected_branches.clone()),
-        is_silent: file.silent == Some(true) || server.silent == Some(true),
-        wake: file.wake.or(server.wake).unwrap_or_default(),
-        notify: notify(&place, file.notify, file.notify_after, file.notify_interval)?.over(&server.notify),
-        metrics_file: file.metrics_file.map(|file| absolute(&place, &file)).transpose()?,
-        mirrors,
-    })
+    Ok(mirrors)
 }
 
 /// Mirrors of templates have ids apart from those that a repository's file counts up.
@@ -103,38 +130,21 @@ fn id_of_template(name: &str) -> u32 {
 /// What one of the server's files adds to what the files before it said.
 pub(super) fn server(path: &Path, text: &str, file: File, mut server: Server) -> Result<Server, Error> {
     let place = Place { path, text };
-    check_version(&place, file.version.as_ref())?;
-    server.protected_branches = file.protected_branches.or(server.protected_branches);
-    server.silent = file.silent.or(server.silent);
-    server.wake = file.wake.or(server.wake);
-    server.notify = notify(&place, file.notify, file.notify_after, file.notify_interval)?.over(&server.notify);
-    server.metrics_file = file.metrics_file.map(|file| absolute(&place, &file)).transpose()?.or(server.metrics_file);
-    server.max_jobs = at_least_one(&place, file.max_jobs.as_ref())?.or(server.max_jobs);
-    server.max_jobs_per_host = at_least_one(&place, file.max_jobs_per_host.as_ref())?.or(server.max_jobs_per_host);
-    server.max_jobs_per_repository =
-        at_least_one(&place, file.max_jobs_per_repository.as_ref())?.or(server.max_jobs_per_repository);
-    server.scan_interval = interval(&place, file.scan_interval.as_ref())?.or(server.scan_interval);
-    server.reconcile_interval = interval(&place, file.reconcile_interval.as_ref())?.or(server.reconcile_interval);
-    server.shutdown_timeout = file.shutdown_timeout.map(|period| period.get_ref().0).or(server.shutdown_timeout);
-    if let Some(api) = file.api {
-        let api = api.into_inner();
-        server.api.allow_local_network = api.allow_local_network.unwrap_or(server.api.allow_local_network);
-        let hosts = api.allowed_hosts.map(|hosts| hosts.iter().map(|host| allowed(&place, host)).collect());
-        server.api.allowed_hosts = hosts.transpose()?.unwrap_or(server.api.allowed_hosts);
-    }
+    server.top = file.keys().over(&server.top);
+    server.api = file.api.unwrap_or_default().over(&server.api);
     for written in file.repositories {
-        let root = absolute(&place, &written.root)?;
+        let no_root =
+            place.at(&written, "[[repositories]] needs a root, the directory that holds the repositories".into());
         let patterns = |texts: Vec<String>| texts.iter().map(|text| Pattern::new(text.as_bytes())).collect::<Vec<_>>();
+        let written = written.into_inner();
         server.roots.push(Root {
-            path: root,
+            path: written.root.ok_or(no_root)?,
             include: patterns(written.include.unwrap_or_default()),
-            exclude: patterns(written.exclude),
-            owners: written.owners,
+            exclude: patterns(written.exclude.unwrap_or_default()),
+            owners: written.owners.unwrap_or_default(),
         });
     }
-    if let Some(defaults) = file.defaults {
-        server.defaults = settings(&place, defaults)?.over(&server.defaults);
-    }
+    server.defaults = file.defaults.over(&server.defaults);
     for (name, remote) in file.remotes {
         check_name(&place, &name)?;
         if remote.id.is_some() {
@@ -142,7 +152,7 @@ pub(super) fn server(path: &Path, text: &str, file: File, mut server: Server) ->
         }
         let line = line_of(text, name.span().start);
         let template = server.templates.entry(name.into_inner()).or_default();
-        let settings = settings(&place, remote)?.over(&template.settings);
+        let settings = remote.over(&template.settings);
         if let Some(unknown) = settings.url.as_deref().and_then(unknown_placeholder) {
             let what = format!("the url has the placeholder '{{{unknown}}}'; only {{path}} and {{name}} exist");
             return Err(Error::Meaning { path: path.to_owned(), line, what });
@@ -153,84 +163,12 @@ pub(super) fn server(path: &Path, text: &str, file: File, mut server: Server) ->
     Ok(server)
 }
 
-/// A file of a later form is not guessed at.
-fn check_version(place: &Place<'_>, version: Option<&Spanned<u32>>) -> Result<(), Error> {
-    const KNOWN: u32 = 1;
-    match version {
-        Some(later) if *later.get_ref() > KNOWN => {
-            let what =
-                format!("the file is of version {}, this program knows {KNOWN}; install a later one", later.get_ref());
-            Err(place.at(later, what))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Keys that mean nothing in the file of one repository.
 fn only_on_the_server(place: &Place<'_>, file: &File) -> Result<(), Error> {
-    let wrong = |key: &str| format!("'{key}' belongs into the server's file, /etc/git-mirror-push/config.toml");
-    if let Some(first) = file.repositories.first() {
-        return Err(place.at(&first.root, wrong("repositories")));
-    }
-    let start = |span: std::ops::Range<usize>| span.start;
-    let found = [
-        ("max_jobs", file.max_jobs.as_ref().map(|value| start(value.span()))),
-        ("max_jobs_per_host", file.max_jobs_per_host.as_ref().map(|value| start(value.span()))),
-        ("max_jobs_per_repository", file.max_jobs_per_repository.as_ref().map(|value| start(value.span()))),
-        ("scan_interval", file.scan_interval.as_ref().map(|value| start(value.span()))),
-        ("reconcile_interval", file.reconcile_interval.as_ref().map(|value| start(value.span()))),
-        ("shutdown_timeout", file.shutdown_timeout.as_ref().map(|value| start(value.span()))),
-        ("api", file.api.as_ref().map(|value| start(value.span()))),
-    ];
-    match found.iter().find_map(|(key, at)| Some((key, (*at)?))) {
-        Some((key, at)) => Err(place.error(at, wrong(key))),
-        None => Ok(()),
-    }
-}
-
-/// An interval of the daemon's: one without length would never let it rest.
-fn interval(place: &Place<'_>, written: Option<&Spanned<Period>>) -> Result<Option<Duration>, Error> {
-    match written {
-        Some(period) if period.get_ref().0 < Duration::from_secs(1) => {
-            Err(place.at(period, "at least \"1s\" is needed".into()))
-        }
-        written => Ok(written.map(|period| period.get_ref().0)),
-    }
-}
-
-fn allowed(place: &Place<'_>, host: &Spanned<String>) -> Result<Allowed, Error> {
-    let wrong = || format!("'{}' is not a host name, address or network (10.0.0.0/8)", host.get_ref().escape_debug());
-    Allowed::parse(host.get_ref()).ok_or_else(|| place.at(host, wrong()))
-}
-
-fn notify(
-    place: &Place<'_>,
-    command: Option<Spanned<Vec<String>>>,
-    after: Option<Period>,
-    interval: Option<Period>,
-) -> Result<Notify, Error> {
-    if let Some(command) = &command {
-        check_command(command.get_ref(), "notify").map_err(|what| place.at(command, what))?;
-    }
-    Ok(Notify {
-        command: command.map(Spanned::into_inner),
-        after: after.map(|period| period.0),
-        interval: interval.map(|period| period.0),
-    })
-}
-
-fn absolute(place: &Place<'_>, path: &Spanned<String>) -> Result<PathBuf, Error> {
-    match Path::new(path.get_ref()) {
-        found if found.is_absolute() => Ok(found.to_owned()),
-        found => Err(place.at(path, format!("'{}' is not an absolute path", found.display()))),
-    }
-}
-
-fn at_least_one(place: &Place<'_>, number: Option<&Spanned<usize>>) -> Result<Option<usize>, Error> {
-    match number {
-        Some(number) if *number.get_ref() == 0 => Err(place.at(number, "at least 1 is needed".into())),
-        number => Ok(number.map(|number| *number.get_ref())),
-    }
+    let Some(key) = file.of_the_server() else { return Ok(()) };
+    let line = place.line_of_key(0, key).unwrap_or(1);
+    let what = format!("'{key}' belongs into the server's file, /etc/git-mirror-push/config.toml");
+    Err(Error::Meaning { path: place.path.to_owned(), line, what })
 }
 
 fn check_name(place: &Place<'_>, name: &Spanned<String>) -> Result<(), Error> {
@@ -242,80 +180,4 @@ fn check_name(place: &Place<'_>, name: &Spanned<String>) -> Result<(), Error> {
         name.get_ref().escape_debug()
     );
     Err(place.at(name, what))
-}
-
-/// Checks single values of a mirror.
-fn check_each(place: &Place<'_>, remote: &Remote) -> Result<(), Error> {
-    if let Some(url) = &remote.url {
-        check_url(url.get_ref()).map_err(|what| place.at(url, what))?;
-    }
-    if let Some(regex) = &remote.mirror_branch_regex {
-        if remote.only_protected_branches == Some(true) && !regex.get_ref().is_empty() {
-            return Err(place.at(regex, EXCLUDE_EACH_OTHER.into()));
-        }
-        check_branch_regex(regex.get_ref()).map_err(|what| place.at(regex, what))?;
-    }
-    if let Some(command) = &remote.password_command {
-        check_command(command.get_ref(), "password_command").map_err(|what| place.at(command, what))?;
-    }
-    if let Some(proxy) = &remote.proxy {
-        check_proxy(proxy.get_ref()).map_err(|what| place.at(proxy, what))?;
-    }
-    Ok(())
-}
-
-/// Checks the keys one by one.
-fn settings(place: &Place<'_>, remote: Remote) -> Result<Settings, Error> {
-    check_each(place, &remote)?;
-    let each = |values: Option<Vec<Spanned<String>>>, check: fn(&str) -> Result<(), String>| {
-        let Some(values) = values else { return Ok(None) };
-        let plain = values.into_iter().map(|value| match check(value.get_ref()) {
-            Ok(()) => Ok(value.into_inner()),
-            Err(what) => Err(place.at(&value, what)),
-        });
-        plain.collect::<Result<Vec<_>, _>>().map(Some)
-    };
-    let period = |written: Option<Period>| written.map(|period| period.0);
-    Ok(Settings {
-        id: remote.id,
-        url: remote.url.map(Spanned::into_inner),
-        enabled: remote.enabled,
-        confined: remote.confined,
-        only_protected_branches: remote.only_protected_branches,
-        mirror_branch_regex: remote.mirror_branch_regex.map(Spanned::into_inner),
-        divergent_refs: remote.divergent_refs.map(|setting| match setting {
-            DivergentSetting::Overwrite => Divergent::Overwrite,
-            DivergentSetting::Keep => Divergent::Keep,
-            DivergentSetting::Fail => Divergent::Fail,
-        }),
-        tags: remote.tags,
-        prune: remote.prune.map(|setting| match setting {
-            PruneSetting::Merged => Prune::Merged,
-            PruneSetting::Deleted => Prune::Deleted,
-            PruneSetting::Mirror => Prune::Mirror,
-            PruneSetting::Never => Prune::Never,
-        }),
-        auth_method: remote.auth_method,
-        username: remote.username,
-        password_file: remote.password_file.map(|file| absolute(place, &file)).transpose()?,
-        password_command: remote.password_command.map(Spanned::into_inner),
-        refspecs: each(remote.refspecs, check_refspec)?,
-        ssh_options: each(remote.ssh_options, check_ssh_option)?,
-        proxy: remote.proxy.map(Spanned::into_inner),
-        ca_file: remote.ca_file.map(PathBuf::from),
-        allow_insecure_http: remote.allow_insecure_http,
-        connect_timeout: period(remote.connect_timeout),
-        stall_timeout: period(remote.stall_timeout),
-        timeout: period(remote.timeout),
-        retry_delay: period(remote.retry_delay),
-        max_retry_delay: period(remote.max_retry_delay),
-        min_interval: period(remote.min_interval),
-        settle: period(remote.settle),
-        max_refs_per_push: remote.max_refs_per_push,
-        max_deletes: remote.max_deletes,
-        push_options: each(remote.push_options, check_push_option)?,
-        atomic: remote.atomic,
-        optimistic: remote.optimistic,
-        set_head: remote.set_head,
-    })
 }

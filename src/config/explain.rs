@@ -1,6 +1,6 @@
 //! What the TOML reader found wrong, in words that name the key and the fix. Pure.
 
-use super::keys::{KEYS, Place};
+use super::keys::{Place, keys};
 
 /// Explains a message of the TOML reader about line `line` (from 1) of `text`.
 pub(super) fn explain(message: &str, text: &str, line: usize) -> String {
@@ -20,7 +20,7 @@ pub(super) fn explain(message: &str, text: &str, line: usize) -> String {
         if written == "[repositories]" {
             return "write [[repositories]], with two brackets: there may be several".into();
         }
-        let known = KEYS.iter().find(|known| known.name == key);
+        let known = keys().find(|known| known.name == key);
         if let Some(known) = known.filter(|known| known.value.starts_with("duration")) {
             return format!("{} is a string with a unit: \"10s\", \"5m\", \"3h\" or \"2d\"", known.name);
         }
@@ -49,7 +49,7 @@ fn unknown_key(key: &str, section: Option<Place>) -> String {
         Some(section) => place == section,
         None => matches!(place, Place::Top | Place::Server),
     };
-    if let Some(known) = KEYS.iter().find(|known| known.name == key && !is_here(known.place)) {
+    if let Some(known) = keys().find(|known| known.name == key && !is_here(known.place)) {
         let home = match known.place {
             Place::Top => "at the top of the file, before the first [section]",
             Place::Server => "at the top of the server's file, before the first [section]",
@@ -61,7 +61,7 @@ fn unknown_key(key: &str, section: Option<Place>) -> String {
     }
     // `[remotes.NAME]` is written as `remotes`, and so on.
     let plain = |name: &'static str| name.trim_matches(['[', ']']).split('.').next().unwrap_or(name);
-    let near = KEYS.iter().filter(|known| is_here(known.place) && known.name != key).map(|known| plain(known.name));
+    let near = keys().filter(|known| is_here(known.place) && known.name != key).map(|known| plain(known.name));
     let near = near.map(|name| (strsim::jaro_winkler(key, name), name));
     match near.max_by(|one, other| one.0.total_cmp(&other.0)) {
         Some((likeness, name)) if likeness > 0.8 => format!("unknown key '{key}'; did you mean '{name}'?"),

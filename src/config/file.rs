@@ -1,105 +1,136 @@
-//! The files as written: serde types and nothing else. The repository's and the server's file have the same keys, all optional here;
+//! The files as written: serde types, their keys and texts. The repository's and the server's file have the same keys, all optional here;
 //! `check` knows which are required and which do not belong.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::explain::explain;
-use super::{Error, line_of};
+use super::keys::{Place, Table, table};
+use super::settings::Settings;
+use super::{Error, line_of, read};
+use crate::push::{Allowed, Egress};
 
-/// `R/mirror-push/config.toml`, `/etc/git-mirror-push/config.toml` or a file of `conf.d`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct File {
-    pub(super) version: Option<Spanned<u32>>,
-    pub(super) protected_branches: Option<Vec<String>>,
-    pub(super) silent: Option<bool>,
-    pub(super) wake: Option<Wake>,
-    pub(super) notify: Option<Spanned<Vec<String>>>,
-    pub(super) notify_after: Option<Period>,
-    pub(super) notify_interval: Option<Period>,
-    pub(super) metrics_file: Option<Spanned<String>>,
-    pub(super) max_jobs: Option<Spanned<usize>>,
-    pub(super) max_jobs_per_host: Option<Spanned<usize>>,
-    pub(super) max_jobs_per_repository: Option<Spanned<usize>>,
-    pub(super) scan_interval: Option<Spanned<Period>>,
-    pub(super) reconcile_interval: Option<Spanned<Period>>,
-    pub(super) shutdown_timeout: Option<Spanned<Period>>,
-    pub(super) api: Option<Spanned<Api>>,
-    #[serde(default)]
-    pub(super) repositories: Vec<Repositories>,
-    pub(super) defaults: Option<Remote>,
-    #[serde(default)]
-    pub(super) remotes: BTreeMap<Spanned<String>, Remote>,
+table! {
+    /// The keys at the top of the files.
+    pub TopKeys:
+
+    /// The version of the file format. A later version is refused.
+    version: u32, Top, "integer; 1", via "read::version";
+
+    /// The branches that only_protected_branches refers to. An empty list protects none.
+    protected_branches: Vec<String>, Top, "list of patterns; the branch that HEAD names";
+
+    /// Send nothing from this machine. Pushes are still recorded.
+    silent: bool, Top, "boolean; false";
+
+    /// Who updates the mirrors after a push. "auto": the daemon if one runs, otherwise a background drain. "none": cron, a timer, or
+    /// you. The hook reads this key in the repository's file and in config.toml of the server, not in conf.d.
+    wake: Wake, Top, "\"auto\" or \"none\"; \"auto\"";
+
+    /// A program (absolute path) and its arguments. It runs when a mirror begins to fail, still fails, or recovers; it reads the
+    /// event as JSON from standard input and has ten seconds. No shell is involved. Only files that you or root own may set it.
+    notify: Vec<String>, Top, "array; none", via "read::command";
+
+    /// How long a mirror must have been failing before the first notification.
+    notify_after: Duration, Top, "duration; at once", via "read::period";
+
+    /// How often the notification is repeated while the mirror still fails.
+    notify_interval: Duration, Top, "duration; \"1d\"", via "read::period";
+
+    /// A file for the textfile collector of Prometheus. It is replaced after each drain: in a repository's file with that repository,
+    /// in the server's file with all of them after each --all.
+    metrics_file: PathBuf, Top, "absolute path; none", via "read::absolute";
+
+    /// How many mirrors --all and the daemon update at the same time.
+    max_jobs: usize, Server, "integer; 16", via "read::at_least_one";
+
+    /// How many of these at the same host.
+    max_jobs_per_host: usize, Server, "integer; 8, or 16 at a host whose first contact takes 100 ms or more", via "read::at_least_one";
+
+    /// How many of these in the same repository.
+    max_jobs_per_repository: usize, Server, "integer; 4", via "read::at_least_one";
+
+    /// How often the daemon scans all repositories for work that no hook announced.
+    scan_interval: Duration, Server, "duration; \"1m\"", via "read::period";
+
+    /// How often the daemon compares all refs of every mirror.
+    reconcile_interval: Duration, Server, "duration; \"24h\"", via "read::period";
+
+    /// How long the daemon waits for running updates when it is stopped. Unfinished updates are repeated after the next start.
+    shutdown_timeout: Duration, Server, "duration; \"30s\"", via "read::period";
+
+    with
+    /// `R/mirror-push/config.toml`, `/etc/git-mirror-push/config.toml` or a file of `conf.d`.
+    File {
+        #[serde(default)]
+        api: Option<Api>,
+        #[serde(default)]
+        repositories: Vec<Spanned<Repositories>>,
+        #[serde(default)]
+        defaults: Settings,
+        #[serde(default)]
+        remotes: BTreeMap<Spanned<String>, Settings>,
+    }
+}
+
+table! {
+    /// `[api]`: what mirrors that were created through the API or the page may reach.
+    pub Api:
+
+    /// Whether mirrors that were created through the API may connect to loopback, private and link-local addresses, and use local
+    /// paths.
+    allow_local_network: bool, Api, "boolean; false";
+
+    /// Host names, addresses and networks (10.0.0.0/8) that those mirrors may connect to, in addition to public addresses.
+    allowed_hosts: Vec<Allowed>, Api, "list; none", via "read::hosts";
+}
+
+table! {
+    /// `[[repositories]]`
+    pub(super) Repositories:
+
+    /// A directory that contains repositories, at any depth. Symbolic links are not followed.
+    root: PathBuf, Repositories, "absolute path", via "read::absolute";
+
+    /// Which repositories are served: the path below root, with or without .git, must match one of these patterns.
+    include: Vec<String>, Repositories, "list of patterns; all";
+
+    /// Which repositories are left out.
+    exclude: Vec<String>, Repositories, "list of patterns; none";
+
+    /// Other users, by name or number, whose repositories are served as well. Without this key, only repositories of the user who
+    /// runs the program are served.
+    owners: Vec<String>, Repositories, "list of users; none";
 }
 
 impl File {
     /// Forgets the commands that it names.
     pub(super) fn take_commands(&mut self) {
         self.notify = None;
-        self.remotes.values_mut().chain(&mut self.defaults).for_each(|remote| remote.password_command = None);
+        self.remotes.values_mut().chain([&mut self.defaults]).for_each(|remote| remote.password_command = None);
+    }
+
+    /// The first table or key in it that means nothing in the file of one repository.
+    pub(super) fn of_the_server(&self) -> Option<&'static str> {
+        let tables = [("repositories", !self.repositories.is_empty()), ("api", self.api.is_some())];
+        let tables = tables.into_iter().find_map(|(name, is_there)| is_there.then_some(name));
+        tables.or_else(|| self.keys().said().find(|key| key.place == Place::Server).map(|key| key.name))
     }
 }
 
-/// `[[repositories]]`
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Repositories {
-    pub(super) root: Spanned<String>,
-    pub(super) include: Option<Vec<String>>,
-    #[serde(default)]
-    pub(super) exclude: Vec<String>,
-    #[serde(default)]
-    pub(super) owners: Vec<String>,
-}
-
-/// `[api]`
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Api {
-    pub(super) allow_local_network: Option<bool>,
-    pub(super) allowed_hosts: Option<Vec<Spanned<String>>>,
-}
-
-/// `[remotes.NAME]`
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Remote {
-    pub(super) id: Option<u32>,
-    pub(super) url: Option<Spanned<String>>,
-    pub(super) enabled: Option<bool>,
-    pub(super) confined: Option<bool>,
-    pub(super) only_protected_branches: Option<bool>,
-    pub(super) mirror_branch_regex: Option<Spanned<String>>,
-    pub(super) divergent_refs: Option<DivergentSetting>,
-    pub(super) tags: Option<TagsSetting>,
-    pub(super) prune: Option<PruneSetting>,
-    pub(super) auth_method: Option<AuthMethod>,
-    pub(super) username: Option<String>,
-    pub(super) password_file: Option<Spanned<String>>,
-    pub(super) password_command: Option<Spanned<Vec<String>>>,
-    pub(super) refspecs: Option<Vec<Spanned<String>>>,
-    pub(super) ssh_options: Option<Vec<Spanned<String>>>,
-    pub(super) proxy: Option<Spanned<String>>,
-    pub(super) ca_file: Option<String>,
-    pub(super) allow_insecure_http: Option<bool>,
-    pub(super) connect_timeout: Option<Period>,
-    pub(super) stall_timeout: Option<Period>,
-    pub(super) timeout: Option<Period>,
-    pub(super) retry_delay: Option<Period>,
-    pub(super) max_retry_delay: Option<Period>,
-    pub(super) min_interval: Option<Period>,
-    pub(super) settle: Option<Period>,
-    pub(super) max_refs_per_push: Option<usize>,
-    pub(super) max_deletes: Option<usize>,
-    pub(super) push_options: Option<Vec<Spanned<String>>>,
-    pub(super) atomic: Option<bool>,
-    pub(super) optimistic: Option<bool>,
-    pub(super) set_head: Option<bool>,
+impl Api {
+    /// What a confined mirror may reach.
+    #[must_use]
+    pub fn egress(&self) -> Egress {
+        match self.allow_local_network {
+            Some(true) => Egress::everything(),
+            _ => Egress::new(self.allowed_hosts.clone().unwrap_or_default()),
+        }
+    }
 }
 
 /// `wake`: who drains after a push.
@@ -137,25 +168,6 @@ impl AuthMethod {
     }
 }
 
-/// `divergent_refs`
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum DivergentSetting {
-    Overwrite,
-    Keep,
-    Fail,
-}
-
-/// `prune`
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum PruneSetting {
-    Merged,
-    Deleted,
-    Mirror,
-    Never,
-}
-
 /// `tags`: `"all"`, `"none"`, or patterns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TagsSetting {
@@ -186,35 +198,6 @@ impl<'de> Deserialize<'de> for TagsSetting {
     }
 }
 
-/// A length of time as text: `"10s"`, `"5m"`, `"3h"`, `"2d"`.
-#[derive(Clone, Copy)]
-pub(super) struct Period(pub(super) Duration);
-
-impl<'de> Deserialize<'de> for Period {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        parse_period(&String::deserialize(deserializer)?).map(Period).map_err(serde::de::Error::custom)
-    }
-}
-
-/// Reads a length of time: a number with `s`, `m`, `h` or `d`.
-///
-/// # Errors
-/// What is wrong with the text.
-pub fn parse_period(text: &str) -> Result<Duration, String> {
-    let seconds = match text.chars().next_back() {
-        Some('s') => 1,
-        Some('m') => 60,
-        Some('h') => 3600,
-        Some('d') => 86400,
-        _ => 0,
-    };
-    let number = text.get(..text.len().saturating_sub(1)).and_then(|number| number.parse::<u64>().ok());
-    let period = number.and_then(|number| number.checked_mul(seconds)).filter(|seconds| *seconds > 0);
-    period
-        .map(Duration::from_secs)
-        .ok_or_else(|| format!("'{text}' is not a duration; write \"10s\", \"5m\", \"3h\" or \"2d\""))
-}
-
 /// Reads a file.
 pub(super) fn parse(path: &Path, text: &str) -> Result<File, Error> {
     toml::from_str(text).map_err(|error| meaning(path, text, &error))
@@ -224,18 +207,4 @@ fn meaning(path: &Path, text: &str, error: &toml::de::Error) -> Error {
     let line = line_of(text, error.span().map_or(0, |span| span.start));
     let what = explain(error.message(), text, line);
     Error::Meaning { path: path.to_owned(), line, what }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn periods_are_text_with_a_unit() {
-        assert_eq!(parse_period("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse_period("3h"), Ok(Duration::from_secs(10800)));
-        for bad in ["", "s", "10", "1.5h", "-1s", "0s", "5 m", "99999999999999999999s", "18446744073709551615d", "é"] {
-            assert!(parse_period(bad).is_err(), "{bad}");
-        }
-    }
 }

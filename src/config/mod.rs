@@ -19,19 +19,21 @@ mod keys;
 mod listen;
 mod load;
 mod origin;
+mod read;
 mod server;
 mod settings;
 mod values;
 mod warnings;
 
 pub use edit::{Change, Edit, check_edit, edit};
-pub use file::{AuthMethod, TagsSetting, Wake, parse_period};
-pub use keys::{KEYS, Key, Place, SECTIONS};
+pub use file::{Api, AuthMethod, TagsSetting, TopKeys, Wake};
+pub use keys::{Key, Place, SECTIONS, keys};
 pub use listen::Listen;
 use load::read_owned;
 pub use load::{Environment, authorise, load, load_server, names_in};
 pub use origin::{Origin, origins};
-pub use server::{Api, Placed, Root, Server};
+pub use read::parse_period;
+pub use server::{Placed, Root, Server};
 pub use values::check_branch_regex;
 pub use warnings::{misread_url, twin, warnings};
 
@@ -113,16 +115,6 @@ pub struct Notify {
     pub after: Option<Duration>,
     /// `notify_interval`: after which time a mirror that still fails is told again; by default a day.
     pub interval: Option<Duration>,
-}
-
-impl Notify {
-    fn over(self, below: &Self) -> Self {
-        Self {
-            command: self.command.or_else(|| below.command.clone()),
-            after: self.after.or(below.after),
-            interval: self.interval.or(below.interval),
-        }
-    }
 }
 
 /// One remote mirror.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::{DocumentMut, Item};
 
-use super::keys::{KEYS, Place};
+use super::keys::{Place, keys};
 use super::{Error, Server};
 use crate::repo::Repository;
 
@@ -37,7 +37,7 @@ pub fn origins(repository: &Repository, server: &Server, name: &str) -> Result<V
     let mirrors = documents.iter().filter_map(|(file, document)| Some((*file, of_mirror(document)?)));
     let defaults = documents.iter().filter_map(|(file, document)| Some((*file, of_defaults(document)?)));
     let layers: Vec<(&PathBuf, Item)> = mirrors.chain(defaults).collect();
-    let keys = KEYS.iter().filter(|key| key.place == Place::Remote);
+    let keys = keys().filter(|key| key.place == Place::Remote);
     let found = keys.filter_map(|key| {
         let said = |(file, table): &(&PathBuf, Item)| Some(((*file).clone(), table.get(key.name)?.as_value()?.clone()));
         let (file, value) = layers.iter().find_map(said)?;

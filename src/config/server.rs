@@ -5,39 +5,18 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use super::Error;
+use super::file::{Api, TopKeys};
 use super::settings::Settings;
-use super::{Error, Notify, Wake};
 use crate::credentials::CredentialEnv;
 use crate::plan::Pattern;
-use crate::push::{Allowed, Egress};
 
 /// What the server's files say for every repository.
 #[derive(Clone, Debug, Default)]
 pub struct Server {
-    /// Patterns of protected branches.
-    pub protected_branches: Option<Vec<String>>,
-    /// Whether nothing may leave the machine.
-    pub silent: Option<bool>,
-    /// Who drains after a push.
-    pub wake: Option<Wake>,
-    /// Whom to tell when a mirror fails or is well again.
-    pub notify: Notify,
-    /// Where `--all` commands write their numbers for Prometheus.
-    pub metrics_file: Option<PathBuf>,
-    /// How many mirrors are served at once; `None` is the default.
-    pub max_jobs: Option<usize>,
-    /// How many of them at one host; `None` is the default.
-    pub max_jobs_per_host: Option<usize>,
-    /// How many of one repository; `None` is the default.
-    pub max_jobs_per_repository: Option<usize>,
-    /// How often the daemon looks through all spools.
-    pub scan_interval: Option<Duration>,
-    /// How often it compares every mirror in full.
-    pub reconcile_interval: Option<Duration>,
-    /// How long it lets run what runs when it is told to end.
-    pub shutdown_timeout: Option<Duration>,
+    /// The keys at the top.
+    pub top: TopKeys,
     /// What mirrors may reach that are made through the API.
     pub api: Api,
     /// Where repositories are.
@@ -48,23 +27,6 @@ pub struct Server {
     pub files: Vec<PathBuf>,
     pub(super) defaults: Settings,
     pub(super) templates: BTreeMap<String, Template>,
-}
-
-/// `[api]`
-#[derive(Clone, Debug, Default)]
-pub struct Api {
-    /// Whether mirrors that are made through the API may reach every address and path.
-    pub allow_local_network: bool,
-    /// Hosts and networks that they may reach besides public ones.
-    pub allowed_hosts: Vec<Allowed>,
-}
-
-impl Api {
-    /// What a confined mirror may reach.
-    #[must_use]
-    pub fn egress(&self) -> Egress {
-        if self.allow_local_network { Egress::everything() } else { Egress::new(self.allowed_hosts.clone()) }
-    }
 }
 
 /// `[remotes.NAME]` of the server's files.

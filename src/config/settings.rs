@@ -1,74 +1,134 @@
-//! The settings of a mirror, merged: the repository's own file first, then the server's template, then `[defaults]`, then the built-in
+//! The keys of a mirror, and what they make together: the repository's own file first, then the server's template, then `[defaults]`, then the built-in
 //! defaults. Pure.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{AuthMethod, DEFAULT_MAX_REFS, DEFAULT_TIMEOUTS, DEFAULT_WAITS, Mirror, TagsSetting, Waits};
+use super::keys::table;
+use super::{AuthMethod, DEFAULT_MAX_REFS, DEFAULT_TIMEOUTS, DEFAULT_WAITS, Mirror, TagsSetting, Waits, read};
 use crate::plan::{Divergent, Prune};
 use crate::push::{Address, Timeouts};
 
-/// Declares the settings and how those of two files are merged, so that no key can be forgotten in one of them.
-macro_rules! settings {
-    ($($key:ident: $kind:ty),* $(,)?) => {
-        /// The keys of a mirror, checked one by one; `None` is a key that is not said.
-        #[derive(Clone, Debug, Default)]
-        pub(super) struct Settings {
-            $(pub(super) $key: Option<$kind>,)*
-        }
+table! {
+    /// The keys of a mirror, checked one by one; `None` is a key that is not said.
+    pub(super) Settings:
 
-        impl Settings {
-            /// What is said here, and below it what is said there.
-            pub(super) fn over(self, below: &Self) -> Self {
-                Self { $($key: self.$key.or_else(|| below.$key.clone()),)* }
-            }
-        }
-    };
-}
+    /// The id of the mirror in the API. 'add' writes it; templates must not have one.
+    id: u32, Remote, "integer";
 
-settings! {
-    id: u32,
-    url: String,
-    enabled: bool,
-    confined: bool,
-    only_protected_branches: bool,
-    mirror_branch_regex: String,
-    divergent_refs: Divergent,
-    tags: TagsSetting,
-    prune: Prune,
-    auth_method: AuthMethod,
-    username: String,
-    password_file: PathBuf,
-    password_command: Vec<String>,
-    refspecs: Vec<String>,
-    ssh_options: Vec<String>,
-    proxy: String,
-    ca_file: PathBuf,
-    allow_insecure_http: bool,
-    connect_timeout: Duration,
-    stall_timeout: Duration,
-    timeout: Duration,
-    retry_delay: Duration,
-    max_retry_delay: Duration,
-    min_interval: Duration,
-    settle: Duration,
-    max_refs_per_push: usize,
-    max_deletes: usize,
-    push_options: Vec<String>,
-    atomic: bool,
-    optimistic: bool,
-    set_head: bool,
+    /// The URL of the mirror: https, http, ssh, git, file, an absolute path, or user@host:path. In the server's files {path} is the
+    /// repository's path below root and {name} its last component, both without .git.
+    url: String, Remote, "URL, required", via "read::url";
+
+    /// Whether the mirror is updated.
+    enabled: bool, Remote, "boolean; true";
+
+    /// Whether the mirror may connect only to addresses that [api] of the server's file allows, with its own credentials only. Set
+    /// for mirrors that were created or moved through the API.
+    confined: bool, Remote, "boolean; false";
+
+    /// Whether only protected branches are mirrored.
+    only_protected_branches: bool, Remote, "boolean; false";
+
+    /// Mirror only branches that match (RE2 syntax, unanchored, at most 255 characters). Cannot be combined with
+    /// only_protected_branches = true.
+    mirror_branch_regex: String, Remote, "regex; all", via "read::branch_regex";
+
+    /// What to do with a ref that someone else changed on the mirror: overwrite it, keep it and report it, or fail without pushing
+    /// anything.
+    divergent_refs: Divergent, Remote, "\"overwrite\", \"keep\" or \"fail\"; \"overwrite\"";
+
+    /// Which tags are mirrored.
+    tags: TagsSetting, Remote, "\"all\", \"none\" or list of patterns; \"all\"";
+
+    /// Which refs of the mirror are deleted when this repository does not have them. "merged": those that were deleted here and whose
+    /// commits are in the default branch. "deleted": those that were deleted here and that nobody changed there. "mirror": all.
+    /// "never": none.
+    prune: Prune, Remote, "\"merged\", \"deleted\", \"mirror\" or \"never\"; \"merged\"";
+
+    /// How to authenticate. With "ssh_public_key", a key is generated for this mirror alone.
+    auth_method: AuthMethod, Remote, "\"password\", \"ssh_public_key\" or \"none\"; \"password\" where a user name (http) or a source of a password is configured";
+
+    /// The user name for http.
+    username: String, Remote, "text; none";
+
+    /// A file with the password or token, mode 0600. Used when the mirror has no stored password.
+    password_file: PathBuf, Remote, "absolute path; none", via "read::absolute";
+
+    /// A program (absolute path) and its arguments; the first line of its output is the password or token. Only files that you or
+    /// root own may set it.
+    password_command: Vec<String>, Remote, "array; none", via "read::command";
+
+    /// Refs to mirror in addition to branches and tags, for example "refs/notes/*".
+    refspecs: Vec<String>, Remote, "list of patterns; none", via "read::refspecs";
+
+    /// Options of ssh_config(5), for example "Compression=yes". Options that run programs or weaken host key checking are refused.
+    ssh_options: Vec<String>, Remote, "list of texts; none", via "read::ssh_options";
+
+    /// The proxy for http and https.
+    proxy: String, Remote, "URL; the environment's", via "read::proxy";
+
+    /// Certificates (PEM) to trust for https instead of the system's, or the server's own self-signed certificate.
+    ca_file: PathBuf, Remote, "path; the system's";
+
+    /// Whether a password may go over plain http.
+    allow_insecure_http: bool, Remote, "boolean; false";
+
+    /// Maximum time to establish a connection.
+    connect_timeout: Duration, Remote, "duration; \"30s\"", via "read::period";
+
+    /// Abort when nothing was sent or received for this long.
+    stall_timeout: Duration, Remote, "duration; \"5m\"", via "read::period";
+
+    /// Maximum time for one connection from beginning to end.
+    timeout: Duration, Remote, "duration; \"3h\"", via "read::period";
+
+    /// Shortest delay before a retry after a temporary failure. The delay is random, below a limit that doubles with each failure.
+    retry_delay: Duration, Remote, "duration; \"10s\"", via "read::period";
+
+    /// Where that limit ends.
+    max_retry_delay: Duration, Remote, "duration; \"1h\"", via "read::period";
+
+    /// Minimum time between the starts of two updates.
+    min_interval: Duration, Remote, "duration; none", via "read::period";
+
+    /// Wait until no push has arrived for this long.
+    settle: Duration, Remote, "duration; none", via "read::period";
+
+    /// Maximum number of refs in one push.
+    max_refs_per_push: usize, Remote, "integer; 2000";
+
+    /// Maximum number of refs that one run deletes, unless sync --allow-mass-delete is given.
+    max_deletes: usize, Remote, "integer; the larger of 50 and half of the mirror's selected refs";
+
+    /// Push options to send, if the mirror supports them.
+    push_options: Vec<String>, Remote, "list of texts; none", via "read::push_options";
+
+    /// Whether a push updates all refs or none.
+    atomic: bool, Remote, "boolean; false";
+
+    /// Whether a small change is pushed without reading the refs of the mirror first. The last known values are the expected old
+    /// values; if a ref has another value, the mirror refuses the update, its refs are read, and the update is decided again.
+    optimistic: bool, Remote, "boolean; true";
+
+    /// Whether HEAD of a bare mirror on this machine is set. If that HEAD names a branch that this repository lacks, it is set to
+    /// this repository's default branch. The push protocol cannot set HEAD.
+    set_head: bool, Remote, "boolean; false";
 }
 
 impl Settings {
     /// The mirror that these settings make, or what is wrong with them together.
-    pub(super) fn into_mirror(self, name: &str, id: u32) -> Result<Mirror, String> {
-        let url = self.url.ok_or_else(|| format!("remote '{name}' has no url"))?;
-        let (address, in_url) = crate::push::parse(&url).map_err(|refused| refused.to_string())?;
+    pub(super) fn into_mirror(self, name: &str, id: u32) -> Result<Mirror, Mistake> {
+        let no_url = || Mistake { key: "url", what: format!("remote '{name}' has no url") };
+        let url = self.url.ok_or_else(no_url)?;
+        let (address, in_url) =
+            crate::push::parse(&url).map_err(|refused| Mistake { key: "url", what: refused.to_string() })?;
         let only_protected_branches = self.only_protected_branches.unwrap_or(false);
         let mirror_branch_regex = self.mirror_branch_regex.filter(|regex| !regex.is_empty());
         if only_protected_branches && mirror_branch_regex.is_some() {
-            return Err(format!("remote '{name}': {EXCLUDE_EACH_OTHER}"));
+            let what =
+                "mirror_branch_regex and only_protected_branches = true exclude each other; choose one".to_owned();
+            return Err(Mistake { key: "mirror_branch_regex", what });
         }
         let username = self.username.or(in_url.username);
         let has_password = self.password_file.is_some() || self.password_command.is_some();
@@ -118,6 +178,10 @@ impl Settings {
     }
 }
 
-/// What is said of two keys that cannot be together.
-pub(super) const EXCLUDE_EACH_OTHER: &str =
-    "mirror_branch_regex and only_protected_branches = true exclude each other; choose one";
+/// What is wrong with the keys of a mirror together.
+pub(super) struct Mistake {
+    /// The key to look at, if it is there.
+    pub(super) key: &'static str,
+    /// What is wrong and how to fix it.
+    pub(super) what: String,
+}

@@ -47,7 +47,8 @@ pub enum Tags {
 }
 
 /// `divergent_refs`: what happens to a ref that diverged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Divergent {
     /// Our value replaces the mirror's.
     Overwrite,
@@ -73,7 +74,8 @@ impl Divergent {
 }
 
 /// `prune`: which refs are deleted that are not here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Prune {
     /// Those that were deleted here and whose values are in the default branch.
     Merged,

@@ -68,10 +68,10 @@ pub fn drain_every(repositories: Vec<PathBuf>, every: &Every<'_>) {
 /// The limits of the server's files.
 pub(super) fn limits(server: &Server) -> Limits {
     Limits {
-        all: server.max_jobs.unwrap_or(MAX_JOBS),
-        per_host: server.max_jobs_per_host.unwrap_or(MAX_JOBS_PER_HOST),
-        per_far_host: server.max_jobs_per_host.unwrap_or(MAX_JOBS),
-        per_repository: server.max_jobs_per_repository.unwrap_or(MAX_JOBS_PER_REPOSITORY),
+        all: server.top.max_jobs.unwrap_or(MAX_JOBS),
+        per_host: server.top.max_jobs_per_host.unwrap_or(MAX_JOBS_PER_HOST),
+        per_far_host: server.top.max_jobs_per_host.unwrap_or(MAX_JOBS),
+        per_repository: server.top.max_jobs_per_repository.unwrap_or(MAX_JOBS_PER_REPOSITORY),
         scans: std::thread::available_parallelism().map_or(1, usize::from),
     }
 }

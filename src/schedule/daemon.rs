@@ -135,7 +135,7 @@ impl Workers {
             unchanged: Unchanged::Omitted,
             now: self.now,
             random: self.random,
-            reconcile: Some(server.reconcile_interval.unwrap_or(RECONCILE)),
+            reconcile: Some(server.top.reconcile_interval.unwrap_or(RECONCILE)),
             on_begin: &|git_dir, mirror| (self.on_event)(Event::Begun { git_dir, mirror }),
             on_report: &on_report,
         };

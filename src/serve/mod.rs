@@ -167,7 +167,7 @@ impl App {
             if let Some(git_dirs) = self.look_around() {
                 self.workers.scan(git_dirs);
             }
-            match asked.recv_timeout(self.workers.server().scan_interval.unwrap_or(SCAN)) {
+            match asked.recv_timeout(self.workers.server().top.scan_interval.unwrap_or(SCAN)) {
                 Ok(()) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -238,7 +238,7 @@ pub fn run(server: Server, options: &Options) -> anyhow::Result<()> {
         app.workers.halt();
         socket.close();
         app.scans.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let grace = app.workers.server().shutdown_timeout.unwrap_or(SHUTDOWN);
+        let grace = app.workers.server().top.shutdown_timeout.unwrap_or(SHUTDOWN);
         wait(&|| workers.is_finished(), grace);
         if !workers.is_finished() {
             tracing::warn!("some updates did not end within {} s; the next daemon goes on with them", grace.as_secs());

@@ -1,0 +1,124 @@
+//! Readers of single values for serde: each reads a value and checks it, so that an error has the line of the value. Pure.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
+use super::values::{
+    check_branch_regex, check_command, check_proxy, check_push_option, check_refspec, check_ssh_option, check_url,
+};
+use crate::push::Allowed;
+
+/// What a reader gives to serde.
+type Read<T, E> = Result<Option<T>, E>;
+
+fn made<'de, D, W, T>(deserializer: D, make: impl FnOnce(W) -> Result<T, String>) -> Read<T, D::Error>
+where
+    D: Deserializer<'de>,
+    W: Deserialize<'de>,
+{
+    make(W::deserialize(deserializer)?).map(Some).map_err(D::Error::custom)
+}
+
+fn text<'de, D: Deserializer<'de>>(d: D, check: fn(&str) -> Result<(), String>) -> Read<String, D::Error> {
+    made(d, |text: String| check(&text).map(|()| text))
+}
+
+fn texts<'de, D: Deserializer<'de>>(d: D, check: fn(&str) -> Result<(), String>) -> Read<Vec<String>, D::Error> {
+    made(d, |texts: Vec<String>| texts.iter().try_for_each(|text| check(text)).map(|()| texts))
+}
+
+pub(super) fn url<'de, D: Deserializer<'de>>(d: D) -> Read<String, D::Error> {
+    text(d, check_url)
+}
+
+pub(super) fn branch_regex<'de, D: Deserializer<'de>>(d: D) -> Read<String, D::Error> {
+    text(d, check_branch_regex)
+}
+
+pub(super) fn proxy<'de, D: Deserializer<'de>>(d: D) -> Read<String, D::Error> {
+    text(d, check_proxy)
+}
+
+pub(super) fn refspecs<'de, D: Deserializer<'de>>(d: D) -> Read<Vec<String>, D::Error> {
+    texts(d, check_refspec)
+}
+
+pub(super) fn ssh_options<'de, D: Deserializer<'de>>(d: D) -> Read<Vec<String>, D::Error> {
+    texts(d, check_ssh_option)
+}
+
+pub(super) fn push_options<'de, D: Deserializer<'de>>(d: D) -> Read<Vec<String>, D::Error> {
+    texts(d, check_push_option)
+}
+
+pub(super) fn command<'de, D: Deserializer<'de>>(d: D) -> Read<Vec<String>, D::Error> {
+    made(d, |command: Vec<String>| check_command(&command).map(|()| command))
+}
+
+pub(super) fn absolute<'de, D: Deserializer<'de>>(d: D) -> Read<PathBuf, D::Error> {
+    made(d, |path: String| match Path::new(&path) {
+        absolute if absolute.is_absolute() => Ok(absolute.to_owned()),
+        _ => Err(format!("'{path}' is not an absolute path")),
+    })
+}
+
+pub(super) fn at_least_one<'de, D: Deserializer<'de>>(d: D) -> Read<usize, D::Error> {
+    made(d, |number| if number == 0 { Err("at least 1 is needed".to_owned()) } else { Ok(number) })
+}
+
+pub(super) fn hosts<'de, D: Deserializer<'de>>(d: D) -> Read<Vec<Allowed>, D::Error> {
+    let host = |text: &String| {
+        let wrong = || format!("'{}' is not a host name, address or network (10.0.0.0/8)", text.escape_debug());
+        Allowed::parse(text).ok_or_else(wrong)
+    };
+    made(d, |hosts: Vec<String>| hosts.iter().map(host).collect())
+}
+
+/// The version of the file. A file of a later version is not guessed at.
+pub(super) fn version<'de, D: Deserializer<'de>>(d: D) -> Read<u32, D::Error> {
+    const KNOWN: u32 = 1;
+    made(d, |version| match version {
+        ..=KNOWN => Ok(version),
+        _ => Err(format!("the file is of version {version}, this program knows {KNOWN}; install a later one")),
+    })
+}
+
+pub(super) fn period<'de, D: Deserializer<'de>>(d: D) -> Read<Duration, D::Error> {
+    made(d, |text: String| parse_period(&text))
+}
+
+/// Reads a length of time: a number with `s`, `m`, `h` or `d`.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn parse_period(text: &str) -> Result<Duration, String> {
+    let seconds = match text.chars().next_back() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3600,
+        Some('d') => 86400,
+        _ => 0,
+    };
+    let number = text.get(..text.len().saturating_sub(1)).and_then(|number| number.parse::<u64>().ok());
+    let period = number.and_then(|number| number.checked_mul(seconds)).filter(|seconds| *seconds > 0);
+    period
+        .map(Duration::from_secs)
+        .ok_or_else(|| format!("'{text}' is not a duration; write \"10s\", \"5m\", \"3h\" or \"2d\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn periods_are_text_with_a_unit() {
+        assert_eq!(parse_period("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_period("3h"), Ok(Duration::from_secs(10800)));
+        for bad in ["", "s", "10", "1.5h", "-1s", "0s", "5 m", "99999999999999999999s", "18446744073709551615d", "é"] {
+            assert!(parse_period(bad).is_err(), "{bad}");
+        }
+    }
+}
