@@ -148,11 +148,17 @@ pub enum Made {
 /// The operating system's.
 #[cfg(feature = "mirror")]
 pub fn make_directory(path: &Path, mode: Option<u32>) -> io::Result<Made> {
-    match std::fs::create_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Made::Before),
-        Err(error) => Err(error),
-        Ok(()) => {
-            mode.map_or(Ok(()), |mode| std::fs::set_permissions(path, Permissions::from_mode(mode))).map(|()| Made::Now)
+    loop {
+        match std::fs::create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Made::Before),
+            Err(error) => return Err(error),
+            Ok(()) => {}
+        }
+        let Some(mode) = mode else { return Ok(Made::Now) };
+        match std::fs::set_permissions(path, Permissions::from_mode(mode)) {
+            // Another process removed it in between: a drain that forgets a removed mirror, say.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            done => return done.map(|()| Made::Now),
         }
     }
 }
@@ -208,6 +214,24 @@ pub fn remove_if_there(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_is_made_while_another_removes_it() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let path = parent.path().join("queue");
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    let _ = std::fs::remove_dir(&path);
+                }
+            });
+            let made: Vec<_> = (0..20_000).map(|_| make_directory(&path, Some(0o755))).collect();
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+            let made = made.into_iter().collect::<io::Result<Vec<_>>>().expect("made each time");
+            assert!(made.contains(&Made::Now), "it was removed at least once");
+        });
+    }
 
     #[test]
     fn links_pipes_and_directories_are_refused_at_once() {
