@@ -277,6 +277,13 @@ fn configuration() -> String {
          url = \"https://github.com/acme/widget.git\"\n\
          username = \"acme-bot\"\n\
          divergent_refs = \"keep\"\n\
+         ```\n\n\
+         `set` writes any key of the repository's file, and `add` takes keys too. A value is TOML, a bare word is a string, and `KEY=` removes\n\
+         the key:\n\n\
+         ```sh\n\
+         git mirror-push set github prune=never 'push_options=[\"ci.skip\"]'\n\
+         git mirror-push set protected_branches='[\"main\", \"*-stable\"]'\n\
+         git mirror-push set github prune=\n\
          ```\n",
     );
     for (place, heading) in SECTIONS {

@@ -65,7 +65,7 @@ pub(super) enum When {
 pub(super) enum Command {
     /// Add a mirror, install the hook if it is not there, and make a first sync due
     Add(Add),
-    /// Change a mirror
+    /// Change a mirror, or keys of the repository
     Set(Set),
     /// Serve a mirror again; everything is compared
     Enable(Name),
@@ -214,6 +214,9 @@ pub(super) struct Add {
     /// Its URL: https, http, ssh, git, file, a path, or user@host:path
     #[arg(value_name = "URL", allow_hyphen_values = true)]
     pub(super) url: String,
+    /// Further keys of git-mirror-push-config(5); VALUE is TOML, a bare word is a string
+    #[arg(value_name = "KEY=VALUE")]
+    pub(super) keys: Vec<String>,
     /// Everything else
     #[command(flatten)]
     pub(super) settings: Settings,
@@ -228,8 +231,11 @@ pub(super) struct Add {
 /// `set`
 #[derive(Debug, Args)]
 pub(super) struct Set {
-    /// The mirror
-    pub(super) name: String,
+    /// The mirror; without one, keys of the repository are changed
+    pub(super) name: Option<String>,
+    /// Keys of git-mirror-push-config(5); VALUE is TOML, a bare word is a string, and 'KEY=' removes the key
+    #[arg(value_name = "KEY=VALUE")]
+    pub(super) keys: Vec<String>,
     /// Its new URL; credentials in it replace the stored ones
     #[arg(long, value_name = "URL", allow_hyphen_values = true)]
     pub(super) url: Option<String>,

@@ -4,16 +4,15 @@ use std::io::BufRead;
 
 use anyhow::Context;
 
-use super::args::{Add, Set};
-use super::options::{AuthMethod, Divergent, KeyType, Prune, Settings};
+use super::args::Add;
+use super::options::Settings;
+use super::set::{assignments, join};
 use super::{DONE, Session, Usage, absolute, by_name, hook, now};
-use crate::config::{Change, Config, Edit, Mirror, Wake, edit};
-use crate::credentials::{self, Credentials, HostKey, Secret, identity};
+use crate::config::{Change, Config, Edit, Place, Wake, edit};
+use crate::credentials::{Credentials, HostKey, Secret, identity};
 use crate::install::Done;
-use crate::mirror::{self, Extras, Keys, clean_url, host_keys_of, token_as_password};
+use crate::mirror::{self, Extras, clean_url, host_keys_of, token_as_password};
 use crate::push::{Address, parse};
-use crate::refs::Oid;
-use crate::status::{self, Outcome};
 
 impl Session<'_> {
     /// Where changes are made.
@@ -42,7 +41,12 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
     let credentials = told_token(session, credentials, given.as_ref());
     let mut keys = vec![("url", Change::Text(url))];
     keys.extend(credentials.username.map(|user| ("username", Change::Text(user))));
-    keys.extend(changes(&add.settings));
+    keys.extend(add.settings.keys());
+    let typed = assignments(&add.keys, Place::Remote)?;
+    if typed.iter().any(|(key, _)| *key == "url") {
+        return Err(Usage("the URL is given twice".into()).into());
+    }
+    join(&mut keys, typed)?;
     if add.disabled {
         keys.push(("enabled", Change::Flag(false)));
     }
@@ -54,7 +58,7 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
     let extras = Extras {
         secret,
         host_keys: host_keys(&add.settings, &address)?,
-        key_type: key_type(&add.settings),
+        key_type: add.settings.key_type(),
         adopts: add.adopt,
     };
     let config = session.editor().add(&add.name, keys, &extras)?;
@@ -73,44 +77,6 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
         Wake::Auto => format!("its first sync begins in the background: git mirror-push status {}", add.name),
     };
     session.base.say(&format!("added mirror '{}'; {then}", add.name));
-    Ok(DONE)
-}
-
-/// Changes a mirror.
-pub(super) fn set(session: &Session<'_>, set: &Set) -> anyhow::Result<u8> {
-    let before = session.config()?;
-    let mirror = by_name(&before, &set.name)?;
-    let mut keys = Keys::new();
-    let mut secret = password(&set.settings)?;
-    let mut address = mirror.address.clone();
-    if let Some(url) = &set.url {
-        let (url, new, credentials) = checked_url(session, url)?;
-        let stored = mirror::credentials(&session.repository, mirror)?.secret;
-        let credentials = told_token(session, credentials, secret.as_ref().or(stored.as_ref()));
-        address = new;
-        keys.push(("url", Change::Text(url)));
-        keys.extend(credentials.username.map(|user| ("username", Change::Text(user))));
-        secret = secret.or(credentials.secret);
-    }
-    keys.extend(changes(&set.settings));
-    let extras = Extras {
-        secret,
-        host_keys: host_keys(&set.settings, &address)?,
-        key_type: key_type(&set.settings),
-        adopts: false,
-    };
-    let is_nothing = extras.secret.is_none() && extras.host_keys.is_none() && extras.key_type.is_none();
-    if keys.is_empty() && is_nothing {
-        return Err(Usage("nothing to change; 'git mirror-push set -h' lists the options".into()).into());
-    }
-    let directory = session.repository.layout().remote(&set.name);
-    let had_key = extras.key_type.is_none() && identity(&directory).is_some();
-    let config = session.editor().set(&set.name, keys, &extras)?;
-    tell_what_is_overwritten(session, mirror, by_name(&config, &set.name)?)?;
-    tell_of_key(session, &set.name, had_key);
-    let has_secret = directory.join("secret").is_file();
-    warn_of_insecure_http(session, &config, &set.name, has_secret)?;
-    wake_for(session, &config, &set.name);
     Ok(DONE)
 }
 
@@ -155,14 +121,14 @@ pub(super) fn compare(session: &Session<'_>, config: &Config, name: &str) -> any
     Ok(DONE)
 }
 
-fn wake_for(session: &Session<'_>, config: &Config, name: &str) {
+pub(super) fn wake_for(session: &Session<'_>, config: &Config, name: &str) {
     if config.mirror(name).is_some_and(|mirror| mirror.is_enabled) {
         session.wake(config);
     }
 }
 
 /// A token in place of the user name is the password, which is said: the user name is another one then.
-fn told_token(session: &Session<'_>, found: Credentials, known: Option<&Secret>) -> Credentials {
+pub(super) fn told_token(session: &Session<'_>, found: Credentials, known: Option<&Secret>) -> Credentials {
     let user = found.username.clone();
     let credentials = token_as_password(found, known);
     if credentials.username != user {
@@ -174,7 +140,7 @@ fn told_token(session: &Session<'_>, found: Credentials, known: Option<&Secret>)
 }
 
 /// The URL as it is written into the file, where it leads, and the credentials that were in it.
-fn checked_url(session: &Session<'_>, text: &str) -> anyhow::Result<(String, Address, Credentials)> {
+pub(super) fn checked_url(session: &Session<'_>, text: &str) -> anyhow::Result<(String, Address, Credentials)> {
     let (address, _) = parse(text).map_err(|refused| Usage(refused.to_string()))?;
     let Address::Local(path) = &address else { return Ok(clean_url(text)?) };
     let path = absolute(session, path);
@@ -186,77 +152,21 @@ fn checked_url(session: &Session<'_>, text: &str) -> anyhow::Result<(String, Add
     Ok((url, Address::Local(path), Credentials::default()))
 }
 
-fn key_type(settings: &Settings) -> Option<credentials::KeyType> {
-    settings.key_type.map(|kind| match kind {
-        KeyType::Ed25519 => credentials::KeyType::Ed25519,
-        KeyType::Rsa => credentials::KeyType::Rsa,
-    })
-}
-
-fn host_keys(settings: &Settings, address: &Address) -> anyhow::Result<Option<Vec<HostKey>>> {
+pub(super) fn host_keys(settings: &Settings, address: &Address) -> anyhow::Result<Option<Vec<HostKey>>> {
     match settings.host_key.as_slice() {
         [] => Ok(None),
         lines => Ok(Some(host_keys_of(lines, address)?)),
     }
 }
 
-fn tell_of_key(session: &Session<'_>, name: &str, had_key: bool) {
+pub(super) fn tell_of_key(session: &Session<'_>, name: &str, had_key: bool) {
     if !had_key && identity(&session.repository.layout().remote(name)).is_some() {
         session.base.say(&format!("made a key; authorise it at the mirror: git mirror-push public-key {name}"));
     }
 }
 
-/// The keys that the options change.
-fn changes(settings: &Settings) -> Keys {
-    let mut keys = Keys::new();
-    if let Some(only) = settings.only_protected_branches {
-        keys.push(("only_protected_branches", Change::Flag(only)));
-    }
-    match settings.mirror_branch_regex.as_deref() {
-        None => {}
-        Some("") => keys.push(("mirror_branch_regex", Change::Unset)),
-        Some(regex) => keys.push(("mirror_branch_regex", Change::Text(regex.to_owned()))),
-    }
-    let keep = settings.keep_divergent_refs.map(|keep| if keep { Divergent::Keep } else { Divergent::Overwrite });
-    if let Some(divergent) = settings.divergent_refs.or(keep) {
-        let word = match divergent {
-            Divergent::Overwrite => "overwrite",
-            Divergent::Keep => "keep",
-            Divergent::Fail => "fail",
-        };
-        keys.push(("divergent_refs", Change::Text(word.into())));
-    }
-    match settings.tags.as_slice() {
-        [] => {}
-        [word] if word == "all" || word == "none" => keys.push(("tags", Change::Text(word.clone()))),
-        patterns => keys.push(("tags", Change::List(patterns.to_vec()))),
-    }
-    if let Some(prune) = settings.prune {
-        let word = match prune {
-            Prune::Merged => "merged",
-            Prune::Deleted => "deleted",
-            Prune::Mirror => "mirror",
-            Prune::Never => "never",
-        };
-        keys.push(("prune", Change::Text(word.into())));
-    }
-    if let Some(method) = settings.auth_method {
-        let word = match method {
-            AuthMethod::Password => "password",
-            AuthMethod::SshPublicKey => "ssh_public_key",
-            AuthMethod::None => "none",
-        };
-        keys.push(("auth_method", Change::Text(word.into())));
-    }
-    keys.extend(settings.username.clone().map(|user| ("username", Change::Text(user))));
-    if !settings.refspec.is_empty() {
-        keys.push(("refspecs", Change::List(settings.refspec.clone())));
-    }
-    keys
-}
-
 /// The first line of standard input, if the password is to be read from there.
-fn password(settings: &Settings) -> anyhow::Result<Option<Secret>> {
+pub(super) fn password(settings: &Settings) -> anyhow::Result<Option<Secret>> {
     if !settings.password_stdin {
         return Ok(None);
     }
@@ -272,32 +182,16 @@ pub(super) fn line_of_stdin() -> anyhow::Result<String> {
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// Says which refs the next run takes from the mirror, when the policy has become one that overwrites.
-fn tell_what_is_overwritten(session: &Session<'_>, before: &Mirror, after: &Mirror) -> anyhow::Result<()> {
-    use crate::plan::Divergent::Overwrite;
-    if before.divergent == Overwrite || after.divergent != Overwrite || !after.is_enabled {
-        return Ok(());
-    }
-    let status = status::read(&session.repository.layout().remote(&after.name))?;
-    for outcome in status.refs.iter().filter(|outcome| outcome.outcome == Outcome::Divergent) {
-        let short = |oid: Option<Oid>| oid.map(|oid| oid.short()).unwrap_or_default();
-        session.base.warn(&format!(
-            "the next run overwrites {} on mirror '{}': {} there becomes {}",
-            outcome.name,
-            after.name,
-            short(outcome.remote),
-            short(outcome.local)
-        ));
-    }
-    Ok(())
-}
-
-fn warn_of_insecure_http(session: &Session<'_>, config: &Config, name: &str, has_secret: bool) -> anyhow::Result<()> {
+pub(super) fn warn_of_insecure_http(
+    session: &Session<'_>,
+    config: &Config,
+    name: &str,
+    has_secret: bool,
+) -> anyhow::Result<()> {
     let mirror = by_name(config, name)?;
     if has_secret && mirror.address.is_plain_http() && !mirror.allow_insecure_http {
-        session
-            .base
-            .warn("a password over plain http is refused; use https, or set allow_insecure_http = true in config.toml");
+        let fix = format!("use https, or: git mirror-push set {name} allow_insecure_http=true");
+        session.base.warn(&format!("a password over plain http is refused; {fix}"));
     }
     Ok(())
 }

@@ -28,6 +28,7 @@ mod options;
 mod progress;
 mod protect;
 mod render;
+mod set;
 mod status;
 mod update;
 
@@ -163,7 +164,7 @@ fn run(cli: Cli, serve: Run<'_>) -> anyhow::Result<u8> {
     }
     match command {
         Command::Add(add) => mirrors::add(&session, &add),
-        Command::Set(set) => mirrors::set(&session, &set),
+        Command::Set(set) => set::set(&session, set),
         Command::Enable(name) => mirrors::enable(&session, &name.name),
         Command::Disable(name) => mirrors::disable(&session, &name.name),
         Command::Remove(name) => mirrors::remove(&session, &name.name),
@@ -269,9 +270,7 @@ fn chosen<'c>(config: &'c Config, names: &[String]) -> anyhow::Result<Vec<&'c Mi
 }
 
 fn by_name<'c>(config: &'c Config, name: &str) -> anyhow::Result<&'c Mirror> {
-    config
-        .mirror(name)
-        .ok_or_else(|| anyhow::anyhow!("no mirror '{}' here; 'git mirror-push list' shows them", name.escape_debug()))
+    config.mirror(name).ok_or_else(|| anyhow::anyhow!(config.no_mirror(name)))
 }
 
 fn now() -> Timestamp {

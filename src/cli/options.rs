@@ -2,6 +2,10 @@
 
 use clap::{Args, ValueEnum};
 
+use crate::config::Change;
+use crate::credentials;
+use crate::mirror::Keys;
+
 /// What `add` and `set` have in common.
 #[derive(Debug, Args)]
 pub(super) struct Settings {
@@ -42,6 +46,65 @@ pub(super) struct Settings {
     /// A namespace to mirror besides branches and tags, like 'refs/notes/*' (may be repeated)
     #[arg(long, value_name = "PATTERN")]
     pub(super) refspec: Vec<String>,
+}
+
+impl Settings {
+    /// The keys that the options change.
+    pub(super) fn keys(&self) -> Keys {
+        let mut keys = Keys::new();
+        if let Some(only) = self.only_protected_branches {
+            keys.push(("only_protected_branches", Change::Flag(only)));
+        }
+        match self.mirror_branch_regex.as_deref() {
+            None => {}
+            Some("") => keys.push(("mirror_branch_regex", Change::Unset)),
+            Some(regex) => keys.push(("mirror_branch_regex", Change::Text(regex.to_owned()))),
+        }
+        let keep = self.keep_divergent_refs.map(|keep| if keep { Divergent::Keep } else { Divergent::Overwrite });
+        if let Some(divergent) = self.divergent_refs.or(keep) {
+            let word = match divergent {
+                Divergent::Overwrite => "overwrite",
+                Divergent::Keep => "keep",
+                Divergent::Fail => "fail",
+            };
+            keys.push(("divergent_refs", Change::Text(word.into())));
+        }
+        match self.tags.as_slice() {
+            [] => {}
+            [word] if word == "all" || word == "none" => keys.push(("tags", Change::Text(word.clone()))),
+            patterns => keys.push(("tags", Change::List(patterns.to_vec()))),
+        }
+        if let Some(prune) = self.prune {
+            let word = match prune {
+                Prune::Merged => "merged",
+                Prune::Deleted => "deleted",
+                Prune::Mirror => "mirror",
+                Prune::Never => "never",
+            };
+            keys.push(("prune", Change::Text(word.into())));
+        }
+        if let Some(method) = self.auth_method {
+            let word = match method {
+                AuthMethod::Password => "password",
+                AuthMethod::SshPublicKey => "ssh_public_key",
+                AuthMethod::None => "none",
+            };
+            keys.push(("auth_method", Change::Text(word.into())));
+        }
+        keys.extend(self.username.clone().map(|user| ("username", Change::Text(user))));
+        if !self.refspec.is_empty() {
+            keys.push(("refspecs", Change::List(self.refspec.clone())));
+        }
+        keys
+    }
+
+    /// The type of the key that is to be made.
+    pub(super) fn key_type(&self) -> Option<credentials::KeyType> {
+        self.key_type.map(|kind| match kind {
+            KeyType::Ed25519 => credentials::KeyType::Ed25519,
+            KeyType::Rsa => credentials::KeyType::Rsa,
+        })
+    }
 }
 
 /// `divergent_refs`

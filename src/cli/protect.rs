@@ -1,10 +1,14 @@
-//! `protect`, `unprotect`, `protected`, `silent`: keys at the top of the file.
+//! `protect`, `unprotect`, `protected`, `silent`, `set KEY=VALUE`: keys at the top of the file.
 
 use std::io::Write;
 
 use super::args::Switch;
 use super::{DONE, Session, print_json};
 use crate::config::{Change, Config, Edit, edit};
+use crate::mirror::Keys;
+
+/// The key of the patterns.
+const PROTECTED: &str = "protected_branches";
 
 /// The patterns that count now.
 fn effective(session: &Session<'_>, config: &Config) -> anyhow::Result<Vec<String>> {
@@ -17,7 +21,7 @@ fn effective(session: &Session<'_>, config: &Config) -> anyhow::Result<Vec<Strin
 fn change(session: &Session<'_>, patterns: Vec<String>) -> anyhow::Result<u8> {
     session.editor().prepare()?;
     let config =
-        edit(&session.repository, &session.base.server, &Edit::Top("protected_branches", Change::List(patterns)))?;
+        edit(&session.repository, &session.base.server, &Edit::Top(vec![(PROTECTED, Change::List(patterns))]))?;
     super::mirrors::compare_all(session, &config)?;
     Ok(DONE)
 }
@@ -55,11 +59,24 @@ pub(super) fn protected(session: &Session<'_>, out: &mut dyn Write) -> anyhow::R
     Ok(DONE)
 }
 
+/// Changes keys of the repository.
+pub(super) fn set_keys(session: &Session<'_>, keys: Keys) -> anyhow::Result<u8> {
+    session.editor().prepare()?;
+    let selects = keys.iter().any(|(key, _)| *key == PROTECTED);
+    let config = edit(&session.repository, &session.base.server, &Edit::Top(keys))?;
+    if selects {
+        super::mirrors::compare_all(session, &config)?;
+    } else {
+        session.wake(&config);
+    }
+    Ok(DONE)
+}
+
 /// Switches silent mode.
 pub(super) fn silent(session: &Session<'_>, state: Switch) -> anyhow::Result<u8> {
     session.editor().prepare()?;
     let value = if state == Switch::On { Change::Flag(true) } else { Change::Unset };
-    let config = edit(&session.repository, &session.base.server, &Edit::Top("silent", value))?;
+    let config = edit(&session.repository, &session.base.server, &Edit::Top(vec![("silent", value)]))?;
     match (state, config.is_silent) {
         (Switch::On, _) => session.base.say("silent: nothing leaves this machine; pushes are still spooled"),
         (Switch::Off, true) => session.base.warn("still silent: the server's configuration says so"),

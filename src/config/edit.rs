@@ -29,6 +29,8 @@ pub enum Change {
     List(Vec<String>),
     /// An integer.
     Number(u32),
+    /// A value as TOML; what is none is a string.
+    Toml(String),
     /// No value: the default counts.
     Unset,
 }
@@ -36,8 +38,8 @@ pub enum Change {
 /// What is to be changed.
 #[derive(Clone, Debug)]
 pub enum Edit {
-    /// A key at the top.
-    Top(&'static str, Change),
+    /// Keys at the top.
+    Top(Vec<(&'static str, Change)>),
     /// A new remote with these keys.
     Add(String, Vec<(&'static str, Change)>),
     /// Keys of a remote that is there.
@@ -99,7 +101,7 @@ fn checked(
 fn applied(old: &str, before: &Config, change: &Edit, is_template: &dyn Fn(&str) -> bool) -> Result<String, Error> {
     let mut document: DocumentMut = old.parse().map_err(|error| Error::Change(format!("config.toml: {error}")))?;
     match change {
-        Edit::Top(key, change) => set(document.as_table_mut(), key, change),
+        Edit::Top(keys) => set_all(document.as_table_mut(), keys),
         Edit::Add(name, keys) => {
             if !is_name(name) {
                 let rule = "use letters, digits, '.', '_' and '-', and begin with a letter or digit";
@@ -111,24 +113,23 @@ fn applied(old: &str, before: &Config, change: &Edit, is_template: &dyn Fn(&str)
             let next = before.mirrors.iter().map(|mirror| mirror.id).filter(|id| *id < check::FIRST_OF_TEMPLATES).max();
             let mut table = Table::new();
             set(&mut table, "id", &Change::Number(next.unwrap_or(0) + 1));
-            for (key, change) in keys {
-                set(&mut table, key, change);
-            }
+            set_all(&mut table, keys);
             remotes(&mut document)?.insert(name, Item::Table(table));
         }
         Edit::Set(name, keys) => {
             if before.mirror(name).is_none() {
-                return Err(no_such_mirror(name));
+                return Err(Error::Change(before.no_mirror(name)));
             }
             // A mirror that a template of the server made gets a table for what differs here.
             let remotes = remotes(&mut document)?;
             if remotes.get(name).is_none() {
                 remotes.insert(name, Item::Table(Table::new()));
             }
-            let table = remotes.get_mut(name).and_then(Item::as_table_like_mut).ok_or_else(|| no_such_mirror(name))?;
-            for (key, change) in keys {
-                set(table, key, change);
-            }
+            let table = remotes
+                .get_mut(name)
+                .and_then(Item::as_table_like_mut)
+                .ok_or_else(|| Error::Change(before.no_mirror(name)))?;
+            set_all(table, keys);
         }
         Edit::Remove(name) => {
             if is_template(name) && before.mirror(name).is_some() {
@@ -137,11 +138,11 @@ fn applied(old: &str, before: &Config, change: &Edit, is_template: &dyn Fn(&str)
                 );
                 return Err(Error::Change(format!("mirror '{name}' comes from the server's file; {fix}")));
             }
-            remotes(&mut document)?.remove(name).ok_or_else(|| no_such_mirror(name))?;
+            remotes(&mut document)?.remove(name).ok_or_else(|| Error::Change(before.no_mirror(name)))?;
         }
         Edit::Reset(name) => {
             if before.mirror(name).is_none() {
-                return Err(no_such_mirror(name));
+                return Err(Error::Change(before.no_mirror(name)));
             }
             if !is_template(name) {
                 let fix = format!("'git mirror-push remove {name}' removes it");
@@ -163,9 +164,8 @@ fn remotes(document: &mut DocumentMut) -> Result<&mut dyn toml_edit::TableLike, 
     remotes.as_table_like_mut().ok_or_else(|| Error::Change("'remotes' is no table".into()))
 }
 
-/// The error for a name that no mirror has.
-fn no_such_mirror(name: &str) -> Error {
-    Error::Change(format!("no mirror '{}' here; 'git mirror-push list' shows them", name.escape_debug()))
+fn set_all(table: &mut dyn toml_edit::TableLike, keys: &[(&str, Change)]) {
+    keys.iter().for_each(|(key, change)| set(table, key, change));
 }
 
 fn set(table: &mut dyn toml_edit::TableLike, key: &str, change: &Change) {
@@ -177,6 +177,7 @@ fn set(table: &mut dyn toml_edit::TableLike, key: &str, change: &Change) {
         Change::Text(text) => Value::from(text.as_str()),
         Change::Flag(flag) => Value::from(*flag),
         Change::Number(number) => Value::from(i64::from(*number)),
+        Change::Toml(text) => text.parse().unwrap_or_else(|_| Value::from(text.as_str())),
         Change::List(texts) => Value::Array(texts.iter().map(String::as_str).collect::<Array>()),
     };
     // What stands around the old value, a comment at the end of its line say, stays.

@@ -25,8 +25,7 @@ pub(super) fn explain(message: &str, text: &str, line: usize) -> String {
             return format!("{} is a string with a unit: \"10s\", \"5m\", \"3h\" or \"2d\"", known.name);
         }
         if let Some(known) = known {
-            let kind = known.value.split(';').next().unwrap_or_default();
-            return format!("{key} has the wrong type; it is: {kind}");
+            return format!("{key} has the wrong type; it is: {}", known.kind());
         }
     }
     message
@@ -62,11 +61,16 @@ fn unknown_key(key: &str, section: Option<Place>) -> String {
     // `[remotes.NAME]` is written as `remotes`, and so on.
     let plain = |name: &'static str| name.trim_matches(['[', ']']).split('.').next().unwrap_or(name);
     let near = keys().filter(|known| is_here(known.place) && known.name != key).map(|known| plain(known.name));
-    let near = near.map(|name| (strsim::jaro_winkler(key, name), name));
-    match near.max_by(|one, other| one.0.total_cmp(&other.0)) {
-        Some((likeness, name)) if likeness > 0.8 => format!("unknown key '{key}'; did you mean '{name}'?"),
-        _ => format!("unknown key '{key}'; see git-mirror-push-config(5)"),
+    match nearest(key, near) {
+        Some(name) => format!("unknown key '{key}'; did you mean '{name}'?"),
+        None => format!("unknown key '{key}'; see git-mirror-push-config(5)"),
     }
+}
+
+/// The word that was probably meant.
+pub(super) fn nearest<'w>(word: &str, known: impl Iterator<Item = &'w str>) -> Option<&'w str> {
+    let near = known.map(|known| (strsim::jaro_winkler(word, known), known));
+    near.max_by(|one, other| one.0.total_cmp(&other.0)).filter(|(likeness, _)| *likeness > 0.8).map(|(_, known)| known)
 }
 
 #[cfg(test)]

@@ -33,6 +33,13 @@ pub struct Key {
     pub text: &'static str,
 }
 
+impl Key {
+    /// The type of its value.
+    pub(super) fn kind(&self) -> &'static str {
+        self.value.split(';').next().unwrap_or_default()
+    }
+}
+
 /// A table of the files.
 pub(super) trait Table {
     /// Its keys, in the order of the manual page.

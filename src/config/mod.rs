@@ -11,6 +11,7 @@ use crate::plan::{Branches, Divergent, MaxDeletes, Pattern, Prune, Rules, Tags};
 use crate::push::{Address, Timeouts};
 use crate::refs::RefName;
 
+mod assignment;
 mod check;
 mod edit;
 mod explain;
@@ -25,6 +26,7 @@ mod settings;
 mod values;
 mod warnings;
 
+pub use assignment::assignment;
 pub use edit::{Change, Edit, check_edit, edit};
 pub use file::{Api, AuthMethod, TagsSetting, TopKeys, Wake};
 pub use keys::{Key, Place, SECTIONS, keys};
@@ -212,6 +214,16 @@ impl Config {
     #[must_use]
     pub fn mirror(&self, name: &str) -> Option<&Mirror> {
         self.mirrors.iter().find(|mirror| mirror.name == name)
+    }
+
+    /// The sentence for a name that no mirror has.
+    #[must_use]
+    pub fn no_mirror(&self, name: &str) -> String {
+        let fix = match explain::nearest(name, self.mirrors.iter().map(|mirror| &*mirror.name)) {
+            Some(near) => format!("did you mean '{near}'?"),
+            None => "'git mirror-push list' shows them".to_owned(),
+        };
+        format!("no mirror '{}' here; {fix}", name.escape_debug())
     }
 
     /// The rules of `mirror` in a repository whose HEAD names `default_branch`.

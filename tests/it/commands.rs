@@ -265,3 +265,58 @@ fn two_mirrors_are_served_at_once() {
         assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
     }
 }
+
+#[test]
+fn any_key_is_set_from_the_command_line_as_toml() {
+    let sandbox = Sandbox::new();
+    sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &[]);
+    let config = source.join("mirror-push/config.toml");
+    let text = || std::fs::read_to_string(&config).unwrap();
+    let before = text();
+    sandbox.ok(&source, &["set", "m", "prune=never", "max_deletes=7", "push_options=[\"ci.skip\"]", "settle=5s"]);
+    let added = "prune = \"never\"\nmax_deletes = 7\npush_options = [\"ci.skip\"]\nsettle = \"5s\"\n";
+    assert_eq!(text(), format!("{before}{added}"));
+    sandbox.ok(&source, &["set", "m", "prune=", "max_deletes=", "push_options=", "settle="]);
+    assert_eq!(text(), before);
+    // Without a name, keys of the repository; an option counts among the keys.
+    sandbox.ok(&source, &["set", "silent=true", "protected_branches=[\"main\", \"release/*\"]"]);
+    assert!(text().contains("silent = true\nprotected_branches = [\"main\", \"release/*\"]\n"), "{}", text());
+    sandbox.ok(&source, &["set", "silent=", "wake=none"]);
+    let other = sandbox.bare("other.git");
+    let other = other.to_str().unwrap();
+    sandbox.ok(&source, &["add", "second", other, "tags=none", "retry_delay=1m", "--prune", "never", "--disabled"]);
+    assert!(text().contains("prune = \"never\"\ntags = \"none\"\nretry_delay = \"1m\"\n"), "{}", text());
+    // A URL is cleaned of its password, whichever way it is given.
+    sandbox.ok(&source, &["set", "second", "url=https://bot:hunter2@example.org/x.git"]);
+    assert!(text().contains("url = \"https://example.org/x.git\"") && !text().contains("hunter2"), "{}", text());
+    assert_eq!(std::fs::read_to_string(source.join("mirror-push/remotes/second/secret")).unwrap().trim(), "hunter2");
+    let stands = text();
+    for (arguments, status, message) in [
+        (
+            &["set", "m", "prune=nevr"][..],
+            128,
+            "'nevr' is not a value of prune; use 'merged', 'deleted', 'mirror', 'never'",
+        ),
+        (&["set", "m", "max_deletes=many"], 128, "max_deletes has the wrong type; it is: integer"),
+        (&["set", "m", "settle=5"], 128, "settle is a string with a unit"),
+        (&["set", "m", "prun=never"], 129, "unknown key 'prun'; did you mean 'prune'?"),
+        (&["set", "m", "prune=never", "--prune", "merged"], 129, "'prune' is given twice"),
+        (&["set", "m", "url=/x", "--url", "/y"], 129, "the URL is given twice"),
+        (&["set", "m", "url="], 129, "a mirror needs a URL"),
+        (&["set", "m", "prune"], 129, "'prune' is not KEY=VALUE"),
+        (&["set", "prune=never"], 129, "'prune' is a key of a mirror"),
+        (&["set", "--prune", "never"], 129, "these options are those of a mirror"),
+        (&["set", "max_jobs=4"], 129, "'max_jobs' belongs into the server's file"),
+        (&["set"], 129, "nothing to change"),
+        (&["set", "secund", "prune=never"], 128, "no mirror 'secund' here; did you mean 'second'?"),
+        (&["set", "m", "password=hunter2"], 129, "git mirror-push credential NAME"),
+        (&["add", "third", other, "url=/y"], 129, "the URL is given twice"),
+    ] {
+        let said = sandbox.mirror_push(&source, arguments);
+        assert_eq!(said.status, status, "{arguments:?}: {said:?}");
+        assert!(said.err.contains(message) && said.err.lines().count() == 1, "{arguments:?}: {said:?}");
+        assert!(!said.err.contains("hunter2"), "{said:?}");
+        assert_eq!(text(), stands, "{arguments:?}");
+    }
+}
