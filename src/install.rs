@@ -7,11 +7,12 @@
 #![expect(clippy::disallowed_methods, reason = "moves hooks")]
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use crate::durable;
 use crate::process;
-use crate::repo::Repository;
+use crate::repo::{self, Repository};
 
 const BINARY: &str = "git-mirror-post-receive";
 
@@ -31,12 +32,12 @@ pub enum Error {
     /// Two previous hooks.
     #[error("'{}' is in the way; move it elsewhere and try again", .0.display())]
     InTheWay(PathBuf),
+    /// The configuration does not say where hooks are.
+    #[error("cannot find the directory of hooks: {0}")]
+    Directory(#[from] repo::Error),
     /// The installation is not whole.
     #[error("the hook binary {BINARY} is not beside '{}'; install with install.sh", .0.display())]
     NoBinary(PathBuf),
-    /// git did not say where hooks are.
-    #[error("cannot find the directory of hooks: {0}")]
-    Directory(#[from] process::Error),
 }
 
 /// What installing or uninstalling did.
@@ -57,11 +58,11 @@ pub enum Done {
 /// Whether git runs our hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It does, as this file.
+    /// It does, as this file, or through it.
     Live(PathBuf),
     /// Our hook is a link to a program that is gone, or not executable.
     Broken(PathBuf),
-    /// A hook of someone else's stands there alone; it may be one that runs ours.
+    /// A hook of someone else's stands there, and ours is not seen to run after it.
     Foreign(PathBuf),
     /// There is none.
     Missing(PathBuf),
@@ -72,18 +73,50 @@ pub enum State {
 /// # Errors
 /// [`Error::Directory`]
 pub fn state(repository: &Repository) -> Result<State, Error> {
-    let hook = directory(repository)?.join("post-receive");
     if let Some(command) = repository.configured_hook(BINARY)
         && knows_configured_hooks(repository.git_dir())
     {
         return Ok(State::Live(command.into()));
     }
-    if !is_ours(&hook) {
-        return Ok(if hook.symlink_metadata().is_ok() { State::Foreign(hook) } else { State::Missing(hook) });
-    }
+    let hook = repository.hooks_directory()?.join("post-receive");
+    Ok(match () {
+        () if is_ours(&hook) && is_executable(&hook) => State::Live(hook),
+        () if is_ours(&hook) => State::Broken(hook),
+        () if is_executable(&hook) && (runs_ours(&hook) || parts(&hook).iter().any(|part| runs_ours(part))) => {
+            State::Live(hook)
+        }
+        () if hook.symlink_metadata().is_ok() => State::Foreign(hook),
+        () => State::Missing(hook),
+    })
+}
+
+fn is_executable(hook: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    let is_live = fs::metadata(&hook).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
-    Ok(if is_live { State::Live(hook) } else { State::Broken(hook) })
+    fs::metadata(hook).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+}
+
+/// Whether a hook is our binary, links followed, or a script that names it.
+fn runs_ours(hook: &Path) -> bool {
+    /// The most that is read of a script, in bytes.
+    const MAX_SCRIPT: u64 = 64 * 1024;
+    if hook.canonicalize().is_ok_and(|path| path.file_name().is_some_and(|name| name == BINARY)) {
+        return true;
+    }
+    let mut text = Vec::new();
+    // Another's hook may be a pipe.
+    let read = durable::open_to_read(&hook.canonicalize().unwrap_or_default())
+        .and_then(|(script, _)| script.take(MAX_SCRIPT).read_to_end(&mut text));
+    read.is_ok() && text.starts_with(b"#!") && text.windows(BINARY.len()).any(|part| part == BINARY.as_bytes())
+}
+
+/// The hooks that a dispatcher runs: beside it, gitolite's are `post-receive.h…`, others' stand in `post-receive.d`.
+fn parts(hook: &Path) -> Vec<PathBuf> {
+    let listed = |directory: &Path| fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_part =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"post-receive.h"));
+    let beside = hook.parent().map(|hooks| listed(hooks).filter(is_part).collect::<Vec<_>>()).unwrap_or_default();
+    let parts = beside.into_iter().chain(listed(&hook.with_file_name("post-receive.d")));
+    parts.filter(|part| is_executable(part)).collect()
 }
 
 /// Installs the hook of the installation that `program` belongs to, if it is not there.
@@ -92,7 +125,7 @@ pub fn state(repository: &Repository) -> Result<State, Error> {
 /// [`Error`]
 pub fn ensure(repository: &Repository, program: &Path) -> Result<Done, Error> {
     let binary = binary(program)?;
-    let hooks = directory(repository)?;
+    let hooks = repository.hooks_directory()?;
     fs::create_dir_all(&hooks).map_err(failed("make", &hooks))?;
     let hook = hooks.join("post-receive");
     let previous = previous(&hook);
@@ -116,7 +149,7 @@ pub fn ensure(repository: &Repository, program: &Path) -> Result<Done, Error> {
 /// # Errors
 /// [`Error`]
 pub fn uninstall(repository: &Repository) -> Result<Done, Error> {
-    let hook = directory(repository)?.join("post-receive");
+    let hook = repository.hooks_directory()?.join("post-receive");
     let previous = previous(&hook);
     let is_previous_there = previous.symlink_metadata().is_ok();
     let is_half_done = is_previous_there && hook.symlink_metadata().is_err();
@@ -149,15 +182,6 @@ fn is_ours(hook: &Path) -> bool {
 fn knows_configured_hooks(git_dir: &Path) -> bool {
     let mut command = process::git(git_dir, &["hook", "list", "post-receive"]);
     process::run("git", &mut command, b"", std::time::Duration::from_secs(30)).is_ok()
-}
-
-/// Where git looks for hooks: `core.hooksPath` of any of its files, or `hooks` in the repository (githooks(5)).
-fn directory(repository: &Repository) -> Result<PathBuf, Error> {
-    let git_dir = repository.git_dir();
-    let mut command = process::git(git_dir, &["rev-parse", "--git-path", "hooks"]);
-    let out = process::run("git", command.current_dir(git_dir), b"", std::time::Duration::from_secs(30))?;
-    use std::os::unix::ffi::OsStrExt;
-    Ok(git_dir.join(Path::new(std::ffi::OsStr::from_bytes(out.strip_suffix(b"\n").unwrap_or(&out)))))
 }
 
 /// The hook binary of this installation: beside the program, or in `libexec`.

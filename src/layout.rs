@@ -29,6 +29,12 @@ impl Layout {
         self.root.join("config.toml")
     }
 
+    /// The spool.
+    #[must_use]
+    pub fn spool(&self) -> PathBuf {
+        self.root.join("spool")
+    }
+
     /// Records being written.
     #[must_use]
     pub fn tmp(&self) -> PathBuf {

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::layout::{roots_file, wake_socket};
@@ -19,23 +19,49 @@ use crate::layout::{roots_file, wake_socket};
 /// another user than the repository's owner, so that it may not be able to.
 #[must_use]
 pub fn hint(runtime: &Path, git_dir: &Path) -> bool {
-    let Ok(roots) = std::fs::read(roots_file(runtime)) else { return false };
-    let Ok(path) = git_dir.canonicalize() else { return false };
+    let Some((socket, path)) = daemon_of(runtime, git_dir) else { return false };
+    let is_taken = match socket.send(path.as_os_str().as_bytes()) {
+        Ok(_) => true,
+        // It listens, and has more hints than it has read: then it looks through every spool.
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    };
+    is_taken && is_same_owner(runtime, &path)
+}
+
+/// Whether a daemon listens that serves a repository.
+#[cfg(feature = "mirror")]
+#[must_use]
+pub fn is_served(runtime: &Path, git_dir: &Path) -> bool {
+    daemon_of(runtime, git_dir).is_some_and(|(_, path)| is_same_owner(runtime, &path))
+}
+
+/// The socket of the daemon that names a root of the repository, connected, and the repository's path.
+fn daemon_of(runtime: &Path, git_dir: &Path) -> Option<(UnixDatagram, PathBuf)> {
+    let roots = std::fs::read(roots_file(runtime)).ok()?;
+    let path = git_dir.canonicalize().ok()?;
     let mut roots = roots.split(|byte| *byte == b'\n').filter(|root| !root.is_empty());
     if !roots.any(|root| path.starts_with(OsStr::from_bytes(root))) {
-        return false;
+        return None;
     }
-    let sent = UnixDatagram::unbound().and_then(|socket| {
-        socket.set_nonblocking(true)?;
-        socket.send_to(path.as_os_str().as_bytes(), wake_socket(runtime))
-    });
+    let socket = UnixDatagram::unbound().ok()?;
+    socket.set_nonblocking(true).ok()?;
+    socket.connect(wake_socket(runtime)).ok()?;
+    Some((socket, path))
+}
+
+fn is_same_owner(runtime: &Path, repository: &Path) -> bool {
     let owner = |path: &Path| std::fs::metadata(path).map(|file| file.uid()).ok();
-    let is_same_owner = owner(&roots_file(runtime)) == owner(&path);
-    match sent {
-        Ok(_) => is_same_owner,
-        // It listens, and has more hints than it has read: then it looks through every spool.
-        Err(error) => error.kind() == io::ErrorKind::WouldBlock && is_same_owner,
-    }
+    owner(&roots_file(runtime)) == owner(repository)
+}
+
+/// Whether systemd runs the timer that drains all repositories.
+#[cfg(feature = "mirror")]
+#[must_use]
+pub fn has_timer() -> bool {
+    let mut asked = Command::new("systemctl");
+    asked.args(["is-active", "--quiet", "git-mirror-push-drain.timer"]).stdin(Stdio::null());
+    asked.stdout(Stdio::null()).stderr(Stdio::null());
+    Path::new("/run/systemd/system").is_dir() && asked.status().is_ok_and(|status| status.success())
 }
 
 /// Starts `program drain --detach` for a repository, with the server's configuration file `server` if one is given, and does not wait

@@ -84,7 +84,7 @@ const MAY_IMPORT: [(&str, &[&str]); 25] = [
     ("metrics", &["durable", "spool", "status", "config", "repo"]),
     ("tokens", &["durable", "credentials", "plan"]),
     ("notify", &["process", "config", "status"]),
-    ("install", &["process", "repo"]),
+    ("install", &["durable", "process", "repo"]),
     ("mirror", &["durable", "refs", "spool", "process", "repo", "push", "config", "credentials"]),
     (
         "drain",

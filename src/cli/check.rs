@@ -4,8 +4,9 @@
 use std::io::Write;
 
 use super::args::{self, Global};
-use super::{Base, measure, now};
-use crate::config::Environment;
+use super::{Base, Session, measure, now};
+use crate::config::{Environment, HookSetting};
+use crate::install::{self, State};
 use crate::metrics::Measure;
 use crate::status::UpdateStatus;
 
@@ -18,8 +19,8 @@ pub(super) fn check(
     check: &args::Check,
     out: &mut dyn Write,
 ) -> anyhow::Result<u8> {
-    match Base::new(environment, global).and_then(|base| measured(&base, check)) {
-        Ok((measures, unreadable)) => judge(&measures, unreadable, check, out),
+    match Base::new(environment, global).and_then(|base| judged(&base, check)) {
+        Ok(judged) => answer(&judged, check, out),
         Err(error) => {
             let text = crate::credentials::Redactor::default().clean(&format!("{error:#}")).replace(['\n', '|'], " ");
             writeln!(out, "MIRRORS UNKNOWN - {text}")?;
@@ -28,53 +29,103 @@ pub(super) fn check(
     }
 }
 
-fn measured(base: &Base, check: &args::Check) -> anyhow::Result<(Vec<Measure>, usize)> {
-    if check.scope.all {
-        let (measures, unreadable) = base.ask_every(&measure::measures)?;
-        return Ok((measures.concat(), unreadable));
-    }
-    let session = base.session()?;
-    let config = session.config()?;
-    super::chosen(&config, &check.scope.names)?;
-    let mut measures = measure::measures(&session)?;
-    measures.retain(|measure| check.scope.names.is_empty() || check.scope.names.contains(&measure.mirror));
-    Ok((measures, 0))
+/// What is judged.
+#[derive(Default)]
+struct Judged {
+    measures: Vec<Measure>,
+    /// How many mirrors are configured, disabled ones too.
+    configured: usize,
+    /// How many repositories are silent.
+    silent: usize,
+    /// How many repositories record no pushes though they should.
+    without_hook: usize,
+    /// How many repositories could not be read.
+    unreadable: usize,
 }
 
-fn judge(measures: &[Measure], unreadable: usize, check: &args::Check, out: &mut dyn Write) -> anyhow::Result<u8> {
+fn judged(base: &Base, check: &args::Check) -> anyhow::Result<Judged> {
+    if check.scope.all {
+        let (all, unreadable) = base.ask_every(&of_one)?;
+        let sum = all.into_iter().fold(Judged::default(), |sum, one| Judged {
+            measures: [sum.measures, one.measures].concat(),
+            configured: sum.configured + one.configured,
+            silent: sum.silent + one.silent,
+            without_hook: sum.without_hook + one.without_hook,
+            unreadable,
+        });
+        return Ok(Judged { unreadable, ..sum });
+    }
+    let session = base.session()?;
+    super::chosen(&session.config()?, &check.scope.names)?;
+    let mut one = of_one(&session)?;
+    one.measures.retain(|measure| check.scope.names.is_empty() || check.scope.names.contains(&measure.mirror));
+    Ok(one)
+}
+
+fn of_one(session: &Session<'_>) -> anyhow::Result<Judged> {
+    let config = session.config()?;
+    let measures = measure::measures(session)?;
+    let needs_hook = config.hook != HookSetting::None && !measures.is_empty();
+    Ok(Judged {
+        configured: config.mirrors.len(),
+        silent: usize::from(config.is_silent && !measures.is_empty()),
+        without_hook: usize::from(needs_hook && !matches!(install::state(&session.repository)?, State::Live(_))),
+        unreadable: 0,
+        measures,
+    })
+}
+
+/// One line, and its level.
+fn answer(judged: &Judged, check: &args::Check, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let Judged { measures, configured, silent, without_hook, unreadable } = judged;
     let now = now();
     let is = |wanted: UpdateStatus| measures.iter().filter(move |measure| measure.status.update_status == wanted);
-    let failed = is(UpdateStatus::Failed).count();
-    let waiting = is(UpdateStatus::Scheduled).filter(|measure| measure.status.attempts > 0).count();
+    let is_waiting = |measure: &&Measure| measure.status.attempts > 0;
+    let (failed, never) = (is(UpdateStatus::Failed).count(), is(UpdateStatus::None).count());
+    let waiting = is(UpdateStatus::Scheduled).filter(is_waiting).count();
     let pending: usize = measures.iter().map(|measure| measure.backlog.pushes).sum();
     let corrupt: usize = measures.iter().map(|measure| measure.corrupt).max().unwrap_or(0);
     let oldest = measures.iter().map(|measure| measure.oldest_pending(now)).max().unwrap_or(0);
     let (warning, critical) = (check.warning.as_secs(), check.critical.as_secs());
     let level = match () {
         () if failed > 0 || oldest >= critical => 2,
-        () if unreadable > 0 => UNKNOWN,
-        () if waiting > 0 || corrupt > 0 || oldest >= warning => 1,
+        () if *unreadable > 0 || *configured == 0 => UNKNOWN,
+        () if waiting + never + corrupt + silent + without_hook > 0 || oldest >= warning => 1,
         () => 0,
     };
     let word = ["OK", "WARNING", "CRITICAL", "UNKNOWN"][usize::from(level)];
-    let mut text = format!("{} of {} mirrors up to date", measures.len() - failed - waiting, measures.len());
-    let worst = is(UpdateStatus::Failed).chain(is(UpdateStatus::Scheduled).filter(|m| m.status.attempts > 0)).next();
-    if let Some(worst) = worst {
+    let right = measures.len() - failed - waiting - never;
+    let mut said = vec![match (configured, measures.len()) {
+        (0, _) => "no mirror is configured".to_owned(),
+        (_, 0) => "every mirror is disabled".to_owned(),
+        (_, all) => format!("{right} of {all} mirrors up to date"),
+    }];
+    if let Some(worst) = is(UpdateStatus::Failed).chain(is(UpdateStatus::Scheduled).filter(is_waiting)).next() {
         let error = worst.status.last_error.as_deref().unwrap_or_default().replace('|', " ");
-        text.push_str(&format!("; {} of '{}': {error}", worst.mirror, worst.repository));
+        said.push(format!("{} of '{}': {error}", worst.mirror, worst.repository));
     } else if oldest >= warning {
-        text.push_str(&format!("; a push waits for {oldest} seconds"));
+        said.push(format!("a push waits for {oldest} seconds"));
     }
-    if corrupt > 0 {
-        text.push_str(&format!("; {corrupt} spool records could not be read"));
-    }
-    if unreadable > 0 {
-        text.push_str(&format!("; {unreadable} repositories could not be read"));
+    for (count, one, many) in [
+        (never, "mirror was never tried", "mirrors were never tried"),
+        (*silent, "repository is silent: nothing is sent", "repositories are silent: nothing is sent"),
+        (
+            *without_hook,
+            "repository has no hook: its pushes are not recorded",
+            "repositories have no hook: their pushes are not recorded",
+        ),
+        (corrupt, "spool record could not be read", "spool records could not be read"),
+        (*unreadable, "repository could not be read", "repositories could not be read"),
+    ] {
+        if count > 0 {
+            said.push(format!("{count} {}", if count == 1 { one } else { many }));
+        }
     }
     writeln!(
         out,
-        "MIRRORS {word} - {text} | mirrors={} failed={failed};;0 waiting={waiting};0 pending={pending} \
+        "MIRRORS {word} - {} | mirrors={} failed={failed};;0 waiting={waiting};0 pending={pending} \
          oldest={oldest}s;{warning};{critical} corrupt={corrupt};0",
+        said.join("; "),
         measures.len(),
     )?;
     Ok(level)

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::update::Asked;
 use super::{BEHIND, Base, DONE, hook, measure, now, print_json, render, status, talk, update};
+use crate::config::HookSetting;
 use crate::drain::{self, Mode, Report};
 use crate::install::Done;
 use crate::push::Pool;
@@ -191,10 +192,15 @@ pub(super) fn status(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
 pub(super) fn install_hook(base: &Base) -> anyhow::Result<u8> {
     let (installed, bad) = base.ask_every(&|session| {
         crate::config::authorise(&session.repository, &base.server)?;
+        if session.config()?.hook == HookSetting::None {
+            return Ok(None);
+        }
         session.editor().prepare()?;
-        Ok(matches!(hook::ensure(session)?, Done::Installed(_)))
+        Ok(Some(matches!(hook::ensure(session)?, Done::Installed(_))))
     })?;
-    let new = installed.iter().filter(|is_new| **is_new).count();
-    base.say(&format!("installed the hook in {new} repositories; {} had it already", installed.len() - new));
+    let count = |wanted: Option<bool>| installed.iter().filter(|found| **found == wanted).count();
+    let (new, before, unwanted) = (count(Some(true)), count(Some(false)), count(None));
+    let unwanted = if unwanted > 0 { format!("; {unwanted} want none") } else { String::new() };
+    base.say(&format!("installed the hook in {new} repositories; {before} had it already{unwanted}"));
     Ok(if bad > 0 { BEHIND } else { DONE })
 }

@@ -1,35 +1,119 @@
-//! Logging: one event a line on stderr, only what was asked for; a panic with its place.
+//! `log`: past attempts, one a line.
 
-use tracing::level_filters::LevelFilter;
+use std::io::Write;
 
-use super::args::Global;
-use crate::config::Environment;
+use jiff::Timestamp;
 
-/// Starts logging at the level of `-v`, `-q` or `MIRROR_PUSH_LOG`.
-pub(super) fn start(global: &Global, environment: &Environment, is_daemon: bool) {
-    let asked = environment.log.as_deref().and_then(|level| level.parse::<LevelFilter>().ok());
-    let level = match (global.quiet, global.verbose) {
-        (true, _) => LevelFilter::ERROR,
-        // A daemon says what it does, and who asked for what.
-        (_, 0) => asked.unwrap_or(if is_daemon { LevelFilter::INFO } else { LevelFilter::WARN }),
-        (_, 1) => LevelFilter::INFO,
-        (_, 2) => LevelFilter::DEBUG,
-        _ => LevelFilter::TRACE,
+use super::args::Log;
+use super::{Base, DONE, Session, Usage, chosen, now, print_json};
+use crate::status::{Attempt, read_history};
+
+/// An attempt, and whose it was.
+struct Entry {
+    repository: String,
+    mirror: String,
+    attempt: Attempt,
+}
+
+/// Lists past attempts, oldest first; of these, if asked for, the newest ones only.
+pub(super) fn log(base: &Base, asked: &Log, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let since = asked.since.as_deref().map(|text| time(text, now())).transpose().map_err(Usage)?;
+    let mut entries = match asked.all {
+        true => base.ask_every(&|session| entries(session, &[]))?.0.into_iter().flatten().collect(),
+        false => entries(&base.session()?, &asked.names)?,
     };
-    let format = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .log_internal_errors(false)
-        .without_time()
-        .with_target(false);
-    // A second start in one process keeps the first.
-    let _ = format.try_init();
-    std::panic::set_hook(Box::new(|panic| {
-        let payload = panic.payload();
-        let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        let text = crate::credentials::Redactor::default().clean(text.unwrap_or("no message"));
-        tracing::error!("internal error, please report it: panicked at {place}: {text}");
-    }));
+    let is_recent = |entry: &Entry| match (since, entry.attempt.started_at.parse::<Timestamp>()) {
+        (Some(since), Ok(started)) => started >= since,
+        _ => true,
+    };
+    entries.retain(is_recent);
+    entries.sort_by(|a, b| a.attempt.started_at.cmp(&b.attempt.started_at));
+    let first = entries.len().saturating_sub(asked.number.unwrap_or(usize::MAX));
+    let shown = &entries[first..];
+    if base.global.json {
+        let values: Result<Vec<_>, _> = shown.iter().map(|entry| json(entry, asked.all)).collect();
+        print_json(out, &values?)?;
+        return Ok(DONE);
+    }
+    for entry in shown {
+        print(entry, asked.all, out)?;
+    }
+    Ok(DONE)
+}
+
+fn entries(session: &Session<'_>, names: &[String]) -> anyhow::Result<Vec<Entry>> {
+    let config = session.config()?;
+    let repository = session.repository.git_dir().display().to_string();
+    let mut entries = Vec::new();
+    for mirror in chosen(&config, names)? {
+        for attempt in read_history(&session.repository.layout().remote(&mirror.name))? {
+            entries.push(Entry { repository: repository.clone(), mirror: mirror.name.clone(), attempt });
+        }
+    }
+    Ok(entries)
+}
+
+/// A time as typed: a duration before now, or a date with or without a time, in UTC unless it says otherwise.
+fn time(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+    if let Ok(period) = crate::config::parse_period(text) {
+        return now.checked_sub(period).map_err(|_| format!("'{text}' is too long ago"));
+    }
+    let at = text.parse::<Timestamp>().ok();
+    let at = at.or_else(|| Some(text.parse::<jiff::civil::DateTime>().ok()?.in_tz("UTC").ok()?.timestamp()));
+    at.ok_or_else(|| {
+        format!("'{text}' is not a time; write a duration like \"2h\", or 2026-01-31, or 2026-01-31T17:00:00Z")
+    })
+}
+
+fn json(entry: &Entry, is_of_many: bool) -> serde_json::Result<serde_json::Value> {
+    let mut value = serde_json::to_value(&entry.attempt)?;
+    value["name"] = entry.mirror.as_str().into();
+    value["remote"] = entry.mirror.as_str().into();
+    if is_of_many {
+        value["repository"] = entry.repository.as_str().into();
+    }
+    Ok(value)
+}
+
+fn print(entry: &Entry, is_of_many: bool, out: &mut dyn Write) -> std::io::Result<()> {
+    let Entry { repository, mirror, attempt } = entry;
+    let repository = if is_of_many { format!("{repository}  ") } else { String::new() };
+    let error = attempt.error.as_ref().map(|error| format!("  {error}")).unwrap_or_default();
+    write!(
+        out,
+        "{}  {repository}{mirror}  {}  {} updated, {} failed, {} objects, {} bytes{error}",
+        attempt.started_at,
+        attempt.update_status.as_str(),
+        attempt.updated,
+        attempt.failed,
+        attempt.objects,
+        attempt.bytes,
+    )?;
+    for replaced in &attempt.replaced {
+        let now = replaced.new.as_ref().map_or("deleted".to_owned(), |new| format!("now {new}"));
+        write!(out, "; {} was {}, {now}", replaced.name, replaced.old)?;
+    }
+    writeln!(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_a_duration_or_a_date() {
+        let now: Timestamp = "2026-02-01T12:00:00Z".parse().expect("a time");
+        for (text, expected) in [
+            ("2h", "2026-02-01T10:00:00Z"),
+            ("2026-01-31", "2026-01-31T00:00:00Z"),
+            ("2026-01-31T17:00", "2026-01-31T17:00:00Z"),
+            ("2026-01-31 17:00:05", "2026-01-31T17:00:05Z"),
+            ("2026-01-31T17:00:00+02:00", "2026-01-31T15:00:00Z"),
+        ] {
+            assert_eq!(time(text, now).map(|time| time.to_string()), Ok(expected.to_owned()), "{text}");
+        }
+        for text in ["", "yesterday", "2026-13-01", "99999999999999d", "5"] {
+            assert!(time(text, now).is_err(), "{text}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use super::args::Add;
 use super::options::Settings;
 use super::set::{assignments, join};
 use super::{DONE, Session, Usage, absolute, by_name, hook, now};
-use crate::config::{Change, Config, Edit, Place, Wake, edit};
+use crate::config::{Change, Config, Edit, HookSetting, Place, Wake, edit};
 use crate::credentials::{Credentials, HostKey, Secret, identity};
 use crate::install::Done;
 use crate::mirror::{self, Extras, clean_url, host_keys_of, token_as_password};
@@ -64,7 +64,9 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
     let config = session.editor().add(&add.name, keys, &extras)?;
     warn_of_insecure_http(session, &config, &add.name, has_secret)?;
     tell_of_key(session, &add.name, false);
-    if let Done::Installed(path) = hook::ensure(session)? {
+    if config.hook != HookSetting::None
+        && let Done::Installed(path) = hook::ensure(session)?
+    {
         session.base.say(&format!("installed the hook '{}'", path.display()));
     }
     if !add.disabled {

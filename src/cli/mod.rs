@@ -22,8 +22,10 @@ mod generate;
 mod hook;
 mod keys;
 mod log;
+mod logging;
 mod measure;
 mod mirrors;
+mod next;
 mod options;
 mod progress;
 mod protect;
@@ -139,7 +141,7 @@ fn run(cli: Cli, serve: Run<'_>) -> anyhow::Result<u8> {
     let environment = Environment::read()?;
     let out = &mut io::stdout();
     let command = cli.command.unwrap_or(Command::Drain(Drain::default()));
-    log::start(&cli.global, &environment, matches!(command, Command::Serve(_)));
+    logging::start(&cli.global, &environment, matches!(command, Command::Serve(_)));
     match &command {
         Command::Completions(completions) => return generate::completions(completions.shell, out),
         Command::Man(man) => return generate::man(man.page, out),
@@ -148,15 +150,11 @@ fn run(cli: Cli, serve: Run<'_>) -> anyhow::Result<u8> {
         _ => {}
     }
     let base = Base::new(environment, cli.global)?;
-    match &command {
-        Command::Serve(asked) => return daemon::serve(base, asked, serve),
-        Command::Token(token) => return daemon::token(&base, token, out),
-        Command::Drain(drain) if drain.all => return every::drain(&base, Mode::Drain.into(), out),
-        Command::Sync(sync) if sync.all => return every::drain(&base, update::Asked::of(sync), out),
-        Command::Plan(names) if names.all => return every::drain(&base, Mode::Plan.into(), out),
-        Command::Status(names) if names.all => return every::status(&base, out),
-        Command::InstallHook(hook) if hook.all => return every::install_hook(&base),
-        _ => {}
+    if let Command::Serve(asked) = &command {
+        return daemon::serve(base, asked, serve);
+    }
+    if let Some(status) = without_repository(&base, &command, out) {
+        return status;
     }
     let session = base.session()?;
     if !only_looks(&command) {
@@ -170,13 +168,11 @@ fn run(cli: Cli, serve: Run<'_>) -> anyhow::Result<u8> {
         Command::Remove(name) => mirrors::remove(&session, &name.name),
         Command::Reset(name) => mirrors::reset(&session, &name.name),
         Command::List => status::list(&session, out),
-        Command::Show(show) if show.origin => status::origin(&session, &show.name, out),
-        Command::Show(show) => status::show(&session, &show.name, out),
+        Command::Show(show) => status::show(&session, &show, out),
         Command::Drain(drain) => update::drain(&session, &drain, out),
         Command::Sync(sync) => update::sync(&session, &sync, out),
         Command::Plan(names) => update::plan(&session, &names.names, out),
         Command::Status(names) => status::status(&session, &names.names, out),
-        Command::Log(names) => status::log(&session, &names.names, out),
         Command::Protect(patterns) => protect::protect(&session, &patterns.patterns),
         Command::Unprotect(patterns) => protect::unprotect(&session, &patterns.patterns),
         Command::Protected => protect::protected(&session, out),
@@ -185,17 +181,36 @@ fn run(cli: Cli, serve: Run<'_>) -> anyhow::Result<u8> {
         Command::PublicKey(name) => keys::public_key(&session, &name.name, out),
         Command::HostKeys(asked) => keys::host_keys(&session, &asked, out),
         Command::Credential(asked) => keys::credential(&session, &asked),
-        Command::Doctor => doctor::doctor(&session, out),
+        Command::Doctor(_) => doctor::doctor(&session, out),
         Command::Silent(silent) => protect::silent(&session, silent.state),
-        Command::Check(_) | Command::Completions(_) | Command::Man(_) | Command::Serve(_) | Command::Token(_) => {
-            Ok(DONE)
-        }
+        // These were answered above.
+        Command::Check(_)
+        | Command::Completions(_)
+        | Command::Log(_)
+        | Command::Man(_)
+        | Command::Serve(_)
+        | Command::Token(_) => Ok(DONE),
     }
+}
+
+/// The commands that are about no repository, or about all of them. `None` for all others.
+fn without_repository(base: &Base, command: &Command, out: &mut (dyn Write + Send)) -> Option<anyhow::Result<u8>> {
+    Some(match command {
+        Command::Token(token) => daemon::token(base, token, out),
+        Command::Drain(drain) if drain.all => every::drain(base, Mode::Drain.into(), out),
+        Command::Sync(sync) if sync.all => every::drain(base, update::Asked::of(sync), out),
+        Command::Plan(names) if names.all => every::drain(base, Mode::Plan.into(), out),
+        Command::Status(names) if names.all => every::status(base, out),
+        Command::Log(asked) => log::log(base, asked, out),
+        Command::Doctor(asked) if asked.all => doctor::every(base, out),
+        Command::InstallHook(hook) if hook.all => every::install_hook(base),
+        _ => return None,
+    })
 }
 
 /// Whether a command runs nothing, contacts nobody and writes nothing.
 fn only_looks(command: &Command) -> bool {
-    matches!(command, Command::Status(_) | Command::List | Command::Show(_) | Command::Log(_))
+    matches!(command, Command::Status(_) | Command::List | Command::Show(_))
 }
 
 impl Base {

@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-use jiff::Timestamp;
-
 use super::Base;
 use crate::doctor::{Finding, Severity};
 use crate::drain::{Mode, Report};
@@ -128,8 +126,8 @@ fn line(base: &Base, outcome: &RefOutcome) -> String {
     if outcome.outcome.is_failure() { painted(base, Colour::Red, &text) } else { text }
 }
 
-/// How one mirror stands.
-pub(super) fn view(base: &Base, view: &View, now: Timestamp, out: &mut dyn Write) -> io::Result<()> {
+/// How one mirror stands, and when it is tried next.
+pub(super) fn view(base: &Base, view: &View, next: Option<&str>, out: &mut dyn Write) -> io::Result<()> {
     let (word, colour) = match view.update_status {
         _ if !view.enabled => ("disabled", Colour::Yellow),
         UpdateStatus::Finished => ("finished", Colour::Green),
@@ -148,32 +146,10 @@ pub(super) fn view(base: &Base, view: &View, now: Timestamp, out: &mut dyn Write
     if let Some(error) = &view.last_error {
         writeln!(out, "  {}", painted(base, Colour::Red, error))?;
     }
-    if let Some(next) = next_attempt(view, now) {
+    if let Some(next) = next {
         writeln!(out, "  {next}")?;
     }
     refs(base, &view.refs.iter().collect::<Vec<_>>(), " ", out)
-}
-
-/// When the mirror is tried again, and how often it failed.
-fn next_attempt(view: &View, now: Timestamp) -> Option<String> {
-    if !view.enabled || view.update_status == UpdateStatus::Started {
-        return None;
-    }
-    let next: Timestamp = view.next_attempt_at.as_ref()?.parse().ok()?;
-    let failed = match view.attempts {
-        0 => String::new(),
-        1 => ", after 1 failed attempt".to_owned(),
-        attempts => format!(", after {attempts} failed attempts"),
-    };
-    let seconds = next.duration_since(now).as_secs();
-    Some(match seconds {
-        ..=0 => {
-            format!("next attempt: due{failed}; the daemon, a timer, the next push or 'git mirror-push drain' makes it")
-        }
-        1..=119 => format!("next attempt in {seconds} s{failed}"),
-        120..=7199 => format!("next attempt in {} min{failed}", seconds / 60),
-        _ => format!("next attempt in {} h{failed}", seconds / 3600),
-    })
 }
 
 /// One mirror of many on one line.

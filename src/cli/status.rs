@@ -1,12 +1,13 @@
-//! `status`, `log`, `list`, `show`: the commands that only read.
+//! `status`, `list`, `show`: the commands that only read.
 
 use std::io::Write;
 
-use super::{BEHIND, DONE, Session, by_name, chosen, now, print_json, render};
+use super::args::Show;
+use super::{BEHIND, DONE, Session, by_name, chosen, next, now, print_json, render};
 use crate::config::{self, Config, Mirror};
 use crate::mirror;
 use crate::plan::Rules;
-use crate::status::{UpdateStatus, View, read_history, view};
+use crate::status::{UpdateStatus, View, view};
 
 pub(super) fn views(session: &Session<'_>, config: &Config, names: &[String]) -> anyhow::Result<Vec<View>> {
     chosen(config, names)?
@@ -28,7 +29,8 @@ pub(super) fn status(session: &Session<'_>, names: &[String], out: &mut dyn Writ
         session.base.say("no mirrors; 'git mirror-push add NAME URL' adds one");
     } else {
         for shown in &views {
-            render::view(session.base, shown, now(), out)?;
+            let next = next::attempt(session, &config, shown, now());
+            render::view(session.base, shown, next.as_deref(), out)?;
             for note in notes(session, by_name(&config, &shown.name)?, &config)? {
                 writeln!(out, "  {note}")?;
             }
@@ -57,47 +59,6 @@ fn notes(session: &Session<'_>, mirror: &Mirror, config: &Config) -> anyhow::Res
     Ok(notes)
 }
 
-/// Lists past attempts, oldest first.
-pub(super) fn log(session: &Session<'_>, names: &[String], out: &mut dyn Write) -> anyhow::Result<u8> {
-    let config = session.config()?;
-    let mut all = Vec::new();
-    for mirror in chosen(&config, names)? {
-        for attempt in read_history(&session.repository.layout().remote(&mirror.name))? {
-            all.push((mirror.name.clone(), attempt));
-        }
-    }
-    all.sort_by(|a, b| a.1.started_at.cmp(&b.1.started_at));
-    if session.base.global.json {
-        let with_name = |(name, attempt): &(String, crate::status::Attempt)| {
-            let mut value = serde_json::to_value(attempt).unwrap_or_default();
-            value["remote"] = name.as_str().into();
-            value["name"] = name.as_str().into();
-            value
-        };
-        print_json(out, &all.iter().map(with_name).collect::<Vec<_>>())?;
-        return Ok(DONE);
-    }
-    for (name, attempt) in &all {
-        let error = attempt.error.as_ref().map(|error| format!("  {error}")).unwrap_or_default();
-        write!(
-            out,
-            "{}  {name}  {}  {} updated, {} failed, {} objects, {} bytes{error}",
-            attempt.started_at,
-            attempt.update_status.as_str(),
-            attempt.updated,
-            attempt.failed,
-            attempt.objects,
-            attempt.bytes,
-        )?;
-        for replaced in &attempt.replaced {
-            let now = replaced.new.as_ref().map_or("deleted".to_owned(), |new| format!("now {new}"));
-            write!(out, "; {} was {}, {now}", replaced.name, replaced.old)?;
-        }
-        writeln!(out)?;
-    }
-    Ok(DONE)
-}
-
 /// Lists the mirrors as `git remote -v` does.
 pub(super) fn list(session: &Session<'_>, out: &mut dyn Write) -> anyhow::Result<u8> {
     let config = session.config()?;
@@ -114,7 +75,11 @@ pub(super) fn list(session: &Session<'_>, out: &mut dyn Write) -> anyhow::Result
 }
 
 /// Shows the configuration of one mirror.
-pub(super) fn show(session: &Session<'_>, name: &str, out: &mut dyn Write) -> anyhow::Result<u8> {
+pub(super) fn show(session: &Session<'_>, asked: &Show, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let name = &*asked.name;
+    if asked.origin {
+        return origin(session, name, out);
+    }
     let config = session.config()?;
     let views = views(session, &config, &[by_name(&config, name)?.name.clone()])?;
     if session.base.global.json {
@@ -142,7 +107,7 @@ pub(super) fn show(session: &Session<'_>, name: &str, out: &mut dyn Write) -> an
 }
 
 /// Shows which file set each value of a mirror.
-pub(super) fn origin(session: &Session<'_>, name: &str, out: &mut dyn Write) -> anyhow::Result<u8> {
+fn origin(session: &Session<'_>, name: &str, out: &mut dyn Write) -> anyhow::Result<u8> {
     by_name(&session.config()?, name)?;
     let origins = config::origins(&session.repository, &session.base.server, name)?;
     if session.base.global.json {

@@ -38,7 +38,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// Waits for the next attempt and makes it, until no mirror waits. One process does so for a repository; others leave, so it
 /// asks the status files and not only its own reports: the mirror that waits may have failed in a drain that left.
 fn linger(session: &Session<'_>, mut reports: Vec<Report>, out: &mut dyn Write) -> anyhow::Result<()> {
-    let spool = session.repository.layout().root().join("spool");
+    let spool = session.repository.layout().spool();
     let end = now().checked_add(MAX_STAY)?;
     let Some(_lock) = Lock::try_acquire(&spool, session.repository.sharing())? else { return Ok(()) };
     let mut pause = Duration::from_secs(1);

@@ -66,6 +66,7 @@ pub(super) fn config(
         // Whoever says so holds back.
         is_silent: is_silent || server.top.silent == Some(true),
         wake: top.wake.unwrap_or_default(),
+        hook: top.hook.unwrap_or_default(),
         notify: Notify { command: top.notify, after: top.notify_after, interval: top.notify_interval },
         metrics_file,
         mirrors,

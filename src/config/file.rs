@@ -31,6 +31,10 @@ table! {
     /// you. The hook reads this key in the repository's file and in config.toml of the server, not in conf.d.
     wake: Wake, Top, "\"auto\" or \"none\"; \"auto\"";
 
+    /// "none": no hook is wanted here, because something else records the pushes. Then 'add' installs none, and 'doctor' and 'check' do
+    /// not miss it.
+    hook: HookSetting, Top, "\"post-receive\" or \"none\"; \"post-receive\"";
+
     /// A program (absolute path) and its arguments. It runs when a mirror begins to fail, still fails, or recovers; it reads the
     /// event as JSON from standard input and has ten seconds. No shell is involved. Only files that you or root own may set it.
     notify: Vec<String>, Top, "array; none", via "read::command";
@@ -141,6 +145,17 @@ pub enum Wake {
     #[default]
     Auto,
     /// cron, a timer or you.
+    None,
+}
+
+/// `hook`: whether one of ours is wanted.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum HookSetting {
+    /// As `post-receive`.
+    #[default]
+    PostReceive,
+    /// None: something else records the pushes, or nothing does.
     None,
 }
 

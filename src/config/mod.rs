@@ -28,7 +28,7 @@ mod warnings;
 
 pub use assignment::assignment;
 pub use edit::{Change, Edit, check_edit, edit};
-pub use file::{Api, AuthMethod, TagsSetting, TopKeys, Wake};
+pub use file::{Api, AuthMethod, HookSetting, TagsSetting, TopKeys, Wake};
 pub use keys::{Key, Place, SECTIONS, keys};
 pub use listen::Listen;
 use load::read_owned;
@@ -100,6 +100,8 @@ pub struct Config {
     pub is_silent: bool,
     /// Who drains after a push.
     pub wake: Wake,
+    /// Whether our hook is wanted.
+    pub hook: HookSetting,
     /// Whom to tell when a mirror fails or is well again.
     pub notify: Notify,
     /// Where the repository's numbers are written for Prometheus.

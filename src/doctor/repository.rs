@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use super::{Finding, Subject};
+use crate::config::HookSetting;
 use crate::install::{self, State};
 use crate::mirror::Lock;
 use crate::process;
@@ -50,6 +51,9 @@ fn git(subject: &Subject<'_>) -> Finding {
 
 fn hook(subject: &Subject<'_>) -> Finding {
     const INSTALL: &str = "git mirror-push install-hook";
+    if subject.config.is_ok_and(|config| config.hook == HookSetting::None) {
+        return Finding::ok("hook", "none is wanted (hook = \"none\")");
+    }
     match install::state(subject.repository) {
         Ok(State::Live(path)) => Finding::ok("hook", format!("'{}' is live", path.display())),
         Ok(State::Broken(path)) => {
@@ -63,7 +67,7 @@ fn hook(subject: &Subject<'_>) -> Finding {
         Ok(State::Missing(path)) => {
             Finding::error("hook", format!("there is no '{}': pushes are not recorded", path.display()), INSTALL)
         }
-        Err(error) => Finding::error("hook", error.to_string(), "fix the repository's configuration"),
+        Err(error) => Finding::error("hook", error.to_string(), "git config core.hooksPath PATH"),
     }
 }
 
@@ -110,7 +114,7 @@ fn spool(subject: &Subject<'_>) -> Vec<Finding> {
 
 /// Locks work when a second holder is turned away.
 fn locks(subject: &Subject<'_>) -> Finding {
-    let spool = subject.repository.layout().root().join("spool");
+    let spool = subject.repository.layout().spool();
     let sharing = subject.repository.sharing();
     let first = match Lock::try_acquire(&spool, sharing) {
         Ok(Some(first)) => first,

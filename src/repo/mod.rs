@@ -179,6 +179,19 @@ impl Repository {
         self.inner.config_snapshot().string(key).map(|value| value.to_string())
     }
 
+    /// Where git looks for hooks: `core.hooksPath`, or `hooks` in the repository (githooks(5)).
+    ///
+    /// # Errors
+    /// [`Error::Read`], when the value is no path.
+    pub fn hooks_directory(&self) -> Result<PathBuf, Error> {
+        let configured = self.inner.config_snapshot().trusted_path("core.hooksPath").map_err(|error| Error::Read {
+            what: "core.hooksPath".into(),
+            path: self.git_dir.clone(),
+            reason: error.to_string(),
+        })?;
+        Ok(self.git_dir.join(configured.as_deref().unwrap_or(Path::new("hooks"))))
+    }
+
     /// The command of a hook of the configuration that runs `program` after a push (git-hook(1): `hook.NAME.event`,
     /// `hook.NAME.command`), which later versions of git know.
     #[must_use]

@@ -44,7 +44,7 @@ pub use resync::mark;
 /// The operating system's.
 #[cfg(feature = "mirror")]
 pub fn prepare(layout: &Layout, directory_mode: u32) -> std::io::Result<()> {
-    let ours = [layout.root().to_owned(), layout.root().join("spool"), layout.root().join("remotes")];
+    let ours = [layout.root().to_owned(), layout.spool(), layout.root().join("remotes")];
     let mut is_new = false;
     for directory in ours.into_iter().chain(layout.spool_directories()) {
         is_new |= make_directory(&directory, Some(directory_mode))? == Made::Now;

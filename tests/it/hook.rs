@@ -298,6 +298,78 @@ fn hooks_path_is_respected() {
 }
 
 #[test]
+fn the_directory_of_hooks_is_the_one_that_git_names() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.bare("source.git");
+    let absolute = sandbox.path("absolute").display().to_string();
+    for (file, value) in [
+        ("--local", "elsewhere"),
+        ("--local", "../beside"),
+        ("--local", &*absolute),
+        ("--local", "~/hooks"),
+        ("--global", "~/of-all"),
+    ] {
+        sandbox.git(&source, &["config", file, "core.hooksPath", value]);
+        let git = sandbox.git(&source, &["rev-parse", "--git-path", "hooks"]);
+        sandbox.ok(&source, &["install-hook"]);
+        let hook = source.join(git.trim()).join("post-receive");
+        assert!(std::fs::read_link(&hook).is_ok(), "{value}: {}", hook.display());
+        sandbox.ok(&source, &["uninstall-hook"]);
+        sandbox.git(&source, &["config", file, "--unset", "core.hooksPath"]);
+    }
+}
+
+#[test]
+fn a_hook_of_ours_is_seen_through_links_scripts_and_dispatchers() {
+    let sandbox = Sandbox::new();
+    sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &["--disabled"]);
+    sandbox.ok(&source, &["set", "m", "enabled=true"]);
+    let hooks = source.join("hooks");
+    let ours = std::fs::read_link(hooks.join("post-receive")).unwrap();
+    let seen = || {
+        let found = sandbox.mirror_push(&source, &["doctor", "--json"]).json();
+        let hook = found.as_array().unwrap().iter().find(|finding| finding["check"] == "hook").unwrap().clone();
+        hook["severity"] == "ok"
+    };
+    let clear = || {
+        std::fs::remove_dir_all(&hooks).unwrap();
+        std::fs::create_dir(&hooks).unwrap();
+    };
+    let put = |name: &str, text: &str| script(&hooks.join(name), text);
+    let dispatcher = "#!/bin/sh\nfor hook in \"$0\".h*; do \"$hook\" \"$@\"; done\n";
+    assert!(seen());
+    clear();
+    assert!(!seen());
+    // A link to a link.
+    std::os::unix::fs::symlink(&ours, hooks.join("first")).unwrap();
+    std::os::unix::fs::symlink("first", hooks.join("post-receive")).unwrap();
+    assert!(seen());
+    clear();
+    put("post-receive", &format!("#!/bin/sh\ntee >(logger) | {}\n", ours.display()));
+    assert!(seen());
+    std::fs::set_permissions(hooks.join("post-receive"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(!seen(), "git runs no hook that is not executable");
+    clear();
+    // gitolite's: what stands beside it.
+    put("post-receive", dispatcher);
+    assert!(!seen());
+    std::os::unix::fs::symlink(&ours, hooks.join("post-receive.h00-mirror")).unwrap();
+    assert!(seen());
+    std::fs::remove_file(hooks.join("post-receive")).unwrap();
+    assert!(!seen(), "nobody runs what stands beside");
+    clear();
+    put("post-receive", &dispatcher.replace(".h*", ".d/*"));
+    std::fs::create_dir(hooks.join("post-receive.d")).unwrap();
+    std::os::unix::fs::symlink(&ours, hooks.join("post-receive.d/mirror")).unwrap();
+    assert!(seen());
+    // A pipe is not waited for.
+    clear();
+    let made = std::process::Command::new("mkfifo").arg("-m755").arg(hooks.join("post-receive")).status().unwrap();
+    assert!(made.success() && !seen());
+}
+
+#[test]
 fn a_shared_repository_has_a_shared_spool() {
     let sandbox = Sandbox::new();
     sandbox.bare("mirror.git");

@@ -130,6 +130,56 @@ fn a_template_mirrors_every_repository_below_the_root() {
 }
 
 #[test]
+fn log_and_doctor_cover_all_repositories() {
+    let estate = Estate::new(TEMPLATE);
+    for name in ["a.git", "b.git"] {
+        estate.repository(name);
+        estate.mirror(name);
+    }
+    assert_eq!(estate.run(&["install-hook", "--all"]).status, 0);
+    for _ in 0..2 {
+        assert_eq!(estate.run(&["sync", "--all"]).status, 0);
+    }
+    let log = |arguments: &[&str]| {
+        let said = estate.run(&[&["log", "--all"], arguments].concat());
+        assert_eq!(said.status, 0, "{said:?}");
+        said.out.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let all = log(&[]);
+    assert_eq!(all.len(), 4, "{all:?}");
+    assert!(all.is_sorted(), "by time: {all:?}");
+    for name in ["a.git", "b.git"] {
+        let path = estate.sandbox.path("git").join(name).canonicalize().unwrap().display().to_string();
+        assert_eq!(all.iter().filter(|line| line.contains(&path) && line.contains("  backup  finished")).count(), 2);
+    }
+    assert_eq!(log(&["-n", "3"]), all[1..]);
+    assert_eq!(log(&["--since", "1h"]).len(), 4);
+    assert!(log(&["--since", "2099-01-01"]).is_empty());
+    let last = all[3].split(' ').next().unwrap();
+    assert_eq!(log(&["--since", last]), all[3..], "the time of the log itself");
+    let json = estate.run(&["log", "--all", "--json", "-n1"]).json();
+    assert_eq!((json[0]["name"].as_str(), json.as_array().unwrap().len()), (Some("backup"), 1));
+    assert!(json[0]["repository"].as_str().unwrap().ends_with(".git"), "{json}");
+    let bad = estate.run(&["log", "--all", "--since", "yesterday"]);
+    assert!(bad.status == 129 && bad.err.contains("'yesterday' is not a time"), "{bad:?}");
+    // The doctor.
+    estate.sandbox.git(&estate.sandbox.path("git"), &["config", "--global", "core.fsync", "all"]);
+    let said = estate.run(&["doctor", "--all"]);
+    assert_eq!((said.status, &*said.out), (0, "2 repositories, 2 without a fault, 0 unreadable\n"), "{said:?}");
+    let hook = estate.sandbox.path("git/b.git/hooks/post-receive");
+    std::fs::remove_file(&hook).unwrap();
+    let said = estate.run(&["doctor", "--all"]);
+    let lines: Vec<&str> = said.out.lines().collect();
+    assert_eq!((said.status, lines.len()), (1, 4), "{said:?}");
+    assert!(lines[0].ends_with("/b.git") && lines[1].contains("hook: there is no"), "{said:?}");
+    assert_eq!(lines[3], "2 repositories, 1 without a fault, 0 unreadable");
+    let json = estate.run(&["doctor", "--all", "--json"]).json();
+    let faults: Vec<_> = json.as_array().unwrap().iter().filter(|found| found["severity"] != "ok").collect();
+    assert_eq!(faults.len(), 1, "{json}");
+    assert!(faults[0]["repository"].as_str().unwrap().ends_with("/b.git"), "{json}");
+}
+
+#[test]
 fn two_repositories_with_one_url_are_refused_and_both_named() {
     let estate = Estate::new(&TEMPLATE.replace("{path}", "{name}"));
     let (one, two) = (estate.repository("a/x.git"), estate.repository("b/x.git"));
@@ -200,7 +250,7 @@ fn files_of_conf_d_count_in_order_and_a_repository_counts_before_them() {
     std::fs::write(one.join("mirror-push/config.toml"), "\n[[repositories]]\nroot = \"/srv\"\n").unwrap();
     let said = estate.run(&[&dir[..], &["drain"]].concat());
     assert!(
-        said.status == 128 && said.err.contains("config.toml:3: 'repositories' belongs into the server's file"),
+        said.status == 128 && said.err.contains("config.toml:2: 'repositories' belongs into the server's file"),
         "{said:?}"
     );
 }

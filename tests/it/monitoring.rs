@@ -163,6 +163,33 @@ fn check_answers_as_monitoring_plugins_do() {
 }
 
 #[test]
+fn check_warns_of_what_will_not_be_mirrored() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.bare("source.git");
+    sandbox.bare("mirror.git");
+    let check = || {
+        let said = sandbox.mirror_push(&source, &["check"]);
+        (said.status, said.out.split(" | ").next().unwrap_or_default().to_owned())
+    };
+    let is = |status: i32, text: &str| assert_eq!(check(), (status, text.to_owned()));
+    is(3, "MIRRORS UNKNOWN - no mirror is configured");
+    sandbox.ok(&source, &["set", "wake=none"]);
+    sandbox.ok(&source, &["add", "m", sandbox.path("mirror.git").to_str().unwrap()]);
+    is(1, "MIRRORS WARNING - 0 of 1 mirrors up to date; 1 mirror was never tried");
+    sandbox.ok(&source, &["sync"]);
+    is(0, "MIRRORS OK - 1 of 1 mirrors up to date");
+    sandbox.ok(&source, &["silent", "on"]);
+    is(1, "MIRRORS WARNING - 1 of 1 mirrors up to date; 1 repository is silent: nothing is sent");
+    sandbox.ok(&source, &["silent", "off"]);
+    sandbox.ok(&source, &["uninstall-hook"]);
+    is(1, "MIRRORS WARNING - 1 of 1 mirrors up to date; 1 repository has no hook: its pushes are not recorded");
+    sandbox.ok(&source, &["set", "hook=none"]);
+    is(0, "MIRRORS OK - 1 of 1 mirrors up to date");
+    sandbox.ok(&source, &["disable", "m"]);
+    is(0, "MIRRORS OK - every mirror is disabled");
+}
+
+#[test]
 fn the_metrics_file_is_replaced_after_each_drain() {
     let scene = Scene::new();
     let file = scene.sandbox.path("mirrors.prom");

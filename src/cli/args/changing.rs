@@ -1,0 +1,104 @@
+//! Arguments of the commands that change the configuration.
+
+use clap::{Args, ValueEnum};
+
+use crate::cli::options::Settings;
+
+/// `host-keys`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct HostKeys {
+    /// The mirror
+    pub(in crate::cli) name: String,
+    /// Ask the host what keys it offers
+    #[arg(long, conflicts_with_all = ["add", "clear"])]
+    pub(in crate::cli) detect: bool,
+    /// Pin what was detected without a question
+    #[arg(long, requires = "detect")]
+    pub(in crate::cli) yes: bool,
+    /// Pin a key, as ssh-keyscan(1) prints it, besides those that are pinned (may be repeated)
+    #[arg(long, value_name = "LINE", conflicts_with = "clear")]
+    pub(in crate::cli) add: Vec<String>,
+    /// Pin none: ssh's own known_hosts decides
+    #[arg(long)]
+    pub(in crate::cli) clear: bool,
+}
+
+/// `credential`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Credential {
+    /// The mirror
+    pub(in crate::cli) name: String,
+    /// Remove the stored password or token
+    #[arg(long)]
+    pub(in crate::cli) clear: bool,
+}
+
+/// `install-hook`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct InstallHook {
+    /// Every repository below the roots of the server's file
+    #[arg(long, conflicts_with = "git_dir")]
+    pub(in crate::cli) all: bool,
+}
+
+/// Patterns of branches.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Patterns {
+    /// Names; '*' stands for any run of characters, '/' included
+    #[arg(value_name = "PATTERN", required = true)]
+    pub(in crate::cli) patterns: Vec<String>,
+}
+
+/// `add`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Add {
+    /// The mirror's name: letters, digits, '.', '_' and '-'
+    pub(in crate::cli) name: String,
+    /// Its URL: https, http, ssh, git, file, a path, or user@host:path
+    #[arg(value_name = "URL", allow_hyphen_values = true)]
+    pub(in crate::cli) url: String,
+    /// Further keys of git-mirror-push-config(5); VALUE is TOML, a bare word is a string
+    #[arg(value_name = "KEY=VALUE")]
+    pub(in crate::cli) keys: Vec<String>,
+    /// Everything else
+    #[command(flatten)]
+    pub(in crate::cli) settings: Settings,
+    /// Add it without serving it
+    #[arg(long)]
+    pub(in crate::cli) disabled: bool,
+    /// Confirm first contact: the mirror at this URL is the one that is meant, whatever it holds now
+    #[arg(long)]
+    pub(in crate::cli) adopt: bool,
+}
+
+/// `set`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Set {
+    /// The mirror; without one, keys of the repository are changed
+    pub(in crate::cli) name: Option<String>,
+    /// Keys of git-mirror-push-config(5); VALUE is TOML, a bare word is a string, and 'KEY=' removes the key
+    #[arg(value_name = "KEY=VALUE")]
+    pub(in crate::cli) keys: Vec<String>,
+    /// Its new URL; credentials in it replace the stored ones
+    #[arg(long, value_name = "URL", allow_hyphen_values = true)]
+    pub(in crate::cli) url: Option<String>,
+    /// Everything else
+    #[command(flatten)]
+    pub(in crate::cli) settings: Settings,
+}
+
+/// `silent`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Silent {
+    /// on or off
+    pub(in crate::cli) state: Switch,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Switch {
+    /// Nothing leaves this machine
+    On,
+    /// As configured
+    Off,
+}

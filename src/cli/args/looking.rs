@@ -1,0 +1,54 @@
+//! Arguments of the commands that look.
+
+use clap::Args;
+
+use super::Scope;
+
+/// `log`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Log {
+    /// The mirrors; default: all
+    #[arg(value_name = "NAME")]
+    pub(in crate::cli) names: Vec<String>,
+    /// Only the newest attempts, this many
+    #[arg(short, value_name = "N")]
+    pub(in crate::cli) number: Option<usize>,
+    /// Only attempts that began after this time: a duration before now, or a date
+    #[arg(long, value_name = "TIME")]
+    pub(in crate::cli) since: Option<String>,
+    /// Every repository below the roots of the server's file
+    #[arg(long, conflicts_with_all = ["names", "git_dir"])]
+    pub(in crate::cli) all: bool,
+}
+
+/// `doctor`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Doctor {
+    /// Every repository below the roots of the server's file
+    #[arg(long, conflicts_with = "git_dir")]
+    pub(in crate::cli) all: bool,
+}
+
+/// `check`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Check {
+    /// Which mirrors
+    #[command(flatten)]
+    pub(in crate::cli) scope: Scope,
+    /// Age of the oldest push not mirrored that is a warning
+    #[arg(short, long, value_name = "DURATION", default_value = "1h", value_parser = crate::config::parse_period)]
+    pub(in crate::cli) warning: std::time::Duration,
+    /// Age of the oldest push not mirrored that is critical
+    #[arg(short, long, value_name = "DURATION", default_value = "24h", value_parser = crate::config::parse_period)]
+    pub(in crate::cli) critical: std::time::Duration,
+}
+
+/// `show`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Show {
+    /// The mirror
+    pub(in crate::cli) name: String,
+    /// Tell which file set each value
+    #[arg(long)]
+    pub(in crate::cli) origin: bool,
+}

@@ -1,0 +1,177 @@
+//! The command line as clap types. Their texts are also those of the manual page.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+mod changing;
+mod looking;
+mod serving;
+
+pub(super) use changing::{Add, Credential, HostKeys, InstallHook, Patterns, Set, Silent, Switch};
+pub(super) use looking::{Check, Doctor, Log, Show};
+pub(super) use serving::{Completions, CreateToken, Man, Page, Serve, Token, TokenAction, TokenScope};
+
+/// Push every branch and tag of a bare repository to its mirrors, and say which ref is not there and why
+#[derive(Debug, Parser)]
+#[command(name = "git-mirror-push", bin_name = "git mirror-push", version, max_term_width = 100)]
+#[command(subcommand_help_heading = "Commands", disable_help_subcommand = true)]
+#[command(
+    after_help = "Without a command, this is 'drain'.\n\nExit status: 0 done or nothing to do; 1 some mirror or ref is \
+    not up to date; 128 bad repository or configuration; 129 usage."
+)]
+pub(super) struct Cli {
+    /// What is shared by all commands
+    #[command(flatten)]
+    pub(super) global: Global,
+    /// The command
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+}
+
+/// Options that every command takes.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Global {
+    /// The repository; default: $GIT_DIR, or the one that the working directory is in
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Common options")]
+    pub(super) git_dir: Option<PathBuf>,
+    /// Run as if started in this directory
+    #[arg(short = 'C', global = true, value_name = "PATH", help_heading = "Common options")]
+    pub(super) directory: Option<PathBuf>,
+    /// The server's configuration file; default: $GIT_MIRROR_PUSH_CONFIG or /etc/git-mirror-push/config.toml
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Common options")]
+    pub(super) config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true, help_heading = "Common options")]
+    pub(super) json: bool,
+    /// Say more on standard error; twice for still more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Common options")]
+    pub(super) verbose: u8,
+    /// Say only what failed
+    #[arg(short, long, global = true, help_heading = "Common options")]
+    pub(super) quiet: bool,
+    /// When to use colour
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Common options")]
+    pub(super) color: When,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum When {
+    /// On a terminal
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Add a mirror, install the hook if it is not there, and make a first sync due
+    Add(Add),
+    /// Change a mirror, or keys of the repository
+    Set(Set),
+    /// Serve a mirror again; everything is compared
+    Enable(Name),
+    /// Serve a mirror no longer, but keep its configuration
+    Disable(Name),
+    /// Remove a mirror, its state and its secret; the mirror's repository is not touched
+    Remove(Name),
+    /// Remove this repository's own settings of a mirror from the server's file; secret, host keys and queue stay
+    Reset(Name),
+    /// List the mirrors
+    List,
+    /// Show a mirror's configuration
+    Show(Show),
+    /// Mirror what is spooled (the default command)
+    Drain(Drain),
+    /// Compare and mirror everything selected, now
+    Sync(Sync),
+    /// Say what 'sync' would do to each ref, and do nothing
+    Plan(Scope),
+    /// Say how the mirrors stand
+    Status(Scope),
+    /// Answer a monitoring system: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN
+    Check(Check),
+    /// List past attempts, one a line
+    Log(Log),
+    /// Protect branches by name or wildcard
+    Protect(Patterns),
+    /// Take patterns of protected branches away
+    Unprotect(Patterns),
+    /// List the patterns of protected branches
+    Protected,
+    /// Install the post-receive hook; an existing hook keeps running first
+    InstallHook(InstallHook),
+    /// Take the hook away, and put back the one that was there before
+    UninstallHook,
+    /// Switch silent mode: nothing leaves this machine, pushes are still spooled
+    Silent(Silent),
+    /// Print the public key of a mirror, to be authorised at its host
+    PublicKey(Name),
+    /// Show, detect, add or clear the host keys that are trusted
+    HostKeys(HostKeys),
+    /// Store a password or token, read from standard input or asked for
+    Credential(Credential),
+    /// Say what is wrong with this set-up and how to fix it
+    Doctor(Doctor),
+    /// Run the daemon: drains when hooks wake it, the REST API and the web page
+    Serve(Serve),
+    /// Make, list or revoke tokens of the API
+    Token(Token),
+    /// Print a completion script
+    Completions(Completions),
+    /// Print a manual page
+    Man(Man),
+}
+
+/// One mirror.
+#[derive(Debug, Args)]
+pub(super) struct Name {
+    /// The mirror
+    pub(super) name: String,
+}
+
+/// Any number of mirrors of one repository, or all of every repository.
+#[derive(Debug, Args)]
+pub(super) struct Scope {
+    /// The mirrors; default: all
+    #[arg(value_name = "NAME")]
+    pub(super) names: Vec<String>,
+    /// Every repository below the roots of the server's file
+    #[arg(long, conflicts_with_all = ["names", "git_dir"])]
+    pub(super) all: bool,
+}
+
+/// `drain`
+#[derive(Debug, Default, Args)]
+pub(super) struct Drain {
+    /// The mirrors; default: all
+    #[arg(value_name = "NAME")]
+    pub(super) names: Vec<String>,
+    /// Every repository below the roots of the server's file
+    #[arg(long, conflicts_with_all = ["names", "git_dir"])]
+    pub(super) all: bool,
+    /// Leave the session of whoever started this (the hook does)
+    #[arg(long, hide = true)]
+    pub(super) detach: bool,
+}
+
+/// `sync`
+#[derive(Debug, Args)]
+pub(super) struct Sync {
+    /// The mirrors; default: all
+    #[arg(value_name = "NAME")]
+    pub(super) names: Vec<String>,
+    /// Every repository below the roots of the server's file
+    #[arg(long, conflicts_with_all = ["names", "git_dir"])]
+    pub(super) all: bool,
+    /// Delete more refs at once than max_deletes allows
+    #[arg(long)]
+    pub(super) allow_mass_delete: bool,
+    /// Confirm first contact: the mirror at this URL is the one that is meant, whatever it holds now
+    #[arg(long)]
+    pub(super) adopt: bool,
+}

@@ -1,0 +1,92 @@
+//! Arguments of the daemon, its tokens, and what is generated.
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::Name;
+
+/// `man`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Man {
+    /// Which one
+    #[arg(default_value = "git-mirror-push")]
+    pub(in crate::cli) page: Page,
+}
+
+/// A manual page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Page {
+    /// The commands, section 1
+    #[value(name = "git-mirror-push")]
+    Commands,
+    /// The files, section 5
+    #[value(name = "git-mirror-push-config")]
+    Configuration,
+    /// The remote helper, section 1
+    #[value(name = "git-remote-mirror")]
+    RemoteHelper,
+}
+
+/// `serve`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Serve {
+    /// Where to listen for HTTP: ADDRESS:PORT or unix:PATH; sockets that systemd hands over come first
+    #[arg(long, value_name = "WHERE", default_value = "127.0.0.1:8417")]
+    pub(in crate::cli) listen: crate::config::Listen,
+    /// Only drain: no API and no page
+    #[arg(long, conflicts_with = "listen")]
+    pub(in crate::cli) no_listen: bool,
+}
+
+/// `token`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Token {
+    /// What to do
+    #[command(subcommand)]
+    pub(in crate::cli) action: TokenAction,
+}
+
+/// What `token` does.
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum TokenAction {
+    /// Make a token and print it, once
+    Create(CreateToken),
+    /// List the tokens, without themselves
+    List,
+    /// Take a token away
+    Revoke(Name),
+}
+
+/// `token create`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct CreateToken {
+    /// Its name
+    #[arg(long)]
+    pub(in crate::cli) name: String,
+    /// What it may do
+    #[arg(long, default_value = "api")]
+    pub(in crate::cli) scope: TokenScope,
+    /// A project that it is bound to, by its path below the root or a pattern with *; default: all
+    #[arg(long = "project", value_name = "PATH")]
+    pub(in crate::cli) projects: Vec<String>,
+    /// When it ends; default: never
+    #[arg(long, value_name = "DURATION", value_parser = crate::config::parse_period)]
+    pub(in crate::cli) expires: Option<std::time::Duration>,
+}
+
+/// What a token may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum TokenScope {
+    /// Everything
+    #[value(name = "api")]
+    Api,
+    /// Look
+    #[value(name = "read_api")]
+    ReadApi,
+}
+
+/// `completions`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Completions {
+    /// bash, zsh, fish, elvish or powershell
+    pub(in crate::cli) shell: clap_complete::Shell,
+}

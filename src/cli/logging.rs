@@ -1,0 +1,35 @@
+//! Logging: one event a line on stderr, only what was asked for; a panic with its place.
+
+use tracing::level_filters::LevelFilter;
+
+use super::args::Global;
+use crate::config::Environment;
+
+/// Starts logging at the level of `-v`, `-q` or `MIRROR_PUSH_LOG`.
+pub(super) fn start(global: &Global, environment: &Environment, is_daemon: bool) {
+    let asked = environment.log.as_deref().and_then(|level| level.parse::<LevelFilter>().ok());
+    let level = match (global.quiet, global.verbose) {
+        (true, _) => LevelFilter::ERROR,
+        // A daemon says what it does, and who asked for what.
+        (_, 0) => asked.unwrap_or(if is_daemon { LevelFilter::INFO } else { LevelFilter::WARN }),
+        (_, 1) => LevelFilter::INFO,
+        (_, 2) => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    let format = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .log_internal_errors(false)
+        .without_time()
+        .with_target(false);
+    // A second start in one process keeps the first.
+    let _ = format.try_init();
+    std::panic::set_hook(Box::new(|panic| {
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let text = crate::credentials::Redactor::default().clean(text.unwrap_or("no message"));
+        tracing::error!("internal error, please report it: panicked at {place}: {text}");
+    }));
+}

@@ -1,0 +1,118 @@
+//! When a mirror is tried next, and who will do it.
+
+use jiff::Timestamp;
+
+use super::Session;
+use crate::config::{Config, Wake};
+use crate::mirror::Lock;
+use crate::status::{UpdateStatus, View};
+use crate::wake;
+
+/// Who tries mirrors again without being told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Maker {
+    Daemon,
+    /// A drain that a hook started, which waits for the next attempt.
+    Drain,
+    Timer,
+    Nobody,
+    /// It cannot be seen from here.
+    Unknown,
+}
+
+impl Maker {
+    fn of(session: &Session<'_>, view: &View) -> Self {
+        match () {
+            () if wake::is_served(&session.base.environment.runtime_directory, session.repository.git_dir()) => {
+                Self::Daemon
+            }
+            () if wake::has_timer() => Self::Timer,
+            // It waits for nothing that only a person can fix.
+            () if view.update_status == UpdateStatus::Scheduled => Self::drain(session),
+            () => Self::Nobody,
+        }
+    }
+
+    fn drain(session: &Session<'_>) -> Self {
+        let spool = session.repository.layout().spool();
+        if !spool.join("lock").exists() {
+            return Self::Nobody;
+        }
+        match Lock::try_acquire(&spool, session.repository.sharing()) {
+            Ok(Some(_)) => Self::Nobody,
+            Ok(None) => Self::Drain,
+            Err(_) => Self::Unknown,
+        }
+    }
+}
+
+/// When the mirror is tried again, how often it failed, who makes the attempt, and what to do if nobody does.
+pub(super) fn attempt(session: &Session<'_>, config: &Config, view: &View, now: Timestamp) -> Option<String> {
+    let waits = view.next_attempt_at.is_some() || view.pending > 0;
+    if !view.enabled || view.update_status == UpdateStatus::Started || !waits {
+        return None;
+    }
+    if config.is_silent {
+        return Some("silent mode: nothing is sent; 'git mirror-push silent off' ends it".to_owned());
+    }
+    let Some(next) = view.next_attempt_at.as_ref().and_then(|next| next.parse::<Timestamp>().ok()) else {
+        // The hook has started a drain, unless it must not.
+        let nobody = config.wake == Wake::None && Maker::of(session, view) == Maker::Nobody;
+        return nobody.then(|| format!("{NOBODY}: 'git mirror-push drain {}' mirrors what waits", view.name));
+    };
+    let failed = match view.attempts {
+        0 => String::new(),
+        1 => ", after 1 failed attempt".to_owned(),
+        attempts => format!(", after {attempts} failed attempts"),
+    };
+    Some(said(next.duration_since(now).as_secs(), &failed, Maker::of(session, view), &view.name))
+}
+
+const NOBODY: &str = "no daemon, drain or timer is running";
+
+fn said(seconds: i64, failed: &str, maker: Maker, name: &str) -> String {
+    let when = match seconds {
+        ..=0 => "next attempt: due".to_owned(),
+        1..=119 => format!("next attempt in {seconds} s"),
+        120..=7199 => format!("next attempt in {} min", seconds / 60),
+        _ => format!("next attempt in {} h", seconds / 3600),
+    };
+    match maker {
+        Maker::Daemon => format!("{when}, by the daemon{failed}"),
+        Maker::Drain => format!("{when}, by the drain that waits{failed}"),
+        Maker::Timer => format!("{when}, by the timer{failed}"),
+        Maker::Unknown => format!("{when}{failed}"),
+        Maker::Nobody if seconds <= 0 => {
+            format!("{when}{failed}; {NOBODY}: the next push or 'git mirror-push drain {name}' makes it")
+        }
+        Maker::Nobody => {
+            format!("{when}{failed}; {NOBODY}: a push after that makes it, or 'git mirror-push sync {name}' now")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_when_and_who() {
+        for (seconds, maker, expected) in [
+            (-5, Maker::Daemon, "next attempt: due, by the daemon, after 2 failed attempts"),
+            (90, Maker::Timer, "next attempt in 90 s, by the timer, after 2 failed attempts"),
+            (
+                0,
+                Maker::Nobody,
+                "next attempt: due, after 2 failed attempts; no daemon, drain or timer is running: the next push or 'git mirror-push drain m' makes it",
+            ),
+            (
+                600,
+                Maker::Nobody,
+                "next attempt in 10 min, after 2 failed attempts; no daemon, drain or timer is running: a push after that makes it, or 'git mirror-push sync m' now",
+            ),
+            (7200, Maker::Daemon, "next attempt in 2 h, by the daemon, after 2 failed attempts"),
+        ] {
+            assert_eq!(said(seconds, ", after 2 failed attempts", maker, "m"), expected);
+        }
+    }
+}
