@@ -15,14 +15,15 @@ use crate::wake;
 
 mod args;
 mod check;
+mod completions;
 mod daemon;
 mod doctor;
 mod every;
-mod generate;
 mod hook;
 mod keys;
 mod log;
 mod logging;
+mod man;
 mod measure;
 mod mirrors;
 mod next;
@@ -143,8 +144,8 @@ fn run(cli: Cli, serve: Run<'_>) -> anyhow::Result<u8> {
     let command = cli.command.unwrap_or(Command::Drain(Drain::default()));
     logging::start(&cli.global, &environment, matches!(command, Command::Serve(_)));
     match &command {
-        Command::Completions(completions) => return generate::completions(completions.shell, out),
-        Command::Man(man) => return generate::man(man.page, out),
+        Command::Completions(completions) => return completions::completions(completions.shell, out),
+        Command::Man(man) => return man::man(man.page, out),
         Command::Check(check) => return check::check(environment, cli.global, check, out),
         Command::Drain(drain) if drain.detach => wake::leave_session(),
         _ => {}

@@ -1,44 +1,12 @@
-//! Completions and the manual pages, from the same source as `--help` and the list of keys.
+//! The manual pages, from the same source as `--help` and the list of keys.
 
 use std::io::Write;
 
 use clap::CommandFactory;
-use clap_complete::Shell;
 
 use super::DONE;
 use super::args::{Cli, Page};
 use crate::config::{SECTIONS, keys};
-
-/// Prints a completion script.
-pub(super) fn completions(shell: Shell, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command().bin_name("git-mirror-push"), "git-mirror-push", &mut script);
-    // clap_complete 4.6 takes the hyphens of the program's name for those between subcommands in half of its labels.
-    let script = String::from_utf8(script)?.replace("git__subcmd__mirror__subcmd__push", "git__mirror__push");
-    out.write_all(script.as_bytes())?;
-    match shell {
-        Shell::Bash => out.write_all(BASH.as_bytes())?,
-        Shell::Fish => {
-            // After `git mirror-push`, where fish sees arguments of git.
-            for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
-                let about = command.get_about().map(ToString::to_string).unwrap_or_default().replace('\'', "\\'");
-                let name = command.get_name();
-                writeln!(out, "complete -c git -n '__fish_git_using_command mirror-push' -f -a {name} -d '{about}'")?;
-            }
-        }
-        _ => {}
-    }
-    Ok(DONE)
-}
-
-/// What git's own completion calls after `git mirror-push` (git-completion.bash, __git_complete_command).
-const BASH: &str = r#"
-_git_mirror_push() {
-    local words=("${COMP_WORDS[@]:2}") current=$((COMP_CWORD - 1))
-    local COMP_WORDS=(git-mirror-push "${words[@]}") COMP_CWORD=$current
-    _git__mirror__push git-mirror-push "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
-}
-"#;
 
 /// Prints a manual page.
 pub(super) fn man(page: Page, out: &mut dyn Write) -> anyhow::Result<u8> {
