@@ -2,10 +2,11 @@
 
 use std::io::Write;
 
-use clap::CommandFactory;
+use clap::{Arg, Command, CommandFactory};
 
 use super::DONE;
 use super::args::{Cli, Page};
+use super::examples::EXAMPLES;
 use crate::config::{SECTIONS, keys};
 
 /// Prints a manual page.
@@ -13,14 +14,14 @@ pub(super) fn man(page: Page, out: &mut dyn Write) -> anyhow::Result<u8> {
     match page {
         Page::Commands => commands(out)?,
         Page::Configuration => configuration(out)?,
-        Page::RemoteHelper => out.write_all(REMOTE_HELPER.as_bytes())?,
+        Page::RemoteHelper => out.write_all((heading("GIT-REMOTE-MIRROR", 1) + REMOTE_HELPER).as_bytes())?,
     }
     Ok(DONE)
 }
 
 /// git-mirror-push-config(5), from the list of keys.
 fn configuration(out: &mut dyn Write) -> anyhow::Result<()> {
-    let mut text = CONFIGURATION.to_owned();
+    let mut text = heading("GIT-MIRROR-PUSH-CONFIG", 5) + CONFIGURATION;
     for (place, heading) in SECTIONS {
         text.push_str(&format!(".SH {}\n", heading.to_uppercase()));
         for key in keys().filter(|key| key.place == place) {
@@ -28,7 +29,7 @@ fn configuration(out: &mut dyn Write) -> anyhow::Result<()> {
             text.push_str(&format!(".TP\n\\fB{name}\\fR = {value}\n{said}\n"));
         }
     }
-    text.push_str(".SH SEE ALSO\n\\fBgit-mirror-push\\fR(1), \\fBgit-remote-mirror\\fR(1)\n");
+    text.push_str(END_OF_CONFIGURATION);
     Ok(out.write_all(text.as_bytes())?)
 }
 
@@ -38,8 +39,7 @@ fn escaped(text: &str) -> String {
     if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
 }
 
-const CONFIGURATION: &str = r#".TH GIT-MIRROR-PUSH-CONFIG 5 "" "" "Git Manual"
-.SH NAME
+const CONFIGURATION: &str = r#".SH NAME
 git\-mirror\-push\-config \- the configuration of git mirror\-push
 .SH DESCRIPTION
 A repository's mirrors stand in
@@ -63,8 +63,28 @@ Files are TOML. An unknown key is an error that names the key, the file and the 
 In patterns * stands for any run of characters, / included; nothing else is special.
 "#;
 
-const REMOTE_HELPER: &str = r#".TH GIT-REMOTE-MIRROR 1 "" "" "Git Manual"
-.SH NAME
+const END_OF_CONFIGURATION: &str = r#".SH EXAMPLES
+.nf
+protected_branches = ["main", "*\-stable"]
+
+[remotes.github]
+url = "https://github.com/acme/widget.git"
+username = "acme\-bot"
+divergent_refs = "keep"
+.fi
+.SH FILES
+.I mirror\-push/config.toml
+in the repository,
+.I /etc/git\-mirror\-push/config.toml
+and
+.I conf.d/*.toml
+beside it.
+.SH SEE ALSO
+.BR git\-mirror\-push (1),
+.BR git\-remote\-mirror (1)
+"#;
+
+const REMOTE_HELPER: &str = r#".SH NAME
 git\-remote\-mirror \- a configured mirror as a remote of git
 .SH SYNOPSIS
 .nf
@@ -92,44 +112,158 @@ git runs this program; it is not for typing. To clone a mirror, use its own URL.
 
 /// git-mirror-push(1), with every command.
 fn commands(out: &mut dyn Write) -> anyhow::Result<()> {
-    let mut top = Cli::command().bin_name("git-mirror-push");
+    let mut top = Cli::command().bin_name("git mirror-push");
     top.build();
-    let page = clap_mangen::Man::new(top.clone()).title("GIT-MIRROR-PUSH").section("1").manual("Git Manual");
-    let mut text = Vec::new();
-    page.render_title(&mut text)?;
-    page.render_name_section(&mut text)?;
-    page.render_synopsis_section(&mut text)?;
-    page.render_description_section(&mut text)?;
-    page.render_options_section(&mut text)?;
-    for command in top.get_subcommands().filter(|command| !command.is_hide_set()) {
-        let page = clap_mangen::Man::new(command.clone());
-        let mut section = Vec::new();
-        page.render_synopsis_section(&mut section)?;
-        page.render_description_section(&mut section)?;
-        page.render_options_section(&mut section)?;
-        text.extend_from_slice(as_subsections(command.get_name(), &String::from_utf8_lossy(&section)).as_bytes());
+    let commands = || top.get_subcommands().filter(|command| !command.is_hide_set());
+    let mut text = heading("GIT-MIRROR-PUSH", 1);
+    text.push_str(
+        ".SH NAME\ngit\\-mirror\\-push \\- mirror the branches and tags of a bare repository\n.SH SYNOPSIS\n.nf\n",
+    );
+    text.push_str("\\fIgit mirror\\-push\\fR [OPTIONS] [COMMAND]\n");
+    for command in commands() {
+        text.push_str(&format!("{}\n", usage(command)));
     }
-    page.render_extra_section(&mut text)?;
-    text.extend_from_slice(b".SH \"SEE ALSO\"\n\\fBgit-mirror-push-config\\fR(5), \\fBgit-remote-mirror\\fR(1)\n");
-    Ok(out.write_all(&text)?)
+    text.push_str(".fi\n.SH DESCRIPTION\n");
+    text.push_str(DESCRIPTION);
+    text.push_str(".SH OPTIONS\n");
+    options(&mut text, &top);
+    text.push_str(".SH COMMANDS\n");
+    for command in commands() {
+        text.push_str(&format!(".SS \"{}\"\n", escaped(command.get_name())));
+        section(&mut text, command);
+    }
+    text.push_str(".SH EXAMPLES\n");
+    for (_, example, does) in EXAMPLES {
+        text.push_str(&format!(".TP\n.B {}\n{}.\n", escaped(example), escaped(does)));
+    }
+    text.push_str(END);
+    Ok(out.write_all(text.as_bytes())?)
 }
 
-/// One section for a command; what were sections of its own page become headings in it. Common options are said once.
-fn as_subsections(name: &str, section: &str) -> String {
-    let mut text = format!(".SH \"{}\"\n", name.to_uppercase());
-    let mut is_common = false;
-    for line in section.lines() {
-        if let Some(heading) = line.strip_prefix(".SH ") {
-            is_common = heading.to_lowercase().contains("common options");
-            match heading {
-                _ if is_common => {}
-                "DESCRIPTION" => text.push_str(".PP\n"),
-                heading => text.push_str(&format!(".SS {heading}\n")),
-            }
-        } else if !is_common {
-            text.push_str(line);
-            text.push('\n');
-        }
-    }
-    text
+/// The first line of a page. The date is that of the last change of its fixed parts.
+fn heading(name: &str, section: u8) -> String {
+    format!(".TH {name} {section} 2026-11-27 \"git\\-mirror\\-push {}\" \"Git Manual\"\n", env!("CARGO_PKG_VERSION"))
 }
+
+/// One command: its synopsis, what it does, its options; those of its own commands after it.
+fn section(text: &mut String, command: &Command) {
+    text.push_str(&format!("{}\n.PP\n", usage(command)));
+    let about = command.get_long_about().or(command.get_about()).map(ToString::to_string).unwrap_or_default();
+    text.push_str(&format!("{}.\n", escaped(&about)));
+    options(text, command);
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+        text.push_str(".PP\n");
+        section(text, below);
+    }
+}
+
+fn usage(command: &Command) -> String {
+    let usage = command.clone().render_usage().to_string();
+    escaped(usage.trim_start_matches("Usage: "))
+}
+
+/// The arguments and options of a command. The common ones are said once, with the program.
+fn options(text: &mut String, command: &Command) {
+    let is_top = command.get_name() == "git-mirror-push";
+    let is_said = |argument: &&Arg| {
+        !argument.is_hide_set() && (is_top || !argument.is_global_set()) && argument.get_id() != "help"
+    };
+    for argument in command.get_arguments().filter(is_said) {
+        let short = argument.get_short().map(|short| format!("\\fB\\-{short}\\fR"));
+        let long = argument.get_long().map(|long| format!("\\fB{}\\fR", escaped(&format!("--{long}"))));
+        let value = match argument.get_value_names() {
+            Some(names) if argument.get_action().takes_values() => format!("\\fI{}\\fR", escaped(&names.join(" "))),
+            _ => String::new(),
+        };
+        let names: Vec<String> = short.into_iter().chain(long).collect();
+        let name = [names.join(", "), value].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
+        let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+        let values: Vec<String> = argument
+            .get_possible_values()
+            .iter()
+            .filter(|value| !value.is_hide_set())
+            .map(|value| value.get_name().to_owned())
+            .collect();
+        let values = if values.is_empty() { String::new() } else { format!(" One of: {}.", values.join(", ")) };
+        text.push_str(&format!(".TP\n{name}\n{}\n", escaped(&format!("{help}.{values}"))));
+    }
+}
+
+const DESCRIPTION: &str = r#"A post-receive hook records each push in a spool on the disk. A drain mirrors what is recorded: it compares the refs of the mirror with
+those of this repository, applies the rules, and pushes the difference. A push is never lost: it stays in the spool until each mirror's
+outcome is on the disk.
+.PP
+.B git mirror\-push add
+makes a mirror and installs the hook. From then on each push reaches the mirror by itself.
+.B git mirror\-push status
+says how the mirrors stand, which ref is not up to date, and why. Without a command, this is
+.BR drain .
+"#;
+
+const END: &str = r#".SH FILES
+.TP
+.I mirror\-push/config.toml
+The mirrors of this repository; see
+.BR git\-mirror\-push\-config (5).
+.TP
+.I mirror\-push/spool
+Pushes that no drain has taken yet.
+.TP
+.I mirror\-push/remotes/NAME
+A mirror's queue, status, history, base, lock, keys and password.
+.TP
+.I /etc/git\-mirror\-push/config.toml
+The server's file, for many repositories; then
+.I conf.d/*.toml
+beside it.
+.TP
+.I /var/lib/git\-mirror\-push
+State of the daemon: tokens, and the numbers of projects.
+.SH ENVIRONMENT
+.TP
+.B GIT_DIR
+The repository, unless
+.B \-\-git\-dir
+names one.
+.TP
+.B GIT_MIRROR_PUSH_CONFIG
+The server's file, unless
+.B \-\-config
+names one.
+.TP
+.B MIRROR_PUSH_LOG
+How much is logged: error, warn, info, debug or trace.
+.TP
+.B NO_COLOR
+No colour, if it is not empty.
+.TP
+.BR http_proxy ", " https_proxy ", " no_proxy
+The proxy for http and https, where the key
+.B proxy
+names none.
+.TP
+.BR STATE_DIRECTORY ", " RUNTIME_DIRECTORY ", " CREDENTIALS_DIRECTORY
+As systemd sets them.
+.SH EXIT STATUS
+.TP
+.B 0
+Done, nothing to do, or nothing attempted.
+.TP
+.B 1
+Something that was attempted is not up to date;
+.BR status ", " plan " and " doctor
+use it for what they found.
+.TP
+.B 128
+A bad repository or configuration.
+.TP
+.B 129
+Bad usage.
+.PP
+.B check
+answers 0 OK, 1 WARNING, 2 CRITICAL or 3 UNKNOWN.
+.SH SEE ALSO
+.BR git\-mirror\-push\-config (5),
+.BR git\-remote\-mirror (1),
+.BR githooks (5)
+"#;

@@ -4,7 +4,6 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
 use jiff::Timestamp;
 
 use crate::config::{self, Config, Environment, Mirror, Server, Wake};
@@ -19,6 +18,7 @@ mod completions;
 mod daemon;
 mod doctor;
 mod every;
+mod examples;
 mod hook;
 mod keys;
 mod log;
@@ -85,7 +85,7 @@ pub fn main(serve: Run<'_>) -> ExitCode {
     if let Ok(Environment { askpass: Some(socket), .. }) = Environment::read() {
         return askpass(&socket);
     }
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => {
             // A pipe that nobody reads is no reason for another error.

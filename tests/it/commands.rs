@@ -238,10 +238,31 @@ fn completions_and_the_manual_know_every_command() {
         "completions",
         "man",
     ] {
-        assert!(manual.contains(&format!(".SH \"{}\"", command.to_uppercase())), "{command} is not in the manual");
+        let heading = format!("\n.SS \"{}\"\n", command.replace('-', "\\-"));
+        assert!(manual.contains(&heading), "{command} is not in the manual");
         assert!(completions.iter().all(|script| script.contains(command)), "{command} is not completed");
     }
-    assert!(manual.starts_with(".ie") && manual.contains(".TH") && !manual.contains("\n.SH DESCRIPTION\n.SH"));
+    // The order of git's pages.
+    let mut rest = &*manual;
+    for heading in
+        ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES", "FILES", "ENVIRONMENT", "EXIT STATUS", "SEE ALSO"]
+    {
+        rest = rest.split_once(&format!("\n.SH {heading}\n")).unwrap_or_else(|| panic!("no {heading} in its place")).1;
+    }
+    for page in ["git-mirror-push", "git-mirror-push-config", "git-remote-mirror"] {
+        let said = crate::sandbox::fed(
+            sandbox.command("mandoc").args(["-T", "lint", "-W", "warning"]),
+            run(&["man", page]).as_bytes(),
+        );
+        assert_eq!((said.status, &*said.out), (0, ""), "{page}");
+    }
+    let help = run(&["set", "-h"]);
+    assert!(
+        help.contains("Common options: --git-dir PATH") && !help.contains("The server's configuration file"),
+        "{help}"
+    );
+    assert!(help.contains("\n  git mirror-push set github --divergent-refs keep"), "{help}");
+    assert!(run(&["set", "--help"]).contains("The server's configuration file"));
 }
 
 #[test]

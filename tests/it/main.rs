@@ -16,6 +16,7 @@ mod books;
 mod browser;
 mod classes;
 mod commands;
+mod completions;
 mod concurrency;
 mod connections;
 mod crash;

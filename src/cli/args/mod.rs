@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use super::examples::after_help;
 
 mod changing;
 mod looking;
@@ -29,29 +31,55 @@ pub(super) struct Cli {
     pub(super) command: Option<Command>,
 }
 
+impl Cli {
+    /// The command line as clap knows it, with an example in the help of each command.
+    pub(super) fn with_examples() -> clap::Command {
+        let command = Self::command();
+        let names: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+        names
+            .iter()
+            .fold(command, |command, name| command.mut_subcommand(name, |command| command.after_help(after_help(name))))
+    }
+
+    /// Reads the arguments of this process.
+    ///
+    /// # Errors
+    /// clap's, which is also how help is shown.
+    pub(super) fn read() -> Result<Self, clap::Error> {
+        Self::from_arg_matches(&Self::with_examples().try_get_matches()?)
+    }
+}
+
 /// Options that every command takes.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Global {
     /// The repository; default: $GIT_DIR, or the one that the working directory is in
-    #[arg(long, global = true, value_name = "PATH", help_heading = "Common options")]
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Common options", hide_short_help = true)]
     pub(super) git_dir: Option<PathBuf>,
     /// Run as if started in this directory
-    #[arg(short = 'C', global = true, value_name = "PATH", help_heading = "Common options")]
+    #[arg(short = 'C', global = true, value_name = "PATH", help_heading = "Common options", hide_short_help = true)]
     pub(super) directory: Option<PathBuf>,
     /// The server's configuration file; default: $GIT_MIRROR_PUSH_CONFIG or /etc/git-mirror-push/config.toml
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Common options")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Common options", hide_short_help = true)]
     pub(super) config: Option<PathBuf>,
     /// Print JSON
-    #[arg(long, global = true, help_heading = "Common options")]
+    #[arg(long, global = true, help_heading = "Common options", hide_short_help = true)]
     pub(super) json: bool,
     /// Say more on standard error; twice for still more
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Common options")]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Common options", hide_short_help = true)]
     pub(super) verbose: u8,
     /// Say only what failed
-    #[arg(short, long, global = true, help_heading = "Common options")]
+    #[arg(short, long, global = true, help_heading = "Common options", hide_short_help = true)]
     pub(super) quiet: bool,
     /// When to use colour
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Common options")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Common options",
+        hide_short_help = true
+    )]
     pub(super) color: When,
 }
 

@@ -1,0 +1,71 @@
+//! Examples of the commands, for `-h` and git-mirror-push(1). A test reads each with the parser of the command line.
+
+/// A command, an example of it, and what the example does.
+pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
+    (
+        "add",
+        "git mirror-push add github https://acme-bot@github.com/acme/widget.git --password-stdin",
+        "Adds a mirror, with the token that standard input holds",
+    ),
+    ("set", "git mirror-push set github --divergent-refs keep max_deletes=10", "Changes two keys of a mirror"),
+    ("enable", "git mirror-push enable github", "Mirrors again, and compares everything"),
+    ("disable", "git mirror-push disable github", "Stops one mirror"),
+    ("remove", "git mirror-push remove github", "Forgets a mirror"),
+    ("reset", "git mirror-push reset backup", "Returns to what the server's file says of this mirror"),
+    ("list", "git mirror-push list", "Names and URLs"),
+    ("show", "git mirror-push show github --origin", "Which file set which value"),
+    ("drain", "git mirror-push drain --all -q", "For a timer: every repository of this server"),
+    ("sync", "git mirror-push sync github --adopt", "Confirms that this mirror is the one that is meant"),
+    ("plan", "git mirror-push plan github", "What the next sync would do to each ref"),
+    ("status", "git mirror-push status --all", "Every mirror of this server, failing ones first"),
+    ("check", "git mirror-push check --all -w 30m -c 6h", "For a monitoring system"),
+    ("log", "git mirror-push log github --since 1d", "The attempts of the last day"),
+    ("protect", "git mirror-push protect main '*-stable'", "Two patterns of protected branches"),
+    ("unprotect", "git mirror-push unprotect '*-stable'", "Takes one away"),
+    ("protected", "git mirror-push protected", "The patterns, one a line"),
+    ("install-hook", "git mirror-push install-hook --all", "In every repository of this server"),
+    ("uninstall-hook", "git mirror-push uninstall-hook", "Restores the previous hook"),
+    ("silent", "git mirror-push silent on", "Before a restore: nothing leaves this machine"),
+    ("public-key", "git mirror-push public-key office", "The key to be authorised at the host"),
+    ("host-keys", "git mirror-push host-keys office --detect", "Shows what the host offers, and pins it after 'y'"),
+    ("credential", "git mirror-push credential github", "Asks for the new password or token"),
+    ("doctor", "git mirror-push doctor", "Looks for what is wrong"),
+    ("serve", "git mirror-push serve --listen unix:/run/git-mirror-push/web.sock", "The daemon, behind a web server"),
+    ("token", "git mirror-push token create --name ci --scope read_api --expires 90d", "Makes a token that may look"),
+    ("completions", "git mirror-push completions bash", "For /usr/share/bash-completion/completions/git-mirror-push"),
+    ("man", "git mirror-push man git-mirror-push-config", "The manual page of the configuration"),
+];
+
+/// The common options, in one line.
+pub(super) const COMMON: &str =
+    "Common options: --git-dir PATH, -C PATH, --config FILE, --json, -v, -q, --color WHEN (--help explains them)";
+
+/// The end of a command's `-h`.
+pub(super) fn after_help(command: &str) -> String {
+    match EXAMPLES.iter().find(|(name, ..)| *name == command) {
+        Some((_, example, does)) => format!("{COMMON}\n\nExample: {does}\n  {example}"),
+        None => COMMON.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+    use crate::cli::args::Cli;
+
+    #[test]
+    fn each_command_has_an_example_that_can_be_typed() {
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            assert!(EXAMPLES.iter().any(|(name, ..)| *name == command.get_name()), "{}", command.get_name());
+        }
+        for (command, example, _) in EXAMPLES {
+            let words = example.strip_prefix("git mirror-push ").expect("git's way to call it").split(' ');
+            let words = words.map(|word| word.trim_matches('\''));
+            assert_eq!(words.clone().next(), Some(*command), "{example}");
+            let read = Cli::try_parse_from(std::iter::once("git-mirror-push").chain(words));
+            assert!(read.is_ok(), "{example}: {read:?}");
+        }
+    }
+}
