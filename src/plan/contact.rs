@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Action, Decision, FirstContact, Observed, RefFacts, Stop};
+use super::{Action, Decision, FirstContact, Observed, Reason, RefFacts, Stop};
 use crate::refs::RefName;
 
 /// Holds back everything when first contact is not over and the mirror looks like somebody else's: a value whose object this
@@ -22,12 +22,11 @@ pub(super) fn stop(observed: &Observed, decisions: &mut [Decision]) -> Option<St
     }
     for decision in decisions {
         if is_stopped(decision) {
-            let remote = decision.remote.map(|oid| oid.short()).unwrap_or_default();
-            decision.action = Action::Divergent(format!(
-                "the mirror has {remote}, which this repository does not have, and this is the first contact with it"
-            ));
+            decision.action = decision
+                .remote
+                .map_or(Action::Reject(Reason::Unconfirmed), |remote| Action::Divergent(Reason::FirstContact(remote)));
         } else if decision.action.is_sent() {
-            decision.action = Action::Reject("nothing is sent before the first contact is confirmed".into());
+            decision.action = Action::Reject(Reason::Unconfirmed);
         }
     }
     Some(Stop::FirstContact { unknown: count })

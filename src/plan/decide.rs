@@ -1,6 +1,6 @@
 //! One ref: the first table of the rules.
 
-use super::{Action, Decision, Divergent, Kind, Observed, RefFacts, Rules, prune};
+use super::{Action, Decision, Divergent, Kind, Observed, Reason, RefFacts, Rules, prune};
 use crate::refs::{Ancestry, Local, Oid};
 
 /// Decides about one selected ref. `None` for a symbolic ref, and for one that neither side has.
@@ -11,20 +11,19 @@ pub(super) fn decide(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Op
     const MAX_NAME: usize = 60_000;
     let action = match (facts.local, facts.remote) {
         (Local::Symbolic, _) | (Local::Absent, None) => return None,
-        _ if facts.kind == Kind::Unreadable => {
-            Action::Defer("the mirror's ref, which is on this machine, cannot be read".into())
-        }
-        (Local::At(_), _) if facts.name.as_bytes().len() > MAX_NAME => {
-            Action::Reject("its name is longer than a command of the push protocol can be".into())
-        }
-        (Local::Unreadable, _) => Action::Reject("the ref cannot be read in this repository; see 'git fsck'".into()),
+        _ if facts.kind == Kind::Unreadable => Action::Defer(Reason::MirrorUnreadable),
+        (Local::At(_), _) if facts.name.as_bytes().len() > MAX_NAME => Action::Reject(Reason::NameTooLong),
+        (Local::Unreadable, _) => Action::Reject(Reason::Unreadable),
         (Local::Absent, Some(_)) => prune::decide(rules, observed, facts),
         (Local::At(_), None) => Action::Create,
         (Local::At(local), Some(remote)) => update(rules, facts, local, remote),
     };
     let is_set = matches!(action, Action::Create | Action::FastForward | Action::Force);
-    let action = if is_set && facts.is_flapping { Action::Flapping(flapping(facts)) } else { action };
     let local = if let Local::At(oid) = facts.local { Some(oid) } else { None };
+    let action = match action {
+        _ if is_set && facts.is_flapping => Action::Flapping(Reason::Flapping { remote: facts.remote, local }),
+        action => action,
+    };
     Some(Decision { name: facts.name.clone(), local, remote: facts.remote, action })
 }
 
@@ -37,27 +36,10 @@ fn update(rules: &Rules, facts: &RefFacts, local: Oid, remote: Oid) -> Action {
         Ancestry::Diverged | Ancestry::Unknown if facts.is_remote_known => Action::Force,
         Ancestry::Diverged | Ancestry::Unknown => match rules.divergent {
             Divergent::Overwrite => Action::Force,
-            Divergent::Keep | Divergent::Fail => Action::Divergent(divergence(facts, remote)),
+            Divergent::Keep | Divergent::Fail if facts.ancestry == Ancestry::Unknown => {
+                Action::Divergent(Reason::NotHere(remote))
+            }
+            Divergent::Keep | Divergent::Fail => Action::Divergent(Reason::NotInHistory(remote)),
         },
-    }
-}
-
-fn flapping(facts: &RefFacts) -> String {
-    let short = |oid: Option<Oid>| oid.map_or_else(|| "nothing".to_owned(), |oid| oid.short());
-    let local = if let Local::At(oid) = facts.local { Some(oid) } else { None };
-    format!(
-        "flapping: the mirror has {}, here it is {}, and the mirror left that value twice within an hour; does another mirror write to this ref? A new value, or 'git mirror-push sync', sends it again",
-        short(facts.remote),
-        short(local)
-    )
-}
-
-fn divergence(facts: &RefFacts, remote: Oid) -> String {
-    let remote = remote.short();
-    match facts.ancestry {
-        Ancestry::Unknown => {
-            format!("the mirror has {remote}, which this repository does not have: someone pushed there")
-        }
-        _ => format!("the mirror has {remote}, which is not in our history: someone else changed it there"),
     }
 }

@@ -12,12 +12,14 @@ mod observed;
 mod order;
 mod pattern;
 mod prune;
+mod reason;
 mod rules;
 #[cfg(test)]
 mod tests;
 
 pub use observed::{Deleted, FirstContact, Kind, Mirror, Observed, RefFacts, Source};
 pub use pattern::Pattern;
+pub use reason::Reason;
 pub use rules::{Branches, Divergent, MaxDeletes, Prune, Rules, Tags};
 
 /// What is to happen to one ref.
@@ -34,15 +36,15 @@ pub enum Action {
     /// The ref goes from the mirror, with its value as the lease.
     Delete,
     /// The mirror has what we never had, and the rules keep it.
-    Divergent(String),
+    Divergent(Reason),
     /// The ref is not here, the mirror has it, and the rules keep it there.
-    Kept(String),
+    Kept(Reason),
     /// The mirror goes back and forth between values that it held before; see [`RefFacts::is_flapping`].
-    Flapping(String),
+    Flapping(Reason),
     /// Refused here.
-    Reject(String),
+    Reject(Reason),
     /// What the decision needs could not be seen now: another run decides.
-    Defer(String),
+    Defer(Reason),
 }
 
 impl Action {
@@ -118,7 +120,6 @@ pub fn plan(rules: &Rules, observed: &Observed) -> Plan {
 
 fn withhold_everything(decisions: &mut [Decision]) {
     for decision in decisions.iter_mut().filter(|decision| decision.action.is_sent()) {
-        decision.action =
-            Action::Reject("nothing is pushed while another ref diverges (divergent_refs = \"fail\")".into());
+        decision.action = Action::Reject(Reason::OtherDiverges);
     }
 }

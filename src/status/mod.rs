@@ -14,6 +14,7 @@ mod earlier;
 mod history;
 mod mirrored;
 mod outcome;
+mod reasons;
 mod runner;
 mod sorted;
 mod view;

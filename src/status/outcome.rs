@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::reasons::sentence;
 use crate::plan::{Action, Decision};
 use crate::refs::{Oid, RefName};
 
@@ -113,7 +114,7 @@ impl RefOutcome {
             | Action::Kept(reason)
             | Action::Flapping(reason)
             | Action::Reject(reason)
-            | Action::Defer(reason) => Some(reason.clone()),
+            | Action::Defer(reason) => Some(sentence(reason)),
             _ => None,
         };
         Self::new(decision, Outcome::of(&decision.action), reason)

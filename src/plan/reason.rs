@@ -1,0 +1,65 @@
+//! Why a ref is not updated. Pure; the sentences for people are in `status::reasons`.
+
+use crate::refs::{Oid, RefName};
+
+/// Why a ref stays as it is on the mirror.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The name is longer than a command of the push protocol can be.
+    NameTooLong,
+    /// Our ref cannot be read.
+    Unreadable,
+    /// The ref of a mirror on this machine cannot be read.
+    MirrorUnreadable,
+    /// The mirror has no `delete-refs` capability.
+    NoDeletes,
+    /// `divergent_refs = "fail"`, and another ref diverges.
+    OtherDiverges,
+    /// First contact is not confirmed.
+    Unconfirmed,
+    /// First contact would lose this value, which we do not have.
+    FirstContact(Oid),
+    /// The mirror's value is not in this repository.
+    NotHere(Oid),
+    /// The mirror's value is no ancestor of ours.
+    NotInHistory(Oid),
+    /// The mirror went back and forth.
+    Flapping {
+        /// What the mirror has; `None` is no such ref.
+        remote: Option<Oid>,
+        /// What we have.
+        local: Option<Oid>,
+    },
+    /// Our refs could not be listed completely, for this reason.
+    Incomplete(String),
+    /// This repository has no refs.
+    NoRefs,
+    /// `prune = "never"`.
+    PruneNever,
+    /// This repository never had the ref.
+    NeverHad,
+    /// It was deleted here, and the mirror's value is not in the default branch.
+    RemoteNotMerged,
+    /// It was deleted here, and the value that was deleted is not in the default branch.
+    ValueNotMerged,
+    /// It was deleted here, and the mirror has a value that we never had.
+    Foreign,
+    /// We never had the mirror's value, and the policy is not to overwrite.
+    NotOverwritten,
+    /// It may be a symbolic ref, whose deletion would delete another ref.
+    MaybeSymbolic,
+    /// The HEAD of the mirror names it.
+    Head {
+        /// Our default branch.
+        default_branch: Option<RefName>,
+    },
+    /// The HEAD of the mirror, which may name it, cannot be read, for this reason.
+    HeadUnreadable(String),
+    /// More refs would be deleted than the limit allows.
+    TooManyDeletes {
+        /// How many would be.
+        count: usize,
+        /// The limit.
+        limit: usize,
+    },
+}

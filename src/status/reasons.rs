@@ -1,0 +1,58 @@
+//! The sentences for the reasons of the plan. Pure.
+
+use crate::plan::Reason;
+use crate::refs::Oid;
+
+/// Why a ref is not updated, for people.
+pub(super) fn sentence(reason: &Reason) -> String {
+    let short = |oid: &Option<Oid>| oid.map_or_else(|| "nothing".to_owned(), |oid| oid.short());
+    match reason {
+        Reason::NameTooLong => "its name is longer than a command of the push protocol can be".into(),
+        Reason::Unreadable => "the ref cannot be read in this repository; see 'git fsck'".into(),
+        Reason::MirrorUnreadable => "the mirror's ref, which is on this machine, cannot be read".into(),
+        Reason::NoDeletes => "the mirror does not let refs be deleted (no delete-refs capability)".into(),
+        Reason::OtherDiverges => "nothing is pushed while another ref diverges (divergent_refs = \"fail\")".into(),
+        Reason::Unconfirmed => "nothing is sent before the first contact is confirmed".into(),
+        Reason::FirstContact(remote) => format!(
+            "the mirror has {}, which this repository does not have, and this is the first contact with it",
+            remote.short()
+        ),
+        Reason::NotHere(remote) => {
+            format!("the mirror has {}, which this repository does not have: someone pushed there", remote.short())
+        }
+        Reason::NotInHistory(remote) => {
+            format!("the mirror has {}, which is not in our history: someone else changed it there", remote.short())
+        }
+        Reason::Flapping { remote, local } => format!(
+            "flapping: the mirror has {}, here it is {}, and the mirror left that value twice within an hour; does another mirror write to this ref? A new value, or 'git mirror-push sync', sends it again",
+            short(remote),
+            short(local)
+        ),
+        Reason::Incomplete(why) => {
+            format!("not deleted: the refs of this repository could not be listed completely: {why}")
+        }
+        Reason::NoRefs => "not deleted: this repository has no refs at all".into(),
+        Reason::PruneNever => "not here, and prune = \"never\"".into(),
+        Reason::NeverHad => "this repository never had it".into(),
+        Reason::RemoteNotMerged => "deleted here, but what the mirror has is not merged into the default branch".into(),
+        Reason::ValueNotMerged => "deleted here, but what was deleted is not merged into the default branch".into(),
+        Reason::Foreign => "deleted here, but the mirror has a value that this repository never had".into(),
+        Reason::NotOverwritten => {
+            "this repository never had the mirror's value, and divergent_refs is not \"overwrite\"".into()
+        }
+        Reason::MaybeSymbolic => {
+            let why = "it may be a symbolic ref, and deleting it would delete the ref that it names; if it is not, delete it on the mirror by hand";
+            format!("this repository never had it, and another ref of the mirror has the same value: {why}")
+        }
+        Reason::Head { default_branch } => format!(
+            "the mirror's HEAD names it; first give the mirror another default branch (git symbolic-ref HEAD refs/heads/{})",
+            default_branch.as_ref().map_or_else(|| "NAME".into(), |name| name.short())
+        ),
+        Reason::HeadUnreadable(why) => {
+            format!("not deleted: the mirror's HEAD, which may name it, cannot be read: {why}")
+        }
+        Reason::TooManyDeletes { count, limit } => format!(
+            "{count} refs would be deleted at once and the limit is {limit}; if that is right: git mirror-push sync --allow-mass-delete"
+        ),
+    }
+}
