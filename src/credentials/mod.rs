@@ -11,11 +11,13 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+mod cleaned;
 mod host_keys;
 mod keys;
 mod redact;
 mod sources;
 
+pub use cleaned::Cleaned;
 pub use host_keys::{HostKey, read_host_keys, write_host_keys};
 pub use keys::{KeyType, generate_key, identity, public_key};
 pub use redact::Redactor;

@@ -1,9 +1,10 @@
 //! The redactor: what it has cleaned holds no secret it knows, no credentials in a URL, and no control characters.
 
 use base64::Engine;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{Credentials, Secret, is_token};
+use super::{Cleaned, Credentials, Secret, is_token};
 
 /// Cleans text that comes from outside before it is logged, stored or shown.
 #[derive(Clone, Default)]
@@ -14,37 +15,75 @@ pub struct Redactor {
 const MASK: &str = "*****";
 
 impl Redactor {
-    /// A redactor that also hides the secret of `credentials`, as it is, percent-encoded, and in basic authentication, and a user name that is
-    /// a token.
+    /// A redactor that also hides the secret of `credentials` in the forms in which servers repeat it, and a user name that is a token.
     #[must_use]
     pub fn new(credentials: &Credentials) -> Self {
         let user = credentials.username.as_deref().unwrap_or_default();
         let mut hidden = Vec::new();
         if let Some(secret) = credentials.secret.as_ref().map(Secret::expose).filter(|secret| !secret.is_empty()) {
-            let basic = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{secret}"));
-            hidden = vec![secret.to_owned(), utf8_percent_encode(secret, NON_ALPHANUMERIC).to_string(), basic];
+            hidden = forms(user, secret);
         }
         if is_token(user, credentials.secret.as_ref()) {
             hidden.push(user.to_owned());
         }
-        hidden.sort_by_key(|text| std::cmp::Reverse(text.len()));
+        hidden.retain(|text| !text.is_empty());
+        hidden.sort_unstable_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
         hidden.dedup();
         Self { hidden }
     }
 
-    /// The text with secrets masked and every control character but the line feed removed.
+    /// The text with secrets masked; without control characters but the line feed, and without those that change the direction of text.
     #[must_use]
-    pub fn clean(&self, text: &str) -> String {
-        let printable: String = text.chars().filter(|c| !c.is_control() || *c == '\n').collect();
+    pub fn clean(&self, text: &str) -> Cleaned {
+        let printable: String = text.chars().filter(|c| *c == '\n' || !(c.is_control() || is_hidden(*c))).collect();
         let known = self.hidden.iter().fold(printable, |text, secret| text.replace(secret.as_str(), MASK));
-        mask_userinfo(&known)
+        Cleaned::by_redactor(mask_userinfo(&known))
     }
 
     /// [`Redactor::clean`] for bytes that need not be UTF-8.
     #[must_use]
-    pub fn clean_bytes(&self, text: &[u8]) -> String {
+    pub fn clean_bytes(&self, text: &[u8]) -> Cleaned {
         self.clean(&String::from_utf8_lossy(text))
     }
+}
+
+/// A secret as it is, percent-encoded (all but letters and digits, or all but what is unreserved in RFC 3986), escaped for HTML and JSON, and in
+/// base64, alone and in Basic authentication (RFC 7617).
+fn forms(user: &str, secret: &str) -> Vec<String> {
+    const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    let mut forms = vec![secret.to_owned()];
+    for set in [NON_ALPHANUMERIC, RESERVED] {
+        let encoded = utf8_percent_encode(secret, set).to_string();
+        forms.push(encoded.replace("%20", "+"));
+        // The digits of another server may be small.
+        let small = |part: &str| match part.split_at_checked(2) {
+            Some((digits, rest)) => digits.to_ascii_lowercase() + rest,
+            None => part.to_owned(),
+        };
+        let mut parts = encoded.split('%');
+        let first = parts.next().unwrap_or_default().to_owned();
+        forms.push(parts.fold(first, |text, part| text + "%" + &small(part)));
+        forms.push(encoded);
+    }
+    for (quote, apostrophe) in [("&quot;", "&#39;"), ("&#34;", "&#39;"), ("&quot;", "&#x27;"), ("\"", "'")] {
+        let html = secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        forms.push(html.replace('"', quote).replace('\'', apostrophe));
+    }
+    let json = serde_json::Value::from(secret).to_string();
+    forms.push(json.trim_matches('"').to_owned());
+    forms.push(json.trim_matches('"').replace('/', "\\/"));
+    for text in [secret.to_owned(), format!("{user}:{secret}")] {
+        for engine in [&STANDARD, &URL_SAFE] {
+            // Its padding hides nothing and may be missing.
+            forms.push(engine.encode(&text).trim_end_matches('=').to_owned());
+        }
+    }
+    forms
+}
+
+/// Characters that are not seen and change how others are shown: directions of text (Unicode annex 9), and separators of lines.
+fn is_hidden(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Masks what stands between `://` and `@` of one URL; the user name `git` alone is no secret.
@@ -75,16 +114,42 @@ mod tests {
     #[test]
     fn hides_a_token_that_is_the_user_name() {
         let named = |user: &str| Redactor::new(&Credentials { username: Some(user.into()), ..Credentials::default() });
-        assert_eq!(named("ghp_abc").clean("no access for ghp_abc"), "no access for *****");
-        assert_eq!(named("bot").clean("no access for bot"), "no access for bot");
+        assert_eq!(&*named("ghp_abc").clean("no access for ghp_abc"), "no access for *****");
+        assert_eq!(&*named("bot").clean("no access for bot"), "no access for bot");
     }
 
     #[test]
     fn hides_the_secret_in_every_form() {
         let secret = Some(Secret::new("p@ss/word %".into()));
         let redactor = Redactor::new(&Credentials { username: Some("bot".into()), secret, approval: None });
-        let said = "bad password 'p@ss/word %' (p%40ss%2Fword%20%25) Ym90OnBAc3Mvd29yZCAl\u{1b}[31m\r\n";
-        assert_eq!(redactor.clean(said), "bad password '*****' (*****) *****[31m\n");
+        let said = "bad password 'p@ss/word %' (p%40ss%2Fword%20%25) Ym90OnBAc3Mvd29yZCAl\u{1b}[31m\r\u{202e}\n";
+        assert_eq!(&*redactor.clean(said), "bad password '*****' (*****) *****[31m\n");
+    }
+
+    #[test]
+    fn hides_what_other_programs_make_of_the_secret() {
+        let secret = "a\"b'<c>&d\\e/f.g h?~";
+        let redactor = Redactor::new(&Credentials {
+            username: Some("bot".into()),
+            secret: Some(Secret::new(secret.into())),
+            approval: None,
+        });
+        // Made by Python: urllib.parse.quote and quote_plus, html.escape, json.dumps, base64.
+        for form in [
+            "a%22b%27%3Cc%3E%26d%5Ce%2Ff.g%20h%3F~",
+            "a%22b%27%3cc%3e%26d%5ce%2ff.g%20h%3f~",
+            "a%22b%27%3Cc%3E%26d%5Ce%2Ff.g+h%3F~",
+            "a&quot;b&#x27;&lt;c&gt;&amp;d\\e/f.g h?~",
+            "a&#34;b&#39;&lt;c&gt;&amp;d\\e/f.g h?~",
+            r#"a\"b'<c>&d\\e/f.g h?~"#,
+            r#"a\"b'<c>&d\\e\/f.g h?~"#,
+            "YSJiJzxjPiZkXGUvZi5nIGg/fg==",
+            "YSJiJzxjPiZkXGUvZi5nIGg_fg",
+            "Ym90OmEiYic8Yz4mZFxlL2YuZyBoP34=",
+        ] {
+            let clean = redactor.clean(&format!("[{form}]"));
+            assert!(clean.starts_with("[*****") && clean.len() < 10, "{form}: {clean}");
+        }
     }
 
     #[test]
@@ -98,7 +163,7 @@ mod tests {
 
     #[test]
     fn masks_userinfo_of_every_url() {
-        let clean = |text| Redactor::default().clean(text);
+        let clean = |text| Redactor::default().clean(text).to_string();
         assert_eq!(clean("at https://u:p@h/x and ssh://git@h/y"), "at https://*****:*****@h/x and ssh://git@h/y");
         assert_eq!(clean("https://token@h/x"), "https://*****@h/x");
         assert_eq!(clean("https://u:p@ss@h/x 'https://h/a@b'"), "https://*****:*****@h/x 'https://h/a@b'");

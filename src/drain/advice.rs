@@ -2,16 +2,16 @@
 
 use super::Error;
 use crate::config::{AuthMethod, Mirror};
-use crate::credentials::{Credentials, Redactor};
+use crate::credentials::{Cleaned, Credentials, Redactor};
 use crate::mirror;
 use crate::push::{Address, Error as PushError};
 
 /// The error and what to do about it, cleaned, on one line.
 #[must_use]
-pub fn explained(error: &Error, mirror: &Mirror, credentials: &Credentials) -> String {
-    let text = Redactor::new(credentials).clean(&error.to_string()).replace('\n', " ");
+pub fn explained(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Cleaned {
+    let text = Redactor::new(credentials).clean(&error.to_string()).on_one_line();
     match advice(error, mirror, credentials) {
-        Some(advice) => format!("{text}; {advice}"),
+        Some(advice) => text.and(&format!("; {advice}")),
         None => text,
     }
 }

@@ -8,6 +8,7 @@ use super::backoff::Now;
 use super::fence::{self, Fence};
 use super::{Context, Error, Host, Mode, Report, full_sync};
 use crate::config::Mirror;
+use crate::credentials::Cleaned;
 use crate::mirror::{Lock, credentials, new_id};
 use crate::repo::Repository;
 use crate::spool::{self, Claim};
@@ -39,8 +40,8 @@ fn modified(path: &Path) -> Option<Timestamp> {
 /// A host that does not answer, found so by one mirror and believed for the others.
 #[derive(Clone, Debug)]
 pub struct Down {
-    /// The error, cleaned.
-    pub error: String,
+    /// The error.
+    pub error: Cleaned,
     /// Failed attempts of the mirror that found it so.
     pub attempts: u32,
     /// When that mirror is tried again.
@@ -113,8 +114,8 @@ pub(super) fn deferred(repository: &Repository, mirror: &Mirror, status: Status,
         url: mirror.address.shown(&credentials(repository, mirror).unwrap_or_default()),
         update_status: waiting,
         error: Some(match status.last_error {
-            Some(error) => format!("{error}; tried again at {}", render_time(due)),
-            None => format!("held back until {}", render_time(due)),
+            Some(error) => error.and(&format!("; tried again at {}", render_time(due))),
+            None => Cleaned::from("held back until ").and(&render_time(due)),
         }),
         refs: Vec::new(),
         next_attempt_at: Some(due),

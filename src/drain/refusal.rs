@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::credentials::Cleaned;
 use crate::plan::{Action, Decision, Plan};
 use crate::push::{Answer, Incomplete, Report};
 use crate::refs::{Oid, RefName};
@@ -114,7 +115,7 @@ impl Refusals {
 
 /// The outcome of a refusal. A deletion that the mirror refuses because its HEAD names the branch is kept by our own rule;
 /// the fix is said.
-pub(super) fn outcome(decision: &Decision, message: String, incomplete: Incomplete) -> RefOutcome {
+pub(super) fn outcome(decision: &Decision, message: Cleaned, incomplete: Incomplete) -> RefOutcome {
     if decision.action == Action::Delete && Cause::CurrentBranch.is_in(&message) {
         let reason = "the mirror's HEAD names it; first give the mirror another default branch";
         return RefOutcome::new(decision, Outcome::Kept, Some(reason.into()));
@@ -124,7 +125,7 @@ pub(super) fn outcome(decision: &Decision, message: String, incomplete: Incomple
         return RefOutcome::new(decision, Outcome::RemoteFailed, Some(message));
     }
     let message = match fix(&message, incomplete) {
-        Some(fix) => format!("{message}; {fix}"),
+        Some(fix) => message.and(&format!("; {fix}")),
         None => message,
     };
     RefOutcome::new(decision, Outcome::RemoteRejected, Some(message))
@@ -173,7 +174,7 @@ mod tests {
             ("deletion of the current branch prohibited",                         Outcome::RemoteRejected, false),
         ];
         for (message, expected, is_worth) in table {
-            let found = outcome(&update, message.to_owned(), Incomplete::default());
+            let found = outcome(&update, message.into(), Incomplete::default());
             assert_eq!(found.outcome, expected, "{message}");
             assert_eq!(Refusals::default().note(&update, &found), is_worth, "{message}");
         }

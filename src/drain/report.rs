@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::update::UpdateResult;
 use super::{Context, Error, explained};
 use crate::config::Mirror;
-use crate::credentials::Credentials;
+use crate::credentials::{Cleaned, Credentials};
 use crate::mirror::credentials;
 use crate::push::Class;
 use crate::repo::Repository;
@@ -22,8 +22,8 @@ pub struct Report {
     pub url: String,
     /// How it stands.
     pub update_status: UpdateStatus,
-    /// The error, cleaned.
-    pub error: Option<String>,
+    /// The error.
+    pub error: Option<Cleaned>,
     /// Everything that was or would be touched.
     pub refs: Vec<RefOutcome>,
     /// When the next attempt is due, if one waits.

@@ -9,7 +9,7 @@ use super::backoff::delay;
 use super::explained;
 use super::update::UpdateResult;
 use crate::config::Mirror;
-use crate::credentials::Credentials;
+use crate::credentials::{Cleaned, Credentials};
 use crate::push::Class;
 use crate::refs::RefName;
 use crate::status::{
@@ -128,7 +128,7 @@ fn counted(before: Failures, result: &UpdateResult, update_status: UpdateStatus)
 }
 
 /// One line that names the first refs that are not right.
-fn summary(refs: &[RefOutcome]) -> String {
+fn summary(refs: &[RefOutcome]) -> Cleaned {
     const NAMED: usize = 5;
     let failed: Vec<&RefOutcome> = refs.iter().filter(|outcome| outcome.outcome.is_failure()).collect();
     let named = failed
@@ -144,7 +144,7 @@ fn summary(refs: &[RefOutcome]) -> String {
     } else {
         &format!("{} refs are not up to date", failed.len())
     };
-    format!("{subject} on the mirror: {text}")
+    Cleaned::default().and(&format!("{subject} on the mirror: {text}"))
 }
 
 pub(super) fn attempt(result: &UpdateResult, after: &Status, started: Timestamp) -> Attempt {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::credentials::Redactor;
+use crate::credentials::{Cleaned, Redactor};
 use crate::refs::RefName;
 
 /// Kept of one push.
@@ -24,10 +24,10 @@ impl Messages {
     }
 
     /// The lines, cleaned. Of a line that was overwritten with carriage returns the last state counts.
-    pub(super) fn lines(&self, redactor: &Redactor) -> Vec<String> {
+    pub(super) fn lines(&self, redactor: &Redactor) -> Vec<Cleaned> {
         let last_state = |line: &[u8]| {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
-            redactor.clean_bytes(line.rsplit(|byte| *byte == b'\r').next().unwrap_or_default()).trim_end().to_owned()
+            redactor.clean_bytes(line.rsplit(|byte| *byte == b'\r').next().unwrap_or_default().trim_ascii_end())
         };
         self.raw.split(|byte| *byte == b'\n').map(last_state).filter(|line| !line.is_empty()).collect()
     }
@@ -35,10 +35,10 @@ impl Messages {
 
 /// Which lines belong to which of the refused refs. A line that names a ref is about that ref, and so are the lines before it
 /// that name none: a hook's own words come before git's word that the hook declined. What is left is about every ref.
-pub(super) fn about<'n>(refused: &[&'n RefName], lines: &[String]) -> HashMap<&'n RefName, String> {
+pub(super) fn about<'n>(refused: &[&'n RefName], lines: &[Cleaned]) -> HashMap<&'n RefName, String> {
     let full: Vec<(String, &RefName)> = refused.iter().map(|name| (name.to_string(), *name)).collect();
     let mut found: HashMap<&RefName, String> = HashMap::new();
-    let mut open: Vec<&String> = Vec::new();
+    let mut open: Vec<&Cleaned> = Vec::new();
     for line in lines {
         open.push(line);
         // Of `refs/heads/a` and `refs/heads/a/b` the longer one is meant.

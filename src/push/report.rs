@@ -11,7 +11,7 @@ use gix_transport::packetline::{BandRef, PacketLineRef, decode};
 use super::advertisement::next_line;
 use super::messages::{Messages, about};
 use super::{Capabilities, Error, Request};
-use crate::credentials::Redactor;
+use crate::credentials::{Cleaned, Redactor};
 use crate::refs::RefName;
 
 /// Read in one push, headers of packets included, before the mirror counts as talking nonsense.
@@ -23,7 +23,7 @@ pub enum Answer {
     /// `ok`
     Done,
     /// `ng`, with the mirror's message.
-    Refused(String),
+    Refused(Cleaned),
 }
 
 /// What the mirror said to a request.
@@ -34,7 +34,7 @@ pub struct Report {
     /// Why answers may be missing: the end came early, or what came was nonsense.
     pub cut: Option<Error>,
     /// The mirror's messages, cleaned.
-    pub messages: Vec<String>,
+    pub messages: Vec<Cleaned>,
 }
 
 /// Reads the report that follows `request`.
@@ -49,14 +49,14 @@ pub(super) fn read<R: Read>(
     let bound = request.commands.iter().map(|command| 6 * command.name.as_bytes().len() + 2048).sum::<usize>() + 8192;
     let (bytes, cut) =
         if capabilities.side_band_64k { demultiplex(lines, bound, &mut messages) } else { collect(lines, bound) };
-    let mut report = parse(&bytes, request);
+    let mut report = parse(&bytes, request, redactor);
     // That it broke off says more than that it is not whole.
     report.cut = cut.or(report.cut);
     report.messages = messages.lines(redactor);
     for line in &report.messages {
         tracing::info!(target: "remote", "{line}");
     }
-    explain(&mut report, redactor);
+    explain(&mut report);
     report
 }
 
@@ -115,7 +115,7 @@ fn cut_short(source: io::Error) -> Error {
 }
 
 /// Pure: the packet lines of a report to answers.
-fn parse(mut bytes: &[u8], request: &Request<'_>) -> Report {
+fn parse(mut bytes: &[u8], request: &Request<'_>, redactor: &Redactor) -> Report {
     let mut report = Report::default();
     let mut unpack_failure = None;
     let mut last: Option<RefName> = None;
@@ -144,21 +144,26 @@ fn parse(mut bytes: &[u8], request: &Request<'_>) -> Report {
             }
             continue;
         }
-        last = read_answer(line, last, &mut report.answers);
+        last = read_answer(line, last, &mut report.answers, redactor);
     }
     let asked: HashSet<&RefName> = request.commands.iter().map(|command| &command.name).collect();
     report.answers.retain(|name, _| asked.contains(name));
     if let Some(message) = unpack_failure {
         // Whatever the lines of the refs say, no object of this push arrived.
         for answer in report.answers.values_mut() {
-            *answer = Answer::Refused(format!("the mirror could not unpack the objects: {message}"));
+            *answer = Answer::Refused(Cleaned::from("the mirror could not unpack the objects: ").and(&message));
         }
     }
     report
 }
 
 /// One line after the first; returns the ref that option lines which follow belong to.
-fn read_answer(line: &[u8], last: Option<RefName>, answers: &mut HashMap<RefName, Answer>) -> Option<RefName> {
+fn read_answer(
+    line: &[u8],
+    last: Option<RefName>,
+    answers: &mut HashMap<RefName, Answer>,
+    redactor: &Redactor,
+) -> Option<RefName> {
     if let Some(name) = line.strip_prefix(b"ok ") {
         let name = RefName::new(name)?;
         answers.insert(name.clone(), Answer::Done);
@@ -167,7 +172,7 @@ fn read_answer(line: &[u8], last: Option<RefName>, answers: &mut HashMap<RefName
     if let Some(rest) = line.strip_prefix(b"ng ") {
         let mut fields = rest.splitn(2, |byte| *byte == b' ');
         let name = RefName::new(fields.next()?)?;
-        let message = String::from_utf8_lossy(fields.next().unwrap_or(b"refused")).into_owned();
+        let message = redactor.clean_bytes(fields.next().unwrap_or(b"refused"));
         answers.insert(name.clone(), Answer::Refused(message));
         return Some(name);
     }
@@ -176,24 +181,21 @@ fn read_answer(line: &[u8], last: Option<RefName>, answers: &mut HashMap<RefName
     let option = line.strip_prefix(b"option ")?;
     let did_otherwise = option.starts_with(b"refname ") || option.starts_with(b"new-oid ");
     if did_otherwise && answers.get(&name) == Some(&Answer::Done) {
-        let message = format!("the mirror did something else instead ({})", String::from_utf8_lossy(option));
+        let message = redactor.clean_bytes(&[b"the mirror did something else instead (", option, b")"].concat());
         answers.insert(name.clone(), Answer::Refused(message));
     }
     Some(name)
 }
 
 /// Gives every refusal the messages that belong to it.
-fn explain(report: &mut Report, redactor: &Redactor) {
+fn explain(report: &mut Report) {
     let is_refused = |answer: &Answer| matches!(answer, Answer::Refused(_));
     let refused: Vec<RefName> =
         report.answers.iter().filter(|(_, answer)| is_refused(answer)).map(|(name, _)| name.clone()).collect();
     let about = about(&refused.iter().collect::<Vec<_>>(), &report.messages);
     for name in &refused {
-        if let Some(Answer::Refused(message)) = report.answers.get_mut(name) {
-            *message = redactor.clean(message);
-            if let Some(more) = about.get(name) {
-                *message = format!("{message} ({more})");
-            }
+        if let (Some(Answer::Refused(message)), Some(more)) = (report.answers.get_mut(name), about.get(name)) {
+            *message = std::mem::take(message).and(&format!(" ({more})"));
         }
     }
 }

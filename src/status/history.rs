@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::UpdateStatus;
+use crate::credentials::Cleaned;
 use crate::durable;
 
 /// The size at which the file is cut, in bytes.
@@ -29,7 +30,7 @@ pub struct Attempt {
     /// Bytes of the packs that were sent.
     pub bytes: u64,
     /// The error, cleaned.
-    pub error: Option<String>,
+    pub error: Option<Cleaned>,
     /// What was overwritten or deleted on the mirror.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaced: Vec<Replaced>,

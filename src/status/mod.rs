@@ -25,6 +25,7 @@ pub use outcome::{Outcome, RefOutcome};
 pub use runner::Runner;
 pub use view::{HostKey, View, view};
 
+use crate::credentials::Cleaned;
 use crate::durable;
 use crate::push::Capabilities;
 use crate::repo::Sharing;
@@ -68,7 +69,7 @@ pub struct Status {
     /// How the mirror stands.
     pub update_status: UpdateStatus,
     /// The last error, cleaned; `None` after a success.
-    pub last_error: Option<String>,
+    pub last_error: Option<Cleaned>,
     /// The end of the last attempt. All times are UTC with milliseconds.
     pub last_update_at: Option<String>,
     /// The begin of the last attempt.

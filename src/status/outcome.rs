@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::reasons::sentence;
+use crate::credentials::Cleaned;
 use crate::plan::{Action, Decision};
 use crate::refs::{Oid, RefName};
 
@@ -102,7 +103,7 @@ pub struct RefOutcome {
     /// The mirror's value before.
     pub remote: Option<Oid>,
     /// Why.
-    pub reason: Option<String>,
+    pub reason: Option<Cleaned>,
 }
 
 impl RefOutcome {
@@ -128,7 +129,7 @@ impl RefOutcome {
 
     /// Another outcome of a decision.
     #[must_use]
-    pub fn new(decision: &Decision, outcome: Outcome, reason: Option<String>) -> Self {
+    pub fn new(decision: &Decision, outcome: Outcome, reason: Option<Cleaned>) -> Self {
         Self { name: decision.name.clone(), outcome, local: decision.local, remote: decision.remote, reason }
     }
 }
@@ -144,7 +145,7 @@ struct Written {
     outcome: Outcome,
     local: Option<String>,
     remote: Option<String>,
-    reason: Option<String>,
+    reason: Option<Cleaned>,
 }
 
 impl From<RefOutcome> for Written {

@@ -1,10 +1,15 @@
 //! The sentences for the reasons of the plan. Pure.
 
+use crate::credentials::{Cleaned, Redactor};
 use crate::plan::Reason;
 use crate::refs::Oid;
 
 /// Why a ref is not updated, for people.
-pub(super) fn sentence(reason: &Reason) -> String {
+pub(super) fn sentence(reason: &Reason) -> Cleaned {
+    Redactor::default().clean(&text(reason))
+}
+
+fn text(reason: &Reason) -> String {
     let short = |oid: &Option<Oid>| oid.map_or_else(|| "nothing".to_owned(), |oid| oid.short());
     match reason {
         Reason::NameTooLong => "its name is longer than a command of the push protocol can be".into(),

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{RefOutcome, UpdateStatus};
 use crate::config::{Mirror, TagsSetting};
-use crate::credentials::{Credentials, read_host_keys};
+use crate::credentials::{Cleaned, Credentials, read_host_keys};
 use crate::plan::Divergent;
 use crate::push::Address;
 use crate::repo::Repository;
@@ -44,7 +44,7 @@ pub struct View {
     /// How it stands.
     pub update_status: UpdateStatus,
     /// The last error.
-    pub last_error: Option<String>,
+    pub last_error: Option<Cleaned>,
     /// The end of the last attempt.
     pub last_update_at: Option<String>,
     /// The begin of the last attempt.
