@@ -108,8 +108,20 @@ impl Child {
     /// # Errors
     /// [`Error::Start`]
     pub fn start(name: &str, command: &mut Command) -> Result<Self, Error> {
+        Self::start_heard(name, command, |_| {})
+    }
+
+    /// Starts it. `hear` gets what it writes to its standard error, as it comes.
+    ///
+    /// # Errors
+    /// [`Error::Start`]
+    pub fn start_heard(
+        name: &str,
+        command: &mut Command,
+        hear: impl FnMut(&[u8]) + Send + 'static,
+    ) -> Result<Self, Error> {
         let mut inner = command.spawn().map_err(|source| Error::Start { program: name.to_owned(), source })?;
-        let stderr = inner.stderr.take().map(|stderr| std::thread::spawn(move || tail(stderr)));
+        let stderr = inner.stderr.take().map(|stderr| std::thread::spawn(move || tail(stderr, hear)));
         Ok(Self { name: name.to_owned(), inner, stderr, stderr_socket: None, is_reaped: false })
     }
 
@@ -130,7 +142,7 @@ impl Child {
         // The command would keep its ends open.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let inner = spawned?;
-        let stderr = Some(std::thread::spawn(move || tail(stderr)));
+        let stderr = Some(std::thread::spawn(move || tail(stderr, |_| {})));
         let child = Self { name: name.to_owned(), inner, stderr, stderr_socket: Some(shut), is_reaped: false };
         Ok((child, input, output))
     }
@@ -239,11 +251,12 @@ fn wait_until(limit: Duration, is_so: impl Fn() -> bool) {
 }
 
 /// Reads to the end and keeps the last 4 KiB.
-fn tail(mut stderr: impl Read) -> Vec<u8> {
+fn tail(mut stderr: impl Read, mut hear: impl FnMut(&[u8])) -> Vec<u8> {
     const KEPT: usize = 4096;
     let mut kept = Vec::new();
     let mut chunk = [0; KEPT];
     while let Ok(count @ 1..) = stderr.read(&mut chunk) {
+        hear(&chunk[..count]);
         kept.extend_from_slice(&chunk[..count]);
         kept.drain(..kept.len().saturating_sub(KEPT));
     }

@@ -170,9 +170,49 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
     text[start..].split(after).next()
 }
 
+/// Whether a line tells the progress of git (progress.c, pack-objects, index-pack, unpack-objects), and nothing else.
+#[must_use]
+pub fn is_progress(line: &str) -> bool {
+    const TITLES: [&str; 9] = [
+        "Enumerating objects: ",
+        "Counting objects: ",
+        "Compressing objects: ",
+        "Writing objects: ",
+        "Receiving objects: ",
+        "Unpacking objects: ",
+        "Resolving deltas: ",
+        "Checking connectivity: ",
+        "Delta compression using ",
+    ];
+    is_total(line) || TITLES.iter().any(|title| line.starts_with(title))
+}
+
+/// Whether a line is the sum at the end of git's progress.
+#[must_use]
+pub fn is_total(line: &str) -> bool {
+    line.strip_prefix("Total ").is_some_and(|rest| rest.contains("(delta "))
+}
+
+/// A message of git without what it told of its progress.
+#[must_use]
+pub fn without_progress(message: &str) -> String {
+    let lines = message.split(['\r', '\n']).map(str::trim_end).filter(|line| !line.is_empty() && !is_progress(line));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn progress_is_no_message() {
+        // What git 2.39 and 2.47 write with --progress.
+        let said = "Enumerating objects: 3, done.\nCounting objects:  33% (1/3)\rCounting objects: 100% (3/3), done.\n\
+            Delta compression using up to 2 threads\nCompressing objects: 100% (2/2), done.\nfatal: unable to read 1234\n\
+            Writing objects: 100% (3/3), 213 bytes | 213.00 KiB/s, done.\nTotal 3 (delta 0), reused 0 (delta 0), pack-reused 0\n";
+        assert_eq!(without_progress(said), "fatal: unable to read 1234");
+        assert!(!is_progress("Total nonsense") && !is_progress("remote: Counting objects: 3"));
+    }
 
     #[test]
     #[rustfmt::skip]

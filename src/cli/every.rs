@@ -1,16 +1,17 @@
 //! `--all`: the commands that cover every repository below the server's roots.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::progress::Bars;
 use super::update::Asked;
 use super::{BEHIND, Base, DONE, hook, measure, now, print_json, render, status, talk, update};
 use crate::config::HookSetting;
 use crate::drain::{self, Mode, Report};
 use crate::install::Done;
-use crate::push::Pool;
+use crate::push::{Pool, Progress};
 use crate::repo;
 use crate::schedule::{self, Every};
 use crate::status::{UpdateStatus, View};
@@ -91,23 +92,29 @@ impl Sums {
 
 /// Drains, syncs or plans.
 pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> anyhow::Result<u8> {
-    let Asked { mode, adopts } = asked;
-    let repositories = base.repositories()?;
+    let (Asked { mode, adopts }, repositories) = (asked, base.repositories()?);
     if base.server.top.silent == Some(true) && mode != Mode::Plan {
         base.say("silent: nothing leaves this machine");
     }
     let (sums, reports) = (Sums::default(), Mutex::new(Vec::new()));
     let printed = Mutex::new((out, std::io::Result::Ok(())));
+    let bars = Bars::start_for_many(base).filter(|_| mode != Mode::Plan);
+    let on_begin = |git_dir: &Path, mirror: &str, progress: Arc<Progress>| {
+        let name = git_dir.file_name().unwrap_or_default().to_string_lossy();
+        bars.iter().for_each(|bars| bars.add(&format!("{name} to {mirror}"), Arc::clone(&progress)));
+    };
     let on_report = |report: Result<Report, (PathBuf, drain::Error)>| match report {
         Ok(report) => {
             sums.count(&report);
+            bars.iter().for_each(Bars::count);
             if base.global.json {
                 reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
                 return;
             }
             let mut printed = printed.lock().unwrap_or_else(PoisonError::into_inner);
             let (out, result) = &mut *printed;
-            let shown = render::report_of_many(base, &report, mode, *out);
+            let mut print = || render::report_of_many(base, &report, mode, *out);
+            let shown = if let Some(bars) = &bars { bars.suspend(print) } else { print() };
             // A reader who has left does not end the mirroring.
             *result = shown.or(std::mem::replace(result, Ok(())));
         }
@@ -125,25 +132,35 @@ pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> 
         now,
         random: update::random,
         reconcile: None,
-        on_begin: &|_, _| {},
+        on_begin: &on_begin,
         on_report: &on_report,
     };
     schedule::drain_every(repositories, &every);
+    drop(bars);
     let (out, mut result) = printed.into_inner().unwrap_or_else(PoisonError::into_inner);
     if base.global.json {
-        let mut reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);
-        reports.sort_by(|a, b| (&a.repository, &a.remote).cmp(&(&b.repository, &b.remote)));
-        print_json(out, &reports.iter().map(update::Json::from).collect::<Vec<_>>())?;
+        print_sorted(reports.into_inner().unwrap_or_else(PoisonError::into_inner), out)?;
     }
     if !base.global.json && !base.global.quiet && mode != Mode::Plan {
         result = result.and(sums.print(out));
     }
-    let metrics = base.server.top.metrics_file.as_ref().filter(|_| mode != Mode::Plan);
-    if let Some(Err(error)) = metrics.map(|file| measure::write_every(base, file)) {
-        base.warn(&format!("{error:#}"));
+    if mode != Mode::Plan {
+        write_metrics(base);
     }
     result?;
     Ok(if sums.behind.load(Ordering::Relaxed) > 0 { BEHIND } else { DONE })
+}
+
+fn print_sorted(mut reports: Vec<Report>, out: &mut dyn Write) -> anyhow::Result<()> {
+    reports.sort_by(|a, b| (&a.repository, &a.remote).cmp(&(&b.repository, &b.remote)));
+    print_json(out, &reports.iter().map(update::Json::from).collect::<Vec<_>>())
+}
+
+fn write_metrics(base: &Base) {
+    let written = base.server.top.metrics_file.as_ref().map(|file| measure::write_every(base, file));
+    if let Some(Err(error)) = written {
+        base.warn(&format!("{error:#}"));
+    }
 }
 
 /// How many mirrors that are not right are told one by one on a screen.

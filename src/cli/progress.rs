@@ -1,52 +1,86 @@
-//! Progress on a terminal: objects, bytes and rate of each mirror that is being pushed to.
+//! Progress on a terminal: what goes on at each mirror, with git's own percentages and rates; for many repositories also how many mirrors are
+//! done.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::config::Mirror;
-use crate::push;
+use super::Base;
+use crate::push::Progress;
 
-type Shown = Arc<Mutex<Vec<(ProgressBar, Arc<push::Progress>)>>>;
+type Shown = Arc<Mutex<Vec<(ProgressBar, Arc<Progress>)>>>;
 
-/// The bars, which a thread keeps moving until this is dropped.
+/// The lines of progress, which a thread keeps true until this is dropped.
 pub(super) struct Bars {
     all: MultiProgress,
+    done: Option<ProgressBar>,
     bars: Shown,
     is_over: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Bars {
-    /// Starts with no bar.
-    pub(super) fn new() -> Self {
+    /// Starts, if standard error is a terminal and the user wants to hear of success.
+    pub(super) fn start(base: &Base) -> Option<Self> {
+        let is_shown = !base.global.quiet && std::io::IsTerminal::is_terminal(&std::io::stderr());
+        is_shown.then(Self::new)
+    }
+
+    /// The same for many repositories: a last line counts the mirrors that are done.
+    pub(super) fn start_for_many(base: &Base) -> Option<Self> {
+        let mut bars = Self::start(base)?;
+        let style = ProgressStyle::with_template("mirrors done: {pos}").expect("the template is valid");
+        bars.done = Some(bars.all.add(ProgressBar::no_length().with_style(style)));
+        Some(bars)
+    }
+
+    fn new() -> Self {
         let bars: Shown = Arc::default();
         let is_over = Arc::new(AtomicBool::new(false));
         let (shown, over) = (Arc::clone(&bars), Arc::clone(&is_over));
         let thread = std::thread::spawn(move || {
             while !over.load(Ordering::Relaxed) {
-                for (bar, counted) in shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter() {
-                    bar.set_position(counted.bytes.load(Ordering::Relaxed));
-                    let objects = counted.objects.load(Ordering::Relaxed);
-                    if objects > 0 {
-                        bar.set_message(format!("{objects} objects,"));
+                shown.lock().unwrap_or_else(PoisonError::into_inner).retain(|(bar, progress)| {
+                    bar.set_message(progress.phase().to_string());
+                    // The run is over when it holds its counters no longer.
+                    let is_running = Arc::strong_count(progress) > 1;
+                    if !is_running {
+                        bar.finish_and_clear();
                     }
-                }
+                    is_running
+                });
                 std::thread::park_timeout(Duration::from_millis(100));
             }
         });
-        Self { all: MultiProgress::new(), bars, is_over, thread: Some(thread) }
+        Self { all: MultiProgress::new(), done: None, bars, is_over, thread: Some(thread) }
     }
 
-    /// Adds a bar for a mirror.
-    pub(super) fn add(&self, mirror: &Mirror, counted: Arc<push::Progress>) {
-        let style = ProgressStyle::with_template("{prefix}: {msg} {bytes}, {bytes_per_sec} {spinner}")
-            .expect("the template is valid");
-        let bar = self.all.add(ProgressBar::new_spinner().with_style(style).with_prefix(mirror.name.clone()));
-        bar.set_message("comparing,");
-        self.bars.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((bar, counted));
+    /// Adds a line for what is called `name`.
+    pub(super) fn add(&self, name: &str, progress: Arc<Progress>) {
+        progress.watch();
+        // A line that is too long for the terminal is cut.
+        let style = ProgressStyle::with_template("{prefix}: {wide_msg}").expect("the template is valid");
+        let bar = ProgressBar::no_length().with_style(style).with_prefix(name.to_owned());
+        let bar = match &self.done {
+            Some(done) => self.all.insert_before(done, bar),
+            None => self.all.add(bar),
+        };
+        bar.set_message("waiting");
+        self.bars.lock().unwrap_or_else(PoisonError::into_inner).push((bar, progress));
+    }
+
+    /// Counts a mirror as done.
+    pub(super) fn count(&self) {
+        if let Some(done) = &self.done {
+            done.inc(1);
+        }
+    }
+
+    /// Prints while the lines are hidden.
+    pub(super) fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.all.suspend(print)
     }
 }
 

@@ -1,7 +1,7 @@
 //! `drain`, `sync`, `plan`: the commands that contact mirrors.
 
 use std::hash::{BuildHasher, RandomState};
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,11 +140,10 @@ fn run(session: &Session<'_>, asked: Asked, names: &[String], out: &mut dyn Writ
     if config.is_silent && mode != Mode::Plan {
         session.base.say("silent: nothing leaves this machine");
     }
-    let is_watched = mode != Mode::Plan && !session.base.global.quiet && std::io::stderr().is_terminal();
-    let bars = is_watched.then(Bars::new);
-    let on_begin = |mirror: &Mirror, counted: Arc<push::Progress>| {
+    let bars = Bars::start(session.base).filter(|_| mode != Mode::Plan);
+    let on_begin = |mirror: &Mirror, progress: Arc<push::Progress>| {
         if let Some(bars) = &bars {
-            bars.add(mirror, counted);
+            bars.add(&mirror.name, progress);
         }
     };
     let pool = push::Pool::default();

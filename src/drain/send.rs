@@ -20,6 +20,7 @@ impl Run<'_> {
         there: &Remote,
         base: DeltaBase,
     ) -> Result<Report, PushError> {
+        self.progress.begin("preparing objects");
         let commands = self.commands(sent);
         let request = self.request(&commands, &there.advertised.capabilities)?;
         let pack = request.needs_pack().then(|| self.pack(&commands, there, base));
@@ -47,8 +48,13 @@ impl Run<'_> {
         if self.mirror.is_atomic && !capabilities.atomic {
             return Err(PushError::Unable("it does not support atomic pushes; set atomic = false".into()));
         }
-        let shallow = &self.shallow;
-        Ok(Request { commands, shallow, push_options: &self.mirror.push_options, is_atomic: self.mirror.is_atomic })
+        Ok(Request {
+            commands,
+            shallow: &self.shallow,
+            push_options: &self.mirror.push_options,
+            is_atomic: self.mirror.is_atomic,
+            progress: Some(&self.progress),
+        })
     }
 
     /// What the new values have and the mirror's values have not, if that is little.

@@ -98,6 +98,7 @@ impl Run<'_> {
         let rules = self.rules()?;
         let (mut scope, mut asked) = selected(scope, &rules);
         let mut refusals = Refusals::default();
+        self.progress.begin("connecting");
         let mut session = Some(Session::connect(self.target, self.context.pool)?);
         if let Some(current) = session.as_mut() {
             match self.push_optimistic(current, &rules, &scope, &mut refusals, result)? {
@@ -150,6 +151,7 @@ impl Run<'_> {
         scope: &Scope,
         result: &mut UpdateResult,
     ) -> Result<(Remote, Plan), Error> {
+        self.progress.begin("comparing refs");
         let address = &self.target.address;
         let (there, ours, mut scanned) = match scope {
             Scope::All => {

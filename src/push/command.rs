@@ -2,7 +2,7 @@
 
 use gix_transport::packetline::blocking_io::encode;
 
-use super::Capabilities;
+use super::{Capabilities, Progress};
 use crate::refs::{Oid, RefName};
 
 /// One update command. The old value is the lease.
@@ -27,6 +27,8 @@ pub struct Request<'a> {
     pub push_options: &'a [String],
     /// All or nothing.
     pub is_atomic: bool,
+    /// Told how far it is. Without it, or when nobody watches, the mirror is asked to be quiet.
+    pub progress: Option<&'a Progress>,
 }
 
 impl Request<'_> {
@@ -66,7 +68,7 @@ impl Request<'_> {
             (offered.report_status_v2, "report-status-v2"),
             (offered.report_status && !offered.report_status_v2, "report-status"),
             (offered.side_band_64k, "side-band-64k"),
-            (offered.quiet, "quiet"),
+            (offered.quiet && !self.progress.is_some_and(Progress::is_watched), "quiet"),
             (offered.atomic && self.is_atomic, "atomic"),
             (sends_options, "push-options"),
             (offered.is_format_said, &*format),
@@ -89,7 +91,13 @@ mod tests {
             Command { old: oid.null(), new: oid, name: name("refs/heads/a") },
             Command { old: oid, new: oid.null(), name: name("refs/heads/b") },
         ];
-        let request = Request { commands: &commands, shallow: &[], push_options: &["x".into()], is_atomic: false };
+        let request = Request {
+            commands: &commands,
+            shallow: &[],
+            push_options: &["x".into()],
+            is_atomic: false,
+            progress: None,
+        };
         let offered =
             Capabilities { report_status: true, quiet: true, object_format: "sha1".into(), ..Default::default() };
         let (ones, zeros) = ("1".repeat(40), "0".repeat(40));

@@ -34,7 +34,7 @@ pub fn report(bytes: &[u8], side_band_64k: bool) -> [bool; 2] {
     let oid = Oid::from_hex(&[b'1'; 40]).expect("valid");
     let names = ["refs/heads/a", "refs/heads/b"].map(|name| RefName::new(name.as_bytes()).expect("valid"));
     let commands = names.clone().map(|name| Command { old: oid.null(), new: oid, name });
-    let request = Request { commands: &commands, shallow: &[], push_options: &[], is_atomic: false };
+    let request = Request { commands: &commands, shallow: &[], push_options: &[], is_atomic: false, progress: None };
     let capabilities = Capabilities { side_band_64k, ..Capabilities::default() };
     let mut lines = StreamingPeekableIter::new(bytes, &[PacketLineRef::Flush], false);
     let report = report::read(&mut lines, &request, &capabilities, &Redactor::default());

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::credentials::{Cleaned, Redactor};
 use crate::refs::RefName;
+use crate::replies;
 
 /// Kept of one push.
 const MAX_KEPT: usize = 16 << 10;
@@ -21,6 +22,12 @@ impl Messages {
     pub(super) fn push(&mut self, message: &[u8]) {
         let room = MAX_KEPT.saturating_sub(self.raw.len());
         self.raw.extend_from_slice(&message[..message.len().min(room)]);
+        // A line that overwrites itself, as progress does, takes no more room than its last state.
+        let line = self.raw.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let before_last = self.raw[line..].len().saturating_sub(1);
+        if let Some(at) = self.raw[line..line + before_last].iter().rposition(|byte| *byte == b'\r') {
+            self.raw.drain(line..=line + at);
+        }
     }
 
     /// The lines, cleaned. Of a line that was overwritten with carriage returns the last state counts.
@@ -29,7 +36,11 @@ impl Messages {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             redactor.clean_bytes(line.rsplit(|byte| *byte == b'\r').next().unwrap_or_default().trim_ascii_end())
         };
-        self.raw.split(|byte| *byte == b'\n').map(last_state).filter(|line| !line.is_empty()).collect()
+        self.raw
+            .split(|byte| *byte == b'\n')
+            .map(last_state)
+            .filter(|line| !line.is_empty() && !replies::is_progress(line))
+            .collect()
     }
 }
 

@@ -32,6 +32,7 @@ mod messages;
 mod multiplex;
 mod pack;
 mod pool;
+mod progress;
 mod read_ahead;
 mod report;
 mod shown;
@@ -49,8 +50,9 @@ pub use askpass::{AskpassServer, VARIABLE as ASKPASS_VARIABLE, answer as answer_
 pub use command::{Command, Request};
 pub use egress::{Allowed, Egress};
 pub use error::{Class, Error, Limit, RetrySmaller};
-pub use pack::{DeltaBase, Incomplete, PackObjects, PackSource, Progress};
+pub use pack::{DeltaBase, Incomplete, PackObjects, PackSource};
 pub use pool::Pool;
+pub use progress::Progress;
 pub use report::{Answer, Report};
 pub use symbolic::{Symbolic, symbolic};
 pub use upload::Upload;

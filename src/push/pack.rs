@@ -8,10 +8,11 @@ use std::io::{self, Cursor, Read, Write};
 use std::path::PathBuf;
 use std::process::ChildStdout;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Class, Error};
+use super::{Class, Error, Progress};
+use crate::credentials::Redactor;
 use crate::process::{Child, git};
 use crate::refs::Oid;
 use crate::replies;
@@ -63,15 +64,6 @@ pub struct Incomplete {
     pub is_partial: bool,
 }
 
-/// Counters that another thread may show.
-#[derive(Debug, Default)]
-pub struct Progress {
-    /// Objects in the pack, once its header is known.
-    pub objects: AtomicU64,
-    /// Bytes of the pack that were passed on.
-    pub bytes: AtomicU64,
-}
-
 pub(super) struct PackReader {
     bytes: Bytes,
     incomplete: Incomplete,
@@ -102,7 +94,8 @@ impl PackSource {
 impl PackObjects {
     /// Starts the program and tells it what to pack.
     fn open(self) -> Result<PackReader, Error> {
-        let mut arguments = vec!["pack-objects", "--revs", "--stdout", "-q"];
+        let is_watched = self.progress.is_watched();
+        let mut arguments = vec!["pack-objects", "--revs", "--stdout", if is_watched { "--progress" } else { "-q" }];
         if self.base == DeltaBase::Anywhere {
             arguments.push("--thin");
         }
@@ -112,7 +105,9 @@ impl PackObjects {
         if self.incomplete.is_partial {
             arguments.push("--missing=allow-promisor");
         }
-        let mut child = Child::start("git pack-objects", &mut git(&self.git_dir, &arguments))?;
+        let progress = Arc::clone(&self.progress);
+        let hear = move |written: &[u8]| progress.hear("", written, &Redactor::default());
+        let mut child = Child::start_heard("git pack-objects", &mut git(&self.git_dir, &arguments), hear)?;
         let mut revisions = String::with_capacity((self.tips.len() + self.haves.len()) * 42 + 8);
         for tip in &self.tips {
             revisions.push_str(&format!("{tip}\n"));
@@ -123,7 +118,7 @@ impl PackObjects {
         // It reads all of its input before it writes, so this cannot block for ever. When it has died, its end tells why.
         let told = child.stdin().write_all(revisions.as_bytes());
         if told.is_err() {
-            return Err(self.incomplete.failure(child.failure(Duration::from_secs(5)).to_string()));
+            return Err(self.incomplete.failure(&child.failure(Duration::from_secs(5)).to_string()));
         }
         let stdout = child.stdout();
         let bytes = Bytes::Program { stdout, child: Some(child) };
@@ -136,7 +131,8 @@ impl Incomplete {
     pub const FETCH: &str = "this repository is a partial clone and lacks objects that the mirror needs; fetch them: git fetch --refetch --no-filter";
 
     /// The error that the program's message means. For a partial clone, another try gives the same error.
-    fn failure(self, message: String) -> Error {
+    fn failure(self, message: &str) -> Error {
+        let message = replies::without_progress(message);
         if !self.is_partial || !replies::lacks_objects(&message) {
             return Error::Pack { message, class: Class::Temporary };
         }
@@ -147,7 +143,7 @@ impl Incomplete {
 impl PackReader {
     /// The error that a failed read of the pack means.
     pub(super) fn failure(&self, error: &io::Error) -> Error {
-        self.incomplete.failure(error.to_string())
+        self.incomplete.failure(&error.to_string())
     }
 
     /// The number of objects stands in bytes 8 to 11 (gitformat-pack(5)).

@@ -44,11 +44,19 @@ pub(super) fn read<R: Read>(
     capabilities: &Capabilities,
     redactor: &Redactor,
 ) -> Report {
+    if let Some(progress) = request.progress {
+        progress.begin("waiting for the mirror");
+    }
     let mut messages = Messages::default();
     // Each command has one line, with report-status-v2 up to four more.
     let bound = request.commands.iter().map(|command| 6 * command.name.as_bytes().len() + 2048).sum::<usize>() + 8192;
+    let hear = |message: &[u8]| {
+        if let Some(progress) = request.progress {
+            progress.hear("remote: ", message, redactor);
+        }
+    };
     let (bytes, cut) =
-        if capabilities.side_band_64k { demultiplex(lines, bound, &mut messages) } else { collect(lines, bound) };
+        if capabilities.side_band_64k { demultiplex(lines, bound, &mut messages, hear) } else { collect(lines, bound) };
     let mut report = parse(&bytes, request, redactor);
     // That it broke off says more than that it is not whole.
     report.cut = cut.or(report.cut);
@@ -65,6 +73,7 @@ fn demultiplex<R: Read>(
     lines: &mut StreamingPeekableIter<R>,
     bound: usize,
     messages: &mut Messages,
+    hear: impl Fn(&[u8]),
 ) -> (Vec<u8>, Option<Error>) {
     let (mut report, mut read) = (Vec::new(), 0);
     let cut = loop {
@@ -78,7 +87,10 @@ fn demultiplex<R: Read>(
             _ if read > MAX_READ => break Some(Error::Protocol("messages without end".into())),
             Ok(BandRef::Data(data)) if report.len() + data.len() <= bound => report.extend_from_slice(data),
             Ok(BandRef::Data(_)) => break Some(Error::Protocol("a report that is longer than any report".into())),
-            Ok(BandRef::Progress(message)) => messages.push(message),
+            Ok(BandRef::Progress(message)) => {
+                hear(message);
+                messages.push(message);
+            }
             Ok(BandRef::Error(message)) => {
                 messages.push(message);
                 break Some(Error::Remote(String::from_utf8_lossy(message).trim().to_owned()));
@@ -217,7 +229,8 @@ mod tests {
     fn read_bytes(bytes: &[u8], side_band_64k: bool) -> Report {
         let oid = Oid::from_hex(&[b'1'; 40]).expect("valid");
         let commands = ["refs/heads/a", "refs/heads/b"].map(|n| Command { old: oid.null(), new: oid, name: name(n) });
-        let request = Request { commands: &commands, shallow: &[], push_options: &[], is_atomic: false };
+        let request =
+            Request { commands: &commands, shallow: &[], push_options: &[], is_atomic: false, progress: None };
         let mut lines = StreamingPeekableIter::new(bytes, &[PacketLineRef::Flush], false);
         let capabilities = Capabilities { side_band_64k, ..Default::default() };
         read(&mut lines, &request, &capabilities, &Redactor::default())

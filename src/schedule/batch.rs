@@ -3,6 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -12,7 +13,7 @@ use super::queue::{Job, Limits, Said};
 use crate::config::{self, Config, Mirror, Server};
 use crate::drain::{self, Context, Down, Error, Host, Mode, OnBegin, Report, Unchanged};
 use crate::layout::Layout;
-use crate::push::{Address, Pool};
+use crate::push::{Address, Pool, Progress};
 use crate::repo;
 use crate::spool;
 use crate::status::{self, Status, UpdateStatus};
@@ -48,7 +49,7 @@ pub struct Every<'a> {
     /// How often a mirror is compared in full without being asked, if at all.
     pub reconcile: Option<Duration>,
     /// Told when the run of a mirror begins.
-    pub on_begin: &'a (dyn Fn(&Path, &str) + Sync),
+    pub on_begin: &'a (dyn Fn(&Path, &str, Arc<Progress>) + Sync),
     /// Told what became of each mirror, and which repository could not be served at all.
     pub on_report: &'a (dyn Fn(Result<Report, (PathBuf, Error)>) + Sync),
 }
@@ -195,7 +196,7 @@ impl Every<'_> {
         let repository = repo::open(&job.git_dir)?.to_local();
         config::authorise(&repository, self.server)?;
         let config = config::load(&repository, self.server)?;
-        let on_begin = |mirror: &Mirror, _| (self.on_begin)(&job.git_dir, &mirror.name);
+        let on_begin = |mirror: &Mirror, progress| (self.on_begin)(&job.git_dir, &mirror.name, progress);
         Ok(act(&repository, &self.context(&config, job.mode, &on_begin)))
     }
 

@@ -136,7 +136,7 @@ impl Workers {
             now: self.now,
             random: self.random,
             reconcile: Some(server.top.reconcile_interval.unwrap_or(RECONCILE)),
-            on_begin: &|git_dir, mirror| (self.on_event)(Event::Begun { git_dir, mirror }),
+            on_begin: &|git_dir, mirror, _| (self.on_event)(Event::Begun { git_dir, mirror }),
             on_report: &on_report,
         };
         every.act(task)

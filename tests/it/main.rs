@@ -47,6 +47,7 @@ mod order;
 mod packs;
 mod page;
 mod portions;
+mod progress;
 mod refusals;
 mod remote_helper;
 mod retry;

@@ -12,7 +12,7 @@ use crate::servers::{Kind, Server, free_port};
 /// A server's file, roots and repositories.
 pub(crate) struct Estate {
     pub(crate) sandbox: Sandbox,
-    file: PathBuf,
+    pub(crate) file: PathBuf,
 }
 
 impl Estate {

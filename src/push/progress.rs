@@ -1,0 +1,85 @@
+//! What is told while a push goes on: counters, and for someone who watches the phase. The sentences are git's own, of
+//! `git pack-objects --progress` and of the mirror (side band 2); nobody is told anything when nobody watches.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::credentials::{Cleaned, Redactor};
+use crate::replies;
+
+/// How far a push is, for another thread to show.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Objects in the pack, once its header is known.
+    pub objects: AtomicU64,
+    /// Bytes of the pack that were passed on.
+    pub bytes: AtomicU64,
+    is_watched: AtomicBool,
+    phase: Mutex<Cleaned>,
+}
+
+impl Progress {
+    /// From now on someone watches.
+    pub fn watch(&self) {
+        self.is_watched.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether someone watches.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.is_watched.load(Ordering::Relaxed)
+    }
+
+    /// What goes on, with a percentage and a rate where git knows them.
+    #[must_use]
+    pub fn phase(&self) -> Cleaned {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Begins a phase.
+    pub fn begin(&self, phase: &'static str) {
+        if self.is_watched() {
+            self.set(phase.into());
+        }
+    }
+
+    /// Takes what a program or the mirror wrote of its progress: the last line counts, and of that what stands after the last carriage
+    /// return.
+    pub(super) fn hear(&self, prefix: &'static str, written: &[u8], redactor: &Redactor) {
+        if !self.is_watched() {
+            return;
+        }
+        let states = written.rsplit(|byte| matches!(byte, b'\r' | b'\n')).map(<[u8]>::trim_ascii);
+        let mut states = states.map(|state| redactor.clean_bytes(state));
+        if let Some(state) = states.find(|state| !state.is_empty() && !replies::is_total(state)) {
+            self.set(Cleaned::from(prefix).and(&state));
+        }
+    }
+
+    fn set(&self, phase: Cleaned) {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_state_counts_and_is_told_only_to_who_watches() {
+        let progress = Progress::default();
+        progress.begin("comparing refs");
+        assert_eq!(&*progress.phase(), "");
+        progress.watch();
+        progress.begin("comparing refs");
+        assert_eq!(&*progress.phase(), "comparing refs");
+        for (written, shown) in [
+            ("Writing objects:  45% (9/20)\rWriting objects:  50% (10/20)\r", "remote: Writing objects:  50% (10/20)"),
+            ("\nTotal 20 (delta 0), reused 0\n", "remote: Writing objects:  50% (10/20)"),
+            ("a\nResolving\u{1b}[2J deltas: 100% (3/3), done.\n", "remote: Resolving[2J deltas: 100% (3/3), done."),
+        ] {
+            progress.hear("remote: ", written.as_bytes(), &Redactor::default());
+            assert_eq!(&*progress.phase(), shown);
+        }
+    }
+}
