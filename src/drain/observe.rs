@@ -309,7 +309,18 @@ impl FactBuilder<'_> {
             _ => false,
         };
         let is_remote_here = remote.is_some_and(is_asked);
-        Ok(RefFacts { name, local, remote, ancestry, is_remote_known, kind, deleted, is_remote_here, is_flapping })
+        Ok(RefFacts {
+            name,
+            local,
+            remote,
+            ancestry,
+            is_remote_known,
+            kind,
+            deleted,
+            is_remote_here,
+            is_flapping,
+            is_refused: false,
+        })
     }
 
     /// The values that were deleted here are those that the spool knows and those that were noted before. Where neither knows one,

@@ -73,7 +73,7 @@ impl Run<'_> {
     }
 
     /// Notes every decision: those that are sent count as not answered until the report says otherwise.
-    pub(super) fn record_decisions(&self, scope: &Scope, plan: &Plan, result: &mut UpdateResult) {
+    pub(super) fn record_decisions(&self, scope: &Scope, plan: &Plan, refusals: &Refusals, result: &mut UpdateResult) {
         if let Scope::Refs(names) = scope {
             // A ref that was to be sent and no longer exists on either side needs nothing.
             names.iter().for_each(|name| {
@@ -88,7 +88,7 @@ impl Run<'_> {
         let is_dry = self.context.mode == Mode::Plan;
         let outcome = |decision: &Decision| match decision.action.is_sent() && !is_dry {
             true => RefOutcome::new(decision, Outcome::RemoteFailed, Some("it was not sent".into())),
-            false => RefOutcome::of(decision),
+            false => refusals.of(decision).cloned().unwrap_or_else(|| RefOutcome::of(decision)),
         };
         // Many sorted refs make a map in one pass.
         let noted = plan.decisions.iter().map(|decision| (decision.name.clone(), outcome(decision)));

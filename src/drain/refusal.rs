@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::credentials::Cleaned;
-use crate::plan::{Action, Decision, Plan};
+use crate::plan::{Action, Decision, Plan, RefFacts};
 use crate::push::{Answer, Incomplete, Report};
 use crate::refs::{Oid, RefName};
 use crate::replies::Cause;
@@ -68,20 +68,22 @@ impl Refusals {
         self.refused.insert(decision.name.clone(), refusal);
     }
 
-    /// Takes from the plan what would be refused again, and puts its outcome back into `outcomes`.
-    pub(super) fn drop_refused(&self, plan: &mut Plan, mut put_back: impl FnMut(&RefName, &RefOutcome)) {
-        let first = plan.order.first().copied();
-        let decisions = &plan.decisions;
-        plan.order.retain(|index| {
-            let decision = &decisions[*index];
-            let standing =
-                self.refused.get(&decision.name).filter(|r| r.lease == decision.remote || r.tries >= MAX_TRIES);
-            if let Some(refusal) = standing {
-                put_back(&decision.name, &refusal.outcome);
-            }
-            standing.is_none()
-        });
-        plan.is_first_alone &= plan.order.first().copied() == first;
+    /// Says which changes would be refused again, for the next plan.
+    pub(super) fn tell(&self, refs: &mut [RefFacts]) {
+        if self.refused.is_empty() {
+            return;
+        }
+        let stands = |facts: &RefFacts| {
+            let refusal = self.refused.get(&facts.name);
+            refusal.is_some_and(|refusal| refusal.lease == facts.remote || refusal.tries >= MAX_TRIES)
+        };
+        refs.iter_mut().for_each(|facts| facts.is_refused = stands(facts));
+    }
+
+    /// The outcome of a decision that repeats a refusal.
+    pub(super) fn of(&self, decision: &Decision) -> Option<&RefOutcome> {
+        let refusal = self.refused.get(&decision.name).filter(|_| decision.action == Action::Refused)?;
+        Some(&refusal.outcome)
     }
 
     /// The decisions of the next push: half of a declined push, while there is one, else what the plan says.
@@ -144,6 +146,8 @@ fn fix(message: &str, incomplete: Incomplete) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::{Deleted, Kind};
+    use crate::refs::{Ancestry, Local};
 
     fn decision(action: Action) -> Decision {
         let oid = Oid::from_hex(&[b'1'; 40]);
@@ -194,9 +198,23 @@ mod tests {
         let mut refusals = Refusals::default();
         refusals.doubt(&believed, &found);
         for (seen, is_sent) in [(believed, false), (moved, true)] {
-            let mut plan = Plan { decisions: vec![seen], order: vec![0], ..Plan::default() };
-            refusals.drop_refused(&mut plan, |_, _| {});
-            assert_eq!(!plan.order.is_empty(), is_sent);
+            let mut facts = [RefFacts {
+                name: seen.name.clone(),
+                local: seen.local.map_or(Local::Absent, Local::At),
+                remote: seen.remote,
+                ancestry: Ancestry::Behind,
+                is_remote_known: false,
+                kind: Kind::Plain,
+                deleted: Deleted::default(),
+                is_remote_here: true,
+                is_flapping: false,
+                is_refused: false,
+            }];
+            refusals.tell(&mut facts);
+            assert_eq!(!facts[0].is_refused, is_sent);
+            let again = Decision { action: Action::Refused, ..seen };
+            assert_eq!(refusals.of(&again), Some(&found));
+            assert_eq!(refusals.of(&Decision { action: Action::Create, ..again }), None);
         }
     }
 

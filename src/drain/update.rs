@@ -115,16 +115,13 @@ impl Run<'_> {
                 Some(session) => session,
                 None => Session::connect(self.target, self.context.pool)?,
             };
-            let (there, mut plan) = self.decide(&mut current, &rules, &scope, result)?;
+            let (there, plan) = self.decide(&mut current, &rules, &scope, &refusals, result)?;
             result.looked.append(&mut asked);
             if let Some(Stop::FirstContact { unknown }) = plan.stop {
                 current.end();
                 let (name, url) = (self.mirror.name.clone(), self.target.address.plain());
                 return Err(Error::FirstContact { unknown, name, url });
             }
-            refusals.drop_refused(&mut plan, |name, outcome| {
-                result.outcomes.insert(name.clone(), outcome.clone());
-            });
             if self.context.mode == Mode::Plan || plan.order.is_empty() {
                 current.end();
                 return Ok(());
@@ -149,6 +146,7 @@ impl Run<'_> {
         session: &mut Session,
         rules: &Rules,
         scope: &Scope,
+        refusals: &Refusals,
         result: &mut UpdateResult,
     ) -> Result<(Remote, Plan), Error> {
         self.progress.begin("comparing refs");
@@ -167,10 +165,11 @@ impl Run<'_> {
         result.was_blank |= there.branches_and_tags == 0;
         let (mut observed, noted) = observe(self.repository, ours, &there, &self.past, self.first_contact)?;
         self.note_values(scanned.as_mut(), &observed.refs, &noted, result);
+        refusals.tell(&mut observed.refs);
         let first = plan(rules, &observed);
         let is_known_better = symbolic::ask(self, rules, &first, &mut observed);
         let plan = if is_known_better { plan(rules, &observed) } else { first };
-        self.record_decisions(scope, &plan, result);
+        self.record_decisions(scope, &plan, refusals, result);
         result.scanned = scanned.or(result.scanned.take());
         Ok((there, plan))
     }

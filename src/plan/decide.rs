@@ -21,6 +21,7 @@ pub(super) fn decide(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Op
     let is_set = matches!(action, Action::Create | Action::FastForward | Action::Force);
     let local = if let Local::At(oid) = facts.local { Some(oid) } else { None };
     let action = match action {
+        action if action.is_sent() && facts.is_refused => Action::Refused,
         _ if is_set && facts.is_flapping => Action::Flapping(Reason::Flapping { remote: facts.remote, local }),
         action => action,
     };

@@ -45,6 +45,8 @@ pub enum Action {
     Reject(Reason),
     /// What the decision needs could not be seen now: another run decides.
     Defer(Reason),
+    /// The mirror refused it before; see [`RefFacts::is_refused`].
+    Refused,
 }
 
 impl Action {

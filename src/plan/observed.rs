@@ -46,6 +46,8 @@ pub struct RefFacts {
     pub is_remote_here: bool,
     /// Whether the ref would be set, for the third time within an hour, to a value that the mirror held before and left.
     pub is_flapping: bool,
+    /// Whether the mirror refused this very change earlier in the run, and nothing has changed since.
+    pub is_refused: bool,
 }
 
 /// What the mirror's ref is. A command to a symbolic ref would change, or delete, the ref that it names.

@@ -34,6 +34,7 @@ fn facts(refname: &str) -> RefFacts {
         deleted: Deleted::default(),
         is_remote_here: true,
         is_flapping: false,
+        is_refused: false,
     }
 }
 
@@ -55,6 +56,7 @@ fn word(action: &Action) -> &'static str {
         Action::Flapping(_) => "flapping",
         Action::Reject(_) => "reject",
         Action::Defer(_) => "defer",
+        Action::Refused => "refused",
     }
 }
 
@@ -300,6 +302,26 @@ fn the_table_of_first_contact() {
     let mirror = rules(Divergent::Overwrite, Prune::Mirror);
     let seen = unconfirmed(vec![new, only_there], false);
     assert_eq!(decided(&mirror, &seen), ["reject", "divergent"], "what would be deleted is not here either");
+}
+
+#[test]
+fn what_the_mirror_refused_is_not_sent_again() {
+    let mirror = rules(Divergent::Overwrite, Prune::Mirror);
+    let refused = |facts: RefFacts| RefFacts { is_refused: true, ..facts };
+    let create = RefFacts { remote: None, ..facts("refs/heads/a") };
+    let gone = RefFacts { local: Local::Absent, ..facts("refs/heads/b") };
+    let same = RefFacts { remote: Some(oid(1)), ancestry: Ancestry::Equal, ..facts("refs/heads/c") };
+    let seen = observed(vec![refused(create), refused(gone), refused(facts("refs/heads/d")), refused(same)]);
+    assert_eq!(decided(&mirror, &seen), ["refused", "refused", "refused", "up to date"]);
+    assert!(plan(&mirror, &seen).order.is_empty());
+    // Where the default branch of an empty mirror was refused, nothing else goes alone in its place.
+    let main = RefFacts { remote: None, ..facts("refs/heads/main") };
+    let other = RefFacts { remote: None, ..facts("refs/heads/other") };
+    let mut empty = observed(vec![refused(main.clone()), other.clone()]);
+    empty.mirror.is_empty = true;
+    assert!(!plan(&mirror, &empty).is_first_alone);
+    empty.refs = vec![main, other];
+    assert!(plan(&mirror, &empty).is_first_alone);
 }
 
 #[test]

@@ -49,6 +49,7 @@ impl Outcome {
             Action::Kept(_) => Self::Kept,
             Action::Flapping(_) => Self::Flapping,
             Action::Reject(_) => Self::Rejected,
+            Action::Refused => Self::RemoteRejected,
             Action::Defer(_) => Self::RemoteFailed,
         }
     }
