@@ -24,6 +24,7 @@ mod crowd;
 mod daemon;
 mod damage;
 mod doctor;
+mod documents;
 mod edges;
 mod fence;
 mod first_contact;
