@@ -208,7 +208,9 @@ pub fn fan_out(repository: &Repository, context: &Context<'_>) -> Result<(), Err
             tracing::warn!("{error}");
         }
     }
-    let done = spool::fan_out(&layout, &enabled, new_id((context.now)()))
+    let is_other = |name: &&str| context.config.mirror(name).is_none() && !is_being_removed(&layout.remote(name));
+    let others: Vec<&str> = known.iter().map(String::as_str).filter(is_other).collect();
+    let done = spool::fan_out(&layout, &enabled, &others, new_id((context.now)()))
         .map_err(Error::files("give spooled pushes to the mirrors", layout.root().to_owned()))?;
     for (name, reason) in &done.corrupt {
         tracing::warn!("spool record {name}: {reason}; moved to spool/corrupt, all refs of every mirror are compared");

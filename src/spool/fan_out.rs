@@ -36,11 +36,13 @@ pub fn incoming(layout: &Layout) -> io::Result<Vec<String>> {
     list(&layout.incoming())
 }
 
-/// Gives every record in `incoming` to each of `mirrors`. `id` names the wish for a full sync, if one is needed.
+/// Gives every record in `incoming` to each of `mirrors`. `id` names the wish for a full sync, if one is needed. Each of `others`, mirrors that
+/// have a queue and that the configuration of this drain does not name, is given a full sync instead, once: the next drain may have
+/// the server's file that names them.
 ///
 /// # Errors
 /// The operating system's; what was not yet given stays in `incoming`.
-pub fn fan_out(layout: &Layout, mirrors: &[&str], id: Id) -> io::Result<FanOut> {
+pub fn fan_out(layout: &Layout, mirrors: &[&str], others: &[&str], id: Id) -> io::Result<FanOut> {
     let mut done = FanOut::default();
     let mut whole = Vec::new();
     for name in incoming(layout)? {
@@ -59,6 +61,12 @@ pub fn fan_out(layout: &Layout, mirrors: &[&str], id: Id) -> io::Result<FanOut> 
         link_into_queue(layout, mirror, &whole)?;
         if done.resync || !done.corrupt.is_empty() {
             queue::request_full_sync(layout, mirror, id)?;
+        }
+    }
+    let is_something = !whole.is_empty() || done.resync || !done.corrupt.is_empty();
+    for other in others.iter().filter(|_| is_something) {
+        if list(&layout.queue(other))?.is_empty() {
+            queue::request_full_sync(layout, other, id)?;
         }
     }
     if done.resync {

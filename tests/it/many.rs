@@ -336,6 +336,40 @@ fn the_first_sync_of_a_template_outlives_a_host_that_was_down() {
 }
 
 #[test]
+fn a_drain_without_the_servers_file_loses_no_push_of_a_template() {
+    let estate = Estate::new(TEMPLATE);
+    let source = estate.repository("a.git");
+    let mirror = estate.mirror("a.git");
+    assert_eq!(estate.run(&["install-hook", "--all"]).status, 0);
+    assert_eq!(estate.run(&["sync", "--all"]).status, 0);
+    estate.sandbox.ok(&source, &["set", "wake=none"]);
+    let work = estate.sandbox.work(&source);
+    work.git(&["fetch", "-q", "origin"]);
+    work.git(&["reset", "-q", "--hard", "origin/main"]);
+    for n in 0..3 {
+        work.commit(&format!("push {n}"));
+        work.push(&["main"]);
+        // The record leaves the spool, for this drain knows no mirror.
+        estate.sandbox.ok(&source, &["drain"]);
+    }
+    assert_eq!(std::fs::read_dir(source.join("mirror-push/spool/incoming")).unwrap().count(), 0);
+    let queued = || std::fs::read_dir(source.join("mirror-push/remotes/backup/queue")).unwrap().count();
+    assert_eq!(queued(), 1, "one wish for all of them, however many there are");
+    assert_ne!(estate.sandbox.refs(&mirror), estate.sandbox.refs(&source));
+    assert_eq!(estate.run(&["drain", "--all"]).status, 0);
+    assert_eq!(estate.sandbox.refs(&mirror), estate.sandbox.refs(&source));
+    assert_eq!(queued(), 0);
+    // A mirror that is removed is no such case: its queue goes with it.
+    let other = estate.sandbox.bare("other.git");
+    estate.sandbox.ok(&source, &["add", "own", other.to_str().unwrap()]);
+    estate.sandbox.ok(&source, &["remove", "own"]);
+    work.commit("after the removal");
+    work.push(&["main"]);
+    estate.sandbox.ok(&source, &["drain"]);
+    assert!(!source.join("mirror-push/remotes/own/queue").exists());
+}
+
+#[test]
 fn one_bad_repository_stops_no_other() {
     let estate = Estate::new(TEMPLATE);
     for name in ["a.git", "bad.git", "c.git"] {
