@@ -2,7 +2,7 @@
 //!
 //! Mirrors with the same ssh options, key and known_hosts contents share one master connection, from the second contact on. Its socket is in
 //! a directory of mode 0700. ssh keeps the master for one minute after the last session; the end of the pool closes it at once.
-//! `ssh_options` of a mirror come first, so `ControlPath=none` there disables this.
+//! A mirror whose `ssh_options` name `ControlPath` or `ControlMaster` shares in its own way, or not at all.
 //!
 //! Guaranteed: a master has at most as many sessions as sshd allows by default; then another one is opened. A dead master is replaced. A
 //! master that does not answer within a second, or on which a contact failed, is not used again. After a crash the master ends within a

@@ -114,13 +114,20 @@ fn prepare(
     }
     let whom = user.map_or_else(|| host.to_owned(), |user| format!("{user}@{host}"));
     let kind = || kind(&ssh, &whom, port, target);
-    let slot = shared.filter(|_| offer.is_none()).and_then(|shared| shared.slot(&kind(), target.timeouts.connect));
+    let is_shareable = offer.is_none() && !target.ssh.options.iter().any(|text| is_of_control(text));
+    let slot = shared.filter(|_| is_shareable).and_then(|shared| shared.slot(&kind(), target.timeouts.connect));
     slot.iter().flat_map(ControlSlot::options).for_each(|text| option(&mut ssh, text));
     if let Some(port) = port {
         ssh.arg("-p").arg(port.to_string());
     }
     ssh.arg("--").arg(whom).arg(remote_command);
     Ok((ssh, offer, slot))
+}
+
+/// Whether an option says how connections are shared: then ssh does it in the user's way.
+fn is_of_control(option: &str) -> bool {
+    let keyword = option.split(['=', ' ', '\t']).next().unwrap_or_default();
+    ["ControlMaster", "ControlPath"].iter().any(|known| keyword.eq_ignore_ascii_case(known))
 }
 
 /// All that ssh is told of a host, with what is in the files in place of their names: each mirror has files of its own.

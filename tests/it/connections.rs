@@ -157,6 +157,15 @@ fn whoever_does_not_want_to_share_need_not() {
     let (estate, _server) = behind_sshd(10, "", "");
     let text = std::fs::read_to_string(estate.sandbox.path("server.toml")).unwrap();
     estate.configure(&text.replace("ssh_options = [", "ssh_options = [\"ControlPath=none\", "));
+    // After the first contact, which is alone, each waits until four are at work: none waits for a connection that nobody makes.
+    let seen = estate.sandbox.path("seen");
+    std::fs::create_dir(&seen).unwrap();
+    for n in 0..10 {
+        let hook = estate.sandbox.path(&format!("mirrors/r{n}.git/hooks/pre-receive"));
+        let wait = "n=0; while [ $(ls | wc -l) -lt 4 ]; do n=$((n + 1)); [ $n -lt 250 ] || exit 1; sleep 0.02; done";
+        let first = "mkdir ../first 2>/dev/null && exit 0";
+        script(&hook, &format!("#!/bin/sh\ncd '{}'; {first}; touch r{n}; {wait}\n", seen.display()));
+    }
     let said = estate.run(&["drain", "--all"]);
     assert_eq!((said.status, estate.mirrored(10), estate.logins()), (0, 10, 10), "{said:?}");
 }
