@@ -97,26 +97,35 @@ fn is_executable(hook: &Path) -> bool {
 
 /// Whether a hook is our binary, links followed, or a script that names it.
 fn runs_ours(hook: &Path) -> bool {
-    /// The most that is read of a script, in bytes.
-    const MAX_SCRIPT: u64 = 64 * 1024;
-    if hook.canonicalize().is_ok_and(|path| path.file_name().is_some_and(|name| name == BINARY)) {
-        return true;
-    }
-    let mut text = Vec::new();
-    // Another's hook may be a pipe.
-    let read = durable::open_to_read(&hook.canonicalize().unwrap_or_default())
-        .and_then(|(script, _)| script.take(MAX_SCRIPT).read_to_end(&mut text));
-    read.is_ok() && text.starts_with(b"#!") && text.windows(BINARY.len()).any(|part| part == BINARY.as_bytes())
+    let is_binary = |path: PathBuf| path.file_name().is_some_and(|name| name == BINARY);
+    hook.canonicalize().is_ok_and(is_binary) || names(&text_of(hook), BINARY)
 }
 
-/// The hooks that a dispatcher runs: beside it, gitolite's are `post-receive.h…`, others' stand in `post-receive.d`.
+fn names(script: &[u8], word: &str) -> bool {
+    script.starts_with(b"#!") && script.windows(word.len()).any(|part| part == word.as_bytes())
+}
+
+/// The beginning of a hook. What is no file has none: another's hook may be a pipe.
+fn text_of(hook: &Path) -> Vec<u8> {
+    const MAX_SCRIPT: u64 = 64 * 1024;
+    let mut text = Vec::new();
+    let opened = hook.canonicalize().and_then(|path| durable::open_to_read(&path));
+    // What cannot be read names nothing.
+    let _ = opened.and_then(|(script, _)| script.take(MAX_SCRIPT).read_to_end(&mut text));
+    text
+}
+
+/// The hooks that a dispatcher says it runs: gitolite's are `post-receive.h…` beside it, others' stand in `post-receive.d`.
 fn parts(hook: &Path) -> Vec<PathBuf> {
+    let text = text_of(hook);
     let listed = |directory: &Path| fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
     let is_part =
         |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"post-receive.h"));
-    let beside = hook.parent().map(|hooks| listed(hooks).filter(is_part).collect::<Vec<_>>()).unwrap_or_default();
-    let parts = beside.into_iter().chain(listed(&hook.with_file_name("post-receive.d")));
-    parts.filter(|part| is_executable(part)).collect()
+    let beside = hook.parent().filter(|_| names(&text, ".h"));
+    let beside = beside.map(|hooks| listed(hooks).filter(is_part).collect::<Vec<_>>()).unwrap_or_default();
+    let below = hook.with_file_name("post-receive.d");
+    let below = Some(below).filter(|_| names(&text, ".d")).map(|below| listed(&below).collect::<Vec<_>>());
+    beside.into_iter().chain(below.unwrap_or_default()).filter(|part| is_executable(part)).collect()
 }
 
 /// Installs the hook of the installation that `program` belongs to, if it is not there.
@@ -129,6 +138,10 @@ pub fn ensure(repository: &Repository, program: &Path) -> Result<Done, Error> {
     fs::create_dir_all(&hooks).map_err(failed("make", &hooks))?;
     let hook = hooks.join("post-receive");
     let previous = previous(&hook);
+    if !is_ours(&hook) && matches!(state(repository)?, State::Live(_)) {
+        // It runs ours already; before it, ours would record each push twice.
+        return Ok(Done::WasThere(hook));
+    }
     if is_ours(&hook) {
         if hook.canonicalize().is_ok_and(|path| binary.canonicalize().is_ok_and(|binary| binary == path)) {
             return Ok(Done::WasThere(hook));

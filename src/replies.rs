@@ -184,13 +184,16 @@ pub fn is_progress(line: &str) -> bool {
         "Checking connectivity: ",
         "Delta compression using ",
     ];
-    is_total(line) || TITLES.iter().any(|title| line.starts_with(title))
+    let counts = |rest: &str| rest.ends_with(", done.") || rest.contains("% (") || rest.parse::<u64>().is_ok();
+    let has_form =
+        |title: &str| line.strip_prefix(title).is_some_and(|rest| counts(rest) || rest.starts_with("up to "));
+    is_total(line) || TITLES.into_iter().any(has_form)
 }
 
 /// Whether a line is the sum at the end of git's progress.
 #[must_use]
 pub fn is_total(line: &str) -> bool {
-    line.strip_prefix("Total ").is_some_and(|rest| rest.contains("(delta "))
+    line.strip_prefix("Total ").is_some_and(|rest| rest.contains(" (delta ") && rest.contains(", reused "))
 }
 
 /// A message of git without what it told of its progress.
@@ -211,7 +214,10 @@ mod tests {
             Delta compression using up to 2 threads\nCompressing objects: 100% (2/2), done.\nfatal: unable to read 1234\n\
             Writing objects: 100% (3/3), 213 bytes | 213.00 KiB/s, done.\nTotal 3 (delta 0), reused 0 (delta 0), pack-reused 0\n";
         assert_eq!(without_progress(said), "fatal: unable to read 1234");
-        assert!(!is_progress("Total nonsense") && !is_progress("remote: Counting objects: 3"));
+        assert!(
+            !is_progress("Total 3 rejected (delta of policy)") && !is_progress("Checking connectivity: your ticket")
+        );
+        assert!(!is_progress("remote: Counting objects: 3"));
     }
 
     #[test]

@@ -69,7 +69,7 @@ fn of_one(session: &Session<'_>) -> anyhow::Result<Judged> {
     Ok(Judged {
         configured: config.mirrors.len(),
         silent: usize::from(config.is_silent && !measures.is_empty()),
-        without_hook: usize::from(needs_hook && !matches!(install::state(&session.repository)?, State::Live(_))),
+        without_hook: usize::from(needs_hook && !matches!(install::state(&session.repository), Ok(State::Live(_)))),
         unreadable: 0,
         measures,
     })
@@ -96,7 +96,8 @@ fn answer(judged: &Judged, check: &args::Check, out: &mut dyn Write) -> anyhow::
     let word = ["OK", "WARNING", "CRITICAL", "UNKNOWN"][usize::from(level)];
     let right = measures.len() - failed - waiting - never;
     let mut said = vec![match (configured, measures.len()) {
-        (0, _) => "no mirror is configured".to_owned(),
+        (0, _) if *unreadable == 0 => "no mirror is configured".to_owned(),
+        (0, _) => "nothing could be read".to_owned(),
         (_, 0) => "every mirror is disabled".to_owned(),
         (_, all) => format!("{right} of {all} mirrors up to date"),
     }];

@@ -5,7 +5,7 @@ use std::io::Write;
 use jiff::Timestamp;
 
 use super::args::Log;
-use super::{Base, DONE, Session, Usage, chosen, now, print_json};
+use super::{BEHIND, Base, DONE, Session, Usage, chosen, now, print_json};
 use crate::status::{Attempt, read_history};
 
 /// An attempt, and whose it was.
@@ -15,12 +15,14 @@ struct Entry {
     attempt: Attempt,
 }
 
-/// Lists past attempts, oldest first; of these, if asked for, the newest ones only.
+/// Lists past attempts, oldest first; of these, if asked for, the newest ones only. Exit status 1 when a repository could not be read.
 pub(super) fn log(base: &Base, asked: &Log, out: &mut dyn Write) -> anyhow::Result<u8> {
     let since = asked.since.as_deref().map(|text| time(text, now())).transpose().map_err(Usage)?;
-    let mut entries = match asked.all {
-        true => base.ask_every(&|session| entries(session, &[]))?.0.into_iter().flatten().collect(),
-        false => entries(&base.session()?, &asked.names)?,
+    let (mut entries, unreadable) = match asked.all {
+        true => base
+            .ask_every(&|session| entries(session, &[]))
+            .map(|(all, bad)| (all.into_iter().flatten().collect::<Vec<_>>(), bad))?,
+        false => (entries(&base.session()?, &asked.names)?, 0),
     };
     let is_recent = |entry: &Entry| match (since, entry.attempt.started_at.parse::<Timestamp>()) {
         (Some(since), Ok(started)) => started >= since,
@@ -33,12 +35,12 @@ pub(super) fn log(base: &Base, asked: &Log, out: &mut dyn Write) -> anyhow::Resu
     if base.global.json {
         let values: Result<Vec<_>, _> = shown.iter().map(|entry| json(entry, asked.all)).collect();
         print_json(out, &values?)?;
-        return Ok(DONE);
+    } else {
+        for entry in shown {
+            print(entry, asked.all, out)?;
+        }
     }
-    for entry in shown {
-        print(entry, asked.all, out)?;
-    }
-    Ok(DONE)
+    Ok(if unreadable > 0 { BEHIND } else { DONE })
 }
 
 fn entries(session: &Session<'_>, names: &[String]) -> anyhow::Result<Vec<Entry>> {

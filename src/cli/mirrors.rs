@@ -9,9 +9,9 @@ use super::options::Settings;
 use super::set::{assignments, join};
 use super::{DONE, Session, Usage, absolute, by_name, hook, now};
 use crate::config::{Change, Config, Edit, HookSetting, Place, Wake, edit};
-use crate::credentials::{Credentials, HostKey, Secret, identity};
+use crate::credentials::{self, Credentials, HostKey, Secret, identity};
 use crate::install::Done;
-use crate::mirror::{self, Extras, clean_url, host_keys_of, token_as_password};
+use crate::mirror::{self, Extras, Keys, clean_url, host_keys_of, token_as_password};
 use crate::push::{Address, parse};
 
 impl Session<'_> {
@@ -48,10 +48,11 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
     }
     join(&mut keys, typed)?;
     if add.disabled {
-        keys.push(("enabled", Change::Flag(false)));
+        join(&mut keys, vec![("enabled", Change::Flag(false))])?;
     }
+    refuse_token(&keys, given.as_ref().or(credentials.secret.as_ref()))?;
     let secret = given.or(credentials.secret).filter(|secret| !secret.expose().is_empty());
-    if secret.is_some() && add.settings.auth_method.is_none() {
+    if secret.is_some() && !keys.iter().any(|(key, _)| *key == "auth_method") {
         keys.push(("auth_method", Change::Text("password".into())));
     }
     let has_secret = secret.is_some();
@@ -69,11 +70,10 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
     {
         session.base.say(&format!("installed the hook '{}'", path.display()));
     }
-    if !add.disabled {
-        session.wake(&config);
-    }
+    let is_enabled = config.mirror(&add.name).is_some_and(|mirror| mirror.is_enabled);
+    wake_for(session, &config, &add.name);
     let then = match config.wake {
-        _ if add.disabled => format!("it is disabled: git mirror-push enable {}", add.name),
+        _ if !is_enabled => format!("it is disabled: git mirror-push enable {}", add.name),
         _ if config.is_silent => "its first sync waits, for silent mode is on".to_owned(),
         Wake::None => "its first sync is due: git mirror-push drain".to_owned(),
         Wake::Auto => format!("its first sync begins in the background: git mirror-push status {}", add.name),
@@ -139,6 +139,17 @@ pub(super) fn told_token(session: &Session<'_>, found: Credentials, known: Optio
             .say("the user name in the URL is a token: it is the password now, and the user name is 'x-access-token'");
     }
     credentials
+}
+
+/// A token in place of a user name is a secret, which does not belong into the file.
+pub(super) fn refuse_token(keys: &Keys, known: Option<&Secret>) -> anyhow::Result<()> {
+    let user = keys.iter().find(|(key, _)| *key == "username");
+    let (Some((_, Change::Text(user))) | Some((_, Change::Toml(user)))) = user else { return Ok(()) };
+    if credentials::is_token(user.trim_matches(['"', '\'']), known) {
+        let fix = "a token is the password: --password-stdin, or 'git mirror-push credential NAME'";
+        return Err(Usage(format!("the user name looks like a token; {fix}")).into());
+    }
+    Ok(())
 }
 
 /// The URL as it is written into the file, where it leads, and the credentials that were in it.

@@ -1,7 +1,9 @@
 //! `set`: keys of a mirror, or of the repository; and `KEY=VALUE`, which `add` takes too.
 
 use super::args::Set;
-use super::mirrors::{checked_url, host_keys, password, tell_of_key, told_token, wake_for, warn_of_insecure_http};
+use super::mirrors::{
+    checked_url, host_keys, password, refuse_token, tell_of_key, told_token, wake_for, warn_of_insecure_http,
+};
 use super::protect::set_keys;
 use super::{DONE, Session, Usage, by_name};
 use crate::config::{self, Change, Mirror, Place};
@@ -34,6 +36,8 @@ pub(super) fn set(session: &Session<'_>, mut set: Set) -> anyhow::Result<u8> {
     }
     keys.extend(set.settings.keys());
     join(&mut keys, typed)?;
+    let stored = mirror::credentials(&session.repository, mirror)?.secret;
+    refuse_token(&keys, secret.as_ref().or(stored.as_ref()))?;
     let extras = Extras {
         secret,
         host_keys: host_keys(&set.settings, &address)?,
@@ -97,8 +101,9 @@ pub(super) fn join(keys: &mut Keys, more: Keys) -> anyhow::Result<()> {
 fn take_url(keys: &mut Keys, url: &mut Option<String>) -> anyhow::Result<()> {
     let Some(at) = keys.iter().position(|(key, _)| *key == "url") else { return Ok(()) };
     let Change::Toml(text) = keys.remove(at).1 else {
-        let fix = "'git mirror-push reset NAME' returns to a template's";
-        return Err(Usage(format!("a mirror needs a URL; {fix}")).into());
+        return Err(
+            Usage("a mirror needs a URL; 'reset' returns to that of the server's file, if it has one".into()).into()
+        );
     };
     match url.replace(text.trim_matches(['"', '\'']).to_owned()) {
         None => Ok(()),

@@ -21,8 +21,12 @@ pub fn assignment(text: &str, place: Place) -> Result<(&'static str, Change), St
     if key == "id" {
         return Err("'id' cannot be changed: the API knows the mirror by it".into());
     }
-    let known = keys().find(|known| known.name == key && known.place == place).ok_or_else(|| unknown(key, place))?;
+    let is_it = |known: &&super::Key| known.name == key && known.place == place && !key.starts_with('[');
+    let known = keys().find(is_it).ok_or_else(|| unknown(key, place))?;
     let value = value.trim();
+    if value.chars().any(char::is_control) {
+        return Err(format!("{key}: the value has a control character in it"));
+    }
     if value.is_empty() {
         return Ok((known.name, Change::Unset));
     }
@@ -35,13 +39,14 @@ pub fn assignment(text: &str, place: Place) -> Result<(&'static str, Change), St
 
 fn unknown(key: &str, place: Place) -> String {
     let shown = key.escape_debug();
-    let elsewhere = keys().find(|known| known.name == key).map(|known| known.place);
+    let elsewhere = keys().find(|known| known.name == key && !key.starts_with('[')).map(|known| known.place);
     match elsewhere {
         Some(Place::Remote) => format!("'{shown}' is a key of a mirror; name it: git mirror-push set NAME {shown}=…"),
         Some(Place::Top) => format!("'{shown}' is a key of the repository: git mirror-push set {shown}=…"),
         Some(_) => format!("'{shown}' belongs into the server's file, which is edited by hand"),
         None => {
-            let names = keys().filter(|known| known.place == place).map(|known| known.name);
+            let names =
+                keys().filter(|known| known.place == place && !known.name.starts_with('[')).map(|known| known.name);
             match nearest(key, names) {
                 Some(name) => format!("unknown key '{shown}'; did you mean '{name}'?"),
                 None => format!("unknown key '{shown}'; see git-mirror-push-config(5)"),

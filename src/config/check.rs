@@ -9,7 +9,7 @@ use super::file::File;
 use super::keys::Table;
 use super::server::{Placed, Root, Server, Template, expand, unknown_placeholder};
 use super::settings::{Mistake, Settings};
-use super::values::is_name;
+use super::values::{check_command, is_name};
 use super::{Config, Error, Mirror, Notify, Trust, line_of};
 use crate::plan::Pattern;
 
@@ -35,11 +35,15 @@ impl Place<'_> {
         let next = self.text.lines().skip(first).position(|line| line.trim_start().starts_with('['));
         let last = next.map_or(usize::MAX, |lines| first + lines);
         let line = self.line_of_key(first, wrong.key).filter(|line| *line <= last).unwrap_or(first);
-        Error::Meaning { path: self.path.to_owned(), line, what: wrong.what }
+        self.on(line, wrong.what)
+    }
+
+    fn on(&self, line: usize, what: String) -> Error {
+        Error::Meaning { path: self.path.to_owned(), line, what }
     }
 
     fn at<T>(&self, value: &Spanned<T>, what: String) -> Error {
-        Error::Meaning { path: self.path.to_owned(), line: line_of(self.text, value.span().start), what }
+        self.on(line_of(self.text, value.span().start), what)
     }
 }
 
@@ -57,6 +61,7 @@ pub(super) fn config(
         file.take_commands();
     }
     only_on_the_server(&place, &file)?;
+    check_tables(&place, &file)?;
     let own = file.keys();
     let (is_silent, metrics_file) = (own.silent == Some(true), own.metrics_file.clone());
     let top = own.over(&server.top);
@@ -131,6 +136,7 @@ fn id_of_template(name: &str) -> u32 {
 /// What one of the server's files adds to what the files before it said.
 pub(super) fn server(path: &Path, text: &str, file: File, mut server: Server) -> Result<Server, Error> {
     let place = Place { path, text };
+    check_tables(&place, &file)?;
     server.top = file.keys().over(&server.top);
     server.api = file.api.unwrap_or_default().over(&server.api);
     for written in file.repositories {
@@ -164,12 +170,25 @@ pub(super) fn server(path: &Path, text: &str, file: File, mut server: Server) ->
     Ok(server)
 }
 
+/// Checks each table by itself: commands, and keys that cannot be together.
+fn check_tables(place: &Place<'_>, file: &File) -> Result<(), Error> {
+    if let Some(what) = file.keys().notify.and_then(|command| check_command(&command, "notify").err()) {
+        return Err(place.on(place.line_of_key(0, "notify").unwrap_or(1), what));
+    }
+    for (name, remote) in &file.remotes {
+        remote.mistake().map_or(Ok(()), |mistake| Err(place.at_key(name, mistake)))?;
+    }
+    let Some(mistake) = file.defaults.mistake() else { return Ok(()) };
+    let header = place.line_of_key(0, "defaults").unwrap_or(1);
+    let line = place.line_of_key(header, mistake.key).unwrap_or(header);
+    Err(place.on(line, mistake.what))
+}
+
 /// Keys that mean nothing in the file of one repository.
 fn only_on_the_server(place: &Place<'_>, file: &File) -> Result<(), Error> {
     let Some(key) = file.of_the_server() else { return Ok(()) };
     let line = place.line_of_key(0, key).unwrap_or(1);
-    let what = format!("'{key}' belongs into the server's file, /etc/git-mirror-push/config.toml");
-    Err(Error::Meaning { path: place.path.to_owned(), line, what })
+    Err(place.on(line, format!("'{key}' belongs into the server's file, /etc/git-mirror-push/config.toml")))
 }
 
 fn check_name(place: &Place<'_>, name: &Spanned<String>) -> Result<(), Error> {

@@ -16,7 +16,7 @@ pub(super) fn explain(message: &str, text: &str, line: usize) -> String {
         let known = message.split_once("expected ").map_or("", |(_, known)| known.trim_start_matches("one of "));
         return format!("'{quoted}' is not a value of {key}; use {known}");
     }
-    if message.starts_with("invalid type") {
+    if message.starts_with("invalid type") || message.starts_with("invalid value") {
         if written == "[repositories]" {
             return "write [[repositories]], with two brackets: there may be several".into();
         }
@@ -25,10 +25,14 @@ pub(super) fn explain(message: &str, text: &str, line: usize) -> String {
             return format!("{} is a string with a unit: \"10s\", \"5m\", \"3h\" or \"2d\"", known.name);
         }
         if let Some(known) = known {
-            return format!("{key} has the wrong type; it is: {}", known.kind());
+            let quoted = if known.kind() == "text" { "; a text that looks like a number stands in quotes" } else { "" };
+            return format!("{key} has the wrong type; it is: {}{quoted}", known.kind());
         }
     }
-    message
+    match keys().find(|known| known.name == key) {
+        Some(known) if !message.contains(known.name) => format!("{}: {message}", known.name),
+        _ => message,
+    }
 }
 
 /// Where the keys of a line belong, from the last table header before it.

@@ -37,7 +37,7 @@ table! {
 
     /// A program (absolute path) and its arguments. It runs when a mirror begins to fail, still fails, or recovers; it reads the
     /// event as JSON from standard input and has ten seconds. No shell is involved. Only files that you or root own may set it.
-    notify: Vec<String>, Top, "array; none", via "read::command";
+    notify: Vec<String>, Top, "array; none";
 
     /// How long a mirror must have been failing before the first notification.
     notify_after: Duration, Top, "duration; at once", via "read::period";

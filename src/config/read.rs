@@ -6,9 +6,7 @@ use std::time::Duration;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-use super::values::{
-    check_branch_regex, check_command, check_proxy, check_push_option, check_refspec, check_ssh_option, check_url,
-};
+use super::values::{check_branch_regex, check_proxy, check_push_option, check_refspec, check_ssh_option, check_url};
 use crate::push::Allowed;
 
 /// What a reader gives to serde.
@@ -52,10 +50,6 @@ pub(super) fn ssh_options<'de, D: Deserializer<'de>>(d: D) -> Read<Vec<String>, 
 
 pub(super) fn push_options<'de, D: Deserializer<'de>>(d: D) -> Read<Vec<String>, D::Error> {
     texts(d, check_push_option)
-}
-
-pub(super) fn command<'de, D: Deserializer<'de>>(d: D) -> Read<Vec<String>, D::Error> {
-    made(d, |command: Vec<String>| check_command(&command).map(|()| command))
 }
 
 pub(super) fn absolute<'de, D: Deserializer<'de>>(d: D) -> Read<PathBuf, D::Error> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::keys::table;
+use super::values::check_command;
 use super::{AuthMethod, DEFAULT_MAX_REFS, DEFAULT_TIMEOUTS, DEFAULT_WAITS, Mirror, TagsSetting, Waits, read};
 use crate::plan::{Divergent, Prune};
 use crate::push::{Address, Timeouts};
@@ -57,7 +58,7 @@ table! {
 
     /// A program (absolute path) and its arguments; the first line of its output is the password or token. Only files that you or
     /// root own may set it.
-    password_command: Vec<String>, Remote, "array; none", via "read::command";
+    password_command: Vec<String>, Remote, "array; none";
 
     /// Refs to mirror in addition to branches and tags, for example "refs/notes/*".
     refspecs: Vec<String>, Remote, "list of patterns; none", via "read::refspecs";
@@ -117,6 +118,19 @@ table! {
 }
 
 impl Settings {
+    /// What is wrong in one table, whatever other tables say.
+    pub(super) fn mistake(&self) -> Option<Mistake> {
+        let has_regex = self.mirror_branch_regex.as_ref().is_some_and(|regex| !regex.is_empty());
+        if self.only_protected_branches == Some(true) && has_regex {
+            return Some(Mistake::exclusion());
+        }
+        let command = self.password_command.as_deref()?;
+        let what = check_command(command, "password_command").err()?;
+        Some(Mistake { key: "password_command", what })
+    }
+}
+
+impl Settings {
     /// The mirror that these settings make, or what is wrong with them together.
     pub(super) fn into_mirror(self, name: &str, id: u32) -> Result<Mirror, Mistake> {
         let no_url = || Mistake { key: "url", what: format!("remote '{name}' has no url") };
@@ -126,9 +140,7 @@ impl Settings {
         let only_protected_branches = self.only_protected_branches.unwrap_or(false);
         let mirror_branch_regex = self.mirror_branch_regex.filter(|regex| !regex.is_empty());
         if only_protected_branches && mirror_branch_regex.is_some() {
-            let what =
-                "mirror_branch_regex and only_protected_branches = true exclude each other; choose one".to_owned();
-            return Err(Mistake { key: "mirror_branch_regex", what });
+            return Err(Mistake::exclusion());
         }
         let username = self.username.or(in_url.username);
         let has_password = self.password_file.is_some() || self.password_command.is_some();
@@ -184,4 +196,11 @@ pub(super) struct Mistake {
     pub(super) key: &'static str,
     /// What is wrong and how to fix it.
     pub(super) what: String,
+}
+
+impl Mistake {
+    fn exclusion() -> Self {
+        let what = "mirror_branch_regex and only_protected_branches = true exclude each other; choose one";
+        Self { key: "mirror_branch_regex", what: what.into() }
+    }
 }

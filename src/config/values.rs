@@ -9,12 +9,12 @@ use crate::push::Address;
 const MAX_REGEX: usize = 255;
 
 /// A command is an array: the program by its absolute path, then its arguments. No shell reads it.
-pub(super) fn check_command(command: &[String]) -> Result<(), String> {
+pub(super) fn check_command(command: &[String], key: &str) -> Result<(), String> {
     match command {
         [program, arguments @ ..] if Path::new(program).is_absolute() => {
             match arguments.iter().find(|a| a.contains('\0')) {
                 None => Ok(()),
-                Some(_) => Err("an argument of a command has a null byte in it".into()),
+                Some(_) => Err(format!("{key}: an argument has a null byte in it")),
             }
         }
         _ => {

@@ -26,6 +26,8 @@ impl Redactor {
         if is_token(user, credentials.secret.as_ref()) {
             hidden.push(user.to_owned());
         }
+        // The text is searched without its control characters.
+        hidden.iter_mut().for_each(|text| text.retain(is_kept));
         hidden.retain(|text| !text.is_empty());
         hidden.sort_unstable_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
         hidden.dedup();
@@ -35,7 +37,7 @@ impl Redactor {
     /// The text with secrets masked; without control characters but the line feed, and without those that change the direction of text.
     #[must_use]
     pub fn clean(&self, text: &str) -> Cleaned {
-        let printable: String = text.chars().filter(|c| *c == '\n' || !(c.is_control() || is_hidden(*c))).collect();
+        let printable: String = text.chars().filter(|c| is_kept(*c)).collect();
         let known = self.hidden.iter().fold(printable, |text, secret| text.replace(secret.as_str(), MASK));
         Cleaned::by_redactor(mask_userinfo(&known))
     }
@@ -54,7 +56,6 @@ fn forms(user: &str, secret: &str) -> Vec<String> {
     let mut forms = vec![secret.to_owned()];
     for set in [NON_ALPHANUMERIC, RESERVED] {
         let encoded = utf8_percent_encode(secret, set).to_string();
-        forms.push(encoded.replace("%20", "+"));
         // The digits of another server may be small.
         let small = |part: &str| match part.split_at_checked(2) {
             Some((digits, rest)) => digits.to_ascii_lowercase() + rest,
@@ -62,16 +63,34 @@ fn forms(user: &str, secret: &str) -> Vec<String> {
         };
         let mut parts = encoded.split('%');
         let first = parts.next().unwrap_or_default().to_owned();
-        forms.push(parts.fold(first, |text, part| text + "%" + &small(part)));
-        forms.push(encoded);
+        let small = parts.fold(first, |text, part| text + "%" + &small(part));
+        forms.extend([encoded.replace("%20", "+"), small.replace("%20", "+"), encoded, small]);
     }
-    for (quote, apostrophe) in [("&quot;", "&#39;"), ("&#34;", "&#39;"), ("&quot;", "&#x27;"), ("\"", "'")] {
+    for (quote, apostrophe) in
+        [("&quot;", "&#39;"), ("&#34;", "&#39;"), ("&quot;", "&#x27;"), ("&quot;", "&apos;"), ("\"", "'")]
+    {
         let html = secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         forms.push(html.replace('"', quote).replace('\'', apostrophe));
     }
     let json = serde_json::Value::from(secret).to_string();
-    forms.push(json.trim_matches('"').to_owned());
-    forms.push(json.trim_matches('"').replace('/', "\\/"));
+    let json = json.trim_matches('"');
+    forms.extend([json.to_owned(), json.replace('/', "\\/")]);
+    // Go writes some characters by their numbers, Python all that are not ASCII.
+    let numbered = |is_numbered: fn(char) -> bool| {
+        let mut text = String::new();
+        for c in json.chars() {
+            match c {
+                c if is_numbered(c) => {
+                    c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text += &format!("\\u{unit:04x}"));
+                }
+                c => text.push(c),
+            }
+        }
+        text
+    };
+    for text in [numbered(|c| "<>&".contains(c)), numbered(|c| "<>&'".contains(c)), numbered(|c| !c.is_ascii())] {
+        forms.push(text);
+    }
     for text in [secret.to_owned(), format!("{user}:{secret}")] {
         for engine in [&STANDARD, &URL_SAFE] {
             // Its padding hides nothing and may be missing.
@@ -79,6 +98,10 @@ fn forms(user: &str, secret: &str) -> Vec<String> {
         }
     }
     forms
+}
+
+fn is_kept(c: char) -> bool {
+    c == '\n' || !(c.is_control() || is_hidden(c))
 }
 
 /// Characters that are not seen and change how others are shown: directions of text (Unicode annex 9), and separators of lines.
@@ -143,12 +166,23 @@ mod tests {
             "a&#34;b&#39;&lt;c&gt;&amp;d\\e/f.g h?~",
             r#"a\"b'<c>&d\\e/f.g h?~"#,
             r#"a\"b'<c>&d\\e\/f.g h?~"#,
+            r#"a\"b'\u003cc\u003e\u0026d\\e/f.g h?~"#,
+            "a%22b%27%3cc%3e%26d%5ce%2ff.g+h%3f~",
             "YSJiJzxjPiZkXGUvZi5nIGg/fg==",
             "YSJiJzxjPiZkXGUvZi5nIGg_fg",
             "Ym90OmEiYic8Yz4mZFxlL2YuZyBoP34=",
         ] {
             let clean = redactor.clean(&format!("[{form}]"));
             assert!(clean.starts_with("[*****") && clean.len() < 10, "{form}: {clean}");
+        }
+    }
+
+    #[test]
+    fn a_secret_with_a_tab_or_of_another_language_is_hidden_too() {
+        let secret = Some(Secret::new("p\u{e9}ss\tword".into()));
+        let redactor = Redactor::new(&Credentials { username: None, secret, approval: None });
+        for said in ["p\u{e9}ss\tword", "p\\u00e9ss\\tword", "p%C3%A9ss%09word"] {
+            assert_eq!(&*redactor.clean(said), "*****", "{said}");
         }
     }
 

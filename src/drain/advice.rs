@@ -11,7 +11,7 @@ use crate::push::{Address, Error as PushError};
 pub fn explained(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Cleaned {
     let text = Redactor::new(credentials).clean(&error.to_string()).on_one_line();
     match advice(error, mirror, credentials) {
-        Some(advice) => text.and(&format!("; {advice}")),
+        Some(advice) => text.and_ours(&format!("; {advice}")),
         None => text,
     }
 }

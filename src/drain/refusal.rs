@@ -127,7 +127,7 @@ pub(super) fn outcome(decision: &Decision, message: Cleaned, incomplete: Incompl
         return RefOutcome::new(decision, Outcome::RemoteFailed, Some(message));
     }
     let message = match fix(&message, incomplete) {
-        Some(fix) => message.and(&format!("; {fix}")),
+        Some(fix) => message.and_ours(&format!("; {fix}")),
         None => message,
     };
     RefOutcome::new(decision, Outcome::RemoteRejected, Some(message))

@@ -144,7 +144,7 @@ fn summary(refs: &[RefOutcome]) -> Cleaned {
     } else {
         &format!("{} refs are not up to date", failed.len())
     };
-    Cleaned::default().and(&format!("{subject} on the mirror: {text}"))
+    Cleaned::default().and_ours(&format!("{subject} on the mirror: {text}"))
 }
 
 pub(super) fn attempt(result: &UpdateResult, after: &Status, started: Timestamp) -> Attempt {

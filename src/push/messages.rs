@@ -15,18 +15,29 @@ const MAX_IN_REASON: usize = 1 << 10;
 #[derive(Default)]
 pub(super) struct Messages {
     raw: Vec<u8>,
+    /// Where the last line begins.
+    line: usize,
 }
 
 impl Messages {
     /// Takes more words, as far as there is room.
     pub(super) fn push(&mut self, message: &[u8]) {
         let room = MAX_KEPT.saturating_sub(self.raw.len());
-        self.raw.extend_from_slice(&message[..message.len().min(room)]);
-        // A line that overwrites itself, as progress does, takes no more room than its last state.
-        let line = self.raw.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        let before_last = self.raw[line..].len().saturating_sub(1);
-        if let Some(at) = self.raw[line..line + before_last].iter().rposition(|byte| *byte == b'\r') {
-            self.raw.drain(line..=line + at);
+        let added = &message[..message.len().min(room)];
+        if added.is_empty() {
+            return;
+        }
+        let begun = self.raw.len();
+        self.raw.extend_from_slice(added);
+        if let Some(end) = added.iter().rposition(|byte| *byte == b'\n') {
+            self.line = begun + end + 1;
+        }
+        // A line that overwrites itself, as progress does, takes no more room than its last state. Only what is new is looked at, and a
+        // carriage return that was the last byte before it.
+        let new = self.line.max(begun.saturating_sub(1));
+        let before_last = self.raw.len().saturating_sub(1).max(new);
+        if let Some(at) = self.raw[new..before_last].iter().rposition(|byte| *byte == b'\r') {
+            self.raw.drain(self.line..=new + at);
         }
     }
 
@@ -46,9 +57,9 @@ impl Messages {
 
 /// Which lines belong to which of the refused refs. A line that names a ref is about that ref, and so are the lines before it
 /// that name none: a hook's own words come before git's word that the hook declined. What is left is about every ref.
-pub(super) fn about<'n>(refused: &[&'n RefName], lines: &[Cleaned]) -> HashMap<&'n RefName, String> {
+pub(super) fn about<'n>(refused: &[&'n RefName], lines: &[Cleaned]) -> HashMap<&'n RefName, Cleaned> {
     let full: Vec<(String, &RefName)> = refused.iter().map(|name| (name.to_string(), *name)).collect();
-    let mut found: HashMap<&RefName, String> = HashMap::new();
+    let mut found: HashMap<&RefName, Cleaned> = HashMap::new();
     let mut open: Vec<&Cleaned> = Vec::new();
     for line in lines {
         open.push(line);
@@ -64,11 +75,46 @@ pub(super) fn about<'n>(refused: &[&'n RefName], lines: &[Cleaned]) -> HashMap<&
     found
 }
 
-fn append(text: &mut String, line: &str) {
+fn append(text: &mut Cleaned, line: &Cleaned) {
     if text.len() + line.len() <= MAX_IN_REASON {
-        if !text.is_empty() {
-            text.push_str("; ");
+        let before = std::mem::take(text);
+        *text = if before.is_empty() { line.clone() } else { before.and(&"; ".into()).and(line) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(packets: &[&str]) -> Vec<String> {
+        let mut messages = Messages::default();
+        packets.iter().for_each(|packet| messages.push(packet.as_bytes()));
+        messages.lines(&Redactor::default()).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn of_a_line_that_overwrites_itself_the_last_state_stays() {
+        for packets in [
+            &["one\r\ntwo 1%\rtwo 2%\r", "two 3%\nthree\r\n"][..],
+            &["one\n", "two 1%", "\rtwo 2%\r", "two 3%", "\n", "three"],
+            &["one\r", "\ntwo 1%\r", "two 3%\r\n", "three\r"],
+        ] {
+            assert_eq!(lines(packets), ["one", "two 3%", "three"], "{packets:?}");
         }
-        text.push_str(line);
+    }
+
+    #[test]
+    fn progress_leaves_room_for_what_is_said_after_it() {
+        let mut packets = vec!["first\n"];
+        packets.extend(["Resolving deltas:  50% (1/2)\r"; 5000]);
+        packets.extend(["Resolving deltas: 100% (2/2), done.\n", "the hook says no\n"]);
+        assert_eq!(lines(&packets), ["first", "the hook says no"]);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let mut messages = Messages::default();
+        (0..2_000_000).for_each(|_| messages.push(b"x"));
+        assert_eq!(messages.raw.len(), MAX_KEPT);
     }
 }

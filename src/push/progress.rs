@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(&*progress.phase(), "comparing refs");
         for (written, shown) in [
             ("Writing objects:  45% (9/20)\rWriting objects:  50% (10/20)\r", "remote: Writing objects:  50% (10/20)"),
-            ("\nTotal 20 (delta 0), reused 0\n", "remote: Writing objects:  50% (10/20)"),
+            ("\nTotal 20 (delta 0), reused 0 (delta 0)\n", "remote: Writing objects:  50% (10/20)"),
             ("a\nResolving\u{1b}[2J deltas: 100% (3/3), done.\n", "remote: Resolving[2J deltas: 100% (3/3), done."),
         ] {
             progress.hear("remote: ", written.as_bytes(), &Redactor::default());

@@ -163,7 +163,9 @@ fn parse(mut bytes: &[u8], request: &Request<'_>, redactor: &Redactor) -> Report
     if let Some(message) = unpack_failure {
         // Whatever the lines of the refs say, no object of this push arrived.
         for answer in report.answers.values_mut() {
-            *answer = Answer::Refused(Cleaned::from("the mirror could not unpack the objects: ").and(&message));
+            *answer = Answer::Refused(
+                Cleaned::from("the mirror could not unpack the objects: ").and(&redactor.clean(&message)),
+            );
         }
     }
     report
@@ -207,7 +209,7 @@ fn explain(report: &mut Report) {
     let about = about(&refused.iter().collect::<Vec<_>>(), &report.messages);
     for name in &refused {
         if let (Some(Answer::Refused(message)), Some(more)) = (report.answers.get_mut(name), about.get(name)) {
-            *message = std::mem::take(message).and(&format!(" ({more})"));
+            *message = std::mem::take(message).and(&" (".into()).and(more).and(&")".into());
         }
     }
 }
@@ -216,6 +218,7 @@ fn explain(report: &mut Report) {
 mod tests {
     use super::super::Command;
     use super::*;
+    use crate::credentials::{Credentials, Secret};
     use crate::refs::Oid;
 
     fn name(text: &str) -> RefName {
@@ -262,6 +265,33 @@ mod tests {
             assert!(report.cut.is_none());
             assert_eq!(report.answers[&name("refs/heads/a")], Answer::Done);
             assert_eq!(report.answers.len(), 2, "a ref that was not asked about is not believed");
+        }
+    }
+
+    #[test]
+    fn no_answer_holds_the_password() {
+        let secret = Some(Secret::new("hunter2secret".into()));
+        let redactor = Redactor::new(&Credentials { username: Some("bot".into()), secret, approval: None });
+        let oid = Oid::from_hex(&[b'1'; 40]).expect("valid");
+        let commands = ["refs/heads/a", "refs/heads/b"].map(|n| Command { old: oid.null(), new: oid, name: name(n) });
+        let request =
+            Request { commands: &commands, shallow: &[], push_options: &[], is_atomic: false, progress: None };
+        for lines in [
+            [&b"unpack no space for hunter2secret\n"[..], b"ng refs/heads/a x\n", b"ok refs/heads/b\n"],
+            [&b"unpack ok\n"[..], b"ng refs/heads/a hunter2secret is wrong\n", b"ng refs/heads/b hunter2secret\n"],
+            [&b"unpack ok\n"[..], b"ok refs/heads/a\n", b"option refname refs/hunter2secret\n"],
+        ] {
+            let banded = [
+                packet(b"\x02no, bot:hunter2secret is wrong\n"),
+                packet(&[b"\x01", &lines.map(packet).concat()[..], b"0000"].concat()),
+                b"0000".to_vec(),
+            ];
+            let banded = banded.concat();
+            let mut lines = StreamingPeekableIter::new(&banded[..], &[PacketLineRef::Flush], false);
+            let capabilities = Capabilities { side_band_64k: true, ..Default::default() };
+            let report = read(&mut lines, &request, &capabilities, &redactor);
+            assert!(report.answers.values().any(|answer| matches!(answer, Answer::Refused(_))), "{report:?}");
+            assert!(!format!("{report:?}").contains("hunter2secret"), "{report:?}");
         }
     }
 

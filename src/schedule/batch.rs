@@ -164,11 +164,7 @@ impl Every<'_> {
             return Ok(false);
         }
         let queues = spool::queues(layout).map_err(files("list the mirrors"))?;
-        let own = config::names_in(layout).map_err(files("read the configuration"))?;
-        // What no file names any more keeps its queue, and nobody serves it.
-        let is_named =
-            |name: &String| own.contains(name) || self.server.template_names().any(|template| template == name);
-        for (name, queued) in queues.iter().filter(|(name, _)| is_named(name)) {
+        for (name, queued) in &queues {
             let status = status::read(&layout.remote(name)).map_err(files("read the status"))?;
             let is_waiting = status.next_attempt_at.is_some() || *queued > 0 || status.is_new();
             if is_waiting || self.is_comparison_due(git_dir, name, &status) {
@@ -176,6 +172,7 @@ impl Every<'_> {
             }
         }
         let is_known = |name: &str| queues.iter().any(|(known, _)| known == name);
+        let own = config::names_in(layout).map_err(files("read the configuration"))?;
         let is_placed = || self.server.place(git_dir).is_some();
         Ok(own.iter().all(|name| is_known(name)) && (self.server.template_names().all(is_known) || !is_placed()))
     }

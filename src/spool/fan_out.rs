@@ -65,7 +65,7 @@ pub fn fan_out(layout: &Layout, mirrors: &[&str], others: &[&str], id: Id) -> io
     }
     let is_something = !whole.is_empty() || done.resync || !done.corrupt.is_empty();
     for other in others.iter().filter(|_| is_something) {
-        if list(&layout.queue(other))?.is_empty() {
+        if !list(&layout.queue(other))?.iter().any(|name| name.ends_with(queue::FULL)) {
             queue::request_full_sync(layout, other, id)?;
         }
     }

@@ -13,6 +13,8 @@ use super::{Id, Record, decode, encode};
 use crate::durable::{self, list, list_there, remove_if_there, sync_directory, write_synced};
 use crate::layout::Layout;
 
+/// The end of the name of a wish for a full sync.
+pub(super) const FULL: &str = ".full";
 /// How the name of an entry ends that is no push but a look at refs.
 const LOOK: &str = ".look";
 
@@ -240,5 +242,5 @@ pub fn request(layout: &Layout, mirror: &str, id: Id, record: &Record) -> io::Re
 }
 
 fn full_sync_name(id: Id) -> String {
-    format!("{}.full", id.file_name())
+    id.file_name() + FULL
 }

@@ -312,6 +312,19 @@ fn any_key_is_set_from_the_command_line_as_toml() {
     sandbox.ok(&source, &["set", "second", "url=https://bot:hunter2@example.org/x.git"]);
     assert!(text().contains("url = \"https://example.org/x.git\"") && !text().contains("hunter2"), "{}", text());
     assert_eq!(std::fs::read_to_string(source.join("mirror-push/remotes/second/secret")).unwrap().trim(), "hunter2");
+    // What is said of the mirror is what the keys make of it.
+    let said = sandbox.ok(&source, &["add", "off", sandbox.path("off.git").to_str().unwrap(), "enabled=false"]);
+    assert!(said.err.contains("it is disabled: git mirror-push enable off"), "{said:?}");
+    let said = sandbox.mirror_push_fed(
+        &source,
+        &["add", "key", "ssh://git@host.invalid/x", "auth_method=none", "--disabled", "--password-stdin"],
+        "pw\n",
+    );
+    assert!(said.status == 0 && text().contains("auth_method = \"none\""), "{said:?}");
+    assert!(!text().contains("auth_method = \"password\""), "{}", text());
+    // The hook reads this key by itself.
+    sandbox.ok(&source, &["set", "wake=\"\"\"none\"\"\""]);
+    assert!(text().contains("wake = \"none\"\n"), "{}", text());
     let stands = text();
     for (arguments, status, message) in [
         (
@@ -333,6 +346,16 @@ fn any_key_is_set_from_the_command_line_as_toml() {
         (&["set", "secund", "prune=never"], 128, "no mirror 'secund' here; did you mean 'second'?"),
         (&["set", "m", "password=hunter2"], 129, "git mirror-push credential NAME"),
         (&["add", "third", other, "url=/y"], 129, "the URL is given twice"),
+        (&["add", "third", other, "enabled=false", "--disabled"], 129, "'enabled' is given twice"),
+        (&["set", "m", "username=ghp_hunter2"], 129, "looks like a token"),
+        (&["set", "m", "--username", "glpat-hunter2"], 129, "looks like a token"),
+        (&["add", "third", other, "username=ghp_hunter2"], 129, "looks like a token"),
+        (&["set", "m", "username=a\nb"], 129, "control character"),
+        (&["set", "m", "username=12345"], 128, "stands in quotes"),
+        (&["set", "m", "max_deletes=-1"], 128, "max_deletes has the wrong type; it is: integer"),
+        (&["set", "m", "stall_timeout=soon"], 128, "stall_timeout: 'soon' is not a duration"),
+        (&["set", "default=x"], 129, "unknown key 'default'; see git-mirror-push-config(5)"),
+        (&["set", "[defaults]=x"], 129, "unknown key '[defaults]'"),
     ] {
         let said = sandbox.mirror_push(&source, arguments);
         assert_eq!(said.status, status, "{arguments:?}: {said:?}");

@@ -348,6 +348,8 @@ fn a_hook_of_ours_is_seen_through_links_scripts_and_dispatchers() {
     clear();
     put("post-receive", &format!("#!/bin/sh\ntee >(logger) | {}\n", ours.display()));
     assert!(seen());
+    sandbox.ok(&source, &["install-hook"]);
+    assert!(!hooks.join("post-receive.previous").exists(), "ours would run twice");
     std::fs::set_permissions(hooks.join("post-receive"), std::fs::Permissions::from_mode(0o644)).unwrap();
     assert!(!seen(), "git runs no hook that is not executable");
     clear();
@@ -363,6 +365,8 @@ fn a_hook_of_ours_is_seen_through_links_scripts_and_dispatchers() {
     std::fs::create_dir(hooks.join("post-receive.d")).unwrap();
     std::os::unix::fs::symlink(&ours, hooks.join("post-receive.d/mirror")).unwrap();
     assert!(seen());
+    put("post-receive", "#!/bin/sh\nexit 0\n");
+    assert!(!seen(), "this one runs nothing");
     // A pipe is not waited for.
     clear();
     let made = std::process::Command::new("mkfifo").arg("-m755").arg(hooks.join("post-receive")).status().unwrap();

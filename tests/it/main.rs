@@ -26,6 +26,7 @@ mod damage;
 mod doctor;
 mod documents;
 mod edges;
+mod every;
 mod fence;
 mod first_contact;
 mod formats;

@@ -130,56 +130,6 @@ fn a_template_mirrors_every_repository_below_the_root() {
 }
 
 #[test]
-fn log_and_doctor_cover_all_repositories() {
-    let estate = Estate::new(TEMPLATE);
-    for name in ["a.git", "b.git"] {
-        estate.repository(name);
-        estate.mirror(name);
-    }
-    assert_eq!(estate.run(&["install-hook", "--all"]).status, 0);
-    for _ in 0..2 {
-        assert_eq!(estate.run(&["sync", "--all"]).status, 0);
-    }
-    let log = |arguments: &[&str]| {
-        let said = estate.run(&[&["log", "--all"], arguments].concat());
-        assert_eq!(said.status, 0, "{said:?}");
-        said.out.lines().map(str::to_owned).collect::<Vec<_>>()
-    };
-    let all = log(&[]);
-    assert_eq!(all.len(), 4, "{all:?}");
-    assert!(all.is_sorted(), "by time: {all:?}");
-    for name in ["a.git", "b.git"] {
-        let path = estate.sandbox.path("git").join(name).canonicalize().unwrap().display().to_string();
-        assert_eq!(all.iter().filter(|line| line.contains(&path) && line.contains("  backup  finished")).count(), 2);
-    }
-    assert_eq!(log(&["-n", "3"]), all[1..]);
-    assert_eq!(log(&["--since", "1h"]).len(), 4);
-    assert!(log(&["--since", "2099-01-01"]).is_empty());
-    let last = all[3].split(' ').next().unwrap();
-    assert_eq!(log(&["--since", last]), all[3..], "the time of the log itself");
-    let json = estate.run(&["log", "--all", "--json", "-n1"]).json();
-    assert_eq!((json[0]["name"].as_str(), json.as_array().unwrap().len()), (Some("backup"), 1));
-    assert!(json[0]["repository"].as_str().unwrap().ends_with(".git"), "{json}");
-    let bad = estate.run(&["log", "--all", "--since", "yesterday"]);
-    assert!(bad.status == 129 && bad.err.contains("'yesterday' is not a time"), "{bad:?}");
-    // The doctor.
-    estate.sandbox.git(&estate.sandbox.path("git"), &["config", "--global", "core.fsync", "all"]);
-    let said = estate.run(&["doctor", "--all"]);
-    assert_eq!((said.status, &*said.out), (0, "2 repositories, 2 without a fault, 0 unreadable\n"), "{said:?}");
-    let hook = estate.sandbox.path("git/b.git/hooks/post-receive");
-    std::fs::remove_file(&hook).unwrap();
-    let said = estate.run(&["doctor", "--all"]);
-    let lines: Vec<&str> = said.out.lines().collect();
-    assert_eq!((said.status, lines.len()), (1, 4), "{said:?}");
-    assert!(lines[0].ends_with("/b.git") && lines[1].contains("hook: there is no"), "{said:?}");
-    assert_eq!(lines[3], "2 repositories, 1 without a fault, 0 unreadable");
-    let json = estate.run(&["doctor", "--all", "--json"]).json();
-    let faults: Vec<_> = json.as_array().unwrap().iter().filter(|found| found["severity"] != "ok").collect();
-    assert_eq!(faults.len(), 1, "{json}");
-    assert!(faults[0]["repository"].as_str().unwrap().ends_with("/b.git"), "{json}");
-}
-
-#[test]
 fn two_repositories_with_one_url_are_refused_and_both_named() {
     let estate = Estate::new(&TEMPLATE.replace("{path}", "{name}"));
     let (one, two) = (estate.repository("a/x.git"), estate.repository("b/x.git"));
@@ -239,7 +189,12 @@ fn files_of_conf_d_count_in_order_and_a_repository_counts_before_them() {
         ("[remotes.x]\nurl = \"https://u:p@h/{path}\"\n", "holds a password"),
         ("notify = \"mail root\"\n", "server.toml:1"),
         ("notify = [\"mail\", \"root\"]\n", "absolute path of a program"),
-        ("max_jobs = 0\n", "at least 1"),
+        ("max_jobs = 0\n", "server.toml:1: max_jobs: at least 1"),
+        (
+            "[remotes.t]\nurl = \"/m/{path}\"\nonly_protected_branches = true\nmirror_branch_regex = \"x\"\n",
+            "server.toml:4: mirror_branch_regex and",
+        ),
+        ("[defaults]\nonly_protected_branches = true\n\nmirror_branch_regex = \"x\"\n", "server.toml:4: mirror"),
         ("", "[[repositories]]"),
     ] {
         estate.configure(text);
@@ -359,6 +314,21 @@ fn a_drain_without_the_servers_file_loses_no_push_of_a_template() {
     assert_eq!(estate.run(&["drain", "--all"]).status, 0);
     assert_eq!(estate.sandbox.refs(&mirror), estate.sandbox.refs(&source));
     assert_eq!(queued(), 0);
+    // Also while other work waits for it.
+    let away = estate.sandbox.path("away");
+    std::fs::rename(&mirror, &away).unwrap();
+    for (branch, is_known) in [("a", true), ("b", false)] {
+        work.push(&[&format!("main:{branch}")]);
+        if is_known {
+            assert_eq!(estate.run(&["drain", "--all"]).status, 1);
+        } else {
+            estate.sandbox.ok(&source, &["drain"]);
+        }
+    }
+    std::fs::rename(&away, &mirror).unwrap();
+    work.push(&["main:c"]);
+    assert_eq!(estate.run(&["drain", "--all"]).status, 0);
+    assert_eq!(estate.sandbox.refs(&mirror), estate.sandbox.refs(&source));
     // A mirror that is removed is no such case: its queue goes with it.
     let other = estate.sandbox.bare("other.git");
     estate.sandbox.ok(&source, &["add", "own", other.to_str().unwrap()]);
