@@ -45,7 +45,9 @@ _git_mirror_push_names() {
         word=${COMP_WORDS[at]}
         case $word in
             -C | --git-dir | --config)
-                where+=("$word" "${COMP_WORDS[at + 1]}")
+                # bash makes three words of --git-dir=PATH.
+                [[ ${COMP_WORDS[at + 1]} == = ]] && ((at += 1))
+                where+=("$word" "${COMP_WORDS[at + 1]/#\~\//$HOME/}")
                 ((at += 1))
                 ;;
             -*) ;;

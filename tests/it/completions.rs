@@ -38,6 +38,8 @@ fn completions_know_the_mirrors() {
     };
     assert_eq!(bash("git mirror-push set off", 3), "office offsite");
     assert_eq!(bash("git mirror-push --git-dir . sync office b", 6), "backup");
+    assert_eq!(bash("git mirror-push --git-dir = . sync b", 6), "backup");
+    assert_eq!(bash("git mirror-push -C '~/../source.git' sync b", 5), "backup", "relative to home");
     assert_eq!(bash("git mirror-push set office --prune b", 5), "", "the value of an option");
     assert_eq!(bash("git mirror-push add off", 3), "", "a new name");
     let fish = format!(

@@ -58,3 +58,27 @@ fn log_and_doctor_cover_all_repositories() {
     assert_eq!(faults.len(), 1, "{json}");
     assert!(faults[0]["repository"].as_str().unwrap().ends_with("/b.git"), "{json}");
 }
+
+#[test]
+fn however_a_mirror_is_written_it_is_served() {
+    let estate = Estate::new("wake = \"none\"\n[[repositories]]\nroot = \"ROOT\"\n");
+    for (n, table) in
+        ["[remotes]\nm = { url = \"URL\" }\n", "[ remotes . m ]\nurl = \"URL\"\n", "remotes.m.url = \"URL\"\n"]
+            .into_iter()
+            .enumerate()
+    {
+        let (source, mirror) = (estate.repository(&format!("r{n}.git")), estate.mirror(&format!("r{n}.git")));
+        estate.sandbox.ok(&source, &["install-hook"]);
+        let config = source.join("mirror-push/config.toml");
+        std::fs::write(&config, table.replace("URL", mirror.to_str().unwrap())).unwrap();
+        estate.sandbox.ok(&source, &["sync"]);
+        let refs = estate.sandbox.refs(&source);
+        assert_eq!(estate.sandbox.refs(&mirror), refs, "{table}");
+        // What its own commands make due is done by those that look at every repository.
+        estate.sandbox.git(&mirror, &["update-ref", "-d", "refs/heads/main"]);
+        estate.sandbox.ok(&source, &["set", "wake=none"]);
+        estate.sandbox.ok(&source, &["set", "m", "prune=never"]);
+        let said = estate.run(&["drain", "--all"]);
+        assert_eq!((said.status, estate.sandbox.refs(&mirror)), (0, refs), "{table}: {said:?}");
+    }
+}
