@@ -101,8 +101,11 @@ fn runs_ours(hook: &Path) -> bool {
     hook.canonicalize().is_ok_and(is_binary) || names(&text_of(hook), BINARY)
 }
 
+/// Whether a script has the word in a line that is no comment.
 fn names(script: &[u8], word: &str) -> bool {
-    script.starts_with(b"#!") && script.windows(word.len()).any(|part| part == word.as_bytes())
+    let is_comment = |line: &[u8]| line.trim_ascii_start().starts_with(b"#");
+    let mut lines = script.split(|byte| *byte == b'\n').filter(|line| !is_comment(line));
+    script.starts_with(b"#!") && lines.any(|line| line.windows(word.len()).any(|part| part == word.as_bytes()))
 }
 
 /// The beginning of a hook. What is no file has none: another's hook may be a pipe.

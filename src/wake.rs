@@ -54,16 +54,6 @@ fn is_same_owner(runtime: &Path, repository: &Path) -> bool {
     owner(&roots_file(runtime)) == owner(repository)
 }
 
-/// Whether systemd runs the timer that drains all repositories.
-#[cfg(feature = "mirror")]
-#[must_use]
-pub fn has_timer() -> bool {
-    let mut asked = Command::new("systemctl");
-    asked.args(["is-active", "--quiet", "git-mirror-push-drain.timer"]).stdin(Stdio::null());
-    asked.stdout(Stdio::null()).stderr(Stdio::null());
-    Path::new("/run/systemd/system").is_dir() && asked.status().is_ok_and(|status| status.success())
-}
-
 /// Starts `program drain --detach` for a repository, with the server's configuration file `server` if one is given, and does not wait
 /// for it.
 ///

@@ -146,6 +146,7 @@ const MAY_IMPORT: [(&str, &[&str]); 25] = [
             "install",
             "metrics",
             "tokens",
+            "process",
             "wake",
         ],
     ),

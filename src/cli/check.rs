@@ -4,7 +4,7 @@
 use std::io::Write;
 
 use super::args::{self, Global};
-use super::{Base, Session, measure, now};
+use super::{Base, Session, measure, now, render};
 use crate::config::{Environment, HookSetting};
 use crate::install::{self, State};
 use crate::metrics::Measure;
@@ -46,14 +46,14 @@ struct Judged {
 fn judged(base: &Base, check: &args::Check) -> anyhow::Result<Judged> {
     if check.scope.all {
         let (all, unreadable) = base.ask_every(&of_one)?;
-        let sum = all.into_iter().fold(Judged::default(), |sum, one| Judged {
-            measures: [sum.measures, one.measures].concat(),
-            configured: sum.configured + one.configured,
-            silent: sum.silent + one.silent,
-            without_hook: sum.without_hook + one.without_hook,
-            unreadable,
-        });
-        return Ok(Judged { unreadable, ..sum });
+        let mut sum = Judged { unreadable, ..Judged::default() };
+        for one in all {
+            sum.measures.extend(one.measures);
+            sum.configured += one.configured;
+            sum.silent += one.silent;
+            sum.without_hook += one.without_hook;
+        }
+        return Ok(sum);
     }
     let session = base.session()?;
     super::chosen(&session.config()?, &check.scope.names)?;
@@ -119,7 +119,7 @@ fn answer(judged: &Judged, check: &args::Check, out: &mut dyn Write) -> anyhow::
         (*unreadable, "repository could not be read", "repositories could not be read"),
     ] {
         if count > 0 {
-            said.push(format!("{count} {}", if count == 1 { one } else { many }));
+            said.push(render::counted(count, one, many));
         }
     }
     writeln!(

@@ -50,11 +50,8 @@ pub(super) fn every(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
             }
         }
         if !base.global.quiet {
-            writeln!(
-                out,
-                "{} repositories, {well} without a fault, {unreadable} unreadable",
-                repositories.len() + unreadable
-            )?;
+            let all = render::counted(repositories.len() + unreadable, "repository", "repositories");
+            writeln!(out, "{all}, {well} without a fault, {unreadable} unreadable")?;
         }
     }
     let worst = repositories.iter().map(|(_, findings)| status(findings)).max().unwrap_or(DONE);

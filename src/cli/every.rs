@@ -120,7 +120,8 @@ pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> 
         }
         Err((path, error)) => {
             sums.behind.fetch_add(1, Ordering::Relaxed);
-            talk(&format!("error: '{}': {error}", path.display()));
+            let say = || talk(&format!("error: '{}': {error}", path.display()));
+            if let Some(bars) = &bars { bars.suspend(say) } else { say() }
         }
     };
     let every = Every {
@@ -217,7 +218,8 @@ pub(super) fn install_hook(base: &Base) -> anyhow::Result<u8> {
     })?;
     let count = |wanted: Option<bool>| installed.iter().filter(|found| **found == wanted).count();
     let (new, before, unwanted) = (count(Some(true)), count(Some(false)), count(None));
-    let unwanted = if unwanted > 0 { format!("; {unwanted} want none") } else { String::new() };
-    base.say(&format!("installed the hook in {new} repositories; {before} had it already{unwanted}"));
+    let unwanted = if unwanted > 0 { format!("; hook = \"none\" in {unwanted}") } else { String::new() };
+    let new = render::counted(new, "repository", "repositories");
+    base.say(&format!("installed the hook in {new}; {before} had it already{unwanted}"));
     Ok(if bad > 0 { BEHIND } else { DONE })
 }

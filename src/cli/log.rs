@@ -18,37 +18,45 @@ struct Entry {
 /// Lists past attempts, oldest first; of these, if asked for, the newest ones only. Exit status 1 when a repository could not be read.
 pub(super) fn log(base: &Base, asked: &Log, out: &mut dyn Write) -> anyhow::Result<u8> {
     let since = asked.since.as_deref().map(|text| time(text, now())).transpose().map_err(Usage)?;
-    let (mut entries, unreadable) = match asked.all {
+    let most = asked.number.unwrap_or(usize::MAX);
+    let of_one = |session: &Session<'_>, names: &[String]| Ok(newest(entries(session, names, since)?, most));
+    let (entries, unreadable) = match asked.scope.all {
         true => base
-            .ask_every(&|session| entries(session, &[]))
-            .map(|(all, bad)| (all.into_iter().flatten().collect::<Vec<_>>(), bad))?,
-        false => (entries(&base.session()?, &asked.names)?, 0),
+            .ask_every(&|session| of_one(session, &[]))
+            .map(|(all, bad)| (all.into_iter().flatten().collect(), bad))?,
+        false => (of_one(&base.session()?, &asked.scope.names)?, 0),
     };
-    let is_recent = |entry: &Entry| match (since, entry.attempt.started_at.parse::<Timestamp>()) {
-        (Some(since), Ok(started)) => started >= since,
-        _ => true,
-    };
-    entries.retain(is_recent);
-    entries.sort_by(|a, b| a.attempt.started_at.cmp(&b.attempt.started_at));
-    let first = entries.len().saturating_sub(asked.number.unwrap_or(usize::MAX));
-    let shown = &entries[first..];
+    let shown = newest(entries, most);
     if base.global.json {
-        let values: Result<Vec<_>, _> = shown.iter().map(|entry| json(entry, asked.all)).collect();
+        let values: Result<Vec<_>, _> = shown.iter().map(|entry| json(entry, asked.scope.all)).collect();
         print_json(out, &values?)?;
     } else {
-        for entry in shown {
-            print(entry, asked.all, out)?;
+        for entry in &shown {
+            print(entry, asked.scope.all, out)?;
         }
     }
     Ok(if unreadable > 0 { BEHIND } else { DONE })
 }
 
-fn entries(session: &Session<'_>, names: &[String]) -> anyhow::Result<Vec<Entry>> {
+/// The newest of these, `most` at most, oldest first.
+fn newest(mut entries: Vec<Entry>, most: usize) -> Vec<Entry> {
+    entries.sort_by(|a, b| a.attempt.started_at.cmp(&b.attempt.started_at));
+    entries.drain(..entries.len().saturating_sub(most));
+    entries
+}
+
+/// The attempts at these mirrors of a repository that began after `since`.
+fn entries(session: &Session<'_>, names: &[String], since: Option<Timestamp>) -> anyhow::Result<Vec<Entry>> {
+    let is_recent = |attempt: &Attempt| match (since, attempt.started_at.parse::<Timestamp>()) {
+        (Some(since), Ok(started)) => started >= since,
+        _ => true,
+    };
     let config = session.config()?;
     let repository = session.repository.git_dir().display().to_string();
     let mut entries = Vec::new();
     for mirror in chosen(&config, names)? {
-        for attempt in read_history(&session.repository.layout().remote(&mirror.name))? {
+        let history = read_history(&session.repository.layout().remote(&mirror.name))?;
+        for attempt in history.into_iter().filter(is_recent) {
             entries.push(Entry { repository: repository.clone(), mirror: mirror.name.clone(), attempt });
         }
     }

@@ -50,7 +50,7 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
     if add.disabled {
         join(&mut keys, vec![("enabled", Change::Flag(false))])?;
     }
-    refuse_token(&keys, given.as_ref().or(credentials.secret.as_ref()))?;
+    refuse_token(&keys, || Ok(given.clone().or_else(|| credentials.secret.clone())))?;
     let secret = given.or(credentials.secret).filter(|secret| !secret.expose().is_empty());
     if secret.is_some() && !keys.iter().any(|(key, _)| *key == "auth_method") {
         keys.push(("auth_method", Change::Text("password".into())));
@@ -141,12 +141,11 @@ pub(super) fn told_token(session: &Session<'_>, found: Credentials, known: Optio
     credentials
 }
 
-/// A token in place of a user name is a secret, which does not belong into the file.
-pub(super) fn refuse_token(keys: &Keys, known: Option<&Secret>) -> anyhow::Result<()> {
-    let user = keys.iter().find(|(key, _)| *key == "username");
-    let (Some((_, Change::Text(user))) | Some((_, Change::Toml(user)))) = user else { return Ok(()) };
-    if credentials::is_token(user.trim_matches(['"', '\'']), known) {
-        let fix = "a token is the password: --password-stdin, or 'git mirror-push credential NAME'";
+/// A token in place of a user name is a secret, and the file holds none. `known` finds the password that the user name goes with.
+pub(super) fn refuse_token(keys: &Keys, known: impl FnOnce() -> anyhow::Result<Option<Secret>>) -> anyhow::Result<()> {
+    let Some((_, Change::Text(user))) = keys.iter().find(|(key, _)| *key == "username") else { return Ok(()) };
+    if credentials::is_token(user, known()?.as_ref()) {
+        let fix = "store it as the password: --password-stdin, or 'git mirror-push credential NAME'";
         return Err(Usage(format!("the user name looks like a token; {fix}")).into());
     }
     Ok(())

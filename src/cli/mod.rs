@@ -198,8 +198,8 @@ fn run(cli: Cli, serve: Run<'_>) -> anyhow::Result<u8> {
 fn without_repository(base: &Base, command: &Command, out: &mut (dyn Write + Send)) -> Option<anyhow::Result<u8>> {
     Some(match command {
         Command::Token(token) => daemon::token(base, token, out),
-        Command::Drain(drain) if drain.all => every::drain(base, Mode::Drain.into(), out),
-        Command::Sync(sync) if sync.all => every::drain(base, update::Asked::of(sync), out),
+        Command::Drain(drain) if drain.scope.all => every::drain(base, Mode::Drain.into(), out),
+        Command::Sync(sync) if sync.scope.all => every::drain(base, update::Asked::of(sync), out),
         Command::Plan(names) if names.all => every::drain(base, Mode::Plan.into(), out),
         Command::Status(names) if names.all => every::status(base, out),
         Command::Log(asked) => log::log(base, asked, out),

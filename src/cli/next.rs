@@ -1,10 +1,14 @@
 //! When a mirror is tried next, and who will do it.
 
+use std::path::Path;
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::Session;
 use crate::config::{Config, Wake};
 use crate::mirror::Lock;
+use crate::process;
 use crate::status::{UpdateStatus, View};
 use crate::wake;
 
@@ -26,7 +30,7 @@ impl Maker {
             () if wake::is_served(&session.base.environment.runtime_directory, session.repository.git_dir()) => {
                 Self::Daemon
             }
-            () if wake::has_timer() => Self::Timer,
+            () if has_timer() => Self::Timer,
             // It waits for nothing that only a person can fix.
             () if view.update_status == UpdateStatus::Scheduled => Self::drain(session),
             () => Self::Nobody,
@@ -52,6 +56,9 @@ pub(super) fn attempt(session: &Session<'_>, config: &Config, view: &View, now: 
     if !view.enabled || view.update_status == UpdateStatus::Started || !waits {
         return None;
     }
+    if session.base.server.top.silent == Some(true) {
+        return Some("silent mode: nothing is sent; the server's file says so".to_owned());
+    }
     if config.is_silent {
         return Some("silent mode: nothing is sent; 'git mirror-push silent off' ends it".to_owned());
     }
@@ -65,12 +72,23 @@ pub(super) fn attempt(session: &Session<'_>, config: &Config, view: &View, now: 
         1 => ", after 1 failed attempt".to_owned(),
         attempts => format!(", after {attempts} failed attempts"),
     };
-    Some(said(next.duration_since(now).as_secs(), &failed, Maker::of(session, view), &view.name))
+    // What only a person can fix is tried again after any push.
+    let push = if view.update_status == UpdateStatus::Failed { "the next push" } else { "the first push after that" };
+    Some(said(next.duration_since(now).as_secs(), &failed, Maker::of(session, view), push, &view.name))
+}
+
+/// Whether systemd runs the timer that drains all repositories.
+fn has_timer() -> bool {
+    let mut asked = process::command("systemctl");
+    asked.args(["is-active", "--quiet", "git-mirror-push-drain.timer"]);
+    let runs_systemd = Path::new("/run/systemd/system").is_dir();
+    runs_systemd && process::run("systemctl", &mut asked, b"", Duration::from_secs(5)).is_ok()
 }
 
 const NOBODY: &str = "no daemon, drain or timer is running";
 
-fn said(seconds: i64, failed: &str, maker: Maker, name: &str) -> String {
+/// `push` is the push that leads to an attempt.
+fn said(seconds: i64, failed: &str, maker: Maker, push: &str, name: &str) -> String {
     let when = match seconds {
         ..=0 => "next attempt: due".to_owned(),
         1..=119 => format!("next attempt in {seconds} s"),
@@ -79,14 +97,14 @@ fn said(seconds: i64, failed: &str, maker: Maker, name: &str) -> String {
     };
     match maker {
         Maker::Daemon => format!("{when}, by the daemon{failed}"),
-        Maker::Drain => format!("{when}, by the drain that waits{failed}"),
+        Maker::Drain => format!("{when}, by the waiting drain{failed}"),
         Maker::Timer => format!("{when}, by the timer{failed}"),
         Maker::Unknown => format!("{when}{failed}"),
         Maker::Nobody if seconds <= 0 => {
-            format!("{when}{failed}; {NOBODY}: the next push or 'git mirror-push drain {name}' makes it")
+            format!("{when}{failed}; {NOBODY}: the next push triggers it, or 'git mirror-push drain {name}'")
         }
         Maker::Nobody => {
-            format!("{when}{failed}; {NOBODY}: a push after that makes it, or 'git mirror-push sync {name}' now")
+            format!("{when}{failed}; {NOBODY}: {push} triggers it, and 'git mirror-push sync {name}' tries now")
         }
     }
 }
@@ -103,16 +121,16 @@ mod tests {
             (
                 0,
                 Maker::Nobody,
-                "next attempt: due, after 2 failed attempts; no daemon, drain or timer is running: the next push or 'git mirror-push drain m' makes it",
+                "next attempt: due, after 2 failed attempts; no daemon, drain or timer is running: the next push triggers it, or 'git mirror-push drain m'",
             ),
             (
                 600,
                 Maker::Nobody,
-                "next attempt in 10 min, after 2 failed attempts; no daemon, drain or timer is running: a push after that makes it, or 'git mirror-push sync m' now",
+                "next attempt in 10 min, after 2 failed attempts; no daemon, drain or timer is running: the next push triggers it, and 'git mirror-push sync m' tries now",
             ),
             (7200, Maker::Daemon, "next attempt in 2 h, by the daemon, after 2 failed attempts"),
         ] {
-            assert_eq!(said(seconds, ", after 2 failed attempts", maker, "m"), expected);
+            assert_eq!(said(seconds, ", after 2 failed attempts", maker, "the next push", "m"), expected);
         }
     }
 }

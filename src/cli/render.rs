@@ -84,6 +84,11 @@ fn refs(base: &Base, outcomes: &[&RefOutcome], indent: &str, out: &mut dyn Write
     Ok(())
 }
 
+/// A number and the word for so many.
+pub(super) fn counted(number: usize, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(number), if number == 1 { one } else { many })
+}
+
 /// A number with a comma after every three digits.
 fn grouped(number: usize) -> String {
     let digits = number.to_string();

@@ -36,8 +36,7 @@ pub(super) fn set(session: &Session<'_>, mut set: Set) -> anyhow::Result<u8> {
     }
     keys.extend(set.settings.keys());
     join(&mut keys, typed)?;
-    let stored = mirror::credentials(&session.repository, mirror)?.secret;
-    refuse_token(&keys, secret.as_ref().or(stored.as_ref()))?;
+    refuse_token(&keys, || Ok(secret.clone().or(mirror::credentials(&session.repository, mirror)?.secret)))?;
     let extras = Extras {
         secret,
         host_keys: host_keys(&set.settings, &address)?,
@@ -67,7 +66,7 @@ fn set_of_repository(session: &Session<'_>, set: &Set) -> anyhow::Result<u8> {
         || !set.settings.host_key.is_empty()
         || !set.settings.keys().is_empty();
     if is_of_mirror {
-        return Err(Usage("these options are those of a mirror; name it: git mirror-push set NAME …".into()).into());
+        return Err(Usage("these options belong to a mirror; name it: git mirror-push set NAME …".into()).into());
     }
     let keys = assignments(&set.keys, Place::Top)?;
     if keys.is_empty() { Err(nothing_to_change()) } else { set_keys(session, keys) }
@@ -97,15 +96,13 @@ pub(super) fn join(keys: &mut Keys, more: Keys) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `url=` is the same as `--url`: credentials in it are stored apart.
+/// `url=URL` is the same as `--url`: credentials in it are stored apart. `url=` stays: a template's mirror returns to the template's.
 fn take_url(keys: &mut Keys, url: &mut Option<String>) -> anyhow::Result<()> {
-    let Some(at) = keys.iter().position(|(key, _)| *key == "url") else { return Ok(()) };
-    let Change::Toml(text) = keys.remove(at).1 else {
-        return Err(
-            Usage("a mirror needs a URL; 'reset' returns to that of the server's file, if it has one".into()).into()
-        );
+    let Some(at) = keys.iter().position(|(key, change)| *key == "url" && *change != Change::Unset) else {
+        return Ok(());
     };
-    match url.replace(text.trim_matches(['"', '\'']).to_owned()) {
+    let Change::Text(text) = keys.remove(at).1 else { return Err(Usage("a URL is a string".into()).into()) };
+    match url.replace(text) {
         None => Ok(()),
         Some(_) => Err(Usage("the URL is given twice".into()).into()),
     }

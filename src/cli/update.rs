@@ -21,7 +21,7 @@ use crate::status::{self, RefOutcome, UpdateStatus};
 
 /// Mirrors what is spooled. A drain that the hook woke stays while a mirror waits for its next attempt.
 pub(super) fn drain(session: &Session<'_>, drain: &args::Drain, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let reports = run(session, Mode::Drain.into(), &drain.names, out)?;
+    let reports = run(session, Mode::Drain.into(), &drain.scope.names, out)?;
     let status = exit_status(&reports);
     if drain.detach {
         linger(session, reports, out)?;
@@ -92,7 +92,7 @@ pub(super) fn random() -> u64 {
 
 /// Compares and mirrors everything.
 pub(super) fn sync(session: &Session<'_>, sync: &Sync, out: &mut dyn Write) -> anyhow::Result<u8> {
-    Ok(exit_status(&run(session, Asked::of(sync), &sync.names, out)?))
+    Ok(exit_status(&run(session, Asked::of(sync), &sync.scope.names, out)?))
 }
 
 /// What a command asks of every mirror.

@@ -24,17 +24,21 @@ pub fn assignment(text: &str, place: Place) -> Result<(&'static str, Change), St
     let is_it = |known: &&super::Key| known.name == key && known.place == place && !key.starts_with('[');
     let known = keys().find(is_it).ok_or_else(|| unknown(key, place))?;
     let value = value.trim();
-    if value.chars().any(char::is_control) {
-        return Err(format!("{key}: the value has a control character in it"));
-    }
     if value.is_empty() {
         return Ok((known.name, Change::Unset));
     }
-    let is_toml = value.parse::<toml_edit::Value>().is_ok();
-    if !is_toml && value.starts_with(['[', '{', '"', '\'']) {
-        return Err(format!("{key}: the value begins like TOML, but is none; it is: {}", known.kind()));
+    let string = match value.parse::<toml_edit::Value>() {
+        Ok(toml_edit::Value::String(string)) => string.into_value(),
+        Ok(_) => return Ok((known.name, Change::Toml(value.to_owned()))),
+        Err(_) if value.starts_with(['[', '{', '"', '\'']) => {
+            return Err(format!("{key}: the value begins like TOML but cannot be read; expected: {}", known.kind()));
+        }
+        Err(_) => value.to_owned(),
+    };
+    if string.chars().any(char::is_control) {
+        return Err(format!("{key}: the value has a control character in it"));
     }
-    Ok((known.name, Change::Toml(value.to_owned())))
+    Ok((known.name, Change::Text(string)))
 }
 
 fn unknown(key: &str, place: Place) -> String {
@@ -43,7 +47,7 @@ fn unknown(key: &str, place: Place) -> String {
     match elsewhere {
         Some(Place::Remote) => format!("'{shown}' is a key of a mirror; name it: git mirror-push set NAME {shown}=…"),
         Some(Place::Top) => format!("'{shown}' is a key of the repository: git mirror-push set {shown}=…"),
-        Some(_) => format!("'{shown}' belongs into the server's file, which is edited by hand"),
+        Some(_) => format!("'{shown}' belongs in the server's file, which is edited by hand"),
         None => {
             let names =
                 keys().filter(|known| known.place == place && !known.name.starts_with('[')).map(|known| known.name);
@@ -61,17 +65,19 @@ mod tests {
 
     #[test]
     fn a_value_is_toml_and_a_bare_word_is_a_string() {
-        let toml = |text: &str| Ok::<_, String>(Change::Toml(text.into()));
-        for (text, key, change) in [
-            ("prune=never", "prune", toml("never")),
-            ("prune=\"never\"", "prune", toml("\"never\"")),
-            ("stall_timeout=5m", "stall_timeout", toml("5m")),
+        let text = |text: &str| Change::Text(text.into());
+        let toml = |text: &str| Change::Toml(text.into());
+        for (typed, key, change) in [
+            ("prune=never", "prune", text("never")),
+            ("prune=\"never\"", "prune", text("never")),
+            ("prune=\"\"\"never\"\"\"", "prune", text("never")),
+            ("stall_timeout=5m", "stall_timeout", text("5m")),
             ("max_deletes=7", "max_deletes", toml("7")),
-            ("mirror_branch_regex=^v=1$", "mirror_branch_regex", toml("^v=1$")),
+            ("mirror_branch_regex=^v=1$", "mirror_branch_regex", text("^v=1$")),
             ("push_options= [\"ci.skip\"] ", "push_options", toml("[\"ci.skip\"]")),
-            ("proxy=", "proxy", Ok(Change::Unset)),
+            ("proxy=", "proxy", Change::Unset),
         ] {
-            assert_eq!(assignment(text, Place::Remote), change.map(|change| (key, change)), "{text}");
+            assert_eq!(assignment(typed, Place::Remote), Ok((key, change)), "{typed}");
         }
     }
 
@@ -83,9 +89,11 @@ mod tests {
             ("colour=blue", Place::Remote, "see git-mirror-push-config(5)"),
             ("prune=never", Place::Top, "git mirror-push set NAME prune=…"),
             ("silent=true", Place::Remote, "git mirror-push set silent=…"),
-            ("max_jobs=3", Place::Top, "belongs into the server's file"),
+            ("max_jobs=3", Place::Top, "belongs in the server's file"),
             ("id=3", Place::Remote, "cannot be changed"),
-            ("refspecs=[", Place::Remote, "list of patterns"),
+            ("refspecs=[", Place::Remote, "expected: list of patterns"),
+            ("username=a\nb", Place::Remote, "control character"),
+            ("username=\"a\\nb\"", Place::Remote, "control character"),
         ] {
             let found = assignment(text, place).expect_err(text);
             assert!(found.contains(expected), "{text}: {found}");

@@ -155,7 +155,7 @@ pub(super) fn server(path: &Path, text: &str, file: File, mut server: Server) ->
     for (name, remote) in file.remotes {
         check_name(&place, &name)?;
         if remote.id.is_some() {
-            return Err(place.at(&name, "an id belongs into a repository's file".into()));
+            return Err(place.at(&name, "an id belongs in a repository's file".into()));
         }
         let line = line_of(text, name.span().start);
         let template = server.templates.entry(name.into_inner()).or_default();
@@ -188,7 +188,7 @@ fn check_tables(place: &Place<'_>, file: &File) -> Result<(), Error> {
 fn only_on_the_server(place: &Place<'_>, file: &File) -> Result<(), Error> {
     let Some(key) = file.of_the_server() else { return Ok(()) };
     let line = place.line_of_key(0, key).unwrap_or(1);
-    Err(place.on(line, format!("'{key}' belongs into the server's file, /etc/git-mirror-push/config.toml")))
+    Err(place.on(line, format!("'{key}' belongs in the server's file, /etc/git-mirror-push/config.toml")))
 }
 
 fn check_name(place: &Place<'_>, name: &Spanned<String>) -> Result<(), Error> {

@@ -29,7 +29,7 @@ pub enum Change {
     List(Vec<String>),
     /// An integer.
     Number(u32),
-    /// A value as TOML; what is none is a string.
+    /// A value of another type, as TOML.
     Toml(String),
     /// No value: the default counts.
     Unset,
@@ -177,12 +177,7 @@ fn set(table: &mut dyn toml_edit::TableLike, key: &str, change: &Change) {
         Change::Text(text) => Value::from(text.as_str()),
         Change::Flag(flag) => Value::from(*flag),
         Change::Number(number) => Value::from(i64::from(*number)),
-        // A string is written in the usual form, which the hook reads too.
-        Change::Toml(text) => match text.parse::<Value>() {
-            Ok(Value::String(string)) => Value::from(string.into_value()),
-            Ok(value) => value,
-            Err(_) => Value::from(text.as_str()),
-        },
+        Change::Toml(text) => text.parse().unwrap_or_else(|_| Value::from(text.as_str())),
         Change::List(texts) => Value::Array(texts.iter().map(String::as_str).collect::<Array>()),
     };
     // What stands around the old value, a comment at the end of its line say, stays.

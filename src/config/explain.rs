@@ -25,8 +25,8 @@ pub(super) fn explain(message: &str, text: &str, line: usize) -> String {
             return format!("{} is a string with a unit: \"10s\", \"5m\", \"3h\" or \"2d\"", known.name);
         }
         if let Some(known) = known {
-            let quoted = if known.kind() == "text" { "; a text that looks like a number stands in quotes" } else { "" };
-            return format!("{key} has the wrong type; it is: {}{quoted}", known.kind());
+            let quoted = if known.kind() == "text" { "; write a text that looks like a number in quotes" } else { "" };
+            return format!("{key} has the wrong type; expected: {}{quoted}", known.kind());
         }
     }
     match keys().find(|known| known.name == key) {
@@ -131,7 +131,7 @@ mod tests {
                 "invalid type: integer `3`, expected a boolean",
                 format!("{remote}atomic = 3"),
                 3,
-                "atomic has the wrong type; it is: boolean",
+                "atomic has the wrong type; expected: boolean",
             ),
             ("something else", String::new(), 1, "something else"),
         ] {

@@ -212,6 +212,9 @@ pub fn fan_out(repository: &Repository, context: &Context<'_>) -> Result<(), Err
     let others: Vec<&str> = known.iter().map(String::as_str).filter(is_other).collect();
     let done = spool::fan_out(&layout, &enabled, &others, new_id((context.now)()))
         .map_err(Error::files("give spooled pushes to the mirrors", layout.root().to_owned()))?;
+    for (name, error) in &done.failed {
+        tracing::warn!("mirror '{name}', which no file names, cannot be given a full sync: {error}");
+    }
     for (name, reason) in &done.corrupt {
         tracing::warn!("spool record {name}: {reason}; moved to spool/corrupt, all refs of every mirror are compared");
     }

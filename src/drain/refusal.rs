@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::credentials::Cleaned;
-use crate::plan::{Action, Decision, Plan, RefFacts};
+use crate::plan::{Action, Decision, Plan};
 use crate::push::{Answer, Incomplete, Report};
 use crate::refs::{Oid, RefName};
 use crate::replies::Cause;
@@ -68,16 +68,10 @@ impl Refusals {
         self.refused.insert(decision.name.clone(), refusal);
     }
 
-    /// Says which changes would be refused again, for the next plan.
-    pub(super) fn tell(&self, refs: &mut [RefFacts]) {
-        if self.refused.is_empty() {
-            return;
-        }
-        let stands = |facts: &RefFacts| {
-            let refusal = self.refused.get(&facts.name);
-            refusal.is_some_and(|refusal| refusal.lease == facts.remote || refusal.tries >= MAX_TRIES)
-        };
-        refs.iter_mut().for_each(|facts| facts.is_refused = stands(facts));
+    /// Whether a change of the ref would be refused again while the mirror has `remote`.
+    pub(super) fn stands(&self, name: &RefName, remote: Option<Oid>) -> bool {
+        let refusal = self.refused.get(name);
+        refusal.is_some_and(|refusal| refusal.lease == remote || refusal.tries >= MAX_TRIES)
     }
 
     /// The outcome of a decision that repeats a refusal.
@@ -146,8 +140,6 @@ fn fix(message: &str, incomplete: Incomplete) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Deleted, Kind};
-    use crate::refs::{Ancestry, Local};
 
     fn decision(action: Action) -> Decision {
         let oid = Oid::from_hex(&[b'1'; 40]);
@@ -198,20 +190,7 @@ mod tests {
         let mut refusals = Refusals::default();
         refusals.doubt(&believed, &found);
         for (seen, is_sent) in [(believed, false), (moved, true)] {
-            let mut facts = [RefFacts {
-                name: seen.name.clone(),
-                local: seen.local.map_or(Local::Absent, Local::At),
-                remote: seen.remote,
-                ancestry: Ancestry::Behind,
-                is_remote_known: false,
-                kind: Kind::Plain,
-                deleted: Deleted::default(),
-                is_remote_here: true,
-                is_flapping: false,
-                is_refused: false,
-            }];
-            refusals.tell(&mut facts);
-            assert_eq!(!facts[0].is_refused, is_sent);
+            assert_eq!(!refusals.stands(&seen.name, seen.remote), is_sent);
             let again = Decision { action: Action::Refused, ..seen };
             assert_eq!(refusals.of(&again), Some(&found));
             assert_eq!(refusals.of(&Decision { action: Action::Create, ..again }), None);

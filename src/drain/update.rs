@@ -165,7 +165,7 @@ impl Run<'_> {
         result.was_blank |= there.branches_and_tags == 0;
         let (mut observed, noted) = observe(self.repository, ours, &there, &self.past, self.first_contact)?;
         self.note_values(scanned.as_mut(), &observed.refs, &noted, result);
-        refusals.tell(&mut observed.refs);
+        observed.refs.iter_mut().for_each(|facts| facts.is_refused = refusals.stands(&facts.name, facts.remote));
         let first = plan(rules, &observed);
         let is_known_better = symbolic::ask(self, rules, &first, &mut observed);
         let plan = if is_known_better { plan(rules, &observed) } else { first };

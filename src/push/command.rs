@@ -105,6 +105,12 @@ mod tests {
             format!("0077{zeros} {ones} refs/heads/a\0 report-status quiet0062{ones} {zeros} refs/heads/b0000");
         assert_eq!(String::from_utf8_lossy(&request.encode(&offered)), expected);
         assert!(request.needs_pack());
+        // Whoever watches wants to hear of the mirror's progress.
+        let progress = Progress::default();
+        let watched = Request { progress: Some(&progress), ..request };
+        assert_eq!(String::from_utf8_lossy(&watched.encode(&offered)), expected, "nobody watches yet");
+        progress.watch();
+        assert!(!String::from_utf8_lossy(&watched.encode(&offered)).contains("quiet"));
         let shallow = Request { shallow: &[oid], ..request };
         assert!(shallow.encode(&offered).starts_with(format!("0034shallow {ones}0077{zeros}").as_bytes()));
         let with_options = Capabilities { push_options: true, ..offered };

@@ -78,7 +78,7 @@ pub(super) fn about<'n>(refused: &[&'n RefName], lines: &[Cleaned]) -> HashMap<&
 fn append(text: &mut Cleaned, line: &Cleaned) {
     if text.len() + line.len() <= MAX_IN_REASON {
         let before = std::mem::take(text);
-        *text = if before.is_empty() { line.clone() } else { before.and(&"; ".into()).and(line) };
+        *text = if before.is_empty() { line.clone() } else { before.and_ours("; ").and(line) };
     }
 }
 

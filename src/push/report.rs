@@ -209,7 +209,7 @@ fn explain(report: &mut Report) {
     let about = about(&refused.iter().collect::<Vec<_>>(), &report.messages);
     for name in &refused {
         if let (Some(Answer::Refused(message)), Some(more)) = (report.answers.get_mut(name), about.get(name)) {
-            *message = std::mem::take(message).and(&" (".into()).and(more).and(&")".into());
+            *message = std::mem::take(message).and_ours(" (").and(more).and_ours(")");
         }
     }
 }

@@ -18,12 +18,14 @@ use crate::durable::{self, list, remove_if_there, sync_directory};
 use crate::layout::Layout;
 
 /// What one fan-out did.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct FanOut {
     /// Records given to the mirrors.
     pub records: usize,
     /// Records moved to `corrupt`, with the reason. Each of them caused a full sync of every mirror.
     pub corrupt: Vec<(String, Unreadable)>,
+    /// Mirrors that this drain does not know and that could not be given a full sync, with the reason.
+    pub failed: Vec<(String, io::Error)>,
     /// Whether a push could not be recorded or was cut short, so that every mirror was given a full sync.
     pub resync: bool,
 }
@@ -38,7 +40,7 @@ pub fn incoming(layout: &Layout) -> io::Result<Vec<String>> {
 
 /// Gives every record in `incoming` to each of `mirrors`. `id` names the wish for a full sync, if one is needed. Each of `others`, mirrors that
 /// have a queue and that the configuration of this drain does not name, is given a full sync instead, once: the next drain may have
-/// the server's file that names them.
+/// the server's file that names them. A fault of their files holds up no other mirror, but on a full disk everything stays in `incoming`.
 ///
 /// # Errors
 /// The operating system's; what was not yet given stays in `incoming`.
@@ -63,10 +65,15 @@ pub fn fan_out(layout: &Layout, mirrors: &[&str], others: &[&str], id: Id) -> io
             queue::request_full_sync(layout, mirror, id)?;
         }
     }
-    let is_something = !whole.is_empty() || done.resync || !done.corrupt.is_empty();
-    for other in others.iter().filter(|_| is_something) {
-        if !list(&layout.queue(other))?.iter().any(|name| name.ends_with(queue::FULL)) {
-            queue::request_full_sync(layout, other, id)?;
+    if !whole.is_empty() || done.resync || !done.corrupt.is_empty() {
+        for other in others {
+            match ensure_full_sync(layout, other, id) {
+                Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                    return Err(error);
+                }
+                Err(error) => done.failed.push(((*other).to_owned(), error)),
+                Ok(()) => {}
+            }
         }
     }
     if done.resync {
@@ -83,6 +90,19 @@ pub fn fan_out(layout: &Layout, mirrors: &[&str], others: &[&str], id: Id) -> io
     }
     done.records = whole.len();
     Ok(done)
+}
+
+/// Makes a full sync due, unless one is. A queue that is reached through a link is not written.
+fn ensure_full_sync(layout: &Layout, mirror: &str, id: Id) -> io::Result<()> {
+    for directory in [layout.remote(mirror), layout.queue(mirror)] {
+        if !fs::symlink_metadata(&directory)?.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("'{}' is a link", directory.display())));
+        }
+    }
+    if list(&layout.queue(mirror))?.iter().any(|name| name.ends_with(queue::FULL)) {
+        return Ok(());
+    }
+    queue::request_full_sync(layout, mirror, id)
 }
 
 fn link_into_queue(layout: &Layout, mirror: &str, records: &[String]) -> io::Result<()> {

@@ -200,3 +200,33 @@ fn a_shared_connection_that_hangs_is_not_waited_for() {
     );
     assert!(estate.sandbox.command(estate.sandbox.path("end")).status().unwrap().success());
 }
+
+#[test]
+fn runs_of_their_own_share_a_connection_as_ssh_config_says() {
+    let (estate, _server) = behind_sshd(3, "", "");
+    let sandbox = &estate.sandbox;
+    let socket = sandbox.path("c").display().to_string();
+    let replaced = [("backup.example.org", "127.0.0.1"), ("~/.ssh/control", &*socket)];
+    let config = crate::documents::block("docs/operating.md", "", "ControlMaster", &replaced);
+    std::fs::write(sandbox.path("ssh_config"), config).unwrap();
+    // ssh reads the file of the user that the system knows, not that of HOME: a program named ssh gives it another one.
+    let bin = sandbox.path("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let real = "PATH=${PATH#*:} command -v ssh";
+    script(
+        &bin.join("ssh"),
+        &format!("#!/bin/sh\nexec \"$({real})\" -F '{}' \"$@\"\n", sandbox.path("ssh_config").display()),
+    );
+    for n in 0..3 {
+        let mut sync = sandbox.command(env!("CARGO_BIN_EXE_git-mirror-push"));
+        sync.arg("--config").arg(&estate.file).arg("--git-dir").arg(sandbox.path(&format!("git/r{n}.git"))).arg("sync");
+        assert!(sync.env("PATH", format!("{}:{path}", bin.display())).status().unwrap().success());
+    }
+    assert_eq!((estate.mirrored(3), estate.logins()), (3, 1));
+    let masters: Vec<_> = std::fs::read_dir(sandbox.path("")).unwrap().flatten().map(|entry| entry.path()).collect();
+    for master in masters.iter().filter(|path| path.display().to_string().starts_with(&format!("{socket}-"))) {
+        let path = format!("-oControlPath={}", master.display());
+        assert!(sandbox.command("ssh").args(["-F", "none", "-O", "exit", &path, "x"]).status().unwrap().success());
+    }
+}

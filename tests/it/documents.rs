@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::daemon::{Daemon, LOCAL};
 use crate::many::Estate;
 use crate::sandbox::{Said, Sandbox, script};
 use crate::servers::{Kind, Server};
@@ -29,7 +30,7 @@ fn blocks(document: &str, kind: &str) -> Vec<String> {
 }
 
 /// The block of a document that has these words in it, with replacements, each of which must apply.
-fn block(document: &str, kind: &str, words: &str, replaced: &[(&str, &str)]) -> String {
+pub(crate) fn block(document: &str, kind: &str, words: &str, replaced: &[(&str, &str)]) -> String {
     let mut found = blocks(document, kind).into_iter().filter(|block| block.contains(words));
     let mut text = found.next().unwrap_or_else(|| panic!("{document} has no block with '{words}'"));
     for (from, to) in replaced {
@@ -135,7 +136,7 @@ fn the_recipes_for_many_repositories() {
     }
     let token = run(sandbox, &widget, &block("docs/server.md", "sh", "token create", &[]), Some(&estate.file));
     ok(&token);
-    assert!(token.out.starts_with("gmp-") || token.out.trim().len() > 20, "{token:?}");
+    assert!(token.out.starts_with("gmpat-"), "{token:?}");
     // The hook wakes nobody from now on: what arrives was brought by cron.
     ok(&run(sandbox, &widget, "git mirror-push set wake=none", Some(&estate.file)));
     // Its environment, and the lines of the table without their times.
@@ -202,4 +203,24 @@ fn the_recipe_for_a_restore_and_that_for_notifications() {
     });
     assert!(std::fs::read_to_string(&seen).unwrap().contains("\"failing\""));
     assert!(std::fs::read_to_string(&numbers).unwrap().contains("git_mirror_push_up_to_date"));
+}
+
+#[test]
+fn the_request_to_the_api() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, LOCAL);
+    let widget = daemon.repository("acme/widget");
+    let replaced = [
+        ("http://127.0.0.1:8417", &*format!("http://127.0.0.1:{}", daemon.port)),
+        ("git.example.org", "127.0.0.1:1"),
+        ("-d enabled=true", "-d enabled=false"),
+        ("curl ", "curl -sf "),
+    ];
+    let command = block("docs/server.md", "sh", "PRIVATE-TOKEN", &replaced);
+    let said = run(&sandbox, &widget, &format!("TOKEN={}; {command}", daemon.token.trim()), None);
+    ok(&said);
+    let url = "https://*****:*****@127.0.0.1:1/acme/widget.git";
+    assert_eq!((&said.json()["enabled"], &said.json()["url"]), (&false.into(), &url.into()));
+    let config = std::fs::read_to_string(widget.join("mirror-push/config.toml")).unwrap();
+    assert!(config.contains("https://127.0.0.1:1/acme/widget.git") && !config.contains("secret"), "{config}");
 }

@@ -365,7 +365,7 @@ fn a_hook_of_ours_is_seen_through_links_scripts_and_dispatchers() {
     std::fs::create_dir(hooks.join("post-receive.d")).unwrap();
     std::os::unix::fs::symlink(&ours, hooks.join("post-receive.d/mirror")).unwrap();
     assert!(seen());
-    put("post-receive", "#!/bin/sh\nexit 0\n");
+    put("post-receive", "#!/bin/sh\n# git-mirror-post-receive and $0.d/* ran here once\nexit 0\n");
     assert!(!seen(), "this one runs nothing");
     // A pipe is not waited for.
     clear();

@@ -201,11 +201,11 @@ fn files_of_conf_d_count_in_order_and_a_repository_counts_before_them() {
         let said = estate.run(&["drain", "--all"]);
         assert!(said.status == 128 && said.err.contains(words), "{text}: {said:?}");
     }
-    // Keys of the server do not belong into a repository.
+    // Keys of the server do not belong in a repository.
     std::fs::write(one.join("mirror-push/config.toml"), "\n[[repositories]]\nroot = \"/srv\"\n").unwrap();
     let said = estate.run(&[&dir[..], &["drain"]].concat());
     assert!(
-        said.status == 128 && said.err.contains("config.toml:2: 'repositories' belongs into the server's file"),
+        said.status == 128 && said.err.contains("config.toml:2: 'repositories' belongs in the server's file"),
         "{said:?}"
     );
 }
@@ -329,6 +329,20 @@ fn a_drain_without_the_servers_file_loses_no_push_of_a_template() {
     work.push(&["main:c"]);
     assert_eq!(estate.run(&["drain", "--all"]).status, 0);
     assert_eq!(estate.sandbox.refs(&mirror), estate.sandbox.refs(&source));
+    // What is wrong with the files of a mirror that nobody names holds up no other, and no link is followed.
+    let own = estate.sandbox.bare("own.git");
+    estate.sandbox.ok(&source, &["add", "own", own.to_str().unwrap()]);
+    let strange = source.join("mirror-push/remotes/strange");
+    let elsewhere = estate.sandbox.path("elsewhere");
+    std::fs::create_dir_all(elsewhere.join("queue")).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &strange).unwrap();
+    work.push(&["main:d"]);
+    let said = estate.sandbox.ok(&source, &["drain"]);
+    assert!(said.err.contains("mirror 'strange', which no file names") && said.err.contains("is a link"), "{said:?}");
+    assert_eq!(estate.sandbox.refs(&own), estate.sandbox.refs(&source));
+    assert_eq!(std::fs::read_dir(elsewhere.join("queue")).unwrap().count(), 0);
+    std::fs::remove_file(&strange).unwrap();
+    estate.sandbox.ok(&source, &["remove", "own"]);
     // A mirror that is removed is no such case: its queue goes with it.
     let other = estate.sandbox.bare("other.git");
     estate.sandbox.ok(&source, &["add", "own", other.to_str().unwrap()]);

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::daemon::{Daemon, configure};
 use crate::sandbox::{Sandbox, script};
 
 struct Scene {
@@ -187,6 +188,39 @@ fn check_warns_of_what_will_not_be_mirrored() {
     is(0, "MIRRORS OK - 1 of 1 mirrors up to date");
     sandbox.ok(&source, &["disable", "m"]);
     is(0, "MIRRORS OK - every mirror is disabled");
+}
+
+#[test]
+fn status_says_who_makes_the_next_attempt() {
+    let sandbox = Sandbox::new();
+    configure(&sandbox, "");
+    let source = crate::daemon::repository(&sandbox, "x");
+    sandbox.ok(&source, &["set", "wake=none"]);
+    sandbox.ok(&source, &["add", "m", "git://127.0.0.1:1/x.git", "retry_delay=1h", "max_retry_delay=1h"]);
+    let status = || sandbox.mirror_push(&source, &["status"]).out;
+    let says = |text: &str| assert!(status().contains(text), "{text}: {}", status());
+    says("no daemon, drain or timer is running: 'git mirror-push drain m' mirrors what waits");
+    assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
+    says(
+        "after 1 failed attempt; no daemon, drain or timer is running: the first push after that triggers it, and 'git mirror-push sync m' tries now",
+    );
+    // A drain that a hook started stays for the next attempt.
+    let mut drain = sandbox.program(&source).args(["drain", "--detach"]).spawn().unwrap();
+    crate::sandbox::wait_for("the drain", || status().contains("by the waiting drain, after 1 failed attempt"));
+    drain.kill().unwrap();
+    drain.wait().unwrap();
+    says("no daemon, drain or timer is running");
+    let daemon = Daemon::start_as_configured(&sandbox, crate::servers::free_port());
+    says("by the daemon, after 1 failed attempt");
+    drop(daemon);
+    says("no daemon, drain or timer is running");
+    sandbox.ok(&source, &["silent", "on"]);
+    says("silent mode: nothing is sent; 'git mirror-push silent off' ends it");
+    sandbox.ok(&source, &["silent", "off"]);
+    // What only a person can fix is tried after any push.
+    sandbox.ok(&source, &["set", "m", "url=/nowhere.git"]);
+    assert_eq!(sandbox.mirror_push(&source, &["sync"]).status, 1);
+    says("no daemon, drain or timer is running: the next push triggers it");
 }
 
 #[test]

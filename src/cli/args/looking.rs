@@ -7,18 +7,15 @@ use super::Scope;
 /// `log`
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Log {
-    /// The mirrors; default: all
-    #[arg(value_name = "NAME")]
-    pub(in crate::cli) names: Vec<String>,
+    /// Which mirrors
+    #[command(flatten)]
+    pub(in crate::cli) scope: Scope,
     /// Only the newest attempts, this many
     #[arg(short, value_name = "N")]
     pub(in crate::cli) number: Option<usize>,
     /// Only attempts that began after this time: a duration before now, or a date
     #[arg(long, value_name = "TIME")]
     pub(in crate::cli) since: Option<String>,
-    /// Every repository below the roots of the server's file
-    #[arg(long, conflicts_with_all = ["names", "git_dir"])]
-    pub(in crate::cli) all: bool,
 }
 
 /// `doctor`

@@ -163,7 +163,7 @@ pub(super) struct Name {
 }
 
 /// Any number of mirrors of one repository, or all of every repository.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct Scope {
     /// The mirrors; default: all
     #[arg(value_name = "NAME")]
@@ -176,12 +176,9 @@ pub(super) struct Scope {
 /// `drain`
 #[derive(Debug, Default, Args)]
 pub(super) struct Drain {
-    /// The mirrors; default: all
-    #[arg(value_name = "NAME")]
-    pub(super) names: Vec<String>,
-    /// Every repository below the roots of the server's file
-    #[arg(long, conflicts_with_all = ["names", "git_dir"])]
-    pub(super) all: bool,
+    /// Which mirrors
+    #[command(flatten)]
+    pub(super) scope: Scope,
     /// Leave the session of whoever started this (the hook does)
     #[arg(long, hide = true)]
     pub(super) detach: bool,
@@ -190,12 +187,9 @@ pub(super) struct Drain {
 /// `sync`
 #[derive(Debug, Args)]
 pub(super) struct Sync {
-    /// The mirrors; default: all
-    #[arg(value_name = "NAME")]
-    pub(super) names: Vec<String>,
-    /// Every repository below the roots of the server's file
-    #[arg(long, conflicts_with_all = ["names", "git_dir"])]
-    pub(super) all: bool,
+    /// Which mirrors
+    #[command(flatten)]
+    pub(super) scope: Scope,
     /// Delete more refs at once than max_deletes allows
     #[arg(long)]
     pub(super) allow_mass_delete: bool,
