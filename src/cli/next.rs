@@ -52,8 +52,7 @@ impl Maker {
 
 /// When the mirror is tried again, how often it failed, who makes the attempt, and what to do if nobody does.
 pub(super) fn attempt(session: &Session<'_>, config: &Config, view: &View, now: Timestamp) -> Option<String> {
-    let waits = view.next_attempt_at.is_some() || view.pending > 0;
-    if !view.enabled || view.update_status == UpdateStatus::Started || !waits {
+    if !view.enabled || view.update_status == UpdateStatus::Started {
         return None;
     }
     if session.base.server.top.silent == Some(true) {
@@ -61,6 +60,9 @@ pub(super) fn attempt(session: &Session<'_>, config: &Config, view: &View, now: 
     }
     if config.is_silent {
         return Some("silent mode: nothing is sent; 'git mirror-push silent off' ends it".to_owned());
+    }
+    if view.next_attempt_at.is_none() && view.pending == 0 {
+        return None;
     }
     let Some(next) = view.next_attempt_at.as_ref().and_then(|next| next.parse::<Timestamp>().ok()) else {
         // The hook has started a drain, unless it must not.

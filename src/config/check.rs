@@ -201,3 +201,38 @@ fn check_name(place: &Place<'_>, name: &Spanned<String>) -> Result<(), Error> {
     );
     Err(place.at(name, what))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Config, Error, Server, Trust, parse};
+    use std::path::Path;
+
+    fn read(text: &str, trust: Trust) -> Result<Config, Error> {
+        parse(Path::new("config.toml"), text, &Server::default(), None, trust)
+    }
+
+    #[test]
+    fn commands_of_another_owner_are_forgotten_before_they_are_looked_at() {
+        for command in ["[\"/bin/x\"]", "[\"relative\"]", "[]"] {
+            let text = format!(
+                "notify = {command}\n[defaults]\npassword_command = {command}\n[remotes.m]\nurl = \"/m\"\n\
+                 [remotes.n]\nurl = \"/n\"\npassword_command = {command}\n"
+            );
+            let config = read(&text, Trust::NoCommands).expect("readable");
+            assert_eq!(config.notify.command, None);
+            assert!(config.mirrors.iter().all(|mirror| mirror.password_command.is_none()));
+            let trusted = read(&text, Trust::Full);
+            assert_eq!(trusted.is_ok(), command == "[\"/bin/x\"]", "{command}");
+        }
+    }
+
+    #[test]
+    fn keys_that_exclude_each_other_are_found_across_tables() {
+        let text =
+            "[defaults]\nonly_protected_branches = true\n\n[remotes.m]\nurl = \"/m\"\n\nmirror_branch_regex = \"x\"\n";
+        let error = read(text, Trust::Full).expect_err("refused").to_string();
+        assert!(error.starts_with("config.toml:7: mirror_branch_regex and only_protected_branches"), "{error}");
+        let text = text.replace("\"x\"", "\"\"");
+        assert!(read(&text, Trust::Full).is_ok(), "an empty regex is none");
+    }
+}

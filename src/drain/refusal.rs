@@ -198,6 +198,22 @@ mod tests {
     }
 
     #[test]
+    fn a_ref_whose_lease_is_refused_three_times_is_left() {
+        let mut refusals = Refusals::default();
+        let stale = |lease: u8| {
+            let decision = Decision { remote: Oid::from_hex(&[b'0' + lease; 40]), ..decision(Action::FastForward) };
+            let outcome = outcome(&decision, "failed to lock".into(), Incomplete::default());
+            (decision, outcome)
+        };
+        for (lease, is_worth_a_look) in [(2, true), (3, true), (4, false)] {
+            let (decision, outcome) = stale(lease);
+            assert_eq!(refusals.note(&decision, &outcome), is_worth_a_look);
+            let moved = stale(9).0;
+            assert_eq!(refusals.stands(&moved.name, moved.remote), !is_worth_a_look, "{lease}");
+        }
+    }
+
+    #[test]
     fn an_atomic_push_is_decided_again_once() {
         let mut refusals = Refusals::default();
         assert!(refusals.retry_atomic() && !refusals.retry_atomic());

@@ -154,9 +154,15 @@ fn a_server_that_allows_one_session_for_each_connection_is_mirrored_to() {
 
 #[test]
 fn whoever_does_not_want_to_share_need_not() {
+    for option in ["ControlPath=none", "ControlMaster=no"] {
+        each_alone(option);
+    }
+}
+
+fn each_alone(option: &str) {
     let (estate, _server) = behind_sshd(10, "", "");
     let text = std::fs::read_to_string(estate.sandbox.path("server.toml")).unwrap();
-    estate.configure(&text.replace("ssh_options = [", "ssh_options = [\"ControlPath=none\", "));
+    estate.configure(&text.replace("ssh_options = [", &format!("ssh_options = [\"{option}\", ")));
     // After the first contact, which is alone, each waits until four are at work: none waits for a connection that nobody makes.
     let seen = estate.sandbox.path("seen");
     std::fs::create_dir(&seen).unwrap();

@@ -1,6 +1,9 @@
 //! The commands that look at every repository of a server.
 
+use std::path::Path;
+
 use crate::many::{Estate, TEMPLATE};
+use crate::network::Small;
 
 #[test]
 fn log_and_doctor_cover_all_repositories() {
@@ -83,4 +86,91 @@ fn however_a_mirror_is_written_it_is_served() {
         let said = estate.run(&["drain", "--all"]);
         assert_eq!((said.status, estate.sandbox.refs(&mirror)), (0, refs), "{table}: {said:?}");
     }
+}
+
+#[test]
+fn what_a_drain_takes_from_the_spool_stays_there_while_the_disk_is_full() {
+    let estate = Estate::new(TEMPLATE);
+    let Some(disk) = Small::new(&estate.sandbox, &estate.sandbox.path("git/small")) else { return };
+    let (source, mirror) = (estate.repository("small/x.git"), estate.mirror("small/x.git"));
+    assert_eq!(estate.run(&["install-hook", "--all"]).status, 0);
+    assert_eq!(estate.run(&["sync", "--all"]).status, 0);
+    estate.sandbox.ok(&source, &["set", "wake=none"]);
+    let work = estate.sandbox.work(&source);
+    work.commit("one");
+    work.push(&["HEAD:refs/heads/next"]);
+    disk.fill();
+    // This drain does not know the template's mirror, and cannot leave it a wish.
+    let said = estate.sandbox.mirror_push(&source, &["drain"]);
+    assert!(said.status == 128 && said.err.contains("No space left"), "{said:?}");
+    disk.free();
+    assert_eq!(estate.run(&["drain", "--all"]).status, 0);
+    assert_eq!(estate.sandbox.refs(&mirror), estate.sandbox.refs(&source));
+}
+
+#[test]
+fn a_damaged_record_is_a_full_sync_also_for_a_mirror_that_the_drain_does_not_know() {
+    let estate = Estate::new(TEMPLATE);
+    let (source, mirror) = (estate.repository("x.git"), estate.mirror("x.git"));
+    assert_eq!(estate.run(&["sync", "--all"]).status, 0);
+    estate.sandbox.git(&source, &["branch", "next", "main"]);
+    std::fs::write(source.join("mirror-push/spool/incoming/1.2.3.4"), "damaged").unwrap();
+    let said = estate.sandbox.ok(&source, &["drain"]);
+    assert!(said.err.contains("moved to spool/corrupt"), "{said:?}");
+    assert_eq!(estate.run(&["drain", "--all"]).status, 0);
+    assert_eq!(estate.sandbox.refs(&mirror), estate.sandbox.refs(&source));
+}
+
+#[test]
+fn the_key_hook_keeps_ours_away() {
+    let estate = Estate::new(TEMPLATE);
+    let [with, without] = ["a.git", "b.git"].map(|name| estate.repository(name));
+    estate.sandbox.ok(&without, &["set", "hook=none"]);
+    let said = estate.run(&["install-hook", "--all"]);
+    let expected = "installed the hook in 1 repository; 0 had it already; hook = \"none\" in 1\n";
+    assert_eq!((said.status, &*said.err), (0, expected), "{said:?}");
+    let has = |repository: &Path| repository.join("hooks/post-receive").exists();
+    assert!(has(&with) && !has(&without));
+    let mirror = estate.mirror("b.git");
+    let said = estate.sandbox.ok(&without, &["add", "own", mirror.to_str().unwrap()]);
+    assert!(!has(&without) && !said.err.contains("hook"), "{said:?}");
+    // Who asks for it by name gets it.
+    estate.sandbox.ok(&without, &["install-hook"]);
+    assert!(has(&without));
+}
+
+#[test]
+fn whoever_says_silent_holds_back() {
+    let estate = Estate::new(&format!("silent = true\n{TEMPLATE}"));
+    let (source, mirror) = (estate.repository("x.git"), estate.mirror("x.git"));
+    estate.sandbox.ok(&source, &["set", "silent=false"]);
+    let at = ["--git-dir", source.to_str().unwrap()];
+    for arguments in [&["sync"][..], &["drain"]] {
+        assert_eq!(estate.run(&[&at[..], arguments].concat()).status, 0);
+    }
+    assert!(estate.sandbox.refs(&mirror).is_empty(), "the server's file says silent, whatever the repository's says");
+    let status = estate.run(&[&at[..], &["status"]].concat());
+    assert!(status.out.contains("silent mode: nothing is sent; the server's file says so"), "{status:?}");
+    estate.configure(TEMPLATE);
+    assert_eq!(estate.run(&["sync", "--all"]).status, 0);
+    assert_eq!(estate.sandbox.refs(&mirror), estate.sandbox.refs(&source));
+}
+
+#[test]
+fn the_url_of_a_template_is_overridden_and_taken_back() {
+    let estate = Estate::new(TEMPLATE);
+    let (source, mirror, other) = (estate.repository("x.git"), estate.mirror("x.git"), estate.mirror("other.git"));
+    let run = |arguments: &[&str]| {
+        let said = estate.run(&[&["--git-dir", source.to_str().unwrap()], arguments].concat());
+        assert_eq!(said.status, 0, "{arguments:?}: {said:?}");
+    };
+    run(&["set", "backup", &format!("url={}", other.display()), "prune=never"]);
+    run(&["sync"]);
+    assert!(estate.sandbox.refs(&mirror).is_empty());
+    assert_eq!(estate.sandbox.refs(&other), estate.sandbox.refs(&source));
+    run(&["set", "backup", "url="]);
+    run(&["sync"]);
+    assert_eq!(estate.sandbox.refs(&mirror), estate.sandbox.refs(&source));
+    let text = std::fs::read_to_string(source.join("mirror-push/config.toml")).unwrap();
+    assert!(!text.contains("url") && text.contains("prune = \"never\""), "{text}");
 }

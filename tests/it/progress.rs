@@ -99,3 +99,23 @@ fn many_repositories_are_counted() {
     }
     assert!(states.iter().any(|state| state == "3 up to date, 0 not up to date, 0 waiting"), "{states:#?}");
 }
+
+#[test]
+fn a_failure_is_told_without_the_progress_before_it() {
+    let sandbox = Sandbox::new();
+    let source = scene(&sandbox);
+    // One object is missing.
+    let packs = source.join("objects/pack");
+    let mut pack = std::fs::read_dir(&packs).unwrap().flatten().map(|entry| entry.path());
+    let pack = pack.find(|path| path.extension().is_some_and(|extension| extension == "pack")).unwrap();
+    let away = sandbox.path("away.pack");
+    std::fs::rename(&pack, &away).unwrap();
+    std::fs::remove_file(pack.with_extension("idx")).unwrap();
+    sandbox.git_fed(&source, &["unpack-objects", "-q"], &std::fs::read(&away).unwrap());
+    let blob = sandbox.git(&source, &["rev-parse", "main:file7"]);
+    std::fs::remove_file(source.join("objects").join(&blob[..2]).join(&blob[2..])).unwrap();
+    let states = on_terminal(&sandbox, &source, 200, "sync || true");
+    let failed =
+        states.iter().find(|state| state.contains("git pack-objects")).unwrap_or_else(|| panic!("{states:#?}"));
+    assert!(failed.contains(&blob) && !failed.contains("objects: "), "{failed}");
+}
