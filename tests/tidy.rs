@@ -288,6 +288,8 @@ fn configuration() -> String {
          ```\n",
     );
     for (place, heading) in SECTIONS {
+        let marked = |word: &str| if word.starts_with('[') { format!("`{word}`") } else { word.to_owned() };
+        let heading = heading.split(' ').map(marked).collect::<Vec<_>>().join(" ");
         page.push_str(&format!("\n## {heading}\n\n| key | value; default | meaning |\n|---|---|---|\n"));
         for key in keys().filter(|key| key.place == place) {
             page.push_str(&format!("| `{}` | {} | {} |\n", key.name, key.value, key.text.replace('*', "\\*")));

@@ -31,8 +31,8 @@ table! {
     /// you. The hook reads this key in the repository's file and in config.toml of the server, not in conf.d.
     wake: Wake, Top, "\"auto\" or \"none\"; \"auto\"";
 
-    /// "none": no hook is wanted here, because something else records the pushes. Then 'add' installs none, and 'doctor' and 'check' do
-    /// not miss it.
+    /// Whether the repository is to have our hook. "none": something else records the pushes; then 'add' installs no hook, and 'doctor' and
+    /// 'check' do not report that it is missing.
     hook: HookSetting, Top, "\"post-receive\" or \"none\"; \"post-receive\"";
 
     /// A program (absolute path) and its arguments. It runs when a mirror begins to fail, still fails, or recovers; it reads the

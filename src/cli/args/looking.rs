@@ -10,10 +10,10 @@ pub(in crate::cli) struct Log {
     /// Which mirrors
     #[command(flatten)]
     pub(in crate::cli) scope: Scope,
-    /// Only the newest attempts, this many
+    /// Show only the newest N attempts
     #[arg(short, value_name = "N")]
     pub(in crate::cli) number: Option<usize>,
-    /// Only attempts that began after this time: a duration before now, or a date
+    /// Show only attempts that began at TIME or later: a duration before now, or a date
     #[arg(long, value_name = "TIME")]
     pub(in crate::cli) since: Option<String>,
 }
