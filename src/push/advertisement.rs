@@ -1,13 +1,13 @@
 //! The ref advertisement of receive-pack (gitprotocol-pack(5)), read as a stream: each ref is passed on and not kept.
 
-use std::io::{self, Read};
+use std::io::Read;
 
 use gix_transport::packetline::blocking_io::StreamingPeekableIter;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use super::packets::{broken, next_line, refused_by_server};
 use crate::refs::{NameRef, Oid};
-use crate::replies;
 
 /// The longest advertisement that is read, in bytes: more than a million refs. A mirror that says more is not believed, for
 /// what is kept of it would fill the memory.
@@ -140,23 +140,6 @@ pub(super) fn pass_over<R: Read>(lines: &mut StreamingPeekableIter<R>) -> Result
     Err(too_long())
 }
 
-/// The next data line; `None` at a flush packet. An early end is [`io::ErrorKind::UnexpectedEof`].
-pub(super) fn next_line<R: Read>(lines: &mut StreamingPeekableIter<R>) -> io::Result<Option<&[u8]>> {
-    match lines.read_line() {
-        None => Ok(None),
-        Some(Err(error)) => Err(error),
-        Some(Ok(Err(error))) => Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string())),
-        Some(Ok(Ok(line))) => Ok(Some(line.as_slice().unwrap_or_default())),
-    }
-}
-
-pub(super) fn broken(source: io::Error) -> Error {
-    match source.kind() {
-        io::ErrorKind::InvalidData => Error::Protocol(source.to_string()),
-        _ => Error::Broken { doing: "reading its refs", source },
-    }
-}
-
 fn too_long() -> Error {
     Error::Protocol(format!("an advertisement of more than {} MiB", MAX_BYTES >> 20))
 }
@@ -164,12 +147,6 @@ fn too_long() -> Error {
 fn nonsense(line: &[u8]) -> Error {
     let start: String = String::from_utf8_lossy(line).chars().take(60).collect();
     Error::Protocol(format!("'{start}' where a ref was expected"))
-}
-
-/// An `ERR` packet.
-pub(super) fn refused_by_server(message: &str) -> Error {
-    let message = message.trim().to_owned();
-    if replies::is_not_found_packet(&message) { Error::NotFound(message) } else { Error::Remote(message) }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use gix_transport::packetline::PacketLineRef;
 use gix_transport::packetline::blocking_io::StreamingPeekableIter;
 
 use super::symbolic::{self, Greeting, Symbolic};
-use super::{Answer, Capabilities, Command, Request, advertisement, report};
+use super::{Answer, Capabilities, Command, Request, advertisement, packets, report};
 use crate::credentials::Redactor;
 use crate::refs::{Oid, RefName};
 
@@ -13,7 +13,7 @@ use crate::refs::{Oid, RefName};
 pub fn packet_lines(bytes: &[u8]) -> usize {
     let mut lines = StreamingPeekableIter::new(bytes, &[PacketLineRef::Flush], false);
     let mut count = 0;
-    while let Ok(Some(_)) = advertisement::next_line(&mut lines) {
+    while let Ok(Some(_)) = packets::next_line(&mut lines) {
         count += 1;
     }
     count

@@ -1,7 +1,7 @@
 //! Smart HTTP (gitprotocol-http(5)): one GET and one POST on one connection, credentials with the first request.
 //!
-//! Redirects are refused, so credentials go only where the configuration says. A pack of up to 1 MiB is sent with its length,
-//! for servers that want one; a larger one is streamed in chunks, once the server has agreed, and never held in memory.
+//! Guaranteed: credentials go only where the configuration says, because redirects are refused; a POST is never sent twice; every wait has
+//! a limit. Absent: what is in the requests and answers.
 
 #![expect(clippy::disallowed_methods, reason = "reads the file of trusted certificates")]
 
@@ -18,35 +18,28 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, DefaultConnector, NextTimeout, TcpConnector};
 use ureq::{Agent, Body, SendBody, http::Response};
 
-use super::advertisement::next_line;
-use super::body::body;
 use super::egress::CheckedResolver;
 use super::headers::{seconds, target_of_redirect};
 use super::pool::{Kind, MAX_PER_HOST};
-use super::symbolic::{self, Greeting, Symbolic};
 use super::tls::Trusting;
-use super::{
-    Advertised, Capabilities, Error, Limit, PackSource, Pool, RECEIVE_PACK, Report, Request, Target, advertisement,
-    report,
-};
-use crate::credentials::{Credentials, Redactor};
-use crate::refs::{NameRef, Oid, RefName};
+use super::{Error, Limit, Pool, Service, Target};
+use crate::credentials::Credentials;
 
 /// Servers and proxies choose by `git/` in the user agent.
 const USER_AGENT: &str = concat!("git/2.47 git-mirror-push/", env!("CARGO_PKG_VERSION"));
 
-/// A mirror behind HTTP.
-pub(super) struct Http {
+/// A server that speaks HTTP.
+pub(crate) struct Http {
     agent: Agent,
     /// Whether a connection may have been used before.
     may_be_kept: bool,
     url: String,
     host: String,
     authorization: Option<String>,
-    capabilities: Capabilities,
-    /// The answer that [`Http::begin`] asked for, of which nothing has been read.
-    begun: Option<Response<Body>>,
 }
+
+/// The packet lines of an answer.
+pub(crate) type Lines = StreamingPeekableIter<io::BufReader<ureq::BodyReader<'static>>>;
 
 impl Http {
     /// Prepares; nothing is sent yet.
@@ -60,29 +53,17 @@ impl Http {
             egress: target.egress.clone().map(|egress| (egress, host.to_owned())),
         };
         let (agent, may_be_kept) = pool.agent(kind, || agent(host, target))?;
-        Ok(Self {
-            agent,
-            may_be_kept,
-            url: url.to_owned(),
-            host: host.to_owned(),
-            authorization: basic(&target.credentials),
-            capabilities: Capabilities::default(),
-            begun: None,
-        })
+        let (url, host) = (url.to_owned(), host.to_owned());
+        Ok(Self { agent, may_be_kept, url, host, authorization: basic(&target.credentials) })
     }
 
-    /// `GET info/refs`, without reading what comes.
-    pub(super) fn begin(&mut self) -> Result<(), Error> {
-        self.begun = Some(self.info_refs(RECEIVE_PACK, None)?);
-        Ok(())
-    }
-
-    fn info_refs(&self, service: &str, version: Option<&str>) -> Result<Response<Body>, Error> {
-        let kind = format!("application/x-{service}-advertisement");
-        let url = format!("{}/info/refs?service={service}", self.url);
+    /// `GET info/refs`. Nothing of the answer but its head has been read.
+    pub(crate) fn info_refs(&self, service: Service) -> Result<Lines, Error> {
+        let kind = format!("application/x-{}-advertisement", service.name());
+        let url = format!("{}/info/refs?service={}", self.url, service.name());
         let get = || {
             let mut get = self.agent.get(&url).header("Accept", &kind).header("Pragma", "no-cache");
-            if let Some(version) = version {
+            if let Some(version) = service.version() {
                 get = get.header("Git-Protocol", version);
             }
             if let Some(authorization) = &self.authorization {
@@ -95,102 +76,30 @@ impl Http {
             Err(Error::Broken { .. }) if self.may_be_kept => get(),
             answered => answered,
         };
-        self.checked(answered?, &kind)
+        Ok(packet_lines(self.checked(answered?, &kind)?))
     }
 
-    /// `GET info/refs`, unless it has begun, and what comes.
-    pub(super) fn advertisement(&mut self, each: &mut dyn FnMut(NameRef<'_>, Oid)) -> Result<Advertised, Error> {
-        let response = match self.begun.take() {
-            Some(response) => response,
-            None => self.info_refs(RECEIVE_PACK, None)?,
-        };
-        let mut lines = packet_lines(response);
-        let service = next_line(&mut lines).map_err(|error| Error::Protocol(error.to_string()))?;
-        if service.map(<[u8]>::trim_ascii_end) != Some(b"# service=git-receive-pack") {
-            return Err(Error::Protocol("an advertisement of another service".into()));
-        }
-        next_line(&mut lines).map_err(|error| Error::Protocol(error.to_string()))?;
-        lines.reset();
-        let advertised = advertisement::read(&mut lines, each)?;
-        drain(lines);
-        self.capabilities = advertised.capabilities.clone();
-        Ok(advertised)
-    }
-
-    /// Asks upload-pack which refs are symbolic.
-    pub(super) fn symbolic(&self, names: &[&RefName]) -> Result<Symbolic, Error> {
-        const TYPE: &str = "application/x-git-upload-pack-result";
-        let mut lines = packet_lines(self.info_refs(symbolic::SERVICE, Some(symbolic::VERSION))?);
-        let (object_format, is_git) = match symbolic::greeting(&mut lines)? {
-            Greeting::Refs(symbolic) => return Ok(symbolic),
-            Greeting::Commands { ls_refs: false, .. } => return Ok(Symbolic::default()),
-            Greeting::Commands { object_format, is_git, .. } => (object_format, is_git),
-        };
-        drain(lines);
+    /// `POST` to the service. Without a `length` the body is streamed in chunks, once the server has agreed to it.
+    pub(crate) fn post(&self, service: Service, body: &mut dyn Read, length: Option<u64>) -> Result<Lines, Error> {
+        let kind = format!("application/x-{}-result", service.name());
         let mut post = self
             .agent
-            .post(format!("{}/{}", self.url, symbolic::SERVICE))
-            .header("Content-Type", "application/x-git-upload-pack-request")
-            .header("Accept", TYPE)
-            .header("Git-Protocol", symbolic::VERSION);
+            .post(format!("{}/{}", self.url, service.name()))
+            .header("Content-Type", format!("application/x-{}-request", service.name()))
+            .header("Accept", &kind);
+        if let Some(version) = service.version() {
+            post = post.header("Git-Protocol", version);
+        }
         if let Some(authorization) = &self.authorization {
             post = post.header("Authorization", authorization);
         }
-        let response = post.send(&symbolic::request(object_format.as_deref(), names)[..]);
-        let mut lines = packet_lines(self.checked(response.map_err(|error| self.read_error(error))?, TYPE)?);
-        let symbolic = symbolic::answer(&mut lines, names, is_git)?;
-        drain(lines);
-        Ok(symbolic)
-    }
-
-    /// `POST git-receive-pack` with no `GET` before it: what the mirror could do is known.
-    pub(super) fn push_optimistic(
-        &mut self,
-        request: &Request<'_>,
-        pack: Option<PackSource>,
-        redactor: &Redactor,
-        expected: &Capabilities,
-    ) -> Result<Report, Error> {
-        self.capabilities = expected.clone();
-        self.push(request, pack, redactor)
-    }
-
-    /// `POST git-receive-pack`
-    pub(super) fn push(
-        &mut self,
-        request: &Request<'_>,
-        pack: Option<PackSource>,
-        redactor: &Redactor,
-    ) -> Result<Report, Error> {
-        const TYPE: &str = "application/x-git-receive-pack-result";
-        let url = format!("{}/git-receive-pack", self.url);
-        let mut post = self
-            .agent
-            .post(&url)
-            .header("Content-Type", "application/x-git-receive-pack-request")
-            .header("Accept", TYPE);
-        if let Some(authorization) = &self.authorization {
-            post = post.header("Authorization", authorization);
-        }
-        let head = request.encode(&self.capabilities);
-        let (mut body, length) = body(head, pack)?;
         match length {
             Some(length) => post = post.header("Content-Length", length.to_string()),
             // A server that does not want so much says so before it is sent: an answer that comes while we write is lost.
             None => post = post.header("Expect", "100-continue"),
         }
-        let answered = post.send(SendBody::from_reader(&mut body));
-        if let Some(error) = body.pack_failure {
-            return Err(error);
-        }
-        let response = answered.map_err(|error| match self.read_error(error) {
-            Error::Broken { source, .. } => Error::Upload(source),
-            other => other,
-        })?;
-        let mut lines = packet_lines(self.checked(response, TYPE)?);
-        let report = report::read(&mut lines, request, &self.capabilities, redactor);
-        drain(lines);
-        Ok(report)
+        let answered = post.send(SendBody::from_reader(body)).map_err(|error| self.read_error(error));
+        Ok(packet_lines(self.checked(answered?, &kind)?))
     }
 
     fn checked(&self, mut response: Response<Body>, expected: &str) -> Result<Response<Body>, Error> {
@@ -329,15 +238,13 @@ fn certificates(file: &std::path::Path) -> Result<Trusting, Error> {
     }
 }
 
-type Lines = StreamingPeekableIter<io::BufReader<ureq::BodyReader<'static>>>;
-
 fn packet_lines(response: Response<Body>) -> Lines {
     let reader = response.into_body().into_with_config().limit(u64::MAX).reader();
     StreamingPeekableIter::new(io::BufReader::with_capacity(64 << 10, reader), &[PacketLineRef::Flush], false)
 }
 
 /// Reads what is left, so that the connection can serve the next request; a server that goes on and on loses it.
-fn drain(lines: Lines) {
+pub(crate) fn drain(lines: Lines) {
     let _ = io::copy(&mut lines.into_inner().take(64 << 10), &mut io::sink());
 }
 

@@ -30,7 +30,10 @@ mod http;
 mod local;
 mod messages;
 mod multiplex;
+mod over_http;
+mod over_stream;
 mod pack;
+mod packets;
 mod pool;
 mod progress;
 mod read_ahead;
@@ -57,8 +60,35 @@ pub use report::{Answer, Report};
 pub use symbolic::{Symbolic, symbolic};
 pub use upload::Upload;
 
-/// The service that takes pushes.
-const RECEIVE_PACK: &str = "git-receive-pack";
+use over_http::OverHttp;
+use over_stream::OverStream;
+
+/// A service of git on a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Service {
+    /// Takes pushes.
+    ReceivePack,
+    /// Is read from.
+    UploadPack,
+}
+
+impl Service {
+    /// The name of its program, and in URLs.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::ReceivePack => "git-receive-pack",
+            Self::UploadPack => "git-upload-pack",
+        }
+    }
+
+    /// The version of the protocol that it is asked for: `GIT_PROTOCOL` over ssh, `Git-Protocol` over http, an extra parameter over git://.
+    const fn version(self) -> Option<&'static str> {
+        match self {
+            Self::ReceivePack => None,
+            Self::UploadPack => Some("version=2"),
+        }
+    }
+}
 
 /// Whom to push to and how.
 #[derive(Clone, Debug)]
@@ -103,17 +133,43 @@ pub struct Timeouts {
     pub whole: Duration,
 }
 
-/// A contact that has begun.
-pub struct Session {
-    connection: Connection,
-    redactor: Redactor,
-    /// The file of pinned host keys, to say which were expected.
-    known_hosts: Option<std::path::PathBuf>,
+/// A connection to a service of git.
+pub(crate) enum Connection {
+    /// Two byte streams.
+    Stream(Box<stream::Stream>),
+    /// Requests and answers.
+    Http(Box<http::Http>),
 }
 
-enum Connection {
-    Stream(Box<stream::Stream>),
-    Http(Box<http::Http>),
+impl Connection {
+    /// Reaches a service of the mirror, over a connection of `pool` if one serves. Over http nothing is sent yet.
+    pub(crate) fn open(service: Service, target: &Target, pool: &Pool) -> Result<Self, Error> {
+        if let Some(egress) = target.egress.as_ref().filter(|_| !matches!(target.address, Address::Git { .. })) {
+            egress.check(&target.address)?;
+        }
+        let stream = match &target.address {
+            Address::Local(path) => local::connect(service, path, target)?,
+            Address::Ssh { user, host, port, path } => {
+                ssh::connect(service, user.as_deref(), host, *port, path, target, pool)?
+            }
+            Address::Git { host, port, path } => tcp::connect(service, host, *port, path, target)?,
+            Address::Http { url, host } => {
+                return Ok(Self::Http(Box::new(http::Http::new(url, host, target, pool)?)));
+            }
+        };
+        Ok(Self::Stream(Box::new(stream)))
+    }
+}
+
+/// A contact that has begun.
+pub struct Session {
+    conversation: Conversation,
+    redactor: Redactor,
+}
+
+enum Conversation {
+    Stream(Box<OverStream>),
+    Http(Box<OverHttp>),
 }
 
 impl Session {
@@ -122,27 +178,11 @@ impl Session {
     /// # Errors
     /// [`Error`]; over a stream some errors are only seen by [`Session::advertisement`].
     pub fn connect(target: &Target, pool: &Pool) -> Result<Self, Error> {
-        let redactor = Redactor::new(&target.credentials);
-        if let Some(egress) = target.egress.as_ref().filter(|_| !matches!(target.address, Address::Git { .. })) {
-            egress.check(&target.address)?;
-        }
-        let connection = match &target.address {
-            Address::Local(path) => Connection::Stream(Box::new(local::receive_pack(path, target)?)),
-            Address::Ssh { user, host, port, path } => Connection::Stream(Box::new(ssh::connect(
-                RECEIVE_PACK,
-                user.as_deref(),
-                host,
-                *port,
-                path,
-                target,
-                pool,
-            )?)),
-            Address::Git { host, port, path } => {
-                Connection::Stream(Box::new(tcp::connect(RECEIVE_PACK, host, *port, path, target)?))
-            }
-            Address::Http { url, host } => Connection::Http(Box::new(http::Http::new(url, host, target, pool)?)),
+        let conversation = match Connection::open(Service::ReceivePack, target, pool)? {
+            Connection::Stream(stream) => Conversation::Stream(Box::new(OverStream::new(*stream))),
+            Connection::Http(http) => Conversation::Http(Box::new(OverHttp::new(*http))),
         };
-        Ok(Self { connection, redactor, known_hosts: target.ssh.known_hosts.clone() })
+        Ok(Self { conversation, redactor: Redactor::new(&target.credentials) })
     }
 
     /// Asks for the advertisement, so that the mirror can be at it while we do something else. Over a stream that was asked for by
@@ -151,9 +191,9 @@ impl Session {
     /// # Errors
     /// [`Error`].
     pub fn begin(&mut self) -> Result<(), Error> {
-        match &mut self.connection {
-            Connection::Stream(_) => Ok(()),
-            Connection::Http(http) => http.begin(),
+        match &mut self.conversation {
+            Conversation::Stream(_) => Ok(()),
+            Conversation::Http(http) => http.begin(),
         }
     }
 
@@ -162,11 +202,9 @@ impl Session {
     /// # Errors
     /// [`Error`].
     pub fn advertisement(&mut self, each: &mut dyn FnMut(NameRef<'_>, Oid)) -> Result<Advertised, Error> {
-        match &mut self.connection {
-            Connection::Stream(stream) => stream
-                .advertisement(&self.redactor, each)
-                .map_err(|error| ssh::with_expected(error, self.known_hosts.as_deref())),
-            Connection::Http(http) => http.advertisement(each),
+        match &mut self.conversation {
+            Conversation::Stream(stream) => stream.advertisement(&self.redactor, each),
+            Conversation::Http(http) => http.advertisement(each),
         }
     }
 
@@ -176,9 +214,9 @@ impl Session {
     /// # Errors
     /// [`Error`], when nothing is known of any command: a report that is cut short is not an error here, it lacks answers.
     pub fn push(&mut self, request: &Request<'_>, pack: Option<PackSource>) -> Result<Report, Error> {
-        match &mut self.connection {
-            Connection::Stream(stream) => stream.push(request, pack, &self.redactor),
-            Connection::Http(http) => http.push(request, pack, &self.redactor),
+        match &mut self.conversation {
+            Conversation::Stream(stream) => stream.push(request, pack, &self.redactor),
+            Conversation::Http(http) => http.push(request, pack, &self.redactor),
         }
     }
 
@@ -193,31 +231,29 @@ impl Session {
         pack: Option<PackSource>,
         expected: &Capabilities,
     ) -> Result<Report, Error> {
-        match &mut self.connection {
-            Connection::Stream(stream) => stream
-                .push_optimistic(request, pack, &self.redactor, expected)
-                .map_err(|error| ssh::with_expected(error, self.known_hosts.as_deref())),
-            Connection::Http(http) => http.push_optimistic(request, pack, &self.redactor, expected),
+        match &mut self.conversation {
+            Conversation::Stream(stream) => stream.push_optimistic(request, pack, &self.redactor, expected),
+            Conversation::Http(http) => http.push_optimistic(request, pack, &self.redactor, expected),
         }
     }
 
     /// Whether another advertisement can be read on this connection after a push.
     #[must_use]
     pub fn can_continue(&self) -> bool {
-        matches!(self.connection, Connection::Http(_))
+        matches!(self.conversation, Conversation::Http(_))
     }
 
     /// Whether the mirror may still carry out the commands of a push that failed with `error`. Over a stream that is so once receive-pack
     /// was heard, whatever it or somebody else said as it hung up; over http the answer's status tells.
     #[must_use]
     pub fn may_carry_out(&self, error: &Error) -> bool {
-        let is_asked = matches!(&self.connection, Connection::Stream(stream) if stream.may_be_carried_out());
+        let is_asked = matches!(&self.conversation, Conversation::Stream(stream) if stream.may_be_carried_out());
         is_asked || error.may_have_arrived()
     }
 
     /// Ends the conversation without a request, politely.
     pub fn end(self) {
-        if let Connection::Stream(stream) = self.connection {
+        if let Conversation::Stream(stream) = self.conversation {
             stream.end();
         }
     }

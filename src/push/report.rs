@@ -8,8 +8,8 @@ use std::io::{self, Read};
 use gix_transport::packetline::blocking_io::StreamingPeekableIter;
 use gix_transport::packetline::{BandRef, PacketLineRef, decode};
 
-use super::advertisement::next_line;
 use super::messages::{Messages, about};
+use super::packets::next_line;
 use super::{Capabilities, Error, Request};
 use crate::credentials::{Cleaned, Redactor};
 use crate::refs::RefName;

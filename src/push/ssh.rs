@@ -11,14 +11,14 @@ use std::time::Duration;
 use super::askpass::AskpassServer;
 use super::multiplex::{ControlSlot, Kind, Multiplex};
 use super::stream::Stream;
-use super::{Error, Pool, Target, symbolic};
+use super::{Error, Pool, Service, Target};
 use crate::credentials::read_host_keys;
 use crate::process::{Child, command, run};
 use crate::replies::{self, Failure};
 
 /// Starts `ssh` with a service of git as its command.
 pub(super) fn connect(
-    name: &str,
+    service: Service,
     user: Option<&str>,
     host: &str,
     port: Option<u16>,
@@ -26,36 +26,35 @@ pub(super) fn connect(
     target: &Target,
     pool: &Pool,
 ) -> Result<Stream, Error> {
-    let remote_command = service(name, path);
-    let (mut ssh, offer, slot) = prepare(user, host, port, &remote_command, target, Some(&pool.ssh))?;
-    if name == symbolic::SERVICE {
-        ssh.env(PROTOCOL, symbolic::VERSION);
-    } else {
-        ssh.env_remove(PROTOCOL);
-    }
+    let (mut ssh, offer, slot) = prepare(user, host, port, &remote_command(service, path), target, Some(&pool.ssh))?;
+    match service.version() {
+        Some(version) => ssh.env(PROTOCOL, version),
+        None => ssh.env_remove(PROTOCOL),
+    };
     let (child, input, output) = Child::start_on_sockets("ssh", &mut ssh)?;
     let stream = Stream::of_sockets(child, input, output, target.timeouts)
         .map_err(|source| Error::Start { program: "ssh".into(), source })?;
-    Ok(stream.keeping(offer, slot))
+    Ok(stream.keeping(offer, slot, target.ssh.known_hosts.clone()))
 }
 
 /// The variable that names the version of the protocol (git(1)).
 const PROTOCOL: &str = "GIT_PROTOCOL";
 
 /// The command for the shell on the other side.
-pub(super) fn service(name: &str, path: &str) -> String {
-    format!("{name} {}", quoted(path))
+fn remote_command(service: Service, path: &str) -> String {
+    format!("{} {}", service.name(), quoted(path))
 }
 
 /// Starts `ssh`; with it goes the offer of a password, if the mirror has one.
 pub(super) fn start(
+    service: Service,
     user: Option<&str>,
     host: &str,
     port: Option<u16>,
-    remote_command: &str,
+    path: &str,
     target: &Target,
 ) -> Result<(Child, Option<AskpassServer>), Error> {
-    let (mut ssh, offer, _) = prepare(user, host, port, remote_command, target, None)?;
+    let (mut ssh, offer, _) = prepare(user, host, port, &remote_command(service, path), target, None)?;
     Ok((Child::start("ssh", &mut ssh)?, offer))
 }
 

@@ -1,11 +1,12 @@
-//! A conversation over two byte streams: the pipes of a program, or a TCP connection.
+//! A connection of two byte streams: the pipes of a program, or a TCP connection.
 //!
-//! The request is written in a thread of its own while the report is read. So a mirror that sends messages while it receives a large pack
-//! never blocks us, and we never block it.
+//! Guaranteed: every wait has a limit; the two directions can be used by two threads at once; a program ends with its connection. Of a
+//! broken connection [`Stream::failure`] finds the reason: a limit, or what the program said. Absent: what is said over it.
 
 use std::io::{self, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,13 +18,11 @@ use rustix::process::Signal;
 use super::askpass::AskpassServer;
 use super::multiplex::ControlSlot;
 use super::read_ahead::ReadAhead;
-use super::ssh::{error_of, one_line};
-use super::symbolic::{self, Greeting, Symbolic};
-use super::watch::{Watch, WatchThread, Watched};
-use super::{Advertised, Capabilities, Error, PackSource, Report, Request, Timeouts, advertisement, report};
+use super::ssh::{error_of, one_line, with_expected};
+use super::watch::{WatchThread, Watched};
+use super::{Error, Timeouts};
 use crate::credentials::Redactor;
 use crate::process::{self, Child};
-use crate::refs::{NameRef, Oid, RefName};
 
 /// How long a program may take to end by itself after the last byte.
 const GRACE: Duration = Duration::from_secs(5);
@@ -31,18 +30,48 @@ const GRACE: Duration = Duration::from_secs(5);
 type Input = BufReader<Watched<Box<dyn Read + Send>>>;
 type Output = Watched<Box<dyn Write + Send>>;
 
-/// One conversation.
-pub(super) struct Stream {
-    lines: StreamingPeekableIter<Input>,
+/// The packet lines that come.
+pub(crate) type Lines = StreamingPeekableIter<Input>;
+
+/// One connection to a service of git.
+pub(crate) struct Stream {
+    lines: Lines,
     output: Option<Output>,
-    capabilities: Capabilities,
-    abort: Box<dyn Fn(Signal) + Send + Sync>,
+    abort: Abort,
     guard: Option<WatchThread>,
     child: Option<Child>,
     offer: Option<AskpassServer>,
     slot: Option<ControlSlot>,
-    /// Whether receive-pack was heard and is given commands.
-    is_asked: bool,
+    /// The file of pinned host keys, to say which were expected.
+    known_hosts: Option<PathBuf>,
+}
+
+/// Ends the connection: asks, or insists.
+type Abort = Box<dyn Fn(Signal) + Send + Sync>;
+
+/// The direction to the service. Its end is the end of what is sent.
+pub(crate) struct Sending<'a> {
+    output: Output,
+    abort: &'a Abort,
+}
+
+/// The direction from the service.
+pub(crate) struct Receiving<'a> {
+    pub(crate) lines: &'a mut Lines,
+    abort: &'a Abort,
+    slot: Option<&'a ControlSlot>,
+}
+
+/// What was going on when a connection broke. It decides what the words of a program mean, and whether other mirrors may use a shared
+/// connection of ssh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Receive-pack was to be reached.
+    Opening,
+    /// Receive-pack was given commands. After it was heard, the words may be anybody's, a hook's for one, and say nothing of the way to it.
+    Commands,
+    /// Upload-pack was asked. Who may push and not read is told so over a connection that is good.
+    Reading,
 }
 
 impl Stream {
@@ -90,7 +119,7 @@ impl Stream {
         output: Box<dyn Write + Send>,
         timeouts: Timeouts,
         on_limit: impl Fn(Signal) + Send + 'static,
-        abort: Box<dyn Fn(Signal) + Send + Sync>,
+        abort: Abort,
         child: Option<Child>,
     ) -> Self {
         let guard = WatchThread::new(timeouts, on_limit);
@@ -99,180 +128,78 @@ impl Stream {
         Self {
             lines: StreamingPeekableIter::new(input, &[PacketLineRef::Flush], false),
             output: Some(output),
-            capabilities: Capabilities::default(),
             abort,
             guard: Some(guard),
             child,
             offer: None,
             slot: None,
-            is_asked: false,
+            known_hosts: None,
         }
     }
 
-    /// Keeps the password's socket, and its place on a shared connection, as long as the conversation.
-    pub(super) fn keeping(self, offer: Option<AskpassServer>, slot: Option<ControlSlot>) -> Self {
-        Self { offer, slot, ..self }
+    /// Keeps the password's socket, and its place on a shared connection, as long as the connection.
+    pub(super) fn keeping(
+        self,
+        offer: Option<AskpassServer>,
+        slot: Option<ControlSlot>,
+        known_hosts: Option<PathBuf>,
+    ) -> Self {
+        Self { offer, slot, known_hosts, ..self }
     }
 
-    /// Reads the advertisement.
-    pub(super) fn advertisement(
-        &mut self,
-        redactor: &Redactor,
-        each: &mut dyn FnMut(NameRef<'_>, Oid),
-    ) -> Result<Advertised, Error> {
-        match advertisement::read(&mut self.lines, each) {
-            Ok(advertised) => {
-                self.offer = None;
-                self.slot.iter().for_each(ControlSlot::opened);
-                self.capabilities = advertised.capabilities.clone();
-                Ok(advertised)
-            }
-            Err(error) => Err(self.why(error, redactor)),
-        }
+    /// The packet lines that come.
+    pub(crate) fn lines(&mut self) -> &mut Lines {
+        &mut self.lines
     }
 
-    /// Asks upload-pack, which is at the other end, which refs are symbolic, and ends the conversation.
-    pub(super) fn symbolic(mut self, names: &[&RefName], redactor: &Redactor) -> Result<Symbolic, Error> {
-        let mut has_more = false;
-        let asked = symbolic::greeting(&mut self.lines).and_then(|greeting| match greeting {
-            Greeting::Refs(symbolic) => {
-                has_more = true;
-                Ok(symbolic)
-            }
-            Greeting::Commands { ls_refs: false, .. } => Ok(Symbolic::default()),
-            Greeting::Commands { object_format, is_git, .. } => {
-                let output = self.output.as_mut().expect("nothing was said yet");
-                let request = symbolic::request(object_format.as_deref(), names);
-                let sent = output.write_all(&request).and_then(|()| output.flush());
-                sent.map_err(|source| Error::Broken { doing: "asking for its refs", source })?;
-                symbolic::answer(&mut self.lines, names, is_git)
-            }
-        });
-        match asked {
-            Ok(symbolic) => {
-                self.offer = None;
-                self.slot.iter().for_each(ControlSlot::opened);
-                if has_more {
-                    // All its refs are on their way, and nobody reads them.
-                    (self.abort)(Signal::TERM);
-                }
-                self.end();
-                Ok(symbolic)
-            }
-            Err(error) => {
-                // Who may push and not read is told so over a connection that is good.
-                let slot = self.slot.take();
-                let why = self.why(error, redactor);
-                slot.iter().filter(|_| matches!(why, Error::Timeout(_))).for_each(ControlSlot::discard);
-                Err(why)
-            }
-        }
+    /// Sends a few bytes, while the other side says nothing.
+    pub(crate) fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let output = self.output.as_mut().expect("the direction to the service is open");
+        output.write_all(bytes).and_then(|()| output.flush())
     }
 
-    /// Sends the request, reads the report, ends the conversation.
-    pub(super) fn push(
-        &mut self,
-        request: &Request<'_>,
-        pack: Option<PackSource>,
-        redactor: &Redactor,
-    ) -> Result<Report, Error> {
-        self.exchange(request, pack, redactor, |_| Ok(()))
-    }
-
-    /// Sends the request at once, and reads the advertisement meanwhile.
-    pub(super) fn push_optimistic(
-        &mut self,
-        request: &Request<'_>,
-        pack: Option<PackSource>,
-        redactor: &Redactor,
-        expected: &Capabilities,
-    ) -> Result<Report, Error> {
-        self.capabilities = expected.clone();
-        self.exchange(request, pack, redactor, advertisement::pass_over)
-    }
-
-    /// Sends the request in a thread of its own and reads: what comes `before` the report, and the report.
-    fn exchange(
-        &mut self,
-        request: &Request<'_>,
-        pack: Option<PackSource>,
-        redactor: &Redactor,
-        before: impl FnOnce(&mut StreamingPeekableIter<Input>) -> Result<(), Error>,
-    ) -> Result<Report, Error> {
-        let head = request.encode(&self.capabilities);
-        let mut output = self.output.take().expect("a stream pushes once");
-        let watch = output.watch.clone();
-        let (abort, lines, capabilities) = (&self.abort, &mut self.lines, &self.capabilities);
-        let (slot, is_asked) = (&self.slot, &mut self.is_asked);
-        let (sent, mut report) = std::thread::scope(|scope| {
-            let sending = scope.spawn(move || {
-                let sent = send(&mut output, &head, pack, &watch);
-                if let Err(Error::Pack { .. } | Error::Start { .. }) = sent {
-                    // The mirror must not wait for a pack that cannot come.
-                    abort(Signal::TERM);
-                }
-                sent
-            });
-            let report = match before(lines) {
-                Ok(()) => {
-                    *is_asked = true;
-                    slot.iter().for_each(ControlSlot::opened);
-                    lines.reset();
-                    report::read(lines, request, capabilities, redactor)
-                }
-                Err(error) => Report { cut: Some(error), ..Report::default() },
-            };
-            if report.cut.is_some() {
-                abort(Signal::TERM);
-            }
-            (sending.join().expect("the sending thread does not panic"), report)
-        });
+    /// The service was heard: no password is needed any more, and others may use the connection of ssh.
+    pub(crate) fn opened(&mut self) {
         self.offer = None;
-        if report.cut.is_none() {
-            self.finish();
-            return Ok(report);
-        }
-        let cut = match sent {
-            Err(error @ (Error::Pack { .. } | Error::Start { .. })) => {
-                // A pack that ends in the middle is never unpacked.
-                self.is_asked = false;
-                error
-            }
-            _ => report.cut.take().expect("checked above"),
-        };
-        let why = self.why(cut, redactor);
-        if report.answers.is_empty() {
-            return Err(why);
-        }
-        report.cut = Some(why);
-        Ok(report)
+        self.slot.iter().for_each(ControlSlot::opened);
     }
 
-    /// Whether receive-pack may carry out the commands of a push that failed, whatever it said.
-    pub(super) fn may_be_carried_out(&self) -> bool {
-        self.is_asked
+    /// The two directions, for two threads: a service that sends messages while it receives never blocks us, and we never block it.
+    /// The direction to the service can be taken once.
+    pub(crate) fn split(&mut self) -> (Sending<'_>, Receiving<'_>) {
+        let output = self.output.take().expect("a stream is split once");
+        let (abort, lines, slot) = (&self.abort, &mut self.lines, self.slot.as_ref());
+        (Sending { output, abort }, Receiving { lines, abort, slot })
     }
 
-    /// Ends the conversation without a request: a flush packet says that there are no commands.
-    pub(super) fn end(mut self) {
-        if let Some(mut output) = self.output.take() {
+    /// Asks the other side to end at once.
+    pub(crate) fn abort(&self) {
+        (self.abort)(Signal::TERM);
+    }
+
+    /// Ends the connection without a request: a flush packet says that there are no commands.
+    pub(crate) fn end(mut self) {
+        if self.output.is_some() {
             // The mirror may have hung up already; nothing is lost by that.
-            let _ = output.write_all(b"0000").and_then(|()| output.flush());
+            let _ = self.say(b"0000");
         }
         self.finish();
     }
 
-    fn finish(&mut self) {
+    /// Ends the connection after the last byte.
+    pub(crate) fn finish(&mut self) {
         self.output = None;
+        self.offer = None;
         self.guard = None;
         if let Some(child) = self.child.take() {
             let _ = child.end(GRACE);
         }
     }
 
-    /// The real reason behind a broken stream: a limit that ran out, or what the program said.
-    fn why(&mut self, error: Error, redactor: &Redactor) -> Error {
+    /// The real reason behind a broken connection: a limit that ran out, or what the program said. The connection has then ended.
+    pub(crate) fn failure(&mut self, error: Error, stage: Stage, redactor: &Redactor) -> Error {
         self.output = None;
+        self.offer = None;
         let expired = self.guard.take().and_then(|guard| guard.watch.expired());
         let child = self.child.take();
         let slot = self.slot.take();
@@ -287,11 +214,10 @@ impl Stream {
                 }
                 process::Error::Failed { program, status, message } => {
                     let message = redactor.clean(&message);
-                    // After receive-pack was heard, the words may be anybody's, a hook's for one, and say nothing of the way to it.
-                    if self.is_asked {
+                    if stage == Stage::Commands {
                         Error::Program { program, status, message: one_line(&message) }
                     } else {
-                        error_of(program, status, &message)
+                        with_expected(error_of(program, status, &message), self.known_hosts.as_deref())
                     }
                 }
                 other => other.into(),
@@ -299,10 +225,48 @@ impl Stream {
             (error, _) => error,
         };
         // A mirror that is not there says nothing against the connection.
-        if matches!(why, Error::Broken { .. } | Error::Program { .. } | Error::Connect { .. }) {
-            slot.iter().for_each(ControlSlot::discard);
-        }
+        let is_broken = matches!(why, Error::Broken { .. } | Error::Program { .. } | Error::Connect { .. });
+        slot.iter().filter(|_| is_broken && stage != Stage::Reading).for_each(ControlSlot::discard);
         why
+    }
+}
+
+impl Sending<'_> {
+    /// From here on the service waits for us: no limit runs.
+    pub(crate) fn pause(&self) {
+        self.output.watch.pause();
+    }
+
+    /// From here on we wait for the service again.
+    pub(crate) fn resume(&self) {
+        self.output.watch.resume();
+    }
+
+    /// Asks the other side to end at once.
+    pub(crate) fn abort(&self) {
+        (self.abort)(Signal::TERM);
+    }
+}
+
+impl Write for Sending<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.output.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
+}
+
+impl Receiving<'_> {
+    /// The service was heard: others may use the connection of ssh.
+    pub(crate) fn opened(&self) {
+        self.slot.iter().for_each(|slot| slot.opened());
+    }
+
+    /// Asks the other side to end at once.
+    pub(crate) fn abort(&self) {
+        (self.abort)(Signal::TERM);
     }
 }
 
@@ -324,29 +288,4 @@ impl Drop for Ending {
         // What is shut already needs no shutting.
         let _ = self.0.shutdown(Shutdown::Write);
     }
-}
-
-/// Writes the commands and the pack. Time that the pack takes to be made is not the mirror's.
-fn send(output: &mut Output, head: &[u8], pack: Option<PackSource>, watch: &Watch) -> Result<(), Error> {
-    let broken = |source| Error::Broken { doing: "sending the objects", source };
-    output.write_all(head).map_err(broken)?;
-    output.flush().map_err(broken)?;
-    let Some(pack) = pack else { return Ok(()) };
-    watch.pause();
-    let mut pack = pack.open()?;
-    let mut chunk = vec![0; 64 << 10];
-    loop {
-        watch.pause();
-        let count = match pack.read(&mut chunk) {
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(pack.failure(&error)),
-        };
-        watch.resume();
-        if count == 0 {
-            break;
-        }
-        output.write_all(&chunk[..count]).map_err(broken)?;
-    }
-    output.flush().map_err(broken)
 }

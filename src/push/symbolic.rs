@@ -8,15 +8,12 @@ use std::io::Read;
 
 use gix_transport::packetline::blocking_io::{StreamingPeekableIter, encode};
 
-use super::advertisement::{broken, next_line, refused_by_server};
-use super::{Address, Error, Pool, Target, http, ssh, tcp};
+use super::http::{Http, drain};
+use super::packets::{broken, next_line, refused_by_server};
+use super::stream::{Stage, Stream};
+use super::{Address, Connection, Error, Pool, Service, Target};
 use crate::credentials::Redactor;
 use crate::refs::RefName;
-
-/// The service that is asked.
-pub(super) const SERVICE: &str = "git-upload-pack";
-/// What it is asked for: `GIT_PROTOCOL` over ssh, `Git-Protocol` over http, an extra parameter over git://.
-pub(super) const VERSION: &str = "version=2";
 
 /// The longest answer that is read, in bytes: a prefix may find many refs besides the one that is meant.
 const MAX_BYTES: usize = 128 << 20;
@@ -37,20 +34,56 @@ pub struct Symbolic {
 /// # Errors
 /// [`Error`], also when the mirror may be pushed to and not read.
 pub fn symbolic(target: &Target, pool: &Pool, names: &[&RefName]) -> Result<Symbolic, Error> {
-    let redactor = Redactor::new(&target.credentials);
-    if let Some(egress) = target.egress.as_ref().filter(|_| !matches!(target.address, Address::Git { .. })) {
-        egress.check(&target.address)?;
+    if let Address::Local(_) = target.address {
+        return Err(Error::Unable("a mirror on this machine is not asked".into()));
     }
-    match &target.address {
-        Address::Local(_) => Err(Error::Unable("a mirror on this machine is not asked".into())),
-        Address::Ssh { user, host, port, path } => {
-            ssh::connect(SERVICE, user.as_deref(), host, *port, path, target, pool)?.symbolic(names, &redactor)
-        }
-        Address::Git { host, port, path } => {
-            tcp::connect(SERVICE, host, *port, path, target)?.symbolic(names, &redactor)
-        }
-        Address::Http { url, host } => http::Http::new(url, host, target, pool)?.symbolic(names),
+    match Connection::open(Service::UploadPack, target, pool)? {
+        Connection::Stream(stream) => over_stream(*stream, names, &Redactor::new(&target.credentials)),
+        Connection::Http(http) => over_http(&http, names),
     }
+}
+
+fn over_stream(mut stream: Stream, names: &[&RefName], redactor: &Redactor) -> Result<Symbolic, Error> {
+    match ask(&mut stream, names) {
+        Ok((symbolic, is_all_read)) => {
+            stream.opened();
+            if !is_all_read {
+                // All its refs are on their way, and nobody reads them.
+                stream.abort();
+            }
+            stream.end();
+            Ok(symbolic)
+        }
+        Err(error) => Err(stream.failure(error, Stage::Reading, redactor)),
+    }
+}
+
+/// The answer, and whether nothing more comes.
+fn ask(stream: &mut Stream, names: &[&RefName]) -> Result<(Symbolic, bool), Error> {
+    match greeting(stream.lines())? {
+        Greeting::Refs(symbolic) => Ok((symbolic, false)),
+        Greeting::Commands { ls_refs: false, .. } => Ok((Symbolic::default(), true)),
+        Greeting::Commands { object_format, is_git, .. } => {
+            let sent = stream.say(&request(object_format.as_deref(), names));
+            sent.map_err(|source| Error::Broken { doing: "asking for its refs", source })?;
+            Ok((answer(stream.lines(), names, is_git)?, true))
+        }
+    }
+}
+
+fn over_http(http: &Http, names: &[&RefName]) -> Result<Symbolic, Error> {
+    let mut lines = http.info_refs(Service::UploadPack)?;
+    let (object_format, is_git) = match greeting(&mut lines)? {
+        Greeting::Refs(symbolic) => return Ok(symbolic),
+        Greeting::Commands { ls_refs: false, .. } => return Ok(Symbolic::default()),
+        Greeting::Commands { object_format, is_git, .. } => (object_format, is_git),
+    };
+    drain(lines);
+    let request = request(object_format.as_deref(), names);
+    let mut lines = http.post(Service::UploadPack, &mut &*request, Some(request.len() as u64))?;
+    let symbolic = answer(&mut lines, names, is_git)?;
+    drain(lines);
+    Ok(symbolic)
 }
 
 /// How the mirror began.

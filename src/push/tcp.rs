@@ -8,12 +8,11 @@ use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use gix_transport::packetline::blocking_io::encode;
 
 use super::stream::Stream;
-use super::{Error, Limit, Target, symbolic};
+use super::{Error, Limit, Service, Target};
 
 /// Connects and asks for a service of git.
-pub(super) fn connect(name: &str, host: &str, port: u16, path: &str, target: &Target) -> Result<Stream, Error> {
-    let version = if name == symbolic::SERVICE { Some(symbolic::VERSION) } else { None };
-    let socket = dial(host, port, path, name, version, target)?;
+pub(super) fn connect(service: Service, host: &str, port: u16, path: &str, target: &Target) -> Result<Stream, Error> {
+    let socket = dial(host, port, path, service, service.version(), target)?;
     let failed = |source| Error::Connect { host: host.to_owned(), source };
     let input = socket.try_clone().map_err(failed)?;
     let output = socket.try_clone().map_err(failed)?;
@@ -30,7 +29,7 @@ pub(super) fn dial(
     host: &str,
     port: u16,
     path: &str,
-    service: &str,
+    service: Service,
     version: Option<&str>,
     target: &Target,
 ) -> Result<TcpStream, Error> {
@@ -39,6 +38,7 @@ pub(super) fn dial(
     socket.set_nodelay(true).map_err(failed)?;
     let name = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     let version = version.map(|version| format!("\0{version}\0")).unwrap_or_default();
+    let service = service.name();
     let request = format!("{service} {path}\0host={name}:{port}\0{version}");
     let mut line = Vec::new();
     encode::data_to_write(request.as_bytes(), &mut line)

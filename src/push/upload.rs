@@ -5,9 +5,10 @@
 use std::io::{Read, Write};
 
 use super::askpass::AskpassServer;
-use super::symbolic::SERVICE;
-use super::{Address, Error, Target, local, ssh, tcp};
+use super::{Address, Error, Service, Target, local, ssh, tcp};
 use crate::process::Child;
+
+const SERVICE: Service = Service::UploadPack;
 
 /// A conversation with upload-pack, of which git knows the meaning.
 pub struct Upload {
@@ -26,10 +27,8 @@ impl Upload {
     /// [`Error`]; what ssh says goes to standard error by itself.
     pub fn connect(target: &Target) -> Result<Option<Self>, Error> {
         let (mut child, offer) = match &target.address {
-            Address::Local(path) => (local::start(path, "upload-pack")?, None),
-            Address::Ssh { user, host, port, path } => {
-                ssh::start(user.as_deref(), host, *port, &ssh::service(SERVICE, path), target)?
-            }
+            Address::Local(path) => (local::start(SERVICE, path)?, None),
+            Address::Ssh { user, host, port, path } => ssh::start(SERVICE, user.as_deref(), host, *port, path, target)?,
             Address::Git { host, port, path } => {
                 let socket = tcp::dial(host, *port, path, SERVICE, None, target)?;
                 let failed = |source| Error::Connect { host: host.clone(), source };

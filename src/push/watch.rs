@@ -17,7 +17,7 @@ use super::{Limit, Timeouts};
 
 /// A handle on the watch, for those whose bytes it counts.
 #[derive(Clone)]
-pub(super) struct Watch(Arc<Shared>);
+pub(crate) struct Watch(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
@@ -124,7 +124,7 @@ impl Watch {
 }
 
 /// A reader or writer whose bytes the watch counts.
-pub(super) struct Watched<T> {
+pub(crate) struct Watched<T> {
     pub(super) inner: T,
     pub(super) watch: Watch,
 }

@@ -1,0 +1,81 @@
+//! A push over HTTP: `GET info/refs` for the advertisement, `POST git-receive-pack` for request and report. Another advertisement may
+//! follow on the same connection.
+
+use super::body::body;
+use super::http::{Http, Lines, drain};
+use super::packets::next_line;
+use super::{Advertised, Capabilities, Error, PackSource, Report, Request, Service, advertisement, report};
+use crate::credentials::Redactor;
+use crate::refs::{NameRef, Oid};
+
+/// A push over HTTP.
+pub(super) struct OverHttp {
+    http: Http,
+    capabilities: Capabilities,
+    /// The answer that [`OverHttp::begin`] asked for, of which nothing has been read.
+    begun: Option<Lines>,
+}
+
+impl OverHttp {
+    /// To that server; nothing is sent yet.
+    pub(super) fn new(http: Http) -> Self {
+        Self { http, capabilities: Capabilities::default(), begun: None }
+    }
+
+    /// Asks for the advertisement, without reading what comes.
+    pub(super) fn begin(&mut self) -> Result<(), Error> {
+        self.begun = Some(self.http.info_refs(Service::ReceivePack)?);
+        Ok(())
+    }
+
+    /// Asks for the advertisement, unless that was done, and reads it.
+    pub(super) fn advertisement(&mut self, each: &mut dyn FnMut(NameRef<'_>, Oid)) -> Result<Advertised, Error> {
+        let mut lines = match self.begun.take() {
+            Some(lines) => lines,
+            None => self.http.info_refs(Service::ReceivePack)?,
+        };
+        let service = next_line(&mut lines).map_err(|error| Error::Protocol(error.to_string()))?;
+        if service.map(<[u8]>::trim_ascii_end) != Some(b"# service=git-receive-pack") {
+            return Err(Error::Protocol("an advertisement of another service".into()));
+        }
+        next_line(&mut lines).map_err(|error| Error::Protocol(error.to_string()))?;
+        lines.reset();
+        let advertised = advertisement::read(&mut lines, each)?;
+        drain(lines);
+        self.capabilities = advertised.capabilities.clone();
+        Ok(advertised)
+    }
+
+    /// Sends the request with no advertisement before it: what the mirror can do is known.
+    pub(super) fn push_optimistic(
+        &mut self,
+        request: &Request<'_>,
+        pack: Option<PackSource>,
+        redactor: &Redactor,
+        expected: &Capabilities,
+    ) -> Result<Report, Error> {
+        self.capabilities = expected.clone();
+        self.push(request, pack, redactor)
+    }
+
+    /// Sends the request and reads the report.
+    pub(super) fn push(
+        &mut self,
+        request: &Request<'_>,
+        pack: Option<PackSource>,
+        redactor: &Redactor,
+    ) -> Result<Report, Error> {
+        let (mut body, length) = body(request.encode(&self.capabilities), pack)?;
+        let answered = self.http.post(Service::ReceivePack, &mut body, length);
+        if let Some(error) = body.pack_failure {
+            return Err(error);
+        }
+        let mut lines = answered.map_err(|error| match error {
+            Error::Broken { source, .. } => Error::Upload(source),
+            other => other,
+        })?;
+        let report = report::read(&mut lines, request, &self.capabilities, redactor);
+        drain(lines);
+        Ok(report)
+    }
+}
