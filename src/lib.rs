@@ -31,6 +31,8 @@ pub mod doctor;
 #[cfg(feature = "mirror")]
 pub mod drain;
 #[cfg(feature = "mirror")]
+pub mod fetch;
+#[cfg(feature = "mirror")]
 pub mod install;
 #[cfg(feature = "mirror")]
 pub mod metrics;
@@ -58,3 +60,5 @@ pub mod serve;
 pub mod status;
 #[cfg(feature = "mirror")]
 pub mod tokens;
+#[cfg(feature = "mirror")]
+pub mod wire;

@@ -66,7 +66,7 @@ fn no_file_has_a_name_that_says_nothing() {
 }
 
 /// What a module may name of this crate: the direction in which facts flow.
-const MAY_IMPORT: [(&str, &[&str]); 25] = [
+const MAY_IMPORT: [(&str, &[&str]); 27] = [
     ("refs", &[]),
     ("durable", &[]),
     ("layout", &[]),
@@ -78,19 +78,35 @@ const MAY_IMPORT: [(&str, &[&str]); 25] = [
     ("plan", &["refs"]),
     ("process", &[]),
     ("credentials", &["durable", "process"]),
-    ("push", &["refs", "credentials", "process", "replies"]),
-    ("config", &["durable", "layout", "refs", "repo", "plan", "push", "credentials"]),
-    ("status", &["durable", "refs", "spool", "repo", "plan", "push", "config", "credentials"]),
+    ("wire", &["refs", "credentials", "process", "replies"]),
+    ("push", &["refs", "credentials", "process", "replies", "wire"]),
+    ("fetch", &["refs", "credentials", "wire"]),
+    ("config", &["durable", "layout", "refs", "repo", "plan", "wire", "credentials"]),
+    ("status", &["durable", "refs", "spool", "repo", "plan", "wire", "push", "config", "credentials"]),
     ("metrics", &["durable", "spool", "status", "config", "repo"]),
     ("tokens", &["durable", "credentials", "plan"]),
     ("notify", &["process", "config", "status"]),
     ("install", &["durable", "process", "repo"]),
-    ("mirror", &["durable", "refs", "spool", "process", "repo", "push", "config", "credentials"]),
+    ("mirror", &["durable", "refs", "spool", "process", "repo", "wire", "config", "credentials"]),
     (
         "drain",
-        &["refs", "spool", "repo", "plan", "push", "config", "credentials", "status", "mirror", "notify", "replies"],
+        &[
+            "refs",
+            "spool",
+            "repo",
+            "plan",
+            "wire",
+            "push",
+            "fetch",
+            "config",
+            "credentials",
+            "status",
+            "mirror",
+            "notify",
+            "replies",
+        ],
     ),
-    ("schedule", &["layout", "spool", "repo", "push", "config", "status", "drain"]),
+    ("schedule", &["layout", "spool", "repo", "wire", "push", "config", "status", "drain"]),
     (
         "doctor",
         &[
@@ -98,6 +114,7 @@ const MAY_IMPORT: [(&str, &[&str]); 25] = [
             "spool",
             "repo",
             "plan",
+            "wire",
             "push",
             "config",
             "credentials",
@@ -108,7 +125,7 @@ const MAY_IMPORT: [(&str, &[&str]); 25] = [
             "process",
         ],
     ),
-    ("remote_helper", &["refs", "repo", "push", "config", "credentials", "status", "mirror", "drain", "process"]),
+    ("remote_helper", &["refs", "repo", "wire", "config", "credentials", "status", "mirror", "drain", "process"]),
     (
         "serve",
         &[
@@ -116,7 +133,7 @@ const MAY_IMPORT: [(&str, &[&str]); 25] = [
             "layout",
             "repo",
             "plan",
-            "push",
+            "wire",
             "config",
             "credentials",
             "status",
@@ -135,6 +152,7 @@ const MAY_IMPORT: [(&str, &[&str]); 25] = [
             "spool",
             "repo",
             "plan",
+            "wire",
             "push",
             "config",
             "credentials",

@@ -11,10 +11,11 @@ use super::{BEHIND, Base, DONE, hook, measure, now, print_json, render, status, 
 use crate::config::HookSetting;
 use crate::drain::{self, Mode, Report};
 use crate::install::Done;
-use crate::push::{Pool, Progress};
+use crate::push::Progress;
 use crate::repo;
 use crate::schedule::{self, Every};
 use crate::status::{UpdateStatus, View};
+use crate::wire::Pool;
 
 impl Base {
     /// Every repository below the roots.

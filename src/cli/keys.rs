@@ -10,7 +10,7 @@ use super::{BEHIND, DONE, Session, Usage, by_name, mirrors, print_json};
 use crate::config::{AuthMethod, Mirror};
 use crate::credentials::{self, HostKey, Secret};
 use crate::mirror::{detect, host_keys_of};
-use crate::push::Address;
+use crate::wire::Address;
 
 /// Prints the public key.
 pub(super) fn public_key(session: &Session<'_>, name: &str, out: &mut dyn Write) -> anyhow::Result<u8> {

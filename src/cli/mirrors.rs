@@ -12,7 +12,7 @@ use crate::config::{Change, Config, Edit, HookSetting, Place, Wake, edit};
 use crate::credentials::{self, Credentials, HostKey, Secret, identity};
 use crate::install::Done;
 use crate::mirror::{self, Extras, Keys, clean_url, host_keys_of, token_as_password};
-use crate::push::{Address, parse};
+use crate::wire::{Address, parse};
 
 impl Session<'_> {
     /// Where changes are made.

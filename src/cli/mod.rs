@@ -120,7 +120,7 @@ fn chain(error: &anyhow::Error) -> String {
 /// ssh has started this program to ask for a password.
 fn askpass(socket: &Path) -> ExitCode {
     let question = std::env::args().nth(1).unwrap_or_default();
-    match crate::push::answer_askpass(socket, &question, &mut io::stdout()) {
+    match crate::wire::answer_askpass(socket, &question, &mut io::stdout()) {
         Ok(()) => ExitCode::from(DONE),
         Err(error) => {
             talk(&format!("git-mirror-push: {error}"));

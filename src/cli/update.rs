@@ -15,9 +15,10 @@ use crate::config::Mirror;
 use crate::drain::{self, Context, MassDelete, Mode, Report, Unchanged};
 use crate::metrics;
 use crate::mirror::Lock;
-use crate::push;
+use crate::push::Progress;
 use crate::spool;
 use crate::status::{self, RefOutcome, UpdateStatus};
+use crate::wire;
 
 /// Mirrors what is spooled. A drain that the hook woke stays while a mirror waits for its next attempt.
 pub(super) fn drain(session: &Session<'_>, drain: &args::Drain, out: &mut dyn Write) -> anyhow::Result<u8> {
@@ -141,12 +142,12 @@ fn run(session: &Session<'_>, asked: Asked, names: &[String], out: &mut dyn Writ
         session.base.say("silent: nothing leaves this machine");
     }
     let bars = Bars::start(session.base).filter(|_| mode != Mode::Plan);
-    let on_begin = |mirror: &Mirror, progress: Arc<push::Progress>| {
+    let on_begin = |mirror: &Mirror, progress: Arc<Progress>| {
         if let Some(bars) = &bars {
             bars.add(&mirror.name, progress);
         }
     };
-    let pool = push::Pool::default();
+    let pool = wire::Pool::default();
     let context = Context {
         config: &config,
         server: &session.base.server,

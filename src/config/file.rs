@@ -12,7 +12,7 @@ use super::explain::explain;
 use super::keys::{Place, Table, table};
 use super::settings::Settings;
 use super::{Error, line_of, read};
-use crate::push::{Allowed, Egress};
+use crate::wire::{Allowed, Egress};
 
 table! {
     /// The keys at the top of the files.

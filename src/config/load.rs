@@ -61,7 +61,7 @@ impl Environment {
                 directory: path("CREDENTIALS_DIRECTORY"),
                 netrc: path("HOME").map(|home| home.join(".netrc")),
             },
-            askpass: path(crate::push::ASKPASS_VARIABLE),
+            askpass: path(crate::wire::ASKPASS_VARIABLE),
         })
     }
 }

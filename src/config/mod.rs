@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::plan::{Branches, Divergent, MaxDeletes, Pattern, Prune, Rules, Tags};
-use crate::push::{Address, Timeouts};
 use crate::refs::RefName;
+use crate::wire::{Address, Timeouts};
 
 mod assignment;
 mod check;

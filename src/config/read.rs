@@ -7,7 +7,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
 use super::values::{check_branch_regex, check_proxy, check_push_option, check_refspec, check_ssh_option, check_url};
-use crate::push::Allowed;
+use crate::wire::Allowed;
 
 /// What a reader gives to serde.
 type Read<T, E> = Result<Option<T>, E>;

@@ -8,7 +8,7 @@ use super::keys::table;
 use super::values::check_command;
 use super::{AuthMethod, DEFAULT_MAX_REFS, DEFAULT_TIMEOUTS, DEFAULT_WAITS, Mirror, TagsSetting, Waits, read};
 use crate::plan::{Divergent, Prune};
-use crate::push::{Address, Timeouts};
+use crate::wire::{Address, Timeouts};
 
 table! {
     /// The keys of a mirror, checked one by one; `None` is a key that is not said.
@@ -136,7 +136,7 @@ impl Settings {
         let no_url = || Mistake { key: "url", what: format!("remote '{name}' has no url") };
         let url = self.url.ok_or_else(no_url)?;
         let (address, in_url) =
-            crate::push::parse(&url).map_err(|refused| Mistake { key: "url", what: refused.to_string() })?;
+            crate::wire::parse(&url).map_err(|refused| Mistake { key: "url", what: refused.to_string() })?;
         let only_protected_branches = self.only_protected_branches.unwrap_or(false);
         let mirror_branch_regex = self.mirror_branch_regex.filter(|regex| !regex.is_empty());
         if only_protected_branches && mirror_branch_regex.is_some() {

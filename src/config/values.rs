@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::server::{Placed, expand};
-use crate::push::Address;
+use crate::wire::Address;
 
 /// Longest `mirror_branch_regex`, in characters (GitLab's limit).
 const MAX_REGEX: usize = 255;
@@ -34,7 +34,7 @@ pub(super) fn is_name(name: &str) -> bool {
 pub(super) fn check_url(url: &str) -> Result<(), String> {
     // The URL must be valid for any repository name.
     let sample = Placed { path: "path".into(), name: "name".into() };
-    let (address, in_url) = crate::push::parse(&expand(url, &sample)).map_err(|refused| refused.to_string())?;
+    let (address, in_url) = crate::wire::parse(&expand(url, &sample)).map_err(|refused| refused.to_string())?;
     if in_url.secret.is_some() {
         return Err("the URL holds a password, which does not belong in this file; remove it and use \
                     'git mirror-push set NAME --url URL', which stores it apart"

@@ -2,8 +2,8 @@
 //! Pure.
 
 use super::{Config, Mirror};
-use crate::push::Address;
 use crate::refs::RefName;
+use crate::wire::Address;
 
 /// What is wrong with the URL of a mirror, and the form that was probably meant.
 #[must_use]
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_port_in_an_scp_style_url_is_told_from_a_path() {
-        let misread = |url: &str| misread_url(&crate::push::parse(url).expect("valid").0);
+        let misread = |url: &str| misread_url(&crate::wire::parse(url).expect("valid").0);
         let told = misread("git@host:2222/acme/x.git").expect("misread");
         assert!(
             told.contains("ssh://git@host:2222/acme/x.git") && told.contains("git@host:./2222/acme/x.git"),

@@ -11,11 +11,12 @@ use crate::credentials::{Credentials, Redactor};
 use crate::drain;
 use crate::mirror::{self, LocalMirror};
 use crate::plan::Prune;
-use crate::push::{Address, Advertised};
+use crate::push::Advertised;
 use crate::refs::{Oid, RefName};
 use crate::repo::{self, Repository};
 use crate::spool;
 use crate::status::{self, Outcome};
+use crate::wire::Address;
 
 /// A push that has not been mirrored for so long is worth a word, in seconds.
 const LONG: u64 = 3600;
@@ -64,7 +65,7 @@ fn named(mirror: &Mirror, findings: Vec<Finding>) -> Vec<Finding> {
 }
 
 fn fix(error: &drain::Error, mirror: &Mirror, credentials: &Credentials) -> String {
-    use crate::push::Error as Push;
+    use crate::wire::Error as Push;
     let advice = drain::advice(error, mirror, credentials);
     advice.unwrap_or_else(|| match error {
         drain::Error::Push(Push::Resolve { .. } | Push::Connect { .. } | Push::Timeout(_) | Push::Broken { .. }) => {

@@ -4,7 +4,7 @@ use super::Error;
 use crate::config::{AuthMethod, Mirror};
 use crate::credentials::{Cleaned, Credentials, Redactor};
 use crate::mirror;
-use crate::push::{Address, Error as PushError};
+use crate::wire::{Address, Error as PushError};
 
 /// The error and what to do about it, cleaned, on one line.
 #[must_use]

@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::config::Waits;
-use crate::push::Class;
 use crate::status::{Status, UpdateStatus};
+use crate::wire::Class;
 
 /// How long a failure that only a person can fix waits when nobody does: a slow interval.
 const LASTING: Duration = Duration::from_secs(6 * 3600);

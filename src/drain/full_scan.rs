@@ -8,10 +8,11 @@ use std::iter::Peekable;
 use super::Error;
 use super::observe::{AdvertisedRefs, Remote, unreadable};
 use crate::plan::Rules;
-use crate::push::{Address, Session};
+use crate::push::Session;
 use crate::refs::{Local, NameRef, Oid, RefName};
 use crate::repo::{Listing, Repository};
 use crate::status::{Held, Mirrored};
+use crate::wire::Address;
 
 /// What a look at all refs showed besides the mirror's side.
 #[derive(Default)]

@@ -17,10 +17,11 @@ use jiff::Timestamp;
 
 use crate::config::{Config, Mirror, Server};
 use crate::mirror::{self, Lock, forget, is_being_removed, new_id, prepare};
-use crate::push::{Class, Pool, Progress};
+use crate::push::Progress;
 use crate::refs::RefName;
 use crate::repo::{Repository, Shared};
 use crate::spool;
+use crate::wire::{Class, Pool};
 
 mod advice;
 mod after;
@@ -114,7 +115,7 @@ pub enum Error {
     Mirror(#[from] mirror::Error),
     /// The mirror cannot be reached or spoken to.
     #[error(transparent)]
-    Push(#[from] crate::push::Error),
+    Push(#[from] crate::wire::Error),
     /// The mirror may be another one than was meant.
     #[error("first contact: '{url}' has {} this repository does not have, so nothing was sent; check the URL, and if it is right: git mirror-push sync {name} --adopt", values(*unknown))]
     FirstContact {

@@ -8,10 +8,11 @@ use super::flapping::is_flapping;
 use crate::config;
 use crate::mirror::{self, LocalMirror};
 use crate::plan::{Deleted, FirstContact, Kind, Mirror, Observed, RefFacts, Rules, Source};
-use crate::push::{Address, Advertised, Capabilities, Pool, Session};
+use crate::push::{Advertised, Capabilities, Session};
 use crate::refs::{Ancestry, Local, NameRef, Oid, RefName};
 use crate::repo::{History, Listing, Repository};
 use crate::status::{Held, Mirrored, Move};
+use crate::wire::{Address, Pool};
 
 /// Which refs are looked at.
 pub(super) enum Scope {

@@ -16,10 +16,11 @@ use super::update::{Run, UpdateResult};
 use super::{Context, Error, Mode, chunk};
 use crate::config::Mirror;
 use crate::plan::{Action, Decision, Divergent, Rules, plan};
-use crate::push::{Answer, Capabilities, Error as PushError, Report, Session};
+use crate::push::{Answer, Capabilities, Report, Session};
 use crate::refs::{Oid, RefName};
 use crate::replies::Cause;
 use crate::status::{Greeting, Portion, Status, UpdateStatus};
+use crate::wire::Error as PushError;
 
 /// Most refs: below the number from which `max_deletes` needs to know how many refs the mirror has.
 const MAX_REFS: usize = 50;

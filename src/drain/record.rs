@@ -9,9 +9,10 @@ use super::refusal::{self, Refusals};
 use super::update::{Run, UpdateResult};
 use super::{Error, Mode};
 use crate::plan::{Decision, Plan, RefFacts};
-use crate::push::{Answer, Error as PushError, Report, Session};
+use crate::push::{Answer, Report, Session};
 use crate::refs::{Local, RefName};
 use crate::status::{Held, Outcome, RefOutcome};
+use crate::wire::Error as PushError;
 
 impl Run<'_> {
     /// Notes for each ref: which of the mirror's values are ours, which noted refs the mirror no longer has, and the values at which a

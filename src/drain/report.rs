@@ -7,9 +7,9 @@ use super::{Context, Error, explained};
 use crate::config::Mirror;
 use crate::credentials::{Cleaned, Credentials};
 use crate::mirror::credentials;
-use crate::push::Class;
 use crate::repo::Repository;
 use crate::status::{RefOutcome, Status, UpdateStatus};
+use crate::wire::Class;
 
 /// What became of one mirror.
 #[derive(Clone, Debug)]

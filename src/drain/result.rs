@@ -10,11 +10,11 @@ use super::explained;
 use super::update::UpdateResult;
 use crate::config::Mirror;
 use crate::credentials::{Cleaned, Credentials};
-use crate::push::Class;
 use crate::refs::RefName;
 use crate::status::{
     Attempt, Failures, Greeting, Outcome, Portion, RefOutcome, Replaced, Status, UpdateStatus, render_time,
 };
+use crate::wire::Class;
 
 /// What belongs to one run besides what it did.
 pub(super) struct Times {

@@ -385,7 +385,7 @@ fn run_once(
                 expected,
             };
             let result = run.run(scope);
-            let is_refused = matches!(&result.error, Some(Error::Push(crate::push::Error::Credentials(_))));
+            let is_refused = matches!(&result.error, Some(Error::Push(crate::wire::Error::Credentials(_))));
             if is_refused || result.error.is_none() {
                 judge(&target.credentials, !is_refused);
             }

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use super::observe::Remote;
 use super::update::Run;
 use crate::plan::Decision;
-use crate::push::{
-    Capabilities, Command, DeltaBase, Error as PushError, Incomplete, PackObjects, PackSource, Report, Request, Session,
-};
+use crate::push::{Capabilities, Command, DeltaBase, Incomplete, PackObjects, PackSource, Report, Request, Session};
 use crate::refs::Oid;
+use crate::wire::Error as PushError;
 
 impl Run<'_> {
     /// Sends these decisions, unless another run has begun meanwhile.

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use super::update::Run;
+use crate::fetch;
 use crate::plan::{Action, Kind, Observed, Plan, Prune, RefFacts, Rules};
-use crate::push::{self, Address, Target, Timeouts};
 use crate::refs::{Local, RefName};
+use crate::wire::{Address, Target, Timeouts};
 
 /// Adds what the mirror says to the facts, if `first` deletes something on which it matters. Whether anything was added.
 pub(super) fn ask(run: &Run<'_>, rules: &Rules, first: &Plan, observed: &mut Observed) -> bool {
@@ -22,7 +23,7 @@ pub(super) fn ask(run: &Run<'_>, rules: &Rules, first: &Plan, observed: &mut Obs
     if names.is_empty() {
         return false;
     }
-    let said = match push::symbolic(&hasty(run.target), run.context.pool, &names) {
+    let said = match fetch::symbolic(&hasty(run.target), run.context.pool, &names) {
         Ok(said) => said,
         Err(error) => {
             let why = run.redactor.clean(&error.to_string());

@@ -16,10 +16,11 @@ use super::{Context, Error, MassDelete, Mode, chunk, symbolic};
 use crate::config::Mirror;
 use crate::credentials::Redactor;
 use crate::plan::{Decision, Divergent, FirstContact, MaxDeletes, Plan, Rules, Stop, plan};
-use crate::push::{Answer, Capabilities, DeltaBase, Progress, RetrySmaller, Session, Target};
+use crate::push::{Answer, Capabilities, DeltaBase, Progress, Session};
 use crate::refs::{Oid, RefName};
 use crate::repo::Repository;
 use crate::status::{Held, Outcome, Portion, RefOutcome};
+use crate::wire::{RetrySmaller, Target};
 
 /// What a run did.
 #[derive(Default)]
@@ -217,7 +218,7 @@ impl Run<'_> {
     /// After a push that failed as a whole: the next one is smaller, or a single ref that is too large is given up, which is returned.
     fn after_failure(
         &self,
-        error: crate::push::Error,
+        error: crate::wire::Error,
         whole: &[&Decision],
         there: &Remote,
         refusals: &mut Refusals,
@@ -272,7 +273,7 @@ impl Run<'_> {
         let what = format!(
             "this repository's object format is {ours} and the mirror's is {theirs}; make the mirror with 'git init --bare --object-format={ours}'"
         );
-        Err(crate::push::Error::Unable(what).into())
+        Err(crate::wire::Error::Unable(what).into())
     }
 }
 

@@ -3,8 +3,8 @@
 use super::Error;
 use crate::config::{AuthMethod, Mirror, Server};
 use crate::credentials::{self, Credentials, identity, read_secret};
-use crate::push::{Ssh, Target};
 use crate::repo::Repository;
+use crate::wire::{Ssh, Target};
 
 /// What is stored of a mirror's credentials, for showing its URL and cleaning texts.
 ///

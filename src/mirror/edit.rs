@@ -11,9 +11,9 @@ use jiff::Timestamp;
 use super::{Error, Lock, forget, mark_removed, new_id, prepare, unmark_removed};
 use crate::config::{self, AuthMethod, Change, Config, Edit, Mirror, Server, edit};
 use crate::credentials::{self, Credentials, HostKey, KeyType, Secret, remove_secret, write_host_keys, write_secret};
-use crate::push::{Address, parse};
 use crate::repo::Repository;
 use crate::spool;
+use crate::wire::{Address, parse};
 
 /// Keys of a mirror with their new values.
 pub type Keys = Vec<(&'static str, Change)>;

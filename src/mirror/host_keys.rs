@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Error;
 use crate::credentials::HostKey;
 use crate::process;
-use crate::push::Address;
+use crate::wire::Address;
 
 /// Reads host keys as a user gives them: lines of ssh-keyscan(1), or bare keys, which get the host of the address.
 ///

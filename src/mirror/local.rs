@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use super::Error;
 use crate::process::{self, git};
-use crate::push::Address;
 use crate::refs::{Local, RefName};
 use crate::repo::{GitRefs, Repository};
+use crate::wire::Address;
 
 /// A mirror on this machine.
 pub struct LocalMirror {

@@ -5,9 +5,8 @@ use std::io::Read;
 use gix_transport::packetline::blocking_io::StreamingPeekableIter;
 use serde::{Deserialize, Serialize};
 
-use super::Error;
-use super::packets::{broken, next_line, refused_by_server};
 use crate::refs::{NameRef, Oid};
+use crate::wire::{Error, broken, next_line, refused_by_server};
 
 /// The longest advertisement that is read, in bytes: more than a million refs. A mirror that says more is not believed, for
 /// what is kept of it would fill the memory.

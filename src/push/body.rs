@@ -5,8 +5,9 @@
 
 use std::io::{self, Cursor, Read};
 
+use super::PackSource;
 use super::pack::PackReader;
-use super::{Error, PackSource};
+use crate::wire::Error;
 
 /// Packs up to this size are sent with `Content-Length`.
 const SMALL_PACK: u64 = 1 << 20;

@@ -3,21 +3,9 @@
 use gix_transport::packetline::PacketLineRef;
 use gix_transport::packetline::blocking_io::StreamingPeekableIter;
 
-use super::symbolic::{self, Greeting, Symbolic};
-use super::{Answer, Capabilities, Command, Request, advertisement, packets, report};
+use super::{Answer, Capabilities, Command, Request, advertisement, report};
 use crate::credentials::Redactor;
 use crate::refs::{Oid, RefName};
-
-/// Reads packet lines to their end; returns how many there were.
-#[must_use]
-pub fn packet_lines(bytes: &[u8]) -> usize {
-    let mut lines = StreamingPeekableIter::new(bytes, &[PacketLineRef::Flush], false);
-    let mut count = 0;
-    while let Ok(Some(_)) = packets::next_line(&mut lines) {
-        count += 1;
-    }
-    count
-}
 
 /// Reads an advertisement; returns its refs.
 #[must_use]
@@ -39,15 +27,4 @@ pub fn report(bytes: &[u8], side_band_64k: bool) -> [bool; 2] {
     let mut lines = StreamingPeekableIter::new(bytes, &[PacketLineRef::Flush], false);
     let report = report::read(&mut lines, &request, &capabilities, &Redactor::default());
     names.map(|name| report.answers.get(&name) == Some(&Answer::Done))
-}
-
-/// Reads what upload-pack says of `refs/heads/a` and `refs/heads/b`: its greeting, and its answer in version 2.
-#[must_use]
-pub fn symbolic(bytes: &[u8]) -> Option<Symbolic> {
-    let names = ["refs/heads/a", "refs/heads/b"].map(|name| RefName::new(name.as_bytes()).expect("valid"));
-    let mut lines = StreamingPeekableIter::new(bytes, &[PacketLineRef::Flush], false);
-    match symbolic::greeting(&mut lines).ok()? {
-        Greeting::Refs(symbolic) => Some(symbolic),
-        Greeting::Commands { is_git, .. } => symbolic::answer(&mut lines, &names.each_ref(), is_git).ok(),
-    }
 }

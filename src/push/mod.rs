@@ -11,155 +11,29 @@
 //! with what the mirror sends, except for the refs that were asked for. Absent: decisions, retries, state. After a crash the mirror sees a
 //! broken connection; git applies a push only when it has all of it.
 
-use std::time::Duration;
-
-use crate::credentials::{Credentials, Redactor};
+use crate::credentials::Redactor;
 use crate::refs::{NameRef, Oid};
+use crate::wire::{Connection, Error, Pool, Service, Target};
 
-mod address;
 mod advertisement;
-mod askpass;
 mod body;
 mod command;
-mod egress;
-mod error;
 #[cfg(fuzzing)]
 pub mod fuzzed;
-mod headers;
-mod http;
-mod local;
-mod messages;
-mod multiplex;
 mod over_http;
 mod over_stream;
 mod pack;
-mod packets;
-mod pool;
 mod progress;
-mod read_ahead;
 mod report;
-mod shown;
-mod ssh;
-mod stream;
-mod symbolic;
-mod tcp;
-mod tls;
-mod upload;
-mod watch;
 
-pub use address::{Address, Refused, parse};
 pub use advertisement::{Advertised, Capabilities};
-pub use askpass::{AskpassServer, VARIABLE as ASKPASS_VARIABLE, answer as answer_askpass};
 pub use command::{Command, Request};
-pub use egress::{Allowed, Egress};
-pub use error::{Class, Error, Limit, RetrySmaller};
 pub use pack::{DeltaBase, Incomplete, PackObjects, PackSource};
-pub use pool::Pool;
 pub use progress::Progress;
 pub use report::{Answer, Report};
-pub use symbolic::{Symbolic, symbolic};
-pub use upload::Upload;
 
 use over_http::OverHttp;
 use over_stream::OverStream;
-
-/// A service of git on a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Service {
-    /// Takes pushes.
-    ReceivePack,
-    /// Is read from.
-    UploadPack,
-}
-
-impl Service {
-    /// The name of its program, and in URLs.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::ReceivePack => "git-receive-pack",
-            Self::UploadPack => "git-upload-pack",
-        }
-    }
-
-    /// The version of the protocol that it is asked for: `GIT_PROTOCOL` over ssh, `Git-Protocol` over http, an extra parameter over git://.
-    const fn version(self) -> Option<&'static str> {
-        match self {
-            Self::ReceivePack => None,
-            Self::UploadPack => Some("version=2"),
-        }
-    }
-}
-
-/// Whom to push to and how.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// Where the mirror is.
-    pub address: Address,
-    /// With what it is greeted.
-    pub credentials: Credentials,
-    /// Its private key and pinned host keys, when it has them.
-    pub ssh: Ssh,
-    /// PEM certificates that are trusted instead of the system's.
-    pub ca_file: Option<std::path::PathBuf>,
-    /// The proxy's URL; `None` leaves it to the environment.
-    pub proxy: Option<String>,
-    /// The limits of waiting.
-    pub timeouts: Timeouts,
-    /// What it may reach; `None` is everything.
-    pub egress: Option<Egress>,
-}
-
-/// What ssh is told beyond the user's own configuration.
-#[derive(Clone, Debug, Default)]
-pub struct Ssh {
-    /// A private key to use, and no other.
-    pub identity: Option<std::path::PathBuf>,
-    /// The file of pinned host keys; only these count then.
-    pub known_hosts: Option<std::path::PathBuf>,
-    /// The program that answers ssh's question for the password, if the mirror has one.
-    pub askpass: Option<std::path::PathBuf>,
-    /// Further options in the form of ssh_config(5), `Keyword=value`.
-    pub options: Vec<String>,
-}
-
-/// The limits of waiting.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    /// For a connection to come about.
-    pub connect: Duration,
-    /// Without a byte.
-    pub stall: Duration,
-    /// For one contact in whole.
-    pub whole: Duration,
-}
-
-/// A connection to a service of git.
-pub(crate) enum Connection {
-    /// Two byte streams.
-    Stream(Box<stream::Stream>),
-    /// Requests and answers.
-    Http(Box<http::Http>),
-}
-
-impl Connection {
-    /// Reaches a service of the mirror, over a connection of `pool` if one serves. Over http nothing is sent yet.
-    pub(crate) fn open(service: Service, target: &Target, pool: &Pool) -> Result<Self, Error> {
-        if let Some(egress) = target.egress.as_ref().filter(|_| !matches!(target.address, Address::Git { .. })) {
-            egress.check(&target.address)?;
-        }
-        let stream = match &target.address {
-            Address::Local(path) => local::connect(service, path, target)?,
-            Address::Ssh { user, host, port, path } => {
-                ssh::connect(service, user.as_deref(), host, *port, path, target, pool)?
-            }
-            Address::Git { host, port, path } => tcp::connect(service, host, *port, path, target)?,
-            Address::Http { url, host } => {
-                return Ok(Self::Http(Box::new(http::Http::new(url, host, target, pool)?)));
-            }
-        };
-        Ok(Self::Stream(Box::new(stream)))
-    }
-}
 
 /// A contact that has begun.
 pub struct Session {

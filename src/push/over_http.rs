@@ -2,18 +2,17 @@
 //! follow on the same connection.
 
 use super::body::body;
-use super::http::{Http, Lines, drain};
-use super::packets::next_line;
-use super::{Advertised, Capabilities, Error, PackSource, Report, Request, Service, advertisement, report};
+use super::{Advertised, Capabilities, PackSource, Report, Request, advertisement, report};
 use crate::credentials::Redactor;
 use crate::refs::{NameRef, Oid};
+use crate::wire::{Error, Http, HttpLines, Service, drain, next_line};
 
 /// A push over HTTP.
 pub(super) struct OverHttp {
     http: Http,
     capabilities: Capabilities,
     /// The answer that [`OverHttp::begin`] asked for, of which nothing has been read.
-    begun: Option<Lines>,
+    begun: Option<HttpLines>,
 }
 
 impl OverHttp {

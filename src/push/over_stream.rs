@@ -5,10 +5,10 @@
 
 use std::io::{self, Read, Write};
 
-use super::stream::{Lines, Sending, Stage, Stream};
-use super::{Advertised, Capabilities, Error, PackSource, Report, Request, advertisement, report};
+use super::{Advertised, Capabilities, PackSource, Report, Request, advertisement, report};
 use crate::credentials::Redactor;
 use crate::refs::{NameRef, Oid};
+use crate::wire::{Error, Sending, Stage, Stream, StreamLines};
 
 /// A push over a stream.
 pub(super) struct OverStream {
@@ -68,7 +68,7 @@ impl OverStream {
         request: &Request<'_>,
         pack: Option<PackSource>,
         redactor: &Redactor,
-        before: impl FnOnce(&mut Lines) -> Result<(), Error>,
+        before: impl FnOnce(&mut StreamLines) -> Result<(), Error>,
     ) -> Result<Report, Error> {
         let head = request.encode(&self.capabilities);
         let (mut sending, receiving) = self.stream.split();

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Class, Error, Progress};
+use super::Progress;
 use crate::credentials::Redactor;
 use crate::process::{Child, git};
 use crate::refs::Oid;
 use crate::replies;
+use crate::wire::{Class, Error};
 
 /// Where a pack comes from.
 #[derive(Clone, Debug)]

@@ -8,11 +8,10 @@ use std::io::{self, Read};
 use gix_transport::packetline::blocking_io::StreamingPeekableIter;
 use gix_transport::packetline::{BandRef, PacketLineRef, decode};
 
-use super::messages::{Messages, about};
-use super::packets::next_line;
-use super::{Capabilities, Error, Request};
+use super::{Capabilities, Request};
 use crate::credentials::{Cleaned, Redactor};
 use crate::refs::RefName;
+use crate::wire::{Error, Messages, about, next_line};
 
 /// Read in one push, headers of packets included, before the mirror counts as talking nonsense.
 const MAX_READ: usize = 16 << 20;

@@ -16,10 +16,11 @@ use jiff::Timestamp;
 use crate::config::{self, Config, Environment, Mirror, Server};
 use crate::drain::{self, Context, MassDelete, Mode, Report, Unchanged};
 use crate::mirror;
-use crate::push::{Pool, Target, Upload};
 use crate::refs::{Local, Oid, RefName};
 use crate::repo::{self, Repository, Shared};
 use crate::status::{Outcome, RefOutcome};
+use crate::wire::Upload;
+use crate::wire::{Pool, Target};
 
 mod web;
 
@@ -54,7 +55,7 @@ fn run() -> anyhow::Result<()> {
     if let Some(socket) = &environment.askpass {
         // git's http helper, or ssh, has started this program to ask for a password.
         let question = std::env::args().nth(1).unwrap_or_default();
-        return Ok(crate::push::answer_askpass(socket, &question, &mut io::stdout())?);
+        return Ok(crate::wire::answer_askpass(socket, &question, &mut io::stdout())?);
     }
     let arguments: Vec<String> = std::env::args().collect();
     let [_, _, name] = arguments.as_slice() else {

@@ -1,5 +1,5 @@
 //! Reading over http: git's own helper, `git remote-https`, is asked, and its answers are passed on unchanged. It gets the password
-//! over the socket of `push::AskpassServer`.
+//! over the socket of `wire::AskpassServer`.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::AsFd;
@@ -8,8 +8,8 @@ use std::process::{ChildStdin, ChildStdout};
 
 use crate::credentials::Secret;
 use crate::process::{self, Child};
-use crate::push::{Address, AskpassServer, Target};
 use crate::repo::Repository;
+use crate::wire::{Address, AskpassServer, Target};
 
 /// A running helper of git's.
 pub(super) struct Web {

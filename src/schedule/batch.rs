@@ -13,10 +13,11 @@ use super::queue::{Job, Limits, Said};
 use crate::config::{self, Config, Mirror, Server};
 use crate::drain::{self, Context, Down, Error, Host, Mode, OnBegin, Report, Unchanged};
 use crate::layout::Layout;
-use crate::push::{Address, Pool, Progress};
+use crate::push::Progress;
 use crate::repo;
 use crate::spool;
 use crate::status::{self, Status, UpdateStatus};
+use crate::wire::{Address, Pool};
 
 /// How many mirrors are served at once when the server's file does not say.
 const MAX_JOBS: usize = 16;

@@ -14,7 +14,7 @@ use super::pool::{Crew, Done, Task};
 use super::queue::{Job, Queue};
 use crate::config::{Mirror, Server};
 use crate::drain::{Error, MassDelete, Mode, Report, Unchanged};
-use crate::push::Pool;
+use crate::wire::Pool;
 
 /// What happens to a mirror.
 #[derive(Debug)]

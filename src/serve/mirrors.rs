@@ -8,9 +8,9 @@ use crate::config::{self, AuthMethod, Change, Config, Mirror, Server};
 use crate::credentials::{Credentials, HostKey, Secret};
 use crate::mirror::{self, Editor, Extras, Keys, clean_url, host_keys_of, token_as_password};
 use crate::plan::Divergent;
-use crate::push::{Address, Egress};
 use crate::repo::{self, Repository};
 use crate::status::{View, view};
+use crate::wire::{Address, Egress};
 
 use super::App;
 use super::projects::Project;
@@ -353,7 +353,7 @@ fn allowed_url(text: &str, egress: &Egress) -> Result<(String, Address, Credenti
     }
     let (url, address, credentials) = clean_url(text).map_err(|error| blocked(&error.to_string()))?;
     match egress.check(&address) {
-        Err(crate::push::Error::Blocked { why, .. }) => Err(blocked(why)),
+        Err(crate::wire::Error::Blocked { why, .. }) => Err(blocked(why)),
         Err(other) => Err(blocked(&other.to_string())),
         Ok(()) => Ok((url, address, credentials)),
     }

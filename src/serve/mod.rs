@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Guaranteed: the spool and the repositories are the truth, so a daemon that is stopped, killed or restarted at any moment loses
-//! nothing; mirrors that are made here are confined (see `push::Egress`); what waits for the disk waits in threads of its own; requests,
+//! nothing; mirrors that are made here are confined (see `wire::Egress`); what waits for the disk waits in threads of its own; requests,
 //! bodies, connections and sessions are bounded. Absent: TLS (a reverse proxy), users. This is the one module that names tokio.
 
 use std::collections::HashMap;

@@ -9,9 +9,9 @@
 use std::io;
 use std::path::Path;
 
-use crate::push;
 use crate::refs::{Oid, RefName};
 use crate::repo::{Repository, from_gix, is_refused, one_line};
+use crate::wire;
 
 /// The values in `directory`; none when an earlier version left nothing there. What is damaged is not known.
 pub(super) fn values(directory: &Path, repository: &Repository) -> io::Result<Vec<(RefName, Oid)>> {
@@ -41,7 +41,7 @@ pub(super) fn values(directory: &Path, repository: &Repository) -> io::Result<Ve
 /// The address of which those values are, as far as the status in a mirror's `directory` tells: the one that was greeted last.
 pub(super) fn address(directory: &Path) -> io::Result<Option<String>> {
     let greeting = super::read_as_is(directory)?.greeting;
-    Ok(greeting.and_then(|greeting| Some(push::parse(&greeting.url).ok()?.0.identity())))
+    Ok(greeting.and_then(|greeting| Some(wire::parse(&greeting.url).ok()?.0.identity())))
 }
 
 /// Removes what an earlier version left, and lets it stop here should it come back.

@@ -97,7 +97,7 @@ pub struct Status {
     /// The refs that the run at work may change; `None` is all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_work: Option<Vec<String>>,
-    /// The address with which first contact is over; see [`crate::push::Address::identity`].
+    /// The address with which first contact is over; see [`crate::wire::Address::identity`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     /// Whether first contact waits for a person's word.

@@ -8,9 +8,9 @@ use super::{RefOutcome, UpdateStatus};
 use crate::config::{Mirror, TagsSetting};
 use crate::credentials::{Cleaned, Credentials, read_host_keys};
 use crate::plan::Divergent;
-use crate::push::Address;
 use crate::repo::Repository;
 use crate::spool;
+use crate::wire::Address;
 
 /// The object; its fields are documented in git-mirror-push(1).
 #[derive(Clone, Debug, Serialize)]

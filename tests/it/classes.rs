@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::sandbox::{Sandbox, script};
 use crate::servers::{Kind, PASSWORD, Server};
 
-const TABLE: &str = include_str!("../../src/push/error.rs");
+const TABLE: &str = include_str!("../../src/wire/error.rs");
 
 fn rows() -> Vec<[String; 3]> {
     let lines = TABLE.lines().filter_map(|line| line.strip_prefix("//! | ")?.strip_suffix(" |"));

@@ -15,10 +15,10 @@ use crate::config::{AuthMethod, check_branch_regex};
 use crate::credentials;
 use crate::mirror;
 use crate::plan::{Divergent, Prune};
-use crate::push::Address;
 use crate::serve::App;
 use crate::serve::mirrors::{Error, MirrorParams, Tags};
 use crate::status::View;
+use crate::wire::Address;
 
 /// `GET …`
 pub(super) async fn list(State(app): State<Arc<App>>, path: Ids, request: Request) -> Response {

@@ -2,5 +2,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    assert!(git_mirror_push::push::fuzzed::packet_lines(bytes) <= bytes.len() / 4);
+    assert!(git_mirror_push::wire::fuzzed::packet_lines(bytes) <= bytes.len() / 4);
 });

@@ -2,7 +2,7 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let Some(said) = git_mirror_push::push::fuzzed::symbolic(bytes) else { return };
+    let Some(said) = git_mirror_push::fetch::fuzzed::symbolic(bytes) else { return };
     let says = |words: &[u8]| bytes.windows(words.len()).any(|part| part == words);
     assert!(said.plain.is_empty() || says(b"agent=git/"));
     assert!(said.symbolic.is_empty() || says(b"symref-target:"));

@@ -13,7 +13,7 @@ const MAX_IN_REASON: usize = 1 << 10;
 
 /// The words of one mirror in one push.
 #[derive(Default)]
-pub(super) struct Messages {
+pub(crate) struct Messages {
     raw: Vec<u8>,
     /// Where the last line begins.
     line: usize,
@@ -21,7 +21,7 @@ pub(super) struct Messages {
 
 impl Messages {
     /// Takes more words, as far as there is room.
-    pub(super) fn push(&mut self, message: &[u8]) {
+    pub(crate) fn push(&mut self, message: &[u8]) {
         let room = MAX_KEPT.saturating_sub(self.raw.len());
         let added = &message[..message.len().min(room)];
         if added.is_empty() {
@@ -42,7 +42,7 @@ impl Messages {
     }
 
     /// The lines, cleaned. Of a line that was overwritten with carriage returns the last state counts.
-    pub(super) fn lines(&self, redactor: &Redactor) -> Vec<Cleaned> {
+    pub(crate) fn lines(&self, redactor: &Redactor) -> Vec<Cleaned> {
         let last_state = |line: &[u8]| {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             redactor.clean_bytes(line.rsplit(|byte| *byte == b'\r').next().unwrap_or_default().trim_ascii_end())
@@ -57,7 +57,7 @@ impl Messages {
 
 /// Which lines belong to which of the refused refs. A line that names a ref is about that ref, and so are the lines before it
 /// that name none: a hook's own words come before git's word that the hook declined. What is left is about every ref.
-pub(super) fn about<'n>(refused: &[&'n RefName], lines: &[Cleaned]) -> HashMap<&'n RefName, Cleaned> {
+pub(crate) fn about<'n>(refused: &[&'n RefName], lines: &[Cleaned]) -> HashMap<&'n RefName, Cleaned> {
     let full: Vec<(String, &RefName)> = refused.iter().map(|name| (name.to_string(), *name)).collect();
     let mut found: HashMap<&RefName, Cleaned> = HashMap::new();
     let mut open: Vec<&Cleaned> = Vec::new();

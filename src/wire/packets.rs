@@ -8,7 +8,7 @@ use super::Error;
 use crate::replies;
 
 /// The next data line; `None` at a flush packet. An early end is [`io::ErrorKind::UnexpectedEof`].
-pub(super) fn next_line<R: Read>(lines: &mut StreamingPeekableIter<R>) -> io::Result<Option<&[u8]>> {
+pub(crate) fn next_line<R: Read>(lines: &mut StreamingPeekableIter<R>) -> io::Result<Option<&[u8]>> {
     match lines.read_line() {
         None => Ok(None),
         Some(Err(error)) => Err(error),
@@ -17,7 +17,7 @@ pub(super) fn next_line<R: Read>(lines: &mut StreamingPeekableIter<R>) -> io::Re
     }
 }
 
-pub(super) fn broken(source: io::Error) -> Error {
+pub(crate) fn broken(source: io::Error) -> Error {
     match source.kind() {
         io::ErrorKind::InvalidData => Error::Protocol(source.to_string()),
         _ => Error::Broken { doing: "reading its refs", source },
@@ -25,7 +25,7 @@ pub(super) fn broken(source: io::Error) -> Error {
 }
 
 /// An `ERR` packet.
-pub(super) fn refused_by_server(message: &str) -> Error {
+pub(crate) fn refused_by_server(message: &str) -> Error {
     let message = message.trim().to_owned();
     if replies::is_not_found_packet(&message) { Error::NotFound(message) } else { Error::Remote(message) }
 }

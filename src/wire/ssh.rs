@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::askpass::AskpassServer;
-use super::multiplex::{ControlSlot, Kind, Multiplex};
+use super::ssh_control::{ControlSlot, Kind, Multiplex};
 use super::stream::Stream;
 use super::{Error, Pool, Service, Target};
 use crate::credentials::read_host_keys;
@@ -212,13 +212,13 @@ pub(super) fn one_line(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::push::{Class, Egress, Ssh, Timeouts};
+    use crate::wire::{Class, Egress, Ssh, Timeouts};
 
     /// A target over ssh with these files.
     fn target(identity: Option<&Path>, known_hosts: Option<&Path>, egress: Option<Egress>) -> Target {
         let limit = Duration::from_secs(30);
         Target {
-            address: crate::push::parse("ssh://git@h/x.git").expect("valid").0,
+            address: crate::wire::parse("ssh://git@h/x.git").expect("valid").0,
             credentials: crate::credentials::Credentials::default(),
             ssh: Ssh {
                 identity: identity.map(Into::into),

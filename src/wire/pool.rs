@@ -1,4 +1,4 @@
-//! Connections that outlive one contact: mirrors at one web server share a few, whatever their repository. For ssh see `multiplex`.
+//! Connections that outlive one contact: mirrors at one web server share a few, whatever their repository. For ssh see `ssh_control`.
 //!
 //! Credentials are sent with each request and do not belong to a connection, so mirrors with different ones may share it. A server may
 //! close an idle connection at any time. A request that only reads is then repeated once. A push follows such a request on the same
@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use ureq::Agent;
 
-use super::multiplex::Multiplex;
+use super::ssh_control::Multiplex;
 use super::{Egress, Error};
 
 /// Kinds of connections that are kept; beyond, all are let go.

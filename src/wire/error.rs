@@ -276,7 +276,7 @@ impl Error {
 
     /// Whether the mirror may have got the commands of a push that failed so, by the error alone.
     #[must_use]
-    pub(super) fn may_have_arrived(&self) -> bool {
+    pub(crate) fn may_have_arrived(&self) -> bool {
         match self {
             Self::Timeout(limit) => *limit != Limit::Connect,
             Self::Status { status, .. } => *status >= 500,

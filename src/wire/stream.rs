@@ -16,9 +16,9 @@ use gix_transport::packetline::blocking_io::StreamingPeekableIter;
 use rustix::process::Signal;
 
 use super::askpass::AskpassServer;
-use super::multiplex::ControlSlot;
 use super::read_ahead::ReadAhead;
 use super::ssh::{error_of, one_line, with_expected};
+use super::ssh_control::ControlSlot;
 use super::watch::{WatchThread, Watched};
 use super::{Error, Timeouts};
 use crate::credentials::Redactor;

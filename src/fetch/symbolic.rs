@@ -8,12 +8,11 @@ use std::io::Read;
 
 use gix_transport::packetline::blocking_io::{StreamingPeekableIter, encode};
 
-use super::http::{Http, drain};
-use super::packets::{broken, next_line, refused_by_server};
-use super::stream::{Stage, Stream};
-use super::{Address, Connection, Error, Pool, Service, Target};
 use crate::credentials::Redactor;
 use crate::refs::RefName;
+use crate::wire::{
+    Address, Connection, Error, Http, Pool, Service, Stage, Stream, Target, broken, drain, next_line, refused_by_server,
+};
 
 /// The longest answer that is read, in bytes: a prefix may find many refs besides the one that is meant.
 const MAX_BYTES: usize = 128 << 20;

@@ -1,0 +1,144 @@
+//! The way to a mirror: addresses, transports, and the reasons why a contact failed.
+//!
+//! [`Connection::open`] reaches a service of git: `Stream` is two byte streams (a program, ssh, TCP), `Http` requests and answers. What is
+//! said over them is the business of `push` and `fetch`. gix-transport reads and writes the packet lines.
+//!
+//! Guaranteed: a connection that ends leaves no process behind; every wait has a limit; a confined mirror reaches only what its egress
+//! policy allows; an error says whether another try is worth it. Absent: the conversation, decisions, state. After a crash the mirror sees a
+//! broken connection.
+
+use std::time::Duration;
+
+use crate::credentials::Credentials;
+
+mod address;
+mod askpass;
+mod egress;
+mod error;
+#[cfg(fuzzing)]
+pub mod fuzzed;
+mod headers;
+mod http;
+mod local;
+mod messages;
+mod packets;
+mod pool;
+mod read_ahead;
+mod shown;
+mod ssh;
+mod ssh_control;
+mod stream;
+mod tcp;
+mod tls;
+mod upload;
+mod watch;
+
+pub use address::{Address, Refused, parse};
+pub use askpass::{AskpassServer, VARIABLE as ASKPASS_VARIABLE, answer as answer_askpass};
+pub use egress::{Allowed, Egress};
+pub use error::{Class, Error, Limit, RetrySmaller};
+pub use pool::Pool;
+pub use upload::Upload;
+
+pub(crate) use http::{Http, Lines as HttpLines, drain};
+pub(crate) use messages::{Messages, about};
+pub(crate) use packets::{broken, next_line, refused_by_server};
+pub(crate) use stream::{Lines as StreamLines, Sending, Stage, Stream};
+
+/// A service of git on a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Service {
+    /// Takes pushes.
+    ReceivePack,
+    /// Is read from.
+    UploadPack,
+}
+
+impl Service {
+    /// The name of its program, and in URLs.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::ReceivePack => "git-receive-pack",
+            Self::UploadPack => "git-upload-pack",
+        }
+    }
+
+    /// The version of the protocol that it is asked for: `GIT_PROTOCOL` over ssh, `Git-Protocol` over http, an extra parameter over git://.
+    const fn version(self) -> Option<&'static str> {
+        match self {
+            Self::ReceivePack => None,
+            Self::UploadPack => Some("version=2"),
+        }
+    }
+}
+
+/// Whom to push to and how.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Where the mirror is.
+    pub address: Address,
+    /// With what it is greeted.
+    pub credentials: Credentials,
+    /// Its private key and pinned host keys, when it has them.
+    pub ssh: Ssh,
+    /// PEM certificates that are trusted instead of the system's.
+    pub ca_file: Option<std::path::PathBuf>,
+    /// The proxy's URL; `None` leaves it to the environment.
+    pub proxy: Option<String>,
+    /// The limits of waiting.
+    pub timeouts: Timeouts,
+    /// What it may reach; `None` is everything.
+    pub egress: Option<Egress>,
+}
+
+/// What ssh is told beyond the user's own configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Ssh {
+    /// A private key to use, and no other.
+    pub identity: Option<std::path::PathBuf>,
+    /// The file of pinned host keys; only these count then.
+    pub known_hosts: Option<std::path::PathBuf>,
+    /// The program that answers ssh's question for the password, if the mirror has one.
+    pub askpass: Option<std::path::PathBuf>,
+    /// Further options in the form of ssh_config(5), `Keyword=value`.
+    pub options: Vec<String>,
+}
+
+/// The limits of waiting.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// For a connection to come about.
+    pub connect: Duration,
+    /// Without a byte.
+    pub stall: Duration,
+    /// For one contact in whole.
+    pub whole: Duration,
+}
+
+/// A connection to a service of git.
+pub(crate) enum Connection {
+    /// Two byte streams.
+    Stream(Box<Stream>),
+    /// Requests and answers.
+    Http(Box<Http>),
+}
+
+impl Connection {
+    /// Reaches a service of the mirror, over a connection of `pool` if one serves. Over http nothing is sent yet.
+    pub(crate) fn open(service: Service, target: &Target, pool: &Pool) -> Result<Self, Error> {
+        if let Some(egress) = target.egress.as_ref().filter(|_| !matches!(target.address, Address::Git { .. })) {
+            egress.check(&target.address)?;
+        }
+        let stream = match &target.address {
+            Address::Local(path) => local::connect(service, path, target)?,
+            Address::Ssh { user, host, port, path } => {
+                ssh::connect(service, user.as_deref(), host, *port, path, target, pool)?
+            }
+            Address::Git { host, port, path } => tcp::connect(service, host, *port, path, target)?,
+            Address::Http { url, host } => {
+                return Ok(Self::Http(Box::new(Http::new(url, host, target, pool)?)));
+            }
+        };
+        Ok(Self::Stream(Box::new(stream)))
+    }
+}
