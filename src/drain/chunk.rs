@@ -4,8 +4,9 @@
 //! line, and continues from there. Each slice that arrives is a fast-forward that the mirror keeps, so a crash repeats one slice. Merged
 //! side branches are not cut.
 
-use crate::plan::{Action, Decision};
+use crate::plan::{Action, Decision, Plan};
 use crate::push::{Answer, Report};
+use crate::refs::{Oid, RefName};
 use crate::replies::Cause;
 use crate::repo::Repository;
 use crate::status::Portion;
@@ -18,16 +19,17 @@ pub(super) fn is_too_large(report: &Report) -> bool {
     !report.answers.is_empty() && report.answers.values().all(is_told)
 }
 
-/// The part of `sent` that goes now: `None` when it goes as a whole.
-pub(super) fn slice(portion: Portion, repository: &Repository, sent: &[&Decision], there: &Remote) -> Option<Decision> {
+/// The value that the branch of the next push gets first; `None` when its history goes as a whole.
+pub(super) fn step(portion: Portion, repository: &Repository, plan: &Plan, there: &Remote) -> Option<(RefName, Oid)> {
     let most = portion.commits?;
-    let decision = branch(sent)?;
+    let next = plan.next_push();
+    let decision = branch(&next)?;
     let line = repository.first_parents(decision.local?, &there.values);
     let at = line.len().checked_sub(most).filter(|at| *at > 0)?;
-    Some(Decision { local: Some(line[at]), ..(*decision).clone() })
+    Some((decision.name.clone(), line[at]))
 }
 
-/// What is sent the next time, after `sent` (of which `cut` was the part) was too much. `None` when there is nothing left to cut.
+/// What is sent the next time, after `sent` was too much. `None` when there is nothing left to cut.
 pub(super) fn halved(portion: Portion, repository: &Repository, sent: &[&Decision], there: &Remote) -> Option<Portion> {
     if sent.len() > 1 {
         return Some(Portion { refs: Some(sent.len() / 2), ..portion });

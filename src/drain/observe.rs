@@ -7,7 +7,7 @@ use super::coalesce::{RefHistory, Touched};
 use super::flapping::is_flapping;
 use crate::config;
 use crate::mirror::{self, LocalMirror};
-use crate::plan::{Deleted, FirstContact, Kind, Mirror, Observed, RefFacts, Rules, Source};
+use crate::plan::{Deleted, FirstContact, Kind, Limits, Mirror, Observed, RefFacts, Rules, Source};
 use crate::push::{Advertised, Capabilities, Session};
 use crate::refs::{Ancestry, Local, NameRef, Oid, RefName};
 use crate::repo::{History, Listing, Repository};
@@ -181,6 +181,7 @@ pub(super) fn observe(
     // Its HEAD matters only where a ref may be deleted.
     let is_only_there = |facts: &RefFacts| facts.local == Local::Absent && facts.remote.is_some();
     let own = remote.own.as_ref().filter(|_| refs.iter().any(is_only_there));
+    let capabilities = &remote.advertised.capabilities;
     let observed = Observed {
         refs,
         source: Source { default_branch, is_empty, incomplete },
@@ -189,10 +190,13 @@ pub(super) fn observe(
             head: own.and_then(LocalMirror::head),
             head_error: own.and_then(LocalMirror::head_error),
             selected: remote.selected,
-            can_delete: remote.advertised.capabilities.delete_refs,
+            can_delete: capabilities.delete_refs,
+            can_report: capabilities.report_status || capabilities.report_status_v2,
+            can_push_atomically: capabilities.atomic,
             is_stranger: first_contact == FirstContact::Unconfirmed && is_stranger(repository, remote),
         },
         first_contact,
+        limits: Limits::default(),
     };
     Ok((observed, noted))
 }

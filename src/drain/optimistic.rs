@@ -71,14 +71,18 @@ impl Run<'_> {
         self.check_object_format(&there)?;
         let (observed, _) = observe(self.repository, LocalRefs::Asked(names), &there, &self.past, self.first_contact)?;
         let plan = plan(rules, &observed);
-        let sent = plan.next_push(usize::MAX);
+        let sent = plan.next_push();
         let is_deleted = |decision: &&Decision| decision.action == Action::Delete;
         // A ref of which nothing is decided is on neither side as far as is known, which is to be seen.
-        if sent.is_empty() || sent.len() < plan.decisions.len().max(names.len()) || sent.iter().any(is_deleted) {
+        if plan.stop.is_some()
+            || sent.is_empty()
+            || sent.len() < plan.decisions.len().max(names.len())
+            || sent.iter().any(is_deleted)
+        {
             return Ok(Optimistic::Untried);
         }
         let commands = self.commands(&sent);
-        let request = self.request(&commands, capabilities)?;
+        let request = self.request(&commands);
         let haves = self.believed_values(&there)?;
         let Some(pack) = self.small_pack(&commands, &haves) else { return Ok(Optimistic::Untried) };
         self.check_fence()?;

@@ -41,12 +41,13 @@ impl Run<'_> {
 
     /// Notes a command to which the mirror agreed.
     pub(super) fn note_done(&self, decision: &Decision, result: &mut UpdateResult) {
-        let now = decision.local.map(Held::at).unwrap_or_default();
+        let now = decision.new_value().map(Held::at).unwrap_or_default();
         let is_noted = || self.past.mirrored.find(&decision.name).is_ok_and(|noted| noted == now);
         if result.held.contains_key(&decision.name) || !is_noted() {
             result.held.insert(decision.name.clone(), now);
         }
-        result.outcomes.insert(decision.name.clone(), RefOutcome::of(decision));
+        let outcome = RefOutcome { local: decision.new_value(), ..RefOutcome::of(decision) };
+        result.outcomes.insert(decision.name.clone(), outcome);
     }
 
     /// A push of which nothing is known: its refs get the reason.
@@ -68,7 +69,7 @@ impl Run<'_> {
     ) {
         if session.may_carry_out(error) {
             sent.iter().for_each(|decision| {
-                result.unanswered.entry(decision.name.clone()).or_default().extend(decision.local);
+                result.unanswered.entry(decision.name.clone()).or_default().extend(decision.new_value());
             });
         }
     }
@@ -116,6 +117,7 @@ impl Run<'_> {
             let outcome = match report.answers.remove(&decision.name) {
                 Some(Answer::Done) => {
                     self.note_done(decision, result);
+                    again.extend(decision.step.map(|_| decision.name.clone()));
                     continue;
                 }
                 Some(Answer::Refused(message)) => {
@@ -132,7 +134,7 @@ impl Run<'_> {
                     let message = cut.clone().unwrap_or_else(|| "the mirror's report does not mention it".into());
                     let outcome = RefOutcome::new(decision, Outcome::RemoteFailed, Some(message));
                     refusals.finalize(decision, &outcome);
-                    result.unanswered.entry(decision.name.clone()).or_default().extend(decision.local);
+                    result.unanswered.entry(decision.name.clone()).or_default().extend(decision.new_value());
                     outcome
                 }
             };

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::credentials::Cleaned;
-use crate::plan::{Action, Decision, Plan};
+use crate::plan::{Action, Decision};
 use crate::push::{Answer, Incomplete, Report};
 use crate::refs::{Oid, RefName};
 use crate::replies::Cause;
@@ -80,17 +80,19 @@ impl Refusals {
         Some(&refusal.outcome)
     }
 
-    /// The decisions of the next push: half of a declined push, while there is one, else what the plan says.
-    pub(super) fn next_push<'p>(&mut self, plan: &'p Plan, limit: usize) -> Vec<&'p Decision> {
+    /// The halves of declined pushes that are still to be tried, the next one last.
+    pub(super) fn groups(&self) -> &[HashSet<RefName>] {
+        &self.groups
+    }
+
+    /// Notes that this is sent: the half that it belongs to is tried, and those before it have nothing left to send.
+    pub(super) fn begin(&mut self, sent: &[&Decision]) {
         while let Some(group) = self.groups.pop() {
-            let decisions = plan.order.iter().map(|index| &plan.decisions[*index]);
-            let found: Vec<_> = decisions.filter(|decision| group.contains(&decision.name)).collect();
-            if !found.is_empty() {
+            if sent.iter().any(|decision| group.contains(&decision.name)) {
                 self.splits += 1;
-                return found;
+                return;
             }
         }
-        plan.next_push(limit)
     }
 
     /// Halves a push that the mirror's pre-receive hook declined as a whole. `false` when there is nothing to halve.
@@ -143,7 +145,7 @@ mod tests {
 
     fn decision(action: Action) -> Decision {
         let oid = Oid::from_hex(&[b'1'; 40]);
-        Decision { name: RefName::new(b"refs/heads/x").expect("valid"), local: oid, remote: None, action }
+        Decision { name: RefName::new(b"refs/heads/x").expect("valid"), local: oid, remote: None, step: None, action }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::observe::Remote;
 use super::update::Run;
 use crate::plan::Decision;
-use crate::push::{Capabilities, Command, DeltaBase, Incomplete, PackObjects, PackSource, Report, Request, Session};
+use crate::push::{Command, DeltaBase, Incomplete, PackObjects, PackSource, Report, Request, Session};
 use crate::refs::Oid;
 use crate::wire::Error as PushError;
 
@@ -21,7 +21,7 @@ impl Run<'_> {
     ) -> Result<Report, PushError> {
         self.progress.begin("preparing objects");
         let commands = self.commands(sent);
-        let request = self.request(&commands, &there.advertised.capabilities)?;
+        let request = self.request(&commands);
         let pack = request.needs_pack().then(|| self.pack(&commands, there, base));
         session.push(&request, pack)
     }
@@ -30,30 +30,20 @@ impl Run<'_> {
         let null = self.repository.null_oid();
         let command = |decision: &&Decision| Command {
             old: decision.remote.unwrap_or(null),
-            new: decision.local.unwrap_or(null),
+            new: decision.new_value().unwrap_or(null),
             name: decision.name.clone(),
         };
         sent.iter().map(command).collect()
     }
 
-    pub(super) fn request<'c>(
-        &'c self,
-        commands: &'c [Command],
-        capabilities: &Capabilities,
-    ) -> Result<Request<'c>, PushError> {
-        if !capabilities.report_status && !capabilities.report_status_v2 {
-            return Err(PushError::Unable("it does not report what it did (no report-status)".into()));
-        }
-        if self.mirror.is_atomic && !capabilities.atomic {
-            return Err(PushError::Unable("it does not support atomic pushes; set atomic = false".into()));
-        }
-        Ok(Request {
+    pub(super) fn request<'c>(&'c self, commands: &'c [Command]) -> Request<'c> {
+        Request {
             commands,
             shallow: &self.shallow,
             push_options: &self.mirror.push_options,
             is_atomic: self.mirror.is_atomic,
             progress: Some(&self.progress),
-        })
+        }
     }
 
     /// What the new values have and the mirror's values have not, if that is little.

@@ -15,8 +15,8 @@ use super::refusal::Refusals;
 use super::{Context, Error, MassDelete, Mode, chunk, symbolic};
 use crate::config::Mirror;
 use crate::credentials::Redactor;
-use crate::plan::{Decision, Divergent, FirstContact, MaxDeletes, Plan, Rules, Stop, plan};
-use crate::push::{Answer, Capabilities, DeltaBase, Progress, Session};
+use crate::plan::{Decision, Divergent, FirstContact, Limits, MaxDeletes, Observed, Plan, Rules, Stop, plan};
+use crate::push::{Capabilities, DeltaBase, Progress, Session};
 use crate::refs::{Oid, RefName};
 use crate::repo::Repository;
 use crate::status::{Held, Outcome, Portion, RefOutcome};
@@ -118,10 +118,9 @@ impl Run<'_> {
             };
             let (there, plan) = self.decide(&mut current, &rules, &scope, &refusals, result)?;
             result.looked.append(&mut asked);
-            if let Some(Stop::FirstContact { unknown }) = plan.stop {
+            if let Some(stop) = plan.stop {
                 current.end();
-                let (name, url) = (self.mirror.name.clone(), self.target.address.plain());
-                return Err(Error::FirstContact { unknown, name, url });
+                return Err(self.stopped(stop));
             }
             if self.context.mode == Mode::Plan || plan.order.is_empty() {
                 current.end();
@@ -167,12 +166,34 @@ impl Run<'_> {
         let (mut observed, noted) = observe(self.repository, ours, &there, &self.past, self.first_contact)?;
         self.note_values(scanned.as_mut(), &observed.refs, &noted, result);
         observed.refs.iter_mut().for_each(|facts| facts.is_refused = refusals.stands(&facts.name, facts.remote));
-        let first = plan(rules, &observed);
-        let is_known_better = symbolic::ask(self, rules, &first, &mut observed);
-        let plan = if is_known_better { plan(rules, &observed) } else { first };
+        let refs = result.portion.refs.unwrap_or(usize::MAX).min(self.mirror.max_refs_per_push);
+        observed.limits = Limits { refs: Some(refs), groups: refusals.groups().to_vec(), step: None };
+        let plan = self.final_plan(rules, &mut observed, &there, result.portion);
         self.record_decisions(scope, &plan, refusals, result);
         result.scanned = scanned.or(result.scanned.take());
         Ok((there, plan))
+    }
+
+    /// The plan, after what only a first plan shows to be worth asking was asked.
+    fn final_plan(&self, rules: &Rules, observed: &mut Observed, there: &Remote, portion: Portion) -> Plan {
+        let mut last = plan(rules, observed);
+        if symbolic::ask(self, rules, &last, observed) {
+            last = plan(rules, observed);
+        }
+        observed.limits.step = chunk::step(portion, self.repository, &last, there);
+        if observed.limits.step.is_some() { plan(rules, observed) } else { last }
+    }
+
+    /// The error that a stopped plan means.
+    fn stopped(&self, stop: Stop) -> Error {
+        let unable = |what: &str| Error::Push(crate::wire::Error::Unable(what.into()));
+        match stop {
+            Stop::FirstContact { unknown } => {
+                Error::FirstContact { unknown, name: self.mirror.name.clone(), url: self.target.address.plain() }
+            }
+            Stop::NoReport => unable("it does not report what it did (no report-status)"),
+            Stop::NoAtomic => unable("it does not support atomic pushes; set atomic = false"),
+        }
     }
 
     /// Sends the next push of the plan, and returns the refs that are still to be sent or to be decided again.
@@ -184,30 +205,24 @@ impl Run<'_> {
         refusals: &mut Refusals,
         result: &mut UpdateResult,
     ) -> Result<BTreeSet<RefName>, Error> {
-        let limit = result.portion.refs.unwrap_or(usize::MAX).min(self.mirror.max_refs_per_push);
-        let limit = if self.mirror.is_atomic { usize::MAX } else { limit };
-        let whole = refusals.next_push(plan, limit);
-        let slice = chunk::slice(result.portion, self.repository, &whole, there);
-        let sent = slice.as_ref().map_or_else(|| whole.clone(), |slice| vec![slice]);
+        let sent = plan.next_push();
+        refusals.begin(&sent);
         let mut rest: BTreeSet<RefName> = plan.order.iter().map(|index| plan.decisions[*index].name.clone()).collect();
         self.check_fence()?;
         // What a run gives to a blank mirror is as a whole what one push would give it, copies of bases excepted.
         let base = if result.was_blank { DeltaBase::Pack } else { DeltaBase::Anywhere };
         match self.push(session, &sent, there, base) {
-            Ok(report) if chunk::is_too_large(&report) && self.reduce(&whole, there, result) => {}
+            Ok(report) if chunk::is_too_large(&report) && self.reduce(&sent, there, result) => {}
             Ok(report) => {
-                let done = slice.as_ref().filter(|part| report.answers.get(&part.name) == Some(&Answer::Done));
-                let part = done.map(|part| part.name.clone());
                 sent.iter().for_each(|decision| {
                     rest.remove(&decision.name);
                 });
                 rest.extend(self.read_report(&sent, report, refusals, result));
-                rest.extend(part);
                 result.portion.grow();
             }
             Err(error) => {
                 self.note_unanswered(session, &sent, &error, result);
-                if let Some(given_up) = self.after_failure(error, &whole, there, refusals, result)? {
+                if let Some(given_up) = self.after_failure(error, &sent, there, refusals, result)? {
                     rest.remove(&given_up);
                 }
             }
@@ -219,24 +234,24 @@ impl Run<'_> {
     fn after_failure(
         &self,
         error: crate::wire::Error,
-        whole: &[&Decision],
+        sent: &[&Decision],
         there: &Remote,
         refusals: &mut Refusals,
         result: &mut UpdateResult,
     ) -> Result<Option<RefName>, Error> {
         let reason = self.redactor.clean(&error.to_string());
-        let is_reduced = error.retry_smaller().is_some() && self.reduce(whole, there, result);
+        let is_reduced = error.retry_smaller().is_some() && self.reduce(sent, there, result);
         let mut given_up = None;
         if !is_reduced
             && error.is_size_failure()
-            && let [decision] = whole
+            && let [decision] = sent
         {
             let outcome = RefOutcome::new(decision, Outcome::RemoteRejected, Some(reason.clone()));
             refusals.finalize(decision, &outcome);
             result.outcomes.insert(decision.name.clone(), outcome);
             given_up = Some(decision.name.clone());
         } else if !is_reduced || error.retry_smaller() != Some(RetrySmaller::AtOnce) {
-            self.mark_failed(whole, &error, result);
+            self.mark_failed(sent, &error, result);
             return Err(error.into());
         }
         tracing::info!("mirror '{}': {reason}; sending less at once", self.mirror.name);

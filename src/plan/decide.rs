@@ -25,7 +25,7 @@ pub(super) fn decide(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Op
         _ if is_set && facts.is_flapping => Action::Flapping(Reason::Flapping { remote: facts.remote, local }),
         action => action,
     };
-    Some(Decision { name: facts.name.clone(), local, remote: facts.remote, action })
+    Some(Decision { name: facts.name.clone(), local, remote: facts.remote, step: None, action })
 }
 
 fn update(rules: &Rules, facts: &RefFacts, local: Oid, remote: Oid) -> Action {

@@ -2,12 +2,13 @@
 //!
 //! [`plan`] is total and pure: no clock, file, environment, log or network. All rules about selection, divergence and
 //! deletion are here and nowhere else; `tests.rs` holds them as tables. The sender makes no choice, so whatever could
-//! make it refuse a ref (the mirror's capabilities, its HEAD, limits) is a fact in [`Observed`].
+//! make it refuse a ref or send less (the mirror's capabilities, its HEAD, earlier refusals, limits) is a fact in [`Observed`].
 
 use crate::refs::{Oid, RefName};
 
 mod contact;
 mod decide;
+mod limits;
 mod observed;
 mod order;
 mod pattern;
@@ -17,6 +18,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
+pub use limits::Limits;
 pub use observed::{Deleted, FirstContact, Kind, Mirror, Observed, RefFacts, Source};
 pub use pattern::Pattern;
 pub use reason::Reason;
@@ -66,8 +68,18 @@ pub struct Decision {
     pub local: Option<Oid>,
     /// The mirror's value that was observed: the lease of the command.
     pub remote: Option<Oid>,
+    /// The value that the next push gives the branch on its way to ours: the mirror did not take all of its history at once.
+    pub step: Option<Oid>,
     /// What happens.
     pub action: Action,
+}
+
+impl Decision {
+    /// The new value of the command; `None` for a deletion.
+    #[must_use]
+    pub fn new_value(&self) -> Option<Oid> {
+        self.step.or(self.local)
+    }
 }
 
 /// The plan for one mirror.
@@ -75,10 +87,10 @@ pub struct Decision {
 pub struct Plan {
     /// One decision for each observed ref that the rules can see, in the order of `Observed::refs`.
     pub decisions: Vec<Decision>,
-    /// The decisions that are sent, as indices, in sending order.
+    /// The decisions that are sent sooner or later, as indices, in sending order.
     pub order: Vec<usize>,
-    /// Whether the first of `order` goes alone: the default branch of an empty mirror.
-    pub is_first_alone: bool,
+    /// Those of the next push.
+    pub next: Vec<usize>,
     /// Why nothing at all is sent, if that is not the fault of one ref.
     pub stop: Option<Stop>,
 }
@@ -91,14 +103,17 @@ pub enum Stop {
         /// How many refs it has of which this repository has no objects.
         unknown: usize,
     },
+    /// The mirror does not report what it did with each ref.
+    NoReport,
+    /// The push is to be atomic, and the mirror cannot do that.
+    NoAtomic,
 }
 
 impl Plan {
-    /// The decisions of the next push: at most `limit` of them, in sending order.
+    /// The decisions of the next push, in sending order.
     #[must_use]
-    pub fn next_push(&self, limit: usize) -> Vec<&Decision> {
-        let limit = if self.is_first_alone { 1 } else { limit.max(1) };
-        self.order.iter().take(limit).map(|index| &self.decisions[*index]).collect()
+    pub fn next_push(&self) -> Vec<&Decision> {
+        self.next.iter().map(|index| &self.decisions[*index]).collect()
     }
 }
 
@@ -117,7 +132,16 @@ pub fn plan(rules: &Rules, observed: &Observed) -> Plan {
         withhold_everything(&mut decisions);
     }
     let (order, is_first_alone) = order::order(&decisions, observed);
-    Plan { decisions, order, is_first_alone: is_first_alone && !rules.is_atomic, stop }
+    let limits = &observed.limits;
+    let next = limits::next_push(limits, rules, &decisions, &order, is_first_alone);
+    if let ([index], Some((name, value))) = (&*next, &limits.step)
+        && decisions[*index].name == *name
+        && !rules.is_atomic
+    {
+        decisions[*index].step = Some(*value);
+    }
+    let stop = stop.or_else(|| limits::stop(rules, &observed.mirror).filter(|_| !order.is_empty()));
+    Plan { decisions, order, next, stop }
 }
 
 fn withhold_everything(decisions: &mut [Decision]) {

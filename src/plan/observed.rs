@@ -1,5 +1,6 @@
 //! The facts that decisions are made from.
 
+use super::Limits;
 use crate::refs::{Ancestry, Local, Oid, RefName};
 
 /// Everything that is known about the two sides when a plan is made.
@@ -13,6 +14,8 @@ pub struct Observed {
     pub mirror: Mirror,
     /// Whether this is the first contact with the mirror's address.
     pub first_contact: FirstContact,
+    /// What one push may hold.
+    pub limits: Limits,
 }
 
 /// Whether it is known that the mirror at this address is the one that was meant.
@@ -99,6 +102,10 @@ pub struct Mirror {
     pub selected: usize,
     /// Whether it lets refs be deleted (`delete-refs`).
     pub can_delete: bool,
+    /// Whether it reports what it did with each ref (`report-status`, `report-status-v2`).
+    pub can_report: bool,
+    /// Whether it can take all of a push or nothing (`atomic`).
+    pub can_push_atomically: bool,
     /// Whether it has branches or tags, of whose objects this repository has none; only asked for at first contact.
     pub is_stranger: bool,
 }

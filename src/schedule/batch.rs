@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::pool::{Crew, Done, Task};
-use super::queue::{Job, Limits, Said};
+use super::queue::{Job, JobLimits, Said};
 use crate::config::{self, Config, Mirror, Server};
 use crate::drain::{self, Context, Down, Error, Host, Mode, OnBegin, Report, Unchanged};
 use crate::layout::Layout;
@@ -68,8 +68,8 @@ pub fn drain_every(repositories: Vec<PathBuf>, every: &Every<'_>) {
 }
 
 /// The limits of the server's files.
-pub(super) fn limits(server: &Server) -> Limits {
-    Limits {
+pub(super) fn limits(server: &Server) -> JobLimits {
+    JobLimits {
         all: server.top.max_jobs.unwrap_or(MAX_JOBS),
         per_host: server.top.max_jobs_per_host.unwrap_or(MAX_JOBS_PER_HOST),
         per_far_host: server.top.max_jobs_per_host.unwrap_or(MAX_JOBS),

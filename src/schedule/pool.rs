@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::queue::{Job, Limits, Next, Queue, Said};
+use super::queue::{Job, JobLimits, Next, Queue, Said};
 use crate::drain::Down;
 
 /// One thing to do.
@@ -41,7 +41,7 @@ struct State {
 }
 
 impl Crew {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: JobLimits) -> Self {
         Self { state: Mutex::new(State { queue: Queue::new(limits), has_watch: false }), changed: Condvar::new() }
     }
 

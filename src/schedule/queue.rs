@@ -34,7 +34,7 @@ impl Job {
 
 /// How much happens at once.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct JobLimits {
     pub(super) all: usize,
     pub(super) per_host: usize,
     /// At a host that is far away, where most of the time is spent on waiting.
@@ -59,7 +59,7 @@ struct Host {
 
 /// What waits, what runs, and what waits for its time.
 pub(super) struct Queue {
-    limits: Limits,
+    limits: JobLimits,
     hosts: BTreeMap<String, Host>,
     /// The host that was served last: the next one has its turn.
     last: String,
@@ -100,7 +100,7 @@ pub(super) enum Next {
 }
 
 impl Queue {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: JobLimits) -> Self {
         Self {
             limits,
             hosts: BTreeMap::new(),
@@ -186,7 +186,7 @@ impl Queue {
     }
 
     /// Changes the limits; what runs goes on.
-    pub(super) fn set_limits(&mut self, limits: Limits) {
+    pub(super) fn set_limits(&mut self, limits: JobLimits) {
         self.limits = limits;
     }
 
@@ -286,7 +286,7 @@ impl Queue {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { all: 8, per_host: 4, per_far_host: 6, per_repository: 2, scans: 1 };
+    const LIMITS: JobLimits = JobLimits { all: 8, per_host: 4, per_far_host: 6, per_repository: 2, scans: 1 };
 
     fn job(host: &str, n: usize) -> Job {
         Job { git_dir: format!("/{host}/{n}").into(), mirror: "m".into(), host: host.into(), mode: Mode::Drain }

@@ -1,0 +1,46 @@
+//! What goes into one push: all of the plan, unless that is known to be too much.
+//!
+//! The default branch of an empty mirror goes alone, so that the mirror's HEAD leads somewhere. An atomic push is never divided.
+
+use std::collections::HashSet;
+
+use super::{Decision, Mirror, Rules, Stop};
+use crate::refs::{Oid, RefName};
+
+/// What one push may hold.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    /// At most this many refs, and at least one; `None`: any number.
+    pub refs: Option<usize>,
+    /// Parts of a push that the mirror's hook declined as a whole. Each is a push of its own, the last one first.
+    pub groups: Vec<HashSet<RefName>>,
+    /// The branch whose history goes in portions, and the value that it gets first, if it goes alone.
+    pub step: Option<(RefName, Oid)>,
+}
+
+/// The decisions of the next push, as indices: `order` has all that are to be sent.
+pub(super) fn next_push(
+    limits: &Limits,
+    rules: &Rules,
+    decisions: &[Decision],
+    order: &[usize],
+    is_first_alone: bool,
+) -> Vec<usize> {
+    if rules.is_atomic {
+        return order.to_vec();
+    }
+    let members = |group: &HashSet<RefName>| -> Vec<usize> {
+        order.iter().copied().filter(|index| group.contains(&decisions[*index].name)).collect()
+    };
+    let group = limits.groups.iter().rev().map(members).find(|members| !members.is_empty());
+    let most = if is_first_alone { 1 } else { limits.refs.unwrap_or(usize::MAX).max(1) };
+    group.unwrap_or_else(|| order.iter().copied().take(most).collect())
+}
+
+/// What the mirror must be able to do, whatever is sent.
+pub(super) fn stop(rules: &Rules, mirror: &Mirror) -> Option<Stop> {
+    if !mirror.can_report {
+        return Some(Stop::NoReport);
+    }
+    (rules.is_atomic && !mirror.can_push_atomically).then_some(Stop::NoAtomic)
+}
