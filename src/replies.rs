@@ -203,9 +203,25 @@ pub fn without_progress(message: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// A message of ssh without what it says of a shared connection that did not serve, in place of which it made one of its own.
+#[must_use]
+pub fn without_multiplexing(message: &str) -> String {
+    let is_of_it =
+        |line: &&str| ["mux_client_", "ControlSocket ", "Control socket "].iter().any(|start| line.starts_with(start));
+    message.lines().filter(|line| !is_of_it(line)).collect::<Vec<_>>().join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shared_connection_that_did_not_serve_is_no_message() {
+        let said = "mux_client_request_session: session request failed: Session open refused by peer\n\
+            ControlSocket /tmp/x/1 already exists, disabling multiplexing\r\nPermission denied (publickey).\n";
+        assert_eq!(without_multiplexing(said), "Permission denied (publickey).");
+        assert_eq!(without_multiplexing("mux_client_hello_exchange: write packet: Broken pipe\n"), "");
+    }
 
     #[test]
     fn progress_is_no_message() {

@@ -85,7 +85,6 @@ impl OverStream {
             let report = match before(receiving.lines) {
                 Ok(()) => {
                     *is_asked = true;
-                    receiving.opened();
                     receiving.lines.reset();
                     report::read(receiving.lines, request, capabilities, redactor)
                 }

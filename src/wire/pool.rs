@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use ureq::Agent;
 
-use super::ssh_control::Multiplex;
+use super::ssh_control::ControlSockets;
 use super::{Egress, Error};
 
 /// Kinds of connections that are kept; beyond, all are let go.
@@ -24,7 +24,7 @@ pub(super) const MAX_PER_HOST: usize = 16;
 pub struct Pool {
     agents: Mutex<HashMap<Kind, Agent>>,
     /// Those of ssh.
-    pub(super) ssh: Multiplex,
+    pub(super) ssh: ControlSockets,
 }
 
 /// What must be the same for two mirrors to share connections.

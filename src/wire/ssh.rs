@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::askpass::AskpassServer;
-use super::ssh_control::{ControlSlot, Kind, Multiplex};
+use super::ssh_control::{ControlSocket, ControlSockets, Kind};
 use super::stream::Stream;
 use super::{Error, Pool, Service, Target};
 use crate::credentials::read_host_keys;
@@ -26,7 +26,7 @@ pub(super) fn connect(
     target: &Target,
     pool: &Pool,
 ) -> Result<Stream, Error> {
-    let (mut ssh, offer, slot) = prepare(user, host, port, &remote_command(service, path), target, Some(&pool.ssh))?;
+    let (mut ssh, offer, shared) = prepare(user, host, port, &remote_command(service, path), target, Some(&pool.ssh))?;
     match service.version() {
         Some(version) => ssh.env(PROTOCOL, version),
         None => ssh.env_remove(PROTOCOL),
@@ -34,7 +34,7 @@ pub(super) fn connect(
     let (child, input, output) = Child::start_on_sockets("ssh", &mut ssh)?;
     let stream = Stream::of_sockets(child, input, output, target.timeouts)
         .map_err(|source| Error::Start { program: "ssh".into(), source })?;
-    Ok(stream.keeping(offer, slot, target.ssh.known_hosts.clone()))
+    Ok(stream.keeping(offer, shared, target.ssh.known_hosts.clone()))
 }
 
 /// The variable that names the version of the protocol (git(1)).
@@ -77,15 +77,15 @@ fn authenticate(ssh: &mut Command, host: &str, target: &Target) -> Result<Option
     AskpassServer::new(ssh, program, answer).map(Some).map_err(failed)
 }
 
-/// The command, the offer of a password if the mirror has one, and its place on a connection of `shared` if one serves.
+/// The command, the offer of a password if the mirror has one, and the connection of `sockets` if it may share one.
 fn prepare(
     user: Option<&str>,
     host: &str,
     port: Option<u16>,
     remote_command: &str,
     target: &Target,
-    shared: Option<&Multiplex>,
-) -> Result<(Command, Option<AskpassServer>, Option<ControlSlot>), Error> {
+    sockets: Option<&ControlSockets>,
+) -> Result<(Command, Option<AskpassServer>, Option<ControlSocket>), Error> {
     let mut ssh = command("ssh");
     if target.egress.as_ref().is_some_and(|egress| !egress.allows_all()) && target.ssh.known_hosts.is_none() {
         let what = "its host keys must be pinned first: use 'git mirror-push host-keys' with --detect, or the page";
@@ -114,13 +114,13 @@ fn prepare(
     let whom = user.map_or_else(|| host.to_owned(), |user| format!("{user}@{host}"));
     let kind = || kind(&ssh, &whom, port, target);
     let is_shareable = offer.is_none() && !target.ssh.options.iter().any(|text| is_of_control(text));
-    let slot = shared.filter(|_| is_shareable).and_then(|shared| shared.slot(&kind(), target.timeouts.connect));
-    slot.iter().flat_map(ControlSlot::options).for_each(|text| option(&mut ssh, text));
+    let shared = sockets.filter(|_| is_shareable).and_then(|sockets| sockets.socket(kind()));
+    shared.iter().flat_map(ControlSocket::options).for_each(|text| option(&mut ssh, text));
     if let Some(port) = port {
         ssh.arg("-p").arg(port.to_string());
     }
     ssh.arg("--").arg(whom).arg(remote_command);
-    Ok((ssh, offer, slot))
+    Ok((ssh, offer, shared))
 }
 
 /// Whether an option says how connections are shared: then ssh does it in the user's way.

@@ -18,11 +18,12 @@ use rustix::process::Signal;
 use super::askpass::AskpassServer;
 use super::read_ahead::ReadAhead;
 use super::ssh::{error_of, one_line, with_expected};
-use super::ssh_control::ControlSlot;
+use super::ssh_control::ControlSocket;
 use super::watch::{WatchThread, Watched};
 use super::{Error, Timeouts};
 use crate::credentials::Redactor;
 use crate::process::{self, Child};
+use crate::replies;
 
 /// How long a program may take to end by itself after the last byte.
 const GRACE: Duration = Duration::from_secs(5);
@@ -41,7 +42,8 @@ pub(crate) struct Stream {
     guard: Option<WatchThread>,
     child: Option<Child>,
     offer: Option<AskpassServer>,
-    slot: Option<ControlSlot>,
+    /// The shared connection of ssh that it uses.
+    shared: Option<ControlSocket>,
     /// The file of pinned host keys, to say which were expected.
     known_hosts: Option<PathBuf>,
 }
@@ -59,7 +61,6 @@ pub(crate) struct Sending<'a> {
 pub(crate) struct Receiving<'a> {
     pub(crate) lines: &'a mut Lines,
     abort: &'a Abort,
-    slot: Option<&'a ControlSlot>,
 }
 
 /// What was going on when a connection broke. It decides what the words of a program mean, and whether other mirrors may use a shared
@@ -132,19 +133,19 @@ impl Stream {
             guard: Some(guard),
             child,
             offer: None,
-            slot: None,
+            shared: None,
             known_hosts: None,
         }
     }
 
-    /// Keeps the password's socket, and its place on a shared connection, as long as the connection.
+    /// Keeps the password's socket, and notes which connection is shared.
     pub(super) fn keeping(
         self,
         offer: Option<AskpassServer>,
-        slot: Option<ControlSlot>,
+        shared: Option<ControlSocket>,
         known_hosts: Option<PathBuf>,
     ) -> Self {
-        Self { offer, slot, known_hosts, ..self }
+        Self { offer, shared, known_hosts, ..self }
     }
 
     /// The packet lines that come.
@@ -158,18 +159,17 @@ impl Stream {
         output.write_all(bytes).and_then(|()| output.flush())
     }
 
-    /// The service was heard: no password is needed any more, and others may use the connection of ssh.
+    /// The service was heard: no password is needed any more.
     pub(crate) fn opened(&mut self) {
         self.offer = None;
-        self.slot.iter().for_each(ControlSlot::opened);
     }
 
     /// The two directions, for two threads: a service that sends messages while it receives never blocks us, and we never block it.
     /// The direction to the service can be taken once.
     pub(crate) fn split(&mut self) -> (Sending<'_>, Receiving<'_>) {
         let output = self.output.take().expect("a stream is split once");
-        let (abort, lines, slot) = (&self.abort, &mut self.lines, self.slot.as_ref());
-        (Sending { output, abort }, Receiving { lines, abort, slot })
+        let abort = &self.abort;
+        (Sending { output, abort }, Receiving { lines: &mut self.lines, abort })
     }
 
     /// Asks the other side to end at once.
@@ -202,32 +202,36 @@ impl Stream {
         self.offer = None;
         let expired = self.guard.take().and_then(|guard| guard.watch.expired());
         let child = self.child.take();
-        let slot = self.slot.take();
+        let shared = self.shared.take();
         if let Some(limit) = expired {
-            slot.iter().for_each(ControlSlot::discard);
+            shared.iter().for_each(ControlSocket::discard);
             return Error::Timeout(limit);
         }
         let why = match (error, child) {
-            (Error::Broken { doing, source }, Some(child)) => match child.failure(GRACE) {
-                process::Error::Failed { message, .. } if message == process::NO_MESSAGE => {
-                    Error::Broken { doing, source }
-                }
-                process::Error::Failed { program, status, message } => {
-                    let message = redactor.clean(&message);
-                    if stage == Stage::Commands {
-                        Error::Program { program, status, message: one_line(&message) }
-                    } else {
-                        with_expected(error_of(program, status, &message), self.known_hosts.as_deref())
-                    }
-                }
-                other => other.into(),
-            },
+            (broken @ Error::Broken { .. }, Some(child)) => self.said(child, broken, stage, redactor),
             (error, _) => error,
         };
         // A mirror that is not there says nothing against the connection.
         let is_broken = matches!(why, Error::Broken { .. } | Error::Program { .. } | Error::Connect { .. });
-        slot.iter().filter(|_| is_broken && stage != Stage::Reading).for_each(ControlSlot::discard);
+        shared.iter().filter(|_| is_broken && stage != Stage::Reading).for_each(ControlSocket::discard);
         why
+    }
+
+    /// The error that the last words of a program mean; `broken` if it said nothing.
+    fn said(&self, child: Child, broken: Error, stage: Stage, redactor: &Redactor) -> Error {
+        let (program, status, message) = match child.failure(GRACE) {
+            process::Error::Failed { program, status, message } => (program, status, message),
+            other => return other.into(),
+        };
+        let message = replies::without_multiplexing(&message);
+        if message.is_empty() || message == process::NO_MESSAGE {
+            return broken;
+        }
+        let message = redactor.clean(&message);
+        if stage == Stage::Commands {
+            return Error::Program { program, status, message: one_line(&message) };
+        }
+        with_expected(error_of(program, status, &message), self.known_hosts.as_deref())
     }
 }
 
@@ -259,11 +263,6 @@ impl Write for Sending<'_> {
 }
 
 impl Receiving<'_> {
-    /// The service was heard: others may use the connection of ssh.
-    pub(crate) fn opened(&self) {
-        self.slot.iter().for_each(|slot| slot.opened());
-    }
-
     /// Asks the other side to end at once.
     pub(crate) fn abort(&self) {
         (self.abort)(Signal::TERM);

@@ -135,7 +135,8 @@ fn many_repositories_at_one_ssh_server_share_connections() {
     let (estate, _server) = behind_sshd(60, "", "");
     let said = estate.run(&["drain", "--all"]);
     assert_eq!((said.status, estate.mirrored(60)), (0, 60), "{said:?}");
-    assert!((2..=3).contains(&estate.logins()), "{} logins: one alone, then shared ones", estate.logins());
+    // One is alone; of the next, up to eight come at once, before the one that is to be shared is there.
+    assert!((2..=9).contains(&estate.logins()), "{} logins", estate.logins());
     assert_eq!(estate.masters(), 0, "none is left");
     let left = std::fs::read_dir(estate.sandbox.path("")).unwrap().map(|entry| entry.unwrap().file_name());
     let left: Vec<_> = left.filter(|name| name.to_string_lossy().starts_with("git-mirror-push.")).collect();
@@ -150,6 +151,13 @@ fn a_server_that_allows_one_session_for_each_connection_is_mirrored_to() {
     estate.configure(&format!("max_jobs_per_host = 4\n{text}"));
     let said = estate.run(&["drain", "--all"]);
     assert_eq!((said.status, estate.mirrored(20)), (0, 20), "{said:?}");
+    // What ssh says of a session that it did not get is not what is wrong with a mirror.
+    for n in 0..20 {
+        std::fs::remove_dir_all(estate.sandbox.path(&format!("mirrors/r{n}.git"))).unwrap();
+    }
+    let said = estate.run(&["sync", "--all", "--json"]);
+    assert_eq!((said.status, said.out.matches("does not appear to be a git repository").count()), (1, 20), "{said:?}");
+    assert!(!format!("{said:?}").contains("mux_client") && !format!("{said:?}").contains("ControlSocket"), "{said:?}");
 }
 
 #[test]
