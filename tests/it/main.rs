@@ -1,4 +1,17 @@
 //! The program against real git, sshd, nginx with git http-backend, and git daemon, each test in a home of its own.
+//!
+//! | to test | look in |
+//! |---|---|
+//! | `hook`, `spool`, `wake` | `hook/` |
+//! | `plan`, `status`, `repo`: what becomes of a ref, and what is remembered of it | `rules/` |
+//! | `drain`, `mirror`, `durable`: one run, when it fails, is killed, or is not alone | `drain/` |
+//! | `wire`, `push`, `fetch`, `remote_helper`: the way to a mirror and what is said there | `push/` |
+//! | `serve`, `tokens` | `serve/` |
+//! | `cli`, `config`, `doctor`, `notify`, `metrics`, and the documents | `cli/` |
+//! | `install`, `schedule`, `credentials`: everything together | `system/` |
+//! | what a test is made of: a source and its mirror, a home, servers, the daemon | `scene/` |
+//!
+//! The rules themselves are tables beside the code: `src/plan/tests.rs`. `tests/tidy.rs` checks the house.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,57 +22,11 @@
     reason = "a test may fail, start programs and read the clock"
 )]
 
-mod ahead;
-mod api;
-mod bad_input;
-mod books;
-mod browser;
-mod classes;
-mod commands;
-mod completions;
-mod concurrency;
-mod connections;
-mod crash;
-mod crowd;
-mod daemon;
-mod damage;
-mod doctor;
-mod documents;
-mod edges;
-mod every;
-mod fence;
-mod first_contact;
-mod formats;
-mod gaps;
-mod history;
+mod cli;
+mod drain;
 mod hook;
-mod hostile;
-mod installed;
-mod instructions;
-mod keys;
-mod leases;
-mod limits;
-mod listening;
-mod many;
-mod model;
-mod monitoring;
-mod names;
-mod network;
-mod order;
-mod packs;
-mod page;
-mod portions;
-mod progress;
-mod refusals;
-mod remote_helper;
-mod retry;
+mod push;
 mod rules;
-mod sandbox;
-mod secrets;
-mod sent;
+mod scene;
 mod serve;
-mod servers;
-mod spool;
-mod stores;
-mod transports;
-mod trust;
+mod system;

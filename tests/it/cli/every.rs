@@ -1,0 +1,176 @@
+//! The commands that look at every repository of a server.
+
+use std::path::Path;
+
+use crate::scene::disk::Small;
+use crate::scene::estate::{Estate, TEMPLATE};
+
+#[test]
+fn log_and_doctor_cover_all_repositories() {
+    let estate = Estate::new(TEMPLATE);
+    for name in ["a.git", "b.git"] {
+        estate.repository(name);
+        estate.mirror(name);
+    }
+    assert_eq!(estate.run(&["install-hook", "--all"]).status, 0);
+    for _ in 0..2 {
+        assert_eq!(estate.run(&["sync", "--all"]).status, 0);
+    }
+    let log = |arguments: &[&str]| {
+        let said = estate.run(&[&["log", "--all"], arguments].concat());
+        assert_eq!(said.status, 0, "{said:?}");
+        said.out.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let all = log(&[]);
+    assert_eq!(all.len(), 4, "{all:?}");
+    assert!(all.is_sorted(), "by time: {all:?}");
+    for name in ["a.git", "b.git"] {
+        let path = estate.sandbox.path("git").join(name).canonicalize().unwrap().display().to_string();
+        assert_eq!(all.iter().filter(|line| line.contains(&path) && line.contains("  backup  finished")).count(), 2);
+    }
+    assert_eq!(log(&["-n", "3"]), all[1..]);
+    assert_eq!(log(&["--since", "1h"]).len(), 4);
+    assert!(log(&["--since", "2099-01-01"]).is_empty());
+    let last = all[3].split(' ').next().unwrap();
+    // The time as the log itself has it; two attempts may have begun in one millisecond.
+    let since: Vec<&String> = all.iter().filter(|line| line.split(' ').next() >= Some(last)).collect();
+    assert_eq!(log(&["--since", last]).iter().collect::<Vec<_>>(), since);
+    let json = estate.run(&["log", "--all", "--json", "-n1"]).json();
+    assert_eq!((json[0]["name"].as_str(), json.as_array().unwrap().len()), (Some("backup"), 1));
+    assert!(json[0]["repository"].as_str().unwrap().ends_with(".git"), "{json}");
+    let broken = estate.sandbox.path("git/a.git/mirror-push/config.toml");
+    std::fs::write(&broken, "nonsense\n").unwrap();
+    let said = estate.run(&["log", "--all"]);
+    assert_eq!((said.status, said.out.lines().count()), (1, 2), "one repository cannot be read: {said:?}");
+    let said = estate.run(&["check", "--all"]);
+    assert!(said.status == 3 && said.out.contains("1 of 1 mirrors up to date; 1 repository could not"), "{said:?}");
+    std::fs::remove_file(&broken).unwrap();
+    let bad = estate.run(&["log", "--all", "--since", "yesterday"]);
+    assert!(bad.status == 129 && bad.err.contains("'yesterday' is not a time"), "{bad:?}");
+    // The doctor.
+    estate.sandbox.git(&estate.sandbox.path("git"), &["config", "--global", "core.fsync", "all"]);
+    let said = estate.run(&["doctor", "--all"]);
+    assert_eq!((said.status, &*said.out), (0, "2 repositories, 2 without a fault, 0 unreadable\n"), "{said:?}");
+    let hook = estate.sandbox.path("git/b.git/hooks/post-receive");
+    std::fs::remove_file(&hook).unwrap();
+    let said = estate.run(&["doctor", "--all"]);
+    let lines: Vec<&str> = said.out.lines().collect();
+    assert_eq!((said.status, lines.len()), (1, 4), "{said:?}");
+    assert!(lines[0].ends_with("/b.git") && lines[1].contains("hook: there is no"), "{said:?}");
+    assert_eq!(lines[3], "2 repositories, 1 without a fault, 0 unreadable");
+    let json = estate.run(&["doctor", "--all", "--json"]).json();
+    let faults: Vec<_> = json.as_array().unwrap().iter().filter(|found| found["severity"] != "ok").collect();
+    assert_eq!(faults.len(), 1, "{json}");
+    assert!(faults[0]["repository"].as_str().unwrap().ends_with("/b.git"), "{json}");
+}
+
+#[test]
+fn however_a_mirror_is_written_it_is_served() {
+    let estate = Estate::new("wake = \"none\"\n[[repositories]]\nroot = \"ROOT\"\n");
+    for (n, table) in
+        ["[remotes]\nm = { url = \"URL\" }\n", "[ remotes . m ]\nurl = \"URL\"\n", "remotes.m.url = \"URL\"\n"]
+            .into_iter()
+            .enumerate()
+    {
+        let (source, mirror) = (estate.repository(&format!("r{n}.git")), estate.mirror(&format!("r{n}.git")));
+        estate.sandbox.ok(&source, &["install-hook"]);
+        let config = source.join("mirror-push/config.toml");
+        std::fs::write(&config, table.replace("URL", mirror.to_str().unwrap())).unwrap();
+        estate.sandbox.ok(&source, &["sync"]);
+        let refs = estate.sandbox.refs(&source);
+        assert_eq!(estate.sandbox.refs(&mirror), refs, "{table}");
+        // What its own commands make due is done by those that look at every repository.
+        estate.sandbox.git(&mirror, &["update-ref", "-d", "refs/heads/main"]);
+        estate.sandbox.ok(&source, &["set", "wake=none"]);
+        estate.sandbox.ok(&source, &["set", "m", "prune=never"]);
+        let said = estate.run(&["drain", "--all"]);
+        assert_eq!((said.status, estate.sandbox.refs(&mirror)), (0, refs), "{table}: {said:?}");
+    }
+}
+
+#[test]
+fn what_a_drain_takes_from_the_spool_stays_there_while_the_disk_is_full() {
+    let estate = Estate::new(TEMPLATE);
+    let Some(disk) = Small::new(&estate.sandbox, &estate.sandbox.path("git/small")) else { return };
+    let (source, mirror) = (estate.repository("small/x.git"), estate.mirror("small/x.git"));
+    assert_eq!(estate.run(&["install-hook", "--all"]).status, 0);
+    assert_eq!(estate.run(&["sync", "--all"]).status, 0);
+    estate.sandbox.ok(&source, &["set", "wake=none"]);
+    let work = estate.sandbox.work(&source);
+    work.commit("one");
+    work.push(&["HEAD:refs/heads/next"]);
+    disk.fill();
+    // This drain does not know the template's mirror, and cannot leave it a wish.
+    let said = estate.sandbox.mirror_push(&source, &["drain"]);
+    assert!(said.status == 128 && said.err.contains("No space left"), "{said:?}");
+    disk.free();
+    assert_eq!(estate.run(&["drain", "--all"]).status, 0);
+    assert_eq!(estate.sandbox.refs(&mirror), estate.sandbox.refs(&source));
+}
+
+#[test]
+fn a_damaged_record_is_a_full_sync_also_for_a_mirror_that_the_drain_does_not_know() {
+    let estate = Estate::new(TEMPLATE);
+    let (source, mirror) = (estate.repository("x.git"), estate.mirror("x.git"));
+    assert_eq!(estate.run(&["sync", "--all"]).status, 0);
+    estate.sandbox.git(&source, &["branch", "next", "main"]);
+    std::fs::write(source.join("mirror-push/spool/incoming/1.2.3.4"), "damaged").unwrap();
+    let said = estate.sandbox.ok(&source, &["drain"]);
+    assert!(said.err.contains("moved to spool/corrupt"), "{said:?}");
+    assert_eq!(estate.run(&["drain", "--all"]).status, 0);
+    assert_eq!(estate.sandbox.refs(&mirror), estate.sandbox.refs(&source));
+}
+
+#[test]
+fn the_key_hook_keeps_ours_away() {
+    let estate = Estate::new(TEMPLATE);
+    let [with, without] = ["a.git", "b.git"].map(|name| estate.repository(name));
+    estate.sandbox.ok(&without, &["set", "hook=none"]);
+    let said = estate.run(&["install-hook", "--all"]);
+    let expected = "installed the hook in 1 repository; 0 had it already; hook = \"none\" in 1\n";
+    assert_eq!((said.status, &*said.err), (0, expected), "{said:?}");
+    let has = |repository: &Path| repository.join("hooks/post-receive").exists();
+    assert!(has(&with) && !has(&without));
+    let mirror = estate.mirror("b.git");
+    let said = estate.sandbox.ok(&without, &["add", "own", mirror.to_str().unwrap()]);
+    assert!(!has(&without) && !said.err.contains("hook"), "{said:?}");
+    // Who asks for it by name gets it.
+    estate.sandbox.ok(&without, &["install-hook"]);
+    assert!(has(&without));
+}
+
+#[test]
+fn whoever_says_silent_holds_back() {
+    let estate = Estate::new(&format!("silent = true\n{TEMPLATE}"));
+    let (source, mirror) = (estate.repository("x.git"), estate.mirror("x.git"));
+    estate.sandbox.ok(&source, &["set", "silent=false"]);
+    let at = ["--git-dir", source.to_str().unwrap()];
+    for arguments in [&["sync"][..], &["drain"]] {
+        assert_eq!(estate.run(&[&at[..], arguments].concat()).status, 0);
+    }
+    assert!(estate.sandbox.refs(&mirror).is_empty(), "the server's file says silent, whatever the repository's says");
+    let status = estate.run(&[&at[..], &["status"]].concat());
+    assert!(status.out.contains("silent mode: nothing is sent; the server's file says so"), "{status:?}");
+    estate.configure(TEMPLATE);
+    assert_eq!(estate.run(&["sync", "--all"]).status, 0);
+    assert_eq!(estate.sandbox.refs(&mirror), estate.sandbox.refs(&source));
+}
+
+#[test]
+fn the_url_of_a_template_is_overridden_and_taken_back() {
+    let estate = Estate::new(TEMPLATE);
+    let (source, mirror, other) = (estate.repository("x.git"), estate.mirror("x.git"), estate.mirror("other.git"));
+    let run = |arguments: &[&str]| {
+        let said = estate.run(&[&["--git-dir", source.to_str().unwrap()], arguments].concat());
+        assert_eq!(said.status, 0, "{arguments:?}: {said:?}");
+    };
+    run(&["set", "backup", &format!("url={}", other.display()), "prune=never"]);
+    run(&["sync"]);
+    assert!(estate.sandbox.refs(&mirror).is_empty());
+    assert_eq!(estate.sandbox.refs(&other), estate.sandbox.refs(&source));
+    run(&["set", "backup", "url="]);
+    run(&["sync"]);
+    assert_eq!(estate.sandbox.refs(&mirror), estate.sandbox.refs(&source));
+    let text = std::fs::read_to_string(source.join("mirror-push/config.toml")).unwrap();
+    assert!(!text.contains("url") && text.contains("prune = \"never\""), "{text}");
+}

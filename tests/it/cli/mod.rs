@@ -1,0 +1,11 @@
+//! The commands, their words, and the documents.
+
+mod bad_input;
+mod commands;
+mod completions;
+mod doctor;
+pub(crate) mod documents;
+mod every;
+mod keys;
+mod monitoring;
+mod progress;

@@ -1,0 +1,358 @@
+//! Killed, or refused by the operating system, at every step that opens, writes, renames, links, unlinks or syncs.
+//!
+//! strace injects the fault into the n-th such call of the program's main thread, for every n until the program ends by
+//! itself. Then a drain without faults must find everything, and the mirror must equal the source.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use crate::scene::sandbox::{Said, Sandbox, fed, wait_for};
+
+const CALLS: [&str; 19] = [
+    "openat",
+    "write",
+    "pwrite64",
+    "fsync",
+    "fdatasync",
+    "rename",
+    "renameat",
+    "renameat2",
+    "link",
+    "linkat",
+    "unlink",
+    "unlinkat",
+    "rmdir",
+    "mkdir",
+    "mkdirat",
+    "chmod",
+    "fchmod",
+    "ftruncate",
+    "flock",
+];
+
+/// A point: the n-th call of this name.
+#[derive(Clone, Copy, Debug)]
+struct Point {
+    call: &'static str,
+    n: usize,
+}
+
+/// What is done at a point.
+#[derive(Clone, Copy)]
+enum Fault {
+    Kill,
+    Error(&'static str),
+}
+
+impl Fault {
+    fn inject(self, Point { call, n }: Point) -> String {
+        match self {
+            Self::Kill => format!("inject={call}:signal=KILL:when={n}"),
+            Self::Error(name) => format!("inject={call}:error={name}:when={n}"),
+        }
+    }
+}
+
+/// A source and a mirror as they are before each run.
+struct Sample {
+    sandbox: Sandbox,
+    line: String,
+}
+
+impl Sample {
+    fn new() -> Self {
+        let sandbox = Sandbox::new();
+        sandbox.bare("mirror.git");
+        let source = sandbox.source("mirror.git", &["--divergent-refs", "keep", "--prune", "deleted"]);
+        let work = sandbox.work(&source);
+        work.commit("one");
+        work.push(&["main", "main:topic", "main:gone"]);
+        sandbox.ok(&source, &["drain"]);
+        let old = work.git(&["rev-parse", "main"]);
+        let new = work.commit("two");
+        work.git(&["checkout", "-q", "--orphan", "other"]);
+        work.commit("rewritten");
+        // The first push is recorded, the second one's hook is what the hook's test runs.
+        work.push(&["+other:topic", ":gone"]);
+        std::fs::rename(source.join("hooks/post-receive"), source.join("hooks/kept")).unwrap();
+        work.push(&["main"]);
+        std::fs::rename(source.join("hooks/kept"), source.join("hooks/post-receive")).unwrap();
+        let sample = Self { sandbox, line: format!("{old} {new} refs/heads/main\n") };
+        sample.save();
+        sample
+    }
+
+    /// Keeps the repositories as they are now, for `reset`.
+    fn save(&self) {
+        for name in ["source.git", "mirror.git", "second.git"].map(|name| self.sandbox.path(name)) {
+            if name.exists() {
+                self.copy(&name, &name.with_extension("saved"));
+            }
+        }
+    }
+
+    /// A fresh copy of what was saved; paths stay, for the configuration names the mirrors'.
+    fn reset(&self) -> (PathBuf, PathBuf) {
+        for saved in ["source.saved", "mirror.saved", "second.saved"].map(|name| self.sandbox.path(name)) {
+            if saved.exists() {
+                self.copy(&saved, &saved.with_extension("git"));
+            }
+        }
+        (self.sandbox.path("source.git"), self.sandbox.path("mirror.git"))
+    }
+
+    fn copy(&self, from: &Path, to: &Path) {
+        let _ = std::fs::remove_dir_all(to);
+        let status = self.sandbox.command("cp").args(["-a", "--"]).arg(from).arg(to).status().unwrap();
+        assert!(status.success());
+    }
+
+    fn hook(&self, source: &Path, fault: Option<(Fault, Point)>) -> Said {
+        let program = env!("CARGO_BIN_EXE_git-mirror-post-receive");
+        let mut command = self.under(fault, program);
+        fed(command.current_dir(source).env("GIT_DIR", "."), self.line.as_bytes())
+    }
+
+    fn drain(&self, source: &Path, fault: Option<(Fault, Point)>) -> Said {
+        let mut command = self.under(fault, env!("CARGO_BIN_EXE_git-mirror-push"));
+        fed(command.arg("--git-dir").arg(source).arg("drain"), b"")
+    }
+
+    fn under(&self, fault: Option<(Fault, Point)>, program: &str) -> std::process::Command {
+        let Some((fault, point)) = fault else { return self.sandbox.command(program) };
+        let mut strace = self.sandbox.command("strace");
+        strace.args(["-qq", "-o", self.sandbox.path("strace").to_str().unwrap()]);
+        strace.args(["-e", &format!("trace={}", point.call), "-e", &fault.inject(point), "--", program]);
+        strace
+    }
+
+    /// Whether the fault was reached: otherwise the program has fewer such calls.
+    fn is_reached(&self) -> bool {
+        let log = std::fs::read_to_string(self.sandbox.path("strace")).unwrap();
+        log.contains("INJECTED") || log.contains("killed by SIGKILL")
+    }
+
+    fn count(&self, directory: PathBuf) -> usize {
+        std::fs::read_dir(directory).map_or(0, Iterator::count)
+    }
+
+    /// After whatever happened: one drain, and nothing is missing, left over or damaged.
+    fn heals(&self, source: &Path, mirror: &Path, at: &str) {
+        end_the_wait(source);
+        let said = self.drain(source, None);
+        assert_eq!(said.status, 0, "{at}: {said:?}");
+        assert_eq!(self.sandbox.refs(mirror), self.sandbox.refs(source), "{at}: {said:?}");
+        let spool = source.join("mirror-push/spool");
+        for (what, count) in [
+            ("incoming", self.count(spool.join("incoming"))),
+            ("corrupt", self.count(spool.join("corrupt"))),
+            ("tmp", self.count(spool.join("tmp"))),
+            ("queue", queued_pushes(source)),
+        ] {
+            assert_eq!(count, 0, "{at}: {what}");
+        }
+        // A run that never ended may have sent commands: its refs are to be looked at again, and until then it says so.
+        let waits = self.count(source.join("mirror-push/remotes/m/queue")) > 0;
+        let status = self.sandbox.status(source);
+        let expected = if waits { "scheduled" } else { "finished" };
+        assert_eq!(status["update_status"], expected, "{at}: {status}");
+    }
+}
+
+/// A changed configuration ends the wait of the back-off; what is drained are still only the records.
+fn end_the_wait(source: &Path) {
+    let config = std::fs::File::options().append(true).open(source.join("mirror-push/config.toml")).unwrap();
+    config.set_modified(SystemTime::now() + Duration::from_secs(1)).unwrap();
+}
+
+/// What is queued besides looks that are due later.
+fn queued_pushes(source: &Path) -> usize {
+    let entries = std::fs::read_dir(source.join("mirror-push/remotes/m/queue")).unwrap();
+    let is_look = |path: &Path| std::fs::read_to_string(path).unwrap().contains("\nlook ");
+    entries.filter(|entry| !is_look(&entry.as_ref().unwrap().path())).count()
+}
+
+/// Runs `each` for every point that it reaches, and returns how many there were.
+fn at_every_point(mut each: impl FnMut(Point) -> bool) -> usize {
+    let mut points = 0;
+    for call in CALLS {
+        points += (1..).take_while(|n| each(Point { call, n: *n })).count();
+    }
+    eprintln!("{points} points");
+    points
+}
+
+fn hook_survives(fault: Fault) {
+    let sample = Sample::new();
+    let points = at_every_point(|point| {
+        let (source, mirror) = sample.reset();
+        let said = sample.hook(&source, Some((fault, point)));
+        if !sample.is_reached() {
+            return false;
+        }
+        let at = format!("hook, {point:?}");
+        let spool = source.join("mirror-push/spool");
+        // A hook that could not read `wake = "none"` has woken a drain, which may have taken the records already.
+        let incoming = sample.count(spool.join("incoming"));
+        let is_taken = incoming == 0 || sample.count(source.join("mirror-push/remotes/m/queue")) > 0;
+        let recorded = incoming == 2 || is_taken;
+        let is_known = recorded
+            || sample.count(spool.join("tmp")) > 0
+            || std::fs::read(spool.join("resync")).unwrap().first() == Some(&b'1');
+        assert!(!said.err.contains("panicked"), "{at}: {said:?}");
+        if let (Fault::Error(_), 0) = (fault, said.status) {
+            assert!(recorded || said.err.contains("git-mirror-push: "), "{at}: neither recorded nor told: {said:?}");
+        }
+        if !is_known {
+            // It died before it could leave anything: this is the push that only a comparison finds.
+            sample.sandbox.ok(&source, &["sync"]);
+        }
+        if let Fault::Error(_) = fault {
+            // Let a drain that was woken end before the next one begins.
+            sample.drain(&source, None);
+            wait_for("the woken drain", || sample.sandbox.refs(&mirror) == sample.sandbox.refs(&source));
+            wait_for("its end", || sample.count(source.join("mirror-push/remotes/m/queue")) == 0);
+        }
+        sample.heals(&source, &mirror, &at);
+        true
+    });
+    assert!(points > 8, "{points}");
+}
+
+fn drain_survives(fault: Fault) {
+    let sample = Sample::new();
+    sample.hook(&sample.sandbox.path("source.git"), None);
+    sample.save();
+    let points = at_every_point(|point| {
+        let (source, mirror) = sample.reset();
+        let said = sample.drain(&source, Some((fault, point)));
+        if !sample.is_reached() {
+            return false;
+        }
+        let at = format!("drain, {point:?}");
+        assert!(!said.err.contains("panicked"), "{at}: {said:?}");
+        sample.heals(&source, &mirror, &at);
+        true
+    });
+    assert!(points > 50, "{points}");
+}
+
+#[test]
+fn a_hook_that_is_killed_at_any_step() {
+    hook_survives(Fault::Kill);
+}
+
+#[test]
+fn a_hook_whose_calls_fail_at_any_step() {
+    for error in ["ENOSPC", "EIO", "EACCES", "EMFILE"] {
+        hook_survives(Fault::Error(error));
+    }
+}
+
+#[test]
+fn a_drain_that_is_killed_at_any_step() {
+    drain_survives(Fault::Kill);
+}
+
+#[test]
+fn a_drain_whose_disk_is_full_at_any_step() {
+    drain_survives(Fault::Error("ENOSPC"));
+}
+
+#[test]
+fn a_drain_whose_disk_fails_at_any_step() {
+    drain_survives(Fault::Error("EIO"));
+}
+
+#[test]
+fn a_drain_that_lacks_permission_at_any_step() {
+    drain_survives(Fault::Error("EACCES"));
+}
+
+#[test]
+fn a_drain_that_lacks_descriptors_at_any_step() {
+    drain_survives(Fault::Error("EMFILE"));
+}
+
+/// What else may lie there: the mark of a push that could not be recorded, what a dead hook left, a damaged record. A second mirror
+/// waits too, and a ref that no record names. One drain later both mirrors equal the source.
+#[test]
+fn a_drain_that_finds_damage_and_is_killed_at_any_step() {
+    const ID: &str = "0000000001.000000001.1.0000000000000001";
+    for (file, text) in
+        [("resync".to_owned(), "1"), (format!("tmp/{ID}"), "git-mirr"), (format!("incoming/{ID}"), "garbage")]
+    {
+        let sample = Sample::new();
+        let source = sample.sandbox.path("source.git");
+        let second = sample.sandbox.bare("second.git");
+        sample.sandbox.ok(&source, &["add", "n", second.to_str().unwrap()]);
+        sample.sandbox.ok(&source, &["sync", "n"]);
+        sample.hook(&source, None);
+        sample.sandbox.git(&source, &["update-ref", "refs/heads/unnamed", "main"]);
+        std::fs::write(source.join("mirror-push/spool").join(&file), text).unwrap();
+        sample.save();
+        let points = at_every_point(|point| {
+            let (source, mirror) = sample.reset();
+            sample.drain(&source, Some((Fault::Kill, point)));
+            if !sample.is_reached() {
+                return false;
+            }
+            end_the_wait(&source);
+            let said = sample.drain(&source, None);
+            for mirror in [&mirror, &second] {
+                assert_eq!(sample.sandbox.refs(mirror), sample.sandbox.refs(&source), "{file}, {point:?}: {said:?}");
+            }
+            true
+        });
+        assert!(points > 30, "{points}");
+    }
+}
+
+/// The commands that write: killed at any step, each can be given again, and the mirror is what the last one says.
+#[test]
+fn a_command_that_is_killed_at_any_step_can_be_given_again() {
+    let commands: [(&[&str], &str); 6] = [
+        (&["add", "n", "second.git"], "n"),
+        (&["set", "m", "--divergent-refs", "overwrite"], "m"),
+        (&["disable", "m"], "m"),
+        (&["remove", "m"], ""),
+        (&["credential", "m"], "m"),
+        (&["sync"], "m"),
+    ];
+    for (arguments, left) in commands {
+        let sample = Sample::new();
+        sample.sandbox.bare("second.git");
+        sample.save();
+        let run = |source: &Path, fault| {
+            let mut command = sample.under(fault, env!("CARGO_BIN_EXE_git-mirror-push"));
+            fed(command.arg("--git-dir").arg(source).args(arguments), b"password\n")
+        };
+        let points = at_every_point(|point| {
+            let (source, mirror) = sample.reset();
+            run(&source, Some((Fault::Kill, point)));
+            if !sample.is_reached() {
+                return false;
+            }
+            let at = format!("{arguments:?}, {point:?}");
+            // Half of it is a configuration that is valid.
+            sample.sandbox.ok(&source, &["list"]);
+            let again = run(&source, None);
+            // What was done already needs no second time, and it says so.
+            let is_done = again.err.contains("is there already") || again.err.contains("no mirror 'm'");
+            assert!(again.status == 0 || is_done, "{at}: {again:?}");
+            let list = sample.sandbox.ok(&source, &["list", "--json"]).json();
+            let named = list.as_array().unwrap().iter().any(|mirror| mirror["name"] == left);
+            assert!(named || left.is_empty() && list == serde_json::json!([]), "{at}: {list}");
+            sample.sandbox.mirror_push(&source, &["enable", "m"]);
+            sample.sandbox.ok(&source, &["sync"]);
+            let is_removed = left.is_empty();
+            assert_eq!(sample.sandbox.refs(&mirror) == sample.sandbox.refs(&source), !is_removed, "{at}");
+            if arguments[0] == "credential" {
+                let secret = std::fs::read_to_string(source.join("mirror-push/remotes/m/secret")).unwrap();
+                assert_eq!(secret, "password\n", "{at}");
+            }
+            true
+        });
+        assert!(points > 10, "{arguments:?}: {points}");
+    }
+}

@@ -1,0 +1,295 @@
+//! Pushes that outlive their drain: the mirror goes on with what a drain sent that is dead, cut off, or has lost its lock.
+//!
+//! `MIRROR_PUSH_ROUNDS` sets how many rounds are run; each holds a push in the mirror's pre-receive hook while the world goes on.
+
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::scene::Scene;
+use crate::scene::sandbox::{script, wait_for};
+use crate::scene::servers::Kind;
+
+/// What is done to a drain whose push is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Killed,
+    /// Its connection is cut.
+    Cut,
+    /// It is stopped, its lock is taken away, and it goes on when another has run.
+    LockRevoked,
+}
+
+/// What the held push does to `x`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    Create,
+    Delete,
+    Rewrite,
+}
+
+const LIMITS: &str = "stall_timeout = \"2s\"\nretry_delay = \"1s\"\nmax_retry_delay = \"1s\"";
+
+/// A mirror whose first push after it was armed is held until the file `held` goes, whoever has left meanwhile.
+fn scene(kind: Kind) -> Scene {
+    let scene = Scene::behind(kind, &["--divergent-refs", "keep", "--prune", "deleted"]).with(&["main"]);
+    scene.sandbox.say(&scene.source, LIMITS);
+    let (armed, held) = (scene.sandbox.path("armed"), scene.sandbox.path("held"));
+    let lines = format!(
+        "mv '{a}' '{h}' 2>/dev/null || exit 0\nexec >/dev/null 2>&1\nwhile [ -e '{h}' ]; do sleep 0.02; done",
+        a = armed.display(),
+        h = held.display()
+    );
+    scene.hook("pre-receive", &lines);
+    scene
+}
+
+impl Scene {
+    fn arm(&self) {
+        std::fs::write(self.sandbox.path("armed"), "").unwrap();
+    }
+
+    fn is_held(&self) -> bool {
+        self.sandbox.path("held").exists()
+    }
+
+    fn release(&self) {
+        std::fs::remove_file(self.sandbox.path("held")).unwrap();
+    }
+
+    fn drain(&self) -> Child {
+        let mut command = self.sandbox.program(&self.source);
+        command.args(["drain", "-q"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    fn update_status(&self) -> String {
+        self.status()["update_status"].as_str().unwrap().to_owned()
+    }
+
+    fn queued(&self) -> usize {
+        std::fs::read_dir(self.source.join("mirror-push/remotes/m/queue")).unwrap().count()
+    }
+
+    /// Drains until nothing waits any more; what a look is due for is waited for.
+    fn settle(&self, at: &str) {
+        let begin = Instant::now();
+        while self.queued() > 0
+            || self.sandbox.path("source.git/mirror-push/spool/incoming").read_dir().unwrap().count() > 0
+        {
+            let status = self.update_status();
+            assert_ne!(status, "finished", "{at}: not before it was looked at");
+            assert!(begin.elapsed() < Duration::from_secs(20), "{at}: {status}, {} queued", self.queued());
+            self.sandbox.mirror_push(&self.source, &["drain", "-q"]);
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        assert!(
+            self.is_mirrored(),
+            "{at}: {:?} and {:?}",
+            self.sandbox.refs(&self.mirror),
+            self.sandbox.refs(&self.source)
+        );
+        assert_eq!(self.update_status(), "finished", "{at}");
+    }
+
+    /// One round: a push of `held` is held, its drain ends in the way of `end`, the next drain does the work, `x` changes again, and
+    /// then the mirror lets go of the first push.
+    fn round(&self, n: usize, held: Held, end: End) {
+        let at = format!("round {n}, {held:?}, {end:?}");
+        let x = format!("x{n}");
+        let new = |message: &str| {
+            self.sandbox
+                .git(&self.source, &["commit-tree", "-m", &format!("{message} {n}"), "-p", "main", "main^{tree}"])
+        };
+        let (first, second) = (new("first"), new("second"));
+        let push = |value: &str| {
+            self.work().git(&["fetch", "-q", self.source.to_str().unwrap(), "main"]);
+            let value = if value.is_empty() { String::new() } else { value.to_owned() };
+            let refspec = format!("+{value}:refs/heads/{x}");
+            self.work().push(&[&refspec]);
+        };
+        for value in [&first, &second] {
+            self.sandbox.git(&self.source, &["update-ref", "refs/keep/value", value]);
+            self.work().git(&["fetch", "-q", self.source.to_str().unwrap(), "refs/keep/value"]);
+        }
+        if held != Held::Create {
+            push(&first);
+            self.settle(&at);
+        }
+        match held {
+            Held::Create => push(&first),
+            Held::Rewrite => push(&second),
+            Held::Delete => push(""),
+        }
+        self.arm();
+        let mut drain = self.drain();
+        wait_for("the hook", || self.is_held());
+        assert_eq!(self.update_status(), "started", "{at}");
+        let pid = Pid::from_child(&drain);
+        match end {
+            End::Killed => {
+                kill_process(pid, Signal::KILL).unwrap();
+                drain.wait().unwrap();
+            }
+            End::Cut => {
+                // The stall_timeout ends the connection.
+                drain.wait().unwrap();
+            }
+            End::LockRevoked => {
+                kill_process(pid, Signal::STOP).unwrap();
+                std::fs::remove_file(self.source.join("mirror-push/remotes/m/lock")).unwrap();
+            }
+        }
+        assert_eq!(self.update_status(), "scheduled", "{at}");
+        // The next drain does the work, unless the mirror's own lock is in the way; then it changes again. After a failure only a sync does not
+        // wait.
+        let again = if end == End::Cut { "sync" } else { "drain" };
+        self.sandbox.mirror_push(&self.source, &[again, "-q"]);
+        match held {
+            Held::Create | Held::Rewrite => push(""),
+            Held::Delete => push(&first),
+        }
+        self.sandbox.mirror_push(&self.source, &["drain", "-q"]);
+        assert_ne!(self.update_status(), "finished", "{at}");
+        self.release();
+        if end == End::LockRevoked {
+            kill_process(pid, Signal::CONT).unwrap();
+            drain.wait().unwrap();
+        }
+        wait_for("the mirror's programs", || !self.has_programs());
+        self.settle(&at);
+    }
+
+    /// Whether the mirror still is at a push.
+    fn has_programs(&self) -> bool {
+        let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let mut commands = all.filter_map(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).ok());
+        let path = self.mirror.to_str().unwrap().as_bytes().to_owned();
+        commands.any(|command| {
+            let has = |part: &[u8]| command.windows(part.len()).any(|window| window == part);
+            has(b"receive-pack") && has(&path)
+        })
+    }
+}
+
+/// Nine rounds have each kind of push end in each way; `first` is the way in which the first one ends.
+fn rounds(kind: Kind, first: usize) {
+    let count = std::env::var("MIRROR_PUSH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
+    let scene = scene(kind);
+    assert!(scene.server.is_some());
+    let all = [Held::Create, Held::Delete, Held::Rewrite];
+    let ends = [End::Killed, End::LockRevoked, End::Cut];
+    for n in 0..count {
+        scene.round(n, all[n % 3], ends[(first + n + n / 3) % 3]);
+    }
+}
+
+#[test]
+fn a_push_over_git_that_outlives_its_drain() {
+    rounds(Kind::Git, 0);
+}
+
+#[test]
+fn a_push_over_ssh_that_outlives_its_drain() {
+    rounds(Kind::Ssh, 1);
+}
+
+#[test]
+fn a_push_over_http_that_outlives_its_drain() {
+    rounds(Kind::Http, 2);
+}
+
+#[test]
+fn a_run_that_lost_its_lock_writes_nothing_over_the_next_ones_books() {
+    let scene = scene(Kind::Git);
+    let sandbox = &scene.sandbox;
+    let remote = |name: &str| scene.source.join("mirror-push/remotes/m").join(name);
+    let generation = |path: &Path| {
+        let status: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(path.join("status.json")).unwrap()).unwrap();
+        status["generation"].as_u64().unwrap()
+    };
+    let before = generation(&remote(""));
+    scene.work().push(&["main:x"]);
+    scene.arm();
+    let mut first = scene.drain();
+    wait_for("the hook", || scene.is_held());
+    let at_work = generation(&remote(""));
+    assert!(at_work > before, "each run has a larger number");
+    kill_process(Pid::from_child(&first), Signal::STOP).unwrap();
+    std::fs::remove_file(remote("lock")).unwrap();
+    scene.work().commit("two");
+    scene.work().push(&["main"]);
+    sandbox.mirror_push(&scene.source, &["drain"]);
+    let books = ["status.json", "history.jsonl"].map(|name| std::fs::read(remote(name)).unwrap());
+    assert!(generation(&remote("")) > at_work);
+    scene.release();
+    kill_process(Pid::from_child(&first), Signal::CONT).unwrap();
+    first.wait().unwrap();
+    assert_eq!(books, ["status.json", "history.jsonl"].map(|name| std::fs::read(remote(name)).unwrap()));
+    scene.settle("afterwards");
+}
+
+/// What failed for good waits six hours, but not after a push that a kill interrupted.
+#[test]
+fn a_run_that_dies_after_a_failure_is_done_again_at_once() {
+    let scene = scene(Kind::Git);
+    let sandbox = &scene.sandbox;
+    let away = sandbox.path("away.git");
+    std::fs::rename(&scene.mirror, &away).unwrap();
+    assert_eq!(sandbox.mirror_push(&scene.source, &["sync"]).status, 1);
+    assert_eq!(scene.update_status(), "failed");
+    std::fs::rename(&away, &scene.mirror).unwrap();
+    scene.work().push(&["main:y"]);
+    scene.arm();
+    let mut drain = scene.drain();
+    wait_for("the hook", || scene.is_held());
+    drain.kill().unwrap();
+    drain.wait().unwrap();
+    scene.release();
+    wait_for("the mirror's programs", || !scene.has_programs());
+    let said = sandbox.mirror_push(&scene.source, &["drain"]);
+    assert!(scene.is_mirrored(), "{said:?}");
+    scene.settle("afterwards");
+}
+
+/// What the mirror says as it hangs up is no proof that the push did not arrive: it may be anybody's words, a hook's for one.
+#[test]
+fn a_push_that_arrived_is_looked_at_whatever_the_mirror_says_as_it_hangs_up() {
+    for (words, status) in [
+        ("echo 'fatal: Repository not found' > /proc/$PPID/fd/2", "scheduled"),
+        ("echo 'fatal: detected dubious ownership' > /proc/$PPID/fd/2", "scheduled"),
+        // Band 3: the end of everything (gitprotocol-pack(5)).
+        (r"printf '000a\003gone\n' > /proc/$PPID/fd/1", "failed"),
+    ] {
+        let scene = Scene::local(&["--divergent-refs", "keep", "--prune", "deleted"]).with(&["main"]);
+        let sandbox = &scene.sandbox;
+        sandbox.say(&scene.source, LIMITS);
+        // receive-pack dies with these words, and what it began, in a session of its own, is done when `held` goes.
+        let (held, done, late) = (sandbox.path("held"), sandbox.path("done"), sandbox.path("late"));
+        let text = format!(
+            "#!/bin/sh\ntouch '{h}'\nwhile [ -e '{h}' ]; do sleep 0.02; done\ngit update-ref refs/heads/x main\ntouch '{d}'\n",
+            h = held.display(),
+            d = done.display()
+        );
+        script(&late, &text);
+        let hook = format!(
+            "unset GIT_QUARANTINE_PATH GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES\n\
+             setsid '{l}' >/dev/null 2>&1 &\nuntil [ -e '{h}' ]; do sleep 0.02; done\n\
+             {words}\nkill -9 $PPID",
+            h = held.display(),
+            l = late.display()
+        );
+        scene.hook("pre-receive", &hook);
+        scene.work().push(&["main:x"]);
+        let said = sandbox.mirror_push(&scene.source, &["drain"]);
+        assert_eq!((said.status, &*scene.update_status()), (1, status), "{words}: {said:?}");
+        scene.work().push(&[":x"]);
+        std::fs::write(scene.mirror.join("hooks/pre-receive"), "#!/bin/sh\n").unwrap();
+        sandbox.mirror_push(&scene.source, &["sync", "-q"]);
+        std::fs::remove_file(held).unwrap();
+        wait_for("what was begun", || done.exists());
+        scene.settle(words);
+    }
+}

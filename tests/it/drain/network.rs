@@ -1,0 +1,223 @@
+//! Networks and disks that fail: connections that are cut or stall after any number of bytes, servers that are killed or
+//! stopped in the middle, a file system that is full. Nothing is lost, and nothing of ours is left running.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::scene::Scene;
+use crate::scene::disk::Small;
+use crate::scene::sandbox::{Sandbox, wait_for};
+use crate::scene::servers::Kind;
+
+/// What happens when the budget of bytes is used up.
+#[derive(Clone, Copy, PartialEq)]
+enum Then {
+    Cut,
+    Stall,
+}
+
+/// Where the budget counts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    ToMirror,
+    FromMirror,
+}
+
+/// A wire to a server that fails after a number of bytes; below zero it never does.
+struct Wire {
+    port: u16,
+    budget: Arc<AtomicI64>,
+}
+
+impl Wire {
+    fn to(server: u16, way: Way, then: Then) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (port, budget) = (listener.local_addr().unwrap().port(), Arc::new(AtomicI64::new(-1)));
+        let left = Arc::clone(&budget);
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let server = TcpStream::connect(("127.0.0.1", server)).unwrap();
+                let left = Arc::new(AtomicI64::new(left.load(Ordering::SeqCst)));
+                let endless = Arc::new(AtomicI64::new(-1));
+                let (there, back) = match way {
+                    Way::ToMirror => (left, endless),
+                    Way::FromMirror => (endless, left),
+                };
+                let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                std::thread::spawn(move || carry(from, to, &there, then));
+                std::thread::spawn(move || carry(server, client, &back, then));
+            }
+        });
+        Self { port, budget }
+    }
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, budget: &AtomicI64, then: Then) {
+    let mut chunk = [0; 4096];
+    while let Ok(count @ 1..) = from.read(&mut chunk) {
+        let before = budget.load(Ordering::SeqCst);
+        let allowed = if before < 0 { count } else { count.min(usize::try_from(before).unwrap()) };
+        if to.write_all(&chunk[..allowed]).is_err() {
+            break;
+        }
+        if before >= 0 {
+            budget.store(before - i64::try_from(allowed).unwrap(), Ordering::SeqCst);
+        }
+        if allowed < count {
+            // A stalled wire takes in what is sent, and tells nobody.
+            while then == Then::Stall && from.read(&mut chunk).is_ok_and(|count| count > 0) {}
+            break;
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+/// A mirror that was updated once, with short limits.
+fn scene(kind: Kind) -> Scene {
+    let scene = Scene::behind(kind, &[]).with(&["main"]);
+    scene.sandbox.say(&scene.source, "stall_timeout = \"1s\"\nretry_delay = \"1s\"\nmax_retry_delay = \"1s\"");
+    scene
+}
+
+impl Scene {
+    /// Through a wire instead of straight to the server.
+    fn through(&self, port: u16) {
+        let config = self.source.join("mirror-push/config.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replace(&format!(":{}/", self.server().port()), &format!(":{port}/"))).unwrap();
+        let known_hosts = self.source.join("mirror-push/remotes/m/known_hosts");
+        if let Ok(text) = std::fs::read_to_string(&known_hosts) {
+            std::fs::write(known_hosts, text.replace(&self.server().port().to_string(), &port.to_string())).unwrap();
+        }
+    }
+
+    /// A sync that must fail for now, unless everything had been said before the wire failed; nothing is left running.
+    fn fails(&self, what: &str) {
+        let begin = Instant::now();
+        let said = self.sandbox.mirror_push(&self.source, &["sync", "--json"]);
+        let is_done = said.status == 0 && self.sandbox.refs(&self.mirror) == self.sandbox.refs(&self.source);
+        assert!(is_done || said.json()[0]["update_status"] == "scheduled", "{what}: {said:?}");
+        assert!(begin.elapsed() < Duration::from_secs(8), "{what}: {:?}", begin.elapsed());
+        self.nothing_runs(what);
+    }
+
+    fn nothing_runs(&self, what: &str) {
+        let ours =
+            format!("--git-dir {}|ssh .*127.0.0.1|receive-pack {}$", self.source.display(), self.mirror.display());
+        let running = || {
+            let found = self.sandbox.command("pgrep").args(["-a", "-f", &ours]).output().unwrap();
+            let mine = |line: &&str| line.contains(self.sandbox.path("").to_str().unwrap()) && !line.contains("pgrep");
+            String::from_utf8_lossy(&found.stdout).lines().filter(mine).map(str::to_owned).collect::<Vec<_>>()
+        };
+        wait_for(&format!("the end of our programs, {what}"), || running().is_empty());
+    }
+
+    fn heals(&self, what: &str) {
+        // What the server still runs of the broken connection may hold a lock for a moment.
+        let begin = Instant::now();
+        loop {
+            let said = self.sandbox.mirror_push(&self.source, &["sync"]);
+            if said.status == 0 {
+                break;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(10), "{what}: {said:?}");
+        }
+        assert_eq!(self.sandbox.refs(&self.mirror), self.sandbox.refs(&self.source), "{what}");
+        assert_eq!(self.sandbox.git(&self.mirror, &["fsck", "--strict"]), "", "{what}");
+    }
+}
+
+fn fails_after(kind: Kind, way: Way, then: Then, points: &[i64]) {
+    let scene = scene(kind);
+    let wire = Wire::to(scene.server().port(), way, then);
+    scene.through(wire.port);
+    for bytes in points {
+        scene.push(&["main", "main:topic"]);
+        wire.budget.store(*bytes, Ordering::SeqCst);
+        let what = format!("{kind:?}, {way:?}, after {bytes} bytes");
+        scene.fails(&what);
+        wire.budget.store(-1, Ordering::SeqCst);
+        scene.heals(&what);
+    }
+}
+
+#[test]
+fn connections_that_are_cut_after_any_number_of_bytes() {
+    for kind in [Kind::Git, Kind::Http, Kind::Ssh] {
+        fails_after(kind, Way::ToMirror, Then::Cut, &[0, 1, 30, 60, 100, 200, 300]);
+        fails_after(kind, Way::FromMirror, Then::Cut, &[0, 1, 4, 30, 100, 200, 300, 400]);
+    }
+}
+
+#[test]
+fn connections_that_stall_after_any_number_of_bytes() {
+    for kind in [Kind::Git, Kind::Http, Kind::Ssh] {
+        fails_after(kind, Way::ToMirror, Then::Stall, &[0, 200]);
+        fails_after(kind, Way::FromMirror, Then::Stall, &[0, 200]);
+    }
+}
+
+#[test]
+fn a_session_of_sshd_that_is_killed_in_the_middle() {
+    let scene = scene(Kind::Ssh);
+    scene.hook("pre-receive", "pid=$$\nwhile [ \"$(ps -o comm= -p $pid)\" != sshd ]; do pid=$(ps -o ppid= -p $pid | tr -d ' '); done\nkill -9 $pid\nsleep 1");
+    scene.push(&["main", "main:topic"]);
+    scene.fails("sshd was killed");
+    std::fs::remove_file(scene.mirror.join("hooks/pre-receive")).unwrap();
+    scene.heals("sshd was killed");
+}
+
+#[test]
+fn a_backend_that_is_stopped_in_the_middle() {
+    for kind in [Kind::Http, Kind::Ssh, Kind::Git, Kind::Path] {
+        let scene = scene(kind);
+        let stopped = scene.sandbox.path("stopped");
+        scene.hook("pre-receive", &format!("echo $PPID > '{}'\nkill -STOP $PPID", stopped.display()));
+        scene.push(&["main", "main:topic"]);
+        scene.fails(&format!("{kind:?} was stopped"));
+        std::fs::remove_file(scene.mirror.join("hooks/pre-receive")).unwrap();
+        // On this machine it was ours and has ended; elsewhere the server's administrator ends it.
+        let pid = std::fs::read_to_string(&stopped).unwrap();
+        let _ = scene.sandbox.command("kill").args(["-9", pid.trim()]).stderr(std::process::Stdio::null()).status();
+        scene.heals(&format!("{kind:?} was stopped"));
+    }
+}
+
+#[test]
+fn a_file_system_that_is_full() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &[]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    sandbox.ok(&source, &["drain"]);
+    // Everything of ours is on the file system that fills; the repository's own files are not.
+    let Some(small) = Small::new(&sandbox, &sandbox.path("small")) else { return };
+    let ours = sandbox.path("small/mirror-push");
+    assert!(sandbox.command("mv").arg(source.join("mirror-push")).arg(&ours).status().unwrap().success());
+    std::os::unix::fs::symlink(&ours, source.join("mirror-push")).unwrap();
+    small.fill();
+    work.commit("two");
+    let said = work.push(&["main", "main:topic"]);
+    assert!(said.err.contains("cannot record this push") && said.err.contains("the push is accepted"), "{said:?}");
+    let said = sandbox.mirror_push(&source, &["drain"]);
+    assert!(!said.err.contains("panicked"), "{said:?}");
+    small.free();
+    let said = sandbox.mirror_push(&source, &["drain"]);
+    assert_eq!(said.status, 0, "{said:?}");
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "the mark made on the full disk was seen");
+    // Full between the push and the drain.
+    work.commit("three");
+    work.push(&["main"]);
+    small.fill();
+    let said = sandbox.mirror_push(&source, &["drain"]);
+    assert!([1, 128].contains(&said.status) && !said.err.contains("panicked"), "{said:?}");
+    small.free();
+    sandbox.ok(&source, &["drain"]);
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+}

@@ -1,0 +1,235 @@
+//! The order of writes, syncs, renames and unlinks, by strace: what a power failure would show and a kill does not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+use crate::scene::sandbox::{Sandbox, fed};
+
+/// A call that matters, with the paths of what it was done to.
+#[derive(Debug, PartialEq, Eq)]
+enum Call {
+    Write(String),
+    Sync(String),
+    Rename(String, String),
+    Link(String, String),
+    Unlink(String),
+}
+
+/// Runs a program under strace, and tells what its main thread did below `below`.
+fn calls(sandbox: &Sandbox, program: &str, arguments: &[&str], input: &str, below: &Path) -> Vec<Call> {
+    let trace = sandbox.path("order");
+    let mut command: Command = sandbox.command("strace");
+    let traced = "trace=write,pwrite64,writev,fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat";
+    command.args(["-qq", "-y", "-s", "1", "-e", traced, "-e", "signal=none", "-o"]).arg(&trace);
+    command.current_dir(below).env("GIT_DIR", below).arg(program).args(arguments);
+    let said = fed(&mut command, input.as_bytes());
+    assert_eq!(said.status, 0, "{arguments:?}: {said:?}");
+    let text = std::fs::read_to_string(trace).unwrap();
+    let below = below.to_str().unwrap();
+    text.lines()
+        .filter(|line| !line.contains(" = -1 "))
+        .filter_map(call)
+        .filter(|call| {
+            let (Call::Write(path)
+            | Call::Sync(path)
+            | Call::Rename(_, path)
+            | Call::Link(_, path)
+            | Call::Unlink(path)) = call;
+            path.starts_with(below)
+        })
+        .collect()
+}
+
+/// `fsync(5</path>) = 0`, `renameat(AT_FDCWD</cwd>, "/a", AT_FDCWD</cwd>, "/b") = 0`
+fn call(line: &str) -> Option<Call> {
+    let (name, rest) = line.split_once('(')?;
+    let open = || Some(rest.split_once('<')?.1.split_once('>')?.0.to_owned());
+    let mut quoted = rest.split('"').skip(1).step_by(2).map(str::to_owned);
+    Some(match name.rsplit(' ').next()? {
+        "write" | "pwrite64" | "writev" => Call::Write(open()?),
+        "fsync" | "fdatasync" => Call::Sync(open()?),
+        name if name.starts_with("rename") => Call::Rename(quoted.next()?, quoted.next()?),
+        name if name.starts_with("link") => Call::Link(quoted.next()?, quoted.next()?),
+        _ => Call::Unlink(quoted.next()?),
+    })
+}
+
+fn parent(path: &str) -> String {
+    path.rsplit_once('/').unwrap().0.to_owned()
+}
+
+/// Every file that is renamed was synced after its last write, and the directory that it came into is synced after it; what is only
+/// for those who look now is left out. Returns what was renamed, by the names of the targets.
+fn renames_are_durable(calls: &[Call], passing: usize) -> BTreeSet<String> {
+    let mut written: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut synced: BTreeMap<&str, usize> = BTreeMap::new();
+    let (mut targets, mut unsynced) = (BTreeSet::new(), 0);
+    for (n, call) in calls.iter().enumerate() {
+        match call {
+            Call::Write(path) => {
+                written.insert(path, n);
+            }
+            Call::Sync(path) => {
+                synced.insert(path, n);
+            }
+            Call::Rename(from, to) => {
+                let is_synced =
+                    synced.get(&**from).is_some_and(|sync| written.get(&**from).is_none_or(|write| write < sync));
+                let directory = parent(to);
+                let is_entered = calls[n..].iter().any(|later| *later == Call::Sync(directory.clone()));
+                if is_synced {
+                    assert!(is_entered, "{to}: its directory is not synced: {calls:#?}");
+                } else {
+                    unsynced += 1;
+                }
+                targets.insert(to.rsplit('/').next().unwrap().to_owned());
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(unsynced, passing, "renamed without a sync: {calls:#?}");
+    targets
+}
+
+/// Whether something comes before something else, both being there.
+fn comes_before(calls: &[Call], what: &str, first: impl Fn(&Call) -> bool, then: impl Fn(&Call) -> bool) {
+    let (first, then) = (calls.iter().position(first), calls.iter().position(then));
+    assert!(first.is_some() && then.is_some() && first < then, "{what}: {first:?} {then:?} {calls:#?}");
+}
+
+fn is_sync(part: &str) -> impl Fn(&Call) -> bool + '_ {
+    move |call| matches!(call, Call::Sync(path) if path.ends_with(part))
+}
+
+#[test]
+fn a_push_is_on_the_disk_before_the_hook_ends() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.source("/mirror.git", &[]);
+    let work = sandbox.work(&source);
+    let one = work.commit("one");
+    work.push(&["main"]);
+    let line = format!("{} {one} refs/heads/x\n", sandbox.digits('0'));
+    let calls = calls(&sandbox, env!("CARGO_BIN_EXE_git-mirror-post-receive"), &[], &line, &source);
+    assert_eq!(renames_are_durable(&calls, 0).len(), 1, "{calls:#?}");
+    comes_before(
+        &calls,
+        "the record, its directory",
+        |call| matches!(call, Call::Rename(..)),
+        is_sync("spool/incoming"),
+    );
+    assert!(is_sync("spool/incoming")(calls.last().unwrap()), "{calls:#?}");
+}
+
+#[test]
+fn a_drain_removes_nothing_before_what_it_became_is_on_the_disk() {
+    let sandbox = Sandbox::new();
+    sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &[]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    for (n, base) in ["mirrored/values", "mirrored/journal.1"].into_iter().enumerate() {
+        work.commit("more");
+        work.push(&["main"]);
+        let program = env!("CARGO_BIN_EXE_git-mirror-push");
+        let calls = calls(&sandbox, program, &["--git-dir", source.to_str().unwrap(), "drain"], "", &source);
+        // The status that says `started` is for those who look now.
+        let renamed = renames_are_durable(&calls, 1);
+        assert!(renamed.contains("status.json"), "{renamed:?}");
+        let is_unlink =
+            |part: &'static str| move |call: &Call| matches!(call, Call::Unlink(path) if path.contains(part));
+        let is_link = |call: &Call| matches!(call, Call::Link(..));
+        comes_before(&calls, "entries", is_link, is_sync("remotes/m/queue"));
+        comes_before(&calls, "the queue", is_sync("remotes/m/queue"), is_unlink("spool/incoming"));
+        let last_link = calls.iter().rposition(is_link).unwrap();
+        comes_before(&calls[last_link..], "every entry", is_sync("remotes/m/queue"), is_unlink("spool/incoming"));
+        // What the mirror is now known to hold, then the outcome, then the entries go.
+        if n == 0 {
+            comes_before(
+                &calls,
+                "the base",
+                |call| matches!(call, Call::Rename(_, to) if to.ends_with(base)),
+                is_unlink("/queue/"),
+            );
+        } else {
+            comes_before(&calls, "the base", is_sync(base), is_unlink("/queue/"));
+        }
+        let outcome = calls.iter().rposition(|call| matches!(call, Call::Rename(_, to) if to.ends_with("status.json")));
+        comes_before(&calls[outcome.unwrap()..], "the outcome", is_sync("remotes/m"), is_unlink("/queue/"));
+        let base_synced = calls.iter().position(is_sync(if n == 0 { "mirrored" } else { base })).unwrap();
+        assert!(base_synced < outcome.unwrap(), "the base before the outcome: {calls:#?}");
+    }
+}
+
+#[test]
+fn what_commands_write_is_on_the_disk_when_they_end() {
+    let sandbox = Sandbox::new();
+    sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &[]);
+    let key = "127.0.0.1 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
+    let git_dir = source.to_str().unwrap().to_owned();
+    let run = |arguments: &[&str], input: &str| {
+        let program = env!("CARGO_BIN_EXE_git-mirror-push");
+        calls(&sandbox, program, &[&["--git-dir", &*git_dir], arguments].concat(), input, &source)
+    };
+    for (arguments, input, renamed) in [
+        (&["add", "s", "ssh://git@127.0.0.1:1/x.git", "--disabled"][..], "", vec!["config.toml"]),
+        (&["set", "m", "--prune", "never"], "", vec!["config.toml"]),
+        (&["credential", "m"], "word\n", vec!["secret"]),
+        (&["host-keys", "s", "--add", key], "", vec!["known_hosts"]),
+        (&["protect", "release/*"], "", vec!["config.toml"]),
+    ] {
+        let calls = run(arguments, input);
+        let found = renames_are_durable(&calls, 0);
+        for name in renamed {
+            assert!(found.contains(name), "{arguments:?}: {found:?}");
+        }
+        assert!(
+            arguments[0] == "host-keys"
+                || arguments[0] == "protect"
+                || found.iter().any(|name| name.ends_with(".full")),
+            "{found:?}"
+        );
+    }
+    // The mark of a removal before the configuration forgets the mirror, and the queue last.
+    let calls = run(&["remove", "m"], "");
+    comes_before(
+        &calls,
+        "the mark",
+        is_sync("m/removed"),
+        |call| matches!(call, Call::Rename(_, to) if to.ends_with("config.toml")),
+    );
+    let state = sandbox.path("state");
+    std::fs::create_dir_all(&state).unwrap();
+    let program = env!("CARGO_BIN_EXE_git-mirror-push");
+    let calls = self::calls(&sandbox, program, &["token", "create", "--name", "a"], "", &state);
+    assert!(renames_are_durable(&calls, 0).contains("tokens.json"), "{calls:#?}");
+}
+
+#[test]
+fn a_damaged_entry_leaves_its_wish_on_the_disk_before_it_goes() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &[]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    sandbox.ok(&source, &["drain"]);
+    // The host is down when the damage is found; it comes back, and what no record names arrives.
+    let away = sandbox.path("away.git");
+    std::fs::rename(&mirror, &away).unwrap();
+    sandbox.git(&source, &["update-ref", "refs/heads/unnamed", "main"]);
+    let queue = source.join("mirror-push/remotes/m/queue");
+    std::fs::write(queue.join("0000000001.000000001.1.1"), "garbage").unwrap();
+    assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
+    assert!(!queue.join("0000000001.000000001.1.1").exists());
+    std::fs::rename(&away, &mirror).unwrap();
+    sandbox.ok(&source, &["set", "m", "--prune", "never"]);
+    let kept: Vec<_> = std::fs::read_dir(&queue).unwrap().map(|entry| entry.unwrap().path()).collect();
+    // Without the wish that `set` adds, that of the damage is enough.
+    let newest = kept.iter().max().unwrap();
+    std::fs::remove_file(newest).unwrap();
+    sandbox.ok(&source, &["drain"]);
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+}

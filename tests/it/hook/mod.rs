@@ -1,0 +1,4 @@
+//! The hook and the spool.
+
+mod records;
+mod spool;

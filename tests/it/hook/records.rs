@@ -1,0 +1,391 @@
+//! The hook: durable records, no waiting, nothing of the pusher's held, previous hooks.
+
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Instant;
+
+use crate::scene::sandbox::{Sandbox, fed, script, wait_for};
+use crate::scene::servers::{Kind, Server};
+
+const HOOK: &str = env!("CARGO_BIN_EXE_git-mirror-post-receive");
+
+fn incoming(source: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(source.join("mirror-push/spool/incoming")).unwrap();
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+#[test]
+fn a_push_becomes_one_record_that_people_can_read() {
+    let sandbox = Sandbox::new();
+    sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &[]);
+    let work = sandbox.work(&source);
+    let oid = work.commit("one");
+    assert_eq!(work.push(&["main", "main:topic"]).err, "", "the pusher sees nothing");
+    let [record] = &incoming(&source)[..] else { panic!() };
+    let text = std::fs::read_to_string(record).unwrap();
+    let zeros = sandbox.digits('0');
+    assert!(text.starts_with("git-mirror-push spool 1\ntime 1"), "{text}");
+    assert!(
+        text.contains(&format!("refs 2\n{zeros} {oid} refs/heads/main\n{zeros} {oid} refs/heads/topic\ncrc32 ")),
+        "{text}"
+    );
+    sandbox.ok(&source, &["drain"]);
+    assert!(incoming(&source).is_empty());
+}
+
+#[test]
+fn what_touches_nothing_mirrored_writes_nothing() {
+    let sandbox = Sandbox::new();
+    sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &[]);
+    sandbox.git(&source, &["config", "receive.advertisePushOptions", "true"]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main:refs/notes/commits", "main:refs/pull/1/head"]);
+    work.push(&["-o", "mirror.skip", "main:skipped"]);
+    assert!(incoming(&source).is_empty());
+    sandbox.ok(&source, &["set", "m", "--refspec", "refs/notes/*"]);
+    work.commit("two");
+    work.push(&["main:refs/notes/commits"]);
+    assert_eq!(incoming(&source).len(), 1, "an added namespace counts");
+}
+
+#[test]
+fn a_hundred_thousand_refs_in_one_push_and_names_that_are_no_utf8() {
+    let sandbox = Sandbox::new();
+    sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &[]);
+    let (zeros, ones) = ("0".repeat(40), "1".repeat(40));
+    let mut lines = Vec::new();
+    for n in 0..100_000 {
+        lines.extend_from_slice(format!("{zeros} {ones} refs/heads/branch-{n:06}\n").as_bytes());
+    }
+    lines.extend_from_slice(format!("{zeros} {ones} refs/heads/").as_bytes());
+    lines.extend_from_slice(b"\xff\xfe'\"%\n");
+    let said = fed(sandbox.command(HOOK).current_dir(&source).env("GIT_DIR", "."), &lines);
+    assert_eq!((said.status, &*said.err), (0, ""));
+    let text = std::fs::read(&incoming(&source)[0]).unwrap();
+    let record = git_mirror_push::spool::decode(&text).unwrap();
+    let updates = record.updates.unwrap();
+    assert_eq!(updates.len(), 100_001);
+    assert_eq!(updates[100_000].name.as_bytes(), b"refs/heads/\xff\xfe'\"%");
+}
+
+#[test]
+fn pushes_at_the_same_moment_each_keep_their_record() {
+    let sandbox = Sandbox::new();
+    sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &[]);
+    let line = format!("{} {} refs/heads/x\n", "0".repeat(40), "1".repeat(40));
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..10 {
+                    assert_eq!(
+                        fed(sandbox.command(HOOK).current_dir(&source).env("GIT_DIR", "."), line.as_bytes()).status,
+                        0
+                    );
+                }
+            });
+        }
+    });
+    assert_eq!(incoming(&source).len(), 80);
+    // Two records of one process in one nanosecond.
+    let layout = git_mirror_push::layout::Layout::new(&source);
+    let time = std::time::Duration::new(7, 7);
+    let record = git_mirror_push::spool::Record::of(time, vec![]);
+    for random in [1, 2] {
+        git_mirror_push::spool::enter(&layout, git_mirror_push::spool::Id { time, pid: 1, random }, &record).unwrap();
+    }
+    assert_eq!(incoming(&source).len(), 82);
+}
+
+#[test]
+fn a_record_that_cannot_be_written_marks_the_repository() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &[]);
+    sandbox.ok(&source, &["drain"]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    // A file where the directory should be fails for root too.
+    let tmp = source.join("mirror-push/spool/tmp");
+    std::fs::remove_dir(&tmp).unwrap();
+    std::fs::write(&tmp, "").unwrap();
+    let said = work.push(&["main"]);
+    assert!(said.err.contains("git-mirror-push: cannot record this push"), "{said:?}");
+    assert_eq!(said.err.lines().filter(|line| line.contains("mirror-push")).count(), 1, "one line: {said:?}");
+    assert_eq!(sandbox.oid(&source, "main"), work.git(&["rev-parse", "main"]), "the push stands");
+    std::fs::remove_file(&tmp).unwrap();
+    sandbox.ok(&source, &["drain"]);
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "the next drain compares everything");
+    assert_eq!(std::fs::read(source.join("mirror-push/spool/resync")).unwrap(), b"0");
+}
+
+#[test]
+fn a_hook_that_died_while_writing_causes_a_full_sync() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &[]);
+    sandbox.ok(&source, &["drain"]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    std::fs::remove_file(source.join("hooks/post-receive")).unwrap();
+    work.push(&["main"]);
+    std::fs::write(source.join("mirror-push/spool/tmp/0000000001.000000001.1.0000000000000001"), "git-mirr").unwrap();
+    sandbox.ok(&source, &["drain"]);
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+    assert_eq!(std::fs::read_dir(source.join("mirror-push/spool/tmp")).unwrap().count(), 0);
+}
+
+/// A mirror that is slow because its update hook waits until a file goes away.
+#[test]
+fn the_pusher_waits_for_no_mirror() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let blocker = sandbox.path("blocker");
+    std::fs::write(&blocker, "").unwrap();
+    script(
+        &mirror.join("hooks/update"),
+        &format!(
+            "#!/bin/sh\nn=0\nwhile [ -e '{}' ] && [ $n -lt 600 ]; do sleep 0.05; n=$((n+1)); done\n",
+            blocker.display()
+        ),
+    );
+    let server = Server::start(&sandbox, Kind::Ssh);
+    let source = sandbox.bare("source.git");
+    sandbox.ok(&source, &["add", "m", "mirror.git"]);
+    let bare_url = server.url("source.git");
+    let plain = sandbox.bare("plain.git");
+    let work = sandbox.work(&source);
+    let ssh = format!(
+        "ssh -F /dev/null -i {k} -o IdentitiesOnly=yes -o UserKnownHostsFile=/dev/null -o StrictHostKeyChecking=no -o LogLevel=ERROR",
+        k = sandbox.path("ssh/client").display()
+    );
+    work.git(&["config", "core.sshCommand", &ssh]);
+    let push = |url: &str| {
+        work.commit("more");
+        let begin = Instant::now();
+        let mut child = sandbox
+            .command("sh")
+            .current_dir(&work.path)
+            .args(["-c", &format!("exec git push -q '{url}' main")])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut out = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+        assert!(child.wait().unwrap().success());
+        begin.elapsed()
+    };
+    let without = push(&server.url("plain.git"));
+    let with = push(&bare_url);
+    assert!(blocker.exists());
+    let wait = with.saturating_sub(without);
+    assert!(wait.as_millis() < 1000, "a push took {with:?} with the hook and {without:?} without");
+    eprintln!("push over ssh without hook {without:?}, with hook and a stalled mirror {with:?}");
+    std::fs::remove_file(&blocker).unwrap();
+    wait_for("the mirror", || sandbox.refs(&mirror) == sandbox.refs(&source));
+    drop(plain);
+}
+
+#[test]
+fn the_drain_holds_no_descriptor_of_the_pushers() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let (entered, blocker) = (sandbox.path("entered"), sandbox.path("blocker"));
+    std::fs::write(&blocker, "").unwrap();
+    let text = "n=0\nwhile [ -e \"$2\" ] && [ $n -lt 600 ]; do sleep 0.05; n=$((n+1)); done";
+    let text = format!("#!/bin/sh\nset -- '{}' '{}'\ntouch \"$1\"\n{text}\n", entered.display(), blocker.display());
+    script(&mirror.join("hooks/pre-receive"), &text);
+    let source = sandbox.bare("source.git");
+    sandbox.ok(&source, &["add", "m", "mirror.git"]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    // Whoever reads the pusher's output, or waits for a pipe that the pusher has open, sees its end at once.
+    let push = format!("exec git push -q '{}' main 9>&1", source.display());
+    let begin = Instant::now();
+    let output = sandbox.command("sh").current_dir(&work.path).args(["-c", &push]).output().unwrap();
+    assert!(output.status.success() && begin.elapsed().as_secs() < 10, "{:?}", begin.elapsed());
+    wait_for("the drain at the mirror", || entered.exists());
+    assert!(sandbox.refs(&mirror).is_empty());
+    std::fs::remove_file(&blocker).unwrap();
+    wait_for("the mirror", || sandbox.refs(&mirror) == sandbox.refs(&source));
+}
+
+#[test]
+fn the_hook_wakes_a_drain_unless_it_is_told_not_to() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let source = sandbox.bare("source.git");
+    sandbox.ok(&source, &["add", "m", "mirror.git"]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    wait_for("the mirror", || sandbox.refs(&mirror) == sandbox.refs(&source));
+    wait_for("the status", || sandbox.status(&source)["update_status"] == "finished");
+}
+
+#[test]
+fn a_previous_hook_runs_first_and_comes_back_as_it_was() {
+    let sandbox = Sandbox::new();
+    sandbox.bare("mirror.git");
+    let source = sandbox.bare("source.git");
+    std::fs::create_dir_all(source.join("mirror-push")).unwrap();
+    std::fs::write(source.join("mirror-push/config.toml"), "wake = \"none\"\n").unwrap();
+    let hook = source.join("hooks/post-receive");
+    let seen = sandbox.path("seen");
+    script(
+        &hook,
+        &format!(
+            "#!/bin/sh\necho from the previous hook\ncat > '{}'\nls mirror-push/spool/incoming >> '{}'\nexit 3\n",
+            seen.display(),
+            seen.display()
+        ),
+    );
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (before, bytes) = (std::fs::metadata(&hook).unwrap(), std::fs::read(&hook).unwrap());
+    sandbox.ok(&source, &["add", "m", "mirror.git"]);
+    sandbox.ok(&source, &["install-hook"]);
+    let work = sandbox.work(&source);
+    let oid = work.commit("one");
+    let said = work.push(&["main"]);
+    assert!(said.err.contains("remote: from the previous hook"), "{said:?}");
+    assert_eq!(
+        std::fs::read_to_string(&seen).unwrap(),
+        format!("{} {oid} refs/heads/main\n", sandbox.digits('0')),
+        "first, with the same input"
+    );
+    assert_eq!(incoming(&source).len(), 1);
+    let line = format!("{} {oid} refs/heads/x\n", sandbox.digits('0'));
+    let said = fed(sandbox.command(&hook).current_dir(&source).env("GIT_DIR", "."), line.as_bytes());
+    assert_eq!(said.status, 3, "its exit status is kept");
+    for _ in 0..2 {
+        sandbox.ok(&source, &["uninstall-hook"]);
+        let after = std::fs::symlink_metadata(&hook).unwrap();
+        assert_eq!(
+            (after.mode(), after.mtime(), after.mtime_nsec()),
+            (before.mode(), before.mtime(), before.mtime_nsec())
+        );
+        assert_eq!(std::fs::read(&hook).unwrap(), bytes);
+    }
+    // One that git would not run is not run by us either.
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o644)).unwrap();
+    sandbox.ok(&source, &["install-hook"]);
+    std::fs::remove_file(&seen).unwrap();
+    work.commit("two");
+    work.push(&["main"]);
+    assert!(!seen.exists());
+}
+
+#[test]
+fn hooks_path_is_respected() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.bare("source.git");
+    sandbox.git(&source, &["config", "core.hooksPath", "elsewhere"]);
+    sandbox.ok(&source, &["install-hook"]);
+    assert!(std::fs::read_link(source.join("elsewhere/post-receive")).is_ok());
+    assert!(!source.join("hooks/post-receive").exists());
+    sandbox.ok(&source, &["uninstall-hook"]);
+    assert!(!source.join("elsewhere/post-receive").exists());
+}
+
+#[test]
+fn the_directory_of_hooks_is_the_one_that_git_names() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.bare("source.git");
+    let absolute = sandbox.path("absolute").display().to_string();
+    for (file, value) in [
+        ("--local", "elsewhere"),
+        ("--local", "../beside"),
+        ("--local", &*absolute),
+        ("--local", "~/hooks"),
+        ("--global", "~/of-all"),
+    ] {
+        sandbox.git(&source, &["config", file, "core.hooksPath", value]);
+        let git = sandbox.git(&source, &["rev-parse", "--git-path", "hooks"]);
+        sandbox.ok(&source, &["install-hook"]);
+        let hook = source.join(git.trim()).join("post-receive");
+        assert!(std::fs::read_link(&hook).is_ok(), "{value}: {}", hook.display());
+        sandbox.ok(&source, &["uninstall-hook"]);
+        sandbox.git(&source, &["config", file, "--unset", "core.hooksPath"]);
+    }
+}
+
+#[test]
+fn a_hook_of_ours_is_seen_through_links_scripts_and_dispatchers() {
+    let sandbox = Sandbox::new();
+    sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &["--disabled"]);
+    sandbox.ok(&source, &["set", "m", "enabled=true"]);
+    let hooks = source.join("hooks");
+    let ours = std::fs::read_link(hooks.join("post-receive")).unwrap();
+    let seen = || {
+        let found = sandbox.mirror_push(&source, &["doctor", "--json"]).json();
+        let hook = found.as_array().unwrap().iter().find(|finding| finding["check"] == "hook").unwrap().clone();
+        hook["severity"] == "ok"
+    };
+    let clear = || {
+        std::fs::remove_dir_all(&hooks).unwrap();
+        std::fs::create_dir(&hooks).unwrap();
+    };
+    let put = |name: &str, text: &str| script(&hooks.join(name), text);
+    let dispatcher = "#!/bin/sh\nfor hook in \"$0\".h*; do \"$hook\" \"$@\"; done\n";
+    assert!(seen());
+    clear();
+    assert!(!seen());
+    // A link to a link.
+    std::os::unix::fs::symlink(&ours, hooks.join("first")).unwrap();
+    std::os::unix::fs::symlink("first", hooks.join("post-receive")).unwrap();
+    assert!(seen());
+    clear();
+    put("post-receive", &format!("#!/bin/sh\ntee >(logger) | {}\n", ours.display()));
+    assert!(seen());
+    sandbox.ok(&source, &["install-hook"]);
+    assert!(!hooks.join("post-receive.previous").exists(), "ours would run twice");
+    std::fs::set_permissions(hooks.join("post-receive"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(!seen(), "git runs no hook that is not executable");
+    clear();
+    // gitolite's: what stands beside it.
+    put("post-receive", dispatcher);
+    assert!(!seen());
+    std::os::unix::fs::symlink(&ours, hooks.join("post-receive.h00-mirror")).unwrap();
+    assert!(seen());
+    std::fs::remove_file(hooks.join("post-receive")).unwrap();
+    assert!(!seen(), "nobody runs what stands beside");
+    clear();
+    put("post-receive", &dispatcher.replace(".h*", ".d/*"));
+    std::fs::create_dir(hooks.join("post-receive.d")).unwrap();
+    std::os::unix::fs::symlink(&ours, hooks.join("post-receive.d/mirror")).unwrap();
+    assert!(seen());
+    put("post-receive", "#!/bin/sh\n# git-mirror-post-receive and $0.d/* ran here once\nexit 0\n");
+    assert!(!seen(), "this one runs nothing");
+    // A pipe is not waited for.
+    clear();
+    let made = std::process::Command::new("mkfifo").arg("-m755").arg(hooks.join("post-receive")).status().unwrap();
+    assert!(made.success() && !seen());
+}
+
+#[test]
+fn a_shared_repository_has_a_shared_spool() {
+    let sandbox = Sandbox::new();
+    sandbox.bare("mirror.git");
+    let source = sandbox.bare("source.git");
+    sandbox.git(&source, &["config", "core.sharedRepository", "group"]);
+    sandbox.ok(&source, &["add", "m", "mirror.git", "--disabled"]);
+    let mode = |name: &str| std::fs::metadata(source.join("mirror-push").join(name)).unwrap().mode() & 0o7777;
+    for directory in ["", "spool/tmp", "spool/incoming", "spool/corrupt", "remotes/m", "remotes/m/queue"] {
+        assert_eq!(mode(directory), 0o2770, "{directory}");
+    }
+    let config = source.join("mirror-push/config.toml");
+    std::fs::write(&config, format!("wake = \"none\"\n{}", std::fs::read_to_string(&config).unwrap())).unwrap();
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    assert_eq!(std::fs::metadata(&incoming(&source)[0]).unwrap().mode() & 0o777, 0o660);
+}

@@ -1,0 +1,213 @@
+//! `mirror::NAME`: git itself reads from and pushes to a configured mirror.
+
+use std::io::{Read, Write};
+use std::path::Path;
+
+use base64::Engine;
+
+use crate::scene::Scene;
+use crate::scene::sandbox::{Said, Sandbox, fed};
+use crate::scene::servers::{Kind, PASSWORD};
+
+/// A mirror that was updated once: `main` and `topic`.
+fn scene(kind: Kind, options: &[&str]) -> Scene {
+    Scene::behind(kind, options).with(&["main", "main:topic"])
+}
+
+impl Scene {
+    /// git in the source, with our helper on PATH.
+    fn git(&self, arguments: &[&str]) -> Said {
+        self.git_in(&self.source, arguments)
+    }
+
+    fn git_in(&self, directory: &Path, arguments: &[&str]) -> Said {
+        let bin = Path::new(env!("CARGO_BIN_EXE_git-remote-mirror")).parent().unwrap();
+        let usual = std::env::var_os("PATH").unwrap();
+        let path = std::env::join_paths([bin.to_owned()].into_iter().chain(std::env::split_paths(&usual))).unwrap();
+        let output =
+            self.sandbox.command("git").env("PATH", path).current_dir(directory).args(arguments).output().unwrap();
+        let said = Said {
+            status: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        };
+        assert!(!said.err.contains(PASSWORD) && !said.err.contains("panicked"), "{said:?}");
+        said
+    }
+}
+
+const KINDS: [Kind; 5] = [Kind::Path, Kind::Git, Kind::Ssh, Kind::Http, Kind::Https];
+
+#[test]
+fn a_mirror_is_read_over_every_transport() {
+    for kind in KINDS {
+        let scene = scene(kind, &["--divergent-refs", "keep"]);
+        let theirs = scene.theirs("topic");
+        let said = scene.git(&["ls-remote", "mirror::m"]);
+        assert!(said.status == 0 && said.out.contains(&format!("{theirs}\trefs/heads/topic")), "{kind:?}: {said:?}");
+        // What the doctor says to do.
+        let said = scene.git(&["fetch", "-q", "mirror::m", "+refs/heads/*:refs/restored/*"]);
+        assert_eq!(said.status, 0, "{kind:?}: {said:?}");
+        assert_eq!(scene.sandbox.oid(&scene.source, "refs/restored/topic"), theirs, "{kind:?}");
+        let said = scene.git(&["fetch", "-q", "mirror::m", "topic"]);
+        assert_eq!(said.status, 0, "{kind:?}: {said:?}");
+        assert_eq!(scene.sandbox.oid(&scene.source, "FETCH_HEAD"), theirs, "{kind:?}");
+    }
+}
+
+/// Without the format git would take the ids of SHA-256 for cut ones of SHA-1 (gitremote-helpers(7)).
+#[test]
+fn what_is_said_of_the_object_format() {
+    for kind in [Kind::Path, Kind::Http] {
+        let scene = scene(kind, &[]);
+        let mut helper = scene.sandbox.command(env!("CARGO_BIN_EXE_git-remote-mirror"));
+        helper.env("GIT_DIR", &scene.source).args(["mirror", "m"]);
+        let said = fed(&mut helper, b"capabilities\noption object-format true\nlist for-push\n\n");
+        let lines: Vec<&str> = said.out.lines().collect();
+        let format = format!(":object-format {}", scene.sandbox.formats().0);
+        let expected = ["object-format", "ok", &format];
+        assert!(expected.iter().all(|line| lines.contains(line)), "{kind:?}: {said:?}");
+        assert!(said.out.contains(" refs/heads/topic\n"), "{kind:?}: {said:?}");
+    }
+}
+
+#[test]
+fn a_push_goes_through_the_rules_over_every_transport() {
+    for kind in KINDS {
+        let scene = scene(kind, &["--divergent-refs", "keep", "--prune", "deleted"]);
+        let work = scene.sandbox.path("source.git.work");
+        let commit = |message: &str| {
+            scene.sandbox.git(&work, &["commit", "-q", "--allow-empty", "-m", message]);
+            scene.sandbox.git(&work, &["push", "-q", "origin", "main", "main:topic", "main:fresh"]);
+            scene.sandbox.git(&work, &["rev-parse", "HEAD"])
+        };
+        let two = commit("two");
+        let said = scene.git(&["push", "mirror::m", "main", "fresh"]);
+        assert_eq!(said.status, 0, "{kind:?}: {said:?}");
+        assert_eq!(scene.sandbox.oid(&scene.mirror, "main"), two);
+        assert_eq!(scene.sandbox.oid(&scene.mirror, "fresh"), two);
+        assert_ne!(scene.sandbox.oid(&scene.mirror, "topic"), two, "only what was asked for");
+        // Divergent: refused with the reason, even when it is forced.
+        let theirs = scene.theirs("topic");
+        let said = scene.git(&["push", "--force", "mirror::m", "topic", "main"]);
+        assert!(said.status == 1 && said.err.contains("divergent"), "{kind:?}: {said:?}");
+        assert_eq!(scene.sandbox.oid(&scene.mirror, "topic"), theirs);
+        // Another name, or another value, is not what this repository has.
+        for refspec in ["main:other", "main~1:main", ":fresh"] {
+            let said = scene.git(&["push", "--force", "mirror::m", refspec]);
+            assert!(said.status == 1 && said.err.contains("holds this repository's refs"), "{refspec}: {said:?}");
+        }
+        // What was deleted here may be deleted there.
+        scene.sandbox.git(&work, &["push", "-q", "origin", ":fresh"]);
+        let said = scene.git(&["push", "mirror::m", ":fresh"]);
+        assert_eq!(said.status, 0, "{kind:?}: {said:?}");
+        assert_eq!(scene.sandbox.oid(&scene.mirror, "fresh"), "");
+        // What is spooled stays spooled: the next drain serves the rest.
+        scene.sandbox.mirror_push(&scene.source, &["set", "m", "--divergent-refs", "overwrite"]);
+        scene.sandbox.ok(&scene.source, &["drain"]);
+        assert_eq!(scene.sandbox.refs(&scene.mirror), scene.sandbox.refs(&scene.source), "{kind:?}");
+    }
+}
+
+#[test]
+fn in_a_working_tree_and_in_a_linked_one() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let work = sandbox.path("work");
+    sandbox.git(&sandbox.path(""), &["init", "-q", work.to_str().unwrap()]);
+    sandbox.git(&work, &["commit", "-q", "--allow-empty", "-m", "one"]);
+    sandbox.git(&work, &["worktree", "add", "-q", "../linked", "-b", "side"]);
+    let git_dir = work.join(".git");
+    std::fs::create_dir_all(git_dir.join("mirror-push")).unwrap();
+    std::fs::write(git_dir.join("mirror-push/config.toml"), "wake = \"none\"\n").unwrap();
+    sandbox.ok(&git_dir, &["add", "m", mirror.to_str().unwrap()]);
+    let scene = Scene { sandbox, mirror, source: git_dir, server: None };
+    for (directory, branch) in [("work", "main"), ("linked", "side")] {
+        let said = scene.git_in(&scene.sandbox.path(directory), &["push", "mirror::m", branch]);
+        assert_eq!(said.status, 0, "{said:?}");
+        let said = scene.git_in(&scene.sandbox.path(directory), &["-c", "core.abbrev=12", "ls-remote", "mirror::m"]);
+        assert!(said.out.contains(&format!("refs/heads/{branch}")), "{said:?}");
+    }
+    assert_eq!(scene.sandbox.refs(&scene.mirror), scene.sandbox.refs(&scene.source));
+}
+
+#[test]
+fn what_cannot_be_is_told_in_one_line() {
+    let scene = scene(Kind::Path, &[]);
+    let said = scene.git(&["ls-remote", "mirror::none"]);
+    assert!(said.status == 128 && said.err.contains("fatal: no mirror 'none' in"), "{said:?}");
+    let said = scene.git_in(&scene.sandbox.path(""), &["clone", "-q", "mirror::m", "copy"]);
+    assert!(said.status == 128 && said.err.contains("to clone a mirror, use its own URL"), "{said:?}");
+    let work = scene.sandbox.path("source.git.work");
+    scene.sandbox.git(&work, &["commit", "-q", "--allow-empty", "-m", "two"]);
+    scene.sandbox.git(&work, &["push", "-q", "origin", "main"]);
+    scene.sandbox.ok(&scene.source, &["silent", "on"]);
+    let said = scene.git(&["push", "mirror::m", "main"]);
+    assert!(said.status != 0 && said.err.contains("silent mode"), "{said:?}");
+    scene.sandbox.ok(&scene.source, &["silent", "off"]);
+    scene.sandbox.ok(&scene.source, &["disable", "m"]);
+    let said = scene.git(&["push", "mirror::m", "main"]);
+    assert!(said.status != 0 && said.err.contains("is disabled"), "{said:?}");
+    let bare = scene.sandbox.command(env!("CARGO_BIN_EXE_git-remote-mirror")).output().unwrap();
+    assert!(String::from_utf8_lossy(&bare.stderr).contains("git runs this program"), "{bare:?}");
+}
+
+#[test]
+fn a_helper_for_http_shows_the_password_to_nobody() {
+    let scene = scene(Kind::Https, &[]);
+    let strace = scene.sandbox.path("strace");
+    let bin = Path::new(env!("CARGO_BIN_EXE_git-remote-mirror")).parent().unwrap().to_owned();
+    let usual = std::env::var_os("PATH").unwrap();
+    let path = std::env::join_paths([bin].into_iter().chain(std::env::split_paths(&usual))).unwrap();
+    let mut command = scene.sandbox.command("strace");
+    command.args(["-f", "-qq", "-v", "-s", "8192", "-e", "trace=execve", "-o"]).arg(&strace);
+    let output =
+        command.args(["git", "ls-remote", "mirror::m"]).current_dir(&scene.source).env("PATH", path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let calls = std::fs::read_to_string(strace).unwrap();
+    assert!(calls.contains("remote-https") && calls.contains("GIT_ASKPASS") && !calls.contains(PASSWORD));
+}
+
+#[test]
+fn a_push_by_name_leaves_what_is_spooled_for_others() {
+    let scene = scene(Kind::Path, &[]);
+    let work = scene.sandbox.path("source.git.work");
+    scene.sandbox.git(&work, &["commit", "-q", "--allow-empty", "-m", "two"]);
+    scene.sandbox.git(&work, &["push", "-q", "origin", "main", "main:topic", "main:fresh"]);
+    let said = scene.git(&["push", "mirror::m", "main"]);
+    assert_eq!(said.status, 0, "{said:?}");
+    assert_eq!(scene.sandbox.oid(&scene.mirror, "main"), scene.sandbox.oid(&scene.source, "main"));
+    assert_ne!(scene.sandbox.oid(&scene.mirror, "topic"), scene.sandbox.oid(&scene.source, "topic"));
+    scene.sandbox.ok(&scene.source, &["drain"]);
+    assert_eq!(scene.sandbox.refs(&scene.mirror), scene.sandbox.refs(&scene.source));
+}
+
+/// A proxy of the environment that wants a password gets none of the mirror's.
+#[test]
+fn a_proxy_that_asks_is_not_told_the_mirrors_password() {
+    let scene = scene(Kind::Http, &[]);
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = proxy.local_addr().unwrap().port();
+    let heard = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let kept = std::sync::Arc::clone(&heard);
+    std::thread::spawn(move || {
+        for mut client in proxy.incoming().flatten() {
+            let mut text = vec![0; 65_536];
+            let count = client.read(&mut text).unwrap_or(0);
+            kept.lock().unwrap().extend_from_slice(&text[..count]);
+            let refusal = "HTTP/1.1 407 Asked\r\nProxy-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            let _ = client.write_all(refusal.as_bytes());
+        }
+    });
+    scene.sandbox.say(&scene.source, &format!("proxy = \"http://someone@127.0.0.1:{port}\""));
+    let said = scene.git(&["ls-remote", "mirror::m"]);
+    let text = String::from_utf8(heard.lock().unwrap().clone()).unwrap();
+    let told: Vec<&str> =
+        text.lines().filter(|line| line.to_ascii_lowercase().starts_with("proxy-authorization")).collect();
+    let decoded = |line: &&str| {
+        let bytes = base64::engine::general_purpose::STANDARD.decode(line.rsplit(' ').next().unwrap()).unwrap();
+        String::from_utf8_lossy(&bytes).contains(PASSWORD)
+    };
+    assert!(!told.iter().any(decoded), "{told:?}");
+    assert!(said.status != 0 && said.err.contains("not for the host that asks"), "{said:?}");
+}

@@ -1,0 +1,271 @@
+//! The first contact with an address: a mistyped URL overwrites nobody, and a copy of this repository is taken without a question.
+
+use std::path::{Path, PathBuf};
+
+use crate::scene::sandbox::{Sandbox, Work};
+
+/// Somebody else's repository: `main`, `develop` and a tag, and nothing of ours.
+fn stranger(sandbox: &Sandbox, name: &str) -> PathBuf {
+    let bare = sandbox.bare(name);
+    let work = sandbox.work(&bare);
+    work.commit("theirs");
+    work.push(&["main", "main:develop", "main:refs/tags/v1"]);
+    bare
+}
+
+/// A source with `main`, whose mirror `m` is at `url`.
+fn source<'s>(sandbox: &'s Sandbox, url: &str, options: &[&str]) -> (PathBuf, Work<'s>) {
+    let source = sandbox.source(url, options);
+    let work = sandbox.work(&source);
+    work.commit("ours");
+    work.push(&["main"]);
+    (source, work)
+}
+
+/// How the mirror stands: its status, its error, and each listed ref with its outcome.
+fn stands(sandbox: &Sandbox, source: &Path) -> (String, String, Vec<(String, String)>) {
+    let said = sandbox.mirror_push(source, &["status", "--json"]);
+    let shown = said.json()[0].clone();
+    let refs = shown["refs"].as_array().unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    (
+        text(&shown["update_status"]),
+        text(&shown["last_error"]),
+        refs.iter().map(|entry| (text(&entry["ref"]), text(&entry["outcome"]))).collect(),
+    )
+}
+
+#[test]
+fn a_strangers_repository_is_not_touched_under_any_policy() {
+    for policy in ["overwrite", "keep", "fail"] {
+        for prune in ["merged", "mirror"] {
+            let sandbox = Sandbox::new();
+            let mirror = stranger(&sandbox, "mirror.git");
+            let before = sandbox.refs(&mirror);
+            let (source, _) = source(&sandbox, "mirror.git", &["--divergent-refs", policy, "--prune", prune]);
+            let plan = sandbox.mirror_push(&source, &["plan", "--json"]);
+            assert_eq!(plan.status, 1, "{policy} {prune}: {plan:?}");
+            assert!(plan.json()[0]["error"].as_str().unwrap().contains("--adopt"), "{plan:?}");
+            for command in ["drain", "drain", "sync"] {
+                let said = sandbox.mirror_push(&source, &[command]);
+                assert_eq!(sandbox.refs(&mirror), before, "{policy} {prune} {command}: {said:?}");
+            }
+            let (status, error, refs) = stands(&sandbox, &source);
+            assert_eq!(status, "failed", "{policy} {prune}");
+            assert!(error.contains("check the URL") && error.contains("git mirror-push sync m --adopt"), "{error}");
+            let divergent: Vec<&str> =
+                refs.iter().filter(|(_, outcome)| outcome == "divergent").map(|(name, _)| &**name).collect();
+            assert_eq!(divergent, ["refs/heads/develop", "refs/heads/main", "refs/tags/v1"], "{policy} {prune}");
+            let shown = sandbox.status(&source);
+            let main = shown["refs"].as_array().unwrap().iter().find(|entry| entry["ref"] == "refs/heads/main");
+            assert_eq!(main.unwrap()["remote"], sandbox.oid(&mirror, "main"), "{policy} {prune}");
+            assert_eq!(sandbox.git(&mirror, &["count-objects"]), "2 objects, 8 kilobytes", "nothing was sent");
+        }
+    }
+}
+
+#[test]
+fn one_unknown_value_among_known_ones_stops_a_run_that_would_overwrite_it() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let (source, work) = source(&sandbox, "mirror.git", &[]);
+    work.push(&["main:a", "main:b"]);
+    // A fork: most of it is ours, `b` went on there.
+    sandbox.git(&work.path, &["push", "-q", mirror.to_str().unwrap(), "main", "main:a", "main:b"]);
+    let theirs = sandbox.git(&mirror, &["commit-tree", "-m", "theirs", "-p", "b", "b^{tree}"]);
+    sandbox.git(&mirror, &["update-ref", "refs/heads/b", &theirs]);
+    work.commit("more");
+    work.push(&["main", "main:b"]);
+    let before = sandbox.refs(&mirror);
+    assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
+    assert_eq!(sandbox.mirror_push(&source, &["sync"]).status, 1, "it was not forgotten");
+    assert_eq!(sandbox.refs(&mirror), before);
+    let (_, _, refs) = stands(&sandbox, &source);
+    let pairs: Vec<(&str, &str)> = refs.iter().map(|(name, outcome)| (&**name, &**outcome)).collect();
+    assert_eq!(pairs, [("refs/heads/b", "divergent"), ("refs/heads/main", "rejected")]);
+    // Under keep nothing is lost, so what can be sent is sent.
+    sandbox.ok(&source, &["set", "m", "--divergent-refs", "keep"]);
+    assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
+    assert_eq!(sandbox.oid(&mirror, "main"), sandbox.oid(&source, "main"));
+    assert_eq!(sandbox.oid(&mirror, "b"), theirs);
+}
+
+#[test]
+fn a_copy_of_this_repository_behind_or_equal_is_taken_without_a_question() {
+    for (policy, is_behind) in [("overwrite", false), ("overwrite", true), ("keep", true), ("fail", true)] {
+        let sandbox = Sandbox::new();
+        let mirror = sandbox.bare("mirror.git");
+        let (source, work) = source(&sandbox, "mirror.git", &["--divergent-refs", policy]);
+        sandbox.git(&work.path, &["push", "-q", mirror.to_str().unwrap(), "main", "main:refs/tags/v1"]);
+        work.push(&["main:refs/tags/v1"]);
+        if is_behind {
+            work.commit("more");
+            work.push(&["main", "main:new"]);
+        }
+        sandbox.ok(&source, &["plan"]);
+        sandbox.ok(&source, &["drain"]);
+        assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "{policy}");
+        assert_eq!(stands(&sandbox, &source).0, "finished", "{policy}");
+        // And now it is ours: what someone does there is overwritten as the policy says.
+        let theirs = sandbox.git(&mirror, &["commit-tree", "-m", "theirs", "-p", "main", "main^{tree}"]);
+        sandbox.git(&mirror, &["update-ref", "refs/heads/main", &theirs]);
+        let said = sandbox.mirror_push(&source, &["sync"]);
+        assert_eq!(said.status, i32::from(policy != "overwrite"), "{said:?}");
+        let log = sandbox.ok(&source, &["log"]).out;
+        assert_eq!(log.contains(&theirs), policy == "overwrite", "the old value is in the log: {log}");
+    }
+}
+
+#[test]
+fn a_persons_word_is_kept_with_the_sync_that_it_asks_for() {
+    let sandbox = Sandbox::new();
+    let mirror = stranger(&sandbox, "mirror.git");
+    let theirs = sandbox.oid(&mirror, "main");
+    let (source, _) = source(&sandbox, "mirror.git", &["--prune", "mirror"]);
+    assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
+    // The mirror is away when the person says so.
+    let away = sandbox.path("away.git");
+    std::fs::rename(&mirror, &away).unwrap();
+    assert_eq!(sandbox.mirror_push(&source, &["sync", "m", "--adopt"]).status, 1);
+    std::fs::rename(&away, &mirror).unwrap();
+    sandbox.ok(&source, &["set", "m", "--prune", "mirror"]);
+    sandbox.ok(&source, &["drain"]);
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "overwritten and pruned, as configured");
+    let history = std::fs::read_to_string(source.join("mirror-push/remotes/m/history.jsonl")).unwrap();
+    for gone in ["refs/heads/main", "refs/heads/develop", "refs/tags/v1"] {
+        let old = format!("\"ref\":\"{gone}\",\"old\":\"{theirs}\"");
+        assert!(history.contains(&old), "{gone}: {history}");
+    }
+    // It was used up: another stranger at this address is not what was meant.
+    assert_eq!(std::fs::read_dir(source.join("mirror-push/remotes/m/queue")).unwrap().count(), 0);
+}
+
+#[test]
+fn first_contact_belongs_to_the_address() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let other = stranger(&sandbox, "other.git");
+    let (source, work) = source(&sandbox, "mirror.git", &["--divergent-refs", "keep"]);
+    sandbox.ok(&source, &["drain"]);
+    let before = sandbox.refs(&other);
+    sandbox.ok(&source, &["set", "m", "--divergent-refs", "overwrite", "--url", other.to_str().unwrap()]);
+    assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
+    // The same by an edited file, at another spelling.
+    let config = source.join("mirror-push/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("/other.git", "//./other.git")).unwrap();
+    work.commit("more");
+    work.push(&["main"]);
+    assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
+    assert_eq!(sandbox.refs(&other), before);
+    // Back at the right one: what is known of it was not forgotten, so a rewrite here is no divergence there.
+    work.git(&["commit", "-q", "--amend", "--allow-empty", "-m", "rewritten"]);
+    work.git(&["commit", "-q", "--amend", "--allow-empty", "-m", "again"]);
+    sandbox.git(&source, &["fetch", "-q", work.path.to_str().unwrap(), "+main:main"]);
+    sandbox.ok(&source, &["set", "m", "--divergent-refs", "keep", "--url", mirror.to_str().unwrap()]);
+    std::fs::remove_dir_all(source.join("mirror-push/remotes/m/queue")).unwrap();
+    sandbox.ok(&source, &["sync"]);
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+}
+
+#[test]
+fn a_plan_is_made_for_a_mirror_that_is_disabled() {
+    let sandbox = Sandbox::new();
+    let mirror = stranger(&sandbox, "mirror.git");
+    let before = sandbox.refs(&mirror);
+    let (source, _) = source(&sandbox, "mirror.git", &["--disabled"]);
+    for arguments in [&["plan"][..], &["plan", "m"], &["plan", "m", "--json"]] {
+        let said = sandbox.mirror_push(&source, arguments);
+        assert!(said.status == 1 && said.out.contains("--adopt"), "{said:?}");
+    }
+    assert_eq!(sandbox.refs(&mirror), before);
+    // Confirmed in advance.
+    sandbox.ok(&source, &["remove", "m"]);
+    sandbox.ok(&source, &["add", "m", "mirror.git", "--adopt"]);
+    sandbox.ok(&source, &["drain"]);
+    assert_eq!(sandbox.oid(&mirror, "main"), sandbox.oid(&source, "main"));
+}
+
+#[test]
+fn two_repositories_with_one_url_do_not_overwrite_each_other() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let (source, _) = source(&sandbox, "mirror.git", &[]);
+    sandbox.ok(&source, &["drain"]);
+    let second = stranger(&sandbox, "second.git");
+    std::fs::create_dir_all(second.join("mirror-push")).unwrap();
+    std::fs::write(second.join("mirror-push/config.toml"), "wake = \"none\"\n").unwrap();
+    sandbox.ok(&second, &["add", "m", mirror.to_str().unwrap()]);
+    assert_eq!(sandbox.mirror_push(&second, &["sync"]).status, 1);
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+}
+
+#[test]
+fn a_base_of_an_earlier_version_is_taken_over_and_is_past_first_contact() {
+    let sandbox = Sandbox::of_files();
+    let mirror = sandbox.bare("mirror.git");
+    let (source, work) = source(&sandbox, "mirror.git", &["--divergent-refs", "keep"]);
+    work.push(&["main:packed"]);
+    sandbox.ok(&source, &["drain"]);
+    let one = sandbox.oid(&source, "main");
+    let mirrored = source.join("mirror-push/remotes/m/mirrored");
+    std::fs::remove_dir_all(&mirrored).unwrap();
+    std::fs::create_dir_all(mirrored.join("refs/heads")).unwrap();
+    std::fs::write(mirrored.join("refs/heads/main"), format!("{one}\n")).unwrap();
+    let packed = format!("# pack-refs with: sorted \n{one} refs/heads/packed\n");
+    std::fs::write(mirrored.join("packed-refs"), packed).unwrap();
+    // Rewritten where no record tells of it: only the base knows that the mirror's value was ours.
+    for branch in ["main", "packed"] {
+        let new = sandbox.git(&source, &["commit-tree", "-m", branch, "main^{tree}"]);
+        sandbox.git(&source, &["update-ref", &format!("refs/heads/{branch}"), &new]);
+    }
+    sandbox.ok(&source, &["sync"]);
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+    assert!(!mirrored.join("refs").exists() && mirrored.join("packed-refs").is_dir(), "an earlier program stops here");
+    // Git's own store refuses as the earlier program's does.
+    assert!(std::fs::read(mirrored.join("packed-refs")).is_err());
+    // Killed before it removed them, a run leaves the old files; the next change that is noted removes them.
+    std::fs::remove_dir(mirrored.join("packed-refs")).unwrap();
+    std::fs::create_dir_all(mirrored.join("refs/heads")).unwrap();
+    std::fs::write(mirrored.join("refs/heads/main"), format!("{one}\n")).unwrap();
+    work.push(&["main:more"]);
+    sandbox.ok(&source, &["drain"]);
+    assert!(!mirrored.join("refs").exists() && mirrored.join("packed-refs").is_dir());
+}
+
+/// The base of an earlier version names no address; the status says which one was greeted.
+#[test]
+fn a_base_of_an_earlier_version_is_not_believed_of_another_address() {
+    let sandbox = Sandbox::of_files();
+    sandbox.bare("mirror.git");
+    let theirs = stranger(&sandbox, "stranger.git");
+    let before = sandbox.refs(&theirs);
+    let (source, _) = source(&sandbox, "mirror.git", &[]);
+    sandbox.ok(&source, &["drain"]);
+    let one = sandbox.oid(&source, "main");
+    let remote = source.join("mirror-push/remotes/m");
+    std::fs::remove_dir_all(remote.join("mirrored")).unwrap();
+    std::fs::create_dir_all(remote.join("mirrored/refs/heads")).unwrap();
+    std::fs::write(remote.join("mirrored/refs/heads/main"), format!("{one}\n")).unwrap();
+    let mut status: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(remote.join("status.json")).unwrap()).unwrap();
+    status.as_object_mut().unwrap().remove("address");
+    std::fs::write(remote.join("status.json"), status.to_string()).unwrap();
+    sandbox.ok(&source, &["set", "m", "--url", theirs.to_str().unwrap()]);
+    let said = sandbox.mirror_push(&source, &["sync"]);
+    assert!(said.status == 1 && said.out.contains("first contact"), "{said:?}");
+    assert_eq!(sandbox.refs(&theirs), before);
+}
+
+/// A ref that is neither branch nor tag says nothing of whose repository it is.
+#[test]
+fn a_stranger_with_a_note_of_ours_is_a_stranger() {
+    let sandbox = Sandbox::new();
+    let mirror = stranger(&sandbox, "mirror.git");
+    let (source, work) = source(&sandbox, "mirror.git", &["--divergent-refs", "keep"]);
+    work.push(&["main:topic"]);
+    sandbox.git(&source, &["push", "-q", mirror.to_str().unwrap(), "main:refs/notes/x"]);
+    let before = sandbox.refs(&mirror);
+    assert_eq!(sandbox.mirror_push(&source, &["sync"]).status, 1);
+    assert_eq!(sandbox.refs(&mirror), before);
+}

@@ -1,0 +1,209 @@
+//! Sources that lack something on purpose, and a mirror whose HEAD names nothing.
+
+use std::path::{Path, PathBuf};
+
+use crate::scene::sandbox::Sandbox;
+use crate::scene::servers::{Kind, Server};
+
+/// A repository with three commits and a file that changes in each.
+fn upstream(sandbox: &Sandbox) -> PathBuf {
+    let upstream = sandbox.bare("upstream.git");
+    sandbox.git(&upstream, &["config", "uploadpack.allowFilter", "true"]);
+    let work = sandbox.work(&upstream);
+    for n in 0..3 {
+        std::fs::write(work.path.join("file"), format!("{n}\n").repeat(500)).unwrap();
+        work.git(&["add", "file"]);
+        work.commit(&format!("commit {n}"));
+    }
+    work.push(&["main"]);
+    upstream
+}
+
+/// A clone of it that lacks something, with the mirror at `url`.
+fn lacking(sandbox: &Sandbox, upstream: &Path, how: &[&str], url: &str) -> PathBuf {
+    let source = sandbox.path("source.git");
+    let from = format!("file://{}", upstream.display());
+    let mut arguments = vec!["clone", "-q", "--bare", "--no-tags"];
+    arguments.extend(how);
+    arguments.extend([from.as_str(), source.to_str().unwrap()]);
+    sandbox.git(&sandbox.path(""), &arguments);
+    std::fs::create_dir_all(source.join("mirror-push")).unwrap();
+    std::fs::write(source.join("mirror-push/config.toml"), "wake = \"none\"\n").unwrap();
+    sandbox.ok(&source, &["add", "m", url, "--prune", "mirror"]);
+    source
+}
+
+fn reason(said: &crate::scene::sandbox::Said) -> String {
+    said.json()[0]["refs"][0]["reason"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_shallow_source_is_mirrored_as_far_as_the_mirror_takes_it() {
+    for kind in [Kind::Path, Kind::Git, Kind::Ssh, Kind::Http] {
+        let sandbox = Sandbox::new();
+        let upstream = upstream(&sandbox);
+        let mirror = sandbox.bare("mirror.git");
+        let server = Server::start(&sandbox, kind);
+        let source = lacking(&sandbox, &upstream, &["--depth", "1"], &server.url("mirror.git"));
+        server.equip(&sandbox, &source, "m");
+        // An empty mirror would have to become shallow itself, which it refuses by default.
+        let said = sandbox.mirror_push(&source, &["sync", "--json"]);
+        assert_eq!(said.status, 1, "{kind:?}: {said:?}");
+        assert!(reason(&said).contains("receive.shallowUpdate true"), "{kind:?}: {said:?}");
+        assert_eq!(said.json()[0]["update_status"], "failed", "{kind:?}: {said:?}");
+        assert!(sandbox.refs(&mirror).is_empty());
+        // A mirror that has the history takes what is new. Nothing else of it is touched, whatever `prune` says of what it has.
+        sandbox.git(&upstream, &["push", "-q", mirror.to_str().unwrap(), "main", "main~2:refs/tags/old"]);
+        let work = sandbox.path("upstream.git.work");
+        sandbox.git(&work, &["commit", "-q", "--allow-empty", "-m", "new"]);
+        sandbox.git(&work, &["push", "-q", source.to_str().unwrap(), "main"]);
+        let said = sandbox.mirror_push(&source, &["drain", "--json"]);
+        assert_eq!(sandbox.oid(&mirror, "main"), sandbox.oid(&source, "main"), "{kind:?}: {said:?}");
+        assert_eq!(sandbox.git(&mirror, &["rev-list", "--count", "main"]), "4", "{kind:?}");
+        sandbox.git(&mirror, &["fsck"]);
+        // And one that may become shallow gets all there is.
+        let shallow = sandbox.bare("shallow.git");
+        sandbox.git(&shallow, &["config", "receive.shallowUpdate", "true"]);
+        sandbox.ok(&source, &["set", "m", "--url", &server.url("shallow.git")]);
+        sandbox.ok(&source, &["sync", "-q"]);
+        assert_eq!(sandbox.refs(&shallow), sandbox.refs(&source), "{kind:?}");
+        assert_eq!(sandbox.git(&shallow, &["rev-list", "--count", "main"]), "2", "{kind:?}");
+        sandbox.git(&shallow, &["fsck"]);
+    }
+}
+
+#[test]
+fn what_is_behind_a_shallow_boundary_deletes_nothing() {
+    let sandbox = Sandbox::new();
+    let upstream = upstream(&sandbox);
+    let mirror = sandbox.bare("mirror.git");
+    let source = lacking(&sandbox, &upstream, &["--depth", "1"], mirror.to_str().unwrap());
+    sandbox.ok(&source, &["set", "m", "--prune", "merged"]);
+    sandbox.git(&upstream, &["push", "-q", mirror.to_str().unwrap(), "main", "main~1:refs/heads/old"]);
+    sandbox.ok(&source, &["sync", "-q"]);
+    // Pushed here once and deleted again: whether it is in main can no longer be told.
+    let old = sandbox.git(&upstream, &["rev-parse", "main~1"]);
+    let zeros = sandbox.digits('0');
+    let hook = source.join("hooks/post-receive");
+    for line in [format!("{zeros} {old} refs/heads/old\n"), format!("{old} {zeros} refs/heads/old\n")] {
+        let mut command = sandbox.command(&hook);
+        assert_eq!(
+            crate::scene::sandbox::fed(command.current_dir(&source).env("GIT_DIR", "."), line.as_bytes()).status,
+            0
+        );
+    }
+    let said = sandbox.ok(&source, &["drain", "--json"]);
+    assert_eq!(sandbox.outcomes(&said), [("refs/heads/old".to_owned(), "kept".to_owned())], "{said:?}");
+    assert_eq!(sandbox.oid(&mirror, "old"), old);
+}
+
+#[test]
+fn a_partial_source_fetches_nothing_and_is_mirrored_as_far_as_the_mirror_takes_it() {
+    for filter in ["--filter=blob:none", "--filter=tree:0"] {
+        let sandbox = Sandbox::new();
+        let upstream = upstream(&sandbox);
+        let mirror = sandbox.bare("mirror.git");
+        let source = lacking(&sandbox, &upstream, &[filter], mirror.to_str().unwrap());
+        let missing = || sandbox.git(&source, &["rev-list", "--objects", "--all", "--missing=print"]);
+        let before = missing();
+        assert!(before.lines().any(|line| line.starts_with('?')), "it lacks something: {before}");
+        let said = sandbox.mirror_push(&source, &["sync", "--json"]);
+        let report = said.json()[0].clone();
+        let words = format!("{}{}", report["error"], report["refs"][0]["reason"]);
+        assert_eq!((said.status, &report["update_status"]), (1, &"failed".into()), "it lasts: {said:?}");
+        assert!(words.contains("git fetch --refetch --no-filter"), "{filter}: {said:?}");
+        assert!(sandbox.refs(&mirror).is_empty());
+        assert_eq!(missing(), before, "nothing was fetched");
+        // A mirror that has what is missing here takes what is new.
+        sandbox.git(&upstream, &["push", "-q", mirror.to_str().unwrap(), "main"]);
+        let blob = sandbox.git_fed(&source, &["hash-object", "-w", "--stdin"], b"new\n");
+        let tree = sandbox.git_fed(&source, &["mktree"], format!("100644 blob {blob}\tnew\n").as_bytes());
+        let new = sandbox.git(&source, &["commit-tree", "-m", "new", "-p", "main", &tree]);
+        sandbox.git(&source, &["update-ref", "refs/heads/main", &new]);
+        let said = sandbox.ok(&source, &["sync", "--json"]);
+        assert_eq!(sandbox.oid(&mirror, "main"), new, "{filter}: {said:?}");
+        sandbox.git(&mirror, &["fsck"]);
+        // What comes back from the past is missing here as well, and the mirror has it. Without the tree nobody can tell what that is.
+        let old = sandbox.git(&upstream, &["rev-parse", "main~2^{tree}"]);
+        let reverted = sandbox.git_fed(
+            &source,
+            &["hash-object", "-t", "commit", "-w", "--stdin"],
+            format!("tree {old}\nparent {new}\nauthor T <t@e> 1 +0000\ncommitter T <t@e> 1 +0000\n\nreverted\n")
+                .as_bytes(),
+        );
+        sandbox.git(&source, &["update-ref", "refs/heads/main", &reverted]);
+        let said = sandbox.mirror_push(&source, &["sync", "--json"]);
+        let is_told = said.status == 1 && said.out.contains("git fetch --refetch --no-filter");
+        assert_eq!(is_told, filter == "--filter=tree:0", "{filter}: {said:?}");
+        assert_eq!(sandbox.oid(&mirror, "main") == reverted, filter == "--filter=blob:none", "{filter}: {said:?}");
+        sandbox.git(&mirror, &["fsck"]);
+        // What the advice says helps an empty mirror too.
+        let other = sandbox.bare("other.git");
+        sandbox.ok(&source, &["set", "m", "--url", other.to_str().unwrap()]);
+        sandbox.git(&source, &["fetch", "-q", "--refetch", "--no-filter", "origin"]);
+        sandbox.ok(&source, &["sync", "-q"]);
+        assert_eq!(sandbox.oid(&other, "main"), sandbox.oid(&source, "main"), "{filter}");
+        sandbox.git(&other, &["fsck"]);
+    }
+}
+
+#[test]
+fn a_head_that_names_nothing_is_told_and_set_where_that_is_wished() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    sandbox.git(&mirror, &["symbolic-ref", "HEAD", "refs/heads/master"]);
+    let source = sandbox.source(mirror.to_str().unwrap(), &[]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    sandbox.ok(&source, &["drain", "-q"]);
+    let fix = format!("git --git-dir '{}' symbolic-ref HEAD refs/heads/main", mirror.display());
+    for command in ["status", "doctor"] {
+        let said = sandbox.mirror_push(&source, &[command]);
+        assert!(said.out.contains(&fix) && said.out.contains("set_head = true"), "{command}: {said:?}");
+    }
+    assert_eq!(sandbox.git(&mirror, &["symbolic-ref", "HEAD"]), "refs/heads/master", "not without being asked");
+    sandbox.say(&source, "set_head = true");
+    sandbox.ok(&source, &["sync", "-q"]);
+    assert_eq!(sandbox.git(&mirror, &["symbolic-ref", "HEAD"]), "refs/heads/main");
+    for command in ["status", "doctor"] {
+        let said = sandbox.mirror_push(&source, &[command]);
+        assert!(!said.out.contains("symbolic-ref"), "{command}: {said:?}");
+    }
+    // A branch that is here too may be what the other side wants.
+    work.push(&["main:topic"]);
+    sandbox.git(&mirror, &["symbolic-ref", "HEAD", "refs/heads/topic"]);
+    sandbox.ok(&source, &["sync", "-q"]);
+    assert_eq!(sandbox.git(&mirror, &["symbolic-ref", "HEAD"]), "refs/heads/topic");
+    // A new name for the default branch: HEAD follows, and then the old name may go.
+    work.push(&["main:trunk", ":topic"]);
+    sandbox.git(&source, &["symbolic-ref", "HEAD", "refs/heads/trunk"]);
+    sandbox.ok(&source, &["set", "m", "--prune", "deleted"]);
+    sandbox.ok(&source, &["sync", "-q"]);
+    assert_eq!(sandbox.git(&mirror, &["symbolic-ref", "HEAD"]), "refs/heads/trunk");
+    sandbox.ok(&source, &["sync", "-q"]);
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+    // A default branch that is not mirrored is none for the mirror.
+    sandbox.git(&source, &["update-ref", "refs/heads/inner", "main"]);
+    sandbox.git(&source, &["symbolic-ref", "HEAD", "refs/heads/inner"]);
+    sandbox.git(&mirror, &["symbolic-ref", "HEAD", "refs/heads/none"]);
+    sandbox.ok(&source, &["set", "m", "--mirror-branch-regex", "^main$"]);
+    sandbox.ok(&source, &["sync", "-q"]);
+    assert_eq!(sandbox.git(&mirror, &["symbolic-ref", "HEAD"]), "refs/heads/none");
+}
+
+#[test]
+fn a_head_of_a_working_tree_is_left_alone() {
+    let sandbox = Sandbox::new();
+    let tree = sandbox.path("tree");
+    sandbox.git(&sandbox.path(""), &["init", "-q", tree.to_str().unwrap()]);
+    sandbox.git(&tree, &["symbolic-ref", "HEAD", "refs/heads/none"]);
+    let source = sandbox.source(tree.to_str().unwrap(), &[]);
+    sandbox.say(&source, "set_head = true");
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    sandbox.ok(&source, &["drain", "-q"]);
+    assert_eq!(sandbox.oid(&tree, "main"), sandbox.oid(&source, "main"));
+    assert_eq!(sandbox.git(&tree, &["symbolic-ref", "HEAD"]), "refs/heads/none");
+}

@@ -1,0 +1,180 @@
+//! One ref is refused by the mirror: the others arrive, that one is named with the mirror's words.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use crate::scene::Scene;
+use crate::scene::sandbox::{Sandbox, Work, script};
+
+fn scene() -> Scene {
+    Scene::local(&["--prune", "deleted"])
+}
+
+impl Scene {
+    /// main, topic and gone on both sides.
+    fn begin(&self) -> Work<'_> {
+        let work = self.sandbox.work(&self.source);
+        work.commit("one");
+        work.push(&["main", "main:topic", "main:gone"]);
+        self.sandbox.ok(&self.source, &["drain"]);
+        work
+    }
+
+    /// Drains, and expects that `name` alone is refused, with the words.
+    fn refuses(&self, name: &str, words: &str) {
+        let said = self.sandbox.mirror_push(&self.source, &["drain", "--json"]);
+        assert_eq!(said.status, 1, "{said:?}");
+        let refs = said.json()[0]["refs"].as_array().unwrap().clone();
+        for entry in refs {
+            let outcome = entry["outcome"].as_str().unwrap();
+            if entry["ref"] == name {
+                assert_eq!(outcome, "remote_rejected", "{said:?}");
+                assert!(entry["reason"].as_str().unwrap().contains(words), "{said:?}");
+            } else {
+                assert!(["created", "fast_forwarded", "forced", "deleted"].contains(&outcome), "{said:?}");
+            }
+        }
+        let status = self.status();
+        assert_eq!((&status["update_status"], &status["refs"][0]["ref"]), (&"failed".into(), &name.into()));
+        // It is named until it is right: a drain of another ref does not forget it.
+        let work = self.sandbox.path("source.git.work");
+        self.sandbox.git(&work, &["push", "-q", "origin", "HEAD:refs/heads/another"]);
+        self.sandbox.mirror_push(&self.source, &["drain"]);
+        let status = self.status();
+        assert_eq!((&status["update_status"], &status["refs"][0]["ref"]), (&"failed".into(), &name.into()));
+        assert_ne!(self.sandbox.oid(&self.mirror, "another"), "");
+    }
+}
+
+#[test]
+fn by_an_update_hook() {
+    let scene = scene();
+    let work = scene.begin();
+    let hook = scene.mirror.join("hooks/update");
+    std::fs::write(
+        &hook,
+        "#!/bin/sh\n[ \"$1\" != refs/heads/topic ] || { echo 'GH013: not \u{1b}[31mon my watch'; exit 1; }\n",
+    )
+    .unwrap();
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    work.commit("two");
+    work.push(&["main", "main:topic", ":gone", "main:fresh"]);
+    scene.refuses("refs/heads/topic", "GH013: not [31mon my watch");
+}
+
+#[test]
+fn by_deny_deletes() {
+    let scene = scene();
+    let work = scene.begin();
+    scene.sandbox.git(&scene.mirror, &["config", "receive.denyDeletes", "true"]);
+    work.commit("two");
+    work.push(&["main", "main:topic", ":gone"]);
+    scene.refuses("refs/heads/gone", "deletion prohibited");
+}
+
+#[test]
+fn by_deny_non_fast_forwards() {
+    let scene = scene();
+    let work = scene.begin();
+    scene.sandbox.git(&scene.mirror, &["config", "receive.denyNonFastForwards", "true"]);
+    work.commit("two");
+    work.git(&["checkout", "-q", "--orphan", "other"]);
+    work.commit("rewritten");
+    work.push(&["main", "+other:topic", ":gone"]);
+    scene.refuses("refs/heads/topic", "non-fast-forward");
+}
+
+#[test]
+fn by_deny_current_branch() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.path("mirror");
+    sandbox.git(&sandbox.path(""), &["init", "-q", mirror.to_str().unwrap()]);
+    let source = sandbox.source("mirror", &["--prune", "deleted"]);
+    let scene = Scene { sandbox, source, mirror, server: None };
+    let work = scene.sandbox.work(&scene.source);
+    work.commit("one");
+    work.push(&["main:topic", "main"]);
+    scene.refuses("refs/heads/main", "branch is currently checked out");
+    assert_ne!(scene.sandbox.oid(&scene.mirror, "topic"), "");
+}
+
+#[test]
+fn by_a_lock_or_a_directory_in_the_way() {
+    let scene = scene();
+    let work = scene.begin();
+    // A ref of the mirror's own stands where ours must go.
+    scene.sandbox.git(&scene.mirror, &["update-ref", "refs/heads/dir/own", "main"]);
+    work.push(&["main:dir", "main:fresh"]);
+    scene.refuses("refs/heads/dir", "failed to update ref");
+}
+
+#[test]
+fn a_mirror_that_dies_midway_is_an_error_of_exactly_the_refs_concerned() {
+    let scene = scene();
+    let work = scene.begin();
+    let hook = scene.mirror.join("hooks/update");
+    script(&hook, "#!/bin/sh\nkill -9 $PPID\n");
+    work.commit("two");
+    work.push(&["main"]);
+    let said = scene.sandbox.mirror_push(&scene.source, &["drain", "--json"]);
+    assert_eq!(said.status, 1);
+    let report = said.json()[0].clone();
+    assert_eq!(
+        (&report["update_status"], &report["refs"][0]["outcome"]),
+        (&"scheduled".into(), &"remote_failed".into())
+    );
+    let pending = scene.status()["pending"].clone();
+    assert_eq!(pending, 1, "the push is still queued");
+    std::fs::remove_file(hook).unwrap();
+    scene.sandbox.ok(&scene.source, &["sync"]);
+    assert_eq!(scene.sandbox.refs(&scene.mirror), scene.sandbox.refs(&scene.source));
+}
+
+/// A mirror whose pre-receive hook declines every push that has a ref with `bad` in its name, and counts the pushes.
+fn declining(scene: &Scene) -> PathBuf {
+    let log = scene.sandbox.path("pushes");
+    let hook = scene.mirror.join("hooks/pre-receive");
+    let text =
+        format!("#!/bin/sh\necho x >> '{}'\n! grep -q bad || {{ echo 'no bad names here'; exit 1; }}\n", log.display());
+    script(&hook, &text);
+    log
+}
+
+fn split_of(good: usize, bad: usize) -> (Scene, usize, Vec<(String, String)>) {
+    let scene = scene();
+    let work = scene.begin();
+    let log = declining(&scene);
+    let mut script: String = (0..good).map(|n| format!("create refs/heads/n{n:03} HEAD\n")).collect();
+    // Spread among the others.
+    script.extend((0..bad).map(|n| format!("create refs/heads/n{:03}x{n}bad HEAD\n", n * good / bad)));
+    scene.sandbox.git_fed(&work.path, &["update-ref", "--stdin"], script.as_bytes());
+    work.push(&["refs/heads/n*:refs/heads/n*"]);
+    let said = scene.sandbox.mirror_push(&scene.source, &["drain", "--json"]);
+    let outcomes = scene.sandbox.outcomes(&said);
+    let pushes = std::fs::read_to_string(log).unwrap().lines().count();
+    (scene, pushes, outcomes)
+}
+
+#[test]
+fn a_whole_push_that_a_hook_declines_is_split_until_the_culprits_stand_alone() {
+    for (good, bad) in [(97, 3), (99, 1), (1, 1), (30, 2)] {
+        let (scene, pushes, outcomes) = split_of(good, bad);
+        let (n, k) = ((good + bad) as f64, bad as f64);
+        let most = (2.0 * k * n.log2().ceil() + 1.0) as usize;
+        assert!(pushes <= most, "{pushes} pushes for {bad} culprits among {}, at most {most}", good + bad);
+        for (name, outcome) in outcomes {
+            assert_eq!(outcome, if name.contains("bad") { "remote_rejected" } else { "created" }, "{name}");
+        }
+        assert_eq!(scene.sandbox.oid(&scene.mirror, "n000"), scene.sandbox.oid(&scene.source, "n000"));
+        let status = scene.status();
+        assert_eq!(status["refs"].as_array().unwrap().len(), bad);
+        assert!(status["refs"][0]["reason"].as_str().unwrap().contains("no bad names here"));
+    }
+}
+
+#[test]
+fn the_number_of_pushes_for_culprits_is_bounded() {
+    let (_, pushes, outcomes) = split_of(0, 200);
+    assert!(pushes <= 64, "{pushes}");
+    assert!(outcomes.iter().all(|(_, outcome)| outcome == "remote_rejected"), "{outcomes:?}");
+}

@@ -1,0 +1,39 @@
+//! A file system of its own, small enough to be filled.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::sandbox::Sandbox;
+
+/// A file system of its own, small enough to be filled.
+pub(crate) struct Small(PathBuf);
+
+impl Small {
+    /// `None` where none can be mounted, which is said.
+    pub(crate) fn new(sandbox: &Sandbox, at: &Path) -> Option<Self> {
+        std::fs::create_dir(at).unwrap();
+        let options = ["-t", "tmpfs", "-o", "size=2m", "none"];
+        let mounted = sandbox.command("mount").args(options).arg(at).output();
+        let is_mounted = mounted.is_ok_and(|output| output.status.success());
+        if !is_mounted {
+            super::sandbox::skip("no file system can be mounted here");
+        }
+        is_mounted.then(|| Self(at.to_owned()))
+    }
+
+    pub(crate) fn fill(&self) {
+        let mut file = std::fs::File::create(self.0.join("filler")).unwrap();
+        while file.write_all(&[1; 4096]).is_ok() {}
+        while file.write_all(&[1]).is_ok() {}
+    }
+
+    pub(crate) fn free(&self) {
+        std::fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}

@@ -1,0 +1,7 @@
+//! The daemon: its life, its API, its page.
+
+mod api;
+mod crowd;
+mod life;
+mod listening;
+mod page;

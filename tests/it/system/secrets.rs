@@ -1,0 +1,192 @@
+//! The canary: a password that must be found nowhere but in the file `secret` and on the wire.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::scene::sandbox::{Sandbox, fed, script};
+use crate::scene::servers::{Kind, PASSWORD, PASSWORD_IN_URL, Server};
+
+fn holds(bytes: &[u8], canary: &str) -> bool {
+    bytes.windows(canary.len()).any(|window| window == canary.as_bytes())
+}
+
+/// Every file below, with the exception of `secret`, and of nginx's own password file and this server's log of it.
+fn search(directory: &Path, canaries: &[&str], found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_symlink() {
+            continue;
+        } else if path.is_dir() {
+            search(&path, canaries, found);
+        } else if path.file_name().is_some_and(|name| name != "secret") {
+            let bytes = std::fs::read(&path).unwrap_or_default();
+            found.extend(
+                canaries.iter().filter(|canary| holds(&bytes, canary)).map(|c| format!("{} in {}", c, path.display())),
+            );
+        }
+    }
+}
+
+/// What the arguments and environments of all processes but this one say of a canary.
+fn processes(canaries: &[&str], found: &mut Vec<String>) {
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.chars().all(|c| c.is_ascii_digit()) || name == std::process::id().to_string() {
+            continue;
+        }
+        for file in ["cmdline", "environ"] {
+            let bytes = std::fs::read(entry.path().join(file)).unwrap_or_default();
+            for canary in canaries.iter().filter(|canary| holds(&bytes, canary)) {
+                found.push(format!("{canary} in {file}: {}", String::from_utf8_lossy(&bytes).replace('\0', " ")));
+            }
+        }
+    }
+}
+
+/// A password that no other test has: what all processes of the machine say is looked through for it.
+const OWN: &str = "0wn%c4nary%Tok3n";
+/// The same as it stands in a URL.
+const OWN_IN_URL: &str = "0wn%25c4nary%25Tok3n";
+
+#[test]
+fn a_password_is_found_nowhere_but_where_it_belongs() {
+    use base64::Engine;
+    let basic = base64::engine::general_purpose::STANDARD.encode(format!("mirror-bot:{OWN}"));
+    let canaries = [OWN, OWN_IN_URL, &basic];
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    // A mirror that knows the password and says it again.
+    let hook = mirror.join("hooks/pre-receive");
+    script(
+        &hook,
+        &format!("#!/bin/sh\nsleep 0.2\necho \"remote says $(cat '{}')\"\nexit 1\n", sandbox.path("echo").display()),
+    );
+    let server = Server::start_with_password(&sandbox, OWN);
+    let source = sandbox.source("/mirror.git", &[]);
+    let (over, mut seen) = (AtomicBool::new(false), Vec::new());
+    let mut output = Vec::new();
+    std::thread::scope(|scope| {
+        let watching = scope.spawn(|| {
+            let mut found = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                processes(&canaries, &mut found);
+            }
+            found
+        });
+        let mut run = |arguments: &[&str], input: &str| {
+            let said = sandbox.mirror_push_fed(&source, arguments, input);
+            output.extend([said.out, said.err]);
+            said.status
+        };
+        assert_eq!(
+            run(&["set", "m", "--url", "https://mirror-bot@localhost/x.git", "--password-stdin"], &format!("{OWN}\n")),
+            0
+        );
+        assert_eq!(
+            run(&["set", "m", "--url", &server.url("mirror.git").replace(&format!(":{PASSWORD_IN_URL}"), "")], ""),
+            0
+        );
+        server.equip(&sandbox, &source, "m");
+        let work = sandbox.work(&source);
+        work.commit("one");
+        work.push(&["main"]);
+        std::fs::write(sandbox.path("echo"), OWN).unwrap();
+        for command in [
+            &["drain", "-vvv"][..],
+            &["sync", "--json"],
+            &["status"],
+            &["status", "--json"],
+            &["list"],
+            &["show", "m"],
+            &["log"],
+            &["plan"],
+        ] {
+            run(command, "");
+        }
+        // Wrong for the server, and not to be shown either.
+        run(&["set", "m", "--url", "https://localhost:1/x.git"], "");
+        run(&["sync", "-vvv"], "");
+        over.store(true, Ordering::Relaxed);
+        seen = watching.join().unwrap();
+    });
+    assert!(output.iter().any(|text| text.contains("remote says *****")), "it was said: {output:?}");
+    std::fs::remove_file(sandbox.path("echo")).unwrap();
+    search(&sandbox.path(""), &canaries, &mut seen);
+    seen.extend(output.iter().filter(|text| canaries.iter().any(|canary| text.contains(canary))).cloned());
+    assert!(seen.is_empty(), "{} places, the first: {}", seen.len(), seen[0]);
+    let secret = source.join("mirror-push/remotes/m/secret");
+    assert_eq!(std::fs::read_to_string(&secret).unwrap(), format!("{OWN}\n"));
+    assert_eq!(std::fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
+    // One that others may read is not used.
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let said = sandbox.mirror_push(&source, &["sync"]);
+    assert!(said.status == 1 && said.out.contains("chmod 600"), "{said:?}");
+}
+
+#[test]
+fn a_mirror_that_repeats_the_password_is_redacted() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let hook = mirror.join("hooks/pre-receive");
+    script(&hook, &format!("#!/bin/sh\necho 'token {PASSWORD} is read-only'\nexit 1\n"));
+    let server = Server::start(&sandbox, Kind::Https);
+    let source = server.source(&sandbox, "mirror.git", &[]);
+    let config = std::fs::read_to_string(source.join("mirror-push/config.toml")).unwrap();
+    assert!(config.contains("username = \"mirror-bot\"") && !config.contains("c4nary"), "{config}");
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    let said = sandbox.mirror_push(&source, &["drain", "-v"]);
+    assert!(said.out.contains("token ***** is read-only"), "{said:?}");
+    assert!(!said.out.contains(PASSWORD) && !said.err.contains(PASSWORD), "{said:?}");
+    let status = std::fs::read_to_string(source.join("mirror-push/remotes/m/status.json")).unwrap();
+    assert!(status.contains("*****") && !status.contains(PASSWORD));
+    assert_eq!(
+        sandbox.ok(&source, &["list"]).out,
+        format!("m\thttps://mirror-bot@localhost:{}/mirror.git\n", server.port())
+    );
+}
+
+/// Whoever pastes a token where the user name belongs has given a password.
+#[test]
+fn a_token_in_place_of_the_user_name_is_the_password() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.source("/mirror.git", &["--disabled"]);
+    for (name, token) in [("a", "ghp_c4naryc4nary"), ("b", "glpat-c4nary-x"), ("c", "0123456789abcdef0123")] {
+        let said =
+            sandbox.ok(&source, &["add", name, &format!("https://{token}@127.0.0.1:1/{name}.git"), "--disabled"]);
+        let secret = std::fs::read_to_string(source.join(format!("mirror-push/remotes/{name}/secret"))).unwrap();
+        assert_eq!(secret, format!("{token}\n"));
+        let config = std::fs::read_to_string(source.join("mirror-push/config.toml")).unwrap();
+        let shown = sandbox.ok(&source, &["status", "--json"]).out;
+        assert!(![&said.out, &said.err, &config, &shown].iter().any(|text| text.contains(token)), "{name}");
+        assert!(shown.contains(&format!("https://x-access-token@127.0.0.1:1/{name}.git")), "{shown}");
+    }
+    // GitHub's other form, where the password is no password.
+    sandbox.ok(&source, &["add", "e", "https://ghp_c4nary:x-oauth-basic@127.0.0.1:1/e.git", "--disabled"]);
+    assert_eq!(std::fs::read_to_string(source.join("mirror-push/remotes/e/secret")).unwrap(), "ghp_c4nary\n");
+    // Somebody's own file may have one as the user name: it is shown nowhere.
+    let config = source.join("mirror-push/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    assert!(!text.contains("ghp_"), "{text}");
+    std::fs::write(
+        &config,
+        format!("{text}\n[remotes.f]\nurl = \"https://127.0.0.1:1/f.git\"\nusername = \"ghp_c4nary\"\n"),
+    )
+    .unwrap();
+    std::fs::write(source.join("mirror-push/remotes/f/secret"), "").ok();
+    for command in
+        [&["status"][..], &["status", "--json"], &["list"], &["show", "f"], &["sync", "f"], &["doctor"], &["log"]]
+    {
+        let said = sandbox.mirror_push(&source, command);
+        assert!(!said.out.contains("ghp_c4nary") && !said.err.contains("ghp_c4nary"), "{command:?}: {said:?}");
+    }
+    // A long name that has a password is a name, when it is given and when it is stored.
+    let mut add = sandbox.program(&source);
+    add.args(["add", "d", "https://averylongnameofaservice@127.0.0.1:1/x.git", "--disabled", "--password-stdin"]);
+    assert_eq!(fed(&mut add, b"c4nary\n").status, 0);
+    sandbox.ok(&source, &["set", "d", "--url", "https://averylongnameofaservice@127.0.0.1:1/y.git"]);
+    assert!(sandbox.ok(&source, &["list"]).out.contains("https://averylongnameofaservice@127.0.0.1:1/y.git"));
+    assert_eq!(std::fs::read_to_string(source.join("mirror-push/remotes/d/secret")).unwrap(), "c4nary\n");
+}

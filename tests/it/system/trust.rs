@@ -1,0 +1,314 @@
+//! What must reach nobody else: passwords, keys, connections and redirects.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::scene::sandbox::{Sandbox, fed, is_root, script};
+use crate::scene::servers::{Kind, PASSWORD, Server, USER};
+
+fn error(sandbox: &Sandbox, source: &Path) -> String {
+    let shown = sandbox.status(source);
+    shown["last_error"].as_str().unwrap_or_default().to_owned()
+}
+
+fn private(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// A mirror behind http that wants a password, and that is confined or not.
+fn web(sandbox: &Sandbox, server: &Server, confined: bool) -> PathBuf {
+    let url = format!("http://127.0.0.1:{}/mirror.git", server.port());
+    let source = sandbox.source(&url, &["--auth-method", "password", "--username", USER]);
+    sandbox.say(&source, &format!("allow_insecure_http = true\nconfined = {confined}"));
+    source
+}
+
+#[test]
+fn a_confined_mirror_gets_no_password_but_its_own() {
+    for confined in [false, true] {
+        let sandbox = Sandbox::new();
+        sandbox.bare("mirror.git");
+        let server = Server::start(&sandbox, Kind::Http);
+        let source = web(&sandbox, &server, confined);
+        let file = sandbox.path("password");
+        private(&file, &format!("{PASSWORD}\n"));
+        let program = sandbox.path("say-password");
+        script(&program, &format!("#!/bin/sh\ncat '{}'\n", file.display()));
+        let helper = sandbox.path("helper");
+        script(
+            &helper,
+            &format!(
+                "#!/bin/sh\n[ \"$1\" = get ] && echo 'username={USER}' && printf 'password=' && cat '{}'\n",
+                file.display()
+            ),
+        );
+        let config = source.join("mirror-push/config.toml");
+        let plain = std::fs::read_to_string(&config).unwrap();
+        let server_file = sandbox.path("server.toml");
+        let allowed = "[api]\nallow_local_network = true\n";
+        let with = |defaults: &str| std::fs::write(&server_file, format!("{allowed}{defaults}")).unwrap();
+        let directory = sandbox.path("credentials");
+        std::fs::create_dir(&directory).unwrap();
+        let is_taken = |environment: &[(&str, &Path)]| {
+            let mut command = sandbox.program(&source);
+            command.arg("--config").arg(&server_file).arg("sync");
+            environment.iter().for_each(|(name, value)| {
+                command.env(name, value);
+            });
+            let status = command.output().unwrap().status.code();
+            if status != Some(0) {
+                assert!(error(&sandbox, &source).contains("HTTP 401"), "{}", error(&sandbox, &source));
+            }
+            status == Some(0)
+        };
+        with("");
+        assert!(!is_taken(&[]), "none of them is there");
+        with(&format!("[defaults]\npassword_file = \"{}\"\n", file.display()));
+        assert_eq!(is_taken(&[]), !confined, "password_file of the server");
+        with(&format!("[defaults]\npassword_command = [\"{}\"]\n", program.display()));
+        assert_eq!(is_taken(&[]), !confined, "password_command of the server");
+        with("");
+        std::fs::write(
+            &config,
+            plain.replace("[remotes.m]\n", &format!("[remotes.m]\npassword_file = \"{}\"\n", file.display())),
+        )
+        .unwrap();
+        assert_eq!(is_taken(&[]), !confined, "password_file");
+        std::fs::write(&config, &plain).unwrap();
+        private(&directory.join("m"), &format!("{PASSWORD}\n"));
+        assert_eq!(is_taken(&[("CREDENTIALS_DIRECTORY", &directory)]), !confined, "systemd");
+        private(&sandbox.path("home/.netrc"), &format!("machine 127.0.0.1 login {USER} password {PASSWORD}\n"));
+        assert_eq!(is_taken(&[]), !confined, ".netrc");
+        std::fs::remove_file(sandbox.path("home/.netrc")).unwrap();
+        sandbox.git(&source, &["config", "--global", "credential.helper", helper.to_str().unwrap()]);
+        assert_eq!(is_taken(&[]), !confined, "git's helper");
+        private(&source.join("mirror-push/remotes/m/secret"), PASSWORD);
+        assert!(is_taken(&[]), "its own");
+    }
+}
+
+#[test]
+fn a_systemd_credential_that_cannot_be_read_is_not_replaced_by_another_password() {
+    let sandbox = Sandbox::new();
+    sandbox.bare("mirror.git");
+    let server = Server::start(&sandbox, Kind::Http);
+    let source = web(&sandbox, &server, false);
+    private(&sandbox.path("home/.netrc"), &format!("machine 127.0.0.1 login {USER} password {PASSWORD}\n"));
+    let directory = sandbox.path("credentials");
+    std::fs::create_dir_all(directory.join("m")).unwrap();
+    let mut command = sandbox.program(&source);
+    let output = command.env("CREDENTIALS_DIRECTORY", &directory).arg("sync").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error(&sandbox, &source).contains("systemd credential"), "{}", error(&sandbox, &source));
+    assert!(server.requests(&sandbox).is_empty());
+}
+
+/// A server that sends everybody elsewhere, and how often it was asked.
+fn redirecting(to: u16, status: u16) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, asked) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let mut head = [0; 4096];
+            let _ = stream.read(&mut head);
+            let _ = write!(
+                stream,
+                "HTTP/1.1 {status} Elsewhere\r\nLocation: http://127.0.0.1:{to}/mirror.git/info/refs?service=git-receive-pack\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
+        }
+    });
+    (port, asked)
+}
+
+#[test]
+fn no_redirect_is_followed_with_a_question_or_a_push() {
+    for status in [301, 302, 307, 308] {
+        let sandbox = Sandbox::new();
+        let mirror = sandbox.bare("mirror.git");
+        let server = Server::start(&sandbox, Kind::Http);
+        let source = server.source(&sandbox, "mirror.git", &[]);
+        let work = sandbox.work(&source);
+        work.commit("one");
+        work.push(&["main"]);
+        sandbox.ok(&source, &["drain"]);
+        let before = server.requests(&sandbox).len();
+        let (port, asked) = redirecting(server.port(), status);
+        // The same mirror by its books, so that the push goes ahead of any question.
+        let config = source.join("mirror-push/config.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replace(&format!(":{}/", server.port()), &format!(":{port}/"))).unwrap();
+        for (command, n) in [("drain", 1), ("sync", 2)] {
+            work.commit("more");
+            work.push(&["main"]);
+            assert_eq!(sandbox.mirror_push(&source, &[command]).status, 1, "{status}");
+            let target = format!("redirects to http://127.0.0.1:{}/mirror.git/info/refs (HTTP", server.port());
+            assert!(error(&sandbox, &source).contains(&target), "{}", error(&sandbox, &source));
+            assert!(asked.load(Ordering::SeqCst) >= n, "{status}");
+            assert_eq!(server.requests(&sandbox).len(), before, "{status}: the target was asked");
+        }
+        assert_ne!(sandbox.oid(&mirror, "main"), sandbox.oid(&source, "main"));
+    }
+}
+
+#[test]
+fn a_confined_mirror_does_not_get_the_keys_of_the_user() {
+    for confined in [false, true] {
+        let sandbox = Sandbox::new();
+        let mirror = sandbox.bare("mirror.git");
+        let server = Server::start(&sandbox, Kind::Ssh);
+        let source = server.source(&sandbox, "mirror.git", &[]);
+        // The key that the server takes is the user's own, given by the option that a home directory stands for.
+        let directory = source.join("mirror-push/remotes/m");
+        std::fs::remove_file(directory.join("id_ed25519")).unwrap();
+        let key = sandbox.path("ssh/client");
+        sandbox.say(&source, &format!("confined = {confined}\nssh_options = [\"IdentityFile={}\"]", key.display()));
+        std::fs::write(sandbox.path("server.toml"), "[api]\nallowed_hosts = [\"127.0.0.0/8\"]\n").unwrap();
+        let work = sandbox.work(&source);
+        work.commit("one");
+        work.push(&["main"]);
+        let mut command = sandbox.program(&source);
+        let output = command.arg("--config").arg(sandbox.path("server.toml")).arg("sync").output().unwrap();
+        assert_eq!(output.status.success(), !confined, "{}", String::from_utf8_lossy(&output.stdout));
+        assert_eq!(sandbox.refs(&mirror).is_empty(), confined);
+    }
+}
+
+/// In a network of its own this machine has a public address, and a server behind it.
+#[test]
+fn a_confined_mirror_does_not_reach_this_machine_by_its_public_address() {
+    if !is_root("a network namespace with a public address") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    sandbox.bare("mirror.git");
+    let source = sandbox.source("git://203.0.113.7/mirror.git", &[]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    sandbox.say(&source, "confined = true");
+    let (inside, address) = (sandbox.path("inside"), sandbox.path("address.py"));
+    // SIOCSIFADDR and SIOCSIFFLAGS (netdevice(7)): the machine need not have ip(8).
+    let text = r#"import fcntl, socket, struct
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+fcntl.ioctl(s, 0x8916, struct.pack("16sHH4s8x", b"lo", socket.AF_INET, 0, socket.inet_aton("203.0.113.7")))
+fcntl.ioctl(s, 0x8914, struct.pack("16sH14x", b"lo", 0x41))
+"#;
+    std::fs::write(&address, text).unwrap();
+    let text = r#"python3 address.py
+git daemon --listen=203.0.113.7 --base-path="$PWD" --export-all --enable=receive-pack &
+until git ls-remote -q git://203.0.113.7/source.git; do :; done >/dev/null 2>&1
+exec "$@"
+"#;
+    script(&inside, text);
+    let sync = || {
+        let mut command = sandbox.command("timeout");
+        command.args(["60", "unshare", "--net", "--pid", "--fork", "--kill-child", "sh"]).arg(&inside);
+        command.args([env!("CARGO_BIN_EXE_git-mirror-push"), "--git-dir"]).arg(&source).arg("sync");
+        fed(&mut command, b"")
+    };
+    let said = sync();
+    assert!(said.status == 1 && said.out.contains("Requests to localhost are not allowed"), "{said:?}");
+    let config = source.join("mirror-push/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("confined = true", "confined = false")).unwrap();
+    let said = sync();
+    assert_eq!(said.status, 0, "without the confinement the server is reached: {said:?}");
+}
+
+#[test]
+fn options_of_ssh_that_run_programs_or_weaken_it_are_refused_however_they_are_written() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.source("ssh://git@127.0.0.1/x.git", &["--disabled"]);
+    let config = source.join("mirror-push/config.toml");
+    let plain = std::fs::read_to_string(&config).unwrap();
+    for keyword in [
+        "ProxyCommand",
+        "LocalCommand",
+        "PermitLocalCommand",
+        "KnownHostsCommand",
+        "RemoteCommand",
+        "PKCS11Provider",
+        "SecurityKeyProvider",
+        "XAuthLocation",
+        "Include",
+        "StrictHostKeyChecking",
+        "BatchMode",
+    ] {
+        for written in [
+            format!("{keyword}=no"),
+            format!("{}=no", keyword.to_uppercase()),
+            format!("{} =no", keyword.to_lowercase()),
+        ] {
+            std::fs::write(
+                &config,
+                plain.replace("[remotes.m]\n", &format!("[remotes.m]\nssh_options = [\"{written}\"]\n")),
+            )
+            .unwrap();
+            let said = sandbox.mirror_push(&source, &["list"]);
+            assert!(said.status == 128 && said.err.contains("config.toml:"), "{written}: {said:?}");
+        }
+    }
+    std::fs::write(&config, plain.replace("[remotes.m]\n", "[remotes.m]\nssh_options = [\"Compression=yes\"]\n"))
+        .unwrap();
+    sandbox.ok(&source, &["list"]);
+}
+
+#[test]
+fn silence_of_the_server_cannot_be_undone_by_a_repository() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &[]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    let server = sandbox.path("server.toml");
+    std::fs::write(&server, "silent = true\n").unwrap();
+    let config = source.join("mirror-push/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    for own in ["", "silent = false\n"] {
+        std::fs::write(&config, format!("{own}{text}")).unwrap();
+        for command in ["drain", "sync"] {
+            let mut run = sandbox.program(&source);
+            assert!(run.arg("--config").arg(&server).arg(command).status().unwrap().success());
+            assert!(sandbox.refs(&mirror).is_empty(), "{command} {own}");
+        }
+    }
+    sandbox.ok(&source, &["drain"]);
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "and it was spooled all the while");
+}
+
+/// A named pipe would keep its reader waiting for ever, and with it a daemon that serves others too.
+#[test]
+fn a_named_pipe_in_place_of_a_file_of_ours_keeps_nobody_waiting() {
+    for place in ["config.toml", "remotes/m/known_hosts", "remotes/m/history.jsonl", "remotes/m/status.json"]
+        .into_iter()
+        .chain(["remotes/m/secret", "remotes/m/queue/1.1.1.look", "remotes/m/queue/1.1.1", "spool/incoming/1.1.1"])
+    {
+        let sandbox = Sandbox::new();
+        sandbox.bare("mirror.git");
+        let source = sandbox.source("mirror.git", &[]);
+        let work = sandbox.work(&source);
+        work.commit("one");
+        work.push(&["main"]);
+        sandbox.ok(&source, &["drain"]);
+        let path = source.join("mirror-push").join(place);
+        let _ = std::fs::remove_file(&path);
+        assert!(sandbox.command("mkfifo").arg(&path).status().unwrap().success());
+        let server = sandbox.path("server.toml");
+        std::fs::write(&server, format!("[[repositories]]\nroot = \"{}\"\n", sandbox.path("").display())).unwrap();
+        for arguments in [&["drain"][..], &["drain", "--all"], &["sync"], &["plan"], &["status"], &["log"], &["doctor"]]
+        {
+            let mut command = sandbox.command("timeout");
+            command.args(["20", env!("CARGO_BIN_EXE_git-mirror-push"), "--config"]).arg(&server);
+            let output = command.arg("--git-dir").arg(&source).args(arguments).output().unwrap();
+            assert_ne!(output.status.code(), Some(124), "{place}: {arguments:?} waits");
+        }
+    }
+}
