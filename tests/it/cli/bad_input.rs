@@ -3,9 +3,9 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::scene::sandbox::{Said, Sandbox};
+use crate::scene::sandbox::{Completed, Sandbox};
 
-fn one_line(said: &Said, status: i32, words: &str) {
+fn one_line(said: &Completed, status: i32, words: &str) {
     assert_eq!(said.status, status, "{said:?}");
     assert!(said.err.contains(words), "'{words}' is not in {said:?}");
     assert!(said.out.is_empty(), "{said:?}");

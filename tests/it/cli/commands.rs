@@ -14,9 +14,12 @@ fn config_keeps_its_comments_and_keys() {
     text.insert_str(0, "# ours, since 2019\n");
     text = text.replace("[remotes.m]", "# the one at the other office\n[remotes.m]") + "prune = \"never\" # for now\n";
     std::fs::write(&config, &text).unwrap();
-    sandbox.ok(&source, &["set", "m", "--prune", "deleted", "--divergent-refs=keep", "--tags", "v*", "--tags", "r*"]);
-    sandbox.ok(&source, &["add", "second", "git@example.org:x.git", "--disabled"]);
-    sandbox.ok(&source, &["remove", "second"]);
+    sandbox.mirror_push_ok(
+        &source,
+        &["set", "m", "--prune", "deleted", "--divergent-refs=keep", "--tags", "v*", "--tags", "r*"],
+    );
+    sandbox.mirror_push_ok(&source, &["add", "second", "git@example.org:x.git", "--disabled"]);
+    sandbox.mirror_push_ok(&source, &["remove", "second"]);
     let expected = text.replace("\"never\"", "\"deleted\"") + "divergent_refs = \"keep\"\ntags = [\"v*\", \"r*\"]\n";
     assert_eq!(std::fs::read_to_string(&config).unwrap(), expected);
 }
@@ -28,7 +31,7 @@ fn add_show_list_and_the_json_of_the_contract() {
         "https://bot:pw@example.org/acme/widget.git",
         &["--disabled", "--keep-divergent-refs", "--only-protected-branches"],
     );
-    let shown = sandbox.ok(&source, &["show", "m", "--json"]).json();
+    let shown = sandbox.mirror_push_ok(&source, &["show", "m", "--json"]).json();
     let expected = serde_json::json!([{
         "id": 1, "name": "m", "repository": source.canonicalize().unwrap(), "enabled": false,
         "url": "https://bot@example.org/acme/widget.git", "auth_method": "password", "host_keys": [],
@@ -38,15 +41,21 @@ fn add_show_list_and_the_json_of_the_contract() {
         "refs": []
     }]);
     assert_eq!(shown, expected);
-    assert_eq!(sandbox.ok(&source, &["list"]).out, "m\thttps://bot@example.org/acme/widget.git (disabled)\n");
-    assert!(sandbox.ok(&source, &["show", "m"]).out.contains("divergent_refs           keep\n"));
-    sandbox.ok(&source, &["add", "other", "git@example.org:x.git", "--disabled", "--mirror-branch-regex", "^main$"]);
-    let all = sandbox.ok(&source, &["list", "--json"]).json();
+    assert_eq!(
+        sandbox.mirror_push_ok(&source, &["list"]).out,
+        "m\thttps://bot@example.org/acme/widget.git (disabled)\n"
+    );
+    assert!(sandbox.mirror_push_ok(&source, &["show", "m"]).out.contains("divergent_refs           keep\n"));
+    sandbox.mirror_push_ok(
+        &source,
+        &["add", "other", "git@example.org:x.git", "--disabled", "--mirror-branch-regex", "^main$"],
+    );
+    let all = sandbox.mirror_push_ok(&source, &["list", "--json"]).json();
     assert_eq!((&all[1]["id"], &all[1]["url"]), (&2.into(), &"ssh://git@example.org/x.git".into()));
     assert_eq!(all[1]["mirror_branch_regex"], "^main$");
-    sandbox.ok(&source, &["set", "other", "--mirror-branch-regex", ""]);
+    sandbox.mirror_push_ok(&source, &["set", "other", "--mirror-branch-regex", ""]);
     assert_eq!(
-        sandbox.ok(&source, &["show", "other", "--json"]).json()[0]["mirror_branch_regex"],
+        sandbox.mirror_push_ok(&source, &["show", "other", "--json"]).json()[0]["mirror_branch_regex"],
         serde_json::Value::Null
     );
 }
@@ -59,16 +68,16 @@ fn plan_says_what_sync_does_and_does_nothing() {
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main", "main:gone"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     work.commit("two");
     work.push(&["main", "main:fresh", ":gone"]);
-    let planned = sandbox.ok(&source, &["plan", "--json"]);
+    let planned = sandbox.mirror_push_ok(&source, &["plan", "--json"]);
     assert_eq!(sandbox.oid(&mirror, "fresh"), "", "nothing was pushed");
     assert_eq!(sandbox.status(&source)["pending"], 1, "and nothing is done with");
-    let done = sandbox.ok(&source, &["sync", "--json"]);
+    let done = sandbox.mirror_push_ok(&source, &["sync", "--json"]);
     assert_eq!(planned.json()[0]["refs"], done.json()[0]["refs"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
-    let said = sandbox.ok(&source, &["sync"]);
+    let said = sandbox.mirror_push_ok(&source, &["sync"]);
     assert_eq!(said.out, format!("To {} (m)\n   everything up to date\n", mirror.display()));
 }
 
@@ -83,16 +92,16 @@ fn drain_speaks_like_git_push() {
     work.push(&["main", "v1", "main:gone"]);
     let to = format!("To {} (m)\n", mirror.display());
     let expected = format!("{to} * [new branch]      gone\n * [new branch]      main\n * [new tag]         v1\n");
-    assert_eq!(sandbox.ok(&source, &["drain", "--color=never"]).out, expected);
+    assert_eq!(sandbox.mirror_push_ok(&source, &["drain", "--color=never"]).out, expected);
     let two = work.commit("two");
     work.push(&["main", ":gone"]);
     let expected = format!("{to} - [deleted]         gone\n   {}..{}  main\n", &one[..7], &two[..7]);
-    assert_eq!(sandbox.ok(&source, &["drain"]).out, expected);
-    assert_eq!(sandbox.ok(&source, &["drain"]).out, "", "nothing to do");
-    let log = sandbox.ok(&source, &["log"]).out;
+    assert_eq!(sandbox.mirror_push_ok(&source, &["drain"]).out, expected);
+    assert_eq!(sandbox.mirror_push_ok(&source, &["drain"]).out, "", "nothing to do");
+    let log = sandbox.mirror_push_ok(&source, &["log"]).out;
     let last = log.lines().last().unwrap();
     assert!(last.contains("  m  finished  2 updated, 0 failed, "), "{log}");
-    let log = sandbox.ok(&source, &["log", "m", "--json"]).json();
+    let log = sandbox.mirror_push_ok(&source, &["log", "m", "--json"]).json();
     assert_eq!(log.as_array().unwrap().last().unwrap()["updated"], 2);
 }
 
@@ -108,21 +117,26 @@ fn protected_branches_and_an_empty_selection() {
     let names = || {
         sandbox.git(&mirror, &["for-each-ref", "--format=%(refname)"]).lines().map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_eq!(sandbox.ok(&source, &["protected"]).out, "main\n", "unset: the branch that HEAD names");
-    sandbox.ok(&source, &["drain"]);
+    assert_eq!(sandbox.mirror_push_ok(&source, &["protected"]).out, "main\n", "unset: the branch that HEAD names");
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(names(), ["refs/heads/main"]);
-    sandbox.ok(&source, &["protect", "*-stable"]);
-    assert_eq!(sandbox.ok(&source, &["protected", "--json"]).json(), serde_json::json!(["main", "*-stable"]));
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["protect", "*-stable"]);
+    assert_eq!(
+        sandbox.mirror_push_ok(&source, &["protected", "--json"]).json(),
+        serde_json::json!(["main", "*-stable"])
+    );
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(names(), ["refs/heads/a-stable", "refs/heads/main"]);
-    sandbox.ok(&source, &["unprotect", "main", "*-stable"]);
-    assert_eq!(sandbox.ok(&source, &["protected"]).out, "");
+    sandbox.mirror_push_ok(&source, &["unprotect", "main", "*-stable"]);
+    assert_eq!(sandbox.mirror_push_ok(&source, &["protected"]).out, "");
     work.commit("two");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_ne!(sandbox.oid(&mirror, "main"), sandbox.oid(&source, "main"), "an empty selection selects nothing");
     assert_eq!(names().len(), 2, "and deletes nothing");
-    assert!(sandbox.ok(&source, &["status"]).out.contains("no branch is protected, so no branch is mirrored"));
+    assert!(
+        sandbox.mirror_push_ok(&source, &["status"]).out.contains("no branch is protected, so no branch is mirrored")
+    );
 }
 
 #[test]
@@ -133,24 +147,24 @@ fn disable_enable_and_remove() {
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain"]);
-    sandbox.ok(&source, &["disable", "m"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["disable", "m"]);
     work.commit("two");
     work.push(&["main"]);
-    let said = sandbox.ok(&source, &["sync", "m"]);
+    let said = sandbox.mirror_push_ok(&source, &["sync", "m"]);
     assert!(said.err.contains("mirror 'm' is disabled"), "{said:?}");
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_ne!(sandbox.refs(&mirror), sandbox.refs(&source));
-    sandbox.ok(&source, &["enable", "m"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["enable", "m"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
-    sandbox.ok(&source, &["remove", "m"]);
+    sandbox.mirror_push_ok(&source, &["remove", "m"]);
     let left: Vec<_> = std::fs::read_dir(source.join("mirror-push/remotes/m"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name())
         .collect();
     assert_eq!(left, ["lock"], "the lock is never unlinked");
-    assert_eq!(sandbox.ok(&source, &["list"]).out, "");
+    assert_eq!(sandbox.mirror_push_ok(&source, &["list"]).out, "");
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "the mirror's repository is not touched");
 }
 
@@ -162,16 +176,16 @@ fn a_mass_deletion_waits_for_a_word() {
     let work = sandbox.work(&source);
     work.commit("one");
     let script: String = (0..60).map(|n| format!("create refs/heads/n{n} HEAD\n")).collect();
-    sandbox.git_fed(&work.path, &["update-ref", "--stdin"], script.as_bytes());
+    sandbox.git_with_input(&work.path, &["update-ref", "--stdin"], script.as_bytes());
     work.push(&["refs/heads/*:refs/heads/*"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     let script: String = (0..60).map(|n| format!("delete refs/heads/n{n}\n")).collect();
-    sandbox.git_fed(&work.path, &["update-ref", "--stdin"], script.as_bytes());
+    sandbox.git_with_input(&work.path, &["update-ref", "--stdin"], script.as_bytes());
     work.push(&["--prune", "refs/heads/*:refs/heads/*"]);
-    let said = sandbox.ok(&source, &["drain"]);
+    let said = sandbox.mirror_push_ok(&source, &["drain"]);
     assert!(said.out.contains("60 refs would be deleted at once and the limit is 50"), "{said:?}");
     assert_eq!(sandbox.refs(&mirror).len(), 61);
-    sandbox.ok(&source, &["sync", "--allow-mass-delete"]);
+    sandbox.mirror_push_ok(&source, &["sync", "--allow-mass-delete"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }
 
@@ -250,7 +264,7 @@ fn completions_and_the_manual_know_every_command() {
         rest = rest.split_once(&format!("\n.SH {heading}\n")).unwrap_or_else(|| panic!("no {heading} in its place")).1;
     }
     for page in ["git-mirror-push", "git-mirror-push-config", "git-remote-mirror"] {
-        let said = crate::scene::sandbox::fed(
+        let said = crate::scene::sandbox::run_with_input(
             sandbox.command("mandoc").args(["-T", "lint", "-W", "warning"]),
             run(&["man", page]).as_bytes(),
         );
@@ -277,11 +291,11 @@ fn two_mirrors_are_served_at_once() {
         std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
     let source = sandbox.source("one.git", &[]);
-    sandbox.ok(&source, &["add", "two", "two.git"]);
+    sandbox.mirror_push_ok(&source, &["add", "two", "two.git"]);
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     for mirror in mirrors {
         assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
     }
@@ -295,27 +309,34 @@ fn any_key_is_set_from_the_command_line_as_toml() {
     let config = source.join("mirror-push/config.toml");
     let text = || std::fs::read_to_string(&config).unwrap();
     let before = text();
-    sandbox.ok(&source, &["set", "m", "prune=never", "max_deletes=7", "push_options=[\"ci.skip\"]", "settle=5s"]);
+    sandbox.mirror_push_ok(
+        &source,
+        &["set", "m", "prune=never", "max_deletes=7", "push_options=[\"ci.skip\"]", "settle=5s"],
+    );
     let added = "prune = \"never\"\nmax_deletes = 7\npush_options = [\"ci.skip\"]\nsettle = \"5s\"\n";
     assert_eq!(text(), format!("{before}{added}"));
-    sandbox.ok(&source, &["set", "m", "prune=", "max_deletes=", "push_options=", "settle="]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "prune=", "max_deletes=", "push_options=", "settle="]);
     assert_eq!(text(), before);
     // Without a name, keys of the repository; an option counts among the keys.
-    sandbox.ok(&source, &["set", "silent=true", "protected_branches=[\"main\", \"release/*\"]"]);
+    sandbox.mirror_push_ok(&source, &["set", "silent=true", "protected_branches=[\"main\", \"release/*\"]"]);
     assert!(text().contains("silent = true\nprotected_branches = [\"main\", \"release/*\"]\n"), "{}", text());
-    sandbox.ok(&source, &["set", "silent=", "wake=none"]);
+    sandbox.mirror_push_ok(&source, &["set", "silent=", "wake=none"]);
     let other = sandbox.bare("other.git");
     let other = other.to_str().unwrap();
-    sandbox.ok(&source, &["add", "second", other, "tags=none", "retry_delay=1m", "--prune", "never", "--disabled"]);
+    sandbox.mirror_push_ok(
+        &source,
+        &["add", "second", other, "tags=none", "retry_delay=1m", "--prune", "never", "--disabled"],
+    );
     assert!(text().contains("prune = \"never\"\ntags = \"none\"\nretry_delay = \"1m\"\n"), "{}", text());
     // A URL is cleaned of its password, whichever way it is given.
-    sandbox.ok(&source, &["set", "second", "url=https://bot:hunter2@example.org/x.git"]);
+    sandbox.mirror_push_ok(&source, &["set", "second", "url=https://bot:hunter2@example.org/x.git"]);
     assert!(text().contains("url = \"https://example.org/x.git\"") && !text().contains("hunter2"), "{}", text());
     assert_eq!(std::fs::read_to_string(source.join("mirror-push/remotes/second/secret")).unwrap().trim(), "hunter2");
     // What is said of the mirror is what the keys make of it.
-    let said = sandbox.ok(&source, &["add", "off", sandbox.path("off.git").to_str().unwrap(), "enabled=false"]);
+    let said =
+        sandbox.mirror_push_ok(&source, &["add", "off", sandbox.path("off.git").to_str().unwrap(), "enabled=false"]);
     assert!(said.err.contains("it is disabled: git mirror-push enable off"), "{said:?}");
-    let said = sandbox.mirror_push_fed(
+    let said = sandbox.mirror_push_with_input(
         &source,
         &["add", "key", "ssh://git@host.invalid/x", "auth_method=none", "--disabled", "--password-stdin"],
         "pw\n",
@@ -323,7 +344,7 @@ fn any_key_is_set_from_the_command_line_as_toml() {
     assert!(said.status == 0 && text().contains("auth_method = \"none\""), "{said:?}");
     assert!(!text().contains("auth_method = \"password\""), "{}", text());
     // The hook reads this key by itself.
-    sandbox.ok(&source, &["set", "wake=\"\"\"none\"\"\""]);
+    sandbox.mirror_push_ok(&source, &["set", "wake=\"\"\"none\"\"\""]);
     assert!(text().contains("wake = \"none\"\n"), "{}", text());
     let stands = text();
     for (arguments, status, message) in [

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use crate::scene::sandbox::{Said, Sandbox};
+use crate::scene::sandbox::{Completed, Sandbox};
 use crate::scene::servers::{Kind, Server};
 
 fn scene() -> (Sandbox, PathBuf, PathBuf) {
@@ -14,12 +14,12 @@ fn scene() -> (Sandbox, PathBuf, PathBuf) {
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     (sandbox, mirror, source)
 }
 
 /// What is not well: (check, severity), and all texts.
-fn ailments(said: &Said) -> (Vec<(String, String)>, String) {
+fn ailments(said: &Completed) -> (Vec<(String, String)>, String) {
     let findings = said.json();
     let word = |finding: &serde_json::Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
     let bad: Vec<_> = findings.as_array().unwrap().iter().filter(|finding| finding["severity"] != "ok").collect();
@@ -33,11 +33,11 @@ fn ailments(said: &Said) -> (Vec<(String, String)>, String) {
 #[test]
 fn a_healthy_repository_has_no_ailments() {
     let (sandbox, _, source) = scene();
-    let said = sandbox.ok(&source, &["doctor", "--json"]);
+    let said = sandbox.mirror_push_ok(&source, &["doctor", "--json"]);
     assert_eq!(ailments(&said).0, [], "{said:?}");
-    let text = sandbox.ok(&source, &["doctor"]).out;
+    let text = sandbox.mirror_push_ok(&source, &["doctor"]).out;
     assert!(text.contains("hook: ") && text.contains("m: reachable: 1 refs"), "{text}");
-    assert_eq!(sandbox.ok(&source, &["doctor", "-q"]).out, "");
+    assert_eq!(sandbox.mirror_push_ok(&source, &["doctor", "-q"]).out, "");
     assert_eq!(std::fs::read_dir(source.join("mirror-push/spool/tmp")).unwrap().count(), 0, "the probe is gone");
 }
 
@@ -46,7 +46,7 @@ fn every_ailment_of_the_repository() {
     type Ail<'a> = &'a dyn Fn(&Sandbox, &PathBuf, &PathBuf);
     let ails: [(&str, &str, &str, Ail<'_>); 13] = [
         ("hook", "error", "install-hook", &|s, _, source| {
-            s.ok(source, &["uninstall-hook"]);
+            s.mirror_push_ok(source, &["uninstall-hook"]);
         }),
         ("hook", "error", "another hook", &|_, _, source| {
             std::fs::remove_file(source.join("hooks/post-receive")).unwrap();
@@ -65,7 +65,7 @@ fn every_ailment_of_the_repository() {
             std::fs::write(source.join("mirror-push/config.toml"), "nonsense\n").unwrap();
         }),
         ("configuration", "warning", "silent", &|s, _, source| {
-            s.ok(source, &["silent", "on"]);
+            s.mirror_push_ok(source, &["silent", "on"]);
         }),
         ("spool", "error", "is missing", &|_, _, source| {
             std::fs::remove_dir_all(source.join("mirror-push/spool/incoming")).unwrap();
@@ -114,17 +114,17 @@ fn every_ailment_of_the_repository() {
 fn every_ailment_of_a_mirror() {
     type Ail<'a> = &'a dyn Fn(&Sandbox, &PathBuf, &PathBuf);
     let set = |sandbox: &Sandbox, source: &PathBuf, url: &str| {
-        sandbox.ok(source, &["set", "m", "--url", url]);
+        sandbox.mirror_push_ok(source, &["set", "m", "--url", url]);
     };
     let ails: [(&str, &str, Ail<'_>); 11] = [
         ("enabled", "enable m", &|s, _, source| {
-            s.ok(source, &["disable", "m"]);
+            s.mirror_push_ok(source, &["disable", "m"]);
         }),
         ("reachable", "is the host up", &|s, _, source| set(s, source, "git://127.0.0.1:1/x.git")),
         ("reachable", "create it there", &|s, _, source| set(s, source, "/nowhere.git")),
         ("credentials", "credential m", &|s, _, source| {
             set(s, source, "https://bot@127.0.0.1:1/x.git");
-            s.ok(source, &["set", "m", "--auth-method", "password"]);
+            s.mirror_push_ok(source, &["set", "m", "--auth-method", "password"]);
         }),
         ("credentials", "chmod 600", &|s, _, source| {
             set(s, source, "https://bot:pw@127.0.0.1:1/x.git");
@@ -174,10 +174,10 @@ fn a_source_that_is_older_than_its_mirror_is_told_and_the_mend_works() {
 fn the_way_to_a_mirror_is_tried_over_the_network() {
     let (sandbox, _, source) = scene();
     let server = Server::start(&sandbox, Kind::Ssh);
-    sandbox.ok(&source, &["set", "m", "--url", &server.url("mirror.git")]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "--url", &server.url("mirror.git")]);
     let (found, text) = ailments(&sandbox.mirror_push(&source, &["doctor", "--json"]));
     assert!(found.contains(&("reachable".into(), "error".into())) && text.contains("host key"), "{text}");
-    server.equip(&sandbox, &source, "m");
-    let said = sandbox.ok(&source, &["doctor", "--json"]);
+    server.configure_access(&sandbox, &source, "m");
+    let said = sandbox.mirror_push_ok(&source, &["doctor", "--json"]);
     assert_eq!(ailments(&said).0, [], "{said:?}");
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::scene::daemon::{Daemon, LOCAL};
 use crate::scene::estate::Estate;
-use crate::scene::sandbox::{Said, Sandbox, script};
+use crate::scene::sandbox::{Completed, Sandbox, script};
 use crate::scene::servers::{Kind, Server};
 
 /// The blocks of a document that are fenced as `kind`.
@@ -41,7 +41,7 @@ pub(crate) fn block(document: &str, kind: &str, words: &str, replaced: &[(&str, 
 }
 
 /// Runs commands by a shell that finds the programs on PATH, with the server's file if there is one.
-fn run(sandbox: &Sandbox, directory: &Path, commands: &str, server: Option<&Path>) -> Said {
+fn run(sandbox: &Sandbox, directory: &Path, commands: &str, server: Option<&Path>) -> Completed {
     let bin = Path::new(env!("CARGO_BIN_EXE_git-mirror-push")).parent().unwrap();
     let mut shell = sandbox.command("sh");
     let usual = std::env::var("PATH").unwrap();
@@ -49,10 +49,10 @@ fn run(sandbox: &Sandbox, directory: &Path, commands: &str, server: Option<&Path
     if let Some(server) = server {
         shell.env("GIT_MIRROR_PUSH_CONFIG", server);
     }
-    Said::of(&shell.output().unwrap())
+    Completed::of(&shell.output().unwrap())
 }
 
-fn ok(said: &Said) {
+fn ok(said: &Completed) {
     assert_eq!(said.status, 0, "{said:?}");
 }
 
@@ -156,7 +156,7 @@ fn the_recipes_for_many_repositories() {
         let mut cron = sandbox.command("/bin/sh");
         cron.env_clear().env("HOME", sandbox.path("home")).env("SHELL", "/bin/sh");
         cron.env("GIT_MIRROR_PUSH_CONFIG", &estate.file).env("GIT_CONFIG_GLOBAL", sandbox.path("gitconfig"));
-        let said = Said::of(&cron.args(["-c", &format!("export {path}; {command}")]).output().unwrap());
+        let said = Completed::of(&cron.args(["-c", &format!("export {path}; {command}")]).output().unwrap());
         assert_eq!((said.status, &*said.out, &*said.err), (0, "", ""), "cron mails what is printed: {command}");
         assert_eq!(sandbox.refs(&mirror), sandbox.refs(&widget), "{command}");
         work.commit("for the next one");

@@ -73,16 +73,16 @@ fn however_a_mirror_is_written_it_is_served() {
             .enumerate()
     {
         let (source, mirror) = (estate.repository(&format!("r{n}.git")), estate.mirror(&format!("r{n}.git")));
-        estate.sandbox.ok(&source, &["install-hook"]);
+        estate.sandbox.mirror_push_ok(&source, &["install-hook"]);
         let config = source.join("mirror-push/config.toml");
         std::fs::write(&config, table.replace("URL", mirror.to_str().unwrap())).unwrap();
-        estate.sandbox.ok(&source, &["sync"]);
+        estate.sandbox.mirror_push_ok(&source, &["sync"]);
         let refs = estate.sandbox.refs(&source);
         assert_eq!(estate.sandbox.refs(&mirror), refs, "{table}");
         // What its own commands make due is done by those that look at every repository.
         estate.sandbox.git(&mirror, &["update-ref", "-d", "refs/heads/main"]);
-        estate.sandbox.ok(&source, &["set", "wake=none"]);
-        estate.sandbox.ok(&source, &["set", "m", "prune=never"]);
+        estate.sandbox.mirror_push_ok(&source, &["set", "wake=none"]);
+        estate.sandbox.mirror_push_ok(&source, &["set", "m", "prune=never"]);
         let said = estate.run(&["drain", "--all"]);
         assert_eq!((said.status, estate.sandbox.refs(&mirror)), (0, refs), "{table}: {said:?}");
     }
@@ -95,7 +95,7 @@ fn what_a_drain_takes_from_the_spool_stays_there_while_the_disk_is_full() {
     let (source, mirror) = (estate.repository("small/x.git"), estate.mirror("small/x.git"));
     assert_eq!(estate.run(&["install-hook", "--all"]).status, 0);
     assert_eq!(estate.run(&["sync", "--all"]).status, 0);
-    estate.sandbox.ok(&source, &["set", "wake=none"]);
+    estate.sandbox.mirror_push_ok(&source, &["set", "wake=none"]);
     let work = estate.sandbox.work(&source);
     work.commit("one");
     work.push(&["HEAD:refs/heads/next"]);
@@ -115,7 +115,7 @@ fn a_damaged_record_is_a_full_sync_also_for_a_mirror_that_the_drain_does_not_kno
     assert_eq!(estate.run(&["sync", "--all"]).status, 0);
     estate.sandbox.git(&source, &["branch", "next", "main"]);
     std::fs::write(source.join("mirror-push/spool/incoming/1.2.3.4"), "damaged").unwrap();
-    let said = estate.sandbox.ok(&source, &["drain"]);
+    let said = estate.sandbox.mirror_push_ok(&source, &["drain"]);
     assert!(said.err.contains("moved to spool/corrupt"), "{said:?}");
     assert_eq!(estate.run(&["drain", "--all"]).status, 0);
     assert_eq!(estate.sandbox.refs(&mirror), estate.sandbox.refs(&source));
@@ -125,17 +125,17 @@ fn a_damaged_record_is_a_full_sync_also_for_a_mirror_that_the_drain_does_not_kno
 fn the_key_hook_keeps_ours_away() {
     let estate = Estate::new(TEMPLATE);
     let [with, without] = ["a.git", "b.git"].map(|name| estate.repository(name));
-    estate.sandbox.ok(&without, &["set", "hook=none"]);
+    estate.sandbox.mirror_push_ok(&without, &["set", "hook=none"]);
     let said = estate.run(&["install-hook", "--all"]);
     let expected = "installed the hook in 1 repository; 0 had it already; hook = \"none\" in 1\n";
     assert_eq!((said.status, &*said.err), (0, expected), "{said:?}");
     let has = |repository: &Path| repository.join("hooks/post-receive").exists();
     assert!(has(&with) && !has(&without));
     let mirror = estate.mirror("b.git");
-    let said = estate.sandbox.ok(&without, &["add", "own", mirror.to_str().unwrap()]);
+    let said = estate.sandbox.mirror_push_ok(&without, &["add", "own", mirror.to_str().unwrap()]);
     assert!(!has(&without) && !said.err.contains("hook"), "{said:?}");
     // Who asks for it by name gets it.
-    estate.sandbox.ok(&without, &["install-hook"]);
+    estate.sandbox.mirror_push_ok(&without, &["install-hook"]);
     assert!(has(&without));
 }
 
@@ -143,7 +143,7 @@ fn the_key_hook_keeps_ours_away() {
 fn whoever_says_silent_holds_back() {
     let estate = Estate::new(&format!("silent = true\n{TEMPLATE}"));
     let (source, mirror) = (estate.repository("x.git"), estate.mirror("x.git"));
-    estate.sandbox.ok(&source, &["set", "silent=false"]);
+    estate.sandbox.mirror_push_ok(&source, &["set", "silent=false"]);
     let at = ["--git-dir", source.to_str().unwrap()];
     for arguments in [&["sync"][..], &["drain"]] {
         assert_eq!(estate.run(&[&at[..], arguments].concat()).status, 0);

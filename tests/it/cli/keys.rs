@@ -24,9 +24,9 @@ fn a_key_is_made_authorised_and_used_and_the_host_is_pinned_after_a_yes() {
         let directory = source.join("mirror-push/remotes/m");
         let mode = |name: &str| std::fs::metadata(directory.join(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(file), 0o600);
-        let key = sandbox.ok(&source, &["public-key", "m"]).out;
+        let key = sandbox.mirror_push_ok(&source, &["public-key", "m"]).out;
         assert!(key.starts_with(&format!("ssh-{kind} ")) && key.lines().count() == 1, "{key}");
-        assert_eq!(sandbox.ok(&source, &["public-key", "m"]).out, key, "it is made once");
+        assert_eq!(sandbox.mirror_push_ok(&source, &["public-key", "m"]).out, key, "it is made once");
         // Neither the host nor we are known yet.
         let said = sandbox.mirror_push(&source, &["sync", "--json"]);
         assert!(said.out.contains("host key") && said.json()[0]["update_status"] == "failed", "{said:?}");
@@ -36,15 +36,15 @@ fn a_key_is_made_authorised_and_used_and_the_host_is_pinned_after_a_yes() {
         let fingerprint = sandbox.command("ssh-keygen").args(["-lf", "ssh/host.pub"]).output().unwrap().stdout;
         let fingerprint = String::from_utf8(fingerprint).unwrap().split(' ').nth(1).unwrap().to_owned();
         assert!(said.out.contains(&fingerprint), "{fingerprint}: {said:?}");
-        sandbox.ok(&source, &["host-keys", "m", "--detect", "--yes"]);
+        sandbox.mirror_push_ok(&source, &["host-keys", "m", "--detect", "--yes"]);
         let status = sandbox.status(&source);
         assert_eq!(status["host_keys"], serde_json::json!([{"fingerprint_sha256": fingerprint}]));
         let said = sandbox.mirror_push(&source, &["sync", "--json"]);
         assert!(said.status == 1 && said.out.contains("refused the credentials"), "{said:?}");
         std::fs::write(sandbox.path("ssh/authorized_keys"), key).unwrap();
-        sandbox.ok(&source, &["sync"]);
+        sandbox.mirror_push_ok(&source, &["sync"]);
         assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
-        let said = sandbox.ok(&source, &["host-keys", "m", "--detect"]);
+        let said = sandbox.mirror_push_ok(&source, &["host-keys", "m", "--detect"]);
         assert!(said.err.contains("pinned already"), "{said:?}");
     }
 }
@@ -56,16 +56,16 @@ fn pins_are_strict_and_a_changed_key_shows_both_fingerprints() {
     let server = Server::start(&sandbox, Kind::Ssh);
     let source = server.source(&sandbox, "mirror.git", &[]);
     pushed(&sandbox, &source);
-    sandbox.ok(&source, &["sync"]);
-    let pinned = sandbox.ok(&source, &["host-keys", "m", "--json"]).json();
+    sandbox.mirror_push_ok(&source, &["sync"]);
+    let pinned = sandbox.mirror_push_ok(&source, &["host-keys", "m", "--json"]).json();
     let good = pinned[0]["fingerprint_sha256"].as_str().unwrap().to_owned();
     assert!(pinned[0]["fingerprint_md5"].as_str().unwrap().starts_with("MD5:"));
     // The client's key stands for another host's.
     let other = std::fs::read_to_string(sandbox.path("ssh/client.pub")).unwrap();
-    sandbox.ok(&source, &["host-keys", "m", "--clear"]);
+    sandbox.mirror_push_ok(&source, &["host-keys", "m", "--clear"]);
     assert!(!source.join("mirror-push/remotes/m/known_hosts").exists());
-    sandbox.ok(&source, &["host-keys", "m", "--add", &other]);
-    let bad = sandbox.ok(&source, &["host-keys", "m", "--json"]).json()[0]["fingerprint_sha256"].clone();
+    sandbox.mirror_push_ok(&source, &["host-keys", "m", "--add", &other]);
+    let bad = sandbox.mirror_push_ok(&source, &["host-keys", "m", "--json"]).json()[0]["fingerprint_sha256"].clone();
     let said = sandbox.mirror_push(&source, &["sync", "--json"]);
     let error = said.json()[0]["error"].as_str().unwrap().to_owned();
     assert_eq!(said.json()[0]["update_status"], "failed");
@@ -77,10 +77,10 @@ fn pins_are_strict_and_a_changed_key_shows_both_fingerprints() {
     assert!(sandbox.command("ssh-keygen").args(["-q", "-H", "-f", "hosts"]).status().unwrap().success());
     let hashed = std::fs::read_to_string(sandbox.path("hosts")).unwrap();
     assert!(hashed.starts_with("|1|"), "{hashed}");
-    sandbox.ok(&source, &["host-keys", "m", "--add", &hashed]);
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["host-keys", "m", "--add", &hashed]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
     // A certificate authority vouches for the host.
-    sandbox.ok(&source, &["host-keys", "m", "--clear"]);
+    sandbox.mirror_push_ok(&source, &["host-keys", "m", "--clear"]);
     let sign = ["-q", "-s", "ssh/client", "-I", "host", "-h", "-n", "127.0.0.1", "ssh/host.pub"];
     assert!(sandbox.command("ssh-keygen").args(sign).status().unwrap().success());
     let config = sandbox.path("ssh/sshd_config");
@@ -95,7 +95,7 @@ fn pins_are_strict_and_a_changed_key_shows_both_fingerprints() {
     let mut sshd = sandbox.command("/usr/sbin/sshd");
     let mut sshd = sshd.args(["-D", "-e", "-f"]).arg(&config).stderr(std::process::Stdio::null()).spawn().unwrap();
     crate::scene::sandbox::wait_for("sshd", || std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_ok());
-    sandbox.ok(&source, &["host-keys", "m", "--add", &format!("@cert-authority * {other}")]);
+    sandbox.mirror_push_ok(&source, &["host-keys", "m", "--add", &format!("@cert-authority * {other}")]);
     let said = sandbox.mirror_push(&source, &["sync"]);
     sshd.kill().unwrap();
     sshd.wait().unwrap();
@@ -115,7 +115,7 @@ impl User {
         let name = format!("gmp-it-{}", std::process::id());
         let shell = ["-M", "-d", "/tmp", "-s", "/bin/sh", &name];
         assert!(sandbox.command("/usr/sbin/useradd").args(shell).status().unwrap().success());
-        let said = crate::scene::sandbox::fed(
+        let said = crate::scene::sandbox::run_with_input(
             &mut sandbox.command("/usr/sbin/chpasswd"),
             format!("{name}:{password}\n").as_bytes(),
         );
@@ -144,12 +144,12 @@ fn a_password_over_ssh_goes_through_askpass_and_nowhere_else() {
     let server = Server::start(&sandbox, Kind::Ssh);
     let url = server.url("mirror.git").replace("ssh://", &format!("ssh://{}@", user.0));
     let source = sandbox.source(&url, &["--auth-method", "password"]);
-    server.equip(&sandbox, &source, "m");
+    server.configure_access(&sandbox, &source, "m");
     std::fs::remove_file(source.join("mirror-push/remotes/m/id_ed25519")).unwrap();
     pushed(&sandbox, &source);
     let said = sandbox.mirror_push(&source, &["sync", "--json"]);
     assert!(said.status == 1 && said.out.contains("refused the credentials"), "{said:?}");
-    let said = sandbox.mirror_push_fed(&source, &["credential", "m"], &format!("{PASSWORD}\n"));
+    let said = sandbox.mirror_push_with_input(&source, &["credential", "m"], &format!("{PASSWORD}\n"));
     assert_eq!(said.status, 0, "{said:?}");
     // What ssh is given is looked at while it runs.
     let strace = sandbox.path("strace");
@@ -161,7 +161,7 @@ fn a_password_over_ssh_goes_through_askpass_and_nowhere_else() {
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
     let calls = std::fs::read_to_string(strace).unwrap();
     assert!(calls.contains("SSH_ASKPASS") && !calls.contains(PASSWORD), "argv or environment");
-    let said = sandbox.mirror_push_fed(&source, &["credential", "m"], "wrong\n");
+    let said = sandbox.mirror_push_with_input(&source, &["credential", "m"], "wrong\n");
     assert_eq!(said.status, 0);
     let said = sandbox.mirror_push(&source, &["sync", "--json"]);
     assert_eq!((said.status, &said.json()[0]["update_status"]), (1, &"failed".into()), "{said:?}");
@@ -169,10 +169,10 @@ fn a_password_over_ssh_goes_through_askpass_and_nowhere_else() {
     let with = server
         .url("mirror.git")
         .replace("ssh://", &format!("ssh://{}:{}@", user.0, crate::scene::servers::PASSWORD_IN_URL));
-    sandbox.ok(&source, &["set", "m", "--url", &with]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "--url", &with]);
     let config = std::fs::read_to_string(source.join("mirror-push/config.toml")).unwrap();
     assert!(!config.contains(crate::scene::servers::PASSWORD_IN_URL), "{config}");
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn a_jump_host_that_asks_does_not_get_the_mirrors_password() {
         let sandbox = Sandbox::with_git(Some(&bin));
         let source = sandbox.source("ssh://bot@mirror.example.org/x.git", &["--auth-method", "password"]);
         pushed(&sandbox, &source);
-        sandbox.mirror_push_fed(&source, &["credential", "m"], &format!("{PASSWORD}\n"));
+        sandbox.mirror_push_with_input(&source, &["credential", "m"], &format!("{PASSWORD}\n"));
         let ssh = text.replace("WHO", asked_first).replace("HEARD", heard.to_str().unwrap());
         script(&bin.join("ssh"), &ssh);
         let _ = std::fs::remove_file(&heard);
@@ -213,13 +213,13 @@ impl Web {
         let server = Server::start(&sandbox, Kind::Http);
         let url = format!("http://127.0.0.1:{}/mirror.git", server.port());
         let source = sandbox.source(&url, &["--auth-method", "password", "--username", USER]);
-        server.equip(&sandbox, &source, "m");
+        server.configure_access(&sandbox, &source, "m");
         pushed(&sandbox, &source);
         Self { sandbox, mirror, source, server }
     }
 
     fn works(&self) {
-        self.sandbox.ok(&self.source, &["sync"]);
+        self.sandbox.mirror_push_ok(&self.source, &["sync"]);
         assert_eq!(self.sandbox.refs(&self.mirror), self.sandbox.refs(&self.source));
     }
 
@@ -242,14 +242,14 @@ impl Web {
 fn the_command_credential_stores_and_takes_away() {
     let web = Web::new();
     web.fails("refused the credentials (HTTP 401)");
-    let feed = |text: &str| web.sandbox.mirror_push_fed(&web.source, &["credential", "m"], text).status;
+    let feed = |text: &str| web.sandbox.mirror_push_with_input(&web.source, &["credential", "m"], text).status;
     assert_eq!(feed(&format!("{PASSWORD}\n")), 0);
     web.works();
     for nothing in ["", "\n"] {
         assert_eq!(feed(nothing), 129, "a command that failed gives an empty pipe");
         web.works();
     }
-    web.sandbox.ok(&web.source, &["credential", "m", "--clear"]);
+    web.sandbox.mirror_push_ok(&web.source, &["credential", "m", "--clear"]);
     assert!(!web.source.join("mirror-push/remotes/m/secret").exists());
     web.fails("HTTP 401");
 }
@@ -299,7 +299,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 fn a_password_from_a_file_and_from_a_command() {
     let web = Web::new();
     let file = web.private("token", &format!("{PASSWORD}\n"));
-    web.sandbox.say(&web.source, &format!("password_file = \"{}\"", file.display()));
+    web.sandbox.add_mirror_config(&web.source, &format!("password_file = \"{}\"", file.display()));
     web.works();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
     web.fails("chmod 600");

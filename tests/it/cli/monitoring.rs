@@ -26,7 +26,7 @@ impl Scene {
     }
 
     fn url(&self, url: &str) {
-        self.sandbox.ok(&self.source, &["set", "m", "--url", url]);
+        self.sandbox.mirror_push_ok(&self.source, &["set", "m", "--url", url]);
     }
 
     fn sync(&self) -> i32 {
@@ -162,19 +162,19 @@ fn check_warns_of_what_will_not_be_mirrored() {
     };
     let is = |status: i32, text: &str| assert_eq!(check(), (status, text.to_owned()));
     is(3, "MIRRORS UNKNOWN - no mirror is configured");
-    sandbox.ok(&source, &["set", "wake=none"]);
-    sandbox.ok(&source, &["add", "m", sandbox.path("mirror.git").to_str().unwrap()]);
+    sandbox.mirror_push_ok(&source, &["set", "wake=none"]);
+    sandbox.mirror_push_ok(&source, &["add", "m", sandbox.path("mirror.git").to_str().unwrap()]);
     is(1, "MIRRORS WARNING - 0 of 1 mirrors up to date; 1 mirror was never tried");
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
     is(0, "MIRRORS OK - 1 of 1 mirrors up to date");
-    sandbox.ok(&source, &["silent", "on"]);
+    sandbox.mirror_push_ok(&source, &["silent", "on"]);
     is(1, "MIRRORS WARNING - 1 of 1 mirrors up to date; 1 repository is silent: nothing is sent");
-    sandbox.ok(&source, &["silent", "off"]);
-    sandbox.ok(&source, &["uninstall-hook"]);
+    sandbox.mirror_push_ok(&source, &["silent", "off"]);
+    sandbox.mirror_push_ok(&source, &["uninstall-hook"]);
     is(1, "MIRRORS WARNING - 1 of 1 mirrors up to date; 1 repository has no hook: its pushes are not recorded");
-    sandbox.ok(&source, &["set", "hook=none"]);
+    sandbox.mirror_push_ok(&source, &["set", "hook=none"]);
     is(0, "MIRRORS OK - 1 of 1 mirrors up to date");
-    sandbox.ok(&source, &["disable", "m"]);
+    sandbox.mirror_push_ok(&source, &["disable", "m"]);
     is(0, "MIRRORS OK - every mirror is disabled");
 }
 
@@ -183,8 +183,8 @@ fn status_says_who_makes_the_next_attempt() {
     let sandbox = Sandbox::new();
     configure(&sandbox, "");
     let source = crate::scene::daemon::repository(&sandbox, "x");
-    sandbox.ok(&source, &["set", "wake=none"]);
-    sandbox.ok(&source, &["add", "m", "git://127.0.0.1:1/x.git", "retry_delay=1h", "max_retry_delay=1h"]);
+    sandbox.mirror_push_ok(&source, &["set", "wake=none"]);
+    sandbox.mirror_push_ok(&source, &["add", "m", "git://127.0.0.1:1/x.git", "retry_delay=1h", "max_retry_delay=1h"]);
     let status = || sandbox.mirror_push(&source, &["status"]).out;
     let says = |text: &str| assert!(status().contains(text), "{text}: {}", status());
     says("no daemon, drain or timer is running: 'git mirror-push drain m' mirrors what waits");
@@ -210,11 +210,11 @@ fn status_says_who_makes_the_next_attempt() {
     }
     drop(daemon);
     says("no daemon, drain or timer is running");
-    sandbox.ok(&source, &["silent", "on"]);
+    sandbox.mirror_push_ok(&source, &["silent", "on"]);
     says("silent mode: nothing is sent; 'git mirror-push silent off' ends it");
-    sandbox.ok(&source, &["silent", "off"]);
+    sandbox.mirror_push_ok(&source, &["silent", "off"]);
     // What only a person can fix is tried after any push.
-    sandbox.ok(&source, &["set", "m", "url=/nowhere.git"]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "url=/nowhere.git"]);
     assert_eq!(sandbox.mirror_push(&source, &["sync"]).status, 1);
     says("no daemon, drain or timer is running: the next push triggers it");
 }

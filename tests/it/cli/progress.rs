@@ -111,7 +111,7 @@ fn a_failure_is_told_without_the_progress_before_it() {
     let away = sandbox.path("away.pack");
     std::fs::rename(&pack, &away).unwrap();
     std::fs::remove_file(pack.with_extension("idx")).unwrap();
-    sandbox.git_fed(&source, &["unpack-objects", "-q"], &std::fs::read(&away).unwrap());
+    sandbox.git_with_input(&source, &["unpack-objects", "-q"], &std::fs::read(&away).unwrap());
     let blob = sandbox.git(&source, &["rev-parse", "main:file7"]);
     std::fs::remove_file(source.join("objects").join(&blob[..2]).join(&blob[2..])).unwrap();
     let states = on_terminal(&sandbox, &source, 200, "sync || true");

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::scene::sandbox::{Sandbox, fed, wait_for};
+use crate::scene::sandbox::{Sandbox, run_with_input, wait_for};
 
 const PUSHERS: usize = 50;
 const PUSHES: usize = 20;
@@ -31,7 +31,7 @@ fn prepare(sandbox: &Sandbox, work: &Path) -> Vec<Vec<String>> {
             ));
         }
     }
-    sandbox.git_fed(work, &["fast-import", "--quiet"], stream.as_bytes());
+    sandbox.git_with_input(work, &["fast-import", "--quiet"], stream.as_bytes());
     (0..PUSHERS)
         .map(|pusher| {
             let range = format!("refs/heads/main..refs/heads/p{pusher}");
@@ -74,7 +74,7 @@ fn fifty_pushers_and_drains_that_are_killed_at_random() {
     let mirror = with_reflogs(&sandbox);
     let source = sandbox.source("mirror.git", &[]);
     // What a drain that was killed may have sent is looked at again so soon.
-    sandbox.say(&source, "stall_timeout = \"2s\"");
+    sandbox.add_mirror_config(&source, "stall_timeout = \"2s\"");
     let work = sandbox.work(&source);
     for repository in [&source, &work.path] {
         // So many at once wait longer for the one lock of reftable than git does by default.
@@ -171,17 +171,17 @@ fn commands_that_change_the_configuration_while_it_is_drained() {
         for n in 0..15 {
             work.commit(&n.to_string());
             work.push(&["main", &format!("main:b{n}")]);
-            sandbox.ok(&source, &["set", "m", "--prune", if n % 2 == 0 { "never" } else { "mirror" }]);
-            sandbox.ok(&source, &["disable", "m"]);
-            sandbox.ok(&source, &["enable", "m"]);
-            sandbox.ok(&source, &["remove", "m"]);
-            sandbox.ok(&source, &["add", "m", mirror.to_str().unwrap(), "--divergent-refs", "keep"]);
+            sandbox.mirror_push_ok(&source, &["set", "m", "--prune", if n % 2 == 0 { "never" } else { "mirror" }]);
+            sandbox.mirror_push_ok(&source, &["disable", "m"]);
+            sandbox.mirror_push_ok(&source, &["enable", "m"]);
+            sandbox.mirror_push_ok(&source, &["remove", "m"]);
+            sandbox.mirror_push_ok(&source, &["add", "m", mirror.to_str().unwrap(), "--divergent-refs", "keep"]);
         }
     });
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
-    sandbox.ok(&source, &["remove", "m"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["remove", "m"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     let left: Vec<_> =
         std::fs::read_dir(source.join("mirror-push/remotes/m")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["lock"]);
@@ -207,13 +207,13 @@ fn a_ref_that_moves_or_vanishes_during_a_drain() {
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     work.push(&["main:moves", "main:goes"]);
     let two = work.commit("two");
     work.push(&["main:moves2"]);
     let git = format!("git --git-dir '{}' update-ref", source.display());
     meanwhile(&mirror, &format!("{git} refs/heads/moves {two} && {git} -d refs/heads/goes"));
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     std::fs::remove_file(mirror.join("hooks/pre-receive")).unwrap();
     assert_ne!(sandbox.oid(&mirror, "goes"), "", "as it was when it was read");
     // Before it is sent at all: on an empty mirror the default branch goes first, alone.
@@ -221,16 +221,16 @@ fn a_ref_that_moves_or_vanishes_during_a_drain() {
     std::fs::remove_dir_all(&mirror).unwrap();
     sandbox.bare("mirror.git");
     meanwhile(&mirror, &format!("{git} -d refs/heads/goes"));
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
     assert_eq!(sandbox.oid(&mirror, "goes"), "");
     std::fs::remove_file(mirror.join("hooks/pre-receive")).unwrap();
     // No hook of ours saw these moves; a comparison does.
-    let said = sandbox.ok(&source, &["sync", "--json"]);
+    let said = sandbox.mirror_push_ok(&source, &["sync", "--json"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "{said:?}");
     // Gone before it is pushed, recorded as pushed: no error.
     work.push(&["main:brief"]);
     sandbox.git(&source, &["update-ref", "-d", "refs/heads/brief"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }
 
@@ -243,9 +243,9 @@ fn gits_housekeeping_never_makes_us_delete_or_rewind() {
     let work = sandbox.work(&source);
     work.commit("one");
     let script: String = (0..200).map(|n| format!("create refs/heads/n{n} HEAD\n")).collect();
-    sandbox.git_fed(&work.path, &["update-ref", "--stdin"], script.as_bytes());
+    sandbox.git_with_input(&work.path, &["update-ref", "--stdin"], script.as_bytes());
     work.push(&["refs/heads/*:refs/heads/*"]);
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
     let is_over = AtomicBool::new(false);
     let mut rounds = 0;
     std::thread::scope(|scope| {
@@ -271,7 +271,7 @@ fn gits_housekeeping_never_makes_us_delete_or_rewind() {
         }
     });
     assert_eq!(rounds, 25);
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
     assert!(moves(&mirror).iter().all(|(_, _, new)| new.bytes().any(|byte| byte != b'0')), "a ref was deleted");
 }
@@ -283,7 +283,7 @@ fn holding(sandbox: &Sandbox) -> (PathBuf, PathBuf) {
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     let (log, go) = (sandbox.path("log"), sandbox.path("go"));
     let hook = format!(
         "echo begin >> '{l}'\nwhile [ ! -e '{g}' ]; do sleep 0.02; done\necho end >> '{l}'",
@@ -327,7 +327,7 @@ fn a_mirror_that_is_disabled_while_a_sync_waits_gets_nothing() {
     sandbox.git(&source, &["update-ref", "refs/heads/second", "main"]);
     let mut second = sandbox.program(&source).args(["sync", "-q"]).spawn().unwrap();
     std::thread::park_timeout(Duration::from_millis(200));
-    sandbox.ok(&source, &["disable", "m"]);
+    sandbox.mirror_push_ok(&source, &["disable", "m"]);
     std::fs::write(sandbox.path("go"), "").unwrap();
     assert!(first.wait().unwrap().success() && second.wait().unwrap().success());
     assert_eq!((sandbox.oid(&mirror, "second"), sandbox.oid(&mirror, "first").is_empty()), (String::new(), false));
@@ -342,7 +342,7 @@ fn a_look_at_the_status_turns_no_drain_away() {
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     work.commit("two");
     work.push(&["main"]);
     let lock = std::fs::File::open(source.join("mirror-push/remotes/m/lock")).unwrap();
@@ -374,6 +374,6 @@ fn a_mirror_that_only_waits_is_no_failure_of_this_drain() {
     let said = sandbox.mirror_push(&source, &["drain"]);
     assert!(said.status == 0 && said.out.contains("tried again at"), "{said:?}");
     let mut all = sandbox.command(env!("CARGO_BIN_EXE_git-mirror-push"));
-    let said = fed(all.arg("--config").arg(&server).args(["drain", "--all", "-q"]), b"");
+    let said = run_with_input(all.arg("--config").arg(&server).args(["drain", "--all", "-q"]), b"");
     assert_eq!((said.status, &*said.out, &*said.err), (0, "", ""), "nor of one of all repositories");
 }

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::scene::sandbox::{Said, Sandbox, fed, wait_for};
+use crate::scene::sandbox::{Completed, Sandbox, run_with_input, wait_for};
 
 const CALLS: [&str; 19] = [
     "openat",
@@ -67,7 +67,7 @@ impl Sample {
         let work = sandbox.work(&source);
         work.commit("one");
         work.push(&["main", "main:topic", "main:gone"]);
-        sandbox.ok(&source, &["drain"]);
+        sandbox.mirror_push_ok(&source, &["drain"]);
         let old = work.git(&["rev-parse", "main"]);
         let new = work.commit("two");
         work.git(&["checkout", "-q", "--orphan", "other"]);
@@ -107,15 +107,15 @@ impl Sample {
         assert!(status.success());
     }
 
-    fn hook(&self, source: &Path, fault: Option<(Fault, Point)>) -> Said {
+    fn hook(&self, source: &Path, fault: Option<(Fault, Point)>) -> Completed {
         let program = env!("CARGO_BIN_EXE_git-mirror-post-receive");
         let mut command = self.under(fault, program);
-        fed(command.current_dir(source).env("GIT_DIR", "."), self.line.as_bytes())
+        run_with_input(command.current_dir(source).env("GIT_DIR", "."), self.line.as_bytes())
     }
 
-    fn drain(&self, source: &Path, fault: Option<(Fault, Point)>) -> Said {
+    fn drain(&self, source: &Path, fault: Option<(Fault, Point)>) -> Completed {
         let mut command = self.under(fault, env!("CARGO_BIN_EXE_git-mirror-push"));
-        fed(command.arg("--git-dir").arg(source).arg("drain"), b"")
+        run_with_input(command.arg("--git-dir").arg(source).arg("drain"), b"")
     }
 
     fn under(&self, fault: Option<(Fault, Point)>, program: &str) -> std::process::Command {
@@ -205,7 +205,7 @@ fn hook_survives(fault: Fault) {
         }
         if !is_known {
             // It died before it could leave anything: this is the push that only a comparison finds.
-            sample.sandbox.ok(&source, &["sync"]);
+            sample.sandbox.mirror_push_ok(&source, &["sync"]);
         }
         if let Fault::Error(_) = fault {
             // Let a drain that was woken end before the next one begins.
@@ -285,8 +285,8 @@ fn a_drain_that_finds_damage_and_is_killed_at_any_step() {
         let sample = Sample::new();
         let source = sample.sandbox.path("source.git");
         let second = sample.sandbox.bare("second.git");
-        sample.sandbox.ok(&source, &["add", "n", second.to_str().unwrap()]);
-        sample.sandbox.ok(&source, &["sync", "n"]);
+        sample.sandbox.mirror_push_ok(&source, &["add", "n", second.to_str().unwrap()]);
+        sample.sandbox.mirror_push_ok(&source, &["sync", "n"]);
         sample.hook(&source, None);
         sample.sandbox.git(&source, &["update-ref", "refs/heads/unnamed", "main"]);
         std::fs::write(source.join("mirror-push/spool").join(&file), text).unwrap();
@@ -325,7 +325,7 @@ fn a_command_that_is_killed_at_any_step_can_be_given_again() {
         sample.save();
         let run = |source: &Path, fault| {
             let mut command = sample.under(fault, env!("CARGO_BIN_EXE_git-mirror-push"));
-            fed(command.arg("--git-dir").arg(source).args(arguments), b"password\n")
+            run_with_input(command.arg("--git-dir").arg(source).args(arguments), b"password\n")
         };
         let points = at_every_point(|point| {
             let (source, mirror) = sample.reset();
@@ -335,16 +335,16 @@ fn a_command_that_is_killed_at_any_step_can_be_given_again() {
             }
             let at = format!("{arguments:?}, {point:?}");
             // Half of it is a configuration that is valid.
-            sample.sandbox.ok(&source, &["list"]);
+            sample.sandbox.mirror_push_ok(&source, &["list"]);
             let again = run(&source, None);
             // What was done already needs no second time, and it says so.
             let is_done = again.err.contains("is there already") || again.err.contains("no mirror 'm'");
             assert!(again.status == 0 || is_done, "{at}: {again:?}");
-            let list = sample.sandbox.ok(&source, &["list", "--json"]).json();
+            let list = sample.sandbox.mirror_push_ok(&source, &["list", "--json"]).json();
             let named = list.as_array().unwrap().iter().any(|mirror| mirror["name"] == left);
             assert!(named || left.is_empty() && list == serde_json::json!([]), "{at}: {list}");
             sample.sandbox.mirror_push(&source, &["enable", "m"]);
-            sample.sandbox.ok(&source, &["sync"]);
+            sample.sandbox.mirror_push_ok(&source, &["sync"]);
             let is_removed = left.is_empty();
             assert_eq!(sample.sandbox.refs(&mirror) == sample.sandbox.refs(&source), !is_removed, "{at}");
             if arguments[0] == "credential" {

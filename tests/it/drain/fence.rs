@@ -35,7 +35,7 @@ const LIMITS: &str = "stall_timeout = \"2s\"\nretry_delay = \"1s\"\nmax_retry_de
 /// A mirror whose first push after it was armed is held until the file `held` goes, whoever has left meanwhile.
 fn scene(kind: Kind) -> Scene {
     let scene = Scene::behind(kind, &["--divergent-refs", "keep", "--prune", "deleted"]).with(&["main"]);
-    scene.sandbox.say(&scene.source, LIMITS);
+    scene.sandbox.add_mirror_config(&scene.source, LIMITS);
     let (armed, held) = (scene.sandbox.path("armed"), scene.sandbox.path("held"));
     let lines = format!(
         "mv '{a}' '{h}' 2>/dev/null || exit 0\nexec >/dev/null 2>&1\nwhile [ -e '{h}' ]; do sleep 0.02; done",
@@ -265,7 +265,7 @@ fn a_push_that_arrived_is_looked_at_whatever_the_mirror_says_as_it_hangs_up() {
     ] {
         let scene = Scene::local(&["--divergent-refs", "keep", "--prune", "deleted"]).with(&["main"]);
         let sandbox = &scene.sandbox;
-        sandbox.say(&scene.source, LIMITS);
+        sandbox.add_mirror_config(&scene.source, LIMITS);
         // receive-pack dies with these words, and what it began, in a session of its own, is done when `held` goes.
         let (held, done, late) = (sandbox.path("held"), sandbox.path("done"), sandbox.path("late"));
         let text = format!(

@@ -31,7 +31,7 @@ fn race(policy: &str, times: u32) -> (Sandbox, PathBuf, PathBuf, Vec<String>, i3
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main", "main:topic"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     arm(&mirror);
     work.commit("two");
     work.push(&["main", "main:topic"]);

@@ -79,7 +79,9 @@ fn carry(mut from: TcpStream, mut to: TcpStream, budget: &AtomicI64, then: Then)
 /// A mirror that was updated once, with short limits.
 fn scene(kind: Kind) -> Scene {
     let scene = Scene::behind(kind, &[]).with(&["main"]);
-    scene.sandbox.say(&scene.source, "stall_timeout = \"1s\"\nretry_delay = \"1s\"\nmax_retry_delay = \"1s\"");
+    scene
+        .sandbox
+        .add_mirror_config(&scene.source, "stall_timeout = \"1s\"\nretry_delay = \"1s\"\nmax_retry_delay = \"1s\"");
     scene
 }
 
@@ -195,7 +197,7 @@ fn a_file_system_that_is_full() {
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     // Everything of ours is on the file system that fills; the repository's own files are not.
     let Some(small) = Small::new(&sandbox, &sandbox.path("small")) else { return };
     let ours = sandbox.path("small/mirror-push");
@@ -218,6 +220,6 @@ fn a_file_system_that_is_full() {
     let said = sandbox.mirror_push(&source, &["drain"]);
     assert!([1, 128].contains(&said.status) && !said.err.contains("panicked"), "{said:?}");
     small.free();
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
-use crate::scene::sandbox::{Sandbox, fed};
+use crate::scene::sandbox::{Sandbox, run_with_input};
 
 /// A call that matters, with the paths of what it was done to.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ fn calls(sandbox: &Sandbox, program: &str, arguments: &[&str], input: &str, belo
     let traced = "trace=write,pwrite64,writev,fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat";
     command.args(["-qq", "-y", "-s", "1", "-e", traced, "-e", "signal=none", "-o"]).arg(&trace);
     command.current_dir(below).env("GIT_DIR", below).arg(program).args(arguments);
-    let said = fed(&mut command, input.as_bytes());
+    let said = run_with_input(&mut command, input.as_bytes());
     assert_eq!(said.status, 0, "{arguments:?}: {said:?}");
     let text = std::fs::read_to_string(trace).unwrap();
     let below = below.to_str().unwrap();
@@ -215,7 +215,7 @@ fn a_damaged_entry_leaves_its_wish_on_the_disk_before_it_goes() {
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     // The host is down when the damage is found; it comes back, and what no record names arrives.
     let away = sandbox.path("away.git");
     std::fs::rename(&mirror, &away).unwrap();
@@ -225,11 +225,11 @@ fn a_damaged_entry_leaves_its_wish_on_the_disk_before_it_goes() {
     assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
     assert!(!queue.join("0000000001.000000001.1.1").exists());
     std::fs::rename(&away, &mirror).unwrap();
-    sandbox.ok(&source, &["set", "m", "--prune", "never"]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "--prune", "never"]);
     let kept: Vec<_> = std::fs::read_dir(&queue).unwrap().map(|entry| entry.unwrap().path()).collect();
     // Without the wish that `set` adds, that of the damage is enough.
     let newest = kept.iter().max().unwrap();
     std::fs::remove_file(newest).unwrap();
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }

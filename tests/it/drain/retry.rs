@@ -40,9 +40,9 @@ fn a_host_that_is_down_is_not_hammered_and_sync_does_not_wait() {
     let config = source.join("mirror-push/config.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("git://127.0.0.1:1/x.git", mirror.to_str().unwrap())).unwrap();
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
-    let status = sandbox.ok(&source, &["status", "--json"]).json();
+    let status = sandbox.mirror_push_ok(&source, &["status", "--json"]).json();
     assert_eq!((&status["attempts"], &status["next_attempt_at"]), (&0.into(), &serde_json::Value::Null));
 }
 
@@ -52,7 +52,7 @@ fn a_mirror_that_comes_back_is_updated_by_itself() {
     let mirror = sandbox.bare("mirror.git");
     let port = free_port();
     let source = sandbox.source(&format!("git://127.0.0.1:{port}/mirror.git"), &[]);
-    sandbox.say(&source, "retry_delay = \"1s\"\nmax_retry_delay = \"1s\"");
+    sandbox.add_mirror_config(&source, "retry_delay = \"1s\"\nmax_retry_delay = \"1s\"");
     let config = source.join("mirror-push/config.toml");
     std::fs::write(&config, std::fs::read_to_string(&config).unwrap().replace("wake = \"none\"\n", "")).unwrap();
     let work = sandbox.work(&source);
@@ -74,8 +74,8 @@ fn one_drain_stays_for_two_mirrors_that_wait_differently() {
     let (first, second) = (sandbox.bare("first.git"), sandbox.bare("second.git"));
     let ports = [free_port(), free_port()];
     let source = sandbox.source(&format!("git://127.0.0.1:{}/first.git", ports[0]), &[]);
-    sandbox.say(&source, "retry_delay = \"1s\"\nmax_retry_delay = \"1s\"");
-    sandbox.ok(&source, &["add", "n", &format!("git://127.0.0.1:{}/second.git", ports[1])]);
+    sandbox.add_mirror_config(&source, "retry_delay = \"1s\"\nmax_retry_delay = \"1s\"");
+    sandbox.mirror_push_ok(&source, &["add", "n", &format!("git://127.0.0.1:{}/second.git", ports[1])]);
     let config = source.join("mirror-push/config.toml");
     let text = std::fs::read_to_string(&config).unwrap().replace("wake = \"none\"\n", "");
     let text = text.replace("[remotes.n]\n", "[remotes.n]\nretry_delay = \"4s\"\nmax_retry_delay = \"4s\"\n");
@@ -117,8 +117,8 @@ fn what_only_a_person_can_mend_is_parked_until_there_is_news() {
     assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
     assert_eq!(attempts(&source), 2, "a push is news");
     let mirror = sandbox.bare("mirror.git");
-    sandbox.ok(&source, &["set", "m", "--url", mirror.to_str().unwrap()]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "--url", mirror.to_str().unwrap()]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }
 
@@ -130,7 +130,7 @@ fn a_refused_ref_is_tried_again_by_a_push_to_it_and_by_its_slow_interval() {
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main", "main:topic"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     let (hook, log) = (mirror.join("hooks/update"), sandbox.path("log"));
     let text = format!("#!/bin/sh\necho $1 >> '{}'\n[ $1 != refs/heads/topic ]\n", log.display());
     script(&hook, &text);
@@ -156,7 +156,7 @@ fn a_refused_ref_is_tried_again_by_a_push_to_it_and_by_its_slow_interval() {
     assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
     assert_eq!(tried(), 3);
     std::fs::remove_file(hook).unwrap();
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "forced, although keep is set: it was ours");
 }
 
@@ -169,9 +169,9 @@ fn a_sync_that_could_not_be_done_stays_due() {
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain"]);
-    sandbox.ok(&source, &["set", "m", "--url", &format!("git://127.0.0.1:{port}/mirror.git")]);
-    sandbox.say(&source, "retry_delay = \"1s\"\nmax_retry_delay = \"1s\"");
+    sandbox.mirror_push_ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "--url", &format!("git://127.0.0.1:{port}/mirror.git")]);
+    sandbox.add_mirror_config(&source, "retry_delay = \"1s\"\nmax_retry_delay = \"1s\"");
     std::fs::remove_dir_all(source.join("mirror-push/remotes/m/queue")).unwrap();
     // No hook saw this, and the host is down: only the sync knows of it.
     sandbox.git(&source, &["update-ref", "refs/heads/unseen", "main"]);
@@ -204,6 +204,6 @@ fn another_secret_is_a_reason_to_try_at_once() {
     std::thread::park_timeout(std::time::Duration::from_millis(20));
     std::fs::write(&secret, right).unwrap();
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Instant;
 
-use crate::scene::sandbox::{Sandbox, fed, script, wait_for};
+use crate::scene::sandbox::{Sandbox, run_with_input, script, wait_for};
 use crate::scene::servers::{Kind, Server};
 
 const HOOK: &str = env!("CARGO_BIN_EXE_git-mirror-post-receive");
@@ -34,7 +34,7 @@ fn a_push_becomes_one_record_that_people_can_read() {
         text.contains(&format!("refs 2\n{zeros} {oid} refs/heads/main\n{zeros} {oid} refs/heads/topic\ncrc32 ")),
         "{text}"
     );
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert!(incoming(&source).is_empty());
 }
 
@@ -49,7 +49,7 @@ fn what_touches_nothing_mirrored_writes_nothing() {
     work.push(&["main:refs/notes/commits", "main:refs/pull/1/head"]);
     work.push(&["-o", "mirror.skip", "main:skipped"]);
     assert!(incoming(&source).is_empty());
-    sandbox.ok(&source, &["set", "m", "--refspec", "refs/notes/*"]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "--refspec", "refs/notes/*"]);
     work.commit("two");
     work.push(&["main:refs/notes/commits"]);
     assert_eq!(incoming(&source).len(), 1, "an added namespace counts");
@@ -67,7 +67,7 @@ fn a_hundred_thousand_refs_in_one_push_and_names_that_are_no_utf8() {
     }
     lines.extend_from_slice(format!("{zeros} {ones} refs/heads/").as_bytes());
     lines.extend_from_slice(b"\xff\xfe'\"%\n");
-    let said = fed(sandbox.command(HOOK).current_dir(&source).env("GIT_DIR", "."), &lines);
+    let said = run_with_input(sandbox.command(HOOK).current_dir(&source).env("GIT_DIR", "."), &lines);
     assert_eq!((said.status, &*said.err), (0, ""));
     let text = std::fs::read(&incoming(&source)[0]).unwrap();
     let record = git_mirror_push::spool::decode(&text).unwrap();
@@ -87,7 +87,8 @@ fn pushes_at_the_same_moment_each_keep_their_record() {
             scope.spawn(|| {
                 for _ in 0..10 {
                     assert_eq!(
-                        fed(sandbox.command(HOOK).current_dir(&source).env("GIT_DIR", "."), line.as_bytes()).status,
+                        run_with_input(sandbox.command(HOOK).current_dir(&source).env("GIT_DIR", "."), line.as_bytes())
+                            .status,
                         0
                     );
                 }
@@ -110,7 +111,7 @@ fn a_record_that_cannot_be_written_marks_the_repository() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &[]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     let work = sandbox.work(&source);
     work.commit("one");
     // A file where the directory should be fails for root too.
@@ -122,7 +123,7 @@ fn a_record_that_cannot_be_written_marks_the_repository() {
     assert_eq!(said.err.lines().filter(|line| line.contains("mirror-push")).count(), 1, "one line: {said:?}");
     assert_eq!(sandbox.oid(&source, "main"), work.git(&["rev-parse", "main"]), "the push stands");
     std::fs::remove_file(&tmp).unwrap();
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "the next drain compares everything");
     assert_eq!(std::fs::read(source.join("mirror-push/spool/resync")).unwrap(), b"0");
 }
@@ -132,13 +133,13 @@ fn a_hook_that_died_while_writing_causes_a_full_sync() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &[]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     let work = sandbox.work(&source);
     work.commit("one");
     std::fs::remove_file(source.join("hooks/post-receive")).unwrap();
     work.push(&["main"]);
     std::fs::write(source.join("mirror-push/spool/tmp/0000000001.000000001.1.0000000000000001"), "git-mirr").unwrap();
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
     assert_eq!(std::fs::read_dir(source.join("mirror-push/spool/tmp")).unwrap().count(), 0);
 }
@@ -159,7 +160,7 @@ fn the_pusher_waits_for_no_mirror() {
     );
     let server = Server::start(&sandbox, Kind::Ssh);
     let source = sandbox.bare("source.git");
-    sandbox.ok(&source, &["add", "m", "mirror.git"]);
+    sandbox.mirror_push_ok(&source, &["add", "m", "mirror.git"]);
     let bare_url = server.url("source.git");
     let plain = sandbox.bare("plain.git");
     let work = sandbox.work(&source);
@@ -204,7 +205,7 @@ fn the_drain_holds_no_descriptor_of_the_pushers() {
     let text = format!("#!/bin/sh\nset -- '{}' '{}'\ntouch \"$1\"\n{text}\n", entered.display(), blocker.display());
     script(&mirror.join("hooks/pre-receive"), &text);
     let source = sandbox.bare("source.git");
-    sandbox.ok(&source, &["add", "m", "mirror.git"]);
+    sandbox.mirror_push_ok(&source, &["add", "m", "mirror.git"]);
     let work = sandbox.work(&source);
     work.commit("one");
     // Whoever reads the pusher's output, or waits for a pipe that the pusher has open, sees its end at once.
@@ -223,7 +224,7 @@ fn the_hook_wakes_a_drain_unless_it_is_told_not_to() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     let source = sandbox.bare("source.git");
-    sandbox.ok(&source, &["add", "m", "mirror.git"]);
+    sandbox.mirror_push_ok(&source, &["add", "m", "mirror.git"]);
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
@@ -250,8 +251,8 @@ fn a_previous_hook_runs_first_and_comes_back_as_it_was() {
     );
     std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
     let (before, bytes) = (std::fs::metadata(&hook).unwrap(), std::fs::read(&hook).unwrap());
-    sandbox.ok(&source, &["add", "m", "mirror.git"]);
-    sandbox.ok(&source, &["install-hook"]);
+    sandbox.mirror_push_ok(&source, &["add", "m", "mirror.git"]);
+    sandbox.mirror_push_ok(&source, &["install-hook"]);
     let work = sandbox.work(&source);
     let oid = work.commit("one");
     let said = work.push(&["main"]);
@@ -263,10 +264,10 @@ fn a_previous_hook_runs_first_and_comes_back_as_it_was() {
     );
     assert_eq!(incoming(&source).len(), 1);
     let line = format!("{} {oid} refs/heads/x\n", sandbox.digits('0'));
-    let said = fed(sandbox.command(&hook).current_dir(&source).env("GIT_DIR", "."), line.as_bytes());
+    let said = run_with_input(sandbox.command(&hook).current_dir(&source).env("GIT_DIR", "."), line.as_bytes());
     assert_eq!(said.status, 3, "its exit status is kept");
     for _ in 0..2 {
-        sandbox.ok(&source, &["uninstall-hook"]);
+        sandbox.mirror_push_ok(&source, &["uninstall-hook"]);
         let after = std::fs::symlink_metadata(&hook).unwrap();
         assert_eq!(
             (after.mode(), after.mtime(), after.mtime_nsec()),
@@ -276,7 +277,7 @@ fn a_previous_hook_runs_first_and_comes_back_as_it_was() {
     }
     // One that git would not run is not run by us either.
     std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o644)).unwrap();
-    sandbox.ok(&source, &["install-hook"]);
+    sandbox.mirror_push_ok(&source, &["install-hook"]);
     std::fs::remove_file(&seen).unwrap();
     work.commit("two");
     work.push(&["main"]);
@@ -288,10 +289,10 @@ fn hooks_path_is_respected() {
     let sandbox = Sandbox::new();
     let source = sandbox.bare("source.git");
     sandbox.git(&source, &["config", "core.hooksPath", "elsewhere"]);
-    sandbox.ok(&source, &["install-hook"]);
+    sandbox.mirror_push_ok(&source, &["install-hook"]);
     assert!(std::fs::read_link(source.join("elsewhere/post-receive")).is_ok());
     assert!(!source.join("hooks/post-receive").exists());
-    sandbox.ok(&source, &["uninstall-hook"]);
+    sandbox.mirror_push_ok(&source, &["uninstall-hook"]);
     assert!(!source.join("elsewhere/post-receive").exists());
 }
 
@@ -309,10 +310,10 @@ fn the_directory_of_hooks_is_the_one_that_git_names() {
     ] {
         sandbox.git(&source, &["config", file, "core.hooksPath", value]);
         let git = sandbox.git(&source, &["rev-parse", "--git-path", "hooks"]);
-        sandbox.ok(&source, &["install-hook"]);
+        sandbox.mirror_push_ok(&source, &["install-hook"]);
         let hook = source.join(git.trim()).join("post-receive");
         assert!(std::fs::read_link(&hook).is_ok(), "{value}: {}", hook.display());
-        sandbox.ok(&source, &["uninstall-hook"]);
+        sandbox.mirror_push_ok(&source, &["uninstall-hook"]);
         sandbox.git(&source, &["config", file, "--unset", "core.hooksPath"]);
     }
 }
@@ -322,7 +323,7 @@ fn a_hook_of_ours_is_seen_through_links_scripts_and_dispatchers() {
     let sandbox = Sandbox::new();
     sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &["--disabled"]);
-    sandbox.ok(&source, &["set", "m", "enabled=true"]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "enabled=true"]);
     let hooks = source.join("hooks");
     let ours = std::fs::read_link(hooks.join("post-receive")).unwrap();
     let seen = || {
@@ -346,7 +347,7 @@ fn a_hook_of_ours_is_seen_through_links_scripts_and_dispatchers() {
     clear();
     put("post-receive", &format!("#!/bin/sh\ntee >(logger) | {}\n", ours.display()));
     assert!(seen());
-    sandbox.ok(&source, &["install-hook"]);
+    sandbox.mirror_push_ok(&source, &["install-hook"]);
     assert!(!hooks.join("post-receive.previous").exists(), "ours would run twice");
     std::fs::set_permissions(hooks.join("post-receive"), std::fs::Permissions::from_mode(0o644)).unwrap();
     assert!(!seen(), "git runs no hook that is not executable");
@@ -377,7 +378,7 @@ fn a_shared_repository_has_a_shared_spool() {
     sandbox.bare("mirror.git");
     let source = sandbox.bare("source.git");
     sandbox.git(&source, &["config", "core.sharedRepository", "group"]);
-    sandbox.ok(&source, &["add", "m", "mirror.git", "--disabled"]);
+    sandbox.mirror_push_ok(&source, &["add", "m", "mirror.git", "--disabled"]);
     let mode = |name: &str| std::fs::metadata(source.join("mirror-push").join(name)).unwrap().mode() & 0o7777;
     for directory in ["", "spool/tmp", "spool/incoming", "spool/corrupt", "remotes/m", "remotes/m/queue"] {
         assert_eq!(mode(directory), 0o2770, "{directory}");

@@ -13,7 +13,7 @@ fn damaged_records_are_moved_aside_and_cause_a_full_sync() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &[]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     let work = sandbox.work(&source);
     let spool = source.join("mirror-push/spool");
     let damages: [&dyn Fn(Vec<u8>) -> Vec<u8>; 5] = [
@@ -31,7 +31,7 @@ fn damaged_records_are_moved_aside_and_cause_a_full_sync() {
             let text = std::fs::read(&path).unwrap();
             std::fs::write(&path, damage(text)).unwrap();
         }
-        let said = sandbox.ok(&source, &["drain"]);
+        let said = sandbox.mirror_push_ok(&source, &["drain"]);
         assert!(said.err.contains("moved to spool/corrupt"), "{said:?}");
         assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "damage {n}");
         assert_eq!((count(&spool.join("corrupt")), count(&spool.join("incoming"))), (n + 1, 0));
@@ -39,7 +39,7 @@ fn damaged_records_are_moved_aside_and_cause_a_full_sync() {
     // In a queue too.
     sandbox.git(&source, &["update-ref", "refs/heads/unseen", "main"]);
     std::fs::write(source.join("mirror-push/remotes/m/queue/0000000001.000000001.1.1"), "garbage").unwrap();
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
     assert_eq!(count(&spool.join("corrupt")), 6);
 }
@@ -49,7 +49,7 @@ fn what_is_not_mirrored_stays_queued_for_that_mirror_alone() {
     let sandbox = Sandbox::new();
     let good = sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &[]);
-    sandbox.ok(&source, &["add", "down", "git://127.0.0.1:1/x.git"]);
+    sandbox.mirror_push_ok(&source, &["add", "down", "git://127.0.0.1:1/x.git"]);
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
@@ -61,14 +61,14 @@ fn what_is_not_mirrored_stays_queued_for_that_mirror_alone() {
     assert_eq!((&status[1]["update_status"], &status[1]["pending"]), (&"scheduled".into(), &2.into()));
     assert_eq!(status[1]["attempts"], 1);
     // Credentials that are refused lose nothing either: the queue waits for their change.
-    sandbox.ok(&source, &["set", "down", "--url", "/nowhere.git"]);
+    sandbox.mirror_push_ok(&source, &["set", "down", "--url", "/nowhere.git"]);
     assert_eq!(sandbox.mirror_push(&source, &["drain", "down"]).status, 1);
     let status = sandbox.mirror_push(&source, &["status", "--json", "down"]).json();
     assert_eq!(status["update_status"], "failed");
     assert!(status["pending"].as_u64().unwrap() >= 2, "{status}");
     let late = sandbox.bare("late.git");
-    sandbox.ok(&source, &["set", "down", "--url", late.to_str().unwrap()]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["set", "down", "--url", late.to_str().unwrap()]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&late), sandbox.refs(&source));
 }
 
@@ -83,16 +83,16 @@ fn what_a_killed_removal_left_is_forgotten_by_the_next_drain() {
         std::fs::write(left.join(name), "").unwrap();
     }
     // Not in this drain's configuration is not removed: the file of another server may make it.
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert!(left.join("secret").exists() && left.join("queue/1").exists());
     std::fs::write(left.join("removed"), "").unwrap();
     // Someone is adding a mirror of that name: it is not touched.
     let adding = std::fs::File::open(left.join("lock")).unwrap();
     adding.lock().unwrap();
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert!(left.join("secret").exists());
     drop(adding);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     let names: Vec<_> = std::fs::read_dir(&left).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["lock"]);
     assert!(source.join("mirror-push/remotes/m/lock").exists(), "the others are left alone");
@@ -103,7 +103,7 @@ fn many_pushes_become_one_update() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &[]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     let log = sandbox.path("updates");
     let hook = mirror.join("hooks/update");
     std::fs::write(&hook, format!("#!/bin/sh\necho $1 >> '{}'\n", log.display())).unwrap();
@@ -115,7 +115,7 @@ fn many_pushes_become_one_update() {
         work.push(&["main"]);
     }
     assert_eq!(sandbox.status(&source)["pending"], 20);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(std::fs::read_to_string(log).unwrap(), "refs/heads/main\n");
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }
@@ -125,9 +125,9 @@ fn a_drain_that_finds_the_lock_taken_leaves_nothing_behind() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &["--divergent-refs", "keep"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     // A ref that is not right, and stays so, is no reason not to look again.
-    let tree = sandbox.git_fed(&mirror, &["mktree"], b"");
+    let tree = sandbox.git_with_input(&mirror, &["mktree"], b"");
     let theirs = sandbox.git(&mirror, &["commit-tree", "-m", "theirs", &tree]);
     sandbox.git(&mirror, &["update-ref", "refs/heads/theirs", &theirs]);
     let (entered, blocker) = (sandbox.path("entered"), sandbox.path("blocker"));
@@ -149,7 +149,7 @@ fn a_drain_that_finds_the_lock_taken_leaves_nothing_behind() {
     assert_eq!(sandbox.status(&source)["update_status"], "started");
     work.commit("two");
     work.push(&["main"]);
-    let said = sandbox.ok(&source, &["drain", "--json"]);
+    let said = sandbox.mirror_push_ok(&source, &["drain", "--json"]);
     assert_eq!(said.json(), serde_json::json!([]), "another drain is at it");
     std::fs::remove_file(&blocker).unwrap();
     assert_eq!(first.wait().unwrap().code(), Some(1));
@@ -163,7 +163,7 @@ fn a_killed_drain_leaves_work_that_the_next_one_does() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &[]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     let entered = sandbox.path("entered");
     let hook = mirror.join("hooks/pre-receive");
     std::fs::write(&hook, format!("#!/bin/sh\necho $$ > '{}'\nexec sleep 600\n", entered.display())).unwrap();
@@ -179,7 +179,7 @@ fn a_killed_drain_leaves_work_that_the_next_one_does() {
     let status = sandbox.status(&source);
     assert_eq!((&status["update_status"], &status["pending"]), (&"scheduled".into(), &1.into()));
     std::fs::remove_file(&hook).unwrap();
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
     let pid = std::fs::read_to_string(&entered).unwrap().trim().parse().ok().and_then(rustix::process::Pid::from_raw);
     let _ = rustix::process::kill_process(pid.unwrap(), rustix::process::Signal::KILL);
@@ -190,16 +190,16 @@ fn silent_mode_spools_and_sends_nothing() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &[]);
-    sandbox.ok(&source, &["drain"]);
-    sandbox.ok(&source, &["silent", "on"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["silent", "on"]);
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain"]);
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
     assert!(sandbox.refs(&mirror).is_empty());
     assert_eq!(sandbox.status(&source)["pending"], 1);
-    sandbox.ok(&source, &["silent", "off"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["silent", "off"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }

@@ -44,8 +44,8 @@ fn a_hundred_thousand_commits_over_each_transport_in_bounded_memory() {
         let home = Sandbox::new();
         let mirror = home.bare("mirror.git");
         let server = Server::start(&home, kind);
-        sandbox.ok(&source, &["set", "m", "--url", &server.url("mirror.git")]);
-        server.equip(&home, &source, "m");
+        sandbox.mirror_push_ok(&source, &["set", "m", "--url", &server.url("mirror.git")]);
+        server.configure_access(&home, &source, "m");
         let sync = sandbox.program(&source).args(["sync", "-q"]).stdout(Stdio::null()).spawn().unwrap();
         let (status, peak) = peak_of(sync);
         assert_eq!(status, 0, "{kind:?}");
@@ -83,7 +83,7 @@ fn the_projects_own_repository_on_four_kinds_of_mirror() {
     own_repository(&sandbox, &source);
     let script: String =
         (0..50).map(|n| format!("create refs/heads/side/{n} main\ncreate refs/tags/t{n} main\n")).collect();
-    sandbox.git_fed(&source, &["update-ref", "--stdin"], script.as_bytes());
+    sandbox.git_with_input(&source, &["update-ref", "--stdin"], script.as_bytes());
     let homes: Vec<(Sandbox, PathBuf, Server)> = [Kind::Path, Kind::Git, Kind::Ssh, Kind::Https]
         .into_iter()
         .map(|kind| {
@@ -95,13 +95,13 @@ fn the_projects_own_repository_on_four_kinds_of_mirror() {
         .collect();
     for (n, (home, _, server)) in homes.iter().enumerate() {
         let name = format!("m{n}");
-        sandbox.ok(&source, &["add", &name, &server.url("mirror.git"), "--disabled"]);
-        server.equip(home, &source, &name);
+        sandbox.mirror_push_ok(&source, &["add", &name, &server.url("mirror.git"), "--disabled"]);
+        server.configure_access(home, &source, &name);
     }
     let config = source.join("mirror-push/config.toml");
     let text = std::fs::read_to_string(&config).unwrap().replace("enabled = false\n", "");
     std::fs::write(&config, text).unwrap();
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
     for (home, mirror, _) in &homes {
         assert_eq!(sandbox.refs(mirror), sandbox.refs(&source));
         home.git(mirror, &["fsck", "--strict", "--full"]);

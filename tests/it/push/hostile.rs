@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::scene::sandbox::{Sandbox, peak_of, usual};
+use crate::scene::sandbox::{Sandbox, default_formats, peak_of};
 
 /// Peak memory that a hostile mirror may cost, in KiB. An endless advertisement costs most: it is read up to its limit.
 const MOST_MEMORY: u64 = 512 << 10;
@@ -111,10 +111,10 @@ struct Victim {
 
 impl Victim {
     fn new() -> Self {
-        let sandbox = Sandbox::of(("sha1", usual().1));
+        let sandbox = Sandbox::of(("sha1", default_formats().1));
         let liar = Liar::start();
         let source = sandbox.source(&format!("git://127.0.0.1:{}/x.git", liar.port), &[]);
-        sandbox.say(&source, "stall_timeout = \"5s\"\ntimeout = \"60s\"\nretry_delay = \"1s\"");
+        sandbox.add_mirror_config(&source, "stall_timeout = \"5s\"\ntimeout = \"60s\"\nretry_delay = \"1s\"");
         let work = sandbox.work(&source);
         work.commit("one");
         work.push(&["main"]);
@@ -331,7 +331,7 @@ fn hostile_web_servers() {
         (with("Content-Length: 34\r\n", b"001e# service=git-upload-pack\n0000"), false),
     ] {
         let url = format!("http://127.0.0.1:{}/x.git", web(answer, is_endless));
-        victim.sandbox.ok(&victim.source, &["set", "m", "--url", &url]);
+        victim.sandbox.mirror_push_ok(&victim.source, &["set", "m", "--url", &url]);
         assert_ne!(victim.against(b"", b"", b""), "finished", "{url}");
     }
 }
@@ -341,7 +341,7 @@ fn hostile_web_servers() {
 fn a_report_that_breaks_off_with_the_password_does_not_tell_it() {
     const CANARY: &str = "c4nary-in-a-broken-report";
     let mut victim = Victim::new();
-    victim.sandbox.mirror_push_fed(&victim.source, &["credential", "m"], &format!("{CANARY}\n"));
+    victim.sandbox.mirror_push_with_input(&victim.source, &["credential", "m"], &format!("{CANARY}\n"));
     // One ref is answered, the other is not.
     victim.sandbox.git(&victim.source, &["update-ref", "refs/heads/second", "refs/heads/main"]);
     let answered = [packet(b"unpack ok\n"), packet(b"ok refs/heads/main\n")].concat();

@@ -1,12 +1,12 @@
 //! The way to a mirror and what is said there.
 
-mod ahead;
-mod classes;
-mod connections;
+mod connection_reuse;
+mod failure_table;
 mod history;
 mod hostile;
-mod limits;
+mod optimistic;
 mod packs;
 mod remote_helper;
 mod sent;
+mod timeouts;
 mod transports;

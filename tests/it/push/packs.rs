@@ -118,11 +118,11 @@ fn what_is_large_is_left_to_git() {
     write(&work, &format!("{}deep", "d/".repeat(80)), "deep\n");
     work.commit("deep");
     arrived("deep trees", &["main"]);
-    let blob = sandbox.git_fed(&source, &["hash-object", "-w", "--stdin"], b"a blob");
+    let blob = sandbox.git_with_input(&source, &["hash-object", "-w", "--stdin"], b"a blob");
     sandbox.git(&source, &["tag", "blob", &blob]);
     sandbox.git(&source, &["tag", "tree", "main^{tree}"]);
     work.commit("with them");
     work.push(&["main"]);
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use base64::Engine;
 
 use crate::scene::Scene;
-use crate::scene::sandbox::{Said, Sandbox, fed};
+use crate::scene::sandbox::{Completed, Sandbox, run_with_input};
 use crate::scene::servers::{Kind, PASSWORD};
 
 /// A mirror that was updated once: `main` and `topic`.
@@ -16,17 +16,17 @@ fn scene(kind: Kind, options: &[&str]) -> Scene {
 
 impl Scene {
     /// git in the source, with our helper on PATH.
-    fn git(&self, arguments: &[&str]) -> Said {
+    fn git(&self, arguments: &[&str]) -> Completed {
         self.git_in(&self.source, arguments)
     }
 
-    fn git_in(&self, directory: &Path, arguments: &[&str]) -> Said {
+    fn git_in(&self, directory: &Path, arguments: &[&str]) -> Completed {
         let bin = Path::new(env!("CARGO_BIN_EXE_git-remote-mirror")).parent().unwrap();
         let usual = std::env::var_os("PATH").unwrap();
         let path = std::env::join_paths([bin.to_owned()].into_iter().chain(std::env::split_paths(&usual))).unwrap();
         let output =
             self.sandbox.command("git").env("PATH", path).current_dir(directory).args(arguments).output().unwrap();
-        let said = Said {
+        let said = Completed {
             status: output.status.code().unwrap_or(-1),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
             err: String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -62,7 +62,7 @@ fn what_is_said_of_the_object_format() {
         let scene = scene(kind, &[]);
         let mut helper = scene.sandbox.command(env!("CARGO_BIN_EXE_git-remote-mirror"));
         helper.env("GIT_DIR", &scene.source).args(["mirror", "m"]);
-        let said = fed(&mut helper, b"capabilities\noption object-format true\nlist for-push\n\n");
+        let said = run_with_input(&mut helper, b"capabilities\noption object-format true\nlist for-push\n\n");
         let lines: Vec<&str> = said.out.lines().collect();
         let format = format!(":object-format {}", scene.sandbox.formats().0);
         let expected = ["object-format", "ok", &format];
@@ -104,7 +104,7 @@ fn a_push_goes_through_the_rules_over_every_transport() {
         assert_eq!(scene.sandbox.oid(&scene.mirror, "fresh"), "");
         // What is spooled stays spooled: the next drain serves the rest.
         scene.sandbox.mirror_push(&scene.source, &["set", "m", "--divergent-refs", "overwrite"]);
-        scene.sandbox.ok(&scene.source, &["drain"]);
+        scene.sandbox.mirror_push_ok(&scene.source, &["drain"]);
         assert_eq!(scene.sandbox.refs(&scene.mirror), scene.sandbox.refs(&scene.source), "{kind:?}");
     }
 }
@@ -120,7 +120,7 @@ fn in_a_working_tree_and_in_a_linked_one() {
     let git_dir = work.join(".git");
     std::fs::create_dir_all(git_dir.join("mirror-push")).unwrap();
     std::fs::write(git_dir.join("mirror-push/config.toml"), "wake = \"none\"\n").unwrap();
-    sandbox.ok(&git_dir, &["add", "m", mirror.to_str().unwrap()]);
+    sandbox.mirror_push_ok(&git_dir, &["add", "m", mirror.to_str().unwrap()]);
     let scene = Scene { sandbox, mirror, source: git_dir, server: None };
     for (directory, branch) in [("work", "main"), ("linked", "side")] {
         let said = scene.git_in(&scene.sandbox.path(directory), &["push", "mirror::m", branch]);
@@ -141,11 +141,11 @@ fn what_cannot_be_is_told_in_one_line() {
     let work = scene.sandbox.path("source.git.work");
     scene.sandbox.git(&work, &["commit", "-q", "--allow-empty", "-m", "two"]);
     scene.sandbox.git(&work, &["push", "-q", "origin", "main"]);
-    scene.sandbox.ok(&scene.source, &["silent", "on"]);
+    scene.sandbox.mirror_push_ok(&scene.source, &["silent", "on"]);
     let said = scene.git(&["push", "mirror::m", "main"]);
     assert!(said.status != 0 && said.err.contains("silent mode"), "{said:?}");
-    scene.sandbox.ok(&scene.source, &["silent", "off"]);
-    scene.sandbox.ok(&scene.source, &["disable", "m"]);
+    scene.sandbox.mirror_push_ok(&scene.source, &["silent", "off"]);
+    scene.sandbox.mirror_push_ok(&scene.source, &["disable", "m"]);
     let said = scene.git(&["push", "mirror::m", "main"]);
     assert!(said.status != 0 && said.err.contains("is disabled"), "{said:?}");
     let bare = scene.sandbox.command(env!("CARGO_BIN_EXE_git-remote-mirror")).output().unwrap();
@@ -178,7 +178,7 @@ fn a_push_by_name_leaves_what_is_spooled_for_others() {
     assert_eq!(said.status, 0, "{said:?}");
     assert_eq!(scene.sandbox.oid(&scene.mirror, "main"), scene.sandbox.oid(&scene.source, "main"));
     assert_ne!(scene.sandbox.oid(&scene.mirror, "topic"), scene.sandbox.oid(&scene.source, "topic"));
-    scene.sandbox.ok(&scene.source, &["drain"]);
+    scene.sandbox.mirror_push_ok(&scene.source, &["drain"]);
     assert_eq!(scene.sandbox.refs(&scene.mirror), scene.sandbox.refs(&scene.source));
 }
 
@@ -199,7 +199,7 @@ fn a_proxy_that_asks_is_not_told_the_mirrors_password() {
             let _ = client.write_all(refusal.as_bytes());
         }
     });
-    scene.sandbox.say(&scene.source, &format!("proxy = \"http://someone@127.0.0.1:{port}\""));
+    scene.sandbox.add_mirror_config(&scene.source, &format!("proxy = \"http://someone@127.0.0.1:{port}\""));
     let said = scene.git(&["ls-remote", "mirror::m"]);
     let text = String::from_utf8(heard.lock().unwrap().clone()).unwrap();
     let told: Vec<&str> =

@@ -36,7 +36,7 @@ impl<'s> Pair<'s> {
     fn compare(&self, command: &str, what: &str) -> (usize, usize) {
         let count = |repository: &Path| objects(self.sandbox, repository);
         let before = (count(&self.ours), count(&self.gits));
-        self.sandbox.ok(&self.source, &[command, "-q"]);
+        self.sandbox.mirror_push_ok(&self.source, &[command, "-q"]);
         self.sandbox.git(&self.source, &["push", "-q", "--mirror", self.gits.to_str().unwrap()]);
         let sent = (count(&self.ours) - before.0, count(&self.gits) - before.1);
         assert_eq!(self.sandbox.refs(&self.ours), self.sandbox.refs(&self.gits), "{what}");

@@ -33,7 +33,7 @@ fn every_outcome(kind: Kind, git: Option<&Path>) {
     work.git(&["checkout", "-q", "--orphan", "other"]);
     work.commit("rewritten");
     work.push(&["main", "+other:topic", ":gone"]);
-    let said = sandbox.ok(&source, &["drain", "--json"]);
+    let said = sandbox.mirror_push_ok(&source, &["drain", "--json"]);
     let expected =
         [("refs/heads/gone", "deleted"), ("refs/heads/main", "fast_forwarded"), ("refs/heads/topic", "forced")];
     assert_eq!(sandbox.outcomes(&said), expected.map(|(name, word)| (name.to_owned(), word.to_owned())));
@@ -42,7 +42,7 @@ fn every_outcome(kind: Kind, git: Option<&Path>) {
     sandbox.git(&mirror, &["branch", "theirs", "main"]);
     assert_eq!(outcome("refs/heads/theirs", &["sync", "--json"]), "kept");
     // divergent
-    sandbox.ok(&source, &["set", "m", "--divergent-refs", "keep"]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "--divergent-refs", "keep"]);
     let theirs = sandbox.git(&mirror, &["commit-tree", "-m", "theirs", "-p", &one, "main^{tree}"]);
     sandbox.git(&mirror, &["update-ref", "refs/heads/main", &theirs]);
     work.git(&["checkout", "-q", "main"]);
@@ -52,12 +52,12 @@ fn every_outcome(kind: Kind, git: Option<&Path>) {
     assert_eq!(sandbox.oid(&mirror, "main"), theirs);
     assert_eq!(sandbox.oid(&mirror, "fresh"), sandbox.oid(&source, "main"), "the others are updated");
     // rejected here: nothing is pushed while a ref diverges
-    sandbox.ok(&source, &["set", "m", "--divergent-refs", "fail"]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "--divergent-refs", "fail"]);
     work.commit("four");
     work.push(&["main:fresh"]);
     assert_eq!(outcome_of(&sandbox, &source, "refs/heads/fresh", &["drain", "--json"], 1), "rejected");
     // remote_rejected
-    sandbox.ok(&source, &["set", "m", "--divergent-refs", "overwrite"]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "--divergent-refs", "overwrite"]);
     let hook = mirror.join("hooks/update");
     std::fs::write(&hook, "#!/bin/sh\n[ \"$1\" != refs/heads/fresh ] || { echo 'frozen until Monday'; exit 1; }\n")
         .unwrap();
@@ -71,11 +71,11 @@ fn every_outcome(kind: Kind, git: Option<&Path>) {
     assert!(said.out.contains("frozen until Monday"), "the mirror's own words: {said:?}");
     // and all is well in the end
     std::fs::remove_file(hook).unwrap();
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
     sandbox.git(&mirror, &["branch", "-D", "theirs"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
     sandbox.git(&mirror, &["fsck", "--strict"]);
-    assert_eq!(sandbox.ok(&source, &["status", "--json"]).json()[0]["update_status"], "finished");
+    assert_eq!(sandbox.mirror_push_ok(&source, &["status", "--json"]).json()[0]["update_status"], "finished");
 }
 
 fn run_bit(path: &Path) {
@@ -114,12 +114,12 @@ fn scp_style_with_an_option_for_ssh() {
     let mirror = sandbox.bare("it's a mirror.git");
     let server = Server::start(&sandbox, Kind::Ssh);
     let source = sandbox.source(&format!("127.0.0.1:{}", mirror.display()), &[]);
-    server.equip(&sandbox, &source, "m");
-    sandbox.say(&source, &format!("ssh_options = [\"Port={}\"]", server.port()));
+    server.configure_access(&sandbox, &source, "m");
+    sandbox.add_mirror_config(&source, &format!("ssh_options = [\"Port={}\"]", server.port()));
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }
 
@@ -140,7 +140,7 @@ fn one_get_and_one_post_on_one_connection() {
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     let requests = server.requests(&sandbox);
     let [get, post] = requests.as_slice() else { panic!("{requests:?}") };
     let connection = get.split(' ').next().unwrap();
@@ -169,7 +169,7 @@ fn a_large_pack_is_streamed_in_chunks() {
     work.git(&["add", "noise"]);
     work.commit("noise");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert!(server.requests(&sandbox)[1].ends_with(" - chunked"), "{:?}", server.requests(&sandbox));
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
     sandbox.git(&mirror, &["fsck"]);

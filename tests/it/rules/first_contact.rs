@@ -84,7 +84,7 @@ fn one_unknown_value_among_known_ones_stops_a_run_that_would_overwrite_it() {
     let pairs: Vec<(&str, &str)> = refs.iter().map(|(name, outcome)| (&**name, &**outcome)).collect();
     assert_eq!(pairs, [("refs/heads/b", "divergent"), ("refs/heads/main", "rejected")]);
     // Under keep nothing is lost, so what can be sent is sent.
-    sandbox.ok(&source, &["set", "m", "--divergent-refs", "keep"]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "--divergent-refs", "keep"]);
     assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
     assert_eq!(sandbox.oid(&mirror, "main"), sandbox.oid(&source, "main"));
     assert_eq!(sandbox.oid(&mirror, "b"), theirs);
@@ -102,8 +102,8 @@ fn a_copy_of_this_repository_behind_or_equal_is_taken_without_a_question() {
             work.commit("more");
             work.push(&["main", "main:new"]);
         }
-        sandbox.ok(&source, &["plan"]);
-        sandbox.ok(&source, &["drain"]);
+        sandbox.mirror_push_ok(&source, &["plan"]);
+        sandbox.mirror_push_ok(&source, &["drain"]);
         assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "{policy}");
         assert_eq!(stands(&sandbox, &source).0, "finished", "{policy}");
         // And now it is ours: what someone does there is overwritten as the policy says.
@@ -111,7 +111,7 @@ fn a_copy_of_this_repository_behind_or_equal_is_taken_without_a_question() {
         sandbox.git(&mirror, &["update-ref", "refs/heads/main", &theirs]);
         let said = sandbox.mirror_push(&source, &["sync"]);
         assert_eq!(said.status, i32::from(policy != "overwrite"), "{said:?}");
-        let log = sandbox.ok(&source, &["log"]).out;
+        let log = sandbox.mirror_push_ok(&source, &["log"]).out;
         assert_eq!(log.contains(&theirs), policy == "overwrite", "the old value is in the log: {log}");
     }
 }
@@ -128,8 +128,8 @@ fn a_persons_word_is_kept_with_the_sync_that_it_asks_for() {
     std::fs::rename(&mirror, &away).unwrap();
     assert_eq!(sandbox.mirror_push(&source, &["sync", "m", "--adopt"]).status, 1);
     std::fs::rename(&away, &mirror).unwrap();
-    sandbox.ok(&source, &["set", "m", "--prune", "mirror"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "--prune", "mirror"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "overwritten and pruned, as configured");
     let history = std::fs::read_to_string(source.join("mirror-push/remotes/m/history.jsonl")).unwrap();
     for gone in ["refs/heads/main", "refs/heads/develop", "refs/tags/v1"] {
@@ -146,9 +146,9 @@ fn first_contact_belongs_to_the_address() {
     let mirror = sandbox.bare("mirror.git");
     let other = stranger(&sandbox, "other.git");
     let (source, work) = source(&sandbox, "mirror.git", &["--divergent-refs", "keep"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     let before = sandbox.refs(&other);
-    sandbox.ok(&source, &["set", "m", "--divergent-refs", "overwrite", "--url", other.to_str().unwrap()]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "--divergent-refs", "overwrite", "--url", other.to_str().unwrap()]);
     assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
     // The same by an edited file, at another spelling.
     let config = source.join("mirror-push/config.toml");
@@ -162,9 +162,9 @@ fn first_contact_belongs_to_the_address() {
     work.git(&["commit", "-q", "--amend", "--allow-empty", "-m", "rewritten"]);
     work.git(&["commit", "-q", "--amend", "--allow-empty", "-m", "again"]);
     sandbox.git(&source, &["fetch", "-q", work.path.to_str().unwrap(), "+main:main"]);
-    sandbox.ok(&source, &["set", "m", "--divergent-refs", "keep", "--url", mirror.to_str().unwrap()]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "--divergent-refs", "keep", "--url", mirror.to_str().unwrap()]);
     std::fs::remove_dir_all(source.join("mirror-push/remotes/m/queue")).unwrap();
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }
 
@@ -180,9 +180,9 @@ fn a_plan_is_made_for_a_mirror_that_is_disabled() {
     }
     assert_eq!(sandbox.refs(&mirror), before);
     // Confirmed in advance.
-    sandbox.ok(&source, &["remove", "m"]);
-    sandbox.ok(&source, &["add", "m", "mirror.git", "--adopt"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["remove", "m"]);
+    sandbox.mirror_push_ok(&source, &["add", "m", "mirror.git", "--adopt"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.oid(&mirror, "main"), sandbox.oid(&source, "main"));
 }
 
@@ -191,11 +191,11 @@ fn two_repositories_with_one_url_do_not_overwrite_each_other() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     let (source, _) = source(&sandbox, "mirror.git", &[]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     let second = stranger(&sandbox, "second.git");
     std::fs::create_dir_all(second.join("mirror-push")).unwrap();
     std::fs::write(second.join("mirror-push/config.toml"), "wake = \"none\"\n").unwrap();
-    sandbox.ok(&second, &["add", "m", mirror.to_str().unwrap()]);
+    sandbox.mirror_push_ok(&second, &["add", "m", mirror.to_str().unwrap()]);
     assert_eq!(sandbox.mirror_push(&second, &["sync"]).status, 1);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }
@@ -206,7 +206,7 @@ fn a_base_of_an_earlier_version_is_taken_over_and_is_past_first_contact() {
     let mirror = sandbox.bare("mirror.git");
     let (source, work) = source(&sandbox, "mirror.git", &["--divergent-refs", "keep"]);
     work.push(&["main:packed"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     let one = sandbox.oid(&source, "main");
     let mirrored = source.join("mirror-push/remotes/m/mirrored");
     std::fs::remove_dir_all(&mirrored).unwrap();
@@ -219,7 +219,7 @@ fn a_base_of_an_earlier_version_is_taken_over_and_is_past_first_contact() {
         let new = sandbox.git(&source, &["commit-tree", "-m", branch, "main^{tree}"]);
         sandbox.git(&source, &["update-ref", &format!("refs/heads/{branch}"), &new]);
     }
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
     assert!(!mirrored.join("refs").exists() && mirrored.join("packed-refs").is_dir(), "an earlier program stops here");
     // Git's own store refuses as the earlier program's does.
@@ -229,7 +229,7 @@ fn a_base_of_an_earlier_version_is_taken_over_and_is_past_first_contact() {
     std::fs::create_dir_all(mirrored.join("refs/heads")).unwrap();
     std::fs::write(mirrored.join("refs/heads/main"), format!("{one}\n")).unwrap();
     work.push(&["main:more"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert!(!mirrored.join("refs").exists() && mirrored.join("packed-refs").is_dir());
 }
 
@@ -241,7 +241,7 @@ fn a_base_of_an_earlier_version_is_not_believed_of_another_address() {
     let theirs = stranger(&sandbox, "stranger.git");
     let before = sandbox.refs(&theirs);
     let (source, _) = source(&sandbox, "mirror.git", &[]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     let one = sandbox.oid(&source, "main");
     let remote = source.join("mirror-push/remotes/m");
     std::fs::remove_dir_all(remote.join("mirrored")).unwrap();
@@ -251,7 +251,7 @@ fn a_base_of_an_earlier_version_is_not_believed_of_another_address() {
         serde_json::from_slice(&std::fs::read(remote.join("status.json")).unwrap()).unwrap();
     status.as_object_mut().unwrap().remove("address");
     std::fs::write(remote.join("status.json"), status.to_string()).unwrap();
-    sandbox.ok(&source, &["set", "m", "--url", theirs.to_str().unwrap()]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "--url", theirs.to_str().unwrap()]);
     let said = sandbox.mirror_push(&source, &["sync"]);
     assert!(said.status == 1 && said.out.contains("first contact"), "{said:?}");
     assert_eq!(sandbox.refs(&theirs), before);

@@ -38,7 +38,7 @@ fn situations(sandbox: &Sandbox, source: &Path, mirror: &Path, outcomes: [&str; 
     let work = sandbox.work(source);
     work.commit("one");
     work.push(&["main", "main:rewritten", "main:divergent", "main:same"]);
-    sandbox.ok(source, &["drain", "-q"]);
+    sandbox.mirror_push_ok(source, &["drain", "-q"]);
     assert_eq!(sandbox.refs(mirror), sandbox.refs(source));
     let theirs = sandbox.git(mirror, &["commit-tree", "-m", "theirs", "main^{tree}"]);
     sandbox.git(mirror, &["update-ref", "refs/heads/divergent", &theirs]);
@@ -91,10 +91,10 @@ fn each_rule_of_deletion_in_every_format() {
             work.git(&["checkout", "-q", "-b", "alone"]);
             work.commit("alone");
             work.push(&["main", "main:merged", "alone"]);
-            sandbox.ok(source, &["drain", "-q"]);
+            sandbox.mirror_push_ok(source, &["drain", "-q"]);
             sandbox.git(mirror, &["update-ref", "refs/heads/theirs", "main"]);
             work.push(&[":merged", ":alone"]);
-            let said = sandbox.ok(source, &["sync", "--json"]);
+            let said = sandbox.mirror_push_ok(source, &["sync", "--json"]);
             let names = ["refs/heads/merged", "refs/heads/alone", "refs/heads/theirs"];
             for (name, outcome) in names.into_iter().zip(outcomes) {
                 let found = sandbox.outcomes(&said).into_iter().find(|(found, _)| found == name).unwrap();
@@ -117,10 +117,10 @@ fn every_transport_takes_every_format() {
             work.commit("one");
             work.git(&["tag", "-a", "-m", "first", "v1"]);
             work.push(&["main", "v1", "main:gone"]);
-            sandbox.ok(&source, &["drain", "-q"]);
+            sandbox.mirror_push_ok(&source, &["drain", "-q"]);
             work.commit("two");
             work.push(&["main", ":gone"]);
-            sandbox.ok(&source, &["drain", "-q"]);
+            sandbox.mirror_push_ok(&source, &["drain", "-q"]);
             assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "{kind:?}, {formats:?}");
             sandbox.git(&mirror, &["fsck", "--strict"]);
         }
@@ -174,7 +174,7 @@ fn no_program_is_started_for_each_ref() {
         let work = sandbox.work(&source);
         let point = |all: &Work<'_>, to: &str| {
             let lines: String = (0..200).map(|n| format!("update refs/heads/b{n} {to}\n")).collect();
-            sandbox.git_fed(&all.path, &["update-ref", "--stdin"], lines.as_bytes());
+            sandbox.git_with_input(&all.path, &["update-ref", "--stdin"], lines.as_bytes());
         };
         for n in 0..3 {
             let oid = work.commit(&format!("commit {n}"));
@@ -186,7 +186,7 @@ fn no_program_is_started_for_each_ref() {
         }
         let gone: Vec<String> = (0..150).map(|n| format!(":b{n}")).collect();
         work.push(&gone.iter().map(String::as_str).collect::<Vec<_>>());
-        sandbox.say(&source, "max_deletes = 1000");
+        sandbox.add_mirror_config(&source, "max_deletes = 1000");
         let started = programs(&sandbox, &source, &["sync", "-q"]);
         assert!(started.len() < 16, "{formats:?}: {started:#?}");
         assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
@@ -199,13 +199,13 @@ fn symbolic_refs_are_left_alone_in_every_format() {
         let work = sandbox.work(source);
         work.commit("one");
         work.push(&["main", "main:plain"]);
-        sandbox.ok(source, &["drain", "-q"]);
+        sandbox.mirror_push_ok(source, &["drain", "-q"]);
         sandbox.git(mirror, &["symbolic-ref", "refs/heads/theirs", "refs/heads/main"]);
         sandbox.git(source, &["symbolic-ref", "refs/heads/ours", "refs/heads/main"]);
         sandbox.git(source, &["symbolic-ref", "refs/heads/plain", "refs/heads/main"]);
         work.commit("two");
         work.push(&["main"]);
-        sandbox.ok(source, &["sync", "-q"]);
+        sandbox.mirror_push_ok(source, &["sync", "-q"]);
         assert_eq!(sandbox.git(mirror, &["symbolic-ref", "refs/heads/theirs"]), "refs/heads/main");
         assert_eq!(sandbox.oid(mirror, "main"), sandbox.oid(source, "main"));
         assert_eq!(sandbox.oid(mirror, "refs/heads/ours"), "", "ours is not mirrored");
@@ -230,10 +230,10 @@ fn every_git_mirrors_to_every_git() {
                 let work = sandbox.work(&source);
                 work.commit("one");
                 work.push(&["main", "main:gone"]);
-                sandbox.ok(&source, &["drain", "-q"]);
+                sandbox.mirror_push_ok(&source, &["drain", "-q"]);
                 work.git(&["commit", "-q", "--amend", "--allow-empty", "-m", "rewritten"]);
                 work.push(&["+main", ":gone"]);
-                let said = sandbox.ok(&source, &["drain", "--json"]);
+                let said = sandbox.mirror_push_ok(&source, &["drain", "--json"]);
                 let words: Vec<String> = sandbox.outcomes(&said).into_iter().map(|(_, word)| word).collect();
                 assert_eq!(words, ["deleted", "forced"], "{ours:?} to {theirs:?} over {kind:?}: {said:?}");
                 assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
@@ -271,15 +271,15 @@ fn a_damaged_table_deletes_nothing() {
         let sandbox = Sandbox::of((hash, "reftable"));
         let mirror = sandbox.bare_of("mirror.git", (hash, "files"));
         let source = sandbox.source(mirror.to_str().unwrap(), &["--prune", "mirror"]);
-        sandbox.say(&source, "max_deletes = 10000");
+        sandbox.add_mirror_config(&source, "max_deletes = 10000");
         let work = sandbox.work(&source);
         let oid = work.commit("one");
         work.push(&["main"]);
         let lines: String = (0..400).map(|n| format!("create refs/heads/branch-{n} {oid}\n")).collect();
-        sandbox.git_fed(&source, &["update-ref", "--stdin"], lines.as_bytes());
+        sandbox.git_with_input(&source, &["update-ref", "--stdin"], lines.as_bytes());
         sandbox.git(&source, &["symbolic-ref", "refs/heads/dangling", "refs/heads/none"]);
         sandbox.git(&source, &["pack-refs", "--all"]);
-        sandbox.ok(&source, &["sync", "-q"]);
+        sandbox.mirror_push_ok(&source, &["sync", "-q"]);
         sandbox.git(&mirror, &["update-ref", "refs/heads/dangling", "main"]);
         let all = sandbox.refs(&mirror).len();
         assert_eq!(all, 402, "what is symbolic here is not deleted there, even when it leads nowhere");
@@ -308,7 +308,8 @@ fn a_damaged_table_deletes_nothing() {
             // A push that names refs is about these alone.
             let mut hook = sandbox.command(source.join("hooks/post-receive"));
             assert_eq!(
-                crate::scene::sandbox::fed(hook.current_dir(&source).env("GIT_DIR", "."), pushed.as_bytes()).status,
+                crate::scene::sandbox::run_with_input(hook.current_dir(&source).env("GIT_DIR", "."), pushed.as_bytes())
+                    .status,
                 0
             );
             sandbox.mirror_push(&source, &["drain", "-q"]);
@@ -320,13 +321,13 @@ fn a_damaged_table_deletes_nothing() {
                 sandbox.refs(&mirror).len()
             );
             std::fs::write(&table, &whole).unwrap();
-            sandbox.ok(&source, &["sync", "-q"]);
+            sandbox.mirror_push_ok(&source, &["sync", "-q"]);
         }
         assert!(silent > 5, "git was silent {silent} times");
         assert_eq!(sandbox.refs(&mirror).len(), all);
         // Whole again, deletions are deletions.
         sandbox.git(&source, &["update-ref", "-d", "refs/heads/branch-7"]);
-        sandbox.ok(&source, &["sync", "-q"]);
+        sandbox.mirror_push_ok(&source, &["sync", "-q"]);
         assert_eq!(sandbox.refs(&mirror).len(), all - 1);
     }
 }

@@ -1,11 +1,11 @@
 //! What becomes of a ref: the rules, end to end, and what is remembered between runs.
 
-mod books;
 mod first_contact;
 mod formats;
-mod gaps;
 mod model;
-mod names;
+mod object_storage;
+mod ref_names;
 mod refusals;
-mod runs;
-mod stores;
+mod repeated_runs;
+mod shallow_partial;
+mod state_files;

@@ -13,7 +13,7 @@ mod rules;
 
 use rules::{MAIN, Model, Queued, Refs};
 
-use crate::scene::sandbox::{Sandbox, fed};
+use crate::scene::sandbox::{Sandbox, run_with_input};
 
 const REFS: [&str; 6] = [MAIN, "refs/heads/a", "refs/heads/b", "refs/heads/c/d", "refs/tags/t", "refs/tags/u"];
 
@@ -103,7 +103,7 @@ impl World {
 
     fn commit(&mut self, repository: &Path, parents: Vec<String>) -> String {
         self.commits += 1;
-        let tree = self.sandbox.git_fed(repository, &["mktree"], b"");
+        let tree = self.sandbox.git_with_input(repository, &["mktree"], b"");
         let message = format!("commit {}", self.commits);
         let mut arguments = vec!["commit-tree", "-m", &message, &tree];
         parents.iter().for_each(|parent| arguments.extend(["-p", parent]));
@@ -126,13 +126,13 @@ impl World {
         };
         let line = format!("{} {} {name}\n", text(&old), text(&new));
         let mut hook = self.sandbox.command(env!("CARGO_BIN_EXE_git-mirror-post-receive"));
-        let said = fed(hook.current_dir(&self.source).env("GIT_DIR", "."), line.as_bytes());
+        let said = run_with_input(hook.current_dir(&self.source).env("GIT_DIR", "."), line.as_bytes());
         assert_eq!(said.status, 0, "{said:?}");
         self.model.queue.push(Queued { name: name.to_owned(), old, new });
     }
 
     fn configure(&mut self, arguments: &[&str]) {
-        self.sandbox.ok(&self.source, &[&["set", "m"], arguments].concat());
+        self.sandbox.mirror_push_ok(&self.source, &[&["set", "m"], arguments].concat());
         self.is_full = true;
     }
 

@@ -16,7 +16,7 @@ impl Scene {
         let work = self.sandbox.work(&self.source);
         work.commit("one");
         work.push(&["main", "main:topic", "main:gone"]);
-        self.sandbox.ok(&self.source, &["drain"]);
+        self.sandbox.mirror_push_ok(&self.source, &["drain"]);
         work
     }
 
@@ -126,7 +126,7 @@ fn a_mirror_that_dies_midway_is_an_error_of_exactly_the_refs_concerned() {
     let pending = scene.status()["pending"].clone();
     assert_eq!(pending, 1, "the push is still queued");
     std::fs::remove_file(hook).unwrap();
-    scene.sandbox.ok(&scene.source, &["sync"]);
+    scene.sandbox.mirror_push_ok(&scene.source, &["sync"]);
     assert_eq!(scene.sandbox.refs(&scene.mirror), scene.sandbox.refs(&scene.source));
 }
 
@@ -147,7 +147,7 @@ fn split_of(good: usize, bad: usize) -> (Scene, usize, Vec<(String, String)>) {
     let mut script: String = (0..good).map(|n| format!("create refs/heads/n{n:03} HEAD\n")).collect();
     // Spread among the others.
     script.extend((0..bad).map(|n| format!("create refs/heads/n{:03}x{n}bad HEAD\n", n * good / bad)));
-    scene.sandbox.git_fed(&work.path, &["update-ref", "--stdin"], script.as_bytes());
+    scene.sandbox.git_with_input(&work.path, &["update-ref", "--stdin"], script.as_bytes());
     work.push(&["refs/heads/n*:refs/heads/n*"]);
     let said = scene.sandbox.mirror_push(&scene.source, &["drain", "--json"]);
     let outcomes = scene.sandbox.outcomes(&said);

@@ -146,7 +146,7 @@ impl<'s> Daemon<'s> {
 pub(crate) fn repository(sandbox: &Sandbox, name: &str) -> PathBuf {
     std::fs::create_dir_all(sandbox.path("srv").join(Path::new(name).parent().unwrap())).unwrap();
     let path = sandbox.bare(&format!("srv/{name}.git"));
-    sandbox.ok(&path, &["install-hook", "-q"]);
+    sandbox.mirror_push_ok(&path, &["install-hook", "-q"]);
     path.canonicalize().unwrap()
 }
 

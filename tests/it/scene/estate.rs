@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::scene::sandbox::{Said, Sandbox};
+use crate::scene::sandbox::{Completed, Sandbox};
 
 /// A server's file, roots and repositories.
 pub(crate) struct Estate {
@@ -54,7 +54,7 @@ impl Estate {
         to.to_owned()
     }
 
-    pub(crate) fn run(&self, arguments: &[&str]) -> Said {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Completed {
         let output = self
             .sandbox
             .command(env!("CARGO_BIN_EXE_git-mirror-push"))
@@ -63,7 +63,7 @@ impl Estate {
             .args(arguments)
             .output()
             .unwrap();
-        Said {
+        Completed {
             status: output.status.code().unwrap_or(-1),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
             err: String::from_utf8_lossy(&output.stderr).into_owned(),

@@ -48,7 +48,7 @@ impl Scene {
         let work = self.work();
         work.commit("one");
         work.push(refspecs);
-        self.sandbox.ok(&self.source, &["drain"]);
+        self.sandbox.mirror_push_ok(&self.source, &["drain"]);
         self
     }
 

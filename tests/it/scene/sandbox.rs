@@ -18,13 +18,13 @@ pub(crate) type Formats = (&'static str, &'static str);
 
 /// What a program said in the end.
 #[derive(Debug)]
-pub(crate) struct Said {
+pub(crate) struct Completed {
     pub(crate) status: i32,
     pub(crate) out: String,
     pub(crate) err: String,
 }
 
-impl Said {
+impl Completed {
     pub(crate) fn of(output: &Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Self { status: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
@@ -52,7 +52,7 @@ pub(crate) fn gits() -> Vec<PathBuf> {
 
 /// Whether the tests run in this way (`MIRROR_PUSH_TESTS`, words with commas): `looking` (no push goes ahead of a look at the mirror), `sha256`,
 /// `reftable` (the formats of every repository that a test makes and says nothing else of).
-pub(crate) fn is_way(way: &str) -> bool {
+pub(crate) fn is_variant(way: &str) -> bool {
     std::env::var("MIRROR_PUSH_TESTS").is_ok_and(|ways| ways.split(',').any(|said| said == way))
 }
 
@@ -63,8 +63,8 @@ fn path_before(git: Option<&Path>) -> std::ffi::OsString {
 }
 
 /// The formats of this way of running the tests.
-pub(crate) fn usual() -> Formats {
-    (if is_way("sha256") { "sha256" } else { "sha1" }, if is_way("reftable") { "reftable" } else { "files" })
+pub(crate) fn default_formats() -> Formats {
+    (if is_variant("sha256") { "sha256" } else { "sha1" }, if is_variant("reftable") { "reftable" } else { "files" })
 }
 
 impl Sandbox {
@@ -79,7 +79,7 @@ impl Sandbox {
 
     /// Whose refs are files in every way: for tests that write them.
     pub(crate) fn of_files() -> Self {
-        Self::of((usual().0, "files"))
+        Self::of((default_formats().0, "files"))
     }
 
     /// With the git of that directory.
@@ -90,7 +90,7 @@ impl Sandbox {
         let config = "[user]\nname = Test\nemail = test@example.org\n[init]\ndefaultBranch = main\n[protocol.file]\nallow = always\n\
                       [receive]\nadvertisePushOptions = true\n[gc]\nauto = 0\n[maintenance]\nauto = false\n";
         std::fs::write(directory.path().join("gitconfig"), config).unwrap();
-        Self { directory, path, formats: usual() }
+        Self { directory, path, formats: default_formats() }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -128,15 +128,15 @@ impl Sandbox {
         said.out.trim_end().to_owned()
     }
 
-    pub(crate) fn try_git(&self, directory: &Path, arguments: &[&str]) -> Said {
-        Said::of(&self.command("git").current_dir(directory).args(arguments).output().unwrap())
+    pub(crate) fn try_git(&self, directory: &Path, arguments: &[&str]) -> Completed {
+        Completed::of(&self.command("git").current_dir(directory).args(arguments).output().unwrap())
     }
 
     /// Runs git with input.
-    pub(crate) fn git_fed(&self, directory: &Path, arguments: &[&str], input: &[u8]) -> String {
+    pub(crate) fn git_with_input(&self, directory: &Path, arguments: &[&str], input: &[u8]) -> String {
         let mut command = self.command("git");
         command.current_dir(directory).args(arguments);
-        let said = fed(&mut command, input);
+        let said = run_with_input(&mut command, input);
         assert_eq!(said.status, 0, "git {arguments:?}: {said:?}");
         said.out.trim_end().to_owned()
     }
@@ -193,16 +193,16 @@ impl Sandbox {
         command
     }
 
-    pub(crate) fn mirror_push(&self, repository: &Path, arguments: &[&str]) -> Said {
-        Said::of(&self.program(repository).args(arguments).output().unwrap())
+    pub(crate) fn mirror_push(&self, repository: &Path, arguments: &[&str]) -> Completed {
+        Completed::of(&self.program(repository).args(arguments).output().unwrap())
     }
 
-    pub(crate) fn mirror_push_fed(&self, repository: &Path, arguments: &[&str], input: &str) -> Said {
-        fed(self.program(repository).args(arguments), input.as_bytes())
+    pub(crate) fn mirror_push_with_input(&self, repository: &Path, arguments: &[&str], input: &str) -> Completed {
+        run_with_input(self.program(repository).args(arguments), input.as_bytes())
     }
 
     /// Runs it and expects exit status 0.
-    pub(crate) fn ok(&self, repository: &Path, arguments: &[&str]) -> Said {
+    pub(crate) fn mirror_push_ok(&self, repository: &Path, arguments: &[&str]) -> Completed {
         let said = self.mirror_push(repository, arguments);
         assert_eq!(said.status, 0, "git mirror-push {arguments:?}: {said:?}");
         said
@@ -215,15 +215,15 @@ impl Sandbox {
         std::fs::write(source.join("mirror-push/config.toml"), "wake = \"none\"\n").unwrap();
         let mut arguments = vec!["add", "m", url];
         arguments.extend(options);
-        self.ok(&source, &arguments);
-        if is_way("looking") {
-            self.say(&source, "optimistic = false");
+        self.mirror_push_ok(&source, &arguments);
+        if is_variant("looking") {
+            self.add_mirror_config(&source, "optimistic = false");
         }
         source
     }
 
     /// Adds lines to the configuration of mirror `m`.
-    pub(crate) fn say(&self, source: &Path, lines: &str) {
+    pub(crate) fn add_mirror_config(&self, source: &Path, lines: &str) {
         let config = source.join("mirror-push/config.toml");
         let text = std::fs::read_to_string(&config).unwrap();
         std::fs::write(&config, text.replace("[remotes.m]\n", &format!("[remotes.m]\n{lines}\n"))).unwrap();
@@ -254,7 +254,7 @@ impl Sandbox {
     }
 
     /// The outcome of every ref that the last `drain --json` or `sync --json` touched.
-    pub(crate) fn outcomes(&self, said: &Said) -> Vec<(String, String)> {
+    pub(crate) fn outcomes(&self, said: &Completed) -> Vec<(String, String)> {
         let word = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         let reports = said.json();
         let refs = reports.as_array().unwrap().iter().flat_map(|report| report["refs"].as_array().unwrap().clone());
@@ -262,7 +262,7 @@ impl Sandbox {
     }
 }
 
-pub(crate) fn fed(command: &mut Command, input: &[u8]) -> Said {
+pub(crate) fn run_with_input(command: &mut Command, input: &[u8]) -> Completed {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_owned();
@@ -270,7 +270,7 @@ pub(crate) fn fed(command: &mut Command, input: &[u8]) -> Said {
         // A program need not read everything.
         let _ = stdin.write_all(&input);
     });
-    let said = Said::of(&child.wait_with_output().unwrap());
+    let said = Completed::of(&child.wait_with_output().unwrap());
     writer.join().unwrap();
     said
 }
@@ -343,7 +343,7 @@ impl Work<'_> {
         self.git(&["rev-parse", "HEAD"])
     }
 
-    pub(crate) fn push(&self, refspecs: &[&str]) -> Said {
+    pub(crate) fn push(&self, refspecs: &[&str]) -> Completed {
         let mut arguments = vec!["push", "-q", "origin"];
         arguments.extend(refspecs);
         let said = self.sandbox.try_git(&self.path, &arguments);

@@ -117,7 +117,7 @@ impl Server {
     }
 
     /// What a source must have to reach the server: keys, pins, certificates.
-    pub(crate) fn equip(&self, sandbox: &Sandbox, source: &Path, mirror: &str) {
+    pub(crate) fn configure_access(&self, sandbox: &Sandbox, source: &Path, mirror: &str) {
         let directory = source.join("mirror-push/remotes").join(mirror);
         let config = source.join("mirror-push/config.toml");
         let say = |line: &str| {
@@ -140,7 +140,7 @@ impl Server {
     /// A source whose mirror `m` is the bare repository `name` behind this server.
     pub(crate) fn source(&self, sandbox: &Sandbox, name: &str, options: &[&str]) -> PathBuf {
         let source = sandbox.source(&self.url(name), options);
-        self.equip(sandbox, &source, "m");
+        self.configure_access(sandbox, &source, "m");
         source
     }
 
@@ -224,8 +224,11 @@ fn nginx_in(
     let fcgiwrap = start(sandbox, "/usr/sbin/fcgiwrap", &["-c", "2", "-s", &format!("unix:{}", socket.display())]);
     wait_for("fcgiwrap", || socket.exists());
     let mut openssl = sandbox.command("openssl");
-    let hash =
-        crate::scene::sandbox::fed(openssl.args(["passwd", "-apr1", "-stdin"]), format!("{secret}\n").as_bytes()).out;
+    let hash = crate::scene::sandbox::run_with_input(
+        openssl.args(["passwd", "-apr1", "-stdin"]),
+        format!("{secret}\n").as_bytes(),
+    )
+    .out;
     std::fs::write(directory.join("htpasswd"), format!("{USER}:{hash}")).unwrap();
     let is_tls = pair.is_some();
     let tls = pair.map_or(String::new(), |(certificate, key)| {

@@ -48,9 +48,9 @@ fn who_may_do_what() {
     let short = daemon.new_token("short", &["--expires", "1s"]);
     wait_for("its end", || ask(Some(&short), "GET", list).status == 401);
     assert_eq!(error(&ask(Some(&short), "GET", list)), (401, json!("invalid_token")));
-    sandbox.ok(&sandbox.path("srv/acme/widget.git"), &["token", "revoke", "reader"]);
+    sandbox.mirror_push_ok(&sandbox.path("srv/acme/widget.git"), &["token", "revoke", "reader"]);
     assert_eq!(error(&ask(Some(&reader), "GET", list)), unauthorized, "a revoked token ends at once");
-    let listed = sandbox.ok(&sandbox.path("srv/acme/widget.git"), &["token", "list", "--json"]);
+    let listed = sandbox.mirror_push_ok(&sandbox.path("srv/acme/widget.git"), &["token", "list", "--json"]);
     assert!(!listed.out.contains("gmpat-") && listed.json()[0]["last_used_at"].is_string(), "{listed:?}");
     let stored = std::fs::read_to_string(sandbox.path("state/tokens.json")).unwrap();
     assert!(!stored.contains(&daemon.token) && !daemon.log().contains(&daemon.token));
@@ -258,7 +258,7 @@ fn sync_and_delete() {
     let synced = daemon.api("POST", &path("/sync"), "");
     assert_eq!((synced.status, &*synced.text), (204, ""));
     wait_for("the sync", || sandbox.refs(&mirror) == sandbox.refs(&source));
-    sandbox.ok(&source, &["silent", "on"]);
+    sandbox.mirror_push_ok(&source, &["silent", "on"]);
     assert_eq!(error(&daemon.api("POST", &path("/sync"), "")), (400, json!(refused)));
     let headers = [("PRIVATE-TOKEN", &*daemon.token), ("If-Unmodified-Since", "Tue, 06 Jan 2015 17:32:02 GMT")];
     let stale = daemon.ask_with("DELETE", &format!("/api/v4/{}", path("")), "", &headers).unwrap();
@@ -381,9 +381,12 @@ fn a_mirror_that_is_moved_keeps_no_password_and_is_confined() {
     let source = daemon.repository("acme/widget");
     let secret = source.join("mirror-push/remotes/m/secret");
     let config = || std::fs::read_to_string(source.join("mirror-push/config.toml")).unwrap();
-    sandbox.ok(&source, &["add", "m", "ssh://git@203.0.113.1/x.git", "--auth-method", "password", "--disabled"]);
+    sandbox.mirror_push_ok(
+        &source,
+        &["add", "m", "ssh://git@203.0.113.1/x.git", "--auth-method", "password", "--disabled"],
+    );
     for url in ["ssh://git@203.0.113.2/x.git", "ssh://git@203.0.113.2:2222/x.git", "https://203.0.113.2/x.git"] {
-        assert_eq!(sandbox.mirror_push_fed(&source, &["credential", "m"], "word\n").status, 0);
+        assert_eq!(sandbox.mirror_push_with_input(&source, &["credential", "m"], "word\n").status, 0);
         assert!(secret.exists());
         let id = daemon.api("GET", "projects/1/remote_mirrors", "").json()[0]["id"].clone();
         let put = daemon.api("PUT", &format!("projects/1/remote_mirrors/{id}"), &json!({ "url": url }).to_string());

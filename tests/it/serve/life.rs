@@ -109,7 +109,7 @@ fn what_no_hook_told_is_found_by_looking() {
     std::fs::write(&config, format!("{text}\n[remotes.second]\nurl = \"{}\"\n", second.display())).unwrap();
     wait_for("the new mirror", || is_mirrored(&sandbox, &source, &second));
     // Of a mirror that is parked for hours as well: what someone moved there by hand and put back.
-    sandbox.ok(&source, &["set", "second", "--divergent-refs", "keep"]);
+    sandbox.mirror_push_ok(&source, &["set", "second", "--divergent-refs", "keep"]);
     let main = sandbox.oid(&second, "main");
     let clone = sandbox.path("clone");
     sandbox.git(&sandbox.path("home"), &["clone", "-q", second.to_str().unwrap(), clone.to_str().unwrap()]);
@@ -337,7 +337,7 @@ fn a_full_disk_below_the_daemons_state_keeps_nobody_out_and_stops_no_drain() {
     // A repository that has no number yet is not shown, but mirrored.
     let other = daemon.repository("acme/other");
     let second = sandbox.bare("second.git");
-    sandbox.ok(&other, &["add", "m", second.to_str().unwrap()]);
+    sandbox.mirror_push_ok(&other, &["add", "m", second.to_str().unwrap()]);
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);

@@ -1,7 +1,7 @@
 //! The daemon: its life, its API, its page.
 
 mod api;
-mod crowd;
+mod http_abuse;
 mod life;
 mod listening;
 mod page;

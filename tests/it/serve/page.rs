@@ -239,7 +239,7 @@ fn who_sees_and_does_what_on_the_page() {
     }
     assert_eq!(bound.get(&format!("/projects/{other}")).status, 200);
     // What was revoked is out at once, also in the middle of a session.
-    sandbox.ok(&sandbox.path("srv/acme/widget.git"), &["token", "revoke", "bound"]);
+    sandbox.mirror_push_ok(&sandbox.path("srv/acme/widget.git"), &["token", "revoke", "bound"]);
     assert_eq!(bound.get("/").status, 303);
     daemon.new_token("bound", &["--project", "other/*"]);
     assert_eq!(bound.get("/").status, 303, "another token of the same name is another token");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::UNIX_EPOCH;
 
-use crate::scene::sandbox::{Said, Sandbox, script, skip, wait_for};
+use crate::scene::sandbox::{Completed, Sandbox, script, skip, wait_for};
 
 /// A sandbox with the program installed below a prefix of its own, and that on PATH.
 pub(crate) struct Installed {
@@ -15,9 +15,9 @@ pub(crate) struct Installed {
     path: OsString,
 }
 
-fn said(command: &mut Command) -> Said {
+fn said(command: &mut Command) -> Completed {
     let output = command.output().unwrap();
-    Said {
+    Completed {
         status: output.status.code().unwrap_or(-1),
         out: String::from_utf8_lossy(&output.stdout).into_owned(),
         err: String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -54,7 +54,7 @@ impl Installed {
         Self { sandbox, prefix, path }
     }
 
-    fn run(&self, directory: &Path, words: &[&str]) -> Said {
+    fn run(&self, directory: &Path, words: &[&str]) -> Completed {
         said(self.command(words[0]).current_dir(directory).args(&words[1..]))
     }
 
@@ -64,7 +64,7 @@ impl Installed {
         command
     }
 
-    pub(crate) fn ok(&self, directory: &Path, words: &[&str]) -> Said {
+    pub(crate) fn ok(&self, directory: &Path, words: &[&str]) -> Completed {
         let said = self.run(directory, words);
         assert_eq!(said.status, 0, "{words:?}: {said:?}");
         said

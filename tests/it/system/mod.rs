@@ -1,8 +1,8 @@
 //! Everything together, as an administrator meets it; and what must reach nobody else.
 
-mod edges;
+mod all_repositories;
 pub(crate) mod installed;
-mod instructions;
-mod many;
+mod instruction_counts;
 mod secrets;
+mod set_ups;
 mod trust;

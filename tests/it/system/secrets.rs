@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::scene::sandbox::{Sandbox, fed, script};
+use crate::scene::sandbox::{Sandbox, run_with_input, script};
 use crate::scene::servers::{Kind, PASSWORD, PASSWORD_IN_URL, Server};
 
 fn holds(bytes: &[u8], canary: &str) -> bool {
@@ -75,7 +75,7 @@ fn a_password_is_found_nowhere_but_where_it_belongs() {
             found
         });
         let mut run = |arguments: &[&str], input: &str| {
-            let said = sandbox.mirror_push_fed(&source, arguments, input);
+            let said = sandbox.mirror_push_with_input(&source, arguments, input);
             output.extend([said.out, said.err]);
             said.status
         };
@@ -87,7 +87,7 @@ fn a_password_is_found_nowhere_but_where_it_belongs() {
             run(&["set", "m", "--url", &server.url("mirror.git").replace(&format!(":{PASSWORD_IN_URL}"), "")], ""),
             0
         );
-        server.equip(&sandbox, &source, "m");
+        server.configure_access(&sandbox, &source, "m");
         let work = sandbox.work(&source);
         work.commit("one");
         work.push(&["main"]);
@@ -143,7 +143,7 @@ fn a_mirror_that_repeats_the_password_is_redacted() {
     let status = std::fs::read_to_string(source.join("mirror-push/remotes/m/status.json")).unwrap();
     assert!(status.contains("*****") && !status.contains(PASSWORD));
     assert_eq!(
-        sandbox.ok(&source, &["list"]).out,
+        sandbox.mirror_push_ok(&source, &["list"]).out,
         format!("m\thttps://mirror-bot@localhost:{}/mirror.git\n", server.port())
     );
 }
@@ -154,17 +154,17 @@ fn a_token_in_place_of_the_user_name_is_the_password() {
     let sandbox = Sandbox::new();
     let source = sandbox.source("/mirror.git", &["--disabled"]);
     for (name, token) in [("a", "ghp_c4naryc4nary"), ("b", "glpat-c4nary-x"), ("c", "0123456789abcdef0123")] {
-        let said =
-            sandbox.ok(&source, &["add", name, &format!("https://{token}@127.0.0.1:1/{name}.git"), "--disabled"]);
+        let said = sandbox
+            .mirror_push_ok(&source, &["add", name, &format!("https://{token}@127.0.0.1:1/{name}.git"), "--disabled"]);
         let secret = std::fs::read_to_string(source.join(format!("mirror-push/remotes/{name}/secret"))).unwrap();
         assert_eq!(secret, format!("{token}\n"));
         let config = std::fs::read_to_string(source.join("mirror-push/config.toml")).unwrap();
-        let shown = sandbox.ok(&source, &["status", "--json"]).out;
+        let shown = sandbox.mirror_push_ok(&source, &["status", "--json"]).out;
         assert!(![&said.out, &said.err, &config, &shown].iter().any(|text| text.contains(token)), "{name}");
         assert!(shown.contains(&format!("https://x-access-token@127.0.0.1:1/{name}.git")), "{shown}");
     }
     // GitHub's other form, where the password is no password.
-    sandbox.ok(&source, &["add", "e", "https://ghp_c4nary:x-oauth-basic@127.0.0.1:1/e.git", "--disabled"]);
+    sandbox.mirror_push_ok(&source, &["add", "e", "https://ghp_c4nary:x-oauth-basic@127.0.0.1:1/e.git", "--disabled"]);
     assert_eq!(std::fs::read_to_string(source.join("mirror-push/remotes/e/secret")).unwrap(), "ghp_c4nary\n");
     // Somebody's own file may have one as the user name: it is shown nowhere.
     let config = source.join("mirror-push/config.toml");
@@ -185,8 +185,10 @@ fn a_token_in_place_of_the_user_name_is_the_password() {
     // A long name that has a password is a name, when it is given and when it is stored.
     let mut add = sandbox.program(&source);
     add.args(["add", "d", "https://averylongnameofaservice@127.0.0.1:1/x.git", "--disabled", "--password-stdin"]);
-    assert_eq!(fed(&mut add, b"c4nary\n").status, 0);
-    sandbox.ok(&source, &["set", "d", "--url", "https://averylongnameofaservice@127.0.0.1:1/y.git"]);
-    assert!(sandbox.ok(&source, &["list"]).out.contains("https://averylongnameofaservice@127.0.0.1:1/y.git"));
+    assert_eq!(run_with_input(&mut add, b"c4nary\n").status, 0);
+    sandbox.mirror_push_ok(&source, &["set", "d", "--url", "https://averylongnameofaservice@127.0.0.1:1/y.git"]);
+    assert!(
+        sandbox.mirror_push_ok(&source, &["list"]).out.contains("https://averylongnameofaservice@127.0.0.1:1/y.git")
+    );
     assert_eq!(std::fs::read_to_string(source.join("mirror-push/remotes/d/secret")).unwrap(), "c4nary\n");
 }

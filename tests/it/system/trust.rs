@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::scene::sandbox::{Sandbox, fed, is_root, script};
+use crate::scene::sandbox::{Sandbox, is_root, run_with_input, script};
 use crate::scene::servers::{Kind, PASSWORD, Server, USER};
 
 fn error(sandbox: &Sandbox, source: &Path) -> String {
@@ -24,7 +24,7 @@ fn private(path: &Path, text: &str) {
 fn web(sandbox: &Sandbox, server: &Server, confined: bool) -> PathBuf {
     let url = format!("http://127.0.0.1:{}/mirror.git", server.port());
     let source = sandbox.source(&url, &["--auth-method", "password", "--username", USER]);
-    sandbox.say(&source, &format!("allow_insecure_http = true\nconfined = {confined}"));
+    sandbox.add_mirror_config(&source, &format!("allow_insecure_http = true\nconfined = {confined}"));
     source
 }
 
@@ -137,7 +137,7 @@ fn no_redirect_is_followed_with_a_question_or_a_push() {
         let work = sandbox.work(&source);
         work.commit("one");
         work.push(&["main"]);
-        sandbox.ok(&source, &["drain"]);
+        sandbox.mirror_push_ok(&source, &["drain"]);
         let before = server.requests(&sandbox).len();
         let (port, asked) = redirecting(server.port(), status);
         // The same mirror by its books, so that the push goes ahead of any question.
@@ -168,7 +168,10 @@ fn a_confined_mirror_does_not_get_the_keys_of_the_user() {
         let directory = source.join("mirror-push/remotes/m");
         std::fs::remove_file(directory.join("id_ed25519")).unwrap();
         let key = sandbox.path("ssh/client");
-        sandbox.say(&source, &format!("confined = {confined}\nssh_options = [\"IdentityFile={}\"]", key.display()));
+        sandbox.add_mirror_config(
+            &source,
+            &format!("confined = {confined}\nssh_options = [\"IdentityFile={}\"]", key.display()),
+        );
         std::fs::write(sandbox.path("server.toml"), "[api]\nallowed_hosts = [\"127.0.0.0/8\"]\n").unwrap();
         let work = sandbox.work(&source);
         work.commit("one");
@@ -192,7 +195,7 @@ fn a_confined_mirror_does_not_reach_this_machine_by_its_public_address() {
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
-    sandbox.say(&source, "confined = true");
+    sandbox.add_mirror_config(&source, "confined = true");
     let (inside, address) = (sandbox.path("inside"), sandbox.path("address.py"));
     // SIOCSIFADDR and SIOCSIFFLAGS (netdevice(7)): the machine need not have ip(8).
     let text = r#"import fcntl, socket, struct
@@ -211,7 +214,7 @@ exec "$@"
         let mut command = sandbox.command("timeout");
         command.args(["60", "unshare", "--net", "--pid", "--fork", "--kill-child", "sh"]).arg(&inside);
         command.args([env!("CARGO_BIN_EXE_git-mirror-push"), "--git-dir"]).arg(&source).arg("sync");
-        fed(&mut command, b"")
+        run_with_input(&mut command, b"")
     };
     let said = sync();
     assert!(said.status == 1 && said.out.contains("Requests to localhost are not allowed"), "{said:?}");
@@ -257,7 +260,7 @@ fn options_of_ssh_that_run_programs_or_weaken_it_are_refused_however_they_are_wr
     }
     std::fs::write(&config, plain.replace("[remotes.m]\n", "[remotes.m]\nssh_options = [\"Compression=yes\"]\n"))
         .unwrap();
-    sandbox.ok(&source, &["list"]);
+    sandbox.mirror_push_ok(&source, &["list"]);
 }
 
 #[test]
@@ -280,7 +283,7 @@ fn silence_of_the_server_cannot_be_undone_by_a_repository() {
             assert!(sandbox.refs(&mirror).is_empty(), "{command} {own}");
         }
     }
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "and it was spooled all the while");
 }
 
@@ -297,7 +300,7 @@ fn a_named_pipe_in_place_of_a_file_of_ours_keeps_nobody_waiting() {
         let work = sandbox.work(&source);
         work.commit("one");
         work.push(&["main"]);
-        sandbox.ok(&source, &["drain"]);
+        sandbox.mirror_push_ok(&source, &["drain"]);
         let path = source.join("mirror-push").join(place);
         let _ = std::fs::remove_file(&path);
         assert!(sandbox.command("mkfifo").arg(&path).status().unwrap().success());

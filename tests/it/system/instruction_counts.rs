@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::scene::sandbox::{Sandbox, fed, script};
+use crate::scene::sandbox::{Sandbox, run_with_input, script};
 use crate::system::installed::Installed;
 
 /// Instructions of the program itself, without those that it starts.
@@ -17,7 +17,7 @@ fn instructions(
     let mut command = sandbox.command("valgrind");
     command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", sandbox.path("callgrind").display()));
     command.arg(program).args(arguments).envs(environment.iter().copied());
-    let said = fed(&mut command, input);
+    let said = run_with_input(&mut command, input);
     assert_eq!(said.status, 0, "{said:?}");
     let counted = said.err.lines().find_map(|line| line.split_once("Collected : ")).expect("callgrind tells");
     counted.1.trim().parse().unwrap()
@@ -69,14 +69,14 @@ fn for_each_ref(here: &Installed, name: &str, arguments: &[&str]) -> u64 {
         let sandbox = Sandbox::new();
         let mirror = sandbox.bare("mirror.git");
         let source = sandbox.source(mirror.to_str().unwrap(), &[]);
-        sandbox.say(&source, "optimistic = false");
+        sandbox.add_mirror_config(&source, "optimistic = false");
         let work = sandbox.work(&source);
         let commit = work.commit("one");
         work.push(&["main"]);
         let creates: String = (0..count).map(|n| format!("create refs/heads/branch-{n:06} {commit}\n")).collect();
-        sandbox.git_fed(&source, &["update-ref", "--stdin"], creates.as_bytes());
+        sandbox.git_with_input(&source, &["update-ref", "--stdin"], creates.as_bytes());
         sandbox.git(&source, &["pack-refs", "--all"]);
-        sandbox.ok(&source, &["sync"]);
+        sandbox.mirror_push_ok(&source, &["sync"]);
         sandbox.git(&mirror, &["pack-refs", "--all"]);
         work.commit("two");
         work.push(&["main"]);

@@ -1,6 +1,6 @@
 //! Names and shapes that have broken other mirrors.
 
-use crate::scene::sandbox::{Sandbox, fed};
+use crate::scene::sandbox::{Sandbox, run_with_input};
 use crate::scene::servers::{Kind, Server, free_port};
 
 #[test]
@@ -14,7 +14,7 @@ fn strange_names_and_shapes_arrive_as_they_are() {
     work.git(&["branch", "same"]);
     tag("same", "main");
     tag("outer", "same");
-    let blob = sandbox.git_fed(&work.path, &["hash-object", "-w", "--stdin"], b"text");
+    let blob = sandbox.git_with_input(&work.path, &["hash-object", "-w", "--stdin"], b"text");
     work.git(&["update-ref", "refs/tags/blob", &blob]);
     work.git(&["update-ref", "refs/tags/tree", "main^{tree}"]);
     work.push(&["refs/heads/*:refs/heads/*", "refs/tags/*:refs/tags/*"]);
@@ -30,11 +30,11 @@ fn strange_names_and_shapes_arrive_as_they_are() {
     for name in names {
         script.extend_from_slice(&[b"create ", name, b" ", oid.as_bytes(), b"\n"].concat());
     }
-    sandbox.git_fed(&source, &["update-ref", "--stdin"], &script);
+    sandbox.git_with_input(&source, &["update-ref", "--stdin"], &script);
     sandbox.git(&source, &["update-ref", "refs/notes/commits", &oid]);
     sandbox.git(&source, &["update-ref", "refs/pull/1/head", &oid]);
     sandbox.git(&source, &["symbolic-ref", "refs/heads/alias", "refs/heads/main"]);
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
     let all = |repository: &std::path::Path| {
         let list = ["for-each-ref", "--format=%(refname) %(objectname)"];
         let output = sandbox.command("git").current_dir(repository).args(list).output().unwrap();
@@ -53,8 +53,8 @@ fn strange_names_and_shapes_arrive_as_they_are() {
     // What the mirror has of its own outside of the selection is invisible too.
     sandbox.git(&mirror, &["update-ref", "refs/notes/theirs", "main"]);
     sandbox.git(&mirror, &["symbolic-ref", "refs/heads/link", "refs/heads/main"]);
-    sandbox.ok(&source, &["set", "m", "--prune", "mirror"]);
-    let said = sandbox.ok(&source, &["sync", "--json", "--allow-mass-delete"]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "--prune", "mirror"]);
+    let said = sandbox.mirror_push_ok(&source, &["sync", "--json", "--allow-mass-delete"]);
     assert!(!said.out.contains("refs/notes"), "{said:?}");
     assert_ne!(sandbox.oid(&mirror, "refs/notes/theirs"), "");
     assert_eq!(sandbox.git(&mirror, &["symbolic-ref", "refs/heads/link"]), "refs/heads/main");
@@ -69,16 +69,16 @@ fn a_directory_of_refs_gives_way_to_a_ref_and_back() {
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main", "main:a/b", "main:c"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     work.push(&[":a/b", ":c"]);
     work.push(&["main:a", "main:c/d"]);
-    let said = sandbox.ok(&source, &["drain", "--json"]);
+    let said = sandbox.mirror_push_ok(&source, &["drain", "--json"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "{said:?}");
     assert_eq!(sandbox.oid(&mirror, "refs/heads/a"), sandbox.oid(&source, "main"));
     // Once more the other way, so that `mirrored/` has had to follow.
     work.push(&[":a", ":c/d"]);
     work.push(&["main:a/b", "main:c"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }
 
@@ -93,18 +93,18 @@ fn five_thousand_refs_created_moved_and_deleted_in_one_push() {
     work.push(&["main"]);
     let script = |line: &dyn Fn(usize) -> String, range: std::ops::Range<usize>| range.map(line).collect::<String>();
     let first = script(&|n| format!("create refs/heads/n{n:04} {one}\n"), 0..5000);
-    sandbox.git_fed(&work.path, &["update-ref", "--stdin"], first.as_bytes());
+    sandbox.git_with_input(&work.path, &["update-ref", "--stdin"], first.as_bytes());
     work.push(&["refs/heads/*:refs/heads/*"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
     let second = [
         script(&|n| format!("delete refs/heads/n{n:04}\n"), 0..2000),
         script(&|n| format!("update refs/heads/n{n:04} {two}\n"), 2000..4000),
         script(&|n| format!("create refs/heads/m{n:04} {two}\n"), 0..1000),
     ];
-    sandbox.git_fed(&work.path, &["update-ref", "--stdin"], second.concat().as_bytes());
+    sandbox.git_with_input(&work.path, &["update-ref", "--stdin"], second.concat().as_bytes());
     work.push(&["--prune", "refs/heads/*:refs/heads/*"]);
-    let said = sandbox.ok(&source, &["drain", "--json"]);
+    let said = sandbox.mirror_push_ok(&source, &["drain", "--json"]);
     let mut counts = std::collections::BTreeMap::new();
     for (_, outcome) in sandbox.outcomes(&said) {
         *counts.entry(outcome).or_insert(0) += 1;
@@ -123,14 +123,14 @@ fn what_was_noted_of_many_refs_is_known_without_any_record() {
     let one = work.commit("one");
     work.push(&["main"]);
     let all = |line: &dyn Fn(usize) -> String, range: std::ops::Range<usize>| range.map(line).collect::<String>();
-    let update = |text: String| sandbox.git_fed(&source, &["update-ref", "--stdin"], text.as_bytes());
+    let update = |text: String| sandbox.git_with_input(&source, &["update-ref", "--stdin"], text.as_bytes());
     update(all(&|n| format!("create refs/heads/n{n:04} {one}\n"), 0..2400));
-    sandbox.ok(&source, &["sync", "-q"]);
+    sandbox.mirror_push_ok(&source, &["sync", "-q"]);
     // Half of them rewritten, the other half deleted, and no hook saw it.
     let new = sandbox.git(&source, &["commit-tree", "-m", "rewritten", "main^{tree}"]);
     update(all(&|n| format!("update refs/heads/n{n:04} {new}\n"), 0..1200));
     update(all(&|n| format!("delete refs/heads/n{n:04}\n"), 1200..2400));
-    let said = sandbox.ok(&source, &["sync", "--json", "--allow-mass-delete"]);
+    let said = sandbox.mirror_push_ok(&source, &["sync", "--json", "--allow-mass-delete"]);
     let of = |word: &str| sandbox.outcomes(&said).iter().filter(|(_, outcome)| outcome == word).count();
     assert_eq!((of("forced"), of("deleted")), (1200, 1200));
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
@@ -149,12 +149,12 @@ fn an_empty_source_deletes_nothing_and_an_empty_mirror_gets_its_default_branch_f
     let work = sandbox.work(&source);
     work.commit("one");
     sandbox.git(&work.path, &["push", "-q", mirror.to_str().unwrap(), "main:theirs"]);
-    let said = sandbox.ok(&source, &["sync", "--json", "--allow-mass-delete", "--adopt"]);
+    let said = sandbox.mirror_push_ok(&source, &["sync", "--json", "--allow-mass-delete", "--adopt"]);
     assert_eq!(sandbox.outcomes(&said), [("refs/heads/theirs".to_owned(), "kept".to_owned())]);
     sandbox.git(&mirror, &["update-ref", "-d", "refs/heads/theirs"]);
     std::fs::remove_file(&log).unwrap();
     work.push(&["main", "main:a", "main:b"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(std::fs::read_to_string(log).unwrap().split_whitespace().collect::<Vec<_>>(), ["1", "2"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }
@@ -167,7 +167,7 @@ fn an_orphan_rewrite_here_is_forced_and_a_commit_there_is_kept_in_one_sync() {
     let work = sandbox.work(&source);
     let one = work.commit("one");
     work.push(&["main", "main:develop"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     // They commit to develop on the mirror; we rewrite main here, twice, while no drain runs.
     let theirs = sandbox.git(&mirror, &["commit-tree", "-m", "theirs", "-p", &one, "main^{tree}"]);
     sandbox.git(&mirror, &["update-ref", "refs/heads/develop", &theirs]);
@@ -205,7 +205,7 @@ fn a_mirror_that_is_ahead_is_divergent_and_its_default_branch_is_never_deleted()
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main", "main:next"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     let ahead = work.commit("two");
     sandbox.git(&work.path, &["push", "-q", mirror.to_str().unwrap(), "main"]);
     let said = sandbox.mirror_push(&source, &["sync", "--json"]);
@@ -215,11 +215,11 @@ fn a_mirror_that_is_ahead_is_divergent_and_its_default_branch_is_never_deleted()
     sandbox.git(&mirror, &["update-ref", "refs/heads/main", &sandbox.oid(&source, "main")]);
     sandbox.git(&source, &["symbolic-ref", "HEAD", "refs/heads/next"]);
     work.push(&[":main"]);
-    let said = sandbox.ok(&source, &["drain", "--json"]);
+    let said = sandbox.mirror_push_ok(&source, &["drain", "--json"]);
     assert!(sandbox.outcomes(&said).contains(&("refs/heads/main".into(), "kept".into())), "{said:?}");
     assert!(said.out.contains("git symbolic-ref HEAD refs/heads/next"), "the fix is said: {said:?}");
     sandbox.git(&mirror, &["symbolic-ref", "HEAD", "refs/heads/next"]);
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }
 
@@ -231,13 +231,13 @@ fn what_was_pushed_and_deleted_between_two_drains_is_judged_by_what_was_deleted(
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main", "main:topic", "main:done"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     // topic gets a commit that is in no other branch, and is deleted before any drain ran.
     work.git(&["checkout", "-q", "-b", "topic"]);
     work.commit("unmerged");
     work.push(&["topic"]);
     work.push(&[":topic", ":done"]);
-    let said = sandbox.ok(&source, &["drain", "--json"]);
+    let said = sandbox.mirror_push_ok(&source, &["drain", "--json"]);
     let expected = [("refs/heads/done", "deleted"), ("refs/heads/topic", "kept")];
     assert_eq!(sandbox.outcomes(&said), expected.map(|(name, word)| (name.to_owned(), word.to_owned())));
     assert_ne!(sandbox.oid(&mirror, "topic"), "");
@@ -251,20 +251,20 @@ fn packing_refs_never_looks_like_a_deletion() {
     let work = sandbox.work(&source);
     work.commit("one");
     let script: String = (0..300).map(|n| format!("create refs/heads/n{n} HEAD\n")).collect();
-    sandbox.git_fed(&work.path, &["update-ref", "--stdin"], script.as_bytes());
+    sandbox.git_with_input(&work.path, &["update-ref", "--stdin"], script.as_bytes());
     work.push(&["refs/heads/*:refs/heads/*"]);
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
     let over = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(std::sync::atomic::Ordering::Relaxed) {
                 sandbox.git(&source, &["pack-refs", "--all"]);
                 let names: String = (0..300).map(|n| format!("update refs/heads/n{n} main\n")).collect();
-                sandbox.git_fed(&source, &["update-ref", "--no-deref", "--stdin"], names.as_bytes());
+                sandbox.git_with_input(&source, &["update-ref", "--no-deref", "--stdin"], names.as_bytes());
             }
         });
         for _ in 0..15 {
-            let said = sandbox.ok(&source, &["sync", "--json", "--allow-mass-delete"]);
+            let said = sandbox.mirror_push_ok(&source, &["sync", "--json", "--allow-mass-delete"]);
             assert!(!said.out.contains("\"deleted\""), "{said:?}");
         }
         over.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -284,13 +284,13 @@ fn a_ref_that_the_listing_missed_is_not_deleted() {
     work.push(&["main"]);
     sandbox.git(&source, &["pack-refs", "--all"]);
     work.push(&["main:a", "main:b"]);
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
     let log = sandbox.path("strace");
     let mut strace = sandbox.command("strace");
     strace.args(["-f", "-qq", "-o"]).arg(&log).arg("-P").arg(source.join("refs/heads"));
     strace.args(["-e", "trace=getdents64", "-e", "inject=getdents64:retval=0"]);
     strace.args(["--", env!("CARGO_BIN_EXE_git-mirror-push"), "--git-dir"]).arg(&source).args(["sync", "--json"]);
-    let said = fed(&mut strace, b"");
+    let said = run_with_input(&mut strace, b"");
     assert!(std::fs::read_to_string(&log).unwrap().contains("(INJECTED)"), "the listing was not disturbed: {said:?}");
     assert_eq!((said.status, sandbox.refs(&mirror)), (0, sandbox.refs(&source)), "{said:?}");
 }
@@ -307,12 +307,12 @@ fn a_mirror_over_the_wire_is_asked_for_symbolic_refs_before_a_branch_is_deleted(
         let work = sandbox.work(&source);
         work.commit("one");
         work.push(&["main", "main:alias", "main:dev", "main:head", "main:gone"]);
-        sandbox.ok(&source, &["drain"]);
+        sandbox.mirror_push_ok(&source, &["drain"]);
         sandbox.git(&mirror, &["symbolic-ref", "refs/heads/alias", "refs/heads/dev"]);
         sandbox.git(&mirror, &["symbolic-ref", "HEAD", "refs/heads/head"]);
         work.push(&[":alias", ":head", ":gone"]);
-        let plan = sandbox.ok(&source, &["plan", "--json"]);
-        let drain = sandbox.ok(&source, &["drain", "--json"]);
+        let plan = sandbox.mirror_push_ok(&source, &["plan", "--json"]);
+        let drain = sandbox.mirror_push_ok(&source, &["drain", "--json"]);
         for said in [plan, drain] {
             let outcomes = sandbox.outcomes(&said);
             let of = |name: &str| outcomes.iter().find(|(other, _)| other == name).map(|(_, outcome)| &**outcome);
@@ -336,12 +336,12 @@ fn a_symbolic_ref_of_a_mirror_that_cannot_be_seen_is_not_deleted() {
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     sandbox.git(&mirror, &["config", "http.uploadpack", "false"]);
     sandbox.git(&mirror, &["symbolic-ref", "refs/heads/link", "refs/heads/main"]);
     let other = sandbox.git(&mirror, &["commit-tree", "-m", "theirs", "main^{tree}"]);
     sandbox.git(&mirror, &["update-ref", "refs/heads/theirs", &other]);
-    let said = sandbox.ok(&source, &["sync", "--json"]);
+    let said = sandbox.mirror_push_ok(&source, &["sync", "--json"]);
     let outcomes = sandbox.outcomes(&said);
     assert!(outcomes.contains(&("refs/heads/link".into(), "kept".into())), "{said:?}");
     assert!(outcomes.contains(&("refs/heads/theirs".into(), "deleted".into())), "{said:?}");
@@ -358,7 +358,7 @@ fn a_symbolic_ref_that_the_mirror_hides_from_readers_is_not_deleted() {
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main", "main:release"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     sandbox.git(&mirror, &["symbolic-ref", "refs/heads/stable", "refs/heads/release"]);
     sandbox.git(&mirror, &["config", "uploadpack.hideRefs", "refs/heads/stable"]);
     sandbox.git(&mirror, &["update-ref", "refs/heads/theirs", "refs/heads/main"]);

@@ -129,7 +129,7 @@ impl Servers {
         let url = self.server(Kind::Ssh).url(name);
         self.server(Kind::Ssh);
         let (_, server) = self.servers.iter().find(|(kind, _)| *kind == Kind::Ssh).unwrap();
-        server.equip(&self.sandbox, &self.source, "m");
+        server.configure_access(&self.sandbox, &self.source, "m");
         let directory = self.source.join("mirror-push/remotes/m");
         match failure {
             "no such repository" => {}
@@ -168,12 +168,12 @@ fn observed(transport: &str, failure: &str) -> (&'static str, String) {
     let (url, lines) = servers.stage(transport, failure);
     let config = servers.source.join("mirror-push/config.toml");
     let had_known_hosts = known_hosts(&servers.source);
-    servers.sandbox.ok(&servers.source, &["set", "m", "--url", &url]);
+    servers.sandbox.mirror_push_ok(&servers.source, &["set", "m", "--url", &url]);
     if let Some(text) = had_known_hosts {
         std::fs::write(servers.source.join("mirror-push/remotes/m/known_hosts"), text).unwrap();
     }
     let lines = lines.replace("tls/", &format!("{}/", servers.sandbox.path("tls").display()));
-    servers.sandbox.say(&servers.source, &lines);
+    servers.sandbox.add_mirror_config(&servers.source, &lines);
     let said = servers.sandbox.mirror_push(&servers.source, &["sync", "--json"]);
     let text = std::fs::read_to_string(&config).unwrap();
     assert!(!said.out.contains(PASSWORD) && !text.contains(PASSWORD), "{said:?}");

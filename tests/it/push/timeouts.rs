@@ -27,8 +27,8 @@ fn a_mirror_that_says_nothing_is_given_up_within_its_limits() {
         (format!("ssh://127.0.0.1:{port}/x.git"), "30s", "timed out"),
     ] {
         let source = sandbox.bare("source.git");
-        sandbox.ok(&source, &["add", "m", &url, "--disabled"]);
-        sandbox.say(&source, &format!("connect_timeout = \"1s\"\nstall_timeout = \"{stall}\""));
+        sandbox.mirror_push_ok(&source, &["add", "m", &url, "--disabled"]);
+        sandbox.add_mirror_config(&source, &format!("connect_timeout = \"1s\"\nstall_timeout = \"{stall}\""));
         let config = source.join("mirror-push/config.toml");
         let text = std::fs::read_to_string(&config).unwrap().replace("enabled = false\n", "");
         std::fs::write(&config, text).unwrap();
@@ -54,7 +54,7 @@ fn a_mirror_that_stalls_midway_or_takes_too_long_is_ended_with_all_its_processes
         ("timeout = \"1s\"", "the update took longer than timeout"),
     ] {
         let source = sandbox.source("mirror.git", &[]);
-        sandbox.say(&source, line);
+        sandbox.add_mirror_config(&source, line);
         let work = sandbox.work(&source);
         work.commit("one");
         work.push(&["main"]);
@@ -120,10 +120,10 @@ fn the_proxy_of_the_environment_and_of_the_configuration() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     let served = || count.load(std::sync::atomic::Ordering::Relaxed);
     assert_eq!((sandbox.refs(&mirror), served()), (sandbox.refs(&source), 1));
-    sandbox.say(&source, &format!("proxy = \"http://127.0.0.1:{port}\""));
+    sandbox.add_mirror_config(&source, &format!("proxy = \"http://127.0.0.1:{port}\""));
     work.commit("two");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!((sandbox.refs(&mirror), served()), (sandbox.refs(&source), 2));
 }
 
@@ -137,17 +137,17 @@ fn push_options_reach_the_mirrors_hooks() {
         &format!("#!/bin/sh\necho $GIT_PUSH_OPTION_COUNT $GIT_PUSH_OPTION_0 > '{}'\n", seen.display()),
     );
     let source = sandbox.source("mirror.git", &[]);
-    sandbox.say(&source, "push_options = [\"ci.skip\"]");
+    sandbox.add_mirror_config(&source, "push_options = [\"ci.skip\"]");
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(std::fs::read_to_string(&seen).unwrap(), "1 ci.skip\n");
     // Not offered, not sent, and no failure.
     sandbox.git(&mirror, &["config", "receive.advertisePushOptions", "false"]);
     work.commit("two");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(std::fs::read_to_string(&seen).unwrap().trim(), "0");
 }
 
@@ -159,8 +159,8 @@ fn an_atomic_mirror_takes_all_refs_or_none() {
     let work = sandbox.work(&source);
     let one = work.commit("one");
     work.push(&["main", "main:topic"]);
-    sandbox.ok(&source, &["drain"]);
-    sandbox.say(&source, "atomic = true");
+    sandbox.mirror_push_ok(&source, &["drain"]);
+    sandbox.add_mirror_config(&source, "atomic = true");
     script(&mirror.join("hooks/update"), "#!/bin/sh\n[ \"$1\" != refs/heads/topic ]\n");
     work.commit("two");
     work.push(&["main", "main:topic"]);
@@ -169,7 +169,7 @@ fn an_atomic_mirror_takes_all_refs_or_none() {
     assert!(sandbox.outcomes(&said).iter().all(|(_, outcome)| outcome == "remote_rejected"), "{said:?}");
     assert_eq!(sandbox.oid(&mirror, "main"), one);
     std::fs::remove_file(mirror.join("hooks/update")).unwrap();
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }
 
@@ -184,9 +184,9 @@ fn the_servers_file_counts_for_all_repositories() {
     work.commit("one");
     work.push(&["main"]);
     let named = ["--config", server.to_str().unwrap()];
-    let said = sandbox.ok(&source, &[named[0], named[1], "drain"]);
+    let said = sandbox.mirror_push_ok(&source, &[named[0], named[1], "drain"]);
     assert!(said.err.contains("silent") && sandbox.refs(&mirror).is_empty(), "{said:?}");
-    assert_eq!(sandbox.ok(&source, &[named[0], named[1], "protected"]).out, "x-*\n");
+    assert_eq!(sandbox.mirror_push_ok(&source, &[named[0], named[1], "protected"]).out, "x-*\n");
     let by_environment = sandbox.program(&source).arg("drain").env("GIT_MIRROR_PUSH_CONFIG", &server).output().unwrap();
     assert!(by_environment.status.success() && sandbox.refs(&mirror).is_empty());
     std::fs::write(&server, "\nsilnet = true\n").unwrap();

@@ -11,7 +11,7 @@ fn scene<'s>(sandbox: &'s Sandbox, options: &[&str]) -> (PathBuf, PathBuf, Work<
     let work = sandbox.work(&source);
     work.commit("c1");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     (source, mirror, work)
 }
 
@@ -23,16 +23,16 @@ fn a_second_sync_does_not_delete_what_the_first_kept() {
         work.git(&["branch", "f"]);
         work.commit("c2");
         work.push(&["main", "f"]);
-        sandbox.ok(&source, &["drain"]);
+        sandbox.mirror_push_ok(&source, &["drain"]);
         // Pushed, never mirrored, never merged, and deleted.
         work.git(&["checkout", "-q", "f"]);
         work.commit("work");
         work.push(&["f"]);
         work.push(&[":f"]);
-        let first = sandbox.ok(&source, &["sync", "--json"]);
+        let first = sandbox.mirror_push_ok(&source, &["sync", "--json"]);
         assert!(sandbox.outcomes(&first).contains(&("refs/heads/f".to_owned(), "kept".to_owned())), "{first:?}");
         for _ in 0..2 {
-            sandbox.ok(&source, second);
+            sandbox.mirror_push_ok(&source, second);
             assert!(!sandbox.oid(&mirror, "f").is_empty(), "{second:?}");
         }
         assert_eq!(sandbox.status(&source)["refs"][0]["outcome"], "kept");
@@ -40,7 +40,7 @@ fn a_second_sync_does_not_delete_what_the_first_kept() {
         work.git(&["checkout", "-q", "main"]);
         work.git(&["merge", "-q", "--no-edit", "f"]);
         work.push(&["main"]);
-        sandbox.ok(&source, &["drain"]);
+        sandbox.mirror_push_ok(&source, &["drain"]);
         assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
     }
 }
@@ -54,12 +54,12 @@ fn every_value_that_was_deleted_counts_whatever_came_after_it() {
         work.git(&["checkout", "-q", "-b", "unmerged"]);
         work.commit("unmerged");
         work.push(&["merged:f"]);
-        sandbox.ok(&source, &["drain"]);
+        sandbox.mirror_push_ok(&source, &["drain"]);
         for value in order {
             work.push(&[&format!("+{value}:f")]);
             work.push(&[":f"]);
         }
-        let said = sandbox.ok(&source, &["drain", "--json"]);
+        let said = sandbox.mirror_push_ok(&source, &["drain", "--json"]);
         assert_eq!(sandbox.outcomes(&said), [("refs/heads/f".to_owned(), "kept".to_owned())], "{order:?}");
         assert!(!sandbox.oid(&mirror, "f").is_empty());
     }
@@ -73,16 +73,16 @@ fn a_ref_that_neither_side_has_any_more_is_no_failure() {
     work.push(&["main:locked"]);
     assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
     work.push(&[":locked"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     let shown = sandbox.status(&source);
     assert_eq!((&shown["update_status"], shown["refs"].as_array().unwrap().len()), (&"finished".into(), 0), "{shown}");
     // The same of a ref that is not selected any more.
     work.push(&["main:locked"]);
     assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
-    sandbox.say(&source, "mirror_branch_regex = \"^main$\"");
+    sandbox.add_mirror_config(&source, "mirror_branch_regex = \"^main$\"");
     work.commit("c2");
     work.push(&["main", "main:locked"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.status(&source)["update_status"], "finished");
 }
 
@@ -92,11 +92,11 @@ fn atomic_is_all_or_nothing_also_when_one_ref_moved_there() {
         let sandbox = Sandbox::new();
         let mirror = sandbox.bare("mirror.git");
         let source = sandbox.source("mirror.git", &["--divergent-refs", policy]);
-        sandbox.say(&source, "atomic = true");
+        sandbox.add_mirror_config(&source, "atomic = true");
         let work = sandbox.work(&source);
         work.commit("c1");
         work.push(&["main", "main:a"]);
-        sandbox.ok(&source, &["drain"]);
+        sandbox.mirror_push_ok(&source, &["drain"]);
         let theirs = sandbox.theirs(&mirror, "a");
         work.commit("c2");
         work.push(&["main:a", "main:new", "main"]);
@@ -131,15 +131,15 @@ fn atomic_goes_without_the_branch_that_the_mirrors_head_keeps() {
     let mirror = sandbox.bare("mirror.git");
     let server = Server::start(&sandbox, Kind::Http);
     let source = server.source(&sandbox, "mirror.git", &["--prune", "mirror"]);
-    sandbox.say(&source, "atomic = true");
+    sandbox.add_mirror_config(&source, "atomic = true");
     let work = sandbox.work(&source);
     work.commit("c1");
     work.push(&["main", "main:trunk"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     sandbox.git(&source, &["symbolic-ref", "HEAD", "refs/heads/trunk"]);
     work.commit("c2");
     work.push(&["main:trunk", "main:new", ":main"]);
-    let said = sandbox.ok(&source, &["drain", "--json"]);
+    let said = sandbox.mirror_push_ok(&source, &["drain", "--json"]);
     assert_eq!(sandbox.oid(&mirror, "trunk"), sandbox.oid(&source, "trunk"), "{said:?}");
     assert_eq!(sandbox.oid(&mirror, "new"), sandbox.oid(&source, "new"));
     assert!(sandbox.outcomes(&said).contains(&("refs/heads/main".into(), "kept".into())), "{said:?}");
@@ -151,18 +151,18 @@ fn names_that_no_directory_could_hold_are_mirrored() {
     let (source, mirror, work) = scene(&sandbox, &["--divergent-refs", "keep"]);
     // `a` is not selected any more, and `a/b` is made here.
     work.push(&["main:a"]);
-    sandbox.ok(&source, &["drain"]);
-    sandbox.ok(&source, &["set", "m", "--mirror-branch-regex", "^(main|a/|c)"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "--mirror-branch-regex", "^(main|a/|c)"]);
     sandbox.git(&mirror, &["update-ref", "-d", "refs/heads/a"]);
     work.push(&[":a"]);
     work.push(&["main:a/b"]);
     work.commit("c3");
     work.push(&["main"]);
-    let said = sandbox.ok(&source, &["drain"]);
+    let said = sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(said.err, "", "{said:?}");
     work.git(&["commit", "-q", "--amend", "--allow-empty", "-m", "rewritten"]);
     sandbox.git(&source, &["fetch", "-q", work.path.to_str().unwrap(), "+main:main"]);
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
     assert_eq!(sandbox.oid(&mirror, "main"), sandbox.oid(&source, "main"), "the rewrite is known to be ours");
 }
 
@@ -189,18 +189,18 @@ fn what_is_not_selected_for_a_while_is_not_forgotten() {
     let (source, mirror, work) = scene(&sandbox, &["--divergent-refs", "keep"]);
     work.commit("c2");
     work.push(&["main", "main:x"]);
-    sandbox.ok(&source, &["drain"]);
-    sandbox.ok(&source, &["set", "m", "--mirror-branch-regex", "^x"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "--mirror-branch-regex", "^x"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     work.commit("c3");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     work.git(&["reset", "-q", "--hard", "HEAD~2"]);
     work.commit("other");
     work.push(&["+main"]);
-    sandbox.ok(&source, &["drain"]);
-    sandbox.ok(&source, &["set", "m", "--mirror-branch-regex", "."]);
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "--mirror-branch-regex", "."]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }
 
@@ -261,9 +261,9 @@ fn two_servers_that_mirror_each_other_settle_and_say_so() {
     for (from, to) in [(&one, &two), (&two, &one)] {
         std::fs::create_dir_all(from.join("mirror-push")).unwrap();
         std::fs::write(from.join("mirror-push/config.toml"), "wake = \"none\"\n").unwrap();
-        sandbox.ok(from, &["add", "m", to.to_str().unwrap()]);
+        sandbox.mirror_push_ok(from, &["add", "m", to.to_str().unwrap()]);
         sandbox.git(&work.path, &["push", "-q", from.to_str().unwrap(), &format!("{base}:refs/heads/main")]);
-        sandbox.ok(from, &["drain"]);
+        sandbox.mirror_push_ok(from, &["drain"]);
     }
     for (repository, commit) in [(&one, &commits[0]), (&two, &commits[1])] {
         sandbox.git(&work.path, &["push", "-q", repository.to_str().unwrap(), &format!("+{commit}:refs/heads/main")]);
@@ -318,8 +318,8 @@ fn another_address_begins_without_the_moves_of_the_one_before() {
     let (source, mirror, work) = scene(&sandbox, &[]);
     flap(&sandbox, &source, &mirror, &work);
     let second = sandbox.bare("second.git");
-    sandbox.ok(&source, &["set", "m", "--url", second.to_str().unwrap()]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "--url", second.to_str().unwrap()]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&second), sandbox.refs(&source));
 }
 
@@ -354,7 +354,7 @@ fn a_ref_that_goes_back_and_forth_is_stopped_shown_and_released() {
     work.push(&[&format!("{ours}:refs/heads/free")]);
     assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
     assert_eq!(sandbox.oid(&mirror, "free"), ours);
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }
 
@@ -367,7 +367,7 @@ fn a_mirror_that_says_yes_and_does_nothing_is_found_out() {
                 while read old new name; do LIAR=1 git update-ref -d \"$name\"; done\n";
     script(&mirror.join("hooks/reference-transaction"), liar);
     work.push(&["main:x"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     for _ in 0..2 {
         let said = sandbox.mirror_push(&source, &["sync", "--json"]);
         assert_eq!(said.status, 1, "{said:?}");
@@ -377,8 +377,8 @@ fn a_mirror_that_says_yes_and_does_nothing_is_found_out() {
     }
     std::fs::remove_file(mirror.join("hooks/reference-transaction")).unwrap();
     // Whereas a ref that someone deleted there once is simply made again.
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
     sandbox.git(&mirror, &["update-ref", "-d", "refs/heads/x"]);
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }

@@ -25,7 +25,7 @@ fn mirrored_holds_only_what_was_ours() {
     let work = sandbox.work(&source);
     let one = work.commit("one");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     assert!(known(&source).ends_with(&format!("\n{one} refs/heads/main\n")), "{}", known(&source));
     let theirs = sandbox.git(&mirror, &["commit-tree", "-m", "theirs", "-p", "main", "main^{tree}"]);
     sandbox.git(&mirror, &["update-ref", "refs/heads/main", &theirs]);
@@ -44,14 +44,14 @@ fn a_change_costs_a_line_and_the_files_do_not_grow_without_end() {
     let mut refspecs: Vec<&str> = branches.iter().map(String::as_str).collect();
     refspecs.push("main");
     work.push(&refspecs);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     let mirrored = remote(&source, "mirrored");
     let size = |name: &str| std::fs::metadata(mirrored.join(name)).map_or(0, |file| file.len());
     let table = size("values");
     for n in 0..3 {
         work.commit("more");
         work.push(&["main"]);
-        sandbox.ok(&source, &["drain"]);
+        sandbox.mirror_push_ok(&source, &["drain"]);
         assert_eq!(size("values"), table, "the table is not written for one ref");
         assert!(size("journal.1") < 150 * (n + 1), "{}", size("journal.1"));
     }
@@ -69,8 +69,8 @@ fn a_change_costs_a_line_and_the_files_do_not_grow_without_end() {
         }
     }
     let rewrite: String = (4..1200).map(|n| format!("update refs/heads/b{n:04} {two} {old}\n")).collect();
-    sandbox.git_fed(&source, &["update-ref", "--stdin"], rewrite.as_bytes());
-    sandbox.ok(&source, &["sync"]);
+    sandbox.git_with_input(&source, &["update-ref", "--stdin"], rewrite.as_bytes());
+    sandbox.mirror_push_ok(&source, &["sync"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "all were known to be ours");
     assert!(size("values") > 0 && size("journal.1") == 0 && !mirrored.join("journal.1").exists());
     assert_eq!(std::fs::read_dir(&mirrored).unwrap().count(), 2, "the table and the mark for earlier programs");
@@ -84,7 +84,7 @@ fn damaged_books_never_cost_more_than_a_look() {
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main", "main:topic"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     for garbage in [&b""[..], b"{", b"\0\0\0\0", b"{\"version\": 1}", b"[1,2]"] {
         for name in ["status.json", "history.jsonl", "mirrored/values", "mirrored/journal.1", "mirrored/journal.2"] {
             std::fs::write(remote(&source, name), garbage).unwrap();
@@ -95,7 +95,7 @@ fn damaged_books_never_cost_more_than_a_look() {
         assert!(!said.err.contains("panicked"), "{said:?}");
         assert_eq!(said.status, 0, "{said:?}");
         assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
-        assert_eq!(sandbox.ok(&source, &["status", "--json"]).json()[0]["update_status"], "finished");
+        assert_eq!(sandbox.mirror_push_ok(&source, &["status", "--json"]).json()[0]["update_status"], "finished");
     }
 }
 
@@ -104,7 +104,7 @@ fn files_of_a_later_version_are_refused_and_left_alone() {
     let sandbox = Sandbox::new();
     sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &[]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     let status = remote(&source, "status.json");
     let kept = std::fs::read_to_string(&status).unwrap();
     let later = kept.replace("\"version\": 1", "\"version\": 2");
@@ -121,7 +121,7 @@ fn files_of_a_later_version_are_refused_and_left_alone() {
     let said = sandbox.mirror_push(&source, &["sync"]);
     assert!(said.status == 128 && said.err.contains("config.toml:1: the file is of version 2"), "{said:?}");
     std::fs::write(&config, format!("version = 1\n{text}")).unwrap();
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn a_record_that_names_what_is_gone_stops_no_other_ref() {
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main", "main:empty", "main:hollow"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     let before = sandbox.oid(&mirror, "empty");
     // A power failure: one ref is an empty file, one names an object that never reached the disk.
     work.commit("two");
@@ -156,13 +156,13 @@ fn the_history_is_bounded() {
     let sandbox = Sandbox::new();
     sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &[]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     let history = remote(&source, "history.jsonl");
     let line = std::fs::read_to_string(&history).unwrap();
     std::fs::write(&history, line.repeat((1 << 20) / line.len() + 1)).unwrap();
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
     assert!(std::fs::metadata(&history).unwrap().len() < 600 << 10);
-    assert!(sandbox.ok(&source, &["log", "--json"]).json().as_array().unwrap().len() > 100);
+    assert!(sandbox.mirror_push_ok(&source, &["log", "--json"]).json().as_array().unwrap().len() > 100);
 }
 
 /// A batch whose bytes have changed is not believed: it could call somebody else's value ours, and have it overwritten.
@@ -175,7 +175,7 @@ fn a_journal_with_a_changed_byte_makes_no_foreign_value_ours() {
     for message in ["one", "two"] {
         work.commit(message);
         work.push(&["main"]);
-        sandbox.ok(&source, &["drain"]);
+        sandbox.mirror_push_ok(&source, &["drain"]);
     }
     let two = sandbox.oid(&source, "main");
     let theirs = sandbox.git(&mirror, &["commit-tree", "-m", "theirs", "-p", "main", "main^{tree}"]);
@@ -201,9 +201,9 @@ fn a_journal_without_its_table_is_not_believed() {
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     work.push(&["main:side"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     let side = sandbox.oid(&mirror, "side");
     assert!(std::fs::read_to_string(remote(&source, "mirrored/journal.1")).unwrap().contains(&side));
     // Killed while a table of another address was set aside.

@@ -1,7 +1,7 @@
 //! Many repositories, few connections.
 
 use crate::scene::estate::{Estate, TEMPLATE};
-use crate::scene::sandbox::{Sandbox, fed, script};
+use crate::scene::sandbox::{Sandbox, run_with_input, script};
 use crate::scene::servers::{Kind, Server, free_port};
 
 #[test]
@@ -41,7 +41,7 @@ fn many_repositories_at_one_web_server_share_connections() {
         estate.sandbox.git(&source, &["update-ref", "refs/heads/main", &two]);
         let mut hook = estate.sandbox.command(env!("CARGO_BIN_EXE_git-mirror-post-receive"));
         hook.env("GIT_DIR", &source).env("GIT_MIRROR_PUSH_CONFIG", estate.sandbox.path("server.toml"));
-        assert_eq!(fed(&mut hook, format!("{one} {two} refs/heads/main\n").as_bytes()).status, 0);
+        assert_eq!(run_with_input(&mut hook, format!("{one} {two} refs/heads/main\n").as_bytes()).status, 0);
     }
     let said = estate.run(&["drain", "--all"]);
     assert_eq!(said.status, 0, "{said:?}");
@@ -72,7 +72,7 @@ fn a_contact_is_one_connection_and_one_session() {
             let before: Vec<usize> = marks.iter().map(|mark| seen(mark)).collect();
             work.commit(push);
             work.push(&["main"]);
-            sandbox.ok(&source, &["drain"]);
+            sandbox.mirror_push_ok(&source, &["drain"]);
             assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
             for (mark, before) in marks.iter().zip(before) {
                 crate::scene::sandbox::wait_for(mark, || seen(mark) > before);

@@ -59,18 +59,18 @@ fn it_is_looked_at_whenever_what_it_holds_is_not_known() {
     scene.push(&["main"]);
     assert_eq!(scene.methods(&["drain"], 0), "POST", "and then it is known again");
     // Another URL is another mirror.
-    sandbox.ok(&scene.source, &["set", "m", "--url", &scene.server().url("./mirror.git")]);
+    sandbox.mirror_push_ok(&scene.source, &["set", "m", "--url", &scene.server().url("./mirror.git")]);
     scene.push(&["main"]);
     assert_eq!(scene.methods(&["drain"], 0), "GET POST");
     scene.push(&["main:a", "main:b", "main"]);
     assert_eq!(scene.methods(&["drain"], 0), "POST");
-    sandbox.say(&scene.source, "max_refs_per_push = 2");
+    sandbox.add_mirror_config(&scene.source, "max_refs_per_push = 2");
     scene.push(&["main:a", "main:b", "main"]);
     assert_eq!(scene.methods(&["drain"], 0), "GET POST GET POST", "more than fit in one push");
-    sandbox.say(&scene.source, "optimistic = false");
+    sandbox.add_mirror_config(&scene.source, "optimistic = false");
     scene.push(&["main"]);
     assert_eq!(scene.methods(&["drain"], 0), "GET POST");
-    sandbox.ok(&scene.source, &["set", "m", "--divergent-refs", "fail"]);
+    sandbox.mirror_push_ok(&scene.source, &["set", "m", "--divergent-refs", "fail"]);
     scene.push(&["main"]);
     assert_eq!(scene.methods(&["drain"], 0), "GET POST");
     assert!(scene.is_mirrored());
@@ -122,13 +122,13 @@ fn a_mirror_that_was_made_anew_gets_the_objects_that_it_lacks() {
         sandbox.bare("mirror.git");
         // A branch more asks for no object at all that the old mirror did not have.
         scene.work().push(&["main:fresh"]);
-        sandbox.ok(&scene.source, &["drain"]);
+        sandbox.mirror_push_ok(&scene.source, &["drain"]);
         assert_eq!(sandbox.oid(&scene.mirror, "fresh"), sandbox.oid(&scene.source, "main"));
         // Everything but what the commands name may be gone.
         std::fs::remove_dir_all(&scene.mirror).unwrap();
         sandbox.bare("mirror.git");
         scene.push(&["main", "main:topic"]);
-        sandbox.ok(&scene.source, &["drain"]);
+        sandbox.mirror_push_ok(&scene.source, &["drain"]);
         assert_eq!(sandbox.oid(&scene.mirror, "topic"), sandbox.oid(&scene.source, "main"));
         sandbox.git(&scene.mirror, &["fsck", "--connectivity-only"]);
     }
@@ -141,7 +141,7 @@ fn what_others_pushed_is_not_deleted_although_the_mirror_forgot_what_we_had_push
         let sandbox = &scene.sandbox;
         scene.work().git(&["checkout", "-q", "-b", "topic"]);
         scene.push(&["topic"]);
-        sandbox.ok(&scene.source, &["drain"]);
+        sandbox.mirror_push_ok(&scene.source, &["drain"]);
         // They replace it, and their housekeeping throws away what it was.
         let theirs = sandbox.git(&scene.mirror, &["commit-tree", "-m", "theirs", "main^{tree}"]);
         sandbox.git(&scene.mirror, &["update-ref", "refs/heads/topic", &theirs]);
@@ -154,11 +154,11 @@ fn what_others_pushed_is_not_deleted_although_the_mirror_forgot_what_we_had_push
         assert_eq!(said.json()[0]["refs"][0]["outcome"], "kept");
         // A branch of ours that goes on is refused there for want of the old object, and looked after too.
         scene.work().push(&["topic:again"]);
-        sandbox.ok(&scene.source, &["drain"]);
+        sandbox.mirror_push_ok(&scene.source, &["drain"]);
         sandbox.git(&scene.mirror, &["update-ref", "refs/heads/again", &theirs]);
         sandbox.git(&scene.mirror, &["prune", "--expire=now"]);
         scene.push(&["topic:again"]);
-        sandbox.ok(&scene.source, &["drain"]);
+        sandbox.mirror_push_ok(&scene.source, &["drain"]);
         assert_eq!(
             sandbox.oid(&scene.mirror, "again"),
             sandbox.oid(&scene.source, "again"),
@@ -193,9 +193,9 @@ fn nothing_is_waited_for_before_the_commands() {
         .with(&["main", "main:topic"]);
     let sandbox = &scene.sandbox;
     std::fs::write(plain.path("silent"), "").unwrap();
-    sandbox.say(&scene.source, "stall_timeout = \"5s\"");
+    sandbox.add_mirror_config(&scene.source, "stall_timeout = \"5s\"");
     scene.push(&["main"]);
-    sandbox.ok(&scene.source, &["drain"]);
+    sandbox.mirror_push_ok(&scene.source, &["drain"]);
     assert!(scene.is_mirrored());
 }
 
@@ -217,7 +217,7 @@ fn an_answer_that_is_none_is_looked_after() {
     let sandbox = &scene.sandbox;
     std::fs::write(&kill, "").unwrap();
     scene.push(&["main"]);
-    let said = sandbox.ok(&scene.source, &["drain", "--json"]);
+    let said = sandbox.mirror_push_ok(&scene.source, &["drain", "--json"]);
     assert!(killed.exists() && scene.is_mirrored());
     let outcome = &said.json()[0]["refs"][0]["outcome"];
     assert!(outcome == "up_to_date" || outcome == "fast_forwarded", "{said:?}");
@@ -229,11 +229,11 @@ fn a_deletion_of_which_the_books_know_nothing_is_not_passed_over() {
     let scene = scene(Kind::Git, &["--prune", "deleted"]);
     let sandbox = &scene.sandbox;
     scene.push(&["main"]);
-    sandbox.ok(&scene.source, &["drain"]);
+    sandbox.mirror_push_ok(&scene.source, &["drain"]);
     sandbox.git(&scene.mirror, &["update-ref", "refs/heads/x", "refs/heads/main"]);
     scene.work().push(&["main:x"]);
     scene.work().push(&[":x"]);
     scene.push(&["main"]);
-    sandbox.ok(&scene.source, &["drain"]);
+    sandbox.mirror_push_ok(&scene.source, &["drain"]);
     assert_eq!(sandbox.refs(&scene.mirror), sandbox.refs(&scene.source));
 }

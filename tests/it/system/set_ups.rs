@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::scene::daemon::{Daemon, LOCAL};
 use crate::scene::estate::{Estate, TEMPLATE};
-use crate::scene::sandbox::{Said, Sandbox, script, wait_for};
+use crate::scene::sandbox::{Completed, Sandbox, script, wait_for};
 use crate::scene::servers::{Kind, Server};
 
 fn error_of(sandbox: &Sandbox, source: &Path) -> (String, String) {
@@ -144,7 +144,7 @@ fn a_full_disk_on_the_mirror_is_tried_again() {
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     // The words with which git ends there, whoever says them.
     script(
         &mirror.join("hooks/update"),
@@ -159,7 +159,7 @@ fn a_full_disk_on_the_mirror_is_tried_again() {
     }
     let small = full.join("small.git");
     sandbox.git(&full, &["init", "-q", "--bare", "--template=", small.to_str().unwrap()]);
-    sandbox.ok(&source, &["set", "m", "--url", small.to_str().unwrap()]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "--url", small.to_str().unwrap()]);
     let mut large = Vec::new();
     std::fs::File::open("/dev/urandom").unwrap().take(1 << 20).read_to_end(&mut large).unwrap();
     std::fs::write(work.path.join("large"), large).unwrap();
@@ -225,7 +225,7 @@ fn what_is_hardly_ever_meant_is_refused_and_in_a_file_a_warning() {
     let mirror = sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &[]);
     let refused = |arguments: &[&str], form: &str| {
-        let said: Said = sandbox.mirror_push(&source, arguments);
+        let said: Completed = sandbox.mirror_push(&source, arguments);
         assert!(said.status == 129 && said.err.contains(form), "{arguments:?}: {said:?}");
     };
     let port = "git@127.0.0.1:2222/acme/x.git";
@@ -236,10 +236,10 @@ fn what_is_hardly_ever_meant_is_refused_and_in_a_file_a_warning() {
     refused(&["add", "x", twice], "mirror 'm' has the same URL");
     refused(&["add", "x", &format!("file://{twice}/")], "mirror 'm' has the same URL");
     // Side by side they may be: one has the tags, the other the branches.
-    sandbox.ok(&source, &["set", "m", "--tags", "none"]);
-    sandbox.ok(&source, &["add", "tags", twice, "--mirror-branch-regex", "^$"]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "--tags", "none"]);
+    sandbox.mirror_push_ok(&source, &["add", "tags", twice, "--mirror-branch-regex", "^$"]);
     refused(&["set", "tags", "--mirror-branch-regex", ""], "mirror 'm' has the same URL");
-    assert_eq!(sandbox.ok(&source, &["list"]).out.lines().count(), 2);
+    assert_eq!(sandbox.mirror_push_ok(&source, &["list"]).out.lines().count(), 2);
     // Found in a file it stops nothing.
     let config = source.join("mirror-push/config.toml");
     let text = std::fs::read_to_string(&config).unwrap();
@@ -274,11 +274,11 @@ fn whoever_begins_to_overwrite_is_told_what_the_next_run_takes() {
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main", "main:topic"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     let theirs = sandbox.git(&mirror, &["commit-tree", "-m", "theirs", "-p", "main", "main^{tree}"]);
     sandbox.git(&mirror, &["update-ref", "refs/heads/topic", &theirs]);
     assert_eq!(sandbox.mirror_push(&source, &["sync"]).status, 1);
-    let said = sandbox.ok(&source, &["set", "m", "--divergent-refs", "overwrite"]);
+    let said = sandbox.mirror_push_ok(&source, &["set", "m", "--divergent-refs", "overwrite"]);
     assert!(said.err.contains("refs/heads/topic") && said.err.contains(&theirs[..7]), "{said:?}");
     assert_eq!(sandbox.oid(&mirror, "topic"), theirs, "it has not run yet");
 }
@@ -307,7 +307,7 @@ fn a_repository_of_another_user_is_served_only_if_the_servers_file_says_so() {
     }
     let mut helper = sandbox.command(env!("CARGO_BIN_EXE_git-remote-mirror"));
     helper.env("GIT_MIRROR_PUSH_CONFIG", sandbox.path("server.toml")).env("GIT_DIR", &source);
-    let said = crate::scene::sandbox::fed(helper.args(["backup", "backup"]), b"capabilities\nlist\n");
+    let said = crate::scene::sandbox::run_with_input(helper.args(["backup", "backup"]), b"capabilities\nlist\n");
     assert!(said.status == 128 && said.err.contains("owners = ["), "{said:?}");
     for command in [&["status"][..], &["list"], &["show", "backup"], &["log"]] {
         let said = run(command);
@@ -333,7 +333,7 @@ fn a_credential_helper_of_the_repository_is_never_run() {
     let server = Server::start(&sandbox, Kind::Http);
     let url = format!("http://127.0.0.1:{}/mirror.git", server.port());
     let source = sandbox.source(&url, &["--auth-method", "password", "--username", "bot"]);
-    server.equip(&sandbox, &source, "m");
+    server.configure_access(&sandbox, &source, "m");
     let evil = sandbox.path("evil");
     sandbox.git(&source, &["config", "credential.helper", &format!("!touch '{}'; #", evil.display())]);
     let said = sandbox.mirror_push(&source, &["sync"]);
@@ -345,7 +345,7 @@ fn files_of_ours_are_not_read_or_written_through_links() {
     let sandbox = Sandbox::new();
     sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &[]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     let remote = source.join("mirror-push/remotes/m");
     let target = sandbox.path("target");
     std::fs::write(&target, "untouched").unwrap();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::scene::estate::{Estate, TEMPLATE};
-use crate::scene::sandbox::Said;
+use crate::scene::sandbox::Completed;
 use crate::scene::servers::{Kind, Server, free_port};
 
 #[test]
@@ -175,7 +175,7 @@ fn a_dead_host_of_five_hundred_repositories_is_tried_once_an_interval() {
     }
     let said = estate.run(&["drain", "--all", "--json"]);
     assert_eq!((said.status, tried.load(Ordering::SeqCst)), (1, 1));
-    let waiting = |said: &Said| {
+    let waiting = |said: &Completed| {
         let all = said.json();
         let of_dead = all.as_array().unwrap().iter().filter(|report| report["remote"] == "backup");
         of_dead.filter(|report| report["update_status"] == "scheduled").count()
@@ -228,7 +228,7 @@ fn a_drain_without_the_servers_file_loses_no_push_of_a_template() {
     let mirror = estate.mirror("a.git");
     assert_eq!(estate.run(&["install-hook", "--all"]).status, 0);
     assert_eq!(estate.run(&["sync", "--all"]).status, 0);
-    estate.sandbox.ok(&source, &["set", "wake=none"]);
+    estate.sandbox.mirror_push_ok(&source, &["set", "wake=none"]);
     let work = estate.sandbox.work(&source);
     work.git(&["fetch", "-q", "origin"]);
     work.git(&["reset", "-q", "--hard", "origin/main"]);
@@ -236,7 +236,7 @@ fn a_drain_without_the_servers_file_loses_no_push_of_a_template() {
         work.commit(&format!("push {n}"));
         work.push(&["main"]);
         // The record leaves the spool, for this drain knows no mirror.
-        estate.sandbox.ok(&source, &["drain"]);
+        estate.sandbox.mirror_push_ok(&source, &["drain"]);
     }
     assert_eq!(std::fs::read_dir(source.join("mirror-push/spool/incoming")).unwrap().count(), 0);
     let queued = || std::fs::read_dir(source.join("mirror-push/remotes/backup/queue")).unwrap().count();
@@ -253,7 +253,7 @@ fn a_drain_without_the_servers_file_loses_no_push_of_a_template() {
         if is_known {
             assert_eq!(estate.run(&["drain", "--all"]).status, 1);
         } else {
-            estate.sandbox.ok(&source, &["drain"]);
+            estate.sandbox.mirror_push_ok(&source, &["drain"]);
         }
     }
     std::fs::rename(&away, &mirror).unwrap();
@@ -262,25 +262,25 @@ fn a_drain_without_the_servers_file_loses_no_push_of_a_template() {
     assert_eq!(estate.sandbox.refs(&mirror), estate.sandbox.refs(&source));
     // What is wrong with the files of a mirror that nobody names holds up no other, and no link is followed.
     let own = estate.sandbox.bare("own.git");
-    estate.sandbox.ok(&source, &["add", "own", own.to_str().unwrap()]);
+    estate.sandbox.mirror_push_ok(&source, &["add", "own", own.to_str().unwrap()]);
     let strange = source.join("mirror-push/remotes/strange");
     let elsewhere = estate.sandbox.path("elsewhere");
     std::fs::create_dir_all(elsewhere.join("queue")).unwrap();
     std::os::unix::fs::symlink(&elsewhere, &strange).unwrap();
     work.push(&["main:d"]);
-    let said = estate.sandbox.ok(&source, &["drain"]);
+    let said = estate.sandbox.mirror_push_ok(&source, &["drain"]);
     assert!(said.err.contains("mirror 'strange', which no file names") && said.err.contains("is a link"), "{said:?}");
     assert_eq!(estate.sandbox.refs(&own), estate.sandbox.refs(&source));
     assert_eq!(std::fs::read_dir(elsewhere.join("queue")).unwrap().count(), 0);
     std::fs::remove_file(&strange).unwrap();
-    estate.sandbox.ok(&source, &["remove", "own"]);
+    estate.sandbox.mirror_push_ok(&source, &["remove", "own"]);
     // A mirror that is removed is no such case: its queue goes with it.
     let other = estate.sandbox.bare("other.git");
-    estate.sandbox.ok(&source, &["add", "own", other.to_str().unwrap()]);
-    estate.sandbox.ok(&source, &["remove", "own"]);
+    estate.sandbox.mirror_push_ok(&source, &["add", "own", other.to_str().unwrap()]);
+    estate.sandbox.mirror_push_ok(&source, &["remove", "own"]);
     work.commit("after the removal");
     work.push(&["main"]);
-    estate.sandbox.ok(&source, &["drain"]);
+    estate.sandbox.mirror_push_ok(&source, &["drain"]);
     assert!(!source.join("mirror-push/remotes/own/queue").exists());
 }
 

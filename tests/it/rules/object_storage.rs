@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::scene::sandbox::{Said, Sandbox, script};
+use crate::scene::sandbox::{Completed, Sandbox, script};
 use crate::scene::servers::{Kind, Server};
 
 /// A source whose mirror has what it has.
@@ -21,8 +21,8 @@ fn assert_whole(sandbox: &Sandbox, mirror: &Path, source: &Path, what: &str) {
 
 /// A commit with a file in a bare repository, without a working tree.
 fn commit(sandbox: &Sandbox, repository: &Path, branch: &str, text: &str) {
-    let blob = sandbox.git_fed(repository, &["hash-object", "-w", "--stdin"], text.as_bytes());
-    let tree = sandbox.git_fed(repository, &["mktree"], format!("100644 blob {blob}\tfile\n").as_bytes());
+    let blob = sandbox.git_with_input(repository, &["hash-object", "-w", "--stdin"], text.as_bytes());
+    let tree = sandbox.git_with_input(repository, &["mktree"], format!("100644 blob {blob}\tfile\n").as_bytes());
     let parent = sandbox.oid(repository, branch);
     let mut arguments = vec!["commit-tree", "-m", text, &tree];
     if !parent.is_empty() {
@@ -58,15 +58,15 @@ fn a_network_of_forks() {
         let url = if n % 3 == 0 { server.url(&format!("mirror{n}.git")) } else { mirror.display().to_string() };
         std::fs::create_dir_all(fork.join("mirror-push")).unwrap();
         std::fs::write(fork.join("mirror-push/config.toml"), "wake = \"none\"\n").unwrap();
-        sandbox.ok(&fork, &["add", "m", &url]);
+        sandbox.mirror_push_ok(&fork, &["add", "m", &url]);
         if n % 3 == 0 {
-            server.equip(&sandbox, &fork, "m");
+            server.configure_access(&sandbox, &fork, "m");
         }
-        sandbox.ok(&fork, &["drain", "-q"]);
+        sandbox.mirror_push_ok(&fork, &["drain", "-q"]);
         assert_whole(&sandbox, &mirror, &fork, &format!("fork {n}"));
         commit(&sandbox, &fork, "main", &format!("fork {n} again\n"));
         commit(&sandbox, &fork, "topic", &format!("topic {n}\n"));
-        sandbox.ok(&fork, &["sync", "-q"]);
+        sandbox.mirror_push_ok(&fork, &["sync", "-q"]);
         assert_whole(&sandbox, &mirror, &fork, &format!("fork {n}, later"));
     }
 }
@@ -81,10 +81,10 @@ fn objects_that_only_the_environment_names() {
     let tip = sandbox.oid(&other, "main");
     std::fs::remove_dir_all(source.join("objects/pack")).unwrap();
     std::fs::create_dir(source.join("objects/pack")).unwrap();
-    let named = |directory: &str, program: &str, arguments: &[&str]| -> Said {
+    let named = |directory: &str, program: &str, arguments: &[&str]| -> Completed {
         let mut command = if program == "git" { sandbox.command("git") } else { sandbox.program(&source) };
         let command = command.env("GIT_ALTERNATE_OBJECT_DIRECTORIES", directory).current_dir(&source).args(arguments);
-        crate::scene::sandbox::fed(command, b"")
+        crate::scene::sandbox::run_with_input(command, b"")
     };
     let objects = format!("/nowhere:{}", other.join("objects").display());
     for (n, directory) in [objects.as_str(), "../other.git/objects"].into_iter().enumerate() {
@@ -134,7 +134,7 @@ fn fill(sandbox: &Sandbox, source: &Path) {
         }
     }
     text.push_str("reset refs/heads/main\nfrom :10000\n\ndone\n");
-    sandbox.git_fed(source, &["fast-import", "--quiet", "--done"], text.as_bytes());
+    sandbox.git_with_input(source, &["fast-import", "--quiet", "--done"], text.as_bytes());
 }
 
 /// Every way that git has to store the same objects; after each, history moves on, is rewritten and is deleted.
@@ -142,7 +142,7 @@ fn fill(sandbox: &Sandbox, source: &Path) {
 fn packed_in_every_way_git_offers() {
     let (sandbox, mirror, source) = scene(&["--prune", "deleted"]);
     fill(&sandbox, &source);
-    sandbox.ok(&source, &["sync", "-q"]);
+    sandbox.mirror_push_ok(&source, &["sync", "-q"]);
     assert_whole(&sandbox, &mirror, &source, "imported");
     assert!(sandbox.refs(&source).len() > 1000);
     let ways: [&[&str]; 15] = [
@@ -171,13 +171,13 @@ fn packed_in_every_way_git_offers() {
         }
         sandbox.git(&source, &["update-ref", &branch(5), "main~3"]);
         sandbox.git(&source, &["update-ref", "-d", &branch(6)]);
-        sandbox.ok(&source, &["sync", "-q"]);
+        sandbox.mirror_push_ok(&source, &["sync", "-q"]);
         assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "{way:?}");
     }
     assert_whole(&sandbox, &mirror, &source, "in the end");
     let fresh = sandbox.bare("fresh.git");
-    sandbox.ok(&source, &["set", "m", "--url", fresh.to_str().unwrap()]);
-    sandbox.ok(&source, &["sync", "-q"]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "--url", fresh.to_str().unwrap()]);
+    sandbox.mirror_push_ok(&source, &["sync", "-q"]);
     assert_whole(&sandbox, &fresh, &source, "a mirror that is new");
 }
 
@@ -191,11 +191,11 @@ fn what_is_mirrored_is_what_is_stored() {
     // For git, main has another parent from now on.
     let orphan = sandbox.git(&source, &["commit-tree", "-m", "orphan", "main^{tree}"]);
     sandbox.git(&source, &["replace", &before, &orphan]);
-    sandbox.ok(&source, &["sync", "-q"]);
+    sandbox.mirror_push_ok(&source, &["sync", "-q"]);
     assert_eq!(sandbox.oid(&mirror, "main"), tip);
     assert_eq!(sandbox.git(&mirror, &["rev-list", "--count", "main"]), "3");
     commit(&sandbox, &source, "main", "more\n");
-    sandbox.ok(&source, &["sync", "-q"]);
+    sandbox.mirror_push_ok(&source, &["sync", "-q"]);
     assert_eq!(sandbox.git(&mirror, &["rev-list", "--count", "main"]), "4");
     assert_eq!(sandbox.git(&mirror, &["for-each-ref", "refs/replace"]), "");
 }
@@ -248,7 +248,7 @@ fn what_git_would_not_open_or_sees_otherwise_is_refused() {
     std::fs::create_dir_all(source.join("info")).unwrap();
     std::fs::write(source.join("info/grafts"), "# none\n\n").unwrap();
     set(&sandbox, &source, "extensions.preciousObjects", "true");
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }
 
@@ -267,11 +267,13 @@ fn a_push_into_a_working_tree_or_a_linked_one() {
     std::fs::write(tree.join(".git/mirror-push/config.toml"), "wake = \"none\"\n").unwrap();
     // From inside the linked one, without a word about where the repository is.
     let mut command = sandbox.command(env!("CARGO_BIN_EXE_git-mirror-push"));
-    let said =
-        crate::scene::sandbox::fed(command.current_dir(&linked).args(["add", "m", mirror.to_str().unwrap()]), b"");
+    let said = crate::scene::sandbox::run_with_input(
+        command.current_dir(&linked).args(["add", "m", mirror.to_str().unwrap()]),
+        b"",
+    );
     assert_eq!(said.status, 0, "{said:?}");
     assert!(tree.join(".git/mirror-push/remotes/m").is_dir());
-    sandbox.ok(&linked, &["drain", "-q"]);
+    sandbox.mirror_push_ok(&linked, &["drain", "-q"]);
     let work = sandbox.work(&tree);
     for (n, there) in [&tree, &linked].into_iter().enumerate() {
         work.git(&["fetch", "-q", "origin"]);
@@ -281,13 +283,16 @@ fn a_push_into_a_working_tree_or_a_linked_one() {
         work.git(&["push", "-q", there.to_str().unwrap(), &to]);
         assert!(!there.join("mirror-push").exists() && !tree.join(".git/worktrees/linked/mirror-push").exists());
         assert_eq!(std::fs::read_dir(tree.join(".git/mirror-push/spool/incoming")).unwrap().count(), 1);
-        sandbox.ok(there, &["drain", "-q"]);
+        sandbox.mirror_push_ok(there, &["drain", "-q"]);
         assert_whole(&sandbox, &mirror, &tree, "pushed");
     }
     // Its HEAD is not the repository's.
     let other = sandbox.bare("other.git");
-    sandbox.ok(&linked, &["add", "other", other.to_str().unwrap(), "--only-protected-branches", "--tags", "none"]);
-    sandbox.ok(&linked, &["sync", "-q", "other"]);
+    sandbox.mirror_push_ok(
+        &linked,
+        &["add", "other", other.to_str().unwrap(), "--only-protected-branches", "--tags", "none"],
+    );
+    sandbox.mirror_push_ok(&linked, &["sync", "-q", "other"]);
     assert_eq!(sandbox.git(&other, &["for-each-ref", "--format=%(refname)"]), "refs/heads/main");
     // Where the repository cannot be told, the push is not recorded in a place where nobody looks.
     let own = tree.join(".git/worktrees/linked");
@@ -295,12 +300,12 @@ fn a_push_into_a_working_tree_or_a_linked_one() {
     std::fs::create_dir(own.join("commondir")).unwrap();
     let mut hook = sandbox.command(tree.join(".git/hooks/post-receive"));
     let line = format!("{} {} refs/heads/x\n", sandbox.digits('0'), sandbox.oid(&tree, "main"));
-    let said = crate::scene::sandbox::fed(hook.env("GIT_DIR", &own), line.as_bytes());
+    let said = crate::scene::sandbox::run_with_input(hook.env("GIT_DIR", &own), line.as_bytes());
     assert!(said.status == 0 && said.err.contains("cannot record this push"), "{said:?}");
     assert!(!own.join("mirror-push").exists());
     std::fs::remove_dir(own.join("commondir")).unwrap();
     std::fs::rename(own.join("commondir.kept"), own.join("commondir")).unwrap();
-    let status = sandbox.ok(&linked, &["status", "--json"]).json();
+    let status = sandbox.mirror_push_ok(&linked, &["status", "--json"]).json();
     assert_eq!(status[0]["repository"], tree.join(".git").to_str().unwrap());
 }
 
@@ -315,7 +320,7 @@ fn what_a_mirror_hides_or_signs() {
         let work = sandbox.work(&source);
         work.commit("one");
         work.push(&["main"]);
-        sandbox.ok(&source, &["drain", "-q"]);
+        sandbox.mirror_push_ok(&source, &["drain", "-q"]);
         // A secret of theirs, which is ours to neither see nor delete; a nonce for signed pushes, which nobody asked for.
         sandbox.git(&mirror, &["update-ref", "refs/heads/secret/theirs", "main"]);
         for (key, value) in [("transfer.hideRefs", "refs/heads/secret"), ("receive.certNonceSeed", "seed")] {

@@ -22,7 +22,7 @@ fn fill(sandbox: &Sandbox, repository: &Path, branch: &str, commits: usize, size
         }));
         stream.push(b'\n');
     }
-    sandbox.git_fed(repository, &["fast-import", "--quiet"], &stream);
+    sandbox.git_with_input(repository, &["fast-import", "--quiet"], &stream);
 }
 
 /// A hook of the mirror that notes each push that reached it.
@@ -50,11 +50,11 @@ fn a_mirror_with_a_limit_on_packs_gets_the_history_in_slices() {
     for n in 0..5 {
         sandbox.git(&source, &["branch", &format!("b{n}"), &format!("main~{}", n * 3)]);
     }
-    let said = sandbox.ok(&source, &["sync", "--json"]);
+    let said = sandbox.mirror_push_ok(&source, &["sync", "--json"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "{said:?}");
     let pushes = lines(&log).len();
     assert!((5..16).contains(&pushes), "{pushes} pushes arrived: 1.2 MB by at most 300 kB, then the branches");
-    let status = sandbox.ok(&source, &["status", "--json"]).json();
+    let status = sandbox.mirror_push_ok(&source, &["status", "--json"]).json();
     assert_eq!((&status[0]["update_status"], &status[0]["refs"]), (&"finished".into(), &serde_json::json!([])));
 }
 
@@ -87,7 +87,7 @@ fn a_server_that_refuses_large_bodies_gets_smaller_ones() {
         let source = server.source(&sandbox, "mirror.git", &[]);
         // The whole is streamed and the halves are sent with their length: both kinds of body are refused and taken.
         fill(&sandbox, &source, "main", 40, 100_000);
-        let said = sandbox.ok(&source, &["sync", "--json"]);
+        let said = sandbox.mirror_push_ok(&source, &["sync", "--json"]);
         assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "{answer}: {said:?}");
     }
 }
@@ -122,11 +122,11 @@ fn a_mirror_that_times_out_gets_less_the_next_time() {
         &format!("[ $(wc -l < '{}.in') -lt 4 ] || exec sleep 66", sandbox.path("pushes").display()),
     );
     let source = sandbox.source("mirror.git", &[]);
-    sandbox.say(&source, "stall_timeout = \"1s\"\nretry_delay = \"1s\"\nmax_retry_delay = \"1s\"");
+    sandbox.add_mirror_config(&source, "stall_timeout = \"1s\"\nretry_delay = \"1s\"\nmax_retry_delay = \"1s\"");
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     let many: Vec<String> = (0..6).map(|n| format!("main:b{n}")).collect();
     work.push(&many.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
@@ -152,7 +152,7 @@ fn a_first_mirror_that_is_killed_goes_on_where_it_was() {
     wait_for("the end of the mirror's receive-pack", || !sandbox.oid(&mirror, "main").is_empty());
     let arrived = sandbox.git(&mirror, &["rev-list", "--count", "main"]).parse::<usize>().unwrap();
     assert!((1..60).contains(&arrived), "{arrived}");
-    sandbox.ok(&source, &["sync"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }
 
@@ -193,6 +193,6 @@ fn a_slice_that_arrived_is_known_to_be_ours_although_the_next_one_broke() {
     // Rewritten here: what the mirror has is ours, not somebody's work.
     let new = sandbox.git(&source, &["commit-tree", "-m", "rewritten", "main^{tree}"]);
     sandbox.git(&source, &["update-ref", "refs/heads/main", &new]);
-    sandbox.ok(&source, &["sync", "-q"]);
+    sandbox.mirror_push_ok(&source, &["sync", "-q"]);
     assert_eq!(sandbox.oid(&mirror, "main"), new);
 }

@@ -11,7 +11,7 @@ fn scene(options: &[&str]) -> (Sandbox, PathBuf, PathBuf) {
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main", "main:topic"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     (sandbox, mirror, source)
 }
 
@@ -41,7 +41,7 @@ fn a_configuration_of_garbage_stops_no_push_and_loses_none() {
         }
         assert_eq!(sandbox.refs(&mirror), refs, "a file with an error in it configures nothing");
         std::fs::write(&config, &good).unwrap();
-        sandbox.ok(&source, &["drain"]);
+        sandbox.mirror_push_ok(&source, &["drain"]);
         assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
     }
 }
@@ -67,7 +67,7 @@ fn directories_that_are_gone_are_made_again() {
         commit_and_push(&sandbox, &["main", "HEAD:topic", "HEAD:fresh"]);
         let said = sandbox.mirror_push(&source, &["drain"]);
         assert!([0, 1].contains(&said.status) && !said.err.contains("panicked"), "{gone}: {said:?}");
-        sandbox.ok(&source, &["sync"]);
+        sandbox.mirror_push_ok(&source, &["sync"]);
         assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "{gone}");
     }
 }
@@ -83,7 +83,7 @@ fn a_repository_from_yesterdays_backup_overwrites_only_where_the_rules_say_so() 
         let (sandbox, mirror, source) = scene(&["--divergent-refs", policy, "--prune", prune]);
         copy(&sandbox, &source, &sandbox.path("backup.git"));
         commit_and_push(&sandbox, &["main", "HEAD:today"]);
-        sandbox.ok(&source, &["drain"]);
+        sandbox.mirror_push_ok(&source, &["drain"]);
         let today = sandbox.refs(&mirror);
         // The disk was lost; books and refs are yesterday's.
         copy(&sandbox, &sandbox.path("backup.git"), &source);
@@ -99,7 +99,7 @@ fn a_repository_from_yesterdays_backup_overwrites_only_where_the_rules_say_so() 
         // Pushing today's work again makes both right, with nothing lost.
         let work = sandbox.path("source.git.work");
         sandbox.git(&work, &["push", "-q", "origin", "main", "main:today"]);
-        sandbox.ok(&source, &["sync"]);
+        sandbox.mirror_push_ok(&source, &["sync"]);
         assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "{policy}");
     }
 }
@@ -110,7 +110,7 @@ fn books_that_are_older_than_the_mirror_never_rewind_what_was_kept() {
     let remote = source.join("mirror-push/remotes/m");
     copy(&sandbox, &remote, &sandbox.path("books"));
     commit_and_push(&sandbox, &["main"]);
-    sandbox.ok(&source, &["drain"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
     copy(&sandbox, &sandbox.path("books"), &remote);
     // Someone works on the mirror, on top of ours.
     let theirs = sandbox.git(&mirror, &["commit-tree", "-m", "theirs", "-p", "main", "main^{tree}"]);

@@ -29,11 +29,11 @@ fn lacking(sandbox: &Sandbox, upstream: &Path, how: &[&str], url: &str) -> PathB
     sandbox.git(&sandbox.path(""), &arguments);
     std::fs::create_dir_all(source.join("mirror-push")).unwrap();
     std::fs::write(source.join("mirror-push/config.toml"), "wake = \"none\"\n").unwrap();
-    sandbox.ok(&source, &["add", "m", url, "--prune", "mirror"]);
+    sandbox.mirror_push_ok(&source, &["add", "m", url, "--prune", "mirror"]);
     source
 }
 
-fn reason(said: &crate::scene::sandbox::Said) -> String {
+fn reason(said: &crate::scene::sandbox::Completed) -> String {
     said.json()[0]["refs"][0]["reason"].as_str().unwrap_or_default().to_owned()
 }
 
@@ -45,7 +45,7 @@ fn a_shallow_source_is_mirrored_as_far_as_the_mirror_takes_it() {
         let mirror = sandbox.bare("mirror.git");
         let server = Server::start(&sandbox, kind);
         let source = lacking(&sandbox, &upstream, &["--depth", "1"], &server.url("mirror.git"));
-        server.equip(&sandbox, &source, "m");
+        server.configure_access(&sandbox, &source, "m");
         // An empty mirror would have to become shallow itself, which it refuses by default.
         let said = sandbox.mirror_push(&source, &["sync", "--json"]);
         assert_eq!(said.status, 1, "{kind:?}: {said:?}");
@@ -64,8 +64,8 @@ fn a_shallow_source_is_mirrored_as_far_as_the_mirror_takes_it() {
         // And one that may become shallow gets all there is.
         let shallow = sandbox.bare("shallow.git");
         sandbox.git(&shallow, &["config", "receive.shallowUpdate", "true"]);
-        sandbox.ok(&source, &["set", "m", "--url", &server.url("shallow.git")]);
-        sandbox.ok(&source, &["sync", "-q"]);
+        sandbox.mirror_push_ok(&source, &["set", "m", "--url", &server.url("shallow.git")]);
+        sandbox.mirror_push_ok(&source, &["sync", "-q"]);
         assert_eq!(sandbox.refs(&shallow), sandbox.refs(&source), "{kind:?}");
         assert_eq!(sandbox.git(&shallow, &["rev-list", "--count", "main"]), "2", "{kind:?}");
         sandbox.git(&shallow, &["fsck"]);
@@ -78,9 +78,9 @@ fn what_is_behind_a_shallow_boundary_deletes_nothing() {
     let upstream = upstream(&sandbox);
     let mirror = sandbox.bare("mirror.git");
     let source = lacking(&sandbox, &upstream, &["--depth", "1"], mirror.to_str().unwrap());
-    sandbox.ok(&source, &["set", "m", "--prune", "merged"]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "--prune", "merged"]);
     sandbox.git(&upstream, &["push", "-q", mirror.to_str().unwrap(), "main", "main~1:refs/heads/old"]);
-    sandbox.ok(&source, &["sync", "-q"]);
+    sandbox.mirror_push_ok(&source, &["sync", "-q"]);
     // Pushed here once and deleted again: whether it is in main can no longer be told.
     let old = sandbox.git(&upstream, &["rev-parse", "main~1"]);
     let zeros = sandbox.digits('0');
@@ -88,11 +88,12 @@ fn what_is_behind_a_shallow_boundary_deletes_nothing() {
     for line in [format!("{zeros} {old} refs/heads/old\n"), format!("{old} {zeros} refs/heads/old\n")] {
         let mut command = sandbox.command(&hook);
         assert_eq!(
-            crate::scene::sandbox::fed(command.current_dir(&source).env("GIT_DIR", "."), line.as_bytes()).status,
+            crate::scene::sandbox::run_with_input(command.current_dir(&source).env("GIT_DIR", "."), line.as_bytes())
+                .status,
             0
         );
     }
-    let said = sandbox.ok(&source, &["drain", "--json"]);
+    let said = sandbox.mirror_push_ok(&source, &["drain", "--json"]);
     assert_eq!(sandbox.outcomes(&said), [("refs/heads/old".to_owned(), "kept".to_owned())], "{said:?}");
     assert_eq!(sandbox.oid(&mirror, "old"), old);
 }
@@ -116,16 +117,16 @@ fn a_partial_source_fetches_nothing_and_is_mirrored_as_far_as_the_mirror_takes_i
         assert_eq!(missing(), before, "nothing was fetched");
         // A mirror that has what is missing here takes what is new.
         sandbox.git(&upstream, &["push", "-q", mirror.to_str().unwrap(), "main"]);
-        let blob = sandbox.git_fed(&source, &["hash-object", "-w", "--stdin"], b"new\n");
-        let tree = sandbox.git_fed(&source, &["mktree"], format!("100644 blob {blob}\tnew\n").as_bytes());
+        let blob = sandbox.git_with_input(&source, &["hash-object", "-w", "--stdin"], b"new\n");
+        let tree = sandbox.git_with_input(&source, &["mktree"], format!("100644 blob {blob}\tnew\n").as_bytes());
         let new = sandbox.git(&source, &["commit-tree", "-m", "new", "-p", "main", &tree]);
         sandbox.git(&source, &["update-ref", "refs/heads/main", &new]);
-        let said = sandbox.ok(&source, &["sync", "--json"]);
+        let said = sandbox.mirror_push_ok(&source, &["sync", "--json"]);
         assert_eq!(sandbox.oid(&mirror, "main"), new, "{filter}: {said:?}");
         sandbox.git(&mirror, &["fsck"]);
         // What comes back from the past is missing here as well, and the mirror has it. Without the tree nobody can tell what that is.
         let old = sandbox.git(&upstream, &["rev-parse", "main~2^{tree}"]);
-        let reverted = sandbox.git_fed(
+        let reverted = sandbox.git_with_input(
             &source,
             &["hash-object", "-t", "commit", "-w", "--stdin"],
             format!("tree {old}\nparent {new}\nauthor T <t@e> 1 +0000\ncommitter T <t@e> 1 +0000\n\nreverted\n")
@@ -139,9 +140,9 @@ fn a_partial_source_fetches_nothing_and_is_mirrored_as_far_as_the_mirror_takes_i
         sandbox.git(&mirror, &["fsck"]);
         // What the advice says helps an empty mirror too.
         let other = sandbox.bare("other.git");
-        sandbox.ok(&source, &["set", "m", "--url", other.to_str().unwrap()]);
+        sandbox.mirror_push_ok(&source, &["set", "m", "--url", other.to_str().unwrap()]);
         sandbox.git(&source, &["fetch", "-q", "--refetch", "--no-filter", "origin"]);
-        sandbox.ok(&source, &["sync", "-q"]);
+        sandbox.mirror_push_ok(&source, &["sync", "-q"]);
         assert_eq!(sandbox.oid(&other, "main"), sandbox.oid(&source, "main"), "{filter}");
         sandbox.git(&other, &["fsck"]);
     }
@@ -156,15 +157,15 @@ fn a_head_that_names_nothing_is_told_and_set_where_that_is_wished() {
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain", "-q"]);
+    sandbox.mirror_push_ok(&source, &["drain", "-q"]);
     let fix = format!("git --git-dir '{}' symbolic-ref HEAD refs/heads/main", mirror.display());
     for command in ["status", "doctor"] {
         let said = sandbox.mirror_push(&source, &[command]);
         assert!(said.out.contains(&fix) && said.out.contains("set_head = true"), "{command}: {said:?}");
     }
     assert_eq!(sandbox.git(&mirror, &["symbolic-ref", "HEAD"]), "refs/heads/master", "not without being asked");
-    sandbox.say(&source, "set_head = true");
-    sandbox.ok(&source, &["sync", "-q"]);
+    sandbox.add_mirror_config(&source, "set_head = true");
+    sandbox.mirror_push_ok(&source, &["sync", "-q"]);
     assert_eq!(sandbox.git(&mirror, &["symbolic-ref", "HEAD"]), "refs/heads/main");
     for command in ["status", "doctor"] {
         let said = sandbox.mirror_push(&source, &[command]);
@@ -173,22 +174,22 @@ fn a_head_that_names_nothing_is_told_and_set_where_that_is_wished() {
     // A branch that is here too may be what the other side wants.
     work.push(&["main:topic"]);
     sandbox.git(&mirror, &["symbolic-ref", "HEAD", "refs/heads/topic"]);
-    sandbox.ok(&source, &["sync", "-q"]);
+    sandbox.mirror_push_ok(&source, &["sync", "-q"]);
     assert_eq!(sandbox.git(&mirror, &["symbolic-ref", "HEAD"]), "refs/heads/topic");
     // A new name for the default branch: HEAD follows, and then the old name may go.
     work.push(&["main:trunk", ":topic"]);
     sandbox.git(&source, &["symbolic-ref", "HEAD", "refs/heads/trunk"]);
-    sandbox.ok(&source, &["set", "m", "--prune", "deleted"]);
-    sandbox.ok(&source, &["sync", "-q"]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "--prune", "deleted"]);
+    sandbox.mirror_push_ok(&source, &["sync", "-q"]);
     assert_eq!(sandbox.git(&mirror, &["symbolic-ref", "HEAD"]), "refs/heads/trunk");
-    sandbox.ok(&source, &["sync", "-q"]);
+    sandbox.mirror_push_ok(&source, &["sync", "-q"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
     // A default branch that is not mirrored is none for the mirror.
     sandbox.git(&source, &["update-ref", "refs/heads/inner", "main"]);
     sandbox.git(&source, &["symbolic-ref", "HEAD", "refs/heads/inner"]);
     sandbox.git(&mirror, &["symbolic-ref", "HEAD", "refs/heads/none"]);
-    sandbox.ok(&source, &["set", "m", "--mirror-branch-regex", "^main$"]);
-    sandbox.ok(&source, &["sync", "-q"]);
+    sandbox.mirror_push_ok(&source, &["set", "m", "--mirror-branch-regex", "^main$"]);
+    sandbox.mirror_push_ok(&source, &["sync", "-q"]);
     assert_eq!(sandbox.git(&mirror, &["symbolic-ref", "HEAD"]), "refs/heads/none");
 }
 
@@ -199,11 +200,11 @@ fn a_head_of_a_working_tree_is_left_alone() {
     sandbox.git(&sandbox.path(""), &["init", "-q", tree.to_str().unwrap()]);
     sandbox.git(&tree, &["symbolic-ref", "HEAD", "refs/heads/none"]);
     let source = sandbox.source(tree.to_str().unwrap(), &[]);
-    sandbox.say(&source, "set_head = true");
+    sandbox.add_mirror_config(&source, "set_head = true");
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
-    sandbox.ok(&source, &["drain", "-q"]);
+    sandbox.mirror_push_ok(&source, &["drain", "-q"]);
     assert_eq!(sandbox.oid(&tree, "main"), sandbox.oid(&source, "main"));
     assert_eq!(sandbox.git(&tree, &["symbolic-ref", "HEAD"]), "refs/heads/none");
 }
