@@ -2,8 +2,10 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::progress::Bars;
 use super::update::Asked;
@@ -42,12 +44,12 @@ impl Base {
                         let Some(path) = repositories.get(index) else { return };
                         let opened = repo::open(path).map_err(Into::into);
                         let answer = opened.and_then(|shared| ask(&self.session_at(shared)));
-                        answers.lock().unwrap_or_else(PoisonError::into_inner).push((index, answer));
+                        answers.lock().push((index, answer));
                     }
                 });
             }
         });
-        let mut answers = answers.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut answers = answers.into_inner();
         answers.sort_by_key(|(index, _)| *index);
         let (mut good, mut bad) = (Vec::new(), 0);
         for (index, answer) in answers {
@@ -109,10 +111,10 @@ pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> 
             sums.count(&report);
             bars.iter().for_each(Bars::count);
             if base.global.json {
-                reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
+                reports.lock().push(report);
                 return;
             }
-            let mut printed = printed.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut printed = printed.lock();
             let (out, result) = &mut *printed;
             let mut print = || render::report_of_many(base, &report, mode, *out);
             let shown = if let Some(bars) = &bars { bars.suspend(print) } else { print() };
@@ -139,9 +141,9 @@ pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> 
     };
     schedule::drain_every(repositories, &every);
     drop(bars);
-    let (out, mut result) = printed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (out, mut result) = printed.into_inner();
     if base.global.json {
-        print_sorted(reports.into_inner().unwrap_or_else(PoisonError::into_inner), out)?;
+        print_sorted(reports.into_inner(), out)?;
     }
     if !base.global.json && !base.global.quiet && mode != Mode::Plan {
         result = result.and(sums.print(out));

@@ -1,11 +1,12 @@
 //! Progress on a terminal: what goes on at each mirror, with git's own percentages and rates; for many repositories also how many mirrors are
 //! done.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
 
 use super::Base;
 use crate::push::Progress;
@@ -42,7 +43,7 @@ impl Bars {
         let (shown, over) = (Arc::clone(&bars), Arc::clone(&is_over));
         let thread = std::thread::spawn(move || {
             while !over.load(Ordering::Relaxed) {
-                shown.lock().unwrap_or_else(PoisonError::into_inner).retain(|(bar, progress)| {
+                shown.lock().retain(|(bar, progress)| {
                     bar.set_message(progress.phase().to_string());
                     // The run is over when it holds its counters no longer.
                     let is_running = Arc::strong_count(progress) > 1;
@@ -68,7 +69,7 @@ impl Bars {
             None => self.all.add(bar),
         };
         bar.set_message("waiting");
-        self.bars.lock().unwrap_or_else(PoisonError::into_inner).push((bar, progress));
+        self.bars.lock().push((bar, progress));
     }
 
     /// Counts a mirror as done.

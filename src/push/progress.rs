@@ -2,7 +2,8 @@
 //! `git pack-objects --progress` and of the mirror (side band 2); nobody is told anything when nobody watches.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::credentials::{Cleaned, Redactor};
 use crate::replies;
@@ -33,7 +34,7 @@ impl Progress {
     /// What goes on, with a percentage and a rate where git knows them.
     #[must_use]
     pub fn phase(&self) -> Cleaned {
-        self.phase.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.phase.lock().clone()
     }
 
     /// Begins a phase.
@@ -57,7 +58,7 @@ impl Progress {
     }
 
     fn set(&self, phase: Cleaned) {
-        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+        *self.phase.lock() = phase;
     }
 }
 

@@ -5,9 +5,10 @@
 //! scan of the next daemon finds it.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use super::batch::{Every, RECONCILE, limits};
 use super::pool::{Crew, Done, Task};
@@ -64,13 +65,13 @@ impl Workers {
     /// The configuration that counts now.
     #[must_use]
     pub fn server(&self) -> Arc<Server> {
-        Arc::clone(&self.server.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.server.lock())
     }
 
     /// Takes another configuration. More threads than there were at first are there after a restart.
     pub fn reload(&self, server: Arc<Server>) {
         let limits = limits(&server);
-        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
+        *self.server.lock() = server;
         self.crew.change(|queue| queue.set_limits(limits));
     }
 

@@ -1,10 +1,10 @@
 //! The threads that do the next job of the queue, for one batch or for the life of the daemon.
 
 use std::path::PathBuf;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::queue::{Job, JobLimits, Next, Queue, Said};
 use crate::drain::Down;
@@ -46,7 +46,7 @@ impl Crew {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Changes the queue, and calls whoever may have something to do now.
@@ -106,12 +106,13 @@ impl Crew {
         now: Timestamp,
     ) -> MutexGuard<'s, State> {
         let Some(time) = time.filter(|_| !state.has_watch) else {
-            return self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait(&mut state);
+            return state;
         };
         state.has_watch = true;
         // The clock may be set: a long wait is looked at again now and then.
         let left = Duration::try_from(time.duration_since(now)).unwrap_or_default().min(Duration::from_secs(3600));
-        let (mut state, _) = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+        self.changed.wait_for(&mut state, left);
         state.has_watch = false;
         // Whoever is called now takes the watch, should this thread find something to do.
         self.changed.notify_one();

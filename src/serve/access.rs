@@ -4,11 +4,12 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::http::HeaderMap;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use crate::tokens::{self, Scope, Store, Token};
 
@@ -52,7 +53,7 @@ impl Access {
 
     /// All tokens; the file is read again when it has changed.
     pub(super) fn tokens(&self) -> io::Result<Arc<Vec<Token>>> {
-        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cached = self.cached.lock();
         let stamp = self.store.stamp()?;
         if cached.stamp != stamp || stamp.is_none() {
             cached.tokens = Arc::new(self.store.read()?);
@@ -93,7 +94,7 @@ impl Access {
         #[expect(clippy::disallowed_methods, reason = "the clock of the limit")]
         let now = SystemTime::now();
         let age = |since: &SystemTime| now.duration_since(*since).unwrap_or_default();
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = self.failures.lock();
         if failures.len() >= MAX_CLIENTS {
             failures.retain(|_, (_, since)| age(since) < WINDOW);
             if failures.len() >= MAX_CLIENTS {

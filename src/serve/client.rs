@@ -1,9 +1,10 @@
 //! The address of the client: for limits, links and the access log.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use axum::http::header::HOST;
+use parking_lot::Mutex;
 
 /// The client of one request.
 #[derive(Clone, Debug, Default)]
@@ -56,11 +57,11 @@ impl Client {
 
     /// Notes by which token it was let in.
     pub(super) fn note(&self, token: &str) {
-        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.to_owned());
+        *self.token.lock() = Some(token.to_owned());
     }
 
     /// The token by which it was let in.
     pub(super) fn token(&self) -> String {
-        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_else(|| "-".into())
+        self.token.lock().clone().unwrap_or_else(|| "-".into())
     }
 }

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -21,6 +21,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::watch;
@@ -145,8 +146,8 @@ struct CrowdState {
 }
 
 impl ConnectionLimit {
-    fn lock(&self) -> std::sync::MutexGuard<'_, CrowdState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, CrowdState> {
+        self.state.lock()
     }
 
     /// Makes room for one more: whoever has been silent longest leaves. `false` when all are being answered.
@@ -178,18 +179,18 @@ struct Slot {
 
 impl Slot {
     fn idle(&self, handle: AbortHandle) {
-        let mut number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut number = self.number.lock();
         self.limit.lock().is_idle(&mut number, handle.clone());
-        *self.handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
+        *self.handle.lock() = Some(handle);
     }
 
     fn busy(&self) {
-        let number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = self.number.lock();
         self.limit.lock().idle.remove(&number);
     }
 
     fn idle_again(&self) {
-        let handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let handle = self.handle.lock().clone();
         if let Some(handle) = handle {
             self.idle(handle);
         }
@@ -198,7 +199,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let number = *self.number.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = *self.number.lock();
         let mut limit = self.limit.lock();
         limit.idle.remove(&number);
         limit.count -= 1;

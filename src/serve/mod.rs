@@ -12,13 +12,14 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, watch};
 
@@ -92,12 +93,12 @@ impl App {
                 Event::Ended(report) => {
                     log_report(report);
                     let git_dir = PathBuf::from(&report.repository);
-                    failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&git_dir);
+                    failures.lock().remove(&git_dir);
                     git_dir
                 }
                 Event::Failed { git_dir, error } => {
                     let text = error.to_string();
-                    let mut known = failures.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut known = failures.lock();
                     // Every scan finds it again: it is told when it is another.
                     if known.get(git_dir) != Some(&text) {
                         tracing::error!("'{}': {text}", git_dir.display());
@@ -139,7 +140,7 @@ impl App {
 
     /// What is known, no older than a second.
     fn table(&self) -> Arc<projects::Table> {
-        let looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let looked = self.looked.lock();
         let is_old = looked.is_none_or(|looked| now().duration_since(looked) > SignedDuration::from_secs(1));
         drop(looked);
         if is_old {
@@ -150,7 +151,7 @@ impl App {
 
     /// Lists the repositories. Returns them, if that was possible; what has no number yet is not shown, but served.
     fn look_around(&self) -> Option<Vec<PathBuf>> {
-        *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = Some(now());
+        *self.looked.lock() = Some(now());
         let server = self.workers.server();
         let listed = server.repositories().inspect_err(|error| tracing::error!("{error}")).ok();
         let numbered = listed.as_deref().map(|git_dirs| self.projects.refresh(&server, git_dirs));
@@ -175,7 +176,7 @@ impl App {
     }
 
     fn ask_for_scan(&self) {
-        if let Some(scans) = &*self.scans.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(scans) = &*self.scans.lock() {
             // Who does not scan any more is at the end.
             let _ = scans.send(());
         }
@@ -228,7 +229,7 @@ pub fn run(server: Server, options: &Options) -> anyhow::Result<()> {
         if options.listen.is_some() { Listener::open(options.listen.as_ref())? } else { Vec::new() }
     };
     let (sender, asked) = channel();
-    *app.scans.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+    *app.scans.lock() = Some(sender);
     let app = &app;
     let workers = std::thread::scope(|scope| {
         let workers = scope.spawn(|| app.workers.run());
@@ -237,7 +238,7 @@ pub fn run(server: Server, options: &Options) -> anyhow::Result<()> {
         let told = runtime.block_on(attend(app, listeners, &socket, options));
         app.workers.halt();
         socket.close();
-        app.scans.lock().unwrap_or_else(PoisonError::into_inner).take();
+        app.scans.lock().take();
         let grace = app.workers.server().top.shutdown_timeout.unwrap_or(SHUTDOWN);
         wait(&|| workers.is_finished(), grace);
         if !workers.is_finished() {

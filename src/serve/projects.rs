@@ -8,8 +8,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Server;
@@ -60,17 +61,17 @@ impl Projects {
 
     /// What is known now.
     pub(super) fn table(&self) -> Arc<Table> {
-        Arc::clone(&self.table.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.table.lock())
     }
 
     /// Forgets what is known, so that the next look places every repository anew: the roots may be others.
     pub(super) fn forget(&self) {
-        *self.table.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+        *self.table.lock() = Arc::default();
     }
 
     /// Takes the repositories that there are now.
     pub(super) fn refresh(&self, server: &Server, git_dirs: &[PathBuf]) -> io::Result<()> {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table.lock();
         if table.git_dirs == git_dirs {
             return Ok(());
         }

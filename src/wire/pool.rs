@@ -6,9 +6,9 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use ureq::Agent;
 
 use super::ssh_control::ControlSockets;
@@ -44,7 +44,7 @@ impl Pool {
         kind: Kind,
         make: impl FnOnce() -> Result<Agent, Error>,
     ) -> Result<(Agent, bool), Error> {
-        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut agents = self.agents.lock();
         if let Some(agent) = agents.get(&kind) {
             return Ok((agent.clone(), true));
         }

@@ -7,10 +7,11 @@
 #![expect(clippy::disallowed_methods, reason = "measures how long nothing happened")]
 
 use std::io::{self, Read, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::process::Signal;
 
 use super::{Limit, Timeouts};
@@ -61,7 +62,7 @@ impl Drop for WatchThread {
 
 impl Watch {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0.state.lock()
     }
 
     /// A byte came or went.
@@ -103,19 +104,13 @@ impl Watch {
             if stall.is_zero() {
                 break Limit::Stall;
             }
-            let (guard, _) =
-                self.0.changed.wait_timeout(state, whole.min(stall)).unwrap_or_else(std::sync::PoisonError::into_inner);
-            state = guard;
+            self.0.changed.wait_for(&mut state, whole.min(stall));
         };
         state.expired = Some(limit);
         drop(state);
         abort(Signal::TERM);
-        let over = |state: &mut State| !state.is_over;
-        let (state, _) = self
-            .0
-            .changed
-            .wait_timeout_while(self.state(), Duration::from_secs(2), over)
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = self.state();
+        self.0.changed.wait_while_for(&mut state, |state| !state.is_over, Duration::from_secs(2));
         if !state.is_over {
             drop(state);
             abort(Signal::KILL);

@@ -1,12 +1,12 @@
 //! Sessions of the page: who has logged in with which token. They are in memory: a daemon that begins anew asks for the token again.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use base64::Engine;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -44,7 +44,7 @@ impl Sessions {
         let (id, csrf) = (random()?, random()?);
         let expires_at = now.checked_add(LENGTH)?;
         let session = Session { token: token.name.clone(), token_created_at: token.created_at, csrf, expires_at };
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all.lock();
         all.retain(|_, (session, _)| session.expires_at > now);
         if all.len() >= MAX_SESSIONS
             && let Some(first) = all.iter().min_by_key(|(_, (session, _))| session.expires_at).map(|(key, _)| *key)
@@ -57,25 +57,25 @@ impl Sessions {
 
     /// The session of a cookie.
     pub(super) fn find(&self, id: &str, now: Timestamp) -> Option<Session> {
-        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.all.lock();
         all.get(&key(id)).map(|(session, _)| session.clone()).filter(|session| session.expires_at > now)
     }
 
     /// Ends a session.
     pub(super) fn end(&self, id: &str) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(id));
+        self.all.lock().remove(&key(id));
     }
 
     /// Keeps a sentence for the next page of a session.
     pub(super) fn say(&self, id: &str, text: &str) {
-        if let Some((_, said)) = self.all.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&key(id)) {
+        if let Some((_, said)) = self.all.lock().get_mut(&key(id)) {
             *said = Some(text.to_owned());
         }
     }
 
     /// Takes the sentence that was kept.
     pub(super) fn take_said(&self, id: &str) -> Option<String> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&key(id))?.1.take()
+        self.all.lock().get_mut(&key(id))?.1.take()
     }
 }
 
