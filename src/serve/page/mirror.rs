@@ -87,7 +87,7 @@ fn buttons(visitor: &Visitor, project: &Project, view: &View) -> Markup {
 fn refs(view: &View, id: &str) -> Markup {
     html! {
         details open id={ (id) "-refs" } {
-            summary { (view.refs.len()) " refs are not right or were kept" }
+            summary { (listed(view.refs.len())) }
             table {
                 thead { tr { th scope="col" { "Ref" } th scope="col" { "Outcome" } th scope="col" { "Reason" } } }
                 tbody { @for entry in view.refs.iter().take(MAX_REFS) { tr {
@@ -98,6 +98,14 @@ fn refs(view: &View, id: &str) -> Markup {
             }
             @if view.refs.len() > MAX_REFS { p { "and " (view.refs.len() - MAX_REFS) " more; 'git mirror-push status -v' shows them all" } }
         }
+    }
+}
+
+fn listed(count: usize) -> String {
+    if count == 1 {
+        "1 ref is not up to date or was kept".into()
+    } else {
+        format!("{count} refs are not up to date or were kept")
     }
 }
 

@@ -15,7 +15,8 @@ pub(super) fn plot(attempts: &[Attempt]) -> Markup {
     let shown = &attempts[attempts.len().saturating_sub(MAX_BARS)..];
     let longest = shown.iter().map(seconds).fold(0.1, f64::max);
     let failed = shown.iter().filter(|attempt| attempt.update_status != UpdateStatus::Finished).count();
-    let words = format!("{} attempts, {failed} of them not finished; the longest took {longest:.1} s", shown.len());
+    let attempts = if shown.len() == 1 { "1 attempt".to_owned() } else { format!("{} attempts", shown.len()) };
+    let words = format!("{attempts}, {failed} of them not finished; the longest took {longest:.1} s");
     html! {
         figure.plot {
             svg role="img" aria-label=(words) viewBox={ "0 0 " (MAX_BARS * STEP) " " (HEIGHT) } preserveAspectRatio="none" {

@@ -42,7 +42,7 @@ fn a_host_that_is_down_is_not_hammered_and_sync_does_not_wait() {
     std::fs::write(&config, text.replace("git://127.0.0.1:1/x.git", mirror.to_str().unwrap())).unwrap();
     sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
-    let status = sandbox.mirror_push_ok(&source, &["status", "--json"]).json();
+    let status = sandbox.mirror_push_ok(&source, &["status", "--json"]).json()[0].clone();
     assert_eq!((&status["attempts"], &status["next_attempt_at"]), (&0.into(), &serde_json::Value::Null));
 }
 

@@ -56,8 +56,8 @@ fn what_is_not_mirrored_stays_queued_for_that_mirror_alone() {
     let said = sandbox.mirror_push(&source, &["drain"]);
     assert_eq!(said.status, 1, "{said:?}");
     assert_eq!(sandbox.refs(&good), sandbox.refs(&source));
-    let status = sandbox.status(&source);
-    assert_eq!((&status["update_status"], &status["pending"]), (&"finished".into(), &0.into()));
+    let status = sandbox.statuses(&source);
+    assert_eq!((&status[0]["update_status"], &status[0]["pending"]), (&"finished".into(), &0.into()));
     assert_eq!((&status[1]["update_status"], &status[1]["pending"]), (&"scheduled".into(), &2.into()));
     assert_eq!(status[1]["attempts"], 1);
     // Credentials that are refused lose nothing either: the queue waits for their change.

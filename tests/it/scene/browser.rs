@@ -102,15 +102,19 @@ impl Browser {
         wait_for(&format!("'{text}' in {css}"), || self.text(css).contains(text));
     }
 
-    /// A picture of the whole page.
+    /// Keeps a picture of the whole page.
     pub(crate) fn shot(&self, name: &str) {
-        use base64::Engine;
         self.count.set(self.count.get() + 1);
         let height = self.script("return document.documentElement.scrollHeight").as_u64().unwrap_or(900);
+        std::fs::write(self.shots.join(format!("{:02}-{name}.png", self.count.get())), self.picture(height)).unwrap();
+    }
+
+    /// A picture of the page from its top, so many pixels high.
+    pub(crate) fn picture(&self, height: u64) -> Vec<u8> {
+        use base64::Engine;
         let clip = json!({ "x": 0, "y": 0, "width": self.script("return innerWidth"), "height": height, "scale": 1 });
         let picture = self.cdp("Page.captureScreenshot", &json!({ "captureBeyondViewport": true, "clip": clip }));
-        let bytes = base64::engine::general_purpose::STANDARD.decode(picture["data"].as_str().unwrap()).unwrap();
-        std::fs::write(self.shots.join(format!("{:02}-{name}.png", self.count.get())), bytes).unwrap();
+        base64::engine::general_purpose::STANDARD.decode(picture["data"].as_str().unwrap()).unwrap()
     }
 
     /// A command of the Chrome DevTools protocol.

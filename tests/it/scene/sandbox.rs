@@ -241,9 +241,14 @@ impl Sandbox {
         self.try_git(repository, &["rev-parse", "--verify", "-q", name]).out.trim().to_owned()
     }
 
+    /// What `status --json` says, for each mirror.
+    pub(crate) fn statuses(&self, repository: &Path) -> serde_json::Value {
+        self.mirror_push(repository, &["status", "--json"]).json()
+    }
+
     /// What `status --json` says of the only mirror.
     pub(crate) fn status(&self, repository: &Path) -> serde_json::Value {
-        self.mirror_push(repository, &["status", "--json"]).json()[0].clone()
+        self.statuses(repository)[0].clone()
     }
 
     /// A commit on a branch of the mirror that nobody here has.
