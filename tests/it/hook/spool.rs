@@ -63,7 +63,7 @@ fn what_is_not_mirrored_stays_queued_for_that_mirror_alone() {
     // Credentials that are refused lose nothing either: the queue waits for their change.
     sandbox.mirror_push_ok(&source, &["set", "down", "--url", "/nowhere.git"]);
     assert_eq!(sandbox.mirror_push(&source, &["drain", "down"]).status, 1);
-    let status = sandbox.mirror_push(&source, &["status", "--json", "down"]).json();
+    let status = sandbox.mirror_push(&source, &["status", "--json", "down"]).json()[0].clone();
     assert_eq!(status["update_status"], "failed");
     assert!(status["pending"].as_u64().unwrap() >= 2, "{status}");
     let late = sandbox.bare("late.git");
