@@ -1,9 +1,9 @@
 //! The state files: opened without following links, written, listed and synced, all in one way.
 //!
-//! Guaranteed: what is judged is what is read, for a file is opened once and judged on the open descriptor. A symbolic link in the
-//! last part of the path is an error, and so is anything but a regular file, a named pipe for one, which would keep its reader
-//! waiting. After a crash a file that was replaced holds the old bytes or the new ones. Absent: links further up in the path, and who
-//! may own what, which the callers know.
+//! Guaranteed: a file is opened once, and its type, owner and mode are checked on the open descriptor. A symbolic link in the last
+//! component of the path is an error. So is anything but a regular file, because a named pipe would block its reader. After a crash, a
+//! replaced file holds the old bytes or the new ones. Absent: protection against links higher up in the path, and rules about ownership,
+//! which the callers apply.
 
 #![expect(clippy::disallowed_methods, reason = "the one place that opens, syncs and lists state files")]
 
@@ -19,7 +19,7 @@ use rustix::fs::OFlags;
 use rustix::fs::{Mode, RawDir};
 use rustix::io::Errno;
 
-/// Opens a file as `options` say, which must be a regular one; its owner and mode can then be read from the descriptor.
+/// Opens a regular file with `options`. Also returns the metadata of the open descriptor, so that the caller can check owner and mode.
 ///
 /// # Errors
 /// The operating system's, or that the path is a symbolic link or no regular file.
@@ -48,7 +48,7 @@ pub fn open_to_read(path: &Path) -> io::Result<(File, Metadata)> {
     open(path, OpenOptions::new().read(true))
 }
 
-/// Reads a file as a whole, with what its descriptor says of it.
+/// Reads a whole file. Also returns the metadata of its descriptor.
 ///
 /// # Errors
 /// As [`open`].
@@ -77,7 +77,7 @@ pub fn write_synced(path: &Path, bytes: &[u8], like: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
-/// The umask may have taken what the directory's mode gives to others: give it back.
+/// Restores the permission bits of group and others that the umask removed from `wanted`.
 fn give_permissions(file: &File, wanted: u32) -> io::Result<()> {
     if wanted & 0o066 != 0 && file.metadata()?.mode() & 0o666 != wanted {
         file.set_permissions(Permissions::from_mode(wanted))?;
@@ -85,8 +85,8 @@ fn give_permissions(file: &File, wanted: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Replaces a file durably: after a crash it holds the old bytes or the new ones. The new file has the mode 0600 and our owner, unless
-/// `access` gives it others. A kill may leave a file beside it, whose name is that of the file between a dot and random letters.
+/// Replaces a file durably: after a crash it holds the old bytes or the new ones. The new file has mode 0600 and our owner, unless `access`
+/// changes them. A killed process may leave a temporary file beside it, named `.NAME.RANDOM`.
 ///
 /// # Errors
 /// The operating system's; the old file is then still there.
@@ -98,7 +98,7 @@ pub fn replace(path: &Path, bytes: &[u8], access: impl FnOnce(&File) -> io::Resu
     sync_directory(directory)
 }
 
-/// Replaces a file as [`replace`] does, but only for those who look now: a power failure may bring the old one back.
+/// Replaces a file as [`replace`] does, but without syncing it: a power failure may bring the old one back.
 ///
 /// # Errors
 /// As [`replace`].
@@ -116,7 +116,7 @@ fn beside<'p>(
     access: impl FnOnce(&File) -> io::Result<()>,
 ) -> io::Result<(tempfile::NamedTempFile, &'p Path)> {
     let directory = path.parent().unwrap_or(Path::new("/"));
-    // Shorter than a name may be, for random letters come after it.
+    // Cut short, to leave room for the random suffix.
     let name: String = path.file_name().unwrap_or_default().to_string_lossy().chars().take(40).collect();
     let mut new = tempfile::Builder::new().prefix(&format!(".{name}.")).tempfile_in(directory)?;
     new.write_all(bytes)?;
@@ -132,13 +132,13 @@ pub fn with_mode(mode: u32) -> impl FnOnce(&File) -> io::Result<()> {
     move |file| file.set_permissions(Permissions::from_mode(mode))
 }
 
-/// Whether there was something to make.
+/// Whether [`make_directory`] made the directory.
 #[cfg(feature = "mirror")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Made {
-    /// It was not there.
+    /// It did not exist, and was made.
     Now,
-    /// It was.
+    /// It existed already.
     Before,
 }
 
@@ -180,8 +180,8 @@ pub fn list(directory: &Path) -> io::Result<Vec<String>> {
     }
 }
 
-/// The names in a directory that should be there, sorted. An idle drain does little else, ten thousand times over, so this asks
-/// the kernel directly, with fewer calls than the standard library.
+/// The names in a directory that should be there, sorted. An idle drain of many repositories spends most of its time here, so this reads
+/// the directory with fewer system calls than the standard library.
 #[cfg(feature = "mirror")]
 pub fn list_there(directory: &Path) -> io::Result<Vec<String>> {
     let opened = rustix::fs::open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;

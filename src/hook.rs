@@ -1,9 +1,9 @@
 //! The post-receive hook: standard input becomes one durable spool record, then a drain is woken.
 //!
-//! Guaranteed: no network connection, no waiting, and no child that holds the pusher's descriptors. If the record cannot be written, one
-//! line on standard error and one in the syslog say so, the repository is marked for a full sync, and the push is still accepted. An
-//! existing hook (`post-receive.previous` beside this one) runs first, with the same input, and its exit status becomes ours. Absent:
-//! mirrors, rules, gix, and configuration, except for two keys of `config.toml` that are searched in its text. A crash before the record is in
+//! Guaranteed: no network connection, no waiting, and no child that holds the pusher's descriptors. If the record cannot be written, the
+//! hook reports it on standard error and in the syslog, marks the repository for a full sync, and still accepts the push. An existing hook
+//! (`post-receive.previous` beside this one) runs first, with the same input, and its exit status becomes ours. Absent: mirrors, rules and
+//! gix. The hook does not parse the configuration; it only searches the text of `config.toml` for two keys. A crash before the record is in
 //! `incoming` leaves a file in `spool/tmp` that makes the next drain compare all refs; after that, the push is recorded.
 
 #![expect(clippy::disallowed_methods, reason = "the hook's environment, clock and child")]
@@ -24,7 +24,7 @@ use crate::refs::RefUpdate;
 use crate::spool::{Id, Record, enter, mark};
 use crate::wake;
 
-/// What the hook has to say in the end.
+/// The result of the hook.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Ended {
     /// A line for the pusher, if something went wrong.
@@ -57,10 +57,11 @@ pub fn run(git_dir: PathBuf, invoked_as: &Path, mut input: impl Read) -> Ended {
     Ended { line, status }
 }
 
-/// The directory that a linked worktree shares with its repository (gitrepository-layout(5), `commondir`); any other is its own.
+/// The common directory of `git_dir` (gitrepository-layout(5), `commondir`). A linked worktree shares that of its repository; a repository
+/// is its own.
 ///
 /// # Errors
-/// The operating system's, where the directory is not a whole repository: a record in it would never be found.
+/// The operating system's, if `commondir` cannot be read and the directory has no `objects`. No drain would find a record there.
 fn common(git_dir: &Path) -> io::Result<PathBuf> {
     match std::fs::read(git_dir.join("commondir")) {
         Ok(path) => Ok(git_dir.join(OsStr::from_bytes(path.trim_ascii_end()))),
@@ -71,7 +72,7 @@ fn common(git_dir: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Runs the hook that was there before ours, if there is one that git would run, with the same input.
+/// Runs the previous hook with the same input, if there is one that git would run.
 fn run_previous(invoked_as: &Path, lines: &[u8]) -> u8 {
     let mut path = invoked_as.as_os_str().to_owned();
     path.push(".previous");
@@ -118,8 +119,8 @@ fn record(layout: &Layout, lines: &[u8]) -> io::Result<Spooled> {
     Ok(Spooled::Record)
 }
 
-/// Branches and tags always count. Another ref counts when a configuration file names a namespace that it may be in:
-/// a record too many costs a look, one too few would cost a mirror its ref until the next sync.
+/// Whether a push must be recorded. Branches and tags always count. Another ref counts if a configuration file names a namespace that may
+/// contain it. An unnecessary record costs one comparison; a missing one leaves the mirror out of date until the next sync.
 fn touches_something_mirrored(layout: &Layout, updates: &[RefUpdate]) -> bool {
     if updates.iter().any(|update| update.name.branch().or_else(|| update.name.tag()).is_some()) {
         return true;
@@ -130,14 +131,14 @@ fn touches_something_mirrored(layout: &Layout, updates: &[RefUpdate]) -> bool {
     !updates.is_empty() && configuration_texts(layout).iter().any(|text| names_namespace(text))
 }
 
-/// What stands in quotes and begins with `refs/`, up to its first `*`.
+/// The quoted strings that begin with `refs/`, each up to its first `*`.
 fn namespaces_named_in(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| matches!(byte, b'"' | b'\'' | b'\n'))
         .filter(|quoted| quoted.starts_with(b"refs/"))
         .filter_map(|quoted| quoted.split(|byte| *byte == b'*').next())
 }
 
-/// The repository's file and the server's; a file that cannot be read says nothing to the hook.
+/// The texts of the repository's file and of the server's file. A file that cannot be read is skipped.
 fn configuration_texts(layout: &Layout) -> Vec<Vec<u8>> {
     [layout.config(), server_configuration()].iter().filter_map(|path| std::fs::read(path).ok()).collect()
 }
@@ -153,7 +154,7 @@ fn is_skipped_by_push_option() -> bool {
     (0..count).any(|n| std::env::var_os(format!("GIT_PUSH_OPTION_{n}")).is_some_and(|option| option == "mirror.skip"))
 }
 
-/// Whether one of the files says `wake = "none"` before its first table. The repository's file is asked first.
+/// Whether the hook may wake a drain. The first file that sets `wake` before its first table decides; the repository's file comes first.
 fn is_wake_wanted(layout: &Layout) -> bool {
     let word = |text: &[u8]| {
         text.split(|byte| *byte == b'\n')
@@ -165,8 +166,8 @@ fn is_wake_wanted(layout: &Layout) -> bool {
     configuration_texts(layout).iter().find_map(|text| word(text)).unwrap_or(true)
 }
 
-/// Tells the daemon, or, when none serves this repository, starts `git-mirror-push drain` and does not wait for it. The drain has no descriptor of the pusher's:
-/// its three are /dev/null and the others are closed as it starts.
+/// Wakes the daemon. If no daemon serves this repository, starts `git-mirror-push drain` in the background. The drain inherits no
+/// descriptor of the pusher: its standard streams are /dev/null, and the others are closed on exec.
 fn wake_drain(git_dir: &Path, layout: &Layout) -> Option<String> {
     if !is_wake_wanted(layout) {
         return None;

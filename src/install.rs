@@ -1,8 +1,8 @@
 //! Installing the hook: `post-receive` becomes a link to the hook binary; an existing hook keeps running, before ours.
 //!
-//! The existing hook is renamed to `post-receive.previous`, where the hook binary finds and runs it. A rename keeps its bytes, mode and time,
-//! and renaming it back restores it. Each step is one rename. A crash between them leaves the existing hook under its new name and no
-//! hook; the next install or uninstall completes what was begun.
+//! The existing hook is renamed to `post-receive.previous`, where the hook binary finds and runs it. A rename keeps its bytes, mode and
+//! time, and renaming it back restores it. Each step is one rename. A crash between two steps leaves `post-receive.previous` and no
+//! `post-receive`; the next install or uninstall repairs this.
 
 #![expect(clippy::disallowed_methods, reason = "moves hooks")]
 
@@ -58,11 +58,11 @@ pub enum Done {
 /// Whether git runs our hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It does, as this file, or through it.
+    /// Yes: this file is our hook, or runs it.
     Live(PathBuf),
     /// Our hook is a link to a program that is gone, or not executable.
     Broken(PathBuf),
-    /// A hook of someone else's stands there, and ours is not seen to run after it.
+    /// Another hook is there, and nothing shows that it runs ours.
     Foreign(PathBuf),
     /// There is none.
     Missing(PathBuf),
@@ -108,7 +108,7 @@ fn names(script: &[u8], word: &str) -> bool {
     script.starts_with(b"#!") && lines.any(|line| line.windows(word.len()).any(|part| part == word.as_bytes()))
 }
 
-/// The beginning of a hook. What is no file has none: another's hook may be a pipe.
+/// The beginning of a hook's text. Anything but a regular file counts as empty: the hook of another program may be a pipe.
 fn text_of(hook: &Path) -> Vec<u8> {
     const MAX_SCRIPT: u64 = 64 * 1024;
     let mut text = Vec::new();
@@ -118,7 +118,7 @@ fn text_of(hook: &Path) -> Vec<u8> {
     text
 }
 
-/// The hooks that a dispatcher says it runs: gitolite's are `post-receive.h…` beside it, others' stand in `post-receive.d`.
+/// The executable hooks that a dispatcher script runs: `post-receive.h…` beside it (gitolite), or those in `post-receive.d` (others).
 fn parts(hook: &Path) -> Vec<PathBuf> {
     let text = text_of(hook);
     let listed = |directory: &Path| fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -142,7 +142,7 @@ pub fn ensure(repository: &Repository, program: &Path) -> Result<Done, Error> {
     let hook = hooks.join("post-receive");
     let previous = previous(&hook);
     if !is_ours(&hook) && matches!(state(repository)?, State::Live(_)) {
-        // It runs ours already; before it, ours would record each push twice.
+        // That hook runs ours already. If we installed ours as well, each push would be recorded twice.
         return Ok(Done::WasThere(hook));
     }
     if is_ours(&hook) {
@@ -194,7 +194,7 @@ fn is_ours(hook: &Path) -> bool {
     fs::read_link(hook).is_ok_and(|target| target.file_name().is_some_and(|name| name == BINARY))
 }
 
-/// Whether this git runs hooks of the configuration: only such a one can list them.
+/// Whether this git runs hooks that are set in the configuration. Only such a git has `git hook list`.
 fn knows_configured_hooks(git_dir: &Path) -> bool {
     let mut command = process::git(git_dir, &["hook", "list", "post-receive"]);
     process::run("git", &mut command, b"", std::time::Duration::from_secs(30)).is_ok()

@@ -41,7 +41,7 @@ impl Layout {
         self.root.join("spool/tmp")
     }
 
-    /// Complete records that no mirror was given yet.
+    /// Complete records that are not in the mirrors' queues yet.
     #[must_use]
     pub fn incoming(&self) -> PathBuf {
         self.root.join("spool/incoming")

@@ -7,11 +7,10 @@
 //!
 //! Data flows from left to right and never back. `docs/architecture.md` describes the modules, `docs/glossary.md` the words.
 //!
-//! **Invariants.** The hook knows the spool and nothing else. `plan` is total and pure. The old value of every command is one that the
-//! mirror was seen to have: on the same connection, or, in an optimistic push, at the last contact. When another run has begun, a run
-//! sends nothing more. Only a value that the mirror had and that was ours enters the base. A spool record is a durable hint; the
-//! repository is the truth. State is where a file is. Absent, unreadable and busy are different answers. Secrets cannot be printed. Time
-//! and chance are arguments.
+//! **Invariants.** The hook knows the spool and nothing else. `plan` is total and pure. The expected old value of every command was
+//! advertised on the same connection; in an optimistic push it is the base. A run sends nothing more once another run has begun. The base
+//! holds only values that both the mirror and this repository had. A spool record is a durable hint; the repository is the truth. State is
+//! where a file is. Absent, unreadable and busy are different answers. Secrets cannot be printed. Time and chance are arguments.
 
 pub mod durable;
 pub mod hook;

@@ -23,7 +23,7 @@ pub struct Measure {
     pub mirror: String,
     /// How it stands.
     pub status: Status,
-    /// What it has not been given yet.
+    /// The pushes that are not mirrored yet.
     pub backlog: Backlog,
     /// Records of the repository that could not be read.
     pub corrupt: usize,
@@ -106,7 +106,7 @@ pub fn render(measures: &[Measure], now: Timestamp) -> String {
 /// # Errors
 /// The operating system's; the old file is then still there.
 pub fn write(file: &Path, measures: &[Measure], now: Timestamp) -> std::io::Result<()> {
-    // The collector reads names that end in .prom; that of the new file does not until it is whole.
+    // The collector reads only names that end in .prom. The temporary file has another name, so a partial file is never read.
     durable::replace_unsynced(file, render(measures, now).as_bytes(), with_mode(0o644))
         .map_err(|error| std::io::Error::new(error.kind(), format!("cannot write '{}': {error}", file.display())))
 }

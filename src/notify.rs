@@ -15,18 +15,18 @@ use crate::status::{RefOutcome, Status, UpdateStatus};
 /// How long the command may take.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// When a mirror that still fails is told again, if the configuration does not say.
+/// How often a failure is reported again, unless `notify_interval` is set.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    /// It failed, and was well before.
+    /// It began to fail.
     Failing,
-    /// It was told to fail, and a further interval has passed.
+    /// It still fails, and the interval since the last notification has passed.
     StillFailing,
-    /// It was told to fail, and is well again.
+    /// Its failure was reported, and it has recovered.
     Recovered,
 }
 
@@ -51,7 +51,7 @@ struct Json<'a> {
     event: Event,
     repository: &'a str,
     name: &'a str,
-    /// An earlier word for `name`.
+    /// The old name of the field `name`.
     remote: &'a str,
     url: &'a str,
     update_status: UpdateStatus,
@@ -62,7 +62,7 @@ struct Json<'a> {
     refs: &'a [RefOutcome],
 }
 
-/// Whether there is something to tell after an attempt that ended in `status`. Pure.
+/// The event to report after an attempt that ended in `status`, if there is one. Pure.
 #[must_use]
 pub fn event(status: &Status, settings: &Notify, now: Timestamp) -> Option<Event> {
     let is_past = |time: Option<&str>, wait: Duration| {

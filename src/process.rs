@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-/// What stands for the message of a program that failed and said nothing.
+/// The message for a program that failed without writing to standard error.
 pub const NO_MESSAGE: &str = "it ended without a message";
 
 /// Why a program did not do its work.
@@ -52,7 +52,7 @@ pub enum Error {
     },
 }
 
-/// Variables that would make git work on another repository, or in another protocol version, than we say.
+/// Variables that would make git use another repository or protocol version than the one that we choose.
 const LOCAL_VARIABLES: [&str; 15] = [
     ALTERNATES,
     "GIT_CONFIG",
@@ -125,8 +125,8 @@ impl Child {
         Ok(Self { name: name.to_owned(), inner, stderr, stderr_socket: None, is_reaped: false })
     }
 
-    /// Starts it on sockets instead of pipes. A pipe ends only when all holders close it, and ssh passes it to the process that keeps a
-    /// shared connection; a socket can be shut down. Returns its output and its input as well.
+    /// Starts it on sockets instead of pipes. ssh passes its pipes to the process that keeps a shared connection, so a pipe may stay open
+    /// after ssh has ended. A socket can be shut down. Also returns its output and its input, in this order.
     ///
     /// # Errors
     /// [`Error::Start`]
@@ -135,11 +135,11 @@ impl Child {
         let (output, its_input) = UnixStream::pair().map_err(failed)?;
         let (input, its_output) = UnixStream::pair().map_err(failed)?;
         let (stderr, its_stderr) = UnixStream::pair().map_err(failed)?;
-        // Nothing may fail once it runs: nobody would end it.
+        // This may fail, so it comes before the start: after it, an error would leave the program running.
         let shut = stderr.try_clone().map_err(failed)?;
         command.stdin(OwnedFd::from(its_input)).stdout(OwnedFd::from(its_output)).stderr(OwnedFd::from(its_stderr));
         let spawned = command.spawn().map_err(failed);
-        // The command would keep its ends open.
+        // Otherwise `command` would keep the program's ends of the sockets open.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let inner = spawned?;
         let stderr = Some(std::thread::spawn(move || tail(stderr, |_| {})));
@@ -170,7 +170,7 @@ impl Child {
         Pid::from_child(&self.inner)
     }
 
-    /// Waits until it ends by itself, `grace` at most, then ends it. Returns its status and what it said.
+    /// Waits up to `grace` until it ends by itself, then terminates it. Returns its status and its standard error.
     pub fn end(mut self, grace: Duration) -> (io::Result<ExitStatus>, String) {
         let status = self.reap(grace);
         if let (Some(thread), Some(socket)) = (&self.stderr, &self.stderr_socket) {
@@ -182,7 +182,7 @@ impl Child {
         (status, String::from_utf8_lossy(&said).trim().to_owned())
     }
 
-    /// The error that its end means.
+    /// Ends it as [`Self::end`] does, and returns the failure as an error.
     pub fn failure(self, grace: Duration) -> Error {
         let program = self.name.clone();
         let (status, message) = self.end(grace);
@@ -223,7 +223,7 @@ impl Child {
                 return Ok(None);
             }
             if let Some(end) = &end {
-                // Woken too early, it looks again.
+                // After an early wake-up the loop checks again.
                 let limit = left.try_into().ok();
                 let _ = poll(&mut [PollFd::new(end, PollFlags::IN)], limit.as_ref());
                 continue;
@@ -285,7 +285,7 @@ pub fn configured(words: &[String]) -> Command {
     command
 }
 
-/// Runs a program to its end: `input` goes to its standard input, what it writes, 64 KiB at most, is returned.
+/// Runs a program with `input` as its standard input. Returns its standard output, 64 KiB at most.
 ///
 /// # Errors
 /// [`Error`]; when `limit` runs out its process group is ended.

@@ -91,7 +91,7 @@ impl fmt::Debug for Oid {
     }
 }
 
-/// All bits are set, so that a disjunction of digits shows whether it was among them.
+/// All bits are set: the bitwise OR of the digits has this value only if one of them was invalid.
 const NO_DIGIT: u8 = 0xff;
 
 /// The value of each hexadecimal digit.
@@ -162,7 +162,7 @@ impl Borrow<[u8]> for RefName {
     }
 }
 
-/// A well-formed full ref name that somebody else keeps: of most that go by nothing is kept.
+/// A borrowed, well-formed full ref name. Most names of an advertisement are only read, so they are not copied.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NameRef<'a>(&'a [u8]);
 
@@ -214,7 +214,7 @@ impl fmt::Debug for RefName {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Byte {
     Plain,
-    /// It depends on what is before it.
+    /// Allowed only after certain bytes.
     Special,
     Forbidden,
 }
@@ -233,7 +233,7 @@ const BYTES: [Byte; 256] = {
     table
 };
 
-/// One look at each byte, for a mirror may tell a hundred thousand names.
+/// Checks each byte once, because a mirror may advertise a hundred thousand refs.
 fn is_well_formed(name: &[u8]) -> bool {
     let Some(name) = name.strip_prefix(b"refs/") else { return false };
     let mut before = b'/';
@@ -253,7 +253,7 @@ fn is_well_formed(name: &[u8]) -> bool {
     before != b'/' && before != b'.' && !name.ends_with(b".lock")
 }
 
-/// One line of a push as post-receive is told of it (githooks(5)): `old new ref`.
+/// One line of post-receive's standard input (githooks(5)): `old new ref`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefUpdate {
     /// The value before the push; null when the push created the ref.

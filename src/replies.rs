@@ -1,15 +1,15 @@
-//! What the messages of git, ssh and servers mean. They have no codes for most of it, so their English is read, here and nowhere else.
-//! Pure.
+//! What the messages of git, ssh and servers mean. Most of them have no error codes, so this module, and no other, matches their English
+//! text. Pure.
 //!
 //! The wordings are those of git 2.39 to 2.47 in the C locale, OpenSSH, JGit, dulwich, GitHub, GitLab, Gitea, Forgejo and gitolite; the
-//! tests have each. A message that nobody has met has no cause and is `Other`: it costs a retry or one more look, never a wrong decision.
+//! tests have each. An unknown message has no cause, or is `Other`. That costs a retry or another scan, never a wrong decision.
 
 /// Why receive-pack refused a command. Several may apply: a hook that declines may also say that a disk is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// A branch cannot be deleted that the HEAD of the mirror names.
+    /// The branch cannot be deleted because the mirror's HEAD names it.
     CurrentBranch,
-    /// Another program has the lock of the ref, or died with it.
+    /// Another program holds the lock of the ref, or died while it held it.
     Locked,
     /// The disk of the mirror is full.
     DiskFull,
@@ -19,7 +19,7 @@ pub enum Cause {
     TooLarge,
     /// The mirror takes no push of a shallow repository.
     ShallowRefused,
-    /// Objects were missing that the mirror was believed to have, or the pack could not be unpacked.
+    /// The mirror lacks objects that we believed it had, or it could not unpack the pack.
     MissingObjects,
     /// The ref may have moved since it was advertised.
     Stale,
@@ -35,7 +35,7 @@ impl Cause {
     fn wordings(self) -> &'static [&'static str] {
         match self {
             Self::CurrentBranch => &["deletion of the current branch prohibited"],
-            // A loose ref or packed refs; the tables of reftable.
+            // The first is for loose and packed refs, the others for reftable.
             Self::Locked => &[".lock': File exists", "cannot lock references", "data is locked"],
             Self::DiskFull => &["No space left on device", "Disk quota exceeded"],
             Self::HookDeclined => &["pre-receive hook declined"],
@@ -67,13 +67,13 @@ impl Cause {
 /// Why ssh, or the program that it started on the mirror, failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure<'m> {
-    /// The host key is not known or not the pinned one; the host that it names.
+    /// The host key is unknown, or is not the pinned one. Holds the host, if the message names it.
     HostKey(Option<&'m str>),
-    /// We are not let in, or may not push; the line that says so.
+    /// Access or push permission is denied. Holds the line that says so.
     Denied(&'m str),
     /// The name of the host has no address.
     Unresolved(&'m str),
-    /// There is no such repository, or we may not know that there is.
+    /// The repository does not exist, or we may not see it.
     NotFound,
     /// The repository on the mirror belongs to another user there.
     OtherOwner,
@@ -103,7 +103,7 @@ pub fn failure<'m>(program: &str, message: &'m str) -> Failure<'m> {
     if is_not_found(message) { Failure::NotFound } else { Failure::Other }
 }
 
-/// Whether a message says that there is no such repository. git-daemon says no more than "not exported" of one that is not there.
+/// Whether a message says that there is no such repository. For a missing repository, git-daemon only says "not exported".
 #[must_use]
 pub fn is_not_found(message: &str) -> bool {
     const NOT_FOUND: [&str; 9] = [
@@ -120,7 +120,7 @@ pub fn is_not_found(message: &str) -> bool {
     has(&message.to_lowercase(), &NOT_FOUND)
 }
 
-/// Whether an `ERR` packet says that there is no such repository. It is about nothing else than the repository, so fewer words do.
+/// Whether an `ERR` packet says that there is no such repository. In such a packet, "not found" can only mean the repository.
 #[must_use]
 pub fn is_not_found_packet(message: &str) -> bool {
     is_not_found(message) || message.to_lowercase().contains("not found")
@@ -170,7 +170,7 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
     text[start..].split(after).next()
 }
 
-/// Whether a line tells the progress of git (progress.c, pack-objects, index-pack, unpack-objects), and nothing else.
+/// Whether a line is only a progress message of git (progress.c, pack-objects, index-pack, unpack-objects).
 #[must_use]
 pub fn is_progress(line: &str) -> bool {
     const TITLES: [&str; 9] = [
@@ -196,14 +196,14 @@ pub fn is_total(line: &str) -> bool {
     line.strip_prefix("Total ").is_some_and(|rest| rest.contains(" (delta ") && rest.contains(", reused "))
 }
 
-/// A message of git without what it told of its progress.
+/// A message of git without its progress lines.
 #[must_use]
 pub fn without_progress(message: &str) -> String {
     let lines = message.split(['\r', '\n']).map(str::trim_end).filter(|line| !line.is_empty() && !is_progress(line));
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// A message of ssh without what it says of a shared connection that did not serve, in place of which it made one of its own.
+/// A message of ssh without its lines about a shared connection that it could not use. ssh then opens a connection of its own.
 #[must_use]
 pub fn without_multiplexing(message: &str) -> String {
     let is_of_it =

@@ -1,8 +1,8 @@
-//! The tokens of the API: made by `token create`, asked for by the daemon.
+//! The tokens of the API: `token create` makes them, the daemon checks them.
 //!
-//! Guaranteed: a token is shown once; what is stored is its SHA-256, which is enough for a secret of 160 random bits; the file
-//! `tokens.json` has mode 0600, belongs to whoever owns its directory, and is replaced atomically under a lock. Absent: users; a token is
-//! named, and may be bound to projects. A crash leaves the old file or the new one.
+//! Guaranteed: a token is shown once. Only its SHA-256 is stored, which is enough for a secret of 160 random bits. The file `tokens.json`
+//! has mode 0600 and is replaced atomically under a lock. If root writes it, it gets the owner of its directory. Absent: users. A token has
+//! a name, and may be bound to projects. A crash leaves the old file or the new one.
 
 #![expect(clippy::disallowed_methods, reason = "reads and replaces tokens.json")]
 
@@ -21,7 +21,7 @@ use subtle::ConstantTimeEq;
 use crate::credentials::Secret;
 use crate::durable;
 
-/// What every token begins with, so that scanners for leaked secrets know it.
+/// The prefix of every token, by which scanners recognise a leaked one.
 pub const PREFIX: &str = "gmpat-";
 
 /// How often the last use of a token is written down.
@@ -48,7 +48,7 @@ impl Scope {
     }
 }
 
-/// A token, without itself.
+/// What is stored about a token; not the token itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
     /// Its name.
@@ -105,7 +105,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// The tokens in the daemon's state directory, which is made when it is written to.
+    /// The tokens in the daemon's state directory. The first change creates the directory.
     #[must_use]
     pub fn new(state_directory: &Path) -> Self {
         Self { directory: state_directory.to_owned() }
@@ -115,7 +115,7 @@ impl Store {
         self.directory.join("tokens.json")
     }
 
-    /// What changes when the file changes; `None` while there is none.
+    /// A value that changes when the file changes. `None` if there is no file.
     ///
     /// # Errors
     /// The operating system's.
@@ -185,7 +185,7 @@ impl Store {
         })
     }
 
-    /// Writes down that a token was used, unless that was done within the last minute.
+    /// Records that a token was used. Ask [`is_use_due`] first: once a minute is enough.
     ///
     /// # Errors
     /// The operating system's.
@@ -217,7 +217,7 @@ impl Store {
     }
 }
 
-/// The token that `given` is, if it is one. Every stored token is compared, each in constant time.
+/// The stored token that matches `given`, if there is one. Compares every stored token, each in constant time.
 #[must_use]
 pub fn find<'t>(tokens: &'t [Token], given: &str) -> Option<&'t Token> {
     let given = digest(given);

@@ -1,7 +1,7 @@
-//! Waking whoever updates the mirrors: one datagram to the daemon, without waiting for an answer, or a drain in the background.
+//! Starts an update of the mirrors: sends one datagram to the daemon and does not wait for an answer, or starts a drain in the background.
 //!
-//! The daemon lists the directories that it serves in the file `roots` beside its socket `wake`. So a hook knows whether a daemon takes its
-//! hint. A lost hint costs the wait until the daemon's next scan.
+//! The daemon lists the directories that it serves in the file `roots` beside its socket `wake`. There a hook sees whether the daemon
+//! serves its repository. If a hint is lost, the daemon finds the work at its next scan.
 
 #![expect(clippy::disallowed_methods, reason = "reads the daemon's file of roots, and starts the detached drain")]
 
@@ -15,14 +15,14 @@ use std::process::{Command, Stdio};
 
 use crate::layout::{roots_file, wake_socket};
 
-/// Tells the daemon to look at a repository. `false` when no daemon listens that serves it; also when the daemon runs as
-/// another user than the repository's owner, so that it may not be able to.
+/// Sends the daemon a hint to look at a repository. `false` if no daemon serves it. Also `false` if the daemon's user does not own the
+/// repository, because the daemon may be unable to serve it.
 #[must_use]
 pub fn hint(runtime: &Path, git_dir: &Path) -> bool {
     let Some((socket, path)) = daemon_of(runtime, git_dir) else { return false };
     let is_taken = match socket.send(path.as_os_str().as_bytes()) {
         Ok(_) => true,
-        // It listens, and has more hints than it has read: then it looks through every spool.
+        // The socket's queue is full. The daemon then looks through every spool.
         Err(error) => error.kind() == io::ErrorKind::WouldBlock,
     };
     is_taken && is_same_owner(runtime, &path)
@@ -35,7 +35,7 @@ pub fn is_served(runtime: &Path, git_dir: &Path) -> bool {
     daemon_of(runtime, git_dir).is_some_and(|(_, path)| is_same_owner(runtime, &path))
 }
 
-/// The socket of the daemon that names a root of the repository, connected, and the repository's path.
+/// A socket connected to the daemon, and the repository's path. `None` if none of the daemon's roots holds the repository.
 fn daemon_of(runtime: &Path, git_dir: &Path) -> Option<(UnixDatagram, PathBuf)> {
     let roots = std::fs::read(roots_file(runtime)).ok()?;
     let path = git_dir.canonicalize().ok()?;
@@ -71,6 +71,6 @@ pub fn start_drain(program: &Path, server: Option<&Path>, git_dir: &Path) -> io:
 /// Leaves the session of the pusher, so that the end of that session does not end this drain.
 #[cfg(feature = "mirror")]
 pub fn leave_session() {
-    // Whoever leads a group already is not in the pusher's.
+    // This fails only for the leader of a process group, which is not in the pusher's group.
     let _ = rustix::process::setsid();
 }

@@ -65,7 +65,7 @@ fn no_file_has_a_name_that_says_nothing() {
     }
 }
 
-/// What a module may name of this crate: the direction in which facts flow.
+/// The modules of this crate that each module may import. They follow the flow of data.
 const MAY_IMPORT: [(&str, &[&str]); 27] = [
     ("refs", &[]),
     ("durable", &[]),
@@ -376,7 +376,7 @@ fn the_summary_names_every_page_and_readme_is_short() {
     }
 }
 
-/// Whoever searches the manual for what the program said must find it. `…`, quotes and parentheses stand around what varies.
+/// A user who searches the manual for a message of the program must find it. `…`, quotes and parentheses mark what varies.
 #[test]
 fn the_messages_of_the_manual_are_those_of_the_program() {
     let source: String =

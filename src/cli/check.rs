@@ -12,7 +12,7 @@ use crate::status::UpdateStatus;
 
 const UNKNOWN: u8 = 3;
 
-/// Answers. Whatever keeps the question from being answered is UNKNOWN.
+/// Prints the answer. If there can be none, it is UNKNOWN.
 pub(super) fn check(
     environment: Environment,
     global: Global,

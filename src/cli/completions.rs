@@ -1,4 +1,4 @@
-//! Completion scripts: those that clap makes, and the names of the mirrors, which a shell asks `git-mirror-push list` for.
+//! Completion scripts: clap makes them, and we add the names of the mirrors, which the shell gets from `git-mirror-push list`.
 
 use std::io::Write;
 
@@ -12,7 +12,7 @@ use super::args::Cli;
 pub(super) fn completions(shell: Shell, out: &mut dyn Write) -> anyhow::Result<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command().bin_name("git-mirror-push"), "git-mirror-push", &mut script);
-    // clap_complete 4.6 takes the hyphens of the program's name for those between subcommands in half of its labels.
+    // In half of its labels, clap_complete 4.6 mistakes the hyphens in the program's name for separators of subcommands.
     let script = String::from_utf8(script)?.replace("git__subcmd__mirror__subcmd__push", "git__mirror__push");
     let commands = Cli::command();
     let commands: Vec<&Command> = commands.get_subcommands().filter(|command| !command.is_hide_set()).collect();
@@ -36,7 +36,8 @@ fn takes_mirrors(command: &Command) -> bool {
     command.get_name() != "add" && names.any(|name| matches!(name, "name" | "names"))
 }
 
-/// The names of mirrors; and what git's own completion calls after `git mirror-push` (git-completion.bash, __git_complete_command).
+/// Completes the names of mirrors, and defines the function that git's own completion calls after `git mirror-push` (git-completion.bash,
+/// __git_complete_command).
 const BASH: &str = r#"
 _git_mirror_push_names() {
     _git__mirror__push "$@"
@@ -79,7 +80,7 @@ _git_mirror_push_names() {
 }
 "#;
 
-/// The script for zsh, with the names of the mirrors where clap says nothing of the argument.
+/// The script for zsh. It completes names of mirrors where clap's script has only a default.
 fn zsh(script: &str) -> String {
     let end = "if [ \"$funcstack[1]\"";
     let of_mirrors = |line: &str| line.contains(":name -- The mirror") || line.contains(":names -- The mirrors");
@@ -100,7 +101,7 @@ fn zsh(script: &str) -> String {
     text
 }
 
-/// For fish: names of mirrors, and the commands after `git mirror-push`, where it sees arguments of git.
+/// For fish: the names of mirrors, and the commands after `git mirror-push`, which fish sees as arguments of git.
 fn fish(commands: &[&Command], naming: &[&str], out: &mut dyn Write) -> std::io::Result<()> {
     let names = "(git-mirror-push list 2>/dev/null | cut -f1)";
     for command in naming {

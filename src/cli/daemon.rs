@@ -26,11 +26,11 @@ pub struct Daemon {
     pub runtime_directory: PathBuf,
     /// The server's file, if one is named.
     pub server_config: Option<PathBuf>,
-    /// What the process has around it.
+    /// Where to look for credentials.
     pub credential_env: CredentialEnv,
 }
 
-/// Who runs the daemon: it stands beside the command line, not below it.
+/// The function that runs the daemon. The caller passes it in, because `cli` does not import `serve`.
 pub type Run<'a> = &'a dyn Fn(Daemon) -> anyhow::Result<()>;
 
 /// Runs the daemon.

@@ -72,7 +72,7 @@ fn status(findings: &[Finding]) -> u8 {
 fn json(finding: &Finding) -> serde_json::Result<serde_json::Value> {
     let mut value = serde_json::to_value(finding)?;
     value["name"] = value["remote"].clone();
-    // For those who read what earlier versions printed.
+    // The old name of `fix`, for programs that read it.
     value["mend"] = value["fix"].clone();
     Ok(value)
 }

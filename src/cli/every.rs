@@ -27,8 +27,8 @@ impl Base {
         Ok(repositories)
     }
 
-    /// Asks every repository, in a few threads. The answers are in the order of the repositories; those that cannot be read are
-    /// told and left out.
+    /// Asks every repository, in a few threads. The answers are in the order of the repositories. Repositories that cannot be read are
+    /// reported, counted and left out.
     pub(super) fn ask_every<T: Send>(
         &self,
         ask: &(dyn Fn(&super::Session<'_>) -> anyhow::Result<T> + Sync),
@@ -65,7 +65,7 @@ impl Base {
     }
 }
 
-/// What became of the mirrors of a run, counted.
+/// The number of mirrors for each result of a run.
 #[derive(Default)]
 struct Sums {
     well: AtomicUsize,
@@ -118,7 +118,7 @@ pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> 
             let (out, result) = &mut *printed;
             let mut print = || render::report_of_many(base, &report, mode, *out);
             let shown = if let Some(bars) = &bars { bars.suspend(print) } else { print() };
-            // A reader who has left does not end the mirroring.
+            // If standard output is closed, the mirroring goes on.
             *result = shown.or(std::mem::replace(result, Ok(())));
         }
         Err((path, error)) => {
@@ -167,10 +167,11 @@ fn write_metrics(base: &Base) {
     }
 }
 
-/// How many mirrors that are not right are told one by one on a screen.
+/// How many mirrors that are not up to date are listed one by one.
 const MAX_SHOWN: usize = 20;
 
-/// Says how all mirrors stand: a count of each state, then what is not right, failing first, then what waits longest.
+/// Shows the status of all mirrors: a count of each state, then the mirrors that are not up to date. Failed mirrors come first, and then
+/// those whose last success is oldest.
 pub(super) fn status(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
     let (views, bad) = base.ask_every(&|session| status::views(session, &session.config()?, &[]))?;
     let mut views: Vec<View> = views.into_iter().flatten().collect();

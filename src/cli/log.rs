@@ -8,14 +8,14 @@ use super::args::Log;
 use super::{BEHIND, Base, DONE, Session, Usage, chosen, now, print_json};
 use crate::status::{Attempt, read_history};
 
-/// An attempt, and whose it was.
+/// An attempt, with its repository and mirror.
 struct Entry {
     repository: String,
     mirror: String,
     attempt: Attempt,
 }
 
-/// Lists past attempts, oldest first; of these, if asked for, the newest ones only. Exit status 1 when a repository could not be read.
+/// Lists past attempts, oldest first; with `-n`, only the newest ones. Exit status 1 if a repository could not be read.
 pub(super) fn log(base: &Base, asked: &Log, out: &mut dyn Write) -> anyhow::Result<u8> {
     let since = asked.since.as_deref().map(|text| time(text, now())).transpose().map_err(Usage)?;
     let most = asked.number.unwrap_or(usize::MAX);

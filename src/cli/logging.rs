@@ -1,4 +1,4 @@
-//! Logging: one event a line on stderr, only what was asked for; a panic with its place.
+//! Logging: one event per line on stderr, at the level that was asked for. A panic is logged with its source location.
 
 use tracing::level_filters::LevelFilter;
 

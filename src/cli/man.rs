@@ -33,7 +33,7 @@ fn configuration(out: &mut dyn Write) -> anyhow::Result<()> {
     Ok(out.write_all(text.as_bytes())?)
 }
 
-/// A text in roff: what would be a request or an escape is none.
+/// Escapes a text for roff, so that nothing in it is a request or an escape.
 fn escaped(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-");
     if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }

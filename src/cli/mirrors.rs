@@ -90,7 +90,7 @@ pub(super) fn enable(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
     Ok(DONE)
 }
 
-/// Serves a mirror no longer. What it was not given yet is compared when it is enabled.
+/// Stops serving a mirror. When it is enabled again, everything is compared, so no push is lost.
 pub(super) fn disable(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
     by_name(&session.config()?, name)?;
     session.editor().prepare()?;
@@ -129,7 +129,7 @@ pub(super) fn wake_for(session: &Session<'_>, config: &Config, name: &str) {
     }
 }
 
-/// A token in place of the user name is the password, which is said: the user name is another one then.
+/// If the URL has a token as its user name, uses it as the password, sets another user name, and tells the user.
 pub(super) fn told_token(session: &Session<'_>, found: Credentials, known: Option<&Secret>) -> Credentials {
     let user = found.username.clone();
     let credentials = token_as_password(found, known);
@@ -141,7 +141,7 @@ pub(super) fn told_token(session: &Session<'_>, found: Credentials, known: Optio
     credentials
 }
 
-/// A token in place of a user name is a secret, and the file holds none. `known` finds the password that the user name goes with.
+/// Refuses a token as a user name: it is a secret, and the configuration file holds none. `known` finds the password of the user name.
 pub(super) fn refuse_token(keys: &Keys, known: impl FnOnce() -> anyhow::Result<Option<Secret>>) -> anyhow::Result<()> {
     let Some((_, Change::Text(user))) = keys.iter().find(|(key, _)| *key == "username") else { return Ok(()) };
     if credentials::is_token(user, known()?.as_ref()) {
@@ -151,7 +151,7 @@ pub(super) fn refuse_token(keys: &Keys, known: impl FnOnce() -> anyhow::Result<O
     Ok(())
 }
 
-/// The URL as it is written into the file, where it leads, and the credentials that were in it.
+/// The URL as it is written into the file, its address, and the credentials that were in it.
 pub(super) fn checked_url(session: &Session<'_>, text: &str) -> anyhow::Result<(String, Address, Credentials)> {
     let (address, _) = parse(text).map_err(|refused| Usage(refused.to_string()))?;
     let Address::Local(path) = &address else { return Ok(clean_url(text)?) };

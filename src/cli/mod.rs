@@ -1,4 +1,4 @@
-//! The command line: one function for each command, data on stdout, talk on stderr, git's exit statuses.
+//! The command line: one function for each command, data on stdout, messages on stderr, git's exit statuses.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -45,10 +45,10 @@ const DONE: u8 = 0;
 const BEHIND: u8 = 1;
 /// A bad repository or configuration.
 const FATAL: u8 = 128;
-/// The command line has no meaning.
+/// The command line is not valid.
 const USAGE: u8 = 129;
 
-/// What every command has: what was typed, and what the server's files say.
+/// What every command has: the common options and the server's configuration.
 struct Base {
     environment: Environment,
     global: args::Global,
@@ -79,7 +79,7 @@ impl Session<'_> {
     }
 }
 
-/// Runs the program; `serve` is whoever runs the daemon.
+/// Runs the program; `serve` runs the daemon.
 #[must_use]
 pub fn main(serve: Run<'_>) -> ExitCode {
     if let Ok(Environment { askpass: Some(socket), .. }) = Environment::read() {
@@ -88,7 +88,7 @@ pub fn main(serve: Run<'_>) -> ExitCode {
     let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => {
-            // A pipe that nobody reads is no reason for another error.
+            // A closed pipe is ignored: it needs no second error.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { USAGE } else { DONE });
         }
@@ -129,7 +129,7 @@ fn askpass(socket: &Path) -> ExitCode {
     }
 }
 
-/// The command line means something that cannot be.
+/// The command line asks for something that is not possible.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Usage(String);
@@ -243,7 +243,7 @@ impl Base {
         Session { base: self, shared, repository }
     }
 
-    /// Tells the user something, unless they want to hear only of failures.
+    /// Prints a message for the user, unless `-q` was given.
     fn say(&self, text: &str) {
         if !self.global.quiet {
             talk(text);
@@ -294,7 +294,7 @@ fn now() -> Timestamp {
     Timestamp::now()
 }
 
-/// One line on standard error. Who cannot be told is not told: that is no reason to fail.
+/// Writes one line to standard error. A failed write is ignored.
 fn talk(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
@@ -305,7 +305,7 @@ fn print_json(out: &mut dyn Write, value: &impl serde::Serialize) -> anyhow::Res
     Ok(writeln!(out)?)
 }
 
-/// A path as the user meant it, from the directory that counts.
+/// A path that the user typed, relative to `-C` or the working directory.
 fn absolute(session: &Session<'_>, path: &Path) -> PathBuf {
     let base = match &session.base.global.directory {
         Some(directory) => session.base.environment.current_dir.join(directory),

@@ -12,7 +12,7 @@ use crate::process;
 use crate::status::{UpdateStatus, View};
 use crate::wake;
 
-/// Who tries mirrors again without being told.
+/// What retries mirrors by itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Maker {
     Daemon,
@@ -31,7 +31,7 @@ impl Maker {
                 Self::Daemon
             }
             () if has_timer() => Self::Timer,
-            // It waits for nothing that only a person can fix.
+            // A waiting drain does not wait for the retry of a permanent failure.
             () if view.update_status == UpdateStatus::Scheduled => Self::drain(session),
             () => Self::Nobody,
         }
@@ -74,7 +74,7 @@ pub(super) fn attempt(session: &Session<'_>, config: &Config, view: &View, now: 
         1 => ", after 1 failed attempt".to_owned(),
         attempts => format!(", after {attempts} failed attempts"),
     };
-    // What only a person can fix is tried again after any push.
+    // A permanent failure is retried after any push.
     let push = if view.update_status == UpdateStatus::Failed { "the next push" } else { "the first push after that" };
     Some(said(next.duration_since(now).as_secs(), &failed, Maker::of(session, view), push, &view.name))
 }

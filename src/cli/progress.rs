@@ -1,5 +1,5 @@
-//! Progress on a terminal: what goes on at each mirror, with git's own percentages and rates; for many repositories also how many mirrors are
-//! done.
+//! Progress on a terminal: what goes on at each mirror, with git's own percentages and rates; for many repositories also how many mirrors
+//! are done.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use crate::push::Progress;
 
 type Shown = Arc<Mutex<Vec<(ProgressBar, Arc<Progress>)>>>;
 
-/// The lines of progress, which a thread keeps true until this is dropped.
+/// The lines of progress. A thread updates them until this is dropped.
 pub(super) struct Bars {
     all: MultiProgress,
     done: Option<ProgressBar>,
@@ -45,7 +45,7 @@ impl Bars {
             while !over.load(Ordering::Relaxed) {
                 shown.lock().retain(|(bar, progress)| {
                     bar.set_message(progress.phase().to_string());
-                    // The run is over when it holds its counters no longer.
+                    // The run is over when it has dropped its counters.
                     let is_running = Arc::strong_count(progress) > 1;
                     if !is_running {
                         bar.finish_and_clear();

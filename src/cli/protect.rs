@@ -26,7 +26,8 @@ fn change(session: &Session<'_>, patterns: Vec<String>) -> anyhow::Result<u8> {
     Ok(DONE)
 }
 
-/// Adds patterns. When none were configured, the default branch, which was protected without being named, stays so.
+/// Adds patterns. If none were configured, the default branch was protected by default. It is then added to the patterns, so it stays
+/// protected.
 pub(super) fn protect(session: &Session<'_>, new: &[String]) -> anyhow::Result<u8> {
     if let Some(bad) = new.iter().find(|pattern| pattern.is_empty() || pattern.chars().any(char::is_control)) {
         anyhow::bail!("'{}' is not a pattern for branch names", bad.escape_debug());

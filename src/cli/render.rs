@@ -34,7 +34,7 @@ pub(super) fn report_of_many(base: &Base, shown: &Report, mode: Mode, out: &mut 
     report(base, shown, mode, out)
 }
 
-/// What became of one mirror: what changed and what is not right, not what was right before.
+/// The result for one mirror: the refs that changed and those that are not up to date. With `-v`, all refs.
 pub(super) fn report(base: &Base, report: &Report, mode: Mode, out: &mut dyn Write) -> io::Result<()> {
     let shown: Vec<&RefOutcome> =
         report.refs.iter().filter(|outcome| outcome.outcome != Outcome::UpToDate || base.global.verbose > 0).collect();
@@ -57,7 +57,7 @@ pub(super) fn report(base: &Base, report: &Report, mode: Mode, out: &mut dyn Wri
 /// How many refs are listed that have the same outcome for the same reason.
 const MAX_SAME_REASON: usize = 10;
 
-/// The refs, those with the same outcome and reason together; of these the first ten, unless `-v` asks for all.
+/// Prints the refs, grouped by outcome and reason. Prints the first ten of a group, or all with `-v`.
 fn refs(base: &Base, outcomes: &[&RefOutcome], indent: &str, out: &mut dyn Write) -> io::Result<()> {
     let mut groups: Vec<Vec<&RefOutcome>> = Vec::new();
     let mut known: HashMap<(Outcome, &str), usize> = HashMap::new();

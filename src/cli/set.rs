@@ -85,7 +85,7 @@ pub(super) fn assignments(texts: &[String], place: Place) -> anyhow::Result<Keys
     Ok(keys)
 }
 
-/// Adds keys. One that is there already is a mistake.
+/// Adds keys. A key that is given twice is an error.
 pub(super) fn join(keys: &mut Keys, more: Keys) -> anyhow::Result<()> {
     for (key, change) in more {
         if keys.iter().any(|(other, _)| *other == key) {
@@ -96,7 +96,8 @@ pub(super) fn join(keys: &mut Keys, more: Keys) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `url=URL` is the same as `--url`: credentials in it are stored apart. `url=` stays: a template's mirror returns to the template's.
+/// Treats `url=URL` like `--url`, so that credentials in it are stored separately. `url=` is kept as it is: it removes the key, so that a
+/// mirror from a template has the template's URL again.
 fn take_url(keys: &mut Keys, url: &mut Option<String>) -> anyhow::Result<()> {
     let Some(at) = keys.iter().position(|(key, change)| *key == "url" && *change != Change::Unset) else {
         return Ok(());
@@ -108,7 +109,7 @@ fn take_url(keys: &mut Keys, url: &mut Option<String>) -> anyhow::Result<()> {
     }
 }
 
-/// Says which refs the next run takes from the mirror, when the policy has become one that overwrites.
+/// Warns which refs the next run overwrites on the mirror, if the policy was changed to `overwrite`.
 fn tell_what_is_overwritten(session: &Session<'_>, before: &Mirror, after: &Mirror) -> anyhow::Result<()> {
     use crate::plan::Divergent::Overwrite;
     if before.divergent == Overwrite || after.divergent != Overwrite || !after.is_enabled {

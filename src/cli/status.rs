@@ -39,12 +39,12 @@ pub(super) fn status(session: &Session<'_>, names: &[String], out: &mut dyn Writ
     Ok(if views.iter().any(is_behind) { BEHIND } else { DONE })
 }
 
-/// Whether a mirror that is served does not hold what it should.
+/// Whether an enabled mirror is not up to date.
 pub(super) fn is_behind(view: &View) -> bool {
     view.enabled && !matches!(view.update_status, UpdateStatus::Finished | UpdateStatus::None)
 }
 
-/// What is hardly ever meant: an empty selection, which mirrors no branch, and a HEAD that names none of ours.
+/// Likely mistakes: an empty selection, which mirrors no branch, and a HEAD on the mirror that names no branch of ours.
 fn notes(session: &Session<'_>, mirror: &Mirror, config: &Config) -> anyhow::Result<Vec<String>> {
     let mut notes = session.editor().warnings(config, mirror);
     let rules: Rules = config.rules(mirror, session.repository.default_branch()?.as_ref());

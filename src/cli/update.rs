@@ -36,8 +36,8 @@ const MAX_STAY: Duration = Duration::from_secs(24 * 3600);
 /// How often a staying drain looks whether another drain has made an earlier attempt due.
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Waits for the next attempt and makes it, until no mirror waits. One process does so for a repository; others leave, so it
-/// asks the status files and not only its own reports: the mirror that waits may have failed in a drain that left.
+/// Waits for the next attempt and makes it, until no mirror waits. Only one process per repository waits; the others exit. So it also reads
+/// the status files: a mirror may have failed in a drain that has exited.
 fn linger(session: &Session<'_>, mut reports: Vec<Report>, out: &mut dyn Write) -> anyhow::Result<()> {
     let spool = session.repository.layout().spool();
     let end = now().checked_add(MAX_STAY)?;
@@ -53,7 +53,7 @@ fn linger(session: &Session<'_>, mut reports: Vec<Report>, out: &mut dyn Write) 
             Ok(left) if !left.is_zero() => std::thread::park_timeout(left.min(POLL_INTERVAL)),
             _ => {
                 reports = run(session, Mode::Drain.into(), &[], out)?;
-                // With nothing to report another drain is at it: it is given time.
+                // If nothing was attempted, another drain holds the lock. Give it time.
                 pause = if !reports.iter().any(|report| report.is_attempted) {
                     (pause * 2).min(POLL_INTERVAL * 6)
                 } else {
@@ -75,7 +75,7 @@ fn waiting(session: &Session<'_>) -> anyhow::Result<Option<Timestamp>> {
         let due = status.next_attempt().filter(|_| status.update_status == UpdateStatus::Scheduled);
         let look = spool::next_look(&layout, &mirror.name)?;
         let look = look.and_then(|time| Timestamp::from_duration(time.try_into().ok()?).ok());
-        // What backs off does so before a look, too.
+        // The back-off after a failure also delays a look.
         let backs_off = status.update_status == UpdateStatus::Scheduled && status.attempts > 0;
         let look = look.map(|look| due.filter(|_| backs_off).map_or(look, |due| due.max(look)));
         next = [next, due, look].into_iter().flatten().min();
@@ -123,7 +123,7 @@ pub(super) fn plan(session: &Session<'_>, names: &[String], out: &mut dyn Write)
     Ok(exit_status(&run(session, Mode::Plan.into(), names, out)?))
 }
 
-/// Whether refs that were right before are shown.
+/// Whether refs that were up to date before are shown.
 pub(super) fn unchanged(base: &super::Base) -> Unchanged {
     if base.global.json || base.global.verbose > 0 { Unchanged::Reported } else { Unchanged::Omitted }
 }
@@ -183,7 +183,7 @@ fn run(session: &Session<'_>, asked: Asked, names: &[String], out: &mut dyn Writ
 pub(super) struct Json<'a> {
     repository: &'a str,
     name: &'a str,
-    /// The same, for those who read it before it was called so.
+    /// The old name of the field `name`.
     remote: &'a str,
     update_status: UpdateStatus,
     error: Option<&'a str>,

@@ -47,7 +47,7 @@ impl Place<'_> {
     }
 }
 
-/// The configuration of a repository: its own file, and what the server's say for it.
+/// The configuration of a repository, from its own file and the server's files.
 pub(super) fn config(
     path: &Path,
     text: &str,
@@ -68,7 +68,7 @@ pub(super) fn config(
     let mirrors = mirrors(&place, file, server, placed)?;
     Ok(Config {
         protected_branches: top.protected_branches,
-        // Whoever says so holds back.
+        // Either file can switch silent mode on; the other cannot switch it off.
         is_silent: is_silent || server.top.silent == Some(true),
         wake: top.wake.unwrap_or_default(),
         hook: top.hook.unwrap_or_default(),
@@ -125,15 +125,15 @@ fn mirrors(place: &Place<'_>, file: File, server: &Server, placed: Option<&Place
     Ok(mirrors)
 }
 
-/// Mirrors of templates have ids apart from those that a repository's file counts up.
+/// The smallest id of a mirror from a template. The ids in a repository's file stay below it.
 pub(super) const FIRST_OF_TEMPLATES: u32 = 1 << 30;
 
-/// Stable whatever other templates come and go.
+/// The id depends only on the name, so other templates do not change it.
 fn id_of_template(name: &str) -> u32 {
     FIRST_OF_TEMPLATES + (crc32fast::hash(name.as_bytes()) >> 2)
 }
 
-/// What one of the server's files adds to what the files before it said.
+/// Merges one of the server's files into the configuration from the files before it.
 pub(super) fn server(path: &Path, text: &str, file: File, mut server: Server) -> Result<Server, Error> {
     let place = Place { path, text };
     check_tables(&place, &file)?;

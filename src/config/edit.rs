@@ -69,7 +69,7 @@ pub fn edit(repository: &Repository, server: &Server, change: &Edit) -> Result<C
     Ok(after)
 }
 
-/// Finds out whether the change could be made, and makes it not. Returns what the configuration would be.
+/// Checks a change without making it. Returns the configuration that it would lead to.
 ///
 /// # Errors
 /// [`Error`]
@@ -87,7 +87,7 @@ fn checked(
     placed: Option<&Placed>,
     change: &Edit,
 ) -> Result<(String, Config), Error> {
-    // The old text is parsed first, so that an error in it is told with its line, and not blamed on the change.
+    // Parses the old text first, so that an error in it is reported with its line and not as an error of the change.
     let before = parse(path, old, server, placed, Trust::Full)?;
     let is_template = |name: &str| placed.is_some() && server.template_names().any(|template| template == name);
     let new = applied(old, &before, change, &is_template)?;
@@ -180,7 +180,7 @@ fn set(table: &mut dyn toml_edit::TableLike, key: &str, change: &Change) {
         Change::Toml(text) => text.parse().unwrap_or_else(|_| Value::from(text.as_str())),
         Change::List(texts) => Value::Array(texts.iter().map(String::as_str).collect::<Array>()),
     };
-    // What stands around the old value, a comment at the end of its line say, stays.
+    // Keeps what surrounds the old value, for example a comment at the end of the line.
     match table.get_mut(key).and_then(Item::as_value_mut) {
         Some(old) => {
             let decor = old.decor().clone();

@@ -118,7 +118,7 @@ impl File {
         self.remotes.values_mut().chain([&mut self.defaults]).for_each(|remote| remote.password_command = None);
     }
 
-    /// The first table or key in it that means nothing in the file of one repository.
+    /// The first table or key that belongs only in the server's file.
     pub(super) fn of_the_server(&self) -> Option<&'static str> {
         let tables = [("repositories", !self.repositories.is_empty()), ("api", self.api.is_some())];
         let tables = tables.into_iter().find_map(|(name, is_there)| is_there.then_some(name));
@@ -148,7 +148,7 @@ pub enum Wake {
     None,
 }
 
-/// `hook`: whether one of ours is wanted.
+/// `hook`: whether the repository is to have our hook.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum HookSetting {

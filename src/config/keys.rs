@@ -1,6 +1,6 @@
 //! The keys of the configuration. `table!` declares a key once: its type, its place, its default and its text. From that come the structure
-//! that serde reads, the merging of two files, the list for git-mirror-push-config(5) and `docs/configuration.md`, the advice for a mistyped
-//! key, and `set KEY=VALUE`.
+//! that serde reads, the merging of two files, the list for git-mirror-push-config(5) and `docs/configuration.md`, the advice for a
+//! mistyped key, and `set KEY=VALUE`.
 
 use super::file::{Api, Repositories, TopKeys};
 use super::settings::Settings;
@@ -45,16 +45,16 @@ pub(super) trait Table {
     /// Its keys, in the order of the manual page.
     const KEYS: &'static [Key];
 
-    /// What is said here, and below it what is said there.
+    /// The values of `self`; for a key without a value, that of `below`.
     fn over(self, below: &Self) -> Self;
 
     /// The keys that have a value.
     fn said(&self) -> impl Iterator<Item = &'static Key>;
 }
 
-/// Declares a table of the files: `KEY: TYPE, PLACE, "VALUE; DEFAULT" [, via "READER"];`, with the key's text as its doc comment. A structure
-/// with an optional field for each key comes of it, and the list of its keys. The fields after `with` are no keys: they make a second
-/// structure, for a whole file, that has the keys too.
+/// Declares a table of the files: `KEY: TYPE, PLACE, "VALUE; DEFAULT" [, via "READER"];`, with the key's text as its doc comment. It makes
+/// a structure with an optional field for each key, and the list of the keys. The fields after `with` are not keys. They make a second
+/// structure for a whole file, which also has the keys.
 macro_rules! table {
     (
         $(#[$about:meta])* $visible:vis $name:ident:

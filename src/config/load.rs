@@ -12,7 +12,7 @@ use crate::durable;
 use crate::layout::Layout;
 use crate::repo::Repository;
 
-/// What the process was told besides its arguments.
+/// What the process reads from its environment.
 #[derive(Clone, Debug)]
 pub struct Environment {
     /// `GIT_DIR`
@@ -25,13 +25,13 @@ pub struct Environment {
     pub current_dir: PathBuf,
     /// Whether `NO_COLOR` asks for no colour.
     pub is_colour_unwanted: bool,
-    /// What credentials are looked for with; the program also wakes drains.
+    /// Where to look for credentials. Its `program` is also used to start drains.
     pub credential_env: CredentialEnv,
     /// `$STATE_DIRECTORY` or `/var/lib/git-mirror-push`: where the daemon keeps its own state.
     pub state_directory: PathBuf,
     /// `$RUNTIME_DIRECTORY` or `/run/git-mirror-push`: where the daemon's sockets are.
     pub runtime_directory: PathBuf,
-    /// `GIT_MIRROR_PUSH_ASKPASS`: ssh asks for the password that stands behind this socket.
+    /// `GIT_MIRROR_PUSH_ASKPASS`: ssh started this program to ask for a password, which comes from this socket.
     pub askpass: Option<PathBuf>,
 }
 
@@ -69,8 +69,8 @@ impl Environment {
 /// Where the server's file is when nothing says otherwise.
 const SERVER_FILE: &str = "/etc/git-mirror-push/config.toml";
 
-/// Reads the server's files: the named one, which must be there, or the usual one, which may be missing; then those of
-/// `conf.d` beside it whose names end in `.toml`, sorted, each of which counts before those that came earlier.
+/// Reads the server's files: the named one, which must exist, or the default one, which may be missing. Then reads the files `*.toml` of
+/// `conf.d` beside it in the order of their names. A later file overrides the earlier ones.
 ///
 /// # Errors
 /// [`Error`].
@@ -117,7 +117,7 @@ pub fn load(repository: &Repository, server: &Server) -> Result<Config, Error> {
     parse(&path, &text, server, placed.as_ref(), trust)
 }
 
-/// What the repository's file calls its mirrors, from the headers of its tables alone: enough to see that one is new.
+/// The names of the mirrors in the repository's file, read from the table headers alone. This is enough to notice a new mirror.
 ///
 /// # Errors
 /// The operating system's.
@@ -130,8 +130,9 @@ pub fn names_in(layout: &Layout) -> io::Result<Vec<String>> {
     Ok(headers.map(|name| name.trim_matches('"').to_owned()).collect())
 }
 
-/// Makes sure that a repository may be served: that something is run for it, a mirror contacted, a file written. Its directory must be
-/// ours, or the server's file must name its owner; its file must be ours or root's. Looking at it needs less.
+/// Makes sure that a repository may be served: that we may run programs, contact mirrors and write files for it. Its directory must be
+/// ours, or the server's file must name its owner. Its configuration file must belong to us or to root. Commands that only read do not need
+/// this.
 ///
 /// # Errors
 /// [`Error::ForeignRepository`], [`Error::OtherOwner`] or [`Error::Io`].

@@ -42,7 +42,7 @@ pub use warnings::{misread_url, twin, warnings};
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file says something that has no meaning.
+    /// A file has an entry that is not valid.
     #[error("{}:{line}: {what}", path.display())]
     Meaning {
         /// The file.
@@ -102,7 +102,7 @@ pub struct Config {
     pub wake: Wake,
     /// Whether our hook is wanted.
     pub hook: HookSetting,
-    /// Whom to tell when a mirror fails or is well again.
+    /// The settings for notifications.
     pub notify: Notify,
     /// Where the repository's numbers are written for Prometheus.
     pub metrics_file: Option<PathBuf>,
@@ -110,14 +110,14 @@ pub struct Config {
     pub mirrors: Vec<Mirror>,
 }
 
-/// Whom to tell, and when; `None` is a key that is not said.
+/// The settings for notifications; `None` is a key that is not set.
 #[derive(Clone, Debug, Default)]
 pub struct Notify {
     /// `notify`: a program by its absolute path, and its arguments. It gets the event as JSON on standard input.
     pub command: Option<Vec<String>>,
-    /// `notify_after`: how long a mirror must have failed; by default it is told at once.
+    /// `notify_after`: how long a mirror must fail before the first notification; by default it is sent at once.
     pub after: Option<Duration>,
-    /// `notify_interval`: after which time a mirror that still fails is told again; by default a day.
+    /// `notify_interval`: how often the notification is repeated while the mirror still fails; by default every day.
     pub interval: Option<Duration>,
 }
 
@@ -134,7 +134,7 @@ pub struct Mirror {
     pub username: Option<String>,
     /// Whether it is served.
     pub is_enabled: bool,
-    /// `confined`: others than the administrator may have made it.
+    /// `confined`: someone other than the administrator may have created it.
     pub is_confined: bool,
     /// `only_protected_branches`
     pub only_protected_branches: bool,
@@ -174,13 +174,13 @@ pub struct Mirror {
     pub push_options: Vec<String>,
     /// All refs or none.
     pub is_atomic: bool,
-    /// Whether small changes are pushed on what the mirror held after the last contact.
+    /// Whether small changes are pushed without reading the refs of the mirror first.
     pub is_optimistic: bool,
     /// Whether HEAD of a mirror on this machine is made to name our default branch, when it names a branch that we do not have.
     pub sets_head: bool,
 }
 
-/// When a mirror is served: what holds pushes back.
+/// What delays the updates of a mirror.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waits {
     /// `retry_delay`: the least wait after a temporary failure.
@@ -261,7 +261,7 @@ fn line_of(text: &str, offset: usize) -> usize {
     text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
-/// Reads the text of a repository's file, with what the server says for a repository that is `placed` so.
+/// Reads the text of a repository's file and adds the server's settings. `placed` is the place of the repository below a root.
 ///
 /// # Errors
 /// [`Error::Meaning`].
@@ -269,11 +269,11 @@ pub fn parse(path: &Path, text: &str, server: &Server, placed: Option<&Placed>, 
     check::config(path, text, file::parse(path, text)?, server, placed, trust)
 }
 
-/// What is believed of a repository's file.
+/// How far a repository's file is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
     /// Everything: it is ours or root's.
     Full,
-    /// Everything but commands: whoever owns it must not choose what we run.
+    /// Everything but commands: its owner must not choose what we run.
     NoCommands,
 }

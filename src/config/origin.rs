@@ -22,7 +22,7 @@ pub struct Origin {
     pub file: PathBuf,
 }
 
-/// Tells for each key of mirror `name` that is set which file set it.
+/// For each key of mirror `name` that is set: its value and the file that set it.
 ///
 /// # Errors
 /// [`Error::Io`]

@@ -17,11 +17,11 @@ use crate::plan::Pattern;
 pub struct Server {
     /// The keys at the top.
     pub top: TopKeys,
-    /// What mirrors may reach that are made through the API.
+    /// What mirrors that were created through the API may reach.
     pub api: Api,
     /// Where repositories are.
     pub roots: Vec<Root>,
-    /// What the process has around it.
+    /// Where to look for credentials.
     pub credential_env: CredentialEnv,
     /// The files that were read, in order.
     pub files: Vec<PathBuf>,
@@ -76,8 +76,8 @@ impl Root {
         Some(Placed { path: path.to_owned(), name })
     }
 
-    /// The repositories below this root: directories with `HEAD`, `objects` and `refs`, and those named `.git`. Symbolic
-    /// links are not followed, and no repository is looked for inside another.
+    /// The repositories below this root: directories with `HEAD` and `objects`, also a `.git` in a working tree. Symbolic links are not
+    /// followed, and repositories inside a repository are not searched.
     fn repositories(&self, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
         let mut open = vec![self.path.clone()];
         while let Some(directory) = open.pop() {
@@ -142,7 +142,7 @@ impl Server {
         self.templates.iter().filter(|(_, template)| template.settings.url.is_some()).map(|(name, _)| &**name)
     }
 
-    /// Finds out whether two repositories would be mirrored to one place by a template.
+    /// Checks that no template gives two repositories the same URL.
     ///
     /// # Errors
     /// [`Error::Meaning`], which names both, or that of [`Server::repositories`].
@@ -150,7 +150,7 @@ impl Server {
         if self.has_templates() { self.check_urls_of(&self.repositories()?) } else { Ok(()) }
     }
 
-    /// The same question for repositories that were listed already.
+    /// The same check for repositories that are listed already.
     ///
     /// # Errors
     /// [`Error::Meaning`], which names both.
@@ -179,7 +179,7 @@ impl Server {
         self.roots.len() == 1 && self.templates.values().all(is_whole)
     }
 
-    /// The same question for one repository: cheap where URLs hold the whole path below the only root.
+    /// The same check for one repository. It is cheap if there is only one root and the URL of every template has `{path}`.
     ///
     /// # Errors
     /// As [`Server::check_urls`].
@@ -198,8 +198,8 @@ pub(super) fn unknown_placeholder(url: &str) -> Option<&str> {
     names.find(|name| !matches!(*name, "path" | "name"))
 }
 
-/// Puts the place of a repository into the URL of a template. In a URL with a scheme what is special there is escaped; a path
-/// and `user@host:path` take it as it is.
+/// Fills in the placeholders of a template's URL. In a URL with a scheme, special characters of the values are escaped. In a path or
+/// `user@host:path` they are not.
 pub(super) fn expand(url: &str, placed: &Placed) -> String {
     use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
     const SPECIAL: &AsciiSet = &CONTROLS
@@ -218,7 +218,7 @@ pub(super) fn expand(url: &str, placed: &Placed) -> String {
         true => utf8_percent_encode(text, SPECIAL).to_string(),
         false => text.to_owned(),
     };
-    // One pass: what a repository is called is never taken for a placeholder.
+    // One pass, so that a repository with `{name}` in its name is not expanded again.
     let mut out = String::with_capacity(url.len() + placed.path.len());
     let mut rest = url;
     while let Some(at) = rest.find('{') {

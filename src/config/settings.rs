@@ -1,5 +1,5 @@
-//! The keys of a mirror, and what they make together: the repository's own file first, then the server's template, then `[defaults]`, then the built-in
-//! defaults. Pure.
+//! The keys of a mirror, and the mirror that they make. The repository's own file counts first, then the server's template, then
+//! `[defaults]`, then the built-in defaults. Pure.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -25,7 +25,7 @@ impl Cleaned {
         self
     }
 
-    /// This text, then a sentence of ours, in which nothing stands that a mirror said.
+    /// This text, then a text of ours. `ours` must not contain anything that a mirror sent.
     #[must_use]
     pub fn and_ours(self, ours: &str) -> Self {
         self.and(&Redactor::default().clean(ours))

@@ -1,7 +1,7 @@
 //! Pinned host keys: the file `known_hosts` of a mirror, in the format of sshd(8), and the fingerprints of its keys.
 //!
-//! Lines may be hashed or those of a certificate authority (`@cert-authority`); ssh understands them, and so do fingerprints.
-//! The file is replaced as a whole: a crash leaves the old one or the new one.
+//! A line may be hashed, or be that of a certificate authority (`@cert-authority`). ssh reads such lines, and so does this module. The file
+//! is replaced as a whole: a crash leaves the old one or the new one.
 
 use std::io;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::durable;
 pub struct HostKey {
     /// The line as it stands there.
     pub line: String,
-    /// For whom the key is, as it is written: names, patterns, or a hash.
+    /// The hosts of the key as written: names, patterns, or a hash.
     pub hosts: String,
     /// `ssh-ed25519`, `ecdsa-sha2-nistp256`, `ssh-rsa` …
     pub kind: String,
@@ -66,7 +66,7 @@ pub fn read_host_keys(directory: &Path) -> io::Result<Vec<HostKey>> {
     }
 }
 
-/// Pins these keys and no others. With none, the file goes: ssh's own known_hosts decides again.
+/// Pins exactly these keys. If there are none, the file is removed, and ssh's own known_hosts decides again.
 ///
 /// # Errors
 /// The operating system's; what was pinned is then still pinned.

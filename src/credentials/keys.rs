@@ -49,7 +49,7 @@ fn public(identity: &Path) -> PathBuf {
     name.into()
 }
 
-/// Makes a key of this type, without a passphrase, in place of the one that was there.
+/// Makes a key of this type, without a passphrase. It replaces the previous key.
 ///
 /// # Errors
 /// The operating system's, or what ssh-keygen said.

@@ -57,12 +57,12 @@ pub struct Credentials {
     pub username: Option<String>,
     /// The password or token.
     pub secret: Option<Secret>,
-    /// What git's credential helper said, to be told to it again when it was right or wrong.
+    /// The answer of git's credential helper, which is sent back to approve or reject it.
     pub approval: Option<Secret>,
 }
 
-/// Whether a user name is a token in the wrong place, beside the password `secret` if there is one: GitHub's and GitLab's prefixes in any
-/// case, 20 and more letters and digits without a password.
+/// Whether a user name is really a token. It is one if it begins with a prefix of GitHub or GitLab, with or without the password `secret`.
+/// Without a password, 20 or more letters and digits are also taken for a token.
 #[must_use]
 pub fn is_token(user: &str, secret: Option<&Secret>) -> bool {
     let has_prefix = ["ghp_", "github_pat_", "glpat-"].iter().any(|prefix| user.starts_with(prefix));
@@ -72,12 +72,13 @@ pub fn is_token(user: &str, secret: Option<&Secret>) -> bool {
 /// Reads the file `secret`; its last line feed is not part of the secret. `None` when there is no such file.
 ///
 /// # Errors
-/// The operating system's, or [`io::ErrorKind::PermissionDenied`] when others may read the file, it is another's, or it is a link.
+/// The operating system's, or [`io::ErrorKind::PermissionDenied`] when other users may access the file, it belongs to another user, or it
+/// is a link.
 pub fn read_secret(path: &Path) -> io::Result<Option<Secret>> {
     secret_in(path, durable::open_to_read(path))
 }
 
-/// Reads a file that the administrator named, which may be a link to where secrets are kept.
+/// Reads a secret file that the administrator configured. It may be a symbolic link.
 fn read_named_secret(path: &Path) -> io::Result<Option<Secret>> {
     let opened = std::fs::File::open(path).and_then(|file| {
         let metadata = file.metadata()?;
@@ -86,7 +87,7 @@ fn read_named_secret(path: &Path) -> io::Result<Option<Secret>> {
     secret_in(path, opened)
 }
 
-/// What is judged is what was opened.
+/// Checks mode and owner on the open descriptor, then reads the secret from it.
 fn secret_in(path: &Path, opened: io::Result<(std::fs::File, std::fs::Metadata)>) -> io::Result<Option<Secret>> {
     let (mut open, file) = match opened {
         Ok(opened) => opened,
@@ -97,7 +98,7 @@ fn secret_in(path: &Path, opened: io::Result<(std::fs::File, std::fs::Metadata)>
     if file.mode() & 0o077 != 0 {
         return refused(format!("other users can read it; chmod 600 '{}'", path.display()));
     }
-    // Whoever owns it could change whose password we send.
+    // The owner of the file could replace the password that we send.
     if ![0, rustix::process::geteuid().as_raw()].contains(&file.uid()) {
         return refused(format!("it must belong to you or root; chown it: '{}'", path.display()));
     }

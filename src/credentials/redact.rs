@@ -1,4 +1,4 @@
-//! The redactor: what it has cleaned holds no secret it knows, no credentials in a URL, and no control characters.
+//! The redactor: text that it has cleaned holds none of its known secrets, no credentials in a URL, and no control characters.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
@@ -34,7 +34,8 @@ impl Redactor {
         Self { hidden }
     }
 
-    /// The text with secrets masked; without control characters but the line feed, and without those that change the direction of text.
+    /// The text with secrets masked. All control characters except line feeds are removed, and so are characters that change the direction
+    /// of text.
     #[must_use]
     pub fn clean(&self, text: &str) -> Cleaned {
         let printable: String = text.chars().filter(|c| is_kept(*c)).collect();
@@ -49,14 +50,14 @@ impl Redactor {
     }
 }
 
-/// A secret as it is, percent-encoded (all but letters and digits, or all but what is unreserved in RFC 3986), escaped for HTML and JSON, and in
-/// base64, alone and in Basic authentication (RFC 7617).
+/// The forms in which a server may repeat a secret. Plain; percent-encoded (all but letters and digits, or all but the unreserved
+/// characters of RFC 3986); escaped for HTML and for JSON; in base64, alone and with the user name as in Basic authentication (RFC 7617).
 fn forms(user: &str, secret: &str) -> Vec<String> {
     const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
     let mut forms = vec![secret.to_owned()];
     for set in [NON_ALPHANUMERIC, RESERVED] {
         let encoded = utf8_percent_encode(secret, set).to_string();
-        // The digits of another server may be small.
+        // Another server may write the hexadecimal digits in lower case.
         let small = |part: &str| match part.split_at_checked(2) {
             Some((digits, rest)) => digits.to_ascii_lowercase() + rest,
             None => part.to_owned(),
@@ -75,7 +76,7 @@ fn forms(user: &str, secret: &str) -> Vec<String> {
     let json = serde_json::Value::from(secret).to_string();
     let json = &json[1..json.len() - 1];
     forms.extend([json.to_owned(), json.replace('/', "\\/")]);
-    // Go writes some characters by their numbers, Python all that are not ASCII.
+    // In JSON, Go writes some characters as \uXXXX, and Python all that are not ASCII.
     let numbered = |is_numbered: fn(char) -> bool| {
         let mut text = String::new();
         for c in json.chars() {
@@ -93,7 +94,7 @@ fn forms(user: &str, secret: &str) -> Vec<String> {
     }
     for text in [secret.to_owned(), format!("{user}:{secret}")] {
         for engine in [&STANDARD, &URL_SAFE] {
-            // Its padding hides nothing and may be missing.
+            // The padding reveals nothing and may be missing.
             forms.push(engine.encode(&text).trim_end_matches('=').to_owned());
         }
     }
@@ -104,7 +105,7 @@ fn is_kept(c: char) -> bool {
     c == '\n' || !(c.is_control() || is_hidden(c))
 }
 
-/// Characters that are not seen and change how others are shown: directions of text (Unicode annex 9), and separators of lines.
+/// Invisible characters that change how text is shown: direction marks (Unicode annex 9) and line separators.
 fn is_hidden(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -1,5 +1,5 @@
 //! Where the password or token of a mirror comes from, in this order: the file `secret` in its directory, `password_file`,
-//! `password_command`, systemd's credentials, `.netrc`, git's credential helpers. Rotation thus touches one place.
+//! `password_command`, systemd's credentials, `.netrc`, git's credential helpers. So a new password is changed in one place.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::process;
 /// How long a command or helper may take.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// What the process has around it.
+/// Where to look for credentials.
 #[derive(Clone, Debug, Default)]
 pub struct CredentialEnv {
     /// This program, which answers ssh's questions.
@@ -22,7 +22,7 @@ pub struct CredentialEnv {
     pub netrc: Option<PathBuf>,
 }
 
-/// Whose password is looked for.
+/// The mirror whose credentials are wanted, and where to look for them.
 #[derive(Clone, Copy, Debug)]
 pub struct CredentialRequest<'a> {
     /// The mirror's directory.
@@ -41,11 +41,11 @@ pub struct CredentialRequest<'a> {
     pub is_needed: bool,
     /// Whether git is configured with credential helpers.
     pub has_helper: bool,
-    /// Whether nothing but the mirror's own secret is for it: others than the administrator may have made it.
+    /// Whether only the mirror's own secret may be used, because someone other than the administrator may have created the mirror.
     pub is_confined: bool,
 }
 
-/// Finds the credentials. None is no error: the mirror may be open, or ssh have a key.
+/// Finds the credentials. It is no error if there are none: the mirror may need none, or ssh may have a key.
 ///
 /// # Errors
 /// A file that others may read, a command that fails.
@@ -137,7 +137,7 @@ fn from_netrc(path: &Path, host: &str, username: Option<&str>) -> io::Result<Opt
     Ok(Some(Credentials { username: login, secret: password.map(Secret::new), approval: None }))
 }
 
-/// What git's helpers know (git-credential(1)); they are never asked to ask a person.
+/// The credentials that git's helpers have (git-credential(1)). They must not prompt anyone.
 fn from_helper((protocol, host, path): (&str, &str, &str), username: Option<&str>) -> Option<Credentials> {
     let user = username.map(|user| format!("username={user}\n")).unwrap_or_default();
     let input = format!("protocol={protocol}\nhost={host}\npath={path}\n{user}\n");

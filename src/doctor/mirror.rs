@@ -18,7 +18,7 @@ use crate::spool;
 use crate::status::{self, Outcome};
 use crate::wire::Address;
 
-/// A push that has not been mirrored for so long is worth a word, in seconds.
+/// The age in seconds from which a push that is not mirrored is reported.
 const LONG: u64 = 3600;
 
 pub(super) fn examine(
@@ -104,7 +104,7 @@ fn credentials(repository: &Repository, server: &Server, mirror: &Mirror) -> Vec
     findings
 }
 
-/// What the advertisement, and a mirror on this machine, let us see.
+/// What the advertisement shows, and the settings of a mirror on this machine.
 fn met(repository: &Repository, mirror: &Mirror, there: &Advertised, refs: &HashMap<RefName, Oid>) -> Vec<Finding> {
     let capabilities = &there.capabilities;
     let mut findings = vec![Finding::ok("reachable", format!("{} refs", refs.len()))];
@@ -160,7 +160,7 @@ fn settings_there(repository: &Repository, mirror: &Mirror, local: &LocalMirror)
     findings
 }
 
-/// What the books say: pushes that wait, refs that are not right, a source that is older than its mirror.
+/// What the state files show: pushes that wait, refs that are not up to date, and a repository that is older than its mirror.
 fn kept_back(repository: &Repository, config: &Config, mirror: &Mirror, now: Timestamp) -> Vec<Finding> {
     let layout = repository.layout();
     let mut findings = Vec::new();

@@ -17,7 +17,7 @@ mod repository;
 pub enum Severity {
     /// As it should be.
     Ok,
-    /// It works, and could fail you.
+    /// It works, but may fail later.
     Warning,
     /// It does not work.
     Error,
@@ -64,7 +64,7 @@ pub struct Subject<'a> {
     pub now: Timestamp,
 }
 
-/// Examines everything; the mirrors in threads of their own, for each is asked over the network.
+/// Examines everything. Each mirror has a thread of its own, because it is contacted over the network.
 #[must_use]
 pub fn examine(subject: &Subject<'_>, shared: &crate::repo::Shared) -> Vec<Finding> {
     let mut findings = repository::examine(subject);

@@ -86,7 +86,7 @@ fn configuration(subject: &Subject<'_>) -> Finding {
     }
 }
 
-/// Whether those who push can write records: we can, and the group can where the repository is shared.
+/// Whether everyone who pushes can write records: we, and the group if the repository is shared.
 fn spool(subject: &Subject<'_>) -> Vec<Finding> {
     let layout = subject.repository.layout();
     let mut findings = Vec::new();
@@ -112,7 +112,7 @@ fn spool(subject: &Subject<'_>) -> Vec<Finding> {
     findings
 }
 
-/// Locks work when a second holder is turned away.
+/// Checks that a lock cannot be taken twice.
 fn locks(subject: &Subject<'_>) -> Finding {
     let spool = subject.repository.layout().spool();
     let sharing = subject.repository.sharing();
@@ -199,7 +199,7 @@ fn clock(subject: &Subject<'_>) -> Finding {
     }
 }
 
-/// Git LFS keeps file contents elsewhere, where no mirror of git refs takes them.
+/// Git LFS stores file contents outside of git's objects, so mirroring refs does not copy them.
 fn large_files(subject: &Subject<'_>) -> Option<Finding> {
     let branch = subject.repository.default_branch().ok().flatten()?;
     let Ok(Local::At(tip)) = subject.repository.find(&branch) else { return None };

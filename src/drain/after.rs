@@ -11,8 +11,8 @@ use crate::notify::{self, Event};
 use crate::repo::Repository;
 use crate::status::{self, Mirrored, Outcome, RefOutcome, Status, render_time};
 
-/// Notes what is now known of the mirror, durably, and that first contact is over when it is. A failure costs knowledge, not
-/// correctness, so it is only logged. Whether first contact is over.
+/// Stores durably what is now known of the mirror, if first contact is over. A failure is only logged: it loses knowledge, not correctness.
+/// Returns whether first contact is over.
 pub(super) fn keep_held(mirrored: &Mirrored, result: &UpdateResult, is_confirmed: bool) -> bool {
     if !mirrored.exists() && !ends_first_contact(result, is_confirmed) {
         return false;
@@ -28,8 +28,8 @@ pub(super) fn keep_held(mirrored: &Mirrored, result: &UpdateResult, is_confirmed
     true
 }
 
-/// Whether this run, the first at this address, showed that the mirror is the one that was meant: it holds a value of ours, it was
-/// blank, or a person said so. A run that looked at some refs only, or stopped, shows nothing.
+/// Whether this first run at an address showed that the mirror is the intended one: it holds a value of ours, it had no branches and tags,
+/// or a person confirmed it. A run that did not scan all refs, or that stopped at first contact, shows nothing.
 fn ends_first_contact(result: &UpdateResult, is_confirmed: bool) -> bool {
     let has_seen_all = result.scanned.is_some() && !matches!(result.error, Some(Error::FirstContact { .. }));
     let is_ours = || result.held.values().any(|held| held.base.is_some());
@@ -38,8 +38,8 @@ fn ends_first_contact(result: &UpdateResult, is_confirmed: bool) -> bool {
     has_seen_all && (result.was_blank || is_ours() || is_confirmed)
 }
 
-/// Lets the mirror's HEAD name our default branch, where that is wished and the mirror has it. A failure is logged, and `status` goes on
-/// naming the fix.
+/// Sets the mirror's HEAD to our default branch, if `set_head` asks for it and the mirror has that branch. A failure is logged; `status`
+/// still shows the fix.
 pub(super) fn mend_head(repository: &Repository, mirror: &Mirror, result: &UpdateResult, mirrored: &Mirrored) {
     let Some(local) = mirror.sets_head.then(|| LocalMirror::of(&mirror.address)).flatten() else { return };
     let has = |name| match result.held.get(&name) {
@@ -55,8 +55,8 @@ pub(super) fn mend_head(repository: &Repository, mirror: &Mirror, result: &Updat
     }
 }
 
-/// Tells whom the configuration names, if there is news. It is noted only when the command succeeded, so that news which
-/// could not be told are told by the next attempt.
+/// Runs the notification command if there is an event. Records the notification only if the command succeeded, so the next attempt repeats
+/// a failed one.
 pub(super) fn tell(
     repository: &Repository,
     context: &Context<'_>,
@@ -89,8 +89,8 @@ pub(super) fn tell(
     }
 }
 
-/// What the mirror agreed to, or may agree to, although another run had begun: it is looked at again, and the values that were put there
-/// count as ours.
+/// The refs that a superseded run updated or may have updated, with the values that it sent. The next run reads these refs again, and the
+/// values count as ours.
 pub(super) fn agreed(result: &UpdateResult) -> Late {
     let is_possible = |outcome: &&RefOutcome| outcome.outcome.is_done() || outcome.outcome == Outcome::RemoteFailed;
     let possible = result.outcomes.values().filter(is_possible);

@@ -8,14 +8,14 @@ use crate::config::Waits;
 use crate::status::{Status, UpdateStatus};
 use crate::wire::Class;
 
-/// How long a failure that only a person can fix waits when nobody does: a slow interval.
+/// The slow interval: the delay before a retry after a permanent failure.
 const LASTING: Duration = Duration::from_secs(6 * 3600);
 
 /// The longest wait that a server may ask for with `Retry-After`.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// How long to wait after failure number `attempts` (from 1). Temporary failures back off exponentially from
-/// `retry_delay` to `max_retry_delay` with jitter over the whole window, and never sooner than the server wishes.
+/// How long to wait after failure number `attempts` (from 1). Temporary failures back off exponentially from `retry_delay` to
+/// `max_retry_delay` with jitter over the whole window, and are never shorter than the server's `Retry-After`.
 pub(super) fn delay(waits: Waits, class: Class, attempts: u32, wish: Option<Duration>, random: u64) -> Duration {
     if class == Class::Permanent {
         return LASTING;
@@ -27,7 +27,7 @@ pub(super) fn delay(waits: Waits, class: Class, attempts: u32, wish: Option<Dura
     jittered.max(wish.unwrap_or_default().min(MAX_RETRY_AFTER))
 }
 
-/// What a drain knows when it asks whether a mirror's turn has come.
+/// What decides whether an update of a mirror is due.
 pub(super) struct Now<'a> {
     pub(super) now: Timestamp,
     pub(super) status: &'a Status,
@@ -41,14 +41,14 @@ pub(super) struct Now<'a> {
 }
 
 impl Now<'_> {
-    /// When the mirror's turn comes; `None` is now.
+    /// When the next update of the mirror is due; `None` means now.
     pub(super) fn due(&self) -> Option<Timestamp> {
         let started = parse(self.status.last_update_started_at.as_deref());
         let ended = parse(self.status.last_update_at.as_deref());
         let is_since = |time: Option<Timestamp>| time.is_some_and(|time| ended.is_none_or(|ended| time > ended));
-        // A mirror whose last attempt was good only waits for a look at some refs: that holds up nothing else.
+        // After a successful attempt, only a look at some refs waits. It delays nothing else.
         let retry = self.status.next_attempt().filter(|_| self.status.attempts > 0);
-        // What a person must fix is tried again when there is something new: a push, another configuration.
+        // A changed configuration ends every wait for a retry. A new push ends only the wait after a permanent failure.
         let is_parked = self.status.update_status == UpdateStatus::Failed;
         let has_news = is_since(self.changed) || is_parked && self.has_new_push;
         let retry = retry.filter(|_| !has_news);

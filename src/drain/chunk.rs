@@ -1,8 +1,8 @@
-//! How much is sent in one push, after a mirror has shown that everything at once is too much.
+//! The size of a push, after a mirror has shown that a whole push is too large.
 //!
-//! First fewer refs. Then, for a single branch, slices of its history: the branch is set to an ancestor of its value on the first-parent
-//! line, and continues from there. Each slice that arrives is a fast-forward that the mirror keeps, so a crash repeats one slice. Merged
-//! side branches are not cut.
+//! The first step is fewer refs per push. A single branch is then sent in slices of its history: each push sets it to a later ancestor of
+//! its value on the first-parent line. Each slice is a fast-forward that the mirror keeps, so a crash repeats one slice. Merged side
+//! branches are not split.
 
 use crate::plan::{Action, Decision, Plan};
 use crate::push::{Answer, Report};
@@ -19,7 +19,7 @@ pub(super) fn is_too_large(report: &Report) -> bool {
     !report.answers.is_empty() && report.answers.values().all(is_told)
 }
 
-/// The value that the branch of the next push gets first; `None` when its history goes as a whole.
+/// The single branch of the next push, and the ancestor that it is set to first. `None` if its history is sent whole.
 pub(super) fn step(portion: Portion, repository: &Repository, plan: &Plan, there: &Remote) -> Option<(RefName, Oid)> {
     let most = portion.commits?;
     let next = plan.next_push();
@@ -29,7 +29,7 @@ pub(super) fn step(portion: Portion, repository: &Repository, plan: &Plan, there
     Some((decision.name.clone(), line[at]))
 }
 
-/// What is sent the next time, after `sent` was too much. `None` when there is nothing left to cut.
+/// The smaller size of the next push, after `sent` was too large. `None` if nothing is left to split.
 pub(super) fn halved(portion: Portion, repository: &Repository, sent: &[&Decision], there: &Remote) -> Option<Portion> {
     if sent.len() > 1 {
         return Some(Portion { refs: Some(sent.len() / 2), ..portion });
@@ -39,7 +39,7 @@ pub(super) fn halved(portion: Portion, repository: &Repository, sent: &[&Decisio
     (commits > 1).then_some(Portion { refs: Some(1), commits: Some(commits / 2) })
 }
 
-/// The branch that is sent alone. Tags are not moved along: a mirror may rightly refuse a tag that changes.
+/// The branch of a push that has no other ref. A tag is never sent in slices: a mirror may refuse a tag that changes.
 fn branch<'d>(sent: &[&'d Decision]) -> Option<&'d Decision> {
     match sent {
         [one] if one.action != Action::Delete && one.name.branch().is_some() => Some(one),

@@ -14,9 +14,9 @@ pub(super) struct Touched {
     pub(super) due: BTreeSet<RefName>,
     /// Whether a record asks for everything.
     pub(super) is_full: bool,
-    /// Whether a record asks for a look at the mirror before anything is sent.
+    /// Whether a record asks to read the mirror's refs before anything is sent.
     pub(super) needs_look: bool,
-    /// Whether a person asked for refs that go back and forth to be sent again.
+    /// Whether a person asked to push flapping refs again.
     pub(super) is_released: bool,
     /// The addresses with which a person confirmed first contact.
     pub(super) adopted: BTreeSet<String>,
@@ -33,7 +33,7 @@ pub(super) struct RefHistory {
     pub(super) deleted: BTreeSet<Oid>,
 }
 
-/// Puts together what the records say that are due, and what those know that still wait.
+/// Combines the records that are due. Records that still wait add only the values that they know.
 pub(super) fn coalesce(records: &[Record], waiting: &[Record]) -> Touched {
     let mut touched = Touched::default();
     for record in records {

@@ -14,7 +14,7 @@ use crate::repo::Repository;
 use crate::spool::{self, Claim};
 use crate::status::{self, Status, UpdateStatus, render_time};
 
-/// When the mirror's turn comes; `None` is now.
+/// When the next update of the mirror is due; `None` means now.
 pub(super) fn due(
     repository: &Repository,
     context: &Context<'_>,
@@ -28,7 +28,7 @@ pub(super) fn due(
     let changed = files.iter().chain(&context.server.files).filter_map(|path| modified(path)).max();
     let newest = claim.records.iter().map(|record| record.time).max();
     let newest = newest.and_then(|time| Timestamp::from_duration(time.try_into().ok()?).ok());
-    // Records that a failed attempt left in the queue are no news; names sort by time.
+    // Only records that no failed attempt has tried count as new. Names sort by time.
     let has_new_push = claim.names.iter().any(|name| status.tried_up_to.as_ref().is_none_or(|tried| name > tried));
     Now { now: (context.now)(), status, waits: mirror.waits, newest, has_new_push, changed }.due()
 }
@@ -37,12 +37,12 @@ fn modified(path: &Path) -> Option<Timestamp> {
     Timestamp::try_from(std::fs::metadata(path).ok()?.modified().ok()?).ok()
 }
 
-/// A host that does not answer, found so by one mirror and believed for the others.
+/// A host that does not answer. One mirror found this, and the others at the host rely on it.
 #[derive(Clone, Debug)]
 pub struct Down {
     /// The error.
     pub error: Cleaned,
-    /// Failed attempts of the mirror that found it so.
+    /// Failed attempts of that mirror.
     pub attempts: u32,
     /// When that mirror is tried again.
     pub next_attempt_at: Timestamp,
@@ -58,7 +58,8 @@ impl Down {
     }
 }
 
-/// Lets a mirror wait for a host that is known to be down, as if it had tried. `None` when it has nothing to wait for.
+/// Records that a mirror waits for a host that is down, as if it had tried. `None` if nothing is to be mirrored, if the mirror waits
+/// already, or if another drain holds its lock.
 ///
 /// # Errors
 /// [`Error`], when the mirror's files cannot be read or written.

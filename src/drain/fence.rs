@@ -1,10 +1,10 @@
-//! The fence: a push that outlives its run does not leave the mirror wrong unnoticed.
+//! The fence: a push that outlives its run is noticed, and its refs are checked.
 //!
-//! Each run has a number, the generation, in its `started` status. It is read again before commands are sent and before the outcome is
-//! written. If another run has begun meanwhile (the lock was revoked, the process was stopped), nothing is sent, and nothing is written
-//! except a record of what the mirror agreed to. A server may still carry out commands after its client is gone. So a record of their refs,
-//! due `stall_timeout` later, makes the next run read them again. It names the values that were sent, which therefore count as ours
-//! whatever happens here meanwhile.
+//! Each run writes a number, the generation, into its `started` status. It reads the number again before it sends commands and before it
+//! writes the outcome. If another run has begun meanwhile (the lock was revoked, or the process was suspended), the run sends nothing. It
+//! then writes only records of what the mirror accepted or did not answer. A server may carry out commands after its client is gone.
+//! Therefore a record of their refs, due after `stall_timeout`, makes a later run read them again. The record names the values that were
+//! sent, so these count as ours whatever happens here meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use crate::repo::Repository;
 use crate::spool::{self, Claim, Record};
 use crate::status::{self, Status, UpdateStatus, render_time};
 
-/// Refs, each with values that the mirror may be given late.
+/// Refs, each with the values that the mirror may still set.
 pub(super) type Late = BTreeMap<RefName, BTreeSet<Oid>>;
 
 /// The number of a run.
@@ -32,7 +32,7 @@ pub(super) struct Fence {
 }
 
 impl Fence {
-    /// The number of the run that begins now, after the one that `before` tells of.
+    /// The number of the run that begins now. It is larger than the one in `before`.
     pub(super) fn after(before: &Status, directory: PathBuf, now: Timestamp) -> Self {
         let now = u64::try_from(now.as_millisecond()).unwrap_or_default();
         Self { directory, generation: now.max(before.generation.saturating_add(1)) }
@@ -48,7 +48,8 @@ impl Fence {
     }
 }
 
-/// Has these refs looked at, not before `look`. Nothing to look at is no record; a record of which this one knows everything goes.
+/// Requests that a run reads these refs again, not before `look`. Without refs, nothing is written. Older records that the new one covers
+/// are removed.
 pub(super) fn look_at(
     repository: &Repository,
     mirror: &Mirror,
@@ -89,13 +90,13 @@ pub(super) fn since_epoch(time: Timestamp) -> Duration {
     Duration::try_from(time.duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default()
 }
 
-/// When what was found now is looked at again: a server that hears nothing from its client lets go by then.
+/// When to read refs again that a server may still change. By then it has given up on a client that is silent.
 pub(super) fn look_time(mirror: &Mirror, now: Timestamp) -> Timestamp {
     now.checked_add(mirror.timeouts.stall).unwrap_or(now)
 }
 
-/// The status before this run, whose lock is held. A run that never ended is one whose commands may still be carried out, and one
-/// that is done again at once, however long the failure before it was to wait.
+/// The status before this run. The caller holds the mirror's lock. If the previous run never ended, the mirror may still carry out its
+/// commands, so their refs are read again later. Its work is repeated at once, even if an earlier temporary failure had set a delay.
 pub(super) fn status_before(
     repository: &Repository,
     mirror: &Mirror,
@@ -110,19 +111,19 @@ pub(super) fn status_before(
         look_at(repository, mirror, claim, &late, look_time(mirror, now), now)?;
         let is_failing = before.refs.iter().any(|outcome| outcome.outcome.is_failure());
         before.update_status = if is_failing { UpdateStatus::Failed } else { UpdateStatus::Scheduled };
-        // What is parked stays so; a push, which is what the dead run was about, goes at once in any case.
+        // Refs that failed keep their slow interval. A push, which the dead run was for, is sent at once in any case.
         if !is_failing {
             before.next_attempt_at = before.next_attempt_at.map(|_| render_time(now));
         }
         (before.pid, before.runner, before.at_work) = (None, None, None);
-        // Written down, it is found out once, also where this run has nothing to do yet.
+        // Written now, so that the dead run is handled only once, even if this run has nothing to do yet.
         status::write_passing(&directory, &before, repository.sharing()).map_err(files("write the status"))?;
     }
     Ok(before)
 }
 
-/// What a run that never ended may have sent: the refs it was at, with the values that they have here or had since it began. Its
-/// queue is still whole, for entries leave it only after an outcome.
+/// What a run that never ended may have sent: its refs, with their values here now and since it began. The queue still has its entries,
+/// because they leave it only after an outcome.
 fn left_by(repository: &Repository, dead: &Status, claim: &Claim) -> Result<Late, Error> {
     let mut late = Late::new();
     let records = claim.records.iter().chain(&claim.waiting);

@@ -13,13 +13,13 @@ use crate::status::{Move, Outcome, RefOutcome, render_time};
 /// How long a move is remembered.
 const MEMORY: SignedDuration = SignedDuration::from_hours(1);
 
-/// How often a ref may be set to values that the mirror left before.
+/// How often a ref may return to a value that the mirror had left.
 const MAX_RETURNS: usize = 2;
 
 /// Most moves that are remembered of one mirror; the oldest are forgotten.
 const MAX_MOVES: usize = 1000;
 
-/// Whether setting `name` from `remote` to `local` would be once too often. A value that neither side had lately is news, and ends it.
+/// Whether setting `name` from `remote` to `local` would be one return too many. A new value on either side ends the flapping.
 pub(super) fn is_flapping(moves: &[Move], name: &RefName, remote: Option<Oid>, local: Oid) -> bool {
     if moves.is_empty() {
         return false;
@@ -36,8 +36,8 @@ pub(super) fn is_flapping(moves: &[Move], name: &RefName, remote: Option<Oid>, l
     !is_new_there && left.contains(&local) && returns >= MAX_RETURNS
 }
 
-/// How many of `moves` went to a value that the mirror had left, and all values that it left. What one move gave it and the next did not
-/// find there any more was left because someone else moved the ref.
+/// How many of `moves` returned to a value that the mirror had left, and all values that it left. If a move does not start at the value
+/// that the move before it set, someone else moved the ref, so that value was left too.
 fn returns<'m>(moves: &[&'m Move], remote: Option<&'m String>) -> (usize, BTreeSet<&'m String>) {
     let mut left = BTreeSet::new();
     let mut returns = 0;

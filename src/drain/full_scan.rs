@@ -1,5 +1,5 @@
-//! Full comparison: local refs, advertised refs and the base are merged in one pass, in the order of their names, while the
-//! advertisement streams in. Only differences are kept, so memory follows the change.
+//! Full comparison: local refs, advertised refs and the base are merged in one pass, in the order of their names, while the advertisement
+//! streams in. Only differences are kept, so memory grows with their number.
 //!
 //! A mirror that does not sort its refs is scanned as well: a ref out of order counts as different, and the plan decides.
 
@@ -14,16 +14,16 @@ use crate::repo::{Listing, Repository};
 use crate::status::{Held, Mirrored};
 use crate::wire::Address;
 
-/// What a look at all refs showed besides the mirror's side.
+/// The result of a full scan, without the mirror's side.
 #[derive(Default)]
 pub(super) struct FullScan {
     /// Our refs, without those that are the same on both sides.
     pub(super) ours: Listing,
     /// Refs that are the same on both sides; empty unless they are wanted.
     pub(super) unchanged: Vec<(RefName, Oid)>,
-    /// Those of them that are not noted so.
+    /// Refs that are the same on both sides, but that `mirrored/` does not record at this value.
     pub(super) unnoted: Vec<(RefName, Oid)>,
-    /// Refs that are noted and that the mirror does not have.
+    /// Refs that `mirrored/` records and that the mirror no longer has.
     pub(super) gone: Vec<RefName>,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct FullScan {
 pub enum Unchanged {
     /// Each by its name.
     Reported,
-    /// Nobody asks for them.
+    /// They are left out.
     Omitted,
 }
 
@@ -46,8 +46,7 @@ pub(super) fn full_scan(
     unchanged: Unchanged,
 ) -> Result<(Remote, FullScan), Error> {
     session.begin()?;
-    // Ours is read as a whole, and the mirror's is not waited for meanwhile: while refs are read slowly, `git pack-refs` may hide some
-    // (see `Repository::list`).
+    // Reads all our refs before it waits for the mirror: during a slow read, `git pack-refs` may hide some.
     let mut listing = repository.list(|name| rules.selects(name.borrowed()))?;
     if !listing.refs.is_sorted_by(|one, next| one.0 <= next.0) {
         listing.refs.sort_unstable_by(|one, other| one.0.cmp(&other.0));
@@ -71,7 +70,7 @@ pub(super) fn full_scan(
     Ok((there, scanned))
 }
 
-/// The three lists as they go by.
+/// The merge of the three sorted lists.
 struct ThreeWay<'c, O: Iterator, N: Iterator> {
     ours: Peekable<O>,
     noted: Peekable<N>,
@@ -80,7 +79,7 @@ struct ThreeWay<'c, O: Iterator, N: Iterator> {
 }
 
 impl<O: Iterator<Item = (RefName, Local)>, N: Iterator<Item = (RefName, Held)>> ThreeWay<'_, O, N> {
-    /// Whether the mirror's ref is the same here. What is before it in the other lists is not on the mirror.
+    /// Whether the mirror's ref has the same value here. Refs with smaller names in the other two lists are not on the mirror.
     fn is_same(&mut self, name: NameRef<'_>, oid: Oid) -> bool {
         while let Some(before) = self.ours.next_if(|(other, _)| other.borrowed() < name) {
             self.into.ours.refs.push(before);
@@ -103,7 +102,7 @@ impl<O: Iterator<Item = (RefName, Local)>, N: Iterator<Item = (RefName, Held)>> 
         true
     }
 
-    /// The mirror has said its last ref.
+    /// The advertisement has ended: the rest of the other lists is not on the mirror.
     fn finish(self) {
         self.into.ours.refs.extend(self.ours);
         self.into.gone.extend(self.noted.map(|(name, _)| name));

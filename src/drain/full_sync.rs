@@ -1,7 +1,7 @@
 //! The record of a full sync. It is in the queue before the sync begins, so that a sync which fails or is killed stays due.
 //!
-//! Guaranteed: what a person said with the sync is in the record: that flapping refs are sent again, and that first contact is confirmed.
-//! A crash leaves one record or two. Absent: the sync itself.
+//! Guaranteed: the record holds what a person asked for with the sync: to push flapping refs again, and to confirm first contact. A crash
+//! leaves one record or two. Absent: the sync itself.
 
 use super::fence::since_epoch;
 use super::{Context, Error, Mode};
@@ -11,7 +11,7 @@ use crate::repo::Repository;
 use crate::spool::{self, Claim, Record};
 use crate::status::Status;
 
-/// Makes a full sync due if this run is to be one, unless a record asks for it already. Records that ask for less are removed.
+/// Queues a full-sync record if this run is a full sync and no record asks for it yet. Records that ask for less are removed.
 pub(super) fn make_due(
     repository: &Repository,
     context: &Context<'_>,

@@ -4,9 +4,9 @@
 //! fan out ─▶ lock ─▶ claim ─▶ coalesce ─▶ observe ─▶ plan ─▶ push ─▶ status ─▶ finish ─▶ look again
 //! ```
 //!
-//! Guaranteed: one drain at a time for each (repository, mirror). Refs and configuration are read after the lock was taken. A queue entry is
-//! finished only after its outcome is durable. Whoever held the lock looks again after releasing it, so a push whose drain found the lock
-//! taken is not forgotten. Absent: the rules and the protocol. A crash leaves entries in the queue, and the next drain repeats the work;
+//! Guaranteed: one drain at a time for each (repository, mirror). Refs and configuration are read after the lock was taken. A queue entry
+//! is finished only after its outcome is durable. The drain that held the lock looks again after releasing it. So it finds a push whose own
+//! drain saw the lock taken. Absent: the rules and the protocol. A crash leaves entries in the queue, and the next drain repeats the work;
 //! what the mirror already has is then up to date.
 
 use std::collections::BTreeSet;
@@ -59,7 +59,7 @@ pub enum Mode {
     Drain,
     /// Compare and mirror everything selected, because a person asked for it.
     Sync(MassDelete),
-    /// The same, because it is time.
+    /// The same, because `reconcile_interval` has passed.
     Reconcile,
     /// Say what a sync would do, and do nothing.
     Plan,
@@ -78,11 +78,11 @@ pub enum MassDelete {
 pub struct Context<'a> {
     /// The repository's configuration.
     pub config: &'a Config,
-    /// The server's, to read the repository's again once a mirror's lock is taken.
+    /// The server's configuration, to read the repository's again under the lock of a mirror.
     pub server: &'a Server,
     /// What is asked for.
     pub mode: Mode,
-    /// The refs that are asked for; `None` for those that the mode means.
+    /// The refs that are asked for by name; `None` means those that the mode selects.
     pub only: Option<&'a BTreeSet<RefName>>,
     /// Whether a person confirmed first contact with the mirrors (`--adopt`).
     pub adopts: bool,
@@ -94,14 +94,14 @@ pub struct Context<'a> {
     pub now: fn() -> Timestamp,
     /// Chance, for the jitter of the back-off.
     pub random: fn() -> u64,
-    /// Told when a mirror's run begins, with the counters of what goes over the wire.
+    /// Called when a mirror's run begins, with its progress counters.
     pub on_begin: OnBegin<'a>,
 }
 
-/// Who is told that a mirror's run begins.
+/// The callback for the begin of a mirror's run.
 pub type OnBegin<'a> = &'a (dyn Fn(&Mirror, Arc<Progress>) + Sync);
 
-/// Why a drain could not even begin, or could not keep its books.
+/// Why a drain could not begin, or why a run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The repository cannot be read.
@@ -116,7 +116,7 @@ pub enum Error {
     /// The mirror cannot be reached or spoken to.
     #[error(transparent)]
     Push(#[from] crate::wire::Error),
-    /// The mirror may be another one than was meant.
+    /// The mirror may not be the intended one.
     #[error("first contact: '{url}' has {} this repository does not have, so nothing was sent; check the URL, and if it is right: git mirror-push sync {name} --adopt", values(*unknown))]
     FirstContact {
         /// How many refs would have been replaced or deleted; 0 when only refs that are not selected are there.
@@ -166,7 +166,7 @@ impl Error {
     }
 }
 
-/// Serves `mirrors` of the repository, all at once, and reports on those for which there was something to do.
+/// Updates `mirrors` of the repository in parallel. Returns a report for each that had something to do.
 ///
 /// # Errors
 /// [`Error`], when the spool cannot be read. Trouble with one mirror is in its report.
@@ -204,7 +204,7 @@ pub fn fan_out(repository: &Repository, context: &Context<'_>) -> Result<(), Err
     let known = spool::mirrors(&layout).map_err(Error::files("list the mirrors", layout.root().to_owned()))?;
     let is_gone = |name: &&String| context.config.mirror(name).is_none() && is_being_removed(&layout.remote(name));
     for name in known.iter().filter(is_gone) {
-        // It holds up no other mirror.
+        // A failure must not stop the other mirrors.
         if let Err(error) = forget_removed(repository, context, name) {
             tracing::warn!("{error}");
         }
@@ -225,8 +225,8 @@ pub fn fan_out(repository: &Repository, context: &Context<'_>) -> Result<(), Err
     Ok(())
 }
 
-/// Ends a removal whose process was killed before the files were gone. That no file names a mirror is not enough: another
-/// server's file than that of this drain may.
+/// Ends a removal whose process was killed before the files were gone. It acts only on the mark of a removal. That no file names the mirror
+/// is not enough: the file of another server may name it.
 fn forget_removed(repository: &Repository, context: &Context<'_>, name: &str) -> Result<(), Error> {
     let directory = repository.layout().remote(name);
     let Some(_lock) = Lock::try_acquire(&directory, repository.sharing())? else { return Ok(()) };

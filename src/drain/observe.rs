@@ -32,14 +32,14 @@ pub(super) struct Remote {
     selected: usize,
     /// How many branches and tags it has, selected or not.
     pub(super) branches_and_tags: usize,
-    /// The values of what is neither, and how many such refs have it.
+    /// The values of refs that are neither, and how many such refs have each.
     others: HashMap<Oid, u32>,
-    /// What the advertisement does not say, and a mirror on this machine lets us see.
+    /// A mirror on this machine, which shows what the advertisement does not.
     own: Option<LocalMirror>,
 }
 
 impl Remote {
-    /// The mirror's side as it is believed to be: `refs`, sorted, and `other`, a value that one more ref has.
+    /// The mirror's side as the base has it: the sorted `refs`, and `other`, the value of one more ref.
     pub(super) fn believed(
         address: &Address,
         capabilities: &Capabilities,
@@ -66,7 +66,7 @@ impl Remote {
         Some(self.refs[at].1)
     }
 
-    /// What kind of ref it is there. `is_ours` says that we made it, so that it was no symbolic ref.
+    /// The kind of a ref on the mirror. `is_ours` says that its value was ours, so it is not a symbolic ref.
     fn kind(&self, name: &RefName, value: Oid, is_ours: bool) -> Kind {
         match self.own.as_ref().map(|mirror| mirror.kind(name)) {
             Some(Ok(true)) => Kind::Symbolic,
@@ -79,7 +79,7 @@ impl Remote {
 }
 
 impl Remote {
-    /// What a ref is that is not advertised: a symbolic ref that leads nowhere would be written through.
+    /// The kind of a ref that is not advertised. It may be a dangling symbolic ref, and a push would write through it.
     fn dangling(&self, name: &RefName) -> Kind {
         match self.own.as_ref().map(|mirror| mirror.kind(name)) {
             Some(Ok(true)) => Kind::Symbolic,
@@ -89,7 +89,7 @@ impl Remote {
     }
 }
 
-/// What an advertisement says, as it comes.
+/// An advertisement, collected while it streams in.
 #[derive(Default)]
 pub(super) struct AdvertisedRefs {
     /// The refs that are of interest.
@@ -101,7 +101,7 @@ pub(super) struct AdvertisedRefs {
 }
 
 impl AdvertisedRefs {
-    /// Counts a ref; whether it is selected.
+    /// Counts a ref. Returns whether it is selected.
     pub(super) fn count(&mut self, rules: &Rules, name: NameRef<'_>, oid: Oid) -> bool {
         *self.values.entry(oid).or_default() += 1;
         let is_selected = rules.selects(name);
@@ -113,7 +113,7 @@ impl AdvertisedRefs {
         is_selected
     }
 
-    /// git sorts what it advertises; whoever does not, or says a ref twice, is put in order.
+    /// Sorts the refs and removes duplicates. git sorts its advertisement; other servers may not, or may repeat a ref.
     pub(super) fn into_remote(self, advertised: Advertised, address: &Address) -> Remote {
         let Self { mut refs, values, selected, branches_and_tags, others } = self;
         if !refs.is_sorted() {
@@ -144,19 +144,19 @@ pub(super) fn remote(
 pub(super) struct KnownValues<'a> {
     pub(super) touched: &'a Touched,
     pub(super) mirrored: &'a Mirrored,
-    /// What lately went back and forth; nothing when a person wants it sent.
+    /// The recent moves of refs; empty if a person asked to push flapping refs again.
     pub(super) moves: &'a [Move],
 }
 
-/// What our own side is taken from.
+/// Where our side of the refs comes from.
 pub(super) enum LocalRefs<'a> {
     /// A list of all that may differ.
     Listed(Listing),
-    /// A look at each of these.
+    /// These refs, each read by name.
     Asked(&'a BTreeSet<RefName>),
 }
 
-/// Puts the facts together. With them goes, for each ref, what the mirror was noted to hold.
+/// Collects the facts. Also returns what `mirrored/` records for each ref.
 pub(super) fn observe(
     repository: &Repository,
     ours: LocalRefs<'_>,
@@ -246,7 +246,7 @@ fn sides(
     Ok((sides, incomplete, found.next().and_then(oid_of)))
 }
 
-/// `git pack-refs` may have hidden a ref from the look: an absence counts only when it is found twice.
+/// Reads missing refs again. `git pack-refs` may have hidden a ref from the first read, so an absence counts only if both reads find it.
 fn look_again(repository: &Repository, sides: &mut [RefPair]) -> Result<(), Error> {
     let is_missing = |side: &&RefPair| side.local == Local::Absent && side.value.is_some();
     let missing: Vec<&RefName> = sides.iter().filter(is_missing).map(|side| &side.name).collect();
@@ -279,7 +279,7 @@ struct FactBuilder<'r> {
     history: History<'r>,
     default_oid: Option<Oid>,
     first_contact: FirstContact,
-    /// What lately went back and forth.
+    /// The recent moves of refs.
     moves: &'r [Move],
 }
 
@@ -328,8 +328,8 @@ impl FactBuilder<'_> {
         })
     }
 
-    /// The values that were deleted here are those that the spool knows and those that were noted before. Where neither knows one,
-    /// the last value that both sides had stands for them.
+    /// What is known of the deletion of a ref here. The deleted values come from the spool and from `mirrored/`. If neither has one, the
+    /// base stands for them, or else the older values that the spool knows.
     fn deletion(&mut self, remote: Oid, held: &Held, known: &RefHistory) -> Result<Deleted, Error> {
         let mut values: BTreeSet<Oid> = known.deleted.union(&held.deleted).copied().collect();
         if values.is_empty() {
@@ -356,7 +356,7 @@ impl FactBuilder<'_> {
     }
 }
 
-/// `mirrored/` that cannot be read is not an empty one.
+/// The error for a `mirrored/` that cannot be read. It must not count as empty.
 pub(super) fn unreadable(source: std::io::Error) -> Error {
     Error::files("read what the mirror had", "mirrored".into())(source)
 }

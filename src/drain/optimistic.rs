@@ -1,12 +1,12 @@
 //! The optimistic push: commands are sent without reading the mirror's refs first.
 //!
 //! Over http this saves the request for the advertisement, over a stream the wait for it. Nothing can be lost: the base is the expected old
-//! value of each command, so a mirror with another value refuses it. Anything but success for every command is followed by a normal
-//! update, which reads the refs first.
+//! value of each command, so a mirror with another value refuses it. If a command does not succeed, a normal update follows, which reads
+//! the refs first.
 //!
 //! Only a small change is sent this way: the base of each of its refs is known, all of them are to be sent, and their objects fit a
-//! pack that is made in process. So a failed attempt costs little. A deletion is never sent this way: when receive-pack lacks the object of the
-//! expected old value, it deletes the ref whatever its value is ("allowing deletion of corrupt ref").
+//! pack that is made in process. So a failed attempt costs little. A deletion is never sent this way: when receive-pack lacks the object of
+//! the expected old value, it deletes the ref whatever its value is ("allowing deletion of corrupt ref").
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -22,10 +22,10 @@ use crate::replies::Cause;
 use crate::status::{Greeting, Portion, Status, UpdateStatus};
 use crate::wire::Error as PushError;
 
-/// Most refs: below the number from which `max_deletes` needs to know how many refs the mirror has.
+/// Maximum number of refs. Up to this number, the default of `max_deletes` does not depend on how many refs the mirror has.
 const MAX_REFS: usize = 50;
 
-/// Up to about this number of refs all of their values bound the pack.
+/// If the base has at most this number of refs, the pack leaves out what any of their values contains.
 const MAX_BELIEVED: u64 = 1000;
 
 /// What came of the attempt.
@@ -38,7 +38,7 @@ pub(super) enum Optimistic {
     Again(BTreeSet<RefName>),
 }
 
-/// What the mirror could do at the last contact, if that is to be relied on: it ended well, with this URL.
+/// The mirror's capabilities at the last contact, if an optimistic push may rely on them: the contact ended well and used this URL.
 pub(super) fn expected(context: &Context<'_>, mirror: &Mirror, before: &Status, url: &str) -> Option<Capabilities> {
     let Greeting { url: greeted, capabilities } = before.greeting.as_ref()?;
     let is_expected = context.mode == Mode::Drain
@@ -73,7 +73,7 @@ impl Run<'_> {
         let plan = plan(rules, &observed);
         let sent = plan.next_push();
         let is_deleted = |decision: &&Decision| decision.action == Action::Delete;
-        // A ref of which nothing is decided is on neither side as far as is known, which is to be seen.
+        // A ref without a decision is on neither side, as far as we know. Only a look at the mirror can confirm that.
         if plan.stop.is_some()
             || sent.is_empty()
             || sent.len() < plan.decisions.len().max(names.len())
@@ -113,8 +113,8 @@ impl Run<'_> {
         }
     }
 
-    /// Notes the answers to what was sent without a look, and returns the refs that are worth one: every ref that the mirror did not agree
-    /// to. What a server says of a lease that is out of date is its own affair; a look tells it from a refusal that stands.
+    /// Records the answers to an optimistic push. Returns every ref that the mirror did not accept, to be read again. Servers word a stale
+    /// expected value differently; reading the ref tells it from a final refusal.
     fn read_early_report(
         &self,
         sent: &[&Decision],
@@ -134,7 +134,7 @@ impl Run<'_> {
                     result.unanswered.entry(decision.name.clone()).or_default().extend(decision.local);
                 }
                 Some(Answer::Refused(message)) => {
-                    // That it lacks objects says that we believed too much of it.
+                    // Missing objects only show that our belief about the mirror was wrong.
                     let is_of_belief = Cause::MissingObjects.is_in(message);
                     if !is_split && !self.mirror.is_atomic && !is_of_belief {
                         refusals.doubt(decision, &refusal::outcome(decision, message.clone(), self.incomplete()));
@@ -146,7 +146,7 @@ impl Run<'_> {
         again
     }
 
-    /// What the mirror is believed to have, to leave it out of the pack: all of it, unless it is much.
+    /// The values that the mirror is believed to have, which the pack leaves out. Includes the whole base unless it is large.
     fn believed_values(&self, there: &Remote) -> Result<HashMap<Oid, u32>, Error> {
         let mut values = there.values.clone();
         if self.past.mirrored.count() <= MAX_BELIEVED {
@@ -156,7 +156,7 @@ impl Run<'_> {
         Ok(values)
     }
 
-    /// The mirror's side as it was left: of the refs in scope and of the default branch, where most new history begins.
+    /// The mirror's side as the base has it: the refs in scope, and the default branch, from which most new history begins.
     fn believed(&self, names: &BTreeSet<RefName>, capabilities: &Capabilities) -> Result<Remote, Error> {
         let value = |name: &RefName| self.past.mirrored.find(name).map(|held| held.base).map_err(unreadable);
         let mut refs: Vec<(RefName, Oid)> = Vec::with_capacity(names.len());
@@ -171,8 +171,8 @@ impl Run<'_> {
     }
 }
 
-/// Whether a look would fail as well, or take as long again: the host cannot be reached, does not answer, wants to be left alone, or
-/// refuses us before it was told anything.
+/// Whether a normal update would fail as well, or wait as long again: the host cannot be reached, does not answer, asks us to wait (429,
+/// 503), or refuses us before it reads a command.
 fn is_final(error: &PushError, session: &Session) -> bool {
     match error {
         PushError::Resolve { .. } | PushError::Connect { .. } | PushError::Timeout(_) | PushError::Blocked { .. } => {

@@ -50,7 +50,7 @@ impl Run<'_> {
         result.outcomes.insert(decision.name.clone(), outcome);
     }
 
-    /// A push of which nothing is known: its refs get the reason.
+    /// Marks all refs of a push whose outcome is unknown as failed, with the error as the reason.
     pub(super) fn mark_failed(&self, sent: &[&Decision], error: &PushError, result: &mut UpdateResult) {
         let reason = self.redactor.clean(&error.to_string());
         for decision in sent {
@@ -145,7 +145,7 @@ impl Run<'_> {
     }
 }
 
-/// What is known of a ref once both sides were seen.
+/// The new record of a ref in `mirrored/`, after both sides were read.
 fn held_now(facts: &RefFacts, noted: &Held, known: Option<&RefHistory>) -> Held {
     let Some(remote) = facts.remote else { return Held::default() };
     let mut now = noted.clone();

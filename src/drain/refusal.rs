@@ -16,7 +16,7 @@ use crate::status::{Outcome, RefOutcome};
 /// How often one ref is decided again after its lease was refused.
 const MAX_TRIES: u32 = 3;
 
-/// How many pushes one run spends on finding culprits.
+/// How many pushes one run spends on bisecting.
 const MAX_SPLITS: u32 = 64;
 
 /// The refusals of one run.
@@ -25,7 +25,7 @@ pub(super) struct Refusals {
     refused: HashMap<RefName, Refusal>,
     /// Halves of declined pushes that are still to be tried, the next one last.
     groups: Vec<HashSet<RefName>>,
-    /// Pushes that were halves.
+    /// The number of pushes that were such halves.
     splits: u32,
     /// Whether an atomic push was decided again.
     is_atomic_retried: bool,
@@ -38,7 +38,7 @@ struct Refusal {
 }
 
 impl Refusals {
-    /// Notes a refusal. Whether the ref is worth another look.
+    /// Records a refusal. Returns whether the ref is to be read again.
     pub(super) fn note(&mut self, decision: &Decision, outcome: &RefOutcome) -> bool {
         if !outcome.reason.as_deref().is_some_and(|reason| Cause::Stale.is_in(reason)) {
             self.finalize(decision, outcome);
@@ -50,8 +50,8 @@ impl Refusals {
         tries < MAX_TRIES
     }
 
-    /// Notes a refusal of what was sent without a look. A look tells whether it was the lease: if the mirror has what it was believed to
-    /// have, the refusal stands.
+    /// Records a refusal of an optimistic push. The next read shows whether the lease was stale: if the mirror has the expected value, the
+    /// refusal is final.
     pub(super) fn doubt(&mut self, decision: &Decision, outcome: &RefOutcome) {
         let refusal = Refusal { lease: decision.remote, tries: 1, outcome: outcome.clone() };
         self.refused.insert(decision.name.clone(), refusal);
@@ -85,7 +85,7 @@ impl Refusals {
         &self.groups
     }
 
-    /// Notes that this is sent: the half that it belongs to is tried, and those before it have nothing left to send.
+    /// Records that `sent` is pushed. Removes its half from the list, and the halves before it, which have nothing left to send.
     pub(super) fn begin(&mut self, sent: &[&Decision]) {
         while let Some(group) = self.groups.pop() {
             if sent.iter().any(|decision| group.contains(&decision.name)) {
@@ -111,8 +111,8 @@ impl Refusals {
     }
 }
 
-/// The outcome of a refusal. A deletion that the mirror refuses because its HEAD names the branch is kept by our own rule;
-/// the fix is said.
+/// The outcome of a refusal. If the mirror refuses a deletion because its HEAD names the branch, the outcome is `Kept`, with the fix as the
+/// reason.
 pub(super) fn outcome(decision: &Decision, message: Cleaned, incomplete: Incomplete) -> RefOutcome {
     if decision.action == Action::Delete && Cause::CurrentBranch.is_in(&message) {
         let reason = "the mirror's HEAD names it; first give the mirror another default branch";
@@ -129,7 +129,7 @@ pub(super) fn outcome(decision: &Decision, message: Cleaned, incomplete: Incompl
     RefOutcome::new(decision, Outcome::RemoteRejected, Some(message))
 }
 
-/// What to do about a refusal that comes of what our repository lacks.
+/// The fix for a refusal that has its cause in our shallow or partial repository.
 fn fix(message: &str, incomplete: Incomplete) -> Option<&'static str> {
     if incomplete.is_shallow && Cause::ShallowRefused.is_in(message) {
         return Some(

@@ -1,4 +1,4 @@
-//! What became of a mirror, for whoever asked.
+//! The outcome of a run for one mirror, for the caller.
 
 use jiff::Timestamp;
 
@@ -30,13 +30,13 @@ pub struct Report {
     pub next_attempt_at: Option<Timestamp>,
     /// Whether everything that was attempted is up to date.
     pub is_well: bool,
-    /// Whether the mirror was contacted, or was to be: one that only waits was not.
+    /// Whether contact was tried. `false` for a mirror that only waits.
     pub is_attempted: bool,
-    /// Whether the mirror answered for every ref, so that what was spooled for it is done with.
+    /// Whether the mirror answered for every ref, so that its queue entries are finished.
     pub is_answered: bool,
     /// Failed attempts since the last success.
     pub attempts: u32,
-    /// What this said of its host.
+    /// What the attempt showed about the host.
     pub host: Host,
 }
 
@@ -48,12 +48,12 @@ impl Report {
     }
 }
 
-/// What an attempt says of the mirror's host.
+/// What an attempt showed about the mirror's host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Host {
-    /// Nothing, for it was not asked.
+    /// Nothing: it was not contacted.
     Unknown,
-    /// It answered, whatever it said of the repository.
+    /// It answered, even if the answer was an error about the repository.
     Up,
     /// It failed before it said anything of the repository.
     Down,

@@ -34,7 +34,7 @@ fn listed_refs(before: &Status, result: &UpdateResult) -> Vec<RefOutcome> {
     if result.scanned.is_none() {
         refs.extend(before.refs.iter().map(|outcome| (outcome.name.clone(), outcome.clone())));
     }
-    // What was looked at and has no outcome is on neither side any more, or is not selected.
+    // A ref that was read and has no outcome is no longer on either side, or is not selected.
     refs.retain(|name, _| !result.looked.contains(name));
     for outcome in result.outcomes.values() {
         refs.remove(&outcome.name);
@@ -96,7 +96,7 @@ pub(super) fn next_status(
         },
         notified_at: before.notified_at.clone(),
         failures: if is_well { before.failures } else { counted(before.failures, result, update_status) },
-        // What ended badly says nothing for the next time.
+        // After a failed run, the next one does not rely on the capabilities.
         greeting: result
             .capabilities
             .clone()
@@ -127,7 +127,7 @@ fn counted(before: Failures, result: &UpdateResult, update_status: UpdateStatus)
     failures
 }
 
-/// One line that names the first refs that are not right.
+/// One line that names the first refs that are not up to date.
 fn summary(refs: &[RefOutcome]) -> Cleaned {
     const NAMED: usize = 5;
     let failed: Vec<&RefOutcome> = refs.iter().filter(|outcome| outcome.outcome.is_failure()).collect();
@@ -178,7 +178,7 @@ fn next_attempt(
     mirror: &Mirror,
     run: &Times,
 ) -> Option<Timestamp> {
-    // Pushes to other refs do not put off the slow interval of what is parked.
+    // Pushes to other refs do not postpone the retry of refs that failed.
     let standing = before.next_attempt().filter(|next| before.update_status == update_status && *next > run.ended);
     if update_status == UpdateStatus::Failed && standing.is_some() {
         return standing;

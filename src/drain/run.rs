@@ -25,8 +25,8 @@ use crate::repo::Repository;
 use crate::spool::{self, Claim};
 use crate::status::{self, Mirrored, Outcome, Runner, Status, UpdateStatus, render_time};
 
-/// Serves one mirror until nothing new is spooled for it. `None` when there was nothing to do, another drain is at it, or it is not to be
-/// served any more. A fault of ours ends this mirror's run and no other.
+/// Updates one mirror until nothing new is spooled for it. `None` if there was nothing to do, another drain holds its lock, or it was
+/// disabled or removed. A panic ends only this mirror's run.
 #[must_use]
 pub fn serve(repository: &Repository, context: &Context<'_>, mirror: &Mirror) -> Option<Report> {
     let served =
@@ -48,7 +48,7 @@ fn serve_until_idle(repository: &Repository, context: &Context<'_>, mirror: &Mir
         Ok(Turn::Idle | Turn::Busy | Turn::Unwanted) => return None,
         Err(error) => return Some(failed(repository, context, mirror, &error)),
     };
-    // A push that came while the lock was held may have found it taken: look again now that it is not.
+    // The drain of a push that arrived meanwhile may have found the lock taken. So look again after releasing it.
     while last.is_answered
         && context.mode != Mode::Plan
         && context.only.is_none()
@@ -68,13 +68,13 @@ fn has_more(repository: &Repository, context: &Context<'_>, mirror: &Mirror) -> 
     fan_out(repository, context).is_ok() && spool::is_due(&repository.layout(), &mirror.name, now).unwrap_or(true)
 }
 
-/// What came of one turn at a mirror.
+/// The result of one turn at a mirror.
 enum Turn {
     /// It was contacted, or waits for its time.
     Report(Box<Report>),
     /// There was nothing to do.
     Idle,
-    /// Another drain is at it.
+    /// Another drain holds its lock.
     Busy,
     /// It was disabled or removed meanwhile.
     Unwanted,
@@ -131,7 +131,7 @@ fn claim_due(
     let claimed = claim_all().map_err(Error::files("read the queue", layout.remote(&mirror.name)))?;
     let mut before = fence::status_before(repository, mirror, &claimed, started)?;
     if before.address.as_ref().is_some_and(|address| *address != mirror.address.identity()) {
-        // It was another mirror that went back and forth.
+        // These moves are of the mirror at the previous address.
         before.moves.clear();
     }
     full_sync::make_due(repository, context, mode, mirror, &before, &claimed)?;
@@ -144,7 +144,7 @@ fn claim_due(
             return Ok(Due::Not(Turn::Idle));
         }
         if let Some(due) = due(repository, context, mirror, &before, &claim) {
-            // Refs that wait for their slow interval are no news; pushes that wait are.
+            // Reports pushes that wait, but not refs that only wait for their slow interval.
             let is_news = !claim.names.is_empty();
             let turn = if is_news { deferred(repository, mirror, before, due).into() } else { Turn::Idle };
             return Ok(Due::Not(turn));
@@ -195,13 +195,13 @@ fn update_and_record(
     let moves = if touched.is_released { &[][..] } else { &before.moves };
     after.moves = remembered(moves, result.outcomes.values(), ended);
     after.tried_up_to = match context.only {
-        // Who asked for some refs by name has tried nothing of what is spooled.
+        // A run for refs that were asked for by name has not tried the queue.
         Some(_) => before.tried_up_to,
         None => claim.names.last().filter(|_| !result.is_answered()).cloned(),
     };
     record(repository, context, mirror, claim, &result, &mut after, started)?;
     let mut done = report(repository, mirror, &credentials, after, result);
-    // Who waits for the mirror's time is to come for the look as well.
+    // A drain that waits for the next attempt must also wake up for the next look.
     done.next_attempt_at = [done.next_attempt_at, times.next_look].into_iter().flatten().min();
     Ok(done.into())
 }
@@ -222,7 +222,7 @@ fn record(
     status::write(&directory, after, repository.sharing()).map_err(files("write the status"))?;
     status::append(&directory, &attempt(result, after, started)).map_err(files("write the history"))?;
     tell(repository, context, mirror, &directory, after)?;
-    // What was asked for by name is not all that is spooled.
+    // A run for refs that were asked for by name does not cover the whole queue.
     if result.is_answered() && context.only.is_none() {
         spool::finish(&layout, &mirror.name, &claim.names).map_err(files("finish spool entries"))?;
     }
@@ -251,7 +251,7 @@ fn write_started(
     written.map_err(Error::files("write the status", directory.to_owned()))
 }
 
-/// When another run has begun meanwhile, nothing is written but records of what the mirror agreed to and of what it did not answer.
+/// If another run has begun meanwhile, writes only records of what the mirror accepted and of what it did not answer.
 fn leave_if_superseded(
     repository: &Repository,
     context: &Context<'_>,
@@ -286,7 +286,7 @@ fn time_of(time: std::time::Duration) -> Option<Timestamp> {
     Timestamp::from_duration(time.try_into().ok()?).ok()
 }
 
-/// A mirror that only waits for a look says so: a run that never ended may have left a status that says otherwise.
+/// Corrects the status of a mirror that only waits for a look: a run that never ended may have left another one.
 fn settle_waiting(repository: &Repository, mirror: &Mirror, before: &Status, claim: &Claim) -> Result<(), Error> {
     let Some(look) = claim.next_look().and_then(time_of) else { return Ok(()) };
     let look = Some(render_time(look));
@@ -328,9 +328,9 @@ fn plan_only(repository: &Repository, context: &Context<'_>, mirror: &Mirror) ->
     Ok(report(repository, mirror, &credentials, after, result))
 }
 
-/// Everything is scanned when it is asked for, at the first contact, and where one ref decides about all others. Refs
-/// that were not right are judged again at every contact, for the mirror may have changed; but what it refused is not sent
-/// again until someone moves it here, or its slow interval is over.
+/// The refs to look at. All refs are scanned if that is asked for, at first contact, and with `divergent_refs = "fail"`, where one ref
+/// decides about all. Refs that were not up to date are decided again at every contact, because the mirror may have changed. But a ref that
+/// the mirror refused is sent again only after a push to it here, or after its slow interval.
 fn scope(mode: Mode, mirror: &Mirror, touched: &Touched, before: &Status, is_known: bool, is_retry_due: bool) -> Scope {
     let is_full = mode != Mode::Drain || touched.is_full || !is_known || mirror.divergent == Divergent::Fail;
     if is_full {

@@ -11,7 +11,7 @@ use crate::refs::Oid;
 use crate::wire::Error as PushError;
 
 impl Run<'_> {
-    /// Sends these decisions, unless another run has begun meanwhile.
+    /// Sends these decisions in one push. The caller has checked the fence.
     pub(super) fn push(
         &self,
         session: &mut Session,
@@ -46,20 +46,20 @@ impl Run<'_> {
         }
     }
 
-    /// What the new values have and the mirror's values have not, if that is little.
+    /// A pack of the objects that the new values have and the mirror's values lack. `None` unless it is small.
     pub(super) fn small_pack(&self, commands: &[Command], haves: &HashMap<Oid, u32>) -> Option<PackSource> {
         let pack = self.repository.small_pack(&tips(commands), haves)?;
         Some(PackSource::Made(pack, Arc::clone(&self.progress)))
     }
 
-    /// The pack holds what the new values have and the mirror's values have not.
+    /// A pack of the objects that the new values have and the mirror's values lack.
     fn pack(&self, commands: &[Command], there: &Remote, base: DeltaBase) -> PackSource {
         if let Some(pack) = self.small_pack(commands, &there.values) {
             return pack;
         }
         let tips = tips(commands);
         let mut haves = self.repository.boundary(&tips, &there.values);
-        // The replaced values always help: they are what the mirror surely has near the new ones.
+        // The mirror certainly has the replaced values, and they are close to the new ones.
         haves.extend(commands.iter().filter_map(|c| c.old.non_null()).filter(|old| self.repository.contains(*old)));
         haves.sort_unstable();
         haves.dedup();

@@ -1,5 +1,5 @@
-//! Before a branch is deleted on a mirror over the network, the mirror is asked for its HEAD and its symbolic refs: a command to a
-//! symbolic ref would delete the ref that it names. If the mirror cannot be read, its receive-pack still protects its HEAD.
+//! Asks a mirror over the network for its HEAD and its symbolic refs before a branch is deleted there: a command to a symbolic ref would
+//! delete the ref that it names. If the mirror cannot be read, its receive-pack still protects the branch that HEAD names.
 
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use crate::plan::{Action, Kind, Observed, Plan, Prune, RefFacts, Rules};
 use crate::refs::{Local, RefName};
 use crate::wire::{Address, Target, Timeouts};
 
-/// Adds what the mirror says to the facts, if `first` deletes something on which it matters. Whether anything was added.
+/// Asks the mirror and adds its answer to the facts, if `first` deletes a branch or the answer could allow a deletion. Returns whether the
+/// mirror answered.
 pub(super) fn ask(run: &Run<'_>, rules: &Rules, first: &Plan, observed: &mut Observed) -> bool {
     if first.stop.is_some() || matches!(run.target.address, Address::Local(_)) {
         return false;
@@ -43,7 +44,7 @@ pub(super) fn ask(run: &Run<'_>, rules: &Rules, first: &Plan, observed: &mut Obs
     true
 }
 
-/// The target, with a limit that ends before that of the conversation with receive-pack, which waits meanwhile.
+/// The target with shorter time limits: the conversation with receive-pack waits meanwhile and must not time out.
 fn hasty(target: &Target) -> Target {
     let limit = (target.timeouts.stall / 2).min(Duration::from_secs(10));
     let timeouts = target.timeouts;
@@ -51,7 +52,7 @@ fn hasty(target: &Target) -> Target {
     Target { timeouts, ..target.clone() }
 }
 
-/// Whether a ref would be deleted if it were known that it is none of the mirror's symbolic refs.
+/// Whether the plan might delete a ref if it were known not to be symbolic on the mirror.
 fn could_go(rules: &Rules, facts: &RefFacts) -> bool {
     facts.kind == Kind::MaybeSymbolic
         && facts.local == Local::Absent

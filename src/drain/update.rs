@@ -27,21 +27,21 @@ use crate::wire::{RetrySmaller, Target};
 pub(super) struct UpdateResult {
     /// The outcome of each ref that was looked at.
     pub(super) outcomes: BTreeMap<RefName, RefOutcome>,
-    /// Refs that were asked for by name and looked at, whether or not there was something to say of them.
+    /// Refs that were asked for by name and were read, with or without an outcome.
     pub(super) looked: BTreeSet<RefName>,
-    /// What is known of refs now and was not noted.
+    /// What is newly known of refs, to be stored in `mirrored/`.
     pub(super) held: HashMap<RefName, Held>,
     /// Why the run ended early.
     pub(super) error: Option<Error>,
     /// What went over the wire.
     pub(super) progress: Arc<Progress>,
-    /// How much the mirror takes at once, as far as it showed.
+    /// The push size that the mirror accepts, as far as it is known.
     pub(super) portion: Portion,
     /// What it can do.
     pub(super) capabilities: Option<Capabilities>,
-    /// What the last look at all refs showed; `outcomes` then lacks no ref that is not right.
+    /// The result of the last full scan. If there is one, `outcomes` has every ref that is not up to date.
     pub(super) scanned: Option<FullScan>,
-    /// Values that were sent and of which no answer came: the mirror may still take them.
+    /// Values that were sent and not answered: the mirror may still set them.
     pub(super) unanswered: Late,
     /// Whether the mirror was seen without branches and tags.
     pub(super) was_blank: bool,
@@ -53,7 +53,7 @@ impl UpdateResult {
         self.error.is_none() && self.outcomes.values().all(|outcome| outcome.outcome != Outcome::RemoteFailed)
     }
 
-    /// Whether everything is right that is known, `refs` being what is listed.
+    /// Whether everything that is known is up to date. `refs` are the refs that the status lists.
     pub(super) fn is_well(&self, refs: &[RefOutcome]) -> bool {
         self.is_answered() && !refs.iter().any(|outcome| outcome.outcome.is_failure())
     }
@@ -174,7 +174,7 @@ impl Run<'_> {
         Ok((there, plan))
     }
 
-    /// The plan, after what only a first plan shows to be worth asking was asked.
+    /// The final plan. A first plan shows what to ask the mirror, and whether a branch is sent in slices; then the plan is made again.
     fn final_plan(&self, rules: &Rules, observed: &mut Observed, there: &Remote, portion: Portion) -> Plan {
         let mut last = plan(rules, observed);
         if symbolic::ask(self, rules, &last, observed) {
@@ -209,7 +209,7 @@ impl Run<'_> {
         refusals.begin(&sent);
         let mut rest: BTreeSet<RefName> = plan.order.iter().map(|index| plan.decisions[*index].name.clone()).collect();
         self.check_fence()?;
-        // What a run gives to a blank mirror is as a whole what one push would give it, copies of bases excepted.
+        // In an empty mirror, a delta base outside the pack would be stored again with each push, so deltas stay within the pack.
         let base = if result.was_blank { DeltaBase::Pack } else { DeltaBase::Anywhere };
         match self.push(session, &sent, there, base) {
             Ok(report) if chunk::is_too_large(&report) && self.reduce(&sent, there, result) => {}
@@ -230,7 +230,7 @@ impl Run<'_> {
         Ok(rest)
     }
 
-    /// After a push that failed as a whole: the next one is smaller, or a single ref that is too large is given up, which is returned.
+    /// Handles a push that failed as a whole: makes the next one smaller, or gives up a single ref that is too large, and returns it.
     fn after_failure(
         &self,
         error: crate::wire::Error,
@@ -292,7 +292,7 @@ impl Run<'_> {
     }
 }
 
-/// The scope without what the rules do not select, and the names that were asked for.
+/// The selected refs of the scope, and all names that were asked for.
 fn selected(scope: Scope, rules: &Rules) -> (Scope, BTreeSet<RefName>) {
     match scope {
         Scope::All => (scope, BTreeSet::new()),

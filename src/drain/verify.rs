@@ -1,4 +1,4 @@
-//! Whether the mirror did what it reported: refs that it reported as updated and that have another value at the next scan.
+//! Checks that the mirror did what it reported: a ref that it reported as created again must be there.
 
 use std::collections::BTreeSet;
 
@@ -11,8 +11,8 @@ use crate::refs::RefName;
 use crate::status::{Outcome, RefOutcome};
 
 impl Run<'_> {
-    /// A ref that was noted as done, was not there, and was reported as done again: a server that says yes and does nothing would have
-    /// it made for ever. One more look tells it from a ref that someone deleted there.
+    /// Reads refs again that are in the base, were missing on the mirror, and are now reported as created. A server that reports success
+    /// and does nothing would cause this push for ever. The second read tells it from a ref that someone deleted there.
     pub(super) fn look_for_what_was_made_again(
         &self,
         session: Option<Session>,
@@ -38,7 +38,7 @@ impl Run<'_> {
             let outcome = result.outcomes.get_mut(name).expect("suspects are outcomes");
             outcome.outcome = Outcome::RemoteRejected;
             outcome.reason = Some("the mirror reported that it was created, but it is not there".into());
-            // What is noted stays, so that the next look is as careful.
+            // The base keeps its value, so that the next run checks the ref again.
             result.held.remove(name);
         }
         Ok(())

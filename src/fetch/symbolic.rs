@@ -24,14 +24,14 @@ pub struct Symbolic {
     pub head: Option<RefName>,
     /// Those of the refs in question that are symbolic.
     pub symbolic: BTreeSet<RefName>,
-    /// Those that are surely not: a server that tells of every symbolic ref showed them as refs of their own.
+    /// Those that are certainly not symbolic. Only git reports every symbolic ref, so only its answer proves this.
     pub plain: BTreeSet<RefName>,
 }
 
 /// Asks the mirror about its HEAD and `names`.
 ///
 /// # Errors
-/// [`Error`], also when the mirror may be pushed to and not read.
+/// [`Error`]; also when the credentials allow a push but no fetch.
 pub fn symbolic(target: &Target, pool: &Pool, names: &[&RefName]) -> Result<Symbolic, Error> {
     if let Address::Local(_) = target.address {
         return Err(Error::Unable("a mirror on this machine is not asked".into()));
@@ -47,7 +47,7 @@ fn over_stream(mut stream: Stream, names: &[&RefName], redactor: &Redactor) -> R
         Ok((symbolic, is_all_read)) => {
             stream.opened();
             if !is_all_read {
-                // All its refs are on their way, and nobody reads them.
+                // An older server is still sending its refs. Nobody reads them.
                 stream.abort();
             }
             stream.end();
@@ -142,7 +142,7 @@ pub(super) fn request(object_format: Option<&str>, names: &[&RefName]) -> Vec<u8
     request
 }
 
-/// Reads what it answers. Of servers other than git it is not known that they tell of every symbolic ref.
+/// Reads the answer. A server other than git may not report every symbolic ref.
 pub(super) fn answer<R: Read>(
     lines: &mut StreamingPeekableIter<R>,
     names: &[&RefName],

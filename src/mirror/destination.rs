@@ -16,7 +16,7 @@ pub fn credentials(repository: &Repository, mirror: &Mirror) -> Result<Credentia
     Ok(Credentials { username: mirror.username.clone(), secret, approval: None })
 }
 
-/// With what `mirror` is greeted, wherever that is kept.
+/// The credentials for `mirror`, from whichever source has them.
 ///
 /// # Errors
 /// [`Error::Credentials`], when a source of its credentials cannot be used.

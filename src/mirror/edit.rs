@@ -1,8 +1,8 @@
 //! Adding, changing and removing a mirror, for the command line and the API.
 //!
 //! Guaranteed: the files of a mirror are made before the configuration names it and removed after it no longer does, so a crash leaves a
-//! mirror that works, or none. A new URL with a new password never meets the old one. Absent: waking drains, hooks, who may change
-//! what, and whether a stored password goes along to another host; the callers decide that.
+//! mirror that works, or none. If URL and password change together, the new URL never gets the old password. Absent: waking drains,
+//! hooks, permissions, and whether a stored password may be sent to another host. The callers decide that.
 
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ pub struct Extras {
     pub host_keys: Option<Vec<HostKey>>,
     /// Whether first contact with the address that the mirror then has is confirmed.
     pub adopts: bool,
-    /// A new key of this kind; without one, a mirror whose `auth_method` asks for a key gets one when it has none.
+    /// Makes a new key of this type. `None` makes one only if `auth_method` needs a key and the mirror has none.
     pub key_type: Option<KeyType>,
 }
 
@@ -84,7 +84,7 @@ impl Editor<'_> {
         let change = Edit::Add(name.to_owned(), keys);
         self.refuse_doubtful(&config::check_edit(self.repository, self.server, &change)?, name)?;
         prepare(self.repository, name)?;
-        // A drain that ends for a mirror of this name which was removed must not forget what is stored now.
+        // A mirror of this name may just have been removed. A drain that still cleans up after it must not delete the new files.
         let _lock = Lock::acquire(&self.directory(name), self.repository.sharing())?;
         prepare(self.repository, name)?;
         unmark_removed(&self.directory(name)).map_err(self.files("add the mirror", name))?;
@@ -116,7 +116,7 @@ impl Editor<'_> {
             self.refuse_doubtful(&after, name)?;
         }
         if extras.secret.is_some() && moves {
-            // Killed in between, the mirror has no password: better than the wrong one for its host.
+            // If we are killed before the next step, the mirror has no password. A password for another host would be worse.
             remove_secret(&self.directory(name).join("secret")).map_err(self.files("remove the secret", name))?;
         }
         let config = edit(self.repository, self.server, &change)?;
@@ -158,7 +158,8 @@ impl Editor<'_> {
         Ok(config)
     }
 
-    /// Makes a full sync of a mirror due. That of a disabled mirror is not, unless it confirms first contact, which is then kept for later.
+    /// Makes a full sync of a mirror due. Does nothing for a disabled mirror, unless the request confirms first contact, which is
+    /// kept for later.
     ///
     /// # Errors
     /// [`Error`]
@@ -196,7 +197,7 @@ impl Editor<'_> {
         config::check_edit(self.repository, self.server, &change)?;
         let directory = self.directory(name);
         if directory.is_dir() {
-            // Killed after the next step, its files are forgotten by the next drain.
+            // If we are killed after the next step, the next drain removes the files.
             mark_removed(&directory).map_err(self.files("begin the removal", name))?;
         }
         edit(self.repository, self.server, &change)?;
@@ -272,8 +273,8 @@ impl Editor<'_> {
     }
 }
 
-/// The credentials of a URL, of which the user name may be a token: then that is the password. `known` is the password that is given
-/// besides or is stored. The hosts that have such tokens take any user name with them.
+/// The credentials of a URL. If the user name is a token, it becomes the password. `known` is the password that was given separately
+/// or is stored. Hosts with such tokens accept any user name.
 #[must_use]
 pub fn token_as_password(found: Credentials, known: Option<&Secret>) -> Credentials {
     match found.username {

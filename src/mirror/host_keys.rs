@@ -33,8 +33,9 @@ pub fn host_keys_of(lines: &[String], address: &Address) -> Result<Vec<HostKey>,
     lines.iter().map(read).collect()
 }
 
-/// What the server offers, under the name by which ssh will look it up: the user's ssh configuration may give the host
-/// another name, port or alias. With an address, that is asked, whatever the name resolves to. Empty when no ssh server answers.
+/// The host keys that the server offers, under the name by which ssh looks them up: the user's ssh configuration may give the
+/// host another name, port or alias. If `address` is given, the scan connects to it and does not resolve the name. Empty when no
+/// ssh server answers.
 ///
 /// # Errors
 /// [`Error::Program`], when ssh or ssh-keyscan cannot be run.

@@ -24,7 +24,7 @@ pub struct LocalMirror {
     head: Result<Vec<u8>, String>,
     /// Where its refs are read when they are not files.
     by_git: Option<GitRefs>,
-    /// What git says of its HEAD, where it is no plain file: asked once.
+    /// HEAD as git reports it, when the file is only a stub. Read once.
     head_by_git: OnceCell<Result<Option<RefName>, String>>,
     /// Its symbolic refs, if they are not files: read when they are asked for.
     symbolic: OnceCell<Result<BTreeSet<RefName>, String>>,
@@ -101,7 +101,7 @@ impl LocalMirror {
     /// Whether its ref `name` is a symbolic ref; these are never packed, and may lead nowhere.
     ///
     /// # Errors
-    /// Why that cannot be told: then it must not be taken for a plain ref.
+    /// Why the ref cannot be read. The caller must not treat it as a plain ref.
     pub fn kind(&self, name: &RefName) -> Result<bool, String> {
         if let Some(refs) = &self.by_git {
             let all = self.symbolic.get_or_init(|| symbolic_of(refs));
@@ -121,7 +121,7 @@ impl LocalMirror {
         }
     }
 
-    /// Whether its HEAD names a branch that `repository` does not have, while that one's own default branch exists.
+    /// Its HEAD, if that names a branch that `repository` does not have, although the default branch of `repository` exists.
     ///
     /// # Errors
     /// [`Error::Repository`]
@@ -135,7 +135,7 @@ impl LocalMirror {
         Ok(is_lost.then(|| LostHead { git_dir: self.git_dir.clone(), head, ours }))
     }
 
-    /// Lets a lost HEAD name our default branch. Not in a repository with a working tree, whose files would no longer be those of its branch.
+    /// Makes a lost HEAD name our default branch. Skips a mirror with a working tree, whose files would no longer match its HEAD.
     ///
     /// # Errors
     /// [`Error`]

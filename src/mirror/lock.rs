@@ -22,8 +22,8 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock in a mirror's directory if it is free, or becomes free at once: `status` holds it for a moment, to see whether a run
-    /// goes on. `None` when another process has it.
+    /// Takes the lock in a mirror's directory if it is free or becomes free within a few milliseconds: `status` holds it for a moment, to
+    /// see whether a run is active. `None` when another process has it.
     ///
     /// # Errors
     /// [`Error::Locks`], where locks do not work, and [`Error::Files`].
@@ -53,7 +53,7 @@ impl Lock {
 
 fn open(directory: &Path, sharing: Sharing) -> Result<File, Error> {
     let path = directory.join("lock");
-    // Who may open it may hold it, so nobody else may. Where the repository is shared, its group may.
+    // A process that can open the file can hold the lock. So only the owner may open it, and the group if the repository is shared.
     let opened = match durable::open(&path, OpenOptions::new().read(true).write(true).create_new(true).mode(0o600)) {
         Ok((file, _)) => file.set_permissions(Permissions::from_mode(sharing.private_mode())).map(|()| file),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -1,6 +1,6 @@
 //! The removal of a mirror: a mark in its directory, then the end of its files.
 //!
-//! Whoever is killed in between leaves the mark, and the next drain of the repository removes what is left.
+//! A process that is killed in between leaves the mark. The next drain of the repository then removes the remaining files.
 
 #![expect(clippy::disallowed_methods, reason = "makes the mark of a removal, and removes files")]
 
@@ -37,8 +37,8 @@ pub fn is_being_removed(directory: &Path) -> bool {
     directory.join(REMOVED).is_file()
 }
 
-/// Removes what is kept of a mirror that is no longer configured; the mark of the removal goes once everything else but the queue
-/// is gone. The caller holds its lock, whose file stays.
+/// Removes the files of a mirror that is no longer configured, in this order: everything else, the mark of the removal, the queue.
+/// The caller holds the lock; its file stays.
 ///
 /// # Errors
 /// The operating system's.

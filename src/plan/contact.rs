@@ -1,12 +1,12 @@
-//! First contact: what a mistyped URL would overwrite is not touched before a person has confirmed the address.
+//! First contact: what a mistyped URL would overwrite stays untouched until a person confirms the address.
 
 use std::collections::BTreeSet;
 
 use super::{Action, Decision, FirstContact, Observed, Reason, RefFacts, Stop};
 use crate::refs::RefName;
 
-/// Holds back everything when first contact is not over and the mirror looks like somebody else's: a value whose object this
-/// repository does not have would go, or none of the mirror's branches and tags is known here.
+/// Withholds every command when first contact is not over and the mirror looks like somebody else's. It does so in two cases: a
+/// command would overwrite or delete a value whose object we do not have, or we have no object of any branch or tag of the mirror.
 pub(super) fn stop(observed: &Observed, decisions: &mut [Decision]) -> Option<Stop> {
     if observed.first_contact == FirstContact::Over {
         return None;

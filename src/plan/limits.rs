@@ -14,7 +14,7 @@ pub struct Limits {
     pub refs: Option<usize>,
     /// Parts of a push that the mirror's hook declined as a whole. Each is a push of its own, the last one first.
     pub groups: Vec<HashSet<RefName>>,
-    /// The branch whose history goes in portions, and the value that it gets first, if it goes alone.
+    /// The branch whose history is sent in slices, and its first intermediate value. Used only when the branch is pushed alone.
     pub step: Option<(RefName, Oid)>,
 }
 
@@ -37,7 +37,7 @@ pub(super) fn next_push(
     group.unwrap_or_else(|| order.iter().copied().take(most).collect())
 }
 
-/// What the mirror must be able to do, whatever is sent.
+/// Why nothing can be sent: the mirror lacks a capability that every push with these rules needs.
 pub(super) fn stop(rules: &Rules, mirror: &Mirror) -> Option<Stop> {
     if !mirror.can_report {
         return Some(Stop::NoReport);

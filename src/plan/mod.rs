@@ -45,7 +45,7 @@ pub enum Action {
     Flapping(Reason),
     /// Refused here.
     Reject(Reason),
-    /// What the decision needs could not be seen now: another run decides.
+    /// A fact that the decision needs could not be read. A later run decides.
     Defer(Reason),
     /// The mirror refused it before; see [`RefFacts::is_refused`].
     Refused,
@@ -68,7 +68,7 @@ pub struct Decision {
     pub local: Option<Oid>,
     /// The mirror's value that was observed: the lease of the command.
     pub remote: Option<Oid>,
-    /// The value that the next push gives the branch on its way to ours: the mirror did not take all of its history at once.
+    /// An intermediate value that the next push gives the branch, because the mirror does not take its whole history at once.
     pub step: Option<Oid>,
     /// What happens.
     pub action: Action,
@@ -98,9 +98,9 @@ pub struct Plan {
 /// Why nothing at all is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// First contact shows that the mirror may be another one than was meant.
+    /// At first contact the mirror looks like somebody else's repository.
     FirstContact {
-        /// How many refs it has of which this repository has no objects.
+        /// How many refs cause this: this repository does not have their objects.
         unknown: usize,
     },
     /// The mirror does not report what it did with each ref.

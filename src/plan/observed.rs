@@ -18,10 +18,10 @@ pub struct Observed {
     pub limits: Limits,
 }
 
-/// Whether it is known that the mirror at this address is the one that was meant.
+/// Whether the repository at this address is known to be the intended mirror.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FirstContact {
-    /// It is: it was seen to hold a value of ours, it was empty, or a person confirmed it.
+    /// It is: it held a value of ours, it was empty, or a person confirmed it.
     #[default]
     Over,
     /// Nobody knows yet.
@@ -41,7 +41,7 @@ pub struct RefFacts {
     pub ancestry: Ancestry,
     /// Whether R is a value that this repository is known to have had for the ref, "R in M".
     pub is_remote_known: bool,
-    /// Whether the mirror's ref is one of its own kind.
+    /// Whether the mirror's ref is a plain or a symbolic ref.
     pub kind: Kind,
     /// What is known of its deletion here; of no meaning while the ref is here.
     pub deleted: Deleted,
@@ -106,6 +106,6 @@ pub struct Mirror {
     pub can_report: bool,
     /// Whether it can take all of a push or nothing (`atomic`).
     pub can_push_atomically: bool,
-    /// Whether it has branches or tags, of whose objects this repository has none; only asked for at first contact.
+    /// Whether it has branches or tags, and this repository has none of their objects. Computed only at first contact.
     pub is_stranger: bool,
 }

@@ -21,7 +21,7 @@ pub(super) fn order(decisions: &[Decision], observed: &Observed) -> (Vec<usize>,
     (order, is_first_alone)
 }
 
-/// Whether one of `creates` lies below the name, or is a directory of it.
+/// Whether a ref in `creates` is below `name`, or `name` is below it: `x` and `x/y` cannot exist together.
 fn frees_a_path(name: &RefName, creates: &BTreeSet<&RefName>) -> bool {
     let is_below = || {
         let below = [name.as_bytes(), b"/"].concat();

@@ -16,7 +16,7 @@ pub struct Rules {
     pub namespaces: Vec<Pattern>,
     /// What happens to a ref that diverged.
     pub divergent: Divergent,
-    /// Which refs are deleted that are not here.
+    /// Which of the refs that are not here are deleted.
     pub prune: Prune,
     /// The guard against a mass deletion.
     pub max_deletes: MaxDeletes,
@@ -73,7 +73,7 @@ impl Divergent {
     }
 }
 
-/// `prune`: which refs are deleted that are not here.
+/// `prune`: which of the refs that are not here are deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Prune {

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::refs::{NameRef, Oid};
 use crate::wire::{Error, broken, next_line, refused_by_server};
 
-/// The longest advertisement that is read, in bytes: more than a million refs. A mirror that says more is not believed, for
-/// what is kept of it would fill the memory.
+/// Largest advertisement that is read, in bytes: more than a million refs. A larger one is an error, because the values that
+/// we keep would fill the memory.
 const MAX_BYTES: usize = 128 << 20;
 
 /// What a mirror said of itself.
@@ -45,12 +45,12 @@ pub struct Capabilities {
     pub agent: bool,
     /// `object-format`; `sha1` when it is not said. `is_format_said` tells the two apart.
     pub object_format: String,
-    /// Whether `object-format` was said, so that ours must be said too.
+    /// Whether the mirror announced `object-format`. If so, the request must name it too.
     pub is_format_said: bool,
 }
 
 impl Capabilities {
-    /// Whether an id is of the object format that was said; of a format that is not known nothing can be said.
+    /// Whether an id fits the announced object format. Every id fits a format that is not known here.
     fn may_hold(&self, oid: Oid) -> bool {
         match &*self.object_format {
             "sha1" => oid.as_bytes().len() == 20,

@@ -27,7 +27,7 @@ pub struct Request<'a> {
     pub push_options: &'a [String],
     /// All or nothing.
     pub is_atomic: bool,
-    /// Told how far it is. Without it, or when nobody watches, the mirror is asked to be quiet.
+    /// Receives the progress. If it is `None` or nobody watches it, the request asks for `quiet`.
     pub progress: Option<&'a Progress>,
 }
 

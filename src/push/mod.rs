@@ -4,8 +4,8 @@
 //! connect ─▶ advertisement ─▶ (observe, plan) ─▶ commands + pack ─▶ report
 //! ```
 //!
-//! [`Session::connect`] connects, [`Session::advertisement`] streams the refs, [`Session::push`] sends one request and returns the answer to
-//! each command (gitprotocol-pack(5), "Pushing Data To a Server"). gix-transport reads and writes the packet lines.
+//! [`Session::connect`] connects, [`Session::advertisement`] streams the refs, [`Session::push`] sends one request and returns the answer
+//! to each command (gitprotocol-pack(5), "Pushing Data To a Server"). gix-transport reads and writes the packet lines.
 //!
 //! Guaranteed: no request is sent twice. A session that ends leaves no process behind. Every wait has a limit. Memory does not grow
 //! with what the mirror sends, except for the refs that were asked for. Absent: decisions, retries, state. After a crash the mirror sees a
@@ -59,8 +59,8 @@ impl Session {
         Ok(Self { conversation, redactor: Redactor::new(&target.credentials) })
     }
 
-    /// Asks for the advertisement, so that the mirror can be at it while we do something else. Over a stream that was asked for by
-    /// connecting.
+    /// Requests the advertisement, so that the mirror prepares it while we do something else. Over a stream, connecting has already
+    /// requested it.
     ///
     /// # Errors
     /// [`Error`].
@@ -86,7 +86,7 @@ impl Session {
     /// [`Session::advertisement`] may follow on the same connection.
     ///
     /// # Errors
-    /// [`Error`], when nothing is known of any command: a report that is cut short is not an error here, it lacks answers.
+    /// [`Error`], when no command has an answer. A report that is cut short is no error; it only lacks answers.
     pub fn push(&mut self, request: &Request<'_>, pack: Option<PackSource>) -> Result<Report, Error> {
         match &mut self.conversation {
             Conversation::Stream(stream) => stream.push(request, pack, &self.redactor),
@@ -94,8 +94,8 @@ impl Session {
         }
     }
 
-    /// Sends one request without reading what the mirror has: `expected` is what it could do at the last contact. What then
-    /// comes of its advertisement is read over and passed over.
+    /// Sends one request without reading the advertisement first. `expected` has the mirror's capabilities of the last contact. An
+    /// advertisement that arrives meanwhile is skipped.
     ///
     /// # Errors
     /// As [`Session::advertisement`] and [`Session::push`].
@@ -117,8 +117,8 @@ impl Session {
         matches!(self.conversation, Conversation::Http(_))
     }
 
-    /// Whether the mirror may still carry out the commands of a push that failed with `error`. Over a stream that is so once receive-pack
-    /// was heard, whatever it or somebody else said as it hung up; over http the answer's status tells.
+    /// Whether the mirror may still carry out the commands of a push that failed with `error`. Over a stream the answer is yes once
+    /// receive-pack was heard, whatever message ended the connection. Otherwise `error` decides.
     #[must_use]
     pub fn may_carry_out(&self, error: &Error) -> bool {
         let is_asked = matches!(&self.conversation, Conversation::Stream(stream) if stream.may_be_carried_out());

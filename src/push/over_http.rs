@@ -11,7 +11,7 @@ use crate::wire::{Error, Http, HttpLines, Service, drain, next_line};
 pub(super) struct OverHttp {
     http: Http,
     capabilities: Capabilities,
-    /// The answer that [`OverHttp::begin`] asked for, of which nothing has been read.
+    /// The answer that [`OverHttp::begin`] requested. Its body is still unread.
     begun: Option<HttpLines>,
 }
 

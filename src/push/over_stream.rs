@@ -62,7 +62,7 @@ impl OverStream {
         self.exchange(request, pack, redactor, advertisement::pass_over)
     }
 
-    /// Sends the request in a thread of its own and reads: what comes `before` the report, and the report.
+    /// Sends the request in its own thread. Meanwhile reads what comes before the report, with `before`, and then the report.
     fn exchange(
         &mut self,
         request: &Request<'_>,
@@ -127,7 +127,7 @@ impl OverStream {
     }
 }
 
-/// Writes the commands and the pack. Time that the pack takes to be made is not the mirror's.
+/// Writes the commands and the pack. The stall limit does not run while the pack is being made.
 fn send(output: &mut Sending<'_>, head: &[u8], pack: Option<PackSource>) -> Result<(), Error> {
     let broken = |source| Error::Broken { doing: "sending the objects", source };
     output.write_all(head).map_err(broken)?;

@@ -60,8 +60,8 @@ pub enum DeltaBase {
 pub struct Incomplete {
     /// History ends at the commits of the file `shallow`.
     pub is_shallow: bool,
-    /// Objects may be missing that a promisor remote has. They are not fetched for a push: a mirror that has them does not miss them
-    /// in the pack, and another one refuses the ref.
+    /// Objects that a promisor remote has may be missing here. They are not fetched for a push: a mirror that has them does not need
+    /// them in the pack, and any other mirror refuses the ref.
     pub is_partial: bool,
 }
 
@@ -116,7 +116,7 @@ impl PackObjects {
         for have in &self.haves {
             revisions.push_str(&format!("^{have}\n"));
         }
-        // It reads all of its input before it writes, so this cannot block for ever. When it has died, its end tells why.
+        // pack-objects reads all of its input before it writes, so this cannot block for ever. If it has died, its last message says why.
         let told = child.stdin().write_all(revisions.as_bytes());
         if told.is_err() {
             return Err(self.incomplete.failure(&child.failure(Duration::from_secs(5)).to_string()));
@@ -177,7 +177,7 @@ impl Read for PackReader {
     }
 }
 
-/// Reads until `buf` is full. The program writes 8 KiB at a time; passed on one by one they would be as many chunks to a web server.
+/// Reads until `buf` is full. The program writes 8 KiB at a time; each of these pieces would otherwise become an HTTP chunk.
 fn fill(stdout: &mut ChildStdout, buf: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buf.len() {

@@ -1,5 +1,5 @@
-//! What is told while a push goes on: counters, and for someone who watches the phase. The sentences are git's own, of
-//! `git pack-objects --progress` and of the mirror (side band 2); nobody is told anything when nobody watches.
+//! The progress of a push: counters, and the current phase if someone watches. The texts of the phases come from
+//! `git pack-objects --progress` and from the mirror (side band 2). Without a watcher no phase is kept.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -44,8 +44,8 @@ impl Progress {
         }
     }
 
-    /// Takes what a program or the mirror wrote of its progress: the last line counts, and of that what stands after the last carriage
-    /// return.
+    /// Takes progress output of a program or of the mirror, and keeps its last text that is not empty. Line feeds and carriage returns
+    /// separate the texts.
     pub(super) fn hear(&self, prefix: &'static str, written: &[u8], redactor: &Redactor) {
         if !self.is_watched() {
             return;

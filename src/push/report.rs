@@ -1,6 +1,6 @@
 //! The report of a push (gitprotocol-pack(5), "Report Status"): what the mirror did with each command.
 //!
-//! An answer that is missing stays missing: silence is a failure of exactly the refs concerned.
+//! A missing answer stays missing, and only the refs without an answer have failed.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
@@ -13,7 +13,7 @@ use crate::credentials::{Cleaned, Redactor};
 use crate::refs::RefName;
 use crate::wire::{Error, Messages, about, next_line};
 
-/// Read in one push, headers of packets included, before the mirror counts as talking nonsense.
+/// Most bytes that are read after one push, packet headers included. More than this is a protocol error.
 const MAX_READ: usize = 16 << 20;
 
 /// What the mirror said to one command.
@@ -57,7 +57,7 @@ pub(super) fn read<R: Read>(
     let (bytes, cut) =
         if capabilities.side_band_64k { demultiplex(lines, bound, &mut messages, hear) } else { collect(lines, bound) };
     let mut report = parse(&bytes, request, redactor);
-    // That it broke off says more than that it is not whole.
+    // The reason why the reading ended explains more than an incomplete report.
     report.cut = cut.or(report.cut);
     report.messages = messages.lines(redactor);
     for line in &report.messages {

@@ -43,7 +43,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let text = crate::credentials::Redactor::default().clean(&format!("{error:#}")).replace('\n', " ");
-            // Whoever closed standard error does not want to know.
+            // If standard error is closed, nobody wants the message.
             let _ = writeln!(io::stderr(), "fatal: {text}");
             ExitCode::from(128)
         }
@@ -151,7 +151,7 @@ impl Helper {
         let (mut from_mirror, mut to_mirror) = (upload.input, upload.output);
         writeln!(out)?;
         out.flush()?;
-        // git waited for that line, so nothing of what follows has been read. The thread ends with the process.
+        // git sends nothing before it has that line, so our buffer holds none of what follows. The thread ends with the process.
         let mut stdin = std::fs::File::from(io::stdin().as_fd().try_clone_to_owned()?);
         std::thread::spawn(move || io::copy(&mut stdin, &mut to_mirror));
         let mut chunk = vec![0; 64 << 10];
@@ -244,7 +244,7 @@ fn refspec_of(line: &str) -> (&str, &str) {
     refspec.split_once(':').unwrap_or((refspec, refspec))
 }
 
-/// A mirror holds our refs under their names: what is to be pushed must be what the ref is here.
+/// Checks one refspec. A mirror has our refs under their own names, so the pushed value must be the value of the ref here.
 fn checked(source: &str, name: &str, here: &BTreeMap<RefName, Local>) -> Result<RefName, &'static str> {
     let Some(wanted) = RefName::new(name.as_bytes()) else { return Err("not a ref name") };
     let value_of = |name: &RefName| here.get(name).copied().unwrap_or(Local::Absent);

@@ -14,7 +14,7 @@ use crate::wire::{Address, AskpassServer, Target};
 /// A running helper of git's.
 pub(super) struct Web {
     input: BufReader<ChildStdout>,
-    /// Gone once git talks through it by itself.
+    /// `None` once a thread copies git's input to it.
     output: Option<ChildStdin>,
     child: Option<Child>,
     _offer: Option<AskpassServer>,
@@ -24,7 +24,7 @@ impl Web {
     pub(super) fn start(repository: &Repository, target: &Target, program: &Path) -> anyhow::Result<Self> {
         let Address::Http { url, .. } = &target.address else { anyhow::bail!("this mirror is not reached over http") };
         let mut command = process::git(repository.git_dir(), &[]);
-        // Nobody else is asked for the password, and it goes nowhere else.
+        // No credential helper is asked for the password, and no redirect takes it to another server.
         for setting in ["credential.helper=", "http.followRedirects=false"] {
             command.arg("-c").arg(setting);
         }

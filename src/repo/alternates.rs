@@ -1,8 +1,8 @@
 //! Object directories that the environment adds (`GIT_ALTERNATE_OBJECT_DIRECTORIES`, git(1)), which gix does not know.
 //!
-//! Those that a repository names itself (`objects/info/alternates`) are gix's business. For the others the store is opened over an empty
-//! directory of ours, whose alternates are the repository's own directory and the added ones. It goes with the last handle; a killed
-//! program leaves it behind in the directory for temporary files, empty but for that list.
+//! gix itself reads those that a repository names (`objects/info/alternates`). For the others the store is opened on a temporary directory
+//! of ours, whose alternates are the repository's object directory and the added ones. The last handle removes it. A killed program leaves
+//! it behind; it contains only that list.
 
 #![expect(clippy::disallowed_methods, reason = "the variable, and the list for gix")]
 

@@ -21,10 +21,10 @@ const MANY: usize = 50;
 /// How long git may take to end once it has said everything.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// How often a list is begun anew because tables went away meanwhile.
+/// How often the tables are read at most, if some disappear meanwhile.
 const MAX_TRIES: u32 = 5;
 
-/// What HEAD is in a file that git keeps for programs that know no other storage (gitformat-reftable).
+/// The branch in the stub file HEAD, which git keeps for programs that do not know reftable (gitformat-reftable).
 const STUB: &str = "refs/heads/.invalid";
 
 /// The refs of one repository.
@@ -57,7 +57,7 @@ impl GitRefs {
         let missing: Vec<_> = stored.into_iter().filter(|(name, _)| !is_listed(name)).collect();
         for (name, stored) in missing {
             match stored {
-                // It leads nowhere, which is no reason for git to list it.
+                // git does not list a symbolic ref whose target does not exist.
                 Stored::Symbolic => listing.refs.push((name, Local::Symbolic)),
                 Stored::Value => listing.incomplete = Some(format!("git does not list '{name}', which is stored")),
             }
@@ -109,7 +109,7 @@ impl GitRefs {
         let command = &mut git(&self.git_dir, &["symbolic-ref", "--quiet", "HEAD"]);
         match process::run("git symbolic-ref", command, b"", GRACE) {
             Ok(said) => Ok(RefName::new(said.trim_ascii())),
-            // It has no words for a HEAD that is detached, only this status.
+            // For a detached HEAD git prints nothing and exits with this status.
             Err(process::Error::Failed { message, status, .. }) if message.is_empty() && status.ends_with(" 1") => {
                 Ok(None)
             }
@@ -117,7 +117,7 @@ impl GitRefs {
         }
     }
 
-    /// What git lists, and the refs that the tables hold, before it began and after it ended.
+    /// The refs that git lists, and the refs that the tables hold both before and after the listing.
     fn checked(&self, asked: &[&str]) -> Result<(Listing, BTreeMap<RefName, Stored>), Error> {
         let mut tries = 0;
         loop {
@@ -125,7 +125,7 @@ impl GitRefs {
             let mut listing = None;
             match self.try_checked(asked, &mut listing) {
                 Ok(stored) => return Ok((listing.unwrap_or_default(), stored)),
-                // Tables were made one in the middle of it.
+                // git merged tables while we read them.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && tries < MAX_TRIES => {}
                 Err(error) => {
                     let listing = match listing {

@@ -22,10 +22,10 @@ pub struct History<'r> {
 /// Commits are kept between questions up to this number: each question clears the marks of all of them.
 const MAX_GRAPH: usize = 10_000;
 
-/// Up to this number of values all that the mirror has bound a pack, as they do for `git push`.
+/// Up to this number of values on the mirror, all of them bound the pack, as in `git push`.
 const FEW_HAVES: usize = 1000;
 
-/// How many commits a search for the boundary of new history visits before all values of the mirror are taken for it.
+/// Most commits that the search for the boundary of new history visits. After that, all values of the mirror are used.
 const MAX_WALK: usize = 1000;
 
 /// A commit that the mirror gets, unless it turns out to have it.
@@ -118,8 +118,8 @@ impl<'r> History<'r> {
 }
 
 impl Repository {
-    /// What pack-objects is told that the mirror has, so that nothing is sent that it has. Few values are all named, as `git push`
-    /// does it. Of many only those that bound the history of `tips`, when a short walk finds that they do.
+    /// The values that pack-objects may assume on the mirror, so that it leaves their history out. If they are few, all are named, as
+    /// in `git push`. If they are many, only those that bound the history of `tips` are named, provided that a short walk finds them.
     #[must_use]
     pub fn boundary(&self, tips: &[Oid], haves: &HashMap<Oid, u32>) -> Vec<Oid> {
         let all = || haves.keys().copied().filter(|have| self.contains(*have)).collect();
@@ -134,8 +134,8 @@ impl Repository {
         }
     }
 
-    /// The commits of `tips` and their history that the mirror lacks, at most `most` of them, when all values of the mirror are
-    /// `haves`. `None` when there are more, or when finding out would take long.
+    /// The commits in the history of `tips` that a mirror with the values `haves` lacks. `None` when there are more than `most`, or
+    /// when the search would take long.
     #[must_use]
     pub(super) fn new_commits(
         &self,
@@ -159,8 +159,8 @@ impl Repository {
         walk.new_commits(most)
     }
 
-    /// The commits from `tips` down to values of `haves`, and these. `None` when there are more than `most`, or when a line of history
-    /// does not end at one.
+    /// The commits from `tips` down to values of `haves`, and the values that were reached. `None` when there are more than `most`
+    /// commits, or when a line of history does not reach such a value.
     fn closed_by(
         &self,
         tips: &[ObjectId],
@@ -190,8 +190,8 @@ impl Repository {
     }
 }
 
-/// A walk that tells what only new history reaches, newest commits first (git's `limit_list` does the same). It is exact as long as no
-/// commit is older than its parents by its date; otherwise it may call a commit new that the mirror has.
+/// A walk that finds the commits that only new history reaches, newest first, like git's `limit_list`. It is exact as long as no commit
+/// has an earlier date than its parents. Otherwise it may report a commit as new although the mirror has it.
 struct Walk<'r> {
     graph: gix::revwalk::Graph<'r, 'r, Commit<u8>>,
     queue: BinaryHeap<(gix::date::SecondsSinceUnixEpoch, ObjectId)>,
@@ -200,7 +200,7 @@ struct Walk<'r> {
 }
 
 impl<'r> Walk<'r> {
-    /// How many commits are looked at before the question counts as one for git.
+    /// Most commits that are visited. If that is not enough, git makes the pack.
     const MAX_VISITED: usize = 2000;
 
     fn new(graph: gix::revwalk::Graph<'r, 'r, Commit<u8>>) -> Self {
@@ -224,7 +224,7 @@ impl<'r> Walk<'r> {
         Some(())
     }
 
-    /// Walks until no commit can turn out to be new or not any more.
+    /// Walks until no mark can change any more.
     fn new_commits(mut self, most: usize) -> Option<Vec<ObjectId>> {
         let (mut found, mut oldest, mut looked) = (Vec::new(), i64::MAX, 0);
         while let Some((time, id)) = self.queue.pop() {

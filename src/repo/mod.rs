@@ -1,8 +1,9 @@
 //! The repository whose refs are mirrored, read with gix; refs that gix cannot read, with git.
 //!
-//! Guaranteed: a repository of another user is refused unless `safe.directory` allows it (git-config(1)). So is one that git would not open,
-//! and one with grafts, whose history only git sees. Replace refs are ignored: the stored objects are mirrored. "Absent", "unreadable"
-//! and "symbolic" are different answers. Absent: every write. Nothing is cached between drains, so a crash leaves nothing behind.
+//! Guaranteed: a repository of another user is refused unless `safe.directory` allows it (git-config(1)). So is one that git would not
+//! open, and one with grafts, whose history only git sees. Replace refs are ignored: the stored objects are mirrored. "Absent",
+//! "unreadable" and "symbolic" are different answers. Absent: every write. Nothing is cached between drains, so a crash leaves nothing
+//! behind.
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -90,7 +91,7 @@ pub struct Repository {
     by_git: Option<GitRefs>,
     /// What must be there as long as `inner`.
     _added: Added,
-    /// What git said of HEAD, which is asked for more than once.
+    /// HEAD as git reported it. It is kept, because it is needed more than once.
     head: OnceCell<Option<RefName>>,
 }
 
@@ -250,7 +251,7 @@ impl Repository {
         Ok(name.and_then(|name| RefName::new(name.as_bstr())))
     }
 
-    /// Whether the object is here, as far as that can be told: good enough to leave it out of a pack, not to decide.
+    /// Whether the object is probably here. This is good enough to leave it out of a pack, but not for a decision.
     #[must_use]
     pub fn contains(&self, oid: Oid) -> bool {
         self.may_hold(oid) && self.inner.has_object(to_gix(oid))
@@ -311,8 +312,8 @@ pub fn to_gix(oid: Oid) -> gix::ObjectId {
     gix::ObjectId::from_bytes_or_panic(oid.as_bytes())
 }
 
-/// Whether the operating system refused to let us look (no descriptor, no permission, a failing disk), which says nothing
-/// about what is there; as opposed to data that is missing or damaged.
+/// Whether the operating system refused access (no descriptor, no permission, a failing disk). Unlike missing or damaged data,
+/// this says nothing about what is stored.
 #[must_use]
 pub fn is_refused(error: &gix::Error) -> bool {
     use std::io::ErrorKind;

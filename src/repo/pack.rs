@@ -1,9 +1,8 @@
 //! A small pack, made in process: for the few objects of a usual push, starting `git pack-objects` takes longer than making the pack.
 //!
-//! It contains the commits that the mirror lacks, and their trees and blobs, except those that a parent has at the same place, and those
-//! that a parent on the mirror has in any directory that changes. Each parent is either sent too, or the mirror has it with everything that
-//! belongs to it; so nothing is missing. Objects are stored whole, without deltas. Whatever is not small, not here or not plain is left to
-//! git (`None`).
+//! It contains the commits that the mirror lacks, with their trees and blobs. It leaves out objects that a parent has at the same place,
+//! and objects that a parent on the mirror has in any directory that changes. Each parent is either sent too or complete on the mirror, so
+//! nothing is missing. Objects are stored whole, without deltas. Anything large, missing or unusual is left to git (`None`).
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
@@ -35,7 +34,7 @@ struct Small<'r> {
 }
 
 impl Repository {
-    /// A pack of what `tips` have and the mirror, whose refs have the values `haves`, has not. `None` when it would not be small.
+    /// A pack of the objects that `tips` need and a mirror with the values `haves` lacks. `None` when it would not be small.
     #[must_use]
     pub fn small_pack(&self, tips: &[Oid], haves: &HashMap<Oid, u32>) -> Option<Vec<u8>> {
         let mut small = Small {
@@ -67,7 +66,7 @@ impl Repository {
             small.add(id, Kind::Commit, commit.detach().data)?;
             trees.push((tree, bases, edges));
         }
-        // What a parent that the mirror has holds in a directory that changes is there, under whatever name it is needed now.
+        // The mirror has every object of a parent that it has. So these need not be sent, even if they now have another name.
         for (tree, _, edges) in trees.iter().filter(|(_, _, edges)| !edges.is_empty()) {
             small.hold(*tree, edges, 0)?;
         }
@@ -126,7 +125,7 @@ impl Small<'_> {
         Some(())
     }
 
-    /// Adds a tree and what is below it, as far as none of `bases` has it in the same directory, and it is not held.
+    /// Adds a tree and everything below it, except objects that are held or that one of `bases` has in the same directory.
     fn tree(&mut self, id: ObjectId, bases: &[ObjectId], depth: usize) -> Option<()> {
         if depth > MAX_DEPTH {
             return None;

@@ -1,7 +1,7 @@
 //! Reading refs: all that are wanted, or one by its exact name.
 //!
-//! A listing may miss a ref that `git pack-refs` moves at the same moment, so nobody deletes on its word alone: whoever
-//! wants to act on an absence asks [`Repository::find_each`] as well, which looks for the loose ref and then in packed refs.
+//! A listing may miss a ref that `git pack-refs` moves at the same moment. So a caller that acts on an absence must also ask
+//! [`Repository::find_each`], which looks for the loose ref and then in packed refs.
 
 use super::{Error, Repository, from_gix, is_refused, one_line};
 use crate::refs::{Local, RefName};

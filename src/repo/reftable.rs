@@ -19,7 +19,7 @@ pub(super) enum Stored {
     Symbolic,
 }
 
-/// The stack of tables, as its list says it: whoever finds the same list again knows that nothing has changed.
+/// The content of `tables.list`. If it is the same later, no ref has changed in between.
 pub(super) fn stack(git_dir: &Path) -> io::Result<String> {
     let named = |error| named("tables.list", &error);
     std::fs::read_to_string(git_dir.join("reftable/tables.list")).map_err(named)
@@ -67,7 +67,7 @@ fn refs_of(table: &[u8]) -> Option<Records> {
         let at = header + n * 8;
         usize::try_from(u64::from_be_bytes(footer.get(at..at + 8)?.try_into().ok()?)).ok()
     };
-    // Of these sections the first that is there begins where the ref blocks end: ref index, objects, logs.
+    // The ref blocks end where the first of these sections begins: ref index, objects, logs.
     let sections = [position(0)?, position(1)? >> 5, position(3)?];
     let end = sections.into_iter().filter(|at| *at > 0).chain([footer_at]).min()?;
     let mut records = Records::new();

@@ -48,7 +48,7 @@ impl Sharing {
         }
     }
 
-    /// Gives a file that was just made the permissions of one that everybody may read, as far as the repository is shared.
+    /// Makes a new file readable for everybody, or for those whom `core.sharedRepository` names.
     ///
     /// # Errors
     /// The operating system's.

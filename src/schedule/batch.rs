@@ -25,10 +25,10 @@ const MAX_JOBS: usize = 16;
 const MAX_JOBS_PER_HOST: usize = 8;
 /// How often the daemon compares every mirror in full.
 pub(super) const RECONCILE: Duration = Duration::from_secs(24 * 3600);
-/// A first contact over ssh takes about as many times the round trips of one over http; near hosts must not seem far for it, and be
-/// flooded.
+/// A first contact over ssh needs about five times the round trips of one over http. Its time is divided by this, so that a near ssh
+/// host does not count as far and get more jobs.
 const SSH_TRIPS: u32 = 5;
-/// How many of them of one repository.
+/// How many mirrors of one repository are served at once.
 const MAX_JOBS_PER_REPOSITORY: usize = 4;
 
 /// What a run over many repositories needs.
@@ -79,7 +79,7 @@ pub(super) fn limits(server: &Server) -> JobLimits {
 }
 
 impl Every<'_> {
-    /// Does one thing that the queue says is next. A fault of ours ends that thing and no other.
+    /// Does the next task of the queue. A panic ends this task and no other.
     pub(super) fn act(&self, task: Task<'_>) -> Done {
         let git_dir = match &task {
             Task::Scan(git_dir) => git_dir.clone(),
@@ -144,8 +144,8 @@ impl Every<'_> {
         })
     }
 
-    /// Whether a mirror that waits for nothing, or of which something is parked, was last compared in full longer ago than `reconcile`. Up to
-    /// a tenth earlier, so that mirrors which were made together are not compared together for ever.
+    /// Whether a full comparison is due: the last one is older than `reconcile`, and the mirror has no next attempt or has failed. Each
+    /// mirror is due up to a tenth earlier, so that mirrors that were made together are not always compared together.
     fn is_comparison_due(&self, git_dir: &Path, name: &str, status: &Status) -> bool {
         let is_quiet = status.next_attempt_at.is_none() || status.update_status == UpdateStatus::Failed;
         let Some(interval) = self.reconcile.filter(|_| is_quiet) else { return false };

@@ -68,7 +68,7 @@ impl Workers {
         Arc::clone(&self.server.lock())
     }
 
-    /// Takes another configuration. More threads than there were at first are there after a restart.
+    /// Takes a new configuration. The number of threads changes only with a restart.
     pub fn reload(&self, server: Arc<Server>) {
         let limits = limits(&server);
         *self.server.lock() = server;
@@ -79,7 +79,7 @@ impl Workers {
     pub fn run(&self) {
         let limits = limits(&self.server());
         std::thread::scope(|scope| {
-            // Those who look through spools are there also when all that serve are at it.
+            // The extra threads scan spools even when all others are serving mirrors.
             for _ in 0..limits.all + limits.scans {
                 scope.spawn(|| self.crew.work(self.now, &|task| self.act(task)));
             }

@@ -49,7 +49,7 @@ impl Crew {
         self.state.lock()
     }
 
-    /// Changes the queue, and calls whoever may have something to do now.
+    /// Changes the queue, and wakes the threads, which may have something to do now.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
         let changed = change(&mut self.lock().queue);
         self.changed.notify_all();
@@ -98,7 +98,7 @@ impl Crew {
         }
     }
 
-    /// Waits for a change, or, if nobody else does, for a time.
+    /// Waits for a change of the queue. If no other thread watches the clock, waits at most until `time`.
     fn wait<'s>(
         &'s self,
         mut state: MutexGuard<'s, State>,
@@ -110,11 +110,11 @@ impl Crew {
             return state;
         };
         state.has_watch = true;
-        // The clock may be set: a long wait is looked at again now and then.
+        // The clock may be set, so this wait is at most an hour.
         let left = Duration::try_from(time.duration_since(now)).unwrap_or_default().min(Duration::from_secs(3600));
         self.changed.wait_for(&mut state, left);
         state.has_watch = false;
-        // Whoever is called now takes the watch, should this thread find something to do.
+        // If this thread finds something to do, the thread that is woken here watches the clock.
         self.changed.notify_one();
         state
     }

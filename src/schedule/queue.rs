@@ -2,8 +2,8 @@
 //!
 //! Hosts take turns, so a host with a thousand waiting repositories does not starve a host with one; a repository with many mirrors has a
 //! limit of its own. The first contact with a host is made by one job alone. If it shows that the host is down, all other jobs for it are
-//! deferred without an attempt until the host's next turn, and no other host waits for it. Scanning a repository contacts nobody, so it waits
-//! for no host.
+//! deferred without an attempt until the host's next turn, and no other host waits for it. Scanning a repository contacts nobody, so it
+//! waits for no host.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ pub(super) struct JobLimits {
     pub(super) scans: usize,
 }
 
-/// A contact takes one round trip at least, and most take more. Whoever needs longer than this for the easiest is far away.
+/// A host whose first contact takes this long or longer is far away. Every contact takes at least one round trip.
 const FAR: Duration = Duration::from_millis(100);
 
 #[derive(Default)]
@@ -52,7 +52,7 @@ struct Host {
     waiting: VecDeque<Job>,
     running: usize,
     has_answered: bool,
-    /// How long the first contact took, which went alone: how far away it is, whatever it has to do now.
+    /// How long the first contact took. It was the only one then, so it shows the distance and not the load.
     first: Option<Duration>,
     down: Option<Down>,
 }
@@ -93,7 +93,7 @@ pub(super) enum Next {
     Scan(PathBuf),
     Serve(Job),
     Defer(Job, Down),
-    /// Something else must happen first, or this time come.
+    /// Wait for a change of the queue, or until this time.
     Wait(Option<Timestamp>),
     /// Nothing is left.
     End,
@@ -129,7 +129,7 @@ impl Queue {
         }
     }
 
-    /// Has many repositories scanned, each once.
+    /// Has many repositories scanned. Those that wait for a scan already are not added again.
     pub(super) fn scan_all(&mut self, git_dirs: Vec<PathBuf>) {
         if !self.is_halted {
             let known: BTreeSet<PathBuf> = self.scans.drain(..).collect();
@@ -138,7 +138,7 @@ impl Queue {
         }
     }
 
-    /// Has a mirror served. One that waits already waits once; one that is being served is served once more.
+    /// Has a mirror served. A mirror that waits already is not added again. One that is being served is served once more afterwards.
     pub(super) fn add(&mut self, job: Job) {
         if self.is_halted {
             return;

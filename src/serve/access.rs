@@ -62,7 +62,7 @@ impl Access {
         Ok(Arc::clone(&cached.tokens))
     }
 
-    /// The token of that name, if it still counts: what a session asks each time.
+    /// The token with that name and creation time, if it is still valid. Every request of a session checks this.
     pub(super) fn by_name(&self, name: &str, created_at: Timestamp, now: Timestamp) -> io::Result<Option<Token>> {
         let tokens = self.tokens()?;
         let is_it = |token: &&Token| token.name == name && token.created_at == created_at && !token.is_expired(now);
@@ -75,7 +75,7 @@ impl Access {
         let tokens = self.tokens()?;
         let denied = match tokens::find(&tokens, given) {
             Some(token) if !token.is_expired(now) => {
-                // A full disk keeps nobody out.
+                // The token is valid even if its use cannot be noted, for example on a full disk.
                 if tokens::is_use_due(token, now)
                     && let Err(error) = self.store.note_use(&token.name, now)
                 {

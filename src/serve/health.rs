@@ -13,7 +13,7 @@ use crate::config;
 use crate::metrics;
 use crate::repo;
 
-/// Whether the spools can be read: what a load balancer or systemd's watch asks.
+/// Whether the repositories can be listed. For load balancers and monitoring.
 pub(super) async fn healthz(State(app): State<Arc<App>>) -> Response {
     match app.is_ready.load(Ordering::Relaxed) {
         true => (StatusCode::OK, "ok\n").into_response(),

@@ -38,7 +38,7 @@ const BACKLOG: u32 = 1024;
 const MAX_HEAD: usize = 16 << 10;
 /// For a request's head to come.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// For connections that are at work when the daemon is told to end.
+/// How long active connections may take to end when the daemon is told to end.
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
 
 /// A socket that listens.
@@ -119,7 +119,7 @@ impl Listener {
     }
 }
 
-/// A socket that a process which is gone has left behind is in the way; anything else is not ours to remove.
+/// Removes a socket that a dead process has left behind. Anything else at this path is not ours to remove.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
@@ -141,7 +141,7 @@ pub(super) struct ConnectionLimit {
 struct CrowdState {
     count: usize,
     next: u64,
-    /// Connections that nothing is being answered on, by how long they are so.
+    /// Idle connections; the one that has been idle longest comes first.
     idle: BTreeMap<u64, AbortHandle>,
 }
 
@@ -150,7 +150,7 @@ impl ConnectionLimit {
         self.state.lock()
     }
 
-    /// Makes room for one more: whoever has been silent longest leaves. `false` when all are being answered.
+    /// Makes room for one more connection. At the limit, the one that has been idle longest is closed. `false` when none is idle.
     fn admit(&self) -> bool {
         let mut state = self.lock();
         if state.count >= MAX_CONNECTIONS {
@@ -206,7 +206,7 @@ impl Drop for Slot {
     }
 }
 
-/// Answers what comes in until told to stop, then what has begun.
+/// Takes connections until told to stop. Requests that have begun are still answered.
 pub(super) async fn serve(
     listener: Listener,
     router: Router,
@@ -255,7 +255,7 @@ fn begin(
     let (held, (go, went)) = (Arc::clone(&slot), tokio::sync::oneshot::channel::<()>());
     let task = tokio::spawn(async move {
         let _held = held;
-        // Not before it has its place among the silent.
+        // Waits until the connection is listed as idle.
         let _ = went.await;
         run(TokioIo::new(stream), answer, stop).await;
     });

@@ -150,7 +150,7 @@ impl App {
             let (url, new, credentials) = allowed_url(url, &opened.server.api.egress())?;
             let stored = mirror::credentials(&opened.repository, mirror).map_err(anyhow::Error::from)?.secret;
             let credentials = token_as_password(credentials, secret.as_ref().or(stored.as_ref()));
-            // What was stored is for the host that it was given for, and for nobody else.
+            // Stored credentials must be sent only to the host that they were given for.
             let is_moved = new.url_parts().map(|place| (place.0, place.1))
                 != mirror.address.url_parts().map(|place| (place.0, place.1))
                 || new.endpoint() != mirror.address.endpoint();
@@ -250,7 +250,7 @@ impl OpenProject {
 }
 
 impl MirrorParams {
-    /// The keys that stand for themselves. Protected branches and a regex take each other's place.
+    /// The attributes that map directly to keys. `only_protected_branches` and `mirror_branch_regex` replace each other.
     fn keys(&self, before: Option<&Mirror>) -> Keys {
         let mut keys: BTreeMap<&'static str, Change> = BTreeMap::new();
         if let Some(only) = self.only_protected_branches {
@@ -315,7 +315,7 @@ impl MirrorParams {
     }
 }
 
-/// A line as it was before a form's encoding made spaces of the plus signs in its base64. `None` for a blank one.
+/// Restores the plus signs in the base64 of a host key line, which form decoding turned into spaces. `None` for a blank line.
 fn restored(line: &str) -> Option<String> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let at = words.iter().position(|word| word.starts_with("AAAA"));

@@ -48,7 +48,7 @@ use wake::{Heard, WakeSocket};
 
 /// How often all spools are looked through when the server's file does not say.
 const SCAN: Duration = Duration::from_secs(60);
-/// How long what runs may run on when the daemon is told to end.
+/// How long running updates may continue when the daemon is told to end.
 const SHUTDOWN: Duration = Duration::from_secs(30);
 
 /// How the daemon is set up.
@@ -99,7 +99,7 @@ impl App {
                 Event::Failed { git_dir, error } => {
                     let text = error.to_string();
                     let mut known = failures.lock();
-                    // Every scan finds it again: it is told when it is another.
+                    // Every scan meets the same error. Log it only when it changes.
                     if known.get(git_dir) != Some(&text) {
                         tracing::error!("'{}': {text}", git_dir.display());
                         known.insert(git_dir.to_owned(), text);
@@ -149,7 +149,7 @@ impl App {
         self.projects.table()
     }
 
-    /// Lists the repositories. Returns them, if that was possible; what has no number yet is not shown, but served.
+    /// Lists the repositories, and returns them if that was possible. A repository without a number is served, but not shown.
     fn look_around(&self) -> Option<Vec<PathBuf>> {
         *self.looked.lock() = Some(now());
         let server = self.workers.server();
@@ -177,7 +177,7 @@ impl App {
 
     fn ask_for_scan(&self) {
         if let Some(scans) = &*self.scans.lock() {
-            // Who does not scan any more is at the end.
+            // If the receiver is gone, the daemon is ending.
             let _ = scans.send(());
         }
     }
@@ -187,7 +187,7 @@ impl App {
             Heard::TooMuch => self.ask_for_scan(),
             Heard::Repository(git_dir) => {
                 let server = self.workers.server();
-                // A hint is anyone's: what it names counts only as it stands below a root.
+                // Anyone can send a hint, so only a canonical path below a root is accepted.
                 let is_below = server.roots.iter().any(|root| git_dir.starts_with(&root.path));
                 if is_below
                     && git_dir.join("HEAD").is_file()
@@ -203,7 +203,7 @@ impl App {
 /// Runs the daemon until it is told to end.
 ///
 /// # Errors
-/// What keeps it from beginning, in words for whoever started it.
+/// Why it cannot start, as a message for the user.
 pub fn run(server: Server, options: &Options) -> anyhow::Result<()> {
     if server.roots.is_empty() {
         return Err(config::Error::NoRoots.into());
@@ -327,7 +327,7 @@ fn raise_descriptor_limit() {
 
 fn log_report(report: &Report) {
     if report.host == Host::Unknown && report.next_attempt_at.is_some() {
-        // It waits, as it did when that was told.
+        // It still waits, and that is in the log already.
         return;
     }
     let (repository, remote, state) = (&report.repository, &report.remote, report.update_status.as_str());
@@ -337,7 +337,7 @@ fn log_report(report: &Report) {
     }
 }
 
-/// Runs what waits for the disk where it holds nothing up.
+/// Runs blocking work in a thread where it delays no other request.
 async fn blocking<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(act).await.expect("what runs there does not panic")
 }

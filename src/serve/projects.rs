@@ -92,7 +92,7 @@ impl Projects {
         }
         projects.sort_by(|a, b| (&a.path, a.id).cmp(&(&b.path, b.id)));
         let by_id = projects.iter().enumerate().map(|(at, project)| (project.id, at)).collect();
-        // Of two roots with one path in both, the one with the lower number has the path.
+        // If two roots contain the same path, the project with the lower number gets it.
         let by_path = projects.iter().enumerate().rev().map(|(at, project)| (project.path.clone(), at)).collect();
         *table = Arc::new(Table { projects, git_dirs: git_dirs.to_vec(), by_id, by_path });
         Ok(())
@@ -121,7 +121,7 @@ impl Table {
     }
 }
 
-/// Whether a repository that is not known yet stands at that path below a root, so that another look is worth it.
+/// Whether a repository that is not listed yet may be at that path below a root, so that listing again is worthwhile.
 pub(super) fn may_be_new(server: &Server, path: &str) -> bool {
     let is_plain = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
     let stands = |git_dir: PathBuf| git_dir.join("HEAD").is_file() && server.place(&git_dir).is_some();

@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use super::client::{Client, Peer};
 use super::{App, api, health, page};
 
-/// For a request and its answer; a stream of events is answered when it begins.
+/// Time limit for a request and its answer. An event stream counts as answered when it begins.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Sent with every answer: nothing but our own style and script, no frames, nothing guessed, nothing kept.
@@ -43,8 +43,8 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// The answer of a request: within the limit, and also when it failed in a way that was not foreseen, which ends that request alone. The
-/// panic hook has logged where.
+/// Answers a request within the time limit. A panic ends this request alone and is answered with status 500. The panic hook has logged
+/// where.
 async fn answered(run: impl Future<Output = Response>) -> Response {
     match tokio::time::timeout(LIMIT, AssertUnwindSafe(run).catch_unwind()).await {
         Ok(Ok(response)) => response,

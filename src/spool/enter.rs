@@ -1,7 +1,7 @@
 //! Entering a record: written to `tmp`, synced, renamed into `incoming`, the directory synced.
 //!
-//! Killed before the rename, the hook leaves a file in `tmp` that the next drain takes for a push it must look for;
-//! killed after it, the record is there and the push's own exit does not matter.
+//! If the hook is killed before the rename, it leaves a file in `tmp`, and the next drain compares everything.
+//! If it is killed after the rename, the record is there and the exit status of the push does not matter.
 //!
 //! A file takes its permissions from the directory it is created in, so that a spool shared by several users (directories
 //! of mode 2770) holds records that all of them can read and remove.
@@ -44,7 +44,7 @@ impl Id {
 /// Writes `record` durably into `incoming`, creating the spool's directories when they are missing.
 ///
 /// # Errors
-/// The operating system's. The record is then not in `incoming`, and no part of it is left in `tmp` that could be removed.
+/// The operating system's. Unless only the last sync failed, the record is not in `incoming`, and its file in `tmp` is removed if possible.
 pub fn enter(layout: &Layout, id: Id, record: &Record) -> io::Result<()> {
     match enter_once(layout, id, record) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

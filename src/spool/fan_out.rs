@@ -38,9 +38,9 @@ pub fn incoming(layout: &Layout) -> io::Result<Vec<String>> {
     list(&layout.incoming())
 }
 
-/// Gives every record in `incoming` to each of `mirrors`. `id` names the wish for a full sync, if one is needed. Each of `others`, mirrors that
-/// have a queue and that the configuration of this drain does not name, is given a full sync instead, once: the next drain may have
-/// the server's file that names them. A fault of their files holds up no other mirror, but on a full disk everything stays in `incoming`.
+/// Gives every record in `incoming` to each of `mirrors`. `id` names the full-sync record, if one is needed. `others` are mirrors that have
+/// a queue, but are not in the configuration of this drain. Each of them gets one full-sync record instead, because the next drain may have
+/// the server's file that names them. An error in their files delays no other mirror, but on a full disk everything stays in `incoming`.
 ///
 /// # Errors
 /// The operating system's; what was not yet given stays in `incoming`.

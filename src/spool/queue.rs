@@ -1,7 +1,7 @@
 //! One mirror's queue: claim what is in it, finish what has a durable outcome.
 //!
-//! Claiming changes nothing on the disk; the mirror's lock makes the claim exclusive. Entries that are finished while
-//! another push arrives are exactly the claimed ones, so the new entry stays.
+//! Claiming changes nothing on the disk; the mirror's lock makes the claim exclusive. Only claimed entries are finished,
+//! so an entry that arrives meanwhile stays.
 
 #![expect(clippy::disallowed_methods, reason = "removes finished entries")]
 
@@ -15,7 +15,7 @@ use crate::layout::Layout;
 
 /// The end of the name of a wish for a full sync.
 pub(super) const FULL: &str = ".full";
-/// How the name of an entry ends that is no push but a look at refs.
+/// The end of the name of an entry that is not a push, but asks to read some refs of the mirror again.
 const LOOK: &str = ".look";
 
 /// What a mirror has not yet been given, oldest first.
@@ -25,7 +25,7 @@ pub struct Claim {
     pub names: Vec<String>,
     /// The records, in the order of `names`.
     pub records: Vec<Record>,
-    /// Records whose time has not come: they stay in the queue, and what they know counts already.
+    /// Records that are due later. They stay in the queue, but their contents already count.
     pub waiting: Vec<Record>,
     /// File names, in the order of `waiting`.
     pub waiting_names: Vec<String>,

@@ -28,8 +28,8 @@ pub struct Record {
     pub time: Duration,
     /// The refs that the push moved. `None` asks for a comparison of everything selected.
     pub updates: Option<Vec<RefUpdate>>,
-    /// For refs that a push without a whole answer may still change: not before this time, since the Unix epoch, and with a look at
-    /// the mirror before anything is sent.
+    /// An earlier push with an incomplete report may still change these refs. They wait until this time, since the Unix epoch, and the
+    /// mirror's refs are read before anything is sent.
     pub look: Option<Duration>,
     /// A person asked: refs that go back and forth are sent again.
     pub release: bool,

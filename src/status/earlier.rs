@@ -38,13 +38,13 @@ pub(super) fn values(directory: &Path, repository: &Repository) -> io::Result<Ve
     Ok(found)
 }
 
-/// The address of which those values are, as far as the status in a mirror's `directory` tells: the one that was greeted last.
+/// The address that those values belong to, if the status in a mirror's `directory` tells: the one of the last contact.
 pub(super) fn address(directory: &Path) -> io::Result<Option<String>> {
     let greeting = super::read_as_is(directory)?.greeting;
     Ok(greeting.and_then(|greeting| Some(wire::parse(&greeting.url).ok()?.0.identity())))
 }
 
-/// Removes what an earlier version left, and lets it stop here should it come back.
+/// Removes the files of an earlier version, and makes such a version stop here if it runs again.
 pub(super) fn retire(directory: &Path) -> io::Result<()> {
     let packed = directory.join("packed-refs");
     if packed.is_dir() {

@@ -1,5 +1,5 @@
-//! `mirrored/`: the base, which is for each ref the last value that the mirror held and that was ours; and, for a ref that was
-//! deleted here and that the mirror still has, every value that was deleted here since.
+//! `mirrored/`: for each ref the base, which is the last value that the mirror held and that was ours. For a ref that was deleted
+//! here and that the mirror still has, also every value that was deleted here.
 //!
 //! ```text
 //! mirrored/values       a header, then one line a ref, sorted by name
@@ -7,13 +7,13 @@
 //! mirrored/packed-refs  an empty directory: programs before this form stop at it
 //! ```
 //!
-//! A line is `BASE[+DELETED]… NAME`; `-` forgets the ref. The header names the address to which all of this belongs: of a mirror that
-//! moved to another address nothing is known, and its file is set aside as `mirrored/aside` when the new one is written.
+//! A line is `BASE[+DELETED]… NAME`; `-` forgets the ref. The header names the address that the values belong to. If the mirror moves to
+//! another address, nothing is known of it, and the file becomes `mirrored/aside` when a new one is written.
 //!
-//! Guaranteed: a value that someone else gave the mirror never enters, for what is in it may be overwritten; any name that git
-//! can hold fits, since no name becomes a path; one ref is found, and a change is noted, at a cost that does not grow with the number
-//! of refs; a change is synced before [`Mirrored::set`] returns. Absent: decisions. A crash loses the last batch at most, which costs
-//! knowledge and never believes a value that was not held. Whoever writes holds the mirror's lock.
+//! Guaranteed: a value that someone else gave the mirror is never stored, because stored values may be overwritten. Every ref name of git
+//! fits, since no name becomes a path. The cost of finding a ref or noting a change hardly grows with the number of refs. A change is
+//! synced before [`Mirrored::set`] returns. Absent: decisions. A crash loses the last batch at most: its values become unknown, but no
+//! wrong value is believed. The writer holds the mirror's lock.
 
 #![expect(clippy::disallowed_methods, reason = "writes the files of mirrored/")]
 
@@ -279,7 +279,7 @@ impl Mirrored {
         if batch.is_empty() {
             return Ok(());
         }
-        // Whoever folded last may have been killed before this.
+        // The process that folded last may have been killed before this step.
         earlier::retire(&self.directory)?;
         batch.extend(format!("crc32 {:08x}\n", crc32fast::hash(&batch)).into_bytes());
         self.append(&batch)
@@ -330,7 +330,7 @@ impl Mirrored {
         self.remove_what_was_before(number)
     }
 
-    /// A number that no journal has: one that a crash or a damaged table left must not be taken for the new table's.
+    /// A number that no journal has. A journal that a crash or a damaged table left must not be read with the new table.
     fn next_number(&self) -> io::Result<u64> {
         let mut last = self.number;
         for entry in std::fs::read_dir(&self.directory)? {

@@ -43,7 +43,7 @@ pub enum UpdateStatus {
     Started,
     /// Every selected ref is right.
     Finished,
-    /// Something is not right and will not become right by itself.
+    /// Something is wrong that a person must fix.
     Failed,
 }
 
@@ -88,7 +88,7 @@ pub struct Status {
     pub last_full_at: Option<String>,
     /// The process that is at work, while `update_status` is `started`.
     pub pid: Option<u32>,
-    /// The same process, told from every other.
+    /// The same process, identified uniquely: a process id may be reused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runner: Option<Runner>,
     /// The number of the last run, which only grows: milliseconds since the Unix epoch, or one more than the run before.
@@ -118,10 +118,10 @@ pub struct Status {
     /// What the mirror could do at the last contact, if that ended well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub greeting: Option<Greeting>,
-    /// How much the mirror takes at once, while an update that is too much for it goes on.
+    /// How much the mirror takes in one push, during an update that is too large for it.
     #[serde(default, skip_serializing_if = "Portion::is_whole")]
     pub portion: Portion,
-    /// What is not right.
+    /// The refs that are not up to date, and those that the rules kept.
     pub refs: Vec<RefOutcome>,
 }
 
@@ -183,8 +183,8 @@ impl Portion {
 /// The version that this program writes.
 const VERSION: u32 = 1;
 
-/// Reads the status in a mirror's directory. A missing file is a mirror that was never tried; a run whose process is gone is one
-/// that waits.
+/// Reads the status in a mirror's directory. A missing file means that the mirror was never tried. If the file says `started` but
+/// the process is gone, the status is `scheduled`.
 ///
 /// # Errors
 /// As [`read_as_is`].
@@ -196,16 +196,16 @@ pub fn read(directory: &Path) -> io::Result<Status> {
     Ok(status)
 }
 
-/// Whether the run of a status that says `started` still goes on: its lock is held. Who may not open the lock asks for the process.
+/// Whether the run of a status that says `started` is still active: its lock is held. If we may not open the lock, we look for the process.
 fn is_at_work(directory: &Path, status: &Status) -> bool {
     match durable::open_to_read(&directory.join("lock")) {
-        // Taken for a moment, it may turn a drain away: `Lock::try_acquire` waits for longer than that.
+        // We hold the lock for a moment. `Lock::try_acquire` waits longer than that, so no drain gives up.
         Ok((lock, _)) => match fs2::FileExt::try_lock_shared(&lock) {
             Ok(()) => false,
             Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => true,
             Err(_) => status.runner.as_ref().is_some_and(Runner::is_alive),
         },
-        // Whose lock was taken away holds none.
+        // A run whose lock file was removed holds no lock.
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         Err(_) => status.runner.as_ref().is_some_and(Runner::is_alive),
     }
@@ -231,8 +231,8 @@ pub fn generation(directory: &Path) -> io::Result<u64> {
 /// Reads the status in a mirror's directory as it was written. A missing file is a mirror that was never tried.
 ///
 /// # Errors
-/// The operating system's, and a file of a later version, which must not be replaced. One that is damaged is no error: it is
-/// told in a warning.
+/// The operating system's, and a file of a later version, which must not be replaced. A damaged file is no error: it is logged
+/// as a warning.
 pub fn read_as_is(directory: &Path) -> io::Result<Status> {
     let path = directory.join("status.json");
     // Most are below this: one read, without asking for the size first, ten thousand times over.

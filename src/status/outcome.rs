@@ -54,7 +54,7 @@ impl Outcome {
         }
     }
 
-    /// Whether the ref is not as the rules want it: what `status` lists. A kept ref is listed although it is no failure.
+    /// Whether `status` lists the ref: it failed, or the rules kept it, which is no failure.
     #[must_use]
     pub fn is_listed(self) -> bool {
         self.is_failure() || self == Self::Kept

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
-/// A process, told from every other on every machine.
+/// The identity of a process, unique on all machines.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Runner {
     /// The machine, by machine-id(5).
@@ -49,7 +49,7 @@ impl Runner {
         }
     }
 
-    /// Whether that process still runs, as far as it can be seen from here: one of another machine or namespace cannot.
+    /// Whether that process still runs. `false` for a process of another machine, boot or pid namespace, which we cannot see.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         let here = Self::this();

@@ -43,7 +43,7 @@ impl Sorted {
             match self.line_after(middle, high)? {
                 Some((begin, line)) if begin < high => match split(&line) {
                     Some((_, other)) if other <= name => low = begin,
-                    // A line that begins right there is before the one that was seen.
+                    // The line may begin at `middle`: the one that was read is the first that begins after it.
                     Some(_) => high = middle + 1,
                     None => return self.scan(low, high, name),
                 },

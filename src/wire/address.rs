@@ -48,7 +48,7 @@ fn refuse<T>(why: impl Into<String>) -> Result<T, Refused> {
     Err(Refused(why.into()))
 }
 
-/// Parses a URL, a local path or `[user@]host:path`, and returns what stood in front of an http host as credentials.
+/// Parses a URL, a local path or `[user@]host:path`. Returns the password of the URL, and the user name of an http URL, separately.
 ///
 /// # Errors
 /// [`Refused`].
@@ -84,8 +84,8 @@ pub fn parse(text: &str) -> Result<(Address, Credentials), Refused> {
 }
 
 impl Address {
-    /// What this address is the address of: scheme, host, port and path, in one form for all ways to write them. Users and passwords
-    /// are no part of it.
+    /// Identifies the repository at this address: scheme, host, port and path, the same for all ways to write them. User names and
+    /// passwords are not part of it.
     #[must_use]
     pub fn identity(&self) -> String {
         let (scheme, path) = match self {

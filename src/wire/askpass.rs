@@ -18,24 +18,24 @@ use crate::replies;
 /// Names the socket to the program that ssh starts.
 pub const VARIABLE: &str = "GIT_MIRROR_PUSH_ASKPASS";
 
-/// For a question and its answer on the socket; `ssh -G`, which may stand in between, has less to do.
+/// Time limit for a question and its answer on the socket. It is longer than the limit of `ssh -G`, which may run in between.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// A password that waits to be asked for. Dropping it takes the socket away.
+/// Answers password questions on a socket. Dropping it removes the socket.
 pub struct AskpassServer {
     directory: tempfile::TempDir,
 }
 
 impl Drop for AskpassServer {
     fn drop(&mut self) {
-        // The thread that waits for a question gets one, and ends.
+        // The thread that waits for a question gets an empty one, and ends.
         let _ = UnixStream::connect(self.directory.path().join("askpass"));
     }
 }
 
 impl AskpassServer {
-    /// Offers answers to the program that the command will start, through `program`, which is this one: `answer` is given each question,
-    /// and has none for those that are not for us.
+    /// Makes `ssh` (or git) start `program`, which is this program, to ask for a password. `answer` gets each question, and returns `None`
+    /// if the question is not for us.
     ///
     /// # Errors
     /// The operating system's.
@@ -59,7 +59,7 @@ impl AskpassServer {
                     return;
                 }
                 if let Some(text) = answer(&question).filter(|_| read.is_ok()) {
-                    // Who asks and does not listen has no use for it.
+                    // A client that has hung up does not need the answer.
                     let _ = asker.write_all(text.expose().as_bytes());
                 }
             }

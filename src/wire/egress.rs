@@ -122,7 +122,7 @@ impl Egress {
         if forms.iter().any(is_allowed) {
             return None;
         }
-        // The address inside says more plainly why.
+        // The embedded IPv4 address gives the clearer reason.
         forms.into_iter().rev().find_map(refusal)
     }
 }
@@ -183,7 +183,7 @@ fn refusal(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// Resolves for http: what is judged is what is connected to. The proxy, which the administrator chose, may be anywhere.
+/// The resolver for http. ureq connects only to addresses that were checked here. The proxy is not checked: the administrator chose it.
 #[derive(Debug)]
 pub(super) struct CheckedResolver {
     pub(super) egress: Egress,

@@ -1,6 +1,6 @@
-//! Why a contact with a mirror failed, and whether it is worth another try. What has an error code is judged by its code; of
-//! ssh and receive-pack, which have only words, by the words that all versions in use say in the C locale. "One ref" means that
-//! the other refs arrive and the mirror counts as failed. `https` fails like `http`, and in two ways more.
+//! Why a contact with a mirror failed, and whether another try may succeed. If the failure has an error code, the code decides.
+//! ssh and receive-pack have only messages; we read those that all versions in use write in the C locale. "One ref" means that
+//! the other refs arrive and the mirror counts as failed. `https` can fail like `http`, and in three more ways.
 //!
 //! | transport | failure | class |
 //! |---|---|---|
@@ -88,9 +88,9 @@ pub enum Limit {
 /// When a smaller push is worth a try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetrySmaller {
-    /// Now: the server answered, and may have meant the size.
+    /// Now: the server answered, and the size may be its reason.
     AtOnce,
-    /// At the next attempt: who knows what was the matter.
+    /// At the next attempt: the reason is not known.
     NextTime,
 }
 
@@ -210,7 +210,7 @@ pub enum Error {
     /// The mirror ended the conversation with an error of its own.
     #[error("the mirror says: {0}")]
     Remote(String),
-    /// The other side lacks what we cannot do without.
+    /// The mirror cannot be used as it is configured, or lacks something that we need.
     #[error("the mirror cannot be pushed to: {0}")]
     Unable(String),
     /// The pack could not be made.
@@ -243,7 +243,7 @@ impl Error {
         }
     }
 
-    /// Whether, before anything was said of a repository, such a failure speaks of the host as a whole.
+    /// Whether such a failure concerns the whole host. It must have happened before the server said anything about a repository.
     #[must_use]
     pub fn is_host_failure(&self) -> bool {
         match self {
@@ -254,8 +254,8 @@ impl Error {
         }
     }
 
-    /// Whether a push that failed so may succeed with less in it. A server that does not want a body as large may hang up while
-    /// it is sent, before its answer can be read.
+    /// Whether a smaller push may succeed after this failure, and when to try it. A server that refuses a large body may hang up
+    /// while we send it, before we can read its answer.
     #[must_use]
     pub fn retry_smaller(&self) -> Option<RetrySmaller> {
         match self {
@@ -268,13 +268,13 @@ impl Error {
         }
     }
 
-    /// Whether the server said that a request was too large for it, which no other try changes.
+    /// Whether the server said that the request was too large. The same request will never succeed.
     #[must_use]
     pub fn is_size_failure(&self) -> bool {
         matches!(self, Self::Status { status: 411 | 413, .. })
     }
 
-    /// Whether the mirror may have got the commands of a push that failed so, by the error alone.
+    /// Whether the mirror may have received the commands of a push that failed with this error. Judged by the error alone.
     #[must_use]
     pub(crate) fn may_have_arrived(&self) -> bool {
         match self {

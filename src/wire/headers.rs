@@ -1,6 +1,6 @@
 //! What the headers of an answer say: `Retry-After` and `Location`. Pure.
 
-/// The seconds of a `Retry-After` (RFC 9110, section 10.2.3): a number, or a date, which counts from the answer's own.
+/// The seconds of a `Retry-After` (RFC 9110, section 10.2.3): a number, or a date minus the `Date` of the answer.
 pub(super) fn seconds(text: &str, answered: Option<&str>) -> Option<u64> {
     text.parse().ok().or_else(|| {
         let time = |text| jiff::fmt::rfc2822::parse(text).ok();
@@ -16,7 +16,7 @@ pub(super) fn target_of_redirect(location: &str) -> Option<String> {
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let host = authority.rsplit('@').next()?;
     let target = format!("{scheme}://{host}{path}");
-    // An `@` that is left stands in a password with a `/`, or nowhere in a git URL.
+    // A remaining `@` belongs to a password that contains a `/`. A git URL has no other place for it.
     (target.len() <= 200 && !target.contains(|c: char| c == '@' || c.is_control())).then_some(target)
 }
 

@@ -95,7 +95,7 @@ impl Http {
         }
         match length {
             Some(length) => post = post.header("Content-Length", length.to_string()),
-            // A server that does not want so much says so before it is sent: an answer that comes while we write is lost.
+            // A server that refuses a large body then says so before we send it. An answer that arrives while we write is lost.
             None => post = post.header("Expect", "100-continue"),
         }
         let answered = post.send(SendBody::from_reader(body)).map_err(|error| self.read_error(error));
@@ -203,7 +203,7 @@ fn agent(host: &str, target: &Target) -> Result<Agent, Error> {
     })
 }
 
-/// Whoever resolves names.
+/// The resolver in use: ureq's own, or the one that checks the egress policy.
 #[derive(Debug)]
 struct Chosen(Box<dyn Resolver>);
 
@@ -243,7 +243,7 @@ fn packet_lines(response: Response<Body>) -> Lines {
     StreamingPeekableIter::new(io::BufReader::with_capacity(64 << 10, reader), &[PacketLineRef::Flush], false)
 }
 
-/// Reads what is left, so that the connection can serve the next request; a server that goes on and on loses it.
+/// Reads the rest of an answer, so that the connection can serve the next request. If more than 64 KiB are left, it is not reused.
 pub(crate) fn drain(lines: Lines) {
     let _ = io::copy(&mut lines.into_inner().take(64 << 10), &mut io::sink());
 }

@@ -32,8 +32,8 @@ impl Messages {
         if let Some(end) = added.iter().rposition(|byte| *byte == b'\n') {
             self.line = begun + end + 1;
         }
-        // A line that overwrites itself, as progress does, takes no more room than its last state. Only what is new is looked at, and a
-        // carriage return that was the last byte before it.
+        // Progress overwrites its line: only the last state of a line is kept. The search covers the new bytes and the byte before them,
+        // which may be a carriage return.
         let new = self.line.max(begun.saturating_sub(1));
         let before_last = self.raw.len().saturating_sub(1).max(new);
         if let Some(at) = self.raw[new..before_last].iter().rposition(|byte| *byte == b'\r') {
@@ -55,8 +55,8 @@ impl Messages {
     }
 }
 
-/// Which lines belong to which of the refused refs. A line that names a ref is about that ref, and so are the lines before it
-/// that name none: a hook's own words come before git's word that the hook declined. What is left is about every ref.
+/// Which lines belong to which of the refused refs. A line that names a ref belongs to it, and so do the lines before it that
+/// name none: a hook's own message comes before git's message that the hook declined. The remaining lines belong to every ref.
 pub(crate) fn about<'n>(refused: &[&'n RefName], lines: &[Cleaned]) -> HashMap<&'n RefName, Cleaned> {
     let full: Vec<(String, &RefName)> = refused.iter().map(|name| (name.to_string(), *name)).collect();
     let mut found: HashMap<&RefName, Cleaned> = HashMap::new();

@@ -4,8 +4,8 @@
 //! said over them is the business of `push` and `fetch`. gix-transport reads and writes the packet lines.
 //!
 //! Guaranteed: a connection that ends leaves no process behind; every wait has a limit; a confined mirror reaches only what its egress
-//! policy allows; an error says whether another try is worth it. Absent: the conversation, decisions, state. After a crash the mirror sees a
-//! broken connection.
+//! policy allows; an error says whether another try is worth it. Absent: the conversation, decisions, state. After a crash the mirror sees
+//! a broken connection.
 
 use std::time::Duration;
 
@@ -77,7 +77,7 @@ impl Service {
 pub struct Target {
     /// Where the mirror is.
     pub address: Address,
-    /// With what it is greeted.
+    /// The user name and the password or token.
     pub credentials: Credentials,
     /// Its private key and pinned host keys, when it has them.
     pub ssh: Ssh,
@@ -107,11 +107,11 @@ pub struct Ssh {
 /// The limits of waiting.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// For a connection to come about.
+    /// Maximum time to establish a connection.
     pub connect: Duration,
-    /// Without a byte.
+    /// Maximum time without a byte sent or received.
     pub stall: Duration,
-    /// For one contact in whole.
+    /// Maximum time for one whole contact.
     pub whole: Duration,
 }
 

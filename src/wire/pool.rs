@@ -14,7 +14,7 @@ use ureq::Agent;
 use super::ssh_control::ControlSockets;
 use super::{Egress, Error};
 
-/// Kinds of connections that are kept; beyond, all are let go.
+/// Most kinds of connections that are kept. One more drops all others.
 const MAX_KINDS: usize = 64;
 /// Connections of one kind to one host; more than jobs at one host are of no use.
 pub(super) const MAX_PER_HOST: usize = 16;
@@ -38,7 +38,7 @@ pub(super) struct Kind {
 }
 
 impl Pool {
-    /// The agent for that kind, which is made if there is none yet; and whether it may hold kept connections.
+    /// The agent for that kind, and whether it may have open connections. A missing agent is made.
     pub(super) fn agent(
         &self,
         kind: Kind,

@@ -51,7 +51,7 @@ impl Address {
         }
     }
 
-    /// The URL of what is not http, with its user name as `user` gives it.
+    /// The URL of an address other than http, with the user name that `user_name` returns.
     fn with_user(&self, user_name: impl Fn(&str) -> String) -> String {
         match self {
             Self::Local(path) => path.display().to_string(),

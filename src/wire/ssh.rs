@@ -45,7 +45,7 @@ fn remote_command(service: Service, path: &str) -> String {
     format!("{} {}", service.name(), quoted(path))
 }
 
-/// Starts `ssh`; with it goes the offer of a password, if the mirror has one.
+/// Starts `ssh`. If the mirror has a password, also returns the server that answers the question for it.
 pub(super) fn start(
     service: Service,
     user: Option<&str>,
@@ -77,7 +77,7 @@ fn authenticate(ssh: &mut Command, host: &str, target: &Target) -> Result<Option
     AskpassServer::new(ssh, program, answer).map(Some).map_err(failed)
 }
 
-/// The command, the offer of a password if the mirror has one, and the connection of `sockets` if it may share one.
+/// The command, the server that answers the question for a password, if there is one, and the shared connection, if it may share one.
 fn prepare(
     user: Option<&str>,
     host: &str,
@@ -100,7 +100,7 @@ fn prepare(
         option(&mut ssh, file_option("IdentityFile", identity));
     }
     if target.egress.is_some() && target.ssh.identity.is_none() {
-        // The keys of whoever runs the daemon are not for mirrors that others add.
+        // Others may add this mirror. It must not use the keys of the user who runs the daemon.
         option(&mut ssh, "PubkeyAuthentication=no");
     }
     if let Some(known_hosts) = &target.ssh.known_hosts {
@@ -123,13 +123,13 @@ fn prepare(
     Ok((ssh, offer, shared))
 }
 
-/// Whether an option says how connections are shared: then ssh does it in the user's way.
+/// Whether an option configures connection sharing. If so, the user's settings apply and not ours.
 fn is_of_control(option: &str) -> bool {
     let keyword = option.split(['=', ' ', '\t']).next().unwrap_or_default();
     ["ControlMaster", "ControlPath"].iter().any(|known| keyword.eq_ignore_ascii_case(known))
 }
 
-/// All that ssh is told of a host, with what is in the files in place of their names: each mirror has files of its own.
+/// Everything that ssh is told about a host. File contents replace file names, because each mirror has its own files.
 fn kind(ssh: &Command, whom: &str, port: Option<u16>, target: &Target) -> Kind {
     let is_file = |word: &&OsStr| {
         let files = ["-oIdentityFile=", "-oUserKnownHostsFile="];
@@ -138,7 +138,7 @@ fn kind(ssh: &Command, whom: &str, port: Option<u16>, target: &Target) -> Kind {
     let mut kind: Kind = ssh.get_args().filter(is_file).map(OsStr::to_owned).collect();
     kind.extend([whom.into(), port.unwrap_or_default().to_string().into()]);
     for file in [&target.ssh.identity, &target.ssh.known_hosts] {
-        // One that cannot be read is no one else's.
+        // A file that cannot be read is compared by its path, so no other mirror shares the connection.
         let text =
             file.as_ref().map(|path| std::fs::read(path).unwrap_or_else(|_| path.as_os_str().as_bytes().to_vec()));
         kind.push(OsString::from_vec(text.unwrap_or_default()));
@@ -146,7 +146,7 @@ fn kind(ssh: &Command, whom: &str, port: Option<u16>, target: &Target) -> Kind {
     kind
 }
 
-/// Whether ssh's configuration calls `host` so: it asks in the name that stands there.
+/// Whether ssh's configuration gives `host` this name. ssh uses that name when it asks for a password.
 fn is_alias_of(host: &str, name: &str, options: &[String]) -> bool {
     let mut ssh = command("ssh");
     ssh.arg("-G");

@@ -1,9 +1,9 @@
 //! One ssh connection for many mirrors at one host: ssh's own multiplexing (ssh_config(5), `ControlMaster`, `ControlPersist`).
 //!
-//! Mirrors with the same ssh options, key and known_hosts contents are given the same `ControlPath`, from the second contact on. Its socket
-//! is in a directory of mode 0700. ssh makes the connection, and makes one of its own where sshd allows no more sessions on it or two come
-//! first at once; it keeps the connection for one minute after the last session, and the end of the pool closes it at once. A mirror whose
-//! `ssh_options` name `ControlPath` or `ControlMaster` shares in its own way, or not at all.
+//! Mirrors with the same ssh options, key and known_hosts contents get the same `ControlPath`, from the second contact on. Its socket is in
+//! a directory of mode 0700. ssh itself opens the shared connection. A contact gets a connection of its own if sshd allows no more sessions
+//! on the shared one, or if two contacts try to open it at the same time. ssh keeps the connection for one minute after the last session;
+//! the end of the pool closes it at once. If `ssh_options` name `ControlPath` or `ControlMaster`, the user's settings apply instead.
 //!
 //! Guaranteed: a connection on which a contact broke or reached a limit is not used again by later ones. After a crash the connection ends
 //! within a minute, and an empty directory remains. Absent: mirrors with a password; each of them gets its own connection.
@@ -22,7 +22,7 @@ use crate::process::{command, run};
 const MAX_KINDS: usize = 256;
 /// How long ssh may take to close a connection at the end.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
-/// The longest path of a socket that is surely taken by ssh, which adds to it.
+/// Longest socket path that ssh certainly accepts. ssh appends to it.
 const MAX_PATH: usize = 80;
 
 /// What two contacts must have in common: everything that ssh is told.
@@ -111,7 +111,7 @@ impl Drop for State {
             path.push(&socket);
             let mut exit = command("ssh");
             exit.args(["-F", "none", "-O", "exit"]).arg(path).arg("--").arg("mirror");
-            // One that does not go now goes within a minute.
+            // A connection that does not end now ends within a minute.
             let _ = run("ssh", &mut exit, b"", EXIT_TIMEOUT);
         }
     }

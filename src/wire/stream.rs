@@ -51,7 +51,7 @@ pub(crate) struct Stream {
 /// Ends the connection: asks, or insists.
 type Abort = Box<dyn Fn(Signal) + Send + Sync>;
 
-/// The direction to the service. Its end is the end of what is sent.
+/// The direction to the service. Nothing more is sent after it is dropped.
 pub(crate) struct Sending<'a> {
     output: Output,
     abort: &'a Abort,
@@ -63,15 +63,16 @@ pub(crate) struct Receiving<'a> {
     abort: &'a Abort,
 }
 
-/// What was going on when a connection broke. It decides what the words of a program mean, and whether other mirrors may use a shared
-/// connection of ssh.
+/// What was going on when a connection broke. It decides what the message of a program means, and whether other mirrors may still use a
+/// shared ssh connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// Receive-pack was to be reached.
     Opening,
-    /// Receive-pack was given commands. After it was heard, the words may be anybody's, a hook's for one, and say nothing of the way to it.
+    /// Receive-pack was heard and got commands. A message may now come from any program there, such as a hook. It says nothing about
+    /// the connection.
     Commands,
-    /// Upload-pack was asked. Who may push and not read is told so over a connection that is good.
+    /// Upload-pack was asked. It may refuse a user who may only push; the connection is good all the same.
     Reading,
 }
 
@@ -211,7 +212,7 @@ impl Stream {
             (broken @ Error::Broken { .. }, Some(child)) => self.said(child, broken, stage, redactor),
             (error, _) => error,
         };
-        // A mirror that is not there says nothing against the connection.
+        // A missing repository is not a fault of the connection.
         let is_broken = matches!(why, Error::Broken { .. } | Error::Program { .. } | Error::Connect { .. });
         shared.iter().filter(|_| is_broken && stage != Stage::Reading).for_each(ControlSocket::discard);
         why
@@ -236,7 +237,7 @@ impl Stream {
 }
 
 impl Sending<'_> {
-    /// From here on the service waits for us: no limit runs.
+    /// From here on the service waits for us, so the stall limit does not run.
     pub(crate) fn pause(&self) {
         self.output.watch.pause();
     }
@@ -269,7 +270,7 @@ impl Receiving<'_> {
     }
 }
 
-/// A socket to write to, whose end is the end of what is written although it has other holders.
+/// A socket to write to. Dropping it ends this direction, although other processes may hold the socket too.
 struct Ending(UnixStream);
 
 impl Write for Ending {

@@ -10,7 +10,7 @@ use crate::process::Child;
 
 const SERVICE: Service = Service::UploadPack;
 
-/// A conversation with upload-pack, of which git knows the meaning.
+/// A connection to upload-pack. git holds the conversation.
 pub struct Upload {
     /// What the mirror says.
     pub input: Box<dyn Read + Send>,

@@ -1,8 +1,8 @@
 //! The time limits of one conversation: `stall_timeout` and `timeout`.
 //!
-//! A thread waits for the nearer of the two. Each byte that is sent or received restarts the first; while this machine makes the pack, it
-//! does not run. When a limit is reached, the thread calls `abort` (signal the process group, shut down the socket), the blocked read or
-//! write returns, and [`Watch::expired`] tells which limit it was.
+//! A thread waits for the limit that is due first. Each byte that is sent or received restarts `stall_timeout`, which does not run while
+//! this machine makes the pack. When a limit is reached, the thread calls `abort` (signal the process group, shut down the socket). Then
+//! the blocked read or write returns, and [`Watch::expired`] tells which limit it was.
 
 #![expect(clippy::disallowed_methods, reason = "measures how long nothing happened")]
 
@@ -70,12 +70,12 @@ impl Watch {
         self.state().last = Instant::now();
     }
 
-    /// From here on we are the ones who are waited for.
+    /// From here on the mirror waits for us, so the stall limit does not run.
     pub(super) fn pause(&self) {
         self.state().is_paused = true;
     }
 
-    /// From here on the mirror is waited for again.
+    /// From here on we wait for the mirror again.
     pub(super) fn resume(&self) {
         let mut state = self.state();
         state.is_paused = false;

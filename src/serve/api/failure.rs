@@ -1,4 +1,4 @@
-//! How the API says no, in GitLab's two shapes: `error` for parameters, `message` for everything else.
+//! The error answers of the API, in GitLab's two shapes: `error` for parameters, `message` for everything else.
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};

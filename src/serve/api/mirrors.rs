@@ -110,7 +110,7 @@ pub(super) async fn delete(State(app): State<Arc<App>>, path: Ids, request: Requ
                 return Err(Failure::message(StatusCode::PRECONDITION_FAILED, "412 Precondition Failed"));
             }
         }
-        // A drain that is at it may take hours: its files go after it, and nobody waits for that.
+        // A running drain may take hours. The thread removes the files after it, so that the client need not wait.
         std::thread::spawn(ask.app.remove(&project, id)?);
         Ok(StatusCode::NO_CONTENT.into_response())
     })
@@ -157,7 +157,7 @@ fn auth_method(text: &str) -> Option<AuthMethod> {
         .find(|method| method.as_str() == text)
 }
 
-/// What the parameters say, `auth_method` excepted, which is refused in two ways.
+/// The attributes of a mirror in the parameters, without `auth_method`: POST and PUT refuse a wrong one with different messages.
 fn wish(ask: &ApiRequest) -> Result<MirrorParams, Failure> {
     let given = &ask.parameters;
     if given.has("only_protected_branches") && given.has("mirror_branch_regex") {

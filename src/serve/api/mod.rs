@@ -1,7 +1,7 @@
-//! GitLab's remote mirrors API, version 4, and as much of its other resources as clients of that need.
+//! GitLab's remote mirrors API, version 4, and the parts of GitLab's other resources that its clients need.
 //!
-//! Who asks is judged before anything else is read; a project that a token does not reach is not there for it. What each route
-//! takes and gives stands in `openapi.json`, which the API serves and a test compares with the routes below.
+//! The token is checked before the body is read. A project that the token does not reach looks like one that does not exist.
+//! `openapi.json` describes the parameters and answers of each route. The API serves it, and a test compares it with the routes.
 
 use std::sync::Arc;
 
@@ -73,7 +73,7 @@ enum Access {
     Write,
 }
 
-/// Lets a request in, reads its parameters, and answers it where it may wait for the disk.
+/// Checks the token, reads the parameters, and answers in a thread that may wait for the disk.
 async fn answer(
     app: Arc<App>,
     request: Request,
@@ -119,7 +119,7 @@ impl ApiRequest {
 }
 
 fn ids(ids: Ids) -> Vec<String> {
-    // What is no text is the name of nothing.
+    // A path that is not UTF-8 names nothing.
     ids.map(|Path(ids)| ids).unwrap_or_default()
 }
 

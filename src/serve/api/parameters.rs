@@ -52,7 +52,7 @@ impl Parameters {
         self.0.contains_key(name)
     }
 
-    /// Whether it is given as nothing.
+    /// Whether it is given as `null`.
     pub(super) fn is_null(&self, name: &str) -> bool {
         matches!(self.0.get(name), Some(Value::Null))
     }
@@ -120,7 +120,7 @@ fn invalid(name: &str) -> Failure {
     Failure::parameter(&format!("{name} is invalid"))
 }
 
-/// In the words for a value that is none of those that there are.
+/// The error for a value that is not one of the allowed ones.
 pub(super) fn no_valid_value(name: &str) -> Failure {
     Failure::parameter(&format!("{name} does not have a valid value"))
 }

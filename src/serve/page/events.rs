@@ -21,9 +21,9 @@ use crate::serve::{App, blocking};
 
 /// Streams at once.
 const MAX_STREAMS: usize = 100;
-/// Drains that others started are seen by looking.
+/// How often the table is read again, because drains outside the daemon send no event.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
-/// What happens at once is told at once.
+/// Changes within this time are sent together.
 const GATHER: Duration = Duration::from_millis(50);
 
 static OPEN: AtomicUsize = AtomicUsize::new(0);
@@ -69,7 +69,7 @@ pub(super) async fn stream(State(app): State<Arc<App>>, visitor: Visitor, Path(i
 }
 
 impl Watch {
-    /// The table, once it is another than that which was sent. `None` when there is no such project or session any more.
+    /// The table, once it differs from the one that was sent. `None` when the project or the session no longer exists.
     async fn next(&mut self) -> Option<String> {
         loop {
             let (app, visitor, project) = (Arc::clone(&self.app), self.visitor.clone(), Arc::clone(&self.project));

@@ -1,4 +1,4 @@
-//! What the page's forms do. Each ends in a redirect, so that reloading repeats nothing; what was not right is shown again.
+//! The actions of the page's forms. Each ends in a redirect, so that reloading repeats nothing. A form with an error is shown again.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ impl Form {
         found.filter(|value| !value.is_empty()).map(str::to_owned)
     }
 
-    /// The word that shows it to be a form of the session.
+    /// The CSRF token, which proves that the form belongs to the session.
     pub(super) fn csrf(&self) -> String {
         self.text("csrf").unwrap_or_default()
     }
@@ -113,7 +113,7 @@ impl MirrorForm {
         }
     }
 
-    /// What the fields ask for. A URL that is the same as before is none.
+    /// The requested attributes. A URL that is the same as before is left out.
     fn wish(&self, password: Option<String>, before: Option<&str>) -> Result<MirrorParams, Error> {
         let word = |field: &'static str, value: &str, words: &[&'static str]| {
             let found = words.iter().find(|word| **word == value).copied();
@@ -145,7 +145,7 @@ impl MirrorForm {
     }
 }
 
-/// Lets a form in, and acts on it where it may wait for the disk. On success goes back to the project.
+/// Checks a form, and acts on it in a thread that may wait for the disk. On success redirects to the project.
 async fn act(
     app: Arc<App>,
     visitor: Visitor,

@@ -1,8 +1,8 @@
 //! The page for people: what GitLab's table of mirrored repositories shows, and what can be done with it.
 //!
-//! Every page is whole without its script, which only keeps the table up to date and copies keys. Whoever wants to see or change
-//! something has a session, which stands for a token: what the token may, and which projects it reaches, is asked anew for each
-//! request. Every form brings the session's own word along, and a form from elsewhere is refused.
+//! Every page works without its script, which only keeps the table up to date and copies keys. Every visitor needs a session, which
+//! stands for a token. Each request checks again what the token may do and which projects it reaches. Every form contains the CSRF
+//! token of the session; any other form is refused.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Sessions of the page: who has logged in with which token. They are in memory: a daemon that begins anew asks for the token again.
+//! Sessions of the page: who has logged in with which token. They are kept in memory, so users log in again after a restart.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -24,7 +24,7 @@ type Key = [u8; 32];
 /// What is known of one session.
 #[derive(Clone, Debug)]
 pub(super) struct Session {
-    /// The token's name, and when it was made: another of that name is another.
+    /// The token's name and creation time: a later token may have the same name.
     pub(super) token: String,
     pub(super) token_created_at: Timestamp,
     /// What every form must bring along.
@@ -80,7 +80,7 @@ impl Sessions {
 }
 
 impl Session {
-    /// Whether a form brings along what its forms were given.
+    /// Whether `csrf` is the CSRF token of this session.
     pub(super) fn is_own_form(&self, csrf: &str) -> bool {
         self.csrf.as_bytes().ct_eq(csrf.as_bytes()).into()
     }

@@ -1,4 +1,4 @@
-//! What a year does to a server: garbage in the configuration, directories that are gone, a repository from a backup.
+//! Damage to a server: garbage in the configuration, missing directories, a repository restored from a backup.
 
 use std::path::{Path, PathBuf};
 

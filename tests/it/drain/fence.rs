@@ -1,6 +1,6 @@
-//! Pushes that outlive their drain: the mirror goes on with what a drain sent that is dead, cut off, or has lost its lock.
+//! Pushes that outlive their drain: the mirror carries out the commands of a drain that is dead, cut off, or has lost its lock.
 //!
-//! `MIRROR_PUSH_ROUNDS` sets how many rounds are run; each holds a push in the mirror's pre-receive hook while the world goes on.
+//! `MIRROR_PUSH_ROUNDS` sets how many rounds are run. Each holds a push in the mirror's pre-receive hook while other things happen.
 
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -142,8 +142,8 @@ impl Scene {
             }
         }
         assert_eq!(self.update_status(), "scheduled", "{at}");
-        // The next drain does the work, unless the mirror's own lock is in the way; then it changes again. After a failure only a sync does not
-        // wait.
+        // The next drain does the work, unless the mirror's own lock is in the way; then it changes again. After a failure only a sync does
+        // not wait.
         let again = if end == End::Cut { "sync" } else { "drain" };
         self.sandbox.mirror_push(&self.source, &[again, "-q"]);
         match held {

@@ -1,4 +1,4 @@
-//! The hook: durable records, no waiting, nothing of the pusher's held, previous hooks.
+//! The hook: durable records, no waiting, no descriptor of the pusher kept open, previous hooks.
 
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

@@ -1,4 +1,4 @@
-//! Pushes that do not wait to hear what the mirror holds: when, how few requests, and that they can lose nothing.
+//! Optimistic pushes, which do not read the mirror's refs first: when they are made, their number of requests, and that nothing is lost.
 
 use std::path::{Path, PathBuf};
 

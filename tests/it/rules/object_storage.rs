@@ -1,4 +1,4 @@
-//! How objects are stored: shared, packed, left out, changed for git alone; and repositories that are not bare.
+//! How objects are stored: shared, packed, left out, replaced (git-replace(1)); and repositories that are not bare.
 
 use std::path::{Path, PathBuf};
 

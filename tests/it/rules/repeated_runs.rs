@@ -1,4 +1,4 @@
-//! What one run knows of the runs before it: that a second run never does what the first refused, and forgets nothing that it needs.
+//! What a run knows of the runs before it: it never does what an earlier run refused, and forgets nothing that it needs.
 
 use std::path::{Path, PathBuf};
 

@@ -63,7 +63,7 @@ impl Browser {
         self.command("GET", "url", &Value::Null).as_str().unwrap().to_owned()
     }
 
-    /// Runs a script of the test's, which the page's own policy does not concern.
+    /// Runs a script of the test. The content security policy of the page does not apply to it.
     pub(crate) fn script(&self, text: &str) -> Value {
         self.command("POST", "execute/sync", &json!({ "script": text, "args": [] }))
     }

@@ -50,8 +50,8 @@ pub(crate) fn gits() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Whether the tests run in this way (`MIRROR_PUSH_TESTS`, words with commas): `looking` (no push goes ahead of a look at the mirror), `sha256`,
-/// `reftable` (the formats of every repository that a test makes and says nothing else of).
+/// Whether the tests run in this variant (`MIRROR_PUSH_TESTS`, separated by commas): `looking` (no optimistic push), `sha256`, `reftable`
+/// (the default formats of the repositories that a test makes).
 pub(crate) fn is_variant(way: &str) -> bool {
     std::env::var("MIRROR_PUSH_TESTS").is_ok_and(|ways| ways.split(',').any(|said| said == way))
 }
@@ -72,12 +72,12 @@ impl Sandbox {
         Self::with_git(None)
     }
 
-    /// Whose repositories have these formats in every way.
+    /// A sandbox whose repositories have these formats in every variant.
     pub(crate) fn of(formats: Formats) -> Self {
         Self { formats, ..Self::new() }
     }
 
-    /// Whose refs are files in every way: for tests that write them.
+    /// A sandbox whose refs are files in every variant, for tests that write ref files.
     pub(crate) fn of_files() -> Self {
         Self::of((default_formats().0, "files"))
     }

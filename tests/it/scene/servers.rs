@@ -178,7 +178,7 @@ fn sshd(sandbox: &Sandbox, port: u16, directives: &str) -> Child {
         run(sandbox.command("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(directory.join(name)));
     }
     std::fs::copy(directory.join("client.pub"), directory.join("authorized_keys")).unwrap();
-    // A bash that sshd starts reads the user's .bashrc, unless it believes that it is not the first.
+    // A bash that sshd starts reads the user's .bashrc, unless SHLVL says that it is not the first shell.
     let environment: Vec<String> = sandbox
         .environment()
         .into_iter()

@@ -1,4 +1,4 @@
-//! Clients that mean no good: too many, too slow, too large. Those who ask are answered, and the drains go on.
+//! Abusive clients: too many, too slow, too large. Other clients are still answered, and the drains continue.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
