@@ -1,6 +1,6 @@
 //! The way to a mirror: addresses, transports, and the reasons why a contact failed.
 //!
-//! [`Connection::open`] reaches a service of git: `Stream` is two byte streams (a program, ssh, TCP), `Http` requests and answers. What is
+//! `Connection::open` reaches a service of git: `Stream` is two byte streams (a program, ssh, TCP), `Http` requests and answers. What is
 //! said over them is the business of `push` and `fetch`. gix-transport reads and writes the packet lines.
 //!
 //! Guaranteed: a connection that ends leaves no process behind; every wait has a limit; a confined mirror reaches only what its egress
