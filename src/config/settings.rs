@@ -24,7 +24,7 @@ table! {
     /// Whether the mirror is updated.
     enabled: bool, Remote, "boolean; true";
 
-    /// Whether the mirror may connect only to addresses that `[api]` of the server's file allows, with its own credentials only. Set
+    /// Whether the mirror may connect only to addresses that [api] of the server's file allows, with its own credentials only. Set
     /// for mirrors that were created or moved through the API.
     confined: bool, Remote, "boolean; false";
 
