@@ -86,7 +86,7 @@ fn run_previous(invoked_as: &Path, lines: &[u8]) -> u8 {
         return 1;
     };
     if let Some(mut stdin) = previous.stdin.take() {
-        // A hook need not read what it is given.
+        // A hook may end without reading its input.
         let _ = stdin.write_all(lines);
     }
     match previous.wait() {
@@ -205,7 +205,7 @@ fn report_unrecorded(layout: &Layout, git_dir: &Path, error: &io::Error) -> Stri
     text
 }
 
-/// One line to the system's log (syslog(3): facility daemon, severity error), as far as there is one.
+/// Sends one line to the system log, if there is one (syslog(3): facility daemon, severity error).
 fn syslog(text: &str) {
     const DAEMON_ERROR: u8 = 3 << 3 | 3;
     let line = format!("<{DAEMON_ERROR}>git-mirror-post-receive[{}]: {text}", std::process::id());

@@ -16,7 +16,7 @@ use crate::repo::{self, Repository};
 
 const BINARY: &str = "git-mirror-post-receive";
 
-/// Why the hook could not be installed or taken away.
+/// Why the hook could not be installed or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file could not be moved or made.
@@ -45,7 +45,7 @@ pub enum Error {
 pub enum Done {
     /// The hook was put there.
     Installed(PathBuf),
-    /// It had been there before.
+    /// It was installed already.
     WasThere(PathBuf),
     /// It was taken away, and there is no other.
     Removed(PathBuf),
@@ -113,7 +113,7 @@ fn text_of(hook: &Path) -> Vec<u8> {
     const MAX_SCRIPT: u64 = 64 * 1024;
     let mut text = Vec::new();
     let opened = hook.canonicalize().and_then(|path| durable::open_to_read(&path));
-    // What cannot be read names nothing.
+    // A hook that cannot be read counts as empty.
     let _ = opened.and_then(|(script, _)| script.take(MAX_SCRIPT).read_to_end(&mut text));
     text
 }
@@ -131,7 +131,7 @@ fn parts(hook: &Path) -> Vec<PathBuf> {
     beside.into_iter().chain(below.unwrap_or_default()).filter(|part| is_executable(part)).collect()
 }
 
-/// Installs the hook of the installation that `program` belongs to, if it is not there.
+/// Installs the hook that belongs to `program`, unless it is installed already.
 ///
 /// # Errors
 /// [`Error`]

@@ -94,7 +94,7 @@ pub fn wake_socket(runtime: &Path) -> PathBuf {
     runtime.join("wake")
 }
 
-/// The file that says below which directories the daemon serves repositories, one a line.
+/// The file that lists the directories below which the daemon serves repositories, one per line.
 #[must_use]
 pub fn roots_file(runtime: &Path) -> PathBuf {
     runtime.join("roots")

@@ -21,7 +21,7 @@ pub struct Measure {
     pub repository: String,
     /// The mirror's name.
     pub mirror: String,
-    /// How it stands.
+    /// Its status.
     pub status: Status,
     /// The pushes that are not mirrored yet.
     pub backlog: Backlog,
@@ -60,7 +60,7 @@ pub fn measures(repository: &Repository, config: &Config) -> std::io::Result<Vec
         .collect()
 }
 
-/// The text.
+/// The metrics as text.
 #[must_use]
 pub fn render(measures: &[Measure], now: Timestamp) -> String {
     let mut out = String::new();

@@ -30,7 +30,7 @@ pub enum Event {
     Recovered,
 }
 
-/// What the command is given.
+/// What the command receives.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
     /// What happened.
@@ -41,7 +41,7 @@ pub struct Message<'a> {
     pub remote: &'a str,
     /// Its URL, credentials masked.
     pub url: &'a str,
-    /// How it stands.
+    /// Its status.
     pub status: &'a Status,
 }
 

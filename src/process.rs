@@ -71,10 +71,10 @@ const LOCAL_VARIABLES: [&str; 15] = [
     "GIT_QUARANTINE_PATH",
 ];
 
-/// More directories of objects (git(1)).
+/// Additional object directories (git(1)).
 const ALTERNATES: &str = "GIT_ALTERNATE_OBJECT_DIRECTORIES";
 
-/// Variables that carry `git -c`: they are meant for this repository, not for the mirror's.
+/// Variables that pass on the settings of `git -c`. They are meant for this repository, not for the mirror's.
 pub const CONFIG_VARIABLES: [&str; 2] = ["GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT"];
 
 /// How long output may still arrive after the program ended.
@@ -111,7 +111,7 @@ impl Child {
         Self::start_heard(name, command, |_| {})
     }
 
-    /// Starts it. `hear` gets what it writes to its standard error, as it comes.
+    /// Starts it. `hear` receives its standard error while it is written.
     ///
     /// # Errors
     /// [`Error::Start`]
@@ -157,7 +157,7 @@ impl Child {
         self.inner.stdout.take().expect("stdout is piped and taken once")
     }
 
-    /// What sends a signal to its process group.
+    /// A function that sends a signal to its process group.
     pub fn killer(&self) -> impl Fn(Signal) + Send + 'static + use<> {
         let group = self.group();
         move |signal| {
@@ -242,7 +242,7 @@ impl Drop for Child {
     }
 }
 
-/// Looks again every millisecond.
+/// Waits up to `limit` until `is_so` holds. Checks every millisecond.
 fn wait_until(limit: Duration, is_so: impl Fn() -> bool) {
     let begin = Instant::now();
     while !is_so() && begin.elapsed() < limit {
@@ -307,7 +307,7 @@ pub fn run(name: &str, command: &mut Command, input: &[u8], limit: Duration) -> 
         end(Signal::TERM);
     }
     let (status, message) = child.end(Duration::ZERO);
-    // Kills what the program left behind, which could hold the pipes open.
+    // Kills the processes that the program left behind: they could keep the pipes open.
     end(Signal::KILL);
     drop(writing.join());
     let out = reading.join().ok().and_then(Result::ok).unwrap_or_default();

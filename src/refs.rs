@@ -106,7 +106,7 @@ const DIGITS: [u8; 256] = {
     table
 };
 
-/// A full ref name such as `refs/heads/main`, in bytes. A clone shares the bytes: a name is in many lists at once.
+/// A full ref name such as `refs/heads/main`, in bytes. Clones share the bytes, because many lists hold the same name.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RefName(Arc<[u8]>);
 
@@ -148,7 +148,7 @@ impl RefName {
         String::from_utf8_lossy(short).into_owned()
     }
 
-    /// Whether one of the two names is a directory of the other, so that both cannot exist in one store of files.
+    /// Whether one name is a directory of the other (`x` and `x/y`), so that both cannot exist as files.
     #[must_use]
     pub fn conflicts_with(&self, other: &Self) -> bool {
         let under = |dir: &Self, leaf: &Self| leaf.0.strip_prefix(&*dir.0).is_some_and(|rest| rest.starts_with(b"/"));
@@ -167,13 +167,13 @@ impl Borrow<[u8]> for RefName {
 pub struct NameRef<'a>(&'a [u8]);
 
 impl<'a> NameRef<'a> {
-    /// Takes what [`RefName::new`] takes.
+    /// Accepts the same names as [`RefName::new`].
     #[must_use]
     pub fn new(name: &'a [u8]) -> Option<Self> {
         is_well_formed(name).then_some(Self(name))
     }
 
-    /// A name to keep.
+    /// An owned copy.
     #[must_use]
     pub fn to_owned(self) -> RefName {
         RefName(self.0.into())
@@ -210,11 +210,11 @@ impl fmt::Debug for RefName {
     }
 }
 
-/// What a byte may be in a name.
+/// Whether a byte may be in a name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Byte {
     Plain,
-    /// Allowed only after certain bytes.
+    /// Allowed or not, depending on the bytes before it.
     Special,
     Forbidden,
 }
@@ -298,7 +298,7 @@ pub enum Ancestry {
     Behind,
     /// The mirror's value is not an ancestor of ours, or one of the two has no history (a tag of a blob or tree).
     Diverged,
-    /// We do not have the mirror's object, so nothing can be said of its history.
+    /// We do not have the mirror's object, so its history is unknown.
     Unknown,
 }
 

@@ -17,7 +17,7 @@ pub enum Cause {
     HookDeclined,
     /// The pack is larger than `receive.maxInputSize`.
     TooLarge,
-    /// The mirror takes no push of a shallow repository.
+    /// The mirror does not accept a push from a shallow repository.
     ShallowRefused,
     /// The mirror lacks objects that we believed it had, or it could not unpack the pack.
     MissingObjects,
@@ -26,7 +26,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// Whether a refusal of receive-pack has this cause: the reason of its `ng` line, and what it said about the ref.
+    /// Whether receive-pack refused for this cause. `message` is the reason in its `ng` line, and what it said about the ref.
     #[must_use]
     pub fn is_in(self, message: &str) -> bool {
         has(message, self.wordings())
@@ -71,7 +71,7 @@ pub enum Failure<'m> {
     HostKey(Option<&'m str>),
     /// Access or push permission is denied. Holds the line that says so.
     Denied(&'m str),
-    /// The name of the host has no address.
+    /// The host name cannot be resolved. Holds the name.
     Unresolved(&'m str),
     /// The repository does not exist, or we may not see it.
     NotFound,
@@ -190,7 +190,7 @@ pub fn is_progress(line: &str) -> bool {
     is_total(line) || TITLES.into_iter().any(has_form)
 }
 
-/// Whether a line is the sum at the end of git's progress.
+/// Whether a line is the `Total` line that ends git's progress.
 #[must_use]
 pub fn is_total(line: &str) -> bool {
     line.strip_prefix("Total ").is_some_and(|rest| rest.contains(" (delta ") && rest.contains(", reused "))

@@ -24,7 +24,7 @@ use crate::durable;
 /// The prefix of every token, by which scanners recognise a leaked one.
 pub const PREFIX: &str = "gmpat-";
 
-/// How often the last use of a token is written down.
+/// The minimum time between two records of a token's last use.
 const USE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a token may do.
@@ -33,7 +33,7 @@ const USE_INTERVAL: Duration = Duration::from_secs(60);
 pub enum Scope {
     /// Everything.
     Api,
-    /// Look.
+    /// Read only.
     ReadApi,
 }
 
@@ -68,7 +68,7 @@ pub struct Token {
 }
 
 impl Token {
-    /// Whether it has ended.
+    /// Whether it has expired.
     #[must_use]
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|end| end <= now)
@@ -82,7 +82,7 @@ impl Token {
     }
 }
 
-/// What a new token is to be.
+/// The properties of a new token.
 #[derive(Clone, Debug)]
 pub struct NewToken {
     /// Its name.
@@ -167,7 +167,7 @@ impl Store {
         Ok(Secret::new(text))
     }
 
-    /// Takes a token away.
+    /// Revokes a token.
     ///
     /// # Errors
     /// The operating system's, or [`io::ErrorKind::NotFound`] when none has that name.
@@ -225,7 +225,7 @@ pub fn find<'t>(tokens: &'t [Token], given: &str) -> Option<&'t Token> {
     tokens.iter().fold(None, |found, token| if is_it(token) { Some(token) } else { found })
 }
 
-/// Whether a use at `now` is worth being written down.
+/// Whether a use at `now` should be recorded: the last record is at least a minute old, or there is none.
 #[must_use]
 pub fn is_use_due(token: &Token, now: Timestamp) -> bool {
     let since = |last: Timestamp| Duration::try_from(now.duration_since(last)).unwrap_or_default();

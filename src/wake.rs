@@ -28,7 +28,7 @@ pub fn hint(runtime: &Path, git_dir: &Path) -> bool {
     is_taken && is_same_owner(runtime, &path)
 }
 
-/// Whether a daemon listens that serves a repository.
+/// Whether a running daemon serves a repository.
 #[cfg(feature = "mirror")]
 #[must_use]
 pub fn is_served(runtime: &Path, git_dir: &Path) -> bool {

@@ -30,7 +30,7 @@ pub(super) fn completions(shell: Shell, out: &mut dyn Write) -> anyhow::Result<u
     Ok(DONE)
 }
 
-/// Whether the arguments of a command are mirrors that exist.
+/// Whether a command takes the names of existing mirrors.
 fn takes_mirrors(command: &Command) -> bool {
     let mut names = command.get_positionals().map(|argument| argument.get_id().as_str());
     command.get_name() != "add" && names.any(|name| matches!(name, "name" | "names"))

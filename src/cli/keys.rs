@@ -109,8 +109,8 @@ fn is_agreed() -> anyhow::Result<bool> {
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
-/// Stores a password or token, read from standard input or asked for on the terminal, or removes it. An empty standard input, say
-/// of a command that failed, removes nothing.
+/// Stores a password or token, read from standard input or asked for on the terminal, or removes it. Empty standard input removes nothing:
+/// the command before the pipe may have failed.
 pub(super) fn credential(session: &Session<'_>, asked: &Credential) -> anyhow::Result<u8> {
     let config = session.config()?;
     let mirror = by_name(&config, &asked.name)?;

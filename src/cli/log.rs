@@ -38,7 +38,7 @@ pub(super) fn log(base: &Base, asked: &Log, out: &mut dyn Write) -> anyhow::Resu
     Ok(if unreadable > 0 { BEHIND } else { DONE })
 }
 
-/// The newest of these, `most` at most, oldest first.
+/// At most `most` of the newest entries, oldest first.
 fn newest(mut entries: Vec<Entry>, most: usize) -> Vec<Entry> {
     entries.sort_by(|a, b| a.attempt.started_at.cmp(&b.attempt.started_at));
     entries.drain(..entries.len().saturating_sub(most));

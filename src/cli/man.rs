@@ -52,12 +52,12 @@ or
 .BR $GIT_MIRROR_PUSH_CONFIG ),
 has the same keys for many repositories; the files
 .I conf.d/*.toml
-beside it count after it, in order. What a repository's file says of a mirror counts first, then the server's
+beside it are read next, in order; a later file overrides an earlier one. A value in the repository's file takes precedence, then the server's
 .BR [remotes.NAME] ,
 then
 .BR [defaults] .
 .B git mirror\-push show NAME \-\-origin
-tells which file set each value.
+shows which file set each value.
 .PP
 Files are TOML. An unknown key is an error that names the key, the file and the line. Durations are texts: "10s", "5m", "3h", "2d".
 In patterns * stands for any run of characters, / included; nothing else is special.
@@ -162,7 +162,7 @@ fn usage(command: &Command) -> String {
     escaped(usage.trim_start_matches("Usage: "))
 }
 
-/// The arguments and options of a command. The common ones are said once, with the program.
+/// The arguments and options of a command. The common ones are described once, with the program.
 fn options(text: &mut String, command: &Command) {
     let is_top = command.get_name() == "git-mirror-push";
     let is_said = |argument: &&Arg| {
@@ -218,7 +218,7 @@ The server's file, for many repositories; then
 beside it.
 .TP
 .I /var/lib/git\-mirror\-push
-State of the daemon: tokens, and the numbers of projects.
+State of the daemon: tokens and project ids.
 .SH ENVIRONMENT
 .TP
 .B GIT_DIR

@@ -74,7 +74,7 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
     wake_for(session, &config, &add.name);
     let then = match config.wake {
         _ if !is_enabled => format!("it is disabled: git mirror-push enable {}", add.name),
-        _ if config.is_silent => "its first sync waits, for silent mode is on".to_owned(),
+        _ if config.is_silent => "its first sync waits because silent mode is on".to_owned(),
         Wake::None => "its first sync is due: git mirror-push drain".to_owned(),
         Wake::Auto => format!("its first sync begins in the background: git mirror-push status {}", add.name),
     };
@@ -134,9 +134,9 @@ pub(super) fn told_token(session: &Session<'_>, found: Credentials, known: Optio
     let user = found.username.clone();
     let credentials = token_as_password(found, known);
     if credentials.username != user {
-        session
-            .base
-            .say("the user name in the URL is a token: it is the password now, and the user name is 'x-access-token'");
+        session.base.say(
+            "the user name in the URL is a token; it is stored as the password, with the user name 'x-access-token'",
+        );
     }
     credentials
 }

@@ -25,13 +25,13 @@ pub(super) struct Settings {
     /// Which tags: all, none, or a pattern (may be repeated)
     #[arg(long, value_name = "all|none|PATTERN")]
     pub(super) tags: Vec<String>,
-    /// Which refs are deleted on the mirror that are not here
+    /// Which refs to delete on the mirror if they are not here
     #[arg(long, value_name = "POLICY")]
     pub(super) prune: Option<Prune>,
-    /// How we show who we are
+    /// How to authenticate
     #[arg(long, value_name = "METHOD")]
     pub(super) auth_method: Option<AuthMethod>,
-    /// Make a key of this type for the mirror, in place of the one it has
+    /// Generate a key of this type; it replaces the mirror's key
     #[arg(long, value_name = "TYPE")]
     pub(super) key_type: Option<KeyType>,
     /// The user name for http
@@ -112,7 +112,7 @@ impl Settings {
 pub(super) enum Divergent {
     /// Our value replaces the mirror's
     Overwrite,
-    /// The mirror's value stays, the others are updated, the mirror counts as failed
+    /// Keep the mirror's value, update the other refs, and report the mirror as failed
     Keep,
     /// Nothing at all is pushed
     Fail,
@@ -121,7 +121,7 @@ pub(super) enum Divergent {
 /// `prune`
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Prune {
-    /// Refs deleted here that the default branch contains
+    /// Refs deleted here whose commits are in the default branch
     Merged,
     /// Refs deleted here that nobody changed on the mirror
     Deleted,

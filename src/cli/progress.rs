@@ -1,5 +1,5 @@
-//! Progress on a terminal: what goes on at each mirror, with git's own percentages and rates; for many repositories also how many mirrors
-//! are done.
+//! Progress on a terminal: the current step for each mirror, with git's own percentages and rates. For many repositories also the number of
+//! mirrors that are done.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ pub(super) struct Bars {
 }
 
 impl Bars {
-    /// Starts, if standard error is a terminal and the user wants to hear of success.
+    /// Starts, if standard error is a terminal and `-q` was not given.
     pub(super) fn start(base: &Base) -> Option<Self> {
         let is_shown = !base.global.quiet && std::io::IsTerminal::is_terminal(&std::io::stderr());
         is_shown.then(Self::new)
@@ -58,7 +58,7 @@ impl Bars {
         Self { all: MultiProgress::new(), done: None, bars, is_over, thread: Some(thread) }
     }
 
-    /// Adds a line for what is called `name`.
+    /// Adds a line with the label `name`.
     pub(super) fn add(&self, name: &str, progress: Arc<Progress>) {
         progress.watch();
         // A line that is too long for the terminal is cut.

@@ -84,7 +84,7 @@ fn refs(base: &Base, outcomes: &[&RefOutcome], indent: &str, out: &mut dyn Write
     Ok(())
 }
 
-/// A number and the word for so many.
+/// A number with the singular or the plural of a noun.
 pub(super) fn counted(number: usize, one: &str, many: &str) -> String {
     format!("{} {}", grouped(number), if number == 1 { one } else { many })
 }

@@ -19,7 +19,7 @@ pub(super) fn views(session: &Session<'_>, config: &Config, names: &[String]) ->
         .collect()
 }
 
-/// Says how the mirrors stand.
+/// Shows the status of the mirrors.
 pub(super) fn status(session: &Session<'_>, names: &[String], out: &mut dyn Write) -> anyhow::Result<u8> {
     let config = session.config()?;
     let views = views(session, &config, names)?;

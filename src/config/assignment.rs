@@ -4,8 +4,8 @@ use super::Change;
 use super::explain::nearest;
 use super::keys::{Place, keys};
 
-/// Reads `KEY=VALUE` for a mirror ([`Place::Remote`]) or for the repository ([`Place::Top`]). The value is TOML; a bare word is a string, and
-/// an empty value removes the key. Whether the value fits the key is found out when the file is changed.
+/// Reads `KEY=VALUE` for a mirror ([`Place::Remote`]) or for the repository ([`Place::Top`]). The value is TOML; a bare word is a string,
+/// and an empty value removes the key. The value is checked when the file is changed.
 ///
 /// # Errors
 /// What is wrong and how to fix it. A value is never part of it.

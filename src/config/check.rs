@@ -29,7 +29,7 @@ impl Place<'_> {
         self.text.lines().skip(after).position(begins).map(|before| after + before + 1)
     }
 
-    /// An error about a key of the mirror that is called `name` here, or about the mirror if the key comes from elsewhere.
+    /// An error at the line of a key in the table of mirror `name`, or at the table itself if the key comes from another table or file.
     fn at_key(&self, name: &Spanned<String>, wrong: Mistake) -> Error {
         let first = line_of(self.text, name.span().start);
         let next = self.text.lines().skip(first).position(|line| line.trim_start().starts_with('['));
@@ -170,7 +170,7 @@ pub(super) fn server(path: &Path, text: &str, file: File, mut server: Server) ->
     Ok(server)
 }
 
-/// Checks each table by itself: commands, and keys that cannot be together.
+/// Checks each table by itself: its commands, and keys that exclude each other.
 fn check_tables(place: &Place<'_>, file: &File) -> Result<(), Error> {
     if let Some(what) = file.keys().notify.and_then(|command| check_command(&command, "notify").err()) {
         return Err(place.on(place.line_of_key(0, "notify").unwrap_or(1), what));
@@ -184,7 +184,7 @@ fn check_tables(place: &Place<'_>, file: &File) -> Result<(), Error> {
     Err(place.on(line, mistake.what))
 }
 
-/// Keys that mean nothing in the file of one repository.
+/// Refuses keys that belong only in the server's file.
 fn only_on_the_server(place: &Place<'_>, file: &File) -> Result<(), Error> {
     let Some(key) = file.of_the_server() else { return Ok(()) };
     let line = place.line_of_key(0, key).unwrap_or(1);

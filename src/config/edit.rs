@@ -42,9 +42,9 @@ pub enum Edit {
     Top(Vec<(&'static str, Change)>),
     /// A new remote with these keys.
     Add(String, Vec<(&'static str, Change)>),
-    /// Keys of a remote that is there.
+    /// Keys of an existing remote.
     Set(String, Vec<(&'static str, Change)>),
-    /// A remote that goes.
+    /// A remote to remove.
     Remove(String),
     /// Removes this file's own settings of a mirror from the server's file.
     Reset(String),
@@ -161,7 +161,7 @@ fn remotes(document: &mut DocumentMut) -> Result<&mut dyn toml_edit::TableLike, 
         remotes.set_implicit(true);
         Item::Table(remotes)
     });
-    remotes.as_table_like_mut().ok_or_else(|| Error::Change("'remotes' is no table".into()))
+    remotes.as_table_like_mut().ok_or_else(|| Error::Change("'remotes' is not a table".into()))
 }
 
 fn set_all(table: &mut dyn toml_edit::TableLike, keys: &[(&str, Change)]) {

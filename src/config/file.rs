@@ -167,7 +167,7 @@ pub enum AuthMethod {
     Password,
     /// A key of the mirror's own.
     SshPublicKey,
-    /// Nothing of ours: ssh's own keys, or an open server.
+    /// No credentials of ours: ssh uses its own keys, or the server needs none.
     None,
 }
 

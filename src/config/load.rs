@@ -42,7 +42,7 @@ impl Environment {
     /// The operating system's, when there is no working directory.
     pub fn read() -> io::Result<Self> {
         let path = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        // systemd.exec(5): of several directories the first is meant.
+        // systemd.exec(5): the first of several directories counts.
         let first = |value: Option<std::ffi::OsString>| {
             let value = value?.into_string().ok()?;
             value.split(':').next().filter(|path| path.starts_with('/')).map(PathBuf::from)
@@ -179,6 +179,6 @@ pub(super) fn read_owned(path: &Path, git_dir: &Path) -> Result<Option<(String, 
         owner if owner == repository_owner => Trust::NoCommands,
         _ => return Err(Error::OtherOwner { path: path.to_owned() }),
     };
-    let text = String::from_utf8(text).map_err(|_| failed(io::Error::other("it is no UTF-8")))?;
+    let text = String::from_utf8(text).map_err(|_| failed(io::Error::other("it is not valid UTF-8")))?;
     Ok(Some((text, trust)))
 }

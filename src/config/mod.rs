@@ -193,7 +193,7 @@ pub struct Waits {
     pub settle: Duration,
 }
 
-/// The waits when the file does not say others.
+/// The default delays.
 pub const DEFAULT_WAITS: Waits = Waits {
     retry: Duration::from_secs(10),
     max_retry: Duration::from_secs(3600),
@@ -201,14 +201,14 @@ pub const DEFAULT_WAITS: Waits = Waits {
     settle: Duration::ZERO,
 };
 
-/// Limits of waiting when the file does not say others.
+/// The default time limits.
 pub const DEFAULT_TIMEOUTS: Timeouts = Timeouts {
     connect: Duration::from_secs(30),
     stall: Duration::from_secs(300),
     whole: Duration::from_secs(3 * 3600),
 };
 
-/// `max_refs_per_push` when the file does not say another.
+/// The default of `max_refs_per_push`.
 pub const DEFAULT_MAX_REFS: usize = 2000;
 
 impl Config {
@@ -218,7 +218,7 @@ impl Config {
         self.mirrors.iter().find(|mirror| mirror.name == name)
     }
 
-    /// The sentence for a name that no mirror has.
+    /// The error text for a name that no mirror has.
     #[must_use]
     pub fn no_mirror(&self, name: &str) -> String {
         let fix = match explain::nearest(name, self.mirrors.iter().map(|mirror| &*mirror.name)) {

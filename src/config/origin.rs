@@ -48,7 +48,7 @@ pub fn origins(repository: &Repository, server: &Server, name: &str) -> Result<V
 
 fn document(file: &Path) -> Result<DocumentMut, Error> {
     match std::fs::read_to_string(file) {
-        // What has an error in it was refused when the configuration was loaded.
+        // A file with an error was refused when the configuration was loaded.
         Ok(text) => Ok(text.parse().unwrap_or_default()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(DocumentMut::new()),
         Err(source) => Err(Error::Io { doing: "read", path: file.to_owned(), source }),

@@ -71,7 +71,7 @@ pub(super) fn hosts<'de, D: Deserializer<'de>>(d: D) -> Read<Vec<Allowed>, D::Er
     made(d, |hosts: Vec<String>| hosts.iter().map(host).collect())
 }
 
-/// The version of the file. A file of a later version is not guessed at.
+/// The version of the file. A file of a later version is refused.
 pub(super) fn version<'de, D: Deserializer<'de>>(d: D) -> Read<u32, D::Error> {
     const KNOWN: u32 = 1;
     made(d, |version| match version {

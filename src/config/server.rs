@@ -173,7 +173,7 @@ impl Server {
         Ok(())
     }
 
-    /// Whether the templates cannot give two repositories below these roots one URL, whatever their names.
+    /// Whether the templates give every repository below these roots its own URL, whatever its name.
     fn is_surely_unique(&self) -> bool {
         let is_whole = |template: &Template| template.settings.url.as_deref().is_none_or(|url| url.contains("{path}"));
         self.roots.len() == 1 && self.templates.values().all(is_whole)

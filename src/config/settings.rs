@@ -87,7 +87,7 @@ table! {
     /// Shortest delay before a retry after a temporary failure. The delay is random, below a limit that doubles with each failure.
     retry_delay: Duration, Remote, "duration; \"10s\"", via "read::period";
 
-    /// Where that limit ends.
+    /// Upper limit of this delay.
     max_retry_delay: Duration, Remote, "duration; \"1h\"", via "read::period";
 
     /// Minimum time between the starts of two updates.

@@ -46,7 +46,7 @@ pub(super) fn check_url(url: &str) -> Result<(), String> {
     }
 }
 
-/// The proxy's URL reaches arguments of git's helper and messages, so no password may be in it.
+/// The proxy's URL appears in messages and in arguments of git's helper, so it must not have a password.
 pub(super) fn check_proxy(proxy: &str) -> Result<(), String> {
     let authority =
         proxy.split_once("://").map_or(proxy, |(_, rest)| rest).split(['/', '?', '#']).next().unwrap_or_default();

@@ -25,7 +25,7 @@ pub fn misread_url(address: &Address) -> Option<String> {
     ))
 }
 
-/// Another mirror of the repository with the same address that selects one of the same refs: its name. `refs` are those of the
+/// The name of another mirror of the repository that has the same address and selects one of the same refs. `refs` are the refs of the
 /// repository.
 #[must_use]
 pub fn twin<'c>(

@@ -38,7 +38,7 @@ impl HostKey {
         let mut fields = line.split_whitespace().skip(usize::from(line.starts_with('@')));
         let (hosts, kind, key) = (fields.next()?, fields.next()?, fields.next()?);
         let blob = STANDARD.decode(key).ok()?;
-        // The key says its own type first (RFC 4253, section 6.6).
+        // The key begins with its own type (RFC 4253, section 6.6).
         let length = u32::from_be_bytes(blob.get(..4)?.try_into().ok()?) as usize;
         if blob.get(4..4 + length)? != kind.as_bytes() {
             return None;

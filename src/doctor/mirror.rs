@@ -124,7 +124,7 @@ fn met(repository: &Repository, mirror: &Mirror, there: &Advertised, refs: &Hash
         ));
     }
     if mirror.is_atomic && !capabilities.atomic {
-        findings.push(Finding::error("capabilities", "it knows no atomic pushes", "set atomic = false"));
+        findings.push(Finding::error("capabilities", "it does not support atomic pushes", "set atomic = false"));
     }
     if let Some(local) = LocalMirror::of(&mirror.address) {
         findings.extend(settings_there(repository, mirror, &local));
@@ -195,7 +195,10 @@ fn kept_back(repository: &Repository, config: &Config, mirror: &Mirror, now: Tim
         );
         findings.push(Finding::error("divergence", text, fix));
     } else if !refs.is_empty() {
-        let text = format!("{} refs are not right", refs.len());
+        let text = match refs.len() {
+            1 => "1 ref is not up to date".to_owned(),
+            count => format!("{count} refs are not up to date"),
+        };
         findings.push(Finding::warning("refs", text, format!("git mirror-push status {}", mirror.name)));
     }
     let rules = config.rules(mirror, repository.default_branch().ok().flatten().as_ref());

@@ -125,7 +125,11 @@ fn locks(subject: &Subject<'_>) -> Finding {
     drop(first);
     match second {
         Ok(None) => Finding::ok("locks", "work on this file system"),
-        _ => Finding::error("locks", "two could hold one lock", "move the repository to a local file system"),
+        _ => Finding::error(
+            "locks",
+            "locks do not work here: two processes can take the same lock",
+            "move the repository to a local file system",
+        ),
     }
 }
 
@@ -180,7 +184,7 @@ fn durability(subject: &Subject<'_>) -> Finding {
     Finding::warning("durability", text, "git config core.fsync all")
 }
 
-/// A clock that is wrong holds attempts back, or breaks TLS.
+/// A wrong clock delays attempts or breaks TLS.
 fn clock(subject: &Subject<'_>) -> Finding {
     let layout = subject.repository.layout();
     let fix = "set the clock, and keep it right with NTP";

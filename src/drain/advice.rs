@@ -31,7 +31,9 @@ pub fn advice(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Opti
                 "no password is stored for it: git mirror-push set {name} --username USER, then git mirror-push credential {name}"
             ),
             (Address::Http { .. }, _) | (_, AuthMethod::Password) => {
-                format!("is the password or token expired, or may it not write? git mirror-push credential {name}")
+                format!(
+                    "the password or token may have expired, or may lack write access; store a new one: git mirror-push credential {name}"
+                )
             }
             (_, AuthMethod::SshPublicKey) => {
                 format!("git mirror-push public-key {name} prints the key to authorise there")

@@ -1,4 +1,4 @@
-//! After a run, besides its status: the base, HEAD of a mirror on this machine, and notifications.
+//! What follows a run besides its status: the base, HEAD of a mirror on this machine, and notifications.
 
 use std::path::Path;
 

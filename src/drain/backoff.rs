@@ -34,7 +34,7 @@ pub(super) struct Now<'a> {
     pub(super) waits: Waits,
     /// When the newest push was spooled.
     pub(super) newest: Option<Timestamp>,
-    /// Whether a push is spooled that no attempt has seen.
+    /// Whether the queue has a push that no attempt has tried.
     pub(super) has_new_push: bool,
     /// When the configuration or the secret last changed.
     pub(super) changed: Option<Timestamp>,
@@ -48,7 +48,7 @@ impl Now<'_> {
         let is_since = |time: Option<Timestamp>| time.is_some_and(|time| ended.is_none_or(|ended| time > ended));
         // After a successful attempt, only a look at some refs waits. It delays nothing else.
         let retry = self.status.next_attempt().filter(|_| self.status.attempts > 0);
-        // A changed configuration ends every wait for a retry. A new push ends only the wait after a permanent failure.
+        // A changed configuration or secret ends every wait for a retry. A new push ends only the wait after a permanent failure.
         let is_parked = self.status.update_status == UpdateStatus::Failed;
         let has_news = is_since(self.changed) || is_parked && self.has_new_push;
         let retry = retry.filter(|_| !has_news);

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::refs::{Oid, RefName};
 use crate::spool::Record;
 
-/// What the records of a claim say together.
+/// The combined content of the records of a claim.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Touched {
     /// What is known of each ref that a record names.
     pub(super) refs: BTreeMap<RefName, RefHistory>,
-    /// The refs that are due: those of records whose time has come.
+    /// The refs of the records that are due.
     pub(super) due: BTreeSet<RefName>,
     /// Whether a record asks for everything.
     pub(super) is_full: bool,

@@ -49,7 +49,7 @@ pub struct Down {
 }
 
 impl Down {
-    /// What a report says of its host.
+    /// The state of the host, if the report shows that it is down.
     #[must_use]
     pub fn of(report: &Report) -> Option<Self> {
         let next_attempt_at = report.next_attempt_at.filter(|_| report.host == Host::Down)?;
@@ -103,7 +103,7 @@ pub fn defer(
     Ok(Some(deferred(repository, mirror, after, down.next_attempt_at)))
 }
 
-/// The report on a mirror whose turn has not come.
+/// The report on a mirror that is not due yet.
 pub(super) fn deferred(repository: &Repository, mirror: &Mirror, status: Status, due: Timestamp) -> Report {
     let waiting = match status.update_status {
         UpdateStatus::Failed => UpdateStatus::Failed,

@@ -19,7 +19,7 @@ use crate::wire::Address;
 pub(super) struct FullScan {
     /// Our refs, without those that are the same on both sides.
     pub(super) ours: Listing,
-    /// Refs that are the same on both sides; empty unless they are wanted.
+    /// Refs that are the same on both sides; empty unless they are to be reported.
     pub(super) unchanged: Vec<(RefName, Oid)>,
     /// Refs that are the same on both sides, but that `mirrored/` does not record at this value.
     pub(super) unnoted: Vec<(RefName, Oid)>,
@@ -30,7 +30,7 @@ pub(super) struct FullScan {
 /// Whether refs that are the same on both sides are reported too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unchanged {
-    /// Each by its name.
+    /// They are reported by name.
     Reported,
     /// They are left out.
     Omitted,

@@ -74,7 +74,7 @@ pub enum MassDelete {
     Allowed,
 }
 
-/// What a drain needs besides the repository: configuration, clock, and who watches.
+/// What a drain needs besides the repository: configuration, clock and callback.
 pub struct Context<'a> {
     /// The repository's configuration.
     pub config: &'a Config,
@@ -113,13 +113,13 @@ pub enum Error {
     /// The mirror's files or settings cannot be used.
     #[error(transparent)]
     Mirror(#[from] mirror::Error),
-    /// The mirror cannot be reached or spoken to.
+    /// The mirror cannot be reached, or the conversation with it failed.
     #[error(transparent)]
     Push(#[from] crate::wire::Error),
     /// The mirror may not be the intended one.
     #[error("first contact: '{url}' has {} this repository does not have, so nothing was sent; check the URL, and if it is right: git mirror-push sync {name} --adopt", values(*unknown))]
     FirstContact {
-        /// How many refs would have been replaced or deleted; 0 when only refs that are not selected are there.
+        /// How many refs would have been replaced or deleted; 0 if the mirror has only refs that are not selected.
         unknown: usize,
         /// The mirror.
         name: String,
@@ -127,9 +127,9 @@ pub enum Error {
         url: String,
     },
     /// Another run has begun while this one was at work.
-    #[error("another run of this mirror has begun, and does the rest")]
+    #[error("another run for this mirror has started and continues the work")]
     Superseded,
-    /// A run failed in a way that was not foreseen.
+    /// A run panicked.
     #[error("internal error: {0}; please report it")]
     Panicked(String),
 }
@@ -152,7 +152,7 @@ impl Error {
         }
     }
 
-    /// How long the mirror wishes that we wait.
+    /// How long the mirror asks us to wait.
     fn retry_after(&self) -> Option<std::time::Duration> {
         match self {
             Self::Push(error) => error.retry_after(),

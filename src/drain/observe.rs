@@ -66,7 +66,7 @@ impl Remote {
         Some(self.refs[at].1)
     }
 
-    /// The kind of a ref on the mirror. `is_ours` says that its value was ours, so it is not a symbolic ref.
+    /// The kind of a ref on the mirror. If `is_ours`, this repository made the ref, so it is not a symbolic one.
     fn kind(&self, name: &RefName, value: Oid, is_ours: bool) -> Kind {
         match self.own.as_ref().map(|mirror| mirror.kind(name)) {
             Some(Ok(true)) => Kind::Symbolic,
@@ -124,7 +124,7 @@ impl AdvertisedRefs {
     }
 }
 
-/// Reads the advertisement; of interest are `names`.
+/// Reads the advertisement and keeps the refs in `names`.
 pub(super) fn remote(
     session: &mut Session,
     address: &Address,
@@ -349,7 +349,7 @@ impl FactBuilder<'_> {
         Ok(Deleted { is_known: true, is_remote_merged, is_value_merged })
     }
 
-    /// Whether `oid` is in the default branch. A default branch that is itself being moved in this drain counts as it is now.
+    /// Whether `oid` is in the default branch. The default branch counts with its current value here, even if this drain pushes it.
     fn is_merged(&mut self, oid: Oid) -> Result<bool, Error> {
         let Some(default) = self.default_oid else { return Ok(false) };
         Ok(self.repository.commit_of(oid)?.is_some() && self.history.is_ancestor(oid, default)? == Some(true))
@@ -361,7 +361,7 @@ pub(super) fn unreadable(source: std::io::Error) -> Error {
     Error::files("read what the mirror had", "mirrored".into())(source)
 }
 
-/// Reaches a mirror and reads its advertisement, and does nothing else there.
+/// Connects to a mirror and reads its advertisement. Changes nothing there.
 ///
 /// # Errors
 /// [`Error`]

@@ -22,19 +22,19 @@ use crate::replies::Cause;
 use crate::status::{Greeting, Portion, Status, UpdateStatus};
 use crate::wire::Error as PushError;
 
-/// Maximum number of refs. Up to this number, the default of `max_deletes` does not depend on how many refs the mirror has.
+/// Maximum number of refs. Up to this number, `max_deletes` does not depend on how many refs the mirror has.
 const MAX_REFS: usize = 50;
 
 /// If the base has at most this number of refs, the pack leaves out what any of their values contains.
 const MAX_BELIEVED: u64 = 1000;
 
-/// What came of the attempt.
+/// The result of the attempt.
 pub(super) enum Optimistic {
     /// The mirror agreed to everything.
     Done,
     /// Nothing was sent: the session is as it was.
     Untried,
-    /// These refs are to be looked at.
+    /// These refs must be read first.
     Again(BTreeSet<RefName>),
 }
 
@@ -51,7 +51,7 @@ pub(super) fn expected(context: &Context<'_>, mirror: &Mirror, before: &Status, 
 }
 
 impl Run<'_> {
-    /// Tries it.
+    /// Tries an optimistic push.
     pub(super) fn push_optimistic(
         &self,
         session: &mut Session,
@@ -107,7 +107,7 @@ impl Run<'_> {
                     return Err(error.into());
                 }
                 let reason = self.redactor.clean(&error.to_string());
-                tracing::debug!("mirror '{}': {reason}; looking before pushing", self.mirror.name);
+                tracing::debug!("mirror '{}': {reason}; falling back to a normal push", self.mirror.name);
                 Ok(Optimistic::Again(names.clone()))
             }
         }

@@ -39,7 +39,7 @@ impl Run<'_> {
         }
     }
 
-    /// Notes a command to which the mirror agreed.
+    /// Records a command that the mirror accepted.
     pub(super) fn note_done(&self, decision: &Decision, result: &mut UpdateResult) {
         let now = decision.new_value().map(Held::at).unwrap_or_default();
         let is_noted = || self.past.mirrored.find(&decision.name).is_ok_and(|noted| noted == now);
@@ -83,7 +83,7 @@ impl Run<'_> {
             });
         }
         if matches!(scope, Scope::All) && !result.outcomes.is_empty() {
-            // What is not among the decisions is the same on both sides now.
+            // A ref without a decision is now the same on both sides.
             let decided: BTreeSet<&RefName> = plan.decisions.iter().map(|decision| &decision.name).collect();
             result.outcomes.retain(|name, outcome| !outcome.outcome.is_listed() || decided.contains(name));
         }

@@ -57,7 +57,7 @@ impl Refusals {
         self.refused.insert(decision.name.clone(), refusal);
     }
 
-    /// Whether an atomic push that was refused is decided again: once.
+    /// Whether to decide a refused atomic push again. `true` only the first time.
     pub(super) fn retry_atomic(&mut self) -> bool {
         !std::mem::replace(&mut self.is_atomic_retried, true)
     }
@@ -119,7 +119,7 @@ pub(super) fn outcome(decision: &Decision, message: Cleaned, incomplete: Incompl
         return RefOutcome::new(decision, Outcome::Kept, Some(reason.into()));
     }
     if Cause::Locked.is_in(&message) || Cause::DiskFull.is_in(&message) {
-        // Nothing was decided over there, so it is tried again.
+        // The mirror did not decide anything, so the push is tried again.
         return RefOutcome::new(decision, Outcome::RemoteFailed, Some(message));
     }
     let message = match fix(&message, incomplete) {

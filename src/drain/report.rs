@@ -11,7 +11,7 @@ use crate::repo::Repository;
 use crate::status::{RefOutcome, Status, UpdateStatus};
 use crate::wire::Class;
 
-/// What became of one mirror.
+/// The outcome for one mirror.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The repository's path.
@@ -20,7 +20,7 @@ pub struct Report {
     pub remote: String,
     /// Its URL as it is shown.
     pub url: String,
-    /// How it stands.
+    /// Its status.
     pub update_status: UpdateStatus,
     /// The error.
     pub error: Option<Cleaned>,
@@ -55,7 +55,7 @@ pub enum Host {
     Unknown,
     /// It answered, even if the answer was an error about the repository.
     Up,
-    /// It failed before it said anything of the repository.
+    /// It failed before it said anything about the repository.
     Down,
 }
 
@@ -102,7 +102,7 @@ pub(super) fn failed(repository: &Repository, context: &Context<'_>, mirror: &Mi
         url: mirror.address.shown(&credentials),
         update_status: if error.class() == Class::Permanent { UpdateStatus::Failed } else { UpdateStatus::Scheduled },
         error: Some(explained(error, mirror, &credentials)),
-        // What the mirror agreed to is looked at now.
+        // The refs that the superseded run may have updated are read again at once.
         next_attempt_at: matches!(error, Error::Superseded).then(|| (context.now)()),
         is_well: false,
         is_attempted: true,

@@ -16,7 +16,7 @@ use crate::status::{
 };
 use crate::wire::Class;
 
-/// What belongs to one run besides what it did.
+/// The times and other inputs of one run.
 pub(super) struct Times {
     pub(super) started: Timestamp,
     pub(super) ended: Timestamp,
@@ -24,7 +24,7 @@ pub(super) struct Times {
     pub(super) random: u64,
     /// Whether everything that is selected was in scope.
     pub(super) is_full: bool,
-    /// When refs are looked at again that a push without an answer may still change.
+    /// When to read refs again that an unanswered push may still change.
     pub(super) next_look: Option<Timestamp>,
 }
 
@@ -170,7 +170,7 @@ fn replaced(outcome: &RefOutcome) -> Option<Replaced> {
     Some(Replaced { name: outcome.name.to_string(), old, new: outcome.local.map(|oid| oid.to_string()) })
 }
 
-/// When to try again by ourselves; `None` when there is nothing that another try could change.
+/// When to retry without a new push; `None` if a retry would change nothing.
 fn next_attempt(
     before: &Status,
     update_status: UpdateStatus,

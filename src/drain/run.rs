@@ -70,7 +70,7 @@ fn has_more(repository: &Repository, context: &Context<'_>, mirror: &Mirror) -> 
 
 /// The result of one turn at a mirror.
 enum Turn {
-    /// It was contacted, or waits for its time.
+    /// It was contacted, or is not due yet.
     Report(Box<Report>),
     /// There was nothing to do.
     Idle,

@@ -48,7 +48,7 @@ pub(super) struct UpdateResult {
 }
 
 impl UpdateResult {
-    /// Whether the mirror answered for every ref, so that the entries that led here are done with.
+    /// Whether the mirror answered for every ref, so that the claimed queue entries are finished.
     pub(super) fn is_answered(&self) -> bool {
         self.error.is_none() && self.outcomes.values().all(|outcome| outcome.outcome != Outcome::RemoteFailed)
     }
@@ -58,7 +58,7 @@ impl UpdateResult {
         self.is_answered() && !refs.iter().any(|outcome| outcome.outcome.is_failure())
     }
 
-    /// Whether the host failed before it said anything of the repository.
+    /// Whether the host failed before it said anything about the repository.
     pub(super) fn is_host_down(&self) -> bool {
         matches!(&self.error, Some(Error::Push(error)) if self.outcomes.is_empty() && error.is_host_failure())
     }
@@ -76,9 +76,9 @@ pub(super) struct Run<'a> {
     pub(super) fence: Option<&'a Fence>,
     pub(super) redactor: Redactor,
     pub(super) progress: Arc<Progress>,
-    /// What the last run learned.
+    /// The push size that the last run found.
     pub(super) portion: Portion,
-    /// Where our history ends.
+    /// The commits where our history ends, in a shallow repository.
     pub(super) shallow: Vec<Oid>,
     /// What the mirror can do, if small changes may be sent without asking it first.
     pub(super) expected: Option<Capabilities>,

@@ -14,7 +14,7 @@ use crate::wire::{
     Address, Connection, Error, Http, Pool, Service, Stage, Stream, Target, broken, drain, next_line, refused_by_server,
 };
 
-/// The longest answer that is read, in bytes: a prefix may find many refs besides the one that is meant.
+/// Largest answer that is read, in bytes. A prefix may match many more refs than the one asked for.
 const MAX_BYTES: usize = 128 << 20;
 
 /// What a mirror says of its symbolic refs.
@@ -22,7 +22,7 @@ const MAX_BYTES: usize = 128 << 20;
 pub struct Symbolic {
     /// The ref that HEAD names, if HEAD leads to a value.
     pub head: Option<RefName>,
-    /// Those of the refs in question that are symbolic.
+    /// The requested refs that are symbolic.
     pub symbolic: BTreeSet<RefName>,
     /// Those that are certainly not symbolic. Only git reports every symbolic ref, so only its answer proves this.
     pub plain: BTreeSet<RefName>,
@@ -57,7 +57,7 @@ fn over_stream(mut stream: Stream, names: &[&RefName], redactor: &Redactor) -> R
     }
 }
 
-/// The answer, and whether nothing more comes.
+/// The answer, and whether it was read to its end.
 fn ask(stream: &mut Stream, names: &[&RefName]) -> Result<(Symbolic, bool), Error> {
     match greeting(stream.lines())? {
         Greeting::Refs(symbolic) => Ok((symbolic, false)),
@@ -85,11 +85,11 @@ fn over_http(http: &Http, names: &[&RefName]) -> Result<Symbolic, Error> {
     Ok(symbolic)
 }
 
-/// How the mirror began.
+/// The first message of upload-pack.
 pub(super) enum Greeting {
     /// In version 2: whether it knows `ls-refs`, whether it is git, and its object format if it said one.
     Commands { ls_refs: bool, is_git: bool, object_format: Option<String> },
-    /// In an older version, which tells of HEAD with the first ref.
+    /// In an older version, which reports the branch of HEAD with the first ref.
     Refs(Symbolic),
 }
 
@@ -123,7 +123,7 @@ pub(super) fn greeting<R: Read>(lines: &mut StreamingPeekableIter<R>) -> Result<
     Ok(Greeting::Commands { ls_refs, is_git, object_format })
 }
 
-/// The command that asks about these refs. A prefix finds other refs too; those are passed over by [`answer`].
+/// The command that asks about these refs. A prefix matches other refs too; [`answer`] skips them.
 pub(super) fn request(object_format: Option<&str>, names: &[&RefName]) -> Vec<u8> {
     let mut request = Vec::new();
     let mut say = |line: &[u8]| encode::data_to_write(line, &mut request).map(|_| ()).expect("a short line");
@@ -169,7 +169,7 @@ pub(super) fn answer<R: Read>(
 fn count(length: &mut usize, line: &[u8]) -> Result<(), Error> {
     *length += line.len() + 4;
     if *length > MAX_BYTES {
-        return Err(Error::Protocol("an answer about refs that does not end".into()));
+        return Err(Error::Protocol("an answer about refs of more than 128 MiB".into()));
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use crate::credentials::{self, Credentials, identity, read_secret};
 use crate::repo::Repository;
 use crate::wire::{Ssh, Target};
 
-/// What is stored of a mirror's credentials, for showing its URL and cleaning texts.
+/// The stored credentials of a mirror, to show its URL and to clean texts.
 ///
 /// # Errors
 /// [`Error::Files`], when its secret cannot be read.
@@ -35,10 +35,10 @@ pub fn found_credentials(repository: &Repository, mirror: &Mirror, server: &Serv
     credentials::find(&wanted, &server.credential_env).map_err(Error::Credentials)
 }
 
-/// Whom to push to.
+/// Everything that is needed to connect to a mirror.
 ///
 /// # Errors
-/// [`Error`], when its credentials cannot be had, or must not be sent.
+/// [`Error`], when its credentials cannot be obtained, or must not be sent.
 pub fn target(repository: &Repository, mirror: &Mirror, server: &Server) -> Result<Target, Error> {
     let credentials = found_credentials(repository, mirror, server)?;
     if mirror.address.is_plain_http() && credentials.secret.is_some() && !mirror.allow_insecure_http {

@@ -21,11 +21,11 @@ pub type Keys = Vec<(&'static str, Change)>;
 /// What a change may bring along besides keys of the configuration.
 #[derive(Debug, Default)]
 pub struct Extras {
-    /// A new password or token; an empty one takes the stored one away.
+    /// A new password or token. An empty one removes the stored one.
     pub secret: Option<Secret>,
-    /// Host keys in place of those that are pinned.
+    /// Host keys that replace the pinned ones.
     pub host_keys: Option<Vec<HostKey>>,
-    /// Whether first contact with the address that the mirror then has is confirmed.
+    /// Whether first contact with the mirror's new address is confirmed.
     pub adopts: bool,
     /// Makes a new key of this type. `None` makes one only if `auth_method` needs a key and the mirror has none.
     pub key_type: Option<KeyType>,
@@ -135,7 +135,7 @@ impl Editor<'_> {
         }
     }
 
-    /// The likely mistakes in a mirror's configuration, a sentence each. Refs that cannot be listed are no reason for one.
+    /// The likely mistakes in a mirror's configuration, one sentence each. Refs that cannot be listed cause no warning.
     #[must_use]
     pub fn warnings(&self, config: &Config, mirror: &Mirror) -> Vec<String> {
         let is_alone =
@@ -214,14 +214,14 @@ impl Editor<'_> {
             return Ok(());
         }
         let _lock = Lock::acquire(&directory, self.repository.sharing())?;
-        // Another may have added one of this name meanwhile.
+        // Another process may have added a mirror of this name meanwhile.
         if config::load(self.repository, self.server)?.mirror(name).is_some() {
             return Ok(());
         }
         forget(&directory).map_err(self.files("remove the files", name))
     }
 
-    /// Pins these host keys in place of those that were pinned; none clears them.
+    /// Replaces the pinned host keys. An empty list removes them.
     ///
     /// # Errors
     /// [`Error::Files`]
@@ -229,7 +229,7 @@ impl Editor<'_> {
         write_host_keys(&self.directory(name), keys).map_err(self.files("write the host keys", name))
     }
 
-    /// Stores a password or token; an empty one takes it away.
+    /// Stores a password or token. An empty one removes the stored one.
     ///
     /// # Errors
     /// [`Error::Files`]
@@ -293,7 +293,7 @@ pub fn clean_url(text: &str) -> Result<(String, Address, Credentials), Error> {
     let (address, credentials) = parse(text).map_err(|refused| Error::Refused(refused.to_string()))?;
     let url = match &address {
         Address::Http { url, .. } => url.clone(),
-        // The password is stored apart; what is left names no more than the user.
+        // The password is stored separately. The URL keeps only the user name.
         Address::Ssh { .. } => without_password(text),
         Address::Git { .. } => text.to_owned(),
         Address::Local(path) => {

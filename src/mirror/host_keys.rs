@@ -1,7 +1,6 @@
 //! Host keys as people enter them and as servers offer them.
 
 use std::net::IpAddr;
-use std::process::Command;
 use std::time::Duration;
 
 use super::Error;
@@ -34,35 +33,49 @@ pub fn host_keys_of(lines: &[String], address: &Address) -> Result<Vec<HostKey>,
 }
 
 /// The host keys that the server offers, under the name by which ssh looks them up: the user's ssh configuration may give the
-/// host another name, port or alias. If `address` is given, the scan connects to it and does not resolve the name. Empty when no
-/// ssh server answers.
+/// host another name, port or alias. If `address` is given, the mirror is confined: the scan connects to that address, and no
+/// configuration counts. Empty when no ssh server answers.
 ///
 /// # Errors
 /// [`Error::Program`], when ssh or ssh-keyscan cannot be run.
 pub fn detect(host: &str, port: Option<u16>, address: Option<IpAddr>, limit: Duration) -> Result<Vec<HostKey>, Error> {
-    let mut resolve = process::command("ssh");
-    resolve.arg("-G");
-    if let Some(port) = port {
-        resolve.arg("-p").arg(port.to_string());
-    }
-    let said = process::run("ssh", resolve.arg("--").arg(host), b"", Duration::from_secs(30))?;
-    let said = String::from_utf8_lossy(&said).into_owned();
-    let value = |key: &str| said.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
-    let (real, port) = (value("hostname").unwrap_or(host), value("port").unwrap_or("22"));
-    let name = value("hostkeyalias").filter(|alias| *alias != "none").unwrap_or(real);
-    let name = if port == "22" { name.to_owned() } else { format!("[{name}]:{port}") };
-    let scan = |scan: &mut Command| process::run("ssh-keyscan", scan, b"", limit + Duration::from_secs(30));
-    let mut command = process::command("ssh-keyscan");
+    let place = match address {
+        Some(address) => {
+            Place { address: address.to_string(), port: port.unwrap_or(22).to_string(), name: host.to_owned() }
+        }
+        None => configured(host, port)?,
+    };
+    let name = if place.port == "22" { place.name } else { format!("[{}]:{}", place.name, place.port) };
     let seconds = limit.as_secs().max(1).to_string();
-    let said = scan(
-        command
-            .args(["-T", &seconds, "-p", port, "--"])
-            .arg(address.map_or_else(|| real.to_owned(), |address| address.to_string())),
-    )?;
+    let mut scan = process::command("ssh-keyscan");
+    scan.args(["-T", &seconds, "-p", &place.port, "--", &place.address]);
+    let said = process::run("ssh-keyscan", &mut scan, b"", limit + Duration::from_secs(30))?;
     let mut keys: Vec<HostKey> = String::from_utf8_lossy(&said)
         .lines()
         .filter_map(|line| HostKey::parse(&format!("{name} {}", line.split_once(' ')?.1)))
         .collect();
     keys.sort_by(|a, b| a.kind.cmp(&b.kind));
     Ok(keys)
+}
+
+/// Where ssh connects to, and the name by which it knows the host.
+struct Place {
+    address: String,
+    port: String,
+    name: String,
+}
+
+/// What the user's ssh configuration makes of a host.
+fn configured(host: &str, port: Option<u16>) -> Result<Place, Error> {
+    let mut ssh = process::command("ssh");
+    ssh.arg("-G");
+    if let Some(port) = port {
+        ssh.arg("-p").arg(port.to_string());
+    }
+    let said = process::run("ssh", ssh.arg("--").arg(host), b"", Duration::from_secs(30))?;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let value = |key: &str| said.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+    let address = value("hostname").unwrap_or(host).to_owned();
+    let name = value("hostkeyalias").filter(|alias| *alias != "none").unwrap_or(&address).to_owned();
+    Ok(Place { port: value("port").unwrap_or("22").to_owned(), name, address })
 }

@@ -20,9 +20,9 @@ use crate::wire::Address;
 pub struct LocalMirror {
     git_dir: PathBuf,
     is_bare: bool,
-    /// What its file HEAD says, or why that cannot be told.
+    /// The content of its file HEAD, or why that cannot be read.
     head: Result<Vec<u8>, String>,
-    /// Where its refs are read when they are not files.
+    /// Reads its refs with git, when they are not files.
     by_git: Option<GitRefs>,
     /// HEAD as git reports it, when the file is only a stub. Read once.
     head_by_git: OnceCell<Result<Option<RefName>, String>>,
@@ -98,7 +98,7 @@ impl LocalMirror {
         &self.git_dir
     }
 
-    /// Whether its ref `name` is a symbolic ref; these are never packed, and may lead nowhere.
+    /// Whether its ref `name` is a symbolic ref. Symbolic refs are never packed, and their target need not exist.
     ///
     /// # Errors
     /// Why the ref cannot be read. The caller must not treat it as a plain ref.

@@ -57,13 +57,13 @@ pub enum Error {
         /// The operating system's reason.
         source: std::io::Error,
     },
-    /// The credentials cannot be had.
+    /// The credentials cannot be obtained.
     #[error("cannot get the credentials: {0}")]
     Credentials(std::io::Error),
     /// A password would cross the network in the clear.
     #[error("a password would go over plain http; use https, or set allow_insecure_http = true for this mirror")]
     InsecureHttp,
-    /// A program that was asked did not answer.
+    /// Another program could not be run, or it failed.
     #[error(transparent)]
     Program(#[from] crate::process::Error),
 }

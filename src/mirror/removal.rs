@@ -1,4 +1,4 @@
-//! The removal of a mirror: a mark in its directory, then the end of its files.
+//! The removal of a mirror: first a mark in its directory, then the deletion of its files.
 //!
 //! A process that is killed in between leaves the mark. The next drain of the repository then removes the remaining files.
 

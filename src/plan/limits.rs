@@ -1,4 +1,4 @@
-//! What goes into one push: all of the plan, unless that is known to be too much.
+//! What goes into one push: the whole plan, unless the mirror has shown a limit.
 //!
 //! The default branch of an empty mirror goes alone, so that the mirror's HEAD leads somewhere. An atomic push is never divided.
 
@@ -18,7 +18,7 @@ pub struct Limits {
     pub step: Option<(RefName, Oid)>,
 }
 
-/// The decisions of the next push, as indices: `order` has all that are to be sent.
+/// The decisions of the next push, as indices. `order` has all decisions that are to be sent.
 pub(super) fn next_push(
     limits: &Limits,
     rules: &Rules,

@@ -35,9 +35,9 @@ pub enum Action {
     FastForward,
     /// The mirror's value is replaced, with its value as the lease.
     Force,
-    /// The ref goes from the mirror, with its value as the lease.
+    /// The ref is deleted on the mirror, with its value as the lease.
     Delete,
-    /// The mirror has what we never had, and the rules keep it.
+    /// The mirror has a value that we never had, and the rules keep it.
     Divergent(Reason),
     /// The ref is not here, the mirror has it, and the rules keep it there.
     Kept(Reason),
@@ -87,11 +87,11 @@ impl Decision {
 pub struct Plan {
     /// One decision for each observed ref that the rules can see, in the order of `Observed::refs`.
     pub decisions: Vec<Decision>,
-    /// The decisions that are sent sooner or later, as indices, in sending order.
+    /// All decisions that are to be sent, in one push or several, as indices in sending order.
     pub order: Vec<usize>,
-    /// Those of the next push.
+    /// The decisions of the next push, as indices.
     pub next: Vec<usize>,
-    /// Why nothing at all is sent, if that is not the fault of one ref.
+    /// Why nothing at all is sent, if the reason is not a single ref.
     pub stop: Option<Stop>,
 }
 

@@ -63,7 +63,7 @@ pub enum Kind {
     Symbolic,
     /// It was never ours, it has the value of another ref, and the protocol does not say whether it is a symbolic ref.
     MaybeSymbolic,
-    /// It is on this machine, and the operating system does not let us see what it is.
+    /// The mirror is on this machine, and the operating system does not let us read the ref.
     Unreadable,
 }
 
@@ -96,7 +96,7 @@ pub struct Mirror {
     pub is_empty: bool,
     /// The branch that its HEAD names, as far as that can be seen.
     pub head: Option<RefName>,
-    /// Why its HEAD, which is on this machine, cannot be read.
+    /// Why its HEAD cannot be read. Only for a mirror on this machine.
     pub head_error: Option<String>,
     /// How many refs it has that the rules select.
     pub selected: usize,

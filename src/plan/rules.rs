@@ -52,7 +52,7 @@ pub enum Tags {
 pub enum Divergent {
     /// Our value replaces the mirror's.
     Overwrite,
-    /// The mirror's value stays, the others are updated, the mirror counts as failed.
+    /// Keep the mirror's value, update the other refs, and report the mirror as failed.
     Keep,
     /// Nothing at all is pushed.
     Fail,

@@ -41,9 +41,9 @@ pub struct Capabilities {
     pub push_options: bool,
     /// `quiet`
     pub quiet: bool,
-    /// `agent`, so that ours may be said too.
+    /// `agent`: the request may name ours too.
     pub agent: bool,
-    /// `object-format`; `sha1` when it is not said. `is_format_said` tells the two apart.
+    /// `object-format`; `sha1` if the mirror does not announce one. `is_format_said` distinguishes the two cases.
     pub object_format: String,
     /// Whether the mirror announced `object-format`. If so, the request must name it too.
     pub is_format_said: bool,
@@ -87,8 +87,8 @@ impl Capabilities {
     }
 }
 
-/// Reads up to the flush packet and calls `each` for every ref with a well-formed name: `.have` lines, `capabilities^{}`
-/// and names that git would not create are passed over.
+/// Reads up to the flush packet and calls `each` for every ref with a well-formed name. Skips `.have` lines,
+/// `capabilities^{}` and names that git would not create.
 pub(super) fn read<R: Read>(
     lines: &mut StreamingPeekableIter<R>,
     each: &mut dyn FnMut(NameRef<'_>, Oid),

@@ -19,7 +19,7 @@ pub struct Command {
 /// What is asked of a mirror at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// In this order.
+    /// The commands, in sending order.
     pub commands: &'a [Command],
     /// Where our history ends (`shallow` lines, gitprotocol-pack(5)).
     pub shallow: &'a [Oid],
@@ -105,7 +105,7 @@ mod tests {
             format!("0077{zeros} {ones} refs/heads/a\0 report-status quiet0062{ones} {zeros} refs/heads/b0000");
         assert_eq!(String::from_utf8_lossy(&request.encode(&offered)), expected);
         assert!(request.needs_pack());
-        // Whoever watches wants to hear of the mirror's progress.
+        // With a watcher, the mirror must send its progress.
         let progress = Progress::default();
         let watched = Request { progress: Some(&progress), ..request };
         assert_eq!(String::from_utf8_lossy(&watched.encode(&offered)), expected, "nobody watches yet");

@@ -35,7 +35,7 @@ pub use report::{Answer, Report};
 use over_http::OverHttp;
 use over_stream::OverStream;
 
-/// A contact that has begun.
+/// One conversation with a mirror's receive-pack.
 pub struct Session {
     conversation: Conversation,
     redactor: Redactor,

@@ -45,7 +45,7 @@ impl OverHttp {
         Ok(advertised)
     }
 
-    /// Sends the request with no advertisement before it: what the mirror can do is known.
+    /// Sends the request without an advertisement before it, because the mirror's capabilities are known.
     pub(super) fn push_optimistic(
         &mut self,
         request: &Request<'_>,

@@ -14,7 +14,7 @@ use crate::wire::{Error, Sending, Stage, Stream, StreamLines};
 pub(super) struct OverStream {
     stream: Stream,
     capabilities: Capabilities,
-    /// Whether receive-pack was heard and is given commands.
+    /// Whether receive-pack was heard and gets commands, which it may then carry out.
     is_asked: bool,
 }
 
@@ -101,7 +101,7 @@ impl OverStream {
         };
         let cut = match sent {
             Err(error @ (Error::Pack { .. } | Error::Start { .. })) => {
-                // A pack that ends in the middle is never unpacked.
+                // git never unpacks a pack that ends early, so it carries out no command.
                 self.is_asked = false;
                 error
             }

@@ -21,7 +21,7 @@ use crate::wire::{Class, Error};
 /// Where a pack comes from.
 #[derive(Clone, Debug)]
 pub enum PackSource {
-    /// It is made already; its bytes are counted there.
+    /// A pack that is made already, and the counters for its bytes.
     Made(Vec<u8>, Arc<Progress>),
     /// `git pack-objects` makes it.
     Program(PackObjects),
@@ -128,7 +128,7 @@ impl PackObjects {
 }
 
 impl Incomplete {
-    /// What to do when a mirror needs what a partial clone lacks.
+    /// The advice when a mirror needs objects that a partial clone lacks.
     pub const FETCH: &str = "this repository is a partial clone and lacks objects that the mirror needs; fetch them: git fetch --refetch --no-filter";
 
     /// The error that the program's message means. For a partial clone, another try gives the same error.

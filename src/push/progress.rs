@@ -31,7 +31,7 @@ impl Progress {
         self.is_watched.load(Ordering::Relaxed)
     }
 
-    /// What goes on, with a percentage and a rate where git knows them.
+    /// The current phase, with a percentage and a rate where git gives them.
     #[must_use]
     pub fn phase(&self) -> Cleaned {
         self.phase.lock().clone()

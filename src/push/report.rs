@@ -83,9 +83,11 @@ fn demultiplex<R: Read>(
         };
         read += line.len() + 4;
         match PacketLineRef::Data(line).decode_band() {
-            _ if read > MAX_READ => break Some(Error::Protocol("messages without end".into())),
+            _ if read > MAX_READ => break Some(Error::Protocol("too many messages (more than 16 MiB)".into())),
             Ok(BandRef::Data(data)) if report.len() + data.len() <= bound => report.extend_from_slice(data),
-            Ok(BandRef::Data(_)) => break Some(Error::Protocol("a report that is longer than any report".into())),
+            Ok(BandRef::Data(_)) => {
+                break Some(Error::Protocol("a report that is longer than any valid report".into()));
+            }
             Ok(BandRef::Progress(message)) => {
                 hear(message);
                 messages.push(message);
@@ -100,7 +102,7 @@ fn demultiplex<R: Read>(
     (report, cut)
 }
 
-/// Without a side band the report's own packet lines come bare; they are kept as they are.
+/// Without a side band the packet lines of the report arrive directly. They are kept unchanged.
 fn collect<R: Read>(lines: &mut StreamingPeekableIter<R>, bound: usize) -> (Vec<u8>, Option<Error>) {
     let mut report = Vec::new();
     loop {
@@ -110,7 +112,7 @@ fn collect<R: Read>(lines: &mut StreamingPeekableIter<R>, bound: usize) -> (Vec<
                 report.extend_from_slice(line);
             }
             Ok(Some(_)) => {
-                return (report, Some(Error::Protocol("a report that is longer than any report".into())));
+                return (report, Some(Error::Protocol("a report that is longer than any valid report".into())));
             }
             Ok(None) => return ([report, b"0000".to_vec()].concat(), None),
             Err(error) => return (report, Some(cut_short(error))),
@@ -170,7 +172,7 @@ fn parse(mut bytes: &[u8], request: &Request<'_>, redactor: &Redactor) -> Report
     report
 }
 
-/// One line after the first; returns the ref that option lines which follow belong to.
+/// Reads one line after the first. Returns the ref that the following option lines belong to.
 fn read_answer(
     line: &[u8],
     last: Option<RefName>,

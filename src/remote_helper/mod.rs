@@ -69,7 +69,10 @@ fn run() -> anyhow::Result<()> {
 
 impl Helper {
     fn open(environment: &Environment, name: &str) -> anyhow::Result<Self> {
-        let git_dir = environment.git_dir.as_ref().context("git did not say which repository this is (GIT_DIR)")?;
+        let git_dir = environment
+            .git_dir
+            .as_ref()
+            .context("git did not set GIT_DIR, so the repository is not known (GIT_DIR)")?;
         let server = config::load_server(environment.server_config.as_deref(), &environment.credential_env)?;
         let shared = repo::open(&environment.current_dir.join(git_dir))?;
         let repository = shared.to_local();
@@ -168,7 +171,7 @@ impl Helper {
         }
     }
 
-    /// The mirror's refs, after the format of their ids.
+    /// Lists the object format, then the mirror's refs.
     fn list(&self, out: &mut dyn Write) -> anyhow::Result<()> {
         let mut lines = Vec::new();
         let advertised = drain::reach(&self.repository, self.mirror(), &self.server, &mut |name, oid| {
@@ -206,7 +209,7 @@ impl Helper {
         Ok(writeln!(out)?)
     }
 
-    /// Every ref that is named, as it is here.
+    /// The value here of every ref that the refspecs name.
     fn here(&self, refspecs: &[(&str, &str)]) -> anyhow::Result<BTreeMap<RefName, Local>> {
         let words = refspecs.iter().flat_map(|(source, name)| [source, name]);
         let names: BTreeSet<RefName> = words.filter_map(|word| RefName::new(word.as_bytes())).collect();

@@ -1,5 +1,5 @@
-//! Reading over http: git's own helper, `git remote-https`, is asked, and its answers are passed on unchanged. It gets the password
-//! over the socket of `wire::AskpassServer`.
+//! Reading over http: git's own helper, `git remote-https`, does it, and we pass its answers on unchanged. It gets the password over
+//! the socket of `wire::AskpassServer`.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::AsFd;
@@ -29,7 +29,7 @@ impl Web {
             command.arg("-c").arg(setting);
         }
         if target.credentials.secret.is_some() {
-            // From git 2.46 on; an earlier one waits to be asked.
+            // git 2.46 and later know this. An earlier git sends the password only when the server asks for it.
             command.args(["-c", "http.proactiveAuth=basic"]);
         }
         if let Some(file) = &target.ca_file {
@@ -123,7 +123,7 @@ impl Web {
     }
 }
 
-/// Whether git's question, `Password for 'https://user@host:port': `, is of the mirror. A proxy of the environment may ask too.
+/// Whether git's question, `Password for 'https://user@host:port': `, is about the mirror. A proxy of the environment may ask too.
 fn is_asked_for(question: &str, mirror: &str) -> bool {
     let asked = question.split('\'').nth(1).and_then(server_of);
     asked.is_some() && asked == server_of(mirror)

@@ -20,7 +20,7 @@ const ADDED: &str = "GIT_ALTERNATE_OBJECT_DIRECTORIES";
 /// The directory that lists them, if there are any; it is removed with its last holder.
 pub(super) type Added = Option<Arc<tempfile::TempDir>>;
 
-/// Lets `repository` read what the environment adds. Returns what must live as long as it.
+/// Makes `repository` read the directories that the environment adds. The caller must keep the returned value as long as `repository`.
 pub(super) fn add(repository: &mut gix::ThreadSafeRepository) -> io::Result<Added> {
     let Some(added) = std::env::var_os(ADDED).filter(|added| !added.is_empty()) else { return Ok(None) };
     let local = repository.to_thread_local();

@@ -17,7 +17,7 @@ pub(super) enum RefStorage {
     Reftable,
 }
 
-/// Extensions that say nothing which matters here, whatever the version of the format.
+/// Extensions that do not matter here, whatever the version of the format.
 const ANY_VERSION: [&str; 4] = ["noop", "preciousobjects", "partialclone", "worktreeconfig"];
 
 /// Extensions that mean something in version 1 only; git refuses them in version 0.

@@ -15,7 +15,7 @@ use crate::process::{self, Child, git};
 use crate::refs::{Local, Oid, RefName};
 use crate::replies;
 
-/// From this number of names on, a list of everything is cheaper than git's comparing of each ref with each name.
+/// From this number of names on, listing every ref is cheaper than letting git compare each ref with each name.
 const MANY: usize = 50;
 
 /// How long git may take to end once it has said everything.
@@ -92,7 +92,7 @@ impl GitRefs {
             true => texts.iter().map(String::as_str).collect(),
             false => Vec::new(),
         };
-        // All tables are read only for the sake of what is not listed.
+        // The tables are read only if git did not list one of the names.
         let found = answers(names, &self.for_each_ref(&asked)?, &BTreeMap::new());
         if found.iter().all(|value| matches!(value, Local::At(_) | Local::Symbolic)) {
             return Ok(found);

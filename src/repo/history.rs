@@ -19,7 +19,7 @@ pub struct History<'r> {
     graph: gix::revwalk::Graph<'r, 'r, Commit<Flags>>,
 }
 
-/// Commits are kept between questions up to this number: each question clears the marks of all of them.
+/// Most commits that are kept between questions. Each question clears the marks of all of them.
 const MAX_GRAPH: usize = 10_000;
 
 /// Up to this number of values on the mirror, all of them bound the pack, as in `git push`.
@@ -207,7 +207,7 @@ impl<'r> Walk<'r> {
         Self { graph, queue: BinaryHeap::new(), new: 0 }
     }
 
-    /// Marks a commit, and puts it into the queue when that is news. `None` when it cannot be read.
+    /// Marks a commit, and puts it into the queue if the mark is new. `None` when the commit cannot be read.
     fn mark(&mut self, id: ObjectId, mark: u8) -> Option<()> {
         let commit = self.graph.get_or_insert_commit(id, |_| {}).ok()??;
         let before = commit.data;

@@ -87,7 +87,7 @@ pub enum Error {
 pub struct Repository {
     inner: gix::Repository,
     git_dir: PathBuf,
-    /// Where its refs are read, when gix does not.
+    /// Reads its refs with git, when gix cannot.
     by_git: Option<GitRefs>,
     /// What must be there as long as `inner`.
     _added: Added,
@@ -300,13 +300,13 @@ impl Repository {
     }
 }
 
-/// Our id of gix's.
+/// Converts an id of gix to ours.
 #[must_use]
 pub fn from_gix(oid: &gix::oid) -> Oid {
     Oid::from_bytes(oid.as_bytes()).expect("gix knows SHA-1 and SHA-256 only")
 }
 
-/// Gix's id of ours.
+/// Converts an id of ours to gix's.
 #[must_use]
 pub fn to_gix(oid: Oid) -> gix::ObjectId {
     gix::ObjectId::from_bytes_or_panic(oid.as_bytes())

@@ -27,7 +27,7 @@ const MAX_DEPTH: usize = 64;
 struct Small<'r> {
     repository: &'r gix::Repository,
     known: HashSet<ObjectId>,
-    /// What parents that the mirror has hold in directories that change.
+    /// Objects in directories that change, in the versions of parents on the mirror.
     held: HashSet<ObjectId>,
     objects: Vec<(Kind, Vec<u8>)>,
     bytes: usize,

@@ -76,7 +76,7 @@ impl Repository {
         }
     }
 
-    /// Looks up one ref by its exact name. Whoever wants several asks for all at once: see [`Repository::find_each`].
+    /// Looks up one ref by its exact name. For several, use [`Repository::find_each`].
     ///
     /// # Errors
     /// As [`Repository::find_each`].

@@ -49,9 +49,9 @@ pub struct Every<'a> {
     pub random: fn() -> u64,
     /// How often a mirror is compared in full without being asked, if at all.
     pub reconcile: Option<Duration>,
-    /// Told when the run of a mirror begins.
+    /// Called when the run of a mirror begins.
     pub on_begin: &'a (dyn Fn(&Path, &str, Arc<Progress>) + Sync),
-    /// Told what became of each mirror, and which repository could not be served at all.
+    /// Called with the report on each mirror, and with each repository that could not be served at all.
     pub on_report: &'a (dyn Fn(Result<Report, (PathBuf, Error)>) + Sync),
 }
 
@@ -126,7 +126,7 @@ impl Every<'_> {
         enabled.map(|mirror| self.job(&layout, repository.git_dir(), mirror)).collect()
     }
 
-    /// The job of a mirror, which is a sync when its comparison is due.
+    /// The job of a mirror. It is a full comparison if one is due.
     fn job(&self, layout: &Layout, git_dir: &Path, mirror: &Mirror) -> Result<Job, Error> {
         let read = || status::read(&layout.remote(&mirror.name));
         let is_due = self.mode == Mode::Drain

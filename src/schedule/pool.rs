@@ -76,7 +76,7 @@ impl Crew {
                     let done = act(Task::Scan(git_dir));
                     state = self.lock();
                     state.queue.scanned();
-                    // Most spools are empty: then nobody else has anything to do either.
+                    // Most spools are empty. Then there is no reason to wake other threads.
                     if !done.jobs.is_empty() {
                         done.jobs.into_iter().for_each(|job| state.queue.add(job));
                         self.changed.notify_all();

@@ -63,7 +63,7 @@ pub(super) struct Queue {
     hosts: BTreeMap<String, Host>,
     /// The host that was served last: the next one has its turn.
     last: String,
-    /// What runs, and what came for it meanwhile.
+    /// The mirrors that are being served, each with the job that arrived for it meanwhile.
     running: HashMap<Key, Option<Job>>,
     /// How many jobs of a repository run.
     repositories: HashMap<PathBuf, usize>,
@@ -117,7 +117,7 @@ impl Queue {
         }
     }
 
-    /// From now on more may come: nobody ends when nothing is left.
+    /// From now on more jobs may arrive, so threads do not end when the queue is empty.
     pub(super) fn open(&mut self) {
         self.is_open = true;
     }

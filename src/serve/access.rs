@@ -25,9 +25,9 @@ const MAX_CLIENTS: usize = 10_000;
 pub(super) enum Denied {
     /// No token.
     Missing,
-    /// A token that there is not.
+    /// A token that does not exist.
     Wrong,
-    /// One that has ended.
+    /// A token that has expired.
     Expired,
     /// Too many wrong ones; try again after so many seconds.
     Limited(u64),
@@ -69,7 +69,7 @@ impl Access {
         Ok(tokens.iter().find(is_it).cloned())
     }
 
-    /// The token that a client gave.
+    /// Finds the token that a client gave, and counts a failure.
     pub(super) fn judge(&self, given: Option<&str>, client: &str, now: Timestamp) -> io::Result<Result<Token, Denied>> {
         let Some(given) = given else { return Ok(Err(Denied::Missing)) };
         let tokens = self.tokens()?;

@@ -22,7 +22,7 @@ pub(super) struct Client {
 pub(super) struct Peer {
     /// Its address; `unix` for a socket of this machine.
     pub(super) name: String,
-    /// Whether it is on this machine, so that it may be a proxy, whose headers are believed.
+    /// Whether it is on this machine. Then it may be a proxy, and we believe its headers.
     pub(super) is_local: bool,
 }
 
@@ -50,7 +50,7 @@ impl Client {
         }
     }
 
-    /// Whether its connection is private all the way, as far as we know.
+    /// Whether the client uses https, as far as we know.
     pub(super) fn is_secure(&self) -> bool {
         self.base.starts_with("https:")
     }

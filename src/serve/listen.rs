@@ -36,7 +36,7 @@ const MAX_CONNECTIONS: usize = 512;
 const BACKLOG: u32 = 1024;
 /// Largest head of a request, in bytes.
 const MAX_HEAD: usize = 16 << 10;
-/// For a request's head to come.
+/// Time limit for the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long active connections may take to end when the daemon is told to end.
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
@@ -170,7 +170,7 @@ impl CrowdState {
     }
 }
 
-/// One connection's place in the crowd, given back when it ends in whatever way.
+/// One connection's place under the limit. Dropping it frees the place.
 struct Slot {
     limit: Arc<ConnectionLimit>,
     number: Mutex<u64>,
@@ -224,7 +224,7 @@ pub(super) async fn serve(
             }
             Ok(_) => tracing::warn!("all {MAX_CONNECTIONS} connections are at work; one more was turned away"),
             Err(error) => {
-                // Out of descriptors, say: what ends soon makes room.
+                // For example, there is no free descriptor. Connections that end make room.
                 tracing::warn!("cannot take a connection: {error}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -279,7 +279,7 @@ where
             .serve_connection(stream, service)
     );
     tokio::select! {
-        // A client that hangs up or talks nonsense has had its answer.
+        // The connection has ended, also if the client hung up or sent no valid HTTP.
         _ = connection.as_mut() => return,
         _ = stop.wait_for(|stop| *stop) => {}
     }

@@ -18,7 +18,7 @@ use super::projects::Project;
 /// Most pinned host keys (GitLab's limit).
 const MAX_HOST_KEYS: usize = 10;
 
-/// For a server to say its host keys.
+/// Time limit for a server to send its host keys.
 const DETECT_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Why something was not done.
@@ -52,7 +52,7 @@ impl From<mirror::Error> for Error {
     }
 }
 
-/// What a mirror is to be; `None` is what is not said.
+/// The requested attributes of a mirror; `None` is one that is not given.
 #[derive(Clone, Debug, Default)]
 pub(super) struct MirrorParams {
     pub(super) name: Option<String>,
@@ -68,7 +68,7 @@ pub(super) struct MirrorParams {
     pub(super) tags: Option<Tags>,
     pub(super) prune: Option<&'static str>,
     pub(super) auth_method: Option<AuthMethod>,
-    /// Lines or bare keys; none clears them.
+    /// Lines or bare keys; an empty list removes them.
     pub(super) host_keys: Option<Vec<String>>,
     /// A user name in place of that in the URL; an empty one takes it away.
     pub(super) username: Option<String>,
@@ -207,7 +207,7 @@ impl App {
         }
     }
 
-    /// Removes a mirror. Its files go once no drain is at it.
+    /// Removes a mirror from the configuration. The returned function deletes its files once no drain works on it.
     pub(super) fn remove(&self, project: &Project, id: u32) -> Result<impl FnOnce() + Send + use<>, Error> {
         let opened = self.open(project)?;
         let name = opened.mirror(id)?.name.clone();
@@ -332,7 +332,7 @@ fn restored(line: &str) -> Option<String> {
     Some([&words[..at], &[key.as_str()]].concat().join(" "))
 }
 
-/// A URL that may be stored, where it leads, and what credentials were in it.
+/// Checks a URL. Returns it as it may be stored, its address, and the credentials that were in it.
 fn allowed_url(text: &str, egress: &Egress) -> Result<(String, Address, Credentials), Error> {
     let invalid = |why: String| Error::Invalid { field: "url", why };
     let blocked = |why: &str| invalid(format!("is blocked: {why}"));

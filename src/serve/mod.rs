@@ -107,7 +107,7 @@ impl App {
                     git_dir.to_owned()
                 }
             };
-            // Nobody may be looking.
+            // There may be no open page.
             let _ = told.send(git_dir);
         };
         Self {
@@ -122,12 +122,12 @@ impl App {
         }
     }
 
-    /// Tells whoever looks that something of a repository has changed.
+    /// Tells the open pages that something of a repository has changed.
     fn tell(&self, git_dir: &std::path::Path) {
         let _ = self.events.send(git_dir.to_owned());
     }
 
-    /// The project of that number or path; one that is new is looked for.
+    /// The project of that number or path. If it is not known, the repositories may be listed again.
     fn find(&self, id_or_path: &str) -> Option<Arc<Project>> {
         let found = self.projects.table().find(id_or_path);
         let is_number = id_or_path.bytes().all(|byte| byte.is_ascii_digit());
@@ -138,7 +138,7 @@ impl App {
         self.projects.table().find(id_or_path)
     }
 
-    /// What is known, no older than a second.
+    /// The projects, listed at most a second ago.
     fn table(&self) -> Arc<projects::Table> {
         let looked = self.looked.lock();
         let is_old = looked.is_none_or(|looked| now().duration_since(looked) > SignedDuration::from_secs(1));
@@ -156,7 +156,7 @@ impl App {
         let listed = server.repositories().inspect_err(|error| tracing::error!("{error}")).ok();
         let numbered = listed.as_deref().map(|git_dirs| self.projects.refresh(&server, git_dirs));
         if let Some(Err(error)) = &numbered {
-            tracing::error!("cannot keep the numbers of the projects: {error}");
+            tracing::error!("cannot store the project numbers: {error}");
         }
         self.is_ready.store(matches!(numbered, Some(Ok(()))), Ordering::Relaxed);
         listed
@@ -285,7 +285,7 @@ async fn attend(
         }
     }
     notify(&[sd_notify::NotifyState::Stopping]);
-    tracing::info!("ending: what runs may run on for a while");
+    tracing::info!("stopping: running updates may continue for a while for a while");
     let _ = stop.send(true);
     while serving.join_next().await.is_some() {}
     Ok(())
@@ -305,7 +305,7 @@ fn reload(app: &App, socket: &WakeSocket, options: &Options) {
             app.workers.reload(Arc::new(server));
             app.projects.forget();
             app.ask_for_scan();
-            tracing::info!("the configuration was read again");
+            tracing::info!("the configuration was reloaded");
         }
     }
 }

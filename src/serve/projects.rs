@@ -64,7 +64,7 @@ impl Projects {
         Arc::clone(&self.table.lock())
     }
 
-    /// Forgets what is known, so that the next look places every repository anew: the roots may be others.
+    /// Forgets the table, so that the next listing assigns every path again. The roots may have changed.
     pub(super) fn forget(&self) {
         *self.table.lock() = Arc::default();
     }

@@ -18,7 +18,7 @@ use super::{App, api, health, page};
 /// Time limit for a request and its answer. An event stream counts as answered when it begins.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Sent with every answer: nothing but our own style and script, no frames, nothing guessed, nothing kept.
+/// Sent with every answer: only our own style and script, no frames, no guessed content type, no caching.
 const HEADERS: [(&str, &str); 6] = [
     (
         "content-security-policy",

@@ -49,7 +49,7 @@ impl WakeSocket {
         std::fs::create_dir_all(runtime).with_context(named)?;
         let lock = File::options().create(true).truncate(false).write(true).open(runtime.join("lock"));
         let lock = lock.with_context(named)?;
-        lock.try_lock_exclusive().with_context(|| format!("another daemon serves at '{}'", runtime.display()))?;
+        lock.try_lock_exclusive().with_context(|| format!("another daemon uses '{}'", runtime.display()))?;
         let path = wake_socket(runtime);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).with_context(named),
@@ -99,7 +99,7 @@ impl WakeSocket {
         }
     }
 
-    /// Ends [`WakeSocket::listen`], and has the hooks start drains of their own from now on.
+    /// Ends [`WakeSocket::listen`]. From now on the hooks start drains of their own.
     pub(super) fn close(&self) {
         // What is gone already needs no removal.
         let _ = std::fs::remove_file(wake_socket(&self.runtime));

@@ -92,7 +92,7 @@ pub fn fan_out(layout: &Layout, mirrors: &[&str], others: &[&str], id: Id) -> io
     Ok(done)
 }
 
-/// Makes a full sync due, unless one is. A queue that is reached through a link is not written.
+/// Makes a full sync due, unless one is due already. Does not write into a queue that is reached through a link.
 fn ensure_full_sync(layout: &Layout, mirror: &str, id: Id) -> io::Result<()> {
     for directory in [layout.remote(mirror), layout.queue(mirror)] {
         if !fs::symlink_metadata(&directory)?.is_dir() {
@@ -133,7 +133,7 @@ pub(super) fn move_aside(layout: &Layout, path: &Path, name: &str) -> io::Result
 
 /// Files in `tmp` whose writer is gone: pushes that were never recorded.
 fn abandoned(layout: &Layout, now: Duration) -> io::Result<Vec<String>> {
-    /// A process id may be that of another machine or container: a file of this age has no writer anywhere.
+    /// The process may be on another machine or in another container. A file of this age has no writer anywhere.
     const OLD: Duration = Duration::from_secs(3600);
     let writer_is_gone = |name: &String| {
         let seconds = name.split('.').next().and_then(|text| text.parse().ok()).unwrap_or(0);

@@ -13,7 +13,7 @@ use super::{Id, Record, decode, encode};
 use crate::durable::{self, list, list_there, remove_if_there, sync_directory, write_synced};
 use crate::layout::Layout;
 
-/// The end of the name of a wish for a full sync.
+/// The end of the name of a full-sync record.
 pub(super) const FULL: &str = ".full";
 /// The end of the name of an entry that is not a push, but asks to read some refs of the mirror again.
 const LOOK: &str = ".look";
@@ -156,7 +156,7 @@ pub fn mirrors(layout: &Layout) -> io::Result<Vec<String>> {
     Ok(names.into_iter().filter(|name| layout.queue(name).is_dir()).collect())
 }
 
-/// Reads the queue of `mirror`. A damaged entry is moved to `corrupt` and becomes a wish for a full sync.
+/// Reads the queue of `mirror`. Moves a damaged entry to `corrupt`, and puts a full-sync record in its place.
 ///
 /// # Errors
 /// The operating system's.

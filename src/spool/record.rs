@@ -21,7 +21,7 @@ use crate::refs::RefUpdate;
 const MAGIC: &[u8] = b"git-mirror-push spool ";
 const VERSION: &[u8] = b"1";
 
-/// What one push did, or a wish for a full sync.
+/// What one push did, or the request for a full sync.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// When the record was written, since the Unix epoch.
@@ -44,7 +44,7 @@ impl Record {
         Self { time, updates: Some(updates), ..Self::default() }
     }
 
-    /// A wish for a full sync.
+    /// The request for a full sync.
     #[must_use]
     pub fn full(time: Duration) -> Self {
         Self { time, ..Self::default() }
@@ -73,7 +73,7 @@ impl std::fmt::Display for Unreadable {
             Self::NotARecord => "the file is not a spool record",
             Self::FutureVersion => "a later version of git-mirror-push wrote the record",
             Self::Damaged => "the record is cut short or its checksum does not match",
-            Self::Malformed => "the record has a line without meaning",
+            Self::Malformed => "the record has a line that is not understood",
         })
     }
 }

@@ -19,11 +19,11 @@ pub struct Attempt {
     pub started_at: String,
     /// Its end.
     pub finished_at: String,
-    /// How the mirror stood after it.
+    /// The status of the mirror after it.
     pub update_status: UpdateStatus,
     /// Refs that were created, moved or deleted.
     pub updated: usize,
-    /// Refs that are not right.
+    /// Refs that are not up to date.
     pub failed: usize,
     /// Objects that were sent.
     pub objects: u64,

@@ -294,7 +294,7 @@ impl Mirrored {
             self.sharing.publish(&file)?;
         }
         if file.metadata()?.len() != self.whole {
-            // Someone was killed while writing here.
+            // A process was killed while it wrote here.
             file.set_len(self.whole)?;
         }
         io::Seek::seek(&mut file, io::SeekFrom::Start(self.whole))?;
@@ -355,7 +355,7 @@ impl Mirrored {
     }
 }
 
-/// An address fits into a line of the header.
+/// Makes an address fit into one line of the header.
 fn one_line(address: &str) -> String {
     address.replace(|letter: char| letter.is_control(), "?")
 }

@@ -41,7 +41,7 @@ pub enum UpdateStatus {
     Scheduled,
     /// At work.
     Started,
-    /// Every selected ref is right.
+    /// Every selected ref is up to date, or the rules kept it.
     Finished,
     /// Something is wrong that a person must fix.
     Failed,
@@ -74,7 +74,7 @@ pub struct Status {
     pub last_update_at: Option<String>,
     /// The begin of the last attempt.
     pub last_update_started_at: Option<String>,
-    /// The end of the last attempt after which every selected ref was right.
+    /// The end of the last attempt after which every selected ref was up to date, or kept by the rules.
     pub last_successful_update_at: Option<String>,
     /// Attempts since the last success that failed.
     pub attempts: u32,
@@ -100,7 +100,7 @@ pub struct Status {
     /// The address with which first contact is over; see [`crate::wire::Address::identity`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// Whether first contact waits for a person's word.
+    /// Whether first contact waits for a person's confirmation.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub needs_adoption: bool,
     /// Refs that were lately forced, deleted or made again, to see whether they go back and forth.
@@ -115,7 +115,7 @@ pub struct Status {
     /// All attempts that failed, ever.
     #[serde(default)]
     pub failures: Failures,
-    /// What the mirror could do at the last contact, if that ended well.
+    /// The mirror's capabilities at the last contact, if that succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub greeting: Option<Greeting>,
     /// How much the mirror takes in one push, during an update that is too large for it.
@@ -235,7 +235,7 @@ pub fn generation(directory: &Path) -> io::Result<u64> {
 /// as a warning.
 pub fn read_as_is(directory: &Path) -> io::Result<Status> {
     let path = directory.join("status.json");
-    // Most are below this: one read, without asking for the size first, ten thousand times over.
+    // Most files are smaller than this. So the size need not be asked first, which matters with ten thousand files.
     let mut text = Vec::with_capacity(4096);
     match durable::open_to_read(&path).and_then(|(mut file, _)| file.read_to_end(&mut text)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Status::default()),

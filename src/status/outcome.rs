@@ -21,7 +21,7 @@ pub enum Outcome {
     Forced,
     /// Gone from the mirror.
     Deleted,
-    /// Left as it is, for the mirror has what we never had.
+    /// Left as it is, because the mirror has a value that we never had.
     Divergent,
     /// Left as it is, for the mirror goes back and forth.
     Flapping,
@@ -171,14 +171,14 @@ impl TryFrom<Written> for RefOutcome {
     fn try_from(written: Written) -> Result<Self, Self::Error> {
         let oid = |text: Option<String>| match text {
             None => Ok(None),
-            Some(text) => Oid::from_hex(text.as_bytes()).map(Some).ok_or("an object id has another form"),
+            Some(text) => Oid::from_hex(text.as_bytes()).map(Some).ok_or("an object id is malformed"),
         };
         let bytes = match &written.ref_hex {
             None => written.name.into_bytes(),
-            Some(hex) => unhex(hex).ok_or("ref_hex is no hexadecimal")?,
+            Some(hex) => unhex(hex).ok_or("ref_hex is not hexadecimal")?,
         };
         Ok(Self {
-            name: RefName::new(&bytes).ok_or("a ref name has another form")?,
+            name: RefName::new(&bytes).ok_or("a ref name is malformed")?,
             outcome: written.outcome,
             local: oid(written.local)?,
             remote: oid(written.remote)?,

@@ -61,7 +61,7 @@ impl Runner {
 /// When a process began, in clock ticks since the boot; `None` when it is gone or only waits to be reaped.
 fn start_of(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name of the program is in parentheses and may hold anything: the fields begin after the last one.
+    // The name of the program is in parentheses and may contain any character. So the fields begin after the last parenthesis.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
     if matches!(state, "Z" | "X") {

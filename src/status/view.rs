@@ -57,12 +57,12 @@ pub struct View {
     pub attempts: u32,
     /// When the next attempt is due.
     pub next_attempt_at: Option<String>,
-    /// What is not right.
+    /// The refs that are not up to date, and those that the rules kept.
     pub refs: Vec<RefOutcome>,
     /// The URL as the API shows it.
     #[serde(skip)]
     pub masked_url: String,
-    /// Whether first contact waits for a person's word.
+    /// Whether first contact waits for a person's confirmation.
     #[serde(skip)]
     pub needs_adoption: bool,
 }

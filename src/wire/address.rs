@@ -268,7 +268,7 @@ fn checked(text: &str, what: &str) -> Result<String, Refused> {
     match text {
         "" => refuse(format!("the URL has an empty {what}")),
         _ if text.starts_with('-') => refuse(format!("the {what} in the URL begins with '-'")),
-        // ssh may hand them to a shell (ProxyCommand in the user's configuration).
+        // ssh may pass the host and the user to a shell (ProxyCommand in the user's configuration).
         _ if what == "host" && !text.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':')) => {
             refuse("the host in the URL has a character that no host name has")
         }

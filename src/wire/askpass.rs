@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::credentials::Secret;
 use crate::replies;
 
-/// Names the socket to the program that ssh starts.
+/// The variable that tells the program started by ssh where the socket is.
 pub const VARIABLE: &str = "GIT_MIRROR_PUSH_ASKPASS";
 
 /// Time limit for a question and its answer on the socket. It is longer than the limit of `ssh -G`, which may run in between.
@@ -55,7 +55,7 @@ impl AskpassServer {
                 let limited = asker.set_read_timeout(Some(LIMIT));
                 let read = limited.and_then(|()| (&asker).take(4096).read_to_string(&mut question));
                 if question.is_empty() {
-                    // It was dropped, or someone came who does not ask.
+                    // The server was dropped, or a client connected without a question.
                     return;
                 }
                 if let Some(text) = answer(&question).filter(|_| read.is_ok()) {
@@ -68,13 +68,13 @@ impl AskpassServer {
     }
 }
 
-/// Answers ssh's question from the socket; the part of the program that ssh starts.
+/// Answers ssh's question with the answer from the socket. Runs in the program that ssh starts.
 ///
 /// # Errors
 /// The operating system's, or that the question is another one.
 pub fn answer(socket: &Path, question: &str, out: &mut dyn Write) -> io::Result<()> {
     if !replies::asks_for_credentials(question) {
-        return Err(io::Error::other("only user names and passwords are answered"));
+        return Err(io::Error::other("this program answers only questions for user names and passwords"));
     }
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(LIMIT))?;

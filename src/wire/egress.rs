@@ -203,7 +203,7 @@ impl Resolver for CheckedResolver {
             blocked => ureq::Error::Other(Box::new(blocked)),
         })?;
         let mut found = self.empty();
-        // More than fit are not needed.
+        // ureq takes a limited number of addresses; the others are not needed.
         addresses.into_iter().take_while(|address| found.try_push(*address).is_ok()).for_each(drop);
         Ok(found)
     }

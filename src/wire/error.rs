@@ -104,14 +104,14 @@ pub enum Error {
         host: String,
     },
     /// A confined mirror must not reach this host.
-    #[error("'{host}' is blocked: {why}; [api] allowed_hosts of the server's file could allow it")]
+    #[error("'{host}' is blocked: {why}; to allow it, add it to [api] allowed_hosts in the server's file")]
     Blocked {
         /// The host.
         host: String,
         /// The rule, in GitLab's words.
         why: &'static str,
     },
-    /// No connection came about.
+    /// No connection could be established.
     #[error("cannot connect to '{host}': {source}")]
     Connect {
         /// The host.
@@ -122,8 +122,8 @@ pub enum Error {
     /// A limit ran out.
     #[error("{}", match .0 {
         Limit::Connect => "no connection within connect_timeout",
-        Limit::Stall => "not a byte came or went within stall_timeout",
-        Limit::Whole => "the update took longer than timeout",
+        Limit::Stall => "no data was sent or received within stall_timeout",
+        Limit::Whole => "the update took longer than the configured timeout",
     })]
     Timeout(Limit),
     /// The connection broke.
@@ -144,7 +144,7 @@ pub enum Error {
     #[error("the mirror's repository was not found: {0}")]
     NotFound(String),
     /// The host's key is not the one that is pinned or known.
-    #[error("the host key of '{host}' is not one that is known: {message}")]
+    #[error("the host key of '{host}' is not known: {message}")]
     HostKey {
         /// The host.
         host: String,
@@ -165,7 +165,7 @@ pub enum Error {
         /// The host.
         host: String,
     },
-    /// The server wants us elsewhere.
+    /// The server redirects us to another address.
     #[error("the mirror redirects to {} (HTTP {status}); redirects are not followed: give the exact URL", location.as_deref().unwrap_or("another address"))]
     Redirect {
         /// The status.
@@ -211,7 +211,7 @@ pub enum Error {
     #[error("the mirror says: {0}")]
     Remote(String),
     /// The mirror cannot be used as it is configured, or lacks something that we need.
-    #[error("the mirror cannot be pushed to: {0}")]
+    #[error("the mirror cannot be used: {0}")]
     Unable(String),
     /// The pack could not be made.
     #[error("git pack-objects failed: {message}")]
@@ -234,7 +234,7 @@ impl From<process::Error> for Error {
 }
 
 impl Error {
-    /// How long the server wishes that we wait.
+    /// How long the server asks us to wait.
     #[must_use]
     pub fn retry_after(&self) -> Option<std::time::Duration> {
         match self {

@@ -8,8 +8,8 @@ pub(super) fn seconds(text: &str, answered: Option<&str>) -> Option<u64> {
     })
 }
 
-/// The target of a redirect without what may be secret: scheme, host and path. `None` for another form, and for one that is too long to be
-/// shown as a whole.
+/// The target of a redirect without the parts that may be secret: scheme, host and path. `None` if it has another form or is too long to be
+/// shown.
 pub(super) fn target_of_redirect(location: &str) -> Option<String> {
     let (scheme, rest) = location.split_once("://").filter(|(scheme, _)| ["http", "https"].contains(scheme))?;
     let rest = rest.split(['?', '#']).next()?;

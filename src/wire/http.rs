@@ -25,7 +25,7 @@ use super::tls::Trusting;
 use super::{Error, Limit, Pool, Service, Target};
 use crate::credentials::Credentials;
 
-/// Servers and proxies choose by `git/` in the user agent.
+/// Servers and proxies recognise git by `git/` in the user agent.
 const USER_AGENT: &str = concat!("git/2.47 git-mirror-push/", env!("CARGO_PKG_VERSION"));
 
 /// A server that speaks HTTP.
@@ -57,7 +57,7 @@ impl Http {
         Ok(Self { agent, may_be_kept, url, host, authorization: basic(&target.credentials) })
     }
 
-    /// `GET info/refs`. Nothing of the answer but its head has been read.
+    /// `GET info/refs`. Reads only the head of the answer.
     pub(crate) fn info_refs(&self, service: Service) -> Result<Lines, Error> {
         let kind = format!("application/x-{}-advertisement", service.name());
         let url = format!("{}/info/refs?service={}", self.url, service.name());

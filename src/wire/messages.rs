@@ -6,12 +6,12 @@ use crate::credentials::{Cleaned, Redactor};
 use crate::refs::RefName;
 use crate::replies;
 
-/// Kept of one push.
+/// Most bytes that are kept of one push.
 const MAX_KEPT: usize = 16 << 10;
-/// Kept in the reason of one ref.
+/// Most bytes that are kept in the reason of one ref.
 const MAX_IN_REASON: usize = 1 << 10;
 
-/// The words of one mirror in one push.
+/// The messages of one mirror in one push.
 #[derive(Default)]
 pub(crate) struct Messages {
     raw: Vec<u8>,
@@ -20,7 +20,7 @@ pub(crate) struct Messages {
 }
 
 impl Messages {
-    /// Takes more words, as far as there is room.
+    /// Adds a message, as far as there is room.
     pub(crate) fn push(&mut self, message: &[u8]) {
         let room = MAX_KEPT.saturating_sub(self.raw.len());
         let added = &message[..message.len().min(room)];

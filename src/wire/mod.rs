@@ -50,7 +50,7 @@ pub(crate) use stream::{Lines as StreamLines, Sending, Stage, Stream};
 pub(crate) enum Service {
     /// Takes pushes.
     ReceivePack,
-    /// Is read from.
+    /// Serves fetches.
     UploadPack,
 }
 
@@ -91,7 +91,7 @@ pub struct Target {
     pub egress: Option<Egress>,
 }
 
-/// What ssh is told beyond the user's own configuration.
+/// Settings for ssh in addition to the user's own configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Ssh {
     /// A private key to use, and no other.

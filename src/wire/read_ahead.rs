@@ -8,11 +8,11 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, sync_channel};
 
-/// Bytes that are read at once, and how many times as many wait at most: 16 MiB.
+/// Bytes per read, and the number of such chunks that may wait: together 16 MiB.
 const CHUNK: usize = 64 << 10;
 const MAX_CHUNKS: usize = 256;
 
-/// What was read and is not yet used. Its thread ends with the socket, or with this.
+/// The bytes that were read and are not yet used. Its thread ends with the socket, or when this is dropped.
 pub(super) struct ReadAhead {
     socket: UnixStream,
     chunks: Receiver<io::Result<Vec<u8>>>,
@@ -61,7 +61,7 @@ impl Read for ReadAhead {
 
 impl Drop for ReadAhead {
     fn drop(&mut self) {
-        // One that is shut already needs no shutting.
+        // An error means that the socket is shut down already.
         let _ = self.socket.shutdown(Shutdown::Read);
     }
 }

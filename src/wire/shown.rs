@@ -67,7 +67,7 @@ impl Address {
         }
     }
 
-    /// The URL as it is configured, without credentials but for the user of ssh.
+    /// The URL as it is configured. Its only credential is the user name of ssh.
     #[must_use]
     pub fn plain(&self) -> String {
         self.with_user(encoded)

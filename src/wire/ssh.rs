@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::askpass::AskpassServer;
 use super::ssh_control::{ControlSocket, ControlSockets, Kind};
 use super::stream::Stream;
-use super::{Error, Pool, Service, Target};
+use super::{Egress, Error, Pool, Service, Target};
 use crate::credentials::read_host_keys;
 use crate::process::{Child, command, run};
 use crate::replies::{self, Failure};
@@ -40,6 +40,8 @@ pub(super) fn connect(
 /// The variable that names the version of the protocol (git(1)).
 const PROTOCOL: &str = "GIT_PROTOCOL";
 
+const SSH_PORT: u16 = 22;
+
 /// The command for the shell on the other side.
 fn remote_command(service: Service, path: &str) -> String {
     format!("{} {}", service.name(), quoted(path))
@@ -59,7 +61,12 @@ pub(super) fn start(
 }
 
 /// Tells ssh how to authenticate: without questions, or with one for the password, which the returned server answers.
-fn authenticate(ssh: &mut Command, host: &str, target: &Target) -> Result<Option<AskpassServer>, Error> {
+fn authenticate(
+    ssh: &mut Command,
+    host: &str,
+    port: Option<u16>,
+    target: &Target,
+) -> Result<Option<AskpassServer>, Error> {
     let Some((secret, program)) = target.credentials.secret.as_ref().zip(target.ssh.askpass.as_ref()) else {
         option(ssh, "BatchMode=yes");
         return Ok(None);
@@ -67,14 +74,40 @@ fn authenticate(ssh: &mut Command, host: &str, target: &Target) -> Result<Option
     // BatchMode would keep ssh from asking at all.
     option(ssh, "NumberOfPasswordPrompts=1");
     option(ssh, "PreferredAuthentications=password,keyboard-interactive");
-    let (ours, options) = (host.to_owned(), target.ssh.options.clone());
+    let (ours, alias, options) = (host.to_owned(), known_as(host, port), target.ssh.options.clone());
+    let is_confined = target.egress.is_some();
     let mut secret = Some(secret.clone());
     let answer = move |question: &str| {
         let asking = replies::asking_host(question)?;
-        (asking == ours || is_alias_of(&ours, asking, &options)).then(|| secret.take()).flatten()
+        let is_ours =
+            if is_confined { asking == alias } else { asking == ours || is_alias_of(&ours, asking, &options) };
+        is_ours.then(|| secret.take()).flatten()
     };
     let failed = |source| Error::Start { program: "ssh".into(), source };
     AskpassServer::new(ssh, program, answer).map(Some).map_err(failed)
+}
+
+/// Makes ssh connect to an address that `egress` allows, and to nothing else: no file of the user or of this machine may name another host,
+/// a proxy, an agent or a key.
+fn confine(ssh: &mut Command, host: &str, port: Option<u16>, egress: &Egress) -> Result<(), Error> {
+    let address = egress.resolve(host, port.unwrap_or(SSH_PORT))?[0].ip();
+    ssh.arg("-F").arg("none");
+    option(ssh, format!("HostName={address}"));
+    option(ssh, format!("HostKeyAlias={}", known_as(host, port)));
+    for text in
+        ["ProxyCommand=none", "ProxyJump=none", "IdentityAgent=none", "ForwardAgent=no", "ClearAllForwardings=yes"]
+    {
+        option(ssh, text);
+    }
+    Ok(())
+}
+
+/// The host as known_hosts has it (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT").
+fn known_as(host: &str, port: Option<u16>) -> String {
+    match port {
+        Some(port) if port != SSH_PORT => format!("[{host}]:{port}"),
+        _ => host.to_owned(),
+    }
 }
 
 /// The command, the server that answers the question for a password, if there is one, and the shared connection, if it may share one.
@@ -91,7 +124,10 @@ fn prepare(
         let what = "its host keys must be pinned first: use 'git mirror-push host-keys' with --detect, or the page";
         return Err(Error::Unable(what.into()));
     }
-    let offer = authenticate(&mut ssh, host, target)?;
+    if let Some(egress) = &target.egress {
+        confine(&mut ssh, host, port, egress)?;
+    }
+    let offer = authenticate(&mut ssh, host, port, target)?;
     option(&mut ssh, format!("ConnectTimeout={}", target.timeouts.connect.as_secs().max(1)));
     option(&mut ssh, "StrictHostKeyChecking=yes");
     option(&mut ssh, format!("SendEnv={PROTOCOL}"));
@@ -165,7 +201,7 @@ fn option(command: &mut Command, text: impl AsRef<OsStr>) {
     command.arg(argument);
 }
 
-/// Says which keys were expected of a host that offered another.
+/// Adds the expected keys to the error of a host that offered another one.
 pub(super) fn with_expected(error: Error, known_hosts: Option<&Path>) -> Error {
     let Error::HostKey { host, message } = error else { return error };
     let pinned = known_hosts.and_then(Path::parent).and_then(|directory| read_host_keys(directory).ok());
@@ -212,13 +248,13 @@ pub(super) fn one_line(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{Class, Egress, Ssh, Timeouts};
+    use crate::wire::{Class, Ssh, Timeouts};
 
     /// A target over ssh with these files.
     fn target(identity: Option<&Path>, known_hosts: Option<&Path>, egress: Option<Egress>) -> Target {
         let limit = Duration::from_secs(30);
         Target {
-            address: crate::wire::parse("ssh://git@h/x.git").expect("valid").0,
+            address: crate::wire::parse("ssh://git@192.0.2.1/x.git").expect("valid").0,
             credentials: crate::credentials::Credentials::default(),
             ssh: Ssh {
                 identity: identity.map(Into::into),
@@ -234,7 +270,7 @@ mod tests {
     }
 
     fn arguments(target: &Target) -> (Vec<String>, Kind) {
-        let (ssh, _, _) = prepare(Some("git"), "h", None, "x", target, None).expect("prepared");
+        let (ssh, _, _) = prepare(Some("git"), "192.0.2.1", None, "x", target, None).expect("prepared");
         let words = ssh.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
         (words, kind(&ssh, "git@h", None, target))
     }
@@ -258,8 +294,14 @@ mod tests {
         assert!(has(&plain, "StrictHostKeyChecking=yes") && !has(&plain, "GlobalKnownHostsFile=/dev/null"));
         let confined = Some(Egress::new(Vec::new()));
         let (keyless, _) = arguments(&target(None, Some(&path("pins")), confined.clone()));
-        assert!(has(&keyless, "PubkeyAuthentication=no"), "{keyless:?}");
-        assert!(prepare(None, "h", None, "x", &target(None, None, confined), None).is_err(), "unpinned and confined");
+        for word in ["PubkeyAuthentication=no", "HostName=192.0.2.1", "HostKeyAlias=192.0.2.1", "IdentityAgent=none"] {
+            assert!(has(&keyless, word), "{word}: {keyless:?}");
+        }
+        assert_eq!(keyless[..2], ["-F", "none"], "no file of the user's");
+        assert!(
+            prepare(None, "192.0.2.1", None, "x", &target(None, None, confined), None).is_err(),
+            "unpinned and confined"
+        );
     }
 
     #[test]

@@ -18,7 +18,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::process::{command, run};
 
-/// Kinds; beyond, all are forgotten.
+/// Most kinds that are remembered. One more drops all others.
 const MAX_KINDS: usize = 256;
 /// How long ssh may take to close a connection at the end.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ pub(super) struct ControlSockets {
 struct State {
     directory: Option<tempfile::TempDir>,
     made: u32,
-    /// `None` after the first contact, which is alone.
+    /// `None` after the first contact, which has a connection of its own.
     sockets: HashMap<Kind, Option<PathBuf>>,
 }
 

@@ -84,7 +84,7 @@ impl Stream {
         Self::new(input, output, timeouts, child.killer(), abort, Some(child))
     }
 
-    /// With a program on sockets, which are shut when it is ended: others may hold them too.
+    /// With a program on sockets. They are shut down when the program is ended, because other processes may hold them too.
     pub(super) fn of_sockets(
         child: Child,
         input: UnixStream,
@@ -160,7 +160,7 @@ impl Stream {
         output.write_all(bytes).and_then(|()| output.flush())
     }
 
-    /// The service was heard: no password is needed any more.
+    /// The service has answered, so no password is needed any more.
     pub(crate) fn opened(&mut self) {
         self.offer = None;
     }
@@ -218,7 +218,7 @@ impl Stream {
         why
     }
 
-    /// The error that the last words of a program mean; `broken` if it said nothing.
+    /// The error that the last message of a program means; `broken` if it wrote nothing.
     fn said(&self, child: Child, broken: Error, stage: Stage, redactor: &Redactor) -> Error {
         let (program, status, message) = match child.failure(GRACE) {
             process::Error::Failed { program, status, message } => (program, status, message),

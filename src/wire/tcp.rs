@@ -18,7 +18,7 @@ pub(super) fn connect(service: Service, host: &str, port: u16, path: &str, targe
     let output = socket.try_clone().map_err(failed)?;
     let socket = std::sync::Arc::new(socket);
     let abort = move |_| {
-        // A socket that is gone needs no end.
+        // An error means that the connection is gone already.
         let _ = socket.shutdown(Shutdown::Both);
     };
     Ok(Stream::of_socket(Box::new(input), Box::new(output), target.timeouts, abort))

@@ -14,7 +14,7 @@ const SERVICE: Service = Service::UploadPack;
 pub struct Upload {
     /// What the mirror says.
     pub input: Box<dyn Read + Send>,
-    /// What it is told.
+    /// What git sends to it.
     pub output: Box<dyn Write + Send>,
     _child: Option<Child>,
     _offer: Option<AskpassServer>,

@@ -12,13 +12,13 @@ pub(in crate::cli) struct HostKeys {
     /// Ask the host what keys it offers
     #[arg(long, conflicts_with_all = ["add", "clear"])]
     pub(in crate::cli) detect: bool,
-    /// Pin what was detected without a question
+    /// Pin the detected keys without asking
     #[arg(long, requires = "detect")]
     pub(in crate::cli) yes: bool,
-    /// Pin a key, as ssh-keyscan(1) prints it, besides those that are pinned (may be repeated)
+    /// Pin one more key, in the format of ssh-keyscan(1) (may be repeated)
     #[arg(long, value_name = "LINE", conflicts_with = "clear")]
     pub(in crate::cli) add: Vec<String>,
-    /// Pin none: ssh's own known_hosts decides
+    /// Remove all pinned keys; ssh's own known_hosts decides
     #[arg(long)]
     pub(in crate::cli) clear: bool,
 }
@@ -63,7 +63,7 @@ pub(in crate::cli) struct Add {
     /// Everything else
     #[command(flatten)]
     pub(in crate::cli) settings: Settings,
-    /// Add it without serving it
+    /// Add the mirror, but do not update it
     #[arg(long)]
     pub(in crate::cli) disabled: bool,
     /// Confirm first contact: the mirror at this URL is the one that is meant, whatever it holds now

@@ -32,7 +32,7 @@ pub(in crate::cli) struct Check {
     /// Which mirrors
     #[command(flatten)]
     pub(in crate::cli) scope: Scope,
-    /// Age of the oldest push not mirrored that is a warning
+    /// Report WARNING when the oldest push that is not mirrored is this old
     #[arg(short, long, value_name = "DURATION", default_value = "1h", value_parser = crate::config::parse_period)]
     pub(in crate::cli) warning: std::time::Duration,
     /// Age of the oldest push not mirrored that is critical
@@ -45,7 +45,7 @@ pub(in crate::cli) struct Check {
 pub(in crate::cli) struct Show {
     /// The mirror
     pub(in crate::cli) name: String,
-    /// Tell which file set each value
+    /// Show which file set each value
     #[arg(long)]
     pub(in crate::cli) origin: bool,
 }

@@ -65,10 +65,10 @@ pub(super) struct Global {
     /// Print JSON
     #[arg(long, global = true, help_heading = "Common options", hide_short_help = true)]
     pub(super) json: bool,
-    /// Say more on standard error; twice for still more
+    /// Print more on standard error; -vv prints still more
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Common options", hide_short_help = true)]
     pub(super) verbose: u8,
-    /// Say only what failed
+    /// Print failures only
     #[arg(short, long, global = true, help_heading = "Common options", hide_short_help = true)]
     pub(super) quiet: bool,
     /// When to use colour
@@ -101,9 +101,9 @@ pub(super) enum Command {
     Add(Add),
     /// Change a mirror, or keys of the repository
     Set(Set),
-    /// Serve a mirror again; everything is compared
+    /// Enable a mirror again, and compare all refs
     Enable(Name),
-    /// Serve a mirror no longer, but keep its configuration
+    /// Stop updating a mirror, but keep its configuration
     Disable(Name),
     /// Remove a mirror, its state and its secret; the mirror's repository is not touched
     Remove(Name),
@@ -113,13 +113,13 @@ pub(super) enum Command {
     List,
     /// Show a mirror's configuration
     Show(Show),
-    /// Mirror what is spooled (the default command)
+    /// Mirror the pushes in the spool (the default command)
     Drain(Drain),
     /// Compare and mirror everything selected, now
     Sync(Sync),
-    /// Say what 'sync' would do to each ref, and do nothing
+    /// Show what 'sync' would do to each ref, without doing it
     Plan(Scope),
-    /// Say how the mirrors stand
+    /// Show the status of the mirrors
     Status(Scope),
     /// Answer a monitoring system: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN
     Check(Check),
@@ -127,13 +127,13 @@ pub(super) enum Command {
     Log(Log),
     /// Protect branches by name or wildcard
     Protect(Patterns),
-    /// Take patterns of protected branches away
+    /// Remove patterns of protected branches
     Unprotect(Patterns),
     /// List the patterns of protected branches
     Protected,
     /// Install the post-receive hook; an existing hook keeps running first
     InstallHook(InstallHook),
-    /// Take the hook away, and put back the one that was there before
+    /// Remove the hook, and restore the previous one
     UninstallHook,
     /// Switch silent mode: nothing leaves this machine, pushes are still spooled
     Silent(Silent),
@@ -143,7 +143,7 @@ pub(super) enum Command {
     HostKeys(HostKeys),
     /// Store a password or token, read from standard input or asked for
     Credential(Credential),
-    /// Say what is wrong with this set-up and how to fix it
+    /// Find problems in this setup and show how to fix them
     Doctor(Doctor),
     /// Run the daemon: drains when hooks wake it, the REST API and the web page
     Serve(Serve),

@@ -7,7 +7,7 @@ use super::Name;
 /// `man`
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Man {
-    /// Which one
+    /// The manual page
     #[arg(default_value = "git-mirror-push")]
     pub(in crate::cli) page: Page,
 }
@@ -50,9 +50,9 @@ pub(in crate::cli) struct Token {
 pub(in crate::cli) enum TokenAction {
     /// Make a token and print it, once
     Create(CreateToken),
-    /// List the tokens, without themselves
+    /// List the tokens; the secrets are not shown
     List,
-    /// Take a token away
+    /// Revoke a token
     Revoke(Name),
 }
 
@@ -68,7 +68,7 @@ pub(in crate::cli) struct CreateToken {
     /// A project that it is bound to, by its path below the root or a pattern with *; default: all
     #[arg(long = "project", value_name = "PATH")]
     pub(in crate::cli) projects: Vec<String>,
-    /// When it ends; default: never
+    /// Lifetime of the token; default: unlimited
     #[arg(long, value_name = "DURATION", value_parser = crate::config::parse_period)]
     pub(in crate::cli) expires: Option<std::time::Duration>,
 }

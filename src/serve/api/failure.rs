@@ -81,7 +81,7 @@ impl From<Error> for Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        // Paths and the like are for the log of whoever runs the daemon.
+        // Details such as paths go only to the daemon's log.
         tracing::error!("api: {error:#}");
         Self::message(StatusCode::INTERNAL_SERVER_ERROR, "500 Internal Server Error")
     }

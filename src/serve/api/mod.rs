@@ -31,7 +31,7 @@ use parameters::Parameters;
 /// Largest body, in bytes.
 pub(super) const MAX_BODY: usize = 64 << 10;
 
-/// What clients are told to speak to: the version of GitLab whose remote mirrors API this is, and ours.
+/// The version that clients see: the version of GitLab whose remote mirrors API this is, and ours.
 const VERSION: &str = concat!("18.4.0-git-mirror-push.", env!("CARGO_PKG_VERSION"));
 
 type Ids = Result<Path<Vec<String>>, PathRejection>;
@@ -56,7 +56,7 @@ pub(super) fn router() -> Router<Arc<App>> {
         .method_not_allowed_fallback(not_allowed)
 }
 
-/// A request of someone who may ask it.
+/// A request whose token was checked.
 struct ApiRequest {
     app: Arc<App>,
     token: Token,

@@ -67,7 +67,7 @@ impl Parameters {
         }
     }
 
-    /// Yes or no; nothing is none of them.
+    /// A boolean. `None` if it is absent, `null` or empty.
     pub(super) fn flag(&self, name: &str) -> Result<Option<bool>, Failure> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),

@@ -76,7 +76,7 @@ impl Default for MirrorForm {
 }
 
 impl MirrorForm {
-    /// As the mirror is.
+    /// The form with the values of a mirror.
     pub(super) fn of(mirror: &Mirror) -> Self {
         let branches = match &mirror.mirror_branch_regex {
             _ if mirror.only_protected_branches => "protected",

@@ -53,7 +53,10 @@ pub(super) fn login(wrong: Option<&str>) -> Markup {
 
 /// A page of one sentence.
 pub(super) fn plain(title: &str, text: &str) -> Markup {
-    whole(title, &html! { main.narrow id="main" { h1 { (title) } p { (text) } p { a href="/" { "To the mirrors" } } } })
+    whole(
+        title,
+        &html! { main.narrow id="main" { h1 { (title) } p { (text) } p { a href="/" { "Back to the mirrors" } } } },
+    )
 }
 
 fn whole(title: &str, body: &Markup) -> Markup {

@@ -39,7 +39,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, visitor: Visitor, Query(as
             form.search role="search" action="/" {
                 label for="q" { "Find a repository" }
                 input id="q" name="q" type="search" value=(search);
-                label.check { input type="checkbox" name="only" value="failed" checked[only]; " Only what fails" }
+                label.check { input type="checkbox" name="only" value="failed" checked[only]; " Failed only" }
                 button { "Find" }
             }
             @if rows.is_empty() && search.is_empty() && !only {

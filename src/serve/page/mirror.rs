@@ -1,4 +1,4 @@
-//! One mirror as the page shows it: its row of the table, and below it what is not right, past attempts, keys.
+//! One mirror as the page shows it: its row of the table, and below it the refs that are not up to date, past attempts, keys.
 
 use maud::{Markup, html};
 
@@ -112,7 +112,7 @@ fn listed(count: usize) -> String {
 fn public_key(key: &str, id: &str) -> Markup {
     html! {
         details open id={ (id) "-key" } {
-            summary { "Public key, to be authorised at the host" }
+            summary { "Public key, to be added to the account at the host" }
             code.key id={ (id) "-key-text" } { (key) }
             button.copy type="button" hidden id={ (id) "-copy" } data-copy={ (id) "-key-text" } { "Copy public key" }
         }

@@ -163,7 +163,7 @@ fn is_same_site(headers: &HeaderMap) -> bool {
 }
 
 fn refused() -> (StatusCode, Markup) {
-    let text = "This form is not one of this page, or of an earlier session. Go back, reload, and try again.";
+    let text = "This form does not come from this page, or its session has ended. Go back, reload, and try again.";
     (StatusCode::FORBIDDEN, layout::plain("Refused", text))
 }
 
@@ -182,7 +182,7 @@ fn failed(error: &Error) -> Response {
     }
 }
 
-/// Makes a page where it may wait for the disk.
+/// Makes a page in a thread that may wait for the disk.
 async fn shown(make: impl FnOnce() -> Result<Markup, Error> + Send + 'static) -> Response {
     match blocking(make).await {
         Ok(page) => page.into_response(),

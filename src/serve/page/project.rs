@@ -21,7 +21,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, visitor: Visitor, Path(id)
     .await
 }
 
-/// The page of a project; with a form that was not right, that form and what is wrong with it.
+/// The page of a project. `wrong` is a form that was refused, and the reason.
 pub(super) fn whole(
     app: &App,
     visitor: &Visitor,
@@ -156,7 +156,7 @@ fn form(visitor: &Visitor, action: &str, wrong: Option<(&MirrorForm, &Error)>, b
                 input id="username" name="username" autocomplete="off" value=(filled.username); }
             div { label for="password" { "Password or token" }
                 input id="password" name="password" type="password" autocomplete="new-password" aria-describedby="password-hint";
-                p.hint id="password-hint" { "Stored on the server and never shown again." @if filled.is_stored { " Left empty, the stored one stays." } } }
+                p.hint id="password-hint" { "Stored on the server and never shown again." @if filled.is_stored { " Leave empty to keep the stored one." } } }
             fieldset { legend { "Branches" }
                 (radio("all", "All branches")) (radio("protected", "Protected branches only"))
                 (radio("regex", "Branches that match a regular expression"))
@@ -172,7 +172,7 @@ fn form(visitor: &Visitor, action: &str, wrong: Option<(&MirrorForm, &Error)>, b
                 select id="prune" name="prune" {
                     (option("merged", &filled.prune, "Delete when merged here"))
                     (option("deleted", &filled.prune, "Delete when nobody changed them there"))
-                    (option("mirror", &filled.prune, "Delete whatever is not here"))
+                    (option("mirror", &filled.prune, "Delete every ref that is not here"))
                     (option("never", &filled.prune, "Never delete"))
                 } }
             label.check { input type="checkbox" name="enabled" value="1" checked[filled.is_enabled]; " Enabled" }

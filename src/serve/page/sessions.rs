@@ -14,7 +14,7 @@ use crate::tokens::Token;
 
 /// How long a session lasts.
 const LENGTH: Duration = Duration::from_secs(12 * 3600);
-/// Sessions at once; beyond, the one that ends first goes.
+/// Most sessions at once. One more ends the session that would expire first.
 const MAX_SESSIONS: usize = 1000;
 /// The cookie.
 const COOKIE: &str = "git_mirror_push_session";
@@ -27,7 +27,7 @@ pub(super) struct Session {
     /// The token's name and creation time: a later token may have the same name.
     pub(super) token: String,
     pub(super) token_created_at: Timestamp,
-    /// What every form must bring along.
+    /// The CSRF token that every form must contain.
     pub(super) csrf: String,
     expires_at: Timestamp,
 }

@@ -1,4 +1,4 @@
-//! `doctor`: each ailment is made, found, and reported with its fix.
+//! `doctor`: each problem is created, found, and reported with its fix.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The commands, their words, and the documents.
+//! The commands, their messages, and the documents.
 
 mod bad_input;
 mod commands;

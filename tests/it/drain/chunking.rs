@@ -1,4 +1,4 @@
-//! What is too much for a mirror at once arrives in portions: fewer refs, then slices of history.
+//! An update that is too large for a mirror arrives in portions: fewer refs, then slices of history.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Failures that pass, and failures that stay.
+//! Temporary and permanent failures.
 
 use std::path::Path;
 

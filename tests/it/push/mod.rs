@@ -1,4 +1,4 @@
-//! The way to a mirror and what is said there.
+//! The way to a mirror, and the conversation with it.
 
 mod connection_reuse;
 mod failure_table;

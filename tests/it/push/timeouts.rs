@@ -19,7 +19,7 @@ fn mute() -> (TcpListener, u16) {
 fn a_mirror_that_says_nothing_is_given_up_within_its_limits() {
     let sandbox = Sandbox::new();
     let (_listener, port) = mute();
-    let stalled = "not a byte came or went within stall_timeout";
+    let stalled = "no data was sent or received within stall_timeout";
     for (url, stall, words) in [
         (format!("git://127.0.0.1:{port}/x.git"), "1s", stalled),
         (format!("http://127.0.0.1:{port}/x.git"), "1s", stalled),
@@ -50,8 +50,8 @@ fn a_mirror_that_stalls_midway_or_takes_too_long_is_ended_with_all_its_processes
     let mark = sandbox.path("mark");
     script(&mirror.join("hooks/pre-receive"), &format!("#!/bin/sh\necho $$ > '{}'\nexec sleep 77\n", mark.display()));
     for (line, words) in [
-        ("stall_timeout = \"1s\"", "not a byte came or went within stall_timeout"),
-        ("timeout = \"1s\"", "the update took longer than timeout"),
+        ("stall_timeout = \"1s\"", "no data was sent or received within stall_timeout"),
+        ("timeout = \"1s\"", "the update took longer than the configured timeout"),
     ] {
         let source = sandbox.source("mirror.git", &[]);
         sandbox.add_mirror_config(&source, line);

@@ -9,7 +9,7 @@ use super::sandbox::Sandbox;
 pub(crate) struct Small(PathBuf);
 
 impl Small {
-    /// `None` where none can be mounted, which is said.
+    /// `None` where no file system can be mounted. The test then counts as skipped.
     pub(crate) fn new(sandbox: &Sandbox, at: &Path) -> Option<Self> {
         std::fs::create_dir(at).unwrap();
         let options = ["-t", "tmpfs", "-o", "size=2m", "none"];

@@ -16,7 +16,7 @@ pub(crate) struct Sandbox {
 /// The object format and the ref storage that a repository is made with.
 pub(crate) type Formats = (&'static str, &'static str);
 
-/// What a program said in the end.
+/// The exit status and the output of a program.
 #[derive(Debug)]
 pub(crate) struct Completed {
     pub(crate) status: i32,

@@ -116,7 +116,7 @@ impl Server {
         }
     }
 
-    /// What a source must have to reach the server: keys, pins, certificates.
+    /// Gives a source what it needs to reach the server: keys, pins, certificates.
     pub(crate) fn configure_access(&self, sandbox: &Sandbox, source: &Path, mirror: &str) {
         let directory = source.join("mirror-push/remotes").join(mirror);
         let config = source.join("mirror-push/config.toml");

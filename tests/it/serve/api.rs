@@ -1,4 +1,4 @@
-//! GitLab's remote mirrors API over a real socket: who may what, what is refused and in which words, what is answered.
+//! GitLab's remote mirrors API over a real socket: permissions, refusals with their messages, answers.
 
 use serde_json::{Value, json};
 

@@ -299,7 +299,7 @@ fn a_set_up_that_cannot_work_is_told() {
     assert!(status == 128 && words.contains("no file says where repositories are"), "{words}");
     let daemon = Daemon::start(&sandbox, "");
     let (status, words) = said(&["--no-listen"]);
-    assert!(status == 128 && words.contains("another daemon serves at"), "{words}");
+    assert!(status == 128 && words.contains("another daemon uses"), "{words}");
     let taken = format!("127.0.0.1:{}", daemon.port);
     drop(daemon);
     let _listener = std::net::TcpListener::bind(&taken).unwrap();

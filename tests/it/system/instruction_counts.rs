@@ -1,5 +1,5 @@
 //! How many instructions the hook, a comparison and the reading of an advertisement take: numbers that do not depend on the machine
-//! (valgrind's callgrind), of the program as it is installed. A bound that is broken is a change to look at, not a law.
+//! (valgrind's callgrind), of the program as it is installed. A broken bound is a reason to examine the change.
 
 use std::path::{Path, PathBuf};
 

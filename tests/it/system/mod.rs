@@ -1,4 +1,4 @@
-//! Everything together, as an administrator meets it; and what must reach nobody else.
+//! The whole program as an administrator uses it, and the secrets that it must not leak.
 
 mod all_repositories;
 pub(crate) mod installed;
