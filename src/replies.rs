@@ -67,8 +67,8 @@ impl Cause {
 /// Why ssh, or the program that it started on the mirror, failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure<'m> {
-    /// The host key is unknown, or is not the pinned one. Holds the host, if the message names it.
-    HostKey(Option<&'m str>),
+    /// ssh does not accept the host key.
+    HostKey(HostKeyProblem<'m>),
     /// Access or push permission is denied. Holds the line that says so.
     Denied(&'m str),
     /// The host name cannot be resolved. Holds the name.
@@ -81,12 +81,35 @@ pub enum Failure<'m> {
     Other,
 }
 
+/// Why ssh does not accept a host key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostKeyProblem<'m> {
+    /// The host as ssh names it.
+    pub host: Option<&'m str>,
+    /// The fingerprint that the host offered, if another key of the same type is known.
+    pub offered: Option<&'m str>,
+    /// The file and the line of that other key.
+    pub known: Option<(&'m str, usize)>,
+}
+
+fn host_key_problem(message: &str) -> HostKeyProblem<'_> {
+    let host =
+        ["key is known for ", "host key for ", "Host key for "].iter().find_map(|before| between(message, before, " "));
+    if !message.contains("HOST IDENTIFICATION HAS CHANGED") {
+        return HostKeyProblem { host, ..HostKeyProblem::default() };
+    }
+    let offered = message.split_whitespace().find(|word| word.starts_with("SHA256:"));
+    let place = message.lines().find_map(|line| line.trim().strip_prefix("Offending ")?.split_once(" key in "));
+    let known =
+        place.and_then(|(_, place)| place.rsplit_once(':')).and_then(|(file, line)| Some((file, line.parse().ok()?)));
+    HostKeyProblem { host, offered: offered.map(|word| word.trim_end_matches('.')), known }
+}
+
 /// What the last message of `program` means. ssh has one exit status, 255, for all its failures.
 #[must_use]
 pub fn failure<'m>(program: &str, message: &'m str) -> Failure<'m> {
     if has(message, &["Host key verification failed", "HOST IDENTIFICATION HAS CHANGED", "No matching host key"]) {
-        let named = ["key is known for ", "host key for "].iter().find_map(|before| between(message, before, " "));
-        return Failure::HostKey(named);
+        return Failure::HostKey(host_key_problem(message));
     }
     const DENIED: [&str; 4] =
         ["Permission denied", "Too many authentication failures", "ERROR: Permission to ", "marked as read only"];
@@ -290,8 +313,10 @@ mod tests {
             ("Connection closed by 127.0.0.1 port 22", Failure::Other),
             ("git@h: Permission denied (publickey).", Failure::Denied("git@h: Permission denied (publickey).")),
             ("Received disconnect from 10.0.0.1: Too many authentication failures", Failure::Denied("Received disconnect from 10.0.0.1: Too many authentication failures")),
-            ("No ED25519 host key is known for [h]:22 and you have requested strict checking.\nHost key verification failed.", Failure::HostKey(Some("[h]:22"))),
-            ("Host key verification failed.", Failure::HostKey(None)),
+            ("No ED25519 host key is known for [h]:22 and you have requested strict checking.\nHost key verification failed.", Failure::HostKey(HostKeyProblem { host: Some("[h]:22"), offered: None, known: None })),
+            // OpenSSH 9.2
+            ("@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\nThe fingerprint for the ED25519 key sent by the remote host is\nSHA256:abc.\nOffending ED25519 key in /home/x/known hosts:7\nHost key for [h]:2222 has changed and you have requested strict checking.\nHost key verification failed.", Failure::HostKey(HostKeyProblem { host: Some("[h]:2222"), offered: Some("SHA256:abc"), known: Some(("/home/x/known hosts", 7)) })),
+            ("Host key verification failed.", Failure::HostKey(HostKeyProblem::default())),
             ("fatal: '/x.git' does not appear to be a git repository", Failure::NotFound),
             ("fatal: not a git repository: '/x.git'", Failure::NotFound),
             ("fatal: detected dubious ownership in repository at '/x.git'", Failure::OtherOwner),

@@ -78,7 +78,7 @@ const MAY_IMPORT: [(&str, &[&str]); 27] = [
     ("plan", &["refs"]),
     ("process", &[]),
     ("credentials", &["durable", "process"]),
-    ("wire", &["refs", "credentials", "process", "replies"]),
+    ("wire", &["durable", "refs", "credentials", "process", "replies"]),
     ("push", &["refs", "credentials", "process", "replies", "wire"]),
     ("fetch", &["refs", "credentials", "wire"]),
     ("config", &["durable", "layout", "refs", "repo", "plan", "wire", "credentials"]),

@@ -1,6 +1,7 @@
 //! `public-key`, `host-keys`, `credential`: keys and passwords.
 
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 
 use anyhow::Context;
 use serde::Serialize;
@@ -59,13 +60,21 @@ pub(super) fn host_keys(session: &Session<'_>, asked: &HostKeys, out: &mut dyn W
         show(session, &keys, out)?;
         return Ok(DONE);
     }
-    let offered = detect(host, *port, None, mirror.timeouts.connect)?;
+    let address = match mirror.is_confined {
+        true => session.base.server.api.egress().resolve(host, port.unwrap_or(22))?.first().map(SocketAddr::ip),
+        false => None,
+    };
+    let offered = detect(host, *port, address, mirror.timeouts.connect)?;
     anyhow::ensure!(!offered.is_empty(), "'{host}' offered no host key; does an ssh server listen there?");
     show(session, &offered, out)?;
     out.flush()?;
     if keys.iter().map(|key| &key.sha256).eq(offered.iter().map(|key| &key.sha256)) {
         session.base.say("these keys are pinned already");
         return Ok(DONE);
+    }
+    if !keys.is_empty() {
+        let pinned: Vec<&str> = keys.iter().map(|key| &*key.sha256).collect();
+        session.base.say(&format!("pinning them replaces the pinned keys: {}", pinned.join(", ")));
     }
     if !asked.yes && !is_agreed()? {
         session
@@ -74,7 +83,8 @@ pub(super) fn host_keys(session: &Session<'_>, asked: &HostKeys, out: &mut dyn W
         return Ok(BEHIND);
     }
     session.editor().pin(&asked.name, &offered)?;
-    session.base.say(&format!("pinned {} keys of '{host}'", offered.len()));
+    let count = if offered.len() == 1 { "1 key".to_owned() } else { format!("{} keys", offered.len()) };
+    session.base.say(&format!("pinned {count} of '{host}'"));
     changed(session, mirror)
 }
 

@@ -54,6 +54,9 @@ pub fn advice(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Opti
         Error::Push(PushError::HostKey { .. }) => {
             format!("if you trust the host: git mirror-push host-keys {name} --detect")
         }
+        Error::Push(PushError::HostKeyChanged { .. }) => format!(
+            "somebody may be in between: ask the administrator of the host for its fingerprint before you pin it: git mirror-push host-keys {name} --detect"
+        ),
         Error::Push(PushError::Redirect { .. }) => format!("git mirror-push set {name} --url URL"),
         Error::Push(PushError::Certificate { .. }) => {
             "set ca_file to the authority that signed it, or fix the certificate".into()

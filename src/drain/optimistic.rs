@@ -178,7 +178,10 @@ fn is_final(error: &PushError, session: &Session) -> bool {
         PushError::Resolve { .. } | PushError::Connect { .. } | PushError::Timeout(_) | PushError::Blocked { .. } => {
             true
         }
-        PushError::HostKey { .. } | PushError::Certificate { .. } | PushError::Start { .. } => true,
+        PushError::HostKey { .. }
+        | PushError::HostKeyChanged { .. }
+        | PushError::Certificate { .. }
+        | PushError::Start { .. } => true,
         PushError::Status { status: 429 | 503, .. } => true,
         PushError::Credentials(_) | PushError::NotFound(_) | PushError::Program { .. } => !session.can_continue(),
         _ => false,

@@ -285,7 +285,7 @@ async fn attend(
         }
     }
     notify(&[sd_notify::NotifyState::Stopping]);
-    tracing::info!("stopping: running updates may continue for a while for a while");
+    tracing::info!("stopping: running updates may continue for a while");
     let _ = stop.send(true);
     while serving.join_next().await.is_some() {}
     Ok(())

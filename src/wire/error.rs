@@ -143,13 +143,21 @@ pub enum Error {
     /// There is no such repository, or we may not know of it.
     #[error("the mirror's repository was not found: {0}")]
     NotFound(String),
-    /// The host's key is not the one that is pinned or known.
-    #[error("the host key of '{host}' is not known: {message}")]
+    /// No key of the host is pinned or known.
+    #[error("the host key of '{host}' is not known")]
     HostKey {
-        /// The host.
+        /// The host, with its port if that is not 22.
         host: String,
-        /// ssh's message.
-        message: String,
+    },
+    /// The host offers another key than the known or pinned one.
+    #[error("the host key of '{host}' has CHANGED: it offers {}, and {} is trusted", offered.as_deref().unwrap_or("another"), if expected.is_empty() { "another".to_owned() } else { expected.join(", ") })]
+    HostKeyChanged {
+        /// The host, with its port if that is not 22.
+        host: String,
+        /// The fingerprint of the offered key, if ssh says it.
+        offered: Option<String>,
+        /// The fingerprints of the trusted keys, as far as they can be read.
+        expected: Vec<String>,
     },
     /// The certificate is not to be trusted.
     #[error("the TLS certificate of '{host}' was refused: {message}")]
@@ -285,7 +293,11 @@ impl Error {
             }
             Self::Resolve { .. } | Self::Blocked { .. } | Self::Connect { .. } | Self::Start { .. } => false,
             Self::NoTls { .. } => false,
-            Self::Credentials(_) | Self::NotFound(_) | Self::HostKey { .. } | Self::Certificate { .. } => false,
+            Self::Credentials(_)
+            | Self::NotFound(_)
+            | Self::HostKey { .. }
+            | Self::HostKeyChanged { .. }
+            | Self::Certificate { .. } => false,
             Self::Redirect { .. } | Self::Remote(_) | Self::Unable(_) | Self::Pack { .. } => false,
         }
     }
@@ -298,9 +310,11 @@ impl Error {
             Self::Upload(_) | Self::Program { .. } | Self::Protocol(_) => Class::Temporary,
             Self::Pack { class, .. } => *class,
             Self::Status { status, .. } if *status >= 500 || matches!(status, 408 | 425 | 429) => Class::Temporary,
-            Self::Credentials(_) | Self::NotFound(_) | Self::HostKey { .. } | Self::Certificate { .. } => {
-                Class::Permanent
-            }
+            Self::Credentials(_)
+            | Self::NotFound(_)
+            | Self::HostKey { .. }
+            | Self::HostKeyChanged { .. }
+            | Self::Certificate { .. } => Class::Permanent,
             Self::Redirect { .. } | Self::Status { .. } | Self::NotSmart(_) | Self::Start { .. } => Class::Permanent,
             Self::Blocked { .. } | Self::NoTls { .. } => Class::Permanent,
             Self::Remote(_) | Self::Unable(_) => Class::Permanent,

@@ -12,9 +12,10 @@ use super::askpass::AskpassServer;
 use super::ssh_control::{ControlSocket, ControlSockets, Kind};
 use super::stream::Stream;
 use super::{Egress, Error, Pool, Service, Target};
-use crate::credentials::read_host_keys;
+use crate::credentials::{HostKey, read_host_keys};
+use crate::durable;
 use crate::process::{Child, command, run};
-use crate::replies::{self, Failure};
+use crate::replies::{self, Failure, HostKeyProblem};
 
 /// Starts `ssh` with a service of git as its command.
 pub(super) fn connect(
@@ -201,19 +202,27 @@ fn option(command: &mut Command, text: impl AsRef<OsStr>) {
     command.arg(argument);
 }
 
-/// Adds the expected keys to the error of a host that offered another one.
-pub(super) fn with_expected(error: Error, known_hosts: Option<&Path>) -> Error {
-    let Error::HostKey { host, message } = error else { return error };
-    let pinned = known_hosts.and_then(Path::parent).and_then(|directory| read_host_keys(directory).ok());
-    let expected: Vec<String> = pinned.unwrap_or_default().into_iter().map(|key| key.sha256).collect();
-    let offered =
-        message.split_whitespace().find(|word| word.starts_with("SHA256:")).map(|word| word.trim_end_matches('.'));
-    let message = match (offered, expected.as_slice()) {
-        (_, []) => message,
-        (Some(offered), expected) => format!("it offered {offered}, and pinned are {}", expected.join(", ")),
-        (None, expected) => format!("pinned are {}; {message}", expected.join(", ")),
+/// The error of a host key that ssh does not accept. `pins` is the file of pinned keys.
+fn host_key_error(problem: HostKeyProblem<'_>, pins: Option<&Path>) -> Error {
+    let host = problem.host.unwrap_or("the mirror");
+    let host = host.strip_suffix(":22").unwrap_or(host);
+    // Brackets are there for the port: `[host]:port`.
+    let host = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((name, port)) if !name.contains(':') => format!("{name}{port}"),
+        Some((name, "")) => name.to_owned(),
+        _ => host.to_owned(),
     };
-    Error::HostKey { host, message }
+    let pinned = pins.and_then(Path::parent).and_then(|directory| read_host_keys(directory).ok()).unwrap_or_default();
+    let mut expected: Vec<String> = pinned.into_iter().map(|key| key.sha256).collect();
+    if let (true, Some((file, line))) = (expected.is_empty(), problem.known) {
+        let text = durable::read_text(Path::new(file)).unwrap_or_default();
+        let known = text.lines().nth(line.saturating_sub(1)).and_then(HostKey::parse);
+        expected.extend(known.map(|key| key.sha256));
+    }
+    match problem.offered {
+        None if expected.is_empty() => Error::HostKey { host },
+        offered => Error::HostKeyChanged { host, offered: offered.map(str::to_owned), expected },
+    }
 }
 
 /// A file name in ssh_config(5): in double quotes, with `%` doubled, for ssh expands it.
@@ -227,12 +236,9 @@ fn quoted(path: &str) -> String {
 }
 
 /// The error that the last message of ssh or receive-pack means.
-pub(super) fn error_of(program: String, status: String, message: &str) -> Error {
+pub(super) fn error_of(program: String, status: String, message: &str, pins: Option<&Path>) -> Error {
     match replies::failure(&program, message) {
-        Failure::HostKey(host) => {
-            let host = host.unwrap_or("the mirror").replace(['[', ']'], "");
-            Error::HostKey { host, message: one_line(message) }
-        }
+        Failure::HostKey(problem) => host_key_error(problem, pins),
         Failure::Denied(line) => Error::Credentials(format!(": {line}")),
         Failure::Unresolved(host) => Error::Resolve { host: host.to_owned() },
         Failure::NotFound => Error::NotFound(one_line(message)),
@@ -328,7 +334,7 @@ mod tests {
     #[test]
     fn knows_what_a_person_must_fix() {
         let class = |message| {
-            let error = error_of("ssh".into(), " with exit status 255".into(), message);
+            let error = error_of("ssh".into(), " with exit status 255".into(), message, None);
             (error.class(), error.to_string())
         };
         for (message, expected) in [

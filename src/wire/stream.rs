@@ -17,7 +17,7 @@ use rustix::process::Signal;
 
 use super::askpass::AskpassServer;
 use super::read_ahead::ReadAhead;
-use super::ssh::{error_of, one_line, with_expected};
+use super::ssh::{error_of, one_line};
 use super::ssh_control::ControlSocket;
 use super::watch::{WatchThread, Watched};
 use super::{Error, Timeouts};
@@ -232,7 +232,7 @@ impl Stream {
         if stage == Stage::Commands {
             return Error::Program { program, status, message: one_line(&message) };
         }
-        with_expected(error_of(program, status, &message), self.known_hosts.as_deref())
+        error_of(program, status, &message, self.known_hosts.as_deref())
     }
 }
 
