@@ -128,6 +128,10 @@ impl Server {
         }
         found.sort_unstable();
         found.dedup();
+        if found.is_empty() {
+            let roots: Vec<String> = self.roots.iter().map(|root| format!("'{}'", root.path.display())).collect();
+            tracing::warn!("no repository below {} matches include and exclude of [[repositories]]", roots.join(", "));
+        }
         Ok(found)
     }
 

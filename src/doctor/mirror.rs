@@ -181,7 +181,16 @@ fn kept_back(repository: &Repository, config: &Config, mirror: &Mirror, now: Tim
         let fix = format!("git mirror-push sync {} compares everything and writes it again", mirror.name);
         findings.push(Finding::warning("status", error, fix));
     }
-    let refs = status::read(&directory).map(|status| status.refs).unwrap_or_default();
+    let status = status::read(&directory).unwrap_or_default();
+    if status.needs_adoption {
+        let text = "first contact: the mirror has what this repository does not have, so nothing was sent";
+        let fix = format!(
+            "check the URL; if it is right: git mirror-push sync {0} --adopt; if not: git mirror-push set {0} --url URL",
+            mirror.name
+        );
+        findings.push(Finding::error("first-contact", text, fix));
+    }
+    let refs = if status.needs_adoption { Vec::new() } else { status.refs };
     let is_unknown = |oid: Oid| matches!(repository.is_here(oid), Ok(false));
     let divergent = refs.iter().filter(|outcome| outcome.outcome == Outcome::Divergent);
     let unknown = divergent.filter(|outcome| outcome.remote.is_some_and(is_unknown)).count();

@@ -102,19 +102,27 @@ fn spool(subject: &Subject<'_>) -> Vec<Finding> {
         }
     }
     let probe = layout.tmp().join(format!("{}.doctor", crate::mirror::new_id(subject.now).file_name()));
-    let written = std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe));
+    // An empty file fits on a full disk.
+    let written = std::fs::write(&probe, [0; 4096]).and_then(|()| std::fs::remove_file(&probe));
     findings.push(match written {
         Ok(()) => Finding::ok("spool", "can be written"),
         Err(error) => Finding::error("spool", format!("cannot write '{}': {error}", layout.tmp().display()), {
             "free space, or chown the directory mirror-push to the user who pushes"
         }),
     });
+    if spool::is_marked(&layout).unwrap_or(false) {
+        let text = "a push could not be recorded: the next drain compares all refs of every mirror";
+        findings.push(Finding::warning("spool", text, "git mirror-push drain"));
+    }
     findings
 }
 
 /// Checks that a lock cannot be taken twice.
 fn locks(subject: &Subject<'_>) -> Finding {
     let spool = subject.repository.layout().spool();
+    if !spool.is_dir() {
+        return Finding::ok("locks", "not checked: there is no spool yet");
+    }
     let sharing = subject.repository.sharing();
     let first = match Lock::try_acquire(&spool, sharing) {
         Ok(Some(first)) => first,

@@ -126,8 +126,15 @@ pub fn open(path: &Path) -> Result<Shared, Error> {
         if replies::is_other_owner(&reason) {
             return Error::OtherOwner { path };
         }
-        let is_absent = matches!(path.try_exists(), Ok(false));
-        Error::NotARepository { reason: if is_absent { "there is no such directory".into() } else { reason }, path }
+        // What a file holds is no part of a message: it may be a password.
+        let reason = match std::fs::metadata(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => "there is no such directory".into(),
+            Ok(metadata) if metadata.is_file() => "it is a file".into(),
+            Ok(_) if path.join(".git").is_file() => "its '.git' does not lead to a repository".into(),
+            Ok(_) if !path.join("HEAD").exists() && !path.join(".git").exists() => "it has no HEAD".into(),
+            _ => reason,
+        };
+        Error::NotARepository { reason, path }
     };
     let options = gix::open::Options::default().bail_if_untrusted(true).config_overrides(["core.useReplaceRefs=false"]);
     let as_is = options.clone().open_path_as_is(true);

@@ -35,6 +35,8 @@ pub use queue::{
     request, request_full_sync, waits,
 };
 pub use record::{Record, Unreadable, decode, encode};
+#[cfg(feature = "mirror")]
+pub use resync::is_marked;
 pub use resync::mark;
 
 /// Makes the spool's directories with the permissions `directory_mode` (also the setgid bit), and the file of the resync mark.

@@ -56,7 +56,8 @@ pub fn pending(layout: &Layout, mirror: &str) -> io::Result<usize> {
     names.extend(super::incoming(layout)?);
     names.sort_unstable();
     names.dedup();
-    Ok(names.len())
+    // A push that could not be recorded is one that waits.
+    Ok(names.len() + usize::from(super::resync::is_marked(layout)?))
 }
 
 /// Whether anything waits for `mirror`, also a look at refs that is due later.

@@ -20,7 +20,7 @@ pub fn mark(layout: &Layout) -> io::Result<()> {
 
 /// Whether the repository is marked. A missing file is no mark; one that cannot be read is an error, not "no".
 #[cfg(feature = "mirror")]
-pub(super) fn is_marked(layout: &Layout) -> io::Result<bool> {
+pub fn is_marked(layout: &Layout) -> io::Result<bool> {
     let mut mark = [0];
     match durable::open_to_read(&layout.resync()).and_then(|(file, _)| file.read_at(&mut mark, 0)) {
         Ok(_) => Ok(mark == *b"1"),

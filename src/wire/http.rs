@@ -133,8 +133,19 @@ impl Http {
         }
     }
 
+    /// The host, and the proxy that is connected to in its place.
+    fn connected_to(&self) -> String {
+        let uri = self.url.parse::<Uri>().ok();
+        let is_used = |proxy: &&ureq::Proxy| !uri.as_ref().is_some_and(|uri| proxy.is_no_proxy(uri));
+        match self.agent.config().proxy().filter(is_used) {
+            // The quotes around the whole are those of the message.
+            Some(proxy) => format!("{}' through the proxy '{}:{}", self.host, proxy.host(), proxy.port()),
+            None => self.host.clone(),
+        }
+    }
+
     fn read_error(&self, error: ureq::Error) -> Error {
-        let host = self.host.clone();
+        let host = self.connected_to();
         match error {
             ureq::Error::HostNotFound => Error::Resolve { host },
             ureq::Error::Timeout(ureq::Timeout::Global | ureq::Timeout::PerCall) => Error::Timeout(Limit::Whole),

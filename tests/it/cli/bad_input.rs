@@ -175,3 +175,25 @@ fn a_read_only_directory_is_told_by_name() {
         assert_eq!(std::fs::read_dir(source.join("mirror-push")).unwrap().count(), 0);
     }
 }
+
+/// The path of a token's file, given by mistake, must not print the token.
+#[test]
+fn what_a_file_holds_is_not_printed() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.path("token");
+    std::fs::write(&file, "s3cr3t-token\n").unwrap();
+    let (directory, empty) = (sandbox.path("work"), sandbox.path("empty"));
+    std::fs::create_dir_all(&empty).unwrap();
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::copy(&file, directory.join(".git")).unwrap();
+    for (path, reason) in [
+        (&file, "it is a file"),
+        (&directory, "its '.git' does not lead to a repository"),
+        (&empty, "it has no HEAD"),
+        (&sandbox.path("none"), "there is no such directory"),
+    ] {
+        let said = sandbox.mirror_push(path, &["status"]);
+        one_line(&said, 128, &format!("is not a git repository: {reason}"));
+        assert!(!format!("{said:?}").contains("s3cr3t"), "{said:?}");
+    }
+}

@@ -181,3 +181,35 @@ fn the_way_to_a_mirror_is_tried_over_the_network() {
     let said = sandbox.mirror_push_ok(&source, &["doctor", "--json"]);
     assert_eq!(ailments(&said).0, [], "{said:?}");
 }
+
+#[test]
+fn at_first_contact_it_says_what_confirms_it() {
+    let sandbox = Sandbox::new();
+    let stranger = sandbox.bare("mirror.git");
+    let theirs = sandbox.work(&stranger);
+    theirs.commit("somebody else's");
+    theirs.push(&["main"]);
+    let source = sandbox.source("mirror.git", &[]);
+    let work = sandbox.work(&source);
+    work.commit("ours");
+    work.push(&["main"]);
+    assert_eq!(sandbox.mirror_push(&source, &["sync"]).status, 1);
+    let said = sandbox.mirror_push(&source, &["doctor", "--json"]);
+    let (found, text) = ailments(&said);
+    assert!(found.contains(&("first-contact".into(), "error".into())), "{text}");
+    assert!(text.contains("git mirror-push sync m --adopt"), "{text}");
+    // Either would make the stranger's commits known here, or overwrite them.
+    assert!(!text.contains("git fetch") && !text.contains("--divergent-refs overwrite"), "{text}");
+}
+
+#[test]
+fn a_push_that_could_not_be_recorded_waits_and_is_reported() {
+    let (sandbox, _, source) = scene();
+    std::fs::write(source.join("mirror-push/spool/resync"), "1").unwrap();
+    assert_eq!(sandbox.status(&source)["pending"], 1);
+    let (found, text) = ailments(&sandbox.mirror_push(&source, &["doctor", "--json"]));
+    assert!(found.contains(&("spool".into(), "warning".into())) && text.contains("could not be recorded"), "{text}");
+    sandbox.mirror_push_ok(&source, &["drain"]);
+    assert_eq!(sandbox.status(&source)["pending"], 0);
+    assert_eq!(ailments(&sandbox.mirror_push(&source, &["doctor", "--json"])).0, []);
+}

@@ -174,3 +174,13 @@ fn the_url_of_a_template_is_overridden_and_taken_back() {
     let text = std::fs::read_to_string(source.join("mirror-push/config.toml")).unwrap();
     assert!(!text.contains("url") && text.contains("prune = \"never\""), "{text}");
 }
+
+#[test]
+fn an_include_that_matches_nothing_is_said() {
+    let estate = Estate::new(&TEMPLATE.replace("exclude", "include = [\"foo/*\"]\nexclude"));
+    estate.repository("a.git");
+    for command in [&["status", "--all"][..], &["sync", "--all"], &["drain", "--all"]] {
+        let said = estate.run(command);
+        assert!(said.err.contains("matches include and exclude of [[repositories]]"), "{command:?}: {said:?}");
+    }
+}

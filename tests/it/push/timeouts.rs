@@ -230,3 +230,13 @@ fn ancestry_is_the_same_with_and_without_a_commit_graph() {
     std::fs::write(graph, "damaged").unwrap();
     assert_eq!(outcomes(&["version"]), plain, "a damaged commit-graph only costs time");
 }
+
+#[test]
+fn a_proxy_that_is_down_is_named() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.source("http://mirror.example/x.git", &[]);
+    sandbox.add_mirror_config(&source, "proxy = \"http://127.0.0.1:1\"");
+    let said = sandbox.mirror_push(&source, &["sync", "--json"]);
+    let error = said.json()[0]["error"].as_str().unwrap().to_owned();
+    assert!(error.starts_with("cannot connect to 'mirror.example' through the proxy '127.0.0.1:1': "), "{error}");
+}
