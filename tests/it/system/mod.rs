@@ -1,6 +1,7 @@
 //! The whole program as an administrator uses it, and the secrets that it must not leak.
 
 mod all_repositories;
+mod confined;
 pub(crate) mod installed;
 mod instruction_counts;
 mod secrets;

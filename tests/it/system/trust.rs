@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::scene::sandbox::{Sandbox, is_root, run_with_input, script};
+use crate::scene::sandbox::{Sandbox, run_with_input, script};
 use crate::scene::servers::{Kind, PASSWORD, Server, USER};
 
 fn error(sandbox: &Sandbox, source: &Path) -> String {
@@ -181,48 +181,6 @@ fn a_confined_mirror_does_not_get_the_keys_of_the_user() {
         assert_eq!(output.status.success(), !confined, "{}", String::from_utf8_lossy(&output.stdout));
         assert_eq!(sandbox.refs(&mirror).is_empty(), confined);
     }
-}
-
-/// In a network of its own this machine has a public address, and a server behind it.
-#[test]
-fn a_confined_mirror_does_not_reach_this_machine_by_its_public_address() {
-    if !is_root("a network namespace with a public address") {
-        return;
-    }
-    let sandbox = Sandbox::new();
-    sandbox.bare("mirror.git");
-    let source = sandbox.source("git://203.0.113.7/mirror.git", &[]);
-    let work = sandbox.work(&source);
-    work.commit("one");
-    work.push(&["main"]);
-    sandbox.add_mirror_config(&source, "confined = true");
-    let (inside, address) = (sandbox.path("inside"), sandbox.path("address.py"));
-    // SIOCSIFADDR and SIOCSIFFLAGS (netdevice(7)): the machine need not have ip(8).
-    let text = r#"import fcntl, socket, struct
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-fcntl.ioctl(s, 0x8916, struct.pack("16sHH4s8x", b"lo", socket.AF_INET, 0, socket.inet_aton("203.0.113.7")))
-fcntl.ioctl(s, 0x8914, struct.pack("16sH14x", b"lo", 0x41))
-"#;
-    std::fs::write(&address, text).unwrap();
-    let text = r#"python3 address.py
-git daemon --listen=203.0.113.7 --base-path="$PWD" --export-all --enable=receive-pack &
-until git ls-remote -q git://203.0.113.7/source.git; do :; done >/dev/null 2>&1
-exec "$@"
-"#;
-    script(&inside, text);
-    let sync = || {
-        let mut command = sandbox.command("timeout");
-        command.args(["60", "unshare", "--net", "--pid", "--fork", "--kill-child", "sh"]).arg(&inside);
-        command.args([env!("CARGO_BIN_EXE_git-mirror-push"), "--git-dir"]).arg(&source).arg("sync");
-        run_with_input(&mut command, b"")
-    };
-    let said = sync();
-    assert!(said.status == 1 && said.out.contains("Requests to localhost are not allowed"), "{said:?}");
-    let config = source.join("mirror-push/config.toml");
-    let text = std::fs::read_to_string(&config).unwrap();
-    std::fs::write(&config, text.replace("confined = true", "confined = false")).unwrap();
-    let said = sync();
-    assert_eq!(said.status, 0, "without the confinement the server is reached: {said:?}");
 }
 
 #[test]
