@@ -16,10 +16,19 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process_group, pidfd_open, setrlimit,
+};
 
 /// The message for a program that failed without writing to standard error.
 pub const NO_MESSAGE: &str = "it ended without a message";
+
+/// Keeps passwords and tokens in memory out of core files.
+pub fn forbid_core_files() {
+    let limit = getrlimit(Resource::Core);
+    // Lowering a limit needs no right.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), ..limit });
+}
 
 /// Why a program did not do its work.
 #[derive(Debug, thiserror::Error)]

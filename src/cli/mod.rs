@@ -82,6 +82,7 @@ impl Session<'_> {
 /// Runs the program; `serve` runs the daemon.
 #[must_use]
 pub fn main(serve: Run<'_>) -> ExitCode {
+    crate::process::forbid_core_files();
     if let Ok(Environment { askpass: Some(socket), .. }) = Environment::read() {
         return askpass(&socket);
     }

@@ -39,7 +39,7 @@ impl OverHttp {
         }
         next_line(&mut lines).map_err(|error| Error::Protocol(error.to_string()))?;
         lines.reset();
-        let advertised = advertisement::read(&mut lines, each)?;
+        let advertised = advertisement::read(&mut lines, each).map_err(|error| self.http.clean(error))?;
         drain(lines);
         self.capabilities = advertised.capabilities.clone();
         Ok(advertised)
@@ -75,6 +75,7 @@ impl OverHttp {
         })?;
         let report = report::read(&mut lines, request, &self.capabilities, redactor);
         drain(lines);
-        Ok(report)
+        let cut = report.cut.map(|error| self.http.clean(error));
+        Ok(Report { cut, ..report })
     }
 }

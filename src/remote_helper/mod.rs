@@ -39,6 +39,7 @@ struct Helper {
 /// Runs the helper as git does: `git-remote-mirror REMOTE NAME`, commands on standard input.
 #[must_use]
 pub fn main() -> ExitCode {
+    crate::process::forbid_core_files();
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

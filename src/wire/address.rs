@@ -237,6 +237,10 @@ fn http(text: &str) -> Result<(Address, Credentials), Refused> {
 }
 
 fn authority_and_path(rest: &str) -> Result<(&str, &str), Refused> {
+    // To a browser a backslash is a slash, and ends the host.
+    if rest.split('/').next().is_some_and(|authority| authority.contains('\\')) {
+        return refuse("the URL has a backslash before its path");
+    }
     match rest.find('/') {
         Some(at) if rest.len() > at + 1 => Ok(rest.split_at(at)),
         _ => refuse("the URL has no path after the host"),
@@ -252,7 +256,11 @@ fn user_and_host(authority: &str) -> Result<(Option<String>, String), Refused> {
 
 fn host_and_port(text: &str) -> Result<(String, Option<u16>), Refused> {
     let (host, port) = if let Some((inner, after)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        (inner, after.strip_prefix(':'))
+        let port = after.strip_prefix(':');
+        if port.is_none() && !after.is_empty() {
+            return refuse("the URL has something other than a port after ']'");
+        }
+        (inner, port)
     } else {
         text.rsplit_once(':').map_or((text, None), |(host, port)| (host, Some(port)))
     };
@@ -269,8 +277,16 @@ fn checked(text: &str, what: &str) -> Result<String, Refused> {
         "" => refuse(format!("the URL has an empty {what}")),
         _ if text.starts_with('-') => refuse(format!("the {what} in the URL begins with '-'")),
         // ssh may pass the host and the user to a shell (ProxyCommand in the user's configuration).
-        _ if what == "host" && !text.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':')) => {
-            refuse("the host in the URL has a character that no host name has")
+        _ if what == "host"
+            && !text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':')) =>
+        {
+            refuse(
+                "the host in the URL has a character that no host name has; write a name of another script in punycode (xn--…)",
+            )
+        }
+        // Only an IPv6 address has colons: everything else has been read as a port.
+        _ if what == "host" && text.contains(':') && text.parse::<core::net::Ipv6Addr>().is_err() => {
+            refuse("the host in the URL is followed by more than a port")
         }
         _ if what == "ssh user" && text.contains(|c: char| c.is_whitespace() || "'`\";&<>|(){}$\\".contains(c)) => {
             refuse("the user in the URL has a character that no user name has")
@@ -353,6 +369,15 @@ mod tests {
             "ssh://$(id)/x",
             "a;b@h:x",
             "h`id`:x",
+            // Two parsers could read another host in each.
+            "http://[192.0.2.1].127.0.0.1/x",
+            "http://[::1]x/x",
+            "http://127.0.0.1:80:80/x",
+            "http://\u{ff11}\u{ff12}\u{ff17}.0.0.1/x",
+            "http://127.0.0.1\\@h/x",
+            "ssh://git@h:22:22/x",
+            "git://h:1:2/x",
+            "[h]x:y",
         ] {
             assert!(shown(text).starts_with("refused"), "{text:?} gave {}", shown(text));
         }

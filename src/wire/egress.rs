@@ -169,16 +169,22 @@ fn refusal(address: IpAddr) -> Option<&'static str> {
             [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => Some(LOCAL),
             [169, 254, ..] => Some(LINK_LOCAL),
             [100, 64..=127, ..] => Some(SHARED),
-            [192, 0, 0, _] | [198, 18 | 19, ..] | [240..=255, ..] => Some(RESERVED),
+            [192, 0, 0, _] | [192, 88, 99, _] | [198, 18 | 19, ..] | [240..=255, ..] => Some(RESERVED),
             _ => None,
         }
     }
 
     fn of_v6(v6: Ipv6Addr) -> Option<&'static str> {
-        match v6.segments()[0] {
-            first if first & 0xffc0 == 0xfe80 => Some(LINK_LOCAL),
-            first if first & 0xfe00 == 0xfc00 || first & 0xffc0 == 0xfec0 => Some(LOCAL),
-            _ => None,
+        match v6.segments() {
+            [first, ..] if first & 0xffc0 == 0xfe80 => Some(LINK_LOCAL),
+            [first, ..] if first & 0xfe00 == 0xfc00 || first & 0xffc0 == 0xfec0 => Some(LOCAL),
+            // An IPv4 address, which is judged by itself: mapped, or translated by the prefix that is known everywhere.
+            [0, 0, 0, 0, 0, 0xffff, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => None,
+            // Addresses of protocols, such as Teredo (RFC 2928).
+            [0x2001, 0..=0x1ff, ..] => Some(RESERVED),
+            // What is assigned to networks (RFC 4291, section 2.4).
+            [0x2000..=0x3fff, ..] => None,
+            _ => Some(RESERVED),
         }
     }
 }
@@ -261,10 +267,26 @@ mod tests {
             ("255.255.255.255", "reserved"),
             ("224.0.0.1", "reserved"),
             ("ff02::1", "reserved"),
+            ("64:ff9b:1::a00:1", "reserved"),
+            ("::ffff:0:10.0.0.1", "reserved"),
+            ("2001:0:4136:e378:8000:63bf:3fff:fdd2", "reserved"),
+            ("100::1", "reserved"),
+            ("192.88.99.1", "reserved"),
+            ("2002:c058:6301::1", "reserved"),
+            ("4000::1", "reserved"),
         ] {
             assert!(why(&egress, host).contains(words), "{host}: {}", why(&egress, host));
         }
-        for host in ["192.0.2.1", "203.0.113.9", "172.32.0.1", "2001:db8::1", "64:ff9b::c000:201"] {
+        for host in [
+            "192.0.2.1",
+            "203.0.113.9",
+            "172.32.0.1",
+            "2001:db8::1",
+            "2600::1",
+            "64:ff9b::c000:201",
+            "::ffff:192.0.2.1",
+            "2002:c000:201::1",
+        ] {
             assert_eq!(why(&egress, host), "reached", "{host}");
         }
         assert!(why(&egress, &"x".repeat(1025)).contains("too long"));

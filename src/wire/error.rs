@@ -63,6 +63,7 @@
 
 use std::io;
 
+use crate::credentials::Redactor;
 use crate::process;
 
 /// What an error means for the next attempt.
@@ -241,7 +242,35 @@ impl From<process::Error> for Error {
     }
 }
 
+/// Of what the other side said, so many characters are shown.
+const MAX_SAID: usize = 300;
+
+fn shortened(said: &str) -> String {
+    match said.char_indices().nth(MAX_SAID) {
+        Some((end, _)) => format!("{}…", &said[..end]),
+        None => said.to_owned(),
+    }
+}
+
 impl Error {
+    /// The error with what the other side said in it cleaned, and only then cut: a cut first could leave the beginning of a secret.
+    #[must_use]
+    pub(crate) fn cleaned(self, redactor: &Redactor) -> Self {
+        let clean = |said: String| shortened(&redactor.clean(&said));
+        match self {
+            Self::Credentials(said) => Self::Credentials(clean(said)),
+            Self::NotFound(said) => Self::NotFound(clean(said)),
+            Self::Status { status, message, retry_after } => {
+                Self::Status { status, message: clean(message), retry_after }
+            }
+            Self::NotSmart(said) => Self::NotSmart(clean(said)),
+            Self::Program { program, status, message } => Self::Program { program, status, message: clean(message) },
+            Self::Protocol(said) => Self::Protocol(clean(said)),
+            Self::Remote(said) => Self::Remote(clean(said)),
+            ours => ours,
+        }
+    }
+
     /// How long the server asks us to wait.
     #[must_use]
     pub fn retry_after(&self) -> Option<std::time::Duration> {

@@ -23,7 +23,7 @@ use super::headers::{seconds, target_of_redirect};
 use super::pool::{Kind, MAX_PER_HOST};
 use super::tls::Trusting;
 use super::{Error, Limit, Pool, Service, Target};
-use crate::credentials::Credentials;
+use crate::credentials::{Credentials, Redactor};
 
 /// Servers and proxies recognise git by `git/` in the user agent.
 const USER_AGENT: &str = concat!("git/2.47 git-mirror-push/", env!("CARGO_PKG_VERSION"));
@@ -36,6 +36,7 @@ pub(crate) struct Http {
     url: String,
     host: String,
     authorization: Option<String>,
+    redactor: Redactor,
 }
 
 /// The packet lines of an answer.
@@ -54,7 +55,14 @@ impl Http {
         };
         let (agent, may_be_kept) = pool.agent(kind, || agent(host, target))?;
         let (url, host) = (url.to_owned(), host.to_owned());
-        Ok(Self { agent, may_be_kept, url, host, authorization: basic(&target.credentials) })
+        Ok(Self {
+            agent,
+            may_be_kept,
+            url,
+            host,
+            authorization: basic(&target.credentials),
+            redactor: Redactor::new(&target.credentials),
+        })
     }
 
     /// `GET info/refs`. Reads only the head of the answer.
@@ -108,21 +116,20 @@ impl Http {
             response.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
         match status {
             200 if kind == expected => return Ok(response),
-            200 => {
-                return Err(Error::NotSmart(kind.chars().filter(|c| !c.is_control()).take(60).collect()));
-            }
+            200 => return Err(Error::NotSmart(kind).cleaned(&self.redactor)),
             _ => {}
         }
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::trim);
         let location = header("location").and_then(target_of_redirect);
         let retry_after = header("retry-after").and_then(|text| seconds(text, header("date")));
         let message = if kind.starts_with("text/plain") { first_bytes(&mut response) } else { String::new() };
-        Err(match status {
+        let error = match status {
             401 | 403 | 407 => Error::Credentials(format!(" (HTTP {status}){message}")),
             404 | 410 => Error::NotFound(format!("HTTP {status}{message}")),
             300..=399 => Error::Redirect { status, location },
             _ => Error::Status { status, message, retry_after },
-        })
+        };
+        Err(error.cleaned(&self.redactor))
     }
 
     fn tls_error(&self, error: &rustls::Error) -> Error {
@@ -131,6 +138,11 @@ impl Http {
             rustls::Error::InvalidMessage(_) => Error::NoTls { host },
             other => Error::Certificate { host, message: other.to_string() },
         }
+    }
+
+    /// What the server said, in an error of whoever read its answer.
+    pub(crate) fn clean(&self, error: Error) -> Error {
+        error.cleaned(&self.redactor)
     }
 
     /// The host, and the proxy that is connected to in its place.
@@ -259,9 +271,12 @@ pub(crate) fn drain(lines: Lines) {
     let _ = io::copy(&mut lines.into_inner().take(64 << 10), &mut io::sink());
 }
 
+/// Bytes of a message that are read: more than are shown, so that a secret is whole when it is masked.
+const MAX_MESSAGE: u64 = 4 << 10;
+
 fn first_bytes(response: &mut Response<Body>) -> String {
     let mut message = Vec::new();
-    let _ = response.body_mut().as_reader().take(300).read_to_end(&mut message);
+    let _ = response.body_mut().as_reader().take(MAX_MESSAGE).read_to_end(&mut message);
     let message: String =
         String::from_utf8_lossy(&message).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if message.trim().is_empty() { String::new() } else { format!(": {}", message.trim()) }

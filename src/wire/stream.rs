@@ -211,7 +211,8 @@ impl Stream {
         let why = match (error, child) {
             (broken @ Error::Broken { .. }, Some(child)) => self.said(child, broken, stage, redactor),
             (error, _) => error,
-        };
+        }
+        .cleaned(redactor);
         // A missing repository is not a fault of the connection.
         let is_broken = matches!(why, Error::Broken { .. } | Error::Program { .. } | Error::Connect { .. });
         shared.iter().filter(|_| is_broken && stage != Stage::Reading).for_each(ControlSocket::discard);

@@ -192,3 +192,57 @@ fn a_token_in_place_of_the_user_name_is_the_password() {
     );
     assert_eq!(std::fs::read_to_string(source.join("mirror-push/remotes/d/secret")).unwrap(), "c4nary\n");
 }
+
+/// A server that gives everybody this answer.
+fn answering(answer: String) -> u16 {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let _ = client.read(&mut [0; 4096]);
+            let _ = client.write_all(answer.as_bytes());
+        }
+    });
+    port
+}
+
+/// What the server says is cut to a length that people read: a password across the cut does not show its beginning.
+#[test]
+fn a_password_across_the_cut_is_masked_and_long_messages_are_cut() {
+    let canary = "c4nary-password-of-thirty-bytes";
+    for before in [280, 290, 299, 5000] {
+        let sandbox = Sandbox::new();
+        let body = format!("{}{canary} and more", "x".repeat(before));
+        let length = body.len();
+        let port = answering(format!(
+            "HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        ));
+        let source = sandbox
+            .source(&format!("http://127.0.0.1:{port}/x.git"), &["--auth-method", "password", "--username", "u"]);
+        sandbox.add_mirror_config(&source, "allow_insecure_http = true");
+        let secret = source.join("mirror-push/remotes/m/secret");
+        std::fs::write(&secret, canary).unwrap();
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let said = sandbox.mirror_push(&source, &["sync", "--json"]);
+        let error = said.json()[0]["error"].as_str().unwrap().to_owned();
+        assert!(error.contains("xxx") && !error.contains("c4nar") && error.len() < 700, "{before}: {error}");
+    }
+    // The longest line of the protocol.
+    let sandbox = Sandbox::new();
+    let line = format!("ERR {}", "y".repeat(65_000));
+    let port = answering(format!("{:04x}{line}", line.len() + 4));
+    let source = sandbox.source(&format!("git://127.0.0.1:{port}/x.git"), &[]);
+    sandbox.mirror_push(&source, &["sync"]);
+    let error = sandbox.status(&source)["last_error"].as_str().unwrap().to_owned();
+    assert!(error.contains("yyy") && error.len() < 700, "{} bytes", error.len());
+}
+
+#[test]
+fn the_daemon_leaves_no_core_file() {
+    let sandbox = Sandbox::new();
+    let daemon = crate::scene::daemon::Daemon::start(&sandbox, "");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(line.split_whitespace().nth(4), Some("0"), "{line}");
+}

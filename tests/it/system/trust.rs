@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::scene::sandbox::{Sandbox, run_with_input, script};
+use crate::scene::sandbox::{Sandbox, script};
 use crate::scene::servers::{Kind, PASSWORD, Server, USER};
 
 fn error(sandbox: &Sandbox, source: &Path) -> String {
