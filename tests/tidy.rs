@@ -77,7 +77,7 @@ const MAY_IMPORT: [(&str, &[&str]); 27] = [
     ("repo", &["layout", "refs", "process", "replies"]),
     ("plan", &["refs"]),
     ("process", &[]),
-    ("credentials", &["durable", "process"]),
+    ("credentials", &["durable", "process", "refs"]),
     ("wire", &["durable", "refs", "credentials", "process", "replies"]),
     ("push", &["refs", "credentials", "process", "replies", "wire"]),
     ("fetch", &["refs", "credentials", "wire"]),

@@ -15,7 +15,12 @@ fn effective(session: &Session<'_>, config: &Config) -> anyhow::Result<Vec<Strin
     if let Some(patterns) = &config.protected_branches {
         return Ok(patterns.clone());
     }
-    Ok(session.repository.default_branch()?.map(|name| name.short()).into_iter().collect())
+    Ok(session
+        .repository
+        .default_branch()?
+        .map(|name| String::from_utf8_lossy(name.branch().unwrap_or(name.as_bytes())).into_owned())
+        .into_iter()
+        .collect())
 }
 
 fn change(session: &Session<'_>, patterns: Vec<String>) -> anyhow::Result<u8> {

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Cleaned, Credentials, Secret, is_token};
+use crate::refs::is_invisible;
 
 /// Cleans text that comes from outside before it is logged, stored or shown.
 #[derive(Clone, Default)]
@@ -102,12 +103,7 @@ fn forms(user: &str, secret: &str) -> Vec<String> {
 }
 
 fn is_kept(c: char) -> bool {
-    c == '\n' || !(c.is_control() || is_hidden(c))
-}
-
-/// Invisible characters that change how text is shown: direction marks (Unicode annex 9) and line separators.
-fn is_hidden(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c == '\n' || !(c.is_control() || is_invisible(c))
 }
 
 /// Masks what stands between `://` and `@` of one URL; the user name `git` alone is no secret.

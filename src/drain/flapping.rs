@@ -24,7 +24,7 @@ pub(super) fn is_flapping(moves: &[Move], name: &RefName, remote: Option<Oid>, l
     if moves.is_empty() {
         return false;
     }
-    let name = name.to_string();
+    let name = name.text().into_owned();
     let moves: Vec<&Move> = moves.iter().filter(|known| known.name == name).collect();
     let local = local.to_string();
     let remote = remote.map(|oid| oid.to_string());
@@ -68,10 +68,10 @@ pub(super) fn remembered<'o>(
     let known: BTreeSet<String> = moves.iter().map(|known| known.name.clone()).collect();
     for outcome in outcomes.filter(|outcome| outcome.outcome.is_done()) {
         let is_of_interest = matches!(outcome.outcome, Outcome::Forced | Outcome::Deleted);
-        if is_of_interest || !known.is_empty() && known.contains(&outcome.name.to_string()) {
+        if is_of_interest || !known.is_empty() && known.contains(&*outcome.name.text()) {
             let text = |oid: Option<Oid>| oid.map(|oid| oid.to_string());
             moves.push(Move {
-                name: outcome.name.to_string(),
+                name: outcome.name.text().into_owned(),
                 at: render_time(now),
                 from: text(outcome.remote),
                 to: text(outcome.local),

@@ -167,7 +167,7 @@ pub(super) fn attempt(result: &UpdateResult, after: &Status, started: Timestamp)
 fn replaced(outcome: &RefOutcome) -> Option<Replaced> {
     let is_lost = matches!(outcome.outcome, Outcome::Forced | Outcome::Deleted);
     let old = outcome.remote.filter(|_| is_lost)?.to_string();
-    Some(Replaced { name: outcome.name.to_string(), old, new: outcome.local.map(|oid| oid.to_string()) })
+    Some(Replaced { name: outcome.name.text().into_owned(), old, new: outcome.local.map(|oid| oid.to_string()) })
 }
 
 /// When to retry without a new push; `None` if a retry would change nothing.

@@ -86,7 +86,7 @@ impl GitRefs {
             return Ok(Vec::new());
         }
         // A pattern without wildcards matches the ref of that name, and those below it. No ref name holds a wildcard.
-        let texts: Vec<String> = names.iter().map(|name| name.to_string()).collect();
+        let texts: Vec<String> = names.iter().map(|name| name.text().into_owned()).collect();
         let is_text = names.iter().zip(&texts).all(|(name, text)| name.as_bytes() == text.as_bytes());
         let asked: Vec<&str> = match names.len() < MANY && is_text {
             true => texts.iter().map(String::as_str).collect(),

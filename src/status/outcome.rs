@@ -155,7 +155,7 @@ impl From<RefOutcome> for Written {
         let hex = || bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let text = |oid: Option<Oid>| oid.map(|oid| oid.to_string());
         Self {
-            name: outcome.name.to_string(),
+            name: outcome.name.text().into_owned(),
             ref_hex: std::str::from_utf8(bytes).is_err().then(hex),
             outcome: outcome.outcome,
             local: text(outcome.local),

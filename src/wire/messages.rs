@@ -58,7 +58,9 @@ impl Messages {
 /// Which lines belong to which of the refused refs. A line that names a ref belongs to it, and so do the lines before it that
 /// name none: a hook's own message comes before git's message that the hook declined. The remaining lines belong to every ref.
 pub(crate) fn about<'n>(refused: &[&'n RefName], lines: &[Cleaned]) -> HashMap<&'n RefName, Cleaned> {
-    let full: Vec<(String, &RefName)> = refused.iter().map(|name| (name.to_string(), *name)).collect();
+    // The lines have been cleaned, so the names in them have been, too.
+    let cleaned = |name: &RefName| Redactor::default().clean(&name.text()).as_str().to_owned();
+    let full: Vec<(String, &RefName)> = refused.iter().map(|name| (cleaned(name), *name)).collect();
     let mut found: HashMap<&RefName, Cleaned> = HashMap::new();
     let mut open: Vec<&Cleaned> = Vec::new();
     for line in lines {

@@ -178,3 +178,39 @@ fn the_number_of_pushes_for_culprits_is_bounded() {
     assert!(pushes <= 64, "{pushes}");
     assert!(outcomes.iter().all(|(_, outcome)| outcome == "remote_rejected"), "{outcomes:?}");
 }
+
+/// git allows controls of the second kind and direction marks in names. A terminal that obeyed them would show something else.
+#[test]
+fn names_cannot_mislead_a_terminal() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &["--divergent-refs", "keep"]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    let names = ["csi\u{9b}2J", "nel\u{85}line", "rtl\u{202e}gpj", "mark\u{2066}x", "sep\u{2028}y"];
+    let refspecs: Vec<String> = names.iter().map(|name| format!("main:{name}")).collect();
+    work.push(&[&["main"][..], &refspecs.iter().map(String::as_str).collect::<Vec<_>>()].concat());
+    script(
+        &mirror.join("hooks/update"),
+        "#!/bin/sh\n[ \"$1\" = refs/heads/main ] || { echo \"no $1\" >&2; exit 1; }\n",
+    );
+    let is_clean =
+        |text: &str| text.chars().all(|c| c == '\n' || !(c.is_control() || "\u{202e}\u{2066}\u{2028}".contains(c)));
+    for command in [&["sync", "-v"][..], &["status", "-v"], &["plan"], &["log"], &["doctor"], &["check"]] {
+        let said = sandbox.mirror_push(&source, command);
+        assert!(is_clean(&said.out) && is_clean(&said.err), "{command:?}: {said:?}");
+    }
+    let said = sandbox.mirror_push(&source, &["status", "-v"]);
+    for escaped in ["csi\\u{9b}2J", "nel\\u{85}line", "rtl\\u{202e}gpj", "mark\\u{2066}x", "sep\\u{2028}y"] {
+        assert!(said.out.contains(escaped), "{escaped}: {}", said.out);
+    }
+    // What a program reads is the name itself, and each has the message that is about it.
+    let status = sandbox.status(&source);
+    let refs = status["refs"].as_array().unwrap();
+    assert_eq!(refs.len(), names.len());
+    for name in names {
+        let found = refs.iter().find(|entry| entry["ref"] == format!("refs/heads/{name}")).unwrap();
+        assert!(found["reason"].as_str().unwrap().contains("no refs/heads/"), "{found}");
+    }
+    assert_eq!(sandbox.oid(&mirror, "main"), sandbox.oid(&source, "main"), "the other arrives");
+}
