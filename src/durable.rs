@@ -163,6 +163,39 @@ pub fn make_directory(path: &Path, mode: Option<u32>) -> io::Result<Made> {
     }
 }
 
+/// Makes a directory of ours with the permissions `mode`, whatever the umask. Directories above it are made as the umask has it.
+///
+/// # Errors
+/// The operating system's.
+#[cfg(feature = "mirror")]
+pub fn make_directories(path: &Path, mode: u32) -> io::Result<()> {
+    std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+    make_directory(path, Some(mode)).map(drop)
+}
+
+/// Opens a file that is only locked, and makes it with the permissions `mode` if it does not exist. A process that can open it can hold the
+/// lock, so `mode` must not let other users do so. As root, in a directory of another user, the new file is given to that user.
+///
+/// # Errors
+/// As [`open`].
+#[cfg(feature = "mirror")]
+pub fn open_lock(path: &Path, mode: u32) -> io::Result<File> {
+    match open(path, OpenOptions::new().read(true).write(true).create_new(true).mode(0o600)) {
+        Ok((file, _)) => {
+            let owner = std::fs::metadata(path.parent().unwrap_or(Path::new("/")))?;
+            if rustix::process::geteuid().is_root() && owner.uid() != 0 {
+                std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+            }
+            file.set_permissions(Permissions::from_mode(mode))?;
+            Ok(file)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            open(path, OpenOptions::new().read(true).write(true)).map(|(file, _)| file)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Syncs the directory `path`, so that renames, links and removals in it are durable.
 ///
 /// # Errors

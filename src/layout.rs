@@ -29,6 +29,12 @@ impl Layout {
         self.root.join("config.toml")
     }
 
+    /// The lock under which that file is changed.
+    #[must_use]
+    pub fn config_lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
     /// The spool.
     #[must_use]
     pub fn spool(&self) -> PathBuf {

@@ -4,8 +4,7 @@
 //! has mode 0600 and is replaced atomically under a lock. If root writes it, it gets the owner of its directory. Absent: users. A token has
 //! a name, and may be bound to projects. A crash leaves the old file or the new one.
 
-#![expect(clippy::disallowed_methods, reason = "reads and replaces tokens.json")]
-
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -132,11 +131,26 @@ impl Store {
     /// # Errors
     /// The operating system's, or that the file is damaged.
     pub fn read(&self) -> io::Result<Vec<Token>> {
-        match std::fs::read(self.path()) {
-            Ok(text) => serde_json::from_slice(&text).map_err(io::Error::from),
+        match durable::read(&self.path()) {
+            Ok((text, file)) => {
+                self.check_owner(&file)?;
+                serde_json::from_slice(&text).map_err(io::Error::from)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(error),
         }
+    }
+
+    /// A file that another user made would let that user in.
+    fn check_owner(&self, file: &Metadata) -> io::Result<()> {
+        let ours = rustix::process::geteuid();
+        // Root reads what the daemon's user owns.
+        let is_daemons = || std::fs::metadata(&self.directory).is_ok_and(|directory| directory.uid() == file.uid());
+        if file.uid() == 0 || file.uid() == ours.as_raw() || ours.is_root() && is_daemons() {
+            return Ok(());
+        }
+        let text = format!("'{}' belongs to another user; remove it", self.path().display());
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
     }
 
     /// Makes a token.
@@ -190,7 +204,8 @@ impl Store {
     /// # Errors
     /// The operating system's.
     pub fn note_use(&self, name: &str, now: Timestamp) -> io::Result<()> {
-        self.change(|tokens| {
+        let take = |lock: &std::fs::File| lock.try_lock_exclusive();
+        self.change_under(take, |tokens| {
             if let Some(token) = tokens.iter_mut().find(|token| token.name == name) {
                 token.last_used_at = Some(now);
             }
@@ -199,14 +214,22 @@ impl Store {
     }
 
     fn change(&self, change: impl FnOnce(&mut Vec<Token>) -> io::Result<()>) -> io::Result<()> {
-        std::fs::create_dir_all(&self.directory)?;
-        let directory = std::fs::File::open(&self.directory)?;
-        directory.lock_exclusive()?;
+        self.change_under(|lock| lock.lock_exclusive(), change)
+    }
+
+    fn change_under(
+        &self,
+        take: impl FnOnce(&std::fs::File) -> io::Result<()>,
+        change: impl FnOnce(&mut Vec<Token>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        durable::make_directories(&self.directory, 0o700)?;
+        let lock = durable::open_lock(&self.directory.join("tokens.lock"), 0o600)?;
+        take(&lock)?;
         let mut tokens = self.read()?;
         change(&mut tokens)?;
         let mut text = serde_json::to_vec_pretty(&tokens)?;
         text.push(b'\n');
-        let owner = directory.metadata()?;
+        let owner = std::fs::metadata(&self.directory)?;
         durable::replace(&self.path(), &text, |file| {
             if rustix::process::geteuid().is_root() && owner.uid() != 0 {
                 // The daemon, which runs as another user, must be able to read what root has made for it.
@@ -259,7 +282,11 @@ mod tests {
                 let store = &store;
                 scope.spawn(move || store.create(wanted(format!("new{n}")), now).expect("made"));
                 scope.spawn(move || store.revoke(&format!("old{n}")).expect("revoked"));
-                scope.spawn(move || store.note_use(&format!("new{}", (n + 1) % 20), now).expect("noted"));
+                scope.spawn(move || {
+                    // One that finds the file locked is noted at the next use.
+                    let noted = store.note_use(&format!("new{}", (n + 1) % 20), now).map_err(|error| error.kind());
+                    assert!(matches!(noted, Ok(()) | Err(io::ErrorKind::WouldBlock)), "{noted:?}");
+                });
             }
         });
         let names: Vec<String> = store.read().expect("read").into_iter().map(|token| token.name).collect();
@@ -286,7 +313,7 @@ mod tests {
         for wrong in ["", "gmpat-", &secret.expose()[1..], &tokens[0].sha256] {
             assert_eq!(find(&tokens, wrong), None);
         }
-        let stored = std::fs::read_to_string(store.path()).expect("read");
+        let stored = durable::read_text(&store.path()).expect("read");
         assert!(!stored.contains(secret.expose()));
         assert_eq!(std::fs::metadata(store.path()).expect("there").mode() & 0o777, 0o600);
         let token = &tokens[0];

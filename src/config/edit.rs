@@ -2,8 +2,6 @@
 //!
 //! A lock on the directory serialises commands that change the same file. The new file is synced before it replaces the old one.
 
-#![expect(clippy::disallowed_methods, reason = "replaces config.toml")]
-
 use std::io;
 use std::path::Path;
 
@@ -57,8 +55,9 @@ pub enum Edit {
 pub fn edit(repository: &Repository, server: &Server, change: &Edit) -> Result<Config, Error> {
     let path = repository.layout().config();
     let failed = |source| Error::Io { doing: "write", path: path.clone(), source };
-    let directory = std::fs::File::open(repository.layout().root()).map_err(failed)?;
-    directory.lock_exclusive().map_err(failed)?;
+    let lock = repository.layout().config_lock();
+    let lock = durable::open_lock(&lock, repository.sharing().private_mode()).map_err(failed)?;
+    lock.lock_exclusive().map_err(failed)?;
     let old = read_owned(&path, repository.git_dir())?.map(|(text, _)| text);
     let placed = server.place(repository.git_dir());
     let (mut new, after) = checked(&path, old.as_deref().unwrap_or_default(), server, placed.as_ref(), change)?;

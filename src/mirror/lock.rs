@@ -1,8 +1,6 @@
 //! The lock of a mirror: advisory, on the file `lock`, which is never unlinked. It dies with its process.
 
-use std::fs::{File, OpenOptions, Permissions};
-use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
@@ -54,12 +52,6 @@ impl Lock {
 fn open(directory: &Path, sharing: Sharing) -> Result<File, Error> {
     let path = directory.join("lock");
     // A process that can open the file can hold the lock. So only the owner may open it, and the group if the repository is shared.
-    let opened = match durable::open(&path, OpenOptions::new().read(true).write(true).create_new(true).mode(0o600)) {
-        Ok((file, _)) => file.set_permissions(Permissions::from_mode(sharing.private_mode())).map(|()| file),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            durable::open(&path, OpenOptions::new().read(true).write(true)).map(|(file, _)| file)
-        }
-        Err(error) => Err(error),
-    };
-    opened.map_err(Error::files("open the lock", path))
+    // A process that can open the file can hold the lock. So only the owner may open it, and the group if the repository is shared.
+    durable::open_lock(&path, sharing.private_mode()).map_err(Error::files("open the lock", path))
 }

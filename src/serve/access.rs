@@ -78,6 +78,8 @@ impl Access {
                 // The token is valid even if its use cannot be noted, for example on a full disk.
                 if tokens::is_use_due(token, now)
                     && let Err(error) = self.store.note_use(&token.name, now)
+                    // Another process changes the file: the next use is noted.
+                    && error.kind() != io::ErrorKind::WouldBlock
                 {
                     tracing::warn!("cannot note that a token was used: {error}");
                 }

@@ -209,7 +209,7 @@ pub fn run(server: Server, options: &Options) -> anyhow::Result<()> {
         return Err(config::Error::NoRoots.into());
     }
     server.check_urls()?;
-    std::fs::create_dir_all(&options.state_directory).with_context(|| {
+    crate::durable::make_directories(&options.state_directory, 0o700).with_context(|| {
         format!("cannot use the state directory '{}'; set STATE_DIRECTORY", options.state_directory.display())
     })?;
     raise_descriptor_limit();

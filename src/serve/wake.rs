@@ -46,9 +46,9 @@ impl WakeSocket {
     /// Takes the runtime directory, and makes it if it does not exist.
     pub(super) fn new(runtime: &Path) -> anyhow::Result<Self> {
         let named = || format!("cannot use the runtime directory '{}'; set RUNTIME_DIRECTORY", runtime.display());
-        std::fs::create_dir_all(runtime).with_context(named)?;
-        let lock = File::options().create(true).truncate(false).write(true).open(runtime.join("lock"));
-        let lock = lock.with_context(named)?;
+        // Hooks of other users reach the socket in it.
+        durable::make_directories(runtime, 0o755).with_context(named)?;
+        let lock = durable::open_lock(&runtime.join("lock"), 0o600).with_context(named)?;
         lock.try_lock_exclusive().with_context(|| format!("another daemon uses '{}'", runtime.display()))?;
         let path = wake_socket(runtime);
         match std::fs::remove_file(&path) {

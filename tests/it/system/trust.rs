@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::scene::sandbox::{Sandbox, script};
+use crate::scene::sandbox::{Sandbox, is_root, script};
 use crate::scene::servers::{Kind, PASSWORD, Server, USER};
 
 fn error(sandbox: &Sandbox, source: &Path) -> String {
@@ -272,4 +272,61 @@ fn a_named_pipe_in_place_of_a_file_of_ours_keeps_nobody_waiting() {
             assert_ne!(output.status.code(), Some(124), "{place}: {arguments:?} waits");
         }
     }
+}
+
+/// Another user of the machine who can read the directories: whatever the umask, that user can hold no lock and plant no file.
+#[test]
+fn another_user_holds_no_lock_and_plants_no_file_whatever_the_umask() {
+    if !is_root("a second user") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let binary = env!("CARGO_BIN_EXE_git-mirror-push");
+    let bare = sandbox.bare("source.git");
+    let (config, state, run) = (bare.join("mirror-push"), sandbox.path("state"), sandbox.path("run"));
+    // Everything is made under the loosest umask.
+    let text = format!(
+        "#!/bin/sh\nset -e\numask 000\nmkdir '{c}'\nchmod 755 '{c}'\necho 'wake = \"none\"' > '{c}/config.toml'\nchmod 644 '{c}/config.toml'\n\
+         {binary} --git-dir '{b}' add m '{m}'\n{binary} --git-dir '{b}' sync\n\
+         {binary} token create --name t >/dev/null\n\
+         {binary} --config server.toml serve --listen 127.0.0.1:0 >daemon.out 2>&1 &\n\
+         n=0; until [ -e '{r}/lock' ] || [ $n -gt 300 ]; do n=$((n + 1)); sleep 0.02; done\nkill $!\n",
+        c = config.display(),
+        b = bare.display(),
+        m = mirror.display(),
+        r = run.display()
+    );
+    std::fs::write(
+        sandbox.path("server.toml"),
+        format!("[[repositories]]\nroot = \"{}\"\n", sandbox.path("").display()),
+    )
+    .unwrap();
+    script(&sandbox.path("make"), &text);
+    let made = sandbox.command(sandbox.path("make")).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    std::fs::set_permissions(sandbox.path(""), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let other = |words: &[&str]| {
+        let mut command = sandbox.command("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).args(words);
+        command.output().unwrap().status.success()
+    };
+    for lock in [config.join("lock"), config.join("remotes/m/lock"), state.join("tokens.lock"), run.join("lock")] {
+        assert!(lock.exists(), "{} is not there", lock.display());
+        assert!(!other(&["flock", "-n", lock.to_str().unwrap(), "true"]), "{} can be held", lock.display());
+    }
+    for directory in [&state, &run, &config.join("remotes/m"), &config.join("spool/incoming")] {
+        let planted = directory.join("planted");
+        assert!(!other(&["touch", planted.to_str().unwrap()]), "{} can be written", directory.display());
+    }
+    assert!(!other(&["ls", state.to_str().unwrap()]), "the state can be listed");
+    // A file that another user made, however it came there, lets nobody in.
+    let tokens = state.join("tokens.json");
+    std::os::unix::fs::chown(&tokens, Some(65534), Some(65534)).unwrap();
+    let mut list = sandbox.command(binary);
+    let said = list.env("STATE_DIRECTORY", &state).args(["token", "list"]).output().unwrap();
+    assert!(
+        !said.status.success() && String::from_utf8_lossy(&said.stderr).contains("belongs to another user"),
+        "{said:?}"
+    );
 }
