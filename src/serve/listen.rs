@@ -82,9 +82,14 @@ impl Listener {
             Listen::Unix(path) => {
                 let named = || format!("cannot listen at '{}'", path.display());
                 remove_stale(path).with_context(named)?;
-                let socket = UnixListener::bind(path).with_context(named)?;
+                // It is made where nobody else can reach it, so nobody connects before its mode is right.
+                let parent = path.parent().unwrap_or(Path::new("/"));
+                let private = tempfile::Builder::new().prefix(".listen.").tempdir_in(parent).with_context(named)?;
+                let made = private.path().join("socket");
+                let socket = UnixListener::bind(&made).with_context(named)?;
                 // The group decides who may connect: the proxy's user is put into it.
-                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).with_context(named)?;
+                std::fs::set_permissions(&made, std::fs::Permissions::from_mode(0o660)).with_context(named)?;
+                std::fs::rename(&made, path).with_context(named)?;
                 Ok(Self::Unix(socket))
             }
         }

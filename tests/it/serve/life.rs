@@ -247,7 +247,7 @@ fn a_mirror_that_was_allowed_is_asked_again_at_each_run() {
     let id = daemon.add("acme/widget", mirror.to_str().unwrap());
     configure(&sandbox, "");
     daemon.signal(Signal::HUP);
-    wait_for("the new file", || daemon.log().contains("was read again"));
+    wait_for("the new file", || daemon.log().contains("was reloaded"));
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);

@@ -258,6 +258,11 @@ fn units_are_sound() {
         let verified = said(here.command("systemd-analyze").args(["verify", "--man=no"]).arg(&instance));
         let ours: Vec<&str> = verified.err.lines().filter(|line| line.contains("git-mirror-push")).collect();
         assert!(verified.status == 0 && ours.is_empty(), "{name}: {verified:?}");
+        if name.ends_with(".service") {
+            let words = ["security", "--offline=yes", "--no-pager", "--threshold=25"];
+            let exposed = said(here.command("systemd-analyze").args(words).arg(&instance));
+            assert_eq!(exposed.status, 0, "{name}: {}", exposed.out.lines().last().unwrap_or_default());
+        }
     }
 }
 
