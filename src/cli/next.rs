@@ -95,7 +95,7 @@ fn said(seconds: i64, failed: &str, maker: Maker, push: &str, name: &str) -> Str
         ..=0 => "next attempt: due".to_owned(),
         1..=119 => format!("next attempt in {seconds} s"),
         120..=7199 => format!("next attempt in {} min", seconds / 60),
-        _ => format!("next attempt in {} h", seconds / 3600),
+        _ => format!("next attempt in {} h", (seconds + 1800) / 3600),
     };
     match maker {
         Maker::Daemon => format!("{when}, by the daemon{failed}"),

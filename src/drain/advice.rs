@@ -4,7 +4,7 @@ use super::Error;
 use crate::config::{AuthMethod, Mirror};
 use crate::credentials::{Cleaned, Credentials, Redactor};
 use crate::mirror;
-use crate::wire::{Address, Error as PushError};
+use crate::wire::{Address, CertificateProblem, Error as PushError};
 
 /// The error and what to do about it, cleaned, on one line.
 #[must_use]
@@ -57,10 +57,28 @@ pub fn advice(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Opti
         Error::Push(PushError::HostKeyChanged { .. }) => format!(
             "somebody may be in between: ask the administrator of the host for its fingerprint before you pin it: git mirror-push host-keys {name} --detect"
         ),
-        Error::Push(PushError::Redirect { .. }) => format!("git mirror-push set {name} --url URL"),
-        Error::Push(PushError::Certificate { .. }) => {
-            "set ca_file to the authority that signed it, or fix the certificate".into()
+        Error::Push(PushError::Redirect { location, .. }) => {
+            // The command is pasted into a shell, and the server chose the target.
+            let repository = |target: &'_ str| {
+                let target = target.strip_suffix("/info/refs").unwrap_or(target);
+                target.strip_suffix("/git-receive-pack").unwrap_or(target).to_owned()
+            };
+            let is_harmless = |url: &String| url.chars().all(|c| c.is_ascii_alphanumeric() || "/:.-_~+%[]".contains(c));
+            format!(
+                "git mirror-push set {name} --url {}",
+                location.as_deref().map(repository).filter(is_harmless).unwrap_or_else(|| "URL".into())
+            )
         }
+        Error::Push(PushError::Certificate { problem, .. }) => match problem {
+            CertificateProblem::Trust => format!("if you trust it: git mirror-push set {name} ca_file=FILE"),
+            CertificateProblem::Name => {
+                format!("use the name that the certificate has: git mirror-push set {name} --url URL")
+            }
+            CertificateProblem::Dates => {
+                "the server needs a new certificate, or the clock of this machine is wrong".into()
+            }
+            CertificateProblem::Other => return None,
+        },
         Error::Push(PushError::NotSmart(_)) => "is it the address of a web page? try the URL with .git".into(),
         Error::Mirror(mirror::Error::InsecureHttp) => format!("git mirror-push set {name} --url https://…"),
         _ => return None,

@@ -95,6 +95,19 @@ pub enum RetrySmaller {
     NextTime,
 }
 
+/// What is wrong with a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateProblem {
+    /// Nobody who is trusted here has signed it.
+    Trust,
+    /// It names another host.
+    Name,
+    /// It has expired, or is not valid yet.
+    Dates,
+    /// Something else.
+    Other,
+}
+
 /// Why a contact with a mirror failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -167,6 +180,8 @@ pub enum Error {
         host: String,
         /// The reason.
         message: String,
+        /// Its kind.
+        problem: CertificateProblem,
     },
     /// Something else than TLS is spoken at the port of an https URL.
     #[error("'{host}' does not speak TLS at this port; is it an http:// server, or another port?")]

@@ -8,9 +8,17 @@ pub(super) fn seconds(text: &str, answered: Option<&str>) -> Option<u64> {
     })
 }
 
-/// The target of a redirect without the parts that may be secret: scheme, host and path. `None` if it has another form or is too long to be
-/// shown.
-pub(super) fn target_of_redirect(location: &str) -> Option<String> {
+/// The target of a redirect, without the parts that may be secret: scheme, host and path. `asked` is the URL that was
+/// asked for, to which a path alone belongs. `None` if the target has another form or is too long to be shown.
+pub(super) fn target_of_redirect(location: &str, asked: &str) -> Option<String> {
+    let is_path = location.starts_with('/') && !location.starts_with("//");
+    let (scheme, host) = asked.split_once("://")?;
+    let host = host.split('/').next()?;
+    let whole = if is_path { format!("{scheme}://{host}{location}") } else { location.to_owned() };
+    without_secrets(&whole)
+}
+
+fn without_secrets(location: &str) -> Option<String> {
     let (scheme, rest) = location.split_once("://").filter(|(scheme, _)| ["http", "https"].contains(scheme))?;
     let rest = rest.split(['?', '#']).next()?;
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -26,20 +34,26 @@ mod tests {
 
     #[test]
     fn a_redirect_names_its_target_without_what_may_be_secret() {
+        let asked = "https://asked:8443/x.git";
         for (location, target) in [
             ("https://h/x.git/info/refs?service=git-receive-pack", Some("https://h/x.git/info/refs")),
+            ("/y.git/info/refs?service=git-receive-pack", Some("https://asked:8443/y.git/info/refs")),
+            ("https://h/x.git/git-receive-pack", Some("https://h/x.git/git-receive-pack")),
             ("https://user:pw@h:8443/x#token", Some("https://h:8443/x")),
             ("http://a@b@h?private_token=secret", Some("http://h")),
             ("https://user:p/w@h/x", None),
             ("//user:pw@h/x", None),
-            ("/login", None),
+            ("/login?from=x", Some("https://asked:8443/login")),
             ("ftp://h/x", None),
             ("https://h/\u{1b}[31m", None),
         ] {
-            assert_eq!(target_of_redirect(location).as_deref(), target, "{location}");
+            assert_eq!(target_of_redirect(location, asked).as_deref(), target, "{location}");
         }
-        assert_eq!(target_of_redirect(&format!("https://{}@h/", "t".repeat(500))).as_deref(), Some("https://h/"));
-        assert_eq!(target_of_redirect(&format!("https://h/{}", "t".repeat(500))), None);
+        assert_eq!(
+            target_of_redirect(&format!("https://{}@h/", "t".repeat(500)), asked).as_deref(),
+            Some("https://h/")
+        );
+        assert_eq!(target_of_redirect(&format!("https://h/{}", "t".repeat(500)), asked), None);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::egress::CheckedResolver;
 use super::headers::{seconds, target_of_redirect};
 use super::pool::{Kind, MAX_PER_HOST};
 use super::tls::Trusting;
-use super::{Error, Limit, Pool, Service, Target};
+use super::{CertificateProblem, Error, Limit, Pool, Service, Target};
 use crate::credentials::{Credentials, Redactor};
 
 /// Servers and proxies recognise git by `git/` in the user agent.
@@ -120,7 +120,7 @@ impl Http {
             _ => {}
         }
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-        let location = header("location").and_then(target_of_redirect);
+        let location = header("location").and_then(|location| target_of_redirect(location, &self.url));
         let retry_after = header("retry-after").and_then(|text| seconds(text, header("date")));
         let message = if kind.starts_with("text/plain") { first_bytes(&mut response) } else { String::new() };
         let error = match status {
@@ -136,7 +136,11 @@ impl Http {
         let host = self.host.clone();
         match error {
             rustls::Error::InvalidMessage(_) => Error::NoTls { host },
-            other => Error::Certificate { host, message: other.to_string() },
+            rustls::Error::InvalidCertificate(why) => {
+                let (message, problem) = certificate_problem(why);
+                Error::Certificate { host, message, problem }
+            }
+            other => Error::Certificate { host, message: other.to_string(), problem: CertificateProblem::Other },
         }
     }
 
@@ -186,6 +190,23 @@ impl Http {
             other => Error::Protocol(other.to_string()),
         }
     }
+}
+
+/// What is wrong with a certificate, in words and in kind.
+fn certificate_problem(why: &rustls::CertificateError) -> (String, CertificateProblem) {
+    use rustls::CertificateError as Why;
+    let text = why.to_string();
+    let (message, problem) = match why {
+        Why::Expired | Why::ExpiredContext { .. } => ("it has expired", CertificateProblem::Dates),
+        Why::NotValidYet | Why::NotValidYetContext { .. } => ("it is not valid yet", CertificateProblem::Dates),
+        Why::NotValidForName | Why::NotValidForNameContext { .. } => {
+            ("it is for another host", CertificateProblem::Name)
+        }
+        Why::UnknownIssuer => ("no authority that is trusted here has signed it", CertificateProblem::Trust),
+        Why::Other(_) if text.contains("CaUsedAsEndEntity") => ("it is signed by itself", CertificateProblem::Trust),
+        _ => return (text, CertificateProblem::Other),
+    };
+    (message.to_owned(), problem)
 }
 
 /// The error of TLS behind an error of the connection.

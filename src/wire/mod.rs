@@ -36,7 +36,7 @@ mod watch;
 pub use address::{Address, Refused, parse};
 pub use askpass::{AskpassServer, VARIABLE as ASKPASS_VARIABLE, answer as answer_askpass};
 pub use egress::{Allowed, Egress};
-pub use error::{Class, Error, Limit, RetrySmaller};
+pub use error::{CertificateProblem, Class, Error, Limit, RetrySmaller};
 pub use pool::Pool;
 pub use upload::Upload;
 
