@@ -58,29 +58,50 @@ pub fn advice(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Opti
             "somebody may be in between: ask the administrator of the host for its fingerprint before you pin it: git mirror-push host-keys {name} --detect"
         ),
         Error::Push(PushError::Redirect { location, .. }) => {
-            // The command is pasted into a shell, and the server chose the target.
-            let repository = |target: &'_ str| {
-                let target = target.strip_suffix("/info/refs").unwrap_or(target);
-                target.strip_suffix("/git-receive-pack").unwrap_or(target).to_owned()
-            };
-            let is_harmless = |url: &String| url.chars().all(|c| c.is_ascii_alphanumeric() || "/:.-_~+%[]".contains(c));
-            format!(
-                "git mirror-push set {name} --url {}",
-                location.as_deref().map(repository).filter(is_harmless).unwrap_or_else(|| "URL".into())
-            )
+            format!("git mirror-push set {name} --url {}", repository_at(location.as_deref()))
         }
-        Error::Push(PushError::Certificate { problem, .. }) => match problem {
-            CertificateProblem::Trust => format!("if you trust it: git mirror-push set {name} ca_file=FILE"),
-            CertificateProblem::Name => {
-                format!("use the name that the certificate has: git mirror-push set {name} --url URL")
-            }
-            CertificateProblem::Dates => {
-                "the server needs a new certificate, or the clock of this machine is wrong".into()
-            }
-            CertificateProblem::Other => return None,
-        },
+        Error::Push(PushError::Certificate { problem, .. }) => return about_certificate(*problem, name),
         Error::Push(PushError::NotSmart(_)) => "is it the address of a web page? try the URL with .git".into(),
         Error::Mirror(mirror::Error::InsecureHttp) => format!("git mirror-push set {name} --url https://…"),
         _ => return None,
     })
+}
+
+/// The URL of the repository to which a redirect leads; `URL` when it is not known.
+fn repository_at(location: Option<&str>) -> &str {
+    let target = location.unwrap_or("URL");
+    let target = target.strip_suffix("/info/refs").unwrap_or(target);
+    let target = target.strip_suffix("/git-receive-pack").unwrap_or(target);
+    // The command is pasted into a shell, and the server chose the target.
+    let is_harmless = target.chars().all(|c| c.is_ascii_alphanumeric() || "/:.-_~+%".contains(c));
+    if is_harmless { target } else { "URL" }
+}
+
+fn about_certificate(problem: CertificateProblem, name: &str) -> Option<String> {
+    Some(match problem {
+        CertificateProblem::Trust => format!("if you trust it: git mirror-push set {name} ca_file=FILE"),
+        CertificateProblem::Name => {
+            format!("use the name that the certificate has: git mirror-push set {name} --url URL")
+        }
+        CertificateProblem::Dates => "the server needs a new certificate, or the clock of this machine is wrong".into(),
+        CertificateProblem::Other => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_after_a_redirect_has_nothing_that_a_shell_would_read() {
+        for (location, url) in [
+            (None, "URL"),
+            (Some("https://h:8443/a/b.git/info/refs"), "https://h:8443/a/b.git"),
+            (Some("https://h/b.git/git-receive-pack"), "https://h/b.git"),
+            (Some("https://h/$(id)/info/refs"), "URL"),
+            (Some("https://h/a;id"), "URL"),
+        ] {
+            assert_eq!(repository_at(location), url, "{location:?}");
+        }
+    }
 }
