@@ -67,6 +67,8 @@ fn named(mirror: &Mirror, findings: Vec<Finding>) -> Vec<Finding> {
 fn fix(error: &drain::Error, mirror: &Mirror, credentials: &Credentials) -> String {
     use crate::wire::Error as Push;
     let advice = drain::advice(error, mirror, credentials);
+    // It may name what the server sent, the target of a redirect for one.
+    let advice = advice.map(|advice| Redactor::new(credentials).clean(&advice).to_string());
     advice.unwrap_or_else(|| match error {
         drain::Error::Push(Push::Resolve { .. } | Push::Connect { .. } | Push::Timeout(_) | Push::Broken { .. }) => {
             "is the host up, and does a firewall or proxy let us through?".into()

@@ -103,7 +103,9 @@ fn spool(subject: &Subject<'_>) -> Vec<Finding> {
     }
     let probe = layout.tmp().join(format!("{}.doctor", crate::mirror::new_id(subject.now).file_name()));
     // An empty file fits on a full disk.
-    let written = std::fs::write(&probe, [0; 4096]).and_then(|()| std::fs::remove_file(&probe));
+    let written = std::fs::write(&probe, [0; 4096]);
+    // What is left of it on a full disk would be taken for a record of a hook that was killed.
+    let written = std::fs::remove_file(&probe).and(written);
     findings.push(match written {
         Ok(()) => Finding::ok("spool", "can be written"),
         Err(error) => Finding::error("spool", format!("cannot write '{}': {error}", layout.tmp().display()), {

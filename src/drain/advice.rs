@@ -9,9 +9,11 @@ use crate::wire::{Address, CertificateProblem, Error as PushError};
 /// The error and what to do about it, cleaned, on one line.
 #[must_use]
 pub fn explained(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Cleaned {
-    let text = Redactor::new(credentials).clean(&error.to_string()).on_one_line();
+    let redactor = Redactor::new(credentials);
+    let text = redactor.clean(&error.to_string()).on_one_line();
     match advice(error, mirror, credentials) {
-        Some(advice) => text.and_ours(&format!("; {advice}")),
+        // It may name what the server sent, the target of a redirect for one.
+        Some(advice) => text.and(&redactor.clean(&format!("; {advice}"))),
         None => text,
     }
 }

@@ -118,9 +118,12 @@ impl Run<'_> {
             };
             let (there, plan) = self.decide(&mut current, &rules, &scope, &refusals, result)?;
             result.looked.append(&mut asked);
-            if let Some(stop) = plan.stop {
+            if let Some(error) = plan.stop.and_then(|stop| self.stopped(stop)) {
                 current.end();
-                return Err(self.stopped(stop));
+                if let Error::Push(error) = &error {
+                    self.mark_failed(&plan.next_push(), error, result);
+                }
+                return Err(error);
             }
             if self.context.mode == Mode::Plan || plan.order.is_empty() {
                 current.end();
@@ -184,16 +187,19 @@ impl Run<'_> {
         if observed.limits.step.is_some() { plan(rules, observed) } else { last }
     }
 
-    /// The error that a stopped plan means.
-    fn stopped(&self, stop: Stop) -> Error {
+    /// The error that a stopped plan means. `None` where a plan is only shown, which first contact alone stops.
+    fn stopped(&self, stop: Stop) -> Option<Error> {
         let unable = |what: &str| Error::Push(crate::wire::Error::Unable(what.into()));
-        match stop {
+        if self.context.mode == Mode::Plan && !matches!(stop, Stop::FirstContact { .. }) {
+            return None;
+        }
+        Some(match stop {
             Stop::FirstContact { unknown } => {
                 Error::FirstContact { unknown, name: self.mirror.name.clone(), url: self.target.address.plain() }
             }
             Stop::NoReport => unable("it does not report what it did (no report-status)"),
             Stop::NoAtomic => unable("it does not support atomic pushes; set atomic = false"),
-        }
+        })
     }
 
     /// Sends the next push of the plan, and returns the refs that are still to be sent or to be decided again.

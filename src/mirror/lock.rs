@@ -52,6 +52,5 @@ impl Lock {
 fn open(directory: &Path, sharing: Sharing) -> Result<File, Error> {
     let path = directory.join("lock");
     // A process that can open the file can hold the lock. So only the owner may open it, and the group if the repository is shared.
-    // A process that can open the file can hold the lock. So only the owner may open it, and the group if the repository is shared.
     durable::open_lock(&path, sharing.private_mode()).map_err(Error::files("open the lock", path))
 }

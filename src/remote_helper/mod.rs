@@ -174,7 +174,7 @@ impl Helper {
     fn list(&self, out: &mut dyn Write) -> anyhow::Result<()> {
         let mut lines = Vec::new();
         let advertised = drain::reach(&self.repository, self.mirror(), &self.server, &mut |name, oid| {
-            lines.push(format!("{oid} {}", name.to_owned()));
+            lines.push(format!("{oid} {}", name.to_owned().text()));
         });
         let advertised = advertised.map_err(|error| self.explained(&error))?;
         writeln!(out, ":object-format {}", advertised.capabilities.object_format)?;
@@ -274,8 +274,10 @@ fn block(first: &str, input: &mut dyn BufRead) -> io::Result<Vec<String>> {
     }
 }
 
-fn answer(name: &RefName, report: Option<&Report>, mirror: &str) -> String {
-    let of_ref = |outcome: &&RefOutcome| outcome.name == *name;
+fn answer(asked: &RefName, report: Option<&Report>, mirror: &str) -> String {
+    let of_ref = |outcome: &&RefOutcome| outcome.name == *asked;
+    // git knows the ref by its own name, with nothing escaped.
+    let name = asked.text();
     let Some(report) = report else { return format!("error {name} the mirror was disabled or removed meanwhile") };
     match (report.refs.iter().find(of_ref), &report.error) {
         (Some(found), _) => match (found.outcome, &found.reason) {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,8 @@ const LAST_ANSWERS: Duration = Duration::from_secs(3);
 /// A socket that listens.
 pub(super) enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    /// With its path.
+    Unix(UnixListener, PathBuf),
 }
 
 impl Listener {
@@ -58,7 +59,8 @@ impl Listener {
                 listeners.push(Self::Tcp(TcpListener::from_std(socket)?));
             } else if let Some(socket) = handed.take_unix_listener(index)? {
                 socket.set_nonblocking(true)?;
-                listeners.push(Self::Unix(UnixListener::from_std(socket)?));
+                let path = socket.local_addr()?.as_pathname().map(Path::to_owned).unwrap_or_default();
+                listeners.push(Self::Unix(UnixListener::from_std(socket)?, path));
             }
         }
         match wanted {
@@ -89,8 +91,9 @@ impl Listener {
                 let socket = UnixListener::bind(&made).with_context(named)?;
                 // The group decides who may connect: the proxy's user is put into it.
                 std::fs::set_permissions(&made, std::fs::Permissions::from_mode(0o660)).with_context(named)?;
-                std::fs::rename(&made, path).with_context(named)?;
-                Ok(Self::Unix(socket))
+                // A link replaces nothing: what another daemon made meanwhile stays, and is an error.
+                std::fs::hard_link(&made, path).with_context(named)?;
+                Ok(Self::Unix(socket, path.clone()))
             }
         }
     }
@@ -101,10 +104,7 @@ impl Listener {
             Self::Tcp(socket) => {
                 socket.local_addr().map_or_else(|_| "tcp".into(), |address| format!("http://{address}/"))
             }
-            Self::Unix(socket) => {
-                let path = socket.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
-                path.map_or_else(|| "a unix socket".into(), |path| format!("unix:{}", path.display()))
-            }
+            Self::Unix(_, path) => format!("unix:{}", path.display()),
         }
     }
 
@@ -116,7 +116,7 @@ impl Listener {
                 let peer = Peer { name: address.ip().to_string(), is_local: address.ip().is_loopback() };
                 Ok((Box::new(stream), peer))
             }
-            Self::Unix(socket) => {
+            Self::Unix(socket, _) => {
                 let (stream, _) = socket.accept().await?;
                 Ok((Box::new(stream), Peer { name: "unix".into(), is_local: true }))
             }

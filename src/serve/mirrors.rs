@@ -198,9 +198,13 @@ impl App {
             return Err(Error::Refused(format!("mirror '{}' is not reached over ssh", mirror.name)));
         };
         config::authorise(&opened.repository, &opened.server).map_err(anyhow::Error::from)?;
-        let addresses = opened.server.api.egress().resolve(host, port.unwrap_or(22));
-        let addresses = addresses.map_err(|error| Error::Refused(error.to_string()))?;
-        let offered = mirror::detect(host, *port, addresses.first().map(SocketAddr::ip), DETECT_LIMIT)?;
+        let resolved = || opened.server.api.egress().resolve(host, port.unwrap_or(22));
+        let address = match mirror.is_confined {
+            true => resolved().map_err(|error| Error::Refused(error.to_string()))?.first().map(SocketAddr::ip),
+            // An administrator made it, and ssh's configuration may name the host otherwise.
+            false => None,
+        };
+        let offered = mirror::detect(host, *port, address, DETECT_LIMIT)?;
         match offered.is_empty() {
             true => Err(Error::Refused(format!("'{host}' offered no host key; does an ssh server listen there?"))),
             false => Ok(offered),

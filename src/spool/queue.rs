@@ -65,7 +65,9 @@ pub fn pending(layout: &Layout, mirror: &str) -> io::Result<usize> {
 /// # Errors
 /// The operating system's.
 pub fn waits(layout: &Layout, mirror: &str) -> io::Result<bool> {
-    Ok(!list(&layout.queue(mirror))?.is_empty() || !super::incoming(layout)?.is_empty())
+    Ok(!list(&layout.queue(mirror))?.is_empty()
+        || !super::incoming(layout)?.is_empty()
+        || super::resync::is_marked(layout)?)
 }
 
 /// Whether something waits for `mirror` whose time has come at `now`, since the Unix epoch.

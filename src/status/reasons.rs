@@ -12,7 +12,7 @@ pub(super) fn sentence(reason: &Reason) -> Cleaned {
 fn text(reason: &Reason) -> String {
     let short = |oid: &Option<Oid>| oid.map_or_else(|| "nothing".to_owned(), |oid| oid.short());
     match reason {
-        Reason::NameTooLong => "its name is too long for the push protocol of the push protocol can be".into(),
+        Reason::NameTooLong => "its name is too long for the push protocol".into(),
         Reason::Unreadable => "the ref cannot be read in this repository; see 'git fsck'".into(),
         Reason::MirrorUnreadable => "the mirror's ref, which is on this machine, cannot be read".into(),
         Reason::NoDeletes => "the mirror does not let refs be deleted (no delete-refs capability)".into(),

@@ -239,7 +239,7 @@ fn http(text: &str) -> Result<(Address, Credentials), Refused> {
 fn authority_and_path(rest: &str) -> Result<(&str, &str), Refused> {
     // To a browser a backslash is a slash, and ends the host.
     if rest.split('/').next().is_some_and(|authority| authority.contains('\\')) {
-        return refuse("the URL has a backslash before its path");
+        return refuse("the URL has a backslash before its path; in a user name write %5C");
     }
     match rest.find('/') {
         Some(at) if rest.len() > at + 1 => Ok(rest.split_at(at)),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::askpass::AskpassServer;
 use super::ssh_control::{ControlSocket, ControlSockets, Kind};
 use super::stream::Stream;
-use super::{Egress, Error, Pool, Service, Target};
+use super::{Egress, Error, Pool, Service, Target, tcp};
 use crate::credentials::{HostKey, read_host_keys};
 use crate::durable;
 use crate::process::{Child, command, run};
@@ -90,8 +90,8 @@ fn authenticate(
 
 /// Makes ssh connect to an address that `egress` allows, and to nothing else: no file of the user or of this machine may name another host,
 /// a proxy, an agent or a key.
-fn confine(ssh: &mut Command, host: &str, port: Option<u16>, egress: &Egress) -> Result<(), Error> {
-    let address = egress.resolve(host, port.unwrap_or(SSH_PORT))?[0].ip();
+fn confine(ssh: &mut Command, host: &str, port: Option<u16>, egress: &Egress, limit: Duration) -> Result<(), Error> {
+    let address = tcp::reachable(&egress.resolve(host, port.unwrap_or(SSH_PORT))?, limit).ip();
     ssh.arg("-F").arg("none");
     option(ssh, format!("HostName={address}"));
     option(ssh, format!("HostKeyAlias={}", known_as(host, port)));
@@ -126,7 +126,7 @@ fn prepare(
         return Err(Error::Unable(what.into()));
     }
     if let Some(egress) = &target.egress {
-        confine(&mut ssh, host, port, egress)?;
+        confine(&mut ssh, host, port, egress, target.timeouts.connect)?;
     }
     let offer = authenticate(&mut ssh, host, port, target)?;
     option(&mut ssh, format!("ConnectTimeout={}", target.timeouts.connect.as_secs().max(1)));
@@ -212,7 +212,13 @@ fn host_key_error(problem: HostKeyProblem<'_>, pins: Option<&Path>) -> Error {
         Some((name, "")) => name.to_owned(),
         _ => host.to_owned(),
     };
-    let pinned = pins.and_then(Path::parent).and_then(|directory| read_host_keys(directory).ok()).unwrap_or_default();
+    let mut pinned =
+        pins.and_then(Path::parent).and_then(|directory| read_host_keys(directory).ok()).unwrap_or_default();
+    if problem.offered.is_none() {
+        // Pins of another host, from before the URL changed, say nothing of this one.
+        let is_named = |hosts: &str| hosts.split(',').any(|name| problem.host == Some(name));
+        pinned.retain(|key| is_named(&key.hosts));
+    }
     let mut expected: Vec<String> = pinned.into_iter().map(|key| key.sha256).collect();
     if let (true, Some((file, line))) = (expected.is_empty(), problem.known) {
         let text = durable::read_text(Path::new(file)).unwrap_or_default();

@@ -4,6 +4,7 @@
 
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::time::Duration;
 
 use gix_transport::packetline::blocking_io::encode;
 
@@ -63,4 +64,11 @@ fn open(host: &str, port: u16, target: &Target) -> Result<TcpStream, Error> {
         }
     }
     Err(last)
+}
+
+/// The first of these addresses that takes a connection; the first of all if none does, or if there is only one.
+pub(super) fn reachable(addresses: &[SocketAddr], limit: Duration) -> SocketAddr {
+    let takes = |address: &&SocketAddr| TcpStream::connect_timeout(address, limit).is_ok();
+    let found = if addresses.len() > 1 { addresses.iter().find(takes) } else { None };
+    *found.unwrap_or(&addresses[0])
 }

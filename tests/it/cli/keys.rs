@@ -39,6 +39,11 @@ fn a_changed_host_key_is_reported_with_both_fingerprints() {
     let said = sandbox.mirror_push(&source, &["sync", "--json"]);
     let error = said.json()[0]["error"].as_str().unwrap().to_owned();
     assert!(error.starts_with(&expected) && error.contains("ask the administrator"), "{error}");
+    // Pins of another host, from before the URL changed, make nothing CHANGED.
+    std::fs::write(&pins, format!("other.example {other}")).unwrap();
+    let said = sandbox.mirror_push(&source, &["sync", "--json"]);
+    let error = said.json()[0]["error"].as_str().unwrap().to_owned();
+    assert!(error.contains("is not known") && !error.contains("CHANGED"), "{error}");
     std::fs::remove_file(&pins).unwrap();
     let known = sandbox.path("known");
     std::fs::write(&known, format!("# a comment\n{host} {other}")).unwrap();

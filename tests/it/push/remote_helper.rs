@@ -211,3 +211,15 @@ fn a_proxy_that_asks_is_not_told_the_mirrors_password() {
     assert!(!told.iter().any(decoded), "{told:?}");
     assert!(said.status != 0 && said.err.contains("not for the host that asks"), "{said:?}");
 }
+
+#[test]
+fn names_that_are_escaped_for_people_are_whole_for_git() {
+    let scene = scene(Kind::Path, &[]);
+    let name = "a\u{200f}b";
+    scene.push(&[&format!("main:{name}")]);
+    let said = scene.git(&["push", "mirror::m", &format!("refs/heads/{name}")]);
+    assert_eq!(said.status, 0, "{said:?}");
+    assert!(!scene.sandbox.oid(&scene.mirror, name).is_empty());
+    let said = scene.git(&["-c", "core.quotePath=false", "ls-remote", "mirror::m"]);
+    assert!(said.out.contains(&format!("refs/heads/{name}\n")), "{said:?}");
+}

@@ -246,3 +246,28 @@ fn the_daemon_leaves_no_core_file() {
     let line = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(line.split_whitespace().nth(4), Some("0"), "{line}");
 }
+
+/// The advice names the target of a redirect, which the server chose: a password in it is masked there, too.
+#[test]
+fn a_password_in_the_target_of_a_redirect_is_masked_in_the_advice() {
+    let canary = "c4naryPasswordInAPath";
+    let sandbox = Sandbox::new();
+    let location = format!("https://h.example/{canary}/x.git/info/refs");
+    let port = answering(format!(
+        "HTTP/1.1 301 Moved\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    ));
+    let source =
+        sandbox.source(&format!("http://127.0.0.1:{port}/x.git"), &["--auth-method", "password", "--username", "u"]);
+    sandbox.add_mirror_config(&source, "allow_insecure_http = true");
+    let secret = source.join("mirror-push/remotes/m/secret");
+    std::fs::write(&secret, canary).unwrap();
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+    for command in
+        [&["sync"][..], &["status"], &["status", "--json"], &["log", "--json"], &["doctor"], &["doctor", "--json"]]
+    {
+        let said = sandbox.mirror_push(&source, command);
+        assert!(!said.out.contains(canary) && !said.err.contains(canary), "{command:?}: {said:?}");
+    }
+    let error = sandbox.status(&source)["last_error"].as_str().unwrap().to_owned();
+    assert!(error.contains("redirects to https://h.example/*****/x.git"), "{error}");
+}
