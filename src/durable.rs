@@ -190,7 +190,13 @@ pub fn open_lock(path: &Path, mode: u32) -> io::Result<File> {
             Ok(file)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            open(path, OpenOptions::new().read(true).write(true)).map(|(file, _)| file)
+            let (file, metadata) = open(path, OpenOptions::new().read(true).write(true))?;
+            // Its maker was killed before it had its mode. A second name could be that of another file of ours.
+            let is_ours = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.nlink() == 1;
+            if is_ours && metadata.mode() & 0o777 != mode {
+                file.set_permissions(Permissions::from_mode(mode))?;
+            }
+            Ok(file)
         }
         Err(error) => Err(error),
     }
@@ -264,6 +270,25 @@ mod tests {
             let made = made.into_iter().collect::<io::Result<Vec<_>>>().expect("made each time");
             assert!(made.contains(&Made::Now), "it was removed at least once");
         });
+    }
+
+    #[test]
+    fn a_lock_gets_its_mode_whoever_was_killed_and_another_file_does_not() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| directory.path().join(name);
+        let mode = |name: &str| std::fs::metadata(path(name)).expect("there").mode() & 0o777;
+        open_lock(&path("lock"), 0o660).expect("made");
+        assert_eq!(mode("lock"), 0o660);
+        std::fs::set_permissions(path("lock"), Permissions::from_mode(0o600)).expect("as after a kill");
+        open_lock(&path("lock"), 0o660).expect("opened");
+        assert_eq!(mode("lock"), 0o660);
+        std::fs::write(path("secret"), "").expect("written");
+        std::fs::set_permissions(path("secret"), Permissions::from_mode(0o600)).expect("ours alone");
+        std::fs::hard_link(path("secret"), path("trap")).expect("linked");
+        open_lock(&path("trap"), 0o660).expect("opened");
+        assert_eq!(mode("secret"), 0o600, "a second name of a file is not a lock that somebody made");
+        std::os::unix::fs::symlink(path("secret"), path("link")).expect("linked");
+        assert!(open_lock(&path("link"), 0o660).is_err());
     }
 
     #[test]

@@ -32,15 +32,11 @@ fn sources() -> Vec<(String, String)> {
         .collect()
 }
 
-/// Files that are tables or tables of cases, and may be longer than others.
-const LONG: [&str; 2] = ["src/plan/tests.rs", "tests/it/cli/commands.rs"];
-
 #[test]
 fn files_are_short_enough_to_read() {
     for (name, text) in sources() {
         let lines = text.lines().count();
-        let limit = if LONG.contains(&&*name) { 500 } else { 400 };
-        assert!(lines <= limit, "{name} has {lines} lines; split it");
+        assert!(lines <= 400, "{name} has {lines} lines; split it");
     }
 }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "reads the files that two mirrors may have in common")]
 
 use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::process::Command;
@@ -221,14 +222,20 @@ fn host_key_error(problem: HostKeyProblem<'_>, pins: Option<&Path>) -> Error {
     }
     let mut expected: Vec<String> = pinned.into_iter().map(|key| key.sha256).collect();
     if let (true, Some((file, line))) = (expected.is_empty(), problem.known) {
-        let text = durable::read_text(Path::new(file)).unwrap_or_default();
-        let known = text.lines().nth(line.saturating_sub(1)).and_then(HostKey::parse);
-        expected.extend(known.map(|key| key.sha256));
+        expected.extend(known_key(Path::new(file), line).map(|key| key.sha256));
     }
     match problem.offered {
         None if expected.is_empty() => Error::HostKey { host },
         offered => Error::HostKeyChanged { host, offered: offered.map(str::to_owned), expected },
     }
+}
+
+/// The key in a line of known_hosts. A hostile server may have named the file in ssh's place, so not all of it is read.
+fn known_key(file: &Path, line: usize) -> Option<HostKey> {
+    const MAX_READ: u64 = 4 << 20;
+    let (opened, _) = durable::open_to_read(file).ok()?;
+    let line = BufReader::new(opened.take(MAX_READ)).lines().nth(line.checked_sub(1)?)?.ok()?;
+    HostKey::parse(&line)
 }
 
 /// A file name in ssh_config(5): in double quotes, with `%` doubled, for ssh expands it.

@@ -68,7 +68,29 @@ fn open(host: &str, port: u16, target: &Target) -> Result<TcpStream, Error> {
 
 /// The first of these addresses that takes a connection; the first of all if none does, or if there is only one.
 pub(super) fn reachable(addresses: &[SocketAddr], limit: Duration) -> SocketAddr {
+    // Whoever owns the name could list any number, each of which is waited for.
+    const MAX_TRIES: usize = 4;
     let takes = |address: &&SocketAddr| TcpStream::connect_timeout(address, limit).is_ok();
-    let found = if addresses.len() > 1 { addresses.iter().find(takes) } else { None };
+    let found = if addresses.len() > 1 { addresses.iter().take(MAX_TRIES).find(takes) } else { None };
     *found.unwrap_or(&addresses[0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_address_that_takes_a_connection_is_chosen() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let open = listener.local_addr().expect("its address");
+        let dead = {
+            let gone = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+            gone.local_addr().expect("its address")
+        };
+        let limit = Duration::from_secs(2);
+        assert_eq!(reachable(&[dead, open], limit), open);
+        assert_eq!(reachable(&[open, dead], limit), open);
+        assert_eq!(reachable(&[dead, dead], limit), dead);
+        assert_eq!(reachable(&[dead, dead, dead, dead, open], limit), dead, "not any number is tried");
+    }
 }

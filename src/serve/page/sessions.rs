@@ -80,7 +80,7 @@ impl Sessions {
 }
 
 impl Session {
-    /// Whether `csrf` is the CSRF token of this session.
+    /// Whether a form with the CSRF token `csrf` comes from this login.
     pub(super) fn is_own_form(&self, csrf: &str) -> bool {
         self.csrf.as_bytes().ct_eq(csrf.as_bytes()).into()
     }

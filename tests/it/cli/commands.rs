@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use crate::scene::Scene;
 use crate::scene::sandbox::Sandbox;
 
 #[test]
@@ -62,22 +63,18 @@ fn add_show_list_and_the_json_of_the_contract() {
 
 #[test]
 fn plan_says_what_sync_does_and_does_nothing() {
-    let sandbox = Sandbox::new();
-    let mirror = sandbox.bare("mirror.git");
-    let source = sandbox.source("mirror.git", &["--prune", "deleted"]);
-    let work = sandbox.work(&source);
-    work.commit("one");
-    work.push(&["main", "main:gone"]);
-    sandbox.mirror_push_ok(&source, &["drain"]);
+    let scene = Scene::local(&["--prune", "deleted"]).with(&["main", "main:gone"]);
+    let Scene { sandbox, source, mirror, .. } = &scene;
+    let work = scene.work();
     work.commit("two");
     work.push(&["main", "main:fresh", ":gone"]);
-    let planned = sandbox.mirror_push_ok(&source, &["plan", "--json"]);
-    assert_eq!(sandbox.oid(&mirror, "fresh"), "", "nothing was pushed");
-    assert_eq!(sandbox.status(&source)["pending"], 1, "and nothing is done with");
-    let done = sandbox.mirror_push_ok(&source, &["sync", "--json"]);
+    let planned = sandbox.mirror_push_ok(source, &["plan", "--json"]);
+    assert_eq!(sandbox.oid(mirror, "fresh"), "", "nothing was pushed");
+    assert_eq!(sandbox.status(source)["pending"], 1, "and nothing is done with");
+    let done = sandbox.mirror_push_ok(source, &["sync", "--json"]);
     assert_eq!(planned.json()[0]["refs"], done.json()[0]["refs"]);
-    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
-    let said = sandbox.mirror_push_ok(&source, &["sync"]);
+    assert_eq!(sandbox.refs(mirror), sandbox.refs(source));
+    let said = sandbox.mirror_push_ok(source, &["sync"]);
     assert_eq!(said.out, format!("To {} (m)\n   everything up to date\n", mirror.display()));
 }
 
@@ -141,31 +138,27 @@ fn protected_branches_and_an_empty_selection() {
 
 #[test]
 fn disable_enable_and_remove() {
-    let sandbox = Sandbox::new();
-    let mirror = sandbox.bare("mirror.git");
-    let source = sandbox.source("mirror.git", &[]);
-    let work = sandbox.work(&source);
-    work.commit("one");
-    work.push(&["main"]);
-    sandbox.mirror_push_ok(&source, &["drain"]);
-    sandbox.mirror_push_ok(&source, &["disable", "m"]);
+    let scene = Scene::local(&[]).with(&["main"]);
+    let Scene { sandbox, source, mirror, .. } = &scene;
+    let work = scene.work();
+    sandbox.mirror_push_ok(source, &["disable", "m"]);
     work.commit("two");
     work.push(&["main"]);
-    let said = sandbox.mirror_push_ok(&source, &["sync", "m"]);
+    let said = sandbox.mirror_push_ok(source, &["sync", "m"]);
     assert!(said.err.contains("mirror 'm' is disabled"), "{said:?}");
-    sandbox.mirror_push_ok(&source, &["drain"]);
-    assert_ne!(sandbox.refs(&mirror), sandbox.refs(&source));
-    sandbox.mirror_push_ok(&source, &["enable", "m"]);
-    sandbox.mirror_push_ok(&source, &["drain"]);
-    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
-    sandbox.mirror_push_ok(&source, &["remove", "m"]);
+    sandbox.mirror_push_ok(source, &["drain"]);
+    assert_ne!(sandbox.refs(mirror), sandbox.refs(source));
+    sandbox.mirror_push_ok(source, &["enable", "m"]);
+    sandbox.mirror_push_ok(source, &["drain"]);
+    assert_eq!(sandbox.refs(mirror), sandbox.refs(source));
+    sandbox.mirror_push_ok(source, &["remove", "m"]);
     let left: Vec<_> = std::fs::read_dir(source.join("mirror-push/remotes/m"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name())
         .collect();
     assert_eq!(left, ["lock"], "the lock is never unlinked");
-    assert_eq!(sandbox.mirror_push_ok(&source, &["list"]).out, "");
-    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "the mirror's repository is not touched");
+    assert_eq!(sandbox.mirror_push_ok(source, &["list"]).out, "");
+    assert_eq!(sandbox.refs(mirror), sandbox.refs(source), "the mirror's repository is not touched");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::scene::Scene;
 use crate::scene::sandbox::{Sandbox, run_with_input, wait_for};
 
 const PUSHERS: usize = 50;
@@ -201,37 +202,33 @@ fn meanwhile(mirror: &Path, script: &str) {
 
 #[test]
 fn a_ref_that_moves_or_vanishes_during_a_drain() {
-    let sandbox = Sandbox::new();
-    let mirror = sandbox.bare("mirror.git");
-    let source = sandbox.source("mirror.git", &["--prune", "deleted"]);
-    let work = sandbox.work(&source);
-    work.commit("one");
-    work.push(&["main"]);
-    sandbox.mirror_push_ok(&source, &["drain"]);
+    let scene = Scene::local(&["--prune", "deleted"]).with(&["main"]);
+    let Scene { sandbox, source, mirror, .. } = &scene;
+    let work = scene.work();
     work.push(&["main:moves", "main:goes"]);
     let two = work.commit("two");
     work.push(&["main:moves2"]);
     let git = format!("git --git-dir '{}' update-ref", source.display());
-    meanwhile(&mirror, &format!("{git} refs/heads/moves {two} && {git} -d refs/heads/goes"));
-    sandbox.mirror_push_ok(&source, &["drain"]);
+    meanwhile(mirror, &format!("{git} refs/heads/moves {two} && {git} -d refs/heads/goes"));
+    sandbox.mirror_push_ok(source, &["drain"]);
     std::fs::remove_file(mirror.join("hooks/pre-receive")).unwrap();
-    assert_ne!(sandbox.oid(&mirror, "goes"), "", "as it was when it was read");
+    assert_ne!(sandbox.oid(mirror, "goes"), "", "as it was when it was read");
     // Before it is sent at all: on an empty mirror the default branch goes first, alone.
-    sandbox.git(&source, &["update-ref", "refs/heads/goes", "main"]);
-    std::fs::remove_dir_all(&mirror).unwrap();
+    sandbox.git(source, &["update-ref", "refs/heads/goes", "main"]);
+    std::fs::remove_dir_all(mirror).unwrap();
     sandbox.bare("mirror.git");
-    meanwhile(&mirror, &format!("{git} -d refs/heads/goes"));
-    sandbox.mirror_push_ok(&source, &["sync"]);
-    assert_eq!(sandbox.oid(&mirror, "goes"), "");
+    meanwhile(mirror, &format!("{git} -d refs/heads/goes"));
+    sandbox.mirror_push_ok(source, &["sync"]);
+    assert_eq!(sandbox.oid(mirror, "goes"), "");
     std::fs::remove_file(mirror.join("hooks/pre-receive")).unwrap();
     // No hook of ours saw these moves; a comparison does.
-    let said = sandbox.mirror_push_ok(&source, &["sync", "--json"]);
-    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "{said:?}");
+    let said = sandbox.mirror_push_ok(source, &["sync", "--json"]);
+    assert_eq!(sandbox.refs(mirror), sandbox.refs(source), "{said:?}");
     // Gone before it is pushed, recorded as pushed: no error.
     work.push(&["main:brief"]);
-    sandbox.git(&source, &["update-ref", "-d", "refs/heads/brief"]);
-    sandbox.mirror_push_ok(&source, &["drain"]);
-    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+    sandbox.git(source, &["update-ref", "-d", "refs/heads/brief"]);
+    sandbox.mirror_push_ok(source, &["drain"]);
+    assert_eq!(sandbox.refs(mirror), sandbox.refs(source));
 }
 
 #[test]
@@ -336,25 +333,21 @@ fn a_mirror_that_is_disabled_while_a_sync_waits_gets_nothing() {
 /// `status` asks for the lock, to see whether a run goes on: the drain of a push that comes just then waits for that moment.
 #[test]
 fn a_look_at_the_status_turns_no_drain_away() {
-    let sandbox = Sandbox::new();
-    let mirror = sandbox.bare("mirror.git");
-    let source = sandbox.source("mirror.git", &[]);
-    let work = sandbox.work(&source);
-    work.commit("one");
-    work.push(&["main"]);
-    sandbox.mirror_push_ok(&source, &["drain"]);
+    let scene = Scene::local(&[]).with(&["main"]);
+    let Scene { sandbox, source, mirror, .. } = &scene;
+    let work = scene.work();
     work.commit("two");
     work.push(&["main"]);
     let lock = std::fs::File::open(source.join("mirror-push/remotes/m/lock")).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockShared).unwrap();
-    let mut drain = sandbox.program(&source).arg("drain").stdout(Stdio::null()).spawn().unwrap();
+    let mut drain = sandbox.program(source).arg("drain").stdout(Stdio::null()).spawn().unwrap();
     wait_for("the drain at the lock", || {
         let files = std::fs::read_dir(format!("/proc/{}/fd", drain.id())).unwrap();
         files.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok()).any(|file| file.ends_with("remotes/m/lock"))
     });
     drop(lock);
     assert!(drain.wait().unwrap().success());
-    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+    assert_eq!(sandbox.refs(mirror), sandbox.refs(source));
 }
 
 /// A drain whose mirror only waits has attempted nothing.

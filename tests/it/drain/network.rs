@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::scene::Scene;
 use crate::scene::disk::Small;
-use crate::scene::sandbox::{Sandbox, wait_for};
+use crate::scene::sandbox::wait_for;
 use crate::scene::servers::Kind;
 
 /// What happens when the budget of bytes is used up.
@@ -191,15 +191,11 @@ fn a_backend_that_is_stopped_in_the_middle() {
 
 #[test]
 fn a_file_system_that_is_full() {
-    let sandbox = Sandbox::new();
-    let mirror = sandbox.bare("mirror.git");
-    let source = sandbox.source("mirror.git", &[]);
-    let work = sandbox.work(&source);
-    work.commit("one");
-    work.push(&["main"]);
-    sandbox.mirror_push_ok(&source, &["drain"]);
+    let scene = Scene::local(&[]).with(&["main"]);
+    let Scene { sandbox, source, mirror, .. } = &scene;
+    let work = scene.work();
     // Everything of ours is on the file system that fills; the repository's own files are not.
-    let Some(small) = Small::new(&sandbox, &sandbox.path("small")) else { return };
+    let Some(small) = Small::new(sandbox, &sandbox.path("small")) else { return };
     let ours = sandbox.path("small/mirror-push");
     assert!(sandbox.command("mv").arg(source.join("mirror-push")).arg(&ours).status().unwrap().success());
     std::os::unix::fs::symlink(&ours, source.join("mirror-push")).unwrap();
@@ -207,19 +203,19 @@ fn a_file_system_that_is_full() {
     work.commit("two");
     let said = work.push(&["main", "main:topic"]);
     assert!(said.err.contains("cannot record this push") && said.err.contains("the push is accepted"), "{said:?}");
-    let said = sandbox.mirror_push(&source, &["drain"]);
+    let said = sandbox.mirror_push(source, &["drain"]);
     assert!(!said.err.contains("panicked"), "{said:?}");
     small.free();
-    let said = sandbox.mirror_push(&source, &["drain"]);
+    let said = sandbox.mirror_push(source, &["drain"]);
     assert_eq!(said.status, 0, "{said:?}");
-    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "the mark made on the full disk was seen");
+    assert_eq!(sandbox.refs(mirror), sandbox.refs(source), "the mark made on the full disk was seen");
     // Full between the push and the drain.
     work.commit("three");
     work.push(&["main"]);
     small.fill();
-    let said = sandbox.mirror_push(&source, &["drain"]);
+    let said = sandbox.mirror_push(source, &["drain"]);
     assert!([1, 128].contains(&said.status) && !said.err.contains("panicked"), "{said:?}");
     small.free();
-    sandbox.mirror_push_ok(&source, &["drain"]);
-    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+    sandbox.mirror_push_ok(source, &["drain"]);
+    assert_eq!(sandbox.refs(mirror), sandbox.refs(source));
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
+use crate::scene::Scene;
 use crate::scene::sandbox::{Sandbox, run_with_input};
 
 /// A call that matters, with the paths of what it was done to.
@@ -209,27 +210,22 @@ fn what_commands_write_is_on_the_disk_when_they_end() {
 
 #[test]
 fn a_damaged_entry_leaves_its_wish_on_the_disk_before_it_goes() {
-    let sandbox = Sandbox::new();
-    let mirror = sandbox.bare("mirror.git");
-    let source = sandbox.source("mirror.git", &[]);
-    let work = sandbox.work(&source);
-    work.commit("one");
-    work.push(&["main"]);
-    sandbox.mirror_push_ok(&source, &["drain"]);
+    let scene = Scene::local(&[]).with(&["main"]);
+    let Scene { sandbox, source, mirror, .. } = &scene;
     // The host is down when the damage is found; it comes back, and what no record names arrives.
     let away = sandbox.path("away.git");
-    std::fs::rename(&mirror, &away).unwrap();
-    sandbox.git(&source, &["update-ref", "refs/heads/unnamed", "main"]);
+    std::fs::rename(mirror, &away).unwrap();
+    sandbox.git(source, &["update-ref", "refs/heads/unnamed", "main"]);
     let queue = source.join("mirror-push/remotes/m/queue");
     std::fs::write(queue.join("0000000001.000000001.1.1"), "garbage").unwrap();
-    assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
+    assert_eq!(sandbox.mirror_push(source, &["drain"]).status, 1);
     assert!(!queue.join("0000000001.000000001.1.1").exists());
-    std::fs::rename(&away, &mirror).unwrap();
-    sandbox.mirror_push_ok(&source, &["set", "m", "--prune", "never"]);
+    std::fs::rename(&away, mirror).unwrap();
+    sandbox.mirror_push_ok(source, &["set", "m", "--prune", "never"]);
     let kept: Vec<_> = std::fs::read_dir(&queue).unwrap().map(|entry| entry.unwrap().path()).collect();
     // Without the wish that `set` adds, that of the damage is enough.
     let newest = kept.iter().max().unwrap();
     std::fs::remove_file(newest).unwrap();
-    sandbox.mirror_push_ok(&source, &["drain"]);
-    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+    sandbox.mirror_push_ok(source, &["drain"]);
+    assert_eq!(sandbox.refs(mirror), sandbox.refs(source));
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::scene::Scene;
 use crate::scene::sandbox::{Sandbox, script, wait_for};
 use crate::scene::servers::{Kind, Server, free_port};
 
@@ -124,13 +125,9 @@ fn what_only_a_person_can_mend_is_parked_until_there_is_news() {
 
 #[test]
 fn a_refused_ref_is_tried_again_by_a_push_to_it_and_by_its_slow_interval() {
-    let sandbox = Sandbox::new();
-    let mirror = sandbox.bare("mirror.git");
-    let source = sandbox.source("mirror.git", &["--divergent-refs", "keep"]);
-    let work = sandbox.work(&source);
-    work.commit("one");
-    work.push(&["main", "main:topic"]);
-    sandbox.mirror_push_ok(&source, &["drain"]);
+    let scene = Scene::local(&["--divergent-refs", "keep"]).with(&["main", "main:topic"]);
+    let Scene { sandbox, source, mirror, .. } = &scene;
+    let work = scene.work();
     let (hook, log) = (mirror.join("hooks/update"), sandbox.path("log"));
     let text = format!("#!/bin/sh\necho $1 >> '{}'\n[ $1 != refs/heads/topic ]\n", log.display());
     script(&hook, &text);
@@ -139,25 +136,25 @@ fn a_refused_ref_is_tried_again_by_a_push_to_it_and_by_its_slow_interval() {
     work.git(&["checkout", "-q", "--orphan", "other"]);
     work.commit("rewritten");
     work.push(&["+other:topic"]);
-    assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
+    assert_eq!(sandbox.mirror_push(source, &["drain"]).status, 1);
     assert_eq!(tried(), 1);
     work.push(&["other:fresh"]);
-    assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
+    assert_eq!(sandbox.mirror_push(source, &["drain"]).status, 1);
     assert_eq!(tried(), 1, "another ref's push does not try it again");
     work.commit("again");
     work.push(&["+other:topic"]);
-    assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
+    assert_eq!(sandbox.mirror_push(source, &["drain"]).status, 1);
     assert_eq!(tried(), 2);
     // Six hours later.
     let path = source.join("mirror-push/remotes/m/status.json");
     let mut status: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     status["next_attempt_at"] = "2026-01-01T00:00:00Z".into();
     std::fs::write(&path, status.to_string()).unwrap();
-    assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
+    assert_eq!(sandbox.mirror_push(source, &["drain"]).status, 1);
     assert_eq!(tried(), 3);
     std::fs::remove_file(hook).unwrap();
-    sandbox.mirror_push_ok(&source, &["sync"]);
-    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "forced, although keep is set: it was ours");
+    sandbox.mirror_push_ok(source, &["sync"]);
+    assert_eq!(sandbox.refs(mirror), sandbox.refs(source), "forced, although keep is set: it was ours");
 }
 
 #[test]

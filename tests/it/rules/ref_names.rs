@@ -1,5 +1,6 @@
 //! Names and shapes that have broken other mirrors.
 
+use crate::scene::Scene;
 use crate::scene::sandbox::{Sandbox, run_with_input};
 use crate::scene::servers::{Kind, Server, free_port};
 
@@ -63,23 +64,19 @@ fn strange_names_and_shapes_arrive_as_they_are() {
 
 #[test]
 fn a_directory_of_refs_gives_way_to_a_ref_and_back() {
-    let sandbox = Sandbox::new();
-    let mirror = sandbox.bare("mirror.git");
-    let source = sandbox.source("mirror.git", &["--prune", "deleted"]);
-    let work = sandbox.work(&source);
-    work.commit("one");
-    work.push(&["main", "main:a/b", "main:c"]);
-    sandbox.mirror_push_ok(&source, &["drain"]);
+    let scene = Scene::local(&["--prune", "deleted"]).with(&["main", "main:a/b", "main:c"]);
+    let Scene { sandbox, source, mirror, .. } = &scene;
+    let work = scene.work();
     work.push(&[":a/b", ":c"]);
     work.push(&["main:a", "main:c/d"]);
-    let said = sandbox.mirror_push_ok(&source, &["drain", "--json"]);
-    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "{said:?}");
-    assert_eq!(sandbox.oid(&mirror, "refs/heads/a"), sandbox.oid(&source, "main"));
+    let said = sandbox.mirror_push_ok(source, &["drain", "--json"]);
+    assert_eq!(sandbox.refs(mirror), sandbox.refs(source), "{said:?}");
+    assert_eq!(sandbox.oid(mirror, "refs/heads/a"), sandbox.oid(source, "main"));
     // Once more the other way, so that `mirrored/` has had to follow.
     work.push(&[":a", ":c/d"]);
     work.push(&["main:a/b", "main:c"]);
-    sandbox.mirror_push_ok(&source, &["drain"]);
-    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+    sandbox.mirror_push_ok(source, &["drain"]);
+    assert_eq!(sandbox.refs(mirror), sandbox.refs(source));
 }
 
 #[test]
@@ -199,48 +196,40 @@ fn an_orphan_rewrite_here_is_forced_and_a_commit_there_is_kept_in_one_sync() {
 
 #[test]
 fn a_mirror_that_is_ahead_is_divergent_and_its_default_branch_is_never_deleted() {
-    let sandbox = Sandbox::new();
-    let mirror = sandbox.bare("mirror.git");
-    let source = sandbox.source("mirror.git", &["--divergent-refs", "keep", "--prune", "deleted"]);
-    let work = sandbox.work(&source);
-    work.commit("one");
-    work.push(&["main", "main:next"]);
-    sandbox.mirror_push_ok(&source, &["drain"]);
+    let scene = Scene::local(&["--divergent-refs", "keep", "--prune", "deleted"]).with(&["main", "main:next"]);
+    let Scene { sandbox, source, mirror, .. } = &scene;
+    let work = scene.work();
     let ahead = work.commit("two");
     sandbox.git(&work.path, &["push", "-q", mirror.to_str().unwrap(), "main"]);
-    let said = sandbox.mirror_push(&source, &["sync", "--json"]);
+    let said = sandbox.mirror_push(source, &["sync", "--json"]);
     assert!(sandbox.outcomes(&said).contains(&("refs/heads/main".into(), "divergent".into())), "{said:?}");
-    assert_eq!(sandbox.oid(&mirror, "main"), ahead);
+    assert_eq!(sandbox.oid(mirror, "main"), ahead);
     // We rename our default branch and delete the old one; the mirror's HEAD still names it.
-    sandbox.git(&mirror, &["update-ref", "refs/heads/main", &sandbox.oid(&source, "main")]);
-    sandbox.git(&source, &["symbolic-ref", "HEAD", "refs/heads/next"]);
+    sandbox.git(mirror, &["update-ref", "refs/heads/main", &sandbox.oid(source, "main")]);
+    sandbox.git(source, &["symbolic-ref", "HEAD", "refs/heads/next"]);
     work.push(&[":main"]);
-    let said = sandbox.mirror_push_ok(&source, &["drain", "--json"]);
+    let said = sandbox.mirror_push_ok(source, &["drain", "--json"]);
     assert!(sandbox.outcomes(&said).contains(&("refs/heads/main".into(), "kept".into())), "{said:?}");
     assert!(said.out.contains("git symbolic-ref HEAD refs/heads/next"), "the fix is said: {said:?}");
-    sandbox.git(&mirror, &["symbolic-ref", "HEAD", "refs/heads/next"]);
-    sandbox.mirror_push_ok(&source, &["sync"]);
-    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+    sandbox.git(mirror, &["symbolic-ref", "HEAD", "refs/heads/next"]);
+    sandbox.mirror_push_ok(source, &["sync"]);
+    assert_eq!(sandbox.refs(mirror), sandbox.refs(source));
 }
 
 #[test]
 fn what_was_pushed_and_deleted_between_two_drains_is_judged_by_what_was_deleted() {
-    let sandbox = Sandbox::new();
-    let mirror = sandbox.bare("mirror.git");
-    let source = sandbox.source("mirror.git", &[]);
-    let work = sandbox.work(&source);
-    work.commit("one");
-    work.push(&["main", "main:topic", "main:done"]);
-    sandbox.mirror_push_ok(&source, &["drain"]);
+    let scene = Scene::local(&[]).with(&["main", "main:topic", "main:done"]);
+    let Scene { sandbox, source, mirror, .. } = &scene;
+    let work = scene.work();
     // topic gets a commit that is in no other branch, and is deleted before any drain ran.
     work.git(&["checkout", "-q", "-b", "topic"]);
     work.commit("unmerged");
     work.push(&["topic"]);
     work.push(&[":topic", ":done"]);
-    let said = sandbox.mirror_push_ok(&source, &["drain", "--json"]);
+    let said = sandbox.mirror_push_ok(source, &["drain", "--json"]);
     let expected = [("refs/heads/done", "deleted"), ("refs/heads/topic", "kept")];
     assert_eq!(sandbox.outcomes(&said), expected.map(|(name, word)| (name.to_owned(), word.to_owned())));
-    assert_ne!(sandbox.oid(&mirror, "topic"), "");
+    assert_ne!(sandbox.oid(mirror, "topic"), "");
 }
 
 #[test]

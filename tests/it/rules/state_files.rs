@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::scene::Scene;
 use crate::scene::sandbox::Sandbox;
 
 fn remote(source: &Path, name: &str) -> std::path::PathBuf {
@@ -78,24 +79,20 @@ fn a_change_costs_a_line_and_the_files_do_not_grow_without_end() {
 
 #[test]
 fn damaged_books_never_cost_more_than_a_look() {
-    let sandbox = Sandbox::new();
-    let mirror = sandbox.bare("mirror.git");
-    let source = sandbox.source("mirror.git", &["--divergent-refs", "keep"]);
-    let work = sandbox.work(&source);
-    work.commit("one");
-    work.push(&["main", "main:topic"]);
-    sandbox.mirror_push_ok(&source, &["drain"]);
+    let scene = Scene::local(&["--divergent-refs", "keep"]).with(&["main", "main:topic"]);
+    let Scene { sandbox, source, mirror, .. } = &scene;
+    let work = scene.work();
     for garbage in [&b""[..], b"{", b"\0\0\0\0", b"{\"version\": 1}", b"[1,2]"] {
         for name in ["status.json", "history.jsonl", "mirrored/values", "mirrored/journal.1", "mirrored/journal.2"] {
-            std::fs::write(remote(&source, name), garbage).unwrap();
+            std::fs::write(remote(source, name), garbage).unwrap();
         }
         work.commit("more");
         work.push(&["main", "main:topic"]);
-        let said = sandbox.mirror_push(&source, &["drain"]);
+        let said = sandbox.mirror_push(source, &["drain"]);
         assert!(!said.err.contains("panicked"), "{said:?}");
         assert_eq!(said.status, 0, "{said:?}");
-        assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
-        assert_eq!(sandbox.mirror_push_ok(&source, &["status", "--json"]).json()[0]["update_status"], "finished");
+        assert_eq!(sandbox.refs(mirror), sandbox.refs(source));
+        assert_eq!(sandbox.mirror_push_ok(source, &["status", "--json"]).json()[0]["update_status"], "finished");
     }
 }
 
@@ -195,24 +192,20 @@ fn a_journal_with_a_changed_byte_makes_no_foreign_value_ours() {
 /// A journal that a crash left beside no table is not the next table's.
 #[test]
 fn a_journal_without_its_table_is_not_believed() {
-    let sandbox = Sandbox::new();
-    let mirror = sandbox.bare("mirror.git");
-    let source = sandbox.source("mirror.git", &["--divergent-refs", "keep"]);
-    let work = sandbox.work(&source);
-    work.commit("one");
-    work.push(&["main"]);
-    sandbox.mirror_push_ok(&source, &["drain"]);
+    let scene = Scene::local(&["--divergent-refs", "keep"]).with(&["main"]);
+    let Scene { sandbox, source, mirror, .. } = &scene;
+    let work = scene.work();
     work.push(&["main:side"]);
-    sandbox.mirror_push_ok(&source, &["drain"]);
-    let side = sandbox.oid(&mirror, "side");
-    assert!(std::fs::read_to_string(remote(&source, "mirrored/journal.1")).unwrap().contains(&side));
+    sandbox.mirror_push_ok(source, &["drain"]);
+    let side = sandbox.oid(mirror, "side");
+    assert!(std::fs::read_to_string(remote(source, "mirrored/journal.1")).unwrap().contains(&side));
     // Killed while a table of another address was set aside.
-    std::fs::rename(remote(&source, "mirrored/values"), remote(&source, "mirrored/aside")).unwrap();
-    let new = sandbox.git(&source, &["commit-tree", "-m", "rewritten", "main^{tree}"]);
-    sandbox.git(&source, &["update-ref", "refs/heads/side", &new]);
+    std::fs::rename(remote(source, "mirrored/values"), remote(source, "mirrored/aside")).unwrap();
+    let new = sandbox.git(source, &["commit-tree", "-m", "rewritten", "main^{tree}"]);
+    sandbox.git(source, &["update-ref", "refs/heads/side", &new]);
     for _ in 0..2 {
-        let said = sandbox.mirror_push(&source, &["sync"]);
+        let said = sandbox.mirror_push(source, &["sync"]);
         assert!(said.status == 1 && said.out.contains("divergent"), "{said:?}");
-        assert_eq!(sandbox.oid(&mirror, "side"), side);
+        assert_eq!(sandbox.oid(mirror, "side"), side);
     }
 }

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 
+use crate::scene::Scene;
 use crate::scene::daemon::{Daemon, LOCAL};
 use crate::scene::estate::{Estate, TEMPLATE};
 use crate::scene::sandbox::{Completed, Sandbox, script, wait_for};
@@ -138,19 +139,15 @@ fn an_answer_that_comes_before_the_request_is_sent_is_read() {
 
 #[test]
 fn a_full_disk_on_the_mirror_is_tried_again() {
-    let sandbox = Sandbox::new();
-    let mirror = sandbox.bare("mirror.git");
-    let source = sandbox.source("mirror.git", &[]);
-    let work = sandbox.work(&source);
-    work.commit("one");
-    work.push(&["main"]);
-    sandbox.mirror_push_ok(&source, &["drain"]);
+    let scene = Scene::local(&[]).with(&["main"]);
+    let Scene { sandbox, source, mirror, .. } = &scene;
+    let work = scene.work();
     // The words with which git ends there, whoever says them.
     script(
         &mirror.join("hooks/update"),
         "#!/bin/sh\necho 'fatal: unable to write new index file: No space left on device' >&2\nexit 1\n",
     );
-    sandbox.git(&mirror, &["config", "receive.unpackLimit", "1"]);
+    sandbox.git(mirror, &["config", "receive.unpackLimit", "1"]);
     let full = sandbox.path("full");
     std::fs::create_dir(&full).unwrap();
     let mounted = sandbox.command("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(&full).status();
@@ -159,15 +156,15 @@ fn a_full_disk_on_the_mirror_is_tried_again() {
     }
     let small = full.join("small.git");
     sandbox.git(&full, &["init", "-q", "--bare", "--template=", small.to_str().unwrap()]);
-    sandbox.mirror_push_ok(&source, &["set", "m", "--url", small.to_str().unwrap()]);
+    sandbox.mirror_push_ok(source, &["set", "m", "--url", small.to_str().unwrap()]);
     let mut large = Vec::new();
     std::fs::File::open("/dev/urandom").unwrap().take(1 << 20).read_to_end(&mut large).unwrap();
     std::fs::write(work.path.join("large"), large).unwrap();
     work.git(&["add", "large"]);
     work.commit("large");
     work.push(&["main"]);
-    let said = sandbox.mirror_push(&source, &["drain", "--json"]);
-    let (status, _) = error_of(&sandbox, &source);
+    let said = sandbox.mirror_push(source, &["drain", "--json"]);
+    let (status, _) = error_of(sandbox, source);
     assert!(sandbox.command("umount").arg("-l").arg(&full).status().unwrap().success());
     assert!(said.status == 1 && said.out.contains("No space left on device"), "{said:?}");
     assert_eq!(status, "scheduled", "{said:?}");
@@ -268,19 +265,14 @@ fn a_placeholder_of_the_servers_file_that_nothing_fills_in_is_named() {
 
 #[test]
 fn whoever_begins_to_overwrite_is_told_what_the_next_run_takes() {
-    let sandbox = Sandbox::new();
-    let mirror = sandbox.bare("mirror.git");
-    let source = sandbox.source("mirror.git", &["--divergent-refs", "keep"]);
-    let work = sandbox.work(&source);
-    work.commit("one");
-    work.push(&["main", "main:topic"]);
-    sandbox.mirror_push_ok(&source, &["drain"]);
-    let theirs = sandbox.git(&mirror, &["commit-tree", "-m", "theirs", "-p", "main", "main^{tree}"]);
-    sandbox.git(&mirror, &["update-ref", "refs/heads/topic", &theirs]);
-    assert_eq!(sandbox.mirror_push(&source, &["sync"]).status, 1);
-    let said = sandbox.mirror_push_ok(&source, &["set", "m", "--divergent-refs", "overwrite"]);
+    let scene = Scene::local(&["--divergent-refs", "keep"]).with(&["main", "main:topic"]);
+    let Scene { sandbox, source, mirror, .. } = &scene;
+    let theirs = sandbox.git(mirror, &["commit-tree", "-m", "theirs", "-p", "main", "main^{tree}"]);
+    sandbox.git(mirror, &["update-ref", "refs/heads/topic", &theirs]);
+    assert_eq!(sandbox.mirror_push(source, &["sync"]).status, 1);
+    let said = sandbox.mirror_push_ok(source, &["set", "m", "--divergent-refs", "overwrite"]);
     assert!(said.err.contains("refs/heads/topic") && said.err.contains(&theirs[..7]), "{said:?}");
-    assert_eq!(sandbox.oid(&mirror, "topic"), theirs, "it has not run yet");
+    assert_eq!(sandbox.oid(mirror, "topic"), theirs, "it has not run yet");
 }
 
 #[test]
