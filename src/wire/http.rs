@@ -302,3 +302,23 @@ fn first_bytes(response: &mut Response<Body>) -> String {
         String::from_utf8_lossy(&message).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if message.trim().is_empty() { String::new() } else { format!(": {}", message.trim()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::CertificateError as Why;
+
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_certificate_is_told_apart() {
+        for (why, expected) in [
+            (Why::Expired, CertificateProblem::Dates),
+            (Why::NotValidYet, CertificateProblem::Dates),
+            (Why::NotValidForName, CertificateProblem::Name),
+            (Why::UnknownIssuer, CertificateProblem::Trust),
+            (Why::Revoked, CertificateProblem::Other),
+        ] {
+            assert_eq!(certificate_problem(&why).1, expected, "{why:?}");
+        }
+    }
+}

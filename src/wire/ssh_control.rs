@@ -116,3 +116,24 @@ impl Drop for State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_broke_is_given_up_for_all_later_contacts() {
+        let sockets = ControlSockets::default();
+        let next = |kind: &str| sockets.socket(vec![kind.into()]);
+        assert!(next("a").is_none(), "the first contact is alone");
+        let (first, second) = (next("a").expect("shared"), next("a").expect("shared"));
+        assert_eq!(first.path, second.path);
+        assert!(next("b").is_none(), "another kind shares nothing with it");
+        first.discard();
+        let third = next("a").expect("shared");
+        assert_ne!(third.path, first.path);
+        // The contacts of before end, too, and must not take the new one away.
+        second.discard();
+        assert_eq!(next("a").expect("shared").path, third.path);
+    }
+}

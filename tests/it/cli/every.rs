@@ -103,6 +103,10 @@ fn what_a_drain_takes_from_the_spool_stays_there_while_the_disk_is_full() {
     // This drain does not know the template's mirror, and cannot leave it a wish.
     let said = estate.sandbox.mirror_push(&source, &["drain"]);
     assert!(said.status == 128 && said.err.contains("No space left"), "{said:?}");
+    let said = estate.sandbox.mirror_push(&source, &["doctor", "--json"]);
+    assert!(said.out.contains("No space left"), "{said:?}");
+    let spool = source.join("mirror-push/spool/tmp");
+    assert_eq!(std::fs::read_dir(spool).unwrap().count(), 0, "what doctor tried is gone");
     disk.free();
     assert_eq!(estate.run(&["drain", "--all"]).status, 0);
     assert_eq!(estate.sandbox.refs(&mirror), estate.sandbox.refs(&source));

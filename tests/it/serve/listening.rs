@@ -110,3 +110,18 @@ fn a_unix_socket_that_a_dead_daemon_left_is_no_hindrance() {
         child.wait().unwrap();
     }
 }
+
+/// A file that is no socket of a dead daemon stays, and the daemon says so.
+#[test]
+fn nothing_is_replaced_by_its_socket() {
+    let sandbox = Sandbox::new();
+    configure(&sandbox, "");
+    let taken = sandbox.path("taken");
+    std::fs::write(&taken, "mine").unwrap();
+    let status = command(&sandbox, &["--listen", &format!("unix:{}", taken.display())]).status().unwrap();
+    let log = std::fs::read_to_string(sandbox.path("daemon.log")).unwrap();
+    assert!(!status.success() && log.contains("cannot listen at"), "{log}");
+    assert_eq!(std::fs::read_to_string(&taken).unwrap(), "mine");
+    let left = std::fs::read_dir(sandbox.path("")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(left.into_iter().all(|name| !name.to_string_lossy().starts_with(".listen.")));
+}
