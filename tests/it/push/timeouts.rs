@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
+use crate::scene::Scene;
 use crate::scene::sandbox::{Sandbox, script};
 use crate::scene::servers::{Kind, Server};
 
@@ -239,4 +240,29 @@ fn a_proxy_that_is_down_is_named() {
     let said = sandbox.mirror_push(&source, &["sync", "--json"]);
     let error = said.json()[0]["error"].as_str().unwrap().to_owned();
     assert!(error.starts_with("cannot connect to 'mirror.example' through the proxy '127.0.0.1:1': "), "{error}");
+}
+
+#[test]
+fn a_mirror_that_takes_no_atomic_push_is_planned_and_sent_nothing() {
+    let scene = Scene::local(&[]).with(&["main"]);
+    scene.sandbox.git(&scene.mirror, &["config", "receive.advertiseAtomic", "false"]);
+    scene.sandbox.add_mirror_config(&scene.source, "atomic = true");
+    scene.push(&["main", "main:topic"]);
+    let planned = scene.sandbox.mirror_push(&scene.source, &["plan", "--json"]);
+    let mut outcomes = scene.sandbox.outcomes(&planned);
+    outcomes.sort();
+    let expected = [("refs/heads/main", "fast_forwarded"), ("refs/heads/topic", "created")];
+    assert_eq!(outcomes, expected.map(|(name, word)| (name.to_owned(), word.to_owned())), "{planned:?}");
+    let said = scene.sandbox.mirror_push(&scene.source, &["sync", "--json"]);
+    let report = said.json()[0].clone();
+    let refs = report["refs"].as_array().unwrap();
+    assert!(
+        said.status == 1 && report["error"].as_str().unwrap().contains("does not support atomic pushes"),
+        "{report}"
+    );
+    assert!(refs.iter().all(|entry| entry["reason"].as_str().unwrap().contains("does not support atomic")), "{report}");
+    assert_eq!(scene.sandbox.oid(&scene.mirror, "topic"), "", "nothing was sent");
+    scene.sandbox.git(&scene.mirror, &["config", "receive.advertiseAtomic", "true"]);
+    scene.sandbox.mirror_push_ok(&scene.source, &["sync"]);
+    assert!(scene.is_mirrored());
 }

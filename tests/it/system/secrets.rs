@@ -211,12 +211,14 @@ fn answering(answer: String) -> u16 {
 #[test]
 fn a_password_across_the_cut_is_masked_and_long_messages_are_cut() {
     let canary = "c4nary-password-of-thirty-bytes";
-    for before in [280, 290, 299, 5000] {
+    for (before, status) in
+        [(280, "403 Forbidden"), (290, "500 Error"), (299, "404 Not Found"), (5000, "403 Forbidden")]
+    {
         let sandbox = Sandbox::new();
         let body = format!("{}{canary} and more", "x".repeat(before));
         let length = body.len();
         let port = answering(format!(
-            "HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
         ));
         let source = sandbox
             .source(&format!("http://127.0.0.1:{port}/x.git"), &["--auth-method", "password", "--username", "u"]);

@@ -290,11 +290,12 @@ fn another_user_holds_no_lock_and_plants_no_file_whatever_the_umask() {
         "#!/bin/sh\nset -e\numask 000\nmkdir '{c}'\nchmod 755 '{c}'\necho 'wake = \"none\"' > '{c}/config.toml'\nchmod 644 '{c}/config.toml'\n\
          {binary} --git-dir '{b}' add m '{m}'\n{binary} --git-dir '{b}' sync\n\
          {binary} token create --name t >/dev/null\n\
-         {binary} --config server.toml serve --listen 127.0.0.1:0 >daemon.out 2>&1 &\n\
+         STATE_DIRECTORY='{s}2' {binary} --config server.toml serve --listen 127.0.0.1:0 >daemon.out 2>&1 &\n\
          n=0; until [ -e '{r}/lock' ] || [ $n -gt 300 ]; do n=$((n + 1)); sleep 0.02; done\nkill $!\n",
         c = config.display(),
         b = bare.display(),
         m = mirror.display(),
+        s = state.display(),
         r = run.display()
     );
     std::fs::write(
@@ -319,7 +320,10 @@ fn another_user_holds_no_lock_and_plants_no_file_whatever_the_umask() {
         let planted = directory.join("planted");
         assert!(!other(&["touch", planted.to_str().unwrap()]), "{} can be written", directory.display());
     }
-    assert!(!other(&["ls", state.to_str().unwrap()]), "the state can be listed");
+    let made_by_serve = sandbox.path("state2");
+    for state in [&state, &made_by_serve] {
+        assert!(state.is_dir() && !other(&["ls", state.to_str().unwrap()]), "{} can be listed", state.display());
+    }
     // A file that another user made, however it came there, lets nobody in.
     let tokens = state.join("tokens.json");
     std::os::unix::fs::chown(&tokens, Some(65534), Some(65534)).unwrap();
