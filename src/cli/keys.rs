@@ -1,7 +1,6 @@
 //! `public-key`, `host-keys`, `credential`: keys and passwords.
 
 use std::io::{IsTerminal, Write};
-use std::net::SocketAddr;
 
 use anyhow::Context;
 use serde::Serialize;
@@ -42,7 +41,7 @@ struct Json<'a> {
 pub(super) fn host_keys(session: &Session<'_>, asked: &HostKeys, out: &mut dyn Write) -> anyhow::Result<u8> {
     let config = session.config()?;
     let mirror = by_name(&config, &asked.name)?;
-    let Address::Ssh { host, port, .. } = &mirror.address else {
+    let Address::Ssh { host, .. } = &mirror.address else {
         return Err(Usage(format!("mirror '{}' is not reached over ssh", asked.name)).into());
     };
     crate::mirror::prepare(&session.repository, &asked.name)?;
@@ -60,15 +59,13 @@ pub(super) fn host_keys(session: &Session<'_>, asked: &HostKeys, out: &mut dyn W
         show(session, &keys, out)?;
         return Ok(DONE);
     }
-    let address = match mirror.is_confined {
-        true => session.base.server.api.egress().resolve(host, port.unwrap_or(22))?.first().map(SocketAddr::ip),
-        false => None,
-    };
-    let offered = detect(host, *port, address, mirror.timeouts.connect)?;
+    let offered = detect(mirror, &session.base.server, mirror.timeouts.connect)?;
     anyhow::ensure!(!offered.is_empty(), "'{host}' offered no host key; does an ssh server listen there?");
     show(session, &offered, out)?;
     out.flush()?;
-    if keys.iter().map(|key| &key.sha256).eq(offered.iter().map(|key| &key.sha256)) {
+    // The same key under another name is not one that ssh would find.
+    let named = |key: &HostKey| (key.hosts.clone(), key.sha256.clone());
+    if keys.iter().map(named).eq(offered.iter().map(named)) {
         session.base.say("these keys are pinned already");
         return Ok(DONE);
     }

@@ -1,12 +1,12 @@
 //! Host keys as people enter them and as servers offer them.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Error;
+use crate::config;
 use crate::credentials::HostKey;
 use crate::process;
-use crate::wire::Address;
+use crate::wire::{Address, known_as};
 
 /// Reads host keys as a user gives them: lines of ssh-keyscan(1), or bare keys, which get the host of the address.
 ///
@@ -16,10 +16,7 @@ pub fn host_keys_of(lines: &[String], address: &Address) -> Result<Vec<HostKey>,
     let Address::Ssh { host, port, .. } = address else {
         return Err(Error::Refused("a host key needs an ssh URL".into()));
     };
-    let name = match port {
-        Some(port) if *port != 22 => format!("[{host}]:{port}"),
-        _ => host.clone(),
-    };
+    let name = known_as(host, *port);
     let read = |line: &String| {
         let line = line.trim();
         let is_bare = ["ssh-", "ecdsa-", "sk-"].iter().any(|kind| line.starts_with(kind));
@@ -32,27 +29,26 @@ pub fn host_keys_of(lines: &[String], address: &Address) -> Result<Vec<HostKey>,
     lines.iter().map(read).collect()
 }
 
-/// The host keys that the server offers, under the name by which ssh looks them up: the user's ssh configuration may give the
-/// host another name, port or alias. If `address` is given, the mirror is confined: the scan connects to that address, and no
-/// configuration counts. Empty when no ssh server answers.
+/// The host keys that the mirror's server offers, under the name by which ssh looks them up: the user's ssh configuration may give the
+/// host another name, port or alias. Of a confined mirror no configuration counts, and only an address that `server` allows is asked. Empty
+/// when no ssh server answers.
 ///
 /// # Errors
-/// [`Error::Program`], when ssh or ssh-keyscan cannot be run.
-pub fn detect(host: &str, port: Option<u16>, address: Option<IpAddr>, limit: Duration) -> Result<Vec<HostKey>, Error> {
-    let place = match address {
-        Some(address) => {
-            Place { address: address.to_string(), port: port.unwrap_or(22).to_string(), name: host.to_owned() }
-        }
-        None => configured(host, port)?,
+/// [`Error::Refused`], when the mirror is not reached over ssh, or its host is blocked or not found; [`Error::Program`], when ssh or
+/// ssh-keyscan cannot be run.
+pub fn detect(mirror: &config::Mirror, server: &config::Server, limit: Duration) -> Result<Vec<HostKey>, Error> {
+    let Address::Ssh { host, port, .. } = &mirror.address else {
+        return Err(Error::Refused(format!("mirror '{}' is not reached over ssh", mirror.name)));
     };
-    let name = if place.port == "22" { place.name } else { format!("[{}]:{}", place.name, place.port) };
+    let place =
+        if mirror.is_confined { allowed(host, *port, server)? } else { configured(host, *port, &mirror.ssh_options)? };
     let seconds = limit.as_secs().max(1).to_string();
     let mut scan = process::command("ssh-keyscan");
     scan.args(["-T", &seconds, "-p", &place.port, "--", &place.address]);
     let said = process::run("ssh-keyscan", &mut scan, b"", limit + Duration::from_secs(30))?;
     let mut keys: Vec<HostKey> = String::from_utf8_lossy(&said)
         .lines()
-        .filter_map(|line| HostKey::parse(&format!("{name} {}", line.split_once(' ')?.1)))
+        .filter_map(|line| HostKey::parse(&format!("{} {}", place.name, line.split_once(' ')?.1)))
         .collect();
     keys.sort_by(|a, b| a.kind.cmp(&b.kind));
     Ok(keys)
@@ -65,10 +61,17 @@ struct Place {
     name: String,
 }
 
-/// What the user's ssh configuration makes of a host.
-fn configured(host: &str, port: Option<u16>) -> Result<Place, Error> {
+/// The host at an address that a confined mirror may connect to.
+fn allowed(host: &str, port: Option<u16>, server: &config::Server) -> Result<Place, Error> {
+    let port = port.unwrap_or(22);
+    let addresses = server.api.egress().resolve(host, port).map_err(|error| Error::Refused(error.to_string()))?;
+    Ok(Place { address: addresses[0].ip().to_string(), port: port.to_string(), name: known_as(host, Some(port)) })
+}
+
+/// What the user's ssh configuration, and the options of the mirror, make of a host.
+fn configured(host: &str, port: Option<u16>, options: &[String]) -> Result<Place, Error> {
     let mut ssh = process::command("ssh");
-    ssh.arg("-G");
+    ssh.arg("-G").args(options.iter().map(|option| format!("-o{option}")));
     if let Some(port) = port {
         ssh.arg("-p").arg(port.to_string());
     }
@@ -76,6 +79,9 @@ fn configured(host: &str, port: Option<u16>) -> Result<Place, Error> {
     let said = String::from_utf8_lossy(&said).into_owned();
     let value = |key: &str| said.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
     let address = value("hostname").unwrap_or(host).to_owned();
-    let name = value("hostkeyalias").filter(|alias| *alias != "none").unwrap_or(&address).to_owned();
-    Ok(Place { port: value("port").unwrap_or("22").to_owned(), name, address })
+    let port = value("port").unwrap_or("22").to_owned();
+    // An alias is looked up as it stands, without the port.
+    let alias = value("hostkeyalias").filter(|alias| *alias != "none").map(str::to_owned);
+    let name = alias.unwrap_or_else(|| known_as(&address, port.parse().ok()));
+    Ok(Place { address, port, name })
 }

@@ -2,7 +2,6 @@
 //! it has them.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use crate::config::{self, AuthMethod, Change, Config, Mirror, Server};
 use crate::credentials::{Credentials, HostKey, Secret};
@@ -194,19 +193,13 @@ impl App {
 
     /// The host keys that a mirror's server offers now.
     pub(super) fn offered_keys(&self, opened: &OpenProject, mirror: &Mirror) -> Result<Vec<HostKey>, Error> {
-        let Address::Ssh { host, port, .. } = &mirror.address else {
-            return Err(Error::Refused(format!("mirror '{}' is not reached over ssh", mirror.name)));
-        };
         config::authorise(&opened.repository, &opened.server).map_err(anyhow::Error::from)?;
-        let resolved = || opened.server.api.egress().resolve(host, port.unwrap_or(22));
-        let address = match mirror.is_confined {
-            true => resolved().map_err(|error| Error::Refused(error.to_string()))?.first().map(SocketAddr::ip),
-            // An administrator made it, and ssh's configuration may name the host otherwise.
-            false => None,
-        };
-        let offered = mirror::detect(host, *port, address, DETECT_LIMIT)?;
+        let offered = mirror::detect(mirror, &opened.server, DETECT_LIMIT)?;
         match offered.is_empty() {
-            true => Err(Error::Refused(format!("'{host}' offered no host key; does an ssh server listen there?"))),
+            true => Err(Error::Refused(format!(
+                "'{}' offered no host key; does an ssh server listen there?",
+                mirror.address.host().unwrap_or_default()
+            ))),
             false => Ok(offered),
         }
     }

@@ -43,6 +43,7 @@ pub use upload::Upload;
 pub(crate) use http::{Http, Lines as HttpLines, drain};
 pub(crate) use messages::{Messages, about};
 pub(crate) use packets::{broken, next_line, refused_by_server};
+pub(crate) use ssh::known_as;
 pub(crate) use stream::{Lines as StreamLines, Sending, Stage, Stream};
 
 /// A service of git on a server.

@@ -105,7 +105,7 @@ fn confine(ssh: &mut Command, host: &str, port: Option<u16>, egress: &Egress, li
 }
 
 /// The host as known_hosts has it (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT").
-fn known_as(host: &str, port: Option<u16>) -> String {
+pub(crate) fn known_as(host: &str, port: Option<u16>) -> String {
     match port {
         Some(port) if port != SSH_PORT => format!("[{host}]:{port}"),
         _ => host.to_owned(),

@@ -6,52 +6,10 @@ use std::path::{Path, PathBuf};
 use crate::scene::sandbox::{Sandbox, script};
 use crate::scene::servers::{Kind, PASSWORD, Server, USER};
 
-fn pushed(sandbox: &Sandbox, source: &Path) {
+pub(super) fn pushed(sandbox: &Sandbox, source: &Path) {
     let work = sandbox.work(source);
     work.commit("one");
     work.push(&["main"]);
-}
-
-/// Whether the keys are pinned, or only known to ssh: a host with another key than before is reported with both fingerprints.
-#[test]
-fn a_changed_host_key_is_reported_with_both_fingerprints() {
-    let sandbox = Sandbox::new();
-    sandbox.bare("mirror.git");
-    let server = Server::start(&sandbox, Kind::Ssh);
-    let source = server.source(&sandbox, "mirror.git", &[]);
-    pushed(&sandbox, &source);
-    let fingerprint = |file: &str| {
-        let shown = sandbox.command("ssh-keygen").args(["-lf", file]).output().unwrap().stdout;
-        String::from_utf8(shown).unwrap().split(' ').nth(1).unwrap().to_owned()
-    };
-    let pins = source.join("mirror-push/remotes/m/known_hosts");
-    let pinned = std::fs::read_to_string(&pins).unwrap();
-    let host = pinned.split(' ').next().unwrap();
-    // The key of somebody else.
-    let other = std::fs::read_to_string(sandbox.path("ssh/client.pub")).unwrap();
-    let expected = format!(
-        "the host key of '127.0.0.1:{}' has CHANGED: it offers {}, and {} is trusted; ",
-        server.port(),
-        fingerprint("ssh/host.pub"),
-        fingerprint("ssh/client.pub")
-    );
-    std::fs::write(&pins, format!("{host} {other}")).unwrap();
-    let said = sandbox.mirror_push(&source, &["sync", "--json"]);
-    let error = said.json()[0]["error"].as_str().unwrap().to_owned();
-    assert!(error.starts_with(&expected) && error.contains("ask the administrator"), "{error}");
-    // Pins of another host, from before the URL changed, make nothing CHANGED.
-    std::fs::write(&pins, format!("other.example {other}")).unwrap();
-    let said = sandbox.mirror_push(&source, &["sync", "--json"]);
-    let error = said.json()[0]["error"].as_str().unwrap().to_owned();
-    assert!(error.contains("is not known") && !error.contains("CHANGED"), "{error}");
-    std::fs::remove_file(&pins).unwrap();
-    let known = sandbox.path("known");
-    std::fs::write(&known, format!("# a comment\n{host} {other}")).unwrap();
-    let option = format!("ssh_options = [\"UserKnownHostsFile={}\"]", known.display());
-    sandbox.add_mirror_config(&source, &option);
-    let said = sandbox.mirror_push(&source, &["sync", "--json"]);
-    let error = said.json()[0]["error"].as_str().unwrap().to_owned();
-    assert!(error.starts_with(&expected), "{error}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod completions;
 mod doctor;
 pub(crate) mod documents;
 mod every;
+mod host_keys;
 mod keys;
 mod monitoring;
 mod progress;

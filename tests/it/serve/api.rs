@@ -278,8 +278,11 @@ fn a_sync_during_a_run_is_one_more_run() {
     let source = daemon.repository("acme/widget");
     let mirror = sandbox.bare("mirror.git");
     let (gate, begun) = (sandbox.path("gate"), sandbox.path("begun"));
-    let hook =
-        format!("#!/bin/sh\necho >> '{}'\nwhile [ ! -e '{}' ]; do sleep 0.05; done\n", begun.display(), gate.display());
+    let hook = format!(
+        "#!/bin/sh\necho >> '{b}'\nwhile [ -e '{b}' ] && [ ! -e '{g}' ]; do sleep 0.05; done\n",
+        b = begun.display(),
+        g = gate.display()
+    );
     crate::scene::sandbox::script(&mirror.join("hooks/pre-receive"), &hook);
     let work = sandbox.work(&source);
     work.commit("one");

@@ -191,8 +191,11 @@ fn told_to_end_it_lets_run_what_runs_for_a_while() {
     let source = repository(&sandbox, "acme/widget");
     let mirror = sandbox.bare("mirror.git");
     let (gate, begun) = (sandbox.path("gate"), sandbox.path("begun"));
-    let hook =
-        format!("#!/bin/sh\n: > '{}'\nwhile [ ! -e '{}' ]; do sleep 0.05; done\n", begun.display(), gate.display());
+    let hook = format!(
+        "#!/bin/sh\n: > '{b}'\nwhile [ -e '{b}' ] && [ ! -e '{g}' ]; do sleep 0.05; done\n",
+        b = begun.display(),
+        g = gate.display()
+    );
     script(&mirror.join("hooks/pre-receive"), &hook);
     let work = sandbox.work(&source);
     let mut daemon = Daemon::start_as_configured(&sandbox, port);

@@ -118,7 +118,9 @@ fn nothing_is_replaced_by_its_socket() {
     configure(&sandbox, "");
     let taken = sandbox.path("taken");
     std::fs::write(&taken, "mine").unwrap();
-    let status = command(&sandbox, &["--listen", &format!("unix:{}", taken.display())]).status().unwrap();
+    let mut child = command(&sandbox, &["--listen", &format!("unix:{}", taken.display())]).spawn().unwrap();
+    wait_for("its end", || child.try_wait().unwrap().is_some());
+    let status = child.wait().unwrap();
     let log = std::fs::read_to_string(sandbox.path("daemon.log")).unwrap();
     assert!(!status.success() && log.contains("cannot listen at"), "{log}");
     assert_eq!(std::fs::read_to_string(&taken).unwrap(), "mine");
