@@ -56,6 +56,12 @@ pub(super) fn host_keys(session: &Session<'_>, asked: &HostKeys, out: &mut dyn W
         return changed(session, mirror);
     }
     if !asked.detect {
+        if keys.is_empty() {
+            let fix = format!("git mirror-push host-keys {} --detect", asked.name);
+            session
+                .base
+                .say(&format!("no key of '{host}' is pinned; ssh's own known_hosts decides; to pin its keys: {fix}"));
+        }
         show(session, &keys, out)?;
         return Ok(DONE);
     }

@@ -183,7 +183,9 @@ pub(super) fn password(settings: &Settings) -> anyhow::Result<Option<Secret>> {
         return Ok(None);
     }
     let secret = line_of_stdin()?;
-    anyhow::ensure!(!secret.is_empty(), "standard input holds no password");
+    if secret.is_empty() {
+        return Err(Usage("standard input holds no password".into()).into());
+    }
     Ok(Some(Secret::new(secret)))
 }
 
@@ -191,7 +193,8 @@ pub(super) fn password(settings: &Settings) -> anyhow::Result<Option<Secret>> {
 pub(super) fn line_of_stdin() -> anyhow::Result<String> {
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).context("cannot read the password from standard input")?;
-    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+    // A line of blanks is no password.
+    Ok(if line.trim().is_empty() { String::new() } else { line.trim_end_matches(['\r', '\n']).to_owned() })
 }
 
 pub(super) fn warn_of_insecure_http(

@@ -8,7 +8,6 @@ use jiff::Timestamp;
 
 use crate::config::{self, Config, Environment, Mirror, Server, Wake};
 use crate::drain::Mode;
-use crate::mirror;
 use crate::repo::{self, Repository};
 use crate::wake;
 
@@ -19,6 +18,7 @@ mod daemon;
 mod doctor;
 mod every;
 mod examples;
+mod failure;
 mod hook;
 mod keys;
 mod log;
@@ -38,15 +38,12 @@ mod update;
 pub use daemon::{Daemon, Run};
 
 use args::{Cli, Command, Drain, When};
+use failure::Usage;
 
 /// Done, or nothing to do.
 const DONE: u8 = 0;
 /// Some mirror or ref is not up to date.
 const BEHIND: u8 = 1;
-/// A bad repository or configuration.
-const FATAL: u8 = 128;
-/// The command line is not valid.
-const USAGE: u8 = 129;
 
 /// What every command has: the common options and the server's configuration.
 struct Base {
@@ -86,36 +83,13 @@ pub fn main(serve: Run<'_>) -> ExitCode {
     if let Ok(Environment { askpass: Some(socket), .. }) = Environment::read() {
         return askpass(&socket);
     }
-    let cli = match Cli::read() {
-        Ok(cli) => cli,
-        Err(error) => {
-            // A closed pipe is ignored: it needs no second error.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { USAGE } else { DONE });
-        }
+    // A command line that cannot be read has no options yet.
+    let is_json = std::env::args_os().any(|argument| argument == "--json");
+    let status = match Cli::read() {
+        Ok(cli) => run(cli, serve).unwrap_or_else(|error| failure::of_command(&error, is_json)),
+        Err(error) => failure::of_arguments(error, is_json),
     };
-    match run(cli, serve) {
-        Ok(status) => ExitCode::from(status),
-        Err(error) if is_broken_pipe(&error) => ExitCode::from(DONE),
-        Err(error) => {
-            let text = chain(&error).replace('\n', " ");
-            talk(&format!("fatal: {}", crate::credentials::Redactor::default().clean(&text)));
-            let is_usage = error.is::<Usage>() || matches!(error.downcast_ref(), Some(mirror::Error::Refused(_)));
-            ExitCode::from(if is_usage { USAGE } else { FATAL })
-        }
-    }
-}
-
-/// The error and its causes, each said once: many say their cause themselves.
-fn chain(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-    }
-    text
+    ExitCode::from(status)
 }
 
 /// ssh has started this program to ask for a password.
@@ -128,15 +102,6 @@ fn askpass(socket: &Path) -> ExitCode {
             ExitCode::from(BEHIND)
         }
     }
-}
-
-/// The command line asks for something that is not possible.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Usage(String);
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 fn run(cli: Cli, serve: Run<'_>) -> anyhow::Result<u8> {
@@ -229,13 +194,21 @@ impl Base {
 
     /// The repository that was named, or the one that the working directory is in.
     fn session(&self) -> anyhow::Result<Session<'_>> {
-        let start = match &self.global.directory {
-            Some(directory) => self.environment.current_dir.join(directory),
-            None => self.environment.current_dir.clone(),
-        };
+        let start = self.start();
+        if let Some(error) = start.join(".").canonicalize().err().filter(|_| self.global.directory.is_some()) {
+            anyhow::bail!("cannot change to '{}': {error}", start.display());
+        }
         match self.global.git_dir.as_ref().or(self.environment.git_dir.as_ref()) {
             Some(path) => Ok(self.session_at(repo::open(&start.join(path))?)),
             None => Ok(self.session_at(discover(&start)?)),
+        }
+    }
+
+    /// The directory that relative paths begin at: that of `-C`, or the working directory.
+    fn start(&self) -> PathBuf {
+        match &self.global.directory {
+            Some(directory) => self.environment.current_dir.join(directory),
+            None => self.environment.current_dir.clone(),
         }
     }
 
@@ -308,9 +281,5 @@ fn print_json(out: &mut dyn Write, value: &impl serde::Serialize) -> anyhow::Res
 
 /// A path that the user typed, relative to `-C` or the working directory.
 fn absolute(session: &Session<'_>, path: &Path) -> PathBuf {
-    let base = match &session.base.global.directory {
-        Some(directory) => session.base.environment.current_dir.join(directory),
-        None => session.base.environment.current_dir.clone(),
-    };
-    base.join(path)
+    session.base.start().join(path)
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::args::Switch;
-use super::{DONE, Session, print_json};
+use super::{DONE, Session, Usage, print_json};
 use crate::config::{Change, Config, Edit, edit};
 use crate::mirror::Keys;
 
@@ -35,7 +35,7 @@ fn change(session: &Session<'_>, patterns: Vec<String>) -> anyhow::Result<u8> {
 /// protected.
 pub(super) fn protect(session: &Session<'_>, new: &[String]) -> anyhow::Result<u8> {
     if let Some(bad) = new.iter().find(|pattern| pattern.is_empty() || pattern.chars().any(char::is_control)) {
-        anyhow::bail!("'{}' is not a pattern for branch names", bad.escape_debug());
+        return Err(Usage(format!("'{}' is not a pattern for branch names", bad.escape_debug())).into());
     }
     let mut patterns = effective(session, &session.config()?)?;
     patterns.extend(new.iter().filter(|pattern| !patterns.contains(pattern)).cloned().collect::<Vec<_>>());

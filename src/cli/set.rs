@@ -115,7 +115,7 @@ fn tell_what_is_overwritten(session: &Session<'_>, before: &Mirror, after: &Mirr
     if before.divergent == Overwrite || after.divergent != Overwrite || !after.is_enabled {
         return Ok(());
     }
-    let status = status::read(&session.repository.layout().remote(&after.name))?;
+    let status = status::of(&session.repository.layout(), after)?;
     for outcome in status.refs.iter().filter(|outcome| outcome.outcome == Outcome::Divergent) {
         let short = |oid: Option<Oid>| oid.map(|oid| oid.short()).unwrap_or_default();
         session.base.warn(&format!(

@@ -71,7 +71,7 @@ fn waiting(session: &Session<'_>) -> anyhow::Result<Option<Timestamp>> {
     let layout = session.repository.layout();
     let mut next = None;
     for mirror in config.mirrors.iter().filter(|mirror| mirror.is_enabled) {
-        let status = status::read(&layout.remote(&mirror.name))?;
+        let status = status::of(&layout, mirror)?;
         let due = status.next_attempt().filter(|_| status.update_status == UpdateStatus::Scheduled);
         let look = spool::next_look(&layout, &mirror.name)?;
         let look = look.and_then(|time| Timestamp::from_duration(time.try_into().ok()?).ok());

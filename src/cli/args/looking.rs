@@ -11,11 +11,15 @@ pub(in crate::cli) struct Log {
     #[command(flatten)]
     pub(in crate::cli) scope: Scope,
     /// Show only the newest N attempts
-    #[arg(short, value_name = "N")]
+    #[arg(short, value_name = "N", value_parser = number)]
     pub(in crate::cli) number: Option<usize>,
     /// Show only attempts that began at TIME or later: a duration before now, or a date
     #[arg(long, value_name = "TIME")]
     pub(in crate::cli) since: Option<String>,
+}
+
+fn number(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "write a number".to_owned())
 }
 
 /// `doctor`

@@ -9,7 +9,7 @@ fn one_line(said: &Completed, status: i32, words: &str) {
     assert_eq!(said.status, status, "{said:?}");
     assert!(said.err.contains(words), "'{words}' is not in {said:?}");
     assert!(said.out.is_empty(), "{said:?}");
-    if status == 128 {
+    if status == 128 || status == 129 && said.err.starts_with("fatal") {
         assert_eq!(said.err.lines().count(), 1, "{said:?}");
         assert!(said.err.starts_with("fatal: "), "{said:?}");
     }
@@ -85,16 +85,23 @@ fn bad_arguments_change_nothing() {
     fails(&["add", "x", "https://host"], 129, "no path after the host");
     fails(&["add", "x", source.to_str().unwrap()], 129, "is this repository itself");
     fails(&["add", "m", "/elsewhere.git"], 129, "is there already");
-    fails(&["add", "../x", "/x.git"], 128, "is not a name for a mirror");
-    fails(&["add", "x", "/x.git", "--mirror-branch-regex", "("], 128, "not a valid regex");
+    fails(&["add", "../x", "/x.git"], 129, "is not a name for a mirror");
+    fails(&["add", "x", "/x.git", "--mirror-branch-regex", "("], 129, "not a valid regex");
     fails(
         &["add", "x", "/x.git", "--mirror-branch-regex", "x", "--only-protected-branches"],
-        128,
+        129,
         "exclude each other",
     );
     fails(&["add", "x", "/x.git", "--divergent-refs", "perhaps"], 129, "perhaps");
     fails(&["set", "m"], 129, "nothing to change");
-    fails(&["set", "m", "--mirror-branch-regex", "("], 128, "not a valid regex");
+    fails(&["set", "m", "--mirror-branch-regex", "("], 129, "not a valid regex");
+    for key in ["timeout=\"30 minutes\"", "prune=sometimes", "atomic=3", "max_deletes=-1", "urll=x"] {
+        fails(&["set", "m", key], 129, key.split('=').next().unwrap());
+    }
+    fails(&["add", "x", "/x.git", "--password-stdin"], 129, "standard input holds no password");
+    fails(&["set", "m", "--allow-insecure-http"], 129, "written as KEY=VALUE: 'allow_insecure_http=…'");
+    fails(&["log", "-n", "x"], 129, "write a number");
+    fails(&["protect", ""], 129, "is not a pattern");
     fails(&["set", "none", "--prune", "never"], 128, "no mirror 'none' here");
     for command in ["enable", "disable", "remove", "show", "drain", "sync", "plan", "status", "log"] {
         fails(&[command, "none"], 128, "no mirror 'none' here");
@@ -102,6 +109,25 @@ fn bad_arguments_change_nothing() {
     fails(&["unprotect", "x"], 128, "'x' is not protected");
     fails(&["frobnicate"], 129, "frobnicate");
     fails(&["completions", "tcsh"], 129, "tcsh");
+    fails(&["token", "revoke", "none"], 128, "none");
+    fails(&["-C", "/nowhere", "status"], 128, "cannot change to '/nowhere': No such file or directory");
+}
+
+#[test]
+fn with_json_errors_are_json() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.source("/mirror.git", &[]);
+    for (arguments, status, words) in [
+        (&["status", "none", "--json"][..], 128, "no mirror 'none' here"),
+        (&["--json", "set", "m", "prune=sometimes"], 129, "'sometimes' is not a value of prune"),
+        (&["--json", "frobnicate"], 129, "unrecognized subcommand 'frobnicate'"),
+    ] {
+        let said = sandbox.mirror_push(&source, arguments);
+        assert_eq!((said.status, &*said.out), (status, ""), "{said:?}");
+        let error: serde_json::Value = serde_json::from_str(&said.err).expect(&said.err);
+        assert_eq!(error["exit_status"], status);
+        assert!(error["error"].as_str().unwrap().starts_with(words), "{said:?}");
+    }
 }
 
 #[test]
