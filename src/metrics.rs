@@ -48,7 +48,7 @@ pub fn measures(repository: &Repository, config: &Config) -> std::io::Result<Vec
     let enabled = config.mirrors.iter().filter(|mirror| mirror.is_enabled);
     enabled
         .map(|mirror| {
-            let status = status::read(&layout.remote(&mirror.name))?;
+            let status = status::of(&layout, mirror)?;
             Ok(Measure {
                 repository: repository.git_dir().display().to_string(),
                 mirror: mirror.name.clone(),

@@ -183,7 +183,7 @@ fn kept_back(repository: &Repository, config: &Config, mirror: &Mirror, now: Tim
         let fix = format!("git mirror-push sync {} compares everything and writes it again", mirror.name);
         findings.push(Finding::warning("status", error, fix));
     }
-    let status = status::read(&directory).unwrap_or_default();
+    let status = status::of(&layout, mirror).unwrap_or_default();
     if status.needs_adoption {
         let text = "first contact: the mirror has what this repository does not have, so nothing was sent";
         let fix = format!(

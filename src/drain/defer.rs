@@ -72,7 +72,7 @@ pub fn defer(
     let layout = repository.layout();
     let directory = layout.remote(&mirror.name);
     let files = |doing| Error::files(doing, directory.clone());
-    let before = || status::read(&directory).map_err(files("read the status"));
+    let before = || status::of(&layout, mirror).map_err(files("read the status"));
     if context.mode == Mode::Plan {
         let waiting = Status { last_error: Some(down.error.clone()), ..before()? };
         return Ok(Some(deferred(repository, mirror, waiting, down.next_attempt_at)));
@@ -93,6 +93,7 @@ pub fn defer(
         attempts: before.attempts.max(down.attempts),
         last_update_at: Some(render_time((context.now)())),
         next_attempt_at: Some(render_time(down.next_attempt_at)),
+        tried_address: Some(mirror.address.identity()),
         generation: Fence::after(&before, directory.clone(), (context.now)()).generation,
         pid: None,
         runner: None,

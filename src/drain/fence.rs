@@ -97,6 +97,7 @@ pub(super) fn look_time(mirror: &Mirror, now: Timestamp) -> Timestamp {
 
 /// The status before this run. The caller holds the mirror's lock. If the previous run never ended, the mirror may still carry out its
 /// commands, so their refs are read again later. Its work is repeated at once, even if an earlier temporary failure had set a delay.
+/// What is known of the mirror at another address is set aside.
 pub(super) fn status_before(
     repository: &Repository,
     mirror: &Mirror,
@@ -119,7 +120,7 @@ pub(super) fn status_before(
         // Written now, so that the dead run is handled only once, even if this run has nothing to do yet.
         status::write_passing(&directory, &before, repository.sharing()).map_err(files("write the status"))?;
     }
-    Ok(before)
+    Ok(before.at(&mirror.address.identity()))
 }
 
 /// What a run that never ended may have sent: its refs, with their values here now and since it began. The queue still has its entries,

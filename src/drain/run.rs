@@ -1,6 +1,5 @@
 //! One run for one mirror, from its lock to its status.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -129,11 +128,7 @@ fn claim_due(
     let files = Error::files("read the queue", layout.remote(&mirror.name));
     let claim_all = || spool::claim(&layout, &mirror.name, new_id(started));
     let claimed = claim_all().map_err(Error::files("read the queue", layout.remote(&mirror.name)))?;
-    let mut before = fence::status_before(repository, mirror, &claimed, started)?;
-    if before.address.as_ref().is_some_and(|address| *address != mirror.address.identity()) {
-        // These moves are of the mirror at the previous address.
-        before.moves.clear();
-    }
+    let before = fence::status_before(repository, mirror, &claimed, started)?;
     full_sync::make_due(repository, context, mode, mirror, &before, &claimed)?;
     let claim = claim_all().map_err(files)?;
     if mode == Mode::Drain {
@@ -174,8 +169,8 @@ fn update_and_record(
         None => scope(mode, mirror, &touched, &before, mirrored.exists(), is_retry_due),
     };
     let known = PriorState { touched: &touched, mirrored: &mirrored, before: &before };
-    let fence = Fence::after(&before, directory.clone(), started);
-    write_started(repository, &directory, &before, &fence, &scope, started)?;
+    let fence = Fence::after(&before, directory, started);
+    write_started(repository, mirror, &before, &fence, &scope, started)?;
     let is_full = matches!(scope, Scope::All);
     let (result, credentials) = run_once(repository, context, mirror, scope, &known, Some(&fence));
     leave_if_superseded(repository, context, mirror, &fence, &result)?;
@@ -232,7 +227,7 @@ fn record(
 /// Writes the `started` status, with the generation of this run and the refs that it may change.
 fn write_started(
     repository: &Repository,
-    directory: &Path,
+    mirror: &Mirror,
     before: &Status,
     fence: &Fence,
     scope: &Scope,
@@ -245,10 +240,12 @@ fn write_started(
         runner: Some(Runner::this()),
         generation: fence.generation,
         at_work: names(scope),
+        tried_address: Some(mirror.address.identity()),
         ..before.clone()
     };
-    let written = status::write_passing(directory, &working, repository.sharing());
-    written.map_err(Error::files("write the status", directory.to_owned()))
+    let directory = repository.layout().remote(&mirror.name);
+    let written = status::write_passing(&directory, &working, repository.sharing());
+    written.map_err(Error::files("write the status", directory))
 }
 
 /// If another run has begun meanwhile, writes only records of what the mirror accepted and of what it did not answer.
@@ -319,7 +316,7 @@ fn plan_only(repository: &Repository, context: &Context<'_>, mirror: &Mirror) ->
     let records = spool::peek(&layout, &mirror.name).map_err(Error::files("read the queue", directory.clone()))?;
     let mirrored = Mirrored::open(&directory, &mirror.address.identity(), repository).map_err(unreadable)?;
     let touched = coalesce(&records, &[]);
-    let before = Status { moves: status::read(&directory).unwrap_or_default().moves, ..Status::default() };
+    let before = Status { moves: status::of(&layout, mirror).unwrap_or_default().moves, ..Status::default() };
     let known = PriorState { touched: &touched, mirrored: &mirrored, before: &before };
     let (result, credentials) = run_once(repository, context, mirror, Scope::All, &known, None);
     let now = (context.now)();

@@ -128,7 +128,7 @@ impl Every<'_> {
 
     /// The job of a mirror. It is a full comparison if one is due.
     fn job(&self, layout: &Layout, git_dir: &Path, mirror: &Mirror) -> Result<Job, Error> {
-        let read = || status::read(&layout.remote(&mirror.name));
+        let read = || status::of(layout, mirror);
         let is_due = self.mode == Mode::Drain
             && self.reconcile.is_some()
             && self.is_comparison_due(

@@ -25,8 +25,10 @@ pub use outcome::{Outcome, RefOutcome};
 pub use runner::Runner;
 pub use view::{HostKey, View, view};
 
+use crate::config::Mirror;
 use crate::credentials::Cleaned;
 use crate::durable;
+use crate::layout::Layout;
 use crate::push::Capabilities;
 use crate::repo::Sharing;
 
@@ -100,6 +102,9 @@ pub struct Status {
     /// The address with which first contact is over; see [`crate::wire::Address::identity`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// The address of the last attempt. What the status says of refs, attempts and errors belongs to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried_address: Option<String>,
     /// Whether first contact waits for a person's confirmation.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub needs_adoption: bool,
@@ -194,6 +199,14 @@ pub fn read(directory: &Path) -> io::Result<Status> {
         status.update_status = UpdateStatus::Scheduled;
     }
     Ok(status)
+}
+
+/// The status of a configured mirror, as [`read`] and [`Status::at`] give it.
+///
+/// # Errors
+/// As [`read_as_is`].
+pub fn of(layout: &Layout, mirror: &Mirror) -> io::Result<Status> {
+    Ok(read(&layout.remote(&mirror.name))?.at(&mirror.address.identity()))
 }
 
 /// Whether the run of a status that says `started` is still active: its lock is held. If we may not open the lock, we look for the process.
@@ -324,6 +337,25 @@ impl Status {
     #[must_use]
     pub fn is_new(&self) -> bool {
         self.last_update_started_at.is_none()
+    }
+
+    /// The status of the mirror at `address`: what is known of another address is set aside. Kept are the counters, the number of the run,
+    /// the address with which first contact is over, and what a recovery must tell.
+    #[must_use]
+    pub fn at(self, address: &str) -> Self {
+        let is_of_another = self.tried_address.as_ref().or(self.address.as_ref()).is_some_and(|tried| tried != address);
+        if !is_of_another || self.update_status == UpdateStatus::Started {
+            return self;
+        }
+        Self {
+            version: self.version,
+            generation: self.generation,
+            address: self.address,
+            failing_since: self.failing_since,
+            notified_at: self.notified_at,
+            failures: self.failures,
+            ..Self::default()
+        }
     }
 
     /// When the next attempt is due, if one waits.

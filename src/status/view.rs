@@ -80,7 +80,7 @@ pub struct HostKey {
 /// The operating system's, when the status or the queue cannot be read.
 pub fn view(repository: &Repository, mirror: &Mirror, credentials: &Credentials) -> io::Result<View> {
     let layout = repository.layout();
-    let status = super::read(&layout.remote(&mirror.name))?;
+    let status = super::of(&layout, mirror)?;
     let pending = if mirror.is_enabled { spool::pending(&layout, &mirror.name)? } else { 0 };
     let host_keys = match mirror.address {
         Address::Ssh { .. } => read_host_keys(&layout.remote(&mirror.name))?,

@@ -78,7 +78,7 @@ const MAY_IMPORT: [(&str, &[&str]); 27] = [
     ("push", &["refs", "credentials", "process", "replies", "wire"]),
     ("fetch", &["refs", "credentials", "wire"]),
     ("config", &["durable", "layout", "refs", "repo", "plan", "wire", "credentials"]),
-    ("status", &["durable", "refs", "spool", "repo", "plan", "wire", "push", "config", "credentials"]),
+    ("status", &["config", "credentials", "durable", "layout", "plan", "push", "refs", "repo", "spool", "wire"]),
     ("metrics", &["durable", "spool", "status", "config", "repo"]),
     ("tokens", &["durable", "credentials", "plan"]),
     ("notify", &["process", "config", "status"]),

@@ -269,3 +269,39 @@ fn a_stranger_with_a_note_of_ours_is_a_stranger() {
     assert_eq!(sandbox.mirror_push(&source, &["sync"]).status, 1);
     assert_eq!(sandbox.refs(&mirror), before);
 }
+
+#[test]
+fn what_is_known_of_the_old_address_is_not_shown_for_the_new_one() {
+    let sandbox = Sandbox::new();
+    stranger(&sandbox, "theirs.git");
+    let fresh = sandbox.bare("fresh.git");
+    for by_file in [false, true] {
+        let name = format!("of-{by_file}.git");
+        let bare = sandbox.bare(&name);
+        let work = sandbox.work(&bare);
+        work.commit("ours");
+        work.push(&["main"]);
+        let url = sandbox.path("theirs.git");
+        sandbox.mirror_push_ok(&bare, &["set", "wake=none"]);
+        sandbox.mirror_push_ok(&bare, &["add", "m", url.to_str().unwrap()]);
+        sandbox.mirror_push(&bare, &["sync"]);
+        let before = sandbox.status(&bare);
+        assert_eq!((&before["update_status"], &before["attempts"]), (&"failed".into(), &1.into()), "{before}");
+        if by_file {
+            let config = bare.join("mirror-push/config.toml");
+            let text = std::fs::read_to_string(&config).unwrap();
+            std::fs::write(&config, text.replace("theirs.git", "fresh.git")).unwrap();
+        } else {
+            sandbox.mirror_push_ok(&bare, &["set", "m", "--url", fresh.to_str().unwrap()]);
+        }
+        let after = sandbox.status(&bare);
+        assert_eq!(after["update_status"], "scheduled", "{after}");
+        for key in ["last_error", "last_update_at", "last_update_started_at", "next_attempt_at"] {
+            assert_eq!(after[key], serde_json::Value::Null, "{key}: {after}");
+        }
+        assert_eq!((&after["attempts"], &after["refs"]), (&0.into(), &serde_json::json!([])), "{after}");
+        sandbox.mirror_push_ok(&bare, &["sync"]);
+        assert_eq!(sandbox.status(&bare)["update_status"], "finished");
+        sandbox.git(&fresh, &["update-ref", "-d", "refs/heads/main"]);
+    }
+}
