@@ -42,7 +42,7 @@ pub enum Error {
         source: io::Error,
     },
     /// It failed.
-    #[error("{program} failed{status}: {message}")]
+    #[error("{program} failed{status}{}{message}", if message.is_empty() { "" } else { ": " })]
     Failed {
         /// Its name.
         program: String,

@@ -13,6 +13,10 @@ pub enum Cause {
     Locked,
     /// The disk of the mirror is full.
     DiskFull,
+    /// The branch is checked out in the mirror, which has a working tree.
+    CheckedOut,
+    /// The user who pushes may not write to the mirror's repository.
+    NotWritable,
     /// The pre-receive hook declined the whole push.
     HookDeclined,
     /// The pack is larger than `receive.maxInputSize`.
@@ -38,6 +42,10 @@ impl Cause {
             // The first is for loose and packed refs, the others for reftable.
             Self::Locked => &[".lock': File exists", "cannot lock references", "data is locked"],
             Self::DiskFull => &["No space left on device", "Disk quota exceeded"],
+            Self::CheckedOut => &["branch is currently checked out"],
+            Self::NotWritable => {
+                &["unable to create temporary object directory", "insufficient permission for adding an object"]
+            }
             Self::HookDeclined => &["pre-receive hook declined"],
             Self::TooLarge => &["pack exceeds maximum allowed size"],
             Self::ShallowRefused => &["shallow update not allowed"],
@@ -75,8 +83,10 @@ pub enum Failure<'m> {
     Unresolved(&'m str),
     /// The repository does not exist, or we may not see it.
     NotFound,
-    /// The repository on the mirror belongs to another user there.
-    OtherOwner,
+    /// The repository on the mirror belongs to another user there. Holds its path, if the message names it.
+    OtherOwner(Option<&'m str>),
+    /// ssh does not use a private key because others can read it. Holds its path.
+    LooseKey(&'m str),
     /// Anything else.
     Other,
 }
@@ -113,6 +123,11 @@ pub fn failure<'m>(program: &str, message: &'m str) -> Failure<'m> {
     }
     const DENIED: [&str; 4] =
         ["Permission denied", "Too many authentication failures", "ERROR: Permission to ", "marked as read only"];
+    if let Some(key) =
+        between(message, "for '", "' are too open").filter(|_| has(message, &["UNPROTECTED PRIVATE KEY FILE"]))
+    {
+        return Failure::LooseKey(key);
+    }
     let denial = message.lines().rev().find(|line| has(line, &DENIED)).filter(|_| program == "ssh");
     if let Some(line) = denial {
         return Failure::Denied(line.trim());
@@ -121,7 +136,7 @@ pub fn failure<'m>(program: &str, message: &'m str) -> Failure<'m> {
         return Failure::Unresolved(host);
     }
     if has(message, &["dubious ownership", "safe.directory"]) {
-        return Failure::OtherOwner;
+        return Failure::OtherOwner(between(message, "repository at '", "'"));
     }
     if is_not_found(message) { Failure::NotFound } else { Failure::Other }
 }
@@ -262,9 +277,9 @@ mod tests {
     #[test]
     #[rustfmt::skip]
     fn reads_the_refusals_of_every_server() {
-        use Cause::{CurrentBranch, DiskFull, HookDeclined, Locked, MissingObjects, ShallowRefused, Stale, TooLarge};
-        const ALL: [Cause; 8] = [CurrentBranch, Locked, DiskFull, HookDeclined, TooLarge, ShallowRefused, MissingObjects, Stale];
-        let table: [(&str, &[Cause]); 28] = [
+        use Cause::{CheckedOut, CurrentBranch, DiskFull, HookDeclined, Locked, MissingObjects, NotWritable, ShallowRefused, Stale, TooLarge};
+        const ALL: [Cause; 10] = [CurrentBranch, CheckedOut, NotWritable, Locked, DiskFull, HookDeclined, TooLarge, ShallowRefused, MissingObjects, Stale];
+        let table: [(&str, &[Cause]); 30] = [
             // git 2.39 and 2.47
             ("failed to update ref", &[Stale]),
             ("failed to update ref (error: cannot lock ref 'refs/heads/x': is at 1 but expected 2)", &[Stale]),
@@ -279,6 +294,8 @@ mod tests {
             ("pre-receive hook declined", &[HookDeclined]),
             ("pre-receive hook declined (tee: /var/log/x: No space left on device)", &[DiskFull, HookDeclined]),
             ("deletion prohibited", &[]),
+            ("branch is currently checked out", &[CheckedOut]),
+            ("the mirror could not unpack the objects: unable to create temporary object directory", &[NotWritable, MissingObjects]),
             ("deletion of the current branch prohibited", &[CurrentBranch]),
             ("shallow update not allowed", &[ShallowRefused]),
             ("missing necessary objects", &[MissingObjects]),
@@ -319,7 +336,9 @@ mod tests {
             ("Host key verification failed.", Failure::HostKey(HostKeyProblem::default())),
             ("fatal: '/x.git' does not appear to be a git repository", Failure::NotFound),
             ("fatal: not a git repository: '/x.git'", Failure::NotFound),
-            ("fatal: detected dubious ownership in repository at '/x.git'", Failure::OtherOwner),
+            ("fatal: detected dubious ownership in repository at '/x.git'", Failure::OtherOwner(Some("/x.git"))),
+            // OpenSSH 9.2
+            ("@         WARNING: UNPROTECTED PRIVATE KEY FILE!          @\nPermissions 0644 for '/r/id_ed25519' are too open.\nLoad key \"/r/id_ed25519\": bad permissions\ngit@h: Permission denied (publickey).", Failure::LooseKey("/r/id_ed25519")),
             // GitHub
             ("ERROR: Repository not found.\nfatal: Could not read from remote repository.", Failure::NotFound),
             ("ERROR: Permission to a/b.git denied to bot.", Failure::Denied("ERROR: Permission to a/b.git denied to bot.")),

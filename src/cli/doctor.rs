@@ -46,7 +46,8 @@ pub(super) fn every(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
                 writeln!(out, "{repository}")?;
             }
             for finding in shown {
-                render::finding(base, finding, out)?;
+                let fix = finding.fix.as_deref().map(|fix| within(repository, fix));
+                render::finding(base, &Finding { fix, ..finding.clone() }, out)?;
             }
         }
         if !base.global.quiet {
@@ -56,6 +57,14 @@ pub(super) fn every(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
     }
     let worst = repositories.iter().map(|(_, findings)| status(findings)).max().unwrap_or(DONE);
     Ok(if unreadable > 0 { BEHIND } else { worst })
+}
+
+/// A fix whose commands name the repository: nobody is in its directory.
+fn within(repository: &str, fix: &str) -> String {
+    let git = format!("git -C '{}'", repository.replace('\'', r"'\''"));
+    ["mirror-push", "config", "fetch"]
+        .iter()
+        .fold(fix.to_owned(), |fix, command| fix.replace(&format!("git {command} "), &format!("{git} {command} ")))
 }
 
 fn findings(session: &Session<'_>) -> Vec<Finding> {

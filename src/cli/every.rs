@@ -51,7 +51,7 @@ impl Base {
         });
         let mut answers = answers.into_inner();
         answers.sort_by_key(|(index, _)| *index);
-        let (mut good, mut bad) = (Vec::new(), 0);
+        let (mut good, mut bad) = (Vec::new(), self.server.missing_roots().count());
         for (index, answer) in answers {
             match answer {
                 Ok(answer) => good.push(answer),
@@ -74,6 +74,11 @@ struct Sums {
 }
 
 impl Sums {
+    /// With this number of roots that are not there.
+    fn without(roots: usize) -> Self {
+        Self { behind: AtomicUsize::new(roots), ..Self::default() }
+    }
+
     fn count(&self, report: &Report) {
         let sum = match (report.is_behind(), report.is_attempted) {
             (true, _) => &self.behind,
@@ -99,7 +104,7 @@ pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> 
     if base.server.top.silent == Some(true) && mode != Mode::Plan {
         base.say("silent: nothing leaves this machine");
     }
-    let (sums, reports) = (Sums::default(), Mutex::new(Vec::new()));
+    let (sums, reports) = (Sums::without(base.server.missing_roots().count()), Mutex::new(Vec::new()));
     let printed = Mutex::new((out, std::io::Result::Ok(())));
     let bars = Bars::start_for_many(base).filter(|_| mode != Mode::Plan);
     let on_begin = |git_dir: &Path, mirror: &str, progress: Arc<Progress>| {

@@ -70,12 +70,12 @@ fn print_json(text: &str, status: u8) {
 
 /// Whether the command line is at fault, and not a repository or a file.
 fn is_usage(error: &anyhow::Error) -> bool {
-    let is_bad_change = |error: Option<&config::Error>| matches!(error, Some(config::Error::Change(_)));
-    match error.downcast_ref::<mirror::Error>() {
-        Some(mirror::Error::Refused(_)) => true,
-        Some(mirror::Error::Config(inner)) => is_bad_change(Some(inner)),
-        _ => error.is::<Usage>() || is_bad_change(error.downcast_ref()),
-    }
+    let is_bad_value = matches!(error.downcast_ref(), Some(config::Error::Value(_)));
+    let is_bad_change = matches!(
+        error.downcast_ref(),
+        Some(mirror::Error::Refused(_) | mirror::Error::Config(config::Error::Value(_)))
+    );
+    error.is::<Usage>() || is_bad_value || is_bad_change
 }
 
 /// The error and its causes, each said once: many say their cause themselves.

@@ -1,6 +1,12 @@
 //! Logging: one event per line on stderr, at the level that was asked for. A panic is logged with its source location.
 
+use std::fmt;
+
 use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::{FormatFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent};
+use tracing_subscriber::registry::LookupSpan;
 
 use super::args::Global;
 use crate::config::Environment;
@@ -24,7 +30,10 @@ pub(super) fn start(global: &Global, environment: &Environment, is_daemon: bool)
         .without_time()
         .with_target(false);
     // A second start in one process keeps the first.
-    let _ = format.try_init();
+    let _ = match is_daemon {
+        true => format.try_init(),
+        false => format.event_format(AsCommand).try_init(),
+    };
     std::panic::set_hook(Box::new(|panic| {
         let payload = panic.payload();
         let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
@@ -32,4 +41,23 @@ pub(super) fn start(global: &Global, environment: &Environment, is_daemon: bool)
         let text = crate::credentials::Redactor::default().clean(text.unwrap_or("no message"));
         tracing::error!("internal error, please report it: panicked at {place}: {text}");
     }));
+}
+
+/// An event as a command of git says it: `warning: `, `error: `, or the text alone.
+struct AsCommand;
+
+impl<S, N> FormatEvent<S, N> for AsCommand
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        match *event.metadata().level() {
+            Level::ERROR => out.write_str("error: ")?,
+            Level::WARN => out.write_str("warning: ")?,
+            _ => {}
+        }
+        context.format_fields(out.by_ref(), event)?;
+        writeln!(out)
+    }
 }

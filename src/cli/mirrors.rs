@@ -1,6 +1,7 @@
 //! `add`, `set`, `enable`, `disable`, `remove`, `reset`: the commands that change a mirror; `mirror::Editor` does the work.
 
 use std::io::BufRead;
+use std::path::{Component, Path};
 
 use anyhow::Context;
 
@@ -72,6 +73,7 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
     }
     let is_enabled = config.mirror(&add.name).is_some_and(|mirror| mirror.is_enabled);
     wake_for(session, &config, &add.name);
+    warn_of_working_tree(session, &add.name);
     let then = match config.wake {
         _ if !is_enabled => format!("it is disabled: git mirror-push enable {}", add.name),
         _ if config.is_silent => "its first sync waits because silent mode is on".to_owned(),
@@ -80,6 +82,15 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
     };
     session.base.say(&format!("added mirror '{}'; {then}", add.name));
     Ok(DONE)
+}
+
+/// Warns that commits run no hook. In a bare repository everything arrives by a push.
+fn warn_of_working_tree(session: &Session<'_>, name: &str) {
+    if session.repository.has_working_tree() {
+        session.base.warn(&format!(
+            "this repository has a working tree; a commit made in it runs no hook, and 'git mirror-push sync {name}' mirrors it"
+        ));
+    }
 }
 
 /// Serves a mirror again.
@@ -155,13 +166,29 @@ pub(super) fn refuse_token(keys: &Keys, known: impl FnOnce() -> anyhow::Result<O
 pub(super) fn checked_url(session: &Session<'_>, text: &str) -> anyhow::Result<(String, Address, Credentials)> {
     let (address, _) = parse(text).map_err(|refused| Usage(refused.to_string()))?;
     let Address::Local(path) = &address else { return Ok(clean_url(text)?) };
+    let typed = path;
     let path = absolute(session, path);
+    if let Some(host) = host_of_path(typed).filter(|_| !path.exists()) {
+        let fix = format!("for host '{host}' write https://{}", typed.display());
+        return Err(Usage(format!("'{}' is read as a path, and there is none; {fix}", typed.display())).into());
+    }
+    if path.parent().is_none() {
+        return Err(Usage("the URL names no repository".into()).into());
+    }
     let path = path.canonicalize().unwrap_or(path);
     if path == session.repository.git_dir() || path.join(".git") == session.repository.git_dir() {
         return Err(Usage(format!("'{}' is this repository itself", path.display())).into());
     }
     let url = path.to_str().context("a path of a mirror must be UTF-8")?.to_owned();
     Ok((url, Address::Local(path), Credentials::default()))
+}
+
+/// The first part of a relative path if it looks like the name of a host.
+fn host_of_path(path: &Path) -> Option<&str> {
+    let mut parts = path.components();
+    let Some(Component::Normal(first)) = parts.next() else { return None };
+    let first = first.to_str().filter(|first| first.trim_matches('.').contains('.') && !first.ends_with(".git"))?;
+    parts.next().map(|_| first)
 }
 
 pub(super) fn host_keys(settings: &Settings, address: &Address) -> anyhow::Result<Option<Vec<HostKey>>> {

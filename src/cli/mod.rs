@@ -27,6 +27,7 @@ mod man;
 mod measure;
 mod mirrors;
 mod next;
+mod notes;
 mod options;
 mod progress;
 mod protect;

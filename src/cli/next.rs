@@ -75,8 +75,8 @@ pub(super) fn attempt(session: &Session<'_>, config: &Config, view: &View, now: 
         attempts => format!(", after {attempts} failed attempts"),
     };
     // A permanent failure is retried after any push.
-    let push = if view.update_status == UpdateStatus::Failed { "the next push" } else { "the first push after that" };
-    Some(said(next.duration_since(now).as_secs(), &failed, Maker::of(session, view), push, &view.name))
+    let is_permanent = view.update_status == UpdateStatus::Failed;
+    Some(said(next.duration_since(now).as_secs(), &failed, Maker::of(session, view), is_permanent, &view.name))
 }
 
 /// Whether systemd runs the timer that drains all repositories.
@@ -89,14 +89,13 @@ fn has_timer() -> bool {
 
 const NOBODY: &str = "no daemon, drain or timer is running";
 
-/// `push` is the push that leads to an attempt.
-fn said(seconds: i64, failed: &str, maker: Maker, push: &str, name: &str) -> String {
-    let when = match seconds {
-        ..=0 => "next attempt: due".to_owned(),
-        1..=119 => format!("next attempt in {seconds} s"),
-        120..=7199 => format!("next attempt in {} min", seconds / 60),
-        _ => format!("next attempt in {} h", (seconds + 1800) / 3600),
+fn said(seconds: i64, failed: &str, maker: Maker, is_permanent: bool, name: &str) -> String {
+    let after = match seconds {
+        ..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        _ => format!("{} h", (seconds + 1800) / 3600),
     };
+    let when = if seconds <= 0 { "next attempt: due".to_owned() } else { format!("next attempt in {after}") };
     match maker {
         Maker::Daemon => format!("{when}, by the daemon{failed}"),
         Maker::Drain => format!("{when}, by the waiting drain{failed}"),
@@ -105,8 +104,14 @@ fn said(seconds: i64, failed: &str, maker: Maker, push: &str, name: &str) -> Str
         Maker::Nobody if seconds <= 0 => {
             format!("{when}{failed}; {NOBODY}: the next push triggers it, or 'git mirror-push drain {name}'")
         }
+        // Nobody is there to keep a time.
+        Maker::Nobody if is_permanent => {
+            format!("next attempt at the next push{failed}; {NOBODY}: 'git mirror-push sync {name}' tries now")
+        }
         Maker::Nobody => {
-            format!("{when}{failed}; {NOBODY}: {push} triggers it, and 'git mirror-push sync {name}' tries now")
+            format!(
+                "next attempt at the first push after {after}{failed}; {NOBODY}: 'git mirror-push sync {name}' tries now"
+            )
         }
     }
 }
@@ -128,11 +133,15 @@ mod tests {
             (
                 600,
                 Maker::Nobody,
-                "next attempt in 10 min, after 2 failed attempts; no daemon, drain or timer is running: the next push triggers it, and 'git mirror-push sync m' tries now",
+                "next attempt at the first push after 10 min, after 2 failed attempts; no daemon, drain or timer is running: 'git mirror-push sync m' tries now",
             ),
             (7200, Maker::Daemon, "next attempt in 2 h, by the daemon, after 2 failed attempts"),
         ] {
-            assert_eq!(said(seconds, ", after 2 failed attempts", maker, "the next push", "m"), expected);
+            assert_eq!(said(seconds, ", after 2 failed attempts", maker, false, "m"), expected);
         }
+        assert_eq!(
+            said(20_000, "", Maker::Nobody, true, "m"),
+            "next attempt at the next push; no daemon, drain or timer is running: 'git mirror-push sync m' tries now"
+        );
     }
 }

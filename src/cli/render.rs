@@ -47,6 +47,9 @@ pub(super) fn report(base: &Base, report: &Report, mode: Mode, out: &mut dyn Wri
         writeln!(out, "   {}", painted(base, Colour::Red, &format!("{}: {error}", report.update_status.as_str())))?;
     }
     refs(base, &shown, "", out)?;
+    if shown.len() > MAX_SAME_REASON {
+        writeln!(out, "   {}", sum(&shown))?;
+    }
     if report.error.is_none() && shown.is_empty() {
         let nothing = if mode == Mode::Plan { "nothing to do" } else { "everything up to date" };
         writeln!(out, "   {nothing}")?;
@@ -82,6 +85,19 @@ fn refs(base: &Base, outcomes: &[&RefOutcome], indent: &str, out: &mut dyn Write
         }
     }
     Ok(())
+}
+
+/// How many refs there are, and how many of each outcome.
+fn sum(outcomes: &[&RefOutcome]) -> String {
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    for word in outcomes.iter().map(|outcome| outcome.outcome.as_str()) {
+        match counts.iter_mut().find(|(known, _)| *known == word) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((word, 1)),
+        }
+    }
+    let counts = counts.iter().map(|(word, count)| format!("{} {}", grouped(*count), word.replace('_', " ")));
+    format!("{}: {}", counted(outcomes.len(), "ref", "refs"), counts.collect::<Vec<_>>().join(", "))
 }
 
 /// A number with the singular or the plural of a noun.
@@ -166,7 +182,6 @@ pub(super) fn row(base: &Base, view: &View, out: &mut dyn Write) -> io::Result<(
     };
     let word = if view.enabled { view.update_status.as_str() } else { "disabled" };
     let error = view.last_error.as_ref().map(|error| format!("  {error}")).unwrap_or_default();
-    let error: String = error.chars().take(120).collect();
     writeln!(out, "{:<9}  {}  {}{error}", painted(base, colour, word), view.repository, view.name)
 }
 

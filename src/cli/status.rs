@@ -3,17 +3,17 @@
 use std::io::Write;
 
 use super::args::Show;
-use super::{BEHIND, DONE, Session, by_name, chosen, next, now, print_json, render};
-use crate::config::{self, Config, Mirror};
+use super::{BEHIND, DONE, Session, by_name, chosen, next, notes, now, print_json, render};
+use crate::config::{self, Config};
 use crate::mirror;
-use crate::plan::Rules;
 use crate::status::{UpdateStatus, View, view};
 
 pub(super) fn views(session: &Session<'_>, config: &Config, names: &[String]) -> anyhow::Result<Vec<View>> {
     chosen(config, names)?
         .into_iter()
         .map(|mirror| {
-            let credentials = mirror::credentials(&session.repository, mirror)?;
+            // A secret that cannot be read hides nothing of the URL's but more; the notes say what is wrong with it.
+            let credentials = mirror::credentials(&session.repository, mirror).unwrap_or_default();
             Ok(view(&session.repository, mirror, &credentials)?)
         })
         .collect()
@@ -31,7 +31,7 @@ pub(super) fn status(session: &Session<'_>, names: &[String], out: &mut dyn Writ
         for shown in &views {
             let next = next::attempt(session, &config, shown, now());
             render::view(session.base, shown, next.as_deref(), out)?;
-            for note in notes(session, by_name(&config, &shown.name)?, &config)? {
+            for note in notes::of(session, &config, by_name(&config, &shown.name)?, shown)? {
                 writeln!(out, "  {note}")?;
             }
         }
@@ -42,21 +42,6 @@ pub(super) fn status(session: &Session<'_>, names: &[String], out: &mut dyn Writ
 /// Whether an enabled mirror is not up to date.
 pub(super) fn is_behind(view: &View) -> bool {
     view.enabled && !matches!(view.update_status, UpdateStatus::Finished | UpdateStatus::None)
-}
-
-/// Likely mistakes: an empty selection, which mirrors no branch, and a HEAD on the mirror that names no branch of ours.
-fn notes(session: &Session<'_>, mirror: &Mirror, config: &Config) -> anyhow::Result<Vec<String>> {
-    let mut notes = session.editor().warnings(config, mirror);
-    let rules: Rules = config.rules(mirror, session.repository.default_branch()?.as_ref());
-    if rules.selects_no_branch() {
-        notes.push("no branch is protected, so no branch is mirrored; see 'git mirror-push protect'".to_owned());
-    }
-    let lost =
-        mirror::LocalMirror::of(&mirror.address).map(|local| local.lost_head(&session.repository)).transpose()?;
-    if let Some(lost) = lost.flatten() {
-        notes.push(format!("{lost}; {}", lost.fix()));
-    }
-    Ok(notes)
 }
 
 /// Lists the mirrors as `git remote -v` does.

@@ -31,7 +31,7 @@ pub fn assignment(text: &str, place: Place) -> Result<(&'static str, Change), St
         Ok(toml_edit::Value::String(string)) => string.into_value(),
         Ok(_) => return Ok((known.name, Change::Toml(value.to_owned()))),
         Err(_) if value.starts_with(['[', '{', '"', '\'']) => {
-            return Err(format!("{key}: the value begins like TOML but cannot be read; expected: {}", known.kind()));
+            return Err(format!("{key}: a bracket or a quotation mark is not closed; write {}", known.kind()));
         }
         Err(_) => value.to_owned(),
     };
@@ -91,7 +91,7 @@ mod tests {
             ("silent=true", Place::Remote, "git mirror-push set silent=…"),
             ("max_jobs=3", Place::Top, "belongs in the server's file"),
             ("id=3", Place::Remote, "cannot be changed"),
-            ("refspecs=[", Place::Remote, "expected: list of patterns"),
+            ("refspecs=[", Place::Remote, "is not closed; write list of patterns"),
             ("username=a\nb", Place::Remote, "control character"),
             ("username=\"a\\nb\"", Place::Remote, "control character"),
         ] {

@@ -143,9 +143,12 @@ pub(super) fn server(path: &Path, text: &str, file: File, mut server: Server) ->
         let no_root =
             place.at(&written, "[[repositories]] needs a root, the directory that holds the repositories".into());
         let patterns = |texts: Vec<String>| texts.iter().map(|text| Pattern::new(text.as_bytes())).collect::<Vec<_>>();
+        let line = line_of(text, written.span().start);
+        let line = place.line_of_key(line, "root").unwrap_or(line);
         let written = written.into_inner();
         server.roots.push(Root {
             path: written.root.ok_or(no_root)?,
+            written: (path.to_owned(), line),
             include: patterns(written.include.unwrap_or_default()),
             exclude: patterns(written.exclude.unwrap_or_default()),
             owners: written.owners.unwrap_or_default(),

@@ -91,7 +91,7 @@ fn checked(
     let is_template = |name: &str| placed.is_some() && server.template_names().any(|template| template == name);
     let new = applied(old, &before, change, &is_template)?;
     let after = parse(path, &new, server, placed, Trust::Full).map_err(|error| match error {
-        Error::Meaning { what, .. } => Error::Change(what),
+        Error::Meaning { what, .. } => Error::Value(what),
         other => other,
     })?;
     Ok((new, after))
@@ -104,7 +104,7 @@ fn applied(old: &str, before: &Config, change: &Edit, is_template: &dyn Fn(&str)
         Edit::Add(name, keys) => {
             if !is_name(name) {
                 let rule = "use letters, digits, '.', '_' and '-', and begin with a letter or digit";
-                return Err(Error::Change(format!("'{}' is not a name for a mirror; {rule}", name.escape_debug())));
+                return Err(Error::Value(format!("'{}' is not a name for a mirror; {rule}", name.escape_debug())));
             }
             if before.mirror(name).is_some() {
                 return Err(Error::Change(format!("mirror '{name}' is there already; use 'set', or another name")));

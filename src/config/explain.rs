@@ -16,7 +16,12 @@ pub(super) fn explain(message: &str, text: &str, line: usize) -> String {
         let known = message.split_once("expected ").map_or("", |(_, known)| known.trim_start_matches("one of "));
         return format!("'{quoted}' is not a value of {key}; use {known}");
     }
-    if message.starts_with("invalid type") || message.starts_with("invalid value") {
+    if header(&lines, line).is_some_and(|header| header == "[remotes]") {
+        return "write [remotes.NAME]: a mirror has a name".into();
+    }
+    let is_of_other_kind =
+        ["invalid type", "invalid value", "wanted string or table"].iter().any(|start| message.starts_with(start));
+    if is_of_other_kind {
         if written == "[repositories]" {
             return "write [[repositories]], with two brackets: there may be several".into();
         }
@@ -26,7 +31,7 @@ pub(super) fn explain(message: &str, text: &str, line: usize) -> String {
         }
         if let Some(known) = known {
             let quoted = if known.kind() == "text" { "; write a text that looks like a number in quotes" } else { "" };
-            return format!("{key} has the wrong type; expected: {}{quoted}", known.kind());
+            return format!("{key} takes another kind of value: {}{quoted}", known.kind());
         }
     }
     match keys().find(|known| known.name == key) {
@@ -35,11 +40,14 @@ pub(super) fn explain(message: &str, text: &str, line: usize) -> String {
     }
 }
 
+/// The last table header before a line, without spaces.
+fn header(lines: &[&str], line: usize) -> Option<String> {
+    lines.iter().take(line).rev().map(|line| line.replace(' ', "")).find(|line| line.starts_with('['))
+}
+
 /// Where the keys of a line belong, from the last table header before it.
 fn section(lines: &[&str], line: usize) -> Option<Place> {
-    let before = lines.iter().take(line).rev().map(|line| line.replace(' ', ""));
-    let header = before.into_iter().find(|line| line.starts_with('['))?;
-    Some(match &*header {
+    Some(match &*header(lines, line)? {
         header if header.starts_with("[[repositories") => Place::Repositories,
         header if header.starts_with("[api") => Place::Api,
         header if header.starts_with("[remotes") || header.starts_with("[defaults") => Place::Remote,
@@ -131,7 +139,19 @@ mod tests {
                 "invalid type: integer `3`, expected a boolean",
                 format!("{remote}atomic = 3"),
                 3,
-                "atomic has the wrong type; expected: boolean",
+                "atomic takes another kind of value: boolean",
+            ),
+            (
+                "wanted string or table",
+                format!("{remote}divergent_refs = true"),
+                3,
+                "divergent_refs takes another kind of value: \"overwrite\"",
+            ),
+            (
+                "invalid type: string \"/m\", expected struct Settings",
+                "[remotes]\nurl = \"/m\"".into(),
+                2,
+                "write [remotes.NAME]",
             ),
             ("something else", String::new(), 1, "something else"),
         ] {

@@ -67,7 +67,7 @@ impl Environment {
 }
 
 /// Where the server's file is when nothing says otherwise.
-const SERVER_FILE: &str = "/etc/git-mirror-push/config.toml";
+pub(super) const SERVER_FILE: &str = "/etc/git-mirror-push/config.toml";
 
 /// Reads the server's files: the named one, which must exist, or the default one, which may be missing. Then reads the files `*.toml` of
 /// `conf.d` beside it in the order of their names. A later file overrides the earlier ones.
@@ -98,9 +98,23 @@ pub fn load_server(named: Option<&Path>, credential_env: &CredentialEnv) -> Resu
     }
     server.credential_env = credential_env.clone();
     for root in &mut server.roots {
-        root.path = root.path.canonicalize().map_err(|source| failed(&root.path, source))?;
+        match root.path.canonicalize() {
+            Ok(path) => root.path = path,
+            // Whoever lists the repositories says so.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(failed(&root.path, source)),
+        }
+        for owner in root.owners.iter().filter(|owner| !is_user(owner)) {
+            let (file, line) = &root.written;
+            tracing::warn!("{}:{line}: owners names '{owner}', and there is no such user", file.display());
+        }
     }
     Ok(server)
+}
+
+/// Whether a user has this name, or it is a number.
+fn is_user(name: &str) -> bool {
+    name.parse::<u32>().is_ok() || uzers::get_user_by_name(name).is_some()
 }
 
 /// Reads the file of a repository; a missing file is one without mirrors of its own.

@@ -31,8 +31,8 @@ pub use edit::{Change, Edit, check_edit, edit};
 pub use file::{Api, AuthMethod, HookSetting, TagsSetting, TopKeys, Wake};
 pub use keys::{Key, Place, SECTIONS, keys};
 pub use listen::Listen;
-use load::read_owned;
 pub use load::{Environment, authorise, load, load_server, names_in};
+use load::{SERVER_FILE, read_owned};
 pub use origin::{Origin, origins};
 pub use read::parse_period;
 pub use server::{Placed, Root, Server};
@@ -83,9 +83,16 @@ pub enum Error {
     },
     /// `--all` was asked for, and no file says where repositories are.
     #[error(
-        "no file says where repositories are; put [[repositories]] with a root into /etc/git-mirror-push/config.toml"
+        "no file says where repositories are; put [[repositories]] with a root into {}",
+        files.first().map_or(Path::new(SERVER_FILE), |file| file).display()
     )]
-    NoRoots,
+    NoRoots {
+        /// The files that were read.
+        files: Vec<PathBuf>,
+    },
+    /// A change would give a key a value that is not valid, or has a name that is none.
+    #[error("{0}")]
+    Value(String),
     /// A change cannot be made.
     #[error("{0}")]
     Change(String),

@@ -42,8 +42,10 @@ pub(super) struct Template {
 /// `[[repositories]]`
 #[derive(Clone, Debug)]
 pub struct Root {
-    /// The directory, without symbolic links in it.
+    /// The directory, without symbolic links in it if it was there when the file was read.
     pub path: PathBuf,
+    /// The file that names it, and the line there.
+    pub(super) written: (PathBuf, usize),
     pub(super) include: Vec<Pattern>,
     pub(super) exclude: Vec<Pattern>,
     /// Users, by name or number, whose repositories are served below this root as well as our own.
@@ -60,6 +62,16 @@ pub struct Placed {
 }
 
 impl Root {
+    /// The error of a root that does not exist.
+    fn missing(&self) -> Error {
+        let (path, line) = self.written.clone();
+        Error::Meaning {
+            path,
+            line,
+            what: format!("root '{}' does not exist; create it, or remove its entry", self.path.display()),
+        }
+    }
+
     /// Where in this root the repository is, if the globs choose it.
     fn place(&self, git_dir: &Path) -> Option<Placed> {
         let below = git_dir.strip_prefix(&self.path).ok()?;
@@ -116,23 +128,40 @@ impl Server {
     /// Every repository below the roots, sorted.
     ///
     /// # Errors
-    /// [`Error::Io`], when a directory cannot be read, and [`Error::NoRoots`].
+    /// [`Error::Io`], when a directory cannot be read, and those of [`Server::existing_roots`].
     pub fn repositories(&self) -> Result<Vec<PathBuf>, Error> {
-        if self.roots.is_empty() {
-            return Err(Error::NoRoots);
-        }
+        let there = self.existing_roots()?;
+        self.missing_roots().for_each(|root| tracing::warn!("{}", root.missing()));
         let mut found = Vec::new();
-        for root in &self.roots {
+        for root in &there {
             let failed = |source| Error::Io { doing: "list the repositories below", path: root.path.clone(), source };
             root.repositories(&mut found).map_err(failed)?;
         }
         found.sort_unstable();
         found.dedup();
         if found.is_empty() {
-            let roots: Vec<String> = self.roots.iter().map(|root| format!("'{}'", root.path.display())).collect();
+            let roots: Vec<String> = there.iter().map(|root| format!("'{}'", root.path.display())).collect();
             tracing::warn!("no repository below {} matches include and exclude of [[repositories]]", roots.join(", "));
         }
         Ok(found)
+    }
+
+    /// The roots that exist.
+    ///
+    /// # Errors
+    /// [`Error::NoRoots`] and, when none of them exists, [`Error::Meaning`].
+    pub fn existing_roots(&self) -> Result<Vec<&Root>, Error> {
+        let there: Vec<&Root> = self.roots.iter().filter(|root| root.path.exists()).collect();
+        match (there.is_empty(), self.roots.first()) {
+            (false, _) => Ok(there),
+            (true, Some(root)) => Err(root.missing()),
+            (true, None) => Err(Error::NoRoots { files: self.files.clone() }),
+        }
+    }
+
+    /// The roots that do not exist. The other ones are served.
+    pub fn missing_roots(&self) -> impl Iterator<Item = &Root> {
+        self.roots.iter().filter(|root| !root.path.exists())
     }
 
     /// Whether templates make mirrors of repositories that have no file of their own.
@@ -245,7 +274,14 @@ mod tests {
 
     fn root(include: &[&str], exclude: &[&str]) -> Root {
         let patterns = |texts: &[&str]| texts.iter().map(|text| Pattern::new(text.as_bytes())).collect();
-        Root { path: "/srv/git".into(), include: patterns(include), exclude: patterns(exclude), owners: Vec::new() }
+        let written = ("config.toml".into(), 1);
+        Root {
+            path: "/srv/git".into(),
+            written,
+            include: patterns(include),
+            exclude: patterns(exclude),
+            owners: Vec::new(),
+        }
     }
 
     #[test]

@@ -17,12 +17,28 @@ pub fn misread_url(address: &Address) -> Option<String> {
             ));
         }
     }
+    if let Some(repository) = web_page_of(address) {
+        return Some(format!("this is the address of a web page; that of its repository is {repository}"));
+    }
     let url = address.plain();
     let (_, rest) = url.split_once('{')?;
     let (name, _) = rest.split_once('}')?;
     Some(format!(
         "the URL has the placeholder '{{{name}}}', which nothing fills in here; {{path}} and {{name}} are for [remotes.NAME] of the server's file"
     ))
+}
+
+/// The URL of the repository that a page of GitHub, GitLab, Gitea or Bitbucket shows. `None` when the address is that of no page.
+fn web_page_of(address: &Address) -> Option<String> {
+    const PARTS: [&str; 9] =
+        ["/-/", "/tree/", "/blob/", "/commits/", "/commit/", "/pull/", "/issues/", "/src/branch/", "/src/commit/"];
+    let Address::Http { url, .. } = address else { return None };
+    let path = url.find("://").and_then(|at| Some(at + 3 + url[at + 3..].find('/')?))?;
+    let part = PARTS.iter().filter_map(|part| url[path..].find(part)).min()?;
+    // A repository has a path before it, of a group and a name at least.
+    let repository = &url[..path + part];
+    let is_deep = url[path..path + part].matches('/').count() >= 2;
+    is_deep.then(|| format!("{}.git", repository.trim_end_matches(".git")))
 }
 
 /// The name of another mirror of the repository that has the same address and selects one of the same refs. `refs` are the refs of the
@@ -81,5 +97,25 @@ mod tests {
         }
         assert!(misread("https://h/{path_dash}.git").expect("a placeholder").contains("{path_dash}"));
         assert!(misread("/srv/{name}").is_some());
+    }
+
+    #[test]
+    fn the_address_of_a_web_page_is_told_from_that_of_a_repository() {
+        for (url, repository) in [
+            ("https://github.com/acme/w/tree/main", Some("https://github.com/acme/w.git")),
+            ("https://github.com/acme/w/blob/main/tree/x", Some("https://github.com/acme/w.git")),
+            ("https://gitlab.com/a/b/w/-/merge_requests", Some("https://gitlab.com/a/b/w.git")),
+            ("https://codeberg.org/acme/w/src/branch/main", Some("https://codeberg.org/acme/w.git")),
+            ("https://h:8443/acme/w.git/tree/main", Some("https://h:8443/acme/w.git")),
+            ("https://github.com/acme/tree", None),
+            ("https://h/tree/w.git", None),
+            ("https://h/git/tree-of/w.git", None),
+            ("ssh://git@h/acme/w/tree/main", None),
+        ] {
+            let told = misread_url(&crate::wire::parse(url).expect("valid").0);
+            let expected = repository
+                .map(|repository| format!("this is the address of a web page; that of its repository is {repository}"));
+            assert_eq!(told, expected, "{url}");
+        }
     }
 }

@@ -96,11 +96,11 @@ fn secret_in(path: &Path, opened: io::Result<(std::fs::File, std::fs::Metadata)>
     };
     let refused = |fix: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, fix));
     if file.mode() & 0o077 != 0 {
-        return refused(format!("other users can read it; chmod 600 '{}'", path.display()));
+        return refused(format!("other users can read '{0}'; chmod 600 '{0}'", path.display()));
     }
     // The owner of the file could replace the password that we send.
     if ![0, rustix::process::geteuid().as_raw()].contains(&file.uid()) {
-        return refused(format!("it must belong to you or root; chown it: '{}'", path.display()));
+        return refused(format!("'{}' must belong to you or root; chown it", path.display()));
     }
     let mut text = String::new();
     open.read_to_string(&mut text)?;

@@ -32,7 +32,12 @@ pub(super) fn examine(
         let fix = format!("git mirror-push enable {}", mirror.name);
         return named(mirror, vec![Finding::warning("enabled", "the mirror is disabled", fix)]);
     }
-    let mut findings = credentials(repository, server, mirror);
+    let found = match mirror::found_credentials(repository, mirror, server) {
+        Ok(found) => found,
+        // A contact would say the same again.
+        Err(error) => return named(mirror, vec![unusable_credentials(mirror, &error)]),
+    };
+    let mut findings = credentials(repository, mirror, &found);
     let mut refs = HashMap::new();
     let reached = drain::reach(repository, mirror, server, &mut |name, oid| {
         refs.insert(name.to_owned(), oid);
@@ -73,20 +78,28 @@ fn fix(error: &drain::Error, mirror: &Mirror, credentials: &Credentials) -> Stri
         drain::Error::Push(Push::Resolve { .. } | Push::Connect { .. } | Push::Timeout(_) | Push::Broken { .. }) => {
             "is the host up, and does a firewall or proxy let us through?".into()
         }
-        _ => "fix the problem reported above".into(),
+        _ => format!("past attempts: git mirror-push log {}", mirror.name),
     })
 }
 
-fn credentials(repository: &Repository, server: &Server, mirror: &Mirror) -> Vec<Finding> {
+/// A source of credentials that cannot be used. What to do about it ends the text of the error.
+fn unusable_credentials(mirror: &Mirror, error: &mirror::Error) -> Finding {
+    let text = error.to_string();
+    match text.split_once("; ") {
+        Some((text, fix)) => Finding::error("credentials", text, fix),
+        None => Finding::error("credentials", text, format!("git mirror-push credential {}", mirror.name)),
+    }
+}
+
+fn credentials(repository: &Repository, mirror: &Mirror, found: &Credentials) -> Vec<Finding> {
     let mut findings = Vec::new();
-    match (mirror::found_credentials(repository, mirror, server), mirror.auth_method) {
-        (Err(error), _) => findings.push(Finding::error("credentials", error.to_string(), "see the text")),
-        (Ok(found), AuthMethod::Password) if found.secret.is_none() => {
+    match mirror.auth_method {
+        AuthMethod::Password if found.secret.is_none() => {
             let fix = format!("git mirror-push credential {}", mirror.name);
             findings.push(Finding::error("credentials", "no password or token is stored", fix));
         }
-        (Ok(_), AuthMethod::Password) => findings.push(Finding::ok("credentials", "a password or token is there")),
-        (Ok(_), AuthMethod::SshPublicKey | AuthMethod::None) => {}
+        AuthMethod::Password => findings.push(Finding::ok("credentials", "a password or token is there")),
+        AuthMethod::SshPublicKey | AuthMethod::None => {}
     }
     let directory = repository.layout().remote(&mirror.name);
     if mirror.auth_method == AuthMethod::SshPublicKey && identity(&directory).is_none() {
@@ -184,6 +197,14 @@ fn kept_back(repository: &Repository, config: &Config, mirror: &Mirror, now: Tim
         findings.push(Finding::warning("status", error, fix));
     }
     let status = status::of(&layout, mirror).unwrap_or_default();
+    if let Some(original) = status::original(&status, repository.git_dir(), mirror) {
+        let text = format!(
+            "this repository is a copy of '{}', which has the same mirror, so each undoes what the other does",
+            original.display()
+        );
+        let fix = format!("git mirror-push disable {} in one of them", mirror.name);
+        findings.push(Finding::error("copy", text, fix));
+    }
     if status.needs_adoption {
         let text = "first contact: the mirror has what this repository does not have, so nothing was sent";
         let fix = format!(
@@ -193,6 +214,7 @@ fn kept_back(repository: &Repository, config: &Config, mirror: &Mirror, now: Tim
         findings.push(Finding::error("first-contact", text, fix));
     }
     let refs = if status.needs_adoption { Vec::new() } else { status.refs };
+    let failed = refs.iter().filter(|outcome| outcome.outcome.is_failure()).count();
     let is_unknown = |oid: Oid| matches!(repository.is_here(oid), Ok(false));
     let divergent = refs.iter().filter(|outcome| outcome.outcome == Outcome::Divergent);
     let unknown = divergent.filter(|outcome| outcome.remote.is_some_and(is_unknown)).count();
@@ -205,8 +227,8 @@ fn kept_back(repository: &Repository, config: &Config, mirror: &Mirror, now: Tim
             mirror.name, mirror.name
         );
         findings.push(Finding::error("divergence", text, fix));
-    } else if !refs.is_empty() {
-        let text = match refs.len() {
+    } else if failed > 0 {
+        let text = match failed {
             1 => "1 ref is not up to date".to_owned(),
             count => format!("{count} refs are not up to date"),
         };

@@ -25,6 +25,7 @@ pub(super) fn examine(subject: &Subject<'_>) -> Vec<Finding> {
     findings.extend(records(subject));
     findings.extend(refs(subject));
     findings.push(durability(subject));
+    findings.extend(working_tree(subject));
     findings.push(clock(subject));
     findings.extend(large_files(subject));
     findings
@@ -181,6 +182,13 @@ fn refs(subject: &Subject<'_>) -> Vec<Finding> {
 }
 
 /// git by default syncs neither loose objects nor refs (git-config(1), core.fsync): a power failure may take back a push.
+/// A commit made in a working tree runs no hook of a push.
+fn working_tree(subject: &Subject<'_>) -> Option<Finding> {
+    let text = "this repository has a working tree, and a commit made in it runs no hook";
+    let fix = "git mirror-push sync after such a commit, or push to a bare repository";
+    subject.repository.has_working_tree().then(|| Finding::warning("working-tree", text, fix))
+}
+
 fn durability(subject: &Subject<'_>) -> Finding {
     let value = subject.repository.git_config("core.fsync").unwrap_or_default();
     let has = |word: &str| value.split(',').any(|part| part.trim() == word);

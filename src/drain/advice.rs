@@ -1,5 +1,7 @@
 //! What a person can do about a failed run, with the name of the mirror in the commands. Pure.
 
+use std::io::ErrorKind;
+
 use super::Error;
 use crate::config::{AuthMethod, Mirror};
 use crate::credentials::{Cleaned, Credentials, Redactor};
@@ -22,6 +24,7 @@ pub fn explained(error: &Error, mirror: &Mirror, credentials: &Credentials) -> C
 #[must_use]
 pub fn advice(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Option<String> {
     let (name, address) = (&mirror.name, &mirror.address);
+    let is_https = matches!(address, Address::Http { .. }) && !address.is_plain_http();
     let has_password =
         credentials.secret.is_some() || mirror.password_file.is_some() || mirror.password_command.is_some();
     Some(match error {
@@ -29,9 +32,12 @@ pub fn advice(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Opti
             "the proxy wants a password: set proxy of this mirror, or http_proxy in the environment".into()
         }
         Error::Push(PushError::Credentials(_)) => match (address, mirror.auth_method) {
-            (Address::Http { .. }, _) if !has_password => format!(
-                "no password is stored for it: git mirror-push set {name} --username USER, then git mirror-push credential {name}"
-            ),
+            (Address::Http { .. }, _) | (_, AuthMethod::Password) if !has_password => match &mirror.username {
+                None if matches!(address, Address::Http { .. }) => format!(
+                    "no password is stored for it: git mirror-push set {name} --username USER, then git mirror-push credential {name}"
+                ),
+                _ => format!("no password is stored for it: git mirror-push credential {name}"),
+            },
             (Address::Http { .. }, _) | (_, AuthMethod::Password) => {
                 format!(
                     "the password or token may have expired, or may lack write access; store a new one: git mirror-push credential {name}"
@@ -63,8 +69,20 @@ pub fn advice(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Opti
             format!("git mirror-push set {name} --url {}", repository_at(location.as_deref()))
         }
         Error::Push(PushError::Certificate { problem, .. }) => return about_certificate(*problem, name),
+        Error::Push(PushError::NotSmart(_)) if address.plain().ends_with(".git") => {
+            format!("is it the address of a web page? git mirror-push set {name} --url URL")
+        }
         Error::Push(PushError::NotSmart(_)) => "is it the address of a web page? try the URL with .git".into(),
-        Error::Mirror(mirror::Error::InsecureHttp) => format!("git mirror-push set {name} --url https://…"),
+        Error::Push(PushError::Status { status, .. }) => return about_status(*status, mirror),
+        Error::Push(PushError::Protocol(_)) => {
+            format!("does a git server answer at this URL? git mirror-push set {name} --url URL")
+        }
+        Error::Push(PushError::Broken { source, .. }) if is_https && source.kind() == ErrorKind::UnexpectedEof => {
+            "if it stays so: does this port speak TLS?".into()
+        }
+        Error::Mirror(mirror::Error::InsecureHttp) => format!(
+            "git mirror-push set {name} --url https://…, or git mirror-push set {name} allow_insecure_http=true"
+        ),
         _ => return None,
     })
 }
@@ -77,6 +95,20 @@ fn repository_at(location: Option<&str>) -> &str {
     // The command is pasted into a shell, and the server chose the target.
     let is_harmless = target.chars().all(|c| c.is_ascii_alphanumeric() || "/:.-_~+%".contains(c));
     if is_harmless { target } else { "URL" }
+}
+
+/// What to do about an HTTP status that only a person can change.
+fn about_status(status: u16, mirror: &Mirror) -> Option<String> {
+    let name = &mirror.name;
+    match status {
+        400 if mirror.address.is_plain_http() => Some("does this port want https://?".into()),
+        411 | 413 => Some("raise the limit for one request there (nginx: client_max_body_size)".into()),
+        408 | 425 | 429 => None,
+        400..=499 => {
+            Some(format!("ask the administrator of the host, or fix the URL: git mirror-push set {name} --url URL"))
+        }
+        _ => None,
+    }
 }
 
 fn about_certificate(problem: CertificateProblem, name: &str) -> Option<String> {

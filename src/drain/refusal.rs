@@ -118,6 +118,10 @@ pub(super) fn outcome(decision: &Decision, message: Cleaned, incomplete: Incompl
         let reason = "the mirror's HEAD names it; first give the mirror another default branch";
         return RefOutcome::new(decision, Outcome::Kept, Some(reason.into()));
     }
+    if Cause::CheckedOut.is_in(&message) {
+        let reason = "the branch is currently checked out there; make the mirror bare (there: git config core.bare true), or let its files follow (there: git config receive.denyCurrentBranch updateInstead)";
+        return RefOutcome::new(decision, Outcome::RemoteRejected, Some(reason.into()));
+    }
     if Cause::Locked.is_in(&message) || Cause::DiskFull.is_in(&message) {
         // The mirror did not decide anything, so the push is tried again.
         return RefOutcome::new(decision, Outcome::RemoteFailed, Some(message));
@@ -129,8 +133,11 @@ pub(super) fn outcome(decision: &Decision, message: Cleaned, incomplete: Incompl
     RefOutcome::new(decision, Outcome::RemoteRejected, Some(message))
 }
 
-/// The fix for a refusal that has its cause in our shallow or partial repository.
+/// The fix for a refusal because of the permissions there, or because our repository is shallow or partial.
 fn fix(message: &str, incomplete: Incomplete) -> Option<&'static str> {
+    if Cause::NotWritable.is_in(message) {
+        return Some("the user who pushes may not write to the repository there");
+    }
     if incomplete.is_shallow && Cause::ShallowRefused.is_in(message) {
         return Some(
             "this repository is shallow; either there: git config receive.shallowUpdate true, or here: git fetch --unshallow",

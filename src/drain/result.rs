@@ -109,6 +109,7 @@ pub(super) fn next_status(
         // The caller knows these.
         generation: before.generation,
         address: before.address.clone(),
+        repository: before.repository.clone(),
         tried_address: Some(mirror.address.identity()),
         moves: before.moves.clone(),
         needs_adoption: matches!(result.error, Some(super::Error::FirstContact { .. })),

@@ -159,6 +159,9 @@ fn update_and_record(
     started: Timestamp,
 ) -> Result<Turn, Error> {
     let directory = repository.layout().remote(&mirror.name);
+    let original = status::original(&before, repository.git_dir(), mirror);
+    let path = original.as_deref().unwrap_or(repository.git_dir()).to_str().map(str::to_owned);
+    let before = Status { repository: path, ..before };
     let mut touched = coalesce(&claim.records, &claim.waiting);
     touched.is_released |= matches!(mode, Mode::Sync(_));
     let touched = touched;

@@ -13,6 +13,9 @@ use crate::repo::Sharing;
 /// The pauses before each try at a lock, in milliseconds.
 const PAUSES: [u64; 6] = [0, 1, 2, 5, 10, 20];
 
+/// How often [`Lock::acquire`] tries before it says that it waits: about a second.
+const TRIES_IN_SILENCE: u32 = 26;
+
 /// A lock that is held until it is dropped.
 #[derive(Debug)]
 pub struct Lock {
@@ -38,11 +41,18 @@ impl Lock {
         Ok(None)
     }
 
-    /// Waits for the lock.
+    /// Waits for the lock. After a second it says what it waits for.
     ///
     /// # Errors
     /// As [`Lock::try_acquire`].
     pub fn acquire(directory: &Path, sharing: Sharing) -> Result<Self, Error> {
+        for _ in 0..TRIES_IN_SILENCE {
+            if let Some(lock) = Self::try_acquire(directory, sharing)? {
+                return Ok(lock);
+            }
+        }
+        let name = directory.file_name().unwrap_or_default().to_string_lossy();
+        tracing::warn!("waiting for the running update of mirror '{name}'");
         let file = open(directory, sharing)?;
         file.lock_exclusive().map_err(|source| Error::Locks { path: directory.join("lock"), source })?;
         Ok(Self { _file: file })

@@ -71,7 +71,7 @@ fn run() -> anyhow::Result<()> {
 impl Helper {
     fn open(environment: &Environment, name: &str) -> anyhow::Result<Self> {
         let git_dir =
-            environment.git_dir.as_ref().context("git did not set GIT_DIR, so the repository is not known")?;
+            environment.git_dir.as_ref().context("mirror::NAME works inside the repository whose mirror it is")?;
         let server = config::load_server(environment.server_config.as_deref(), &environment.credential_env)?;
         let shared = repo::open(&environment.current_dir.join(git_dir))?;
         let repository = shared.to_local();

@@ -168,6 +168,12 @@ impl Repository {
         &self.git_dir
     }
 
+    /// Whether it has a working tree. A commit made there runs no hook of a push.
+    #[must_use]
+    pub fn has_working_tree(&self) -> bool {
+        !self.inner.is_bare()
+    }
+
     /// Where this program's files are.
     #[must_use]
     pub fn layout(&self) -> Layout {

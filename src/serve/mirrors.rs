@@ -45,7 +45,8 @@ pub(super) enum Error {
 impl From<mirror::Error> for Error {
     fn from(error: mirror::Error) -> Self {
         match error {
-            mirror::Error::Refused(text) | mirror::Error::Config(config::Error::Change(text)) => Self::Refused(text),
+            mirror::Error::Refused(text)
+            | mirror::Error::Config(config::Error::Change(text) | config::Error::Value(text)) => Self::Refused(text),
             other => Self::Failed(other.into()),
         }
     }

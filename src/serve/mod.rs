@@ -205,9 +205,7 @@ impl App {
 /// # Errors
 /// Why it cannot start, as a message for the user.
 pub fn run(server: Server, options: &Options) -> anyhow::Result<()> {
-    if server.roots.is_empty() {
-        return Err(config::Error::NoRoots.into());
-    }
+    server.existing_roots()?;
     server.check_urls()?;
     crate::durable::make_directories(&options.state_directory, 0o700).with_context(|| {
         format!("cannot use the state directory '{}'; set STATE_DIRECTORY", options.state_directory.display())
@@ -294,8 +292,7 @@ async fn attend(
 /// Takes the configuration as it is now, or keeps the last good one.
 fn reload(app: &App, socket: &WakeSocket, options: &Options) {
     let loaded = config::load_server(options.server_config.as_deref(), &options.credential_env)
-        .and_then(|server| if server.roots.is_empty() { Err(config::Error::NoRoots) } else { Ok(server) })
-        .and_then(|server| server.check_urls().map(|()| server));
+        .and_then(|server| server.existing_roots().and(server.check_urls()).map(|()| server));
     match loaded {
         Err(error) => tracing::error!("the configuration stays as it was: {error}"),
         Ok(server) => {

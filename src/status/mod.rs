@@ -10,6 +10,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+mod copied;
 mod earlier;
 mod history;
 mod mirrored;
@@ -19,6 +20,7 @@ mod runner;
 mod sorted;
 mod view;
 
+pub use copied::original;
 pub use history::{Attempt, Replaced, append, read_history};
 pub use mirrored::{Held, Mirrored};
 pub use outcome::{Outcome, RefOutcome};
@@ -102,6 +104,9 @@ pub struct Status {
     /// The address with which first contact is over; see [`crate::wire::Address::identity`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// The path of the repository that this mirror belongs to. A copy of the repository finds the path of the original here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
     /// The address of the last attempt. What the status says of refs, attempts and errors belongs to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tried_address: Option<String>,
@@ -258,7 +263,8 @@ pub fn read_as_is(directory: &Path) -> io::Result<Status> {
         Ok(status) => Ok(status),
         Err(Unusable::Later(version)) => Err(later(&path, version)),
         Err(Unusable::Damaged(error)) => {
-            tracing::warn!("'{}' is damaged ({error}); taken as never tried", path.display());
+            tracing::debug!("'{}': {error}", path.display());
+            tracing::warn!("'{}' is damaged; the next run writes it again and compares everything", path.display());
             Ok(Status::default())
         }
     }
@@ -305,7 +311,7 @@ pub fn examine(directory: &Path) -> Result<(), String> {
         Ok((text, _)) => match decoded(&text) {
             Ok(_) => Ok(()),
             Err(Unusable::Later(version)) => Err(later(&path, version).to_string()),
-            Err(Unusable::Damaged(error)) => Err(format!("'{}' is damaged ({error})", path.display())),
+            Err(Unusable::Damaged(_)) => Err(format!("'{}' is damaged", path.display())),
         },
     }
 }
@@ -351,6 +357,7 @@ impl Status {
             version: self.version,
             generation: self.generation,
             address: self.address,
+            repository: self.repository,
             failing_since: self.failing_since,
             notified_at: self.notified_at,
             failures: self.failures,

@@ -31,6 +31,7 @@
 //! | git | pushing not enabled | permanent |
 //! | ssh | no such repository | permanent |
 //! | ssh | key refused | permanent |
+//! | ssh | key readable by others | permanent |
 //! | ssh | host key unknown | permanent |
 //! | ssh | host key changed | permanent |
 //! | http | status 400 | permanent |
@@ -173,6 +174,9 @@ pub enum Error {
         /// The fingerprints of the trusted keys, as far as they can be read.
         expected: Vec<String>,
     },
+    /// ssh does not use a key that other users can read.
+    #[error("ssh does not use the key '{0}', which other users can read; chmod 600 it")]
+    LooseKey(String),
     /// The certificate is not to be trusted.
     #[error("the TLS certificate of '{host}' was refused: {message}")]
     Certificate {
@@ -211,7 +215,7 @@ pub enum Error {
     #[error("the server does not speak git's smart HTTP protocol at this URL (it sent '{0}')")]
     NotSmart(String),
     /// A program of ours or of the mirror's ended.
-    #[error("{program} failed{status}: {message}")]
+    #[error("{}", failed(program, status, message))]
     Program {
         /// Its name.
         program: String,
@@ -257,13 +261,23 @@ impl From<process::Error> for Error {
     }
 }
 
+/// The text of a failed program. ssh has one exit status for everything, and begins its message with its name.
+fn failed(program: &str, status: &str, message: &str) -> String {
+    match (program, message) {
+        ("ssh", message) if !message.is_empty() => format!("ssh: {}", message.strip_prefix("ssh: ").unwrap_or(message)),
+        (_, "") => format!("{program} failed{status}"),
+        _ => format!("{program} failed{status}: {message}"),
+    }
+}
+
 /// Of what the other side said, so many characters are shown.
 const MAX_SAID: usize = 300;
 
 fn shortened(said: &str) -> String {
     match said.char_indices().nth(MAX_SAID) {
         Some((end, _)) => format!("{}…", &said[..end]),
-        None => said.to_owned(),
+        // The advice that follows begins with a semicolon.
+        None => said.strip_suffix('.').unwrap_or(said).to_owned(),
     }
 }
 
@@ -275,6 +289,8 @@ impl Error {
         match self {
             Self::Credentials(said) => Self::Credentials(clean(said)),
             Self::NotFound(said) => Self::NotFound(clean(said)),
+            Self::LooseKey(said) => Self::LooseKey(clean(said)),
+            Self::Unable(said) => Self::Unable(clean(said)),
             Self::Status { status, message, retry_after } => {
                 Self::Status { status, message: clean(message), retry_after }
             }
@@ -339,6 +355,7 @@ impl Error {
             Self::NoTls { .. } => false,
             Self::Credentials(_)
             | Self::NotFound(_)
+            | Self::LooseKey(_)
             | Self::HostKey { .. }
             | Self::HostKeyChanged { .. }
             | Self::Certificate { .. } => false,
@@ -356,6 +373,7 @@ impl Error {
             Self::Status { status, .. } if *status >= 500 || matches!(status, 408 | 425 | 429) => Class::Temporary,
             Self::Credentials(_)
             | Self::NotFound(_)
+            | Self::LooseKey(_)
             | Self::HostKey { .. }
             | Self::HostKeyChanged { .. }
             | Self::Certificate { .. } => Class::Permanent,

@@ -255,9 +255,20 @@ pub(super) fn error_of(program: String, status: String, message: &str, pins: Opt
         Failure::Denied(line) => Error::Credentials(format!(": {line}")),
         Failure::Unresolved(host) => Error::Resolve { host: host.to_owned() },
         Failure::NotFound => Error::NotFound(one_line(message)),
-        Failure::OtherOwner => Error::Unable(one_line(message)),
+        Failure::OtherOwner(path) => Error::Unable(other_owner(path)),
+        Failure::LooseKey(path) => Error::LooseKey(path.to_owned()),
         Failure::Other => Error::Program { program, status, message: one_line(message) },
     }
+}
+
+/// What to do at a mirror whose repository belongs to another user there than the one who pushes.
+fn other_owner(path: Option<&str>) -> String {
+    // The command is pasted into a shell, and the mirror chose the path.
+    let is_harmless = |path: &&str| path.chars().all(|c| c.is_alphanumeric() || "/._-+ ".contains(c));
+    let path = path.filter(is_harmless).unwrap_or("PATH");
+    format!(
+        "its repository belongs to another user than the one who pushes; let that one run there: git config --global --add safe.directory '{path}'"
+    )
 }
 
 pub(super) fn one_line(message: &str) -> String {

@@ -8,5 +8,6 @@ pub(crate) mod documents;
 mod every;
 mod host_keys;
 mod keys;
+mod messages;
 mod monitoring;
 mod progress;

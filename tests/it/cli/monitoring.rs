@@ -189,9 +189,7 @@ fn status_says_who_makes_the_next_attempt() {
     let says = |text: &str| assert!(status().contains(text), "{text}: {}", status());
     says("no daemon, drain or timer is running: 'git mirror-push drain m' mirrors what waits");
     assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
-    says(
-        "after 1 failed attempt; no daemon, drain or timer is running: the first push after that triggers it, and 'git mirror-push sync m' tries now",
-    );
+    says("min, after 1 failed attempt; no daemon, drain or timer is running: 'git mirror-push sync m' tries now");
     // A drain that a hook started stays for the next attempt.
     let mut drain = sandbox.program(&source).args(["drain", "--detach"]).spawn().unwrap();
     crate::scene::sandbox::wait_for("the drain", || status().contains("by the waiting drain, after 1 failed attempt"));
@@ -216,7 +214,7 @@ fn status_says_who_makes_the_next_attempt() {
     // What only a person can fix is tried after any push.
     sandbox.mirror_push_ok(&source, &["set", "m", "url=/nowhere.git"]);
     assert_eq!(sandbox.mirror_push(&source, &["sync"]).status, 1);
-    says("no daemon, drain or timer is running: the next push triggers it");
+    says("next attempt at the next push, after 1 failed attempt; no daemon, drain or timer is running: 'git mirror-push sync m'");
 }
 
 #[test]

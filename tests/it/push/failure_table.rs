@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::scene::sandbox::{Sandbox, script};
@@ -134,6 +135,10 @@ impl Servers {
         match failure {
             "no such repository" => {}
             "key refused" => std::fs::write(self.sandbox.path("ssh/authorized_keys"), "").unwrap(),
+            "key readable by others" => {
+                let key = directory.join("id_ed25519");
+                std::fs::set_permissions(key, std::fs::Permissions::from_mode(0o644)).unwrap();
+            }
             "host key unknown" => std::fs::write(directory.join("known_hosts"), "").unwrap(),
             "host key changed" => {
                 let known = std::fs::read_to_string(directory.join("known_hosts")).unwrap();
@@ -208,6 +213,7 @@ fn words(transport: &str, failure: &str) -> &'static str {
         ("git", "pushing not enabled") => "access denied or repository not exported",
         ("ssh", "connection refused") => "Connection refused",
         ("ssh", "key refused") => "refused the credentials",
+        ("ssh", "key readable by others") => "id_ed25519', which other users can read; chmod 600 it",
         ("ssh", "host key unknown") => "is not known",
         ("ssh", "host key changed") => "has CHANGED: it offers SHA256:",
         ("http", "status 301" | "status 308") => "redirects are not followed",
@@ -232,7 +238,7 @@ fn fix(transport: &str, failure: &str) -> &'static str {
         ("http", "status 401" | "status 403") => "git mirror-push credential m",
         ("http", "status 407") => "set proxy of this mirror",
         ("http", "status 301" | "status 308") => "git mirror-push set m --url URL",
-        ("http", "not smart HTTP") => "try the URL with .git",
+        ("http", "not smart HTTP") => "is it the address of a web page? git mirror-push set m",
         ("http", "password over plain http") => "allow_insecure_http = true",
         ("ssh", "key refused") => "git mirror-push set m --auth-method ssh_public_key",
         ("ssh", "host key unknown" | "host key changed") => "git mirror-push host-keys m --detect",

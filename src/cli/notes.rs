@@ -1,0 +1,65 @@
+//! What `status` says of a mirror besides its outcome: likely mistakes, and what to do about divergent refs.
+
+use super::Session;
+use crate::config::{Config, Mirror};
+use crate::mirror::{self, LocalMirror};
+use crate::plan::Divergent;
+use crate::refs::RefName;
+use crate::status::{self, Outcome, View};
+
+/// The notes on a mirror that is shown, a line each.
+pub(super) fn of(session: &Session<'_>, config: &Config, mirror: &Mirror, shown: &View) -> anyhow::Result<Vec<String>> {
+    let mut notes = session.editor().warnings(config, mirror);
+    notes.extend(mirror::credentials(&session.repository, mirror).err().map(|error| error.to_string()));
+    notes.extend(empty_selection(session, config, mirror)?);
+    let status = status::of(&session.repository.layout(), mirror)?;
+    if let Some(original) = status::original(&status, session.repository.git_dir(), mirror) {
+        notes.push(format!(
+            "this repository is a copy of '{}', which has the same mirror, so each undoes what the other does; git mirror-push disable {} in one of them",
+            original.display(),
+            mirror.name
+        ));
+    }
+    let local = LocalMirror::of(&mirror.address);
+    if let Some(lost) = local.map(|local| local.lost_head(&session.repository)).transpose()?.flatten() {
+        notes.push(format!("{lost}; {}", lost.fix()));
+    }
+    notes.extend(divergence(mirror, shown));
+    Ok(notes)
+}
+
+/// Nothing that this repository has is selected: the rules are probably not what was meant.
+fn empty_selection(session: &Session<'_>, config: &Config, mirror: &Mirror) -> anyhow::Result<Option<String>> {
+    let rules = config.rules(mirror, session.repository.default_branch()?.as_ref());
+    if rules.selects_no_branch() {
+        let fix = "see 'git mirror-push protect'";
+        return Ok(Some(format!("no branch is protected, so no branch is mirrored; {fix}")));
+    }
+    let is_ref = |name: &RefName| name.branch().is_some() || name.tag().is_some();
+    let listing = session.repository.list(|_| true)?;
+    let mut names = listing.refs.iter().map(|(name, _)| name).filter(|name| is_ref(name)).peekable();
+    if names.peek().is_none() || names.any(|name| rules.selects(name.borrowed())) {
+        return Ok(None);
+    }
+    let keys = [
+        ("only_protected_branches", mirror.only_protected_branches),
+        ("mirror_branch_regex", mirror.mirror_branch_regex.is_some()),
+    ];
+    let keys: Vec<&str> = keys.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key).chain(["tags"]).collect();
+    Ok(Some(format!(
+        "nothing is selected, so nothing is mirrored: no branch or tag of this repository matches {}",
+        keys.join(" and ")
+    )))
+}
+
+/// What to do about refs that someone else moved.
+fn divergence(mirror: &Mirror, shown: &View) -> Option<String> {
+    let is_divergent = shown.refs.iter().any(|outcome| outcome.outcome == Outcome::Divergent);
+    let is_kept = is_divergent && !shown.needs_adoption && mirror.divergent != Divergent::Overwrite;
+    let name = &mirror.name;
+    is_kept.then(|| {
+        format!(
+            "someone else moved what is divergent; to see it: git fetch mirror::{name}; to overwrite it there: git mirror-push set {name} --divergent-refs overwrite"
+        )
+    })
+}
