@@ -1,9 +1,10 @@
-//! Child processes: `git receive-pack`, `git pack-objects`, `ssh`, and the commands of the configuration.
+//! Child processes: git, ssh, systemctl, and the commands of the configuration.
 //!
-//! Guaranteed: no shell is involved. Each program runs in its own process group, which ends with its owner: first TERM, then KILL.
-//! Variables that name another repository are removed (git rev-parse --local-env-vars). The last 4 KiB of standard error are kept.
+//! Guaranteed: no shell is involved. Each program runs in its own process group. If the program still runs when its [`Child`] is ended or
+//! dropped, the group gets TERM, and 2 seconds later KILL. The variables in `LOCAL_VARIABLES` are removed, because they would name another
+//! repository; [`git`] keeps the alternates. The last 4 KiB of standard error are kept. Absent: a stop when this process is killed.
 
-#![expect(clippy::disallowed_methods, reason = "the one place that starts programs")]
+#![expect(clippy::disallowed_methods, reason = "starts programs")]
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -23,7 +24,7 @@ use rustix::process::{
 /// The message for a program that failed without writing to standard error.
 pub const NO_MESSAGE: &str = "it ended without a message";
 
-/// Keeps passwords and tokens in memory out of core files.
+/// Forbids core files, because they would hold the passwords and tokens in memory.
 pub fn forbid_core_files() {
     let limit = getrlimit(Resource::Core);
     // Lowering a limit needs no right.
@@ -99,7 +100,7 @@ pub struct Child {
     is_reaped: bool,
 }
 
-/// A git or ssh command with a clean environment and three pipes.
+/// A command whose environment names no other repository, with three pipes, in its own process group.
 pub fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     for variable in LOCAL_VARIABLES {
@@ -135,7 +136,8 @@ impl Child {
     }
 
     /// Starts it on sockets instead of pipes. ssh passes its pipes to the process that keeps a shared connection, so a pipe may stay open
-    /// after ssh has ended. A socket can be shut down. Also returns its output and its input, in this order.
+    /// after ssh has ended. A socket can be shut down. Also returns two sockets: first the one to read its output from, then the one to
+    /// write its input to.
     ///
     /// # Errors
     /// [`Error::Start`]
@@ -144,7 +146,7 @@ impl Child {
         let (output, its_input) = UnixStream::pair().map_err(failed)?;
         let (input, its_output) = UnixStream::pair().map_err(failed)?;
         let (stderr, its_stderr) = UnixStream::pair().map_err(failed)?;
-        // This may fail, so it comes before the start: after it, an error would leave the program running.
+        // `try_clone` may fail. It is called before the program starts, because an error later would leave the program running.
         let shut = stderr.try_clone().map_err(failed)?;
         command.stdin(OwnedFd::from(its_input)).stdout(OwnedFd::from(its_output)).stderr(OwnedFd::from(its_stderr));
         let spawned = command.spawn().map_err(failed);
@@ -285,7 +287,7 @@ pub fn git(git_dir: &Path, arguments: &[&str]) -> Command {
 /// A command of the configuration: a program and its arguments, with the same clean environment.
 ///
 /// # Panics
-/// When the array is empty; the configuration refuses such a one.
+/// If `words` is empty. The configuration refuses an empty command.
 #[must_use]
 pub fn configured(words: &[String]) -> Command {
     let (program, arguments) = words.split_first().expect("a command of the configuration has a program");
@@ -297,7 +299,7 @@ pub fn configured(words: &[String]) -> Command {
 /// Runs a program with `input` as its standard input. Returns its standard output, 64 KiB at most.
 ///
 /// # Errors
-/// [`Error`]; when `limit` runs out its process group is ended.
+/// [`Error`]. When `limit` is over, the program's process group is ended.
 pub fn run(name: &str, command: &mut Command, input: &[u8], limit: Duration) -> Result<Vec<u8>, Error> {
     const MAX_OUTPUT: u64 = 64 << 10;
     let begin = Instant::now();

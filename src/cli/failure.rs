@@ -58,7 +58,7 @@ fn suggest_key(error: &mut clap::Error) {
     let key = typed.trim_start_matches('-').split('=').next().unwrap_or_default().replace('-', "_");
     let is_key = config::keys().any(|known| known.name == key);
     if error.kind() == ErrorKind::UnknownArgument && is_key {
-        let text = format!("a key without an option is written as KEY=VALUE: '{key}=…'");
+        let text = format!("'{key}' is a key of the configuration and not an option; write {key}=VALUE");
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![text.into()]));
     }
 }

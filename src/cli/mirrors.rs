@@ -18,7 +18,12 @@ use crate::wire::{Address, parse};
 impl Session<'_> {
     /// Where changes are made.
     pub(super) fn editor(&self) -> mirror::Editor<'_> {
-        mirror::Editor { repository: &self.repository, server: &self.base.server, now }
+        mirror::Editor {
+            repository: &self.repository,
+            server: &self.base.server,
+            now,
+            while_busy: mirror::WhileBusy::Wait,
+        }
     }
 }
 

@@ -56,7 +56,9 @@ pub(super) fn attempt(session: &Session<'_>, config: &Config, view: &View, now: 
         return None;
     }
     if session.base.server.top.silent == Some(true) {
-        return Some("silent mode: nothing is sent; the server's file says so".to_owned());
+        return Some(
+            "silent mode: nothing is sent; to end it, remove 'silent = true' from the server's file".to_owned(),
+        );
     }
     if config.is_silent {
         return Some("silent mode: nothing is sent; 'git mirror-push silent off' ends it".to_owned());
@@ -110,7 +112,7 @@ fn said(seconds: i64, failed: &str, maker: Maker, is_permanent: bool, name: &str
         }
         Maker::Nobody => {
             format!(
-                "next attempt at the first push after {after}{failed}; {NOBODY}: 'git mirror-push sync {name}' tries now"
+                "next attempt at the first push that comes in {after} or later{failed}; {NOBODY}: 'git mirror-push sync {name}' tries now"
             )
         }
     }
@@ -133,7 +135,7 @@ mod tests {
             (
                 600,
                 Maker::Nobody,
-                "next attempt at the first push after 10 min, after 2 failed attempts; no daemon, drain or timer is running: 'git mirror-push sync m' tries now",
+                "next attempt at the first push that comes in 10 min or later, after 2 failed attempts; no daemon, drain or timer is running: 'git mirror-push sync m' tries now",
             ),
             (7200, Maker::Daemon, "next attempt in 2 h, by the daemon, after 2 failed attempts"),
         ] {

@@ -47,8 +47,9 @@ fn empty_selection(session: &Session<'_>, config: &Config, mirror: &Mirror) -> a
     ];
     let keys: Vec<&str> = keys.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key).chain(["tags"]).collect();
     Ok(Some(format!(
-        "nothing is selected, so nothing is mirrored: no branch or tag of this repository matches {}",
-        keys.join(" and ")
+        "nothing is mirrored: no branch or tag of this repository matches {}; to change that: git mirror-push set {} KEY=VALUE",
+        keys.join(" and "),
+        mirror.name
     )))
 }
 
@@ -59,7 +60,7 @@ fn divergence(mirror: &Mirror, shown: &View) -> Option<String> {
     let name = &mirror.name;
     is_kept.then(|| {
         format!(
-            "someone else moved what is divergent; to see it: git fetch mirror::{name}; to overwrite it there: git mirror-push set {name} --divergent-refs overwrite"
+            "someone else pushed to the divergent refs of the mirror; to fetch their commits: git fetch mirror::{name}; to overwrite them: git mirror-push set {name} --divergent-refs overwrite"
         )
     })
 }

@@ -1,9 +1,10 @@
 //! Changing a repository's file. Comments and order are kept, and what does not parse is never written.
 //!
-//! A lock on the directory serialises commands that change the same file. The new file is synced before it replaces the old one.
+//! The file `lock` beside it is locked meanwhile, so commands change the file one after another. The new file is synced before it replaces the old one.
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use fs2::FileExt;
 use toml_edit::{Array, DocumentMut, Item, Table, Value, value};
@@ -44,20 +45,20 @@ pub enum Edit {
     Set(String, Vec<(&'static str, Change)>),
     /// A remote to remove.
     Remove(String),
-    /// Removes this file's own settings of a mirror from the server's file.
+    /// Removes what this file says about a mirror that the server's file defines. The mirror stays.
     Reset(String),
 }
 
 /// Makes the change in the file of `repository` and returns the new configuration.
 ///
 /// # Errors
-/// [`Error`]; the file is then as it was.
+/// [`Error`]. The file is then as it was, unless only the last sync of the directory failed.
 pub fn edit(repository: &Repository, server: &Server, change: &Edit) -> Result<Config, Error> {
     let path = repository.layout().config();
     let failed = |source| Error::Io { doing: "write", path: path.clone(), source };
     let lock = repository.layout().config_lock();
     let lock = durable::open_lock(&lock, repository.sharing().private_mode()).map_err(failed)?;
-    lock.lock_exclusive().map_err(failed)?;
+    take(&lock).map_err(failed)?.ok_or_else(|| Error::Busy { path: path.clone() })?;
     let old = read_owned(&path, repository.git_dir())?.map(|(text, _)| text);
     let placed = server.place(repository.git_dir());
     let (mut new, after) = checked(&path, old.as_deref().unwrap_or_default(), server, placed.as_ref(), change)?;
@@ -66,6 +67,20 @@ pub fn edit(repository: &Repository, server: &Server, change: &Edit) -> Result<C
     }
     replace(repository, &new).map_err(failed)?;
     Ok(after)
+}
+
+/// Takes the lock of a file. `None` when it is not free within ten seconds: a change takes milliseconds.
+fn take(lock: &std::fs::File) -> io::Result<Option<()>> {
+    const PAUSE: Duration = Duration::from_millis(10);
+    for _ in 0..1000 {
+        match lock.try_lock_exclusive() {
+            Ok(()) => return Ok(Some(())),
+            Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {}
+            Err(error) => return Err(error),
+        }
+        std::thread::park_timeout(PAUSE);
+    }
+    Ok(None)
 }
 
 /// Checks a change without making it. Returns the configuration that it would lead to.
@@ -132,10 +147,11 @@ fn applied(old: &str, before: &Config, change: &Edit, is_template: &dyn Fn(&str)
         }
         Edit::Remove(name) => {
             if is_template(name) && before.mirror(name).is_some() {
-                let fix = format!(
-                    "'git mirror-push disable {name}' stops it for this repository, 'git mirror-push reset {name}' removes this repository's own settings of it"
-                );
-                return Err(Error::Change(format!("mirror '{name}' comes from the server's file; {fix}")));
+                return Err(Error::Change(format!(
+                    "mirror '{name}' comes from the server's file and cannot be removed here; \
+                     to stop it here: git mirror-push disable {name}; \
+                     to drop this repository's changes to it: git mirror-push reset {name}"
+                )));
             }
             remotes(&mut document)?.remove(name).ok_or_else(|| Error::Change(before.no_mirror(name)))?;
         }
@@ -160,7 +176,9 @@ fn remotes(document: &mut DocumentMut) -> Result<&mut dyn toml_edit::TableLike, 
         remotes.set_implicit(true);
         Item::Table(remotes)
     });
-    remotes.as_table_like_mut().ok_or_else(|| Error::Change("'remotes' is not a table".into()))
+    remotes.as_table_like_mut().ok_or_else(|| {
+        Error::Change("config.toml: 'remotes' is not a table; write each mirror as [remotes.NAME]".into())
+    })
 }
 
 fn set_all(table: &mut dyn toml_edit::TableLike, keys: &[(&str, Change)]) {

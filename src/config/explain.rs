@@ -30,8 +30,9 @@ pub(super) fn explain(message: &str, text: &str, line: usize) -> String {
             return format!("{} is a string with a unit: \"10s\", \"5m\", \"3h\" or \"2d\"", known.name);
         }
         if let Some(known) = known {
-            let quoted = if known.kind() == "text" { "; write a text that looks like a number in quotes" } else { "" };
-            return format!("{key} takes another kind of value: {}{quoted}", known.kind());
+            let quoted =
+                if known.kind() == "text" { "; put quotes around a text that looks like a number" } else { "" };
+            return format!("{key} needs another kind of value, namely {}{quoted}", known.kind());
         }
     }
     match keys().find(|known| known.name == key) {
@@ -40,12 +41,12 @@ pub(super) fn explain(message: &str, text: &str, line: usize) -> String {
     }
 }
 
-/// The last table header before a line, without spaces.
+/// The last table header up to and including a line, without its spaces.
 fn header(lines: &[&str], line: usize) -> Option<String> {
     lines.iter().take(line).rev().map(|line| line.replace(' ', "")).find(|line| line.starts_with('['))
 }
 
-/// Where the keys of a line belong, from the last table header before it.
+/// The place to which the keys at a line belong. The last table header decides.
 fn section(lines: &[&str], line: usize) -> Option<Place> {
     Some(match &*header(lines, line)? {
         header if header.starts_with("[[repositories") => Place::Repositories,
@@ -70,7 +71,7 @@ fn unknown_key(key: &str, section: Option<Place>) -> String {
         };
         return format!("unknown key '{key}' here; it belongs {home}");
     }
-    // `[remotes.NAME]` is written as `remotes`, and so on.
+    // The list of keys has headers too. Of `[remotes.NAME]` only `remotes` is compared, as the TOML reader names it.
     let plain = |name: &'static str| name.trim_matches(['[', ']']).split('.').next().unwrap_or(name);
     let near = keys().filter(|known| is_here(known.place) && known.name != key).map(|known| plain(known.name));
     match nearest(key, near) {
@@ -139,13 +140,13 @@ mod tests {
                 "invalid type: integer `3`, expected a boolean",
                 format!("{remote}atomic = 3"),
                 3,
-                "atomic takes another kind of value: boolean",
+                "atomic needs another kind of value, namely boolean",
             ),
             (
                 "wanted string or table",
                 format!("{remote}divergent_refs = true"),
                 3,
-                "divergent_refs takes another kind of value: \"overwrite\"",
+                "divergent_refs needs another kind of value, namely \"overwrite\"",
             ),
             (
                 "invalid type: string \"/m\", expected struct Settings",

@@ -91,6 +91,9 @@ table! {
 
     /// Host names, addresses and networks (10.0.0.0/8) that those mirrors may connect to, in addition to public addresses.
     allowed_hosts: Vec<Allowed>, Api, "list; none", via "read::hosts";
+
+    /// How many mirrors of one repository may be created through the API and the page.
+    max_mirrors_per_project: usize, Api, "integer; 20", via "read::at_least_one";
 }
 
 table! {

@@ -36,7 +36,7 @@ use load::{SERVER_FILE, read_owned};
 pub use origin::{Origin, origins};
 pub use read::parse_period;
 pub use server::{Placed, Root, Server};
-pub use values::check_branch_regex;
+pub use values::{BranchRegex, check_branch_regex};
 pub use warnings::{misread_url, twin, warnings};
 
 /// Why a configuration cannot be used.
@@ -89,6 +89,12 @@ pub enum Error {
     NoRoots {
         /// The files that were read.
         files: Vec<PathBuf>,
+    },
+    /// Another command holds the lock of the repository's file for too long.
+    #[error("another command is changing '{}'; try again", path.display())]
+    Busy {
+        /// The file.
+        path: PathBuf,
     },
     /// A change would give a key a value that is not valid, or has a name that is none.
     #[error("{0}")]
@@ -146,7 +152,7 @@ pub struct Mirror {
     /// `only_protected_branches`
     pub only_protected_branches: bool,
     /// `mirror_branch_regex`, valid.
-    pub mirror_branch_regex: Option<String>,
+    pub mirror_branch_regex: Option<BranchRegex>,
     /// `divergent_refs`
     pub divergent: Divergent,
     /// `tags`
@@ -246,7 +252,7 @@ impl Config {
         Rules {
             branches: match &mirror.mirror_branch_regex {
                 _ if mirror.only_protected_branches => Branches::Protected(protected()),
-                Some(regex) => regex::bytes::Regex::new(regex).map_or(Branches::Protected(vec![]), Branches::Matching),
+                Some(regex) => Branches::Matching(regex.compiled()),
                 None => Branches::All,
             },
             tags: match &mirror.tags {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-use super::values::{check_branch_regex, check_proxy, check_push_option, check_refspec, check_ssh_option, check_url};
+use super::values::{BranchRegex, check_proxy, check_push_option, check_refspec, check_ssh_option, check_url};
 use crate::wire::Allowed;
 
 /// What a reader gives to serde.
@@ -32,8 +32,8 @@ pub(super) fn url<'de, D: Deserializer<'de>>(d: D) -> Read<String, D::Error> {
     text(d, check_url)
 }
 
-pub(super) fn branch_regex<'de, D: Deserializer<'de>>(d: D) -> Read<String, D::Error> {
-    text(d, check_branch_regex)
+pub(super) fn branch_regex<'de, D: Deserializer<'de>>(d: D) -> Read<BranchRegex, D::Error> {
+    made(d, |text: String| BranchRegex::new(&text))
 }
 
 pub(super) fn proxy<'de, D: Deserializer<'de>>(d: D) -> Read<String, D::Error> {

@@ -141,7 +141,10 @@ impl Server {
         found.dedup();
         if found.is_empty() {
             let roots: Vec<String> = there.iter().map(|root| format!("'{}'", root.path.display())).collect();
-            tracing::warn!("no repository below {} matches include and exclude of [[repositories]]", roots.join(", "));
+            tracing::warn!(
+                "no repository is served: there is none below {}, or include and exclude of [[repositories]] leave out all",
+                roots.join(", ")
+            );
         }
         Ok(found)
     }

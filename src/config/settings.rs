@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::keys::table;
-use super::values::check_command;
+use super::values::{BranchRegex, check_command};
 use super::{AuthMethod, DEFAULT_MAX_REFS, DEFAULT_TIMEOUTS, DEFAULT_WAITS, Mirror, TagsSetting, Waits, read};
 use crate::plan::{Divergent, Prune};
 use crate::wire::{Address, Timeouts};
@@ -33,7 +33,7 @@ table! {
 
     /// Mirror only branches that match (RE2 syntax, unanchored, at most 255 characters). Cannot be combined with
     /// only_protected_branches = true.
-    mirror_branch_regex: String, Remote, "regex; all", via "read::branch_regex";
+    mirror_branch_regex: BranchRegex, Remote, "regex; all", via "read::branch_regex";
 
     /// What to do with a ref that someone else changed on the mirror: overwrite it, keep it and report it, or fail without pushing
     /// anything.
@@ -120,7 +120,7 @@ table! {
 impl Settings {
     /// What is wrong in one table, whatever other tables say.
     pub(super) fn mistake(&self) -> Option<Mistake> {
-        let has_regex = self.mirror_branch_regex.as_ref().is_some_and(|regex| !regex.is_empty());
+        let has_regex = self.mirror_branch_regex.as_ref().is_some_and(|regex| !regex.as_str().is_empty());
         if self.only_protected_branches == Some(true) && has_regex {
             return Some(Mistake::exclusion());
         }
@@ -138,7 +138,7 @@ impl Settings {
         let (address, in_url) =
             crate::wire::parse(&url).map_err(|refused| Mistake { key: "url", what: refused.to_string() })?;
         let only_protected_branches = self.only_protected_branches.unwrap_or(false);
-        let mirror_branch_regex = self.mirror_branch_regex.filter(|regex| !regex.is_empty());
+        let mirror_branch_regex = self.mirror_branch_regex.filter(|regex| !regex.as_str().is_empty());
         if only_protected_branches && mirror_branch_regex.is_some() {
             return Err(Mistake::exclusion());
         }

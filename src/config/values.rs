@@ -7,6 +7,8 @@ use crate::wire::Address;
 
 /// Longest `mirror_branch_regex`, in characters (GitLab's limit).
 const MAX_REGEX: usize = 255;
+/// Largest compiled `mirror_branch_regex`, in bytes.
+const MAX_COMPILED: usize = 1 << 20;
 
 /// A command is an array: the program by its absolute path, then its arguments. No shell reads it.
 pub(super) fn check_command(command: &[String], key: &str) -> Result<(), String> {
@@ -67,21 +69,48 @@ pub(super) fn check_push_option(option: &str) -> Result<(), String> {
     }
 }
 
+/// `mirror_branch_regex`, compiled.
+#[derive(Clone, Debug)]
+pub struct BranchRegex(regex::bytes::Regex);
+
+impl BranchRegex {
+    /// Compiles an expression.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn new(text: &str) -> Result<Self, String> {
+        if text.chars().count() > MAX_REGEX {
+            return Err(format!("mirror_branch_regex is longer than {MAX_REGEX} characters"));
+        }
+        // Others may write it: a short one can become large.
+        let compiled = regex::bytes::RegexBuilder::new(text).size_limit(MAX_COMPILED).build();
+        compiled.map(Self).map_err(|error| {
+            let why = error.to_string();
+            let why = why.lines().next_back().unwrap_or_default().trim();
+            let why = why.strip_prefix("error: ").unwrap_or(why);
+            format!("mirror_branch_regex is not a valid regex (RE2 syntax): {why}")
+        })
+    }
+
+    /// The expression.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// What matches it.
+    #[must_use]
+    pub fn compiled(&self) -> regex::bytes::Regex {
+        self.0.clone()
+    }
+}
+
 /// Whether a text can be `mirror_branch_regex`.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn check_branch_regex(regex: &str) -> Result<(), String> {
-    if regex.chars().count() > MAX_REGEX {
-        return Err(format!("mirror_branch_regex is longer than {MAX_REGEX} characters"));
-    }
-    regex::bytes::Regex::new(regex).map(|_| ()).map_err(|error| {
-        let why = error.to_string();
-        format!(
-            "mirror_branch_regex is not a valid regex (RE2 syntax): {}",
-            why.lines().next_back().unwrap_or_default().trim()
-        )
-    })
+pub fn check_branch_regex(text: &str) -> Result<(), String> {
+    BranchRegex::new(text).map(drop)
 }
 
 pub(super) fn check_refspec(pattern: &str) -> Result<(), String> {

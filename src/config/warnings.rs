@@ -18,13 +18,15 @@ pub fn misread_url(address: &Address) -> Option<String> {
         }
     }
     if let Some(repository) = web_page_of(address) {
-        return Some(format!("this is the address of a web page; that of its repository is {repository}"));
+        return Some(format!(
+            "the URL is the address of a web page; the URL of its repository is probably {repository}"
+        ));
     }
     let url = address.plain();
     let (_, rest) = url.split_once('{')?;
     let (name, _) = rest.split_once('}')?;
     Some(format!(
-        "the URL has the placeholder '{{{name}}}', which nothing fills in here; {{path}} and {{name}} are for [remotes.NAME] of the server's file"
+        "the URL has '{{{name}}}', but only [remotes.NAME] of the server's file has placeholders ({{path}}, {{name}}); write the URL in full"
     ))
 }
 
@@ -71,7 +73,7 @@ pub fn twin<'c>(
 pub fn warnings(config: &Config, mirror: &Mirror, default_branch: Option<&RefName>, refs: &[RefName]) -> Vec<String> {
     let twin = twin(config, mirror, default_branch, refs).map(|other| {
         format!(
-            "mirror '{other}' has the same URL and selects some of the same refs; give one of them another selection"
+            "mirror '{other}' has the same URL and selects some of the same refs; remove one of the two, or change its only_protected_branches, mirror_branch_regex or tags"
         )
     });
     misread_url(&mirror.address).into_iter().chain(twin).collect()
@@ -113,8 +115,9 @@ mod tests {
             ("ssh://git@h/acme/w/tree/main", None),
         ] {
             let told = misread_url(&crate::wire::parse(url).expect("valid").0);
-            let expected = repository
-                .map(|repository| format!("this is the address of a web page; that of its repository is {repository}"));
+            let expected = repository.map(|repository| {
+                format!("the URL is the address of a web page; the URL of its repository is probably {repository}")
+            });
             assert_eq!(told, expected, "{url}");
         }
     }

@@ -175,27 +175,10 @@ fn settings_there(repository: &Repository, mirror: &Mirror, local: &LocalMirror)
     findings
 }
 
-/// What the state files show: pushes that wait, refs that are not up to date, and a repository that is older than its mirror.
-fn kept_back(repository: &Repository, config: &Config, mirror: &Mirror, now: Timestamp) -> Vec<Finding> {
+/// What the last status shows: a copied repository, first contact, refs that are not up to date.
+fn of_status(repository: &Repository, mirror: &Mirror) -> Vec<Finding> {
     let layout = repository.layout();
     let mut findings = Vec::new();
-    let log = format!("git mirror-push log {}; git mirror-push sync {}", mirror.name, mirror.name);
-    let now = u64::try_from(now.as_second()).unwrap_or(0);
-    match spool::backlog(&layout, &mirror.name) {
-        Ok(backlog) => {
-            let age = backlog.oldest.map_or(0, |oldest| now.saturating_sub(oldest.as_secs()));
-            if age > LONG {
-                let text = format!("{} pushes wait, the oldest for {} hours", backlog.pushes, age / 3600);
-                findings.push(Finding::warning("pending", text, log));
-            }
-        }
-        Err(error) => findings.push(Finding::error("pending", error.to_string(), "fix the permissions")),
-    }
-    let directory = layout.remote(&mirror.name);
-    if let Err(error) = status::examine(&directory) {
-        let fix = format!("git mirror-push sync {} compares everything and writes it again", mirror.name);
-        findings.push(Finding::warning("status", error, fix));
-    }
     let status = status::of(&layout, mirror).unwrap_or_default();
     if let Some(original) = status::original(&status, repository.git_dir(), mirror) {
         let text = format!(
@@ -234,6 +217,31 @@ fn kept_back(repository: &Repository, config: &Config, mirror: &Mirror, now: Tim
         };
         findings.push(Finding::warning("refs", text, format!("git mirror-push status {}", mirror.name)));
     }
+    findings
+}
+
+/// What the state files show: pushes that wait, refs that are not up to date, and a repository that is older than its mirror.
+fn kept_back(repository: &Repository, config: &Config, mirror: &Mirror, now: Timestamp) -> Vec<Finding> {
+    let layout = repository.layout();
+    let mut findings = Vec::new();
+    let log = format!("git mirror-push log {}; git mirror-push sync {}", mirror.name, mirror.name);
+    let now = u64::try_from(now.as_second()).unwrap_or(0);
+    match spool::backlog(&layout, &mirror.name) {
+        Ok(backlog) => {
+            let age = backlog.oldest.map_or(0, |oldest| now.saturating_sub(oldest.as_secs()));
+            if age > LONG {
+                let text = format!("{} pushes wait, the oldest for {} hours", backlog.pushes, age / 3600);
+                findings.push(Finding::warning("pending", text, log));
+            }
+        }
+        Err(error) => findings.push(Finding::error("pending", error.to_string(), "fix the permissions")),
+    }
+    let directory = layout.remote(&mirror.name);
+    if let Err(error) = status::examine(&directory) {
+        let fix = format!("git mirror-push sync {} compares everything and writes it again", mirror.name);
+        findings.push(Finding::warning("status", error, fix));
+    }
+    findings.extend(of_status(repository, mirror));
     let rules = config.rules(mirror, repository.default_branch().ok().flatten().as_ref());
     if rules.selects_no_branch() {
         findings.push(Finding::warning(

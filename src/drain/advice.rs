@@ -25,34 +25,11 @@ pub fn explained(error: &Error, mirror: &Mirror, credentials: &Credentials) -> C
 pub fn advice(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Option<String> {
     let (name, address) = (&mirror.name, &mirror.address);
     let is_https = matches!(address, Address::Http { .. }) && !address.is_plain_http();
-    let has_password =
-        credentials.secret.is_some() || mirror.password_file.is_some() || mirror.password_command.is_some();
     Some(match error {
         Error::Push(PushError::Credentials(text)) if text.starts_with(" (HTTP 407)") => {
-            "the proxy wants a password: set proxy of this mirror, or http_proxy in the environment".into()
+            "the proxy wants a user name and a password: put its URL with both into http_proxy or https_proxy of the environment".into()
         }
-        Error::Push(PushError::Credentials(_)) => match (address, mirror.auth_method) {
-            (Address::Http { .. }, _) | (_, AuthMethod::Password) if !has_password => match &mirror.username {
-                None if matches!(address, Address::Http { .. }) => format!(
-                    "no password is stored for it: git mirror-push set {name} --username USER, then git mirror-push credential {name}"
-                ),
-                _ => format!("no password is stored for it: git mirror-push credential {name}"),
-            },
-            (Address::Http { .. }, _) | (_, AuthMethod::Password) => {
-                format!(
-                    "the password or token may have expired, or may lack write access; store a new one: git mirror-push credential {name}"
-                )
-            }
-            (_, AuthMethod::SshPublicKey) => {
-                format!("git mirror-push public-key {name} prints the key to authorise there")
-            }
-            _ if mirror.is_confined => {
-                format!("give the mirror a key of its own: git mirror-push set {name} --auth-method ssh_public_key")
-            }
-            _ => format!(
-                "authorise a key of this user there, or give the mirror its own: git mirror-push set {name} --auth-method ssh_public_key"
-            ),
-        },
+        Error::Push(PushError::Credentials(_)) => about_credentials(mirror, credentials),
         Error::Push(PushError::NotFound(_)) => match address {
             Address::Http { .. } => format!(
                 "create it there, or give the token access to it (many hosts answer 'not found' to both), or fix the URL: git mirror-push set {name} --url URL"
@@ -60,7 +37,9 @@ pub fn advice(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Opti
             _ => format!("create it there, give access to it, or fix the URL: git mirror-push set {name} --url URL"),
         },
         Error::Push(PushError::HostKey { .. }) => {
-            format!("if you trust the host: git mirror-push host-keys {name} --detect")
+            format!(
+                "compare its fingerprint with the one that its administrator publishes, then pin the key: git mirror-push host-keys {name} --detect"
+            )
         }
         Error::Push(PushError::HostKeyChanged { .. }) => format!(
             "somebody may be in between: ask the administrator of the host for its fingerprint before you pin it: git mirror-push host-keys {name} --detect"
@@ -70,21 +49,52 @@ pub fn advice(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Opti
         }
         Error::Push(PushError::Certificate { problem, .. }) => return about_certificate(*problem, name),
         Error::Push(PushError::NotSmart(_)) if address.plain().ends_with(".git") => {
-            format!("is it the address of a web page? git mirror-push set {name} --url URL")
+            format!("no git repository answers at this URL; give the one that 'git clone' takes: git mirror-push set {name} --url URL")
         }
-        Error::Push(PushError::NotSmart(_)) => "is it the address of a web page? try the URL with .git".into(),
+        Error::Push(PushError::NotSmart(_)) => {
+            format!("it may be a web page; try the URL with .git at its end: git mirror-push set {name} --url URL.git")
+        }
         Error::Push(PushError::Status { status, .. }) => return about_status(*status, mirror),
         Error::Push(PushError::Protocol(_)) => {
-            format!("does a git server answer at this URL? git mirror-push set {name} --url URL")
+            format!("if no git server answers at this URL, change it: git mirror-push set {name} --url URL")
         }
         Error::Push(PushError::Broken { source, .. }) if is_https && source.kind() == ErrorKind::UnexpectedEof => {
-            "if it stays so: does this port speak TLS?".into()
+            format!("if this happens again, the port may not speak TLS; to change the URL: git mirror-push set {name} --url URL")
         }
         Error::Mirror(mirror::Error::InsecureHttp) => format!(
             "git mirror-push set {name} --url https://…, or git mirror-push set {name} allow_insecure_http=true"
         ),
         _ => return None,
     })
+}
+
+/// What to do about credentials that the mirror refused.
+fn about_credentials(mirror: &Mirror, credentials: &Credentials) -> String {
+    let (name, address) = (&mirror.name, &mirror.address);
+    let has_password =
+        credentials.secret.is_some() || mirror.password_file.is_some() || mirror.password_command.is_some();
+    match (address, mirror.auth_method) {
+        (Address::Http { .. }, _) | (_, AuthMethod::Password) if !has_password => match &mirror.username {
+            None if matches!(address, Address::Http { .. }) => format!(
+                "no password is stored for it: git mirror-push set {name} --username USER, then git mirror-push credential {name}"
+            ),
+            _ => format!("no password is stored for it: git mirror-push credential {name}"),
+        },
+        (Address::Http { .. }, _) | (_, AuthMethod::Password) => {
+            format!(
+                "the password or token may have expired, or may lack write access; store a new one: git mirror-push credential {name}"
+            )
+        }
+        (_, AuthMethod::SshPublicKey) => {
+            format!("git mirror-push public-key {name} prints the key to authorise there")
+        }
+        _ if mirror.is_confined => {
+            format!("give the mirror a key of its own: git mirror-push set {name} --auth-method ssh_public_key")
+        }
+        _ => format!(
+            "authorise a key of this user there, or give the mirror its own: git mirror-push set {name} --auth-method ssh_public_key"
+        ),
+    }
 }
 
 /// The URL of the repository to which a redirect leads; `URL` when it is not known.
@@ -101,8 +111,13 @@ fn repository_at(location: Option<&str>) -> &str {
 fn about_status(status: u16, mirror: &Mirror) -> Option<String> {
     let name = &mirror.name;
     match status {
-        400 if mirror.address.is_plain_http() => Some("does this port want https://?".into()),
-        411 | 413 => Some("raise the limit for one request there (nginx: client_max_body_size)".into()),
+        400 if mirror.address.is_plain_http() => {
+            Some(format!("this port may expect https: git mirror-push set {name} --url https://…"))
+        }
+        411 => {
+            Some("the server refuses a body of unknown length; ask its administrator to allow chunked requests".into())
+        }
+        413 => Some("ask its administrator to raise the limit for one request (nginx: client_max_body_size)".into()),
         408 | 425 | 429 => None,
         400..=499 => {
             Some(format!("ask the administrator of the host, or fix the URL: git mirror-push set {name} --url URL"))
@@ -113,7 +128,9 @@ fn about_status(status: u16, mirror: &Mirror) -> Option<String> {
 
 fn about_certificate(problem: CertificateProblem, name: &str) -> Option<String> {
     Some(match problem {
-        CertificateProblem::Trust => format!("if you trust it: git mirror-push set {name} ca_file=FILE"),
+        CertificateProblem::Trust => format!(
+            "if you trust it, name the file with the certificate of its authority: git mirror-push set {name} ca_file=FILE"
+        ),
         CertificateProblem::Name => {
             format!("use the name that the certificate has: git mirror-push set {name} --url URL")
         }

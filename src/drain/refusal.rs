@@ -136,7 +136,9 @@ pub(super) fn outcome(decision: &Decision, message: Cleaned, incomplete: Incompl
 /// The fix for a refusal because of the permissions there, or because our repository is shallow or partial.
 fn fix(message: &str, incomplete: Incomplete) -> Option<&'static str> {
     if Cause::NotWritable.is_in(message) {
-        return Some("the user who pushes may not write to the repository there");
+        return Some(
+            "the user who pushes has no write permission in the mirror's repository; fix its owner or mode there",
+        );
     }
     if incomplete.is_shallow && Cause::ShallowRefused.is_in(message) {
         return Some(

@@ -51,11 +51,32 @@ pub struct Editor<'a> {
     pub server: &'a Server,
     /// The clock.
     pub now: fn() -> Timestamp,
+    /// What to do while a drain works on the mirror.
+    pub while_busy: WhileBusy,
+}
+
+/// What to do while another process or thread holds the lock of a mirror.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhileBusy {
+    /// Wait. A run may take hours.
+    Wait,
+    /// Refuse, with [`Error::Busy`].
+    Refuse,
 }
 
 impl Editor<'_> {
     fn directory(&self, name: &str) -> PathBuf {
         self.repository.layout().remote(name)
+    }
+
+    fn lock(&self, name: &str) -> Result<Lock, Error> {
+        let (directory, sharing) = (self.directory(name), self.repository.sharing());
+        match self.while_busy {
+            WhileBusy::Wait => Lock::acquire(&directory, sharing),
+            WhileBusy::Refuse => {
+                Lock::try_acquire(&directory, sharing)?.ok_or_else(|| Error::Busy { name: name.to_owned() })
+            }
+        }
     }
 
     fn files(&self, doing: &'static str, name: &str) -> impl FnOnce(std::io::Error) -> Error {
@@ -85,7 +106,7 @@ impl Editor<'_> {
         self.refuse_doubtful(&config::check_edit(self.repository, self.server, &change)?, name)?;
         prepare(self.repository, name)?;
         // A mirror of this name may just have been removed. A drain that still cleans up after it must not delete the new files.
-        let _lock = Lock::acquire(&self.directory(name), self.repository.sharing())?;
+        let _lock = self.lock(name)?;
         prepare(self.repository, name)?;
         unmark_removed(&self.directory(name)).map_err(self.files("add the mirror", name))?;
         self.store(name, extras)?;
@@ -213,7 +234,7 @@ impl Editor<'_> {
         if !directory.is_dir() {
             return Ok(());
         }
-        let _lock = Lock::acquire(&directory, self.repository.sharing())?;
+        let _lock = self.lock(name)?;
         // Another process may have added a mirror of this name meanwhile.
         if config::load(self.repository, self.server)?.mirror(name).is_some() {
             return Ok(());

@@ -21,7 +21,7 @@ mod lock;
 mod removal;
 
 pub use destination::{credentials, found_credentials, target};
-pub use edit::{Editor, Extras, Keys, Wish, clean_url, token_as_password};
+pub use edit::{Editor, Extras, Keys, WhileBusy, Wish, clean_url, token_as_password};
 pub use host_keys::{detect, host_keys_of};
 pub use local::{LocalMirror, LostHead};
 pub use lock::Lock;
@@ -56,6 +56,12 @@ pub enum Error {
         path: PathBuf,
         /// The operating system's reason.
         source: std::io::Error,
+    },
+    /// A run holds the lock of the mirror, and we do not wait for it.
+    #[error("mirror '{name}' is being updated or removed; try again later")]
+    Busy {
+        /// The mirror.
+        name: String,
     },
     /// The credentials cannot be obtained.
     #[error("cannot get the credentials: {0}")]

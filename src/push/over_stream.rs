@@ -14,7 +14,7 @@ use crate::wire::{Error, Sending, Stage, Stream, StreamLines};
 pub(super) struct OverStream {
     stream: Stream,
     capabilities: Capabilities,
-    /// Whether receive-pack was heard and gets commands, which it may then carry out.
+    /// Whether receive-pack has answered and commands are being sent. From then on it may carry them out.
     is_asked: bool,
 }
 
@@ -62,7 +62,7 @@ impl OverStream {
         self.exchange(request, pack, redactor, advertisement::pass_over)
     }
 
-    /// Sends the request in its own thread. Meanwhile reads what comes before the report, with `before`, and then the report.
+    /// Sends the request in its own thread. Meanwhile this thread calls `before`, which reads up to the report, and reads the report.
     fn exchange(
         &mut self,
         request: &Request<'_>,
@@ -116,7 +116,7 @@ impl OverStream {
         Ok(report)
     }
 
-    /// Whether receive-pack may carry out the commands of a push that failed, whatever it said.
+    /// Whether receive-pack certainly got far enough to carry out commands. If not, only the error tells: see `Error::may_have_arrived`.
     pub(super) fn may_be_carried_out(&self) -> bool {
         self.is_asked
     }

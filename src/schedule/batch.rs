@@ -13,6 +13,7 @@ use super::queue::{Job, JobLimits, Said};
 use crate::config::{self, Config, Mirror, Server};
 use crate::drain::{self, Context, Down, Error, Host, Mode, OnBegin, Report, Unchanged};
 use crate::layout::Layout;
+use crate::mirror::is_being_removed;
 use crate::push::Progress;
 use crate::repo;
 use crate::spool;
@@ -171,6 +172,9 @@ impl Every<'_> {
             if is_waiting || self.is_comparison_due(git_dir, name, &status) {
                 return Ok(false);
             }
+        }
+        if queues.iter().any(|(name, _)| is_being_removed(&layout.remote(name))) {
+            return Ok(false);
         }
         let is_known = |name: &str| queues.iter().any(|(known, _)| known == name);
         let own = config::names_in(layout).map_err(files("read the configuration"))?;

@@ -79,8 +79,8 @@ impl Workers {
     pub fn run(&self) {
         let limits = limits(&self.server());
         std::thread::scope(|scope| {
-            // The extra threads scan spools even when all others are serving mirrors.
-            for _ in 0..limits.all + limits.scans {
+            // The extra threads scan spools even when all others are serving mirrors, and go on with slow ones.
+            for _ in 0..limits.all + limits.slow() + limits.scans {
                 scope.spawn(|| self.crew.work(self.now, &|task| self.act(task)));
             }
         });

@@ -1,7 +1,8 @@
 //! Which mirror is updated when. Knows hosts, limits and times, and nothing of git.
 //!
 //! Hosts take turns, so a host with a thousand waiting repositories does not starve a host with one; a repository with many mirrors has a
-//! limit of its own. The first contact with a host is made by one job alone. If it shows that the host is down, all other jobs for it are
+//! limit of its own. A run that takes longer than five seconds gives up its place, so mirrors that are slow on purpose do not keep the others
+//! waiting; and some places are kept for repositories of which nothing runs. The first contact with a host is made by one job alone. If it shows that the host is down, all other jobs for it are
 //! deferred without an attempt until the host's next turn, and no other host waits for it. Scanning a repository contacts nobody, so it
 //! waits for no host.
 
@@ -9,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::drain::{Down, Mode};
 
@@ -44,6 +45,21 @@ pub(super) struct JobLimits {
     pub(super) scans: usize,
 }
 
+impl JobLimits {
+    /// How many slow runs may go on without a place.
+    pub(super) fn slow(self) -> usize {
+        2 * self.all
+    }
+
+    /// How many places repositories may take of which something runs already.
+    fn unreserved(self) -> usize {
+        (self.all - self.all / 4).max(1)
+    }
+}
+
+/// A run that takes longer than this is slow.
+const SLOW: SignedDuration = SignedDuration::from_secs(5);
+
 /// A host whose first contact takes this long or longer is far away. Every contact takes at least one round trip.
 const FAR: Duration = Duration::from_millis(100);
 
@@ -57,14 +73,21 @@ struct Host {
     down: Option<Down>,
 }
 
+/// A mirror that is being served.
+struct Running {
+    since: Timestamp,
+    /// The job that arrived for it meanwhile.
+    again: Option<Job>,
+}
+
 /// What waits, what runs, and what waits for its time.
 pub(super) struct Queue {
     limits: JobLimits,
     hosts: BTreeMap<String, Host>,
     /// The host that was served last: the next one has its turn.
     last: String,
-    /// The mirrors that are being served, each with the job that arrived for it meanwhile.
-    running: HashMap<Key, Option<Job>>,
+    /// The mirrors that are being served.
+    running: HashMap<Key, Running>,
     /// How many jobs of a repository run.
     repositories: HashMap<PathBuf, usize>,
     waiting: BTreeSet<Key>,
@@ -144,7 +167,7 @@ impl Queue {
             return;
         }
         let key = job.key();
-        if let Some(again) = self.running.get_mut(&key) {
+        if let Some(Running { again, .. }) = self.running.get_mut(&key) {
             let is_stronger = again.as_ref().is_none_or(|waiting| waiting.mode == Mode::Drain);
             if is_stronger {
                 *again = Some(job);
@@ -182,7 +205,7 @@ impl Queue {
         self.due.clear();
         self.waiting.clear();
         self.hosts.values_mut().for_each(|host| host.waiting.clear());
-        self.running.values_mut().for_each(|again| *again = None);
+        self.running.values_mut().for_each(|running| running.again = None);
     }
 
     /// Changes the limits; what runs goes on.
@@ -210,7 +233,19 @@ impl Queue {
             return next;
         }
         let is_empty = self.scans.is_empty() && self.scanning == 0 && self.waiting.is_empty();
-        if is_empty && !self.is_open { Next::End } else { Next::Wait(self.later.first().map(|(time, _)| *time)) }
+        if is_empty && !self.is_open {
+            return Next::End;
+        }
+        let later = self.later.first().map(|(time, _)| *time);
+        // A run that becomes slow makes room for what waits.
+        let free = self.running.values().map(|running| running.since + SLOW).filter(|time| *time > now).min();
+        Next::Wait(later.into_iter().chain(free.filter(|_| !self.waiting.is_empty())).min())
+    }
+
+    /// How many places are taken. Slow runs have none, as far as there are threads for them.
+    fn taken(&self, now: Timestamp) -> usize {
+        let slow = self.running.values().filter(|running| running.since + SLOW <= now).count();
+        self.running.len() - slow.min(self.limits.slow())
     }
 
     fn next_job(&mut self, now: Timestamp) -> Option<Next> {
@@ -222,18 +257,19 @@ impl Queue {
             }
         }
         let (limits, repositories) = (self.limits, &self.repositories);
-        let is_full = self.running.len() >= limits.all;
+        let taken = self.taken(now);
         let place = |(name, host): (&String, &Host)| {
             let limit = match host.has_answered {
                 _ if host.down.is_some() => usize::MAX,
-                _ if is_full => 0,
+                _ if taken >= limits.all => 0,
                 _ if name.is_empty() => usize::MAX,
                 true if host.first.is_some_and(|took| took >= FAR) => limits.per_far_host,
                 true => limits.per_host,
                 false => 1,
             };
             let may_run = |job: &Job| {
-                host.down.is_some() || repositories.get(&job.git_dir).is_none_or(|count| *count < limits.per_repository)
+                let most = if taken < limits.unreserved() { limits.per_repository } else { 1 };
+                host.down.is_some() || repositories.get(&job.git_dir).is_none_or(|count| *count < most)
             };
             let at = host.waiting.iter().position(may_run).filter(|_| host.running < limit)?;
             Some((name.clone(), at))
@@ -247,7 +283,7 @@ impl Queue {
             return Some(Next::Defer(job, down.clone()));
         }
         host.running += 1;
-        self.running.insert(job.key(), None);
+        self.running.insert(job.key(), Running { since: now, again: None });
         *self.repositories.entry(job.git_dir.clone()).or_default() += 1;
         self.last = name;
         Some(Next::Serve(job))
@@ -276,123 +312,11 @@ impl Queue {
                 self.repositories.remove(&job.git_dir);
             }
         }
-        if let Some(again) = self.running.remove(&job.key()).flatten() {
+        if let Some(again) = self.running.remove(&job.key()).and_then(|running| running.again) {
             self.add(again);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMITS: JobLimits = JobLimits { all: 8, per_host: 4, per_far_host: 6, per_repository: 2, scans: 1 };
-
-    fn job(host: &str, n: usize) -> Job {
-        Job { git_dir: format!("/{host}/{n}").into(), mirror: "m".into(), host: host.into(), mode: Mode::Drain }
-    }
-
-    fn queue(jobs: &[(&str, usize)]) -> Queue {
-        let mut queue = Queue::new(LIMITS);
-        jobs.iter().flat_map(|(host, count)| (0..*count).map(move |n| job(host, n))).for_each(|job| queue.add(job));
-        queue
-    }
-
-    const NEAR: Duration = Duration::from_millis(9);
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).expect("small")
-    }
-
-    fn served(queue: &mut Queue, now: i64) -> Option<Job> {
-        match queue.next(at(now)) {
-            Next::Serve(job) => Some(job),
-            _ => None,
-        }
-    }
-
-    fn down(until: i64) -> Said {
-        Said::Down(Down { error: "no route".into(), attempts: 1, next_attempt_at: at(until) })
-    }
-
-    #[test]
-    fn a_host_that_is_down_is_tried_once_and_delays_no_other() {
-        let mut queue = queue(&[("dead", 500), ("alive", 50)]);
-        let probes = [served(&mut queue, 0), served(&mut queue, 0)].map(|job| job.map(|job| job.host));
-        assert_eq!(probes, [Some("alive".into()), Some("dead".into())]);
-        assert!(matches!(queue.next(at(0)), Next::Wait(None)), "one each, until they have answered");
-        queue.served(&job("alive", 0), Said::Up(NEAR));
-        for n in 1..50 {
-            assert_eq!(served(&mut queue, 0), Some(job("alive", n)));
-            queue.served(&job("alive", n), Said::Up(NEAR));
-        }
-        queue.served(&job("dead", 0), down(10));
-        let defer = std::iter::from_fn(|| match queue.next(at(1)) {
-            Next::Defer(job, down) => Some((job, down)),
-            _ => None,
-        });
-        assert_eq!(defer.count(), 499);
-        assert!(matches!(queue.next(at(1)), Next::End));
-        queue.add(job("dead", 7));
-        assert!(matches!(queue.next(at(9)), Next::Defer(..)), "it is still down");
-        queue.add(job("dead", 7));
-        queue.add(job("dead", 8));
-        assert_eq!(served(&mut queue, 10), Some(job("dead", 7)), "its turn has come");
-        assert_eq!(served(&mut queue, 10), None, "and one goes alone");
-    }
-
-    #[test]
-    fn limits_hold_and_hosts_take_turns() {
-        let hosts = |jobs: &[(&str, usize)], took: Duration| -> Vec<String> {
-            let mut queue = queue(jobs);
-            for (host, _) in jobs {
-                served(&mut queue, 0);
-                queue.served(&job(host, 0), Said::Up(took));
-            }
-            std::iter::from_fn(|| served(&mut queue, 0)).map(|job| job.host).collect()
-        };
-        assert_eq!(hosts(&[("a", 9), ("b", 3)], NEAR), ["a", "b", "a", "b", "a", "a"], "four of a at most");
-        assert_eq!(hosts(&[("a", 9), ("b", 9), ("c", 9)], NEAR).len(), LIMITS.all, "eight in all");
-        assert_eq!(hosts(&[("far", 9)], FAR).len(), 6, "more where waiting is most of it");
-        let mut one = Queue::new(LIMITS);
-        for n in 0..4 {
-            one.add(Job { git_dir: "/x".into(), mirror: format!("m{n}"), ..job("", 0) });
-        }
-        one.add(job("", 9));
-        let found: Vec<PathBuf> = std::iter::from_fn(|| served(&mut one, 0)).map(|job| job.git_dir).collect();
-        assert_eq!(found, [PathBuf::from("/x"), "/x".into(), "//9".into()], "two of a repository at most");
-    }
-
-    #[test]
-    fn what_comes_while_it_is_served_is_served_once_more() {
-        let mut queue = queue(&[("a", 1)]);
-        queue.add(job("a", 0));
-        assert_eq!(served(&mut queue, 0), Some(job("a", 0)));
-        assert_eq!(served(&mut queue, 0), None, "it waited once");
-        let sync = Job { mode: Mode::Plan, ..job("a", 0) };
-        queue.add(sync.clone());
-        queue.add(job("a", 0));
-        queue.served(&job("a", 0), Said::Up(NEAR));
-        assert_eq!(served(&mut queue, 0), Some(sync));
-        queue.served(&job("a", 0), Said::Up(NEAR));
-        assert!(matches!(queue.next(at(0)), Next::End));
-    }
-
-    #[test]
-    fn times_are_kept_and_halting_forgets_them() {
-        let mut queue = queue(&[]);
-        queue.open();
-        let key = || (PathBuf::from("/x"), "m".to_owned());
-        queue.scan_at(key(), Some(at(5)));
-        queue.scan_at(key(), Some(at(9)));
-        assert!(matches!(queue.next(at(6)), Next::Wait(Some(time)) if time == at(9)));
-        assert!(matches!(queue.next(at(9)), Next::Scan(path) if path.as_os_str() == "/x"));
-        queue.scan_all(vec!["/y".into(), "/y".into()]);
-        assert!(matches!(queue.next(at(9)), Next::Wait(None)), "one look at a time");
-        queue.scanned();
-        queue.scan_at(key(), Some(at(20)));
-        queue.halt();
-        queue.add(job("a", 1));
-        assert!(matches!(queue.next(at(9)), Next::End));
-    }
-}
+mod tests;

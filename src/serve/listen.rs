@@ -1,8 +1,8 @@
 //! Listening sockets and connections, and their limits.
 //!
-//! Guaranteed: a client that sends nothing holds a connection only until another client needs it, and ten seconds at most. A request and
-//! its answer have a time limit. So clients that do send requests are answered, whoever else is connected. Absent: TLS; a reverse proxy
-//! does it.
+//! Guaranteed: a client whose request is not whole holds a connection only until another client needs it, and ten seconds at most for the
+//! head and for the body. A request and its answer have a time limit. So clients that do send requests are answered, whoever else is
+//! connected. Absent: TLS; a reverse proxy does it.
 
 #![expect(clippy::disallowed_methods, reason = "opens the sockets that it listens on")]
 
@@ -176,7 +176,7 @@ impl CrowdState {
 }
 
 /// One connection's place under the limit. Dropping it frees the place.
-struct Slot {
+pub(super) struct Slot {
     limit: Arc<ConnectionLimit>,
     number: Mutex<u64>,
     handle: Mutex<Option<AbortHandle>>,
@@ -189,7 +189,8 @@ impl Slot {
         *self.handle.lock() = Some(handle);
     }
 
-    fn busy(&self) {
+    /// A request is whole: the connection is not closed for another one until it is answered.
+    pub(super) fn busy(&self) {
         let number = self.number.lock();
         self.limit.lock().idle.remove(&number);
     }
@@ -248,8 +249,8 @@ fn begin(
     let service = TowerToHyperService::new(router);
     let theirs = Arc::clone(&slot);
     let answer = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        theirs.busy();
         request.extensions_mut().insert(peer.clone());
+        request.extensions_mut().insert(Arc::clone(&theirs));
         let (answered, slot) = (service.call(request), Arc::clone(&theirs));
         async move {
             let answer = answered.await;

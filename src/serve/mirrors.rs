@@ -1,21 +1,19 @@
-//! The operations on the mirrors of a project, for the API and the page. Rules and messages are those of GitLab's remote mirrors API where
-//! it has them.
-
-use std::collections::BTreeMap;
+//! The operations on the mirrors of a project, for the API and the page. Where GitLab's remote mirrors API has a
+//! rule or a message, this module has the same one.
 
 use crate::config::{self, AuthMethod, Change, Config, Mirror, Server};
 use crate::credentials::{Credentials, HostKey, Secret};
-use crate::mirror::{self, Editor, Extras, Keys, clean_url, host_keys_of, token_as_password};
-use crate::plan::Divergent;
+use crate::mirror::{self, Editor, Extras, Keys, clean_url, token_as_password};
 use crate::repo::{self, Repository};
 use crate::status::{View, view};
 use crate::wire::{Address, Egress};
 
 use super::App;
+use super::params::MirrorParams;
 use super::projects::Project;
 
-/// Most pinned host keys (GitLab's limit).
-const MAX_HOST_KEYS: usize = 10;
+/// Most mirrors of a project that are made through the API or the page, when the server's file does not say.
+const MAX_MIRRORS: usize = 20;
 
 /// Time limit for a server to send its host keys.
 const DETECT_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
@@ -34,6 +32,9 @@ pub(super) enum Error {
     /// It cannot be done.
     #[error("{0}")]
     Refused(String),
+    /// It cannot be done now, because something else is at it.
+    #[error("{0}")]
+    Busy(String),
     /// There is no such project or mirror.
     #[error("{0} not found")]
     Missing(&'static str),
@@ -47,40 +48,11 @@ impl From<mirror::Error> for Error {
         match error {
             mirror::Error::Refused(text)
             | mirror::Error::Config(config::Error::Change(text) | config::Error::Value(text)) => Self::Refused(text),
+            busy @ mirror::Error::Busy { .. } => Self::Busy(busy.to_string()),
+            mirror::Error::Config(busy @ config::Error::Busy { .. }) => Self::Busy(busy.to_string()),
             other => Self::Failed(other.into()),
         }
     }
-}
-
-/// The requested attributes of a mirror; `None` is one that is not given.
-#[derive(Clone, Debug, Default)]
-pub(super) struct MirrorParams {
-    pub(super) name: Option<String>,
-    pub(super) url: Option<String>,
-    pub(super) enabled: Option<bool>,
-    /// Whether first contact with the mirror's address is confirmed.
-    pub(super) adopt: Option<bool>,
-    pub(super) only_protected_branches: Option<bool>,
-    /// An empty one takes it away.
-    pub(super) mirror_branch_regex: Option<String>,
-    pub(super) keep_divergent_refs: Option<bool>,
-    pub(super) divergent_refs: Option<&'static str>,
-    pub(super) tags: Option<Tags>,
-    pub(super) prune: Option<&'static str>,
-    pub(super) auth_method: Option<AuthMethod>,
-    /// Lines or bare keys; an empty list removes them.
-    pub(super) host_keys: Option<Vec<String>>,
-    /// A user name in place of that in the URL; an empty one takes it away.
-    pub(super) username: Option<String>,
-    /// A password in place of that in the URL.
-    pub(super) password: Option<Secret>,
-}
-
-/// `tags`
-#[derive(Clone, Debug)]
-pub(super) enum Tags {
-    Word(&'static str),
-    Patterns(Vec<String>),
 }
 
 /// An open project.
@@ -108,9 +80,14 @@ impl App {
         opened.config.mirrors.iter().map(|mirror| opened.view(mirror)).collect()
     }
 
-    /// Makes a mirror, installs the hook, and begins the first sync.
+    /// Installs the hook and makes a mirror. If the mirror is enabled and silent mode is off, also requests the first sync.
     pub(super) fn create(&self, project: &Project, wish: &MirrorParams) -> Result<View, Error> {
         let opened = self.open(project)?;
+        let most = opened.server.api.max_mirrors_per_project.unwrap_or(MAX_MIRRORS);
+        if opened.config.mirrors.iter().filter(|mirror| mirror.is_confined).count() >= most {
+            let fix = "max_mirrors_per_project in [api] of the server's file";
+            return Err(Error::Refused(format!("the project has {most} mirrors, the most that it may have ({fix})")));
+        }
         let url = wish.url.as_deref().unwrap_or_default();
         let (url, address, credentials) = allowed_url(url, &opened.server.api.egress())?;
         let credentials = token_as_password(credentials, wish.password.as_ref());
@@ -139,7 +116,7 @@ impl App {
         self.after_change(project, opened, config, &name)
     }
 
-    /// Changes a mirror.
+    /// Changes a mirror. If it is enabled and silent mode is off, also requests a sync.
     pub(super) fn update(&self, project: &Project, id: u32, wish: &MirrorParams) -> Result<View, Error> {
         let opened = self.open(project)?;
         let mirror = opened.mirror(id)?;
@@ -178,7 +155,7 @@ impl App {
         self.after_change(project, opened, config, &name)
     }
 
-    /// Compares and mirrors everything now.
+    /// Requests a comparison of all refs of a mirror, and does not wait for it. A worker does it soon.
     pub(super) fn sync(&self, project: &Project, id: u32, wish: mirror::Wish) -> Result<(), Error> {
         const DISABLED: &str = "Cannot proceed with the push mirroring. Please verify your mirror configuration.";
         let opened = self.open(project)?;
@@ -205,17 +182,17 @@ impl App {
         }
     }
 
-    /// Removes a mirror from the configuration. The returned function deletes its files once no drain works on it.
-    pub(super) fn remove(&self, project: &Project, id: u32) -> Result<impl FnOnce() + Send + use<>, Error> {
+    /// Removes a mirror. If a run works on it, its files go after the run, when the repository is scanned again.
+    pub(super) fn remove(&self, project: &Project, id: u32) -> Result<(), Error> {
         let opened = self.open(project)?;
         let name = opened.mirror(id)?.name.clone();
         opened.editor().unconfigure(&name)?;
         self.tell(&project.git_dir);
-        Ok(move || {
-            if let Err(error) = opened.editor().delete_files(&name) {
-                tracing::warn!("'{}': {error}", opened.repository.git_dir().display());
-            }
-        })
+        match opened.editor().delete_files(&name) {
+            Ok(()) | Err(mirror::Error::Busy { .. }) => {}
+            Err(error) => tracing::warn!("'{}': {error}", opened.repository.git_dir().display()),
+        }
+        Ok(())
     }
 
     fn after_change(&self, project: &Project, opened: OpenProject, config: Config, name: &str) -> Result<View, Error> {
@@ -230,9 +207,14 @@ impl App {
 }
 
 impl OpenProject {
-    /// Where changes are made.
+    /// The editor, which changes the configuration of this project.
     pub(super) fn editor(&self) -> Editor<'_> {
-        Editor { repository: &self.repository, server: &self.server, now: super::now }
+        Editor {
+            repository: &self.repository,
+            server: &self.server,
+            now: super::now,
+            while_busy: mirror::WhileBusy::Refuse,
+        }
     }
 
     /// The mirror of that number.
@@ -245,89 +227,6 @@ impl OpenProject {
         let credentials = mirror::credentials(&self.repository, mirror).unwrap_or_default();
         Ok(view(&self.repository, mirror, &credentials).map_err(anyhow::Error::from)?)
     }
-}
-
-impl MirrorParams {
-    /// The attributes that map directly to keys. `only_protected_branches` and `mirror_branch_regex` replace each other.
-    fn keys(&self, before: Option<&Mirror>) -> Keys {
-        let mut keys: BTreeMap<&'static str, Change> = BTreeMap::new();
-        if let Some(only) = self.only_protected_branches {
-            keys.insert("only_protected_branches", Change::Flag(only));
-            if only {
-                keys.insert("mirror_branch_regex", Change::Unset);
-            }
-        }
-        match self.mirror_branch_regex.as_deref() {
-            None => {}
-            Some("") => {
-                keys.insert("mirror_branch_regex", Change::Unset);
-            }
-            Some(regex) => {
-                keys.insert("mirror_branch_regex", Change::Text(regex.to_owned()));
-                keys.insert("only_protected_branches", Change::Flag(false));
-            }
-        }
-        let is_kept = before.is_some_and(|mirror| mirror.divergent == Divergent::Keep);
-        let divergent = match self.keep_divergent_refs {
-            Some(true) => Some("keep"),
-            Some(false) if is_kept => Some("overwrite"),
-            _ => None,
-        };
-        if let Some(word) = self.divergent_refs.or(divergent) {
-            keys.insert("divergent_refs", Change::Text(word.into()));
-        }
-        match &self.tags {
-            None => {}
-            Some(Tags::Word(word)) => {
-                keys.insert("tags", Change::Text((*word).into()));
-            }
-            Some(Tags::Patterns(patterns)) => {
-                keys.insert("tags", Change::List(patterns.clone()));
-            }
-        }
-        if let Some(word) = self.prune {
-            keys.insert("prune", Change::Text(word.into()));
-        }
-        keys.into_iter().collect()
-    }
-
-    fn host_keys(&self, address: &Address) -> Result<Option<Vec<HostKey>>, Error> {
-        let refused = |why: &str| Error::Refused(format!("Invalid SSH host key(s): {why}"));
-        let Some(lines) = &self.host_keys else { return Ok(None) };
-        let lines: Vec<String> = lines.iter().filter_map(|line| restored(line)).collect();
-        if lines.len() > MAX_HOST_KEYS {
-            return Err(refused(&format!("too many host keys (maximum is {MAX_HOST_KEYS})")));
-        }
-        if lines.is_empty() {
-            return Ok(Some(Vec::new()));
-        }
-        if address.host().is_none() {
-            return Err(refused("cannot determine hostname from URL for bare key"));
-        }
-        let bad: Vec<&str> = lines
-            .iter()
-            .filter(|line| host_keys_of(std::slice::from_ref(*line), address).is_err())
-            .map(String::as_str)
-            .collect();
-        if bad.is_empty() { Ok(Some(host_keys_of(&lines, address)?)) } else { Err(refused(&bad.join(", "))) }
-    }
-}
-
-/// Restores the plus signs in the base64 of a host key line, which form decoding turned into spaces. `None` for a blank line.
-fn restored(line: &str) -> Option<String> {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let at = words.iter().position(|word| word.starts_with("AAAA"));
-    let Some(at) = at else { return (!words.is_empty()).then(|| words.join(" ")) };
-    // Base64 is complete at a length divisible by four; what follows is a comment.
-    let mut key = words[at].to_owned();
-    for part in &words[at + 1..] {
-        if key.len().is_multiple_of(4) && HostKey::parse(&format!("h {} {key}", words[at.saturating_sub(1)])).is_some()
-        {
-            break;
-        }
-        key = format!("{key}+{part}");
-    }
-    Some([&words[..at], &[key.as_str()]].concat().join(" "))
 }
 
 /// Checks a URL. Returns it as it may be stored, its address, and the credentials that were in it.
@@ -357,7 +256,7 @@ fn allowed_url(text: &str, egress: &Egress) -> Result<(String, Address, Credenti
     }
 }
 
-/// A name that no mirror of the repository has, after the host.
+/// A free name for a mirror: its host, and a number if another mirror has that name.
 fn free_name(config: &Config, address: &Address) -> String {
     let host = address.host().unwrap_or("local");
     let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '-' };
@@ -366,20 +265,4 @@ fn free_name(config: &Config, address: &Address) -> String {
     let stem = if stem.is_empty() { "mirror" } else { stem };
     let numbered = |n: u32| if n == 1 { stem.to_owned() } else { format!("{stem}-{n}") };
     (1..).map(numbered).find(|name| config.mirror(name).is_none()).expect("some number is free")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn plus_signs_that_a_form_lost_are_restored() {
-        let key = "AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
-        assert_eq!(restored(&format!("ssh-ed25519 {key} comment")), Some(format!("ssh-ed25519 {key}")));
-        let with_plus = "AAAAC3NzaC1lZDI1NTE5AAAAICPTA+pqQmTWQYLwZDjmy9Gma9RuI3rnILhm0aW+UXk/";
-        let lost = with_plus.replace('+', " ");
-        assert_eq!(restored(&format!("h ssh-ed25519 {lost}")), Some(format!("h ssh-ed25519 {with_plus}")));
-        assert_eq!(restored("  "), None);
-        assert_eq!(restored("nonsense here"), Some("nonsense here".into()));
-    }
 }

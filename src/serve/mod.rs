@@ -6,9 +6,10 @@
 //! api, page ────┘                      └─▶ metrics
 //! ```
 //!
-//! Guaranteed: the spool and the repositories are the truth, so a daemon that is stopped, killed or restarted at any moment loses
-//! nothing; mirrors that are made here are confined (see `wire::Egress`); what waits for the disk waits in threads of its own; requests,
-//! bodies, connections and sessions are bounded. Absent: TLS (a reverse proxy), users. This is the one module that names tokio.
+//! Guaranteed: a daemon that is stopped, killed or restarted at any moment loses no recorded push, because all state is in the spools and
+//! the repositories. Mirrors that were created through the API or the page are confined (see `wire::Egress`). Work that may wait runs in
+//! threads of its own (`lanes`), of which no token has all. The size and number of requests, connections and sessions are limited.
+//! Absent: TLS, which a reverse proxy adds, and user accounts, in place of which there are tokens. Only this module uses tokio.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -33,14 +34,17 @@ mod access;
 mod api;
 mod client;
 mod health;
+mod lanes;
 mod listen;
 mod mirrors;
 mod page;
+mod params;
 mod projects;
 mod router;
 mod wake;
 
 use access::Access;
+use lanes::Lanes;
 use listen::{ConnectionLimit, Listener};
 use page::Sessions;
 use projects::{Project, Projects};
@@ -48,6 +52,8 @@ use wake::{Heard, WakeSocket};
 
 /// How often all spools are looked through when the server's file does not say.
 const SCAN: Duration = Duration::from_secs(60);
+/// The error of a daemon that hooks do not find.
+const NOT_ANNOUNCED: &str = "cannot write the file 'roots' in the runtime directory, from which hooks learn which repositories the daemon serves";
 /// How long running updates may continue when the daemon is told to end.
 const SHUTDOWN: Duration = Duration::from_secs(30);
 
@@ -62,7 +68,7 @@ pub struct Options {
     pub runtime_directory: PathBuf,
     /// The server's file, if one is named.
     pub server_config: Option<PathBuf>,
-    /// What the process has around it.
+    /// The environment in which credentials are looked up, and the path of this program.
     pub credential_env: CredentialEnv,
 }
 
@@ -72,13 +78,17 @@ struct App {
     projects: Projects,
     access: Access,
     sessions: Sessions,
+    /// The threads for requests.
+    lanes: Lanes,
+    /// The answer of `/metrics`, and when it was made.
+    metrics: Mutex<Option<(Timestamp, String)>>,
     /// Repositories of which something has changed.
     events: broadcast::Sender<PathBuf>,
     /// Asks for a look through all spools.
     scans: Mutex<Option<Sender<()>>>,
     /// When the repositories were last listed.
     looked: Mutex<Option<Timestamp>>,
-    /// Whether the last look through the roots succeeded.
+    /// Whether the last listing of the repositories succeeded and their numbers are stored.
     is_ready: AtomicBool,
 }
 
@@ -115,6 +125,8 @@ impl App {
             projects: Projects::new(&options.state_directory),
             access: Access::new(Store::new(&options.state_directory)),
             sessions: Sessions::default(),
+            lanes: Lanes::default(),
+            metrics: Mutex::default(),
             events,
             scans: Mutex::default(),
             looked: Mutex::default(),
@@ -127,7 +139,7 @@ impl App {
         let _ = self.events.send(git_dir.to_owned());
     }
 
-    /// The project of that number or path. If it is not known, the repositories may be listed again.
+    /// Finds a project by number or path. Lists the repositories again for an unknown number, or for a path where a new repository is.
     fn find(&self, id_or_path: &str) -> Option<Arc<Project>> {
         let found = self.projects.table().find(id_or_path);
         let is_number = id_or_path.bytes().all(|byte| byte.is_ascii_digit());
@@ -138,7 +150,7 @@ impl App {
         self.projects.table().find(id_or_path)
     }
 
-    /// The projects, listed at most a second ago.
+    /// The projects. Tries to list them again if the last try is more than a second ago. If that fails, returns the last good table.
     fn table(&self) -> Arc<projects::Table> {
         let looked = self.looked.lock();
         let is_old = looked.is_none_or(|looked| now().duration_since(looked) > SignedDuration::from_secs(1));
@@ -149,7 +161,8 @@ impl App {
         self.projects.table()
     }
 
-    /// Lists the repositories, and returns them if that was possible. A repository without a number is served, but not shown.
+    /// Lists the repositories, and returns them if that was possible. If the numbers cannot be stored, new repositories are served, but
+    /// the API and the page do not show them.
     fn look_around(&self) -> Option<Vec<PathBuf>> {
         *self.looked.lock() = Some(now());
         let server = self.workers.server();
@@ -212,12 +225,12 @@ pub fn run(server: Server, options: &Options) -> anyhow::Result<()> {
     })?;
     raise_descriptor_limit();
     let socket = WakeSocket::new(&options.runtime_directory)?;
-    socket.announce(&server).context("cannot say which repositories are served")?;
+    socket.announce(&server).context(NOT_ANNOUNCED)?;
     let app = Arc::new(App::new(server, options));
     app.look_around();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .max_blocking_threads(16)
+        .max_blocking_threads(lanes::THREADS)
         .thread_name("serve")
         .enable_all()
         .build()
@@ -240,7 +253,10 @@ pub fn run(server: Server, options: &Options) -> anyhow::Result<()> {
         let grace = app.workers.server().top.shutdown_timeout.unwrap_or(SHUTDOWN);
         wait(&|| workers.is_finished(), grace);
         if !workers.is_finished() {
-            tracing::warn!("some updates did not end within {} s; the next daemon goes on with them", grace.as_secs());
+            tracing::warn!(
+                "some updates did not end within {} s and are abandoned; the next daemon starts them again (shutdown_timeout sets the limit)",
+                grace.as_secs()
+            );
             std::process::exit(i32::from(told.is_err()));
         }
         told
@@ -297,7 +313,7 @@ fn reload(app: &App, socket: &WakeSocket, options: &Options) {
         Err(error) => tracing::error!("the configuration stays as it was: {error}"),
         Ok(server) => {
             if let Err(error) = socket.announce(&server) {
-                tracing::error!("cannot say which repositories are served: {error}");
+                tracing::error!("{NOT_ANNOUNCED}: {error}");
             }
             app.workers.reload(Arc::new(server));
             app.projects.forget();
@@ -312,7 +328,8 @@ fn notify(state: &[sd_notify::NotifyState<'_>]) {
     let _ = sd_notify::notify(state);
 }
 
-/// Mirrors, connections and repositories all need descriptors; the usual limit of 1,024 is for programs that use select(2).
+/// Raises the limit of open files to the hard limit. Every mirror, connection and repository needs descriptors. The usual limit of 1,024
+/// exists for programs that use select(2), and this one does not.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -324,7 +341,7 @@ fn raise_descriptor_limit() {
 
 fn log_report(report: &Report) {
     if report.host == Host::Unknown && report.next_attempt_at.is_some() {
-        // It still waits, and that is in the log already.
+        // The run did not contact the mirror, because its next attempt is not due. The log already has the reason.
         return;
     }
     let (repository, remote, state) = (&report.repository, &report.remote, report.update_status.as_str());
@@ -332,11 +349,6 @@ fn log_report(report: &Report) {
         Some(error) => tracing::warn!("'{repository}' to '{remote}': {state}: {error}"),
         None => tracing::info!("'{repository}' to '{remote}': {state}"),
     }
-}
-
-/// Runs blocking work in a thread where it delays no other request.
-async fn blocking<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(act).await.expect("what runs there does not panic")
 }
 
 fn now() -> Timestamp {

@@ -36,11 +36,11 @@ struct Numbers {
     ids: BTreeMap<PathBuf, u32>,
 }
 
-/// What is known now, in the order of their paths.
+/// The projects that are known now, sorted by path.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     pub(super) projects: Vec<Arc<Project>>,
-    /// What the table was made of.
+    /// The repositories that the table was made from, to see whether the list has changed.
     git_dirs: Vec<PathBuf>,
     by_id: HashMap<u32, usize>,
     by_path: HashMap<String, usize>,
@@ -54,7 +54,7 @@ pub(super) struct Projects {
 }
 
 impl Projects {
-    /// With the numbers in the daemon's state directory. Nothing is known before the first [`Projects::refresh`].
+    /// No projects yet; [`Projects::refresh`] adds them. The numbers are stored in the daemon's state directory. Nothing is known before the first [`Projects::refresh`].
     pub(super) fn new(state_directory: &Path) -> Self {
         Self { directory: state_directory.to_owned(), table: Mutex::default() }
     }
@@ -64,12 +64,12 @@ impl Projects {
         Arc::clone(&self.table.lock())
     }
 
-    /// Forgets the table, so that the next listing assigns every path again. The roots may have changed.
+    /// Forgets the table, so that the next refresh computes every path anew. The roots may have changed. The numbers stay.
     pub(super) fn forget(&self) {
         *self.table.lock() = Arc::default();
     }
 
-    /// Takes the repositories that there are now.
+    /// Makes the table from these repositories. Gives new ones a number, and stores it first.
     pub(super) fn refresh(&self, server: &Server, git_dirs: &[PathBuf]) -> io::Result<()> {
         let mut table = self.table.lock();
         if table.git_dirs == git_dirs {

@@ -13,10 +13,14 @@ use axum::routing::get;
 use futures_util::FutureExt;
 
 use super::client::{Client, Peer};
+use super::listen::Slot;
 use super::{App, api, health, page};
 
 /// Time limit for a request and its answer. An event stream counts as answered when it begins.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// Time limit for the body of a request.
+const BODY_LIMIT: Duration = Duration::from_secs(10);
 
 /// Sent with every answer: only our own style and script, no frames, no guessed content type, no caching.
 const HEADERS: [(&str, &str); 6] = [
@@ -53,6 +57,20 @@ async fn answered(run: impl Future<Output = Response>) -> Response {
     }
 }
 
+/// The request with its whole body. Only then is its connection at work.
+async fn whole(request: Request) -> Result<Request, Response> {
+    let (parts, body) = request.into_parts();
+    let body = match tokio::time::timeout(BODY_LIMIT, axum::body::to_bytes(body, api::MAX_BODY)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => return Err(api::Failure::too_large().into_response()),
+        Err(_) => return Err(StatusCode::REQUEST_TIMEOUT.into_response()),
+    };
+    if let Some(slot) = parts.extensions.get::<Arc<Slot>>() {
+        slot.busy();
+    }
+    Ok(Request::from_parts(parts, body.into()))
+}
+
 async fn around(mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().cloned();
     let peer = peer.unwrap_or_else(|| Peer { name: "-".into(), is_local: false });
@@ -61,7 +79,10 @@ async fn around(mut request: Request, next: Next) -> Response {
     // The query is left out: someone may put a secret there.
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let begin = super::now();
-    let mut response = answered(next.run(request)).await;
+    let mut response = match whole(request).await {
+        Ok(request) => answered(next.run(request)).await,
+        Err(refusal) => refusal,
+    };
     for (name, value) in HEADERS {
         let name = HeaderName::from_static(name);
         response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
@@ -82,7 +103,8 @@ mod tests {
         let unforeseen = async { StatusCode::from_u16(99).map(IntoResponse::into_response).expect("no such status") };
         assert_eq!(runtime.block_on(answered(unforeseen)).status(), StatusCode::INTERNAL_SERVER_ERROR);
         let blocking = async {
-            super::super::blocking(|| StatusCode::from_u16(98).map(IntoResponse::into_response).expect("nothing")).await
+            let act = || StatusCode::from_u16(98).map(IntoResponse::into_response).expect("nothing");
+            super::super::lanes::Lanes::default().judge(act).await
         };
         assert_eq!(runtime.block_on(answered(blocking)).status(), StatusCode::INTERNAL_SERVER_ERROR);
         let usual = async { StatusCode::OK.into_response() };

@@ -19,17 +19,18 @@ use crate::config::Server;
 use crate::durable::{self, with_mode};
 use crate::layout::{roots_file, wake_socket};
 
-/// After this many hints without a pause, some may be lost: the kernel queues as few as ten (unix(7), max_dgram_qlen).
+/// After this many hints without a pause the daemon looks through all spools, because some hints may be lost. The kernel may queue only
+/// about ten (unix(7), max_dgram_qlen).
 const BURST: u32 = 8;
 
 /// The length of a pause.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The runtime files of the one daemon that has them.
+/// The runtime files of this daemon. Their lock keeps a second daemon out.
 pub(super) struct WakeSocket {
     runtime: PathBuf,
     socket: UnixDatagram,
-    /// An empty datagram is valid, so it does not mean that the socket is closed.
+    /// Whether [`WakeSocket::close`] was called. An empty read does not show that, because an empty datagram is valid.
     is_closed: AtomicBool,
     _lock: File,
 }
@@ -71,7 +72,7 @@ impl WakeSocket {
         durable::replace_unsynced(&roots_file(&self.runtime), &roots, with_mode(0o644))
     }
 
-    /// Hears hints until the socket is shut down, which [`WakeSocket::close`] does.
+    /// Receives hints until [`WakeSocket::close`] is called or reading fails.
     pub(super) fn listen(&self, mut on_heard: impl FnMut(Heard)) {
         let mut buffer = [0; 4096];
         let mut burst = 0;
@@ -92,7 +93,9 @@ impl WakeSocket {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    tracing::error!("hints cannot be heard: {error}; the next scan sees what they would say");
+                    tracing::error!(
+                        "hints cannot be received any more: {error}; pushes wait for the next scan until the daemon is restarted"
+                    );
                     return;
                 }
             }

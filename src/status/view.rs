@@ -99,7 +99,7 @@ pub fn view(repository: &Repository, mirror: &Mirror, credentials: &Credentials)
         auth_method: mirror.auth_method.as_str(),
         host_keys: host_keys.into_iter().map(|key| HostKey { fingerprint_sha256: key.sha256 }).collect(),
         only_protected_branches: mirror.only_protected_branches,
-        mirror_branch_regex: mirror.mirror_branch_regex.clone(),
+        mirror_branch_regex: mirror.mirror_branch_regex.as_ref().map(|regex| regex.as_str().to_owned()),
         keep_divergent_refs: mirror.divergent == Divergent::Keep,
         divergent_refs: mirror.divergent.as_str(),
         tags: match &mirror.tags {

@@ -102,7 +102,7 @@ const MAY_IMPORT: [(&str, &[&str]); 27] = [
             "replies",
         ],
     ),
-    ("schedule", &["layout", "spool", "repo", "wire", "push", "config", "status", "drain"]),
+    ("schedule", &["layout", "spool", "repo", "wire", "push", "config", "status", "mirror", "drain"]),
     (
         "doctor",
         &[

@@ -41,6 +41,17 @@ impl Failure {
         Self::message(StatusCode::NOT_FOUND, "404 Project Not Found")
     }
 
+    /// A token with too many requests that are not answered yet.
+    pub(in crate::serve) fn too_many() -> Self {
+        let failure = Self::message(StatusCode::TOO_MANY_REQUESTS, "429 Too Many Requests");
+        Self { retry_after: Some(1), ..failure }
+    }
+
+    /// A request whose body is too large.
+    pub(in crate::serve) fn too_large() -> Self {
+        Self::error(StatusCode::PAYLOAD_TOO_LARGE, "413 Request Entity Too Large")
+    }
+
     /// A token that may only look.
     pub(in crate::serve) fn scope() -> Self {
         let text = "The request requires higher privileges than provided by the access token.";
@@ -72,6 +83,7 @@ impl From<Error> for Failure {
         match error {
             Error::Invalid { field, why } => Self::new(StatusCode::BAD_REQUEST, json!({ "message": { field: [why] } })),
             Error::Refused(text) => Self::message(StatusCode::BAD_REQUEST, &text),
+            Error::Busy(_) => Self::message(StatusCode::CONFLICT, &format!("409 Conflict: {error}")),
             Error::Missing("Project") => Self::no_project(),
             Error::Missing(_) => Self::message(StatusCode::NOT_FOUND, "404 Not found"),
             Error::Failed(error) => Self::from(error),

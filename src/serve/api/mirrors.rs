@@ -16,7 +16,8 @@ use crate::credentials;
 use crate::mirror;
 use crate::plan::{Divergent, Prune};
 use crate::serve::App;
-use crate::serve::mirrors::{Error, MirrorParams, Tags};
+use crate::serve::mirrors::Error;
+use crate::serve::params::{MirrorParams, Tags};
 use crate::status::View;
 use crate::wire::Address;
 
@@ -110,8 +111,7 @@ pub(super) async fn delete(State(app): State<Arc<App>>, path: Ids, request: Requ
                 return Err(Failure::message(StatusCode::PRECONDITION_FAILED, "412 Precondition Failed"));
             }
         }
-        // A running drain may take hours. The thread removes the files after it, so that the client need not wait.
-        std::thread::spawn(ask.app.remove(&project, id)?);
+        ask.app.remove(&project, id)?;
         Ok(StatusCode::NO_CONTENT.into_response())
     })
     .await

@@ -1,6 +1,6 @@
 //! GitLab's remote mirrors API, version 4, and the parts of GitLab's other resources that its clients need.
 //!
-//! The token is checked before the body is read. A project that the token does not reach looks like one that does not exist.
+//! The token is checked before the body is looked at. A project that the token does not reach looks like one that does not exist.
 //! `openapi.json` describes the parameters and answers of each route. The API serves it, and a test compares it with the routes.
 
 use std::sync::Arc;
@@ -15,8 +15,9 @@ use serde_json::json;
 
 use super::access::{given, may_write};
 use super::client::Client;
+use super::lanes;
 use super::projects::Project;
-use super::{App, blocking, now};
+use super::{App, now};
 use crate::tokens::Token;
 
 mod failure;
@@ -85,21 +86,27 @@ async fn answer(
         let client = parts.extensions.get::<Client>().cloned().unwrap_or_default();
         let asked = given(&parts.headers).map(str::to_owned);
         let (judge, name) = (Arc::clone(&app), client.name.clone());
-        let token = blocking(move || judge.access.judge(asked.as_deref(), &name, now()))
+        let token = app
+            .lanes
+            .judge(move || judge.access.judge(asked.as_deref(), &name, now()))
             .await
             .map_err(anyhow::Error::from)??;
         client.note(&token.name);
         if access == Access::Write && !may_write(&token) {
             return Err(Failure::scope());
         }
-        let body = axum::body::to_bytes(body, MAX_BODY)
-            .await
-            .map_err(|_| Failure::error(StatusCode::PAYLOAD_TOO_LARGE, "413 Request Entity Too Large"))?;
+        let body = axum::body::to_bytes(body, MAX_BODY).await.map_err(|_| Failure::too_large())?;
         let text = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
         let parameters = Parameters::read(parts.uri.query(), text(header::CONTENT_TYPE), &body)?;
         let if_unmodified_since = text(header::IF_UNMODIFIED_SINCE).map(str::to_owned);
+        let (lanes, name) = (Arc::clone(&app), token.name.clone());
         let ask = ApiRequest { app, token, parameters, uri: parts.uri, client, if_unmodified_since };
-        blocking(move || act(&ask)).await
+        let act = move || act(&ask);
+        let done = match access {
+            Access::Read => lanes.lanes.read(&name, act).await,
+            Access::Write => lanes.lanes.write(&name, act).await,
+        };
+        done.unwrap_or_else(|lanes::TooMany| Err(Failure::too_many()))
     };
     answered.await.unwrap_or_else(IntoResponse::into_response)
 }

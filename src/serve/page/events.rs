@@ -16,8 +16,8 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{OfProject, Visitor, mirror};
+use crate::serve::App;
 use crate::serve::projects::Project;
-use crate::serve::{App, blocking};
 
 /// Streams at once.
 const MAX_STREAMS: usize = 100;
@@ -73,13 +73,14 @@ impl Watch {
     async fn next(&mut self) -> Option<String> {
         loop {
             let (app, visitor, project) = (Arc::clone(&self.app), self.visitor.clone(), Arc::clone(&self.project));
-            let table = blocking(move || {
+            let (lanes, name) = (Arc::clone(&app), visitor.token.name.clone());
+            let read = lanes.lanes.read(&name, move || {
                 let session = app.sessions.find(&visitor.id, crate::serve::now())?;
                 app.access.by_name(&session.token, session.token_created_at, crate::serve::now()).ok()??;
                 let opened = app.open(&project).ok()?;
                 Some(mirror::table(&visitor, &project, &opened).ok()?.into_string())
-            })
-            .await?;
+            });
+            let table = read.await.ok()??;
             if table != self.sent {
                 self.sent.clone_from(&table);
                 return Some(table);

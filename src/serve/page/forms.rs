@@ -8,14 +8,16 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::Markup;
 
-use super::{OfMirror, OfProject, Visitor, failed, project, refused};
+use super::{OfMirror, OfProject, Visitor, failed, project, refused, too_many};
 use crate::config::{AuthMethod, Mirror};
 use crate::credentials::Secret;
 use crate::mirror;
 use crate::plan::{Divergent, Prune};
-use crate::serve::mirrors::{Error, MirrorParams};
+use crate::serve::App;
+use crate::serve::lanes::TooMany;
+use crate::serve::mirrors::Error;
+use crate::serve::params::MirrorParams;
 use crate::serve::projects::Project;
-use crate::serve::{App, blocking};
 
 /// A form as it was sent.
 pub(super) struct Form(Vec<(String, String)>);
@@ -89,7 +91,7 @@ impl MirrorForm {
             auth_method: mirror.auth_method.as_str().into(),
             username: mirror.username.clone().unwrap_or_default(),
             branches: branches.into(),
-            regex: mirror.mirror_branch_regex.clone().unwrap_or_default(),
+            regex: mirror.mirror_branch_regex.as_ref().map_or_else(String::new, |regex| regex.as_str().to_owned()),
             divergent_refs: mirror.divergent.as_str().into(),
             prune: mirror.prune.as_str().into(),
             is_enabled: mirror.is_enabled,
@@ -153,7 +155,8 @@ async fn act(
     body: Bytes,
     act: impl FnOnce(&App, &Visitor, &Project, &Form) -> Result<Result<&'static str, Markup>, Error> + Send + 'static,
 ) -> Response {
-    let done = blocking(move || {
+    let (lanes, name) = (Arc::clone(&app), visitor.token.name.clone());
+    let done = lanes.lanes.write(&name, move || {
         let form = Form::read(&body);
         if !visitor.session.is_own_form(&form.csrf()) {
             return Some(refused().into_response());
@@ -171,7 +174,10 @@ async fn act(
             Err(trouble) => Some(failed(&trouble)),
         }
     });
-    done.await.unwrap_or_else(|| Redirect::to(&format!("/projects/{id}")).into_response())
+    match done.await {
+        Ok(answer) => answer.unwrap_or_else(|| Redirect::to(&format!("/projects/{id}")).into_response()),
+        Err(TooMany) => too_many(),
+    }
 }
 
 /// Adds a mirror.
@@ -271,7 +277,7 @@ pub(super) async fn remove(
     body: Bytes,
 ) -> Response {
     act(app, visitor, id, body, move |app, _, project, _| {
-        std::thread::spawn(app.remove(project, mirror)?);
+        app.remove(project, mirror)?;
         Ok(Ok("The mirror was removed."))
     })
     .await

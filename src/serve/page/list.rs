@@ -16,7 +16,7 @@ const PER_PAGE: usize = 50;
 
 /// Shows them.
 pub(super) async fn show(State(app): State<Arc<App>>, visitor: Visitor, Query(asked): Asked) -> Response {
-    shown(move || {
+    shown(&app, visitor, move |app, visitor| {
         let text = |name: &str| asked.get(name).map(String::as_str).unwrap_or_default();
         let (search, only) = (text("q").to_owned(), text("only") == "failed");
         let page = text("page").parse::<usize>().unwrap_or(1).max(1);
@@ -49,7 +49,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, visitor: Visitor, Query(as
             (pages(page, meant.len(), &search, only))
         };
         let said = app.sessions.take_said(&visitor.id);
-        Ok(layout::page(&visitor, "Mirrored repositories", said.as_deref(), &body))
+        Ok(layout::page(visitor, "Mirrored repositories", said.as_deref(), &body))
     })
     .await
 }

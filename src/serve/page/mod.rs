@@ -17,9 +17,10 @@ use maud::Markup;
 
 use super::access::{Denied, may_write};
 use super::client::Client;
+use super::lanes::TooMany;
 use super::mirrors::Error;
 use super::projects::Project;
-use super::{App, blocking, now};
+use super::{App, now};
 use crate::tokens::Token;
 
 mod events;
@@ -93,7 +94,7 @@ impl FromRequestParts<Arc<App>> for Visitor {
         let client = parts.extensions.get::<Client>().cloned().unwrap_or_default();
         let id = sessions::id_in(&parts.headers).map(str::to_owned);
         let asked = Arc::clone(app);
-        let found = blocking(move || {
+        let found = app.lanes.judge(move || {
             let id = id?;
             let session = asked.sessions.find(&id, now())?;
             let token = asked.access.by_name(&session.token, session.token_created_at, now()).ok()??;
@@ -119,7 +120,8 @@ async fn login(State(app): State<Arc<App>>, parts: Parts, body: Bytes) -> Respon
     }
     let client = parts.extensions.get::<Client>().cloned().unwrap_or_default();
     let is_secure = client.is_secure();
-    let begun = blocking(move || {
+    let lanes = Arc::clone(&app);
+    let begun = lanes.lanes.judge(move || {
         let form = Form::read(&body);
         let judged = app.access.judge(form.text("token").as_deref(), &client.name, now())?;
         let token = match judged {
@@ -173,6 +175,7 @@ fn failed(error: &Error) -> Response {
             let text = format!("{what} not found.");
             (StatusCode::NOT_FOUND, layout::plain("Not found", &text)).into_response()
         }
+        Error::Busy(_) => (StatusCode::CONFLICT, layout::plain("Busy", &error.to_string())).into_response(),
         Error::Failed(error) => {
             tracing::error!("page: {error:#}");
             let text = "Something went wrong on the server; its log says what.";
@@ -182,12 +185,28 @@ fn failed(error: &Error) -> Response {
     }
 }
 
-/// Makes a page in a thread that may wait for the disk.
-async fn shown(make: impl FnOnce() -> Result<Markup, Error> + Send + 'static) -> Response {
-    match blocking(make).await {
-        Ok(page) => page.into_response(),
-        Err(error) => failed(&error),
+/// Makes a page for a visitor, in a thread that may wait for the disk.
+async fn shown(
+    app: &Arc<App>,
+    visitor: Visitor,
+    make: impl FnOnce(&App, &Visitor) -> Result<Markup, Error> + Send + 'static,
+) -> Response {
+    let (asked, name) = (Arc::clone(app), visitor.token.name.clone());
+    answer(app.lanes.read(&name, move || make(&asked, &visitor)).await)
+}
+
+/// The answer with a page, or why there is none.
+fn answer(made: Result<Result<Markup, Error>, TooMany>) -> Response {
+    match made {
+        Ok(Ok(page)) => page.into_response(),
+        Ok(Err(error)) => failed(&error),
+        Err(TooMany) => too_many(),
     }
+}
+
+fn too_many() -> Response {
+    let text = "This token has too many requests that are not answered yet. Try again in a moment.";
+    (StatusCode::TOO_MANY_REQUESTS, layout::plain("Too many requests", text)).into_response()
 }
 
 type OfProject = Path<u32>;

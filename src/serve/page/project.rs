@@ -7,16 +7,16 @@ use axum::response::Response;
 use maud::{Markup, html};
 
 use super::forms::MirrorForm;
-use super::{OfMirror, OfProject, Visitor, layout, mirror, shown};
+use super::{OfMirror, OfProject, Visitor, answer, layout, mirror, shown};
 use crate::serve::App;
 use crate::serve::mirrors::Error;
 use crate::serve::projects::Project;
 
 /// Shows the project.
 pub(super) async fn show(State(app): State<Arc<App>>, visitor: Visitor, Path(id): OfProject) -> Response {
-    shown(move || {
-        let project = visitor.project(&app, id)?;
-        whole(&app, &visitor, &project, None)
+    shown(&app, visitor, move |app, visitor| {
+        let project = visitor.project(app, id)?;
+        whole(app, visitor, &project, None)
     })
     .await
 }
@@ -50,12 +50,12 @@ pub(super) fn whole(
 
 /// The form of a mirror that is to be changed.
 pub(super) async fn edit(State(app): State<Arc<App>>, visitor: Visitor, Path((id, mirror)): OfMirror) -> Response {
-    shown(move || {
-        let project = visitor.project(&app, id)?;
+    shown(&app, visitor, move |app, visitor| {
+        let project = visitor.project(app, id)?;
         let opened = app.open(&project)?;
         let found = opened.mirror(mirror)?;
         let filled = MirrorForm::of(found);
-        Ok(edit_page(&visitor, &project, mirror, &filled, None))
+        Ok(edit_page(visitor, &project, mirror, &filled, None))
     })
     .await
 }
@@ -79,27 +79,29 @@ pub(super) fn edit_page(
 
 /// Asks whether a mirror is to be removed.
 pub(super) async fn remove(State(app): State<Arc<App>>, visitor: Visitor, Path((id, mirror)): OfMirror) -> Response {
-    shown(move || {
-        let project = visitor.project(&app, id)?;
+    shown(&app, visitor, move |app, visitor| {
+        let project = visitor.project(app, id)?;
         let opened = app.open(&project)?;
         let view = opened.view(opened.mirror(mirror)?)?;
         let body = html! {
             p { "The mirror " strong { (view.name) } " (" (view.url) ") is forgotten here, with its password and key. "
                 "The repository there is not touched." }
             form.actions action={ "/projects/" (id) "/mirrors/" (mirror) "/remove" } method="post" {
-                (layout::csrf(&visitor))
+                (layout::csrf(visitor))
                 button.danger { "Remove mirror" }
                 a.button href={ "/projects/" (id) } { "Keep it" }
             }
         };
-        Ok(layout::page(&visitor, &format!("Remove {}?", view.name), None, &body))
+        Ok(layout::page(visitor, &format!("Remove {}?", view.name), None, &body))
     })
     .await
 }
 
 /// Shows what host keys the server offers.
 pub(super) async fn host_keys(State(app): State<Arc<App>>, visitor: Visitor, Path((id, mirror)): OfMirror) -> Response {
-    shown(move || {
+    // The server may be slow, so this has the place of a change.
+    let (lanes, name) = (Arc::clone(&app), visitor.token.name.clone());
+    let made = lanes.lanes.write(&name, move || {
         let project = visitor.project(&app, id)?;
         if !visitor.may_write() {
             return Err(Error::Refused("This token is read-only.".into()));
@@ -125,8 +127,8 @@ pub(super) async fn host_keys(State(app): State<Arc<App>>, visitor: Visitor, Pat
             }
         };
         Ok(layout::page(&visitor, &format!("Host keys of {}", found.name), None, &body))
-    })
-    .await
+    });
+    answer(made.await)
 }
 
 fn form(visitor: &Visitor, action: &str, wrong: Option<(&MirrorForm, &Error)>, button: &str) -> Markup {

@@ -99,7 +99,11 @@ fn bad_arguments_change_nothing() {
         fails(&["set", "m", key], 129, key.split('=').next().unwrap());
     }
     fails(&["add", "x", "/x.git", "--password-stdin"], 129, "standard input holds no password");
-    fails(&["set", "m", "--allow-insecure-http"], 129, "written as KEY=VALUE: 'allow_insecure_http=…'");
+    fails(
+        &["set", "m", "--allow-insecure-http"],
+        129,
+        "'allow_insecure_http' is a key of the configuration and not an option; write allow_insecure_http=VALUE",
+    );
     fails(&["log", "-n", "x"], 129, "write a number");
     fails(&["protect", ""], 129, "is not a pattern");
     fails(&["set", "none", "--prune", "never"], 128, "no mirror 'none' here");

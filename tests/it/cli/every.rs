@@ -185,6 +185,6 @@ fn an_include_that_matches_nothing_is_said() {
     estate.repository("a.git");
     for command in [&["status", "--all"][..], &["sync", "--all"], &["drain", "--all"]] {
         let said = estate.run(command);
-        assert!(said.err.contains("matches include and exclude of [[repositories]]"), "{command:?}: {said:?}");
+        assert!(said.err.contains("no repository is served: there is none below"), "{command:?}: {said:?}");
     }
 }

@@ -14,8 +14,14 @@ fn a_url_that_cannot_be_meant_is_refused() {
     let sandbox = Sandbox::new();
     let source = sandbox.source("/mirror.git", &[]);
     for (url, words) in [
-        ("https://github.com/acme/w/tree/main", "web page; that of its repository is https://github.com/acme/w.git"),
-        ("https://gitlab.com/acme/w/-/issues", "web page; that of its repository is https://gitlab.com/acme/w.git"),
+        (
+            "https://github.com/acme/w/tree/main",
+            "web page; the URL of its repository is probably https://github.com/acme/w.git",
+        ),
+        (
+            "https://gitlab.com/acme/w/-/issues",
+            "web page; the URL of its repository is probably https://gitlab.com/acme/w.git",
+        ),
         ("github.com/acme/w.git", "for host 'github.com' write https://github.com/acme/w.git"),
         ("file:///", "the URL names no repository"),
     ] {
@@ -32,7 +38,10 @@ fn a_url_that_cannot_be_meant_is_refused() {
     let config = source.join("mirror-push/config.toml");
     let text = std::fs::read_to_string(&config).unwrap().replace("/mirror.git", "https://h/acme/w/tree/main");
     std::fs::write(&config, text).unwrap();
-    has(&sandbox.mirror_push(&source, &["status"]).out, "web page; that of its repository is https://h/acme/w.git");
+    has(
+        &sandbox.mirror_push(&source, &["status"]).out,
+        "web page; the URL of its repository is probably https://h/acme/w.git",
+    );
 }
 
 #[test]
@@ -82,13 +91,13 @@ fn an_empty_selection_is_mentioned() {
     sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &["--mirror-branch-regex", "^nothing$", "--tags", "none"]);
     let status = || sandbox.mirror_push(&source, &["status"]).out;
-    assert!(!status().contains("nothing is selected"), "without refs there is nothing to select");
+    assert!(!status().contains("nothing is mirrored"), "without refs there is nothing to select");
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
     has(&status(), "no branch or tag of this repository matches mirror_branch_regex and tags");
     work.push(&["main:nothing"]);
-    assert!(!status().contains("nothing is selected"));
+    assert!(!status().contains("nothing is mirrored"));
 }
 
 #[test]
@@ -110,7 +119,7 @@ fn a_divergent_ref_has_its_advice() {
     let status = sandbox.mirror_push(&source, &["status"]).out;
     has(
         &status,
-        "to see it: git fetch mirror::m; to overwrite it there: git mirror-push set m --divergent-refs overwrite",
+        "to fetch their commits: git fetch mirror::m; to overwrite them: git mirror-push set m --divergent-refs overwrite",
     );
 }
 

@@ -214,7 +214,9 @@ fn status_says_who_makes_the_next_attempt() {
     // What only a person can fix is tried after any push.
     sandbox.mirror_push_ok(&source, &["set", "m", "url=/nowhere.git"]);
     assert_eq!(sandbox.mirror_push(&source, &["sync"]).status, 1);
-    says("next attempt at the next push, after 1 failed attempt; no daemon, drain or timer is running: 'git mirror-push sync m'");
+    says(
+        "next attempt at the next push, after 1 failed attempt; no daemon, drain or timer is running: 'git mirror-push sync m'",
+    );
 }
 
 #[test]

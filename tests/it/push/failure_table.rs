@@ -238,7 +238,7 @@ fn fix(transport: &str, failure: &str) -> &'static str {
         ("http", "status 401" | "status 403") => "git mirror-push credential m",
         ("http", "status 407") => "set proxy of this mirror",
         ("http", "status 301" | "status 308") => "git mirror-push set m --url URL",
-        ("http", "not smart HTTP") => "is it the address of a web page? git mirror-push set m",
+        ("http", "not smart HTTP") => "give the one that 'git clone' takes: git mirror-push set m",
         ("http", "password over plain http") => "allow_insecure_http = true",
         ("ssh", "key refused") => "git mirror-push set m --auth-method ssh_public_key",
         ("ssh", "host key unknown" | "host key changed") => "git mirror-push host-keys m --detect",

@@ -326,14 +326,15 @@ fn another_address_begins_without_the_moves_of_the_one_before() {
 /// A sync that the page or the API asks for is a record in the queue, which any drain carries out.
 #[test]
 fn a_sync_that_was_asked_for_releases_what_goes_back_and_forth_and_a_comparison_does_not() {
-    use git_mirror_push::mirror::{Editor, Wish};
+    use git_mirror_push::mirror::{Editor, WhileBusy, Wish};
     let sandbox = Sandbox::new();
     let (source, mirror, work) = scene(&sandbox, &[]);
     flap(&sandbox, &source, &mirror, &work);
     let repository = git_mirror_push::repo::open(&source).unwrap().to_local();
     let server = git_mirror_push::config::Server::default();
     let config = git_mirror_push::config::load(&repository, &server).unwrap();
-    let editor = Editor { repository: &repository, server: &server, now: jiff::Timestamp::now };
+    let editor =
+        Editor { repository: &repository, server: &server, now: jiff::Timestamp::now, while_busy: WhileBusy::Wait };
     for (wish, status) in [(Wish::Compare, 1), (Wish::Sync, 0)] {
         editor.request(&config, "m", wish).unwrap();
         assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, status, "{wish:?}");

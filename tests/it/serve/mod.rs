@@ -1,6 +1,7 @@
 //! The daemon: its life, its API, its page.
 
 mod api;
+mod fairness;
 mod http_abuse;
 mod life;
 mod listening;

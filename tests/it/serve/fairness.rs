@@ -1,0 +1,144 @@
+//! What one token can take from the others: neither the API, nor the page, nor the places of the workers.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::scene::daemon::{Daemon, LOCAL, ask};
+use crate::scene::sandbox::{Sandbox, wait_for};
+
+/// How long another token waits at most, for an answer and for a push to arrive.
+const SOON: Duration = Duration::from_secs(2);
+
+/// A server at git:// that tells one ref a second, for ever, so that no limit of time runs out. Returns its port.
+fn drip() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let _ = client.read(&mut [0; 1024]);
+                for number in 0.. {
+                    let capabilities = if number == 0 { "\0report-status delete-refs ofs-delta" } else { "" };
+                    let line = format!("{} refs/heads/b{number}{capabilities}\n", "1".repeat(40));
+                    if write!(client, "{:04x}{line}", line.len() + 4).is_err() {
+                        return;
+                    }
+                    std::thread::park_timeout(Duration::from_secs(1));
+                }
+            });
+        }
+    });
+    port
+}
+
+#[test]
+fn a_token_at_its_worst_takes_nothing_from_another() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, LOCAL);
+    let source = daemon.repository("good/widget");
+    let mirror = sandbox.bare("mirror.git");
+    let projects: Vec<String> = (0..6).map(|number| format!("bad/p{number}")).collect();
+    projects.iter().for_each(|project| drop(daemon.repository(project)));
+    daemon.add("good/widget", mirror.to_str().unwrap());
+    let mut options: Vec<&str> = projects.iter().flat_map(|project| ["--project", project]).collect();
+    options.extend(["--scope", "api"]);
+    let token = daemon.new_token("greedy", &options);
+    let bad = |method: &str, path: &str, body: &str| {
+        ask(&daemon.url(&format!("/api/v4/projects/{path}")), method, body, &[("PRIVATE-TOKEN", &token)]).unwrap()
+    };
+    let slow = |name: &str, project: &str| {
+        // Each is a host of its own: one host alone would have one place.
+        let url = format!("git://127.0.0.1:{}/{name}.git", drip());
+        let body = serde_json::json!({ "url": url, "name": name, "enabled": true }).to_string();
+        bad("POST", &format!("{}/remote_mirrors", project.replace('/', "%2F")), &body)
+    };
+    // More runs that never end than there are places.
+    for project in &projects {
+        for number in 0..3 {
+            assert_eq!(slow(&format!("m{number}"), project).status, 201);
+        }
+    }
+    let running = || {
+        let text = daemon.ask("GET", "/metrics", "").unwrap().text;
+        let line = text.lines().find_map(|line| line.strip_prefix("git_mirror_push_running_jobs "));
+        line.unwrap().parse::<usize>().unwrap()
+    };
+    wait_for("the slow runs", || running() >= 12);
+    let first = &projects[0];
+    let path = format!("{}/remote_mirrors", first.replace('/', "%2F"));
+    let id = bad("GET", &path, "").json()[0]["id"].as_u64().unwrap();
+    assert_eq!(bad("DELETE", &format!("{path}/{id}"), "").status, 204, "a removal waits for no run");
+    let taken = slow("m0", first);
+    assert_eq!(taken.status, 409, "{taken:?}");
+    assert!(taken.text.contains("409 Conflict: mirror 'm0' is being updated or removed"), "{taken:?}");
+    let work = sandbox.work(&source);
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| (0..20).for_each(|_| drop(slow("m0", first))));
+        }
+        for number in 0..10 {
+            let begin = Instant::now();
+            assert_eq!(daemon.api("GET", "projects/good%2Fwidget/remote_mirrors", "").status, 200);
+            assert!(begin.elapsed() < SOON, "an answer after {:?}", begin.elapsed());
+            work.commit(&number.to_string());
+            let begin = Instant::now();
+            work.push(&["main"]);
+            wait_for("the mirror", || sandbox.refs(&source) == sandbox.refs(&mirror));
+            assert!(begin.elapsed() < SOON, "a push after {:?}", begin.elapsed());
+        }
+    });
+}
+
+#[test]
+fn a_project_has_a_bounded_number_of_mirrors_and_of_states_of_a_regex() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, &format!("{LOCAL}max_mirrors_per_project = 3\n"));
+    let source = daemon.repository("acme/widget");
+    sandbox.mirror_push_ok(&source, &["add", "own", "/nowhere.git", "--disabled"]);
+    let make = |extra: serde_json::Value| {
+        let mut body = serde_json::json!({ "url": "git://127.0.0.1:1/x.git" });
+        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        daemon.api("POST", "projects/1/remote_mirrors", &body.to_string())
+    };
+    let large = make(serde_json::json!({ "mirror_branch_regex": r"\pL{100}" }));
+    assert_eq!(large.status, 400, "{large:?}");
+    assert!(large.text.contains("size limit"), "{large:?}");
+    for number in 0..3 {
+        let made = make(serde_json::json!({ "name": format!("m{number}") }));
+        assert_eq!(made.status, 201, "the administrator's own mirrors do not count: {made:?}");
+    }
+    let more = make(serde_json::json!({}));
+    assert_eq!(more.status, 400, "{more:?}");
+    assert!(more.text.contains("the project has 3 mirrors, the most that it may have"), "{more:?}");
+    assert_eq!(daemon.api("DELETE", "projects/1/remote_mirrors/2", "").status, 204);
+    assert_eq!(make(serde_json::json!({})).status, 201);
+}
+
+#[test]
+fn bodies_that_never_come_hold_up_nobody() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, LOCAL);
+    daemon.repository("acme/widget");
+    let head = "POST /login HTTP/1.1\r\nHost: h\r\nContent-Type: application/x-www-form-urlencoded\r\n";
+    let mut slow: Vec<TcpStream> = (0..520)
+        .map(|_| {
+            let mut stream = TcpStream::connect(("127.0.0.1", daemon.port)).unwrap();
+            write!(stream, "{head}Content-Length: 1000\r\n\r\nt").unwrap();
+            stream
+        })
+        .collect();
+    for _ in 0..20 {
+        let begin = Instant::now();
+        assert_eq!(daemon.api("GET", "projects/1/remote_mirrors", "").status, 200);
+        assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
+    }
+    // The last one has its connection still, and is told that it took too long.
+    let begin = Instant::now();
+    let last = slow.last_mut().unwrap();
+    last.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut said = vec![0; 64];
+    let length = last.read(&mut said).unwrap();
+    assert!(said[..length].starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&said[..length]));
+    assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+}
