@@ -40,6 +40,8 @@ pub mod mirror;
 #[cfg(feature = "mirror")]
 pub mod notify;
 #[cfg(feature = "mirror")]
+pub mod owner;
+#[cfg(feature = "mirror")]
 pub mod plan;
 #[cfg(feature = "mirror")]
 pub mod process;

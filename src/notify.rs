@@ -69,7 +69,13 @@ pub fn event(status: &Status, settings: &Notify, now: Timestamp) -> Option<Event
         let due = time.and_then(|time| time.parse::<Timestamp>().ok()).and_then(|time| time.checked_add(wait).ok());
         due.is_some_and(|due| due <= now)
     };
-    match (status.update_status, status.notified_at.as_deref()) {
+    let time = |text: Option<&str>| text.and_then(|text| text.parse::<Timestamp>().ok());
+    let since = time(status.failing_since.as_deref());
+    // What was told before the failure began was another failure: the mirror has moved since.
+    let is_of_this = |told: &&str| {
+        status.update_status == UpdateStatus::Finished || since.is_none_or(|since| time(Some(told)) >= Some(since))
+    };
+    match (status.update_status, status.notified_at.as_deref().filter(is_of_this)) {
         (UpdateStatus::Finished, None) => None,
         (UpdateStatus::Finished, Some(_)) => Some(Event::Recovered),
         (_, Some(told)) => {
@@ -127,6 +133,7 @@ mod tests {
             (status(Failed, Some(0), Some(60)), 61, None),
             (status(Failed, Some(0), Some(60)), 60 + 86_400, Some(Event::StillFailing)),
             (status(Finished, None, Some(60)), 62, Some(Event::Recovered)),
+            (status(Failed, Some(100), Some(60)), 160, Some(Event::Failing)),
         ] {
             assert_eq!(event(&status, &settings, at(now)), expected, "{status:?} at {now}");
         }

@@ -1,7 +1,9 @@
 //! `doctor`: what is wrong with this set-up and how to fix it.
 
 use std::io::Write;
+use std::path::Path;
 
+use super::every::said_as_owner;
 use super::{BEHIND, Base, DONE, Session, now, print_json, render};
 use crate::doctor::{Finding, Severity, Subject, examine};
 
@@ -25,7 +27,11 @@ pub(super) fn every(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
         crate::config::authorise(&session.repository, &base.server)?;
         Ok((session.repository.git_dir().display().to_string(), findings(session)))
     };
-    let (repositories, unreadable) = base.ask_every(&examined)?;
+    let as_owner = |path: &Path| {
+        let said = said_as_owner(base, path, &["--json", "doctor"])?;
+        Some(said.and_then(|said| Ok((path.display().to_string(), serde_json::from_slice(&said)?))))
+    };
+    let (repositories, unreadable) = base.act_in_every(&examined, &as_owner)?;
     if base.global.json {
         let of_one = |(repository, findings): &(String, Vec<Finding>)| {
             let with_repository = |finding: &Finding| {
@@ -59,12 +65,22 @@ pub(super) fn every(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
     Ok(if unreadable > 0 { BEHIND } else { worst })
 }
 
-/// A fix whose commands name the repository: nobody is in its directory.
+/// A fix whose commands name the repository: nobody is in its directory. A path that a shell or a terminal could misread is left out.
 fn within(repository: &str, fix: &str) -> String {
-    let git = format!("git -C '{}'", repository.replace('\'', r"'\''"));
-    ["mirror-push", "config", "fetch"]
-        .iter()
-        .fold(fix.to_owned(), |fix, command| fix.replace(&format!("git {command} "), &format!("{git} {command} ")))
+    if repository.chars().any(char::is_control) {
+        return fix.to_owned();
+    }
+    let quoted = format!("-C '{}' ", repository.replace('\'', r"'\''"));
+    let (mut out, mut rest) = (String::new(), fix);
+    while let Some(at) = rest.find("git ") {
+        let (before, after) = rest.split_at(at + "git ".len());
+        out.push_str(before);
+        if ["mirror-push ", "config ", "fetch "].iter().any(|command| after.starts_with(command)) {
+            out.push_str(&quoted);
+        }
+        rest = after;
+    }
+    out + rest
 }
 
 fn findings(session: &Session<'_>) -> Vec<Finding> {
@@ -84,4 +100,26 @@ fn json(finding: &Finding) -> serde_json::Result<serde_json::Value> {
     // The old name of `fix`, for programs that read it.
     value["mend"] = value["fix"].clone();
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_a_repository_is_quoted_once() {
+        for (repository, fix, expected) in [
+            (
+                "/r.git",
+                "git mirror-push sync m; git config a b",
+                "git -C '/r.git' mirror-push sync m; git -C '/r.git' config a b",
+            ),
+            ("/a git config ;id; .git", "git mirror-push x", "git -C '/a git config ;id; .git' mirror-push x"),
+            ("/it's", "git fetch mirror::m", r"git -C '/it'\''s' fetch mirror::m"),
+            ("/a\nb", "git fetch x", "git fetch x"),
+            ("/r", "install git 2.39", "install git 2.39"),
+        ] {
+            assert_eq!(within(repository, fix), expected);
+        }
+    }
 }

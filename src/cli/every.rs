@@ -13,6 +13,7 @@ use super::{BEHIND, Base, DONE, hook, measure, now, print_json, render, status, 
 use crate::config::HookSetting;
 use crate::drain::{self, Mode, Report};
 use crate::install::Done;
+use crate::owner::Owner;
 use crate::push::Progress;
 use crate::repo;
 use crate::schedule::{self, Every};
@@ -23,6 +24,7 @@ impl Base {
     /// Every repository below the roots.
     pub(super) fn repositories(&self) -> anyhow::Result<Vec<PathBuf>> {
         let repositories = self.server.repositories()?;
+        self.server.remarks(&repositories).iter().for_each(|remark| self.warn(remark));
         self.server.check_urls_of(&repositories)?;
         Ok(repositories)
     }
@@ -33,6 +35,16 @@ impl Base {
         &self,
         ask: &(dyn Fn(&super::Session<'_>) -> anyhow::Result<T> + Sync),
     ) -> anyhow::Result<(Vec<T>, usize)> {
+        self.act_in_every(ask, &|_| None)
+    }
+
+    /// Does something in every repository, as [`Base::ask_every`]. Where root must not act itself, `as_owner` gives the command that a child
+    /// process with the owner's rights runs, and what its output means.
+    pub(super) fn act_in_every<T: Send>(
+        &self,
+        ask: &(dyn Fn(&super::Session<'_>) -> anyhow::Result<T> + Sync),
+        as_owner: AsOwner<'_, T>,
+    ) -> anyhow::Result<(Vec<T>, usize)> {
         let repositories = self.repositories()?;
         let (next, answers) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(repositories.len());
@@ -42,8 +54,12 @@ impl Base {
                     loop {
                         let index = next.fetch_add(1, Ordering::Relaxed);
                         let Some(path) = repositories.get(index) else { return };
-                        let opened = repo::open(path).map_err(Into::into);
-                        let answer = opened.and_then(|shared| ask(&self.session_at(shared)));
+                        let answer = match as_owner(path) {
+                            Some(answer) => answer,
+                            None => {
+                                repo::open(path).map_err(Into::into).and_then(|shared| ask(&self.session_at(shared)))
+                            }
+                        };
                         answers.lock().push((index, answer));
                     }
                 });
@@ -63,6 +79,20 @@ impl Base {
         }
         Ok((good, bad))
     }
+}
+
+/// Acts in a repository with its owner's rights. `None` where that is not needed.
+pub(super) type AsOwner<'a, T> = &'a (dyn Fn(&Path) -> Option<anyhow::Result<T>> + Sync);
+
+/// What a command prints that a child with the rights of a repository's owner runs there. `None` where root need not leave it to a child.
+pub(super) fn said_as_owner(base: &Base, git_dir: &Path, arguments: &[&str]) -> Option<anyhow::Result<Vec<u8>>> {
+    let owner = Owner::of(git_dir, &base.server)?;
+    let run = || {
+        let mut asked = owner.command_in(git_dir, &base.server)?;
+        asked.command.args(arguments);
+        Ok(asked.output()?)
+    };
+    Some(run())
 }
 
 /// The number of mirrors for each result of a run.
@@ -217,14 +247,16 @@ pub(super) fn status(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
 
 /// Installs the hook everywhere.
 pub(super) fn install_hook(base: &Base) -> anyhow::Result<u8> {
-    let (installed, bad) = base.ask_every(&|session| {
+    let install = |session: &super::Session<'_>| {
         crate::config::authorise(&session.repository, &base.server)?;
         if session.config()?.hook == HookSetting::None {
             return Ok(None);
         }
         session.editor().prepare()?;
         Ok(Some(matches!(hook::ensure(session)?, Done::Installed(_))))
-    })?;
+    };
+    let as_owner = |path: &Path| Some(said_as_owner(base, path, &["-q", "install-hook"])?.map(|_| Some(true)));
+    let (installed, bad) = base.act_in_every(&install, &as_owner)?;
     let count = |wanted: Option<bool>| installed.iter().filter(|found| **found == wanted).count();
     let (new, before, unwanted) = (count(Some(true)), count(Some(false)), count(None));
     let unwanted = if unwanted > 0 { format!("; hook = \"none\" in {unwanted}") } else { String::new() };

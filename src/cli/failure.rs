@@ -10,7 +10,7 @@ use crate::credentials::Redactor;
 use crate::mirror;
 
 /// A bad repository or configuration.
-const FATAL: u8 = 128;
+pub(super) const FATAL: u8 = 128;
 /// The command line is not valid.
 const USAGE: u8 = 129;
 

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use crate::config::{self, Config, Environment, Mirror, Server, Wake};
 use crate::drain::Mode;
+use crate::owner::{self, Owner};
 use crate::repo::{self, Repository};
 use crate::wake;
 
@@ -81,6 +82,10 @@ impl Session<'_> {
 #[must_use]
 pub fn main(serve: Run<'_>) -> ExitCode {
     crate::process::forbid_core_files();
+    if let Err(error) = owner::become_asked() {
+        talk(&format!("fatal: {error}"));
+        return ExitCode::from(failure::FATAL);
+    }
     if let Ok(Environment { askpass: Some(socket), .. }) = Environment::read() {
         return askpass(&socket);
     }
@@ -123,6 +128,11 @@ fn run(cli: Cli, serve: Run<'_>) -> anyhow::Result<u8> {
     }
     if let Some(status) = without_repository(&base, &command, out) {
         return status;
+    }
+    if let Some((owner, git_dir)) = base.owner() {
+        let mut child = owner.command(&git_dir, &base.server)?;
+        child.command.args(std::env::args_os().skip(1));
+        return Err(child.replace_this_process().into());
     }
     let session = base.session()?;
     if !only_looks(&command) {
@@ -203,6 +213,18 @@ impl Base {
             Some(path) => Ok(self.session_at(repo::open(&start.join(path))?)),
             None => Ok(self.session_at(discover(&start)?)),
         }
+    }
+
+    /// The owner of the repository that is meant, and its directory, if root must not act there itself.
+    fn owner(&self) -> Option<(Owner, PathBuf)> {
+        let start = self.start();
+        let is_repository = |path: &PathBuf| path.join("HEAD").is_file() && path.join("objects").is_dir();
+        let found = match self.global.git_dir.as_ref().or(self.environment.git_dir.as_ref()) {
+            Some(path) => [start.join(path), start.join(path).join(".git")].into_iter().find(is_repository),
+            None => start.ancestors().flat_map(|path| [path.to_owned(), path.join(".git")]).find(is_repository),
+        };
+        let git_dir = found?.canonicalize().ok()?;
+        Some((Owner::of(&git_dir, &self.server)?, git_dir))
     }
 
     /// The directory that relative paths begin at: that of `-C`, or the working directory.

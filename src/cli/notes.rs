@@ -13,7 +13,8 @@ pub(super) fn of(session: &Session<'_>, config: &Config, mirror: &Mirror, shown:
     notes.extend(mirror::credentials(&session.repository, mirror).err().map(|error| error.to_string()));
     notes.extend(empty_selection(session, config, mirror)?);
     let status = status::of(&session.repository.layout(), mirror)?;
-    if let Some(original) = status::original(&status, session.repository.git_dir(), mirror) {
+    let original = status::original(&status, session.repository.git_dir(), mirror);
+    if let Some(original) = original.filter(|_| mirror.is_enabled) {
         notes.push(format!(
             "this repository is a copy of '{}', which has the same mirror, so each undoes what the other does; git mirror-push disable {} in one of them",
             original.display(),

@@ -22,7 +22,8 @@ use crate::wire;
 
 /// Mirrors what is spooled. A drain that the hook woke stays while a mirror waits for its next attempt.
 pub(super) fn drain(session: &Session<'_>, drain: &args::Drain, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let reports = run(session, Mode::Drain.into(), &drain.scope.names, out)?;
+    let mode = if drain.reconcile { Mode::Reconcile } else { Mode::Drain };
+    let reports = run(session, mode.into(), &drain.scope.names, out)?;
     let status = exit_status(&reports);
     if drain.detach {
         linger(session, reports, out)?;

@@ -89,6 +89,7 @@ fn mirrors(place: &Place<'_>, file: File, server: &Server, placed: Option<&Place
             what: "two remotes have the same id".into(),
         });
     }
+    let has_defaults = file.defaults.said().next().is_some();
     let defaults = file.defaults.over(&server.defaults);
     let template = |name: &str| {
         let found = server.templates.get(name).map(|template| template.settings.clone()).unwrap_or_default();
@@ -115,11 +116,9 @@ fn mirrors(place: &Place<'_>, file: File, server: &Server, placed: Option<&Place
             continue;
         }
         let mirror = settings.over(&defaults).into_mirror(name, id_of_template(name));
-        mirrors.push(mirror.map_err(|wrong| Error::Meaning {
-            path: from.file.clone(),
-            line: from.line,
-            what: wrong.what,
-        })?);
+        let mirror =
+            mirror.map_err(|wrong| Error::Meaning { path: from.file.clone(), line: from.line, what: wrong.what })?;
+        mirrors.push(Mirror { is_servers: !has_defaults, ..mirror });
     }
     mirrors.sort_by_key(|mirror| mirror.id);
     Ok(mirrors)

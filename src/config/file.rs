@@ -110,7 +110,7 @@ table! {
     exclude: Vec<String>, Repositories, "list of patterns; none";
 
     /// Other users, by name or number, whose repositories are served as well. Without this key, only repositories of the user who
-    /// runs the program are served.
+    /// runs the program are served. root serves theirs in a child process with their rights.
     owners: Vec<String>, Repositories, "list of users; none";
 }
 

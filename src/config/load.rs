@@ -97,13 +97,8 @@ pub fn load_server(named: Option<&Path>, credential_env: &CredentialEnv) -> Resu
         server = check::server(&part, &text, file::parse(&part, &text)?, server)?;
     }
     server.credential_env = credential_env.clone();
-    for root in &mut server.roots {
-        match root.path.canonicalize() {
-            Ok(path) => root.path = path,
-            // Whoever lists the repositories says so.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(failed(&root.path, source)),
-        }
+    server.resolve_roots()?;
+    for root in &server.roots {
         for owner in root.owners.iter().filter(|owner| !is_user(owner)) {
             let (file, line) = &root.written;
             tracing::warn!("{}:{line}: owners names '{owner}', and there is no such user", file.display());
@@ -149,7 +144,7 @@ pub fn names_in(layout: &Layout) -> io::Result<Vec<String>> {
 /// this.
 ///
 /// # Errors
-/// [`Error::ForeignRepository`], [`Error::OtherOwner`] or [`Error::Io`].
+/// [`Error::ForeignRepository`], [`Error::OnlyAsOwner`], [`Error::OtherOwner`] or [`Error::Io`].
 pub fn authorise(repository: &Repository, server: &Server) -> Result<(), Error> {
     let git_dir = repository.git_dir();
     let failed = |path: &Path, source| Error::Io { doing: "look at", path: path.to_owned(), source };
@@ -163,6 +158,12 @@ pub fn authorise(repository: &Repository, server: &Server) -> Result<(), Error> 
             return Err(Error::ForeignRepository {
                 path: git_dir.to_owned(),
                 root: root.unwrap_or(git_dir).to_owned(),
+                owner: name.unwrap_or_else(|| uid.to_string()),
+            });
+        }
+        if ours == 0 {
+            return Err(Error::OnlyAsOwner {
+                path: git_dir.to_owned(),
                 owner: name.unwrap_or_else(|| uid.to_string()),
             });
         }

@@ -81,6 +81,17 @@ pub enum Error {
         /// Its owner, by name or number.
         owner: String,
     },
+    /// Root does not act in another user's repository itself.
+    #[error(
+        "repository '{}' belongs to user {owner}, in whose place root does not act here; use the command line, or run this as {owner}",
+        path.display()
+    )]
+    OnlyAsOwner {
+        /// The repository.
+        path: PathBuf,
+        /// Its owner.
+        owner: String,
+    },
     /// `--all` was asked for, and no file says where repositories are.
     #[error(
         "no file says where repositories are; put [[repositories]] with a root into {}",
@@ -147,6 +158,8 @@ pub struct Mirror {
     pub username: Option<String>,
     /// Whether it is served.
     pub is_enabled: bool,
+    /// Whether the repository's own file says nothing about it: all settings are the server's.
+    pub is_servers: bool,
     /// `confined`: someone other than the administrator may have created it.
     pub is_confined: bool,
     /// `only_protected_branches`

@@ -3,13 +3,14 @@
 
 #![expect(clippy::disallowed_methods, reason = "looks for repositories below the roots")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::Error;
 use super::file::{Api, TopKeys};
+use super::keys::Table;
 use super::settings::Settings;
-use crate::credentials::CredentialEnv;
+use crate::credentials::{CredentialEnv, read_source};
 use crate::plan::Pattern;
 
 /// What the server's files say for every repository.
@@ -62,6 +63,11 @@ pub struct Placed {
 }
 
 impl Root {
+    /// Whether it does not exist. One that cannot be looked at is not missing.
+    fn is_missing(&self) -> bool {
+        matches!(self.path.try_exists(), Ok(false))
+    }
+
     /// The error of a root that does not exist.
     fn missing(&self) -> Error {
         let (path, line) = self.written.clone();
@@ -120,9 +126,32 @@ impl Server {
     }
 
     /// Whether a root that holds the repository names its owner, who is called `name`.
-    pub(super) fn names_owner(&self, git_dir: &Path, uid: u32, name: Option<&str>) -> bool {
+    #[must_use]
+    pub fn names_owner(&self, git_dir: &Path, uid: u32, name: Option<&str>) -> bool {
         let roots = self.roots.iter().filter(|root| git_dir.starts_with(&root.path));
         roots.flat_map(|root| &root.owners).any(|owner| Some(&**owner) == name || *owner == uid.to_string())
+    }
+
+    /// The secrets of the server's files for the mirrors of one repository that come from templates over http or https, by their source.
+    /// They are read with our rights.
+    #[must_use]
+    pub fn secrets_for(&self, git_dir: &Path) -> HashMap<String, String> {
+        let mut secrets = HashMap::new();
+        if self.place(git_dir).is_none() {
+            return secrets;
+        }
+        for (name, template) in &self.templates {
+            let settings = template.settings.clone().over(&self.defaults);
+            if !settings.url.as_deref().is_some_and(|url| url.starts_with("http://") || url.starts_with("https://")) {
+                continue;
+            }
+            let of_systemd = self.credential_env.directory.as_ref().map(|directory| directory.join(name));
+            let files = [settings.password_file.as_deref(), of_systemd.as_deref()];
+            let found = files.into_iter().map(|file| read_source(file, None));
+            let found = found.chain([read_source(None, settings.password_command.as_deref())]).flatten();
+            secrets.extend(found.map(|(key, secret)| (key, secret.expose().to_owned())));
+        }
+        secrets
     }
 
     /// Every repository below the roots, sorted.
@@ -130,23 +159,47 @@ impl Server {
     /// # Errors
     /// [`Error::Io`], when a directory cannot be read, and those of [`Server::existing_roots`].
     pub fn repositories(&self) -> Result<Vec<PathBuf>, Error> {
-        let there = self.existing_roots()?;
-        self.missing_roots().for_each(|root| tracing::warn!("{}", root.missing()));
         let mut found = Vec::new();
-        for root in &there {
+        for root in self.existing_roots()? {
             let failed = |source| Error::Io { doing: "list the repositories below", path: root.path.clone(), source };
             root.repositories(&mut found).map_err(failed)?;
         }
         found.sort_unstable();
         found.dedup();
-        if found.is_empty() {
-            let roots: Vec<String> = there.iter().map(|root| format!("'{}'", root.path.display())).collect();
-            tracing::warn!(
+        Ok(found)
+    }
+
+    /// What an administrator should know of a list of repositories: roots that are not there, and that nothing is served. A sentence each.
+    #[must_use]
+    pub fn remarks(&self, repositories: &[PathBuf]) -> Vec<String> {
+        let mut remarks: Vec<String> = self.missing_roots().map(|root| root.missing().to_string()).collect();
+        if repositories.is_empty() {
+            let roots: Vec<String> = self.roots.iter().map(|root| format!("'{}'", root.path.display())).collect();
+            remarks.push(format!(
                 "no repository is served: there is none below {}, or include and exclude of [[repositories]] leave out all",
                 roots.join(", ")
-            );
+            ));
         }
-        Ok(found)
+        remarks
+    }
+
+    /// Resolves symbolic links in the paths of roots. Returns whether a path changed. A root that is not there stays as it is written.
+    ///
+    /// # Errors
+    /// [`Error::Io`], when a root is there and cannot be looked at.
+    pub fn resolve_roots(&mut self) -> Result<bool, Error> {
+        let mut is_changed = false;
+        for root in &mut self.roots {
+            match root.path.canonicalize() {
+                Ok(path) => {
+                    is_changed |= path != root.path;
+                    root.path = path;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(Error::Io { doing: "look at", path: root.path.clone(), source }),
+            }
+        }
+        Ok(is_changed)
     }
 
     /// The roots that exist.
@@ -154,7 +207,7 @@ impl Server {
     /// # Errors
     /// [`Error::NoRoots`] and, when none of them exists, [`Error::Meaning`].
     pub fn existing_roots(&self) -> Result<Vec<&Root>, Error> {
-        let there: Vec<&Root> = self.roots.iter().filter(|root| root.path.exists()).collect();
+        let there: Vec<&Root> = self.roots.iter().filter(|root| !root.is_missing()).collect();
         match (there.is_empty(), self.roots.first()) {
             (false, _) => Ok(there),
             (true, Some(root)) => Err(root.missing()),
@@ -164,7 +217,7 @@ impl Server {
 
     /// The roots that do not exist. The other ones are served.
     pub fn missing_roots(&self) -> impl Iterator<Item = &Root> {
-        self.roots.iter().filter(|root| !root.path.exists())
+        self.roots.iter().filter(|root| root.is_missing())
     }
 
     /// Whether templates make mirrors of repositories that have no file of their own.
@@ -207,6 +260,13 @@ impl Server {
             }
         }
         Ok(())
+    }
+
+    /// The address that a template gives to a repository, as [`crate::wire::Address::identity`] has it.
+    #[must_use]
+    pub fn template_address(&self, name: &str, git_dir: &Path) -> Option<String> {
+        let url = self.templates.get(name)?.settings.url.as_deref()?;
+        Some(crate::wire::parse(&expand(url, &self.place(git_dir)?)).ok()?.0.identity())
     }
 
     /// Whether the templates give every repository below these roots its own URL, whatever its name.

@@ -155,6 +155,7 @@ impl Settings {
             address,
             username,
             is_enabled: self.enabled.unwrap_or(true),
+            is_servers: false,
             is_confined: self.confined.unwrap_or(false),
             only_protected_branches,
             mirror_branch_regex,

@@ -1,8 +1,10 @@
 //! Where the password or token of a mirror comes from, in this order: the file `secret` in its directory, `password_file`,
 //! `password_command`, systemd's credentials, `.netrc`, git's credential helpers. So a new password is changed in one place.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::{Credentials, Secret, read_named_secret, read_secret};
@@ -41,6 +43,8 @@ pub struct CredentialRequest<'a> {
     pub is_needed: bool,
     /// Whether git is configured with credential helpers.
     pub has_helper: bool,
+    /// Whether all settings of the mirror are the server's. Only then root's secrets may be used on behalf of the repository's owner.
+    pub is_servers: bool,
     /// Whether only the mirror's own secret may be used, because someone other than the administrator may have created the mirror.
     pub is_confined: bool,
 }
@@ -57,6 +61,12 @@ pub fn find(wanted: &CredentialRequest<'_>, around: &CredentialEnv) -> io::Resul
     }
     if wanted.is_confined {
         return Ok(Credentials { username: wanted.username.map(str::to_owned), ..Credentials::default() });
+    }
+    let sources = [wanted.file.map(key_of_file), wanted.command.map(key_of_command)];
+    let of_systemd = around.directory.as_ref().map(|directory| key_of_file(&directory.join(wanted.name)));
+    let handed = sources.into_iter().flatten().chain(of_systemd).find_map(|key| handed(&key));
+    if let Some(secret) = handed.filter(|_| wanted.is_servers) {
+        return Ok(with(secret));
     }
     if let Some(file) = wanted.file {
         let named =
@@ -95,6 +105,40 @@ pub fn find(wanted: &CredentialRequest<'_>, around: &CredentialEnv) -> io::Resul
         return Ok(found);
     }
     Ok(Credentials { username: wanted.username.map(str::to_owned), ..Credentials::default() })
+}
+
+/// The secrets that root has handed over, by their source. Empty in every other process.
+static HANDED: OnceLock<HashMap<String, Secret>> = OnceLock::new();
+
+/// Keeps secrets that root hands over to this process. The keys are those that [`read_source`] gave.
+pub fn hand_over(secrets: HashMap<String, String>) {
+    let secrets = secrets.into_iter().map(|(key, secret)| (key, Secret::new(secret))).collect();
+    // There is one hand-over, at the start of the process.
+    let _ = HANDED.set(secrets);
+}
+
+fn handed(key: &str) -> Option<Secret> {
+    HANDED.get()?.get(key).cloned()
+}
+
+/// The name of a file as the source of a secret.
+fn key_of_file(path: &Path) -> String {
+    format!("file {}", path.display())
+}
+
+/// The name of a command as the source of a secret.
+fn key_of_command(command: &[String]) -> String {
+    format!("command {}", command.join("\0"))
+}
+
+/// The secret of a source of the server's file, read by root. `None` if there is none or it cannot be read; the child then says why.
+#[must_use]
+pub fn read_source(file: Option<&Path>, command: Option<&[String]>) -> Option<(String, Secret)> {
+    match (file, command) {
+        (Some(file), _) => Some((key_of_file(file), read_named_secret(file).ok()??)),
+        (None, Some(command)) => Some((key_of_command(command), command_output(command).ok()?)),
+        (None, None) => None,
+    }
 }
 
 fn first_line(text: &str) -> Option<Secret> {

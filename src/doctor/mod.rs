@@ -2,8 +2,10 @@
 //!
 //! Each check is one function that returns its findings; a failed check does not end the others.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Config};
 use crate::repo::Repository;
@@ -12,7 +14,7 @@ mod mirror;
 mod repository;
 
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// As it should be.
@@ -24,10 +26,10 @@ pub enum Severity {
 }
 
 /// The answer to one question.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// What was asked: `hook`, `spool`, `reachable` …
-    pub check: &'static str,
+    pub check: Cow<'static, str>,
     /// The mirror; `None` for the repository as a whole.
     pub remote: Option<String>,
     /// How bad it is.
@@ -40,11 +42,17 @@ pub struct Finding {
 
 impl Finding {
     fn ok(check: &'static str, text: impl Into<String>) -> Self {
-        Self { check, remote: None, severity: Severity::Ok, text: text.into(), fix: None }
+        Self { check: check.into(), remote: None, severity: Severity::Ok, text: text.into(), fix: None }
     }
 
     fn warning(check: &'static str, text: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { check, remote: None, severity: Severity::Warning, text: text.into(), fix: Some(fix.into()) }
+        Self {
+            check: check.into(),
+            remote: None,
+            severity: Severity::Warning,
+            text: text.into(),
+            fix: Some(fix.into()),
+        }
     }
 
     fn error(check: &'static str, text: impl Into<String>, fix: impl Into<String>) -> Self {

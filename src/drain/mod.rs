@@ -40,6 +40,7 @@ mod refusal;
 mod report;
 mod result;
 mod run;
+mod scope;
 mod send;
 mod symbolic;
 mod update;
@@ -202,13 +203,7 @@ pub fn fan_out(repository: &Repository, context: &Context<'_>) -> Result<(), Err
     }
     let layout = repository.layout();
     let known = spool::mirrors(&layout).map_err(Error::files("list the mirrors", layout.root().to_owned()))?;
-    let is_gone = |name: &&String| context.config.mirror(name).is_none() && is_being_removed(&layout.remote(name));
-    for name in known.iter().filter(is_gone) {
-        // A failure must not stop the other mirrors.
-        if let Err(error) = forget_removed(repository, context, name) {
-            tracing::warn!("{error}");
-        }
-    }
+    finish_removals(repository, context, &known);
     let is_other = |name: &&str| context.config.mirror(name).is_none() && !is_being_removed(&layout.remote(name));
     let others: Vec<&str> = known.iter().map(String::as_str).filter(is_other).collect();
     let done = spool::fan_out(&layout, &enabled, &others, new_id((context.now)()))
@@ -222,6 +217,29 @@ pub fn fan_out(repository: &Repository, context: &Context<'_>) -> Result<(), Err
     if done.resync {
         tracing::warn!("a push could not be recorded; all refs of every mirror are compared");
     }
+    Ok(())
+}
+
+/// Ends the removals that could not be finished: their process was killed, or a run had the lock.
+fn finish_removals(repository: &Repository, context: &Context<'_>, known: &[String]) {
+    let layout = repository.layout();
+    let is_gone = |name: &&String| context.config.mirror(name).is_none() && is_being_removed(&layout.remote(name));
+    for name in known.iter().filter(is_gone) {
+        // A failure must not stop the other mirrors.
+        if let Err(error) = forget_removed(repository, context, name) {
+            tracing::warn!("{error}");
+        }
+    }
+}
+
+/// Ends the removals of a silent repository, for which nothing else is done.
+///
+/// # Errors
+/// [`Error`], when its mirrors cannot be listed.
+pub fn clean_up(repository: &Repository, context: &Context<'_>) -> Result<(), Error> {
+    let layout = repository.layout();
+    let known = spool::mirrors(&layout).map_err(Error::files("list the mirrors", layout.root().to_owned()))?;
+    finish_removals(repository, context, &known);
     Ok(())
 }
 

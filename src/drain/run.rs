@@ -13,16 +13,17 @@ use super::observe::{KnownValues, Scope, unreadable};
 use super::optimistic::expected;
 use super::report::{failed, report};
 use super::result::{Times, attempt, next_status};
+use super::scope::{names, scope};
 use super::update::{Run, UpdateResult};
 use super::{Context, Error, Mode, Report, fan_out, full_sync};
 use crate::config::Mirror;
 use crate::credentials::{Credentials, Redactor, judge};
 use crate::mirror::{Lock, forget, new_id, prepare, target};
-use crate::plan::{Divergent, FirstContact};
+use crate::plan::FirstContact;
 use crate::push::Progress;
 use crate::repo::Repository;
 use crate::spool::{self, Claim};
-use crate::status::{self, Mirrored, Outcome, Runner, Status, UpdateStatus, render_time};
+use crate::status::{self, Mirrored, Runner, Status, UpdateStatus, render_time};
 
 /// Updates one mirror until nothing new is spooled for it. `None` if there was nothing to do, another drain holds its lock, or it was
 /// disabled or removed. A panic ends only this mirror's run.
@@ -64,7 +65,11 @@ fn serve_until_idle(repository: &Repository, context: &Context<'_>, mirror: &Mir
 
 fn has_more(repository: &Repository, context: &Context<'_>, mirror: &Mirror) -> bool {
     let now = fence::since_epoch((context.now)());
-    fan_out(repository, context).is_ok() && spool::is_due(&repository.layout(), &mirror.name, now).unwrap_or(true)
+    // It may have been removed while the run held its lock.
+    let Ok(config) = crate::config::load(repository, context.server) else { return false };
+    let context = &Context { config: &config, ..*context };
+    let is_given = fan_out(repository, context).is_ok() && config.mirror(&mirror.name).is_some();
+    is_given && spool::is_due(&repository.layout(), &mirror.name, now).unwrap_or(true)
 }
 
 /// The result of one turn at a mirror.
@@ -83,7 +88,7 @@ enum Turn {
 fn serve_once(repository: &Repository, context: &Context<'_>, mirror: &Mirror, mode: Mode) -> Result<Turn, Error> {
     let directory = repository.layout().remote(&mirror.name);
     prepare(repository, &mirror.name)?;
-    let _lock = match mode {
+    let lock = match mode {
         Mode::Drain => match Lock::try_acquire(&directory, repository.sharing())? {
             Some(lock) => lock,
             None => return Ok(Turn::Busy),
@@ -102,7 +107,15 @@ fn serve_once(repository: &Repository, context: &Context<'_>, mirror: &Mirror, m
     };
     let context = &Context { config: &config, ..*context };
     let started = (context.now)();
-    match claim_due(repository, context, mirror, mode, started)? {
+    let due = claim_due(repository, context, mirror, mode, started)?;
+    let identity = |mirror: &Mirror| mirror.address.identity();
+    let now = crate::config::load(repository, context.server)?;
+    if now.mirror(&mirror.name).map(identity) != Some(identity(mirror)) {
+        // What was claimed may be meant for the new address.
+        drop(lock);
+        return serve_once(repository, context, mirror, mode);
+    }
+    match due {
         Due::Now(claim, before) => update_and_record(repository, context, mirror, mode, &claim, *before, started),
         Due::Not(turn) => Ok(turn),
     }
@@ -305,14 +318,6 @@ fn settle_waiting(repository: &Repository, mirror: &Mirror, before: &Status, cla
     status::write(&directory, &after, repository.sharing()).map_err(Error::files("write the status", directory))
 }
 
-/// The refs that a run may change, as its status has them; `None` is all.
-fn names(scope: &Scope) -> Option<Vec<String>> {
-    const MAX_NAMES: usize = 1000;
-    let Scope::Refs(names) = scope else { return None };
-    let names = (names.len() <= MAX_NAMES).then_some(names)?;
-    names.iter().map(|name| std::str::from_utf8(name.as_bytes()).ok().map(str::to_owned)).collect()
-}
-
 fn plan_only(repository: &Repository, context: &Context<'_>, mirror: &Mirror) -> Result<Report, Error> {
     let layout = repository.layout();
     let directory = layout.remote(&mirror.name);
@@ -326,18 +331,6 @@ fn plan_only(repository: &Repository, context: &Context<'_>, mirror: &Mirror) ->
     let times = Times { started: now, ended: now, random: 0, is_full: true, next_look: None };
     let after = next_status(&Status::default(), &result, &credentials, mirror, &times);
     Ok(report(repository, mirror, &credentials, after, result))
-}
-
-/// The refs to look at. All refs are scanned if that is asked for, at first contact, and with `divergent_refs = "fail"`, where one ref
-/// decides about all. Refs that were not up to date are decided again at every contact, because the mirror may have changed. But a ref that
-/// the mirror refused is sent again only after a push to it here, or after its slow interval.
-fn scope(mode: Mode, mirror: &Mirror, touched: &Touched, before: &Status, is_known: bool, is_retry_due: bool) -> Scope {
-    let is_full = mode != Mode::Drain || touched.is_full || !is_known || mirror.divergent == Divergent::Fail;
-    if is_full {
-        return Scope::All;
-    }
-    let judged_again = before.refs.iter().filter(|outcome| is_retry_due || outcome.outcome != Outcome::RemoteRejected);
-    Scope::Refs(touched.due.iter().cloned().chain(judged_again.map(|outcome| outcome.name.clone())).collect())
 }
 
 /// What is known before the mirror is contacted.

@@ -30,6 +30,7 @@ pub fn found_credentials(repository: &Repository, mirror: &Mirror, server: &Serv
         place: mirror.address.url_parts(),
         is_needed: mirror.auth_method == AuthMethod::Password,
         has_helper: repository.has_credential_helper(),
+        is_servers: mirror.is_servers,
         is_confined: mirror.is_confined,
     };
     credentials::find(&wanted, &server.credential_env).map_err(Error::Credentials)

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-use super::{Error, Lock, forget, mark_removed, new_id, prepare, unmark_removed};
+use super::{Error, Lock, forget, mark_removed, new_id, prepare};
 use crate::config::{self, AuthMethod, Change, Config, Edit, Mirror, Server, edit};
 use crate::credentials::{self, Credentials, HostKey, KeyType, Secret, remove_secret, write_host_keys, write_secret};
 use crate::repo::Repository;
@@ -107,8 +107,10 @@ impl Editor<'_> {
         prepare(self.repository, name)?;
         // A mirror of this name may just have been removed. A drain that still cleans up after it must not delete the new files.
         let _lock = self.lock(name)?;
+        // Nobody has added it meanwhile, so what is here is of an earlier mirror of this name, and its password is not for the new URL.
+        config::check_edit(self.repository, self.server, &change)?;
+        forget(&self.directory(name)).map_err(self.files("remove the files of an earlier mirror", name))?;
         prepare(self.repository, name)?;
-        unmark_removed(&self.directory(name)).map_err(self.files("add the mirror", name))?;
         self.store(name, extras)?;
         let id = new_id((self.now)());
         let due = spool::request_full_sync(&self.repository.layout(), name, id);

@@ -25,7 +25,7 @@ pub use edit::{Editor, Extras, Keys, WhileBusy, Wish, clean_url, token_as_passwo
 pub use host_keys::{detect, host_keys_of};
 pub use local::{LocalMirror, LostHead};
 pub use lock::Lock;
-pub use removal::{forget, is_being_removed, mark_removed, unmark_removed};
+pub use removal::{forget, is_being_removed, mark_removed};
 
 /// What went wrong with a mirror's files or settings.
 #[derive(Debug, thiserror::Error)]

@@ -24,7 +24,7 @@ pub fn mark_removed(directory: &Path) -> std::io::Result<()> {
 ///
 /// # Errors
 /// The operating system's.
-pub fn unmark_removed(directory: &Path) -> std::io::Result<()> {
+fn unmark_removed(directory: &Path) -> std::io::Result<()> {
     match std::fs::remove_file(directory.join(REMOVED)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

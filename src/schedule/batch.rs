@@ -4,16 +4,19 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::as_owner;
 use super::pool::{Crew, Done, Task};
 use super::queue::{Job, JobLimits, Said};
 use crate::config::{self, Config, Mirror, Server};
 use crate::drain::{self, Context, Down, Error, Host, Mode, OnBegin, Report, Unchanged};
+use crate::durable;
 use crate::layout::Layout;
 use crate::mirror::is_being_removed;
+use crate::owner::Owner;
 use crate::push::Progress;
 use crate::repo;
 use crate::spool;
@@ -54,6 +57,11 @@ pub struct Every<'a> {
     pub on_begin: &'a (dyn Fn(&Path, &str, Arc<Progress>) + Sync),
     /// Called with the report on each mirror, and with each repository that could not be served at all.
     pub on_report: &'a (dyn Fn(Result<Report, (PathBuf, Error)>) + Sync),
+}
+
+/// When a file was changed last; `None` when it is not there.
+fn modified(path: &Path) -> Option<SystemTime> {
+    path.metadata().and_then(|file| file.modified()).ok()
 }
 
 /// Serves every mirror of `repositories` for which there is something to do.
@@ -114,10 +122,14 @@ impl Every<'_> {
         if self.mode == Mode::Drain && self.is_idle(&layout, git_dir)? {
             return Ok(Vec::new());
         }
+        if Owner::of(git_dir, self.server).is_some() {
+            return Ok(vec![as_owner::job(git_dir, self.mode_for_owner(&layout, git_dir)?)]);
+        }
         let repository = repo::open(git_dir)?.to_local();
         config::authorise(&repository, self.server)?;
         let config = config::load(&repository, self.server)?;
         if config.is_silent && self.mode != Mode::Plan {
+            drain::clean_up(&repository, &self.context(&config, self.mode, &|_, _| {}))?;
             return Ok(Vec::new());
         }
         if self.mode != Mode::Plan {
@@ -125,6 +137,30 @@ impl Every<'_> {
         }
         let enabled = config.mirrors.iter().filter(|mirror| mirror.is_enabled || self.mode == Mode::Plan);
         enabled.map(|mirror| self.job(&layout, repository.git_dir(), mirror)).collect()
+    }
+
+    /// Whether the repository's file names another address for a mirror than that of its last attempt.
+    fn is_moved(&self, layout: &Layout, git_dir: &Path, name: &str, status: &Status) -> bool {
+        let Ok(text) = durable::read_text(&layout.config()) else { return true };
+        let placed = self.server.place(git_dir);
+        let config = config::parse(&layout.config(), &text, self.server, placed.as_ref(), config::Trust::NoCommands);
+        // What cannot be read is told by whoever serves it.
+        config.map_or(true, |config| config.mirror(name).is_none_or(|mirror| !status.is_at(&mirror.address.identity())))
+    }
+
+    /// A child that drains for the owner compares everything if a full comparison of one mirror is due.
+    fn mode_for_owner(&self, layout: &Layout, git_dir: &Path) -> Result<Mode, Error> {
+        let files = |doing| Error::files(doing, layout.root().to_owned());
+        if self.mode != Mode::Drain || self.reconcile.is_none() {
+            return Ok(self.mode);
+        }
+        for (name, _) in spool::queues(layout).map_err(files("list the mirrors"))? {
+            let status = status::read(&layout.remote(&name)).map_err(files("read the status"))?;
+            if self.is_comparison_due(git_dir, &name, &status) {
+                return Ok(Mode::Reconcile);
+            }
+        }
+        Ok(Mode::Drain)
     }
 
     /// The job of a mirror. It is a full comparison if one is due.
@@ -166,9 +202,19 @@ impl Every<'_> {
             return Ok(false);
         }
         let queues = spool::queues(layout).map_err(files("list the mirrors"))?;
+        let own = config::names_in(layout).map_err(files("read the configuration"))?;
+        let edited = modified(&layout.config());
         for (name, queued) in &queues {
             let status = status::read(&layout.remote(name)).map_err(files("read the status"))?;
             let is_waiting = status.next_attempt_at.is_some() || *queued > 0 || status.is_new();
+            let is_moved = match own.contains(name) {
+                true => {
+                    edited > modified(&layout.remote(name).join("status.json"))
+                        && self.is_moved(layout, git_dir, name, &status)
+                }
+                false => self.server.template_address(name, git_dir).is_some_and(|address| !status.is_at(&address)),
+            };
+            let is_waiting = is_waiting || is_moved;
             if is_waiting || self.is_comparison_due(git_dir, name, &status) {
                 return Ok(false);
             }
@@ -177,7 +223,6 @@ impl Every<'_> {
             return Ok(false);
         }
         let is_known = |name: &str| queues.iter().any(|(known, _)| known == name);
-        let own = config::names_in(layout).map_err(files("read the configuration"))?;
         let is_placed = || self.server.place(git_dir).is_some();
         Ok(own.iter().all(|name| is_known(name)) && (self.server.template_names().all(is_known) || !is_placed()))
     }
@@ -206,6 +251,13 @@ impl Every<'_> {
     }
 
     fn serve(&self, job: &Job) -> Said {
+        if let Some(owner) = Owner::of(&job.git_dir, self.server) {
+            match as_owner::serve(self, &owner, job) {
+                Ok(reports) => reports.into_iter().for_each(|report| (self.on_report)(Ok(report))),
+                Err(error) => (self.on_report)(Err((job.git_dir.clone(), error))),
+            }
+            return Said::Nothing;
+        }
         let (begin, mut is_ssh) = ((self.now)(), false);
         let served = self.with(job, |repository, context| {
             let mirror = context.config.mirror(&job.mirror)?;

@@ -7,6 +7,7 @@
 //! Guaranteed: one thread at a time works on a mirror. A panic in one mirror's run ends that run alone. Absent: what a run does
 //! ([`crate::drain`]). Nothing here is on the disk: after a crash all repositories are scanned again.
 
+mod as_owner;
 mod batch;
 mod daemon;
 mod pool;

@@ -76,6 +76,7 @@ struct Host {
 /// A mirror that is being served.
 struct Running {
     since: Timestamp,
+    host: String,
     /// The job that arrived for it meanwhile.
     again: Option<Job>,
 }
@@ -258,6 +259,10 @@ impl Queue {
         }
         let (limits, repositories) = (self.limits, &self.repositories);
         let taken = self.taken(now);
+        let mut slow: HashMap<&str, usize> = HashMap::new();
+        for running in self.running.values().filter(|running| running.since + SLOW <= now) {
+            *slow.entry(&running.host).or_default() += 1;
+        }
         let place = |(name, host): (&String, &Host)| {
             let limit = match host.has_answered {
                 _ if host.down.is_some() => usize::MAX,
@@ -271,7 +276,11 @@ impl Queue {
                 let most = if taken < limits.unreserved() { limits.per_repository } else { 1 };
                 host.down.is_some() || repositories.get(&job.git_dir).is_none_or(|count| *count < most)
             };
-            let at = host.waiting.iter().position(may_run).filter(|_| host.running < limit)?;
+            let at = host
+                .waiting
+                .iter()
+                .position(may_run)
+                .filter(|_| host.running - slow.get(&**name).copied().unwrap_or(0) < limit)?;
             Some((name.clone(), at))
         };
         let later = self.hosts.range::<String, _>((Excluded(&self.last), Unbounded));
@@ -283,7 +292,7 @@ impl Queue {
             return Some(Next::Defer(job, down.clone()));
         }
         host.running += 1;
-        self.running.insert(job.key(), Running { since: now, again: None });
+        self.running.insert(job.key(), Running { since: now, host: job.host.clone(), again: None });
         *self.repositories.entry(job.git_dir.clone()).or_default() += 1;
         self.last = name;
         Some(Next::Serve(job))

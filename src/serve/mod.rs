@@ -86,9 +86,11 @@ struct App {
     events: broadcast::Sender<PathBuf>,
     /// Asks for a look through all spools.
     scans: Mutex<Option<Sender<()>>>,
+    /// What was last said of the roots, to say it once.
+    remarks: Mutex<Vec<String>>,
     /// When the repositories were last listed.
     looked: Mutex<Option<Timestamp>>,
-    /// Whether the last listing of the repositories succeeded and their numbers are stored.
+    /// Whether the last listing found all roots and repositories, and their numbers are stored.
     is_ready: AtomicBool,
 }
 
@@ -129,6 +131,7 @@ impl App {
             metrics: Mutex::default(),
             events,
             scans: Mutex::default(),
+            remarks: Mutex::default(),
             looked: Mutex::default(),
             is_ready: AtomicBool::new(false),
         }
@@ -166,13 +169,31 @@ impl App {
     fn look_around(&self) -> Option<Vec<PathBuf>> {
         *self.looked.lock() = Some(now());
         let server = self.workers.server();
+        let server = self.with_roots_resolved(server);
         let listed = server.repositories().inspect_err(|error| tracing::error!("{error}")).ok();
+        let remarks = listed.as_ref().map(|git_dirs| server.remarks(git_dirs)).unwrap_or_default();
+        let mut said = self.remarks.lock();
+        remarks.iter().filter(|remark| !said.contains(remark)).for_each(|remark| tracing::warn!("{remark}"));
+        let is_whole = server.missing_roots().next().is_none();
+        *said = remarks;
+        drop(said);
         let numbered = listed.as_deref().map(|git_dirs| self.projects.refresh(&server, git_dirs));
         if let Some(Err(error)) = &numbered {
             tracing::error!("cannot store the project numbers: {error}");
         }
-        self.is_ready.store(matches!(numbered, Some(Ok(()))), Ordering::Relaxed);
+        self.is_ready.store(is_whole && matches!(numbered, Some(Ok(()))), Ordering::Relaxed);
         listed
+    }
+
+    /// The configuration with the real paths of roots that are there only now.
+    fn with_roots_resolved(&self, server: Arc<Server>) -> Arc<Server> {
+        let mut resolved = (*server).clone();
+        if !matches!(resolved.resolve_roots(), Ok(true)) {
+            return server;
+        }
+        let resolved = Arc::new(resolved);
+        self.workers.reload(Arc::clone(&resolved));
+        resolved
     }
 
     /// Looks through all spools now and then, and when asked.

@@ -4,7 +4,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{Status, read_as_is};
-use crate::config::Mirror;
+use crate::config::{self, Mirror, Server, Trust};
+use crate::durable;
 use crate::layout::Layout;
 
 /// The repository that the state of this mirror was copied from, as long as that one is there and has the same mirror. `None` for a
@@ -15,7 +16,17 @@ pub fn original(status: &Status, git_dir: &Path, mirror: &Mirror) -> Option<Path
     let (theirs, ours) = (identity(other)?, identity(git_dir)?);
     let their_status = read_as_is(&Layout::new(other).remote(&mirror.name)).ok()?;
     let is_same = their_status.tried_address.as_deref() == Some(&*mirror.address.identity());
-    (theirs != ours && is_same).then(|| other.to_owned())
+    (theirs != ours && is_same && still_has(other, mirror)).then(|| other.to_owned())
+}
+
+/// Whether the file of another repository still has this mirror, or a template may make it.
+fn still_has(git_dir: &Path, mirror: &Mirror) -> bool {
+    let path = Layout::new(git_dir).config();
+    let Ok(text) = durable::read_text(&path) else { return true };
+    let Ok(config) = config::parse(&path, &text, &Server::default(), None, Trust::NoCommands) else { return true };
+    config
+        .mirror(&mirror.name)
+        .is_none_or(|theirs| theirs.is_enabled && theirs.address.identity() == mirror.address.identity())
 }
 
 /// What stays the same however a directory is named: its device and inode.

@@ -349,8 +349,7 @@ impl Status {
     /// the address with which first contact is over, and what a recovery must tell.
     #[must_use]
     pub fn at(self, address: &str) -> Self {
-        let is_of_another = self.tried_address.as_ref().or(self.address.as_ref()).is_some_and(|tried| tried != address);
-        if !is_of_another || self.update_status == UpdateStatus::Started {
+        if self.is_at(address) || self.update_status == UpdateStatus::Started {
             return self;
         }
         Self {
@@ -358,11 +357,16 @@ impl Status {
             generation: self.generation,
             address: self.address,
             repository: self.repository,
-            failing_since: self.failing_since,
             notified_at: self.notified_at,
             failures: self.failures,
             ..Self::default()
         }
+    }
+
+    /// Whether it is about the mirror at `address`, as far as it says.
+    #[must_use]
+    pub fn is_at(&self, address: &str) -> bool {
+        self.tried_address.as_ref().or(self.address.as_ref()).is_none_or(|tried| tried == address)
     }
 
     /// When the next attempt is due, if one waits.

@@ -62,7 +62,7 @@ fn no_file_has_a_name_that_says_nothing() {
 }
 
 /// The modules of this crate that each module may import. They follow the flow of data.
-const MAY_IMPORT: [(&str, &[&str]); 27] = [
+const MAY_IMPORT: [(&str, &[&str]); 28] = [
     ("refs", &[]),
     ("durable", &[]),
     ("layout", &[]),
@@ -79,6 +79,7 @@ const MAY_IMPORT: [(&str, &[&str]); 27] = [
     ("fetch", &["refs", "credentials", "wire"]),
     ("config", &["durable", "layout", "refs", "repo", "plan", "wire", "credentials"]),
     ("status", &["config", "credentials", "durable", "layout", "plan", "push", "refs", "repo", "spool", "wire"]),
+    ("owner", &["config", "credentials", "process"]),
     ("metrics", &["durable", "spool", "status", "config", "repo"]),
     ("tokens", &["durable", "credentials", "plan"]),
     ("notify", &["process", "config", "status"]),
@@ -102,7 +103,24 @@ const MAY_IMPORT: [(&str, &[&str]); 27] = [
             "replies",
         ],
     ),
-    ("schedule", &["layout", "spool", "repo", "wire", "push", "config", "status", "mirror", "drain"]),
+    (
+        "schedule",
+        &[
+            "durable",
+            "layout",
+            "spool",
+            "process",
+            "credentials",
+            "repo",
+            "wire",
+            "push",
+            "config",
+            "owner",
+            "status",
+            "mirror",
+            "drain",
+        ],
+    ),
     (
         "doctor",
         &[
@@ -162,6 +180,7 @@ const MAY_IMPORT: [(&str, &[&str]); 27] = [
             "tokens",
             "process",
             "wake",
+            "owner",
         ],
     ),
 ];

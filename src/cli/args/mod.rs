@@ -179,6 +179,9 @@ pub(super) struct Drain {
     /// Which mirrors
     #[command(flatten)]
     pub(super) scope: Scope,
+    /// Compare everything (the daemon does, for repositories of other users)
+    #[arg(long, hide = true)]
+    pub(super) reconcile: bool,
     /// Leave the session of whoever started this (the hook does)
     #[arg(long, hide = true)]
     pub(super) detach: bool,

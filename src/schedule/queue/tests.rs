@@ -96,6 +96,17 @@ fn a_slow_run_gives_up_its_place_and_some_places_are_for_other_repositories() {
 }
 
 #[test]
+fn a_slow_run_keeps_no_place_at_its_host() {
+    let mut queue = queue(&[("a", 9)]);
+    assert_eq!(served(&mut queue, 0), Some(job("a", 0)));
+    assert_eq!(served(&mut queue, 4), None, "the host has not answered");
+    assert_eq!(served(&mut queue, 5), Some(job("a", 1)), "the first one may never end");
+    queue.served(&job("a", 1), Said::Up(NEAR));
+    let more = std::iter::from_fn(|| served(&mut queue, 5)).count();
+    assert_eq!(more, LIMITS.per_host, "beside the slow one");
+}
+
+#[test]
 fn what_comes_while_it_is_served_is_served_once_more() {
     let mut queue = queue(&[("a", 1)]);
     queue.add(job("a", 0));

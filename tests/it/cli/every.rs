@@ -154,7 +154,10 @@ fn whoever_says_silent_holds_back() {
     }
     assert!(estate.sandbox.refs(&mirror).is_empty(), "the server's file says silent, whatever the repository's says");
     let status = estate.run(&[&at[..], &["status"]].concat());
-    assert!(status.out.contains("silent mode: nothing is sent; the server's file says so"), "{status:?}");
+    assert!(
+        status.out.contains("silent mode: nothing is sent; to end it, remove 'silent = true' from the server's file"),
+        "{status:?}"
+    );
     estate.configure(TEMPLATE);
     assert_eq!(estate.run(&["sync", "--all"]).status, 0);
     assert_eq!(estate.sandbox.refs(&mirror), estate.sandbox.refs(&source));

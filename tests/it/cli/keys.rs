@@ -353,3 +353,37 @@ fn a_password_from_gits_credential_helper_which_is_told_whether_it_was_right() {
     let asked = std::fs::read_to_string(web.sandbox.path("helper.log.in")).unwrap();
     assert!(asked.contains(&format!("host=127.0.0.1:{}\n", web.server.port())), "{asked}");
 }
+
+/// What an earlier mirror of the same name left must not be sent to the address of the new one.
+#[test]
+fn a_mirror_that_is_added_again_has_no_old_password_key_or_base() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let source = sandbox.source(mirror.to_str().unwrap(), &["--auth-method", "ssh_public_key"]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
+    let directory = source.join("mirror-push/remotes/m");
+    std::fs::write(directory.join("secret"), "old\n").unwrap();
+    for name in ["secret", "id_ed25519", "mirrored", "status.json"] {
+        assert!(directory.join(name).exists(), "{name}");
+    }
+    // As a removal leaves it that was killed, or that a running update held up.
+    for mark in [true, false] {
+        let config = source.join("mirror-push/config.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.split("[remotes.m]").next().unwrap()).unwrap();
+        std::fs::write(directory.join("secret"), "old\n").unwrap();
+        if mark {
+            std::fs::write(directory.join("removed"), "").unwrap();
+        }
+        sandbox.mirror_push_ok(&source, &["add", "m", "https://bot@h.invalid/x.git", "--disabled"]);
+        let left: Vec<String> = std::fs::read_dir(&directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| !matches!(&**name, "lock" | "queue"))
+            .collect();
+        assert_eq!(left, Vec::<String>::new(), "with the mark: {mark}");
+    }
+}

@@ -236,7 +236,7 @@ fn fix(transport: &str, failure: &str) -> &'static str {
         }
         ("http", "status 404" | "status 410") => "or give the token access to it",
         ("http", "status 401" | "status 403") => "git mirror-push credential m",
-        ("http", "status 407") => "set proxy of this mirror",
+        ("http", "status 407") => "put its URL with both into http_proxy",
         ("http", "status 301" | "status 308") => "git mirror-push set m --url URL",
         ("http", "not smart HTTP") => "give the one that 'git clone' takes: git mirror-push set m",
         ("http", "password over plain http") => "allow_insecure_http = true",

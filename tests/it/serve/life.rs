@@ -10,7 +10,7 @@ use crate::scene::daemon::{self, Daemon, LOCAL, command, configure, repository};
 use crate::scene::sandbox::{Sandbox, script, wait_for};
 use crate::scene::servers::free_port;
 
-fn is_mirrored(sandbox: &Sandbox, source: &std::path::Path, mirror: &std::path::Path) -> bool {
+pub(super) fn is_mirrored(sandbox: &Sandbox, source: &std::path::Path, mirror: &std::path::Path) -> bool {
     let ours = sandbox.refs(source);
     !ours.is_empty() && ours == sandbox.refs(mirror)
 }
@@ -40,10 +40,10 @@ fn a_push_wakes_the_daemon_and_starts_nothing() {
         push.env("GIT_MIRROR_PUSH_CONFIG", sandbox.path("server.toml"));
         push.current_dir(&work.path).args(["-f", "-qq", "-e", "trace=execve", "-o"]).arg(&trace);
         assert!(push.args(["git", "push", "-q", "origin", "main"]).status().unwrap().success());
-        wait_for("the mirror", || is_mirrored(&sandbox, &source, &mirror));
         std::fs::read_to_string(&trace).unwrap()
     };
     let calls = traced();
+    wait_for("the mirror", || is_mirrored(&sandbox, &source, &mirror));
     assert!(calls.contains("hooks/post-receive") && !calls.contains("drain"), "{calls}");
     if !crate::scene::sandbox::is_root("a repository of another owner is needed") {
         return;

@@ -6,3 +6,4 @@ mod http_abuse;
 mod life;
 mod listening;
 mod page;
+mod roots;

@@ -4,6 +4,7 @@ mod all_repositories;
 mod confined;
 pub(crate) mod installed;
 mod instruction_counts;
+mod owners;
 mod secrets;
 mod set_ups;
 mod trust;

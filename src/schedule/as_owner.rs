@@ -1,0 +1,75 @@
+//! Repositories that root serves in the place of their owners: a child process with the owner's rights does the work (see `owner`).
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::batch::Every;
+use super::queue::Job;
+use crate::credentials::{Cleaned, Redactor};
+use crate::drain::{Error, Host, MassDelete, Mode, Report};
+use crate::layout::Layout;
+use crate::mirror;
+use crate::owner::Owner;
+use crate::process;
+use crate::status::{self, RefOutcome, UpdateStatus};
+
+/// A report as `drain --json` prints it.
+#[derive(Deserialize)]
+struct Printed {
+    repository: String,
+    name: String,
+    update_status: UpdateStatus,
+    error: Option<String>,
+    refs: Vec<RefOutcome>,
+}
+
+/// The job of all mirrors of such a repository.
+pub(super) fn job(git_dir: &Path, mode: Mode) -> Job {
+    Job { git_dir: git_dir.to_owned(), mirror: String::new(), host: String::new(), mode }
+}
+
+/// Does the job in a child process. Returns a report on each mirror that had something to do.
+pub(super) fn serve(every: &Every<'_>, owner: &Owner, job: &Job) -> Result<Vec<Report>, Error> {
+    let failed = |source| process::Error::Start { program: "git mirror-push".into(), source };
+    let mut asked =
+        owner.command_in(&job.git_dir, every.server).map_err(|source| mirror::Error::from(failed(source)))?;
+    asked.command.arg("--json").args(arguments(job.mode));
+    if every.adopts {
+        asked.command.arg("--adopt");
+    }
+    let out = asked.output().map_err(mirror::Error::from)?;
+    let printed: Vec<Printed> = serde_json::from_slice(&out).map_err(|error| Error::Panicked(error.to_string()))?;
+    Ok(printed.into_iter().map(|printed| report(&job.git_dir, printed)).collect())
+}
+
+fn arguments(mode: Mode) -> &'static [&'static str] {
+    match mode {
+        Mode::Drain => &["drain"],
+        Mode::Reconcile => &["drain", "--reconcile"],
+        Mode::Sync(MassDelete::Guarded) => &["sync"],
+        Mode::Sync(MassDelete::Allowed) => &["sync", "--allow-mass-delete"],
+        Mode::Plan => &["plan"],
+    }
+}
+
+fn report(git_dir: &Path, printed: Printed) -> Report {
+    let status = status::read(&Layout::new(git_dir).remote(&printed.name)).unwrap_or_default();
+    let is_well = printed.update_status == UpdateStatus::Finished;
+    let next_attempt_at: Option<Timestamp> = status.next_attempt();
+    Report {
+        repository: printed.repository,
+        url: printed.name.clone(),
+        remote: printed.name,
+        update_status: printed.update_status,
+        error: printed.error.map(|error| -> Cleaned { Redactor::default().clean(&error) }),
+        refs: printed.refs,
+        next_attempt_at,
+        is_well,
+        is_attempted: is_well || status.attempts > 0,
+        is_answered: is_well,
+        attempts: status.attempts,
+        host: Host::Unknown,
+    }
+}

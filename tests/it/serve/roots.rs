@@ -1,0 +1,48 @@
+//! What the daemon notices by itself: an edited address, a root that comes later.
+
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::life::is_mirrored;
+use crate::scene::daemon::{command, configure, repository};
+use crate::scene::sandbox::{Sandbox, wait_for};
+
+#[test]
+fn an_edited_address_and_a_root_that_comes_later_are_noticed() {
+    let sandbox = Sandbox::new();
+    let (first, second) = (sandbox.bare("first-widget.git"), sandbox.bare("second-widget.git"));
+    let template = |name: &str| format!("[remotes.t]\nurl = \"{}/{name}-{{name}}.git\"\n", sandbox.path("").display());
+    let missing = sandbox.path("later");
+    let lines = |name: &str| {
+        let roots = format!("[[repositories]]\nroot = \"{}\"\ninclude = [\"none\", \"y\"]\n", missing.display());
+        format!("scan_interval = \"1s\"\n{roots}{}", template(name))
+    };
+    configure(&sandbox, &lines("first"));
+    let source = repository(&sandbox, "acme/widget");
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    let mut daemon = command(&sandbox, &["--no-listen"]).spawn().unwrap();
+    let log = || std::fs::read_to_string(sandbox.path("daemon.log")).unwrap();
+    wait_for("the first mirror", || is_mirrored(&sandbox, &source, &first));
+    std::thread::park_timeout(Duration::from_millis(2500));
+    assert_eq!(log().matches("does not exist").count(), 1, "a missing root is said once: {}", log());
+    configure(&sandbox, &lines("second"));
+    kill_process(Pid::from_child(&daemon), Signal::HUP).unwrap();
+    wait_for("the second mirror", || is_mirrored(&sandbox, &source, &second));
+    // The other root appears, as a symbolic link; its repository has a file of its own.
+    let real = sandbox.path("real");
+    std::fs::create_dir(&real).unwrap();
+    let other = sandbox.bare("real/y.git");
+    let third = sandbox.bare("third.git");
+    let work = sandbox.work(&other);
+    work.commit("two");
+    work.push(&["main"]);
+    sandbox.mirror_push_ok(&other, &["set", "wake=none"]);
+    sandbox.mirror_push_ok(&other, &["add", "own", third.to_str().unwrap()]);
+    std::os::unix::fs::symlink(&real, &missing).unwrap();
+    wait_for("the repository of the later root", || is_mirrored(&sandbox, &other, &third));
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+}
