@@ -1,9 +1,9 @@
 //! The state files: opened without following links, written, listed and synced, all in one way.
 //!
 //! Guaranteed: a file is opened once, and its type, owner and mode are checked on the open descriptor. A symbolic link in the last
-//! component of the path is an error. So is anything but a regular file, because a named pipe would block its reader. After a crash, a
-//! replaced file holds the old bytes or the new ones. Absent: protection against links higher up in the path, and rules about ownership,
-//! which the callers apply.
+//! component of the path is an error; to read, also in every component from `mirror-push` on (openat2(2), Linux 5.6). So is anything but a
+//! regular file, because a named pipe would block its reader. After a crash, a replaced file holds the old bytes or the new ones. Absent:
+//! rules about ownership, which the callers apply.
 
 #![expect(clippy::disallowed_methods, reason = "the one place that opens, syncs and lists state files")]
 
@@ -16,7 +16,7 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 #[cfg(feature = "mirror")]
-use rustix::fs::{Mode, RawDir};
+use rustix::fs::{Mode, RawDir, ResolveFlags};
 use rustix::io::Errno;
 
 /// Opens a regular file with `options`. Also returns the metadata of the open descriptor, so that the caller can check owner and mode.
@@ -27,11 +27,14 @@ pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<(File, Metadat
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let opened = options.custom_flags(flags.bits().cast_signed()).open(path);
     let file = opened.map_err(|error| match error.raw_os_error() {
-        Some(code) if code == Errno::LOOP.raw_os_error() => {
-            io::Error::new(io::ErrorKind::PermissionDenied, "it is a symbolic link, which is not followed here")
-        }
+        Some(code) if code == Errno::LOOP.raw_os_error() => is_a_link(),
         _ => error,
     })?;
+    regular(file)
+}
+
+/// An open file, if it is a regular one, and its metadata.
+fn regular(file: File) -> io::Result<(File, Metadata)> {
     let metadata = file.metadata()?;
     if metadata.is_file() {
         return Ok((file, metadata));
@@ -45,8 +48,35 @@ pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<(File, Metadat
 /// # Errors
 /// As [`open`].
 pub fn open_to_read(path: &Path) -> io::Result<(File, Metadata)> {
+    #[cfg(feature = "mirror")]
+    if let Some((repository, below)) = split_at_ours(path) {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let base = rustix::fs::open(repository, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        match rustix::fs::openat2(base, below, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+            Ok(file) => return regular(File::from(file)),
+            Err(Errno::LOOP) => return Err(is_a_link()),
+            // An earlier kernel, or a sandbox that does not know the call.
+            Err(Errno::NOSYS | Errno::PERM) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
     open(path, OpenOptions::new().read(true))
 }
+
+/// A path below a repository's `mirror-push`: the repository, and the rest from `mirror-push` on.
+#[cfg(feature = "mirror")]
+fn split_at_ours(path: &Path) -> Option<(&Path, &Path)> {
+    let repository =
+        path.ancestors().find(|part| part.file_name().is_some_and(|name| name == "mirror-push"))?.parent()?;
+    Some((repository, path.strip_prefix(repository).ok()?)).filter(|_| repository.has_root())
+}
+
+fn is_a_link() -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, "it is a symbolic link, which is not followed here")
+}
+
+/// Largest state file that is read as a whole. The state of a million refs is smaller.
+const MAX_READ: u64 = 512 << 20;
 
 /// Reads a whole file. Also returns the metadata of its descriptor.
 ///
@@ -54,6 +84,9 @@ pub fn open_to_read(path: &Path) -> io::Result<(File, Metadata)> {
 /// As [`open`].
 pub fn read(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
     let (mut file, metadata) = open_to_read(path)?;
+    if metadata.len() > MAX_READ {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is larger than {} MiB", MAX_READ >> 20)));
+    }
     let mut bytes = Vec::with_capacity(4096);
     file.read_to_end(&mut bytes)?;
     Ok((bytes, metadata))

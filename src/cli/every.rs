@@ -13,7 +13,7 @@ use super::{BEHIND, Base, DONE, hook, measure, now, print_json, render, status, 
 use crate::config::HookSetting;
 use crate::drain::{self, Mode, Report};
 use crate::install::Done;
-use crate::owner::Owner;
+use crate::owner::{Hands, Owner};
 use crate::push::Progress;
 use crate::repo;
 use crate::schedule::{self, Every};
@@ -88,7 +88,7 @@ pub(super) type AsOwner<'a, T> = &'a (dyn Fn(&Path) -> Option<anyhow::Result<T>>
 pub(super) fn said_as_owner(base: &Base, git_dir: &Path, arguments: &[&str]) -> Option<anyhow::Result<Vec<u8>>> {
     let owner = Owner::of(git_dir, &base.server)?;
     let run = || {
-        let mut asked = owner.command_in(git_dir, &base.server)?;
+        let mut asked = owner.command(git_dir, &base.server, Hands::Secrets)?;
         asked.command.args(arguments);
         Ok(asked.output()?)
     };

@@ -1,5 +1,6 @@
 //! The command line: one function for each command, data on stdout, messages on stderr, git's exit statuses.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::config::{self, Config, Environment, Mirror, Server, Wake};
 use crate::drain::Mode;
-use crate::owner::{self, Owner};
+use crate::owner::{self, Hands, Owner};
 use crate::repo::{self, Repository};
 use crate::wake;
 
@@ -129,10 +130,8 @@ fn run(cli: Cli, serve: Run<'_>) -> anyhow::Result<u8> {
     if let Some(status) = without_repository(&base, &command, out) {
         return status;
     }
-    if let Some((owner, git_dir)) = base.owner() {
-        let mut child = owner.command(&git_dir, &base.server)?;
-        child.command.args(std::env::args_os().skip(1));
-        return Err(child.replace_this_process().into());
+    if let Some(status) = base.leave_to_owner(&command) {
+        return status;
     }
     let session = base.session()?;
     if !only_looks(&command) {
@@ -186,6 +185,26 @@ fn without_repository(base: &Base, command: &Command, out: &mut (dyn Write + Sen
     })
 }
 
+/// Whether a command contacts mirrors.
+fn contacts(command: &Command) -> bool {
+    matches!(command, Command::Drain(_) | Command::Sync(_) | Command::Plan(_) | Command::Doctor(_))
+}
+
+/// The arguments without `--git-dir` and `--config`: the child is told the real paths.
+fn without_place(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let (mut kept, mut is_value) = (Vec::new(), false);
+    for argument in arguments {
+        let text = argument.to_string_lossy();
+        let is_place = ["--git-dir", "--config"].contains(&&*text);
+        let has_value = text.starts_with("--git-dir=") || text.starts_with("--config=");
+        if !is_value && !is_place && !has_value {
+            kept.push(argument.clone());
+        }
+        is_value = is_place && !is_value;
+    }
+    kept
+}
+
 /// Whether a command runs nothing, contacts nobody and writes nothing.
 fn only_looks(command: &Command) -> bool {
     matches!(command, Command::Status(_) | Command::List | Command::Show(_))
@@ -213,6 +232,18 @@ impl Base {
             Some(path) => Ok(self.session_at(repo::open(&start.join(path))?)),
             None => Ok(self.session_at(discover(&start)?)),
         }
+    }
+
+    /// Leaves the command to a child with the rights of the repository's owner. `None` where root need not do so.
+    fn leave_to_owner(&self, command: &Command) -> Option<anyhow::Result<u8>> {
+        let (owner, git_dir) = self.owner()?;
+        let hands = if contacts(command) { Hands::Secrets } else { Hands::Input };
+        let run = || {
+            let mut child = owner.command(&git_dir, &self.server, hands)?;
+            child.command.args(without_place(std::env::args_os().skip(1)));
+            Ok(child.status()?)
+        };
+        Some(run())
     }
 
     /// The owner of the repository that is meant, and its directory, if root must not act there itself.

@@ -79,7 +79,10 @@ pub fn load_server(named: Option<&Path>, credential_env: &CredentialEnv) -> Resu
     let read = |path: &Path| std::fs::read_to_string(path);
     let failed = |path: &Path, source| Error::Io { doing: "read", path: path.to_owned(), source };
     let mut server = match read(path) {
-        Ok(text) => check::server(path, &text, file::parse(path, &text)?, Server::default())?,
+        Ok(text) => {
+            let found = check::server(path, &text, file::parse(path, &text)?, Server::default())?;
+            Server { main_file: Some(path.to_owned()), ..found }
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => Server::default(),
         Err(source) => return Err(failed(path, source)),
     };

@@ -10,7 +10,7 @@ use super::Error;
 use super::file::{Api, TopKeys};
 use super::keys::Table;
 use super::settings::Settings;
-use crate::credentials::{CredentialEnv, read_source};
+use crate::credentials::{CredentialEnv, HandedOver, read_source};
 use crate::plan::Pattern;
 
 /// What the server's files say for every repository.
@@ -24,6 +24,8 @@ pub struct Server {
     pub roots: Vec<Root>,
     /// Where to look for credentials.
     pub credential_env: CredentialEnv,
+    /// The file that was named, or the default one, if it is there.
+    pub main_file: Option<PathBuf>,
     /// The files that were read, in order.
     pub files: Vec<PathBuf>,
     pub(super) defaults: Settings,
@@ -132,26 +134,22 @@ impl Server {
         roots.flat_map(|root| &root.owners).any(|owner| Some(&**owner) == name || *owner == uid.to_string())
     }
 
-    /// The secrets of the server's files for the mirrors of one repository that come from templates over http or https, by their source.
-    /// They are read with our rights.
+    /// The secrets of the server's files for the mirrors of one repository that come from templates over http or https, by the name of the
+    /// mirror. They are read with our rights.
     #[must_use]
-    pub fn secrets_for(&self, git_dir: &Path) -> HashMap<String, String> {
-        let mut secrets = HashMap::new();
-        if self.place(git_dir).is_none() {
-            return secrets;
-        }
-        for (name, template) in &self.templates {
+    pub fn secrets_for(&self, git_dir: &Path) -> HashMap<String, HandedOver> {
+        let is_placed = self.place(git_dir).is_some();
+        let templates = self.templates.iter().filter(|_| is_placed);
+        let secret = |(name, template): (&String, &Template)| {
             let settings = template.settings.clone().over(&self.defaults);
-            if !settings.url.as_deref().is_some_and(|url| url.starts_with("http://") || url.starts_with("https://")) {
-                continue;
-            }
-            let of_systemd = self.credential_env.directory.as_ref().map(|directory| directory.join(name));
-            let files = [settings.password_file.as_deref(), of_systemd.as_deref()];
-            let found = files.into_iter().map(|file| read_source(file, None));
-            let found = found.chain([read_source(None, settings.password_command.as_deref())]).flatten();
-            secrets.extend(found.map(|(key, secret)| (key, secret.expose().to_owned())));
-        }
-        secrets
+            let url = settings.url.as_deref()?;
+            let is_web = url.starts_with("http://") || url.starts_with("https://");
+            let systemd = self.credential_env.directory.as_ref().map(|directory| directory.join(name));
+            let (file, command) = (settings.password_file.as_deref(), settings.password_command.as_deref());
+            let found = is_web.then(|| read_source(file, command, systemd.as_deref()))??;
+            Some((name.clone(), found))
+        };
+        templates.filter_map(secret).collect()
     }
 
     /// Every repository below the roots, sorted.

@@ -21,7 +21,7 @@ pub use cleaned::Cleaned;
 pub use host_keys::{HostKey, read_host_keys, write_host_keys};
 pub use keys::{KeyType, generate_key, identity, public_key};
 pub use redact::Redactor;
-pub use sources::{CredentialEnv, CredentialRequest, find, hand_over, judge, read_source};
+pub use sources::{CredentialEnv, CredentialRequest, HandedOver, find, hand_over, judge, read_source};
 
 use crate::durable;
 use crate::durable::sync_directory;

@@ -62,11 +62,8 @@ pub fn find(wanted: &CredentialRequest<'_>, around: &CredentialEnv) -> io::Resul
     if wanted.is_confined {
         return Ok(Credentials { username: wanted.username.map(str::to_owned), ..Credentials::default() });
     }
-    let sources = [wanted.file.map(key_of_file), wanted.command.map(key_of_command)];
-    let of_systemd = around.directory.as_ref().map(|directory| key_of_file(&directory.join(wanted.name)));
-    let handed = sources.into_iter().flatten().chain(of_systemd).find_map(|key| handed(&key));
-    if let Some(secret) = handed.filter(|_| wanted.is_servers) {
-        return Ok(with(secret));
+    if let Some(handed) = HANDED.get().and_then(|handed| handed.get(wanted.name)).filter(|_| wanted.is_servers) {
+        return handed.clone().map(with).map_err(io::Error::other);
     }
     if let Some(file) = wanted.file {
         let named =
@@ -107,38 +104,34 @@ pub fn find(wanted: &CredentialRequest<'_>, around: &CredentialEnv) -> io::Resul
     Ok(Credentials { username: wanted.username.map(str::to_owned), ..Credentials::default() })
 }
 
-/// The secrets that root has handed over, by their source. Empty in every other process.
-static HANDED: OnceLock<HashMap<String, Secret>> = OnceLock::new();
+/// What root hands over for one mirror: a secret, or why there is none.
+pub type HandedOver = Result<String, String>;
 
-/// Keeps secrets that root hands over to this process. The keys are those that [`read_source`] gave.
-pub fn hand_over(secrets: HashMap<String, String>) {
-    let secrets = secrets.into_iter().map(|(key, secret)| (key, Secret::new(secret))).collect();
+/// The secrets that root has handed over, by the name of the mirror. Empty in every other process.
+static HANDED: OnceLock<HashMap<String, Result<Secret, String>>> = OnceLock::new();
+
+/// Keeps secrets that root hands over to this process, by the name of the mirror.
+pub fn hand_over(secrets: HashMap<String, HandedOver>) {
+    let secrets = secrets.into_iter().map(|(name, secret)| (name, secret.map(Secret::new))).collect();
     // There is one hand-over, at the start of the process.
     let _ = HANDED.set(secrets);
 }
 
-fn handed(key: &str) -> Option<Secret> {
-    HANDED.get()?.get(key).cloned()
-}
-
-/// The name of a file as the source of a secret.
-fn key_of_file(path: &Path) -> String {
-    format!("file {}", path.display())
-}
-
-/// The name of a command as the source of a secret.
-fn key_of_command(command: &[String]) -> String {
-    format!("command {}", command.join("\0"))
-}
-
-/// The secret of a source of the server's file, read by root. `None` if there is none or it cannot be read; the child then says why.
+/// The secret of the first source of the server's file that is there, in the order in which [`find`] asks them.
 #[must_use]
-pub fn read_source(file: Option<&Path>, command: Option<&[String]>) -> Option<(String, Secret)> {
-    match (file, command) {
-        (Some(file), _) => Some((key_of_file(file), read_named_secret(file).ok()??)),
-        (None, Some(command)) => Some((key_of_command(command), command_output(command).ok()?)),
-        (None, None) => None,
-    }
+pub fn read_source(file: Option<&Path>, command: Option<&[String]>, systemd: Option<&Path>) -> Option<HandedOver> {
+    let missing = || io::Error::new(io::ErrorKind::NotFound, "it is missing or empty");
+    let found = match (file, command, systemd) {
+        (Some(file), _, _) => read_named_secret(file)
+            .and_then(|secret| secret.ok_or_else(missing))
+            .map_err(|error| format!("password_file '{}': {error}", file.display())),
+        (None, Some(command), _) => command_output(command).map_err(|error| error.to_string()),
+        (None, None, Some(path)) if path.exists() => std::fs::read_to_string(path)
+            .and_then(|text| first_line(&text).ok_or_else(missing))
+            .map_err(|error| format!("systemd credential '{}': {error}", path.display())),
+        _ => return None,
+    };
+    Some(found.map(|secret| secret.expose().to_owned()))
 }
 
 fn first_line(text: &str) -> Option<Secret> {

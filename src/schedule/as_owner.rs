@@ -1,40 +1,48 @@
 //! Repositories that root serves in the place of their owners: a child process with the owner's rights does the work (see `owner`).
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::batch::Every;
-use super::queue::Job;
+use super::queue::{Job, Said};
 use crate::credentials::{Cleaned, Redactor};
 use crate::drain::{Error, Host, MassDelete, Mode, Report};
 use crate::layout::Layout;
 use crate::mirror;
-use crate::owner::Owner;
+use crate::owner::{Hands, Owner};
 use crate::process;
 use crate::status::{self, RefOutcome, UpdateStatus};
 
 /// A report as `drain --json` prints it.
 #[derive(Deserialize)]
 struct Printed {
-    repository: String,
     name: String,
     update_status: UpdateStatus,
     error: Option<String>,
     refs: Vec<RefOutcome>,
 }
 
-/// The job of all mirrors of such a repository.
+/// The job of all mirrors of such a repository. The repositories of one owner are limited as those of one host.
 pub(super) fn job(git_dir: &Path, mode: Mode) -> Job {
-    Job { git_dir: git_dir.to_owned(), mirror: String::new(), host: String::new(), mode }
+    let uid = git_dir.metadata().map(|file| file.uid()).unwrap_or_default();
+    Job { git_dir: git_dir.to_owned(), mirror: String::new(), host: format!("owner {uid}"), mode }
+}
+
+/// What a job says of its owner: nothing is down or far away.
+pub(super) fn said() -> Said {
+    Said::Up(Duration::ZERO)
 }
 
 /// Does the job in a child process. Returns a report on each mirror that had something to do.
 pub(super) fn serve(every: &Every<'_>, owner: &Owner, job: &Job) -> Result<Vec<Report>, Error> {
     let failed = |source| process::Error::Start { program: "git mirror-push".into(), source };
-    let mut asked =
-        owner.command_in(&job.git_dir, every.server).map_err(|source| mirror::Error::from(failed(source)))?;
+    let mut asked = owner
+        .command(&job.git_dir, every.server, Hands::Secrets)
+        .map_err(|source| mirror::Error::from(failed(source)))?;
     asked.command.arg("--json").args(arguments(job.mode));
     if every.adopts {
         asked.command.arg("--adopt");
@@ -55,13 +63,15 @@ fn arguments(mode: Mode) -> &'static [&'static str] {
 }
 
 fn report(git_dir: &Path, printed: Printed) -> Report {
-    let status = status::read(&Layout::new(git_dir).remote(&printed.name)).unwrap_or_default();
+    // The name becomes a path, and the child is not root.
+    let name = Path::new(&printed.name).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let status = status::read(&Layout::new(git_dir).remote(&name)).unwrap_or_default();
     let is_well = printed.update_status == UpdateStatus::Finished;
     let next_attempt_at: Option<Timestamp> = status.next_attempt();
     Report {
-        repository: printed.repository,
-        url: printed.name.clone(),
-        remote: printed.name,
+        repository: git_dir.display().to_string(),
+        url: name.clone(),
+        remote: name,
         update_status: printed.update_status,
         error: printed.error.map(|error| -> Cleaned { Redactor::default().clean(&error) }),
         refs: printed.refs,

@@ -256,7 +256,7 @@ impl Every<'_> {
                 Ok(reports) => reports.into_iter().for_each(|report| (self.on_report)(Ok(report))),
                 Err(error) => (self.on_report)(Err((job.git_dir.clone(), error))),
             }
-            return Said::Nothing;
+            return as_owner::said();
         }
         let (begin, mut is_ssh) = ((self.now)(), false);
         let served = self.with(job, |repository, context| {

@@ -48,6 +48,11 @@ impl From<mirror::Error> for Error {
         match error {
             mirror::Error::Refused(text)
             | mirror::Error::Config(config::Error::Change(text) | config::Error::Value(text)) => Self::Refused(text),
+            mirror::Error::Config(config::Error::OnlyAsOwner { .. } | config::Error::ForeignRepository { .. }) => {
+                Self::Refused(
+                    "the repository belongs to another user of the server, who changes its mirrors there".into(),
+                )
+            }
             busy @ mirror::Error::Busy { .. } => Self::Busy(busy.to_string()),
             mirror::Error::Config(busy @ config::Error::Busy { .. }) => Self::Busy(busy.to_string()),
             other => Self::Failed(other.into()),
@@ -83,6 +88,7 @@ impl App {
     /// Installs the hook and makes a mirror. If the mirror is enabled and silent mode is off, also requests the first sync.
     pub(super) fn create(&self, project: &Project, wish: &MirrorParams) -> Result<View, Error> {
         let opened = self.open(project)?;
+        config::authorise(&opened.repository, &opened.server).map_err(mirror::Error::from)?;
         let most = opened.server.api.max_mirrors_per_project.unwrap_or(MAX_MIRRORS);
         if opened.config.mirrors.iter().filter(|mirror| mirror.is_confined).count() >= most {
             let fix = "max_mirrors_per_project in [api] of the server's file";

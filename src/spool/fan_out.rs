@@ -116,10 +116,22 @@ fn link_into_queue(layout: &Layout, mirror: &str, records: &[String]) -> io::Res
             Ok(()) => {}
             // Another drain was faster: the entry is there, or the record has left for every queue.
             Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {}
+            // Linux lets nobody link a file of another user (proc(5), protected_hardlinks): someone else may push here too.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => copy_into_queue(layout, &queue, name)?,
             Err(error) => return Err(error),
         }
     }
     sync_directory(&queue)
+}
+
+/// Makes an entry that is a copy of its record.
+fn copy_into_queue(layout: &Layout, queue: &Path, name: &str) -> io::Result<()> {
+    let record = layout.incoming().join(name);
+    let copy = layout.tmp().join(format!("{name}.{}", std::process::id()));
+    let (bytes, _) = durable::read(&record)?;
+    remove_if_there(&copy)?;
+    durable::write_synced(&copy, &bytes, &record)?;
+    fs::rename(&copy, queue.join(name))
 }
 
 /// Moves a damaged record into `corrupt`, where it is counted and never deleted.

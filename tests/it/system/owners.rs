@@ -49,7 +49,10 @@ fn who(sandbox: &Sandbox, name: &str) -> (PathBuf, PathBuf) {
     std::fs::create_dir_all(&marks).unwrap();
     std::fs::set_permissions(&marks, std::fs::Permissions::from_mode(0o777)).unwrap();
     let (program, mark) = (sandbox.path(name), marks.join(name));
-    script(&program, &format!("#!/bin/sh\nid -u >> '{}'\necho password\n", mark.display()));
+    // Also what it has of root: descriptors, environment, session.
+    let seen = "ls -l /proc/self/fd; env; echo session $(cut -d' ' -f6 /proc/self/stat)";
+    let text = format!("#!/bin/sh\nid -u >> '{0}'\n{{ {seen}; }} >> '{0}.seen'\necho password\n", mark.display());
+    script(&program, &text);
     (program, mark)
 }
 
@@ -60,7 +63,14 @@ fn every_command_of_root_is_done_by_a_child_of_the_owner() {
     }
     let (estate, source, mirror) = estate(TEMPLATE);
     let sandbox = &estate.sandbox;
-    let run = |arguments: &[&str]| estate.run(&[&["--git-dir", source.to_str().unwrap()], arguments].concat());
+    let run = |arguments: &[&str]| {
+        let mut command = sandbox.program(&source);
+        command
+            .env("GIT_MIRROR_PUSH_CONFIG", &estate.file)
+            .env("ROOTSECRET", "abc")
+            .env("http_proxy", "http://u:p@h:1/");
+        Completed::of(&command.args(arguments).output().unwrap())
+    };
     let ok = |said: Completed| assert!(said.status < 2, "{said:?}");
     // What the owner configures is the owner's: it runs, and with the owner's rights.
     let (notify, notified) = who(sandbox, "notify");
@@ -102,14 +112,27 @@ fn every_command_of_root_is_done_by_a_child_of_the_owner() {
     for mark in [&notified, &asked, &hooked] {
         let users = std::fs::read_to_string(mark).unwrap();
         assert!(users.lines().all(|user| user == OWNER.to_string()), "{}: {users}", mark.display());
+        let seen = std::fs::read_to_string(mark.with_extension("seen")).unwrap();
+        let ours = format!("session {}\n", rustix::process::getsid(None).unwrap().as_raw_nonzero());
+        for secret in ["memfd", "ROOTSECRET", "u:p@", &ours] {
+            assert!(!seen.contains(secret), "{secret}: {seen}");
+        }
     }
+    // A push by root leaves a record that the owner may not link.
+    sandbox.git(&sandbox.path(""), &["config", "--global", "safe.directory", "*"]);
+    let work = sandbox.work(&source);
+    work.git(&["pull", "-q", "origin", "main"]);
+    work.commit("by root");
+    work.push(&["main"]);
+    assert!(foreign(&source.join("mirror-push/spool")).iter().any(|path| path.is_file()), "a record of root's");
+    ok(run(&["drain", "backup"]));
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
     let shown = estate.run(&["sync", "--all", "--json"]).json();
     let names: Vec<&str> = shown.as_array().unwrap().iter().map(|report| report["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["backup", "bad", "own"], "{shown}");
     // The helper of git leaves it to the owner too.
     let mut helper = sandbox.command(env!("CARGO_BIN_EXE_git-remote-mirror"));
     helper.env("GIT_MIRROR_PUSH_CONFIG", &estate.file).env("GIT_DIR", &source);
-    sandbox.git(&sandbox.path(""), &["config", "--global", "safe.directory", "*"]);
     let said = crate::scene::sandbox::run_with_input(helper.args(["backup", "backup"]), b"capabilities\nlist\n");
     assert!(said.status == 128 && said.err.contains("in whose place root does not act"), "{said:?}");
 }

@@ -334,3 +334,33 @@ fn another_user_holds_no_lock_and_plants_no_file_whatever_the_umask() {
         "{said:?}"
     );
 }
+
+/// A directory of ours that is a link leads to files of somebody else.
+#[test]
+fn no_directory_below_mirror_push_is_reached_through_a_link() {
+    let sandbox = Sandbox::new();
+    sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &[]);
+    // A second repository, with state of its own.
+    let other = sandbox.path("other.git");
+    std::fs::rename(&source, &other).unwrap();
+    let source = sandbox.source("mirror.git", &["--prune", "never"]);
+    let work = sandbox.work(&other);
+    work.commit("secret");
+    work.push(&["main"]);
+    sandbox.mirror_push_ok(&other, &["sync"]);
+    let link = |name: &str| {
+        let (ours, theirs) = (source.join(name), other.join(name));
+        std::fs::rename(&ours, source.join("aside")).unwrap();
+        std::os::unix::fs::symlink(&theirs, &ours).unwrap();
+        ours
+    };
+    for name in ["mirror-push/remotes/m", "mirror-push/remotes", "mirror-push"] {
+        let ours = link(name);
+        let said = sandbox.mirror_push(&source, &["status"]);
+        assert!(said.status == 128 && said.err.contains("symbolic link"), "{name}: {said:?}");
+        std::fs::remove_file(&ours).unwrap();
+        std::fs::rename(source.join("aside"), &ours).unwrap();
+    }
+    assert!(sandbox.mirror_push(&source, &["status"]).status < 2);
+}
