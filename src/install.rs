@@ -1,8 +1,9 @@
 //! Installing the hook: `post-receive` becomes a link to the hook binary; an existing hook keeps running, before ours.
 //!
 //! The existing hook is renamed to `post-receive.previous`, where the hook binary finds and runs it. A rename keeps its bytes, mode and
-//! time, and renaming it back restores it. Each step is one rename. A crash between two steps leaves `post-receive.previous` and no
-//! `post-receive`; the next install or uninstall repairs this.
+//! time, and renaming it back restores it. To uninstall is one step: that rename, or the removal of our link. To install takes two steps:
+//! the old file is renamed (an old link of ours is removed), then the new link is made. A crash between them leaves no `post-receive`, and
+//! pushes are not recorded. The next install repairs this. Uninstall puts `post-receive.previous` back, if there is one.
 
 #![expect(clippy::disallowed_methods, reason = "moves hooks")]
 
@@ -29,7 +30,7 @@ pub enum Error {
         /// The operating system's reason.
         source: io::Error,
     },
-    /// Two previous hooks.
+    /// Another hook is at `post-receive`, and `post-receive.previous`, where it would be moved to, exists already.
     #[error("'{}' is in the way; move it elsewhere and try again", .0.display())]
     InTheWay(PathBuf),
     /// The configuration does not say where hooks are.
@@ -45,7 +46,7 @@ pub enum Error {
 pub enum Done {
     /// The hook was put there.
     Installed(PathBuf),
-    /// It was installed already.
+    /// It was installed already, or another hook already runs it.
     WasThere(PathBuf),
     /// It was taken away, and there is no other.
     Removed(PathBuf),
@@ -58,7 +59,7 @@ pub enum Done {
 /// Whether git runs our hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Yes: this file is our hook, or runs it.
+    /// Yes: this file is our hook or runs it, or git's configuration names this command as a hook.
     Live(PathBuf),
     /// Our hook is a link to a program that is gone, or not executable.
     Broken(PathBuf),

@@ -1,13 +1,15 @@
-//! Root in a repository of another user: a child process with that user's uid, gid and groups does everything there.
+//! How root acts in a repository of another user: through a child process with that user's uid, gid and groups.
 //!
-//! Nothing in the repository is foreign to the child, and nothing that the repository names (a program, a file, a link) is run, read or
-//! followed by root. The child starts as root, in a session of its own without a terminal. It reads the secrets that it is handed and drops
-//! its rights before it has a second thread; it cannot take them back. The kernel then lets nobody but root trace it or read its memory. Of
-//! root's environment it has only what it needs. It ends when root's process ends.
+//! The child does whatever runs a program, contacts a mirror or writes in the repository. Root itself only reads there: to see
+//! whether something is due, and for `status --all`, `log`, `check`, the metrics, the API and the page.
 //!
-//! Secrets of the server's files come over standard input, only to a child that contacts mirrors. They are used only for mirrors over https
-//! and http that the repository's own file does not mention: its settings could send them elsewhere. Absent: the API and the page; they
-//! leave such a repository to the command line.
+//! The child starts as root, in a session of its own without a terminal. It reads its secrets and the server's files. Then it gives up
+//! root's rights, before it has a second thread, and cannot get them back. After that, only root can trace the child or read its memory.
+//! The child gets only the variables of root's environment that it needs. It gets SIGTERM when root's process ends.
+//!
+//! Root passes the secrets of the server's files over standard input, to a child that may contact mirrors and to each child of
+//! `install-hook --all`. The child uses a secret only for a mirror over https or http that the repository's own file does not mention,
+//! because a setting in that file could send the secret elsewhere. Absent: the API and the page. They refuse to change such a repository.
 
 #![expect(clippy::disallowed_methods, reason = "reads what root hands over, and starts this program as another user")]
 
@@ -26,13 +28,16 @@ use rustix::process::{Gid, Signal, Uid, geteuid, set_parent_process_death_signal
 use rustix::stdio::dup2_stdin;
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-use crate::config::Server;
+use crate::config::{self, Server};
 use crate::credentials::{Redactor, hand_over};
 use crate::process;
 
-/// The user that the child becomes, by number. After it, [`SECRETS`] says what standard input holds.
+/// The variable that tells the child which user to become: a uid. [`SECRETS`] follows the uid if standard input holds secrets.
 const VARIABLE: &str = "GIT_MIRROR_PUSH_OWNER";
 const SECRETS: &str = ":secrets";
+/// The variable with the paths of the server's files, one a line. The child reads the files while it is still root, because the
+/// repository's owner may have no right to read them.
+const FILES: &str = "GIT_MIRROR_PUSH_FILES";
 /// The program, in messages.
 const NAME: &str = "git mirror-push";
 /// The group of a user who has none.
@@ -72,15 +77,17 @@ impl Owner {
         command.env_clear().envs(std::env::vars_os().filter(|(name, value)| is_needed(name, value)));
         command.env("HOME", &self.home).env("USER", &self.name).env("LOGNAME", &self.name);
         command.env(VARIABLE, format!("{}{}", self.uid, if hands == Hands::Secrets { SECRETS } else { "" }));
+        if hands == Hands::Nothing {
+            command.stdin(Stdio::null());
+        }
         if hands == Hands::Secrets {
             let mut secrets = File::from(memfd_create("secrets", MemfdFlags::CLOEXEC)?);
             serde_json::to_writer(&secrets, &server.secrets_for(git_dir))?;
             secrets.seek(SeekFrom::Start(0))?;
             command.stdin(secrets);
         }
-        if let Some(file) = &server.main_file {
-            command.arg("--config").arg(file);
-        }
+        let files: Vec<&OsStr> = server.files.iter().map(|file| file.as_os_str()).collect();
+        command.env(FILES, files.join(OsStr::new("\n")));
         command.arg("--git-dir").arg(git_dir);
         Ok(OwnerCommand { command })
     }
@@ -93,9 +100,11 @@ pub enum Hands {
     Secrets,
     /// What root's process has there.
     Input,
+    /// Nothing.
+    Nothing,
 }
 
-/// Whether the child needs a variable of root's environment. A proxy with a password in its URL is root's secret.
+/// Whether the child needs this variable of root's environment. A proxy URL with an `@` may hold a password of root's, so it is withheld.
 fn is_needed(name: &OsStr, value: &OsStr) -> bool {
     const NAMES: [&str; 15] = [
         "PATH",
@@ -150,7 +159,7 @@ impl OwnerCommand {
         }
     }
 
-    /// Runs the command in the place of this one, and returns its exit status.
+    /// Runs the command with this process's standard output and error, waits for it, and returns its exit status.
     ///
     /// # Errors
     /// [`process::Error::Start`]
@@ -161,7 +170,7 @@ impl OwnerCommand {
     }
 }
 
-/// The error in what a command with `--json` said.
+/// The error message in the standard error of a command with `--json`. Without such a message, all of the text.
 fn said(message: &str) -> String {
     let error = message.lines().last().and_then(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let error = error.and_then(|error| error["error"].as_str().map(str::to_owned));
@@ -193,6 +202,9 @@ pub fn become_asked() -> io::Result<()> {
         secrets = serde_json::from_slice(&text)?;
         dup2_stdin(File::open("/dev/null")?)?;
     }
+    let files = std::env::var_os(FILES).unwrap_or_default();
+    let files = files.as_bytes().split(|byte| *byte == b'\n').filter(|path| !path.is_empty());
+    config::preload(files.map(|path| PathBuf::from(OsStr::from_bytes(path))))?;
     let user = uzers::get_user_by_uid(uid);
     let group = user.as_ref().map_or(NOBODY, uzers::User::primary_group_id);
     let groups = user.as_ref().and_then(|user| uzers::get_user_groups(user.name(), group)).unwrap_or_default();

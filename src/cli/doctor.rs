@@ -6,6 +6,7 @@ use std::path::Path;
 use super::every::said_as_owner;
 use super::{BEHIND, Base, DONE, Session, now, print_json, render};
 use crate::doctor::{Finding, Severity, Subject, examine};
+use crate::owner::Hands;
 
 /// Examines the repository. Exit status 1 when something does not work.
 pub(super) fn doctor(session: &Session<'_>, out: &mut dyn Write) -> anyhow::Result<u8> {
@@ -28,7 +29,7 @@ pub(super) fn every(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
         Ok((session.repository.git_dir().display().to_string(), findings(session)))
     };
     let as_owner = |path: &Path| {
-        let said = said_as_owner(base, path, &["--json", "doctor"])?;
+        let said = said_as_owner(base, path, Hands::Secrets, &["--json", "doctor"])?;
         Some(said.and_then(|said| Ok((path.display().to_string(), serde_json::from_slice(&said)?))))
     };
     let (repositories, unreadable) = base.act_in_every(&examined, &as_owner)?;

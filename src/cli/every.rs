@@ -85,10 +85,15 @@ impl Base {
 pub(super) type AsOwner<'a, T> = &'a (dyn Fn(&Path) -> Option<anyhow::Result<T>> + Sync);
 
 /// What a command prints that a child with the rights of a repository's owner runs there. `None` where root need not leave it to a child.
-pub(super) fn said_as_owner(base: &Base, git_dir: &Path, arguments: &[&str]) -> Option<anyhow::Result<Vec<u8>>> {
+pub(super) fn said_as_owner(
+    base: &Base,
+    git_dir: &Path,
+    hands: Hands,
+    arguments: &[&str],
+) -> Option<anyhow::Result<Vec<u8>>> {
     let owner = Owner::of(git_dir, &base.server)?;
     let run = || {
-        let mut asked = owner.command(git_dir, &base.server, Hands::Secrets)?;
+        let mut asked = owner.command(git_dir, &base.server, hands)?;
         asked.command.args(arguments);
         Ok(asked.output()?)
     };
@@ -255,7 +260,8 @@ pub(super) fn install_hook(base: &Base) -> anyhow::Result<u8> {
         session.editor().prepare()?;
         Ok(Some(matches!(hook::ensure(session)?, Done::Installed(_))))
     };
-    let as_owner = |path: &Path| Some(said_as_owner(base, path, &["-q", "install-hook"])?.map(|_| Some(true)));
+    let as_owner =
+        |path: &Path| Some(said_as_owner(base, path, Hands::Nothing, &["-q", "install-hook"])?.map(|_| Some(true)));
     let (installed, bad) = base.act_in_every(&install, &as_owner)?;
     let count = |wanted: Option<bool>| installed.iter().filter(|found| **found == wanted).count();
     let (new, before, unwanted) = (count(Some(true)), count(Some(false)), count(None));

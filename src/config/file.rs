@@ -92,6 +92,10 @@ table! {
     /// Host names, addresses and networks (10.0.0.0/8) that those mirrors may connect to, in addition to public addresses.
     allowed_hosts: Vec<Allowed>, Api, "list; none", via "read::hosts";
 
+    /// Names of this server by which the API and the page are reached, without ports. A request for another name is refused, so that a
+    /// web page cannot reach them through a name of its own that resolves to this machine.
+    hosts: Vec<String>, Api, "list of host names; any", via "read::names_of_hosts";
+
     /// How many mirrors of one repository may be created through the API and the page.
     max_mirrors_per_project: usize, Api, "integer; 20", via "read::at_least_one";
 }

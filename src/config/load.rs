@@ -5,6 +5,7 @@
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::{Config, Error, Server, Trust, check, file, parse};
 use crate::credentials::CredentialEnv;
@@ -69,20 +70,39 @@ impl Environment {
 /// Where the server's file is when nothing says otherwise.
 pub(super) const SERVER_FILE: &str = "/etc/git-mirror-push/config.toml";
 
+/// The server's files as root has read them for this process, in order. Empty in every other process.
+static PRELOADED: OnceLock<Vec<(PathBuf, String)>> = OnceLock::new();
+
+/// Reads the server's files now, for [`load_server`] to use later: this process is about to drop the right to read them.
+///
+/// # Errors
+/// The operating system's.
+pub fn preload(files: impl Iterator<Item = PathBuf>) -> io::Result<()> {
+    let read = |path: PathBuf| std::fs::read_to_string(&path).map(|text| (path, text));
+    // There is one hand-over, at the start of the process.
+    let _ = PRELOADED.set(files.map(read).collect::<io::Result<_>>()?);
+    Ok(())
+}
+
 /// Reads the server's files: the named one, which must exist, or the default one, which may be missing. Then reads the files `*.toml` of
 /// `conf.d` beside it in the order of their names. A later file overrides the earlier ones.
 ///
 /// # Errors
 /// [`Error`].
 pub fn load_server(named: Option<&Path>, credential_env: &CredentialEnv) -> Result<Server, Error> {
+    if let Some(files) = PRELOADED.get() {
+        let merge =
+            |server, (path, text): &(PathBuf, String)| check::server(path, text, file::parse(path, text)?, server);
+        let mut server = files.iter().try_fold(Server::default(), merge)?;
+        server.credential_env = credential_env.clone();
+        server.resolve_roots()?;
+        return Ok(server);
+    }
     let path = named.unwrap_or(Path::new(SERVER_FILE));
     let read = |path: &Path| std::fs::read_to_string(path);
     let failed = |path: &Path, source| Error::Io { doing: "read", path: path.to_owned(), source };
     let mut server = match read(path) {
-        Ok(text) => {
-            let found = check::server(path, &text, file::parse(path, &text)?, Server::default())?;
-            Server { main_file: Some(path.to_owned()), ..found }
-        }
+        Ok(text) => check::server(path, &text, file::parse(path, &text)?, Server::default())?,
         Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => Server::default(),
         Err(source) => return Err(failed(path, source)),
     };

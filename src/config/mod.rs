@@ -1,4 +1,4 @@
-//! Configuration: bytes to [`Config`], and from there to the rules of `plan`. Pure but for `load` and `edit`.
+//! Configuration: bytes to [`Config`], and from there to the rules of `plan`. Pure, except `load`, `edit`, `origin` and `server`.
 //!
 //! Guaranteed: an unknown key, a value of the wrong kind, a bad URL or regex is an error that names the file and the line;
 //! a file with an error in it configures nothing. Absent: secrets, which are in files of their own. A crash while a command
@@ -31,7 +31,7 @@ pub use edit::{Change, Edit, check_edit, edit};
 pub use file::{Api, AuthMethod, HookSetting, TagsSetting, TopKeys, Wake};
 pub use keys::{Key, Place, SECTIONS, keys};
 pub use listen::Listen;
-pub use load::{Environment, authorise, load, load_server, names_in};
+pub use load::{Environment, authorise, load, load_server, names_in, preload};
 use load::{SERVER_FILE, read_owned};
 pub use origin::{Origin, origins};
 pub use read::parse_period;
@@ -52,17 +52,18 @@ pub enum Error {
         /// What is wrong and how to fix it.
         what: String,
     },
-    /// A file cannot be read or written.
+    /// A file or directory cannot be read or written.
     #[error("cannot {doing} '{}': {source}", path.display())]
     Io {
-        /// `read` or `write`.
+        /// What was being done: `read`, `write`, `look at` or `list the repositories below`.
         doing: &'static str,
         /// The file.
         path: PathBuf,
         /// The operating system's reason.
         source: std::io::Error,
     },
-    /// A file belongs to a user who is neither us nor the repository's owner nor root.
+    /// A file belongs to a user whose files we do not use. We may read the file of root, of ourselves and of the repository's owner. To
+    /// serve the repository, the file must belong to root or to us.
     #[error("'{0}' belongs to another user; chown it, or run as that user", path.display())]
     OtherOwner {
         /// The file.
@@ -107,7 +108,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// A change would give a key a value that is not valid, or has a name that is none.
+    /// A change would give a key a value that is not valid, or a mirror a name that is not valid.
     #[error("{0}")]
     Value(String),
     /// A change cannot be made.
@@ -118,7 +119,7 @@ pub enum Error {
 /// The configuration of one repository, the server's file taken into account.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Patterns of protected branches; `None` is the branch that HEAD names.
+    /// Patterns of protected branches. `None` means that only the branch that HEAD names is protected.
     pub protected_branches: Option<Vec<String>>,
     /// Whether nothing may leave the machine.
     pub is_silent: bool,
@@ -158,7 +159,7 @@ pub struct Mirror {
     pub username: Option<String>,
     /// Whether it is served.
     pub is_enabled: bool,
-    /// Whether the repository's own file says nothing about it: all settings are the server's.
+    /// Whether the repository's own file says nothing about this mirror, so that all its settings come from the server's files.
     pub is_servers: bool,
     /// `confined`: someone other than the administrator may have created it.
     pub is_confined: bool,
@@ -176,7 +177,7 @@ pub struct Mirror {
     pub auth_method: AuthMethod,
     /// `password_file`
     pub password_file: Option<PathBuf>,
-    /// `password_command`: a program by its absolute path, and its arguments; its first line is the password.
+    /// `password_command`: a program by its absolute path, and its arguments. The first line of its output is the password.
     pub password_command: Option<Vec<String>>,
     /// Patterns of namespaces that are mirrored besides branches and tags.
     pub refspecs: Vec<String>,
@@ -202,7 +203,7 @@ pub struct Mirror {
     pub is_atomic: bool,
     /// Whether small changes are pushed without reading the refs of the mirror first.
     pub is_optimistic: bool,
-    /// Whether HEAD of a mirror on this machine is made to name our default branch, when it names a branch that we do not have.
+    /// Whether we set HEAD of a mirror on this machine to our default branch, when that HEAD names a branch that we do not have.
     pub sets_head: bool,
 }
 
@@ -213,9 +214,9 @@ pub struct Waits {
     pub retry: Duration,
     /// `max_retry_delay`: the longest wait of the back-off.
     pub max_retry: Duration,
-    /// `min_interval`: between the beginnings of two attempts.
+    /// `min_interval`: the least time between the beginnings of two attempts.
     pub min_interval: Duration,
-    /// `settle`: after the newest push.
+    /// `settle`: how long an update waits after the newest push.
     pub settle: Duration,
 }
 

@@ -71,6 +71,18 @@ pub(super) fn hosts<'de, D: Deserializer<'de>>(d: D) -> Read<Vec<Allowed>, D::Er
     made(d, |hosts: Vec<String>| hosts.iter().map(host).collect())
 }
 
+pub(super) fn names_of_hosts<'de, D: Deserializer<'de>>(d: D) -> Read<Vec<String>, D::Error> {
+    let name = |text: &String| {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        let is_address = text.parse::<core::net::IpAddr>().is_ok();
+        match is_address || !text.is_empty() && text.chars().all(is_plain) {
+            true => Ok(text.to_ascii_lowercase()),
+            false => Err(format!("'{}' is not the name of a host, without its port", text.escape_debug())),
+        }
+    };
+    made(d, |names: Vec<String>| names.iter().map(name).collect())
+}
+
 /// The version of the file. A file of a later version is refused.
 pub(super) fn version<'de, D: Deserializer<'de>>(d: D) -> Read<u32, D::Error> {
     const KNOWN: u32 = 1;

@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "looks for repositories below the roots")]
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::Error;
@@ -24,8 +25,6 @@ pub struct Server {
     pub roots: Vec<Root>,
     /// Where to look for credentials.
     pub credential_env: CredentialEnv,
-    /// The file that was named, or the default one, if it is there.
-    pub main_file: Option<PathBuf>,
     /// The files that were read, in order.
     pub files: Vec<PathBuf>,
     pub(super) defaults: Settings,
@@ -193,7 +192,8 @@ impl Server {
                     is_changed |= path != root.path;
                     root.path = path;
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                // Whoever lists the repositories says so.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {}
                 Err(source) => return Err(Error::Io { doing: "look at", path: root.path.clone(), source }),
             }
         }

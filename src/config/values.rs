@@ -1,4 +1,4 @@
-//! Checks of single values: each takes a text and says what is wrong with it. Pure.
+//! Checks of single values. Most say what is wrong with a value; `is_name` only says whether it is right. Pure.
 
 use std::path::Path;
 
@@ -26,7 +26,7 @@ pub(super) fn check_command(command: &[String], key: &str) -> Result<(), String>
     }
 }
 
-/// Whether `name` can name a mirror: it is also a directory.
+/// Whether a mirror can have this name. The name is also the name of a directory.
 pub(super) fn is_name(name: &str) -> bool {
     name.len() <= 64
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -82,7 +82,7 @@ impl BranchRegex {
         if text.chars().count() > MAX_REGEX {
             return Err(format!("mirror_branch_regex is longer than {MAX_REGEX} characters"));
         }
-        // Others may write it: a short one can become large.
+        // People whom we do not trust may write the expression, and a short one can need much memory once it is compiled.
         let compiled = regex::bytes::RegexBuilder::new(text).size_limit(MAX_COMPILED).build();
         compiled.map(Self).map_err(|error| {
             let why = error.to_string();
@@ -98,7 +98,7 @@ impl BranchRegex {
         self.0.as_str()
     }
 
-    /// What matches it.
+    /// The compiled expression.
     #[must_use]
     pub fn compiled(&self) -> regex::bytes::Regex {
         self.0.clone()
@@ -124,7 +124,8 @@ pub(super) fn check_refspec(pattern: &str) -> Result<(), String> {
     }
 }
 
-/// Refuses options that run a program or weaken host key checking.
+/// Refuses options that run a program, load a library or another file, change host key checking, or let ssh ask questions. Also refuses
+/// what is not `Keyword=value` on one line.
 pub(super) fn check_ssh_option(option: &str) -> Result<(), String> {
     const REFUSED: [&str; 11] = [
         "proxycommand",

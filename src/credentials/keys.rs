@@ -1,6 +1,8 @@
 //! A mirror's own ssh key, made by ssh-keygen(1): `id_ed25519` or `id_rsa` in its directory, mode 0600, and `.pub`.
 //!
-//! The key is made under another name and renamed, public half first, so a crash leaves no private key without its public half.
+//! ssh-keygen writes the key under another name. The public half is renamed first, then the private half. A crash therefore leaves no
+//! private key without a public half. A crash between the two renames, while a key of the same type is replaced, leaves the old private
+//! key with the new public half. Making the key again repairs this.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +17,7 @@ use crate::process;
 pub enum KeyType {
     /// Ed25519
     Ed25519,
-    /// RSA with 4096 bits, for servers that know no other.
+    /// RSA with 4096 bits, for servers that do not support Ed25519.
     Rsa,
 }
 

@@ -1,5 +1,6 @@
-//! Full comparison: local refs, advertised refs and the base are merged in one pass, in the order of their names, while the advertisement
-//! streams in. Only differences are kept, so memory grows with their number.
+//! Full comparison: one pass merges our refs, the advertised refs and the base (`mirrored/`), in the order of their names. The
+//! advertisement and the base are read as streams, and only their differences from our refs are kept by name. Our selected refs, and each
+//! distinct advertised value, are in memory.
 //!
 //! A mirror that does not sort its refs is scanned as well: a ref out of order counts as different, and the plan decides.
 
@@ -46,7 +47,8 @@ pub(super) fn full_scan(
     unchanged: Unchanged,
 ) -> Result<(Remote, FullScan), Error> {
     session.begin()?;
-    // Reads all our refs before it waits for the mirror: during a slow read, `git pack-refs` may hide some.
+    // All our refs are read before the mirror's answer. A read that waited for the mirror would be slow, and `git pack-refs` may hide refs
+    // from a slow read.
     let mut listing = repository.list(|name| rules.selects(name.borrowed()))?;
     if !listing.refs.is_sorted_by(|one, next| one.0 <= next.0) {
         listing.refs.sort_unstable_by(|one, other| one.0.cmp(&other.0));
@@ -102,7 +104,7 @@ impl<O: Iterator<Item = (RefName, Local)>, N: Iterator<Item = (RefName, Held)>> 
         true
     }
 
-    /// The advertisement has ended: the rest of the other lists is not on the mirror.
+    /// Ends the merge after the advertisement. The refs that are left in the other two lists are not on the mirror.
     fn finish(self) {
         self.into.ours.refs.extend(self.ours);
         self.into.gone.extend(self.noted.map(|(name, _)| name));

@@ -1,9 +1,9 @@
-//! One ref: the first table of the rules.
+//! The decision about one ref. This is the first table of the rules; `prune` is the second.
 
 use super::{Action, Decision, Divergent, Kind, Observed, Reason, RefFacts, Rules, prune};
 use crate::refs::{Ancestry, Local, Oid};
 
-/// Decides about one selected ref. `None` for a symbolic ref, and for one that neither side has.
+/// Decides about one selected ref. `None` if the ref is symbolic on either side, or if neither side has it.
 pub(super) fn decide(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Option<Decision> {
     if facts.kind == Kind::Symbolic {
         return None;

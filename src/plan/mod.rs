@@ -33,21 +33,21 @@ pub enum Action {
     Create,
     /// The mirror's value is an ancestor of ours.
     FastForward,
-    /// The mirror's value is replaced, with its value as the lease.
+    /// The mirror's value is replaced. The lease is that value: the mirror refuses the command if the ref has changed meanwhile.
     Force,
-    /// The ref is deleted on the mirror, with its value as the lease.
+    /// The ref is deleted on the mirror. The lease is the mirror's value.
     Delete,
-    /// The mirror has a value that we never had, and the rules keep it.
+    /// The mirror has a value that we never had. The rules keep it, or first contact is not confirmed.
     Divergent(Reason),
     /// The ref is not here, the mirror has it, and the rules keep it there.
     Kept(Reason),
     /// The mirror goes back and forth between values that it held before; see [`RefFacts::is_flapping`].
     Flapping(Reason),
-    /// Refused here.
+    /// We do not send the ref, for this reason. The mirror was not asked.
     Reject(Reason),
     /// A fact that the decision needs could not be read. A later run decides.
     Defer(Reason),
-    /// The mirror refused it before; see [`RefFacts::is_refused`].
+    /// The mirror refused this change earlier in the run; see [`RefFacts::is_refused`].
     Refused,
 }
 
@@ -68,7 +68,7 @@ pub struct Decision {
     pub local: Option<Oid>,
     /// The mirror's value that was observed: the lease of the command.
     pub remote: Option<Oid>,
-    /// An intermediate value that the next push gives the branch, because the mirror does not take its whole history at once.
+    /// The next push sets the branch to this intermediate value, because the mirror does not take the branch's whole history at once.
     pub step: Option<Oid>,
     /// What happens.
     pub action: Action,
@@ -85,13 +85,13 @@ impl Decision {
 /// The plan for one mirror.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// One decision for each observed ref that the rules can see, in the order of `Observed::refs`.
+    /// The decisions, in the order of `Observed::refs`. None for a ref that is not selected, is symbolic, or is on neither side.
     pub decisions: Vec<Decision>,
     /// All decisions that are to be sent, in one push or several, as indices in sending order.
     pub order: Vec<usize>,
     /// The decisions of the next push, as indices.
     pub next: Vec<usize>,
-    /// Why nothing at all is sent, if the reason is not a single ref.
+    /// Why nothing at all is sent, if the reason is the mirror as a whole and not one of its refs.
     pub stop: Option<Stop>,
 }
 

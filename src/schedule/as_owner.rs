@@ -26,13 +26,13 @@ struct Printed {
     refs: Vec<RefOutcome>,
 }
 
-/// The job of all mirrors of such a repository. The repositories of one owner are limited as those of one host.
+/// One job for all mirrors of such a repository. The queue treats the owner as a host, so the limits of a host apply to each owner.
 pub(super) fn job(git_dir: &Path, mode: Mode) -> Job {
     let uid = git_dir.metadata().map(|file| file.uid()).unwrap_or_default();
     Job { git_dir: git_dir.to_owned(), mirror: String::new(), host: format!("owner {uid}"), mode }
 }
 
-/// What a job says of its owner: nothing is down or far away.
+/// What such a job tells the queue about its "host", the owner: it is up, and it is near.
 pub(super) fn said() -> Said {
     Said::Up(Duration::ZERO)
 }

@@ -55,6 +55,14 @@ impl Client {
         self.base.starts_with("https:")
     }
 
+    /// The host by which the client reaches us, without its port, in lower case.
+    pub(super) fn host(&self) -> String {
+        let authority = self.base.split_once("://").map_or("", |(_, authority)| authority);
+        let port = authority.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+        let host = port.map_or(authority, |(host, _)| host);
+        host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase()
+    }
+
     /// Notes by which token it was let in.
     pub(super) fn note(&self, token: &str) {
         *self.token.lock() = Some(token.to_owned());

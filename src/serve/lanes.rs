@@ -1,8 +1,9 @@
 //! Threads for what may wait: for the disk, a lock, a name server or a remote.
 //!
-//! Guaranteed: tokens are judged, things are read, and things are changed in threads of their own, so no kind of work waits for another. Of the
-//! threads for one kind, one token has at most its share. A thread that waits keeps its place until it is done, even if its request was
-//! answered meanwhile. So a client whose requests wait takes no thread from the others. Absent: time limits ([`super::router`] has them).
+//! There are three kinds of work: judging tokens, reading, and changing. Guaranteed: each kind has its own threads, so no kind waits for
+//! another. One token gets at most its share of the threads for reading and for changing. A thread keeps its place until its work is done,
+//! even if the request was answered meanwhile. So one token cannot take all threads for reading or changing. Absent: a share for judging,
+//! which happens before the token is known, and time limits ([`super::router`] has them).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ const READERS: (usize, usize) = (16, 8);
 const WRITERS: (usize, usize) = (16, 2);
 /// The threads of all kinds.
 pub(super) const THREADS: usize = JUDGES + READERS.0 + WRITERS.0;
-/// Requests of one token that have a thread or wait for one, for each kind.
+/// The most requests of one token that have a thread or wait for one. Reading and changing are counted apart.
 const MAX_IN_LINE: usize = 64;
 
 /// The token has too many requests that are not answered yet.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures_util::FutureExt;
@@ -43,7 +43,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(health::metrics))
         .merge(api::router())
         .merge(page::router())
-        .layer(from_fn(around))
+        .layer(from_fn_with_state(Arc::clone(&app), around))
         .with_state(app)
 }
 
@@ -71,7 +71,13 @@ async fn whole(request: Request) -> Result<Request, Response> {
     Ok(Request::from_parts(parts, body.into()))
 }
 
-async fn around(mut request: Request, next: Next) -> Response {
+/// Whether the client asks for this server by a name that it has. Who looks only whether the daemon lives need not know one.
+fn is_for_us(app: &App, client: &Client, path: &str) -> bool {
+    let server = app.workers.server();
+    server.api.hosts.as_ref().is_none_or(|hosts| path == "/healthz" || hosts.contains(&client.host()))
+}
+
+async fn around(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().cloned();
     let peer = peer.unwrap_or_else(|| Peer { name: "-".into(), is_local: false });
     let client = Client::new(&peer, request.headers());
@@ -80,7 +86,9 @@ async fn around(mut request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let begin = super::now();
     let mut response = match whole(request).await {
-        Ok(request) => answered(next.run(request)).await,
+        Ok(request) if is_for_us(&app, &client, &path) => answered(next.run(request)).await,
+        Ok(_) => (StatusCode::MISDIRECTED_REQUEST, "this server is not known by that name (hosts in [api])\n")
+            .into_response(),
         Err(refusal) => refusal,
     };
     for (name, value) in HEADERS {

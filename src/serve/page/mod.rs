@@ -92,7 +92,7 @@ impl FromRequestParts<Arc<App>> for Visitor {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Response> {
         let client = parts.extensions.get::<Client>().cloned().unwrap_or_default();
-        let id = sessions::id_in(&parts.headers).map(str::to_owned);
+        let id = sessions::id_in(&parts.headers, &client).map(str::to_owned);
         let asked = Arc::clone(app);
         let found = app.lanes.judge(move || {
             let id = id?;
@@ -119,7 +119,7 @@ async fn login(State(app): State<Arc<App>>, parts: Parts, body: Bytes) -> Respon
         return refused().into_response();
     }
     let client = parts.extensions.get::<Client>().cloned().unwrap_or_default();
-    let is_secure = client.is_secure();
+    let asking = client.clone();
     let lanes = Arc::clone(&app);
     let begun = lanes.lanes.judge(move || {
         let form = Form::read(&body);
@@ -132,9 +132,7 @@ async fn login(State(app): State<Arc<App>>, parts: Parts, body: Bytes) -> Respon
         anyhow::Ok(Ok(app.sessions.begin(&token, now())?))
     });
     match begun.await {
-        Ok(Ok(id)) => {
-            ([(header::SET_COOKIE, sessions::cookie(Some(&id), is_secure))], Redirect::to("/")).into_response()
-        }
+        Ok(Ok(id)) => ([(header::SET_COOKIE, sessions::cookie(Some(&id), &asking))], Redirect::to("/")).into_response(),
         Ok(Err(denied)) => {
             let (status, why) = match denied {
                 Denied::Missing | Denied::Wrong => (StatusCode::UNAUTHORIZED, "Wrong or expired token."),
@@ -147,12 +145,13 @@ async fn login(State(app): State<Arc<App>>, parts: Parts, body: Bytes) -> Respon
     }
 }
 
-async fn logout(State(app): State<Arc<App>>, visitor: Visitor, body: Bytes) -> Response {
+async fn logout(State(app): State<Arc<App>>, visitor: Visitor, parts: Parts, body: Bytes) -> Response {
     if !visitor.session.is_own_form(&Form::read(&body).csrf()) {
         return refused().into_response();
     }
     app.sessions.end(&visitor.id);
-    ([(header::SET_COOKIE, sessions::cookie(None, false))], Redirect::to("/login")).into_response()
+    let client = parts.extensions.get::<Client>().cloned().unwrap_or_default();
+    ([(header::SET_COOKIE, sessions::cookie(None, &client))], Redirect::to("/login")).into_response()
 }
 
 /// Whether a form was sent from a page of ours, as far as the browser says (Fetch Metadata, `Origin`).

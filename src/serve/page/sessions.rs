@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::serve::client::Client;
 use crate::tokens::Token;
 
 /// How long a session lasts.
@@ -86,17 +87,23 @@ impl Session {
     }
 }
 
+/// The name of the cookie. Over https no other host can set it, not even one of the same domain (RFC 6265bis, section 4.1.3.2).
+fn name(client: &Client) -> String {
+    if client.is_secure() { format!("__Host-{COOKIE}") } else { COOKIE.to_owned() }
+}
+
 /// The session's id in the cookies of a request.
-pub(super) fn id_in(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn id_in<'h>(headers: &'h HeaderMap, client: &Client) -> Option<&'h str> {
+    let name = name(client);
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    cookies.flat_map(|all| all.split(';')).find_map(|one| one.trim().strip_prefix(COOKIE)?.strip_prefix('='))
+    cookies.flat_map(|all| all.split(';')).find_map(|one| one.trim().strip_prefix(&*name)?.strip_prefix('='))
 }
 
 /// The header that sets the cookie, or takes it away.
-pub(super) fn cookie(id: Option<&str>, is_secure: bool) -> HeaderValue {
+pub(super) fn cookie(id: Option<&str>, client: &Client) -> HeaderValue {
     let (value, age) = id.map_or(("", 0), |id| (id, LENGTH.as_secs()));
-    let secure = if is_secure { "; Secure" } else { "" };
-    let text = format!("{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={age}{secure}");
+    let secure = if client.is_secure() { "; Secure" } else { "" };
+    let text = format!("{}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={age}{secure}", name(client));
     HeaderValue::from_str(&text).expect("an id is base64")
 }
 

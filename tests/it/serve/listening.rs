@@ -127,3 +127,35 @@ fn nothing_is_replaced_by_its_socket() {
     let left = std::fs::read_dir(sandbox.path("")).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(left.into_iter().all(|name| !name.to_string_lossy().starts_with(".listen.")));
 }
+
+#[test]
+fn only_names_of_this_server_are_answered_if_it_knows_its_names() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, &format!("{LOCAL}hosts = [\"Mirror.example.org\", \"::1\"]\n"));
+    let status = |path: &str, host: &str| {
+        let headers = [("Host", host), ("PRIVATE-TOKEN", &*daemon.token)];
+        daemon.ask_with("GET", path, "", &headers).unwrap().status
+    };
+    for (host, expected) in [
+        ("mirror.example.org", 200),
+        ("MIRROR.example.org:8443", 200),
+        ("[::1]:8080", 200),
+        ("127.0.0.1", 421),
+        ("evil.example.org", 421),
+        ("mirror.example.org.evil.example", 421),
+        ("localhost", 421),
+    ] {
+        for path in ["/metrics", "/login", "/api/v4/version"] {
+            assert_eq!(status(path, host), expected, "{host}{path}");
+        }
+        assert_eq!(status("/healthz", host), 200, "{host}");
+    }
+    let answer = daemon.ask("GET", "/api/v4/version", "").unwrap();
+    assert_eq!(answer.status, 421);
+    let wrong = sandbox.path("server.toml");
+    let text = std::fs::read_to_string(&wrong).unwrap().replace("::1", "h:80");
+    std::fs::write(&wrong, text).unwrap();
+    let said = command(&sandbox, &["--no-listen"]).stderr(Stdio::piped()).output().unwrap();
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("'h:80' is not the name of a host, without its port"), "{said}");
+}

@@ -245,7 +245,17 @@ fn who_sees_and_does_what_on_the_page() {
     assert_eq!(ask(&daemon.url("/login"), "POST", &format!("token={}", daemon.token), &cross).unwrap().status, 403);
     let secure = [("X-Forwarded-Proto", "https")];
     let answer = ask(&daemon.url("/login"), "POST", &format!("token={}", daemon.token), &secure).unwrap();
-    assert!(answer.header("set-cookie").unwrap().ends_with("; Secure"));
+    let set = answer.header("set-cookie").unwrap();
+    assert!(set.starts_with("__Host-") && set.ends_with("; Secure"), "{set}");
+    let named = set.split(';').next().unwrap();
+    for (cookie, status) in [(named, 200), (named.trim_start_matches("__Host-"), 303)] {
+        let headers = [("X-Forwarded-Proto", "https"), ("Cookie", cookie)];
+        assert_eq!(
+            ask(&daemon.url("/"), "GET", "", &headers).unwrap().status,
+            status,
+            "{cookie}: another host may set it"
+        );
+    }
     // Who may only look sees no form, and cannot send one.
     let reader = Visit::new(&daemon, &daemon.new_token("reader", &["--scope", "read_api"]));
     let page = reader.get("/projects/1").text;
