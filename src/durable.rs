@@ -1,7 +1,7 @@
 //! The state files: opened without following links, written, listed and synced, all in one way.
 //!
 //! Guaranteed: a file is opened once, and its type, owner and mode are checked on the open descriptor. A symbolic link in the last
-//! component of the path is an error; to read, also in every component from `mirror-push` on (openat2(2), Linux 5.6). So is anything but a
+//! component of the path is an error; to read, also in every component below `mirror-push` (openat2(2), Linux 5.6), which may itself be a link of ours or of root's. So is anything but a
 //! regular file, because a named pipe would block its reader. After a crash, a replaced file holds the old bytes or the new ones. Absent:
 //! rules about ownership, which the callers apply.
 
@@ -49,11 +49,11 @@ fn regular(file: File) -> io::Result<(File, Metadata)> {
 /// As [`open`].
 pub fn open_to_read(path: &Path) -> io::Result<(File, Metadata)> {
     #[cfg(feature = "mirror")]
-    if let Some((repository, below)) = split_at_ours(path) {
+    if let Some((ours, below)) = split_at_ours(path) {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let base = rustix::fs::open(repository, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let base = rustix::fs::open(ours, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         match rustix::fs::openat2(base, below, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
-            Ok(file) => return regular(File::from(file)),
+            Ok(file) => return if is_trusted(ours) { regular(File::from(file)) } else { Err(is_a_link()) },
             Err(Errno::LOOP) => return Err(is_a_link()),
             // An earlier kernel, or a sandbox that does not know the call.
             Err(Errno::NOSYS | Errno::PERM) => {}
@@ -63,12 +63,18 @@ pub fn open_to_read(path: &Path) -> io::Result<(File, Metadata)> {
     open(path, OpenOptions::new().read(true))
 }
 
-/// A path below a repository's `mirror-push`: the repository, and the rest from `mirror-push` on.
+/// A path below a repository's `mirror-push`: that directory, and the rest.
 #[cfg(feature = "mirror")]
 fn split_at_ours(path: &Path) -> Option<(&Path, &Path)> {
-    let repository =
-        path.ancestors().find(|part| part.file_name().is_some_and(|name| name == "mirror-push"))?.parent()?;
-    Some((repository, path.strip_prefix(repository).ok()?)).filter(|_| repository.has_root())
+    let ours = path.ancestors().skip(1).find(|part| part.file_name().is_some_and(|name| name == "mirror-push"))?;
+    Some((ours, path.strip_prefix(ours).ok()?)).filter(|_| ours.has_root())
+}
+
+/// Whether the directory is no link, or is one that we or root made: `mirror-push` may be on another disk.
+#[cfg(feature = "mirror")]
+fn is_trusted(ours: &Path) -> bool {
+    let makers = [0, rustix::process::geteuid().as_raw()];
+    std::fs::symlink_metadata(ours).is_ok_and(|file| !file.is_symlink() || makers.contains(&file.uid()))
 }
 
 fn is_a_link() -> io::Error {

@@ -8,9 +8,16 @@ use serde::{Deserialize, Serialize};
 use crate::refs::{NameRef, Oid};
 use crate::wire::{Error, broken, next_line, refused_by_server};
 
-/// Largest advertisement that is read, in bytes: more than a million refs. A larger one is an error, because the values that
-/// we keep would fill the memory.
-const MAX_BYTES: usize = 128 << 20;
+/// The size in bytes up to which an advertisement is read. A larger one is an error, because the values that we keep would fill the memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MaxBytes(pub(super) usize);
+
+impl MaxBytes {
+    /// For a mirror of the administrator's: more than a million refs.
+    pub(super) const USUAL: Self = Self(128 << 20);
+    /// For a mirror that others may have made, so that many at once do not fill the memory: about 300,000 refs.
+    pub(super) const CONFINED: Self = Self(32 << 20);
+}
 
 /// What a mirror said of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,11 +98,12 @@ impl Capabilities {
 /// `capabilities^{}` and names that git would not create.
 pub(super) fn read<R: Read>(
     lines: &mut StreamingPeekableIter<R>,
+    most: MaxBytes,
     each: &mut dyn FnMut(NameRef<'_>, Oid),
 ) -> Result<Advertised, Error> {
     let mut advertised: Option<Advertised> = None;
     let mut length = 0;
-    while length < MAX_BYTES {
+    while length < most.0 {
         let Some(line) = next_line(lines).map_err(broken)? else {
             return advertised.ok_or_else(|| Error::Protocol("an empty advertisement".into()));
         };
@@ -123,24 +131,24 @@ pub(super) fn read<R: Read>(
             each(name, oid);
         }
     }
-    Err(too_long())
+    Err(too_long(most))
 }
 
 /// Reads up to the flush packet without looking at the refs.
-pub(super) fn pass_over<R: Read>(lines: &mut StreamingPeekableIter<R>) -> Result<(), Error> {
+pub(super) fn pass_over<R: Read>(lines: &mut StreamingPeekableIter<R>, most: MaxBytes) -> Result<(), Error> {
     let mut length = 0;
-    while length < MAX_BYTES {
+    while length < most.0 {
         let Some(line) = next_line(lines).map_err(broken)? else { return Ok(()) };
         length += line.len() + 4;
         if let Some(message) = line.strip_prefix(b"ERR ") {
             return Err(refused_by_server(&String::from_utf8_lossy(message)));
         }
     }
-    Err(too_long())
+    Err(too_long(most))
 }
 
-fn too_long() -> Error {
-    Error::Protocol(format!("an advertisement of more than {} MiB", MAX_BYTES >> 20))
+fn too_long(most: MaxBytes) -> Error {
+    Error::Protocol(format!("an advertisement of more than {} MiB", most.0 >> 20))
 }
 
 fn nonsense(line: &[u8]) -> Error {
@@ -160,10 +168,18 @@ mod tests {
     fn read_all(bytes: &[u8]) -> Result<(Advertised, Vec<String>), Error> {
         let mut lines = StreamingPeekableIter::new(bytes, &[PacketLineRef::Flush], false);
         let mut names = Vec::new();
-        let advertised = read(&mut lines, &mut |name, oid| {
+        let advertised = read(&mut lines, MaxBytes(1 << 20), &mut |name, oid| {
             names.push(format!("{} {}", oid.short(), name.to_owned()));
         })?;
         Ok((advertised, names))
+    }
+
+    #[test]
+    fn an_advertisement_has_an_end() {
+        let line = packet(format!("{} refs/heads/x\n", "1".repeat(40)).as_bytes());
+        let endless = line.repeat((1 << 20) / line.len() + 2);
+        let error = read_all(&endless).expect_err("too long").to_string();
+        assert!(error.contains("an advertisement of more than 1 MiB"), "{error}");
     }
 
     #[test]

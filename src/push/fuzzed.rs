@@ -12,7 +12,8 @@ use crate::refs::{Oid, RefName};
 pub fn advertisement(bytes: &[u8]) -> Option<Vec<(RefName, Oid)>> {
     let mut lines = StreamingPeekableIter::new(bytes, &[PacketLineRef::Flush], false);
     let mut refs = Vec::new();
-    advertisement::read(&mut lines, &mut |name, oid| refs.push((name.to_owned(), oid))).ok()?;
+    advertisement::read(&mut lines, advertisement::MaxBytes::USUAL, &mut |name, oid| refs.push((name.to_owned(), oid)))
+        .ok()?;
     Some(refs)
 }
 

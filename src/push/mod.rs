@@ -32,6 +32,7 @@ pub use pack::{DeltaBase, Incomplete, PackObjects, PackSource};
 pub use progress::Progress;
 pub use report::{Answer, Report};
 
+use advertisement::MaxBytes;
 use over_http::OverHttp;
 use over_stream::OverStream;
 
@@ -52,9 +53,10 @@ impl Session {
     /// # Errors
     /// [`Error`]; over a stream some errors are only seen by [`Session::advertisement`].
     pub fn connect(target: &Target, pool: &Pool) -> Result<Self, Error> {
+        let most = if target.egress.is_some() { MaxBytes::CONFINED } else { MaxBytes::USUAL };
         let conversation = match Connection::open(Service::ReceivePack, target, pool)? {
-            Connection::Stream(stream) => Conversation::Stream(Box::new(OverStream::new(*stream))),
-            Connection::Http(http) => Conversation::Http(Box::new(OverHttp::new(*http))),
+            Connection::Stream(stream) => Conversation::Stream(Box::new(OverStream::new(*stream, most))),
+            Connection::Http(http) => Conversation::Http(Box::new(OverHttp::new(*http, most))),
         };
         Ok(Self { conversation, redactor: Redactor::new(&target.credentials) })
     }

@@ -1,6 +1,7 @@
 //! A push over HTTP: `GET info/refs` for the advertisement, `POST git-receive-pack` for request and report. Another advertisement may
 //! follow on the same connection.
 
+use super::advertisement::MaxBytes;
 use super::body::body;
 use super::{Advertised, Capabilities, PackSource, Report, Request, advertisement, report};
 use crate::credentials::Redactor;
@@ -11,14 +12,15 @@ use crate::wire::{Error, Http, HttpLines, Service, drain, next_line};
 pub(super) struct OverHttp {
     http: Http,
     capabilities: Capabilities,
+    most: MaxBytes,
     /// The answer that [`OverHttp::begin`] requested. Its body is still unread.
     begun: Option<HttpLines>,
 }
 
 impl OverHttp {
     /// To that server; nothing is sent yet.
-    pub(super) fn new(http: Http) -> Self {
-        Self { http, capabilities: Capabilities::default(), begun: None }
+    pub(super) fn new(http: Http, most: MaxBytes) -> Self {
+        Self { http, capabilities: Capabilities::default(), most, begun: None }
     }
 
     /// Asks for the advertisement, without reading what comes.
@@ -39,7 +41,7 @@ impl OverHttp {
         }
         next_line(&mut lines).map_err(|error| Error::Protocol(error.to_string()))?;
         lines.reset();
-        let advertised = advertisement::read(&mut lines, each).map_err(|error| self.http.clean(error))?;
+        let advertised = advertisement::read(&mut lines, self.most, each).map_err(|error| self.http.clean(error))?;
         drain(lines);
         self.capabilities = advertised.capabilities.clone();
         Ok(advertised)

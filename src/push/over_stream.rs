@@ -5,6 +5,7 @@
 
 use std::io::{self, Read, Write};
 
+use super::advertisement::MaxBytes;
 use super::{Advertised, Capabilities, PackSource, Report, Request, advertisement, report};
 use crate::credentials::Redactor;
 use crate::refs::{NameRef, Oid};
@@ -14,14 +15,15 @@ use crate::wire::{Error, Sending, Stage, Stream, StreamLines};
 pub(super) struct OverStream {
     stream: Stream,
     capabilities: Capabilities,
+    most: MaxBytes,
     /// Whether receive-pack has answered and commands are being sent. From then on it may carry them out.
     is_asked: bool,
 }
 
 impl OverStream {
     /// Over a connection to receive-pack.
-    pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, capabilities: Capabilities::default(), is_asked: false }
+    pub(super) fn new(stream: Stream, most: MaxBytes) -> Self {
+        Self { stream, capabilities: Capabilities::default(), most, is_asked: false }
     }
 
     /// Reads the advertisement.
@@ -30,7 +32,7 @@ impl OverStream {
         redactor: &Redactor,
         each: &mut dyn FnMut(NameRef<'_>, Oid),
     ) -> Result<Advertised, Error> {
-        match advertisement::read(self.stream.lines(), each) {
+        match advertisement::read(self.stream.lines(), self.most, each) {
             Ok(advertised) => {
                 self.stream.opened();
                 self.capabilities = advertised.capabilities.clone();
@@ -59,7 +61,8 @@ impl OverStream {
         expected: &Capabilities,
     ) -> Result<Report, Error> {
         self.capabilities = expected.clone();
-        self.exchange(request, pack, redactor, advertisement::pass_over)
+        let most = self.most;
+        self.exchange(request, pack, redactor, |lines| advertisement::pass_over(lines, most))
     }
 
     /// Sends the request in its own thread. Meanwhile this thread calls `before`, which reads up to the report, and reads the report.

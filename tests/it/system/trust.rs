@@ -357,6 +357,14 @@ fn no_directory_below_mirror_push_is_reached_through_a_link() {
     };
     for name in ["mirror-push/remotes/m", "mirror-push/remotes", "mirror-push"] {
         let ours = link(name);
+        if name == "mirror-push" {
+            // We may have put it on another disk.
+            assert!(sandbox.mirror_push(&source, &["status"]).status < 2);
+            if !is_root("a link of another owner is needed") {
+                break;
+            }
+            std::os::unix::fs::lchown(&ours, Some(65_534), None).unwrap();
+        }
         let said = sandbox.mirror_push(&source, &["status"]);
         assert!(said.status == 128 && said.err.contains("symbolic link"), "{name}: {said:?}");
         std::fs::remove_file(&ours).unwrap();
