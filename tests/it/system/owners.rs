@@ -56,6 +56,13 @@ fn who(sandbox: &Sandbox, name: &str) -> (PathBuf, PathBuf) {
     (program, mark)
 }
 
+/// The number of our session, or 0 if its leader is outside our pid namespace: field 6 of proc_pid_stat(5).
+fn session() -> String {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    fields.split(' ').nth(3).unwrap().to_owned()
+}
+
 #[test]
 fn every_command_of_root_is_done_by_a_child_of_the_owner() {
     if !is_root("files of another owner are needed") {
@@ -115,7 +122,7 @@ fn every_command_of_root_is_done_by_a_child_of_the_owner() {
         let users = std::fs::read_to_string(mark).unwrap();
         assert!(users.lines().all(|user| user == OWNER.to_string()), "{}: {users}", mark.display());
         let seen = std::fs::read_to_string(mark.with_extension("seen")).unwrap();
-        let ours = format!("session {}\n", rustix::process::getsid(None).unwrap().as_raw_nonzero());
+        let ours = format!("session {}\n", session());
         for secret in ["memfd", "ROOTSECRET", "u:p@", &ours] {
             assert!(!seen.contains(secret), "{secret}: {seen}");
         }
@@ -137,6 +144,31 @@ fn every_command_of_root_is_done_by_a_child_of_the_owner() {
     helper.env("GIT_MIRROR_PUSH_CONFIG", &estate.file).env("GIT_DIR", &source);
     let said = crate::scene::sandbox::run_with_input(helper.args(["backup", "backup"]), b"capabilities\nlist\n");
     assert!(said.status == 128 && said.err.contains("in whose place root does not act"), "{said:?}");
+}
+
+#[test]
+fn an_owner_who_wants_no_hook_gets_none_from_root() {
+    if !is_root("files of another owner are needed") {
+        return;
+    }
+    let (estate, source, _) = estate(TEMPLATE);
+    let hook = source.join("hooks/post-receive");
+    std::fs::create_dir_all(source.join("mirror-push")).unwrap();
+    let config = source.join("mirror-push/config.toml");
+    let install = || {
+        give(&estate.sandbox, &source);
+        let said = estate.run(&["install-hook", "--all"]);
+        assert_eq!(said.status, 0, "{said:?}");
+        said.out + &said.err
+    };
+    std::fs::write(&config, "hook = \"none\"\n").unwrap();
+    install();
+    assert!(!hook.exists());
+    std::fs::write(&config, "").unwrap();
+    let said = install();
+    assert!(said.contains("left to their owners: 1"), "{said}");
+    assert!(hook.exists());
+    assert_eq!(foreign(&source), Vec::<PathBuf>::new());
 }
 
 #[test]
