@@ -1,22 +1,28 @@
 //! The state files: opened without following links, written, listed and synced, all in one way.
 //!
-//! Guaranteed: a file is opened once, and its type, owner and mode are checked on the open descriptor. A symbolic link in the last
-//! component of the path is an error; to read, also in every component below `mirror-push` (openat2(2), Linux 5.6), which may itself be a link of ours or of root's. So is anything but a
-//! regular file, because a named pipe would block its reader. After a crash, a replaced file holds the old bytes or the new ones. Absent:
-//! rules about ownership, which the callers apply.
+//! Guaranteed: a file is opened once, and its type, owner and mode are checked on the open descriptor. A symbolic link in the last component
+//! of the path is an error. When a file is read, a link in any component below `mirror-push` is one too (openat2(2), Linux 5.6);
+//! `mirror-push` itself may be a link of ours or of root's. Anything but a regular file is an error, because a named pipe would block its
+//! reader. After a crash, a replaced file holds the old bytes or the new ones. Absent: rules about ownership, which the callers apply.
 
 #![expect(clippy::disallowed_methods, reason = "the one place that opens, syncs and lists state files")]
 
+#[cfg(feature = "mirror")]
+use std::ffi::OsStr;
 use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 #[cfg(feature = "mirror")]
 use std::mem::MaybeUninit;
+#[cfg(feature = "mirror")]
+use std::os::fd::OwnedFd;
+#[cfg(feature = "mirror")]
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::OFlags;
 #[cfg(feature = "mirror")]
-use rustix::fs::{Mode, RawDir, ResolveFlags};
+use rustix::fs::{FileType, Mode, RawDir, ResolveFlags};
 use rustix::io::Errno;
 
 /// Opens a regular file with `options`. Also returns the metadata of the open descriptor, so that the caller can check owner and mode.
@@ -51,9 +57,8 @@ pub fn open_to_read(path: &Path) -> io::Result<(File, Metadata)> {
     #[cfg(feature = "mirror")]
     if let Some((ours, below)) = split_at_ours(path) {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let base = rustix::fs::open(ours, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        match rustix::fs::openat2(base, below, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
-            Ok(file) => return if is_trusted(ours) { regular(File::from(file)) } else { Err(is_a_link()) },
+        match rustix::fs::openat2(open_ours(ours)?, below, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+            Ok(file) => return regular(File::from(file)),
             Err(Errno::LOOP) => return Err(is_a_link()),
             // An earlier kernel, or a sandbox that does not know the call.
             Err(Errno::NOSYS | Errno::PERM) => {}
@@ -70,11 +75,22 @@ fn split_at_ours(path: &Path) -> Option<(&Path, &Path)> {
     Some((ours, path.strip_prefix(ours).ok()?)).filter(|_| ours.has_root())
 }
 
-/// Whether the directory is no link, or is one that we or root made: `mirror-push` may be on another disk.
+/// Opens a repository's `mirror-push`. It may be a link to another disk, if we or root made the link. The link is judged and read through
+/// one descriptor, so nobody exchanges it in between.
 #[cfg(feature = "mirror")]
-fn is_trusted(ours: &Path) -> bool {
-    let makers = [0, rustix::process::geteuid().as_raw()];
-    std::fs::symlink_metadata(ours).is_ok_and(|file| !file.is_symlink() || makers.contains(&file.uid()))
+fn open_ours(ours: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(ours, flags | OFlags::NOFOLLOW, Mode::empty())?;
+    let file = rustix::fs::fstat(&opened)?;
+    if !FileType::from_raw_mode(file.st_mode).is_symlink() {
+        return Ok(opened);
+    }
+    if ![0, rustix::process::geteuid().as_raw()].contains(&file.st_uid) {
+        return Err(is_a_link());
+    }
+    let target = rustix::fs::readlinkat(&opened, "", Vec::new())?;
+    let target = ours.parent().unwrap_or(ours).join(OsStr::from_bytes(target.as_bytes()));
+    Ok(rustix::fs::open(&target, flags, Mode::empty())?)
 }
 
 fn is_a_link() -> io::Error {
@@ -336,7 +352,7 @@ mod tests {
         let path = |name: &str| directory.path().join(name);
         std::fs::write(path("file"), "text").expect("written");
         std::os::unix::fs::symlink(path("file"), path("link")).expect("linked");
-        rustix::fs::mknodat(rustix::fs::CWD, path("pipe"), rustix::fs::FileType::Fifo, Mode::RUSR, 0).expect("a pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, path("pipe"), FileType::Fifo, Mode::RUSR, 0).expect("a pipe");
         assert_eq!(read(&path("file")).expect("readable").0, b"text");
         for name in ["link", "pipe", "."] {
             assert!(read(&path(name)).is_err(), "{name}");

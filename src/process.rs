@@ -274,6 +274,12 @@ fn tail(mut stderr: impl Read, mut hear: impl FnMut(&[u8])) -> Vec<u8> {
     kept
 }
 
+/// A text as one word of a shell command, quoted as git quotes it for the other side of ssh.
+#[must_use]
+pub fn shell_word(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''").replace('!', r"'\!'"))
+}
+
 /// `git --git-dir=DIR` with the arguments. It keeps the user's `git -c` settings and alternates.
 pub fn git(git_dir: &Path, arguments: &[&str]) -> Command {
     let mut command = command("git");

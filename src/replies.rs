@@ -123,14 +123,12 @@ pub fn failure<'m>(program: &str, message: &'m str) -> Failure<'m> {
     }
     const DENIED: [&str; 4] =
         ["Permission denied", "Too many authentication failures", "ERROR: Permission to ", "marked as read only"];
-    if let Some(key) =
-        between(message, "for '", "' are too open").filter(|_| has(message, &["UNPROTECTED PRIVATE KEY FILE"]))
-    {
-        return Failure::LooseKey(key);
-    }
     let denial = message.lines().rev().find(|line| has(line, &DENIED)).filter(|_| program == "ssh");
     if let Some(line) = denial {
-        return Failure::Denied(line.trim());
+        // ssh skips such a key and tries the next one. So it is the cause only if ssh was denied in the end.
+        let is_loose = has(message, &["UNPROTECTED PRIVATE KEY FILE"]) && line.contains("Permission denied");
+        let key = between(message, "for '", "' are too open").filter(|_| is_loose);
+        return key.map_or_else(|| Failure::Denied(line.trim()), Failure::LooseKey);
     }
     if let Some(host) = between(message, "Could not resolve hostname ", ":") {
         return Failure::Unresolved(host);
@@ -339,6 +337,9 @@ mod tests {
             ("fatal: detected dubious ownership in repository at '/x.git'", Failure::OtherOwner(Some("/x.git"))),
             // OpenSSH 9.2
             ("@         WARNING: UNPROTECTED PRIVATE KEY FILE!          @\nPermissions 0644 for '/r/id_ed25519' are too open.\nLoad key \"/r/id_ed25519\": bad permissions\ngit@h: Permission denied (publickey).", Failure::LooseKey("/r/id_ed25519")),
+            ("WARNING: UNPROTECTED PRIVATE KEY FILE!\nPermissions 0644 for '/r/id_rsa' are too open.\nConnection closed by remote host", Failure::Other),
+            ("WARNING: UNPROTECTED PRIVATE KEY FILE!\nPermissions 0644 for '/r/id_rsa' are too open.\nERROR: Repository not found.", Failure::NotFound),
+            ("UNPROTECTED PRIVATE KEY FILE!\nPermissions 0644 for '/r/k' are too open.\nERROR: Permission to a/b.git denied to bot.", Failure::Denied("ERROR: Permission to a/b.git denied to bot.")),
             // GitHub
             ("ERROR: Repository not found.\nfatal: Could not read from remote repository.", Failure::NotFound),
             ("ERROR: Permission to a/b.git denied to bot.", Failure::Denied("ERROR: Permission to a/b.git denied to bot.")),
@@ -355,6 +356,8 @@ mod tests {
             assert_eq!(failure("ssh", message), expected, "{message}");
         }
         assert_eq!(failure("git receive-pack", "fatal: cannot open: Permission denied"), Failure::Other);
+        let of_a_hook = "UNPROTECTED PRIVATE KEY FILE!\nPermissions 0644 for '/k' are too open.\nPermission denied";
+        assert_eq!(failure("git receive-pack", of_a_hook), Failure::Other);
     }
 
     #[test]

@@ -41,12 +41,14 @@ struct Judged {
     without_hook: usize,
     /// How many repositories could not be read.
     unreadable: usize,
+    /// How many roots of the server's file are not there.
+    missing_roots: usize,
 }
 
 fn judged(base: &Base, check: &args::Check) -> anyhow::Result<Judged> {
     if check.scope.all {
         let (all, unreadable) = base.ask_every(&of_one)?;
-        let mut sum = Judged { unreadable, ..Judged::default() };
+        let mut sum = Judged { unreadable, missing_roots: base.server.missing_roots().count(), ..Judged::default() };
         for one in all {
             sum.measures.extend(one.measures);
             sum.configured += one.configured;
@@ -71,13 +73,14 @@ fn of_one(session: &Session<'_>) -> anyhow::Result<Judged> {
         silent: usize::from(config.is_silent && !measures.is_empty()),
         without_hook: usize::from(needs_hook && !matches!(install::state(&session.repository), Ok(State::Live(_)))),
         unreadable: 0,
+        missing_roots: 0,
         measures,
     })
 }
 
 /// One line, and its level.
 fn answer(judged: &Judged, check: &args::Check, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let Judged { measures, configured, silent, without_hook, unreadable } = judged;
+    let Judged { measures, configured, silent, without_hook, unreadable, missing_roots } = judged;
     let now = now();
     let is = |wanted: UpdateStatus| measures.iter().filter(move |measure| measure.status.update_status == wanted);
     let is_waiting = |measure: &&Measure| measure.status.attempts > 0;
@@ -89,7 +92,7 @@ fn answer(judged: &Judged, check: &args::Check, out: &mut dyn Write) -> anyhow::
     let (warning, critical) = (check.warning.as_secs(), check.critical.as_secs());
     let level = match () {
         () if failed > 0 || oldest >= critical => 2,
-        () if *unreadable > 0 || *configured == 0 => UNKNOWN,
+        () if *unreadable + *missing_roots > 0 || *configured == 0 => UNKNOWN,
         () if waiting + never + corrupt + silent + without_hook > 0 || oldest >= warning => 1,
         () => 0,
     };
@@ -117,6 +120,7 @@ fn answer(judged: &Judged, check: &args::Check, out: &mut dyn Write) -> anyhow::
         ),
         (corrupt, "spool record could not be read", "spool records could not be read"),
         (*unreadable, "repository could not be read", "repositories could not be read"),
+        (*missing_roots, "root does not exist", "roots do not exist"),
     ] {
         if count > 0 {
             said.push(render::counted(count, one, many));

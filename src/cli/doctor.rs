@@ -7,6 +7,7 @@ use super::every::said_as_owner;
 use super::{BEHIND, Base, DONE, Session, now, print_json, render};
 use crate::doctor::{Finding, Severity, Subject, examine};
 use crate::owner::Hands;
+use crate::process::shell_word;
 
 /// Examines the repository. Exit status 1 when something does not work.
 pub(super) fn doctor(session: &Session<'_>, out: &mut dyn Write) -> anyhow::Result<u8> {
@@ -53,7 +54,7 @@ pub(super) fn every(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
                 writeln!(out, "{repository}")?;
             }
             for finding in shown {
-                let fix = finding.fix.as_deref().map(|fix| within(repository, fix));
+                let fix = finding.fix.as_deref().and_then(|fix| within(repository, fix));
                 render::finding(base, &Finding { fix, ..finding.clone() }, out)?;
             }
         }
@@ -63,25 +64,23 @@ pub(super) fn every(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
         }
     }
     let worst = repositories.iter().map(|(_, findings)| status(findings)).max().unwrap_or(DONE);
-    Ok(if unreadable > 0 { BEHIND } else { worst })
+    Ok(if unreadable > 0 || base.lacks_roots() { BEHIND } else { worst })
 }
 
-/// A fix whose commands name the repository: nobody is in its directory. A path that a shell or a terminal could misread is left out.
-fn within(repository: &str, fix: &str) -> String {
-    if repository.chars().any(char::is_control) {
-        return fix.to_owned();
-    }
-    let quoted = format!("-C '{}' ", repository.replace('\'', r"'\''"));
+/// A fix whose commands name the repository, because nobody is in its directory. `None` if the path has a control character in it.
+fn within(repository: &str, fix: &str) -> Option<String> {
+    const COMMANDS: [&str; 4] = ["mirror-push ", "config ", "fetch ", "update-ref "];
+    let place = format!("-C {} ", shell_word(repository));
     let (mut out, mut rest) = (String::new(), fix);
     while let Some(at) = rest.find("git ") {
         let (before, after) = rest.split_at(at + "git ".len());
         out.push_str(before);
-        if ["mirror-push ", "config ", "fetch "].iter().any(|command| after.starts_with(command)) {
-            out.push_str(&quoted);
+        if COMMANDS.iter().any(|command| after.starts_with(command)) {
+            out.push_str(&place);
         }
         rest = after;
     }
-    out + rest
+    (!repository.chars().any(char::is_control)).then(|| out + rest)
 }
 
 fn findings(session: &Session<'_>) -> Vec<Finding> {
@@ -113,14 +112,19 @@ mod tests {
             (
                 "/r.git",
                 "git mirror-push sync m; git config a b",
-                "git -C '/r.git' mirror-push sync m; git -C '/r.git' config a b",
+                Some("git -C '/r.git' mirror-push sync m; git -C '/r.git' config a b"),
             ),
-            ("/a git config ;id; .git", "git mirror-push x", "git -C '/a git config ;id; .git' mirror-push x"),
-            ("/it's", "git fetch mirror::m", r"git -C '/it'\''s' fetch mirror::m"),
-            ("/a\nb", "git fetch x", "git fetch x"),
-            ("/r", "install git 2.39", "install git 2.39"),
+            (
+                "/r.git",
+                "or: git fetch MIRROR REF && git update-ref REF FETCH_HEAD",
+                Some("or: git -C '/r.git' fetch MIRROR REF && git -C '/r.git' update-ref REF FETCH_HEAD"),
+            ),
+            ("/a git config ;id; .git", "git mirror-push x", Some("git -C '/a git config ;id; .git' mirror-push x")),
+            ("/it's", "git fetch mirror::m", Some(r"git -C '/it'\''s' fetch mirror::m")),
+            ("/a\nb", "git fetch x", None),
+            ("/r", "install git 2.39", Some("install git 2.39")),
         ] {
-            assert_eq!(within(repository, fix), expected);
+            assert_eq!(within(repository, fix).as_deref(), expected);
         }
     }
 }

@@ -29,6 +29,11 @@ impl Base {
         Ok(repositories)
     }
 
+    /// Whether a root is not there, so that `--all` does not cover all.
+    pub(super) fn lacks_roots(&self) -> bool {
+        self.server.missing_roots().next().is_some()
+    }
+
     /// Asks every repository, in a few threads. The answers are in the order of the repositories. Repositories that cannot be read are
     /// reported, counted and left out.
     pub(super) fn ask_every<T: Send>(
@@ -67,7 +72,7 @@ impl Base {
         });
         let mut answers = answers.into_inner();
         answers.sort_by_key(|(index, _)| *index);
-        let (mut good, mut bad) = (Vec::new(), self.server.missing_roots().count());
+        let (mut good, mut bad) = (Vec::new(), 0);
         for (index, answer) in answers {
             match answer {
                 Ok(answer) => good.push(answer),
@@ -109,11 +114,6 @@ struct Sums {
 }
 
 impl Sums {
-    /// With this number of roots that are not there.
-    fn without(roots: usize) -> Self {
-        Self { behind: AtomicUsize::new(roots), ..Self::default() }
-    }
-
     fn count(&self, report: &Report) {
         let sum = match (report.is_behind(), report.is_attempted) {
             (true, _) => &self.behind,
@@ -139,7 +139,7 @@ pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> 
     if base.server.top.silent == Some(true) && mode != Mode::Plan {
         base.say("silent: nothing leaves this machine");
     }
-    let (sums, reports) = (Sums::without(base.server.missing_roots().count()), Mutex::new(Vec::new()));
+    let (sums, reports) = (Sums::default(), Mutex::new(Vec::new()));
     let printed = Mutex::new((out, std::io::Result::Ok(())));
     let bars = Bars::start_for_many(base).filter(|_| mode != Mode::Plan);
     let on_begin = |git_dir: &Path, mirror: &str, progress: Arc<Progress>| {
@@ -192,7 +192,7 @@ pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> 
         write_metrics(base);
     }
     result?;
-    Ok(if sums.behind.load(Ordering::Relaxed) > 0 { BEHIND } else { DONE })
+    Ok(if sums.behind.load(Ordering::Relaxed) > 0 || base.lacks_roots() { BEHIND } else { DONE })
 }
 
 fn print_sorted(mut reports: Vec<Report>, out: &mut dyn Write) -> anyhow::Result<()> {
@@ -215,7 +215,7 @@ const MAX_SHOWN: usize = 20;
 pub(super) fn status(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
     let (views, bad) = base.ask_every(&|session| status::views(session, &session.config()?, &[]))?;
     let mut views: Vec<View> = views.into_iter().flatten().collect();
-    let is_behind = bad > 0 || views.iter().any(status::is_behind);
+    let is_behind = bad > 0 || base.lacks_roots() || views.iter().any(status::is_behind);
     if base.global.json {
         print_json(out, &views)?;
         return Ok(if is_behind { BEHIND } else { DONE });
@@ -250,23 +250,41 @@ pub(super) fn status(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
     Ok(if is_behind { BEHIND } else { DONE })
 }
 
+/// What installing the hook in one repository did.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Installed {
+    Now,
+    Before,
+    /// `hook = "none"`
+    Unwanted,
+    /// A child with the owner's rights did what was wanted.
+    ByOwner,
+}
+
 /// Installs the hook everywhere.
 pub(super) fn install_hook(base: &Base) -> anyhow::Result<u8> {
     let install = |session: &super::Session<'_>| {
         crate::config::authorise(&session.repository, &base.server)?;
         if session.config()?.hook == HookSetting::None {
-            return Ok(None);
+            return Ok(Installed::Unwanted);
         }
         session.editor().prepare()?;
-        Ok(Some(matches!(hook::ensure(session)?, Done::Installed(_))))
+        let is_new = matches!(hook::ensure(session)?, Done::Installed(_));
+        Ok(if is_new { Installed::Now } else { Installed::Before })
     };
-    let as_owner =
-        |path: &Path| Some(said_as_owner(base, path, Hands::Nothing, &["-q", "install-hook"])?.map(|_| Some(true)));
+    let as_owner = |path: &Path| {
+        let said = said_as_owner(base, path, Hands::Nothing, &["-q", "install-hook", "--if-wanted"])?;
+        Some(said.map(|_| Installed::ByOwner))
+    };
     let (installed, bad) = base.act_in_every(&install, &as_owner)?;
-    let count = |wanted: Option<bool>| installed.iter().filter(|found| **found == wanted).count();
-    let (new, before, unwanted) = (count(Some(true)), count(Some(false)), count(None));
-    let unwanted = if unwanted > 0 { format!("; hook = \"none\" in {unwanted}") } else { String::new() };
-    let new = render::counted(new, "repository", "repositories");
-    base.say(&format!("installed the hook in {new}; {before} had it already{unwanted}"));
-    Ok(if bad > 0 { BEHIND } else { DONE })
+    let count = |wanted: Installed| installed.iter().filter(|found| **found == wanted).count();
+    let new = render::counted(count(Installed::Now), "repository", "repositories");
+    let mut said = format!("installed the hook in {new}; {} had it already", count(Installed::Before));
+    for (kind, words) in [(Installed::Unwanted, "hook = \"none\" in"), (Installed::ByOwner, "left to their owners:")] {
+        if count(kind) > 0 {
+            said.push_str(&format!("; {words} {}", count(kind)));
+        }
+    }
+    base.say(&said);
+    Ok(if bad > 0 || base.lacks_roots() { BEHIND } else { DONE })
 }

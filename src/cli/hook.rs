@@ -1,10 +1,15 @@
 //! `install-hook` and `uninstall-hook`.
 
+use super::args::InstallHook;
 use super::{DONE, Session};
+use crate::config::HookSetting;
 use crate::install::{self, Done};
 
 /// Installs the hook.
-pub(super) fn install(session: &Session<'_>) -> anyhow::Result<u8> {
+pub(super) fn install(session: &Session<'_>, asked: &InstallHook) -> anyhow::Result<u8> {
+    if asked.if_wanted && session.config()?.hook == HookSetting::None {
+        return Ok(DONE);
+    }
     session.editor().prepare()?;
     tell(session, &ensure(session)?);
     Ok(DONE)

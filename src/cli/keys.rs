@@ -57,10 +57,14 @@ pub(super) fn host_keys(session: &Session<'_>, asked: &HostKeys, out: &mut dyn W
     }
     if !asked.detect {
         if keys.is_empty() {
-            let fix = format!("git mirror-push host-keys {} --detect", asked.name);
-            session
-                .base
-                .say(&format!("no key of '{host}' is pinned; ssh's own known_hosts decides; to pin its keys: {fix}"));
+            let then = match mirror.is_confined {
+                true => "the mirror cannot be reached before one is",
+                false => "ssh's own known_hosts decides",
+            };
+            session.base.say(&format!(
+                "no key of '{host}' is pinned; {then}; to pin its keys: git mirror-push host-keys {} --detect",
+                asked.name
+            ));
         }
         show(session, &keys, out)?;
         return Ok(DONE);
@@ -131,7 +135,8 @@ pub(super) fn credential(session: &Session<'_>, asked: &Credential) -> anyhow::R
     let secret = if asked.clear {
         String::new()
     } else if std::io::stdin().is_terminal() {
-        rpassword::prompt_password(prompt).context("cannot read the password")?
+        rpassword::prompt_password(prompt)
+            .context("there is no terminal to ask on; give the password on standard input")?
     } else {
         mirrors::line_of_stdin()?
     };

@@ -35,7 +35,7 @@ pub(super) fn log(base: &Base, asked: &Log, out: &mut dyn Write) -> anyhow::Resu
             print(entry, asked.scope.all, out)?;
         }
     }
-    Ok(if unreadable > 0 { BEHIND } else { DONE })
+    Ok(if unreadable > 0 || asked.scope.all && base.lacks_roots() { BEHIND } else { DONE })
 }
 
 /// At most `most` of the newest entries, oldest first.

@@ -174,7 +174,7 @@ pub(super) fn checked_url(session: &Session<'_>, text: &str) -> anyhow::Result<(
     let typed = path;
     let path = absolute(session, path);
     if let Some(host) = host_of_path(typed).filter(|_| !path.exists()) {
-        let fix = format!("for host '{host}' write https://{}", typed.display());
+        let fix = format!("for host '{host}' write https://{0}, for the path ./{0}", typed.display());
         return Err(Usage(format!("'{}' is read as a path, and there is none; {fix}", typed.display())).into());
     }
     if path.parent().is_none() {

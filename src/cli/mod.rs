@@ -153,7 +153,7 @@ fn run(cli: Cli, serve: Run<'_>) -> anyhow::Result<u8> {
         Command::Protect(patterns) => protect::protect(&session, &patterns.patterns),
         Command::Unprotect(patterns) => protect::unprotect(&session, &patterns.patterns),
         Command::Protected => protect::protected(&session, out),
-        Command::InstallHook(_) => hook::install(&session),
+        Command::InstallHook(asked) => hook::install(&session, &asked),
         Command::UninstallHook => hook::uninstall(&session),
         Command::PublicKey(name) => keys::public_key(&session, &name.name, out),
         Command::HostKeys(asked) => keys::host_keys(&session, &asked, out),
@@ -190,17 +190,15 @@ fn contacts(command: &Command) -> bool {
     matches!(command, Command::Drain(_) | Command::Sync(_) | Command::Plan(_) | Command::Doctor(_))
 }
 
-/// The arguments without `--git-dir` and `--config`: the child is told the real paths.
-fn without_place(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+/// The arguments without `--git-dir`: the child is told the real path.
+fn without_git_dir(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let (mut kept, mut is_value) = (Vec::new(), false);
     for argument in arguments {
-        let text = argument.to_string_lossy();
-        let is_place = ["--git-dir", "--config"].contains(&&*text);
-        let has_value = text.starts_with("--git-dir=") || text.starts_with("--config=");
-        if !is_value && !is_place && !has_value {
-            kept.push(argument.clone());
+        let is_named = argument == "--git-dir";
+        if !is_value && !is_named && !argument.as_encoded_bytes().starts_with(b"--git-dir=") {
+            kept.push(argument);
         }
-        is_value = is_place && !is_value;
+        is_value = is_named && !is_value;
     }
     kept
 }
@@ -240,7 +238,7 @@ impl Base {
         let hands = if contacts(command) { Hands::Secrets } else { Hands::Input };
         let run = || {
             let mut child = owner.command(&git_dir, &self.server, hands)?;
-            child.command.args(without_place(std::env::args_os().skip(1)));
+            child.command.args(without_git_dir(std::env::args_os().skip(1)));
             Ok(child.status()?)
         };
         Some(run())

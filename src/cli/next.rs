@@ -30,8 +30,8 @@ impl Maker {
             () if wake::is_served(&session.base.environment.runtime_directory, session.repository.git_dir()) => {
                 Self::Daemon
             }
-            // The timer drains the repositories below the roots of the server's file, and no others.
-            () if is_below_root(session) && has_timer() => Self::Timer,
+            // The timer drains the repositories that the server's file places, and no others.
+            () if session.base.server.place(session.repository.git_dir()).is_some() && has_timer() => Self::Timer,
             // A waiting drain does not wait for the retry of a permanent failure.
             () if view.update_status == UpdateStatus::Scheduled => Self::drain(session),
             () => Self::Nobody,
@@ -80,10 +80,6 @@ pub(super) fn attempt(session: &Session<'_>, config: &Config, view: &View, now: 
     // A permanent failure is retried after any push.
     let is_permanent = view.update_status == UpdateStatus::Failed;
     Some(said(next.duration_since(now).as_secs(), &failed, Maker::of(session, view), is_permanent, &view.name))
-}
-
-fn is_below_root(session: &Session<'_>) -> bool {
-    session.base.server.roots.iter().any(|root| session.repository.git_dir().starts_with(&root.path))
 }
 
 /// Whether systemd runs the timer that drains all repositories.

@@ -1,7 +1,7 @@
 //! What `status` says of a mirror besides its outcome: likely mistakes, and what to do about divergent refs.
 
 use super::Session;
-use crate::config::{Config, Mirror};
+use crate::config::{Config, Mirror, TagsSetting};
 use crate::mirror::{self, LocalMirror};
 use crate::plan::Divergent;
 use crate::refs::RefName;
@@ -36,8 +36,15 @@ fn empty_selection(session: &Session<'_>, config: &Config, mirror: &Mirror) -> a
         let fix = "see 'git mirror-push protect'";
         return Ok(Some(format!("no branch is protected, so no branch is mirrored; {fix}")));
     }
+    let is_limited = mirror.only_protected_branches
+        || mirror.mirror_branch_regex.is_some()
+        || !matches!(mirror.tags, TagsSetting::All);
+    if !is_limited {
+        return Ok(None);
+    }
     let is_ref = |name: &RefName| name.branch().is_some() || name.tag().is_some();
-    let listing = session.repository.list(|_| true)?;
+    // Refs that cannot be listed are told by a run and by doctor.
+    let Ok(listing) = session.repository.list(|_| true) else { return Ok(None) };
     let mut names = listing.refs.iter().map(|(name, _)| name).filter(|name| is_ref(name)).peekable();
     if names.peek().is_none() || names.any(|name| rules.selects(name.borrowed())) {
         return Ok(None);

@@ -12,7 +12,7 @@ pub(super) fn views(session: &Session<'_>, config: &Config, names: &[String]) ->
     chosen(config, names)?
         .into_iter()
         .map(|mirror| {
-            // A secret that cannot be read hides nothing of the URL's but more; the notes say what is wrong with it.
+            // The secret only helps to mask a URL, and a stored URL holds none. The notes tell the error.
             let credentials = mirror::credentials(&session.repository, mirror).unwrap_or_default();
             Ok(view(&session.repository, mirror, &credentials)?)
         })

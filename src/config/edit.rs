@@ -1,6 +1,7 @@
 //! Changing a repository's file. Comments and order are kept, and what does not parse is never written.
 //!
-//! The file `lock` beside it is locked meanwhile, so commands change the file one after another. The new file is synced before it replaces the old one.
+//! The file `lock` beside it is locked meanwhile, so commands change the file one after another. The new file is synced before it replaces
+//! the old one.
 
 use std::io;
 use std::path::Path;

@@ -49,11 +49,12 @@ table! {
     /// in the server's file with all of them after each --all.
     metrics_file: PathBuf, Top, "absolute path; none", via "read::absolute";
 
-    /// How many mirrors --all and the daemon update at the same time.
+    /// How many mirrors --all and the daemon update at the same time. In the daemon, updates that only wait for a mirror do not count, up to
+    /// twice this number.
     max_jobs: usize, Server, "integer; 16", via "read::at_least_one";
 
-    /// How many of these at the same host.
-    max_jobs_per_host: usize, Server, "integer; 8, or 16 at a host whose first contact takes 100 ms or more", via "read::at_least_one";
+    /// How many of these at the same host. In the daemon, as many may wait there besides.
+    max_jobs_per_host: usize, Server, "integer; 8, or 16 at a host whose first contact takes 100 ms or more and is not over ssh", via "read::at_least_one";
 
     /// How many of these in the same repository.
     max_jobs_per_repository: usize, Server, "integer; 4", via "read::at_least_one";

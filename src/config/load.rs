@@ -121,18 +121,7 @@ pub fn load_server(named: Option<&Path>, credential_env: &CredentialEnv) -> Resu
     }
     server.credential_env = credential_env.clone();
     server.resolve_roots()?;
-    for root in &server.roots {
-        for owner in root.owners.iter().filter(|owner| !is_user(owner)) {
-            let (file, line) = &root.written;
-            tracing::warn!("{}:{line}: owners names '{owner}', and there is no such user", file.display());
-        }
-    }
     Ok(server)
-}
-
-/// Whether a user has this name, or it is a number.
-fn is_user(name: &str) -> bool {
-    name.parse::<u32>().is_ok() || uzers::get_user_by_name(name).is_some()
 }
 
 /// Reads the file of a repository; a missing file is one without mirrors of its own.

@@ -166,10 +166,20 @@ impl Server {
         Ok(found)
     }
 
-    /// What an administrator should know of a list of repositories: roots that are not there, and that nothing is served. A sentence each.
+    /// What an administrator should know of a list of repositories: roots that are not there, owners that are no users, and that nothing is
+    /// served. A sentence each.
     #[must_use]
     pub fn remarks(&self, repositories: &[PathBuf]) -> Vec<String> {
         let mut remarks: Vec<String> = self.missing_roots().map(|root| root.missing().to_string()).collect();
+        for root in &self.roots {
+            let (file, line) = &root.written;
+            let unknown = root.owners.iter().filter(|owner| !is_user(owner));
+            remarks.extend(
+                unknown.map(|owner| {
+                    format!("{}:{line}: owners names '{owner}', and there is no such user", file.display())
+                }),
+            );
+        }
         if repositories.is_empty() {
             let roots: Vec<String> = self.roots.iter().map(|root| format!("'{}'", root.path.display())).collect();
             remarks.push(format!(
@@ -284,6 +294,11 @@ impl Server {
         };
         if self.is_surely_unique() && !twin.join("HEAD").exists() { Ok(()) } else { self.check_urls() }
     }
+}
+
+/// Whether a user has this name, or it is a number.
+fn is_user(name: &str) -> bool {
+    name.parse::<u32>().is_ok() || uzers::get_user_by_name(name).is_some()
 }
 
 /// The first placeholder of a template's URL that nothing fills in.

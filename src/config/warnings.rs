@@ -35,6 +35,9 @@ fn web_page_of(address: &Address) -> Option<String> {
     const PARTS: [&str; 9] =
         ["/-/", "/tree/", "/blob/", "/commits/", "/commit/", "/pull/", "/issues/", "/src/branch/", "/src/commit/"];
     let Address::Http { url, .. } = address else { return None };
+    if url.ends_with(".git") {
+        return None;
+    }
     let path = url.find("://").and_then(|at| Some(at + 3 + url[at + 3..].find('/')?))?;
     let part = PARTS.iter().filter_map(|part| url[path..].find(part)).min()?;
     // A repository has a path before it, of a group and a name at least.
@@ -112,6 +115,8 @@ mod tests {
             ("https://github.com/acme/tree", None),
             ("https://h/tree/w.git", None),
             ("https://h/git/tree-of/w.git", None),
+            ("https://h/group/issues/w.git", None),
+            ("https://h/group/sub/tree/w.git", None),
             ("ssh://git@h/acme/w/tree/main", None),
         ] {
             let told = misread_url(&crate::wire::parse(url).expect("valid").0);

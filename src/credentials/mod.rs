@@ -25,6 +25,7 @@ pub use sources::{CredentialEnv, CredentialRequest, HandedOver, find, hand_over,
 
 use crate::durable;
 use crate::durable::sync_directory;
+use crate::process::shell_word;
 
 /// A password or token.
 #[derive(Clone, PartialEq, Eq)]
@@ -96,7 +97,8 @@ fn secret_in(path: &Path, opened: io::Result<(std::fs::File, std::fs::Metadata)>
     };
     let refused = |fix: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, fix));
     if file.mode() & 0o077 != 0 {
-        return refused(format!("other users can read '{0}'; chmod 600 '{0}'", path.display()));
+        let word = shell_word(&path.display().to_string());
+        return refused(format!("other users can read '{}'; chmod 600 {word}", path.display()));
     }
     // The owner of the file could replace the password that we send.
     if ![0, rustix::process::geteuid().as_raw()].contains(&file.uid()) {

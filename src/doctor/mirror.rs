@@ -11,6 +11,7 @@ use crate::credentials::{Credentials, Redactor};
 use crate::drain;
 use crate::mirror::{self, LocalMirror};
 use crate::plan::Prune;
+use crate::process::shell_word;
 use crate::push::Advertised;
 use crate::refs::{Oid, RefName};
 use crate::repo::{self, Repository};
@@ -32,27 +33,34 @@ pub(super) fn examine(
         let fix = format!("git mirror-push enable {}", mirror.name);
         return named(mirror, vec![Finding::warning("enabled", "the mirror is disabled", fix)]);
     }
-    let found = match mirror::found_credentials(repository, mirror, server) {
-        Ok(found) => found,
+    let mut findings = match mirror::found_credentials(repository, mirror, server) {
+        Ok(found) => {
+            let mut findings = credentials(repository, mirror, &found);
+            findings.extend(contact(repository, mirror, server));
+            findings
+        }
         // A contact would say the same again.
-        Err(error) => return named(mirror, vec![unusable_credentials(mirror, &error)]),
+        Err(error) => vec![unusable_credentials(mirror, &error)],
     };
-    let mut findings = credentials(repository, mirror, &found);
+    findings.extend(kept_back(repository, config, mirror, now));
+    findings.extend(doubtful(repository, config, mirror));
+    named(mirror, findings)
+}
+
+/// What the mirror says of itself, or why it cannot be reached.
+fn contact(repository: &Repository, mirror: &Mirror, server: &Server) -> Vec<Finding> {
     let mut refs = HashMap::new();
     let reached = drain::reach(repository, mirror, server, &mut |name, oid| {
         refs.insert(name.to_owned(), oid);
     });
     match reached {
-        Ok(advertised) => findings.extend(met(repository, mirror, &advertised, &refs)),
+        Ok(advertised) => met(repository, mirror, &advertised, &refs),
         Err(error) => {
             let credentials = mirror::credentials(repository, mirror).unwrap_or_default();
             let text = Redactor::new(&credentials).clean(&error.to_string()).replace('\n', " ");
-            findings.push(Finding::error("reachable", text, fix(&error, mirror, &credentials)));
+            vec![Finding::error("reachable", text, fix(&error, mirror, &credentials))]
         }
     }
-    findings.extend(kept_back(repository, config, mirror, now));
-    findings.extend(doubtful(repository, config, mirror));
-    named(mirror, findings)
 }
 
 /// Likely mistakes in its URL.
@@ -85,7 +93,7 @@ fn fix(error: &drain::Error, mirror: &Mirror, credentials: &Credentials) -> Stri
 /// A source of credentials that cannot be used. What to do about it ends the text of the error.
 fn unusable_credentials(mirror: &Mirror, error: &mirror::Error) -> Finding {
     let text = error.to_string();
-    match text.split_once("; ") {
+    match text.rsplit_once("; ") {
         Some((text, fix)) => Finding::error("credentials", text, fix),
         None => Finding::error("credentials", text, format!("git mirror-push credential {}", mirror.name)),
     }
@@ -162,7 +170,8 @@ fn settings_there(repository: &Repository, mirror: &Mirror, local: &LocalMirror)
         ("receive.denyNonFastForwards", true, "rewritten branches will be refused"),
     ] {
         if matters && is_set(key) {
-            let fix = format!("git --git-dir '{}' config {key} false", local.git_dir().display());
+            let there = shell_word(&local.git_dir().display().to_string());
+            let fix = format!("git --git-dir {there} config {key} false");
             findings.push(Finding::warning("settings", format!("{key} is set there: {what}"), fix));
         }
     }

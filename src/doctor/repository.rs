@@ -99,7 +99,11 @@ fn spool(subject: &Subject<'_>) -> Vec<Finding> {
         let is_shared = subject.repository.sharing() != Sharing::Umask;
         if is_shared && metadata.mode() & 0o020 == 0 {
             let text = format!("the repository is shared, and the group cannot write '{}'", directory.display());
-            findings.push(Finding::error("spool", text, format!("chmod g+ws '{}'", directory.display())));
+            findings.push(Finding::error(
+                "spool",
+                text,
+                format!("chmod g+ws {}", process::shell_word(&directory.display().to_string())),
+            ));
         }
     }
     let probe = layout.tmp().join(format!("{}.doctor", crate::mirror::new_id(subject.now).file_name()));
@@ -181,7 +185,6 @@ fn refs(subject: &Subject<'_>) -> Vec<Finding> {
     findings
 }
 
-/// git by default syncs neither loose objects nor refs (git-config(1), core.fsync): a power failure may take back a push.
 /// A commit made in a working tree runs no hook of a push.
 fn working_tree(subject: &Subject<'_>) -> Option<Finding> {
     let text = "this repository has a working tree, and a commit made in it runs no hook";
@@ -189,6 +192,7 @@ fn working_tree(subject: &Subject<'_>) -> Option<Finding> {
     subject.repository.has_working_tree().then(|| Finding::warning("working-tree", text, fix))
 }
 
+/// git by default syncs neither loose objects nor refs (git-config(1), core.fsync): a power failure may take back a push.
 fn durability(subject: &Subject<'_>) -> Finding {
     let value = subject.repository.git_config("core.fsync").unwrap_or_default();
     let has = |word: &str| value.split(',').any(|part| part.trim() == word);

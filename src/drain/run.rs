@@ -65,8 +65,8 @@ fn serve_until_idle(repository: &Repository, context: &Context<'_>, mirror: &Mir
 
 fn has_more(repository: &Repository, context: &Context<'_>, mirror: &Mirror) -> bool {
     let now = fence::since_epoch((context.now)());
-    // It may have been removed while the run held its lock.
-    let Ok(config) = crate::config::load(repository, context.server) else { return false };
+    // It may have been removed while the run held its lock. If the configuration cannot be read, the next turn says so.
+    let Ok(config) = crate::config::load(repository, context.server) else { return true };
     let context = &Context { config: &config, ..*context };
     let is_given = fan_out(repository, context).is_ok() && config.mirror(&mirror.name).is_some();
     is_given && spool::is_due(&repository.layout(), &mirror.name, now).unwrap_or(true)

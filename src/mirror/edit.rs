@@ -135,18 +135,44 @@ impl Editor<'_> {
         let changes =
             |wanted: &[&str]| matches!(&change, Edit::Set(_, keys) if keys.iter().any(|(key, _)| wanted.contains(key)));
         let moves = changes(&["url"]);
-        if moves || changes(&["enabled", "only_protected_branches", "mirror_branch_regex", "tags", "refspecs"]) {
+        if moves {
             self.refuse_doubtful(&after, name)?;
+        } else if changes(&["enabled", "only_protected_branches", "mirror_branch_regex", "tags", "refspecs"]) {
+            // The URL is as it was: what is odd about it does not stand in the way of another change.
+            let of_url = after.mirror(name).and_then(|mirror| config::misread_url(&mirror.address));
+            let doubts = after.mirror(name).map(|mirror| self.warnings(&after, mirror)).unwrap_or_default();
+            doubts
+                .into_iter()
+                .find(|doubt| Some(doubt) != of_url.as_ref())
+                .map_or(Ok(()), |doubt| Err(Error::Refused(doubt)))?;
         }
+        let path = self.directory(name).join("secret");
+        let mut old = None;
         if extras.secret.is_some() && moves {
+            old = credentials::read_secret(&path).ok().flatten();
             // If we are killed before the next step, the mirror has no password. A password for another host would be worse.
-            remove_secret(&self.directory(name).join("secret")).map_err(self.files("remove the secret", name))?;
+            remove_secret(&path).map_err(self.files("remove the secret", name))?;
         }
-        let config = edit(self.repository, self.server, &change)?;
+        let edited = edit(self.repository, self.server, &change);
+        if let (Err(_), Some(old)) = (&edited, &old)
+            && self.is_not_yet(&after, name)
+        {
+            // If the password cannot be put back, the error of the change matters more.
+            let _ = write_secret(&path, old);
+        }
+        let config = edited?;
         self.store(name, extras)?;
         self.make_key(&config, name, extras.key_type)?;
         self.request(&config, name, if extras.adopts { Wish::Adopt } else { Wish::Compare })?;
         Ok(config)
+    }
+
+    /// Whether a mirror's URL in the file is known to be another than in a configuration that could not be written. The file may be the new
+    /// one although its directory could not be synced.
+    fn is_not_yet(&self, after: &Config, name: &str) -> bool {
+        let url = |config: &Config| config.mirror(name).map(|mirror| mirror.address.identity());
+        let in_file = config::load(self.repository, self.server).ok().and_then(|config| url(&config));
+        in_file.is_some() && in_file != url(after)
     }
 
     /// Refuses likely mistakes: a port that is read as a path, a placeholder that nothing fills in, one URL twice.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Error;
-use crate::process::{self, git};
+use crate::process::{self, git, shell_word};
 use crate::refs::{Local, RefName};
 use crate::repo::{GitRefs, Repository};
 use crate::wire::Address;
@@ -48,7 +48,11 @@ impl LostHead {
     /// The command that fixes it.
     #[must_use]
     pub fn fix(&self) -> String {
-        let by_hand = format!("git --git-dir '{}' symbolic-ref HEAD {}", self.git_dir.display(), self.ours);
+        let name = self.ours.text();
+        let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte));
+        let name = if is_plain { name.into_owned() } else { shell_word(&name) };
+        let by_hand =
+            format!("git --git-dir {} symbolic-ref HEAD {name}", shell_word(&self.git_dir.display().to_string()));
         format!("{by_hand}; or for ever: set_head = true")
     }
 }

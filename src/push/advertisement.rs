@@ -131,7 +131,7 @@ pub(super) fn read<R: Read>(
             each(name, oid);
         }
     }
-    Err(too_long(most))
+    Err(Error::Unable(format!("its list of refs is larger than {} MiB", most.0 >> 20)))
 }
 
 /// Reads up to the flush packet without looking at the refs.
@@ -144,11 +144,8 @@ pub(super) fn pass_over<R: Read>(lines: &mut StreamingPeekableIter<R>, most: Max
             return Err(refused_by_server(&String::from_utf8_lossy(message)));
         }
     }
-    Err(too_long(most))
-}
-
-fn too_long(most: MaxBytes) -> Error {
-    Error::Protocol(format!("an advertisement of more than {} MiB", most.0 >> 20))
+    // What the mirror does with the commands is not known, so this is not the error of a mirror that cannot be used.
+    Err(Error::Protocol(format!("an advertisement of more than {} MiB", most.0 >> 20)))
 }
 
 fn nonsense(line: &[u8]) -> Error {
@@ -179,7 +176,7 @@ mod tests {
         let line = packet(format!("{} refs/heads/x\n", "1".repeat(40)).as_bytes());
         let endless = line.repeat((1 << 20) / line.len() + 2);
         let error = read_all(&endless).expect_err("too long").to_string();
-        assert!(error.contains("an advertisement of more than 1 MiB"), "{error}");
+        assert!(error.contains("its list of refs is larger than 1 MiB"), "{error}");
     }
 
     #[test]

@@ -164,7 +164,12 @@ impl Read for PackReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let count = match &mut self.bytes {
             Bytes::Made(pack) => pack.read(buf)?,
-            Bytes::Program { stdout, .. } => fill(stdout, buf)?,
+            Bytes::Program { stdout, .. } => {
+                self.progress.begin_packing();
+                let filled = fill(stdout, buf);
+                self.progress.end_packing();
+                filled?
+            }
         };
         if count > 0 {
             self.count(&buf[..count]);
@@ -189,4 +194,35 @@ fn fill(stdout: &mut ChildStdout, buf: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_seen_whether_the_pack_is_being_made() {
+        // A program that writes when it is told to.
+        let mut child = Child::start_heard("cat", &mut crate::process::command("cat"), |_| ()).expect("started");
+        let (mut told, stdout) = (child.stdin(), child.stdout());
+        let progress = Arc::new(Progress::default());
+        let mut reader = PackReader {
+            bytes: Bytes::Program { stdout, child: Some(child) },
+            incomplete: Incomplete::default(),
+            header: Vec::new(),
+            progress: Arc::clone(&progress),
+        };
+        assert!(!progress.is_packing());
+        let reading = std::thread::spawn(move || reader.read(&mut [0; 8]).map(|count| (count, reader)));
+        for _ in 0..5000 {
+            if progress.is_packing() {
+                break;
+            }
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        assert!(progress.is_packing());
+        told.write_all(b"PACK0000").expect("written");
+        let (count, _) = reading.join().expect("no panic").expect("read");
+        assert!(count == 8 && !progress.is_packing(), "now the mirror is waited for");
+    }
 }

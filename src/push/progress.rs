@@ -16,6 +16,7 @@ pub struct Progress {
     /// Bytes of the pack that were passed on.
     pub bytes: AtomicU64,
     is_watched: AtomicBool,
+    is_packing: AtomicBool,
     phase: Mutex<Cleaned>,
 }
 
@@ -29,6 +30,22 @@ impl Progress {
     #[must_use]
     pub fn is_watched(&self) -> bool {
         self.is_watched.load(Ordering::Relaxed)
+    }
+
+    /// Whether the next bytes of the pack are being made: our machine is at work, and the mirror is not waited for.
+    #[must_use]
+    pub fn is_packing(&self) -> bool {
+        self.is_packing.load(Ordering::Relaxed)
+    }
+
+    /// From now on the next bytes of the pack are being made.
+    pub(crate) fn begin_packing(&self) {
+        self.is_packing.store(true, Ordering::Relaxed);
+    }
+
+    /// They are made.
+    pub(crate) fn end_packing(&self) {
+        self.is_packing.store(false, Ordering::Relaxed);
     }
 
     /// The current phase, with a percentage and a rate where git gives them.

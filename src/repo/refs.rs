@@ -15,6 +15,12 @@ pub struct Listing {
     pub incomplete: Option<String>,
 }
 
+/// Whether the file system cannot hold a file of that name.
+fn is_too_long(error: &gix::Error) -> bool {
+    let kind = error.downcast_any_ref::<std::io::Error>().map(std::io::Error::kind);
+    kind == Some(std::io::ErrorKind::InvalidFilename)
+}
+
 impl Repository {
     /// Lists the refs for which `is_wanted` holds.
     ///
@@ -93,8 +99,22 @@ impl Repository {
             Ok(Some(reference)) => {
                 Ok(reference.target().try_id().map_or(Local::Symbolic, |oid| Local::At(from_gix(oid))))
             }
+            Err(error) if is_too_long(&error) => self.find_packed(name, full.as_ref()),
             Err(error) if is_refused(&error) => Err(self.unreadable(&name.to_string(), &error)),
             Err(_) => Ok(Local::Unreadable),
         }
+    }
+
+    /// Looks up a ref whose name is too long for a file, so that only packed refs can hold it. A mirror that stores its refs in another way
+    /// may have such names.
+    fn find_packed(&self, name: &RefName, full: &gix::refs::FullNameRef) -> Result<Local, Error> {
+        let packed = self.inner.refs.cached_packed_buffer();
+        let packed = packed.map_err(|error| self.unreadable(&name.to_string(), &error))?;
+        let Some(packed) = packed else { return Ok(Local::Absent) };
+        Ok(match packed.try_find(full) {
+            Ok(Some(found)) if found.name == full => Local::At(from_gix(&found.target())),
+            Ok(_) => Local::Absent,
+            Err(_) => Local::Unreadable,
+        })
     }
 }

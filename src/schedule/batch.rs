@@ -1,10 +1,11 @@
 //! Many repositories in one run (`--all`): each is scanned, and what is due is done host by host (see `queue`).
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -56,9 +57,10 @@ pub struct Every<'a> {
     pub on_report: &'a (dyn Fn(Result<Report, (PathBuf, Error)>) + Sync),
 }
 
-/// When a file was changed last; `None` when it is not there.
-fn modified(path: &Path) -> Option<SystemTime> {
-    path.metadata().and_then(|file| file.modified()).ok()
+/// When a file was changed or put there last, in seconds and nanoseconds; `None` when it is not there. Unlike the time of its content,
+/// nobody sets this one to an earlier time.
+fn changed(path: &Path) -> Option<(i64, i64)> {
+    path.metadata().map(|file| (file.ctime(), file.ctime_nsec())).ok()
 }
 
 /// Serves every mirror of `repositories` for which there is something to do.
@@ -142,7 +144,9 @@ impl Every<'_> {
         let placed = self.server.place(git_dir);
         let config = config::parse(&layout.config(), &text, self.server, placed.as_ref(), config::Trust::NoCommands);
         // What cannot be read is told by whoever serves it.
-        config.map_or(true, |config| config.mirror(name).is_none_or(|mirror| !status.is_at(&mirror.address.identity())))
+        config.map_or(true, |config| {
+            config.mirror(name).is_none_or(|mirror| mirror.is_enabled && !status.is_at(&mirror.address.identity()))
+        })
     }
 
     /// A child that drains for the owner compares everything if a full comparison of one mirror is due.
@@ -200,13 +204,13 @@ impl Every<'_> {
         }
         let queues = spool::queues(layout).map_err(files("list the mirrors"))?;
         let own = config::names_in(layout).map_err(files("read the configuration"))?;
-        let edited = modified(&layout.config());
+        let edited = changed(&layout.config());
         for (name, queued) in &queues {
             let status = status::read(&layout.remote(name)).map_err(files("read the status"))?;
             let is_waiting = status.next_attempt_at.is_some() || *queued > 0 || status.is_new();
             let is_moved = match own.contains(name) {
                 true => {
-                    edited > modified(&layout.remote(name).join("status.json"))
+                    edited > changed(&layout.remote(name).join("status.json"))
                         && self.is_moved(layout, git_dir, name, &status)
                 }
                 false => self.server.template_address(name, git_dir).is_some_and(|address| !status.is_at(&address)),

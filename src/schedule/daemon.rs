@@ -79,7 +79,7 @@ impl Workers {
     pub fn run(&self) {
         let limits = limits(&self.server());
         std::thread::scope(|scope| {
-            // The extra threads scan spools even when all others are serving mirrors, and go on with slow ones.
+            // The extra threads scan spools even when all others are serving mirrors, and go on with those that only wait.
             for _ in 0..limits.all + limits.slow() + limits.scans {
                 scope.spawn(|| self.crew.work(self.now, &|task| self.act(task)));
             }
@@ -137,7 +137,10 @@ impl Workers {
             now: self.now,
             random: self.random,
             reconcile: Some(server.top.reconcile_interval.unwrap_or(RECONCILE)),
-            on_begin: &|git_dir, mirror, _| (self.on_event)(Event::Begun { git_dir, mirror }),
+            on_begin: &|git_dir, mirror, progress| {
+                self.crew.note(|queue| queue.begun(&(git_dir.to_owned(), mirror.to_owned()), progress));
+                (self.on_event)(Event::Begun { git_dir, mirror });
+            },
             on_report: &on_report,
         };
         every.act(task)

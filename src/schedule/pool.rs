@@ -56,6 +56,11 @@ impl Crew {
         changed
     }
 
+    /// Changes the queue in a way that gives nobody anything to do.
+    pub(super) fn note(&self, change: impl FnOnce(&mut Queue)) {
+        change(&mut self.lock().queue);
+    }
+
     /// Looks at the queue.
     pub(super) fn read<T>(&self, read: impl FnOnce(&Queue) -> T) -> T {
         read(&self.lock().queue)

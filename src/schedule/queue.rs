@@ -1,18 +1,24 @@
 //! Which mirror is updated when. Knows hosts, limits and times, and nothing of git.
 //!
-//! Hosts take turns, so a host with a thousand waiting repositories does not starve a host with one; a repository with many mirrors has a
-//! limit of its own. A run that takes longer than five seconds gives up its place, so mirrors that are slow on purpose do not keep the others
-//! waiting; and some places are kept for repositories of which nothing runs. The first contact with a host is made by one job alone. If it shows that the host is down, all other jobs for it are
-//! deferred without an attempt until the host's next turn, and no other host waits for it. Scanning a repository contacts nobody, so it
-//! waits for no host.
+//! Hosts take turns, so a host with a thousand waiting repositories does not starve a host with one. A repository with many mirrors has a
+//! limit of its own, and some places are kept for repositories of which nothing runs.
+//!
+//! The first contact with a host is made by one job alone. If it shows that the host is down, all other jobs for it are deferred without an
+//! attempt until the host's next turn, and no other host waits for it. Scanning a repository contacts nobody, so it waits for no host.
+//!
+//! In the daemon, a run that only waits for its mirror gives up its place after five seconds. So mirrors that are slow on purpose do not keep
+//! the others waiting. A run that makes a pack, or sends one, keeps its place.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::drain::{Down, Mode};
+use crate::push::Progress;
 
 /// A mirror: its repository and its name there.
 pub(super) type Key = (PathBuf, String);
@@ -46,7 +52,7 @@ pub(super) struct JobLimits {
 }
 
 impl JobLimits {
-    /// How many slow runs may go on without a place.
+    /// How many runs that only wait may go on without a place.
     pub(super) fn slow(self) -> usize {
         2 * self.all
     }
@@ -57,8 +63,10 @@ impl JobLimits {
     }
 }
 
-/// A run that takes longer than this is slow.
-const SLOW: SignedDuration = SignedDuration::from_secs(5);
+/// How often it is looked whether a run only waits for its mirror.
+const LOOK: SignedDuration = SignedDuration::from_secs(5);
+/// A run that sends fewer bytes in a second, and makes no pack either, only waits.
+const MIN_SPEED: u64 = 10_000;
 
 /// A host whose first contact takes this long or longer is far away. Every contact takes at least one round trip.
 const FAR: Duration = Duration::from_millis(100);
@@ -75,10 +83,37 @@ struct Host {
 
 /// A mirror that is being served.
 struct Running {
-    since: Timestamp,
     host: String,
+    /// How far it is, once it has begun.
+    progress: Option<Arc<Progress>>,
+    /// When it was looked at last, and how many bytes it had sent by then.
+    looked: (Timestamp, u64),
+    /// Whether it only waits for its mirror, as the last look showed. Then it has no place.
+    waits: bool,
     /// The job that arrived for it meanwhile.
     again: Option<Job>,
+}
+
+impl Running {
+    fn new(host: String, now: Timestamp) -> Self {
+        Self { host, progress: None, looked: (now, 0), waits: false, again: None }
+    }
+
+    /// When it is to be looked at next. Never if it is on this machine: its work is done here.
+    fn next_look(&self) -> Option<Timestamp> {
+        (!self.host.is_empty()).then(|| self.looked.0 + LOOK)
+    }
+
+    fn look(&mut self, now: Timestamp) {
+        if self.next_look().is_none_or(|next| next > now) {
+            return;
+        }
+        let sent = self.progress.as_ref().map_or(0, |progress| progress.bytes.load(Ordering::Relaxed));
+        let seconds = u64::try_from(now.duration_since(self.looked.0).as_secs()).unwrap_or(1);
+        let is_packing = self.progress.as_ref().is_some_and(|progress| progress.is_packing());
+        self.waits = !is_packing && sent.saturating_sub(self.looked.1) < MIN_SPEED.saturating_mul(seconds);
+        self.looked = (now, sent);
+    }
 }
 
 /// What waits, what runs, and what waits for its time.
@@ -238,15 +273,22 @@ impl Queue {
             return Next::End;
         }
         let later = self.later.first().map(|(time, _)| *time);
-        // A run that becomes slow makes room for what waits.
-        let free = self.running.values().map(|running| running.since + SLOW).filter(|time| *time > now).min();
-        Next::Wait(later.into_iter().chain(free.filter(|_| !self.waiting.is_empty())).min())
+        // A run that only waits makes room for what waits here.
+        let look = self.running.values().filter_map(Running::next_look).min();
+        Next::Wait(later.into_iter().chain(look.filter(|_| self.is_open && !self.waiting.is_empty())).min())
     }
 
-    /// How many places are taken. Slow runs have none, as far as there are threads for them.
-    fn taken(&self, now: Timestamp) -> usize {
-        let slow = self.running.values().filter(|running| running.since + SLOW <= now).count();
-        self.running.len() - slow.min(self.limits.slow())
+    /// How many places are taken. Runs that only wait have none, as far as there are threads for them.
+    fn taken(&self) -> usize {
+        let waiting = self.running.values().filter(|running| running.waits).count();
+        self.running.len() - waiting.min(self.limits.slow())
+    }
+
+    /// A run has begun.
+    pub(super) fn begun(&mut self, key: &Key, progress: Arc<Progress>) {
+        if let Some(running) = self.running.get_mut(key) {
+            running.progress = Some(progress);
+        }
     }
 
     fn next_job(&mut self, now: Timestamp) -> Option<Next> {
@@ -258,10 +300,13 @@ impl Queue {
             }
         }
         let (limits, repositories) = (self.limits, &self.repositories);
-        let taken = self.taken(now);
-        let mut slow: HashMap<&str, usize> = HashMap::new();
-        for running in self.running.values().filter(|running| running.since + SLOW <= now) {
-            *slow.entry(&running.host).or_default() += 1;
+        if self.is_open {
+            self.running.values_mut().for_each(|running| running.look(now));
+        }
+        let taken = self.taken();
+        let mut idle: HashMap<&str, usize> = HashMap::new();
+        for running in self.running.values().filter(|running| running.waits) {
+            *idle.entry(&running.host).or_default() += 1;
         }
         let place = |(name, host): (&String, &Host)| {
             let limit = match host.has_answered {
@@ -276,11 +321,10 @@ impl Queue {
                 let most = if taken < limits.unreserved() { limits.per_repository } else { 1 };
                 host.down.is_some() || repositories.get(&job.git_dir).is_none_or(|count| *count < most)
             };
-            let at = host
-                .waiting
-                .iter()
-                .position(may_run)
-                .filter(|_| host.running - slow.get(&**name).copied().unwrap_or(0) < limit)?;
+            // Those that only wait have no place at their host either, but there are as many of them at most.
+            let busy = host.running - idle.get(&**name).copied().unwrap_or(0);
+            let has_room = busy < limit && host.running < limit.saturating_mul(2);
+            let at = host.waiting.iter().position(may_run).filter(|_| has_room)?;
             Some((name.clone(), at))
         };
         let later = self.hosts.range::<String, _>((Excluded(&self.last), Unbounded));
@@ -292,7 +336,7 @@ impl Queue {
             return Some(Next::Defer(job, down.clone()));
         }
         host.running += 1;
-        self.running.insert(job.key(), Running { since: now, host: job.host.clone(), again: None });
+        self.running.insert(job.key(), Running::new(job.host.clone(), now));
         *self.repositories.entry(job.git_dir.clone()).or_default() += 1;
         self.last = name;
         Some(Next::Serve(job))

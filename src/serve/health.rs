@@ -17,9 +17,13 @@ use crate::serve::lanes::TooMany;
 
 /// Whether the repositories can be listed. For load balancers and monitoring.
 pub(super) async fn healthz(State(app): State<Arc<App>>) -> Response {
-    match app.is_ready.load(Ordering::Relaxed) {
-        true => (StatusCode::OK, "ok\n").into_response(),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "the repositories cannot be listed; see the log\n").into_response(),
+    match (app.is_ready.load(Ordering::Relaxed), app.is_whole.load(Ordering::Relaxed)) {
+        (true, true) => (StatusCode::OK, "ok\n").into_response(),
+        // The other roots are served.
+        (true, false) => (StatusCode::OK, "ok, but a root is missing; see the log\n").into_response(),
+        (false, _) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the repositories cannot be listed; see the log\n").into_response()
+        }
     }
 }
 

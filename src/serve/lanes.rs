@@ -73,7 +73,6 @@ struct Lane {
 }
 
 /// What one token has of a lane.
-#[derive(Clone)]
 struct Share {
     line: Arc<Semaphore>,
     places: Arc<Semaphore>,
@@ -84,13 +83,16 @@ impl Lane {
         Self { places: Arc::new(Semaphore::new(places)), share, tokens: Mutex::default() }
     }
 
-    fn share(&self, token: &str) -> Share {
+    /// Puts a request of a token in line. Returns its place there, and the token's share of the threads.
+    fn enter(&self, token: &str) -> Result<(OwnedSemaphorePermit, Arc<Semaphore>), TooMany> {
         let mut tokens = self.tokens.lock();
-        // Only tokens with open requests are remembered.
+        // Only tokens with open requests are remembered. This request is in line before the lock is free, so its token is not forgotten.
         tokens.retain(|_, share| share.line.available_permits() < MAX_IN_LINE);
         let new =
             || Share { line: Arc::new(Semaphore::new(MAX_IN_LINE)), places: Arc::new(Semaphore::new(self.share)) };
-        tokens.entry(token.to_owned()).or_insert_with(new).clone()
+        let share = tokens.entry(token.to_owned()).or_insert_with(new);
+        let in_line = Arc::clone(&share.line).try_acquire_owned().map_err(|_| TooMany)?;
+        Ok((in_line, Arc::clone(&share.places)))
     }
 
     async fn run<T: Send + 'static>(
@@ -98,9 +100,8 @@ impl Lane {
         token: &str,
         act: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, TooMany> {
-        let share = self.share(token);
-        let in_line = share.line.try_acquire_owned().map_err(|_| TooMany)?;
-        let own = place(&share.places).await;
+        let (in_line, share) = self.enter(token)?;
+        let own = place(&share).await;
         let place = place(&self.places).await;
         Ok(in_thread((in_line, own, place), act).await)
     }
@@ -147,8 +148,11 @@ mod tests {
                 done()
             })
         };
-        let is_full = || lanes.writers.share("greedy").line.available_permits() == 0;
-        assert!(soon(&is_full), "all requests of the token are in line");
+        let in_line = || {
+            let tokens = lanes.writers.tokens.lock();
+            tokens.get("greedy").map_or(0, |share| MAX_IN_LINE - share.line.available_permits())
+        };
+        assert!(soon(&|| in_line() == MAX_IN_LINE), "all requests of the token are in line");
         runtime.block_on(async {
             assert!(lanes.write("greedy", || ()).await.is_err(), "one more");
             for token in ["other", "third"] {
@@ -159,6 +163,6 @@ mod tests {
             assert_eq!(lanes.judge(|| 4).await, 4);
         });
         drop(end);
-        assert!(soon(&|| lanes.writers.share("greedy").line.available_permits() == MAX_IN_LINE), "all are answered");
+        assert!(soon(&|| in_line() == 0), "all are answered");
     }
 }

@@ -74,6 +74,8 @@ pub struct Options {
 
 /// What every part of the daemon knows.
 struct App {
+    /// Where hooks wake us.
+    socket: WakeSocket,
     workers: Workers,
     projects: Projects,
     access: Access,
@@ -86,16 +88,20 @@ struct App {
     events: broadcast::Sender<PathBuf>,
     /// Asks for a look through all spools.
     scans: Mutex<Option<Sender<()>>>,
+    /// Held while the configuration is exchanged, so that an older one does not replace a newer one.
+    configuring: Mutex<()>,
     /// What was last said of the roots, to say it once.
     remarks: Mutex<Vec<String>>,
     /// When the repositories were last listed.
     looked: Mutex<Option<Timestamp>>,
-    /// Whether the last listing found all roots and repositories, and their numbers are stored.
+    /// Whether the last listing of the repositories succeeded and their numbers are stored.
     is_ready: AtomicBool,
+    /// Whether all roots were there.
+    is_whole: AtomicBool,
 }
 
 impl App {
-    fn new(server: Server, options: &Options) -> Self {
+    fn new(server: Server, socket: WakeSocket, options: &Options) -> Self {
         let events = broadcast::channel(256).0;
         let told = events.clone();
         let failures = Mutex::new(HashMap::new());
@@ -123,6 +129,7 @@ impl App {
             let _ = told.send(git_dir);
         };
         Self {
+            socket,
             workers: Workers::new(Arc::new(server), now, random, Box::new(on_event)),
             projects: Projects::new(&options.state_directory),
             access: Access::new(Store::new(&options.state_directory)),
@@ -131,9 +138,11 @@ impl App {
             metrics: Mutex::default(),
             events,
             scans: Mutex::default(),
+            configuring: Mutex::default(),
             remarks: Mutex::default(),
             looked: Mutex::default(),
             is_ready: AtomicBool::new(false),
+            is_whole: AtomicBool::new(true),
         }
     }
 
@@ -168,31 +177,40 @@ impl App {
     /// the API and the page do not show them.
     fn look_around(&self) -> Option<Vec<PathBuf>> {
         *self.looked.lock() = Some(now());
-        let server = self.workers.server();
-        let server = self.with_roots_resolved(server);
+        let server = self.server_with_roots();
         let listed = server.repositories().inspect_err(|error| tracing::error!("{error}")).ok();
         let remarks = listed.as_ref().map(|git_dirs| server.remarks(git_dirs)).unwrap_or_default();
         let mut said = self.remarks.lock();
         remarks.iter().filter(|remark| !said.contains(remark)).for_each(|remark| tracing::warn!("{remark}"));
-        let is_whole = server.missing_roots().next().is_none();
+        self.is_whole.store(server.missing_roots().next().is_none(), Ordering::Relaxed);
         *said = remarks;
         drop(said);
         let numbered = listed.as_deref().map(|git_dirs| self.projects.refresh(&server, git_dirs));
         if let Some(Err(error)) = &numbered {
             tracing::error!("cannot store the project numbers: {error}");
         }
-        self.is_ready.store(is_whole && matches!(numbered, Some(Ok(()))), Ordering::Relaxed);
+        self.is_ready.store(matches!(numbered, Some(Ok(()))), Ordering::Relaxed);
         listed
     }
 
+    /// Takes a configuration, and tells hooks which directories are served.
+    fn take(&self, server: Arc<Server>) {
+        if let Err(error) = self.socket.announce(&server) {
+            tracing::error!("{NOT_ANNOUNCED}: {error}");
+        }
+        self.workers.reload(server);
+    }
+
     /// The configuration with the real paths of roots that are there only now.
-    fn with_roots_resolved(&self, server: Arc<Server>) -> Arc<Server> {
+    fn server_with_roots(&self) -> Arc<Server> {
+        let _held = self.configuring.lock();
+        let server = self.workers.server();
         let mut resolved = (*server).clone();
         if !matches!(resolved.resolve_roots(), Ok(true)) {
             return server;
         }
         let resolved = Arc::new(resolved);
-        self.workers.reload(Arc::clone(&resolved));
+        self.take(Arc::clone(&resolved));
         resolved
     }
 
@@ -247,7 +265,7 @@ pub fn run(server: Server, options: &Options) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let socket = WakeSocket::new(&options.runtime_directory)?;
     socket.announce(&server).context(NOT_ANNOUNCED)?;
-    let app = Arc::new(App::new(server, options));
+    let app = Arc::new(App::new(server, socket, options));
     app.look_around();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -265,11 +283,11 @@ pub fn run(server: Server, options: &Options) -> anyhow::Result<()> {
     let app = &app;
     let workers = std::thread::scope(|scope| {
         let workers = scope.spawn(|| app.workers.run());
-        scope.spawn(|| socket.listen(|heard| app.heard(heard)));
+        scope.spawn(|| app.socket.listen(|heard| app.heard(heard)));
         scope.spawn(move || app.scan_for_ever(&asked));
-        let told = runtime.block_on(attend(app, listeners, &socket, options));
+        let told = runtime.block_on(attend(app, listeners, options));
         app.workers.halt();
-        socket.close();
+        app.socket.close();
         app.scans.lock().take();
         let grace = app.workers.server().top.shutdown_timeout.unwrap_or(SHUTDOWN);
         wait(&|| workers.is_finished(), grace);
@@ -296,12 +314,7 @@ fn wait(is_over: &dyn Fn() -> bool, limit: Duration) {
 }
 
 /// Answers requests and signals until told to end.
-async fn attend(
-    app: &Arc<App>,
-    listeners: Vec<Listener>,
-    socket: &WakeSocket,
-    options: &Options,
-) -> anyhow::Result<()> {
+async fn attend(app: &Arc<App>, listeners: Vec<Listener>, options: &Options) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
     let (stop, stopped) = watch::channel(false);
@@ -316,7 +329,7 @@ async fn attend(
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => reload(app, socket, options),
+            _ = hangup.recv() => reload(app, options),
         }
     }
     notify(&[sd_notify::NotifyState::Stopping]);
@@ -327,16 +340,15 @@ async fn attend(
 }
 
 /// Takes the configuration as it is now, or keeps the last good one.
-fn reload(app: &App, socket: &WakeSocket, options: &Options) {
+fn reload(app: &App, options: &Options) {
     let loaded = config::load_server(options.server_config.as_deref(), &options.credential_env)
         .and_then(|server| server.existing_roots().and(server.check_urls()).map(|()| server));
     match loaded {
         Err(error) => tracing::error!("the configuration stays as it was: {error}"),
         Ok(server) => {
-            if let Err(error) = socket.announce(&server) {
-                tracing::error!("{NOT_ANNOUNCED}: {error}");
-            }
-            app.workers.reload(Arc::new(server));
+            let held = app.configuring.lock();
+            app.take(Arc::new(server));
+            drop(held);
             app.projects.forget();
             app.ask_for_scan();
             tracing::info!("the configuration was reloaded");

@@ -54,7 +54,7 @@ pub(super) struct Projects {
 }
 
 impl Projects {
-    /// No projects yet; [`Projects::refresh`] adds them. The numbers are stored in the daemon's state directory. Nothing is known before the first [`Projects::refresh`].
+    /// No projects yet; [`Projects::refresh`] adds them. The numbers are stored in the daemon's state directory.
     pub(super) fn new(state_directory: &Path) -> Self {
         Self { directory: state_directory.to_owned(), table: Mutex::default() }
     }

@@ -74,7 +74,11 @@ async fn whole(request: Request) -> Result<Request, Response> {
 /// Whether the client asks for this server by a name that it has. Who looks only whether the daemon lives need not know one.
 fn is_for_us(app: &App, client: &Client, path: &str) -> bool {
     let server = app.workers.server();
-    server.api.hosts.as_ref().is_none_or(|hosts| path == "/healthz" || hosts.contains(&client.host()))
+    server
+        .api
+        .hosts
+        .as_ref()
+        .is_none_or(|hosts| hosts.is_empty() || path == "/healthz" || hosts.contains(&client.host()))
 }
 
 async fn around(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {

@@ -1,8 +1,9 @@
 //! Fan-out: what is in `incoming` is linked into the queue of every enabled mirror, then leaves `incoming`.
 //!
 //! An entry is a hard link of its record and keeps its name, so two drains that fan out at once, or one that is killed and
-//! repeated, make the same entries. An entry cannot come back after its mirror has finished it: it is finished only after
-//! the record left `incoming`, and a link to a record that left fails.
+//! repeated, make the same entries. Such an entry cannot come back after its mirror has finished it: it is finished only after
+//! the record left `incoming`, and a link to a record that left fails. Of a record that another user made, the entry is a copy. It may come
+//! back once; the mirror then finds that there is nothing left to do.
 
 #![expect(clippy::disallowed_methods, reason = "moves records through the spool")]
 
@@ -60,7 +61,7 @@ pub fn fan_out(layout: &Layout, mirrors: &[&str], others: &[&str], id: Id) -> io
     let unfinished = abandoned(layout, id.time)?;
     done.resync = resync::is_marked(layout)? || !unfinished.is_empty();
     for mirror in mirrors {
-        link_into_queue(layout, mirror, &whole)?;
+        link_into_queue(layout, mirror, &whole, id)?;
         if done.resync || !done.corrupt.is_empty() {
             queue::request_full_sync(layout, mirror, id)?;
         }
@@ -105,7 +106,7 @@ fn ensure_full_sync(layout: &Layout, mirror: &str, id: Id) -> io::Result<()> {
     queue::request_full_sync(layout, mirror, id)
 }
 
-fn link_into_queue(layout: &Layout, mirror: &str, records: &[String]) -> io::Result<()> {
+fn link_into_queue(layout: &Layout, mirror: &str, records: &[String], id: Id) -> io::Result<()> {
     if records.is_empty() {
         return Ok(());
     }
@@ -117,21 +118,35 @@ fn link_into_queue(layout: &Layout, mirror: &str, records: &[String]) -> io::Res
             // Another drain was faster: the entry is there, or the record has left for every queue.
             Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {}
             // Linux lets nobody link a file of another user (proc(5), protected_hardlinks): someone else may push here too.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => copy_into_queue(layout, &queue, name)?,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                copy_into_queue(layout, &queue, name, id)?;
+            }
             Err(error) => return Err(error),
         }
     }
     sync_directory(&queue)
 }
 
-/// Makes an entry that is a copy of its record.
-fn copy_into_queue(layout: &Layout, queue: &Path, name: &str) -> io::Result<()> {
+/// Makes an entry that is a copy of its record. Its file in `tmp` has the name of this fan-out, which no other has: another drain sees that
+/// its writer lives.
+fn copy_into_queue(layout: &Layout, queue: &Path, name: &str, id: Id) -> io::Result<()> {
     let record = layout.incoming().join(name);
-    let copy = layout.tmp().join(format!("{name}.{}", std::process::id()));
-    let (bytes, _) = durable::read(&record)?;
+    let copy = layout.tmp().join(id.file_name());
+    let bytes = match durable::read(&record) {
+        Ok((bytes, _)) => bytes,
+        // It has left for every queue.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let linked = durable::write_synced(&copy, &bytes, &record).and_then(|()| fs::hard_link(&copy, queue.join(name)));
     remove_if_there(&copy)?;
-    durable::write_synced(&copy, &bytes, &record)?;
-    fs::rename(&copy, queue.join(name))
+    match linked {
+        // Another drain was faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        // The record may have left since it was read. The entry stays all the same: another drain may have taken it for its own, and a
+        // mirror that has finished it does it once more, as after a crash.
+        linked => linked,
+    }
 }
 
 /// Moves a damaged record into `corrupt`, where it is counted and never deleted.
@@ -154,4 +169,31 @@ fn abandoned(layout: &Layout, now: Duration) -> io::Result<Vec<String>> {
         old || pid.is_none_or(|pid| rustix::process::test_kill_process(pid) == Err(Errno::SRCH))
     };
     Ok(list(&layout.tmp())?.into_iter().filter(writer_is_gone).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_an_entry_once_and_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let layout = Layout::new(directory.path());
+        let queue = layout.queue("m");
+        for path in [layout.incoming(), layout.tmp(), queue.clone()] {
+            fs::create_dir_all(path).expect("made");
+        }
+        let id = Id { time: Duration::from_secs(1), pid: 1, random: 1 };
+        copy_into_queue(&layout, &queue, "left", id).expect("it left for every queue");
+        fs::write(layout.incoming().join("record"), "ours").expect("written");
+        for _ in 0..2 {
+            copy_into_queue(&layout, &queue, "record", id).expect("copied, or there already");
+        }
+        assert_eq!(list(&queue).expect("listed"), ["record"]);
+        assert_eq!(fs::read(queue.join("record")).expect("read"), b"ours");
+        assert_eq!(list(&layout.tmp()).expect("listed"), Vec::<String>::new());
+        fs::remove_dir_all(&queue).expect("removed");
+        copy_into_queue(&layout, &queue, "record", id).expect_err("an entry that cannot be made is an error");
+        assert_eq!(list(&layout.tmp()).expect("listed"), Vec::<String>::new());
+    }
 }

@@ -15,7 +15,7 @@ use super::stream::Stream;
 use super::{Egress, Error, Pool, Service, Target, tcp};
 use crate::credentials::{HostKey, read_host_keys};
 use crate::durable;
-use crate::process::{Child, command, run};
+use crate::process::{Child, command, run, shell_word};
 use crate::replies::{self, Failure, HostKeyProblem};
 
 /// Starts `ssh` with a service of git as its command.
@@ -46,7 +46,7 @@ const SSH_PORT: u16 = 22;
 
 /// The command for the shell on the other side.
 fn remote_command(service: Service, path: &str) -> String {
-    format!("{} {}", service.name(), quoted(path))
+    format!("{} {}", service.name(), shell_word(path))
 }
 
 /// Starts `ssh`. If the mirror has a password, also returns the server that answers the question for it.
@@ -243,11 +243,6 @@ fn file_option(keyword: &str, path: &Path) -> String {
     format!("{keyword}=\"{}\"", path.display().to_string().replace('%', "%%"))
 }
 
-/// Quotes a path for the shell on the other side, as git does.
-fn quoted(path: &str) -> String {
-    format!("'{}'", path.replace('\'', r"'\''").replace('!', r"'\!'"))
-}
-
 /// The error that the last message of ssh or receive-pack means.
 pub(super) fn error_of(program: String, status: String, message: &str, pins: Option<&Path>) -> Error {
     match replies::failure(&program, message) {
@@ -352,7 +347,8 @@ mod tests {
 
     #[test]
     fn quotes_for_the_other_shell() {
-        assert_eq!(quoted("/srv/it's!.git"), r"'/srv/it'\''s'\!'.git'");
+        let expected = r"git-receive-pack '/srv/it'\''s'\!'.git'";
+        assert_eq!(remote_command(Service::ReceivePack, "/srv/it's!.git"), expected);
     }
 
     #[test]

@@ -39,6 +39,9 @@ pub(in crate::cli) struct InstallHook {
     /// Every repository below the roots of the server's file
     #[arg(long, conflicts_with = "git_dir")]
     pub(in crate::cli) all: bool,
+    /// Do nothing where hook = "none" (root does, for repositories of other users)
+    #[arg(long, hide = true)]
+    pub(in crate::cli) if_wanted: bool,
 }
 
 /// Patterns of branches.

@@ -62,7 +62,7 @@ pub(super) struct Global {
     /// The server's configuration file; default: $GIT_MIRROR_PUSH_CONFIG or /etc/git-mirror-push/config.toml
     #[arg(long, global = true, value_name = "FILE", help_heading = "Common options", hide_short_help = true)]
     pub(super) config: Option<PathBuf>,
-    /// Print JSON
+    /// Print JSON; an error is one object, the last line of standard error
     #[arg(long, global = true, help_heading = "Common options", hide_short_help = true)]
     pub(super) json: bool,
     /// Print more on standard error; -vv prints still more

@@ -36,7 +36,7 @@ fn a_host_that_is_down_is_tried_once_and_delays_no_other() {
     let mut queue = queue(&[("dead", 500), ("alive", 50)]);
     let probes = [served(&mut queue, 0), served(&mut queue, 0)].map(|job| job.map(|job| job.host));
     assert_eq!(probes, [Some("alive".into()), Some("dead".into())]);
-    assert!(matches!(queue.next(at(0)), Next::Wait(Some(_))), "one each, until they have answered");
+    assert!(matches!(queue.next(at(0)), Next::Wait(None)), "one each, until they have answered");
     queue.served(&job("alive", 0), Said::Up(NEAR));
     for n in 1..50 {
         assert_eq!(served(&mut queue, 0), Some(job("alive", n)));
@@ -79,31 +79,81 @@ fn limits_hold_and_hosts_take_turns() {
     assert_eq!(found, [PathBuf::from("/x"), "/x".into(), "//9".into()], "two of a repository at most");
 }
 
-#[test]
-fn a_slow_run_gives_up_its_place_and_some_places_are_for_other_repositories() {
-    let mut one = Queue::new(JobLimits { per_host: 99, per_repository: 99, ..LIMITS });
-    for n in 0..60 {
-        one.add(Job { git_dir: "/x".into(), mirror: format!("m{n}"), ..job("", 0) });
-    }
-    let count = |queue: &mut Queue, now| std::iter::from_fn(|| served(queue, now)).count();
-    assert_eq!(count(&mut one, 0), 6, "two of eight places are for others");
-    one.add(job("", 1));
-    assert_eq!(served(&mut one, 0), Some(job("", 1)), "at once");
-    assert!(matches!(one.next(at(0)), Next::Wait(Some(time)) if time == at(5)), "then the first become slow");
-    assert_eq!(count(&mut one, 5), 6, "in the places of the slow ones");
-    assert_eq!(count(&mut one, 10), 6);
-    assert_eq!(count(&mut one, 15), 3, "but only sixteen go on without a place");
+/// A daemon's queue with room at its hosts and for each repository, and one host that has answered.
+fn open_queue() -> Queue {
+    let mut queue = Queue::new(JobLimits { per_host: 99, per_repository: 99, ..LIMITS });
+    queue.open();
+    queue.add(job("h", 0));
+    served(&mut queue, 0);
+    queue.served(&job("h", 0), Said::Up(NEAR));
+    queue
+}
+
+fn of_one_repository(n: usize) -> Job {
+    Job { git_dir: "/x".into(), mirror: format!("m{n}"), ..job("h", 0) }
 }
 
 #[test]
-fn a_slow_run_keeps_no_place_at_its_host() {
+fn a_run_that_only_waits_gives_up_its_place_and_some_places_are_for_other_repositories() {
+    let mut queue = open_queue();
+    (0..60).for_each(|n| queue.add(of_one_repository(n)));
+    let count = |queue: &mut Queue, now| std::iter::from_fn(|| served(queue, now)).count();
+    assert_eq!(count(&mut queue, 0), 6, "two of eight places are for others");
+    queue.add(job("h", 1));
+    assert_eq!(served(&mut queue, 0), Some(job("h", 1)), "at once");
+    assert!(matches!(queue.next(at(0)), Next::Wait(Some(time)) if time == at(5)), "then it is looked at the first");
+    assert_eq!(count(&mut queue, 5), 6, "in the places of those that wait");
+    assert_eq!(count(&mut queue, 10), 6);
+    assert_eq!(count(&mut queue, 15), 3, "but only sixteen go on without a place");
+}
+
+#[test]
+fn a_run_that_works_keeps_its_place() {
+    // Outside the daemon all ends, so no run gives up its place.
+    let mut batch = queue(&[("h", 20)]);
+    served(&mut batch, 0);
+    batch.served(&job("h", 0), Said::Up(NEAR));
+    assert_eq!(std::iter::from_fn(|| served(&mut batch, 0)).count(), LIMITS.per_host);
+    assert_eq!(served(&mut batch, 60), None);
+    let mut queue = open_queue();
+    (0..20).for_each(|n| queue.add(job("h", n)));
+    let begun: Vec<Job> = std::iter::from_fn(|| served(&mut queue, 0)).collect();
+    assert_eq!(begun.len(), LIMITS.all);
+    let progress: Vec<Arc<Progress>> = begun.iter().map(|_| Arc::default()).collect();
+    begun.iter().zip(&progress).for_each(|(job, progress)| queue.begun(&job.key(), Arc::clone(progress)));
+    let send = |bytes| {
+        for progress in &progress {
+            progress.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+    };
+    send(50_000);
+    assert_eq!(served(&mut queue, 5), None, "ten kilobytes a second");
+    send(50_000);
+    assert_eq!(served(&mut queue, 10), None, "still");
+    progress.iter().for_each(|progress| progress.begin_packing());
+    assert_eq!(served(&mut queue, 15), None, "each makes its pack");
+    progress[0].bytes.fetch_add(49_999, Ordering::Relaxed);
+    progress[0].end_packing();
+    assert!(served(&mut queue, 20).is_some() && served(&mut queue, 20).is_none(), "too slow: one place is free");
+    // Work for a mirror on this machine is done on this machine.
+    let mut local = Queue::new(LIMITS);
+    local.open();
+    (0..20).for_each(|n| local.add(job("", n)));
+    assert_eq!(std::iter::from_fn(|| served(&mut local, 0)).count(), LIMITS.all);
+    assert_eq!(served(&mut local, 60), None);
+}
+
+#[test]
+fn a_run_that_only_waits_keeps_no_place_at_its_host() {
     let mut queue = queue(&[("a", 9)]);
+    queue.open();
     assert_eq!(served(&mut queue, 0), Some(job("a", 0)));
     assert_eq!(served(&mut queue, 4), None, "the host has not answered");
     assert_eq!(served(&mut queue, 5), Some(job("a", 1)), "the first one may never end");
+    assert_eq!(served(&mut queue, 99), None, "but no more than two");
     queue.served(&job("a", 1), Said::Up(NEAR));
-    let more = std::iter::from_fn(|| served(&mut queue, 5)).count();
-    assert_eq!(more, LIMITS.per_host, "beside the slow one");
+    let more = std::iter::from_fn(|| served(&mut queue, 99)).count();
+    assert_eq!(more, LIMITS.per_host, "beside the one that waits");
 }
 
 #[test]

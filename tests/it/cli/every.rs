@@ -191,3 +191,34 @@ fn an_include_that_matches_nothing_is_said() {
         assert!(said.err.contains("no repository is served: there is none below"), "{command:?}: {said:?}");
     }
 }
+
+/// An editor or a restore may give the file an old time.
+#[test]
+fn an_edited_url_is_noticed_whatever_time_the_file_has() {
+    let estate = Estate::new("wake = \"none\"\n[[repositories]]\nroot = \"ROOT\"\n");
+    let source = estate.repository("a.git");
+    let (first, second) = (estate.mirror("first.git"), estate.mirror("second.git"));
+    let add = ["--git-dir", source.to_str().unwrap(), "add", "own", first.to_str().unwrap()];
+    assert_eq!(estate.run(&add).status, 0);
+    assert_eq!(estate.run(&["drain", "--all"]).status, 0);
+    let refs = |path: &Path| estate.sandbox.refs(path);
+    assert_eq!((refs(&first), refs(&second)), (refs(&source), vec![]));
+    let file = source.join("mirror-push/config.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("first.git", "second.git")).unwrap();
+    std::fs::File::open(&file).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    assert_eq!(estate.run(&["drain", "--all"]).status, 0);
+    assert_eq!(refs(&second), refs(&source));
+}
+
+#[test]
+fn check_does_not_say_ok_while_a_root_is_missing() {
+    let estate = Estate::new(&format!("{TEMPLATE}[[repositories]]\nroot = \"/nowhere/git\"\n"));
+    estate.repository("a.git");
+    estate.mirror("a.git");
+    for command in [["install-hook", "--all"], ["sync", "--all"]] {
+        assert_eq!(estate.run(&command).status, 1, "not all are covered");
+    }
+    let said = estate.run(&["check", "--all"]);
+    assert!(said.status == 3 && said.out.contains("1 of 1 mirrors up to date; 1 root does not exist"), "{said:?}");
+}

@@ -3,10 +3,10 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::scene::sandbox::{Sandbox, script};
+use crate::scene::sandbox::{Sandbox, run_with_input, script};
 use crate::scene::servers::{Kind, PASSWORD, Server, USER};
 
-pub(super) fn pushed(sandbox: &Sandbox, source: &Path) {
+fn pushed(sandbox: &Sandbox, source: &Path) {
     let work = sandbox.work(source);
     work.commit("one");
     work.push(&["main"]);
@@ -49,63 +49,6 @@ fn a_key_is_made_authorised_and_used_and_the_host_is_pinned_after_a_yes() {
     }
 }
 
-#[test]
-fn pins_are_strict_and_a_changed_key_shows_both_fingerprints() {
-    let sandbox = Sandbox::new();
-    sandbox.bare("mirror.git");
-    let server = Server::start(&sandbox, Kind::Ssh);
-    let source = server.source(&sandbox, "mirror.git", &[]);
-    pushed(&sandbox, &source);
-    sandbox.mirror_push_ok(&source, &["sync"]);
-    let pinned = sandbox.mirror_push_ok(&source, &["host-keys", "m", "--json"]).json();
-    let good = pinned[0]["fingerprint_sha256"].as_str().unwrap().to_owned();
-    assert!(pinned[0]["fingerprint_md5"].as_str().unwrap().starts_with("MD5:"));
-    // The client's key stands for another host's.
-    let other = std::fs::read_to_string(sandbox.path("ssh/client.pub")).unwrap();
-    sandbox.mirror_push_ok(&source, &["host-keys", "m", "--clear"]);
-    assert!(!source.join("mirror-push/remotes/m/known_hosts").exists());
-    sandbox.mirror_push_ok(&source, &["host-keys", "m", "--add", &other]);
-    let bad = sandbox.mirror_push_ok(&source, &["host-keys", "m", "--json"]).json()[0]["fingerprint_sha256"].clone();
-    let said = sandbox.mirror_push(&source, &["sync", "--json"]);
-    let error = said.json()[0]["error"].as_str().unwrap().to_owned();
-    assert_eq!(said.json()[0]["update_status"], "failed");
-    assert!(error.contains(&good) && error.contains(bad.as_str().unwrap()), "{error}");
-    // One that matches is enough; hashed and several entries are understood.
-    let host = std::fs::read_to_string(sandbox.path("ssh/host.pub")).unwrap();
-    let line = format!("[127.0.0.1]:{} {host}", server.port());
-    std::fs::write(sandbox.path("hosts"), &line).unwrap();
-    assert!(sandbox.command("ssh-keygen").args(["-q", "-H", "-f", "hosts"]).status().unwrap().success());
-    let hashed = std::fs::read_to_string(sandbox.path("hosts")).unwrap();
-    assert!(hashed.starts_with("|1|"), "{hashed}");
-    sandbox.mirror_push_ok(&source, &["host-keys", "m", "--add", &hashed]);
-    sandbox.mirror_push_ok(&source, &["sync"]);
-    // A certificate authority vouches for the host.
-    sandbox.mirror_push_ok(&source, &["host-keys", "m", "--clear"]);
-    let sign = ["-q", "-s", "ssh/client", "-I", "host", "-h", "-n", "127.0.0.1", "ssh/host.pub"];
-    assert!(sandbox.command("ssh-keygen").args(sign).status().unwrap().success());
-    let config = sandbox.path("ssh/sshd_config");
-    let text = std::fs::read_to_string(&config).unwrap();
-    let certificate = sandbox.path("ssh/host-cert.pub");
-    std::fs::write(&config, format!("{text}HostCertificate {}\n", certificate.display())).unwrap();
-    drop(server);
-    let directory = sandbox.path("ssh");
-    std::fs::rename(&directory, sandbox.path("ssh.kept")).unwrap();
-    std::fs::rename(sandbox.path("ssh.kept"), &directory).unwrap();
-    let port = text.split("127.0.0.1:").nth(1).unwrap().split('\n').next().unwrap().to_owned();
-    let mut sshd = sandbox.command("/usr/sbin/sshd");
-    let mut sshd = sshd.args(["-D", "-e", "-f"]).arg(&config).stderr(std::process::Stdio::null()).spawn().unwrap();
-    crate::scene::sandbox::wait_for("sshd", || std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_ok());
-    sandbox.mirror_push_ok(&source, &["host-keys", "m", "--add", &format!("@cert-authority * {other}")]);
-    let said = sandbox.mirror_push(&source, &["sync"]);
-    sshd.kill().unwrap();
-    sshd.wait().unwrap();
-    assert_eq!(said.status, 0, "{said:?}");
-    for bad in ["nonsense", "ssh-ed25519 AAAA", "host ssh-rsa"] {
-        let said = sandbox.mirror_push(&source, &["host-keys", "m", "--add", bad]);
-        assert!(said.status == 129 && said.err.contains("is not a host key"), "{said:?}");
-    }
-}
-
 /// A user of this machine with a password, gone when the test ends.
 struct User(String);
 
@@ -115,10 +58,8 @@ impl User {
         let name = format!("gmp-it-{}", std::process::id());
         let shell = ["-M", "-d", "/tmp", "-s", "/bin/sh", &name];
         assert!(sandbox.command("/usr/sbin/useradd").args(shell).status().unwrap().success());
-        let said = crate::scene::sandbox::run_with_input(
-            &mut sandbox.command("/usr/sbin/chpasswd"),
-            format!("{name}:{password}\n").as_bytes(),
-        );
+        let said =
+            run_with_input(&mut sandbox.command("/usr/sbin/chpasswd"), format!("{name}:{password}\n").as_bytes());
         assert_eq!(said.status, 0, "{said:?}");
         Self(name)
     }
@@ -386,4 +327,32 @@ fn a_mirror_that_is_added_again_has_no_old_password_key_or_base() {
             .collect();
         assert_eq!(left, Vec::<String>::new(), "with the mark: {mark}");
     }
+}
+
+/// A new URL and its password come together: of a change that cannot be made, nothing stays.
+#[test]
+fn a_change_of_the_url_that_fails_leaves_the_old_password() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.source("/mirror.git", &[]);
+    let add = ["add", "web", "https://bot@a.invalid/x.git", "--password-stdin"];
+    assert_eq!(sandbox.mirror_push_with_input(&source, &add, "old\n").status, 0);
+    let lock = std::fs::File::open(source.join("mirror-push/lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let set = ["set", "web", "--url", "https://bot@b.invalid/x.git", "--password-stdin"];
+    let said = sandbox.mirror_push_with_input(&source, &set, "new\n");
+    assert!(said.status == 128 && said.err.contains("mirror-push"), "{said:?}");
+    let secret = || std::fs::read_to_string(source.join("mirror-push/remotes/web/secret")).unwrap();
+    assert_eq!(secret(), "old\n");
+    drop(lock);
+    // The file is there with the new URL, but the kernel cannot promise that it stays: the old password is not for the new host.
+    let mut strace = sandbox.command("strace");
+    strace.args(["-f", "-qq", "-o"]).arg(sandbox.path("strace")).arg("-P").arg(source.join("mirror-push"));
+    strace.args(["-e", "trace=fsync", "-e", "inject=fsync:error=EIO"]);
+    strace.args(["--", env!("CARGO_BIN_EXE_git-mirror-push"), "--git-dir"]).arg(&source).args(set);
+    let said = run_with_input(&mut strace, b"new\n");
+    assert!(said.status == 128 && said.err.contains("Input/output error"), "{said:?}");
+    let text = std::fs::read_to_string(source.join("mirror-push/config.toml")).unwrap();
+    assert!(text.contains("b.invalid") && !source.join("mirror-push/remotes/web/secret").exists(), "{text}");
+    assert_eq!(sandbox.mirror_push_with_input(&source, &set, "new\n").status, 0);
+    assert_eq!(secret(), "new\n");
 }

@@ -3,7 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::scene::sandbox::{Sandbox, script, wait_for};
+use crate::scene::Scene;
+use crate::scene::sandbox::{Sandbox, wait_for};
 
 fn has(text: &str, words: &str) {
     assert!(text.contains(words), "'{words}' is not in: {text}");
@@ -22,7 +23,10 @@ fn a_url_that_cannot_be_meant_is_refused() {
             "https://gitlab.com/acme/w/-/issues",
             "web page; the URL of its repository is probably https://gitlab.com/acme/w.git",
         ),
-        ("github.com/acme/w.git", "for host 'github.com' write https://github.com/acme/w.git"),
+        (
+            "github.com/acme/w.git",
+            "for host 'github.com' write https://github.com/acme/w.git, for the path ./github.com/acme/w.git",
+        ),
         ("file:///", "the URL names no repository"),
     ] {
         let said = sandbox.mirror_push(&source, &["add", "x", url]);
@@ -42,6 +46,9 @@ fn a_url_that_cannot_be_meant_is_refused() {
         &sandbox.mirror_push(&source, &["status"]).out,
         "web page; the URL of its repository is probably https://h/acme/w.git",
     );
+    // It stands in the way of no other change, and one that is a repository's for sure is none.
+    sandbox.mirror_push_ok(&source, &["set", "m", "--tags", "none"]);
+    sandbox.mirror_push_ok(&source, &["add", "deep", "https://h/acme/tree/w.git", "--disabled"]);
 }
 
 #[test]
@@ -83,40 +90,31 @@ fn a_secret_that_others_can_read_stops_its_mirror_alone() {
     has(&synced.out, &format!("cannot get the credentials: other users can read '{}'; {fix}", secret.display()));
     let found = sandbox.mirror_push(&source, &["doctor"]).out;
     assert_eq!(found.matches(&fix).count(), 1, "said once: {found}");
+    let config = source.join("mirror-push/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap().replace("/x.git", "/acme/x/tree/main");
+    std::fs::write(&config, text).unwrap();
+    let found = sandbox.mirror_push(&source, &["doctor"]).out;
+    assert!(found.contains(&fix) && found.contains("the address of a web page"), "and it hides nothing else: {found}");
 }
 
 #[test]
 fn an_empty_selection_is_mentioned() {
-    let sandbox = Sandbox::new();
-    sandbox.bare("mirror.git");
-    let source = sandbox.source("mirror.git", &["--mirror-branch-regex", "^nothing$", "--tags", "none"]);
-    let status = || sandbox.mirror_push(&source, &["status"]).out;
+    let scene = Scene::local(&["--mirror-branch-regex", "^nothing$", "--tags", "none"]);
+    let status = || scene.sandbox.mirror_push(&scene.source, &["status"]).out;
     assert!(!status().contains("nothing is mirrored"), "without refs there is nothing to select");
-    let work = sandbox.work(&source);
-    work.commit("one");
-    work.push(&["main"]);
+    scene.push(&["main"]);
     has(&status(), "no branch or tag of this repository matches mirror_branch_regex and tags");
-    work.push(&["main:nothing"]);
+    scene.push(&["main:nothing"]);
     assert!(!status().contains("nothing is mirrored"));
 }
 
 #[test]
 fn a_divergent_ref_has_its_advice() {
-    let sandbox = Sandbox::new();
-    let mirror = sandbox.bare("mirror.git");
-    let source = sandbox.source("mirror.git", &["--divergent-refs", "keep"]);
-    let work = sandbox.work(&source);
-    work.commit("one");
-    work.push(&["main"]);
-    sandbox.mirror_push_ok(&source, &["sync"]);
-    let theirs = sandbox.work(&mirror);
-    theirs.git(&["pull", "-q", "origin", "main"]);
-    theirs.commit("theirs");
-    theirs.push(&["main"]);
-    work.commit("ours");
-    work.push(&["main"]);
-    sandbox.mirror_push(&source, &["sync"]);
-    let status = sandbox.mirror_push(&source, &["status"]).out;
+    let scene = Scene::local(&["--divergent-refs", "keep"]).with(&["main"]);
+    scene.theirs("main");
+    scene.push(&["main"]);
+    scene.sandbox.mirror_push(&scene.source, &["sync"]);
+    let status = scene.sandbox.mirror_push(&scene.source, &["status"]).out;
     has(
         &status,
         "to fetch their commits: git fetch mirror::m; to overwrite them: git mirror-push set m --divergent-refs overwrite",
@@ -125,13 +123,7 @@ fn a_divergent_ref_has_its_advice() {
 
 #[test]
 fn a_copy_of_a_repository_is_told_from_one_that_was_moved() {
-    let sandbox = Sandbox::new();
-    sandbox.bare("mirror.git");
-    let source = sandbox.source("mirror.git", &[]);
-    let work = sandbox.work(&source);
-    work.commit("one");
-    work.push(&["main"]);
-    sandbox.mirror_push_ok(&source, &["sync"]);
+    let Scene { sandbox, source, .. } = Scene::local(&[]).with(&["main"]);
     let copy = sandbox.path("copy.git");
     let copied = sandbox.command("cp").arg("-a").args([&source, &copy]).status().unwrap();
     assert!(copied.success());
@@ -155,20 +147,17 @@ fn a_copy_of_a_repository_is_told_from_one_that_was_moved() {
 
 #[test]
 fn a_command_that_waits_says_what_for() {
-    let sandbox = Sandbox::new();
-    let mirror = sandbox.bare("mirror.git");
-    let source = sandbox.source("mirror.git", &[]);
-    let work = sandbox.work(&source);
-    work.commit("one");
-    work.push(&["main"]);
+    let scene = Scene::local(&[]);
+    scene.push(&["main"]);
+    let (sandbox, source) = (&scene.sandbox, &scene.source);
     let (begun, end) = (sandbox.path("begun"), sandbox.path("end"));
     let wait = format!("touch '{}'; while ! [ -e '{}' ]; do sleep 0.1; done", begun.display(), end.display());
-    script(&mirror.join("hooks/pre-receive"), &format!("#!/bin/sh\n{wait}\n"));
-    let mut running = sandbox.program(&source).arg("sync").stdout(std::process::Stdio::null()).spawn().unwrap();
+    scene.hook("pre-receive", &wait);
+    let mut running = sandbox.program(source).arg("sync").stdout(std::process::Stdio::null()).spawn().unwrap();
     wait_for("the push", || begun.exists());
     let errors = sandbox.path("errors");
     let file = std::fs::File::create(&errors).unwrap();
-    let mut removal = sandbox.program(&source).args(["remove", "m"]).stderr(file).spawn().unwrap();
+    let mut removal = sandbox.program(source).args(["remove", "m"]).stderr(file).spawn().unwrap();
     wait_for("the message", || {
         std::fs::read_to_string(&errors).unwrap() == "warning: waiting for the running update of mirror 'm'\n"
     });
@@ -179,15 +168,11 @@ fn a_command_that_waits_says_what_for() {
 
 #[test]
 fn a_long_run_ends_with_a_sum() {
-    let sandbox = Sandbox::new();
-    let mirror = sandbox.bare("mirror.git");
-    let source = sandbox.source("mirror.git", &[]);
-    let work = sandbox.work(&source);
-    work.commit("one");
+    let scene = Scene::local(&[]);
     let names: Vec<String> = (0..24).map(|number| format!("main:b{number:02}")).collect();
-    work.push(&names.iter().map(String::as_str).collect::<Vec<_>>());
-    script(&mirror.join("hooks/update"), "#!/bin/sh\n[ ${1%5} = $1 ]\n");
-    let said = sandbox.mirror_push(&source, &["sync"]);
+    scene.push(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    scene.hook("update", "[ ${1%5} = $1 ]");
+    let said = scene.sandbox.mirror_push(&scene.source, &["sync"]);
     assert_eq!(said.out.lines().last(), Some("   24 refs: 22 created, 2 remote rejected"), "{said:?}");
 }
 

@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::scene::sandbox::{Sandbox, default_formats, peak_of};
+use crate::scene::sandbox::{Completed, Sandbox, default_formats, peak_of};
 
 /// Peak memory that a hostile mirror may cost, in KiB. An endless advertisement costs most: it is read up to its limit.
 const MOST_MEMORY: u64 = 512 << 10;
@@ -291,6 +291,21 @@ fn what_has_no_end() {
     ] {
         assert_ne!(victim.against(advertisement, report, endless), "finished");
     }
+}
+
+/// A confined mirror may be of anyone with a token, and many may be read at once.
+#[test]
+fn a_confined_mirror_may_say_less_than_one_of_the_administrator() {
+    let mut victim = Victim::new();
+    let (first, line) = (advertisement(), packet(format!("{OLD} .have\n").as_bytes()));
+    let large = [&first[..first.len() - 4], &line.repeat((33 << 20) / line.len() + 1), b"0000"].concat();
+    assert_eq!(victim.against(&large, &done(), b""), "finished");
+    victim.sandbox.add_mirror_config(&victim.source, "confined = true");
+    let server = victim.sandbox.path("server.toml");
+    std::fs::write(&server, "[api]\nallow_local_network = true\n").unwrap();
+    let mut sync = victim.sandbox.program(&victim.source);
+    let said = Completed::of(&sync.arg("--config").arg(&server).args(["sync", "--adopt"]).output().unwrap());
+    assert!(said.status == 1 && said.out.contains("its list of refs is larger than 32 MiB"), "{said:?}");
 }
 
 /// A web server that answers every request with this.

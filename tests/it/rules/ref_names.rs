@@ -355,3 +355,32 @@ fn a_symbolic_ref_that_the_mirror_hides_from_readers_is_not_deleted() {
     let left = sandbox.git(&mirror, &["for-each-ref", "--format=%(refname:short)"]);
     assert_eq!(left.lines().collect::<Vec<_>>(), ["main", "release", "stable"]);
 }
+
+/// A mirror that keeps its refs in tables may have names that no file can have. Here only packed refs can hold them, as after a clone.
+#[test]
+fn a_name_that_is_too_long_for_a_file_stops_nothing() {
+    let sandbox = Sandbox::of_files();
+    let mirror = sandbox.bare_of("mirror.git", (sandbox.formats().0, "reftable"));
+    let source = sandbox.source("mirror.git", &["--prune", "mirror"]);
+    let work = sandbox.work(&source);
+    let commit = work.commit("one");
+    work.push(&["main"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
+    let (ours, theirs) = (format!("refs/heads/{}", "o".repeat(300)), format!("refs/heads/{}", "t".repeat(300)));
+    sandbox.git(&mirror, &["update-ref", &theirs, &commit]);
+    let said = sandbox.mirror_push(&source, &["sync"]);
+    assert_eq!((said.status, sandbox.refs(&mirror)), (0, sandbox.refs(&source)), "theirs is pruned: {said:?}");
+    sandbox.git(&source, &["pack-refs", "--all"]);
+    let packed = source.join("packed-refs");
+    let text = std::fs::read_to_string(&packed).unwrap();
+    std::fs::write(&packed, format!("{text}{commit} {ours}\n")).unwrap();
+    let mut hook = sandbox.command(source.join("hooks/post-receive"));
+    let line = format!("{} {commit} {ours}\n", sandbox.digits('0'));
+    assert_eq!(run_with_input(hook.current_dir(&source).env("GIT_DIR", "."), line.as_bytes()).status, 0);
+    let said = sandbox.mirror_push(&source, &["drain"]);
+    assert_eq!(said.status, 0, "{said:?}");
+    let refs = sandbox.refs(&mirror);
+    assert!(refs.iter().any(|line| line.contains(&ours)), "{refs:?}");
+    assert_eq!(sandbox.mirror_push(&source, &["sync"]).status, 0);
+    assert_eq!(sandbox.refs(&mirror), refs, "nothing of ours is pruned");
+}

@@ -1,11 +1,12 @@
 //! What the daemon notices by itself: an edited address, a root that comes later.
 
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::life::is_mirrored;
-use crate::scene::daemon::{command, configure, repository};
+use crate::scene::daemon::{Daemon, command, configure, repository};
 use crate::scene::sandbox::{Sandbox, wait_for};
 
 #[test]
@@ -43,6 +44,18 @@ fn an_edited_address_and_a_root_that_comes_later_are_noticed() {
     sandbox.mirror_push_ok(&other, &["add", "own", third.to_str().unwrap()]);
     std::os::unix::fs::symlink(&real, &missing).unwrap();
     wait_for("the repository of the later root", || is_mirrored(&sandbox, &other, &third));
+    let announced = std::fs::read_to_string(sandbox.path("run/roots")).unwrap();
+    let real = real.canonicalize().unwrap();
+    assert!(announced.lines().any(|line| Path::new(line) == real), "a hook learns its real path: {announced}");
     daemon.kill().unwrap();
     daemon.wait().unwrap();
+}
+
+/// The others are served, so a load balancer sends requests here all the same.
+#[test]
+fn a_daemon_that_misses_one_root_is_ready() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, "[[repositories]]\nroot = \"/nowhere/git\"\n");
+    let answer = daemon.ask("GET", "/healthz", "").unwrap();
+    assert_eq!((answer.status, &*answer.text), (200, "ok, but a root is missing; see the log\n"));
 }
