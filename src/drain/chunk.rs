@@ -29,12 +29,17 @@ pub(super) fn step(portion: Portion, repository: &Repository, plan: &Plan, there
     Some((decision.name.clone(), line[at]))
 }
 
-/// The smaller size of the next push, after `sent` was too large. `None` if nothing is left to split.
-pub(super) fn halved(portion: Portion, repository: &Repository, sent: &[&Decision], there: &Remote) -> Option<Portion> {
-    if sent.len() > 1 {
-        return Some(Portion { refs: Some(sent.len() / 2), ..portion });
+/// The smaller size of the next push, after the objects of `packed` were too large. `None` if nothing is left to split.
+pub(super) fn halved(
+    portion: Portion,
+    repository: &Repository,
+    packed: &[&Decision],
+    there: &Remote,
+) -> Option<Portion> {
+    if packed.len() > 1 {
+        return Some(Portion { refs: Some(packed.len() / 2), ..portion });
     }
-    let line = repository.first_parents(branch(sent)?.local?, &there.values).len();
+    let line = repository.first_parents(branch(packed)?.local?, &there.values).len();
     let commits = portion.commits.map_or(line, |most| most.min(line));
     (commits > 1).then_some(Portion { refs: Some(1), commits: Some(commits / 2) })
 }

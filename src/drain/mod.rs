@@ -28,6 +28,7 @@ mod after;
 mod backoff;
 mod chunk;
 mod coalesce;
+mod companions;
 mod defer;
 mod fence;
 mod flapping;

@@ -27,7 +27,7 @@ pub(super) struct Remote {
     pub(super) advertised: Advertised,
     /// The refs in scope, sorted.
     refs: Vec<(RefName, Oid)>,
-    /// Every value that it has, selected or not, and how many refs have it.
+    /// Every value that it has, selected or not, and how many refs have it. 0 for a value that it has without a ref.
     pub(super) values: HashMap<Oid, u32>,
     selected: usize,
     /// How many branches and tags it has, selected or not.
@@ -58,6 +58,13 @@ impl Remote {
             values,
             own: LocalMirror::of(address),
         }
+    }
+
+    /// Adds values whose objects the mirror has, with or without a ref.
+    pub(super) fn add_objects(&mut self, values: &[Oid]) {
+        values.iter().for_each(|oid| {
+            self.values.entry(*oid).or_default();
+        });
     }
 
     /// The value of a ref in scope.

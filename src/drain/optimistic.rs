@@ -84,7 +84,7 @@ impl Run<'_> {
         let commands = self.commands(&sent);
         let request = self.request(&commands);
         let haves = self.believed_values(&there)?;
-        let Some(pack) = self.small_pack(&commands, &haves) else { return Ok(Optimistic::Untried) };
+        let Some(pack) = self.small_pack(&sent, &haves) else { return Ok(Optimistic::Untried) };
         self.check_fence()?;
         match session.push_optimistic(&request, Some(pack), capabilities) {
             Ok(report) if chunk::is_too_large(&report) && self.reduce(&sent, &there, result) => {

@@ -5,24 +5,24 @@ use std::sync::Arc;
 
 use super::observe::Remote;
 use super::update::Run;
-use crate::plan::Decision;
+use crate::plan::{Decision, Plan};
 use crate::push::{Command, DeltaBase, Incomplete, PackObjects, PackSource, Report, Request, Session};
 use crate::refs::Oid;
 use crate::wire::Error as PushError;
 
 impl Run<'_> {
-    /// Sends these decisions in one push. The caller has checked the fence.
+    /// Sends the next push of the plan. The caller has checked the fence.
     pub(super) fn push(
         &self,
         session: &mut Session,
-        sent: &[&Decision],
+        plan: &Plan,
         there: &Remote,
         base: DeltaBase,
     ) -> Result<Report, PushError> {
         self.progress.begin("preparing objects");
-        let commands = self.commands(sent);
+        let commands = self.commands(&plan.next_push());
         let request = self.request(&commands);
-        let pack = request.needs_pack().then(|| self.pack(&commands, there, base));
+        let pack = request.needs_pack().then(|| self.pack(&plan.next_pack(), there, base));
         session.push(&request, pack)
     }
 
@@ -47,20 +47,20 @@ impl Run<'_> {
     }
 
     /// A pack of the objects that the new values have and the mirror's values lack. `None` unless it is small.
-    pub(super) fn small_pack(&self, commands: &[Command], haves: &HashMap<Oid, u32>) -> Option<PackSource> {
-        let pack = self.repository.small_pack(&tips(commands), haves)?;
+    pub(super) fn small_pack(&self, packed: &[&Decision], haves: &HashMap<Oid, u32>) -> Option<PackSource> {
+        let pack = self.repository.small_pack(&tips(packed), haves)?;
         Some(PackSource::Made(pack, Arc::clone(&self.progress)))
     }
 
     /// A pack of the objects that the new values have and the mirror's values lack.
-    fn pack(&self, commands: &[Command], there: &Remote, base: DeltaBase) -> PackSource {
-        if let Some(pack) = self.small_pack(commands, &there.values) {
+    fn pack(&self, packed: &[&Decision], there: &Remote, base: DeltaBase) -> PackSource {
+        if let Some(pack) = self.small_pack(packed, &there.values) {
             return pack;
         }
-        let tips = tips(commands);
+        let tips = tips(packed);
         let mut haves = self.repository.boundary(&tips, &there.values);
         // The mirror certainly has the replaced values, and they are close to the new ones.
-        haves.extend(commands.iter().filter_map(|c| c.old.non_null()).filter(|old| self.repository.contains(*old)));
+        haves.extend(packed.iter().filter_map(|decision| decision.remote).filter(|old| self.repository.contains(*old)));
         haves.sort_unstable();
         haves.dedup();
         PackSource::Program(PackObjects {
@@ -80,9 +80,9 @@ impl Run<'_> {
     }
 }
 
-/// The values that are sent, each once.
-fn tips(commands: &[Command]) -> Vec<Oid> {
-    let mut tips: Vec<Oid> = commands.iter().filter_map(|command| command.new.non_null()).collect();
+/// The new values, each once.
+fn tips(packed: &[&Decision]) -> Vec<Oid> {
+    let mut tips: Vec<Oid> = packed.iter().filter_map(|decision| decision.new_value()).collect();
     tips.sort_unstable();
     tips.dedup();
     tips

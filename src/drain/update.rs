@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::companions::Companions;
 use super::fence::{Fence, Late};
 use super::full_scan::{FullScan, full_scan};
 use super::observe::{KnownValues, LocalRefs, Remote, Scope, observe, remote};
@@ -45,6 +46,8 @@ pub(super) struct UpdateResult {
     pub(super) unanswered: Late,
     /// Whether the mirror was seen without branches and tags.
     pub(super) was_blank: bool,
+    /// What the mirror has of the refs that follow the default branch.
+    pub(super) companions: Companions,
 }
 
 impl UpdateResult {
@@ -154,7 +157,7 @@ impl Run<'_> {
     ) -> Result<(Remote, Plan), Error> {
         self.progress.begin("comparing refs");
         let address = &self.target.address;
-        let (there, ours, mut scanned) = match scope {
+        let (mut there, ours, mut scanned) = match scope {
             Scope::All => {
                 let unchanged = self.context.unchanged;
                 let (there, mut scanned) =
@@ -164,13 +167,15 @@ impl Run<'_> {
             Scope::Refs(names) => (remote(session, address, rules, names)?, LocalRefs::Asked(names), None),
         };
         self.check_object_format(&there)?;
+        there.add_objects(result.companions.accepted());
         result.capabilities = Some(there.advertised.capabilities.clone());
         result.was_blank |= there.branches_and_tags == 0;
         let (mut observed, noted) = observe(self.repository, ours, &there, &self.past, self.first_contact)?;
         self.note_values(scanned.as_mut(), &observed.refs, &noted, result);
         observed.refs.iter_mut().for_each(|facts| facts.is_refused = refusals.stands(&facts.name, facts.remote));
         let refs = result.portion.refs.unwrap_or(usize::MAX).min(self.mirror.max_refs_per_push);
-        observed.limits = Limits { refs: Some(refs), groups: refusals.groups().to_vec(), step: None };
+        let companions = if result.portion.refs.is_none() { result.companions.most(refs) } else { 0 };
+        observed.limits = Limits { refs: Some(refs), groups: refusals.groups().to_vec(), step: None, companions };
         let plan = self.final_plan(rules, &mut observed, &there, result.portion);
         self.record_decisions(scope, &plan, refusals, result);
         result.scanned = scanned.or(result.scanned.take());
@@ -217,8 +222,9 @@ impl Run<'_> {
         self.check_fence()?;
         // In an empty mirror, a delta base outside the pack would be stored again with each push, so deltas stay within the pack.
         let base = if result.was_blank { DeltaBase::Pack } else { DeltaBase::Anywhere };
-        match self.push(session, &sent, there, base) {
-            Ok(report) if chunk::is_too_large(&report) && self.reduce(&sent, there, result) => {}
+        match self.push(session, plan, there, base) {
+            Ok(report) if chunk::is_too_large(&report) && self.reduce(&plan.next_pack(), there, result) => {}
+            Ok(report) if result.companions.note(plan, &report) => {}
             Ok(report) => {
                 sent.iter().for_each(|decision| {
                     rest.remove(&decision.name);
@@ -228,7 +234,7 @@ impl Run<'_> {
             }
             Err(error) => {
                 self.note_unanswered(session, &sent, &error, result);
-                if let Some(given_up) = self.after_failure(error, &sent, there, refusals, result)? {
+                if let Some(given_up) = self.after_failure(error, plan, there, refusals, result)? {
                     rest.remove(&given_up);
                 }
             }
@@ -240,24 +246,25 @@ impl Run<'_> {
     fn after_failure(
         &self,
         error: crate::wire::Error,
-        sent: &[&Decision],
+        plan: &Plan,
         there: &Remote,
         refusals: &mut Refusals,
         result: &mut UpdateResult,
     ) -> Result<Option<RefName>, Error> {
+        let sent = plan.next_push();
         let reason = self.redactor.clean(&error.to_string());
-        let is_reduced = error.retry_smaller().is_some() && self.reduce(sent, there, result);
+        let is_reduced = error.retry_smaller().is_some() && self.reduce(&plan.next_pack(), there, result);
         let mut given_up = None;
         if !is_reduced
             && error.is_size_failure()
-            && let [decision] = sent
+            && let [decision] = &*sent
         {
             let outcome = RefOutcome::new(decision, Outcome::RemoteRejected, Some(reason.clone()));
             refusals.finalize(decision, &outcome);
             result.outcomes.insert(decision.name.clone(), outcome);
             given_up = Some(decision.name.clone());
         } else if !is_reduced || error.retry_smaller() != Some(RetrySmaller::AtOnce) {
-            self.mark_failed(sent, &error, result);
+            self.mark_failed(&sent, &error, result);
             return Err(error.into());
         }
         tracing::info!("mirror '{}': {reason}; sending less at once", self.mirror.name);
@@ -269,9 +276,9 @@ impl Run<'_> {
         self.fence.map_or(Ok(()), Fence::check)
     }
 
-    /// Makes the next push smaller. `false` when there is nothing left to cut.
-    pub(super) fn reduce(&self, sent: &[&Decision], there: &Remote, result: &mut UpdateResult) -> bool {
-        let smaller = chunk::halved(result.portion, self.repository, sent, there);
+    /// Makes the next push smaller than one with the objects of `packed`. `false` when there is nothing left to cut.
+    pub(super) fn reduce(&self, packed: &[&Decision], there: &Remote, result: &mut UpdateResult) -> bool {
+        let smaller = chunk::halved(result.portion, self.repository, packed, there);
         let smaller = smaller.filter(|_| !self.mirror.is_atomic);
         result.portion = smaller.unwrap_or(result.portion);
         smaller.is_some()

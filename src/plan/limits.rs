@@ -16,6 +16,8 @@ pub struct Limits {
     pub groups: Vec<HashSet<RefName>>,
     /// The branch whose history is sent in slices, and its first intermediate value. Used only when the branch is pushed alone.
     pub step: Option<(RefName, Oid)>,
+    /// How many other refs' objects the push of the lone default branch may carry.
+    pub companions: usize,
 }
 
 /// The decisions of the next push, as indices. `order` has all decisions that are to be sent.
@@ -35,6 +37,14 @@ pub(super) fn next_push(
     let group = limits.groups.iter().rev().map(members).find(|members| !members.is_empty());
     let most = if is_first_alone { 1 } else { limits.refs.unwrap_or(usize::MAX).max(1) };
     group.unwrap_or_else(|| order.iter().copied().take(most).collect())
+}
+
+/// The refs whose objects the next push carries although it does not set them, as indices. `next` has the decisions of that push.
+pub(super) fn companions(limits: &Limits, order: &[usize], next: &[usize], is_first_alone: bool) -> Vec<usize> {
+    if !is_first_alone || next != &order[..1] {
+        return Vec::new();
+    }
+    order.iter().skip(1).copied().take(limits.companions).collect()
 }
 
 /// Why nothing can be sent: the mirror lacks a capability that every push with these rules needs.

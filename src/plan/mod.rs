@@ -91,6 +91,9 @@ pub struct Plan {
     pub order: Vec<usize>,
     /// The decisions of the next push, as indices.
     pub next: Vec<usize>,
+    /// The refs that the next push does not set although it carries their objects, as indices. Only the push of the lone default branch
+    /// to an empty mirror has them, so that the refs need no second pack.
+    pub companions: Vec<usize>,
     /// Why nothing at all is sent, if the reason is the mirror as a whole and not one of its refs.
     pub stop: Option<Stop>,
 }
@@ -115,6 +118,12 @@ impl Plan {
     pub fn next_push(&self) -> Vec<&Decision> {
         self.next.iter().map(|index| &self.decisions[*index]).collect()
     }
+
+    /// The decisions whose objects the next push carries: its own, then its companions.
+    #[must_use]
+    pub fn next_pack(&self) -> Vec<&Decision> {
+        self.next.iter().chain(&self.companions).map(|index| &self.decisions[*index]).collect()
+    }
 }
 
 /// Decides every observed ref.
@@ -134,6 +143,7 @@ pub fn plan(rules: &Rules, observed: &Observed) -> Plan {
     let (order, is_first_alone) = order::order(&decisions, observed);
     let limits = &observed.limits;
     let next = limits::next_push(limits, rules, &decisions, &order, is_first_alone);
+    let companions = limits::companions(limits, &order, &next, is_first_alone);
     if let ([index], Some((name, value))) = (&*next, &limits.step)
         && decisions[*index].name == *name
         && !rules.is_atomic
@@ -141,7 +151,7 @@ pub fn plan(rules: &Rules, observed: &Observed) -> Plan {
         decisions[*index].step = Some(*value);
     }
     let stop = stop.or_else(|| limits::stop(rules, &observed.mirror).filter(|_| !order.is_empty()));
-    Plan { decisions, order, next, stop }
+    Plan { decisions, order, next, companions, stop }
 }
 
 fn withhold_everything(decisions: &mut [Decision]) {

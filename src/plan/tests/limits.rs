@@ -24,7 +24,7 @@ fn a_push_holds_what_the_limits_allow() {
         (Some(2),   &["abd"],          "abd"),
     ];
     for (refs, groups, expected) in table {
-        seen.limits = Limits { refs, groups: groups.iter().map(group).collect(), step: None };
+        seen.limits = Limits { refs, groups: groups.iter().map(group).collect(), ..Limits::default() };
         assert_eq!(sent(&usual, &seen), expected, "{refs:?} {groups:?}");
         assert_eq!(plan(&usual, &seen).order.len(), 4, "all are sent in the end");
         assert_eq!(sent(&Rules { is_atomic: true, ..usual.clone() }, &seen), "abcd", "an atomic push is not divided");
@@ -32,10 +32,35 @@ fn a_push_holds_what_the_limits_allow() {
 }
 
 #[test]
+fn the_lone_default_branch_has_companions() {
+    let create = |refname| RefFacts { remote: None, ..facts(refname) };
+    let mut empty = observed(["refs/heads/a", "refs/heads/main", "refs/tags/v1", "refs/tags/v2"].map(create).to_vec());
+    empty.mirror.is_empty = true;
+    let usual = rules(Divergent::Overwrite, Prune::Merged);
+    let packed = |rules: &Rules, seen: &Observed, companions| {
+        let limits = Limits { companions, ..seen.limits.clone() };
+        let plan = plan(rules, &Observed { limits, ..seen.clone() });
+        assert_eq!(plan.next_push()[..], plan.next_pack()[..plan.next.len()]);
+        let names: Vec<_> = plan.next_pack()[plan.next.len()..].iter().map(|d| d.name.short()).collect();
+        names.join(" ")
+    };
+    assert_eq!(packed(&usual, &empty, 9), "a v1 v2");
+    assert_eq!(packed(&usual, &empty, 2), "a v1");
+    assert_eq!(packed(&usual, &empty, 0), "");
+    assert_eq!(packed(&Rules { is_atomic: true, ..usual.clone() }, &empty, 9), "", "all is one push");
+    let groups = vec![[name("refs/heads/a")].into()];
+    let declined = Observed { limits: Limits { groups, ..Limits::default() }, ..empty.clone() };
+    assert_eq!(packed(&usual, &declined, 9), "", "another ref is the next push");
+    empty.mirror.is_empty = false;
+    assert_eq!(packed(&usual, &empty, 9), "");
+    assert_eq!(packed(&usual, &observed(vec![]), 9), "");
+}
+
+#[test]
 fn a_branch_that_goes_alone_goes_in_steps() {
     let usual = rules(Divergent::Overwrite, Prune::Merged);
     let mut seen = observed(["refs/heads/a", "refs/heads/b"].map(facts).to_vec());
-    seen.limits = Limits { refs: Some(1), groups: vec![], step: Some((name("refs/heads/a"), oid(3))) };
+    seen.limits = Limits { refs: Some(1), step: Some((name("refs/heads/a"), oid(3))), ..Limits::default() };
     let values = |seen: &Observed| {
         let new_value = |decision: &Decision| (decision.local, decision.new_value());
         plan(&usual, seen).decisions.iter().map(new_value).collect::<Vec<_>>()
@@ -44,7 +69,7 @@ fn a_branch_that_goes_alone_goes_in_steps() {
     assert_eq!(values(&seen), [in_steps, whole]);
     seen.limits.step = Some((name("refs/heads/b"), oid(3)));
     assert_eq!(values(&seen), [whole, whole], "another branch than that of the next push");
-    seen.limits = Limits { refs: None, groups: vec![], step: Some((name("refs/heads/a"), oid(3))) };
+    seen.limits = Limits { step: Some((name("refs/heads/a"), oid(3))), ..Limits::default() };
     assert_eq!(values(&seen), [whole, whole], "it does not go alone");
 }
 

@@ -1,5 +1,6 @@
 //! The way to a mirror, and the conversation with it.
 
+mod companions;
 mod connection_reuse;
 mod failure_table;
 mod history;
