@@ -36,6 +36,9 @@ pub enum Error {
     /// The configuration does not say where hooks are.
     #[error("cannot find the directory of hooks: {0}")]
     Directory(#[from] repo::Error),
+    /// Another user could lead us to files that are not the repository's.
+    #[error("the hook is left to the owner of '{}': run git mirror-push install-hook as that user", .0.display())]
+    OtherOwner(PathBuf),
     /// The installation is not whole.
     #[error("the hook binary {BINARY} is not beside '{}'; install with install.sh", .0.display())]
     NoBinary(PathBuf),
@@ -139,13 +142,13 @@ fn parts(hook: &Path) -> Vec<PathBuf> {
 pub fn ensure(repository: &Repository, program: &Path) -> Result<Done, Error> {
     let binary = binary(program)?;
     let hooks = repository.hooks_directory()?;
-    fs::create_dir_all(&hooks).map_err(failed("make", &hooks))?;
     let hook = hooks.join("post-receive");
     let previous = previous(&hook);
     if !is_ours(&hook) && matches!(state(repository)?, State::Live(_)) {
         // That hook runs ours already. If we installed ours as well, each push would be recorded twice.
         return Ok(Done::WasThere(hook));
     }
+    check_owner(repository, &hooks)?;
     if is_ours(&hook) {
         if hook.canonicalize().is_ok_and(|path| binary.canonicalize().is_ok_and(|binary| binary == path)) {
             return Ok(Done::WasThere(hook));
@@ -157,6 +160,7 @@ pub fn ensure(repository: &Repository, program: &Path) -> Result<Done, Error> {
         }
         fs::rename(&hook, &previous).map_err(failed("rename", &hook))?;
     }
+    fs::create_dir_all(&hooks).map_err(failed("make", &hooks))?;
     std::os::unix::fs::symlink(&binary, &hook).map_err(failed("make", &hook))?;
     Ok(Done::Installed(hook))
 }
@@ -166,19 +170,37 @@ pub fn ensure(repository: &Repository, program: &Path) -> Result<Done, Error> {
 /// # Errors
 /// [`Error`]
 pub fn uninstall(repository: &Repository) -> Result<Done, Error> {
-    let hook = repository.hooks_directory()?.join("post-receive");
+    let hooks = repository.hooks_directory()?;
+    let hook = hooks.join("post-receive");
     let previous = previous(&hook);
     let is_previous_there = previous.symlink_metadata().is_ok();
     let is_half_done = is_previous_there && hook.symlink_metadata().is_err();
     if !is_ours(&hook) && !is_half_done {
         return Ok(Done::WasNot);
     }
+    check_owner(repository, &hooks)?;
     if is_previous_there {
         fs::rename(&previous, &hook).map_err(failed("put back", &previous))?;
         return Ok(Done::PutBack(hook));
     }
     fs::remove_file(&hook).map_err(failed("remove", &hook))?;
     Ok(Done::Removed(hook))
+}
+
+/// Makes sure that nobody but us or root chose where the hooks are: with the directory, with `core.hooksPath`, or with a link.
+fn check_owner(repository: &Repository, hooks: &Path) -> Result<(), Error> {
+    let git_dir = repository.git_dir();
+    for path in [git_dir, &git_dir.join("config"), hooks] {
+        let is_others = match fs::symlink_metadata(path) {
+            Ok(file) => !durable::is_ours(&file) && (path != hooks || file.is_symlink()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(source) => return Err(failed("look at", path)(source)),
+        };
+        if is_others {
+            return Err(Error::OtherOwner(path.to_owned()));
+        }
+    }
+    Ok(())
 }
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {

@@ -57,15 +57,14 @@ pub(super) fn config(
     trust: Trust,
 ) -> Result<Config, Error> {
     let place = Place { path, text };
-    if trust == Trust::NoCommands {
-        file.take_commands();
-    }
     only_on_the_server(&place, &file)?;
+    let ignored = (trust == Trust::Foreign).then(|| file.confine());
     check_tables(&place, &file)?;
     let own = file.keys();
     let (is_silent, metrics_file) = (own.silent == Some(true), own.metrics_file.clone());
     let top = own.over(&server.top);
-    let mirrors = mirrors(&place, file, server, placed)?;
+    let mut mirrors = mirrors(&place, file, server, placed)?;
+    mirrors.iter_mut().for_each(|mirror| mirror.is_foreign = ignored.is_some() && !mirror.is_servers);
     Ok(Config {
         protected_branches: top.protected_branches,
         // Either file can switch silent mode on; the other cannot switch it off.
@@ -75,6 +74,7 @@ pub(super) fn config(
         notify: Notify { command: top.notify, after: top.notify_after, interval: top.notify_interval },
         metrics_file,
         mirrors,
+        ignored,
     })
 }
 
@@ -207,6 +207,7 @@ fn check_name(place: &Place<'_>, name: &Spanned<String>) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::super::{Config, Error, Server, Trust, parse};
+    use crate::plan::Prune;
     use std::path::Path;
 
     fn read(text: &str, trust: Trust) -> Result<Config, Error> {
@@ -214,15 +215,21 @@ mod tests {
     }
 
     #[test]
-    fn commands_of_another_owner_are_forgotten_before_they_are_looked_at() {
+    fn only_harmless_keys_of_another_owner_count_and_the_others_are_not_even_checked() {
         for command in ["[\"/bin/x\"]", "[\"relative\"]", "[]"] {
             let text = format!(
-                "notify = {command}\n[defaults]\npassword_command = {command}\n[remotes.m]\nurl = \"/m\"\n\
-                 [remotes.n]\nurl = \"/n\"\npassword_command = {command}\n"
+                "notify = {command}\nsilent = true\n[defaults]\npassword_command = {command}\natomic = true\n\
+                 [remotes.m]\nurl = \"/m\"\nconfined = false\n\
+                 [remotes.n]\nurl = \"/n\"\npassword_command = {command}\nprune = \"mirror\"\nallow_insecure_http = true\n"
             );
-            let config = read(&text, Trust::NoCommands).expect("readable");
+            let config = read(&text, Trust::Foreign).expect("readable");
             assert_eq!(config.notify.command, None);
-            assert!(config.mirrors.iter().all(|mirror| mirror.password_command.is_none()));
+            assert!(config.is_silent);
+            let [m, n] = &*config.mirrors else { panic!("{config:?}") };
+            assert!(m.is_confined && n.is_confined && n.password_command.is_none() && !n.allow_insecure_http);
+            assert!(n.prune == Prune::Mirror && !m.is_atomic);
+            let ignored = ["allow_insecure_http", "atomic", "notify", "password_command"];
+            assert_eq!(config.ignored.as_deref(), Some(&ignored[..]));
             let trusted = read(&text, Trust::Full);
             assert_eq!(trusted.is_ok(), command == "[\"/bin/x\"]", "{command}");
         }

@@ -11,7 +11,7 @@ use fs2::FileExt;
 use toml_edit::{Array, DocumentMut, Item, Table, Value, value};
 
 use super::values::is_name;
-use super::{Config, Error, Placed, Server, Trust, check, parse, read_owned};
+use super::{Config, Error, Placed, Server, Trust, check, parse, read_trusted};
 use crate::durable;
 use crate::repo::Repository;
 
@@ -60,7 +60,7 @@ pub fn edit(repository: &Repository, server: &Server, change: &Edit) -> Result<C
     let lock = repository.layout().config_lock();
     let lock = durable::open_lock(&lock, repository.sharing().private_mode()).map_err(failed)?;
     take(&lock).map_err(failed)?.ok_or_else(|| Error::Busy { path: path.clone() })?;
-    let old = read_owned(&path, repository.git_dir())?.map(|(text, _)| text);
+    let old = editable(repository)?;
     let placed = server.place(repository.git_dir());
     let (mut new, after) = checked(&path, old.as_deref().unwrap_or_default(), server, placed.as_ref(), change)?;
     if old.is_none() {
@@ -90,8 +90,17 @@ fn take(lock: &std::fs::File) -> io::Result<Option<()>> {
 /// [`Error`]
 pub fn check_edit(repository: &Repository, server: &Server, change: &Edit) -> Result<Config, Error> {
     let path = repository.layout().config();
-    let old = read_owned(&path, repository.git_dir())?.map(|(text, _)| text).unwrap_or_default();
+    let old = editable(repository)?.unwrap_or_default();
     checked(&path, &old, server, server.place(repository.git_dir()).as_ref(), change).map(|(_, after)| after)
+}
+
+/// The text of the file, if we may change it: with a change of ours, the file of another user would become ours, and all its keys would
+/// count.
+fn editable(repository: &Repository) -> Result<Option<String>, Error> {
+    match read_trusted(repository)? {
+        Some((_, Trust::Foreign)) => Err(Error::OtherOwner { path: repository.layout().config() }),
+        read => Ok(read.map(|(text, _)| text)),
+    }
 }
 
 /// The new text and what it means.

@@ -119,11 +119,55 @@ table! {
     owners: Vec<String>, Repositories, "list of users; none";
 }
 
+/// The keys that count in the file of a user whom we do not trust. They name no program, no file and no host but the mirror itself.
+const HARMLESS: [&str; 28] = [
+    "version",
+    "protected_branches",
+    "silent",
+    "wake",
+    "hook",
+    "id",
+    "url",
+    "enabled",
+    "only_protected_branches",
+    "mirror_branch_regex",
+    "divergent_refs",
+    "tags",
+    "prune",
+    "auth_method",
+    "username",
+    "refspecs",
+    "connect_timeout",
+    "stall_timeout",
+    "timeout",
+    "retry_delay",
+    "max_retry_delay",
+    "min_interval",
+    "settle",
+    "max_refs_per_push",
+    "max_deletes",
+    "push_options",
+    "atomic",
+    "optimistic",
+];
+
 impl File {
-    /// Forgets the commands that it names.
-    pub(super) fn take_commands(&mut self) {
-        self.notify = None;
-        self.remotes.values_mut().chain([&mut self.defaults]).for_each(|remote| remote.password_command = None);
+    /// Leaves what a user may say whom we do not trust: harmless keys, and mirrors that are confined. Returns the names of the keys that do
+    /// not count.
+    pub(super) fn confine(&mut self) -> Vec<&'static str> {
+        let mut top = self.keys();
+        let mut forgotten = top.forget_others(&HARMLESS);
+        self.set_keys(top);
+        for settings in self.remotes.values_mut() {
+            forgotten.extend(settings.forget_others(&HARMLESS));
+            settings.confined = Some(true);
+        }
+        // Its defaults would also count for mirrors of the server's file, which are not confined.
+        forgotten.extend(self.defaults.forget_others(&[]));
+        forgotten.retain(|key| *key != "confined");
+        forgotten.sort_unstable();
+        forgotten.dedup();
+        forgotten
     }
 
     /// The first table or key that belongs only in the server's file.

@@ -50,6 +50,9 @@ pub(super) trait Table {
 
     /// The keys that have a value.
     fn said(&self) -> impl Iterator<Item = &'static Key>;
+
+    /// Forgets the values of all keys but these, and returns the names of the keys that had one.
+    fn forget_others(&mut self, kept: &[&str]) -> Vec<&'static str>;
 }
 
 /// Declares a table of the files: `KEY: TYPE, PLACE, "VALUE; DEFAULT" [, via "READER"];`, with the key's text as its doc comment. It makes
@@ -83,6 +86,14 @@ macro_rules! table {
                 let is_said = [$(self.$key.is_some(),)*];
                 Self::KEYS.iter().zip(is_said).filter_map(|(key, is_said)| is_said.then_some(key))
             }
+
+            fn forget_others(&mut self, kept: &[&str]) -> Vec<&'static str> {
+                let mut forgotten = Vec::new();
+                $(if !kept.contains(&stringify!($key)) && self.$key.take().is_some() {
+                    forgotten.push(stringify!($key));
+                })*
+                forgotten
+            }
         }
     };
     (
@@ -107,6 +118,11 @@ macro_rules! table {
             /// The keys at the top.
             pub(super) fn keys(&self) -> $name {
                 $name { $($key: self.$key.clone(),)* }
+            }
+
+            /// Changes the keys at the top.
+            pub(super) fn set_keys(&mut self, keys: $name) {
+                $(self.$key = keys.$key;)*
             }
         }
     };

@@ -129,13 +129,12 @@ pub fn load_server(named: Option<&Path>, credential_env: &CredentialEnv) -> Resu
 /// # Errors
 /// [`Error`].
 pub fn load(repository: &Repository, server: &Server) -> Result<Config, Error> {
-    let path = repository.layout().config();
-    let (text, trust) = read_owned(&path, repository.git_dir())?.unwrap_or((String::new(), Trust::Full));
+    let (text, trust) = read_trusted(repository)?.unwrap_or((String::new(), Trust::Full));
     let placed = server.place(repository.git_dir());
     if placed.is_some() && server.has_templates() {
         server.check_url_of(repository.git_dir())?;
     }
-    parse(&path, &text, server, placed.as_ref(), trust)
+    parse(&repository.layout().config(), &text, server, placed.as_ref(), trust)
 }
 
 /// The names of the mirrors in the repository's file, read from the table headers alone. This is enough to notice a new mirror.
@@ -152,11 +151,10 @@ pub fn names_in(layout: &Layout) -> io::Result<Vec<String>> {
 }
 
 /// Makes sure that a repository may be served: that we may run programs, contact mirrors and write files for it. Its directory must be
-/// ours, or the server's file must name its owner. Its configuration file must belong to us or to root. Commands that only read do not need
-/// this.
+/// ours, or the server's file must name its owner. Commands that only read do not need this.
 ///
 /// # Errors
-/// [`Error::ForeignRepository`], [`Error::OnlyAsOwner`], [`Error::OtherOwner`] or [`Error::Io`].
+/// [`Error::ForeignRepository`], [`Error::OnlyAsOwner`] or [`Error::Io`].
 pub fn authorise(repository: &Repository, server: &Server) -> Result<(), Error> {
     let git_dir = repository.git_dir();
     let failed = |path: &Path, source| Error::Io { doing: "look at", path: path.to_owned(), source };
@@ -179,32 +177,50 @@ pub fn authorise(repository: &Repository, server: &Server) -> Result<(), Error> 
                 owner: name.unwrap_or_else(|| uid.to_string()),
             });
         }
+        let outside = leads_outside(git_dir).map_err(|source| failed(git_dir, source))?;
+        let foreign = |path| Error::ForeignObjects { path, owner: name.unwrap_or_else(|| uid.to_string()) };
+        return outside.map_or(Ok(()), |path| Err(foreign(path)));
     }
-    match durable::open_to_read(&repository.layout().config()) {
-        Ok((_, file)) if ![0, ours].contains(&file.uid()) => {
-            Err(Error::OtherOwner { path: repository.layout().config() })
-        }
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(&repository.layout().config(), error)),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
-/// Reads a file that must belong to us, to the owner of `git_dir`, or to root. `None` when it is missing.
+/// Alternates, or a link in place of a directory of objects: with these, the objects of a repository may be files of somebody else.
+fn leads_outside(git_dir: &Path) -> io::Result<Option<PathBuf>> {
+    let objects = git_dir.join("objects");
+    for (path, is_link_only) in [
+        (objects.clone(), true),
+        (objects.join("pack"), true),
+        (objects.join("info"), true),
+        (objects.join("info/alternates"), false),
+    ] {
+        match std::fs::symlink_metadata(&path) {
+            Ok(file) if file.is_symlink() || !is_link_only => return Ok(Some(path)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Reads the file of a repository, and says how far it is trusted. `None` when it is missing.
 ///
 /// # Errors
 /// [`Error::Io`] or [`Error::OtherOwner`].
-pub(super) fn read_owned(path: &Path, git_dir: &Path) -> Result<Option<(String, Trust)>, Error> {
-    let failed = |source| Error::Io { doing: "read", path: path.to_owned(), source };
-    let (text, metadata) = match durable::read(path) {
+pub(super) fn read_trusted(repository: &Repository) -> Result<Option<(String, Trust)>, Error> {
+    let path = repository.layout().config();
+    let failed = |source| Error::Io { doing: "read", path: path.clone(), source };
+    let (text, file) = match durable::read(&path) {
         Ok(read) => read,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(failed(source)),
     };
-    let repository_owner = std::fs::metadata(git_dir).map_err(failed)?.uid();
-    let trust = match metadata.uid() {
-        owner if owner == 0 || owner == rustix::process::geteuid().as_raw() => Trust::Full,
-        owner if owner == repository_owner => Trust::NoCommands,
-        _ => return Err(Error::OtherOwner { path: path.to_owned() }),
+    let is_of_owner = || std::fs::metadata(repository.git_dir()).is_ok_and(|owner| owner.uid() == file.uid());
+    let trust = if durable::is_ours(&file) {
+        Trust::Full
+    } else if is_of_owner() || repository.sharing().is_writable_for_others() {
+        Trust::Foreign
+    } else {
+        return Err(Error::OtherOwner { path });
     };
     let text = String::from_utf8(text).map_err(|_| failed(io::Error::other("it is not valid UTF-8")))?;
     Ok(Some((text, trust)))

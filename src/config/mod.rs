@@ -32,7 +32,7 @@ pub use file::{Api, AuthMethod, HookSetting, TagsSetting, TopKeys, Wake};
 pub use keys::{Key, Place, SECTIONS, keys};
 pub use listen::Listen;
 pub use load::{Environment, authorise, load, load_server, names_in, preload};
-use load::{SERVER_FILE, read_owned};
+use load::{SERVER_FILE, read_trusted};
 pub use origin::{Origin, origins};
 pub use read::parse_period;
 pub use server::{Placed, Root, Server};
@@ -62,8 +62,8 @@ pub enum Error {
         /// The operating system's reason.
         source: std::io::Error,
     },
-    /// A file belongs to a user whose files we do not use. We may read the file of root, of ourselves and of the repository's owner. To
-    /// serve the repository, the file must belong to root or to us.
+    /// A file belongs to a user whose files we do not use or do not change. We read files of root, of ourselves, of the repository's owner,
+    /// and in a shared repository of everybody. We change files of root and our own.
     #[error("'{0}' belongs to another user; chown it, or run as that user", path.display())]
     OtherOwner {
         /// The file.
@@ -80,6 +80,14 @@ pub enum Error {
         /// The directory that it is in, or the root that holds it.
         root: PathBuf,
         /// Its owner, by name or number.
+        owner: String,
+    },
+    /// The objects of another user's repository may be files of somebody else, which a push would publish.
+    #[error("'{}' leads out of a repository of user {owner}; run as that user", path.display())]
+    ForeignObjects {
+        /// The alternates or the link.
+        path: PathBuf,
+        /// The owner of the repository.
         owner: String,
     },
     /// Root does not act in another user's repository itself.
@@ -133,6 +141,8 @@ pub struct Config {
     pub metrics_file: Option<PathBuf>,
     /// In the order of their ids.
     pub mirrors: Vec<Mirror>,
+    /// The keys of the repository's file that do not count, because the file belongs to another user. `None` if it is ours or root's.
+    pub ignored: Option<Vec<&'static str>>,
 }
 
 /// The settings for notifications; `None` is a key that is not set.
@@ -163,6 +173,8 @@ pub struct Mirror {
     pub is_servers: bool,
     /// `confined`: someone other than the administrator may have created it.
     pub is_confined: bool,
+    /// Whether a file that belongs to another user configures it.
+    pub is_foreign: bool,
     /// `only_protected_branches`
     pub only_protected_branches: bool,
     /// `mirror_branch_regex`, valid.
@@ -301,6 +313,6 @@ pub fn parse(path: &Path, text: &str, server: &Server, placed: Option<&Placed>, 
 pub enum Trust {
     /// Everything: it is ours or root's.
     Full,
-    /// Everything but commands: its owner must not choose what we run.
-    NoCommands,
+    /// It belongs to a user who may not act in our name. Only harmless keys count, and its mirrors are confined.
+    Foreign,
 }

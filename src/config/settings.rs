@@ -156,6 +156,7 @@ impl Settings {
             username,
             is_enabled: self.enabled.unwrap_or(true),
             is_servers: false,
+            is_foreign: false,
             is_confined: self.confined.unwrap_or(false),
             only_protected_branches,
             mirror_branch_regex,

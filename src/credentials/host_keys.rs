@@ -4,7 +4,7 @@
 //! is replaced as a whole: a crash leaves the old one or the new one.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -57,11 +57,25 @@ impl HostKey {
 /// The keys that are pinned in a mirror's directory.
 ///
 /// # Errors
-/// The operating system's. A missing file pins nothing.
+/// The operating system's, or [`io::ErrorKind::PermissionDenied`] when the file belongs to another user. A missing file pins nothing.
 pub fn read_host_keys(directory: &Path) -> io::Result<Vec<HostKey>> {
-    match durable::read_text(&directory.join("known_hosts")) {
-        Ok(text) => Ok(text.lines().filter_map(HostKey::parse).collect()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+    let text = pins(directory)?.map(|path| durable::read_text(&path)).transpose()?;
+    Ok(text.unwrap_or_default().lines().filter_map(HostKey::parse).collect())
+}
+
+/// The file of pinned host keys, if there is one.
+///
+/// # Errors
+/// As [`read_host_keys`].
+pub fn pins(directory: &Path) -> io::Result<Option<PathBuf>> {
+    let path = directory.join("known_hosts");
+    match durable::open_to_read(&path) {
+        Ok((_, file)) if durable::is_ours(&file) => Ok(Some(path)),
+        Ok(_) => {
+            let text = format!("'{}' must belong to you or root; chown it", path.display());
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -73,7 +87,7 @@ pub fn read_host_keys(directory: &Path) -> io::Result<Vec<HostKey>> {
 pub fn write_host_keys(directory: &Path, keys: &[HostKey]) -> io::Result<()> {
     let path = directory.join("known_hosts");
     if keys.is_empty() {
-        return super::remove_secret(&path);
+        return durable::remove_if_there(&path);
     }
     let lines: String = keys.iter().map(|key| format!("{}\n", key.line)).collect();
     durable::replace(&path, lines.as_bytes(), |_| Ok(()))

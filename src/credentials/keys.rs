@@ -30,10 +30,11 @@ impl KeyType {
     }
 }
 
-/// The private key in a mirror's directory, if it has one of its own.
+/// The private key in a mirror's directory, if it has one of its own. A key that another user put there does not count.
 #[must_use]
 pub fn identity(directory: &Path) -> Option<PathBuf> {
-    [KeyType::Ed25519, KeyType::Rsa].map(|kind| directory.join(kind.file())).into_iter().find(|path| path.is_file())
+    let is_ours = |path: &PathBuf| durable::open_to_read(path).is_ok_and(|(_, file)| durable::is_ours(&file));
+    [KeyType::Ed25519, KeyType::Rsa].map(|kind| directory.join(kind.file())).into_iter().find(is_ours)
 }
 
 /// The line to authorise on the mirror's host. `None` when the mirror has no key.
@@ -56,10 +57,9 @@ fn public(identity: &Path) -> PathBuf {
 /// # Errors
 /// The operating system's, or what ssh-keygen said.
 pub fn generate_key(directory: &Path, kind: KeyType, comment: &str) -> io::Result<()> {
-    let tmp = directory.join("key.new");
-    for path in [public(&tmp), tmp.clone()] {
-        super::remove_secret(&path)?;
-    }
+    // The program follows links, so it works in a directory of its own.
+    let made = durable::private_directory(directory)?;
+    let tmp = made.path().join("key");
     let mut command = process::command("ssh-keygen");
     let words: &[&str] = match kind {
         KeyType::Ed25519 => &["-t", "ed25519"],
@@ -69,11 +69,12 @@ pub fn generate_key(directory: &Path, kind: KeyType, comment: &str) -> io::Resul
     process::run("ssh-keygen", &mut command, b"", Duration::from_secs(120)).map_err(io::Error::other)?;
     let old = identity(directory);
     let new = directory.join(kind.file());
-    std::fs::rename(public(&tmp), public(&new))?;
-    std::fs::rename(&tmp, &new)?;
+    for (made, new, mode) in [(public(&tmp), public(&new), 0o644), (tmp, new.clone(), 0o600)] {
+        durable::replace(&new, &durable::read(&made)?.0, durable::with_mode(mode))?;
+    }
     if let Some(old) = old.filter(|old| *old != new) {
-        super::remove_secret(&old)?;
-        super::remove_secret(&public(&old))?;
+        durable::remove_if_there(&old)?;
+        durable::remove_if_there(&public(&old))?;
     }
     sync_directory(directory)
 }

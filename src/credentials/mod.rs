@@ -7,8 +7,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "reads and writes the file `secret`")]
 
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 mod cleaned;
@@ -18,13 +18,12 @@ mod redact;
 mod sources;
 
 pub use cleaned::Cleaned;
-pub use host_keys::{HostKey, read_host_keys, write_host_keys};
+pub use host_keys::{HostKey, pins, read_host_keys, write_host_keys};
 pub use keys::{KeyType, generate_key, identity, public_key};
 pub use redact::Redactor;
 pub use sources::{CredentialEnv, CredentialRequest, HandedOver, find, hand_over, judge, read_source};
 
 use crate::durable;
-use crate::durable::sync_directory;
 use crate::process::shell_word;
 
 /// A password or token.
@@ -101,7 +100,7 @@ fn secret_in(path: &Path, opened: io::Result<(std::fs::File, std::fs::Metadata)>
         return refused(format!("other users can read '{}'; chmod 600 {word}", path.display()));
     }
     // The owner of the file could replace the password that we send.
-    if ![0, rustix::process::geteuid().as_raw()].contains(&file.uid()) {
+    if !durable::is_ours(&file) {
         return refused(format!("'{}' must belong to you or root; chown it", path.display()));
     }
     let mut text = String::new();
@@ -115,27 +114,5 @@ fn secret_in(path: &Path, opened: io::Result<(std::fs::File, std::fs::Metadata)>
 /// # Errors
 /// The operating system's; the old file is then still there.
 pub fn write_secret(path: &Path, secret: &Secret) -> io::Result<()> {
-    let directory = path.parent().expect("a secret lies in its mirror's directory");
-    let tmp = path.with_extension("new");
-    match std::fs::remove_file(&tmp) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&tmp)?;
-    file.write_all(secret.expose().as_bytes())?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
-    std::fs::rename(&tmp, path)?;
-    sync_directory(directory)
-}
-
-/// Removes the file `secret`, if there is one.
-///
-/// # Errors
-/// The operating system's.
-pub fn remove_secret(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    durable::replace(path, format!("{}\n", secret.expose()).as_bytes(), |_| Ok(()))
 }

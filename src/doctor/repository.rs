@@ -1,12 +1,11 @@
 //! The repository and the machine: git, hook, spool, locks, refs, durability, clock.
 
-#![expect(clippy::disallowed_methods, reason = "tries whether the spool can be written")]
-
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use super::{Finding, Subject};
 use crate::config::HookSetting;
+use crate::durable;
 use crate::install::{self, State};
 use crate::mirror::Lock;
 use crate::process;
@@ -77,6 +76,14 @@ fn configuration(subject: &Subject<'_>) -> Finding {
         Err(error) => {
             Finding::error("configuration", error.to_string(), "fix that line; until then nothing is mirrored")
         }
+        Ok(config) if config.ignored.is_some() => {
+            let ignored = config.ignored.iter().flatten().copied().collect::<Vec<_>>().join(", ");
+            let ignored =
+                if ignored.is_empty() { String::new() } else { format!(", and these keys do not count: {ignored}") };
+            let path = subject.repository.layout().config();
+            let text = format!("'{}' belongs to another user, so its mirrors are confined{ignored}", path.display());
+            Finding::warning("configuration", text, "chown it, if its mirrors are yours")
+        }
         Ok(config) if config.is_silent => {
             Finding::warning("configuration", "silent mode: nothing leaves this machine", "git mirror-push silent off")
         }
@@ -108,9 +115,9 @@ fn spool(subject: &Subject<'_>) -> Vec<Finding> {
     }
     let probe = layout.tmp().join(format!("{}.doctor", crate::mirror::new_id(subject.now).file_name()));
     // An empty file fits on a full disk.
-    let written = std::fs::write(&probe, [0; 4096]);
+    let written = durable::write_synced(&probe, &[0; 4096], &layout.incoming());
     // What is left of it on a full disk would be taken for a record of a hook that was killed.
-    let written = std::fs::remove_file(&probe).and(written);
+    let written = durable::remove_if_there(&probe).and(written);
     findings.push(match written {
         Ok(()) => Finding::ok("spool", "can be written"),
         Err(error) => Finding::error("spool", format!("cannot write '{}': {error}", layout.tmp().display()), {

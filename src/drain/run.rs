@@ -24,6 +24,7 @@ use crate::push::Progress;
 use crate::repo::Repository;
 use crate::spool::{self, Claim};
 use crate::status::{self, Mirrored, Runner, Status, UpdateStatus, render_time};
+use crate::wire::Contacts;
 
 /// Updates one mirror until nothing new is spooled for it. `None` if there was nothing to do, another drain holds its lock, or it was
 /// disabled or removed. A panic ends only this mirror's run.
@@ -349,7 +350,13 @@ fn run_once(
     fence: Option<&Fence>,
 ) -> (UpdateResult, Credentials) {
     let PriorState { touched, mirrored, before } = *known;
-    let target = target(repository, mirror, context.server);
+    let mut target = target(repository, mirror, context.server);
+    if let Ok(target) = target.as_mut()
+        && !mirrored.exists()
+    {
+        // The default branch goes first, alone, so the first update of an empty mirror takes two pushes.
+        target.ssh.contacts = Contacts::More;
+    }
     match target.map_err(Error::from).and_then(|target| Ok((target, repository.shallow_commits()?))) {
         Ok((target, shallow)) => {
             let redactor = Redactor::new(&target.credentials);

@@ -4,7 +4,7 @@ use super::Error;
 use crate::config::{AuthMethod, Mirror, Server};
 use crate::credentials::{self, Credentials, identity, read_secret};
 use crate::repo::Repository;
-use crate::wire::{Ssh, Target};
+use crate::wire::{Contacts, Ssh, Target};
 
 /// The stored credentials of a mirror, to show its URL and to clean texts.
 ///
@@ -48,8 +48,9 @@ pub fn target(repository: &Repository, mirror: &Mirror, server: &Server) -> Resu
     let directory = repository.layout().remote(&mirror.name);
     let ssh = Ssh {
         identity: identity(&directory),
-        known_hosts: Some(directory.join("known_hosts")).filter(|path| path.is_file()),
+        known_hosts: credentials::pins(&directory).map_err(Error::files("read the pinned host keys", directory))?,
         options: mirror.ssh_options.clone(),
+        contacts: Contacts::default(),
         askpass: Some(server.credential_env.program.clone()).filter(|_| mirror.auth_method == AuthMethod::Password),
     };
     Ok(Target {
@@ -59,6 +60,9 @@ pub fn target(repository: &Repository, mirror: &Mirror, server: &Server) -> Resu
         ca_file: mirror.ca_file.clone(),
         proxy: mirror.proxy.clone(),
         timeouts: mirror.timeouts,
-        egress: mirror.is_confined.then(|| server.api.egress()),
+        egress: mirror.is_confined.then(|| match mirror.is_foreign {
+            true => server.api.egress().without_paths(),
+            false => server.api.egress(),
+        }),
     })
 }

@@ -2,9 +2,9 @@
 //!
 //! A process that is killed in between leaves the mark. The next drain of the repository then removes the remaining files.
 
-#![expect(clippy::disallowed_methods, reason = "makes the mark of a removal, and removes files")]
-
 use std::path::Path;
+
+use rustix::fs::OFlags;
 
 use crate::durable;
 
@@ -16,19 +16,9 @@ const REMOVED: &str = "removed";
 /// # Errors
 /// The operating system's.
 pub fn mark_removed(directory: &Path) -> std::io::Result<()> {
-    std::fs::File::create(directory.join(REMOVED))?.sync_all()?;
+    let (mark, _) = durable::open(&directory.join(REMOVED), OFlags::WRONLY | OFlags::CREATE)?;
+    mark.sync_all()?;
     durable::sync_directory(directory)
-}
-
-/// Takes the mark of a removal away, if there is one.
-///
-/// # Errors
-/// The operating system's.
-fn unmark_removed(directory: &Path) -> std::io::Result<()> {
-    match std::fs::remove_file(directory.join(REMOVED)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// Whether a mirror is being removed.
@@ -43,17 +33,8 @@ pub fn is_being_removed(directory: &Path) -> bool {
 /// # Errors
 /// The operating system's.
 pub fn forget(directory: &Path) -> std::io::Result<()> {
-    let mut directories = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            directories.push(path);
-        } else if path.file_name().is_some_and(|name| name != "lock" && name != REMOVED) {
-            std::fs::remove_file(&path)?;
-        }
-    }
-    let (queue, others): (Vec<_>, Vec<_>) = directories.into_iter().partition(|path| path.ends_with("queue"));
-    others.iter().try_for_each(std::fs::remove_dir_all)?;
-    unmark_removed(directory)?;
-    queue.iter().try_for_each(std::fs::remove_dir_all)
+    let mut names = durable::list_there(directory)?;
+    names.retain(|name| !["lock", "queue", REMOVED].contains(&&**name));
+    names.extend([REMOVED, "queue"].map(str::to_owned));
+    names.iter().try_for_each(|name| durable::remove_all(&directory.join(name)))
 }

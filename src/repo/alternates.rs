@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 use gix::odb::store::init::Options;
 
+use crate::durable;
+
 /// The variable.
 const ADDED: &str = "GIT_ALTERNATE_OBJECT_DIRECTORIES";
 
@@ -24,7 +26,7 @@ pub(super) type Added = Option<Arc<tempfile::TempDir>>;
 pub(super) fn add(repository: &mut gix::ThreadSafeRepository) -> io::Result<Added> {
     let Some(added) = std::env::var_os(ADDED).filter(|added| !added.is_empty()) else { return Ok(None) };
     let local = repository.to_thread_local();
-    let directory = tempfile::Builder::new().prefix("git-mirror-push-objects.").tempdir()?;
+    let directory = durable::private_directory(&std::env::temp_dir())?;
     let here = std::env::current_dir()?;
     let own = absolute(&here, local.objects.store_ref().path());
     std::fs::create_dir(directory.path().join("info"))?;

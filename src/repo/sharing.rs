@@ -29,6 +29,12 @@ impl Sharing {
         }
     }
 
+    /// Whether users other than the owner may write.
+    #[must_use]
+    pub fn is_writable_for_others(self) -> bool {
+        self.private_mode() & 0o020 != 0
+    }
+
     /// The permissions of a new directory; `None` leaves them to the umask.
     #[must_use]
     pub fn directory_mode(self) -> Option<u32> {

@@ -142,7 +142,7 @@ impl Every<'_> {
     fn is_moved(&self, layout: &Layout, git_dir: &Path, name: &str, status: &Status) -> bool {
         let Ok(text) = durable::read_text(&layout.config()) else { return true };
         let placed = self.server.place(git_dir);
-        let config = config::parse(&layout.config(), &text, self.server, placed.as_ref(), config::Trust::NoCommands);
+        let config = config::parse(&layout.config(), &text, self.server, placed.as_ref(), config::Trust::Foreign);
         // What cannot be read is told by whoever serves it.
         config.map_or(true, |config| {
             config.mirror(name).is_none_or(|mirror| mirror.is_enabled && !status.is_at(&mirror.address.identity()))

@@ -29,6 +29,7 @@ use tokio::task::AbortHandle;
 
 use super::client::Peer;
 use crate::config::Listen;
+use crate::durable;
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 512;
@@ -86,7 +87,7 @@ impl Listener {
                 remove_stale(path).with_context(named)?;
                 // It is made where nobody else can reach it, so nobody connects before its mode is right.
                 let parent = path.parent().unwrap_or(Path::new("/"));
-                let private = tempfile::Builder::new().prefix(".listen.").tempdir_in(parent).with_context(named)?;
+                let private = durable::private_directory(parent).with_context(named)?;
                 let made = private.path().join("socket");
                 let socket = UnixListener::bind(&made).with_context(named)?;
                 // The group decides who may connect: the proxy's user is put into it.

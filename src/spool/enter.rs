@@ -6,13 +6,11 @@
 //! A file takes its permissions from the directory it is created in, so that a spool shared by several users (directories
 //! of mode 2770) holds records that all of them can read and remove.
 
-#![expect(clippy::disallowed_methods, reason = "the writer of the spool")]
-
 use std::io;
 use std::time::Duration;
 
 use super::{Record, encode};
-use crate::durable::{sync_directory, write_synced};
+use crate::durable::{make_all, remove_if_there, rename, sync_directory, write_synced};
 use crate::layout::Layout;
 
 /// The name of a record: when it was made, by which process, and a random number, so that two pushes in one
@@ -49,7 +47,7 @@ pub fn enter(layout: &Layout, id: Id, record: &Record) -> io::Result<()> {
     match enter_once(layout, id, record) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             for directory in layout.spool_directories() {
-                std::fs::create_dir_all(directory)?;
+                make_all(&directory)?;
             }
             enter_once(layout, id, record)
         }
@@ -61,11 +59,10 @@ fn enter_once(layout: &Layout, id: Id, record: &Record) -> io::Result<()> {
     let name = id.file_name();
     let tmp = layout.tmp().join(&name);
     let incoming = layout.incoming();
-    let entered =
-        write_synced(&tmp, &encode(record), &incoming).and_then(|()| std::fs::rename(&tmp, incoming.join(&name)));
+    let entered = write_synced(&tmp, &encode(record), &incoming).and_then(|()| rename(&tmp, &incoming.join(&name)));
     if let Err(error) = entered {
         // The write's error is the one to report; a file that stays behind in `tmp` only causes a full sync.
-        let _ = std::fs::remove_file(&tmp);
+        let _ = remove_if_there(&tmp);
         return Err(error);
     }
     sync_directory(&incoming)

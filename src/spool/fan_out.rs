@@ -5,9 +5,6 @@
 //! the record left `incoming`, and a link to a record that left fails. Of a record that another user made, the entry is a copy. It may come
 //! back once; the mirror then finds that there is nothing left to do.
 
-#![expect(clippy::disallowed_methods, reason = "moves records through the spool")]
-
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -93,13 +90,8 @@ pub fn fan_out(layout: &Layout, mirrors: &[&str], others: &[&str], id: Id) -> io
     Ok(done)
 }
 
-/// Makes a full sync due, unless one is due already. Does not write into a queue that is reached through a link.
+/// Makes a full sync due, unless one is due already.
 fn ensure_full_sync(layout: &Layout, mirror: &str, id: Id) -> io::Result<()> {
-    for directory in [layout.remote(mirror), layout.queue(mirror)] {
-        if !fs::symlink_metadata(&directory)?.is_dir() {
-            return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("'{}' is a link", directory.display())));
-        }
-    }
     if list(&layout.queue(mirror))?.iter().any(|name| name.ends_with(queue::FULL)) {
         return Ok(());
     }
@@ -111,9 +103,9 @@ fn link_into_queue(layout: &Layout, mirror: &str, records: &[String], id: Id) ->
         return Ok(());
     }
     let queue = layout.queue(mirror);
-    fs::create_dir_all(&queue)?;
+    durable::make_all(&queue)?;
     for name in records {
-        match fs::hard_link(layout.incoming().join(name), queue.join(name)) {
+        match durable::link(&layout.incoming().join(name), &queue.join(name)) {
             Ok(()) => {}
             // Another drain was faster: the entry is there, or the record has left for every queue.
             Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {}
@@ -138,7 +130,7 @@ fn copy_into_queue(layout: &Layout, queue: &Path, name: &str, id: Id) -> io::Res
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    let linked = durable::write_synced(&copy, &bytes, &record).and_then(|()| fs::hard_link(&copy, queue.join(name)));
+    let linked = durable::write_synced(&copy, &bytes, &record).and_then(|()| durable::link(&copy, &queue.join(name)));
     remove_if_there(&copy)?;
     match linked {
         // Another drain was faster.
@@ -151,8 +143,8 @@ fn copy_into_queue(layout: &Layout, queue: &Path, name: &str, id: Id) -> io::Res
 
 /// Moves a damaged record into `corrupt`, where it is counted and never deleted.
 pub(super) fn move_aside(layout: &Layout, path: &Path, name: &str) -> io::Result<()> {
-    fs::create_dir_all(layout.corrupt())?;
-    match fs::rename(path, layout.corrupt().join(name)) {
+    durable::make_all(&layout.corrupt())?;
+    match durable::rename(path, &layout.corrupt().join(name)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => sync_directory(&layout.corrupt()),
     }
@@ -172,7 +164,10 @@ fn abandoned(layout: &Layout, now: Duration) -> io::Result<Vec<String>> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "makes the files of the tests")]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -3,9 +3,6 @@
 //! Claiming changes nothing on the disk; the mirror's lock makes the claim exclusive. Only claimed entries are finished,
 //! so an entry that arrives meanwhile stays.
 
-#![expect(clippy::disallowed_methods, reason = "removes finished entries")]
-
-use std::fs;
 use std::io;
 
 use super::fan_out::move_aside;
@@ -231,7 +228,7 @@ pub fn request_full_sync(layout: &Layout, mirror: &str, id: Id) -> io::Result<()
 /// The operating system's.
 pub fn request(layout: &Layout, mirror: &str, id: Id, record: &Record) -> io::Result<()> {
     let queue = layout.queue(mirror);
-    fs::create_dir_all(&queue)?;
+    durable::make_all(&queue)?;
     let name = match (&record.look, &record.updates) {
         (Some(_), _) => id.file_name() + LOOK,
         (None, None) => full_sync_name(id),
@@ -240,7 +237,7 @@ pub fn request(layout: &Layout, mirror: &str, id: Id, record: &Record) -> io::Re
     let tmp = layout.remote(mirror).join(format!("queue.{}", id.file_name()));
     remove_if_there(&tmp)?;
     write_synced(&tmp, &encode(record), &queue)?;
-    fs::rename(&tmp, queue.join(name))?;
+    durable::rename(&tmp, &queue.join(name))?;
     sync_directory(&queue)
 }
 

@@ -3,9 +3,10 @@
 //! The file exists since the hook was installed and has its block on the disk, so the mark can be set on a full disk. The drain clears it
 //! only after the queue of every mirror durably has a full-sync record. A crash in between repeats the sync and does not forget it.
 
-use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::FileExt;
+
+use rustix::fs::OFlags;
 
 use crate::durable;
 use crate::layout::Layout;
@@ -36,7 +37,7 @@ pub(super) fn clear(layout: &Layout) -> io::Result<()> {
 }
 
 fn set(layout: &Layout, value: &[u8; 1]) -> io::Result<()> {
-    let (file, _) = durable::open(&layout.resync(), OpenOptions::new().write(true).create(true).truncate(false))?;
+    let (file, _) = durable::open(&layout.resync(), OFlags::WRONLY | OFlags::CREATE)?;
     file.write_all_at(value, 0)?;
     file.sync_all()
 }

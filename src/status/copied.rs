@@ -23,7 +23,7 @@ pub fn original(status: &Status, git_dir: &Path, mirror: &Mirror) -> Option<Path
 fn still_has(git_dir: &Path, mirror: &Mirror) -> bool {
     let path = Layout::new(git_dir).config();
     let Ok(text) = durable::read_text(&path) else { return true };
-    let Ok(config) = config::parse(&path, &text, &Server::default(), None, Trust::NoCommands) else { return true };
+    let Ok(config) = config::parse(&path, &text, &Server::default(), None, Trust::Foreign) else { return true };
     config
         .mirror(&mirror.name)
         .is_none_or(|theirs| theirs.is_enabled && theirs.address.identity() == mirror.address.identity())

@@ -4,11 +4,10 @@
 //! `packed-refs`: an earlier program stops there, because it cannot read it, and does not trust old values. After a crash in between, the
 //! next write removes them.
 
-#![expect(clippy::disallowed_methods, reason = "removes the files of an earlier version")]
-
 use std::io;
 use std::path::Path;
 
+use crate::durable;
 use crate::refs::{Oid, RefName};
 use crate::repo::{Repository, from_gix, is_refused, one_line};
 use crate::wire;
@@ -50,11 +49,7 @@ pub(super) fn retire(directory: &Path) -> io::Result<()> {
     if packed.is_dir() {
         return Ok(());
     }
-    for result in [std::fs::remove_dir_all(directory.join("refs")), std::fs::remove_file(&packed)] {
-        match result {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    std::fs::create_dir(&packed)
+    durable::remove_all(&directory.join("refs"))?;
+    durable::remove_all(&packed)?;
+    durable::make_directory(&packed, None).map(drop)
 }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::UpdateStatus;
@@ -56,7 +57,7 @@ pub fn append(directory: &Path, attempt: &Attempt) -> io::Result<()> {
     let path = directory.join("history.jsonl");
     let mut line = serde_json::to_vec(attempt)?;
     line.push(b'\n');
-    let (mut file, _) = durable::open(&path, std::fs::OpenOptions::new().append(true).create(true))?;
+    let (mut file, _) = durable::open(&path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?;
     file.write_all(&line)?;
     if file.metadata()?.len() > MAX_SIZE {
         cut(&path)?;

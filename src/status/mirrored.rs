@@ -15,13 +15,13 @@
 //! synced before [`Mirrored::set`] returns. Absent: decisions. A crash loses the last batch at most: its values become unknown, but no
 //! wrong value is believed. The writer holds the mirror's lock.
 
-#![expect(clippy::disallowed_methods, reason = "writes the files of mirrored/")]
-
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use super::earlier;
 use super::sorted::{Sorted, split};
@@ -289,7 +289,7 @@ impl Mirrored {
     fn append(&self, batch: &[u8]) -> io::Result<()> {
         let path = self.journal();
         let is_new = self.whole == 0;
-        let (mut file, _) = durable::open(&path, OpenOptions::new().write(true).create(true).truncate(false))?;
+        let (mut file, _) = durable::open(&path, OFlags::WRONLY | OFlags::CREATE)?;
         if is_new {
             self.sharing.publish(&file)?;
         }
@@ -308,7 +308,7 @@ impl Mirrored {
         durable::make_directory(&self.directory, self.sharing.directory_mode())?;
         let values = self.directory.join("values");
         if self.form == Form::Absent && values.exists() {
-            std::fs::rename(&values, self.directory.join("aside"))?;
+            durable::rename(&values, &self.directory.join("aside"))?;
         }
         let changed: BTreeMap<&RefName, &Held> = changes.iter().map(|(name, held)| (name, held)).collect();
         let number = self.next_number()?;
@@ -333,9 +333,8 @@ impl Mirrored {
     /// A number that no journal has. A journal that a crash or a damaged table left must not be read with the new table.
     fn next_number(&self) -> io::Result<u64> {
         let mut last = self.number;
-        for entry in std::fs::read_dir(&self.directory)? {
-            let name = entry?.file_name();
-            let number = name.to_str().and_then(|name| name.strip_prefix("journal.")?.parse().ok());
+        for name in durable::list_there(&self.directory)? {
+            let number = name.strip_prefix("journal.").and_then(|number| number.parse().ok());
             last = last.max(number.unwrap_or_default());
         }
         Ok(last.saturating_add(1))
@@ -344,11 +343,9 @@ impl Mirrored {
     /// Removes old journals and the files of an earlier version. A crash before leaves them, and nobody reads them.
     fn remove_what_was_before(&self, number: u64) -> io::Result<()> {
         let kept = format!("journal.{number}");
-        for entry in std::fs::read_dir(&self.directory)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if name.as_encoded_bytes().starts_with(b"journal.") && name != *kept {
-                std::fs::remove_file(entry.path())?;
+        for name in durable::list_there(&self.directory)? {
+            if name.starts_with("journal.") && name != kept {
+                durable::remove_if_there(&self.directory.join(name))?;
             }
         }
         earlier::retire(&self.directory)

@@ -13,6 +13,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::credentials::Secret;
+use crate::durable;
 use crate::replies;
 
 /// The variable that tells the program started by ssh where the socket is.
@@ -44,7 +45,7 @@ impl AskpassServer {
         program: &Path,
         mut answer: impl FnMut(&str) -> Option<Secret> + Send + 'static,
     ) -> io::Result<Self> {
-        let directory = tempfile::Builder::new().prefix("git-mirror-push.").tempdir()?;
+        let directory = durable::private_directory(&std::env::temp_dir())?;
         let path = directory.path().join("askpass");
         let listener = UnixListener::bind(&path)?;
         ssh.env("SSH_ASKPASS", program).env("SSH_ASKPASS_REQUIRE", "force").env("GIT_ASKPASS", program);

@@ -24,6 +24,8 @@ pub struct Egress {
     allowed: Vec<Allowed>,
     /// Whether everything may be reached, this machine too.
     allows_all: bool,
+    /// Whether a repository may not be reached by its path, whatever else may be.
+    forbids_paths: bool,
 }
 
 /// An entry of `allowed_hosts`.
@@ -55,13 +57,19 @@ impl Egress {
     /// A policy that lets through what is public, and `allowed`.
     #[must_use]
     pub fn new(allowed: Vec<Allowed>) -> Self {
-        Self { allowed, allows_all: false }
+        Self { allowed, ..Self::default() }
     }
 
     /// A policy that lets everything through, this machine's repositories too.
     #[must_use]
     pub fn everything() -> Self {
-        Self { allowed: Vec::new(), allows_all: true }
+        Self { allows_all: true, ..Self::default() }
+    }
+
+    /// The same policy without local paths. A push to a path runs the hooks of that repository with our rights.
+    #[must_use]
+    pub fn without_paths(self) -> Self {
+        Self { forbids_paths: true, ..self }
     }
 
     /// Whether everything may be reached.
@@ -93,10 +101,11 @@ impl Egress {
     /// # Errors
     /// [`Error::Blocked`]
     pub fn check(&self, address: &Address) -> Result<(), Error> {
-        if self.allows_all {
+        let host_and_port = address.host_and_port();
+        if self.allows_all && (host_and_port.is_some() || !self.forbids_paths) {
             return Ok(());
         }
-        let Some((host, port)) = address.host_and_port() else {
+        let Some((host, port)) = host_and_port else {
             return Err(Error::Blocked {
                 host: "this machine".into(),
                 why: "Only allowed schemes are http, https, ssh, git",

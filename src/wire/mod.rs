@@ -103,6 +103,18 @@ pub struct Ssh {
     pub askpass: Option<std::path::PathBuf>,
     /// Further options in the form of ssh_config(5), `Keyword=value`.
     pub options: Vec<String>,
+    /// How many contacts are likely.
+    pub contacts: Contacts,
+}
+
+/// How many contacts with a mirror over ssh are likely within a minute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Contacts {
+    /// One. A connection is shared from the second one on.
+    #[default]
+    One,
+    /// More, so that the first one's connection is shared.
+    More,
 }
 
 /// The limits of waiting.

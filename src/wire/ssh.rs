@@ -152,7 +152,7 @@ fn prepare(
     let whom = user.map_or_else(|| host.to_owned(), |user| format!("{user}@{host}"));
     let kind = || kind(&ssh, &whom, port, target);
     let is_shareable = offer.is_none() && !target.ssh.options.iter().any(|text| is_of_control(text));
-    let shared = sockets.filter(|_| is_shareable).and_then(|sockets| sockets.socket(kind()));
+    let shared = sockets.filter(|_| is_shareable).and_then(|sockets| sockets.socket(kind(), target.ssh.contacts));
     shared.iter().flat_map(ControlSocket::options).for_each(|text| option(&mut ssh, text));
     if let Some(port) = port {
         ssh.arg("-p").arg(port.to_string());
@@ -286,6 +286,7 @@ mod tests {
                 known_hosts: known_hosts.map(Into::into),
                 askpass: None,
                 options: Vec::new(),
+                contacts: crate::wire::Contacts::One,
             },
             ca_file: None,
             proxy: None,

@@ -1,7 +1,7 @@
 //! One ssh connection for many mirrors at one host: ssh's own multiplexing (ssh_config(5), `ControlMaster`, `ControlPersist`).
 //!
-//! Mirrors with the same ssh options, key and known_hosts contents get the same `ControlPath`, from the second contact on. Its socket is in
-//! a directory of mode 0700. ssh itself opens the shared connection. A contact gets a connection of its own if sshd allows no more sessions
+//! Mirrors with the same ssh options, key and known_hosts contents get the same `ControlPath`, from the second contact on, or from the first
+//! one if more are likely. Its socket is in a directory of mode 0700. ssh itself opens the shared connection. A contact gets a connection of its own if sshd allows no more sessions
 //! on the shared one, or if two contacts try to open it at the same time. ssh keeps the connection for one minute after the last session;
 //! the end of the pool closes it at once. If `ssh_options` name `ControlPath` or `ControlMaster`, the user's settings apply instead.
 //!
@@ -10,12 +10,14 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::Contacts;
+use crate::durable;
 use crate::process::{command, run};
 
 /// Most kinds that are remembered. One more drops all others.
@@ -51,18 +53,18 @@ pub(super) struct ControlSocket {
 
 impl ControlSockets {
     /// The socket for one more contact. `None` when it is to have a connection of its own.
-    pub(super) fn socket(&self, kind: Kind) -> Option<ControlSocket> {
+    pub(super) fn socket(&self, kind: Kind, contacts: Contacts) -> Option<ControlSocket> {
         let mut state = self.lock();
         if state.sockets.len() >= MAX_KINDS && !state.sockets.contains_key(&kind) {
             state.sockets.clear();
         }
-        let Some(known) = state.sockets.get(&kind) else {
-            state.sockets.insert(kind, None);
-            return None;
-        };
-        let path = match known {
-            Some(path) => path.clone(),
-            None => state.new_path()?,
+        let path = match state.sockets.get(&kind) {
+            None if contacts == Contacts::One => {
+                state.sockets.insert(kind, None);
+                return None;
+            }
+            Some(Some(path)) => path.clone(),
+            Some(None) | None => state.new_path()?,
         };
         state.sockets.insert(kind.clone(), Some(path.clone()));
         Some(ControlSocket { of: self.clone(), kind, path })
@@ -76,7 +78,7 @@ impl ControlSockets {
 impl State {
     fn new_path(&mut self) -> Option<PathBuf> {
         if self.directory.is_none() {
-            self.directory = tempfile::Builder::new().prefix("git-mirror-push.").tempdir().ok();
+            self.directory = durable::private_directory(&std::env::temp_dir()).ok();
         }
         self.made += 1;
         let path = self.directory.as_ref()?.path().join(self.made.to_string());
@@ -88,7 +90,7 @@ impl ControlSocket {
     /// The options that make ssh use the connection, or make it.
     pub(super) fn options(&self) -> [OsString; 3] {
         let mut path = OsString::from("ControlPath=");
-        path.push(self.path.display().to_string().replace('%', "%%"));
+        path.push(doubled(&self.path));
         ["ControlMaster=auto".into(), path, "ControlPersist=60".into()]
     }
 
@@ -108,13 +110,18 @@ impl Drop for State {
         let sockets = (1..=self.made).map(|number| directory.path().join(number.to_string()));
         for socket in sockets.filter(|socket| socket.exists()) {
             let mut path = OsString::from("-oControlPath=");
-            path.push(&socket);
+            path.push(doubled(&socket));
             let mut exit = command("ssh");
             exit.args(["-F", "none", "-O", "exit"]).arg(path).arg("--").arg("mirror");
             // A connection that does not end now ends within a minute.
             let _ = run("ssh", &mut exit, b"", EXIT_TIMEOUT);
         }
     }
+}
+
+/// A path as ssh_config(5) has it, where `%` begins a token.
+fn doubled(path: &Path) -> String {
+    path.display().to_string().replace('%', "%%")
 }
 
 #[cfg(test)]
@@ -124,7 +131,7 @@ mod tests {
     #[test]
     fn a_connection_that_broke_is_given_up_for_all_later_contacts() {
         let sockets = ControlSockets::default();
-        let next = |kind: &str| sockets.socket(vec![kind.into()]);
+        let next = |kind: &str| sockets.socket(vec![kind.into()], Contacts::One);
         assert!(next("a").is_none(), "the first contact is alone");
         let (first, second) = (next("a").expect("shared"), next("a").expect("shared"));
         assert_eq!(first.path, second.path);
@@ -135,5 +142,7 @@ mod tests {
         // The contacts of before end, too, and must not take the new one away.
         second.discard();
         assert_eq!(next("a").expect("shared").path, third.path);
+        let early = sockets.socket(vec!["c".into()], Contacts::More).expect("shared");
+        assert_eq!(next("c").expect("shared").path, early.path, "more contacts were expected");
     }
 }

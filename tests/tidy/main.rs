@@ -70,7 +70,7 @@ const MAY_IMPORT: [(&str, &[&str]); 28] = [
     ("replies", &[]),
     ("spool", &["durable", "layout", "refs"]),
     ("hook", &["layout", "refs", "spool", "wake"]),
-    ("repo", &["layout", "refs", "process", "replies"]),
+    ("repo", &["durable", "layout", "refs", "process", "replies"]),
     ("plan", &["refs"]),
     ("process", &[]),
     ("credentials", &["durable", "process", "refs"]),

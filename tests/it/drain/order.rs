@@ -42,11 +42,17 @@ fn calls(sandbox: &Sandbox, program: &str, arguments: &[&str], input: &str, belo
         .collect()
 }
 
-/// `fsync(5</path>) = 0`, `renameat(AT_FDCWD</cwd>, "/a", AT_FDCWD</cwd>, "/b") = 0`
+/// `fsync(5</path>) = 0`, `renameat(5</path>, "a", 6</other>, "b") = 0`, `rename("/a", "/b") = 0`
 fn call(line: &str) -> Option<Call> {
     let (name, rest) = line.split_once('(')?;
     let open = || Some(rest.split_once('<')?.1.split_once('>')?.0.to_owned());
-    let mut quoted = rest.split('"').skip(1).step_by(2).map(str::to_owned);
+    // The text before a quoted path ends with the directory that it is relative to, if there is one.
+    let parts: Vec<&str> = rest.split('"').collect();
+    let mut quoted = parts.chunks_exact(2).map(|pair| {
+        let directory = pair[0].strip_suffix(">, ").and_then(|before| Some(before.rsplit_once('<')?.1));
+        directory
+            .map_or_else(|| pair[1].to_owned(), |directory| Path::new(directory).join(pair[1]).display().to_string())
+    });
     Some(match name.rsplit(' ').next()? {
         "write" | "pwrite64" | "writev" => Call::Write(open()?),
         "fsync" | "fdatasync" => Call::Sync(open()?),

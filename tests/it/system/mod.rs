@@ -2,6 +2,7 @@
 
 mod all_repositories;
 mod confined;
+mod foreign;
 pub(crate) mod installed;
 mod instruction_counts;
 mod owners;

@@ -1,0 +1,262 @@
+//! A user other than root who serves another user's repository, and a shared repository with files of another member: nothing that the
+//! other user names is run, read, followed or written.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+
+use crate::scene::sandbox::{Completed, Sandbox, is_root, script};
+use crate::scene::servers::{Kind, Server};
+
+/// The user who runs the program, and the user who owns the repository.
+const US: u32 = 65_534;
+const BOB: u32 = 65_533;
+
+/// Root prepares; the program runs as [`US`].
+struct Shared {
+    sandbox: Sandbox,
+    server: Server,
+    mirror: PathBuf,
+    source: PathBuf,
+    config: PathBuf,
+}
+
+impl Shared {
+    fn new(owner: u32) -> Self {
+        let sandbox = Sandbox::new();
+        let mirror = sandbox.bare("mirror.git");
+        let server = Server::start(&sandbox, Kind::Git);
+        let source = sandbox.bare("source.git");
+        let work = sandbox.work(&source);
+        work.commit("one");
+        work.push(&["main"]);
+        let config = source.join("mirror-push/config.toml");
+        std::fs::create_dir(config.parent().unwrap()).unwrap();
+        let text = format!(
+            "[[repositories]]\nroot = \"{}\"\nowners = [\"{BOB}\"]\n[api]\nallow_local_network = true\n",
+            sandbox.path("").display()
+        );
+        std::fs::write(sandbox.path("server.toml"), text).unwrap();
+        std::fs::set_permissions(sandbox.path(""), std::fs::Permissions::from_mode(0o777)).unwrap();
+        std::fs::copy(env!("CARGO_BIN_EXE_git-mirror-push"), sandbox.path("program")).unwrap();
+        std::fs::copy(env!("CARGO_BIN_EXE_git-mirror-post-receive"), sandbox.path("git-mirror-post-receive")).unwrap();
+        sandbox.git(&sandbox.path(""), &["config", "--global", "safe.directory", "*"]);
+        let shared = Self { sandbox, server, mirror, source, config };
+        shared.give(&shared.source, owner);
+        shared
+    }
+
+    /// Gives everything below a path to a user. Others may write it, as in a shared repository.
+    fn give(&self, path: &Path, owner: u32) {
+        for (program, words) in [("chown", ["-hR", &owner.to_string()]), ("chmod", ["-R", "a+rwX"])] {
+            assert!(self.sandbox.command(program).args(words).arg(path).status().unwrap().success());
+        }
+    }
+
+    /// Writes the repository's file as Bob.
+    fn configure(&self, text: &str) {
+        std::fs::write(&self.config, format!("wake = \"none\"\n{text}")).unwrap();
+        chown(&self.config, Some(BOB), None).unwrap();
+    }
+
+    fn run(&self, arguments: &[&str]) -> Completed {
+        let mut command = self.sandbox.command("setpriv");
+        command.args([&format!("--reuid={US}"), &format!("--regid={US}"), "--clear-groups", "--"]);
+        command.arg(self.sandbox.path("program")).arg("--config").arg(self.sandbox.path("server.toml"));
+        Completed::of(&command.arg("--git-dir").arg(&self.source).args(arguments).output().unwrap())
+    }
+
+    /// A mirror that is named in Bob's file.
+    fn remote(&self) -> String {
+        format!("[remotes.m]\nid = 1\nurl = \"{}\"\n", self.server.url("mirror.git"))
+    }
+
+    fn is_mirrored(&self) -> bool {
+        self.sandbox.refs(&self.mirror) == self.sandbox.refs(&self.source)
+    }
+}
+
+/// What Bob may say, and what he may not, in his own repository and as a member of a group that shares ours.
+#[test]
+fn only_harmless_keys_of_another_users_file_count() {
+    if !is_root("files of other users are needed") {
+        return;
+    }
+    for owner in [BOB, US] {
+        let shared = Shared::new(owner);
+        if owner == US {
+            shared.sandbox.git(&shared.source, &["config", "core.sharedRepository", "group"]);
+            chown(shared.source.join("config"), Some(US), None).unwrap();
+        }
+        let path = |name: &str| shared.sandbox.path(name);
+        let run = path("run-me");
+        script(&run, &format!("#!/bin/sh\nid -u >> '{}'\necho secret\n", path("ran").display()));
+        std::fs::write(path("secret"), "ours\n").unwrap();
+        std::fs::set_permissions(path("secret"), std::fs::Permissions::from_mode(0o600)).unwrap();
+        chown(path("secret"), Some(US), None).unwrap();
+        let told = |key: &str, value: &Path| format!("{key} = {:?}\n", value.display().to_string());
+        let evil = [
+            format!("notify = [{:?}]\n", run.display().to_string()),
+            told("metrics_file", &path("metrics")),
+            "[defaults]\nmax_retry_delay = \"9h\"\n".into(),
+            shared.remote(),
+            "username = \"u\"\n".into(),
+            told("password_file", &path("secret")),
+            "[remotes.command]\nid = 2\nurl = \"http://127.0.0.1:1/x.git\"\nusername = \"u\"\n".into(),
+            format!("password_command = [{:?}]\n", run.display().to_string()),
+            told("[remotes.path]\nid = 3\nurl", &shared.mirror),
+        ];
+        shared.configure(&evil.concat());
+        shared.sandbox.git(&shared.source, &["config", "credential.helper", &format!("!{}", run.display())]);
+        let said = shared.run(&["sync"]);
+        assert!(shared.is_mirrored(), "{said:?}");
+        assert!(said.status == 1 && !path("ran").exists() && !path("metrics").exists(), "{said:?}");
+        assert!(!said.out.contains("ours") && !said.err.contains("ours"), "{said:?}");
+        let statuses = shared.run(&["status", "--json"]).json();
+        let of =
+            |name: &str| statuses.as_array().unwrap().iter().find(|status| status["name"] == name).unwrap().clone();
+        assert_eq!(of("m")["update_status"], "finished", "{statuses}");
+        assert!(of("path")["last_error"].as_str().unwrap().contains("'this machine' is blocked"), "{statuses}");
+        // A change of ours would make the file ours.
+        for command in [
+            &["set", "m", "prune=mirror"][..],
+            &["add", "n", "http://127.0.0.1:1/y.git"],
+            &["protect", "x"],
+            &["remove", "m"],
+        ] {
+            let said = shared.run(command);
+            assert!(said.status == 128 && said.err.contains("belongs to another user"), "{command:?}: {said:?}");
+            assert_eq!(std::fs::metadata(&shared.config).unwrap().uid(), BOB);
+        }
+        let said = shared.run(&["doctor"]);
+        assert!(
+            said.out.contains(
+                "its mirrors are confined, and these keys do not count: max_retry_delay, metrics_file, notify"
+            ),
+            "{said:?}"
+        );
+    }
+}
+
+#[test]
+fn keys_secrets_and_pins_of_another_user_are_not_used() {
+    if !is_root("files of other users are needed") {
+        return;
+    }
+    let shared = Shared::new(BOB);
+    shared.configure(&format!("{}username = \"u\"\nauth_method = \"password\"\n", shared.remote()));
+    assert_eq!(shared.run(&["sync"]).status, 0);
+    let directory = shared.config.with_file_name("remotes").join("m");
+    for (name, reason) in [("secret", "must belong to you or root"), ("known_hosts", "must belong to you or root")] {
+        std::fs::write(directory.join(name), "x\n").unwrap();
+        std::fs::set_permissions(directory.join(name), std::fs::Permissions::from_mode(0o600)).unwrap();
+        chown(directory.join(name), Some(US), None).unwrap();
+        assert_eq!(shared.run(&["sync"]).status, 0, "{name} of ours");
+        chown(directory.join(name), Some(BOB), None).unwrap();
+        std::fs::set_permissions(directory.join(name), std::fs::Permissions::from_mode(0o644)).unwrap();
+        let said = shared.run(&["sync"]);
+        assert!(said.status == 1, "{name}: {said:?}");
+        assert!(said.err.contains(reason) || said.out.contains(reason) || name == "secret", "{name}: {said:?}");
+        std::fs::remove_file(directory.join(name)).unwrap();
+    }
+    // A key of Bob's is no key.
+    std::fs::write(directory.join("id_ed25519"), "key\n").unwrap();
+    std::fs::write(directory.join("id_ed25519.pub"), "ssh-ed25519 AAAA bob\n").unwrap();
+    chown(directory.join("id_ed25519"), Some(BOB), None).unwrap();
+    let said = shared.run(&["public-key", "m"]);
+    assert!(said.status != 0 && !said.out.contains("bob"), "{said:?}");
+    chown(directory.join("id_ed25519"), Some(US), None).unwrap();
+    assert!(shared.run(&["public-key", "m"]).out.contains("bob"));
+}
+
+/// Bob puts links in place of the directories and files that we write.
+#[test]
+fn no_link_of_another_user_is_followed() {
+    if !is_root("files of other users are needed") {
+        return;
+    }
+    let shared = Shared::new(BOB);
+    shared.configure(&shared.remote());
+    assert_eq!(shared.run(&["sync"]).status, 0);
+    shared.give(&shared.source, BOB);
+    let victim = shared.sandbox.path("victim");
+    let ours = shared.config.parent().unwrap().to_owned();
+    for name in
+        ["remotes", "remotes/m", "remotes/m/queue", "remotes/m/mirrored", "spool", "spool/incoming", "spool/tmp"]
+    {
+        // A directory of ours that looks like theirs, with a file that a removal or a replacement would change.
+        let aside = shared.sandbox.path("aside");
+        std::fs::rename(ours.join(name), &aside).unwrap();
+        let copied = shared.sandbox.command("cp").args(["-a"]).arg(&aside).arg(&victim).status().unwrap();
+        assert!(copied.success());
+        std::fs::write(victim.join("kept"), "").unwrap();
+        shared.give(&victim, US);
+        let listed = || {
+            let mut command = shared.sandbox.command("find");
+            Completed::of(&command.arg(&victim).args(["-printf", "%P %i %s %T@ %m\n"]).output().unwrap()).out
+        };
+        let before = listed();
+        symlink(&victim, ours.join(name)).unwrap();
+        std::os::unix::fs::lchown(ours.join(name), Some(BOB), None).unwrap();
+        let work = shared.sandbox.work(&shared.source);
+        work.git(&["fetch", "-q"]);
+        work.git(&["reset", "-q", "--hard", "origin/main"]);
+        work.commit(name);
+        work.push(&["main"]);
+        for command in [&["sync"][..], &["drain"], &["status"], &["log"], &["doctor"], &["credential", "m", "--clear"]]
+        {
+            let said = shared.run(command);
+            assert_eq!(listed(), before, "{name}, {command:?}: {said:?}");
+        }
+        // Also the files of a mirror that is no longer configured stay, if they are not here.
+        shared.configure("");
+        shared.run(&["drain"]);
+        assert_eq!(listed(), before, "{name}, removed");
+        shared.configure(&shared.remote());
+        std::fs::remove_file(ours.join(name)).unwrap();
+        std::fs::remove_dir_all(&victim).unwrap();
+        std::fs::rename(&aside, ours.join(name)).unwrap();
+    }
+    let said = shared.run(&["sync"]);
+    assert!(said.status == 0 && shared.is_mirrored(), "{said:?}");
+}
+
+#[test]
+fn no_hook_is_installed_and_no_object_is_read_outside_of_another_users_repository() {
+    if !is_root("files of other users are needed") {
+        return;
+    }
+    let shared = Shared::new(BOB);
+    shared.configure(&shared.remote());
+    let elsewhere = shared.sandbox.path("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    shared.give(&elsewhere, US);
+    shared.sandbox.git(&shared.source, &["config", "core.hooksPath", elsewhere.to_str().unwrap()]);
+    let said = shared.run(&["install-hook"]);
+    assert!(said.status == 128 && said.err.contains("is left to the owner"), "{said:?}");
+    assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0);
+    // A member of the group that shares our repository says where our hooks are.
+    let member = Shared::new(US);
+    chown(member.source.join("config"), Some(BOB), None).unwrap();
+    member.sandbox.git(&member.source, &["config", "core.hooksPath", elsewhere.to_str().unwrap()]);
+    chown(member.source.join("config"), Some(BOB), None).unwrap();
+    let said = member.run(&["install-hook"]);
+    assert!(said.status == 128 && said.err.contains("is left to the owner"), "{said:?}");
+    // The objects of a repository of ours, by the id of a commit.
+    let secret = shared.sandbox.bare("ours.git");
+    let work = shared.sandbox.work(&secret);
+    let id = work.commit("secret");
+    work.push(&["main"]);
+    let alternates = shared.source.join("objects/info/alternates");
+    std::fs::create_dir_all(alternates.parent().unwrap()).unwrap();
+    std::fs::write(&alternates, format!("{}\n", secret.join("objects").display())).unwrap();
+    shared.sandbox.git(&shared.source, &["update-ref", "refs/heads/stolen", &id]);
+    shared.give(&shared.source, BOB);
+    let said = shared.run(&["sync"]);
+    assert!(said.status == 128 && said.err.contains("leads out of a repository of user 65533"), "{said:?}");
+    std::fs::remove_file(&alternates).unwrap();
+    std::fs::rename(shared.source.join("objects"), shared.sandbox.path("objects")).unwrap();
+    symlink(shared.sandbox.path("objects"), shared.source.join("objects")).unwrap();
+    let said = shared.run(&["sync"]);
+    assert!(said.status == 128 && said.err.contains("leads out of a repository of user 65533"), "{said:?}");
+    assert_eq!(shared.sandbox.refs(&shared.mirror), Vec::<String>::new());
+}
