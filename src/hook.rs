@@ -1,10 +1,12 @@
 //! The post-receive hook: standard input becomes one durable spool record, then a drain is woken.
 //!
-//! Guaranteed: no network connection, no waiting, and no child that holds the pusher's descriptors. If the record cannot be written, the
-//! hook reports it on standard error and in the syslog, marks the repository for a full sync, and still accepts the push. An existing hook
-//! (`post-receive.previous` beside this one) runs first, with the same input, and its exit status becomes ours. Absent: mirrors, rules and
-//! gix. The hook does not parse the configuration; it only searches the text of `config.toml` for two keys. A crash before the record is in
-//! `incoming` leaves a file in `spool/tmp` that makes the next drain compare all refs; after that, the push is recorded.
+//! Guaranteed: no network connection. The hook waits only for its input, the disk and the previous hook. The drain that it starts holds
+//! none of the pusher's descriptors. If the record cannot be written, the hook reports it on standard error and in the syslog, marks the
+//! repository for a full sync, and still accepts the push. An existing hook (`post-receive.previous` beside this one) runs first, with the
+//! same input, and its exit status becomes ours. Absent: mirrors, rules and gix. The hook does not parse the configuration. It only
+//! searches the texts of the repository's file and of the server's file for `wake` and for strings that begin with `refs/`. A crash while
+//! the record is written leaves a file in `spool/tmp` that makes the next drain compare all refs. A crash before that leaves nothing, and a
+//! later sync finds the push. Once the record is in `incoming`, the push is recorded.
 
 #![expect(clippy::disallowed_methods, reason = "the hook's environment, clock and child")]
 

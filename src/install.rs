@@ -223,7 +223,7 @@ fn knows_configured_hooks(git_dir: &Path) -> bool {
     process::run("git", &mut command, b"", std::time::Duration::from_secs(30)).is_ok()
 }
 
-/// The hook binary of this installation: beside the program, or in `libexec`.
+/// The hook binary of this installation: in `libexec/git-mirror-push`, or else beside the program.
 fn binary(program: &Path) -> Result<PathBuf, Error> {
     let program = program.canonicalize().unwrap_or_else(|_| program.to_owned());
     let installed = program.ancestors().nth(2).map(|prefix| prefix.join("libexec/git-mirror-push").join(BINARY));

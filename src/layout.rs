@@ -23,7 +23,7 @@ impl Layout {
         &self.root
     }
 
-    /// The file of this repository's mirrors.
+    /// The repository's configuration file.
     #[must_use]
     pub fn config(&self) -> PathBuf {
         self.root.join("config.toml")
@@ -84,7 +84,7 @@ impl Layout {
     }
 }
 
-/// Where the daemon's runtime files are: `$RUNTIME_DIRECTORY` (systemd.exec(5), of several the first) or `/run/git-mirror-push`.
+/// Where the daemon's runtime files are: the first directory of `$RUNTIME_DIRECTORY` (systemd.exec(5)), or `/run/git-mirror-push`.
 #[must_use]
 pub fn runtime_directory(variable: Option<&OsStr>) -> PathBuf {
     let first = variable.and_then(|value| value.as_bytes().split(|byte| *byte == b':').next());

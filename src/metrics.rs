@@ -1,7 +1,7 @@
 //! Numbers in Prometheus' text format, for node_exporter's textfile collector and `/metrics`.
 //!
-//! Labels are repository and mirror only, never refs or URLs. The file is replaced as a whole by a rename, so the collector never
-//! reads half of it. A crash leaves the old file.
+//! The labels are the repository, the mirror and the class of a failure, never refs or URLs. The file is replaced as a whole by a rename,
+//! so the collector never reads half of it. A process that is killed leaves the old file or the new one.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -150,6 +150,6 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
-        assert!(!text.contains("last_success_timestamp_seconds{"), "never, so there is no value");
+        assert!(!text.contains("last_success_timestamp_seconds{"), "the mirror never succeeded, so there is no value");
     }
 }

@@ -1,7 +1,8 @@
 //! Notifications: a mirror begins to fail, still fails, or has recovered.
 //!
 //! The configured command reads one JSON object from standard input and has ten seconds. No shell is involved. An event counts as sent
-//! when the command succeeded. A crash in between sends it twice; it is never lost.
+//! once the command has succeeded. After a crash between that and the record of it in the status, the event is sent again. So a crash
+//! may repeat an event and loses none.
 
 use std::time::Duration;
 
@@ -71,7 +72,8 @@ pub fn event(status: &Status, settings: &Notify, now: Timestamp) -> Option<Event
     };
     let time = |text: Option<&str>| text.and_then(|text| text.parse::<Timestamp>().ok());
     let since = time(status.failing_since.as_deref());
-    // What was told before the failure began was another failure: the mirror has moved since.
+    // A notification from before the failure began was about an earlier failure. Either the address of the mirror has changed since, or
+    // the recovery could not be reported.
     let is_of_this = |told: &&str| {
         status.update_status == UpdateStatus::Finished || since.is_none_or(|since| time(Some(told)) >= Some(since))
     };
@@ -116,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_transitions_are_told() {
+    fn each_event_is_told_when_it_is_due() {
         let at = |second: i64| Timestamp::from_second(1_767_720_000 + second).expect("in range");
         let status = |update_status, since: Option<i64>, told: Option<i64>| Status {
             update_status,

@@ -40,10 +40,10 @@ const SECRETS: &str = ":secrets";
 const FILES: &str = "GIT_MIRROR_PUSH_FILES";
 /// The program, in messages.
 const NAME: &str = "git mirror-push";
-/// The group of a user who has none.
+/// The group for a uid that is not in the user database (`nogroup`).
 const NOBODY: u32 = 65_534;
 
-/// The owner of a repository, in whose place root does not act.
+/// The user who owns a repository. Root does not act there itself, but through a child with this user's rights.
 #[derive(Clone, Debug)]
 pub struct Owner {
     uid: u32,
@@ -98,7 +98,7 @@ impl Owner {
 pub enum Hands {
     /// The secrets of the server's files.
     Secrets,
-    /// What root's process has there.
+    /// The standard input of root's process.
     Input,
     /// Nothing.
     Nothing,
@@ -144,7 +144,7 @@ impl OwnerCommand {
         const MAX_OUTPUT: u64 = 256 << 20;
         self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = process::Child::start(NAME, &mut self.command)?;
-        // The other end of its input is closed in this process.
+        // This closes our descriptor of the secrets, which `command` keeps open.
         drop(self.command);
         let mut out = Vec::new();
         let read = child.stdout().take(MAX_OUTPUT).read_to_end(&mut out);
@@ -177,7 +177,8 @@ fn said(message: &str) -> String {
     error.unwrap_or_else(|| message.to_owned())
 }
 
-/// Becomes the user that root asks for in the environment, if it does. To be called before there is a second thread.
+/// Becomes the user that root has named in `VARIABLE`. Does nothing if the variable is not set. Call it before the process has a second
+/// thread.
 ///
 /// # Errors
 /// Why this process cannot become that user. It must then end.

@@ -1,8 +1,8 @@
 //! Child processes: git, ssh, systemctl, and the commands of the configuration.
 //!
 //! Guaranteed: no shell is involved. Each program runs in its own process group. If the program still runs when its [`Child`] is ended or
-//! dropped, the group gets TERM, and 2 seconds later KILL. The variables in `LOCAL_VARIABLES` are removed, because they would name another
-//! repository; [`git`] keeps the alternates. The last 4 KiB of standard error are kept. Absent: a stop when this process is killed.
+//! dropped, the group gets TERM, and KILL if the program still runs 2 seconds later. The variables in `LOCAL_VARIABLES` are removed;
+//! [`git`] keeps the alternates. The last 4 KiB of standard error are kept. If this process is killed, nothing stops the programs.
 
 #![expect(clippy::disallowed_methods, reason = "starts programs")]
 
@@ -24,7 +24,7 @@ use rustix::process::{
 /// The message for a program that failed without writing to standard error.
 pub const NO_MESSAGE: &str = "it ended without a message";
 
-/// Forbids core files, because they would hold the passwords and tokens in memory.
+/// Forbids core files, because they would write passwords and tokens from the memory to the disk.
 pub fn forbid_core_files() {
     let limit = getrlimit(Resource::Core);
     // Lowering a limit needs no right.
@@ -87,7 +87,7 @@ const ALTERNATES: &str = "GIT_ALTERNATE_OBJECT_DIRECTORIES";
 /// Variables that pass on the settings of `git -c`. They are meant for this repository, not for the mirror's.
 pub const CONFIG_VARIABLES: [&str; 2] = ["GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT"];
 
-/// How long output may still arrive after the program ended.
+/// How long standard error may still arrive on a socket after the program has ended.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// A program that runs in its own process group.
@@ -95,7 +95,7 @@ pub struct Child {
     name: String,
     inner: std::process::Child,
     stderr: Option<JoinHandle<Vec<u8>>>,
-    /// Our end of its standard error, if that can be shut.
+    /// Our end of its standard error, if that is a socket.
     stderr_socket: Option<UnixStream>,
     is_reaped: bool,
 }
@@ -181,7 +181,7 @@ impl Child {
         Pid::from_child(&self.inner)
     }
 
-    /// Waits up to `grace` until it ends by itself, then terminates it. Returns its status and its standard error.
+    /// Waits up to `grace` until it ends by itself, then terminates it. Returns its status and the end of its standard error.
     pub fn end(mut self, grace: Duration) -> (io::Result<ExitStatus>, String) {
         let status = self.reap(grace);
         if let (Some(thread), Some(socket)) = (&self.stderr, &self.stderr_socket) {
@@ -280,7 +280,7 @@ pub fn shell_word(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''").replace('!', r"'\!'"))
 }
 
-/// `git --git-dir=DIR` with the arguments. It keeps the user's `git -c` settings and alternates.
+/// `git --git-dir=DIR` with the arguments. It keeps the user's `git -c` settings and alternates, and ignores replace refs.
 pub fn git(git_dir: &Path, arguments: &[&str]) -> Command {
     let mut command = command("git");
     if let Some(added) = std::env::var_os(ALTERNATES) {
@@ -312,7 +312,7 @@ pub fn run(name: &str, command: &mut Command, input: &[u8], limit: Duration) -> 
     let mut child = Child::start(name, command)?;
     let (mut stdin, stdout, end) = (child.stdin(), child.stdout(), child.killer());
     let input = input.to_owned();
-    // The program may ignore its input or write without end; both threads end with the process group.
+    // The program may ignore its input or write without end. Both threads end at the latest when the process group ends.
     let writing = std::thread::spawn(move || stdin.write_all(&input));
     let reading = std::thread::spawn(move || {
         let mut out = Vec::new();

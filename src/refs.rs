@@ -1,7 +1,8 @@
 //! Git's nouns as plain values: [`Oid`], [`RefName`], [`RefUpdate`], [`Ancestry`].
 //!
-//! Guaranteed: a [`RefName`] obeys git-check-ref-format(1), so it is safe to print on one line and to use as a relative
-//! path; names are bytes and need not be UTF-8. Absent: objects, stores and gix, so that the hook can use this module.
+//! Guaranteed: a [`RefName`] obeys git-check-ref-format(1), so it is safe to use as a relative path. It is safe to print on
+//! one line, because `Display` escapes what git allows and a terminal would obey. Names are bytes and need not be UTF-8.
+//! Absent: objects, stores and gix, so that the hook can use this module.
 //! Nothing here reads or writes, so a crash changes nothing.
 
 use std::borrow::Borrow;
@@ -209,7 +210,8 @@ impl fmt::Display for RefName {
     }
 }
 
-/// A name for people. Controls, and characters that change the direction of text, are escaped: git allows them in names.
+/// A name for people. Control characters beyond ASCII, and characters that change the direction of text or break a line, are escaped,
+/// because git allows them in names.
 fn shown(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());
     for c in String::from_utf8_lossy(name).chars() {
@@ -318,7 +320,7 @@ pub enum Ancestry {
     Behind,
     /// The mirror's value is not an ancestor of ours, or one of the two has no history (a tag of a blob or tree).
     Diverged,
-    /// We do not have the mirror's object, so its history is unknown.
+    /// We do not have the mirror's object, or our history is not complete enough to compare.
     Unknown,
 }
 

@@ -1,8 +1,9 @@
 //! What the messages of git, ssh and servers mean. Most of them have no error codes, so this module, and no other, matches their English
 //! text. Pure.
 //!
-//! The wordings are those of git 2.39 to 2.47 in the C locale, OpenSSH, JGit, dulwich, GitHub, GitLab, Gitea, Forgejo and gitolite; the
-//! tests have each. An unknown message has no cause, or is `Other`. That costs a retry or another scan, never a wrong decision.
+//! The wordings are those of git 2.39 to 2.47 in the C locale, OpenSSH, JGit, dulwich, GitHub, GitLab, Gitea, Forgejo and gitolite. The
+//! tests have messages of each of them. An unknown message has no cause, or is `Other`. That costs a retry or another scan, never a wrong
+//! decision.
 
 /// Why receive-pack refused a command. Several may apply: a hook that declines may also say that a disk is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +126,7 @@ pub fn failure<'m>(program: &str, message: &'m str) -> Failure<'m> {
         ["Permission denied", "Too many authentication failures", "ERROR: Permission to ", "marked as read only"];
     let denial = message.lines().rev().find(|line| has(line, &DENIED)).filter(|_| program == "ssh");
     if let Some(line) = denial {
-        // ssh skips such a key and tries the next one. So it is the cause only if ssh was denied in the end.
+        // ssh skips a key that others can read, and tries the next one. So the key is the cause only if ssh was denied in the end.
         let is_loose = has(message, &["UNPROTECTED PRIVATE KEY FILE"]) && line.contains("Permission denied");
         let key = between(message, "for '", "' are too open").filter(|_| is_loose);
         return key.map_or_else(|| Failure::Denied(line.trim()), Failure::LooseKey);
@@ -252,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shared_connection_that_did_not_serve_is_no_message() {
+    fn a_shared_connection_that_could_not_be_used_is_no_message() {
         let said = "mux_client_request_session: session request failed: Session open refused by peer\n\
             ControlSocket /tmp/x/1 already exists, disabling multiplexing\r\nPermission denied (publickey).\n";
         assert_eq!(without_multiplexing(said), "Permission denied (publickey).");

@@ -94,7 +94,7 @@ pub struct NewToken {
     pub expires_at: Option<Timestamp>,
 }
 
-/// Inode and time of the file of tokens.
+/// The inode and the modification time of the file of tokens.
 pub type Stamp = (u64, i64, i64);
 
 /// The file of tokens.
@@ -129,7 +129,7 @@ impl Store {
     /// All tokens.
     ///
     /// # Errors
-    /// The operating system's, or that the file is damaged.
+    /// The operating system's, or that the file is damaged or belongs to another user.
     pub fn read(&self) -> io::Result<Vec<Token>> {
         match durable::read(&self.path()) {
             Ok((text, file)) => {
@@ -141,7 +141,7 @@ impl Store {
         }
     }
 
-    /// A file that another user made would let that user in.
+    /// Refuses a file of another user, because its tokens would let that user in.
     fn check_owner(&self, file: &Metadata) -> io::Result<()> {
         let ours = rustix::process::geteuid();
         // Root reads what the daemon's user owns.
@@ -156,7 +156,7 @@ impl Store {
     /// Makes a token.
     ///
     /// # Errors
-    /// The operating system's, or [`io::ErrorKind::AlreadyExists`] when one has that name.
+    /// The operating system's, those of [`Self::read`], or [`io::ErrorKind::AlreadyExists`] when a token has that name.
     pub fn create(&self, wanted: NewToken, now: Timestamp) -> io::Result<Secret> {
         let mut random = [0; 20];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
@@ -184,7 +184,7 @@ impl Store {
     /// Revokes a token.
     ///
     /// # Errors
-    /// The operating system's, or [`io::ErrorKind::NotFound`] when none has that name.
+    /// The operating system's, those of [`Self::read`], or [`io::ErrorKind::NotFound`] when no token has that name.
     pub fn revoke(&self, name: &str) -> io::Result<()> {
         self.change(|tokens| {
             let before = tokens.len();
@@ -202,7 +202,7 @@ impl Store {
     /// Records that a token was used. Ask [`is_use_due`] first: once a minute is enough.
     ///
     /// # Errors
-    /// The operating system's.
+    /// The operating system's, those of [`Self::read`], or [`io::ErrorKind::WouldBlock`] while another process changes the file.
     pub fn note_use(&self, name: &str, now: Timestamp) -> io::Result<()> {
         let take = |lock: &std::fs::File| lock.try_lock_exclusive();
         self.change_under(take, |tokens| {
@@ -269,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_at_once_lose_none_and_bring_none_back() {
+    fn concurrent_changes_lose_no_token_and_bring_none_back() {
         let directory = tempfile::tempdir().expect("a directory");
         let store = Store::new(directory.path());
         let now = Timestamp::from_second(1_000).expect("small");
@@ -283,7 +283,7 @@ mod tests {
                 scope.spawn(move || store.create(wanted(format!("new{n}")), now).expect("made"));
                 scope.spawn(move || store.revoke(&format!("old{n}")).expect("revoked"));
                 scope.spawn(move || {
-                    // One that finds the file locked is noted at the next use.
+                    // If the file is locked, this use is not recorded. The next use is.
                     let noted = store.note_use(&format!("new{}", (n + 1) % 20), now).map_err(|error| error.kind());
                     assert!(matches!(noted, Ok(()) | Err(io::ErrorKind::WouldBlock)), "{noted:?}");
                 });
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_found_by_itself_alone_and_not_stored() {
+    fn a_token_is_found_only_by_its_own_text_which_is_not_stored() {
         let directory = tempfile::tempdir().expect("a directory");
         let store = Store::new(&directory.path().join("state"));
         let now = Timestamp::from_second(1_000).expect("small");

@@ -1,7 +1,7 @@
 //! Starts an update of the mirrors: sends one datagram to the daemon and does not wait for an answer, or starts a drain in the background.
 //!
-//! The daemon lists the directories that it serves in the file `roots` beside its socket `wake`. There a hook sees whether the daemon
-//! serves its repository. If a hint is lost, the daemon finds the work at its next scan.
+//! The daemon lists the directories that it serves in the file `roots` beside its socket `wake`. From `roots` a hook learns
+//! whether the daemon serves its repository. If a hint is lost, the daemon finds the work at its next scan.
 
 #![expect(clippy::disallowed_methods, reason = "reads the daemon's file of roots, and starts the detached drain")]
 
@@ -15,8 +15,8 @@ use std::process::{Command, Stdio};
 
 use crate::layout::{roots_file, wake_socket};
 
-/// Sends the daemon a hint to look at a repository. `false` if no daemon serves it. Also `false` if the daemon's user does not own the
-/// repository, because the daemon may be unable to serve it.
+/// Sends the daemon a hint to look at a repository. `false` if no daemon serves it. If the daemon's user does not own the repository, the
+/// hint is sent, but the result is `false` too, because the daemon may be unable to serve it.
 #[must_use]
 pub fn hint(runtime: &Path, git_dir: &Path) -> bool {
     let Some((socket, path)) = daemon_of(runtime, git_dir) else { return false };
@@ -28,14 +28,14 @@ pub fn hint(runtime: &Path, git_dir: &Path) -> bool {
     is_taken && is_same_owner(runtime, &path)
 }
 
-/// Whether a running daemon serves a repository.
+/// Whether a running daemon serves a repository, and its user owns it.
 #[cfg(feature = "mirror")]
 #[must_use]
 pub fn is_served(runtime: &Path, git_dir: &Path) -> bool {
     daemon_of(runtime, git_dir).is_some_and(|(_, path)| is_same_owner(runtime, &path))
 }
 
-/// A socket connected to the daemon, and the repository's path. `None` if none of the daemon's roots holds the repository.
+/// A socket connected to the daemon, and the repository's path. `None` if no daemon runs, or if none of its roots holds the repository.
 fn daemon_of(runtime: &Path, git_dir: &Path) -> Option<(UnixDatagram, PathBuf)> {
     let roots = std::fs::read(roots_file(runtime)).ok()?;
     let path = git_dir.canonicalize().ok()?;
@@ -71,6 +71,6 @@ pub fn start_drain(program: &Path, server: Option<&Path>, git_dir: &Path) -> io:
 /// Leaves the session of the pusher, so that the end of that session does not end this drain.
 #[cfg(feature = "mirror")]
 pub fn leave_session() {
-    // This fails only for the leader of a process group, which is not in the pusher's group.
+    // This fails only if this process leads a process group. Then it is not in the pusher's group anyway.
     let _ = rustix::process::setsid();
 }

@@ -12,7 +12,7 @@ use crate::status::UpdateStatus;
 
 const UNKNOWN: u8 = 3;
 
-/// Prints the answer. If there can be none, it is UNKNOWN.
+/// Prints the answer. After an error, the answer is UNKNOWN.
 pub(super) fn check(
     environment: Environment,
     global: Global,
@@ -35,9 +35,9 @@ struct Judged {
     measures: Vec<Measure>,
     /// How many mirrors are configured, disabled ones too.
     configured: usize,
-    /// How many repositories are silent.
+    /// How many repositories with an enabled mirror are silent.
     silent: usize,
-    /// How many repositories record no pushes though they should.
+    /// How many repositories have an enabled mirror and are to have our hook, but git does not run it.
     without_hook: usize,
     /// How many repositories could not be read.
     unreadable: usize,
@@ -78,7 +78,7 @@ fn of_one(session: &Session<'_>) -> anyhow::Result<Judged> {
     })
 }
 
-/// One line, and its level.
+/// Prints the line, and returns the exit status.
 fn answer(judged: &Judged, check: &args::Check, out: &mut dyn Write) -> anyhow::Result<u8> {
     let Judged { measures, configured, silent, without_hook, unreadable, missing_roots } = judged;
     let now = now();

@@ -1,4 +1,5 @@
-//! Completion scripts: clap makes them, and we add the names of the mirrors, which the shell gets from `git-mirror-push list`.
+//! Completion scripts. clap makes them. For bash, zsh and fish we add the names of the mirrors, which the shell gets from
+//! `git-mirror-push list`.
 
 use std::io::Write;
 

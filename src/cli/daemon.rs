@@ -54,7 +54,7 @@ pub(super) fn token(base: &Base, asked: &Token, out: &mut dyn Write) -> anyhow::
     let store = Store::new(directory);
     let named = |error: io::Error| match error.kind() {
         io::ErrorKind::AlreadyExists if error.raw_os_error().is_none() => Usage(error.to_string()).into(),
-        // As for a mirror that is not there.
+        // An unknown token ends with the same exit status as an unknown mirror.
         io::ErrorKind::NotFound if error.raw_os_error().is_none() => anyhow::anyhow!("{error}"),
         _ => anyhow::Error::from(error).context(format!(
             "cannot use the tokens in '{}'; run as the daemon's user or set STATE_DIRECTORY",

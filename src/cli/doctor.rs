@@ -67,7 +67,8 @@ pub(super) fn every(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
     Ok(if unreadable > 0 || base.lacks_roots() { BEHIND } else { worst })
 }
 
-/// A fix whose commands name the repository, because nobody is in its directory. `None` if the path has a control character in it.
+/// Adds `-C REPOSITORY` to the git commands of a fix, because the user is in another directory. `None` if the path has a control character
+/// in it.
 fn within(repository: &str, fix: &str) -> Option<String> {
     const COMMANDS: [&str; 4] = ["mirror-push ", "config ", "fetch ", "update-ref "];
     let place = format!("-C {} ", shell_word(repository));

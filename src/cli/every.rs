@@ -21,7 +21,7 @@ use crate::status::{UpdateStatus, View};
 use crate::wire::Pool;
 
 impl Base {
-    /// Every repository below the roots.
+    /// Every repository below the roots. Prints warnings about the roots. Refuses templates that give two repositories the same URL.
     pub(super) fn repositories(&self) -> anyhow::Result<Vec<PathBuf>> {
         let repositories = self.server.repositories()?;
         self.server.remarks(&repositories).iter().for_each(|remark| self.warn(remark));
@@ -43,8 +43,8 @@ impl Base {
         self.act_in_every(ask, &|_| None)
     }
 
-    /// Does something in every repository, as [`Base::ask_every`]. Where root must not act itself, `as_owner` gives the command that a child
-    /// process with the owner's rights runs, and what its output means.
+    /// Does something in every repository, as [`Base::ask_every`]. Where root must not act itself, `as_owner` runs a child process with the
+    /// owner's rights, and makes the answer from its output.
     pub(super) fn act_in_every<T: Send>(
         &self,
         ask: &(dyn Fn(&super::Session<'_>) -> anyhow::Result<T> + Sync),
@@ -89,7 +89,8 @@ impl Base {
 /// Acts in a repository with its owner's rights. `None` where that is not needed.
 pub(super) type AsOwner<'a, T> = &'a (dyn Fn(&Path) -> Option<anyhow::Result<T>> + Sync);
 
-/// What a command prints that a child with the rights of a repository's owner runs there. `None` where root need not leave it to a child.
+/// Runs a command of this program in a child process with the rights of the repository's owner. Returns what the command printed. `None`
+/// where no such child is needed.
 pub(super) fn said_as_owner(
     base: &Base,
     git_dir: &Path,
@@ -105,7 +106,7 @@ pub(super) fn said_as_owner(
     Some(run())
 }
 
-/// The number of mirrors for each result of a run.
+/// The number of mirrors for each result of a run. A repository that could not be served counts as one mirror that is behind.
 #[derive(Default)]
 struct Sums {
     well: AtomicUsize,
@@ -210,8 +211,8 @@ fn write_metrics(base: &Base) {
 /// How many mirrors that are not up to date are listed one by one.
 const MAX_SHOWN: usize = 20;
 
-/// Shows the status of all mirrors: a count of each state, then the mirrors that are not up to date. Failed mirrors come first, and then
-/// those whose last success is oldest.
+/// Shows the status of all mirrors: a count of each state, then the mirrors that are not up to date. Failed mirrors come first, then those
+/// that wait or run. In each group, the mirror whose last success is oldest comes first. With `-v`, all other mirrors follow.
 pub(super) fn status(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
     let (views, bad) = base.ask_every(&|session| status::views(session, &session.config()?, &[]))?;
     let mut views: Vec<View> = views.into_iter().flatten().collect();
@@ -261,7 +262,7 @@ enum Installed {
     ByOwner,
 }
 
-/// Installs the hook everywhere.
+/// Installs the hook in every repository, except where `hook = "none"`.
 pub(super) fn install_hook(base: &Base) -> anyhow::Result<u8> {
     let install = |session: &super::Session<'_>| {
         crate::config::authorise(&session.repository, &base.server)?;

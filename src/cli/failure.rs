@@ -9,7 +9,7 @@ use crate::config;
 use crate::credentials::Redactor;
 use crate::mirror;
 
-/// A bad repository or configuration.
+/// Every failure that is not the fault of the command line, for example a bad repository or configuration.
 pub(super) const FATAL: u8 = 128;
 /// The command line is not valid.
 const USAGE: u8 = 129;
@@ -78,7 +78,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
     error.is::<Usage>() || is_bad_value || is_bad_change
 }
 
-/// The error and its causes, each said once: many say their cause themselves.
+/// The error and its causes. A cause is left out if the text so far contains it, because many errors include the text of their cause.
 fn chain(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {

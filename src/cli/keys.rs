@@ -12,7 +12,7 @@ use crate::credentials::{self, HostKey, Secret};
 use crate::mirror::{detect, host_keys_of};
 use crate::wire::Address;
 
-/// Prints the public key.
+/// Prints the public key of a mirror. If `auth_method` needs a key and the mirror has none, makes one first.
 pub(super) fn public_key(session: &Session<'_>, name: &str, out: &mut dyn Write) -> anyhow::Result<u8> {
     let config = session.config()?;
     let mirror = by_name(&config, name)?;
@@ -73,7 +73,7 @@ pub(super) fn host_keys(session: &Session<'_>, asked: &HostKeys, out: &mut dyn W
     anyhow::ensure!(!offered.is_empty(), "'{host}' offered no host key; does an ssh server listen there?");
     show(session, &offered, out)?;
     out.flush()?;
-    // The same key under another name is not one that ssh would find.
+    // The host names are compared too: ssh looks up a key by the name of the host.
     let named = |key: &HostKey| (key.hosts.clone(), key.sha256.clone());
     if keys.iter().map(named).eq(offered.iter().map(named)) {
         session.base.say("these keys are pinned already");

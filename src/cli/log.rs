@@ -15,7 +15,8 @@ struct Entry {
     attempt: Attempt,
 }
 
-/// Lists past attempts, oldest first; with `-n`, only the newest ones. Exit status 1 if a repository could not be read.
+/// Lists past attempts, oldest first; with `-n`, only the newest ones. With `--all`, the exit status is 1 if a repository could not be read
+/// or a root does not exist.
 pub(super) fn log(base: &Base, asked: &Log, out: &mut dyn Write) -> anyhow::Result<u8> {
     let since = asked.since.as_deref().map(|text| time(text, now())).transpose().map_err(Usage)?;
     let most = asked.number.unwrap_or(usize::MAX);
@@ -45,7 +46,7 @@ fn newest(mut entries: Vec<Entry>, most: usize) -> Vec<Entry> {
     entries
 }
 
-/// The attempts at these mirrors of a repository that began after `since`.
+/// The attempts at these mirrors of a repository that began at `since` or later.
 fn entries(session: &Session<'_>, names: &[String], since: Option<Timestamp>) -> anyhow::Result<Vec<Entry>> {
     let is_recent = |attempt: &Attempt| match (since, attempt.started_at.parse::<Timestamp>()) {
         (Some(since), Ok(started)) => started >= since,
@@ -63,7 +64,7 @@ fn entries(session: &Session<'_>, names: &[String], since: Option<Timestamp>) ->
     Ok(entries)
 }
 
-/// A time as typed: a duration before now, or a date with or without a time, in UTC unless it says otherwise.
+/// A time as typed: a duration before now, or a date with or without a time. A date without an offset is in UTC.
 fn time(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     if let Ok(period) = crate::config::parse_period(text) {
         return now.checked_sub(period).map_err(|_| format!("'{text}' is too long ago"));

@@ -145,7 +145,7 @@ fn heading(name: &str, section: u8) -> String {
     format!(".TH {name} {section} 2026-11-27 \"git\\-mirror\\-push {}\" \"Git Manual\"\n", env!("CARGO_PKG_VERSION"))
 }
 
-/// One command: its synopsis, what it does, its options; those of its own commands after it.
+/// One command: its synopsis, what it does, its options, and then the same for each of its subcommands.
 fn section(text: &mut String, command: &Command) {
     text.push_str(&format!("{}\n.PP\n", usage(command)));
     let about = command.get_long_about().or(command.get_about()).map(ToString::to_string).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Base, Session, now};
 use crate::metrics::{self, Measure};
 
-/// The numbers of every mirror of a repository.
+/// The numbers of every enabled mirror of a repository.
 pub(super) fn measures(session: &Session<'_>) -> anyhow::Result<Vec<Measure>> {
     Ok(metrics::measures(&session.repository, &session.config()?)?)
 }

@@ -1,4 +1,5 @@
-//! `add`, `set`, `enable`, `disable`, `remove`, `reset`: the commands that change a mirror; `mirror::Editor` does the work.
+//! `add`, `enable`, `disable`, `remove`, `reset`: the commands that change a mirror, and what they share with `set`. `mirror::Editor`
+//! does the work.
 
 use std::io::BufRead;
 use std::path::{Component, Path};
@@ -16,7 +17,7 @@ use crate::mirror::{self, Extras, Keys, clean_url, host_keys_of, token_as_passwo
 use crate::wire::{Address, parse};
 
 impl Session<'_> {
-    /// Where changes are made.
+    /// The editor that makes the changes. It waits while a drain works on the mirror.
     pub(super) fn editor(&self) -> mirror::Editor<'_> {
         mirror::Editor {
             repository: &self.repository,
@@ -27,7 +28,7 @@ impl Session<'_> {
     }
 }
 
-/// Makes a comparison of every enabled mirror due: the rules have changed.
+/// Makes a full sync of every enabled mirror due, because the rules have changed, and wakes a drain.
 pub(super) fn compare_all(session: &Session<'_>, config: &Config) -> anyhow::Result<()> {
     for mirror in &config.mirrors {
         session.editor().request(config, &mirror.name, mirror::Wish::Compare)?;
@@ -89,7 +90,7 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
     Ok(DONE)
 }
 
-/// Warns that commits run no hook. In a bare repository everything arrives by a push.
+/// If the repository has a working tree, warns that a commit made there runs no post-receive hook.
 fn warn_of_working_tree(session: &Session<'_>, name: &str) {
     if session.repository.has_working_tree() {
         session.base.warn(&format!(
@@ -123,7 +124,7 @@ pub(super) fn remove(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
     Ok(DONE)
 }
 
-/// Removes this repository's own settings of a mirror from the server's file.
+/// Removes what the repository's file says about a mirror that the server's file defines.
 pub(super) fn reset(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
     by_name(&session.config()?, name)?;
     let config = session.editor().reset(name)?;
@@ -132,7 +133,7 @@ pub(super) fn reset(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
     Ok(DONE)
 }
 
-/// Makes a comparison of a mirror due, and wakes a drain for it.
+/// Makes a full sync of a mirror due, and wakes a drain. Does nothing for a disabled mirror.
 pub(super) fn compare(session: &Session<'_>, config: &Config, name: &str) -> anyhow::Result<u8> {
     session.editor().request(config, name, mirror::Wish::Compare)?;
     wake_for(session, config, name);
@@ -157,7 +158,8 @@ pub(super) fn told_token(session: &Session<'_>, found: Credentials, known: Optio
     credentials
 }
 
-/// Refuses a token as a user name: it is a secret, and the configuration file holds none. `known` finds the password of the user name.
+/// Refuses a token as a user name, because a token is a secret and the configuration file holds no secrets. `known` returns the password
+/// that belongs to the user name.
 pub(super) fn refuse_token(keys: &Keys, known: impl FnOnce() -> anyhow::Result<Option<Secret>>) -> anyhow::Result<()> {
     let Some((_, Change::Text(user))) = keys.iter().find(|(key, _)| *key == "username") else { return Ok(()) };
     if credentials::is_token(user, known()?.as_ref()) {

@@ -45,7 +45,7 @@ use failure::Usage;
 
 /// Done, or nothing to do.
 const DONE: u8 = 0;
-/// Some mirror or ref is not up to date.
+/// Not everything is in order: for example, a mirror or ref is not up to date, a repository could not be read, or `doctor` found an error.
 const BEHIND: u8 = 1;
 
 /// What every command has: the common options and the server's configuration.
@@ -64,7 +64,7 @@ struct Session<'b> {
 }
 
 impl Session<'_> {
-    /// Wakes the daemon, or starts a detached drain of this repository, unless the configuration leaves that to others.
+    /// Wakes the daemon, or starts a detached drain of this repository. Does neither with `wake = "none"` or in silent mode.
     fn wake(&self, config: &Config) {
         let git_dir = self.repository.git_dir();
         let is_wanted = config.wake != Wake::None && !config.is_silent;
@@ -90,7 +90,7 @@ pub fn main(serve: Run<'_>) -> ExitCode {
     if let Ok(Environment { askpass: Some(socket), .. }) = Environment::read() {
         return askpass(&socket);
     }
-    // A command line that cannot be read has no options yet.
+    // Looks at the raw arguments, because an error of the command line is printed as JSON too.
     let is_json = std::env::args_os().any(|argument| argument == "--json");
     let status = match Cli::read() {
         Ok(cli) => run(cli, serve).unwrap_or_else(|error| failure::of_command(&error, is_json)),
@@ -99,7 +99,7 @@ pub fn main(serve: Run<'_>) -> ExitCode {
     ExitCode::from(status)
 }
 
-/// ssh has started this program to ask for a password.
+/// Answers ssh, which has started this program to ask for a password.
 fn askpass(socket: &Path) -> ExitCode {
     let question = std::env::args().nth(1).unwrap_or_default();
     match crate::wire::answer_askpass(socket, &question, &mut io::stdout()) {
@@ -170,7 +170,7 @@ fn run(cli: Cli, serve: Run<'_>) -> anyhow::Result<u8> {
     }
 }
 
-/// The commands that are about no repository, or about all of them. `None` for all others.
+/// Runs the commands that need no single repository, and `log`, which opens its repository itself. `None` for all other commands.
 fn without_repository(base: &Base, command: &Command, out: &mut (dyn Write + Send)) -> Option<anyhow::Result<u8>> {
     Some(match command {
         Command::Token(token) => daemon::token(base, token, out),
@@ -185,7 +185,7 @@ fn without_repository(base: &Base, command: &Command, out: &mut (dyn Write + Sen
     })
 }
 
-/// Whether a command contacts mirrors.
+/// Whether a command contacts mirrors with their credentials. `host-keys --detect` contacts a host, but needs no credentials.
 fn contacts(command: &Command) -> bool {
     matches!(command, Command::Drain(_) | Command::Sync(_) | Command::Plan(_) | Command::Doctor(_))
 }
@@ -203,7 +203,7 @@ fn without_git_dir(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     kept
 }
 
-/// Whether a command runs nothing, contacts nobody and writes nothing.
+/// Whether a command only reads: it runs no program that the repository names, contacts no mirror and writes nothing.
 fn only_looks(command: &Command) -> bool {
     matches!(command, Command::Status(_) | Command::List | Command::Show(_))
 }
@@ -232,7 +232,7 @@ impl Base {
         }
     }
 
-    /// Leaves the command to a child with the rights of the repository's owner. `None` where root need not do so.
+    /// Runs the command in a child process with the rights of the repository's owner. `None` where no such child is needed.
     fn leave_to_owner(&self, command: &Command) -> Option<anyhow::Result<u8>> {
         let (owner, git_dir) = self.owner()?;
         let hands = if contacts(command) { Hands::Secrets } else { Hands::Input };

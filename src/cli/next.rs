@@ -20,7 +20,7 @@ enum Maker {
     Drain,
     Timer,
     Nobody,
-    /// It cannot be seen from here.
+    /// This process cannot find out, because it cannot take the lock of a waiting drain.
     Unknown,
 }
 
@@ -30,7 +30,7 @@ impl Maker {
             () if wake::is_served(&session.base.environment.runtime_directory, session.repository.git_dir()) => {
                 Self::Daemon
             }
-            // The timer drains the repositories that the server's file places, and no others.
+            // The timer runs `drain --all`, which drains only repositories below the roots of the server's file.
             () if session.base.server.place(session.repository.git_dir()).is_some() && has_timer() => Self::Timer,
             // A waiting drain does not wait for the retry of a permanent failure.
             () if view.update_status == UpdateStatus::Scheduled => Self::drain(session),
@@ -68,7 +68,7 @@ pub(super) fn attempt(session: &Session<'_>, config: &Config, view: &View, now: 
         return None;
     }
     let Some(next) = view.next_attempt_at.as_ref().and_then(|next| next.parse::<Timestamp>().ok()) else {
-        // The hook has started a drain, unless it must not.
+        // With `wake = "auto"`, the hook has already woken a drain.
         let nobody = config.wake == Wake::None && Maker::of(session, view) == Maker::Nobody;
         return nobody.then(|| format!("{NOBODY}: 'git mirror-push drain {}' mirrors what waits", view.name));
     };
@@ -77,7 +77,7 @@ pub(super) fn attempt(session: &Session<'_>, config: &Config, view: &View, now: 
         1 => ", after 1 failed attempt".to_owned(),
         attempts => format!(", after {attempts} failed attempts"),
     };
-    // A permanent failure is retried after any push.
+    // A new push ends the wait for the retry of a permanent failure.
     let is_permanent = view.update_status == UpdateStatus::Failed;
     Some(said(next.duration_since(now).as_secs(), &failed, Maker::of(session, view), is_permanent, &view.name))
 }
@@ -107,7 +107,7 @@ fn said(seconds: i64, failed: &str, maker: Maker, is_permanent: bool, name: &str
         Maker::Nobody if seconds <= 0 => {
             format!("{when}{failed}; {NOBODY}: the next push triggers it, or 'git mirror-push drain {name}'")
         }
-        // Nobody is there to keep a time.
+        // No process waits for the time of the retry, so the next push makes the attempt.
         Maker::Nobody if is_permanent => {
             format!("next attempt at the next push{failed}; {NOBODY}: 'git mirror-push sync {name}' tries now")
         }

@@ -1,4 +1,4 @@
-//! What `status` says of a mirror besides its outcome: likely mistakes, and what to do about divergent refs.
+//! The notes that `status` adds to the outcome of a mirror: likely mistakes, other problems, and what to do about them.
 
 use super::Session;
 use crate::config::{Config, Mirror, TagsSetting};
@@ -29,7 +29,8 @@ pub(super) fn of(session: &Session<'_>, config: &Config, mirror: &Mirror, shown:
     Ok(notes)
 }
 
-/// Nothing that this repository has is selected: the rules are probably not what was meant.
+/// The note on a mirror whose rules select no branch at all, or none of the branches and tags here. Its rules are probably
+/// not what was meant.
 fn empty_selection(session: &Session<'_>, config: &Config, mirror: &Mirror) -> anyhow::Result<Option<String>> {
     let rules = config.rules(mirror, session.repository.default_branch()?.as_ref());
     if rules.selects_no_branch() {
@@ -43,7 +44,7 @@ fn empty_selection(session: &Session<'_>, config: &Config, mirror: &Mirror) -> a
         return Ok(None);
     }
     let is_ref = |name: &RefName| name.branch().is_some() || name.tag().is_some();
-    // Refs that cannot be listed are told by a run and by doctor.
+    // A run and `doctor` report refs that cannot be listed.
     let Ok(listing) = session.repository.list(|_| true) else { return Ok(None) };
     let mut names = listing.refs.iter().map(|(name, _)| name).filter(|name| is_ref(name)).peekable();
     if names.peek().is_none() || names.any(|name| rules.selects(name.borrowed())) {

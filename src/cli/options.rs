@@ -1,4 +1,4 @@
-//! The options that `add` and `set` share. Their texts are also those of the manual page.
+//! The options that `add` and `set` share. Their doc comments are the texts of `--help` and of the manual page.
 
 use clap::{Args, ValueEnum};
 

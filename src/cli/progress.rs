@@ -1,4 +1,4 @@
-//! Progress on a terminal: the current step for each mirror, with git's own percentages and rates. For many repositories also the number of
+//! Progress on a terminal: the current step for each mirror, with git's own percentages and rates. With `--all`, a last line counts the
 //! mirrors that are done.
 
 use std::sync::Arc;

@@ -25,7 +25,7 @@ fn is_quiet(base: &Base, report: &Report) -> bool {
     base.global.quiet && !report.is_behind()
 }
 
-/// The same for one of many repositories, which is named first.
+/// Prints what [`report`] prints, after a line that names the repository.
 pub(super) fn report_of_many(base: &Base, shown: &Report, mode: Mode, out: &mut dyn Write) -> io::Result<()> {
     if is_quiet(base, shown) {
         return Ok(());
@@ -57,10 +57,11 @@ pub(super) fn report(base: &Base, report: &Report, mode: Mode, out: &mut dyn Wri
     Ok(())
 }
 
-/// How many refs are listed that have the same outcome for the same reason.
+/// How many refs with the same outcome and the same reason are listed without `-v`.
 const MAX_SAME_REASON: usize = 10;
 
-/// Prints the refs, grouped by outcome and reason. Prints the first ten of a group, or all with `-v`.
+/// Prints the refs, grouped by outcome and reason. A ref without a reason is a group of its own. Prints the first ten of a group, or
+/// all with `-v`.
 fn refs(base: &Base, outcomes: &[&RefOutcome], indent: &str, out: &mut dyn Write) -> io::Result<()> {
     let mut groups: Vec<Vec<&RefOutcome>> = Vec::new();
     let mut known: HashMap<(Outcome, &str), usize> = HashMap::new();

@@ -12,7 +12,7 @@ use crate::mirror::{self, Extras, Keys};
 use crate::refs::Oid;
 use crate::status::{self, Outcome};
 
-/// Changes a mirror.
+/// Changes a mirror, or the repository if no mirror is named.
 pub(super) fn set(session: &Session<'_>, mut set: Set) -> anyhow::Result<u8> {
     if let Some(first) = set.name.take_if(|name| name.contains('=')) {
         set.keys.insert(0, first);

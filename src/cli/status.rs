@@ -12,7 +12,7 @@ pub(super) fn views(session: &Session<'_>, config: &Config, names: &[String]) ->
     chosen(config, names)?
         .into_iter()
         .map(|mirror| {
-            // The secret only helps to mask a URL, and a stored URL holds none. The notes tell the error.
+            // The secret only helps to mask a URL, and a stored URL holds none, so an error is ignored. `status` shows it as a note.
             let credentials = mirror::credentials(&session.repository, mirror).unwrap_or_default();
             Ok(view(&session.repository, mirror, &credentials)?)
         })
@@ -39,7 +39,7 @@ pub(super) fn status(session: &Session<'_>, names: &[String], out: &mut dyn Writ
     Ok(if views.iter().any(is_behind) { BEHIND } else { DONE })
 }
 
-/// Whether an enabled mirror is not up to date.
+/// Whether an enabled mirror is not up to date. A mirror that was never tried does not count.
 pub(super) fn is_behind(view: &View) -> bool {
     view.enabled && !matches!(view.update_status, UpdateStatus::Finished | UpdateStatus::None)
 }

@@ -20,7 +20,7 @@ use crate::spool;
 use crate::status::{self, RefOutcome, UpdateStatus};
 use crate::wire;
 
-/// Mirrors what is spooled. A drain that the hook woke stays while a mirror waits for its next attempt.
+/// Mirrors what is spooled. A drain that was started in the background (`--detach`) stays while a mirror waits for its next attempt.
 pub(super) fn drain(session: &Session<'_>, drain: &args::Drain, out: &mut dyn Write) -> anyhow::Result<u8> {
     let mode = if drain.reconcile { Mode::Reconcile } else { Mode::Drain };
     let reports = run(session, mode.into(), &drain.scope.names, out)?;
@@ -54,7 +54,7 @@ fn linger(session: &Session<'_>, mut reports: Vec<Report>, out: &mut dyn Write) 
             Ok(left) if !left.is_zero() => std::thread::park_timeout(left.min(POLL_INTERVAL)),
             _ => {
                 reports = run(session, Mode::Drain.into(), &[], out)?;
-                // If nothing was attempted, another drain holds the lock. Give it time.
+                // If nothing was attempted, another drain probably holds the lock. The longer pause gives it time.
                 pause = if !reports.iter().any(|report| report.is_attempted) {
                     (pause * 2).min(POLL_INTERVAL * 6)
                 } else {
@@ -66,7 +66,7 @@ fn linger(session: &Session<'_>, mut reports: Vec<Report>, out: &mut dyn Write) 
     }
 }
 
-/// When the next attempt of a mirror that waits is due, as the status files say it.
+/// When the first attempt of a mirror that waits is due, from the status files and from queued requests to read some refs again later.
 fn waiting(session: &Session<'_>) -> anyhow::Result<Option<Timestamp>> {
     let config = session.config()?;
     let layout = session.repository.layout();
@@ -76,7 +76,7 @@ fn waiting(session: &Session<'_>) -> anyhow::Result<Option<Timestamp>> {
         let due = status.next_attempt().filter(|_| status.update_status == UpdateStatus::Scheduled);
         let look = spool::next_look(&layout, &mirror.name)?;
         let look = look.and_then(|time| Timestamp::from_duration(time.try_into().ok()?).ok());
-        // The back-off after a failure also delays a look.
+        // The back-off after a failure also delays the second reading of refs (`look` in a record).
         let backs_off = status.update_status == UpdateStatus::Scheduled && status.attempts > 0;
         let look = look.map(|look| due.filter(|_| backs_off).map_or(look, |due| due.max(look)));
         next = [next, due, look].into_iter().flatten().min();

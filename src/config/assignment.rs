@@ -8,7 +8,7 @@ use super::keys::{Place, keys};
 /// and an empty value removes the key. The value is checked when the file is changed.
 ///
 /// # Errors
-/// What is wrong and how to fix it. A value is never part of it.
+/// What is wrong and how to fix it. The text never contains the value.
 pub fn assignment(text: &str, place: Place) -> Result<(&'static str, Change), String> {
     let Some((key, value)) = text.split_once('=') else {
         return Err(format!("'{}' is not KEY=VALUE", text.escape_debug()));
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_explained() {
+    fn a_refused_assignment_is_explained() {
         for (text, place, expected) in [
             ("prune", Place::Remote, "'prune' is not KEY=VALUE"),
             ("divergent_ref=keep", Place::Remote, "did you mean 'divergent_refs'?"),

@@ -1,4 +1,5 @@
-//! From the files as written to a valid configuration: every value is checked here, so that later code can rely on it.
+//! Makes a valid configuration from the files as written. `read` has checked each value. Here the tables are merged and the rest is
+//! checked: names, ids, commands, required keys, and keys that exclude each other.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -78,7 +79,7 @@ pub(super) fn config(
     })
 }
 
-/// The mirrors of a repository, in the order of their ids: its own, then those of templates that it does not mention.
+/// The mirrors of a repository: those in its file, and those of templates that its file does not mention. They are sorted by id.
 fn mirrors(place: &Place<'_>, file: File, server: &Server, placed: Option<&Placed>) -> Result<Vec<Mirror>, Error> {
     let mut mirrors = Vec::new();
     let mut ids: BTreeSet<u32> = file.remotes.values().filter_map(|remote| remote.id).collect();
@@ -124,7 +125,7 @@ fn mirrors(place: &Place<'_>, file: File, server: &Server, placed: Option<&Place
     Ok(mirrors)
 }
 
-/// The smallest id of a mirror from a template. The ids in a repository's file stay below it.
+/// The smallest id of a mirror from a template. The ids that we give to mirrors of a repository's own file stay below it.
 pub(super) const FIRST_OF_TEMPLATES: u32 = 1 << 30;
 
 /// The id depends only on the name, so other templates do not change it.
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn only_harmless_keys_of_another_owner_count_and_the_others_are_not_even_checked() {
+    fn only_harmless_keys_of_another_owner_count_and_its_commands_are_not_even_checked() {
         for command in ["[\"/bin/x\"]", "[\"relative\"]", "[]"] {
             let text = format!(
                 "notify = {command}\nsilent = true\n[defaults]\npassword_command = {command}\natomic = true\n\

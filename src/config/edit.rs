@@ -31,7 +31,7 @@ pub enum Change {
     Number(u32),
     /// A value of another type, as TOML.
     Toml(String),
-    /// No value: the default counts.
+    /// No value: the server's files or the built-in default decide.
     Unset,
 }
 
@@ -94,8 +94,7 @@ pub fn check_edit(repository: &Repository, server: &Server, change: &Edit) -> Re
     checked(&path, &old, server, server.place(repository.git_dir()).as_ref(), change).map(|(_, after)| after)
 }
 
-/// The text of the file, if we may change it: with a change of ours, the file of another user would become ours, and all its keys would
-/// count.
+/// The text of the file. Refuses the file of another user: if we replaced it, the new file would be ours, and all its keys would count.
 fn editable(repository: &Repository) -> Result<Option<String>, Error> {
     match read_trusted(repository)? {
         Some((_, Trust::Foreign)) => Err(Error::OtherOwner { path: repository.layout().config() }),
@@ -103,7 +102,7 @@ fn editable(repository: &Repository) -> Result<Option<String>, Error> {
     }
 }
 
-/// The new text and what it means.
+/// The new text, and the configuration that it gives.
 fn checked(
     path: &Path,
     old: &str,

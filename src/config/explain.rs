@@ -46,7 +46,7 @@ fn header(lines: &[&str], line: usize) -> Option<String> {
     lines.iter().take(line).rev().map(|line| line.replace(' ', "")).find(|line| line.starts_with('['))
 }
 
-/// The place to which the keys at a line belong. The last table header decides.
+/// The place to which the keys at a line belong. The last table header before them decides.
 fn section(lines: &[&str], line: usize) -> Option<Place> {
     Some(match &*header(lines, line)? {
         header if header.starts_with("[[repositories") => Place::Repositories,

@@ -1,5 +1,6 @@
-//! The files as written: serde types, their keys and texts. The repository's and the server's file have the same keys, all optional here;
-//! `check` knows which are required and which do not belong.
+//! The files as written: serde types, their keys and the texts of the manual page. The repository's and the server's file have the same
+//! types, in which all keys are optional. `check` refuses a file that lacks a required key, and a repository's file with a key that only
+//! the server's file may have.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -69,7 +70,7 @@ table! {
     shutdown_timeout: Duration, Server, "duration; \"30s\"", via "read::period";
 
     with
-    /// `R/mirror-push/config.toml`, `/etc/git-mirror-push/config.toml` or a file of `conf.d`.
+    /// `mirror-push/config.toml` in a repository, `/etc/git-mirror-push/config.toml`, or a file of `conf.d`.
     File {
         #[serde(default)]
         api: Option<Api>,
@@ -83,7 +84,7 @@ table! {
 }
 
 table! {
-    /// `[api]`: what mirrors that were created through the API or the page may reach.
+    /// `[api]`: limits for mirrors that were created through the API or the page, and the host names of this server.
     pub Api:
 
     /// Whether mirrors that were created through the API may connect to loopback, private and link-local addresses, and use local
@@ -152,8 +153,8 @@ const HARMLESS: [&str; 28] = [
 ];
 
 impl File {
-    /// Leaves what a user may say whom we do not trust: harmless keys, and mirrors that are confined. Returns the names of the keys that do
-    /// not count.
+    /// Removes the keys that do not count in the file of a user whom we do not trust, and makes every mirror confined. Returns the names of
+    /// the removed keys, except `confined`.
     pub(super) fn confine(&mut self) -> Vec<&'static str> {
         let mut top = self.keys();
         let mut forgotten = top.forget_others(&HARMLESS);

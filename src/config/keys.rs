@@ -165,7 +165,7 @@ const TABLES: &[Key] = &[
     ),
 ];
 
-/// All keys, in the order of the manual page.
+/// All keys. Those of one place are in the order of the manual page.
 pub fn keys() -> impl Iterator<Item = &'static Key> {
     [TopKeys::KEYS, Api::KEYS, Repositories::KEYS, Settings::KEYS, TABLES].into_iter().flatten()
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 pub enum Listen {
     /// An address and a port.
     Tcp(String),
-    /// A socket of this machine, `unix:PATH`.
+    /// A Unix domain socket, `unix:PATH`.
     Unix(PathBuf),
 }
 

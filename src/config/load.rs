@@ -1,6 +1,7 @@
-//! The only reader of environment variables and configuration files.
+//! Reads the environment variables that users set, and the configuration files. The hook does not contain this module and reads some of
+//! them itself. `origin` reads the files a second time.
 
-#![expect(clippy::disallowed_methods, reason = "the one place that reads the environment and configuration files")]
+#![expect(clippy::disallowed_methods, reason = "reads the environment and the configuration files")]
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -40,7 +41,7 @@ impl Environment {
     /// Reads the environment.
     ///
     /// # Errors
-    /// The operating system's, when there is no working directory.
+    /// The operating system's, when the working directory or the path of this program cannot be found.
     pub fn read() -> io::Result<Self> {
         let path = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         // systemd.exec(5): the first of several directories counts.
@@ -70,16 +71,17 @@ impl Environment {
 /// Where the server's file is when nothing says otherwise.
 pub(super) const SERVER_FILE: &str = "/etc/git-mirror-push/config.toml";
 
-/// The server's files as root has read them for this process, in order. Empty in every other process.
+/// The texts of the server's files, in order, in a process that read them as root before it became another user. Empty in every other
+/// process.
 static PRELOADED: OnceLock<Vec<(PathBuf, String)>> = OnceLock::new();
 
-/// Reads the server's files now, for [`load_server`] to use later: this process is about to drop the right to read them.
+/// Reads the server's files now, because this process is about to give up the right to read them. [`load_server`] uses them later.
 ///
 /// # Errors
 /// The operating system's.
 pub fn preload(files: impl Iterator<Item = PathBuf>) -> io::Result<()> {
     let read = |path: PathBuf| std::fs::read_to_string(&path).map(|text| (path, text));
-    // There is one hand-over, at the start of the process.
+    // This is called once, at the start of the process.
     let _ = PRELOADED.set(files.map(read).collect::<io::Result<_>>()?);
     Ok(())
 }
@@ -151,10 +153,11 @@ pub fn names_in(layout: &Layout) -> io::Result<Vec<String>> {
 }
 
 /// Makes sure that a repository may be served: that we may run programs, contact mirrors and write files for it. Its directory must be
-/// ours, or the server's file must name its owner. Commands that only read do not need this.
+/// ours, or the server's file must name its owner. In the second case we must not be root, and its objects must not lie elsewhere. Commands
+/// that only read do not need this.
 ///
 /// # Errors
-/// [`Error::ForeignRepository`], [`Error::OnlyAsOwner`] or [`Error::Io`].
+/// [`Error::ForeignRepository`], [`Error::OnlyAsOwner`], [`Error::ForeignObjects`] or [`Error::Io`].
 pub fn authorise(repository: &Repository, server: &Server) -> Result<(), Error> {
     let git_dir = repository.git_dir();
     let failed = |path: &Path, source| Error::Io { doing: "look at", path: path.to_owned(), source };
@@ -184,7 +187,8 @@ pub fn authorise(repository: &Repository, server: &Server) -> Result<(), Error> 
     Ok(())
 }
 
-/// Alternates, or a link in place of a directory of objects: with these, the objects of a repository may be files of somebody else.
+/// The path of the file of alternates, or of a symbolic link in place of `objects`, `pack` or `info`, if there is one. With these, the
+/// objects of a repository may be files of somebody else.
 fn leads_outside(git_dir: &Path) -> io::Result<Option<PathBuf>> {
     let objects = git_dir.join("objects");
     for (path, is_link_only) in [

@@ -159,7 +159,8 @@ pub struct Notify {
 /// One remote mirror.
 #[derive(Clone, Debug)]
 pub struct Mirror {
-    /// Stable; unique within the repository.
+    /// Unique within the repository. It is stable if a file says it or a template makes the mirror. Otherwise it depends on the other
+    /// mirrors.
     pub id: u32,
     /// Its name within the repository, fit for a path.
     pub name: String,
@@ -195,23 +196,23 @@ pub struct Mirror {
     pub refspecs: Vec<String>,
     /// Further options for ssh, `Keyword=value`.
     pub ssh_options: Vec<String>,
-    /// The proxy's URL for http.
+    /// The proxy's URL for http and https.
     pub proxy: Option<String>,
     /// PEM certificates trusted for https.
     pub ca_file: Option<PathBuf>,
     /// Whether a password may go over plain http.
     pub allow_insecure_http: bool,
-    /// The limits of waiting.
+    /// The time limits of a connection.
     pub timeouts: Timeouts,
-    /// When it is served.
+    /// What delays its updates.
     pub waits: Waits,
-    /// Most refs in one push.
+    /// The largest number of refs in one push.
     pub max_refs_per_push: usize,
-    /// Most deletes in one run; `None` is the default.
+    /// The largest number of refs that one run deletes. `None` means the default of `plan`.
     pub max_deletes: Option<usize>,
-    /// Sent to the mirror's hooks.
+    /// Push options, which git passes to the mirror's hooks.
     pub push_options: Vec<String>,
-    /// All refs or none.
+    /// Whether a push updates all refs or none.
     pub is_atomic: bool,
     /// Whether small changes are pushed without reading the refs of the mirror first.
     pub is_optimistic: bool,

@@ -1,4 +1,4 @@
-//! Which file set each value of a mirror, in order of precedence.
+//! Which file set each value of a mirror.
 
 #![expect(clippy::disallowed_methods, reason = "reads the files again, one by one")]
 

@@ -1,5 +1,5 @@
-//! What the server's files say for many repositories: roots, templates, defaults. Pure, except for the list of repositories, which is read
-//! from the disk.
+//! What the server's files say for many repositories: roots, templates, defaults. Not pure: it lists repositories, resolves links in roots,
+//! looks up users, and reads the secrets of templates.
 
 #![expect(clippy::disallowed_methods, reason = "looks for repositories below the roots")]
 
@@ -44,7 +44,7 @@ pub(super) struct Template {
 /// `[[repositories]]`
 #[derive(Clone, Debug)]
 pub struct Root {
-    /// The directory, without symbolic links in it if it was there when the file was read.
+    /// The directory. Symbolic links in its path are resolved once it exists (see [`Server::resolve_roots`]).
     pub path: PathBuf,
     /// The file that names it, and the line there.
     pub(super) written: (PathBuf, usize),
@@ -96,7 +96,7 @@ impl Root {
     }
 
     /// The repositories below this root: directories with `HEAD` and `objects`, also a `.git` in a working tree. Symbolic links are not
-    /// followed, and repositories inside a repository are not searched.
+    /// followed. The inside of such a directory is not searched, but the rest of a working tree is.
     fn repositories(&self, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
         let mut open = vec![self.path.clone()];
         while let Some(directory) = open.pop() {
@@ -133,8 +133,8 @@ impl Server {
         roots.flat_map(|root| &root.owners).any(|owner| Some(&**owner) == name || *owner == uid.to_string())
     }
 
-    /// The secrets of the server's files for the mirrors of one repository that come from templates over http or https, by the name of the
-    /// mirror. They are read with our rights.
+    /// The secrets that the server's files name for one repository, by the name of the mirror. Only mirrors that templates make, over http
+    /// or https, have one. The secrets are read with our rights.
     #[must_use]
     pub fn secrets_for(&self, git_dir: &Path) -> HashMap<String, HandedOver> {
         let is_placed = self.place(git_dir).is_some();
@@ -190,10 +190,11 @@ impl Server {
         remarks
     }
 
-    /// Resolves symbolic links in the paths of roots. Returns whether a path changed. A root that is not there stays as it is written.
+    /// Resolves symbolic links in the paths of roots. Returns whether a path changed. The path of a root that does not exist, or that we
+    /// may not reach, stays as it is written.
     ///
     /// # Errors
-    /// [`Error::Io`], when a root is there and cannot be looked at.
+    /// [`Error::Io`], when the operating system refuses for any other reason.
     pub fn resolve_roots(&mut self) -> Result<bool, Error> {
         let mut is_changed = false;
         for root in &mut self.roots {
@@ -202,7 +203,7 @@ impl Server {
                     is_changed |= path != root.path;
                     root.path = path;
                 }
-                // Whoever lists the repositories says so.
+                // The code that lists the repositories reports such a root.
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {}
                 Err(source) => return Err(Error::Io { doing: "look at", path: root.path.clone(), source }),
             }
@@ -228,7 +229,7 @@ impl Server {
         self.roots.iter().filter(|root| root.is_missing())
     }
 
-    /// Whether templates make mirrors of repositories that have no file of their own.
+    /// Whether there is a template with a URL. It makes a mirror for every repository below the roots.
     #[must_use]
     pub fn has_templates(&self) -> bool {
         self.template_names().next().is_some()
@@ -242,7 +243,7 @@ impl Server {
     /// Checks that no template gives two repositories the same URL.
     ///
     /// # Errors
-    /// [`Error::Meaning`], which names both, or that of [`Server::repositories`].
+    /// [`Error::Meaning`], which names both repositories, or the errors of [`Server::repositories`].
     pub fn check_urls(&self) -> Result<(), Error> {
         if self.has_templates() { self.check_urls_of(&self.repositories()?) } else { Ok(()) }
     }
@@ -283,7 +284,9 @@ impl Server {
         self.roots.len() == 1 && self.templates.values().all(is_whole)
     }
 
-    /// The same check for one repository. It is cheap if there is only one root and the URL of every template has `{path}`.
+    /// Checks, like [`Server::check_urls`], that no template gives this repository the URL of another one. If there is only one root and
+    /// the URL of every template has `{path}`, it only looks for a repository of the same name with or without `.git`. Otherwise it checks
+    /// all.
     ///
     /// # Errors
     /// As [`Server::check_urls`].

@@ -1,5 +1,6 @@
-//! The keys of a mirror, and the mirror that they make. The repository's own file counts first, then the server's template, then
-//! `[defaults]`, then the built-in defaults. Pure.
+//! The keys of a mirror, and the mirror that they make. For each key, the first of these that sets it decides: the mirror's table in the
+//! repository's file, the server's template, `[defaults]` of the repository's file, `[defaults]` of the server's files, the built-in
+//! default. Pure.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use crate::plan::{Divergent, Prune};
 use crate::wire::{Address, Timeouts};
 
 table! {
-    /// The keys of a mirror, checked one by one; `None` is a key that is not said.
+    /// The keys of a mirror, checked one by one; `None` is a key that is not set.
     pub(super) Settings:
 
     /// The id of the mirror in the API. 'add' writes it; templates must not have one.
@@ -192,7 +193,7 @@ impl Settings {
     }
 }
 
-/// What is wrong with the keys of a mirror together.
+/// What is wrong with the keys of a mirror.
 pub(super) struct Mistake {
     /// The key to look at, if it is there.
     pub(super) key: &'static str,

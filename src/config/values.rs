@@ -34,7 +34,7 @@ pub(super) fn is_name(name: &str) -> bool {
 }
 
 pub(super) fn check_url(url: &str) -> Result<(), String> {
-    // The URL must be valid for any repository name.
+    // A template is checked with sample values in place of its placeholders.
     let sample = Placed { path: "path".into(), name: "name".into() };
     let (address, in_url) = crate::wire::parse(&expand(url, &sample)).map_err(|refused| refused.to_string())?;
     if in_url.secret.is_some() {
@@ -124,8 +124,8 @@ pub(super) fn check_refspec(pattern: &str) -> Result<(), String> {
     }
 }
 
-/// Refuses options that run a program, load a library or another file, change host key checking, or let ssh ask questions. Also refuses
-/// what is not `Keyword=value` on one line.
+/// Refuses the options in `REFUSED`: they run a program, load a library or another configuration file, switch strict host key checking off,
+/// or let ssh ask questions. Also refuses what is not `Keyword=value` on one line.
 pub(super) fn check_ssh_option(option: &str) -> Result<(), String> {
     const REFUSED: [&str; 11] = [
         "proxycommand",

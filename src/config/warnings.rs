@@ -40,14 +40,14 @@ fn web_page_of(address: &Address) -> Option<String> {
     }
     let path = url.find("://").and_then(|at| Some(at + 3 + url[at + 3..].find('/')?))?;
     let part = PARTS.iter().filter_map(|part| url[path..].find(part)).min()?;
-    // A repository has a path before it, of a group and a name at least.
+    // What stands before the part must be the path of a repository: at least a group and a name.
     let repository = &url[..path + part];
     let is_deep = url[path..path + part].matches('/').count() >= 2;
     is_deep.then(|| format!("{}.git", repository.trim_end_matches(".git")))
 }
 
-/// The name of another mirror of the repository that has the same address and selects one of the same refs. `refs` are the refs of the
-/// repository.
+/// The name of another mirror of the repository that has the same address and selects one of the same refs. Both must be enabled. `refs`
+/// are the refs of the repository.
 #[must_use]
 pub fn twin<'c>(
     config: &'c Config,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Redactor;
 
-/// Cleaned text. What is read back from a file is cleaned again, for others may be able to write the file.
+/// Cleaned text. What is read back from a file is cleaned again, because others may be able to write the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Cleaned(String);

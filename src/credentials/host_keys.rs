@@ -28,7 +28,7 @@ pub struct HostKey {
 }
 
 impl HostKey {
-    /// Reads one line. `None` for comments, empty lines, revoked keys, and what is no key.
+    /// Reads one line. `None` for comments, empty lines, revoked keys, and lines without a valid key.
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
         let line = line.trim();
@@ -83,7 +83,7 @@ pub fn pins(directory: &Path) -> io::Result<Option<PathBuf>> {
 /// Pins exactly these keys. If there are none, the file is removed, and ssh's own known_hosts decides again.
 ///
 /// # Errors
-/// The operating system's; what was pinned is then still pinned.
+/// The operating system's. What was pinned is then still pinned, unless only the last sync of the directory failed.
 pub fn write_host_keys(directory: &Path, keys: &[HostKey]) -> io::Result<()> {
     let path = directory.join("known_hosts");
     if keys.is_empty() {

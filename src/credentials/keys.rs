@@ -1,8 +1,10 @@
-//! A mirror's own ssh key, made by ssh-keygen(1): `id_ed25519` or `id_rsa` in its directory, mode 0600, and `.pub`.
+//! A mirror's own ssh key, made by ssh-keygen(1): `id_ed25519` or `id_rsa` in its directory, mode 0600. The public half has the same name
+//! with `.pub` at its end.
 //!
-//! ssh-keygen writes the key under another name. The public half is renamed first, then the private half. A crash therefore leaves no
-//! private key without a public half. A crash between the two renames, while a key of the same type is replaced, leaves the old private
-//! key with the new public half. Making the key again repairs this.
+//! ssh-keygen writes the key into a temporary directory. The public half is copied into place first, then the private half. A crash
+//! therefore leaves no private key without a public half, but it may leave the temporary directory. A crash between the two copies, while
+//! a key of the same type is replaced, leaves the old private key with the new public half. A crash while a key of the other type is
+//! replaced may leave both keys; then the Ed25519 key is used. After the key is made again, it is the one that is used.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,7 +39,7 @@ pub fn identity(directory: &Path) -> Option<PathBuf> {
     [KeyType::Ed25519, KeyType::Rsa].map(|kind| directory.join(kind.file())).into_iter().find(is_ours)
 }
 
-/// The line to authorise on the mirror's host. `None` when the mirror has no key.
+/// The public key, as the line to authorise on the mirror's host. `None` when the mirror has no key.
 ///
 /// # Errors
 /// The operating system's.

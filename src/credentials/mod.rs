@@ -1,11 +1,11 @@
-//! Secrets: a type that cannot be printed, the file that stores one, and the redactor that stands before every sink. Also
-//! a mirror's own ssh key and the host keys that it trusts.
+//! Secrets: a type that cannot be printed, the file that stores one, and the redactor that cleans text before it is logged, stored or
+//! shown. Also a mirror's own ssh key and its pinned host keys.
 //!
 //! Guaranteed: a [`Secret`] has neither `Debug` nor `Display` that shows it; the file `secret` has mode 0600 from the moment it
 //! exists and is replaced atomically. Absent: encryption at rest; whoever can read the repository owner's files can read
 //! the secret. A crash leaves the old secret or the new one.
 
-#![expect(clippy::disallowed_methods, reason = "reads and writes the file `secret`")]
+#![expect(clippy::disallowed_methods, reason = "reads password_file, systemd's credentials and .netrc")]
 
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -37,7 +37,7 @@ impl Secret {
         Self(text)
     }
 
-    /// The text, for the one place that sends it.
+    /// The text itself. It must not reach a log or an error message.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -61,15 +61,15 @@ pub struct Credentials {
     pub approval: Option<Secret>,
 }
 
-/// Whether a user name is really a token. It is one if it begins with a prefix of GitHub or GitLab, with or without the password `secret`.
-/// Without a password, 20 or more letters and digits are also taken for a token.
+/// Whether a user name is really a token. A name with the prefix of a GitHub or GitLab token is one, whatever the password `secret` is.
+/// Without a password, a name of 20 or more ASCII letters and digits also counts as a token.
 #[must_use]
 pub fn is_token(user: &str, secret: Option<&Secret>) -> bool {
     let has_prefix = ["ghp_", "github_pat_", "glpat-"].iter().any(|prefix| user.starts_with(prefix));
     has_prefix || secret.is_none() && user.len() >= 20 && user.chars().all(|c| c.is_ascii_alphanumeric())
 }
 
-/// Reads the file `secret`; its last line feed is not part of the secret. `None` when there is no such file.
+/// Reads the file `secret`; its last line feed is not part of the secret. `None` when there is no such file, or it is empty.
 ///
 /// # Errors
 /// The operating system's, or [`io::ErrorKind::PermissionDenied`] when other users may access the file, it belongs to another user, or it
@@ -112,7 +112,7 @@ fn secret_in(path: &Path, opened: io::Result<(std::fs::File, std::fs::Metadata)>
 /// Replaces the file `secret` with one of mode 0600.
 ///
 /// # Errors
-/// The operating system's; the old file is then still there.
+/// The operating system's. The old file is then still there, unless only the last sync of the directory failed.
 pub fn write_secret(path: &Path, secret: &Secret) -> io::Result<()> {
     durable::replace(path, format!("{}\n", secret.expose()).as_bytes(), |_| Ok(()))
 }

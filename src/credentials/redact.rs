@@ -1,4 +1,5 @@
-//! The redactor: text that it has cleaned holds none of its known secrets, no credentials in a URL, and no control characters.
+//! The redactor. Text that it has cleaned contains none of the secrets that it knows, no credentials in a URL, and no control characters
+//! except line feeds.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
@@ -27,7 +28,7 @@ impl Redactor {
         if is_token(user, credentials.secret.as_ref()) {
             hidden.push(user.to_owned());
         }
-        // The text is searched without its control characters.
+        // `clean` removes control characters before it searches, so what it searches for must have none.
         hidden.iter_mut().for_each(|text| text.retain(is_kept));
         hidden.retain(|text| !text.is_empty());
         hidden.sort_unstable_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
@@ -106,7 +107,7 @@ fn is_kept(c: char) -> bool {
     c == '\n' || !(c.is_control() || is_invisible(c))
 }
 
-/// Masks what stands between `://` and `@` of one URL; the user name `git` alone is no secret.
+/// Masks what stands between `://` and the last `@` of the host part, in every URL. The user name `git` alone is no secret.
 fn mask_userinfo(text: &str) -> String {
     let mut masked = String::with_capacity(text.len());
     let mut rest = text;
@@ -154,7 +155,8 @@ mod tests {
             secret: Some(Secret::new(secret.into())),
             approval: None,
         });
-        // Made by Python: urllib.parse.quote and quote_plus, html.escape, json.dumps, base64.
+        // Most are made by Python: urllib.parse.quote and quote_plus, html.escape, json.dumps, base64. Go writes `&#34;` and `\u003c`,
+        // and PHP `\/`.
         for form in [
             "a%22b%27%3Cc%3E%26d%5Ce%2Ff.g%20h%3F~",
             "a%22b%27%3cc%3e%26d%5ce%2ff.g%20h%3f~",
@@ -175,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_with_a_tab_or_of_another_language_is_hidden_too() {
+    fn a_secret_with_a_tab_or_a_letter_beyond_ascii_is_hidden_too() {
         let secret = Some(Secret::new("p\u{e9}ss\tword".into()));
         let redactor = Redactor::new(&Credentials { username: None, secret, approval: None });
         for said in ["p\u{e9}ss\tword", "p\\u00e9ss\\tword", "p%C3%A9ss%09word"] {
@@ -184,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_within_the_secret_do_not_hide_it() {
+    fn control_characters_within_the_secret_do_not_protect_it() {
         let secret = Some(Secret::new("password".into()));
         let redactor = Redactor::new(&Credentials { username: None, secret, approval: None });
         for said in ["pass\u{1b}word", "p\0assword", "pass\u{9b}word\r", "\u{7f}password"] {

@@ -1,5 +1,7 @@
 //! Where the password or token of a mirror comes from, in this order: the file `secret` in its directory, `password_file`,
-//! `password_command`, systemd's credentials, `.netrc`, git's credential helpers. So a new password is changed in one place.
+//! `password_command`, systemd's credentials, `.netrc`, git's credential helpers. Many mirrors can share each source but the first, so that
+//! an administrator changes a password in one place. In a child process of root (see `owner`), a secret that root has handed over comes
+//! second.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Where to look for credentials.
 #[derive(Clone, Debug, Default)]
 pub struct CredentialEnv {
-    /// This program, which answers ssh's questions.
+    /// The path of this program. ssh runs it to ask for a password.
     pub program: PathBuf,
     /// `$CREDENTIALS_DIRECTORY` (systemd.exec(5), LoadCredential=).
     pub directory: Option<PathBuf>,
@@ -39,11 +41,11 @@ pub struct CredentialRequest<'a> {
     pub command: Option<&'a [String]>,
     /// `(protocol, host with port, path)` as helpers and `.netrc` know them.
     pub place: Option<(&'a str, &'a str, &'a str)>,
-    /// Whether the mirror asks for a password, so that `.netrc` and helpers are worth a look.
+    /// Whether `auth_method` is `password`. Only then `.netrc` and helpers are read.
     pub is_needed: bool,
     /// Whether git is configured with credential helpers.
     pub has_helper: bool,
-    /// Whether all settings of the mirror are the server's. Only then root's secrets may be used on behalf of the repository's owner.
+    /// Whether all settings of the mirror come from the server's files. Only then root's secrets may be used for the repository's owner.
     pub is_servers: bool,
     /// Whether only the mirror's own secret may be used, because someone other than the administrator may have created the mirror.
     pub is_confined: bool,
@@ -52,7 +54,8 @@ pub struct CredentialRequest<'a> {
 /// Finds the credentials. It is no error if there are none: the mirror may need none, or ssh may have a key.
 ///
 /// # Errors
-/// A file that others may read, a command that fails.
+/// When a source cannot be used: for example a file that other users can read, or a command that fails. If git's credential helpers fail,
+/// that is no error.
 pub fn find(wanted: &CredentialRequest<'_>, around: &CredentialEnv) -> io::Result<Credentials> {
     let with =
         |secret| Credentials { username: wanted.username.map(str::to_owned), secret: Some(secret), approval: None };
@@ -74,7 +77,7 @@ pub fn find(wanted: &CredentialRequest<'_>, around: &CredentialEnv) -> io::Resul
     if let Some(command) = wanted.command {
         return command_output(command).map(with);
     }
-    // systemd keeps these files readable for the unit alone, whatever their mode says.
+    // The mode is not checked: systemd lets only the unit read these files, whatever their mode says.
     if let Some(path) = around.directory.as_ref().map(|directory| directory.join(wanted.name)) {
         match std::fs::read_to_string(&path) {
             Ok(text) => {
@@ -107,17 +110,18 @@ pub fn find(wanted: &CredentialRequest<'_>, around: &CredentialEnv) -> io::Resul
 /// What root hands over for one mirror: a secret, or why there is none.
 pub type HandedOver = Result<String, String>;
 
-/// The secrets that root has handed over, by the name of the mirror. Empty in every other process.
+/// The secrets that root has handed over to this process, by the name of the mirror. Empty if root did not start this process for the
+/// owner of a repository.
 static HANDED: OnceLock<HashMap<String, Result<Secret, String>>> = OnceLock::new();
 
 /// Keeps secrets that root hands over to this process, by the name of the mirror.
 pub fn hand_over(secrets: HashMap<String, HandedOver>) {
     let secrets = secrets.into_iter().map(|(name, secret)| (name, secret.map(Secret::new))).collect();
-    // There is one hand-over, at the start of the process.
+    // It is called once, at the start of the process, so `set` cannot fail.
     let _ = HANDED.set(secrets);
 }
 
-/// The secret of the first source of the server's file that is there, in the order in which [`find`] asks them.
+/// The secret from the first of these sources that is configured or exists, in the order of [`find`]. `None` if there is no such source.
 #[must_use]
 pub fn read_source(file: Option<&Path>, command: Option<&[String]>, systemd: Option<&Path>) -> Option<HandedOver> {
     let missing = || io::Error::new(io::ErrorKind::NotFound, "it is missing or empty");
@@ -174,7 +178,7 @@ fn from_netrc(path: &Path, host: &str, username: Option<&str>) -> io::Result<Opt
     Ok(Some(Credentials { username: login, secret: password.map(Secret::new), approval: None }))
 }
 
-/// The credentials that git's helpers have (git-credential(1)). They must not prompt anyone.
+/// The credentials that git's helpers have (git-credential(1)). git must not prompt anyone.
 fn from_helper((protocol, host, path): (&str, &str, &str), username: Option<&str>) -> Option<Credentials> {
     let user = username.map(|user| format!("username={user}\n")).unwrap_or_default();
     let input = format!("protocol={protocol}\nhost={host}\npath={path}\n{user}\n");

@@ -39,7 +39,7 @@ pub(super) fn examine(
             findings.extend(contact(repository, mirror, server));
             findings
         }
-        // A contact would say the same again.
+        // Contacting the mirror would fail with the same error.
         Err(error) => vec![unusable_credentials(mirror, &error)],
     };
     findings.extend(kept_back(repository, config, mirror, now));
@@ -63,7 +63,7 @@ fn contact(repository: &Repository, mirror: &Mirror, server: &Server) -> Vec<Fin
     }
 }
 
-/// Likely mistakes in its URL.
+/// Likely mistakes in the mirror's configuration: in its URL, or a second mirror with the same URL and refs.
 fn doubtful(repository: &Repository, config: &Config, mirror: &Mirror) -> Vec<Finding> {
     let refs = repository.list(|_| true).map(|listing| listing.refs).unwrap_or_default();
     let refs: Vec<RefName> = refs.into_iter().map(|(name, _)| name).collect();
@@ -80,7 +80,7 @@ fn named(mirror: &Mirror, findings: Vec<Finding>) -> Vec<Finding> {
 fn fix(error: &drain::Error, mirror: &Mirror, credentials: &Credentials) -> String {
     use crate::wire::Error as Push;
     let advice = drain::advice(error, mirror, credentials);
-    // It may name what the server sent, the target of a redirect for one.
+    // The advice may contain text of the server, for example the target of a redirect.
     let advice = advice.map(|advice| Redactor::new(credentials).clean(&advice).to_string());
     advice.unwrap_or_else(|| match error {
         drain::Error::Push(Push::Resolve { .. } | Push::Connect { .. } | Push::Timeout(_) | Push::Broken { .. }) => {
@@ -90,7 +90,7 @@ fn fix(error: &drain::Error, mirror: &Mirror, credentials: &Credentials) -> Stri
     })
 }
 
-/// A source of credentials that cannot be used. What to do about it ends the text of the error.
+/// The finding for a source of credentials that cannot be used. If the error's text has a `; `, what follows the last one is the fix.
 fn unusable_credentials(mirror: &Mirror, error: &mirror::Error) -> Finding {
     let text = error.to_string();
     match text.rsplit_once("; ") {
@@ -127,7 +127,7 @@ fn credentials(repository: &Repository, mirror: &Mirror, found: &Credentials) ->
     findings
 }
 
-/// What the advertisement shows, and the settings of a mirror on this machine.
+/// What the advertisement shows. For a mirror on this machine, also its HEAD and its settings.
 fn met(repository: &Repository, mirror: &Mirror, there: &Advertised, refs: &HashMap<RefName, Oid>) -> Vec<Finding> {
     let capabilities = &there.capabilities;
     let mut findings = vec![Finding::ok("reachable", format!("{} refs", refs.len()))];
@@ -155,7 +155,7 @@ fn met(repository: &Repository, mirror: &Mirror, there: &Advertised, refs: &Hash
     findings
 }
 
-/// HEAD and the settings of a mirror on this machine.
+/// What HEAD and the settings of a mirror on this machine show.
 fn settings_there(repository: &Repository, mirror: &Mirror, local: &LocalMirror) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Ok(Some(lost)) = local.lost_head(repository) {
@@ -229,7 +229,8 @@ fn of_status(repository: &Repository, mirror: &Mirror) -> Vec<Finding> {
     findings
 }
 
-/// What the state files show: pushes that wait, refs that are not up to date, and a repository that is older than its mirror.
+/// What the state files show: pushes that have waited for more than an hour, a status that cannot be read, and what the last status says.
+/// Also rules that select no branch.
 fn kept_back(repository: &Repository, config: &Config, mirror: &Mirror, now: Timestamp) -> Vec<Finding> {
     let layout = repository.layout();
     let mut findings = Vec::new();

@@ -1,4 +1,5 @@
-//! What is wrong with a setup, and how to fix it. Examines everything, and changes nothing except a probe file in the spool.
+//! What is wrong with a setup, and how to fix it. Examines everything. It writes and removes a probe file in the spool and may make the
+//! lock file there; it changes nothing else.
 //!
 //! Each check is one function that returns its findings; a failed check does not end the others.
 
@@ -64,11 +65,11 @@ impl Finding {
 pub struct Subject<'a> {
     /// The repository.
     pub repository: &'a Repository,
-    /// What the server's files say.
+    /// The configuration in the server's files.
     pub server: &'a config::Server,
-    /// Its configuration, or why there is none.
+    /// The repository's configuration, or why it cannot be used.
     pub config: Result<&'a Config, &'a config::Error>,
-    /// The clock.
+    /// The current time.
     pub now: Timestamp,
 }
 

@@ -94,7 +94,8 @@ fn configuration(subject: &Subject<'_>) -> Finding {
     }
 }
 
-/// Whether everyone who pushes can write records: we, and the group if the repository is shared.
+/// Whether everyone who pushes can write records: this user, and the group if the repository is shared. Also whether a push could not be
+/// recorded.
 fn spool(subject: &Subject<'_>) -> Vec<Finding> {
     let layout = subject.repository.layout();
     let mut findings = Vec::new();
@@ -114,9 +115,9 @@ fn spool(subject: &Subject<'_>) -> Vec<Finding> {
         }
     }
     let probe = layout.tmp().join(format!("{}.doctor", crate::mirror::new_id(subject.now).file_name()));
-    // An empty file fits on a full disk.
+    // The probe is not empty, because an empty file fits on a full disk.
     let written = durable::write_synced(&probe, &[0; 4096], &layout.incoming());
-    // What is left of it on a full disk would be taken for a record of a hook that was killed.
+    // It is removed even after an error: a drain would take the rest of it for the record of a hook that was killed.
     let written = durable::remove_if_there(&probe).and(written);
     findings.push(match written {
         Ok(()) => Finding::ok("spool", "can be written"),
@@ -192,7 +193,7 @@ fn refs(subject: &Subject<'_>) -> Vec<Finding> {
     findings
 }
 
-/// A commit made in a working tree runs no hook of a push.
+/// A commit in a working tree does not run the post-receive hook.
 fn working_tree(subject: &Subject<'_>) -> Option<Finding> {
     let text = "this repository has a working tree, and a commit made in it runs no hook";
     let fix = "git mirror-push sync after such a commit, or push to a bare repository";
@@ -213,7 +214,7 @@ fn durability(subject: &Subject<'_>) -> Finding {
     Finding::warning("durability", text, "git config core.fsync all")
 }
 
-/// A wrong clock delays attempts or breaks TLS.
+/// A wrong clock delays attempts or breaks TLS. Every time before 2026 is wrong.
 fn clock(subject: &Subject<'_>) -> Finding {
     let layout = subject.repository.layout();
     let fix = "set the clock, and keep it right with NTP";

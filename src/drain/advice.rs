@@ -14,13 +14,13 @@ pub fn explained(error: &Error, mirror: &Mirror, credentials: &Credentials) -> C
     let redactor = Redactor::new(credentials);
     let text = redactor.clean(&error.to_string()).on_one_line();
     match advice(error, mirror, credentials) {
-        // It may name what the server sent, the target of a redirect for one.
+        // The advice may contain text of the server, for example the target of a redirect.
         Some(advice) => text.and(&redactor.clean(&format!("; {advice}"))),
         None => text,
     }
 }
 
-/// What to do about an error. `None` where its text says it, or where there is nothing to do.
+/// What to do about an error. `None` if the error's text already says it, or if there is nothing to do.
 #[must_use]
 pub fn advice(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Option<String> {
     let (name, address) = (&mirror.name, &mirror.address);
@@ -97,7 +97,7 @@ fn about_credentials(mirror: &Mirror, credentials: &Credentials) -> String {
     }
 }
 
-/// The URL of the repository to which a redirect leads; `URL` when it is not known.
+/// The URL of the repository to which a redirect leads. `URL` if the target is not known, or has characters that a shell may interpret.
 fn repository_at(location: Option<&str>) -> &str {
     let target = location.unwrap_or("URL");
     let target = target.strip_suffix("/info/refs").unwrap_or(target);
@@ -107,7 +107,7 @@ fn repository_at(location: Option<&str>) -> &str {
     if is_harmless { target } else { "URL" }
 }
 
-/// What to do about an HTTP status that only a person can change.
+/// What to do about an HTTP status. `None` if a later attempt may succeed without a change.
 fn about_status(status: u16, mirror: &Mirror) -> Option<String> {
     let name = &mirror.name;
     match status {
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_after_a_redirect_has_nothing_that_a_shell_would_read() {
+    fn the_command_after_a_redirect_has_nothing_that_a_shell_would_interpret() {
         for (location, url) in [
             (None, "URL"),
             (Some("https://h:8443/a/b.git/info/refs"), "https://h:8443/a/b.git"),

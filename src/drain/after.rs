@@ -29,7 +29,8 @@ pub(super) fn keep_held(mirrored: &Mirrored, result: &UpdateResult, is_confirmed
 }
 
 /// Whether this first run at an address showed that the mirror is the intended one: it holds a value of ours, it had no branches and tags,
-/// or a person confirmed it. A run that did not scan all refs, or that stopped at first contact, shows nothing.
+/// or a person confirmed it. A confirmation counts only after a run without an error, or one that updated a ref. A run that did not scan
+/// all refs, or that stopped at first contact, shows nothing.
 fn ends_first_contact(result: &UpdateResult, is_confirmed: bool) -> bool {
     let has_seen_all = result.scanned.is_some() && !matches!(result.error, Some(Error::FirstContact { .. }));
     let is_ours = || result.held.values().any(|held| held.base.is_some());
@@ -38,8 +39,8 @@ fn ends_first_contact(result: &UpdateResult, is_confirmed: bool) -> bool {
     has_seen_all && (result.was_blank || is_ours() || is_confirmed)
 }
 
-/// Sets the mirror's HEAD to our default branch, if `set_head` asks for it and the mirror has that branch. A failure is logged; `status`
-/// still shows the fix.
+/// Sets the HEAD of a mirror on this machine to our default branch, if `set_head` asks for it, HEAD names a branch that is not here, and
+/// the mirror has the default branch. A failure is logged; `status` still shows the fix.
 pub(super) fn mend_head(repository: &Repository, mirror: &Mirror, result: &UpdateResult, mirrored: &Mirrored) {
     let Some(local) = mirror.sets_head.then(|| LocalMirror::of(&mirror.address)).flatten() else { return };
     let has = |name| match result.held.get(&name) {

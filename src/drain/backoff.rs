@@ -14,8 +14,9 @@ const LASTING: Duration = Duration::from_secs(6 * 3600);
 /// The longest wait that a server may ask for with `Retry-After`.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// How long to wait after failure number `attempts` (from 1). Temporary failures back off exponentially from `retry_delay` to
-/// `max_retry_delay` with jitter over the whole window, and are never shorter than the server's `Retry-After`.
+/// How long to wait after failure number `attempts` (from 1). After a temporary failure, the wait is a random time between `retry_delay`
+/// and a limit that doubles with each failure up to `max_retry_delay`. It is never shorter than the server's `Retry-After`, of which 24
+/// hours count at most.
 pub(super) fn delay(waits: Waits, class: Class, attempts: u32, wish: Option<Duration>, random: u64) -> Duration {
     if class == Class::Permanent {
         return LASTING;
@@ -46,7 +47,7 @@ impl Now<'_> {
         let started = parse(self.status.last_update_started_at.as_deref());
         let ended = parse(self.status.last_update_at.as_deref());
         let is_since = |time: Option<Timestamp>| time.is_some_and(|time| ended.is_none_or(|ended| time > ended));
-        // After a successful attempt, only a look at some refs waits. It delays nothing else.
+        // After a successful attempt, `next_attempt_at` only says when some refs are read again. That delays nothing else.
         let retry = self.status.next_attempt().filter(|_| self.status.attempts > 0);
         // A changed configuration or secret ends every wait for a retry. A new push ends only the wait after a permanent failure.
         let is_parked = self.status.update_status == UpdateStatus::Failed;
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_comes_by_time_or_by_news() {
+    fn an_update_is_due_by_time_or_after_a_change() {
         let due = |status: &Status, now: i64, has_new_push: bool, changed: Option<i64>| {
             let changed = changed.map(at);
             let due = Now { now: at(now), status, waits: WAITS, newest: None, has_new_push, changed }.due();
@@ -111,14 +112,14 @@ mod tests {
         let waiting = status(UpdateStatus::Scheduled, Some(100));
         assert_eq!(due(&waiting, 50, false, None), Some(100));
         assert_eq!(due(&waiting, 50, true, None), Some(100), "a push does not hurry a host that is down");
-        assert_eq!(due(&waiting, 50, false, Some(30)), None, "another configuration does");
+        assert_eq!(due(&waiting, 50, false, Some(30)), None, "a changed configuration ends the wait");
         assert_eq!(due(&waiting, 100, false, None), None);
         let parked = status(UpdateStatus::Failed, Some(21_600));
         assert_eq!(due(&parked, 50, false, Some(-9)), Some(21_600));
-        assert_eq!(due(&parked, 50, true, None), None, "a push tries what was parked");
+        assert_eq!(due(&parked, 50, true, None), None, "a new push ends the wait after a permanent failure");
         assert_eq!(due(&status(UpdateStatus::Finished, None), 2, true, None), None);
         let looks_later = Status { attempts: 0, ..waiting };
-        assert_eq!(due(&looks_later, 50, true, None), None, "a look that is due later holds up no push");
+        assert_eq!(due(&looks_later, 50, true, None), None, "refs that are to be read again later delay no push");
     }
 
     #[test]

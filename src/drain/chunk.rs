@@ -1,8 +1,8 @@
 //! The size of a push, after a mirror has shown that a whole push is too large.
 //!
 //! The first step is fewer refs per push. A single branch is then sent in slices of its history: each push sets it to a later ancestor of
-//! its value on the first-parent line. Each slice is a fast-forward that the mirror keeps, so a crash repeats one slice. Merged side
-//! branches are not split.
+//! its value on the first-parent line. Each slice after the first is a fast-forward. The mirror keeps each slice, so a crash repeats at
+//! most one. Merged side branches are not split.
 
 use crate::plan::{Action, Decision, Plan};
 use crate::push::{Answer, Report};

@@ -29,7 +29,7 @@ pub(super) struct RefHistory {
     pub(super) olds: BTreeSet<Oid>,
     /// Values to which it moved.
     pub(super) news: BTreeSet<Oid>,
-    /// Values with which it was deleted here.
+    /// Values that it had here when it was deleted.
     pub(super) deleted: BTreeSet<Oid>,
 }
 

@@ -1,9 +1,10 @@
-//! The push of the lone default branch to an empty mirror also carries the objects of the refs that follow it, its companions. Pure.
+//! The first push to an empty mirror sets the default branch alone. It also carries the objects of the refs that follow, its companions.
+//! Pure.
 //!
 //! Without this, both sides would have to make and index a second pack. A mirror that accepts the first push keeps its whole pack, so
-//! the second push needs no objects. The first push still has one command. If the mirror refuses it, the next push carries the objects
-//! of the default branch alone, because an object of a companion may be the cause. If the mirror lacks the objects later, the next push
-//! carries them again.
+//! the second push needs no objects. The first push still has one command. If the mirror refuses that command, the next push carries the
+//! objects of the default branch alone, because an object of a companion may be the cause. If the mirror lacks the objects later, the next
+//! push carries them again.
 //!
 //! After a crash between the two pushes, the mirror has objects that no ref needs. Its garbage collection removes them.
 
@@ -35,7 +36,7 @@ impl Companions {
         if let Self::Untried = self { refs.saturating_sub(1) } else { 0 }
     }
 
-    /// Learns from the report of the plan's next push. Returns whether that push is to be repeated, with the objects of its own refs.
+    /// Learns from the report on the push that was just sent. Returns whether it is to be repeated with the objects of its own refs only.
     pub(super) fn note(&mut self, plan: &Plan, report: &Report) -> bool {
         let is_done = report.cut.is_none() && report.answers.values().all(|answer| *answer == Answer::Done);
         *self = match self {

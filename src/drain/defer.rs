@@ -58,8 +58,8 @@ impl Down {
     }
 }
 
-/// Records that a mirror waits for a host that is down, as if it had tried. `None` if nothing is to be mirrored, if the mirror waits
-/// already, or if another drain holds its lock.
+/// Records that a mirror waits for a host that is down, as if its update had been tried. [`Mode::Plan`] records nothing. `None` if another
+/// drain holds the mirror's lock, or, in [`Mode::Drain`], if nothing is to be mirrored or the mirror waits already.
 ///
 /// # Errors
 /// [`Error`], when the mirror's files cannot be read or written.

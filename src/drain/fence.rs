@@ -1,10 +1,10 @@
-//! The fence: a push that outlives its run is noticed, and its refs are checked.
+//! The fence: a run stops when another run for the same mirror has begun, and refs whose commands were not answered are read again later.
 //!
 //! Each run writes a number, the generation, into its `started` status. It reads the number again before it sends commands and before it
-//! writes the outcome. If another run has begun meanwhile (the lock was revoked, or the process was suspended), the run sends nothing. It
-//! then writes only records of what the mirror accepted or did not answer. A server may carry out commands after its client is gone.
-//! Therefore a record of their refs, due after `stall_timeout`, makes a later run read them again. The record names the values that were
-//! sent, so these count as ours whatever happens here meanwhile.
+//! writes the outcome. If another run has begun meanwhile (the lock was revoked, or the process was suspended), the run sends nothing more.
+//! It then writes only records of what the mirror accepted or did not answer. A server may carry out commands after its client is gone.
+//! Therefore the run queues a record with the refs of such commands. The record is due after `stall_timeout` and makes a later run read
+//! these refs again. It names the values that were sent, so these count as ours whatever happens here meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -90,7 +90,7 @@ pub(super) fn since_epoch(time: Timestamp) -> Duration {
     Duration::try_from(time.duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default()
 }
 
-/// When to read refs again that a server may still change. By then it has given up on a client that is silent.
+/// When to read refs again that a server may still change: after `stall_timeout`, when the server should have given up on a silent client.
 pub(super) fn look_time(mirror: &Mirror, now: Timestamp) -> Timestamp {
     now.checked_add(mirror.timeouts.stall).unwrap_or(now)
 }
@@ -112,7 +112,7 @@ pub(super) fn status_before(
         look_at(repository, mirror, claim, &late, look_time(mirror, now), now)?;
         let is_failing = before.refs.iter().any(|outcome| outcome.outcome.is_failure());
         before.update_status = if is_failing { UpdateStatus::Failed } else { UpdateStatus::Scheduled };
-        // Refs that failed keep their slow interval. A push, which the dead run was for, is sent at once in any case.
+        // Refs that failed keep their slow interval. The new push that the dead run was for is due at once in any case.
         if !is_failing {
             before.next_attempt_at = before.next_attempt_at.map(|_| render_time(now));
         }
@@ -123,8 +123,8 @@ pub(super) fn status_before(
     Ok(before.at(&mirror.address.identity()))
 }
 
-/// What a run that never ended may have sent: its refs, with their values here now and since it began. The queue still has its entries,
-/// because they leave it only after an outcome.
+/// The refs for which a run that never ended may have sent commands, with their values: those that the queue names, and those of now. The
+/// queue still has the entries of that run, because an entry leaves the queue only after its outcome is durable.
 fn left_by(repository: &Repository, dead: &Status, claim: &Claim) -> Result<Late, Error> {
     let mut late = Late::new();
     let records = claim.records.iter().chain(&claim.waiting);

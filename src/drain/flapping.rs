@@ -1,4 +1,4 @@
-//! Refs that go back and forth because two mirrors undo each other's updates. Pure.
+//! Refs that go back and forth on the mirror, because another mirror or program undoes our updates. Pure.
 //!
 //! The moves of a ref are remembered from its first forced update or deletion on, for one hour. A ref that is only fast-forwarded leaves
 //! nothing here.
@@ -37,7 +37,7 @@ pub(super) fn is_flapping(moves: &[Move], name: &RefName, remote: Option<Oid>, l
 }
 
 /// How many of `moves` returned to a value that the mirror had left, and all values that it left. If a move does not start at the value
-/// that the move before it set, someone else moved the ref, so that value was left too.
+/// that the previous move set, someone else moved the ref in between. So the mirror left the value of the previous move too.
 fn returns<'m>(moves: &[&'m Move], remote: Option<&'m String>) -> (usize, BTreeSet<&'m String>) {
     let mut left = BTreeSet::new();
     let mut returns = 0;
@@ -119,11 +119,11 @@ mod tests {
         assert!(!is_flapping(&moves, b, c), "a new value here");
         assert!(!is_flapping(&moves, c, a), "a new value there");
         assert!(!is_flapping(&remembered(&moves, [].iter(), at(63)), b, a), "an hour later");
-        assert!(is_flapping(&remembered(&moves, [].iter(), at(59)), b, a), "not yet");
+        assert!(is_flapping(&remembered(&moves, [].iter(), at(59)), b, a), "within the hour");
     }
 
     #[test]
-    fn who_moves_a_ref_back_there_is_noticed() {
+    fn a_ref_that_someone_moves_back_on_the_mirror_is_noticed() {
         let name = RefName::new(b"refs/heads/main").expect("valid");
         let (theirs, ours) = (b'a', b'b');
         let mut moves = Vec::new();

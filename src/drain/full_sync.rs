@@ -11,7 +11,7 @@ use crate::repo::Repository;
 use crate::spool::{self, Claim, Record};
 use crate::status::Status;
 
-/// Queues a full-sync record if this run is a full sync and no record asks for it yet. Records that ask for less are removed.
+/// Queues a full-sync record if this run is a full sync and no record asks for it yet. Full-sync records that ask for less are removed.
 pub(super) fn make_due(
     repository: &Repository,
     context: &Context<'_>,

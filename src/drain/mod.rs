@@ -76,11 +76,11 @@ pub enum MassDelete {
     Allowed,
 }
 
-/// What a drain needs besides the repository: configuration, clock and callback.
+/// What a drain needs besides the repository.
 pub struct Context<'a> {
     /// The repository's configuration.
     pub config: &'a Config,
-    /// The server's configuration, to read the repository's again under the lock of a mirror.
+    /// The server's configuration. With it, the repository's configuration is read again under the lock of a mirror.
     pub server: &'a Server,
     /// What is asked for.
     pub mode: Mode,
@@ -121,7 +121,8 @@ pub enum Error {
     /// The mirror may not be the intended one.
     #[error("first contact: '{url}' has {} this repository does not have, so nothing was sent; check the URL, and if it is right: git mirror-push sync {name} --adopt", values(*unknown))]
     FirstContact {
-        /// How many refs would have been replaced or deleted; 0 if the mirror has only refs that are not selected.
+        /// How many refs of the mirror cause this: this repository does not have their objects. 0 if the mirror has only refs that are not
+        /// selected.
         unknown: usize,
         /// The mirror.
         name: String,
@@ -171,7 +172,8 @@ impl Error {
 /// Updates `mirrors` of the repository in parallel. Returns a report for each that had something to do.
 ///
 /// # Errors
-/// [`Error`], when the spool cannot be read. Trouble with one mirror is in its report.
+/// [`Error`], when this process must not serve the repository, or the spool cannot be read or written. Trouble with one mirror is in its
+/// report.
 pub fn drain(shared: &Shared, context: &Context<'_>, mirrors: &[&Mirror]) -> Result<Vec<Report>, Error> {
     if context.config.is_silent && context.mode != Mode::Plan {
         tracing::info!("silent mode: nothing leaves this machine");
@@ -192,7 +194,7 @@ pub fn drain(shared: &Shared, context: &Context<'_>, mirrors: &[&Mirror]) -> Res
     }))
 }
 
-/// Gives what is in `incoming` to every enabled mirror.
+/// Finishes interrupted removals, and gives what is in `incoming` to every enabled mirror.
 ///
 /// # Errors
 /// [`Error`], when the spool cannot be read or written.

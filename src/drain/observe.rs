@@ -32,7 +32,7 @@ pub(super) struct Remote {
     selected: usize,
     /// How many branches and tags it has, selected or not.
     pub(super) branches_and_tags: usize,
-    /// The values of refs that are neither, and how many such refs have each.
+    /// The values of refs that are neither branches nor tags, and how many such refs have each.
     others: HashMap<Oid, u32>,
     /// A mirror on this machine, which shows what the advertisement does not.
     own: Option<LocalMirror>,
@@ -99,7 +99,7 @@ impl Remote {
 /// An advertisement, collected while it streams in.
 #[derive(Default)]
 pub(super) struct AdvertisedRefs {
-    /// The refs that are of interest.
+    /// The selected refs that the caller keeps.
     pub(super) refs: Vec<(RefName, Oid)>,
     values: HashMap<Oid, u32>,
     selected: usize,
@@ -131,7 +131,7 @@ impl AdvertisedRefs {
     }
 }
 
-/// Reads the advertisement and keeps the refs in `names`.
+/// Reads the advertisement and keeps the selected refs in `names`.
 pub(super) fn remote(
     session: &mut Session,
     address: &Address,
@@ -185,7 +185,7 @@ pub(super) fn observe(
         refs.push(judge.facts(remote, side, held, known)?);
     }
     let is_empty = refs.iter().all(|facts| facts.local == Local::Absent) && !repository.has_refs()?;
-    // Its HEAD matters only where a ref may be deleted.
+    // The mirror's HEAD matters only where a ref may be deleted.
     let is_only_there = |facts: &RefFacts| facts.local == Local::Absent && facts.remote.is_some();
     let own = remote.own.as_ref().filter(|_| refs.iter().any(is_only_there));
     let capabilities = &remote.advertised.capabilities;

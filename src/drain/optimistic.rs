@@ -4,9 +4,10 @@
 //! value of each command, so a mirror with another value refuses it. If a command does not succeed, a normal update follows, which reads
 //! the refs first.
 //!
-//! Only a small change is sent this way: the base of each of its refs is known, all of them are to be sent, and their objects fit a
-//! pack that is made in process. So a failed attempt costs little. A deletion is never sent this way: when receive-pack lacks the object of
-//! the expected old value, it deletes the ref whatever its value is ("allowing deletion of corrupt ref").
+//! Only a small change is sent this way: all of its refs are to be sent, the base has a value of one of them or of the default branch, and
+//! their objects fit a pack that is made in process. So a failed attempt costs little. A ref without a base is sent as a new one. A
+//! deletion is never sent this way: when receive-pack lacks the object of the expected old value, it deletes the ref whatever its value is
+//! ("allowing deletion of corrupt ref").
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -97,7 +98,7 @@ impl Run<'_> {
             }
             Err(error) => {
                 self.note_unanswered(session, &sent, &error, result);
-                // A kept connection that the server has just closed says nothing of the size.
+                // The server may have just closed an idle connection. That says nothing about the size.
                 let is_cut = matches!(error, PushError::Upload(_) | PushError::Broken { .. });
                 if error.retry_smaller().is_some() && !is_cut {
                     self.reduce(&sent, &there, result);

@@ -30,7 +30,7 @@ impl Run<'_> {
         }
         for (facts, noted) in observed.iter().zip(noted) {
             let known = self.past.touched.refs.get(&facts.name);
-            // Later notes of this run take precedence: a slice may have arrived.
+            // What this run has noted since `mirrored/` was read takes precedence: a slice may have arrived.
             let lately = result.held.get(&facts.name);
             let now = held_now(facts, lately.unwrap_or(noted), known);
             if now != *noted || lately.is_some() {
@@ -50,7 +50,7 @@ impl Run<'_> {
         result.outcomes.insert(decision.name.clone(), outcome);
     }
 
-    /// Marks all refs of a push whose outcome is unknown as failed, with the error as the reason.
+    /// Marks all refs of a push that failed as a whole, or was not sent, as failed. The error is the reason.
     pub(super) fn mark_failed(&self, sent: &[&Decision], error: &PushError, result: &mut UpdateResult) {
         let reason = self.redactor.clean(&error.to_string());
         for decision in sent {
@@ -92,7 +92,7 @@ impl Run<'_> {
             true => RefOutcome::new(decision, Outcome::RemoteFailed, Some("it was not sent".into())),
             false => refusals.of(decision).cloned().unwrap_or_else(|| RefOutcome::of(decision)),
         };
-        // Many sorted refs make a map in one pass.
+        // `collect` makes a map of many sorted refs in one pass.
         let noted = plan.decisions.iter().map(|decision| (decision.name.clone(), outcome(decision)));
         match result.outcomes.is_empty() {
             true => result.outcomes = noted.collect(),
@@ -123,7 +123,8 @@ impl Run<'_> {
                 Some(Answer::Refused(message)) => {
                     let outcome = refusal::outcome(decision, message, self.incomplete());
                     if outcome.outcome == Outcome::Kept || self.mirror.is_atomic && !is_decided_again {
-                        // An atomic push leaves out a ref that the mirror's HEAD protects, and is decided again only once.
+                        // A ref that the mirror's HEAD protects is not sent again, so a repeated atomic push leaves it out. An atomic push
+                        // is decided again only once.
                         refusals.finalize(decision, &outcome);
                     } else if is_split || is_decided_again || refusals.note(decision, &outcome) {
                         again.push(decision.name.clone());

@@ -1,8 +1,9 @@
 //! What follows from a refusal, within one run. Pure.
 //!
-//! A ref that may have moved since it was advertised is read again. If it moved, it is decided again, at most three times; if not, it was
-//! refused for another reason, and the refusal is final. When the mirror's pre-receive hook declines a whole push, the push is bisected
-//! until the refs that cause it are found: at most 2·k·log2(n)+1 pushes for k such refs among n, and never more than 64 in one run.
+//! A ref that may have moved since it was advertised is read again. If it moved, it is decided again, until the third refusal. If it did
+//! not move, it was refused for another reason, and the refusal is final. When the mirror's pre-receive hook declines a whole push, the
+//! push is bisected until the refs that cause it are found: at most 2·k·log2(n)+1 pushes for k such refs among n, and never more than 64 in
+//! one run.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,7 +14,7 @@ use crate::refs::{Oid, RefName};
 use crate::replies::Cause;
 use crate::status::{Outcome, RefOutcome};
 
-/// How often one ref is decided again after its lease was refused.
+/// How many commands one run sends for a ref whose lease (the expected old value) is refused each time.
 const MAX_TRIES: u32 = 3;
 
 /// How many pushes one run spends on bisecting.
@@ -95,10 +96,11 @@ impl Refusals {
         }
     }
 
-    /// Halves a push that the mirror's pre-receive hook declined as a whole. `false` when there is nothing to halve.
+    /// Halves a push that the mirror's pre-receive hook declined as a whole. `false` if the push is not halved: it was not declined as a
+    /// whole, it has one ref, it is atomic, or too many pushes would follow.
     pub(super) fn bisect(&mut self, sent: &[&Decision], report: &Report, is_atomic: bool) -> bool {
         let is_declined = |decision: &&Decision| matches!(report.answers.get(&decision.name), Some(Answer::Refused(message)) if Cause::HookDeclined.is_in(message));
-        // The push that was declined, the halves that were tried, and those that wait.
+        // The push that was declined first, the halves that were tried, those that wait, and the two new ones.
         let to_come = 1 + self.splits as usize + self.groups.len() + 2;
         if is_atomic || sent.len() < 2 || to_come > MAX_SPLITS as usize || !sent.iter().all(is_declined) {
             return false;
@@ -194,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_without_a_look_stands_only_if_the_mirror_has_what_it_was_believed_to_have() {
+    fn a_refused_optimistic_push_is_final_only_if_the_mirror_has_the_expected_value() {
         let believed = decision(Action::FastForward);
         let moved = Decision { remote: Oid::from_hex(&[b'2'; 40]), ..believed.clone() };
         let found = outcome(&believed, "message of a server that nobody has met".into(), Incomplete::default());
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ref_whose_lease_is_refused_three_times_is_left() {
+    fn a_ref_whose_lease_is_refused_three_times_is_not_sent_again() {
         let mut refusals = Refusals::default();
         let stale = |lease: u8| {
             let decision = Decision { remote: Oid::from_hex(&[b'0' + lease; 40]), ..decision(Action::FastForward) };

@@ -24,7 +24,7 @@ pub struct Report {
     pub update_status: UpdateStatus,
     /// The error.
     pub error: Option<Cleaned>,
-    /// Everything that was or would be touched.
+    /// The refs that were looked at and are to be reported, sorted by name.
     pub refs: Vec<RefOutcome>,
     /// When the next attempt is due, if one waits.
     pub next_attempt_at: Option<Timestamp>,
@@ -93,7 +93,7 @@ fn refs(result: UpdateResult) -> Vec<RefOutcome> {
     refs
 }
 
-/// The report on a mirror whose files could not be read or written.
+/// The report on a run that failed outside of the update itself: a file could not be read or written, another run has begun, or a panic.
 pub(super) fn failed(repository: &Repository, context: &Context<'_>, mirror: &Mirror, error: &Error) -> Report {
     let credentials = credentials(repository, mirror).unwrap_or_default();
     Report {

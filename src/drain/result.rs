@@ -28,7 +28,7 @@ pub(super) struct Times {
     pub(super) next_look: Option<Timestamp>,
 }
 
-/// The refs that are not up to date after a run.
+/// The refs that are not up to date after a run, and those that the rules kept.
 fn listed_refs(before: &Status, result: &UpdateResult) -> Vec<RefOutcome> {
     let mut refs: BTreeMap<RefName, RefOutcome> = BTreeMap::new();
     if result.scanned.is_none() {
@@ -106,7 +106,7 @@ pub(super) fn next_status(
         pid: None,
         runner: None,
         at_work: None,
-        // The caller knows these.
+        // The caller replaces the generation and the address; it has set the repository in `before`.
         generation: before.generation,
         address: before.address.clone(),
         repository: before.repository.clone(),

@@ -66,7 +66,7 @@ fn serve_until_idle(repository: &Repository, context: &Context<'_>, mirror: &Mir
 
 fn has_more(repository: &Repository, context: &Context<'_>, mirror: &Mirror) -> bool {
     let now = fence::since_epoch((context.now)());
-    // It may have been removed while the run held its lock. If the configuration cannot be read, the next turn says so.
+    // The mirror may have been removed while the run held its lock. If the configuration cannot be read, the next turn says so.
     let Ok(config) = crate::config::load(repository, context.server) else { return true };
     let context = &Context { config: &config, ..*context };
     let is_given = fan_out(repository, context).is_ok() && config.mirror(&mirror.name).is_some();
@@ -96,7 +96,7 @@ fn serve_once(repository: &Repository, context: &Context<'_>, mirror: &Mirror, m
         },
         _ => Lock::acquire(&directory, repository.sharing())?,
     };
-    // It may have been changed, disabled or removed while this drain came here or waited for the lock.
+    // The mirror may have been changed, disabled or removed since this drain read the configuration.
     let config = crate::config::load(repository, context.server)?;
     let mirror = match config.mirror(&mirror.name) {
         Some(mirror) if mirror.is_enabled => mirror,
@@ -112,7 +112,7 @@ fn serve_once(repository: &Repository, context: &Context<'_>, mirror: &Mirror, m
     let identity = |mirror: &Mirror| mirror.address.identity();
     let now = crate::config::load(repository, context.server)?;
     if now.mirror(&mirror.name).map(identity) != Some(identity(mirror)) {
-        // What was claimed may be meant for the new address.
+        // The address has changed meanwhile, so claimed entries may be meant for the new address.
         drop(lock);
         return serve_once(repository, context, mirror, mode);
     }
@@ -265,7 +265,8 @@ fn write_started(
     written.map_err(Error::files("write the status", directory))
 }
 
-/// If another run has begun meanwhile, writes only records of what the mirror accepted and of what it did not answer.
+/// If another run has begun meanwhile, writes only records of what the mirror accepted and of what it did not answer, and returns
+/// [`Error::Superseded`].
 fn leave_if_superseded(
     repository: &Repository,
     context: &Context<'_>,
@@ -300,7 +301,7 @@ fn time_of(time: std::time::Duration) -> Option<Timestamp> {
     Timestamp::from_duration(time.try_into().ok()?).ok()
 }
 
-/// Corrects the status of a mirror that only waits for a look: a run that never ended may have left another one.
+/// Corrects the status of a mirror of which only some refs are to be read again later. A run that never ended may have left a wrong status.
 fn settle_waiting(repository: &Repository, mirror: &Mirror, before: &Status, claim: &Claim) -> Result<(), Error> {
     let Some(look) = claim.next_look().and_then(time_of) else { return Ok(()) };
     let look = Some(render_time(look));

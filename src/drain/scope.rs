@@ -26,7 +26,8 @@ pub(super) fn scope(
     Scope::Refs(touched.due.iter().cloned().chain(judged_again.map(|outcome| outcome.name.clone())).collect())
 }
 
-/// The refs that a run may change, as its status has them; `None` is all.
+/// The refs that a run may change, as its status has them. `None` stands for all refs. More than 1000 names, or a name that is not UTF-8,
+/// also become `None`.
 pub(super) fn names(scope: &Scope) -> Option<Vec<String>> {
     const MAX_NAMES: usize = 1000;
     let Scope::Refs(names) = scope else { return None };

@@ -1,4 +1,4 @@
-//! From decisions to the request: commands, capabilities, pack.
+//! From decisions to the request and its pack.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! One update: as many pushes as the plan needs, on as few connections as the transport allows.
 //!
-//! The first scan covers the whole scope. Each further push reads the refs that remain again, on its own connection, so the expected old
-//! value of every command was advertised there. A stale ref is decided again, at most three times (see `refusal`). What is too much for
-//! the mirror is sent in chunks (see `chunk`).
+//! The first scan covers the whole scope. Before each further push, the refs that remain are read again on the connection of that push. So
+//! the expected old value of every command was advertised on the same connection. A ref that moved meanwhile is decided again, until the
+//! third refusal (see `refusal`). A push that is too large for the mirror is sent in smaller ones (see `chunk`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub(super) struct UpdateResult {
     pub(super) unanswered: Late,
     /// Whether the mirror was seen without branches and tags.
     pub(super) was_blank: bool,
-    /// What the mirror has of the refs that follow the default branch.
+    /// What is known of the objects that the mirror got together with its first branch.
     pub(super) companions: Companions,
 }
 
@@ -192,7 +192,7 @@ impl Run<'_> {
         if observed.limits.step.is_some() { plan(rules, observed) } else { last }
     }
 
-    /// The error that a stopped plan means. `None` where a plan is only shown, which first contact alone stops.
+    /// The error that a stopped plan means. If the plan is only to be shown, only first contact is an error; otherwise `None`.
     fn stopped(&self, stop: Stop) -> Option<Error> {
         let unable = |what: &str| Error::Push(crate::wire::Error::Unable(what.into()));
         if self.context.mode == Mode::Plan && !matches!(stop, Stop::FirstContact { .. }) {
@@ -276,7 +276,7 @@ impl Run<'_> {
         self.fence.map_or(Ok(()), Fence::check)
     }
 
-    /// Makes the next push smaller than one with the objects of `packed`. `false` when there is nothing left to cut.
+    /// Makes the next push smaller than one with the objects of `packed`. `false` if it cannot be smaller, or is atomic.
     pub(super) fn reduce(&self, packed: &[&Decision], there: &Remote, result: &mut UpdateResult) -> bool {
         let smaller = chunk::halved(result.portion, self.repository, packed, there);
         let smaller = smaller.filter(|_| !self.mirror.is_atomic);

@@ -1,4 +1,4 @@
-//! Checks that the mirror did what it reported: a ref that it reported as created again must be there.
+//! Checks that the mirror did what it reported: a ref that it had lost, and that it now reports as created, must be there.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::status::{Outcome, RefOutcome};
 
 impl Run<'_> {
     /// Reads refs again that are in the base, were missing on the mirror, and are now reported as created. A server that reports success
-    /// and does nothing would cause this push for ever. The second read tells it from a ref that someone deleted there.
+    /// and does nothing would cause this push for ever. The second read tells such a server from one on which someone deleted the ref.
     pub(super) fn look_for_what_was_made_again(
         &self,
         session: Option<Session>,

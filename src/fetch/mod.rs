@@ -1,4 +1,4 @@
-//! The conversation with a mirror's upload-pack. So far one question is asked: which of its refs are symbolic.
+//! The conversation with a mirror's upload-pack. It asks one question: which refs of the mirror are symbolic.
 
 #[cfg(fuzzing)]
 pub mod fuzzed;

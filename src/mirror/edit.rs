@@ -1,8 +1,9 @@
 //! Adding, changing and removing a mirror, for the command line and the API.
 //!
-//! Guaranteed: the files of a mirror are made before the configuration names it and removed after it no longer does, so a crash leaves a
-//! mirror that works, or none. If URL and password change together, the new URL never gets the old password. Absent: waking drains,
-//! hooks, permissions, and whether a stored password may be sent to another host. The callers decide that.
+//! Guaranteed: the files of a mirror, except its ssh key, are made before the configuration names it. They are removed after its entry in
+//! the configuration. So a crash leaves a mirror that works or lacks only its key, or no mirror. If URL and password change together, the
+//! new URL never gets the old password. Absent: waking drains, hooks, permissions, and whether a stored password may be sent to another
+//! host. The callers decide that.
 
 use std::path::PathBuf;
 
@@ -85,10 +86,10 @@ impl Editor<'_> {
         Error::files(doing, path)
     }
 
-    /// Makes the directory that holds everything of ours.
+    /// Makes sure that this process may change the repository, and makes the directory that holds everything of ours.
     ///
     /// # Errors
-    /// [`Error::Files`]
+    /// [`Error::Config`] or [`Error::Files`]
     pub fn prepare(&self) -> Result<(), Error> {
         config::authorise(self.repository, self.server)?;
         let layout = self.repository.layout();
@@ -99,7 +100,7 @@ impl Editor<'_> {
     /// Adds a mirror and makes its first sync due.
     ///
     /// # Errors
-    /// [`Error`]; there is then no such mirror.
+    /// [`Error`]. There is then no such mirror, unless only its key could not be made or its confirmation not be queued.
     pub fn add(&self, name: &str, keys: Keys, extras: &Extras) -> Result<Config, Error> {
         self.prepare()?;
         // The name is checked before it becomes a directory.
@@ -108,7 +109,8 @@ impl Editor<'_> {
         prepare(self.repository, name)?;
         // A mirror of this name may just have been removed. A drain that still cleans up after it must not delete the new files.
         let _lock = self.lock(name)?;
-        // Nobody has added it meanwhile, so what is here is of an earlier mirror of this name, and its password is not for the new URL.
+        // This fails if somebody has added the mirror meanwhile. Otherwise the files here belong to an earlier mirror of this name, and its
+        // password is not for the new URL.
         config::check_edit(self.repository, self.server, &change)?;
         forget(&self.directory(name)).map_err(self.files("remove the files of an earlier mirror", name))?;
         prepare(self.repository, name)?;
@@ -139,7 +141,7 @@ impl Editor<'_> {
         if moves {
             self.refuse_doubtful(&after, name)?;
         } else if changes(&["enabled", "only_protected_branches", "mirror_branch_regex", "tags", "refspecs"]) {
-            // The URL is as it was: what is odd about it does not stand in the way of another change.
+            // The URL does not change, so a doubt about it must not prevent another change.
             let of_url = after.mirror(name).and_then(|mirror| config::misread_url(&mirror.address));
             let doubts = after.mirror(name).map(|mirror| self.warnings(&after, mirror)).unwrap_or_default();
             doubts
@@ -168,15 +170,15 @@ impl Editor<'_> {
         Ok(config)
     }
 
-    /// Whether a mirror's URL in the file is known to be another than in a configuration that could not be written. The file may be the new
-    /// one although its directory could not be synced.
+    /// Whether the configuration file certainly still has the mirror's old URL, after `after` could not be written. The file may be the new
+    /// one nevertheless, if only the sync of its directory failed.
     fn is_not_yet(&self, after: &Config, name: &str) -> bool {
         let url = |config: &Config| config.mirror(name).map(|mirror| mirror.address.identity());
         let in_file = config::load(self.repository, self.server).ok().and_then(|config| url(&config));
         in_file.is_some() && in_file != url(after)
     }
 
-    /// Refuses likely mistakes: a port that is read as a path, a placeholder that nothing fills in, one URL twice.
+    /// Refuses likely mistakes, for example a port that is read as a path, or a second mirror with the same URL and refs.
     fn refuse_doubtful(&self, after: &Config, name: &str) -> Result<(), Error> {
         let Some(mirror) = after.mirror(name) else { return Ok(()) };
         match self.warnings(after, mirror).into_iter().next() {
@@ -197,7 +199,7 @@ impl Editor<'_> {
         config::warnings(config, mirror, default_branch.as_ref(), &refs)
     }
 
-    /// Removes this repository's own settings of a mirror from the server's file; secret, pins, base and queue stay.
+    /// Removes this repository's own settings of a mirror that the server's file defines. Secret, pins, base and queue stay.
     ///
     /// # Errors
     /// [`Error`]
@@ -228,7 +230,7 @@ impl Editor<'_> {
         due.map_err(self.files("make a sync due", name))
     }
 
-    /// Removes a mirror: from the configuration first, then, once no drain is at it, its files. The lock file stays.
+    /// Removes a mirror: first its entry in the configuration, then, once no drain works on it, its files. The lock file stays.
     ///
     /// # Errors
     /// [`Error`]
@@ -237,10 +239,10 @@ impl Editor<'_> {
         self.delete_files(name)
     }
 
-    /// Takes a mirror out of the configuration: no drain begins at it any more.
+    /// Takes a mirror out of the configuration, so that no drain begins to work on it.
     ///
     /// # Errors
-    /// [`Error::Config`]
+    /// [`Error::Config`] or [`Error::Files`]
     pub fn unconfigure(&self, name: &str) -> Result<(), Error> {
         self.prepare()?;
         let change = Edit::Remove(name.to_owned());
@@ -254,7 +256,7 @@ impl Editor<'_> {
         Ok(())
     }
 
-    /// Removes the files of a mirror that is not configured, once no drain is at it.
+    /// Removes the files of a mirror that is not configured, once no drain works on it.
     ///
     /// # Errors
     /// [`Error`]

@@ -30,12 +30,12 @@ pub fn host_keys_of(lines: &[String], address: &Address) -> Result<Vec<HostKey>,
 }
 
 /// The host keys that the mirror's server offers, under the name by which ssh looks them up: the user's ssh configuration may give the
-/// host another name, port or alias. Of a confined mirror no configuration counts, and only an address that `server` allows is asked. Empty
-/// when no ssh server answers.
+/// host another name, port or alias. For a confined mirror, no ssh configuration counts, and only an address that the server's files allow
+/// is asked. Empty when the server offers no key that we can read.
 ///
 /// # Errors
 /// [`Error::Refused`], when the mirror is not reached over ssh, or its host is blocked or not found; [`Error::Program`], when ssh or
-/// ssh-keyscan cannot be run.
+/// ssh-keyscan cannot be run or fails, as when no ssh server answers.
 pub fn detect(mirror: &config::Mirror, server: &config::Server, limit: Duration) -> Result<Vec<HostKey>, Error> {
     let Address::Ssh { host, port, .. } = &mirror.address else {
         return Err(Error::Refused(format!("mirror '{}' is not reached over ssh", mirror.name)));

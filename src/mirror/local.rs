@@ -30,7 +30,7 @@ pub struct LocalMirror {
     symbolic: OnceCell<Result<BTreeSet<RefName>, String>>,
 }
 
-/// A HEAD that names a branch which is not mirrored: a clone of the mirror checks out nothing.
+/// A HEAD that names a branch which our repository does not have. If the mirror lacks it too, a clone of the mirror checks out nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LostHead {
     git_dir: PathBuf,
@@ -74,7 +74,7 @@ impl LocalMirror {
         Some(Self { git_dir, is_bare, head, by_git, head_by_git: OnceCell::new(), symbolic: OnceCell::new() })
     }
 
-    /// The branch that its HEAD names. `None` when that cannot be told.
+    /// The branch that its HEAD names. `None` when HEAD is detached or cannot be read.
     #[must_use]
     pub fn head(&self) -> Option<RefName> {
         match &self.by_git {

@@ -1,4 +1,5 @@
-//! The lock of a mirror: advisory, on the file `lock`, which is never unlinked. It dies with its process.
+//! The lock of a mirror: an advisory lock (flock(2)) on the file `lock`, which is never unlinked. The operating system releases it when the
+//! process that holds it ends.
 
 use std::fs::File;
 use std::path::Path;
@@ -13,7 +14,7 @@ use crate::repo::Sharing;
 /// The pauses before each try at a lock, in milliseconds.
 const PAUSES: [u64; 6] = [0, 1, 2, 5, 10, 20];
 
-/// How often [`Lock::acquire`] tries before it says that it waits: about a second.
+/// How many times [`Lock::acquire`] calls [`Lock::try_acquire`] before it says that it waits. Together these tries take about a second.
 const TRIES_IN_SILENCE: u32 = 26;
 
 /// A lock that is held until it is dropped.
@@ -23,8 +24,8 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock in a mirror's directory if it is free or becomes free within a few milliseconds: `status` holds it for a moment, to
-    /// see whether a run is active. `None` when another process has it.
+    /// Takes the lock in a mirror's directory if it is free or becomes free within about 40 milliseconds. It tries that long because
+    /// `status` holds the lock for a moment, to see whether a run is active. `None` when another process keeps the lock.
     ///
     /// # Errors
     /// [`Error::Locks`], where locks do not work, and [`Error::Files`].

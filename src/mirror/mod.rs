@@ -1,7 +1,7 @@
 //! The directory of a mirror, `mirror-push/remotes/NAME`, and its settings: lock, editing, removal, destination.
 //!
-//! Guaranteed: the files of a mirror are made before the configuration names it and removed after it no longer does, so a crash leaves a
-//! mirror that works, or none. Absent: what is sent, and when ([`crate::drain`]).
+//! Guaranteed: the files of a mirror are made before the configuration names the mirror, and removed after its name has left the
+//! configuration. So a crash leaves a mirror that works, or none. Absent: what is sent, and when ([`crate::drain`]).
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -30,7 +30,7 @@ pub use removal::{forget, is_being_removed, mark_removed};
 /// What went wrong with a mirror's files or settings.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What was asked for has no meaning.
+    /// The request cannot be met or is probably a mistake. The text says why.
     #[error("{0}")]
     Refused(String),
     /// The repository cannot be read.
@@ -57,7 +57,7 @@ pub enum Error {
         /// The operating system's reason.
         source: std::io::Error,
     },
-    /// A run holds the lock of the mirror, and we do not wait for it.
+    /// Another process or thread holds the lock of the mirror, and we do not wait for it.
     #[error("mirror '{name}' is being updated or removed; try again later")]
     Busy {
         /// The mirror.
@@ -94,7 +94,7 @@ pub fn prepare(repository: &Repository, name: &str) -> Result<(), Error> {
     made.map(drop).map_err(Error::files("make directories", layout.root().to_owned()))
 }
 
-/// A fresh record name.
+/// A new name for a spool record.
 #[must_use]
 pub fn new_id(now: Timestamp) -> spool::Id {
     let time = std::time::Duration::try_from(now.duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default();

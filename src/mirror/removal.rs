@@ -1,6 +1,7 @@
 //! The removal of a mirror: first a mark in its directory, then the deletion of its files.
 //!
-//! A process that is killed in between leaves the mark. The next drain of the repository then removes the remaining files.
+//! If the process is killed before it has deleted the mark, the next drain of the repository deletes the remaining files. The mark goes
+//! after all files but the queue and the lock.
 
 use std::path::Path;
 
@@ -27,8 +28,8 @@ pub fn is_being_removed(directory: &Path) -> bool {
     directory.join(REMOVED).is_file()
 }
 
-/// Removes the files of a mirror that is no longer configured, in this order: everything else, the mark of the removal, the queue.
-/// The caller holds the lock; its file stays.
+/// Removes the files of a mirror that is not configured. The mark of the removal goes last but one and the queue last, because a drain
+/// finds the directory by its queue. The caller holds the lock; its file stays.
 ///
 /// # Errors
 /// The operating system's.

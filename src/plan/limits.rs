@@ -1,6 +1,7 @@
 //! What goes into one push: the whole plan, unless the mirror has shown a limit.
 //!
-//! The default branch of an empty mirror goes alone, so that the mirror's HEAD leads somewhere. An atomic push is never divided.
+//! The default branch is pushed to an empty mirror first and alone, because many servers make the first branch that
+//! they receive their default branch. An atomic push is never divided.
 
 use std::collections::HashSet;
 
@@ -14,9 +15,10 @@ pub struct Limits {
     pub refs: Option<usize>,
     /// Parts of a push that the mirror's hook declined as a whole. Each is a push of its own, the last one first.
     pub groups: Vec<HashSet<RefName>>,
-    /// The branch whose history is sent in slices, and its first intermediate value. Used only when the branch is pushed alone.
+    /// The branch whose history is sent in slices, and the intermediate value that the next push sets it to. Used only when the branch is
+    /// pushed alone.
     pub step: Option<(RefName, Oid)>,
-    /// How many other refs' objects the push of the lone default branch may carry.
+    /// The push of the lone default branch may also carry the objects of at most this many other refs.
     pub companions: usize,
 }
 

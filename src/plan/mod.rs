@@ -37,7 +37,7 @@ pub enum Action {
     Force,
     /// The ref is deleted on the mirror. The lease is the mirror's value.
     Delete,
-    /// The mirror has a value that we never had. The rules keep it, or first contact is not confirmed.
+    /// The mirror has a value that we are not known to have had. The rules keep it, or first contact is not confirmed.
     Divergent(Reason),
     /// The ref is not here, the mirror has it, and the rules keep it there.
     Kept(Reason),
@@ -64,7 +64,7 @@ impl Action {
 pub struct Decision {
     /// The ref.
     pub name: RefName,
-    /// Our value, as far as there is one.
+    /// Our value, if the ref is here and can be read.
     pub local: Option<Oid>,
     /// The mirror's value that was observed: the lease of the command.
     pub remote: Option<Oid>,
@@ -85,7 +85,7 @@ impl Decision {
 /// The plan for one mirror.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The decisions, in the order of `Observed::refs`. None for a ref that is not selected, is symbolic, or is on neither side.
+    /// The decisions, in the order of `Observed::refs`. A ref that is not selected, is symbolic or is on neither side has no decision.
     pub decisions: Vec<Decision>,
     /// All decisions that are to be sent, in one push or several, as indices in sending order.
     pub order: Vec<usize>,
@@ -103,7 +103,8 @@ pub struct Plan {
 pub enum Stop {
     /// At first contact the mirror looks like somebody else's repository.
     FirstContact {
-        /// How many refs cause this: this repository does not have their objects.
+        /// How many selected refs cause this: this repository does not have the objects that the mirror has for them. 0 if only refs that
+        /// are not selected cause it.
         unknown: usize,
     },
     /// The mirror does not report what it did with each ref.

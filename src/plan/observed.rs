@@ -21,7 +21,7 @@ pub struct Observed {
 /// Whether the repository at this address is known to be the intended mirror.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FirstContact {
-    /// It is: it held a value of ours, it was empty, or a person confirmed it.
+    /// It is: it held a value of ours, it had no branches and tags, or a person confirmed it.
     #[default]
     Over,
     /// Nobody knows yet.
@@ -45,11 +45,12 @@ pub struct RefFacts {
     pub kind: Kind,
     /// What is known of its deletion here; of no meaning while the ref is here.
     pub deleted: Deleted,
-    /// Whether this repository has the object R; only asked for at first contact.
+    /// Whether this repository has the object R. It is looked up only at first contact; later it is `true` whenever R exists.
     pub is_remote_here: bool,
     /// Whether the ref would be set, for the third time within an hour, to a value that the mirror held before and left.
     pub is_flapping: bool,
-    /// Whether the mirror refused this very change earlier in the run, and nothing has changed since.
+    /// Whether the mirror refused to change the ref earlier in the run, and another try is of no use: R is the same as then, or the refusal
+    /// is final.
     pub is_refused: bool,
 }
 
@@ -85,7 +86,7 @@ pub struct Source {
     pub default_branch: Option<RefName>,
     /// Whether it has no refs at all.
     pub is_empty: bool,
-    /// Why the list of refs may lack something.
+    /// Why the list of refs may lack something; `None` when it is complete.
     pub incomplete: Option<String>,
 }
 

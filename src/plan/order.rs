@@ -1,4 +1,5 @@
-//! The order of commands: the default branch of an empty mirror alone, deletes that free a path, updates, other deletes.
+//! The order of commands: first the default branch, if the mirror is empty; then deletes that make room for a new ref name; then updates;
+//! then all other deletes.
 
 use std::collections::BTreeSet;
 

@@ -30,7 +30,7 @@ fn reason_to_keep(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Optio
     })
 }
 
-/// Keeps all refs if a run would delete more than the limit.
+/// If a run would delete more refs than the limit allows, it deletes none of them.
 pub(super) fn hold_mass_deletion(guard: MaxDeletes, mirror: &Mirror, decisions: &mut [Decision]) {
     let limit = match guard {
         MaxDeletes::Unlimited => return,

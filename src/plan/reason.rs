@@ -5,7 +5,7 @@ use crate::refs::{Oid, RefName};
 /// Why a ref stays as it is on the mirror.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The name is longer than a command of the push protocol can be.
+    /// The name is too long: a command of the push protocol must fit in one packet line.
     NameTooLong,
     /// Our ref cannot be read.
     Unreadable,
@@ -17,9 +17,9 @@ pub enum Reason {
     OtherDiverges,
     /// First contact is not confirmed.
     Unconfirmed,
-    /// First contact would lose this value, which we do not have.
+    /// First contact is not confirmed, and the mirror has this value, which we do not have.
     FirstContact(Oid),
-    /// The mirror's value is not in this repository.
+    /// The mirror's value is not in this repository, or our history is not complete enough to compare.
     NotHere(Oid),
     /// The mirror's value is no ancestor of ours.
     NotInHistory(Oid),

@@ -156,7 +156,7 @@ fn deletable(refname: &str) -> RefFacts {
 }
 
 #[test]
-fn nothing_is_deleted_on_doubt() {
+fn nothing_is_deleted_in_doubt() {
     let mirror = rules(Divergent::Overwrite, Prune::Mirror);
     let sure = observed(vec![deletable("refs/heads/x")]);
     assert_eq!(decided(&mirror, &sure), ["delete"]);
@@ -176,7 +176,7 @@ fn nothing_is_deleted_on_doubt() {
 }
 
 #[test]
-fn a_mass_deletion_needs_a_word() {
+fn a_mass_deletion_must_be_allowed() {
     let many = |count: usize| (0..count).map(|n| deletable(&format!("refs/heads/b{n}"))).collect::<Vec<_>>();
     let deletes = |guard, count, selected| {
         let mut seen = observed(many(count));
@@ -284,7 +284,7 @@ fn the_table_of_first_contact() {
     let only_there = RefFacts { local: Local::Absent, ..unknown.clone() };
     #[rustfmt::skip]
     let table = [
-        // refs, a stranger's    "overwrite"                        "keep"
+        // refs, is stranger     "overwrite"                        "keep"
         (vec![&new, &here],    false, ["create forced-update",         "create divergent"]),
         (vec![&new, &ours],    false, ["create fast-forward",          "create fast-forward"]),
         (vec![&new, &unknown], false, ["reject divergent",             "create divergent"]),
@@ -321,7 +321,7 @@ fn what_the_mirror_refused_is_not_sent_again() {
     let seen = observed(vec![refused(create), refused(gone), refused(facts("refs/heads/d")), refused(same)]);
     assert_eq!(decided(&mirror, &seen), ["refused", "refused", "refused", "up to date"]);
     assert!(plan(&mirror, &seen).order.is_empty());
-    // Where the default branch of an empty mirror was refused, nothing else goes alone in its place.
+    // If an empty mirror refused the default branch, no other ref is pushed alone in its place.
     let main = RefFacts { remote: None, ..facts("refs/heads/main") };
     let other = RefFacts { remote: None, ..facts("refs/heads/other") };
     let mut empty = observed(vec![refused(main.clone()), other.clone()]);

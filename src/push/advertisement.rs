@@ -15,7 +15,7 @@ pub(super) struct MaxBytes(pub(super) usize);
 impl MaxBytes {
     /// For a mirror of the administrator's: more than a million refs.
     pub(super) const USUAL: Self = Self(128 << 20);
-    /// For a mirror that others may have made, so that many at once do not fill the memory: about 300,000 refs.
+    /// For a confined mirror: about 300,000 refs. Others may have made it, so many such mirrors at once must not fill the memory.
     pub(super) const CONFINED: Self = Self(32 << 20);
 }
 
@@ -95,7 +95,7 @@ impl Capabilities {
 }
 
 /// Reads up to the flush packet and calls `each` for every ref with a well-formed name. Skips `.have` lines,
-/// `capabilities^{}` and names that git would not create.
+/// `capabilities^{}`, `shallow` lines and names that git would not create.
 pub(super) fn read<R: Read>(
     lines: &mut StreamingPeekableIter<R>,
     most: MaxBytes,
@@ -144,7 +144,7 @@ pub(super) fn pass_over<R: Read>(lines: &mut StreamingPeekableIter<R>, most: Max
             return Err(refused_by_server(&String::from_utf8_lossy(message)));
         }
     }
-    // What the mirror does with the commands is not known, so this is not the error of a mirror that cannot be used.
+    // Unlike in `read`, this is not `Error::Unable`: the commands were sent already, and the mirror may carry them out.
     Err(Error::Protocol(format!("an advertisement of more than {} MiB", most.0 >> 20)))
 }
 

@@ -12,7 +12,7 @@ use crate::wire::Error;
 /// Packs up to this size are sent with `Content-Length`.
 const SMALL_PACK: u64 = 1 << 20;
 
-/// The body of a POST: commands, then the pack. Remembers when the pack could not be made.
+/// The body of a POST: commands, then the pack.
 pub(super) struct RequestBody {
     front: Cursor<Vec<u8>>,
     rest: Option<PackReader>,

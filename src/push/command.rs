@@ -32,7 +32,7 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Whether a pack must follow: one is needed for everything but deletes, even when it is empty.
+    /// Whether a pack must follow. Every command but a delete needs one, even if the pack holds no object.
     #[must_use]
     pub fn needs_pack(&self) -> bool {
         self.commands.iter().any(|command| !command.new.is_null())

@@ -1,4 +1,4 @@
-//! Entry points for `tests/fuzz` to the readers of what a mirror sends. Built for the fuzzer only.
+//! Entry points for `tests/fuzz`: the functions that read what a mirror sends. Built for the fuzzer only.
 
 use gix_transport::packetline::PacketLineRef;
 use gix_transport::packetline::blocking_io::StreamingPeekableIter;

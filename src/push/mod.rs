@@ -7,9 +7,9 @@
 //! [`Session::connect`] connects, [`Session::advertisement`] streams the refs, [`Session::push`] sends one request and returns the answer
 //! to each command (gitprotocol-pack(5), "Pushing Data To a Server"). gix-transport reads and writes the packet lines.
 //!
-//! Guaranteed: no request is sent twice. A session that ends leaves no process behind. Every wait has a limit. Memory does not grow
-//! with what the mirror sends, except for the refs that were asked for. Absent: decisions, retries, state. After a crash the mirror sees a
-//! broken connection; git applies a push only when it has all of it.
+//! Guaranteed: no request is sent twice. A session that ends leaves no process behind, except the ssh process of a shared connection, which
+//! belongs to the pool. Every wait has a limit. Memory does not grow with what the mirror sends, except for the refs that were asked for.
+//! Absent: decisions, retries, state. After a crash the mirror sees a broken connection; git applies a push only when it has all of it.
 
 use crate::credentials::Redactor;
 use crate::refs::{NameRef, Oid};
@@ -48,10 +48,10 @@ enum Conversation {
 }
 
 impl Session {
-    /// Reaches the mirror, over a connection of `pool` if one serves.
+    /// Prepares the conversation, over a connection of `pool` if one can be used. A stream is connected now. Over http nothing is sent yet.
     ///
     /// # Errors
-    /// [`Error`]; over a stream some errors are only seen by [`Session::advertisement`].
+    /// [`Error`]; many errors of a connection appear only in [`Session::advertisement`].
     pub fn connect(target: &Target, pool: &Pool) -> Result<Self, Error> {
         let most = if target.egress.is_some() { MaxBytes::CONFINED } else { MaxBytes::USUAL };
         let conversation = match Connection::open(Service::ReceivePack, target, pool)? {
@@ -88,7 +88,8 @@ impl Session {
     /// [`Session::advertisement`] may follow on the same connection.
     ///
     /// # Errors
-    /// [`Error`], when no command has an answer. A report that is cut short is no error; it only lacks answers.
+    /// [`Error`], when the request fails before its report; over a stream also when the report is cut short before its first answer.
+    /// Otherwise a report that is cut short is no error; it only lacks answers.
     pub fn push(&mut self, request: &Request<'_>, pack: Option<PackSource>) -> Result<Report, Error> {
         match &mut self.conversation {
             Conversation::Stream(stream) => stream.push(request, pack, &self.redactor),
@@ -127,7 +128,7 @@ impl Session {
         is_asked || error.may_have_arrived()
     }
 
-    /// Ends the conversation without a request, politely.
+    /// Ends the conversation without a request. Over a stream, a flush packet tells the mirror that no commands follow.
     pub fn end(self) {
         if let Conversation::Stream(stream) = self.conversation {
             stream.end();

@@ -18,7 +18,7 @@ pub(super) struct OverHttp {
 }
 
 impl OverHttp {
-    /// To that server; nothing is sent yet.
+    /// Prepares a push to the server of `http`. Nothing is sent yet.
     pub(super) fn new(http: Http, most: MaxBytes) -> Self {
         Self { http, capabilities: Capabilities::default(), most, begun: None }
     }
@@ -47,7 +47,7 @@ impl OverHttp {
         Ok(advertised)
     }
 
-    /// Sends the request without an advertisement before it, because the mirror's capabilities are known.
+    /// Sends the request without an advertisement before it. `expected` has the mirror's capabilities at the last contact.
     pub(super) fn push_optimistic(
         &mut self,
         request: &Request<'_>,

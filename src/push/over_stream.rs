@@ -21,7 +21,7 @@ pub(super) struct OverStream {
 }
 
 impl OverStream {
-    /// Over a connection to receive-pack.
+    /// Prepares a push over an open connection to receive-pack.
     pub(super) fn new(stream: Stream, most: MaxBytes) -> Self {
         Self { stream, capabilities: Capabilities::default(), most, is_asked: false }
     }
@@ -119,7 +119,8 @@ impl OverStream {
         Ok(report)
     }
 
-    /// Whether receive-pack certainly got far enough to carry out commands. If not, only the error tells: see `Error::may_have_arrived`.
+    /// Whether receive-pack has certainly got far enough that it may carry out commands. Otherwise the error decides: see
+    /// `Error::may_have_arrived`.
     pub(super) fn may_be_carried_out(&self) -> bool {
         self.is_asked
     }

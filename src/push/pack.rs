@@ -131,7 +131,7 @@ impl Incomplete {
     /// The advice when a mirror needs objects that a partial clone lacks.
     pub const FETCH: &str = "this repository is a partial clone and lacks objects that the mirror needs; fetch them: git fetch --refetch --no-filter";
 
-    /// The error that the program's message means. For a partial clone, another try gives the same error.
+    /// The error that the program's message means. If a partial clone lacks objects, another try gives the same error.
     fn failure(self, message: &str) -> Error {
         let message = replies::without_progress(message);
         if !self.is_partial || !replies::lacks_objects(&message) {
@@ -147,7 +147,7 @@ impl PackReader {
         self.incomplete.failure(&error.to_string())
     }
 
-    /// The number of objects stands in bytes 8 to 11 (gitformat-pack(5)).
+    /// Counts the bytes of `chunk`, and the objects once the header is complete: their number is in bytes 8 to 11 (gitformat-pack(5)).
     fn count(&mut self, chunk: &[u8]) {
         self.progress.bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         if self.header.len() < 12 {
@@ -223,6 +223,6 @@ mod tests {
         assert!(progress.is_packing());
         told.write_all(b"PACK0000").expect("written");
         let (count, _) = reading.join().expect("no panic").expect("read");
-        assert!(count == 8 && !progress.is_packing(), "now the mirror is waited for");
+        assert!(count == 8 && !progress.is_packing(), "now we wait for the mirror");
     }
 }

@@ -32,7 +32,7 @@ impl Progress {
         self.is_watched.load(Ordering::Relaxed)
     }
 
-    /// Whether the next bytes of the pack are being made: our machine is at work, and the mirror is not waited for.
+    /// Whether the next bytes of the pack are being made. Then we wait for our own machine and not for the mirror.
     #[must_use]
     pub fn is_packing(&self) -> bool {
         self.is_packing.load(Ordering::Relaxed)
@@ -61,8 +61,8 @@ impl Progress {
         }
     }
 
-    /// Takes progress output of a program or of the mirror, and keeps its last text that is not empty. Line feeds and carriage returns
-    /// separate the texts.
+    /// Takes progress output of a program or of the mirror, and keeps its last text that is neither empty nor git's `Total` line. Line
+    /// feeds and carriage returns separate the texts.
     pub(super) fn hear(&self, prefix: &'static str, written: &[u8], redactor: &Redactor) {
         if !self.is_watched() {
             return;
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_state_counts_and_is_told_only_to_who_watches() {
+    fn the_last_state_is_kept_only_if_someone_watches() {
         let progress = Progress::default();
         progress.begin("comparing refs");
         assert_eq!(&*progress.phase(), "");

@@ -1,6 +1,6 @@
 //! The report of a push (gitprotocol-pack(5), "Report Status"): what the mirror did with each command.
 //!
-//! A missing answer stays missing, and only the refs without an answer have failed.
+//! No answer is made up: if the report is cut short, the answers that arrived count, and the other refs have none.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
@@ -28,7 +28,7 @@ pub enum Answer {
 /// What the mirror said to a request.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// By ref. A ref that was not asked about is not in here.
+    /// The answers by ref. Refs that were not in the request are left out.
     pub answers: HashMap<RefName, Answer>,
     /// Why answers may be missing: the end came early, or what came was nonsense.
     pub cut: Option<Error>,
@@ -127,7 +127,7 @@ fn cut_short(source: io::Error) -> Error {
     }
 }
 
-/// Pure: the packet lines of a report to answers.
+/// Reads the answers from the packet lines of a report. Pure.
 fn parse(mut bytes: &[u8], request: &Request<'_>, redactor: &Redactor) -> Report {
     let mut report = Report::default();
     let mut unpack_failure = None;

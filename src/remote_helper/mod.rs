@@ -2,8 +2,8 @@
 //! credentials and pinned host keys (gitremote-helpers(7)).
 //!
 //! git itself reads: over ssh, git:// and paths from the mirror's upload-pack (`connect`), over http through its own helper (see `web`). A
-//! push goes through lock, plan, lease and status like any other; what the rules do not allow is refused with the reason. A crash is that
-//! of a drain, or of git's own fetch.
+//! push goes through lock, plan, lease and status like any other; what the rules do not allow is refused with the reason. A crash leaves
+//! what a crash of a drain, or of git's own fetch, leaves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, Read, Write};
@@ -36,7 +36,7 @@ struct Helper {
     web: Option<Web>,
 }
 
-/// Runs the helper as git does: `git-remote-mirror REMOTE NAME`, commands on standard input.
+/// Runs the helper. git starts it as `git-remote-mirror REMOTE NAME` and writes commands to its standard input.
 #[must_use]
 pub fn main() -> ExitCode {
     crate::process::forbid_core_files();
@@ -208,7 +208,7 @@ impl Helper {
         Ok(writeln!(out)?)
     }
 
-    /// The value here of every ref that the refspecs name.
+    /// The value in this repository of every ref that the refspecs name.
     fn here(&self, refspecs: &[(&str, &str)]) -> anyhow::Result<BTreeMap<RefName, Local>> {
         let words = refspecs.iter().flat_map(|(source, name)| [source, name]);
         let names: BTreeSet<RefName> = words.filter_map(|word| RefName::new(word.as_bytes())).collect();

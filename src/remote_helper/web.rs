@@ -39,7 +39,7 @@ impl Web {
             command.arg("-c").arg(format!("http.proxy={proxy}"));
         }
         let (secret, user) = (target.credentials.secret.clone(), target.credentials.username.clone());
-        // With a user name in the URL curl would try an empty password before git asks for one.
+        // The URL has no user name: with one, curl would try an empty password before git asks for the password.
         let offered = secret.map(|secret| {
             let (mirror, user) = (url.clone(), Secret::new(user.unwrap_or_else(|| "git".into())));
             AskpassServer::new(&mut command, program, move |question| {
@@ -53,7 +53,8 @@ impl Web {
         Ok(Self { input, output: Some(output), child: Some(child), _offer: offer })
     }
 
-    /// Lets git talk to the mirror's upload-pack in protocol version 2, if the mirror speaks it; otherwise git reads the refs itself.
+    /// Lets git talk to the mirror's upload-pack in protocol version 2, and returns `true` at the end. Returns `false` if the mirror does
+    /// not speak that version; git then goes on with `list` and `fetch`.
     pub(super) fn stateless(&mut self, service: &str, out: &mut dyn Write) -> anyhow::Result<bool> {
         let answer = self
             .ask(&format!("stateless-connect {service}\n"))
@@ -80,13 +81,13 @@ impl Web {
         }
     }
 
-    /// Asks one line, passes one line back.
+    /// Sends one line to git's helper, and passes one line of its answer to git.
     pub(super) fn relay_line(&mut self, line: &str, out: &mut dyn Write) -> anyhow::Result<()> {
         let answer = self.ask(&format!("{line}\n")).and_then(|()| self.next_line()).map_err(|error| self.why(error))?;
         Ok(out.write_all(&answer)?)
     }
 
-    /// Asks these lines, passes lines back up to the empty one.
+    /// Sends these lines to git's helper, and passes the lines of its answer to git, up to the empty one.
     pub(super) fn relay_block(&mut self, lines: &[String], out: &mut dyn Write) -> anyhow::Result<()> {
         let is_batch = lines.first().is_some_and(|line| line.starts_with("fetch"));
         let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>() + if is_batch { "\n" } else { "" };
@@ -114,7 +115,7 @@ impl Web {
         }
     }
 
-    /// What git's helper said when it ended early.
+    /// The error for a helper of git's that ended early: what it said, or else `error`.
     fn why(&mut self, error: io::Error) -> anyhow::Error {
         match self.child.take() {
             Some(child) => child.failure(std::time::Duration::from_secs(5)).into(),
@@ -123,7 +124,8 @@ impl Web {
     }
 }
 
-/// Whether git's question, `Password for 'https://user@host:port': `, is about the mirror. A proxy of the environment may ask too.
+/// Whether git's question, `Password for 'https://user@host:port': `, is about the mirror. git asks in the same way for the password of a
+/// proxy that the environment names.
 fn is_asked_for(question: &str, mirror: &str) -> bool {
     let asked = question.split('\'').nth(1).and_then(server_of);
     asked.is_some() && asked == server_of(mirror)

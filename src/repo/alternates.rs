@@ -1,10 +1,10 @@
 //! Object directories that the environment adds (`GIT_ALTERNATE_OBJECT_DIRECTORIES`, git(1)), which gix does not know.
 //!
-//! gix itself reads those that a repository names (`objects/info/alternates`). For the others the store is opened on a temporary directory
-//! of ours, whose alternates are the repository's object directory and the added ones. The last handle removes it. A killed program leaves
-//! it behind; it contains only that list.
+//! gix itself reads those that a repository names (`objects/info/alternates`). For the others we open the object store on a temporary
+//! directory, whose alternates are the repository's object directory and the added ones. The directory is removed with its last handle. If
+//! the program is killed, the directory stays; it contains only that list.
 
-#![expect(clippy::disallowed_methods, reason = "the variable, and the list for gix")]
+#![expect(clippy::disallowed_methods, reason = "reads the variable, and writes the list for gix")]
 
 use std::ffi::OsStr;
 use std::io;

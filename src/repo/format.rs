@@ -13,7 +13,7 @@ use super::Error;
 pub(super) enum RefStorage {
     /// Loose files and `packed-refs`.
     Files,
-    /// gitformat-reftable
+    /// Tables (git's `Documentation/technical/reftable`).
     Reftable,
 }
 
@@ -59,7 +59,8 @@ pub(super) fn examine(repository: &gix::Repository, git_dir: &Path) -> Result<Re
     Ok(storage)
 }
 
-/// Grafts change what git takes for the parents of a commit. What would be packed is not what is stored.
+/// Refuses a repository with grafts. They change what git takes for the parents of a commit, so git would pack another history than the
+/// one that is stored.
 fn refuse_grafts(git_dir: &Path) -> Result<(), Error> {
     let path = git_dir.join("info/grafts");
     let text = match std::fs::read(&path) {

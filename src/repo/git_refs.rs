@@ -1,8 +1,9 @@
-//! Refs that gix cannot read (`reftable`), read with git: one process for a list or for any number of names, never one per ref.
+//! Refs that gix cannot read (`reftable`), read with git. A list, or any number of names, takes one process, or a few if the tables change
+//! meanwhile or git does not list a name, but never one per ref.
 //!
 //! gix reads objects, ancestry and configuration as usual. Guaranteed: a list is a snapshot, because git reads the tables as they were when
-//! it began. If git omits refs because a table is damaged, that is noticed, because the names in the tables are read here too (see
-//! `reftable`). Absent: every write.
+//! it began. We notice when git omits refs because a table is damaged, because we read the names in the tables too (see `reftable`).
+//! Absent: every write.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -18,13 +19,13 @@ use crate::replies;
 /// From this number of names on, listing every ref is cheaper than letting git compare each ref with each name.
 const MANY: usize = 50;
 
-/// How long git may take to end once it has said everything.
+/// How long git may take to end once it has listed all refs, and to answer what HEAD names.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// How often the tables are read at most, if some disappear meanwhile.
+/// How many times we try to read the tables, if some disappear meanwhile.
 const MAX_TRIES: u32 = 5;
 
-/// The branch in the stub file HEAD, which git keeps for programs that do not know reftable (gitformat-reftable).
+/// The branch in the stub file HEAD, which git keeps for programs that do not know reftable (see `reftable`).
 const STUB: &str = "refs/heads/.invalid";
 
 /// The refs of one repository.
@@ -92,7 +93,7 @@ impl GitRefs {
             true => texts.iter().map(String::as_str).collect(),
             false => Vec::new(),
         };
-        // The tables are read only if git did not list one of the names.
+        // Git's list is enough if it has every name. Otherwise the tables are read too.
         let found = answers(names, &self.for_each_ref(&asked)?, &BTreeMap::new());
         if found.iter().all(|value| matches!(value, Local::At(_) | Local::Symbolic)) {
             return Ok(found);

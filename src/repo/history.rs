@@ -22,13 +22,13 @@ pub struct History<'r> {
 /// Most commits that are kept between questions. Each question clears the marks of all of them.
 const MAX_GRAPH: usize = 10_000;
 
-/// Up to this number of values on the mirror, all of them bound the pack, as in `git push`.
+/// If the mirror has at most this many values, all of them tell pack-objects what to leave out, as in `git push`.
 const FEW_HAVES: usize = 1000;
 
 /// Most commits that the search for the boundary of new history visits. After that, all values of the mirror are used.
 const MAX_WALK: usize = 1000;
 
-/// A commit that the mirror gets, unless it turns out to have it.
+/// A commit that the mirror may lack.
 const NEW: u8 = 1;
 /// A commit that the mirror has.
 const HAVE: u8 = 2;
@@ -36,7 +36,7 @@ const HAVE: u8 = 2;
 const QUEUED: u8 = 4;
 
 impl Repository {
-    /// The commit-graph, if there is one that can be used. A damaged one is as good as none: it only saves time.
+    /// The commit-graph, if there is one that can be used. A damaged one counts as none, because a commit-graph only saves time.
     #[must_use]
     pub fn commit_graph(&self) -> Option<gix::commitgraph::Graph> {
         self.inner.commit_graph_if_enabled().ok().flatten()
@@ -63,7 +63,7 @@ impl Repository {
 }
 
 impl Repository {
-    /// The commits from `tip` along first parents, newest first, up to the first that is in `haves`, or that is not here.
+    /// The commits from `tip` along first parents, newest first. The list ends before the first commit that is in `haves` or is not here.
     #[must_use]
     pub fn first_parents(&self, tip: Oid, haves: &HashMap<Oid, u32>) -> Vec<Oid> {
         let Ok(walk) = self.inner.rev_walk([to_gix(tip)]).first_parent_only().all() else { return Vec::new() };
@@ -134,8 +134,8 @@ impl Repository {
         }
     }
 
-    /// The commits in the history of `tips` that a mirror with the values `haves` lacks. `None` when there are more than `most`, or
-    /// when the search would take long.
+    /// The commits in the history of `tips` that a mirror with the values `haves` lacks. `None` when there are more than `most`, when
+    /// a commit cannot be read, or when the search would take long.
     #[must_use]
     pub(super) fn new_commits(
         &self,
@@ -190,8 +190,9 @@ impl Repository {
     }
 }
 
-/// A walk that finds the commits that only new history reaches, newest first, like git's `limit_list`. It is exact as long as no commit
-/// has an earlier date than its parents. Otherwise it may report a commit as new although the mirror has it.
+/// A walk like git's `limit_list`: it finds the commits that are reachable from the new values and from no value of the mirror, newest
+/// first. It is exact as long as no commit has an earlier date than its parents. Otherwise it may report a commit as new although the
+/// mirror has it.
 struct Walk<'r> {
     graph: gix::revwalk::Graph<'r, 'r, Commit<u8>>,
     queue: BinaryHeap<(gix::date::SecondsSinceUnixEpoch, ObjectId)>,
@@ -224,7 +225,8 @@ impl<'r> Walk<'r> {
         Some(())
     }
 
-    /// Walks until no mark can change any more.
+    /// Walks until no mark can change any more. `None` when more than `most` commits are new, a commit cannot be
+    /// read, or the walk is too long.
     fn new_commits(mut self, most: usize) -> Option<Vec<ObjectId>> {
         let (mut found, mut oldest, mut looked) = (Vec::new(), i64::MAX, 0);
         while let Some((time, id)) = self.queue.pop() {

@@ -1,9 +1,9 @@
 //! The repository whose refs are mirrored, read with gix; refs that gix cannot read, with git.
 //!
 //! Guaranteed: a repository of another user is refused unless `safe.directory` allows it (git-config(1)). So is one that git would not
-//! open, and one with grafts, whose history only git sees. Replace refs are ignored: the stored objects are mirrored. "Absent",
-//! "unreadable" and "symbolic" are different answers. Absent: every write. Nothing is cached between drains, so a crash leaves nothing
-//! behind.
+//! open, and one with grafts, because git sees another history there than the one that is stored. Replace refs are ignored: the stored
+//! objects are mirrored. For a ref, "absent", "unreadable" and "symbolic" are different answers. Absent: every write in the repository.
+//! Nothing is cached between drains, so a crash leaves at most the temporary directory of `alternates`.
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -65,7 +65,7 @@ pub enum Error {
         /// What is the matter with it.
         why: &'static str,
     },
-    /// Git alone sees another history than the one that is stored.
+    /// It has grafts, so git sees another history than the one that is stored.
     #[error("repository '{}' has grafts ('info/grafts'), so git takes its history for another one than is stored; turn them into replace refs: git replace --convert-graft-file", path.display())]
     Grafts {
         /// The repository.
@@ -89,7 +89,7 @@ pub struct Repository {
     git_dir: PathBuf,
     /// Reads its refs with git, when gix cannot.
     by_git: Option<GitRefs>,
-    /// What must be there as long as `inner`.
+    /// The temporary directory of `alternates`. `inner` reads it, so it must exist as long as `inner`.
     _added: Added,
     /// HEAD as git reported it. It is kept, because it is needed more than once.
     head: OnceCell<Option<RefName>>,
@@ -114,8 +114,8 @@ impl Shared {
     }
 }
 
-/// Opens the repository at `path`: a bare repository, or the working tree or `.git` of another. A linked worktree stands for the
-/// repository that it belongs to.
+/// Opens the repository at `path`: a bare repository, or the working tree or `.git` directory of one that is not bare. A linked worktree
+/// stands for the repository that it belongs to.
 ///
 /// # Errors
 /// [`Error::NotARepository`], [`Error::OtherOwner`], [`Error::Extension`] or [`Error::Grafts`].
@@ -206,8 +206,8 @@ impl Repository {
         Ok(self.git_dir.join(configured.as_deref().unwrap_or(Path::new("hooks"))))
     }
 
-    /// The command of a hook of the configuration that runs `program` after a push (git-hook(1): `hook.NAME.event`,
-    /// `hook.NAME.command`), which later versions of git know.
+    /// The command of a post-receive hook in git's configuration (git-hook(1): `hook.NAME.event`, `hook.NAME.command`), if it contains
+    /// `program`. Not every version of git runs such hooks.
     #[must_use]
     pub fn configured_hook(&self, program: &str) -> Option<String> {
         let config = self.inner.config_snapshot();
@@ -227,7 +227,7 @@ impl Repository {
         sections.any(|section| section.value("helper").is_some())
     }
 
-    /// Whether its refs are read through git, for they are stored as reftable.
+    /// Whether its refs are stored as reftable, so that they are read with git.
     #[must_use]
     pub fn is_reftable(&self) -> bool {
         self.by_git.is_some()
@@ -293,7 +293,7 @@ impl Repository {
         Some(entry.object().ok()?.detach().data)
     }
 
-    /// Whether the id is of this repository's object format: no other must reach the object store.
+    /// Whether the id is of this repository's object format. An id of another format must not reach the object store.
     fn may_hold(&self, oid: Oid) -> bool {
         oid.as_bytes().len() == self.inner.object_hash().len_in_bytes()
     }

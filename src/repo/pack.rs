@@ -1,8 +1,9 @@
 //! A small pack, made in process: for the few objects of a usual push, starting `git pack-objects` takes longer than making the pack.
 //!
-//! It contains the commits that the mirror lacks, with their trees and blobs. It leaves out objects that a parent has at the same place,
-//! and objects that a parent on the mirror has in any directory that changes. Each parent is either sent too or complete on the mirror, so
-//! nothing is missing. Objects are stored whole, without deltas. Anything large, missing or unusual is left to git (`None`).
+//! It contains the commits that the mirror lacks, with their trees and blobs, and the tags among the new values. It leaves out objects that
+//! a parent has in the same directory, and objects that a parent on the mirror has in any directory that changes. Each parent is either
+//! sent too or complete on the mirror, so nothing is missing. Objects are stored whole, without deltas. Anything large, missing or unusual
+//! is left to git (`None`).
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
@@ -66,7 +67,7 @@ impl Repository {
             small.add(id, Kind::Commit, commit.detach().data)?;
             trees.push((tree, bases, edges));
         }
-        // The mirror has every object of a parent that it has. So these need not be sent, even if they now have another name.
+        // If the mirror has a parent, it has all objects of that parent. These need not be sent, even if they now have another name.
         for (tree, _, edges) in trees.iter().filter(|(_, _, edges)| !edges.is_empty()) {
             small.hold(*tree, edges, 0)?;
         }
@@ -84,7 +85,8 @@ fn same_place(bases: &[Vec<tree::Entry>], entry: &tree::Entry) -> Vec<ObjectId> 
 }
 
 impl Small<'_> {
-    /// Adds a tag, and returns the commit that the value is or peels to. Tags of trees and blobs are git's business.
+    /// Adds the tags on the way, and returns the commit that the value is or peels to. `None` for one that is or peels to a tree or blob,
+    /// because that is left to git.
     fn peel(&mut self, mut id: ObjectId) -> Option<Option<ObjectId>> {
         loop {
             let object = self.repository.try_find_object(id).ok()??;

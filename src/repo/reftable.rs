@@ -1,8 +1,8 @@
-//! The ref names in the tables of a reftable repository (gitformat-reftable), to check what git lists.
+//! The ref names in the tables of a reftable repository (git's `Documentation/technical/reftable`), to check what git lists.
 //!
-//! At a damaged table `git for-each-ref` ends with exit status 0 and lists only the refs before it. Taken as the whole list, that would
-//! delete all others on the mirror. So the tables are read here too: header, footer and its checksum, every record of every ref block, and
-//! the order of the names. Anything else is an error. Values are not read.
+//! At a damaged table `git for-each-ref` ends with exit status 0 and lists only the refs before it. If we took that for the whole list, we
+//! would delete all others on the mirror. So we read the tables too, and check header, footer and its checksum, every record of every ref
+//! block, and the order of the names. A table that fails a check is an error. Values are passed over.
 
 #![expect(clippy::disallowed_methods, reason = "reads the tables")]
 
@@ -25,7 +25,7 @@ pub(super) fn stack(git_dir: &Path) -> io::Result<String> {
     std::fs::read_to_string(git_dir.join("reftable/tables.list")).map_err(named)
 }
 
-/// The names in the tables of `stack`, those that were deleted left out.
+/// The names in the tables of `stack`, without those that were deleted.
 pub(super) fn names(git_dir: &Path, stack: &str) -> io::Result<BTreeMap<Vec<u8>, Stored>> {
     let mut names = BTreeMap::new();
     for name in stack.lines() {
@@ -86,7 +86,8 @@ fn refs_of(table: &[u8]) -> Option<Records> {
     Some(records)
 }
 
-/// Reads the block at `at`, of which `skipped` bytes are the file's header. Returns its length without padding.
+/// Reads the block at `at`, whose first `skipped` bytes are the file's header. Returns its length without padding. `None` when it is
+/// damaged.
 fn block(table: &[u8], at: usize, skipped: usize, hash: usize, records: &mut Records) -> Option<usize> {
     let block = &table[at..];
     if *block.get(skipped)? != b'r' {
@@ -128,7 +129,7 @@ fn number(bytes: &[u8], at: usize) -> Option<usize> {
     Some(bytes.iter().fold(0, |number, byte| number << 8 | usize::from(*byte)))
 }
 
-/// The number of pack files' offsets: seven bits at a time, with one added for each further byte.
+/// Reads a number in the encoding of delta offsets in pack files: seven bits in each byte, with one added for each further byte.
 fn varint(bytes: &mut &[u8]) -> Option<usize> {
     let mut number = 0_usize;
     loop {

@@ -1,4 +1,4 @@
-//! Whom a repository is shared with, as `core.sharedRepository` says it (git-config(1)). Pure but for what changes a file.
+//! Whom a repository is shared with, as `core.sharedRepository` says it (git-config(1)). Only [`Sharing::publish`] changes a file.
 
 use std::fs::{File, Permissions};
 use std::io;
@@ -29,7 +29,7 @@ impl Sharing {
         }
     }
 
-    /// Whether users other than the owner may write.
+    /// Whether the group may write.
     #[must_use]
     pub fn is_writable_for_others(self) -> bool {
         self.private_mode() & 0o020 != 0

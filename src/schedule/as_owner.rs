@@ -32,7 +32,8 @@ pub(super) fn job(git_dir: &Path, mode: Mode) -> Job {
     Job { git_dir: git_dir.to_owned(), mirror: String::new(), host: format!("owner {uid}"), mode }
 }
 
-/// What such a job tells the queue about its "host", the owner: it is up, and it is near.
+/// What such a job tells the queue about its "host", the owner: it is up. A duration of zero means that it is not far away, so the higher
+/// limit for far hosts never applies.
 pub(super) fn said() -> Said {
     Said::Up(Duration::ZERO)
 }
@@ -63,7 +64,7 @@ fn arguments(mode: Mode) -> &'static [&'static str] {
 }
 
 fn report(git_dir: &Path, printed: Printed) -> Report {
-    // The name becomes a path, and the child is not root.
+    // The name becomes part of a path, and the child, which is not root, is not trusted. So only its last component is used.
     let name = Path::new(&printed.name).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let status = status::read(&Layout::new(git_dir).remote(&name)).unwrap_or_default();
     let is_well = printed.update_status == UpdateStatus::Finished;

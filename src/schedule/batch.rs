@@ -26,9 +26,9 @@ use crate::wire::{Address, Pool};
 
 /// How many mirrors are served at once when the server's file does not say.
 const MAX_JOBS: usize = 16;
-/// How many of them at one host: sshd begins to turn connections away at ten that are not yet logged in.
+/// How many of them are served at one host at once. sshd begins to turn connections away when ten are not yet logged in.
 const MAX_JOBS_PER_HOST: usize = 8;
-/// How often the daemon compares every mirror in full.
+/// How often the daemon compares every mirror in full, unless `reconcile_interval` is set.
 pub(super) const RECONCILE: Duration = Duration::from_secs(24 * 3600);
 /// How many mirrors of one repository are served at once.
 const MAX_JOBS_PER_REPOSITORY: usize = 4;
@@ -57,8 +57,8 @@ pub struct Every<'a> {
     pub on_report: &'a (dyn Fn(Result<Report, (PathBuf, Error)>) + Sync),
 }
 
-/// When a file was changed or put there last, in seconds and nanoseconds; `None` when it is not there. Unlike the time of its content,
-/// nobody sets this one to an earlier time.
+/// The ctime of a file (stat(2)), in seconds and nanoseconds; `None` when the file is not there. It also changes when a file is
+/// renamed to this name, and unlike the mtime it cannot be set back.
 fn changed(path: &Path) -> Option<(i64, i64)> {
     path.metadata().map(|file| (file.ctime(), file.ctime_nsec())).ok()
 }
@@ -138,18 +138,19 @@ impl Every<'_> {
         enabled.map(|mirror| self.job(&layout, repository.git_dir(), mirror)).collect()
     }
 
-    /// Whether the repository's file names another address for a mirror than that of its last attempt.
+    /// Whether the repository's file names another address for an enabled mirror than that of its last attempt, does not name the mirror,
+    /// or cannot be used.
     fn is_moved(&self, layout: &Layout, git_dir: &Path, name: &str, status: &Status) -> bool {
         let Ok(text) = durable::read_text(&layout.config()) else { return true };
         let placed = self.server.place(git_dir);
         let config = config::parse(&layout.config(), &text, self.server, placed.as_ref(), config::Trust::Foreign);
-        // What cannot be read is told by whoever serves it.
+        // A file that cannot be used counts as changed, so that the run that serves the repository reports the error.
         config.map_or(true, |config| {
             config.mirror(name).is_none_or(|mirror| mirror.is_enabled && !status.is_at(&mirror.address.identity()))
         })
     }
 
-    /// A child that drains for the owner compares everything if a full comparison of one mirror is due.
+    /// The mode of a child that drains for the owner: it compares all mirrors if a full comparison of any of them is due.
     fn mode_for_owner(&self, layout: &Layout, git_dir: &Path) -> Result<Mode, Error> {
         let files = |doing| Error::files(doing, layout.root().to_owned());
         if self.mode != Mode::Drain || self.reconcile.is_none() {
@@ -272,7 +273,7 @@ impl Every<'_> {
                     (_, Some(down)) => Said::Down(down),
                     (Host::Up, None) => {
                         let took = (self.now)().duration_since(begin).unsigned_abs();
-                        // An ssh server never counts as far: more at once would be turned away while they log in.
+                        // An ssh server never counts as far, because sshd would turn away more connections at once while they log in.
                         Said::Up(if is_ssh { Duration::ZERO } else { took })
                     }
                     _ => Said::Nothing,

@@ -1,8 +1,8 @@
 //! The daemon's workers: threads that live as long as the daemon, and what gives them work.
 //!
-//! Guaranteed: the spool is the truth. A hint, a time or a request only says where to look; a lost one costs the wait until the next scan
-//! and loses no push. What a person asked for is in the spool before it is in the queue. A crash leaves what a drain leaves; the first
-//! scan of the next daemon finds it.
+//! Guaranteed: no push depends on what is in memory. A hint, a time or a request only says where to look. If one is lost, the push waits
+//! until the next scan. What a person asked for is on the disk before it is in the queue of these threads. A crash leaves what a drain
+//! leaves; the first scan of the next daemon finds it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::config::{Mirror, Server};
 use crate::drain::{Error, MassDelete, Mode, Report, Unchanged};
 use crate::wire::Pool;
 
-/// What happens to a mirror.
+/// What happens to a mirror or a repository.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// Its run begins.
@@ -29,7 +29,7 @@ pub enum Event<'a> {
     },
     /// Its run has ended, or it waits for its next attempt.
     Ended(&'a Report),
-    /// A repository could not be served at all.
+    /// Work on a repository failed, and there is no report on a mirror that says so.
     Failed {
         /// The repository.
         git_dir: &'a Path,
@@ -75,28 +75,28 @@ impl Workers {
         self.crew.change(|queue| queue.set_limits(limits));
     }
 
-    /// Works until [`Workers::halt`] is called and what runs has ended.
+    /// Returns after [`Workers::halt`] was called and the running jobs have ended.
     pub fn run(&self) {
         let limits = limits(&self.server());
         std::thread::scope(|scope| {
-            // The extra threads scan spools even when all others are serving mirrors, and go on with those that only wait.
+            // The extra threads are for runs that only wait for their mirror, and for scans while all other threads serve mirrors.
             for _ in 0..limits.all + limits.slow() + limits.scans {
                 scope.spawn(|| self.crew.work(self.now, &|task| self.act(task)));
             }
         });
     }
 
-    /// Looks through a repository's spool now.
+    /// Queues a scan of a repository's spool.
     pub fn wake(&self, git_dir: PathBuf) {
         self.crew.change(|queue| queue.scan(git_dir));
     }
 
-    /// Looks through these spools.
+    /// Queues scans of these repositories' spools.
     pub fn scan(&self, git_dirs: Vec<PathBuf>) {
         self.crew.change(|queue| queue.scan_all(git_dirs));
     }
 
-    /// Compares a mirror and mirrors everything now; one that is being served is served once more.
+    /// Queues a full sync of a mirror. A mirror that is being served is served once more afterwards.
     pub fn sync(&self, git_dir: &Path, mirror: &Mirror) {
         let job = Job {
             git_dir: git_dir.to_owned(),

@@ -15,20 +15,20 @@ pub(super) enum Task<'a> {
     Scan(PathBuf),
     /// Serve a mirror.
     Serve(&'a Job),
-    /// Let a mirror wait for its host.
+    /// Record that a mirror waits for its host, which is down.
     Defer(&'a Job, &'a Down),
 }
 
-/// What came of it.
+/// The result of a task.
 #[derive(Default)]
 pub(super) struct Done {
-    /// To be served.
+    /// The jobs that a scan found.
     pub(super) jobs: Vec<Job>,
-    /// What was learned of the host.
+    /// What serving a mirror showed about its host.
     pub(super) said: Option<Said>,
 }
 
-/// The queue and those who wait for it.
+/// The queue, shared by threads that wait for its changes.
 pub(super) struct Crew {
     state: Mutex<State>,
     changed: Condvar,
@@ -36,7 +36,7 @@ pub(super) struct Crew {
 
 struct State {
     queue: Queue,
-    /// Whether one of the threads watches the clock: the others sleep until they are called.
+    /// Whether one of the threads waits only until the next due time. The others sleep until the queue changes.
     has_watch: bool,
 }
 
@@ -66,7 +66,7 @@ impl Crew {
         read(&self.lock().queue)
     }
 
-    /// One thread's work: until nothing is left, or the queue is halted.
+    /// Does tasks in the calling thread until there is nothing left to begin, as after [`Queue::halt`].
     pub(super) fn work(&self, now: fn() -> Timestamp, act: &dyn Fn(Task<'_>) -> Done) {
         let mut state = self.lock();
         loop {

@@ -1,13 +1,15 @@
 //! Which mirror is updated when. Knows hosts, limits and times, and nothing of git.
 //!
-//! Hosts take turns, so a host with a thousand waiting repositories does not starve a host with one. A repository with many mirrors has a
-//! limit of its own, and some places are kept for repositories of which nothing runs.
+//! Hosts take turns, so a host with a thousand waiting repositories does not starve a host with one. A running job has a place; the limits
+//! say how many places there are. The mirrors of one repository have a limit too, and some places are kept for repositories of which no job
+//! runs.
 //!
-//! The first contact with a host is made by one job alone. If it shows that the host is down, all other jobs for it are deferred without an
-//! attempt until the host's next turn, and no other host waits for it. Scanning a repository contacts nobody, so it waits for no host.
+//! The first job for a host runs alone. If it shows that the host is down, all other jobs for this host are deferred without an attempt
+//! until the next attempt is due, and no other host waits. Scanning a repository contacts nobody, so it waits for no host.
 //!
-//! In the daemon, a run that only waits for its mirror gives up its place after five seconds. So mirrors that are slow on purpose do not keep
-//! the others waiting. A run that makes a pack, or sends one, keeps its place.
+//! In the daemon, a run that only waits for its mirror gives up its place after five seconds, and a second job may begin at a host that
+//! has not answered. So mirrors that are slow on purpose do not keep the others waiting. A run that makes a pack, or sends one, keeps its
+//! place.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
@@ -44,7 +46,7 @@ impl Job {
 pub(super) struct JobLimits {
     pub(super) all: usize,
     pub(super) per_host: usize,
-    /// At a host that is far away, where most of the time is spent on waiting.
+    /// At a host that is far away, where a run spends most of its time waiting.
     pub(super) per_far_host: usize,
     pub(super) per_repository: usize,
     /// Repositories that are scanned at once.
@@ -57,18 +59,18 @@ impl JobLimits {
         2 * self.all
     }
 
-    /// How many places repositories may take of which something runs already.
+    /// How many places anyone may take. The rest is for repositories of which no job runs.
     fn unreserved(self) -> usize {
         (self.all - self.all / 4).max(1)
     }
 }
 
-/// How often it is looked whether a run only waits for its mirror.
+/// How often the daemon checks whether a run only waits for its mirror.
 const LOOK: SignedDuration = SignedDuration::from_secs(5);
 /// A run that sends fewer bytes in a second, and makes no pack either, only waits.
 const MIN_SPEED: u64 = 10_000;
 
-/// A host whose first contact takes this long or longer is far away. Every contact takes at least one round trip.
+/// A host is far away if the first run that it answered took this long or longer. Every run takes at least one round trip.
 const FAR: Duration = Duration::from_millis(100);
 
 #[derive(Default)]
@@ -76,7 +78,7 @@ struct Host {
     waiting: VecDeque<Job>,
     running: usize,
     has_answered: bool,
-    /// How long the first contact took. It was the only one then, so it shows the distance and not the load.
+    /// How long the first run took that the host answered. Few others ran there then, so the load of the host hardly counts.
     first: Option<Duration>,
     down: Option<Down>,
 }
@@ -84,11 +86,11 @@ struct Host {
 /// A mirror that is being served.
 struct Running {
     host: String,
-    /// How far it is, once it has begun.
+    /// Its progress, once it has begun.
     progress: Option<Arc<Progress>>,
-    /// When it was looked at last, and how many bytes it had sent by then.
+    /// When the last check was, and how many bytes it had sent by then.
     looked: (Timestamp, u64),
-    /// Whether it only waits for its mirror, as the last look showed. Then it has no place.
+    /// Whether the last check showed that it only waits for its mirror. Then it has no place.
     waits: bool,
     /// The job that arrived for it meanwhile.
     again: Option<Job>,
@@ -99,7 +101,7 @@ impl Running {
         Self { host, progress: None, looked: (now, 0), waits: false, again: None }
     }
 
-    /// When it is to be looked at next. Never if it is on this machine: its work is done here.
+    /// When the next check is due. `None` for a mirror on this machine: its run never only waits, because this machine does all the work.
     fn next_look(&self) -> Option<Timestamp> {
         (!self.host.is_empty()).then(|| self.looked.0 + LOOK)
     }
@@ -116,11 +118,11 @@ impl Running {
     }
 }
 
-/// What waits, what runs, and what waits for its time.
+/// The jobs that wait, the jobs that run, and the times of later scans.
 pub(super) struct Queue {
     limits: JobLimits,
     hosts: BTreeMap<String, Host>,
-    /// The host that was served last: the next one has its turn.
+    /// The host of the last job that began. The search for the next job begins after it.
     last: String,
     /// The mirrors that are being served.
     running: HashMap<Key, Running>,
@@ -131,18 +133,18 @@ pub(super) struct Queue {
     scanning: usize,
     later: BTreeSet<(Timestamp, Key)>,
     due: HashMap<Key, Timestamp>,
-    /// Whether more may come.
+    /// Whether more jobs may arrive, as in the daemon.
     is_open: bool,
     is_halted: bool,
 }
 
 /// What serving a job said of its host.
 pub(super) enum Said {
-    /// Nothing: there was nothing to do, or its turn has not come.
+    /// Nothing: it was not contacted, or the run failed here.
     Nothing,
-    /// It answers; the contact took so long.
+    /// It answered; the run took this long.
     Up(Duration),
-    /// It does not.
+    /// It did not answer.
     Down(Down),
 }
 
@@ -181,14 +183,14 @@ impl Queue {
         self.is_open = true;
     }
 
-    /// Has a repository scanned: its spool is read, and what is due becomes jobs.
+    /// Queues a scan of a repository. A thread reads its spool and, if something may be due, adds jobs for its mirrors.
     pub(super) fn scan(&mut self, git_dir: PathBuf) {
         if !self.is_halted && !self.scans.contains(&git_dir) {
             self.scans.push_back(git_dir);
         }
     }
 
-    /// Has many repositories scanned. Those that wait for a scan already are not added again.
+    /// Queues scans of many repositories. Those that wait for a scan already are not added again.
     pub(super) fn scan_all(&mut self, git_dirs: Vec<PathBuf>) {
         if !self.is_halted {
             let known: BTreeSet<PathBuf> = self.scans.drain(..).collect();
@@ -197,7 +199,8 @@ impl Queue {
         }
     }
 
-    /// Has a mirror served. A mirror that waits already is not added again. One that is being served is served once more afterwards.
+    /// Queues a job. A mirror that waits already is not added again, but a mode other than [`Mode::Drain`] replaces its mode. A mirror that
+    /// is being served is served once more afterwards.
     pub(super) fn add(&mut self, job: Job) {
         if self.is_halted {
             return;
@@ -221,7 +224,7 @@ impl Queue {
         }
     }
 
-    /// Has the repository of a mirror scanned at that time, in place of any other time.
+    /// Queues a scan of a mirror's repository for that time. It replaces the time that was set for this mirror before.
     pub(super) fn scan_at(&mut self, key: Key, time: Option<Timestamp>) {
         if let Some(before) = self.due.remove(&key) {
             self.later.remove(&(before, key.clone()));
@@ -232,7 +235,7 @@ impl Queue {
         }
     }
 
-    /// Forgets everything that is not being done.
+    /// Forgets all jobs and scans that have not begun, and takes no more.
     pub(super) fn halt(&mut self) {
         self.is_halted = true;
         self.is_open = false;
@@ -273,7 +276,7 @@ impl Queue {
             return Next::End;
         }
         let later = self.later.first().map(|(time, _)| *time);
-        // A run that only waits makes room for what waits here.
+        // The next check may show that a run only waits. Then a job that waits here gets its place.
         let look = self.running.values().filter_map(Running::next_look).min();
         Next::Wait(later.into_iter().chain(look.filter(|_| self.is_open && !self.waiting.is_empty())).min())
     }
@@ -321,7 +324,7 @@ impl Queue {
                 let most = if taken < limits.unreserved() { limits.per_repository } else { 1 };
                 host.down.is_some() || repositories.get(&job.git_dir).is_none_or(|count| *count < most)
             };
-            // Those that only wait have no place at their host either, but there are as many of them at most.
+            // Runs that only wait have no place at their host either. But at most twice the limit may run there.
             let busy = host.running - idle.get(&**name).copied().unwrap_or(0);
             let has_room = busy < limit && host.running < limit.saturating_mul(2);
             let at = host.waiting.iter().position(may_run).filter(|_| has_room)?;

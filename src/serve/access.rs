@@ -29,7 +29,7 @@ pub(super) enum Denied {
     Wrong,
     /// A token that has expired.
     Expired,
-    /// Too many wrong ones; try again after so many seconds.
+    /// The client failed too often; it may try again after this number of seconds.
     Limited(u64),
 }
 
@@ -69,7 +69,7 @@ impl Access {
         Ok(tokens.iter().find(is_it).cloned())
     }
 
-    /// Finds the token that a client gave, and counts a failure.
+    /// Finds the token that a client gave. An unknown or expired token counts as a failure of the client, a missing one does not.
     pub(super) fn judge(&self, given: Option<&str>, client: &str, now: Timestamp) -> io::Result<Result<Token, Denied>> {
         let Some(given) = given else { return Ok(Err(Denied::Missing)) };
         let tokens = self.tokens()?;

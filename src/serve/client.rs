@@ -63,12 +63,12 @@ impl Client {
         host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase()
     }
 
-    /// Notes by which token it was let in.
+    /// Notes the name of the token that let the client in.
     pub(super) fn note(&self, token: &str) {
         *self.token.lock() = Some(token.to_owned());
     }
 
-    /// The token by which it was let in.
+    /// The name of the token that let the client in, or `-`.
     pub(super) fn token(&self) -> String {
         self.token.lock().clone().unwrap_or_else(|| "-".into())
     }

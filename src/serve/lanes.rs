@@ -86,7 +86,7 @@ impl Lane {
     /// Puts a request of a token in line. Returns its place there, and the token's share of the threads.
     fn enter(&self, token: &str) -> Result<(OwnedSemaphorePermit, Arc<Semaphore>), TooMany> {
         let mut tokens = self.tokens.lock();
-        // Only tokens with open requests are remembered. This request is in line before the lock is free, so its token is not forgotten.
+        // Only tokens with open requests are remembered. This request is in line before the lock is released, so its token stays.
         tokens.retain(|_, share| share.line.available_permits() < MAX_IN_LINE);
         let new =
             || Share { line: Arc::new(Semaphore::new(MAX_IN_LINE)), places: Arc::new(Semaphore::new(self.share)) };
@@ -154,7 +154,7 @@ mod tests {
         };
         assert!(soon(&|| in_line() == MAX_IN_LINE), "all requests of the token are in line");
         runtime.block_on(async {
-            assert!(lanes.write("greedy", || ()).await.is_err(), "one more");
+            assert!(lanes.write("greedy", || ()).await.is_err(), "one more is refused");
             for token in ["other", "third"] {
                 assert_eq!(lanes.write(token, || 1).await.ok(), Some(1));
                 assert_eq!(lanes.read(token, || 2).await.ok(), Some(2));

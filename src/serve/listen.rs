@@ -1,8 +1,8 @@
 //! Listening sockets and connections, and their limits.
 //!
-//! Guaranteed: a client whose request is not whole holds a connection only until another client needs it, and ten seconds at most for the
-//! head and for the body. A request and its answer have a time limit. So clients that do send requests are answered, whoever else is
-//! connected. Absent: TLS; a reverse proxy does it.
+//! Guaranteed: a client whose request is not whole holds a connection only until another client needs it, at most ten seconds for the head
+//! and ten for the body. So clients that only hold connections keep nobody out. Absent: the time limit for an answer, which
+//! [`super::router`] sets, and TLS, which a reverse proxy adds.
 
 #![expect(clippy::disallowed_methods, reason = "opens the sockets that it listens on")]
 
@@ -33,7 +33,7 @@ use crate::durable;
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 512;
-/// Connections that wait to be taken.
+/// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 /// Largest head of a request, in bytes.
 const MAX_HEAD: usize = 16 << 10;
@@ -85,14 +85,14 @@ impl Listener {
             Listen::Unix(path) => {
                 let named = || format!("cannot listen at '{}'", path.display());
                 remove_stale(path).with_context(named)?;
-                // It is made where nobody else can reach it, so nobody connects before its mode is right.
+                // The socket is made in a private directory, so nobody connects before its mode is right.
                 let parent = path.parent().unwrap_or(Path::new("/"));
                 let private = durable::private_directory(parent).with_context(named)?;
                 let made = private.path().join("socket");
                 let socket = UnixListener::bind(&made).with_context(named)?;
-                // The group decides who may connect: the proxy's user is put into it.
+                // Members of the socket's group may connect. The administrator adds the proxy's user to that group.
                 std::fs::set_permissions(&made, std::fs::Permissions::from_mode(0o660)).with_context(named)?;
-                // A link replaces nothing: what another daemon made meanwhile stays, and is an error.
+                // Unlike a rename, link(2) replaces nothing: it fails if another daemon made a socket here meanwhile.
                 std::fs::hard_link(&made, path).with_context(named)?;
                 Ok(Self::Unix(socket, path.clone()))
             }
@@ -190,7 +190,7 @@ impl Slot {
         *self.handle.lock() = Some(handle);
     }
 
-    /// A request is whole: the connection is not closed for another one until it is answered.
+    /// A request is whole. Its connection is not closed for another one until the answer is ready.
     pub(super) fn busy(&self) {
         let number = self.number.lock();
         self.limit.lock().idle.remove(&number);

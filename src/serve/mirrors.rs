@@ -32,13 +32,13 @@ pub(super) enum Error {
     /// It cannot be done.
     #[error("{0}")]
     Refused(String),
-    /// It cannot be done now, because something else is at it.
+    /// It cannot be done now, because a run or another change holds a lock.
     #[error("{0}")]
     Busy(String),
     /// There is no such project or mirror.
     #[error("{0} not found")]
     Missing(&'static str),
-    /// Something of ours failed.
+    /// Any other error. The answer does not show it, the log does.
     #[error(transparent)]
     Failed(#[from] anyhow::Error),
 }
@@ -188,7 +188,7 @@ impl App {
         }
     }
 
-    /// Removes a mirror. If a run works on it, its files go after the run, when the repository is scanned again.
+    /// Removes a mirror. While a run works on it, its files stay; they are removed after the run, at the next scan of the repository.
     pub(super) fn remove(&self, project: &Project, id: u32) -> Result<(), Error> {
         let opened = self.open(project)?;
         let name = opened.mirror(id)?.name.clone();

@@ -8,8 +8,8 @@
 //!
 //! Guaranteed: a daemon that is stopped, killed or restarted at any moment loses no recorded push, because all state is in the spools and
 //! the repositories. Mirrors that were created through the API or the page are confined (see `wire::Egress`). Work that may wait runs in
-//! threads of its own (`lanes`), of which no token has all. The size and number of requests, connections and sessions are limited.
-//! Absent: TLS, which a reverse proxy adds, and user accounts, in place of which there are tokens. Only this module uses tokio.
+//! threads of its own (`lanes`), and no token can take all of them. The size and number of requests, connections and sessions are limited.
+//! Absent: TLS, which a reverse proxy adds, and user accounts; there are tokens instead. Only this module uses tokio.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -201,7 +201,7 @@ impl App {
         self.workers.reload(server);
     }
 
-    /// The configuration with the real paths of roots that are there only now.
+    /// The configuration. Resolves the symbolic links of roots that have appeared since it was read.
     fn server_with_roots(&self) -> Arc<Server> {
         let _held = self.configuring.lock();
         let server = self.workers.server();

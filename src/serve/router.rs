@@ -16,13 +16,13 @@ use super::client::{Client, Peer};
 use super::listen::Slot;
 use super::{App, api, health, page};
 
-/// Time limit for a request and its answer. An event stream counts as answered when it begins.
+/// Time limit from a whole request to the begin of its answer. So an event stream may last longer.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Time limit for the body of a request.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
 
-/// Sent with every answer: only our own style and script, no frames, no guessed content type, no caching.
+/// Sent with every answer that does not set them itself: only our own style and script, no frames, no guessed content type, no caching.
 const HEADERS: [(&str, &str); 6] = [
     (
         "content-security-policy",
@@ -36,7 +36,7 @@ const HEADERS: [(&str, &str); 6] = [
     ("cache-control", "no-store"),
 ];
 
-/// The whole of it.
+/// All routes, with what applies to each.
 pub(super) fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/healthz", get(health::healthz))
@@ -57,7 +57,7 @@ async fn answered(run: impl Future<Output = Response>) -> Response {
     }
 }
 
-/// The request with its whole body. Only then is its connection at work.
+/// The request with its whole body. From now on its connection is busy, and is not closed for another one.
 async fn whole(request: Request) -> Result<Request, Response> {
     let (parts, body) = request.into_parts();
     let body = match tokio::time::timeout(BODY_LIMIT, axum::body::to_bytes(body, api::MAX_BODY)).await {
@@ -71,7 +71,7 @@ async fn whole(request: Request) -> Result<Request, Response> {
     Ok(Request::from_parts(parts, body.into()))
 }
 
-/// Whether the client asks for this server by a name that it has. Who looks only whether the daemon lives need not know one.
+/// Whether the client asks for this server by one of its names. `/healthz` needs none, because a health check may know only the address.
 fn is_for_us(app: &App, client: &Client, path: &str) -> bool {
     let server = app.workers.server();
     server
@@ -86,7 +86,7 @@ async fn around(State(app): State<Arc<App>>, mut request: Request, next: Next) -
     let peer = peer.unwrap_or_else(|| Peer { name: "-".into(), is_local: false });
     let client = Client::new(&peer, request.headers());
     request.extensions_mut().insert(client.clone());
-    // The query is left out: someone may put a secret there.
+    // The log leaves out the query, because someone may put a secret there.
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let begin = super::now();
     let mut response = match whole(request).await {

@@ -19,8 +19,8 @@ use crate::config::Server;
 use crate::durable::{self, with_mode};
 use crate::layout::{roots_file, wake_socket};
 
-/// After this many hints without a pause the daemon looks through all spools, because some hints may be lost. The kernel may queue only
-/// about ten (unix(7), max_dgram_qlen).
+/// If this many hints came without a pause, the daemon looks through all spools at the next pause, because some hints may be lost. The
+/// kernel may queue only about ten (net.unix.max_dgram_qlen).
 const BURST: u32 = 8;
 
 /// The length of a pause.
@@ -104,7 +104,7 @@ impl WakeSocket {
 
     /// Ends [`WakeSocket::listen`]. From now on the hooks start drains of their own.
     pub(super) fn close(&self) {
-        // What is gone already needs no removal.
+        // If the files cannot be removed, a hook finds nobody at the socket and starts a drain.
         let _ = std::fs::remove_file(wake_socket(&self.runtime));
         let _ = std::fs::remove_file(roots_file(&self.runtime));
         self.is_closed.store(true, Ordering::Release);

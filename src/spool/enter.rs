@@ -1,10 +1,10 @@
 //! Entering a record: written to `tmp`, synced, renamed into `incoming`, the directory synced.
 //!
-//! If the hook is killed before the rename, it leaves a file in `tmp`, and the next drain compares everything.
-//! If it is killed after the rename, the record is there and the exit status of the push does not matter.
+//! If the hook is killed while it writes, a file stays in `tmp`, and the next drain compares everything.
+//! If it is killed after the rename, the record is there, whatever the exit status of the hook is.
 //!
-//! A file takes its permissions from the directory it is created in, so that a spool shared by several users (directories
-//! of mode 2770) holds records that all of them can read and remove.
+//! A record takes its read and write permissions from the directory `incoming`, so that in a spool shared by several users (directories
+//! of mode 2770) all of them can read and remove it.
 
 use std::io;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub struct Id {
     pub time: Duration,
     /// The process that writes.
     pub pid: u32,
-    /// Chance.
+    /// A random number.
     pub random: u64,
 }
 
@@ -61,7 +61,7 @@ fn enter_once(layout: &Layout, id: Id, record: &Record) -> io::Result<()> {
     let incoming = layout.incoming();
     let entered = write_synced(&tmp, &encode(record), &incoming).and_then(|()| rename(&tmp, &incoming.join(&name)));
     if let Err(error) = entered {
-        // The write's error is the one to report; a file that stays behind in `tmp` only causes a full sync.
+        // Report the first error. If the file cannot be removed from `tmp`, it only causes a full sync.
         let _ = remove_if_there(&tmp);
         return Err(error);
     }

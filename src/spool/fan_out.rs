@@ -1,9 +1,9 @@
 //! Fan-out: what is in `incoming` is linked into the queue of every enabled mirror, then leaves `incoming`.
 //!
 //! An entry is a hard link of its record and keeps its name, so two drains that fan out at once, or one that is killed and
-//! repeated, make the same entries. Such an entry cannot come back after its mirror has finished it: it is finished only after
-//! the record left `incoming`, and a link to a record that left fails. Of a record that another user made, the entry is a copy. It may come
-//! back once; the mirror then finds that there is nothing left to do.
+//! repeated, make the same entries. If the system refuses a link to a record that another user made, the entry is a copy.
+//! An entry may come back after its mirror has finished it: as a copy, or because the record has not left `incoming` yet. The mirror then
+//! finds that there is nothing left to do.
 
 use std::io;
 use std::path::Path;
@@ -28,7 +28,7 @@ pub struct FanOut {
     pub resync: bool,
 }
 
-/// The names of the complete records that no mirror was given yet, oldest first.
+/// The names of the complete records that are not in the queues of all mirrors yet, oldest first.
 ///
 /// # Errors
 /// The operating system's. A spool that does not exist yet is empty.
@@ -109,7 +109,7 @@ fn link_into_queue(layout: &Layout, mirror: &str, records: &[String], id: Id) ->
             Ok(()) => {}
             // Another drain was faster: the entry is there, or the record has left for every queue.
             Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {}
-            // Linux lets nobody link a file of another user (proc(5), protected_hardlinks): someone else may push here too.
+            // Another user made the record. Linux lets us link it only if we may read and write it (proc(5), protected_hardlinks).
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 copy_into_queue(layout, &queue, name, id)?;
             }
@@ -119,14 +119,14 @@ fn link_into_queue(layout: &Layout, mirror: &str, records: &[String], id: Id) ->
     sync_directory(&queue)
 }
 
-/// Makes an entry that is a copy of its record. Its file in `tmp` has the name of this fan-out, which no other has: another drain sees that
-/// its writer lives.
+/// Makes an entry that is a copy of its record. The copy is first a file in `tmp` with the unique name of this fan-out. The name has our
+/// process id, so another drain sees that the writer is alive.
 fn copy_into_queue(layout: &Layout, queue: &Path, name: &str, id: Id) -> io::Result<()> {
     let record = layout.incoming().join(name);
     let copy = layout.tmp().join(id.file_name());
     let bytes = match durable::read(&record) {
         Ok((bytes, _)) => bytes,
-        // It has left for every queue.
+        // The record has left for every queue.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
@@ -135,8 +135,8 @@ fn copy_into_queue(layout: &Layout, queue: &Path, name: &str, id: Id) -> io::Res
     match linked {
         // Another drain was faster.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        // The record may have left since it was read. The entry stays all the same: another drain may have taken it for its own, and a
-        // mirror that has finished it does it once more, as after a crash.
+        // The record may have left since it was read, and the mirror may have finished it. The new entry stays: another drain that found
+        // it may rely on it. At worst the mirror does the work once more, as after a crash.
         linked => linked,
     }
 }
@@ -152,7 +152,8 @@ pub(super) fn move_aside(layout: &Layout, path: &Path, name: &str) -> io::Result
 
 /// Files in `tmp` whose writer is gone: pushes that were never recorded.
 fn abandoned(layout: &Layout, now: Duration) -> io::Result<Vec<String>> {
-    /// The process may be on another machine or in another container. A file of this age has no writer anywhere.
+    /// The writer may be on another machine or in another container, and another process may have its process id here. But a file of this
+    /// age has no writer anywhere.
     const OLD: Duration = Duration::from_secs(3600);
     let writer_is_gone = |name: &String| {
         let seconds = name.split('.').next().and_then(|text| text.parse().ok()).unwrap_or(0);

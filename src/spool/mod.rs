@@ -5,7 +5,7 @@
 //! mirror-push/spool/incoming/       complete records, one a push, not yet given to the mirrors
 //! mirror-push/spool/corrupt/        records that could not be read: moved aside, never deleted
 //! mirror-push/spool/resync          one byte: `1` after a push that could not be recorded
-//! mirror-push/remotes/NAME/queue/   one entry for each push that NAME has not yet been given
+//! mirror-push/remotes/NAME/queue/   one entry for each push that is not yet mirrored to NAME, and for each request to compare refs
 //! ```
 //!
 //! Guaranteed: a record in `incoming` or in a queue is whole or is recognised as damaged; every transition is one rename or

@@ -1,7 +1,7 @@
 //! One mirror's queue: claim what is in it, finish what has a durable outcome.
 //!
-//! Claiming changes nothing on the disk; the mirror's lock makes the claim exclusive. Only claimed entries are finished,
-//! so an entry that arrives meanwhile stays.
+//! Claiming leaves the entries where they are, except damaged ones; the mirror's lock makes the claim exclusive. Only claimed
+//! entries are finished, so an entry that arrives meanwhile stays.
 
 use std::io;
 
@@ -15,14 +15,14 @@ pub(super) const FULL: &str = ".full";
 /// The end of the name of an entry that is not a push, but asks to read some refs of the mirror again.
 const LOOK: &str = ".look";
 
-/// What a mirror has not yet been given, oldest first.
+/// The entries of a mirror's queue, oldest first.
 #[derive(Debug, Default)]
 pub struct Claim {
-    /// File names in the queue.
+    /// The file names of the entries that are due.
     pub names: Vec<String>,
     /// The records, in the order of `names`.
     pub records: Vec<Record>,
-    /// Records that are due later. They stay in the queue, but their contents already count.
+    /// Records that are due later. They stay in the queue, but the values that they name count as ours already.
     pub waiting: Vec<Record>,
     /// File names, in the order of `waiting`.
     pub waiting_names: Vec<String>,
@@ -43,7 +43,7 @@ impl Claim {
     }
 }
 
-/// The number of pushes that `mirror` has not yet been given: those in its queue and those in `incoming`.
+/// The number of pushes and full syncs that wait for `mirror`: those in its queue and those in `incoming`.
 ///
 /// # Errors
 /// The operating system's.
@@ -91,18 +91,18 @@ pub fn next_look(layout: &Layout, mirror: &str) -> io::Result<Option<std::time::
     Ok(next)
 }
 
-/// What a mirror has not been given yet.
+/// What waits for a mirror.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// Pushes.
+    /// How many pushes and full syncs wait, as in [`pending`].
     pub pushes: usize,
-    /// The refs that they moved.
+    /// How many refs the records name.
     pub refs: usize,
-    /// When the oldest was recorded, since the Unix epoch.
+    /// When the oldest record was written, since the Unix epoch.
     pub oldest: Option<std::time::Duration>,
 }
 
-/// Measures what `mirror` has not been given yet.
+/// Measures what waits for `mirror`.
 ///
 /// # Errors
 /// The operating system's.
@@ -139,7 +139,7 @@ pub fn queues(layout: &Layout) -> io::Result<Vec<(String, usize)>> {
     for name in list(&layout.root().join("remotes"))? {
         match list_there(&layout.queue(&name)) {
             Ok(entries) => queues.push((name, entries.len())),
-            // A file of someone else's, or a directory that no mirror has a queue in.
+            // A file that is not ours, or a directory without a queue.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
             Err(error) => return Err(error),
         }
@@ -147,7 +147,7 @@ pub fn queues(layout: &Layout) -> io::Result<Vec<(String, usize)>> {
     Ok(queues)
 }
 
-/// The mirrors that have files here, also those whose queue cannot be listed: they hold up no other.
+/// The mirrors that have files here, also those whose queue cannot be listed, so that such a queue does not stop the other mirrors.
 ///
 /// # Errors
 /// The operating system's.
@@ -183,8 +183,7 @@ pub fn claim(layout: &Layout, mirror: &str, id: Id) -> io::Result<Claim> {
     Ok(claimed)
 }
 
-/// Reads what `mirror` has not yet been given, in its queue and in `incoming`, and changes nothing. What cannot be read is
-/// left out.
+/// Reads the records that wait for `mirror`, in its queue and in `incoming`, and changes nothing. Damaged records are left out.
 ///
 /// # Errors
 /// The operating system's.

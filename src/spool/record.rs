@@ -10,9 +10,9 @@
 //! ```
 //!
 //! Lines end in LF, ref names are raw bytes, the checksum (CRC-32, IEEE) covers every byte before its own line. `full`
-//! instead of `refs N` asks for a comparison of everything selected. Before it may stand, each on a line: `look TIME`, in the
-//! form of `time`; `release`; `adopt ADDRESS`. A text that is cut short, changed, or of a version
-//! that this program does not know is [`Unreadable`], never a shorter record.
+//! instead of `refs N` asks for a comparison of everything selected. Up to three more lines may stand before `refs N` or `full`,
+//! in this order: `look TIME` (in the form of `time`), `release`, `adopt ADDRESS`. A text that is cut short, changed, or of a
+//! version that this program does not know is [`Unreadable`], never a shorter record.
 
 use std::time::Duration;
 
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn survives_its_text() {
+    fn a_record_survives_its_text() {
         for record in [
             record(),
             Record::full(Duration::ZERO),

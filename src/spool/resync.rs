@@ -1,7 +1,7 @@
 //! The mark of a push that could not be recorded: the first byte of the file `spool/resync`, `1` or `0`.
 //!
 //! The file exists since the hook was installed and has its block on the disk, so the mark can be set on a full disk. The drain clears it
-//! only after the queue of every mirror durably has a full-sync record. A crash in between repeats the sync and does not forget it.
+//! only after the queue of every enabled mirror durably has a full-sync record. A crash in between repeats the sync and does not forget it.
 
 use std::io;
 use std::os::unix::fs::FileExt;

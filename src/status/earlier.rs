@@ -1,8 +1,8 @@
 //! `mirrored/` as versions before 0.2 wrote it: a private ref store in git's format, loose refs and `packed-refs`.
 //!
-//! The first run reads it once and writes the new form (see `mirrored`). Then the old files are removed, and an empty directory replaces
-//! `packed-refs`: an earlier program stops there, because it cannot read it, and does not trust old values. After a crash in between, the
-//! next write removes them.
+//! The first run reads it once and writes the new form (see `mirrored`). Then the run removes the old files and makes an empty directory in
+//! place of `packed-refs`. An earlier version cannot read that, so it stops and does not trust old values. After a crash in between, the
+//! next write removes the old files.
 
 use std::io;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::refs::{Oid, RefName};
 use crate::repo::{Repository, from_gix, is_refused, one_line};
 use crate::wire;
 
-/// The values in `directory`; none when an earlier version left nothing there. What is damaged is not known.
+/// The values in `directory`; none when an earlier version left nothing there. Damaged refs are left out.
 pub(super) fn values(directory: &Path, repository: &Repository) -> io::Result<Vec<(RefName, Oid)>> {
     if !directory.join("refs").is_dir() && !directory.join("packed-refs").is_file() {
         return Ok(Vec::new());
@@ -37,7 +37,7 @@ pub(super) fn values(directory: &Path, repository: &Repository) -> io::Result<Ve
     Ok(found)
 }
 
-/// The address that those values belong to, if the status in a mirror's `directory` tells: the one of the last contact.
+/// The address that those values belong to: that of the last contact. `None` if the status in a mirror's `directory` does not have it.
 pub(super) fn address(directory: &Path) -> io::Result<Option<String>> {
     let greeting = super::read_as_is(directory)?.greeting;
     Ok(greeting.and_then(|greeting| Some(wire::parse(&greeting.url).ok()?.0.identity())))

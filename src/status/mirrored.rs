@@ -1,19 +1,19 @@
 //! `mirrored/`: for each ref the base, which is the last value that the mirror held and that was ours. For a ref that was deleted
-//! here and that the mirror still has, also every value that was deleted here.
+//! here and that the mirror still has, also every value that the ref had here when it was deleted.
 //!
 //! ```text
-//! mirrored/values       a header, then one line a ref, sorted by name
-//! mirrored/journal.N    what changed since `values` with the number N was written: batches of lines, each with a checksum
+//! mirrored/values       a header, then one line for each ref, sorted by name
+//! mirrored/journal.N    what changed since `values` with the number N was written: batches of lines, each batch with a checksum
 //! mirrored/packed-refs  an empty directory: programs before this form stop at it
 //! ```
 //!
-//! A line is `BASE[+DELETED]… NAME`; `-` forgets the ref. The header names the address that the values belong to. If the mirror moves to
-//! another address, nothing is known of it, and the file becomes `mirrored/aside` when a new one is written.
+//! A line is `[BASE][+DELETED]… NAME`; `- NAME` forgets the ref. The header names the address that the values belong to. If the mirror
+//! moves to another address, nothing is known of it there. This file becomes `mirrored/aside` when a new one is written.
 //!
-//! Guaranteed: a value that someone else gave the mirror is never stored, because stored values may be overwritten. Every ref name of git
+//! Guaranteed: a value that this repository never had is not stored, because stored values may be overwritten. Every ref name of git
 //! fits, since no name becomes a path. The cost of finding a ref or noting a change hardly grows with the number of refs. A change is
-//! synced before [`Mirrored::set`] returns. Absent: decisions. A crash loses the last batch at most: its values become unknown, but no
-//! wrong value is believed. The writer holds the mirror's lock.
+//! synced before [`Mirrored::set`] returns. Absent: decisions. A crash loses the last batch at most: then the values before it count, and
+//! they were ours too. The writer holds the mirror's lock.
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +35,7 @@ const MAGIC: &str = "git-mirror-push mirrored 1";
 /// A journal above this size, in bytes, is folded into the table, unless the table is much larger.
 const MAX_JOURNAL: u64 = 64 << 10;
 
-/// A large table is written anew only when the journal has grown to this part of it.
+/// A large table is written anew only when the journal is larger than the table divided by this.
 const PART: u64 = 32;
 
 /// What is known of one ref.
@@ -43,7 +43,7 @@ const PART: u64 = 32;
 pub struct Held {
     /// The last value that the mirror held and that was ours.
     pub base: Option<Oid>,
-    /// Every value that was deleted here while the mirror kept the ref.
+    /// Every value that the ref had when it was deleted here, while the mirror still has the ref.
     pub deleted: BTreeSet<Oid>,
 }
 
@@ -163,7 +163,7 @@ impl Mirrored {
         self.directory.join(format!("journal.{}", self.number))
     }
 
-    /// Whether first contact with this address is over: something is known, or was noted although nothing was found.
+    /// Whether first contact with this address is over: something is known, or a table without refs was written.
     #[must_use]
     pub fn exists(&self) -> bool {
         self.form != Form::Absent
@@ -175,10 +175,10 @@ impl Mirrored {
         self.form == Form::Earlier
     }
 
-    /// What is known of one ref. What is damaged is not known.
+    /// What is known of one ref. Nothing, if its line is damaged.
     ///
     /// # Errors
-    /// The operating system's, when it did not let us look: that is not the same as not known.
+    /// The operating system's. A ref that cannot be looked up is not an unknown ref.
     pub fn find(&self, name: &RefName) -> io::Result<Held> {
         if let Some(held) = self.recent.get(name) {
             return Ok(held.clone());
@@ -267,7 +267,7 @@ impl Mirrored {
     /// Notes what is known of these refs now, durably, and that first contact with this address is over.
     ///
     /// # Errors
-    /// The operating system's. What was not noted is not known: at worst a rewrite is reported as divergence.
+    /// The operating system's. Then the older values count: at worst a rewrite is reported as divergence.
     pub fn set(&self, changes: &[(RefName, Held)]) -> io::Result<()> {
         let mut batch = Vec::new();
         changes.iter().for_each(|(name, held)| write_line(&mut batch, name, held));

@@ -166,7 +166,7 @@ pub struct Failures {
     /// Attempts after which a person has to do something.
     #[serde(rename = "lasting", alias = "permanent")]
     pub permanent: u64,
-    /// Attempts of which only some refs were refused or kept.
+    /// Attempts that failed only because refs diverged, went back and forth, or were refused.
     pub refs: u64,
 }
 
@@ -175,7 +175,7 @@ pub struct Failures {
 pub struct Portion {
     /// Most refs.
     pub refs: Option<usize>,
-    /// Most commits on the line of first parents, of a branch that goes alone.
+    /// Most commits of a branch that is pushed alone, counted along its first parents.
     pub commits: Option<usize>,
 }
 
@@ -223,7 +223,7 @@ fn is_at_work(directory: &Path, status: &Status) -> bool {
             Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => true,
             Err(_) => status.runner.as_ref().is_some_and(Runner::is_alive),
         },
-        // A run whose lock file was removed holds no lock.
+        // Without the lock file, no run counts as active: nobody else could see its lock.
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         Err(_) => status.runner.as_ref().is_some_and(Runner::is_alive),
     }
@@ -299,7 +299,7 @@ fn later(path: &Path, version: u64) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, text)
 }
 
-/// Whether the status in a mirror's directory can be used, as far as it is there.
+/// Whether the status in a mirror's directory can be used. A missing file is no error.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -324,7 +324,7 @@ pub fn write(directory: &Path, status: &Status, sharing: Sharing) -> io::Result<
     durable::replace(&directory.join("status.json"), &encoded(status)?, |file| sharing.publish(file))
 }
 
-/// Replaces the status as [`write()`] does, but only for those who look now: a power failure may bring the old one back.
+/// Replaces the status as [`write()`] does, but does not sync it: a power failure may bring the old one back.
 ///
 /// # Errors
 /// The operating system's; the old file is then still there.
@@ -339,14 +339,15 @@ fn encoded(status: &Status) -> io::Result<Vec<u8>> {
 }
 
 impl Status {
-    /// Whether the mirror was never tried: it has all of its first sync before it.
+    /// Whether the mirror was never tried, so that its first sync is still to come.
     #[must_use]
     pub fn is_new(&self) -> bool {
         self.last_update_started_at.is_none()
     }
 
-    /// The status of the mirror at `address`: what is known of another address is set aside. Kept are the counters, the number of the run,
-    /// the address with which first contact is over, and what a recovery must tell.
+    /// The status of the mirror at `address`: what is known of another address is left out. The result keeps the counters, the number of
+    /// the run, the repository, the address with which first contact is over, and `notified_at`, so that a recovery is still notified. A
+    /// status that says `started` is returned as it is.
     #[must_use]
     pub fn at(self, address: &str) -> Self {
         if self.is_at(address) || self.update_status == UpdateStatus::Started {

@@ -23,15 +23,15 @@ pub enum Outcome {
     Deleted,
     /// Left as it is, because the mirror has a value that we never had.
     Divergent,
-    /// Left as it is, for the mirror goes back and forth.
+    /// Left as it is, because the mirror's value goes back and forth.
     Flapping,
     /// Not deleted.
     Kept,
-    /// Refused here.
+    /// Not sent, for a reason that was found here.
     Rejected,
-    /// Refused there.
+    /// The mirror refused the command.
     RemoteRejected,
-    /// The mirror gave no answer for it.
+    /// Not done, for a reason that may pass: no answer, a temporary failure of the mirror, or a fact that could not be read.
     RemoteFailed,
 }
 
@@ -138,7 +138,7 @@ impl RefOutcome {
 /// The form in files and JSON.
 #[derive(Serialize, Deserialize)]
 struct Written {
-    /// Bytes that are no UTF-8 are replaced, and `ref_hex` has the true ones.
+    /// Bytes that are no UTF-8 are replaced. `ref_hex` then holds all bytes of the name.
     #[serde(rename = "ref")]
     name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,8 +1,8 @@
 //! The process that works on a mirror, so that others can tell whether it still runs.
 //!
 //! A process id alone proves nothing: it may belong to another container or boot, or be reused. So the machine, the boot, the pid namespace
-//! and the start time of the process are stored with it (proc(5), machine-id(5)). What cannot be read is stored as empty, and counts as
-//! different.
+//! and the start time of the process are stored with it (proc(5), machine-id(5)). What cannot be read is stored as empty. A
+//! process without a start time counts as gone.
 
 #![expect(clippy::disallowed_methods, reason = "reads /proc and /etc/machine-id")]
 

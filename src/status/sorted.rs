@@ -1,7 +1,7 @@
 //! A sorted file of lines `VALUE NAME`, in which a name is found without reading the whole file: the table of `mirrored/`.
 //!
-//! Guaranteed: a search reads about `log2(size / 16 KiB)` blocks; lines of another form are skipped. Absent: writing, and the meaning of
-//! VALUE. The file is only replaced as a whole, so a crash leaves the old one or the new one.
+//! Guaranteed: a search reads about 1 KiB in each of about `log2(size / 16 KiB)` steps, and 16 KiB at the end; lines of another form are
+//! skipped. Absent: writing, and the meaning of VALUE. The file is only replaced as a whole, so a crash leaves the old one or the new one.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -43,7 +43,7 @@ impl Sorted {
             match self.line_after(middle, high)? {
                 Some((begin, line)) if begin < high => match split(&line) {
                     Some((_, other)) if other <= name => low = begin,
-                    // The line may begin at `middle`: the one that was read is the first that begins after it.
+                    // The line of `name` may begin at `middle` itself: `line_after` returns the first line that begins after it.
                     Some(_) => high = middle + 1,
                     None => return self.scan(low, high, name),
                 },
@@ -53,7 +53,7 @@ impl Sorted {
         self.scan(low, high, name)
     }
 
-    /// The first line that begins after `offset` and before `high`, with its begin.
+    /// The first line that begins after `offset` and before `high`, with the offset of its first byte.
     fn line_after(&self, offset: u64, high: u64) -> io::Result<Option<(u64, Vec<u8>)>> {
         let Some(feed) = self.feed_after(offset)? else { return Ok(None) };
         if feed + 1 >= high {
@@ -75,7 +75,7 @@ impl Sorted {
         Ok(None)
     }
 
-    /// Looks at each line that begins in `low..high`.
+    /// Looks for `name` in each line that begins in `low..high`.
     fn scan(&self, low: u64, high: u64, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let end = self.feed_after(high.max(low + 1) - 1)?.unwrap_or(self.end);
         let text = self.read(low, end)?;
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_every_name_of_a_large_file_and_no_other() {
+    fn finds_the_names_of_a_large_file_and_no_others() {
         let mut file = tempfile::tempfile().expect("a temporary file");
         file.write_all(b"header\n").expect("writes");
         let name = |index: usize| format!("refs/heads/{index:06}/{}", "x".repeat(index % 300));

@@ -12,7 +12,7 @@ use crate::repo::Repository;
 use crate::spool;
 use crate::wire::Address;
 
-/// The object; its fields are documented in git-mirror-push(1).
+/// The object, with the names of its fields in JSON.
 #[derive(Clone, Debug, Serialize)]
 pub struct View {
     /// Stable within the repository.
@@ -21,7 +21,7 @@ pub struct View {
     pub name: String,
     /// The repository's path.
     pub repository: String,
-    /// Whether it is served.
+    /// Whether the mirror is updated.
     pub enabled: bool,
     /// Its URL with credentials masked.
     pub url: String,
@@ -37,11 +37,11 @@ pub struct View {
     pub keep_divergent_refs: bool,
     /// `overwrite`, `keep` or `fail`.
     pub divergent_refs: &'static str,
-    /// `all`, `none` or patterns.
+    /// `all`, `none` or a list of patterns.
     pub tags: serde_json::Value,
     /// `merged`, `deleted`, `mirror` or `never`.
     pub prune: &'static str,
-    /// How it stands.
+    /// The status of the mirror, in GitLab's words.
     pub update_status: UpdateStatus,
     /// The last error.
     pub last_error: Option<Cleaned>,
@@ -51,7 +51,7 @@ pub struct View {
     pub last_update_started_at: Option<String>,
     /// The end of the last success.
     pub last_successful_update_at: Option<String>,
-    /// Pushes not yet mirrored.
+    /// The number of pushes that are not yet mirrored; 0 for a disabled mirror.
     pub pending: usize,
     /// Failed attempts since the last success.
     pub attempts: u32,
@@ -59,7 +59,7 @@ pub struct View {
     pub next_attempt_at: Option<String>,
     /// The refs that are not up to date, and those that the rules kept.
     pub refs: Vec<RefOutcome>,
-    /// The URL as the API shows it.
+    /// The URL as the API shows it; see [`Address::masked`].
     #[serde(skip)]
     pub masked_url: String,
     /// Whether first contact waits for a person's confirmation.
@@ -77,7 +77,7 @@ pub struct HostKey {
 /// Shows `mirror` of `repository`.
 ///
 /// # Errors
-/// The operating system's, when the status or the queue cannot be read.
+/// The operating system's, when the status, the queue or the pinned host keys cannot be read.
 pub fn view(repository: &Repository, mirror: &Mirror, credentials: &Credentials) -> io::Result<View> {
     let layout = repository.layout();
     let status = super::of(&layout, mirror)?;

@@ -12,7 +12,7 @@ pub enum Address {
     Local(PathBuf),
     /// `git://`
     Git {
-        /// Name or address.
+        /// Host name or IP address.
         host: String,
         /// The port, 9418 unless the URL says another.
         port: u16,
@@ -21,9 +21,9 @@ pub enum Address {
     },
     /// `ssh://` or scp-style.
     Ssh {
-        /// The user, if the URL names one; ssh's own configuration decides otherwise.
+        /// The user, if the URL names one. If not, ssh's own configuration decides.
         user: Option<String>,
-        /// Name, address or an alias of ssh's configuration.
+        /// Host name, IP address, or an alias from ssh_config(5).
         host: String,
         /// The port, if the URL names one.
         port: Option<u16>,
@@ -32,14 +32,14 @@ pub enum Address {
     },
     /// `http://` or `https://`
     Http {
-        /// The URL without user information and without a final slash.
+        /// The URL without user information and without final slashes.
         url: String,
         /// The host, for messages.
         host: String,
     },
 }
 
-/// Why a URL is refused. The text names the thing and the fix, and never the URL itself, which may hold a password.
+/// Why a URL is refused. The text says what is wrong, and never shows the URL itself, which may hold a password.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Refused(String);
@@ -84,8 +84,8 @@ pub fn parse(text: &str) -> Result<(Address, Credentials), Refused> {
 }
 
 impl Address {
-    /// Identifies the repository at this address: scheme, host, port and path, the same for all ways to write them. User names and
-    /// passwords are not part of it.
+    /// Identifies the repository at this address: scheme, host, port and path. The case of the host, a default port and final slashes make
+    /// no difference. User names and passwords are not part of it.
     #[must_use]
     pub fn identity(&self) -> String {
         let (scheme, path) = match self {
@@ -105,7 +105,7 @@ impl Address {
         format!("{scheme}://{}:{port}{}", bracketed(&host.to_ascii_lowercase()), path.trim_end_matches('/'))
     }
 
-    /// Scheme, host with port, and path of a web address, as git-credential(1) and `.netrc` know them.
+    /// The scheme, the host with the port of the URL if it has one, and the path. `None` unless the URL is http or https.
     #[must_use]
     pub fn url_parts(&self) -> Option<(&str, &str, &str)> {
         let Self::Http { url, .. } = self else { return None };
@@ -123,7 +123,7 @@ impl Address {
         }
     }
 
-    /// The host and the port that are connected to, unless ssh's configuration says others; `None` for this machine.
+    /// The host and the port that are connected to, unless ssh's configuration names others; `None` for this machine.
     #[must_use]
     pub fn host_and_port(&self) -> Option<(&str, u16)> {
         match self {
@@ -139,7 +139,7 @@ impl Address {
         }
     }
 
-    /// The host and the port, by which attempts are grouped; `None` for this machine.
+    /// The host and the port, by which attempts are grouped; `None` for this machine. For http the port is there only if the URL has it.
     #[must_use]
     pub fn endpoint(&self) -> Option<String> {
         match self {
@@ -284,7 +284,7 @@ fn checked(text: &str, what: &str) -> Result<String, Refused> {
                 "the host in the URL has a character that no host name has; write a name of another script in punycode (xn--…)",
             )
         }
-        // Only an IPv6 address has colons: everything else has been read as a port.
+        // The port is cut off already, so only an IPv6 address may have a colon.
         _ if what == "host" && text.contains(':') && text.parse::<core::net::Ipv6Addr>().is_err() => {
             refuse("the host in the URL is followed by more than a port")
         }
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_could_run_a_program_or_misread() {
+    fn refuses_what_could_run_a_program_or_be_misread() {
         for text in [
             "",
             "-oProxyCommand=x",
@@ -369,7 +369,7 @@ mod tests {
             "ssh://$(id)/x",
             "a;b@h:x",
             "h`id`:x",
-            // Two parsers could read another host in each.
+            // In each of these, two parsers could find different hosts.
             "http://[192.0.2.1].127.0.0.1/x",
             "http://[::1]x/x",
             "http://127.0.0.1:80:80/x",

@@ -1,9 +1,10 @@
 //! The password for ssh and for git's http helper. Both take it only from a terminal or from a program (ssh(1), SSH_ASKPASS; git(1),
 //! GIT_ASKPASS).
 //!
-//! That program is this one, started again by ssh. It gets the password over a socket in a directory of mode 0700, so the password is in
-//! no argument, no environment and no file. The owner of the socket decides which questions it answers: for ssh exactly one, and only if
-//! it asks for the password of the mirror's own host, because a jump host on the way may ask too. The socket ends with the connection.
+//! That program is this one, started again by ssh or git. It gets the password over a socket in a temporary directory, so the password is
+//! in no argument, no environment and no file. The owner of the socket decides which questions it answers: for ssh exactly one, and only
+//! if it asks for the password of the mirror's own host, because a jump host on the way may ask too. The socket is gone when the
+//! connection ends, or earlier.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -16,7 +17,7 @@ use crate::credentials::Secret;
 use crate::durable;
 use crate::replies;
 
-/// The variable that tells the program started by ssh where the socket is.
+/// The variable that tells the program started by ssh or git where the socket is.
 pub const VARIABLE: &str = "GIT_MIRROR_PUSH_ASKPASS";
 
 /// Time limit for a question and its answer on the socket. It is longer than the limit of `ssh -G`, which may run in between.
@@ -69,10 +70,10 @@ impl AskpassServer {
     }
 }
 
-/// Answers ssh's question with the answer from the socket. Runs in the program that ssh starts.
+/// Answers a question of ssh or git with the answer from the socket. Runs in the program that they start.
 ///
 /// # Errors
-/// The operating system's, or that the question is another one.
+/// The operating system's, or that the question asks for something else, or that the socket gives no answer.
 pub fn answer(socket: &Path, question: &str, out: &mut dyn Write) -> io::Result<()> {
     if !replies::asks_for_credentials(question) {
         return Err(io::Error::other("this program answers only questions for user names and passwords"));

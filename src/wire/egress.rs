@@ -31,9 +31,9 @@ pub struct Egress {
 /// An entry of `allowed_hosts`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Allowed {
-    /// A host by its name, as it stands in the URL.
+    /// A host name in lower case. It matches the host of the URL in any case.
     Host(String),
-    /// Addresses.
+    /// A network, or a single address.
     Network(IpNet),
 }
 
@@ -54,7 +54,7 @@ impl Allowed {
 }
 
 impl Egress {
-    /// A policy that lets through what is public, and `allowed`.
+    /// A policy that lets through public addresses and what `allowed` lists.
     #[must_use]
     pub fn new(allowed: Vec<Allowed>) -> Self {
         Self { allowed, ..Self::default() }
@@ -187,11 +187,11 @@ fn refusal(address: IpAddr) -> Option<&'static str> {
         match v6.segments() {
             [first, ..] if first & 0xffc0 == 0xfe80 => Some(LINK_LOCAL),
             [first, ..] if first & 0xfe00 == 0xfc00 || first & 0xffc0 == 0xfec0 => Some(LOCAL),
-            // An IPv4 address, which is judged by itself: mapped, or translated by the prefix that is known everywhere.
+            // These hold an IPv4 address, which is judged by itself: mapped, or with the well-known prefix of RFC 6052.
             [0, 0, 0, 0, 0, 0xffff, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => None,
             // Addresses of protocols, such as Teredo (RFC 2928).
             [0x2001, 0..=0x1ff, ..] => Some(RESERVED),
-            // What is assigned to networks (RFC 4291, section 2.4).
+            // Global unicast addresses in use, 2000::/3 (RFC 4291, section 2.4).
             [0x2000..=0x3fff, ..] => None,
             _ => Some(RESERVED),
         }

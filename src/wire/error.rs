@@ -70,7 +70,7 @@ use crate::process;
 /// What an error means for the next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Try again, with back-off: network, DNS, timeout, 5xx, 429.
+    /// Try again, with back-off: for example after a failure of network or DNS, a time limit, or HTTP 429 and 5xx.
     Temporary,
     /// Nothing will change until a person does something.
     Permanent,
@@ -90,7 +90,7 @@ pub enum Limit {
 /// When a smaller push is worth a try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetrySmaller {
-    /// Now: the server answered, and the size may be its reason.
+    /// Now: the server answered or hung up during the upload, and the size may be its reason.
     AtOnce,
     /// At the next attempt: the reason is not known.
     NextTime,
@@ -112,7 +112,7 @@ pub enum CertificateProblem {
 /// Why a contact with a mirror failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The name has no address.
+    /// The host name could not be resolved.
     #[error("cannot resolve the host name '{host}'")]
     Resolve {
         /// The name.
@@ -152,10 +152,10 @@ pub enum Error {
     /// The server hung up in the middle of a request.
     #[error("the server hung up while the objects were sent: {0}")]
     Upload(io::Error),
-    /// The mirror wants other credentials.
+    /// The mirror or a proxy refused the credentials, or they lack a right.
     #[error("the mirror refused the credentials{0}")]
     Credentials(String),
-    /// There is no such repository, or we may not know of it.
+    /// There is no such repository, or the server hides it from this user.
     #[error("the mirror's repository was not found: {0}")]
     NotFound(String),
     /// No key of the host is pinned or known.
@@ -177,7 +177,7 @@ pub enum Error {
     /// ssh does not use a key that other users can read.
     #[error("ssh does not use the key '{0}', which other users can read; chmod 600 it")]
     LooseKey(String),
-    /// The certificate is not to be trusted.
+    /// The server's certificate is not accepted.
     #[error("the TLS certificate of '{host}' was refused: {message}")]
     Certificate {
         /// The host.
@@ -201,7 +201,7 @@ pub enum Error {
         /// The target without user, password and query, if the mirror names one.
         location: Option<String>,
     },
-    /// Another HTTP status.
+    /// An HTTP status that no other variant covers.
     #[error("the mirror answered HTTP {status}{message}")]
     Status {
         /// The status.
@@ -214,7 +214,7 @@ pub enum Error {
     /// The server speaks HTTP but not git's smart protocol.
     #[error("the server does not speak git's smart HTTP protocol at this URL (it sent '{0}')")]
     NotSmart(String),
-    /// A program of ours or of the mirror's ended.
+    /// A program here or on the mirror's side failed.
     #[error("{}", failed(program, status, message))]
     Program {
         /// Its name.
@@ -261,7 +261,7 @@ impl From<process::Error> for Error {
     }
 }
 
-/// The text of a failed program. ssh has one exit status for everything, and begins its message with its name.
+/// The text of a failed program. For ssh the exit status is left out, because ssh has one for all its failures, and its name is said once.
 fn failed(program: &str, status: &str, message: &str) -> String {
     match (program, message) {
         ("ssh", message) if !message.is_empty() => format!("ssh: {}", message.strip_prefix("ssh: ").unwrap_or(message)),
@@ -270,7 +270,7 @@ fn failed(program: &str, status: &str, message: &str) -> String {
     }
 }
 
-/// Of what the other side said, so many characters are shown.
+/// Most characters that are shown of what the other side said.
 const MAX_SAID: usize = 300;
 
 fn shortened(said: &str) -> String {
@@ -282,7 +282,8 @@ fn shortened(said: &str) -> String {
 }
 
 impl Error {
-    /// The error with what the other side said in it cleaned, and only then cut: a cut first could leave the beginning of a secret.
+    /// Cleans what the other side said in the error, and then shortens it. If it was shortened first, the beginning of a secret could
+    /// remain.
     #[must_use]
     pub(crate) fn cleaned(self, redactor: &Redactor) -> Self {
         let clean = |said: String| shortened(&redactor.clean(&said));
@@ -311,7 +312,7 @@ impl Error {
         }
     }
 
-    /// Whether such a failure concerns the whole host. It must have happened before the server said anything about a repository.
+    /// Whether such a failure concerns the whole host, if it happened before the server said anything about the repository.
     #[must_use]
     pub fn is_host_failure(&self) -> bool {
         match self {
@@ -336,7 +337,7 @@ impl Error {
         }
     }
 
-    /// Whether the server said that the request was too large. The same request will never succeed.
+    /// Whether the server refused the request as too large (413) or without a length (411). The same request will never succeed.
     #[must_use]
     pub fn is_size_failure(&self) -> bool {
         matches!(self, Self::Status { status: 411 | 413, .. })

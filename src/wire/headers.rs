@@ -1,4 +1,4 @@
-//! What the headers of an answer say: `Retry-After` and `Location`. Pure.
+//! What the headers of an HTTP response say: `Retry-After` and `Location`. Pure.
 
 /// The seconds of a `Retry-After` (RFC 9110, section 10.2.3): a number, or a date minus the `Date` of the answer.
 pub(super) fn seconds(text: &str, answered: Option<&str>) -> Option<u64> {
@@ -8,8 +8,8 @@ pub(super) fn seconds(text: &str, answered: Option<&str>) -> Option<u64> {
     })
 }
 
-/// The target of a redirect, without the parts that may be secret: scheme, host and path. `asked` is the URL that was
-/// asked for, to which a path alone belongs. `None` if the target has another form or is too long to be shown.
+/// The target of a redirect, without the parts that may be secret: scheme, host and path. `asked` is the requested
+/// URL. If `location` is only a path, scheme and host come from there. `None` if the target has another form or is too long to be shown.
 pub(super) fn target_of_redirect(location: &str, asked: &str) -> Option<String> {
     let is_path = location.starts_with('/') && !location.starts_with("//");
     let (scheme, host) = asked.split_once("://")?;
@@ -24,7 +24,7 @@ fn without_secrets(location: &str) -> Option<String> {
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let host = authority.rsplit('@').next()?;
     let target = format!("{scheme}://{host}{path}");
-    // A remaining `@` belongs to a password that contains a `/`. A git URL has no other place for it.
+    // A remaining `@` may belong to a password that contains a `/`. So such a target is not shown.
     (target.len() <= 200 && !target.contains(|c: char| c == '@' || c.is_control())).then_some(target)
 }
 

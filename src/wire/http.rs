@@ -31,7 +31,7 @@ const USER_AGENT: &str = concat!("git/2.47 git-mirror-push/", env!("CARGO_PKG_VE
 /// A server that speaks HTTP.
 pub(crate) struct Http {
     agent: Agent,
-    /// Whether a connection may have been used before.
+    /// Whether the agent may have a connection that was used before, which the server may have closed.
     may_be_kept: bool,
     url: String,
     host: String,
@@ -79,7 +79,7 @@ impl Http {
             }
             get.call().map_err(|error| self.read_error(error))
         };
-        // A kept connection may have been closed just now.
+        // The server may have closed a kept connection. Then the request is sent once more.
         let answered = match get() {
             Err(Error::Broken { .. }) if self.may_be_kept => get(),
             answered => answered,
@@ -87,7 +87,7 @@ impl Http {
         Ok(packet_lines(self.checked(answered?, &kind)?))
     }
 
-    /// `POST` to the service. Without a `length` the body is streamed in chunks, once the server has agreed to it.
+    /// `POST` to the service. Without a `length` the body is streamed in chunks, once the server agrees or has said nothing for a second.
     pub(crate) fn post(&self, service: Service, body: &mut dyn Read, length: Option<u64>) -> Result<Lines, Error> {
         let kind = format!("application/x-{}-result", service.name());
         let mut post = self
@@ -103,7 +103,7 @@ impl Http {
         }
         match length {
             Some(length) => post = post.header("Content-Length", length.to_string()),
-            // A server that refuses a large body then says so before we send it. An answer that arrives while we write is lost.
+            // A server can then refuse a large body before we send it. An answer that arrives while we write is lost.
             None => post = post.header("Expect", "100-continue"),
         }
         let answered = post.send(SendBody::from_reader(body)).map_err(|error| self.read_error(error));
@@ -144,12 +144,12 @@ impl Http {
         }
     }
 
-    /// What the server said, in an error of whoever read its answer.
+    /// Cleans an error that the reader of an answer found, because it may quote the server.
     pub(crate) fn clean(&self, error: Error) -> Error {
         error.cleaned(&self.redactor)
     }
 
-    /// The host, and the proxy that is connected to in its place.
+    /// The host for messages, followed by the proxy if one is used.
     fn connected_to(&self) -> String {
         let uri = self.url.parse::<Uri>().ok();
         let is_used = |proxy: &&ureq::Proxy| !uri.as_ref().is_some_and(|uri| proxy.is_no_proxy(uri));
@@ -168,11 +168,11 @@ impl Http {
             ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => Error::Timeout(Limit::Connect),
             ureq::Error::Timeout(_) => Error::Timeout(Limit::Stall),
             ureq::Error::Rustls(error) => self.tls_error(&error),
-            // The resolver of the standard library has no error kind of its own.
+            // The standard library has no error kind for a failed lookup.
             ureq::Error::Io(source) if source.to_string().contains("failed to lookup address") => {
                 Error::Resolve { host }
             }
-            // What fails in the handshake comes as an error of the connection.
+            // A failed TLS handshake comes as an I/O error.
             ureq::Error::Io(source) if tls_cause(&source).is_some() => {
                 self.tls_error(tls_cause(&source).expect("just found"))
             }
@@ -209,7 +209,7 @@ fn certificate_problem(why: &rustls::CertificateError) -> (String, CertificatePr
     (message.to_owned(), problem)
 }
 
-/// The error of TLS behind an error of the connection.
+/// The TLS error inside an I/O error.
 fn tls_cause(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
@@ -263,7 +263,7 @@ fn basic(credentials: &Credentials) -> Option<String> {
     Some(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair)))
 }
 
-/// Trust in the certificates of a file alone.
+/// Trusts the certificates of `file` and no others.
 fn certificates(file: &std::path::Path) -> Result<Trusting, Error> {
     let unusable = |why: String| Error::Unable(format!("its ca_file '{}' cannot be used: {why}", file.display()));
     let pem = std::fs::read(file).map_err(|error| unusable(error.to_string()))?;
@@ -310,7 +310,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_with_a_certificate_is_told_apart() {
+    fn the_problems_of_a_certificate_are_distinguished() {
         for (why, expected) in [
             (Why::Expired, CertificateProblem::Dates),
             (Why::NotValidYet, CertificateProblem::Dates),

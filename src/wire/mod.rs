@@ -3,9 +3,9 @@
 //! `Connection::open` reaches a service of git: `Stream` is two byte streams (a program, ssh, TCP), `Http` requests and answers. What is
 //! said over them is the business of `push` and `fetch`. gix-transport reads and writes the packet lines.
 //!
-//! Guaranteed: a connection that ends leaves no process behind; every wait has a limit; a confined mirror reaches only what its egress
-//! policy allows; an error says whether another try is worth it. Absent: the conversation, decisions, state. After a crash the mirror sees
-//! a broken connection.
+//! Guaranteed: a connection that ends leaves no process behind, except the shared connection of ssh (see `ssh_control`); every wait has a
+//! limit; a confined mirror reaches only what its egress policy allows; an error says whether another try is worth it. Absent: the
+//! conversation, decisions, state. After a crash the mirror sees a broken connection.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ pub(crate) enum Service {
 }
 
 impl Service {
-    /// The name of its program, and in URLs.
+    /// The name of its program, which URLs contain too.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::ReceivePack => "git-receive-pack",
@@ -64,7 +64,8 @@ impl Service {
         }
     }
 
-    /// The version of the protocol that it is asked for: `GIT_PROTOCOL` over ssh, `Git-Protocol` over http, an extra parameter over git://.
+    /// The protocol version that we ask for: `GIT_PROTOCOL` over ssh, `Git-Protocol` over http, an extra parameter over git://. A program
+    /// on this machine is not asked.
     const fn version(self) -> Option<&'static str> {
         match self {
             Self::ReceivePack => None,
@@ -73,7 +74,7 @@ impl Service {
     }
 }
 
-/// Whom to push to and how.
+/// Which mirror to contact, and how.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// Where the mirror is.

@@ -24,7 +24,7 @@ pub(crate) fn broken(source: io::Error) -> Error {
     }
 }
 
-/// An `ERR` packet.
+/// The error that an `ERR` packet means.
 pub(crate) fn refused_by_server(message: &str) -> Error {
     let message = message.trim().to_owned();
     if replies::is_not_found_packet(&message) { Error::NotFound(message) } else { Error::Remote(message) }

@@ -16,7 +16,7 @@ use super::{Egress, Error};
 
 /// Most kinds of connections that are kept. One more drops all others.
 const MAX_KINDS: usize = 64;
-/// Most connections of one kind to one host. More than there are jobs at one host are of no use.
+/// Most connections of one kind to one host. By default, at most 16 jobs run at one host.
 pub(super) const MAX_PER_HOST: usize = 16;
 
 /// The connections of one run over many repositories, or of a daemon's life.

@@ -1,4 +1,4 @@
-//! How an address is shown: with its user name to people here, masked to clients of the API, plain in the configuration. Pure.
+//! How an address is shown: with its user name by commands and the page, masked by the API, plain in the configuration. Pure.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -15,7 +15,7 @@ fn encoded(user: &str) -> String {
     utf8_percent_encode(user, UNRESERVED).to_string()
 }
 
-/// An http URL with this before its host.
+/// An http URL with `userinfo` before its host.
 fn with_userinfo(url: &str, userinfo: &str) -> String {
     let (scheme, rest) = url.split_once("://").expect("an http address has a scheme");
     format!("{scheme}://{userinfo}@{rest}")
@@ -37,7 +37,8 @@ impl Address {
         }
     }
 
-    /// The URL as the API and notifications show it: user name and password masked, the user name `git` excepted (GitLab does the same).
+    /// The URL as the API and notifications show it: user name and password are masked. The user name `git` is shown, except in an http URL
+    /// with a password (GitLab does the same).
     #[must_use]
     pub fn masked(&self, credentials: &Credentials) -> String {
         let mask = |user: &str| if user == "git" { "git" } else { MASK }.to_owned();
@@ -51,7 +52,7 @@ impl Address {
         }
     }
 
-    /// The URL of an address other than http, with the user name that `user_name` returns.
+    /// The URL with the user name of ssh as `user_name` returns it. An http URL has no user name here.
     fn with_user(&self, user_name: impl Fn(&str) -> String) -> String {
         match self {
             Self::Local(path) => path.display().to_string(),

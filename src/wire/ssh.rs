@@ -1,4 +1,5 @@
-//! The ssh transport: the system's ssh with the user's configuration, without prompts, with strict host keys.
+//! The ssh transport: the system's ssh with the user's configuration, without prompts, with strict host keys. For a confined mirror ssh
+//! reads no configuration file.
 
 #![expect(clippy::disallowed_methods, reason = "reads the files that two mirrors may have in common")]
 
@@ -112,7 +113,7 @@ pub(crate) fn known_as(host: &str, port: Option<u16>) -> String {
     }
 }
 
-/// The command, the server that answers the question for a password, if there is one, and the shared connection, if it may share one.
+/// The ssh command. With it, if it has them: the server that answers the password question, and the shared connection.
 fn prepare(
     user: Option<&str>,
     host: &str,
@@ -138,7 +139,7 @@ fn prepare(
         option(&mut ssh, file_option("IdentityFile", identity));
     }
     if target.egress.is_some() && target.ssh.identity.is_none() {
-        // Others may add this mirror. It must not use the keys of the user who runs the daemon.
+        // Users of the API may add a confined mirror. It must not use the keys of the user who runs the daemon.
         option(&mut ssh, "PubkeyAuthentication=no");
     }
     if let Some(known_hosts) = &target.ssh.known_hosts {
@@ -230,7 +231,7 @@ fn host_key_error(problem: HostKeyProblem<'_>, pins: Option<&Path>) -> Error {
     }
 }
 
-/// The key in a line of known_hosts. A hostile server may have named the file in ssh's place, so not all of it is read.
+/// The key in a line of known_hosts. The file name may be a lie: a server too can write to ssh's standard error. So at most 4 MiB are read.
 fn known_key(file: &Path, line: usize) -> Option<HostKey> {
     const MAX_READ: u64 = 4 << 20;
     let (opened, _) = durable::open_to_read(file).ok()?;
@@ -238,7 +239,7 @@ fn known_key(file: &Path, line: usize) -> Option<HostKey> {
     HostKey::parse(&line)
 }
 
-/// A file name in ssh_config(5): in double quotes, with `%` doubled, for ssh expands it.
+/// A file name in the form of ssh_config(5): in double quotes, and with `%` doubled, because ssh expands `%`.
 fn file_option(keyword: &str, path: &Path) -> String {
     format!("{keyword}=\"{}\"", path.display().to_string().replace('%', "%%"))
 }
@@ -256,7 +257,7 @@ pub(super) fn error_of(program: String, status: String, message: &str, pins: Opt
     }
 }
 
-/// What to do at a mirror whose repository belongs to another user there than the one who pushes.
+/// What to do when the mirror's repository belongs to another user than the one who pushes.
 fn other_owner(path: Option<&str>) -> String {
     // The command is pasted into a shell, and the mirror chose the path.
     let is_harmless = |path: &&str| path.chars().all(|c| c.is_alphanumeric() || "/._-+ ".contains(c));
@@ -302,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn pins_and_keys_are_the_only_ones_that_count() {
+    fn only_pinned_host_keys_and_the_mirrors_own_key_are_used() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = |name: &str| directory.path().join(name);
         for name in ["key", "pins"] {
@@ -323,10 +324,10 @@ mod tests {
         for word in ["PubkeyAuthentication=no", "HostName=192.0.2.1", "HostKeyAlias=192.0.2.1", "IdentityAgent=none"] {
             assert!(has(&keyless, word), "{word}: {keyless:?}");
         }
-        assert_eq!(keyless[..2], ["-F", "none"], "no file of the user's");
+        assert_eq!(keyless[..2], ["-F", "none"], "ssh reads no configuration file");
         assert!(
             prepare(None, "192.0.2.1", None, "x", &target(None, None, confined), None).is_err(),
-            "unpinned and confined"
+            "a confined mirror needs pinned host keys"
         );
     }
 
@@ -341,13 +342,13 @@ mod tests {
         let kind = |key: &Path, pins: &Path| arguments(&target(Some(key), Some(pins), None)).1;
         let (one, same, other) = (file("one", "a key"), file("same", "a key"), file("other", "another key"));
         let (pins, more) = (file("pins", "a pin"), file("more", "another pin"));
-        assert!(kind(&one, &pins) == kind(&same, &pins), "the same in other files");
+        assert!(kind(&one, &pins) == kind(&same, &pins), "the same contents in other files");
         assert!(kind(&one, &pins) != kind(&other, &pins), "another key");
         assert!(kind(&one, &pins) != kind(&one, &more), "another pin");
     }
 
     #[test]
-    fn quotes_for_the_other_shell() {
+    fn quotes_the_path_for_the_shell_of_the_mirror() {
         let expected = r"git-receive-pack '/srv/it'\''s'\!'.git'";
         assert_eq!(remote_command(Service::ReceivePack, "/srv/it's!.git"), expected);
     }

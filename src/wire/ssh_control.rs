@@ -24,7 +24,7 @@ use crate::process::{command, run};
 const MAX_KINDS: usize = 256;
 /// How long ssh may take to close a connection at the end.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Longest socket path that ssh certainly accepts. ssh appends to it.
+/// Longest socket path that ssh certainly accepts. While ssh makes the socket, it appends a random suffix to the path.
 const MAX_PATH: usize = 80;
 
 /// What two contacts must have in common: everything that ssh is told.
@@ -40,7 +40,7 @@ pub(super) struct ControlSockets {
 struct State {
     directory: Option<tempfile::TempDir>,
     made: u32,
-    /// `None` after the first contact, which has a connection of its own.
+    /// `None` after the first contact, which has a connection of its own, and after a failure.
     sockets: HashMap<Kind, Option<PathBuf>>,
 }
 
@@ -87,7 +87,7 @@ impl State {
 }
 
 impl ControlSocket {
-    /// The options that make ssh use the connection, or make it.
+    /// The options with which ssh uses the shared connection, or opens it.
     pub(super) fn options(&self) -> [OsString; 3] {
         let mut path = OsString::from("ControlPath=");
         path.push(doubled(&self.path));
@@ -139,7 +139,7 @@ mod tests {
         first.discard();
         let third = next("a").expect("shared");
         assert_ne!(third.path, first.path);
-        // The contacts of before end, too, and must not take the new one away.
+        // An earlier contact may fail later. It must not discard the new connection.
         second.discard();
         assert_eq!(next("a").expect("shared").path, third.path);
         let early = sockets.socket(vec!["c".into()], Contacts::More).expect("shared");

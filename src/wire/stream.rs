@@ -1,4 +1,4 @@
-//! A connection of two byte streams: the pipes of a program, or a TCP connection.
+//! A connection of two byte streams: the pipes or sockets of a program, or a TCP connection.
 //!
 //! Guaranteed: every wait has a limit; the two directions can be used by two threads at once; a program ends with its connection. Of a
 //! broken connection [`Stream::failure`] finds the reason: a limit, or what the program said. Absent: what is said over it.
@@ -48,7 +48,7 @@ pub(crate) struct Stream {
     known_hosts: Option<PathBuf>,
 }
 
-/// Ends the connection: asks, or insists.
+/// Ends the connection. A program gets the signal: `TERM` asks it to end, `KILL` forces it.
 type Abort = Box<dyn Fn(Signal) + Send + Sync>;
 
 /// The direction to the service. Nothing more is sent after it is dropped.
@@ -67,24 +67,24 @@ pub(crate) struct Receiving<'a> {
 /// shared ssh connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Receive-pack was to be reached.
+    /// Receive-pack has not answered yet.
     Opening,
-    /// Receive-pack was heard and got commands. A message may now come from any program there, such as a hook. It says nothing about
-    /// the connection.
+    /// Receive-pack has answered and got commands. A message may now come from any program there, such as a hook. So it is not read as a
+    /// message of ssh.
     Commands,
-    /// Upload-pack was asked. It may refuse a user who may only push; the connection is good all the same.
+    /// Upload-pack was asked. It may refuse a user who may only push, and then the connection is still good.
     Reading,
 }
 
 impl Stream {
-    /// With a program.
+    /// Over the pipes of a program.
     pub(super) fn of_child(mut child: Child, timeouts: Timeouts) -> Self {
         let (input, output) = (Box::new(child.stdout()), Box::new(child.stdin()));
         let abort = Box::new(child.killer());
         Self::new(input, output, timeouts, child.killer(), abort, Some(child))
     }
 
-    /// With a program on sockets. They are shut down when the program is ended, because other processes may hold them too.
+    /// Over the sockets of a program. They are shut down when the program is ended, because other processes may hold them too.
     pub(super) fn of_sockets(
         child: Child,
         input: UnixStream,
@@ -96,7 +96,7 @@ impl Stream {
             let (ends, end) = (Arc::clone(&ends), child.killer());
             move |insistence| {
                 end(insistence);
-                // What is shut already needs no shutting.
+                // An error means that the socket is shut down already.
                 let _ = ends.0.shutdown(Shutdown::Both);
                 let _ = ends.1.shutdown(Shutdown::Both);
             }
@@ -106,7 +106,7 @@ impl Stream {
         Ok(Self::new(input, Box::new(Ending(output)), timeouts, on_limit, abort, Some(child)))
     }
 
-    /// With a connection that `abort` shuts.
+    /// Over a connection that `abort` shuts down.
     pub(super) fn of_socket(
         input: Box<dyn Read + Send>,
         output: Box<dyn Write + Send>,
@@ -139,7 +139,7 @@ impl Stream {
         }
     }
 
-    /// Keeps the password's socket, and notes which connection is shared.
+    /// Keeps what belongs to ssh: the server for the password question, the shared connection, and the file of pinned host keys.
     pub(super) fn keeping(
         self,
         offer: Option<AskpassServer>,
@@ -154,7 +154,7 @@ impl Stream {
         &mut self.lines
     }
 
-    /// Sends a few bytes, while the other side says nothing.
+    /// Sends a few bytes. Call it only while the other side sends nothing, because nothing is read meanwhile.
     pub(crate) fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
         let output = self.output.as_mut().expect("the direction to the service is open");
         output.write_all(bytes).and_then(|()| output.flush())
@@ -271,7 +271,7 @@ impl Receiving<'_> {
     }
 }
 
-/// A socket to write to. Dropping it ends this direction, although other processes may hold the socket too.
+/// A socket to write to. Dropping it ends this direction, even if other processes hold the socket too.
 struct Ending(UnixStream);
 
 impl Write for Ending {
@@ -286,7 +286,7 @@ impl Write for Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        // What is shut already needs no shutting.
+        // An error means that the socket is shut down already.
         let _ = self.0.shutdown(Shutdown::Write);
     }
 }

@@ -66,9 +66,9 @@ fn open(host: &str, port: u16, target: &Target) -> Result<TcpStream, Error> {
     Err(last)
 }
 
-/// The first of these addresses that takes a connection; the first of all if none does, or if there is only one.
+/// The first of these addresses that accepts a connection. Only four are tried; if none accepts, it is the first address.
 pub(super) fn reachable(addresses: &[SocketAddr], limit: Duration) -> SocketAddr {
-    // Whoever owns the name could list any number, each of which is waited for.
+    // The owner of the host name could list any number of addresses, and we wait for each of them.
     const MAX_TRIES: usize = 4;
     let takes = |address: &&SocketAddr| TcpStream::connect_timeout(address, limit).is_ok();
     let found = if addresses.len() > 1 { addresses.iter().take(MAX_TRIES).find(takes) } else { None };
@@ -91,6 +91,6 @@ mod tests {
         assert_eq!(reachable(&[dead, open], limit), open);
         assert_eq!(reachable(&[open, dead], limit), open);
         assert_eq!(reachable(&[dead, dead], limit), dead);
-        assert_eq!(reachable(&[dead, dead, dead, dead, open], limit), dead, "not any number is tried");
+        assert_eq!(reachable(&[dead, dead, dead, dead, open], limit), dead, "only four addresses are tried");
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Many internal git servers use a self-signed certificate, often one that is marked as an authority. webpki rejects it as a server
 //! certificate; git and curl accept it. Here exactly the certificate in the file is accepted, whatever its extensions, if it names the
-//! host: in its alternative names or, without any, in the common name of its subject. Its dates are not checked, because whoever put it
-//! into the file trusts it. Every other certificate must have a chain to one of those in the file.
+//! host: in its alternative names or, if these have no DNS name, in the common name of its subject. Its dates are not checked, because
+//! whoever put it into the file trusts it. Every other certificate must have a chain to one of those in the file.
 
 use std::sync::Arc;
 
@@ -101,7 +101,7 @@ impl Transport for Tls {
 #[derive(Debug)]
 struct Verifier {
     certificates: Vec<CertificateDer<'static>>,
-    /// Judges chains; `None` when no certificate can be an authority.
+    /// Judges chains; `None` when no certificate can be read as an authority.
     chain: Option<Arc<WebPkiServerVerifier>>,
     provider: Arc<CryptoProvider>,
 }

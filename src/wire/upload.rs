@@ -24,7 +24,7 @@ impl Upload {
     /// Reaches the mirror. `None` for http.
     ///
     /// # Errors
-    /// [`Error`]; what ssh says goes to standard error by itself.
+    /// [`Error`]. What the program writes to standard error is not shown.
     pub fn connect(target: &Target) -> Result<Option<Self>, Error> {
         let (mut child, offer) = match &target.address {
             Address::Local(path) => (local::start(SERVICE, path)?, None),

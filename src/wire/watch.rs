@@ -39,7 +39,7 @@ pub(super) struct WatchThread {
 }
 
 impl WatchThread {
-    /// Begins to watch. `abort` is called at most twice: first to ask, after two seconds more to insist.
+    /// Begins to watch. `abort` is called at most twice: first with `TERM`, and two seconds later with `KILL`.
     pub(super) fn new(timeouts: Timeouts, abort: impl Fn(Signal) + Send + 'static) -> Self {
         let state = State { last: Instant::now(), is_paused: false, is_over: false, expired: None };
         let watch = Watch(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() }));

@@ -11,7 +11,7 @@
 //! | `install`, `schedule`, `credentials`: everything together | `system/` |
 //! | what a test is made of: a source and its mirror, a home, servers, the daemon | `scene/` |
 //!
-//! The rules themselves are tables beside the code: `src/plan/tests.rs`. `tests/tidy/` checks the house.
+//! The rules themselves are tables beside the code: `src/plan/tests.rs`. `tests/tidy/` checks the sources and the documents.
 
 #![allow(
     clippy::unwrap_used,

@@ -6,7 +6,7 @@ use git_mirror_push::config::{SECTIONS, keys};
 
 use super::{root, sources};
 
-/// The page, from the same list as git-mirror-push-config(5).
+/// The text of `docs/configuration.md`, from the same list of keys as git-mirror-push-config(5).
 fn configuration() -> String {
     let mut page = String::from(
         "# Configuration\n\n\
@@ -39,7 +39,7 @@ fn configuration() -> String {
     page
 }
 
-/// `MIRROR_PUSH_WRITE=1` writes the page anew.
+/// With `MIRROR_PUSH_WRITE=1`, this test writes the page first.
 #[test]
 fn the_page_of_the_configuration_is_that_of_the_keys() {
     let path = root().join("docs/configuration.md");

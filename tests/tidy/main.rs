@@ -1,4 +1,4 @@
-//! The plan of the house and its documents, as far as a machine can check them.
+//! The rules for the sources and the documents that a program can check.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::panic, reason = "a test may read files and fail")]
 

@@ -1,4 +1,4 @@
-//! Arguments of the commands that change the configuration.
+//! Arguments of the commands that change the configuration, the stored keys and passwords, or the hook.
 
 use clap::{Args, ValueEnum};
 

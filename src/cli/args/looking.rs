@@ -1,4 +1,4 @@
-//! Arguments of the commands that look.
+//! Arguments of `log`, `doctor`, `check` and `show`.
 
 use clap::Args;
 

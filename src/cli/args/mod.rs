@@ -1,4 +1,4 @@
-//! The command line as clap types. Their texts are also those of the manual page.
+//! The command line as clap types. Their doc comments are the texts of `--help` and of the manual page.
 
 use std::path::PathBuf;
 
@@ -44,7 +44,7 @@ impl Cli {
     /// Reads the arguments of this process.
     ///
     /// # Errors
-    /// clap's, which is also how help is shown.
+    /// clap's error about the command line. clap also returns the texts of `--help` and `--version` as an error.
     pub(super) fn read() -> Result<Self, clap::Error> {
         Self::from_arg_matches(&Self::with_examples().try_get_matches()?)
     }

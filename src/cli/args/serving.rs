@@ -1,4 +1,4 @@
-//! Arguments of the daemon, its tokens, and what is generated.
+//! Arguments of `serve`, `token`, `man` and `completions`.
 
 use clap::{Args, Subcommand, ValueEnum};
 

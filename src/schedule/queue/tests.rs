@@ -67,16 +67,16 @@ fn limits_hold_and_hosts_take_turns() {
         }
         std::iter::from_fn(|| served(&mut queue, 0)).map(|job| job.host).collect()
     };
-    assert_eq!(hosts(&[("a", 9), ("b", 3)], NEAR), ["a", "b", "a", "b", "a", "a"], "four of a at most");
+    assert_eq!(hosts(&[("a", 9), ("b", 3)], NEAR), ["a", "b", "a", "b", "a", "a"], "at most four at host a");
     assert_eq!(hosts(&[("a", 9), ("b", 9), ("c", 9)], NEAR).len(), LIMITS.all, "eight in all");
-    assert_eq!(hosts(&[("far", 9)], FAR).len(), 6, "more where waiting is most of it");
+    assert_eq!(hosts(&[("far", 9)], FAR).len(), 6, "more at a far host");
     let mut one = Queue::new(LIMITS);
     for n in 0..4 {
         one.add(Job { git_dir: "/x".into(), mirror: format!("m{n}"), ..job("", 0) });
     }
     one.add(job("", 9));
     let found: Vec<PathBuf> = std::iter::from_fn(|| served(&mut one, 0)).map(|job| job.git_dir).collect();
-    assert_eq!(found, [PathBuf::from("/x"), "/x".into(), "//9".into()], "two of a repository at most");
+    assert_eq!(found, [PathBuf::from("/x"), "/x".into(), "//9".into()], "at most two of one repository");
 }
 
 /// A daemon's queue with room at its hosts and for each repository, and one host that has answered.
@@ -101,7 +101,7 @@ fn a_run_that_only_waits_gives_up_its_place_and_some_places_are_for_other_reposi
     assert_eq!(count(&mut queue, 0), 6, "two of eight places are for others");
     queue.add(job("h", 1));
     assert_eq!(served(&mut queue, 0), Some(job("h", 1)), "at once");
-    assert!(matches!(queue.next(at(0)), Next::Wait(Some(time)) if time == at(5)), "then it is looked at the first");
+    assert!(matches!(queue.next(at(0)), Next::Wait(Some(time)) if time == at(5)), "then the first run is checked");
     assert_eq!(count(&mut queue, 5), 6, "in the places of those that wait");
     assert_eq!(count(&mut queue, 10), 6);
     assert_eq!(count(&mut queue, 15), 3, "but only sixteen go on without a place");
@@ -109,7 +109,7 @@ fn a_run_that_only_waits_gives_up_its_place_and_some_places_are_for_other_reposi
 
 #[test]
 fn a_run_that_works_keeps_its_place() {
-    // Outside the daemon all ends, so no run gives up its place.
+    // Only the daemon checks its runs. In a batch, no run gives up its place.
     let mut batch = queue(&[("h", 20)]);
     served(&mut batch, 0);
     batch.served(&job("h", 0), Said::Up(NEAR));
@@ -135,7 +135,7 @@ fn a_run_that_works_keeps_its_place() {
     progress[0].bytes.fetch_add(49_999, Ordering::Relaxed);
     progress[0].end_packing();
     assert!(served(&mut queue, 20).is_some() && served(&mut queue, 20).is_none(), "too slow: one place is free");
-    // Work for a mirror on this machine is done on this machine.
+    // This machine does the work for a mirror on this machine, so such a run never only waits.
     let mut local = Queue::new(LIMITS);
     local.open();
     (0..20).for_each(|n| local.add(job("", n)));
@@ -157,11 +157,11 @@ fn a_run_that_only_waits_keeps_no_place_at_its_host() {
 }
 
 #[test]
-fn what_comes_while_it_is_served_is_served_once_more() {
+fn a_job_that_comes_while_its_mirror_is_served_is_served_afterwards() {
     let mut queue = queue(&[("a", 1)]);
     queue.add(job("a", 0));
     assert_eq!(served(&mut queue, 0), Some(job("a", 0)));
-    assert_eq!(served(&mut queue, 0), None, "it waited once");
+    assert_eq!(served(&mut queue, 0), None, "the mirror was in the queue only once");
     let sync = Job { mode: Mode::Plan, ..job("a", 0) };
     queue.add(sync.clone());
     queue.add(job("a", 0));
@@ -181,7 +181,7 @@ fn times_are_kept_and_halting_forgets_them() {
     assert!(matches!(queue.next(at(6)), Next::Wait(Some(time)) if time == at(9)));
     assert!(matches!(queue.next(at(9)), Next::Scan(path) if path.as_os_str() == "/x"));
     queue.scan_all(vec!["/y".into(), "/y".into()]);
-    assert!(matches!(queue.next(at(9)), Next::Wait(None)), "one look at a time");
+    assert!(matches!(queue.next(at(9)), Next::Wait(None)), "one scan at a time");
     queue.scanned();
     queue.scan_at(key(), Some(at(20)));
     queue.halt();

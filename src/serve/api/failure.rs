@@ -1,4 +1,5 @@
-//! The error answers of the API, in GitLab's two shapes: `error` for parameters, `message` for everything else.
+//! The error answers of the API, in GitLab's two shapes. `error` is for a wrong parameter, body or route, and for a token that is expired or
+//! read-only. `message` is for everything else.
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -36,7 +37,7 @@ impl Failure {
         Self::new(status, json!({ "error": text }))
     }
 
-    /// A project that is not there, or that the token does not reach: nobody learns which.
+    /// A project that does not exist, or that the token does not reach. The answer does not show which.
     pub(in crate::serve) fn no_project() -> Self {
         Self::message(StatusCode::NOT_FOUND, "404 Project Not Found")
     }

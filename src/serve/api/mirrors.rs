@@ -33,7 +33,7 @@ pub(super) async fn list(State(app): State<Arc<App>>, path: Ids, request: Reques
     .await
 }
 
-/// A mirror as the API shows it: without its path on the server, and with user name and password masked.
+/// A mirror as the API shows it: without the path of its repository, and with user name and password masked.
 fn shown(view: View) -> Value {
     let mut value = serde_json::to_value(&view).unwrap_or_default();
     value["url"] = view.masked_url.into();
@@ -157,7 +157,8 @@ fn auth_method(text: &str) -> Option<AuthMethod> {
         .find(|method| method.as_str() == text)
 }
 
-/// The attributes of a mirror in the parameters, without `auth_method`: POST and PUT refuse a wrong one with different messages.
+/// The attributes of a mirror in the parameters, without `name`, which only POST has, and `auth_method`: POST and PUT refuse a wrong method
+/// with different messages.
 fn wish(ask: &ApiRequest) -> Result<MirrorParams, Failure> {
     let given = &ask.parameters;
     if given.has("only_protected_branches") && given.has("mirror_branch_regex") {

@@ -1,6 +1,6 @@
 //! GitLab's remote mirrors API, version 4, and the parts of GitLab's other resources that its clients need.
 //!
-//! The token is checked before the body is looked at. A project that the token does not reach looks like one that does not exist.
+//! The token is checked before the body is parsed. A project that the token does not reach looks like one that does not exist.
 //! `openapi.json` describes the parameters and answers of each route. The API serves it, and a test compares it with the routes.
 
 use std::sync::Arc;
@@ -112,13 +112,13 @@ async fn answer(
 }
 
 impl ApiRequest {
-    /// The project of the path, if the token reaches it.
+    /// The project that the path of the URL names, if the token reaches it.
     fn project(&self, ids: &[String]) -> Result<Arc<Project>, Failure> {
         let found = ids.first().and_then(|id| self.app.find(id));
         found.filter(|project| self.token.reaches(&project.path)).ok_or_else(Failure::no_project)
     }
 
-    /// The mirror's number of the path.
+    /// The number of the mirror in the path of the URL.
     fn mirror_id(ids: &[String]) -> Result<u32, Failure> {
         let missing = || Failure::message(StatusCode::NOT_FOUND, "404 Not found");
         ids.get(1).and_then(|id| id.parse().ok()).ok_or_else(missing)
@@ -135,7 +135,7 @@ async fn version(State(app): State<Arc<App>>, request: Request) -> Response {
     answer(app, request, Access::Read, move |_| Ok(axum::Json(body).into_response())).await
 }
 
-/// The token, as clients want to see a user.
+/// The token in the form of GitLab's current user, which clients ask for.
 async fn user(State(app): State<Arc<App>>, request: Request) -> Response {
     let act = |ask: &ApiRequest| {
         let name = &ask.token.name;

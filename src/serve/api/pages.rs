@@ -7,7 +7,7 @@ use super::parameters::Parameters;
 
 /// Default and largest `per_page`.
 const PER_PAGE: (usize, usize) = (20, 100);
-/// More rows than this are not counted, as in GitLab's API.
+/// With more rows than this, the answer does not say how many there are, as in GitLab's API.
 const MAX_COUNTED: usize = 10_000;
 
 /// One page of a list.

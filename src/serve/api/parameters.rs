@@ -1,4 +1,5 @@
-//! Parameters of a request: query, form or JSON, one on top of the other, read as GitLab's API reads them. Pure.
+//! Parameters of a request, read as GitLab's API reads them: first those of the query, then those of the body, which is a form or JSON. A
+//! later value replaces an earlier one, except that the lists of query and form are joined. Pure.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,7 @@ use serde_json::Value;
 
 use super::failure::Failure;
 
-/// Parameters by name. A name that ends in `[]` is a list.
+/// Parameters by name. In a query or form, `NAME[]` adds a value to the list `NAME`.
 #[derive(Debug, Default)]
 pub(super) struct Parameters(BTreeMap<String, Value>);
 
@@ -84,7 +85,7 @@ impl Parameters {
         }
     }
 
-    /// Several texts; a single one counts as one of them.
+    /// A list of texts. A single text is a list of one, and `null` an empty list.
     pub(super) fn texts(&self, name: &str) -> Result<Option<Vec<String>>, Failure> {
         match self.0.get(name) {
             None => Ok(None),

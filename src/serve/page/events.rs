@@ -69,7 +69,8 @@ pub(super) async fn stream(State(app): State<Arc<App>>, visitor: Visitor, Path(i
 }
 
 impl Watch {
-    /// The table, once it differs from the one that was sent. `None` when the project or the session no longer exists.
+    /// The table, once it differs from the one that was sent. `None` ends the stream: the session or its token is no longer valid, the
+    /// project cannot be read, or the token has too many requests.
     async fn next(&mut self) -> Option<String> {
         loop {
             let (app, visitor, project) = (Arc::clone(&self.app), self.visitor.clone(), Arc::clone(&self.project));

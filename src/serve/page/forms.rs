@@ -1,4 +1,5 @@
-//! The actions of the page's forms. Each ends in a redirect, so that reloading repeats nothing. A form with an error is shown again.
+//! The actions of the page's forms. Success ends in a redirect, so that reloading repeats nothing. A refused form of a mirror is shown
+//! again, with the error.
 
 use std::sync::Arc;
 
@@ -223,7 +224,7 @@ async fn switch(app: Arc<App>, visitor: Visitor, (id, mirror): (u32, u32), body:
     .await
 }
 
-/// Serves a mirror again.
+/// Enables a mirror.
 pub(super) async fn enable(
     State(app): State<Arc<App>>,
     visitor: Visitor,
@@ -233,7 +234,7 @@ pub(super) async fn enable(
     switch(app, visitor, ids, body, true).await
 }
 
-/// Serves a mirror no longer.
+/// Disables a mirror.
 pub(super) async fn disable(
     State(app): State<Arc<App>>,
     visitor: Visitor,

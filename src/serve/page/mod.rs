@@ -1,8 +1,9 @@
 //! The page for people: what GitLab's table of mirrored repositories shows, and what can be done with it.
 //!
 //! Every page works without its script, which only keeps the table up to date and copies keys. Every visitor needs a session, which
-//! stands for a token. Each request checks again what the token may do and which projects it reaches. Every form contains the CSRF
-//! token of the session; any other form is refused.
+//! stands for a token. Each request checks again what the token may do and which projects it reaches. Every form that changes something
+//! contains the CSRF token of the session; without it, the form is refused. The form of the login has none, because there is no session
+//! yet: it is refused if the browser says that another site sent it.
 
 use std::sync::Arc;
 

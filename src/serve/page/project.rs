@@ -99,7 +99,7 @@ pub(super) async fn remove(State(app): State<Arc<App>>, visitor: Visitor, Path((
 
 /// Shows what host keys the server offers.
 pub(super) async fn host_keys(State(app): State<Arc<App>>, visitor: Visitor, Path((id, mirror)): OfMirror) -> Response {
-    // The server may be slow, so this has the place of a change.
+    // The server may be slow, so this uses one of the few threads that a token has for changes.
     let (lanes, name) = (Arc::clone(&app), visitor.token.name.clone());
     let made = lanes.lanes.write(&name, move || {
         let project = visitor.project(&app, id)?;

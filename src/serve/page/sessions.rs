@@ -17,7 +17,7 @@ use crate::tokens::Token;
 const LENGTH: Duration = Duration::from_secs(12 * 3600);
 /// Most sessions at once. One more ends the session that would expire first.
 const MAX_SESSIONS: usize = 1000;
-/// The cookie.
+/// The name of the cookie over http.
 const COOKIE: &str = "git_mirror_push_session";
 
 type Key = [u8; 32];
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_ends_after_half_a_day_and_there_are_so_many_at_most() {
+    fn a_session_ends_after_twelve_hours_and_the_number_of_sessions_is_limited() {
         let sessions = Sessions::default();
         let token = token();
         let id = sessions.begin(&token, at(0)).expect("begins");

@@ -15,7 +15,7 @@ fn one_line(said: &Completed, status: i32, words: &str) {
     }
 }
 
-/// Everything in a directory, with its bytes.
+/// All paths below a directory, with the bytes of the files.
 fn snapshot(directory: &Path) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     let mut open = vec![directory.to_owned()];
@@ -163,10 +163,10 @@ fn what_is_no_repository_or_not_ours_is_refused() {
 }
 
 #[test]
-fn a_read_only_directory_is_told_by_name() {
+fn the_error_names_a_directory_that_cannot_be_written() {
     let sandbox = Sandbox::new();
     let source = sandbox.bare("source.git");
-    // A file in the way fails for every user, root included.
+    // A file in place of the directory stops every user, even root.
     std::fs::write(source.join("mirror-push"), "").unwrap();
     let before = snapshot(&source);
     let said = sandbox.mirror_push(&source, &["add", "m", "/mirror.git"]);
@@ -176,7 +176,7 @@ fn a_read_only_directory_is_told_by_name() {
     std::fs::create_dir(source.join("mirror-push")).unwrap();
     std::fs::set_permissions(source.join("mirror-push"), std::fs::Permissions::from_mode(0o555)).unwrap();
     if rustix::process::geteuid().is_root() {
-        // root writes where others cannot: be somebody else.
+        // Permissions do not stop root, so root runs the command as another user.
         let program = env!("CARGO_BIN_EXE_git-mirror-push");
         let readable = sandbox.path("program");
         std::fs::copy(program, &readable).unwrap();
@@ -206,7 +206,7 @@ fn a_read_only_directory_is_told_by_name() {
     }
 }
 
-/// The path of a token's file, given by mistake, must not print the token.
+/// If a user gives the path of a token's file by mistake, the error must not show the token.
 #[test]
 fn what_a_file_holds_is_not_printed() {
     let sandbox = Sandbox::new();

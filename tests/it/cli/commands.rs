@@ -26,7 +26,7 @@ fn config_keeps_its_comments_and_keys() {
 }
 
 #[test]
-fn add_show_list_and_the_json_of_the_contract() {
+fn add_show_list_and_the_fields_of_the_json() {
     let sandbox = Sandbox::new();
     let source = sandbox.source(
         "https://bot:pw@example.org/acme/widget.git",
@@ -70,7 +70,7 @@ fn plan_says_what_sync_does_and_does_nothing() {
     work.push(&["main", "main:fresh", ":gone"]);
     let planned = sandbox.mirror_push_ok(source, &["plan", "--json"]);
     assert_eq!(sandbox.oid(mirror, "fresh"), "", "nothing was pushed");
-    assert_eq!(sandbox.status(source)["pending"], 1, "and nothing is done with");
+    assert_eq!(sandbox.status(source)["pending"], 1, "the record stays in the spool");
     let done = sandbox.mirror_push_ok(source, &["sync", "--json"]);
     assert_eq!(planned.json()[0]["refs"], done.json()[0]["refs"]);
     assert_eq!(sandbox.refs(mirror), sandbox.refs(source));
@@ -162,7 +162,7 @@ fn disable_enable_and_remove() {
 }
 
 #[test]
-fn a_mass_deletion_waits_for_a_word() {
+fn a_mass_deletion_waits_for_confirmation() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &["--prune", "deleted"]);
@@ -249,7 +249,7 @@ fn completions_and_the_manual_know_every_command() {
         assert!(manual.contains(&heading), "{command} is not in the manual");
         assert!(completions.iter().all(|script| script.contains(command)), "{command} is not completed");
     }
-    // The order of git's pages.
+    // The sections have the order of git's own manual pages.
     let mut rest = &*manual;
     for heading in
         ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES", "FILES", "ENVIRONMENT", "EXIT STATUS", "SEE ALSO"]
@@ -273,10 +273,10 @@ fn completions_and_the_manual_know_every_command() {
 }
 
 #[test]
-fn two_mirrors_are_served_at_once() {
+fn two_mirrors_are_updated_at_the_same_time() {
     let sandbox = Sandbox::new();
     let mirrors = ["one.git", "two.git"].map(|name| sandbox.bare(name));
-    // Each waits for the other: one after the other they would wait for ever.
+    // The hook of each mirror waits for that of the other. If the mirrors were updated one after the other, the first hook would give up.
     for (mine, other) in [(0, 1), (1, 0)] {
         let hook = mirrors[mine].join("hooks/pre-receive");
         let (mine, other) = (sandbox.path(&format!("here{mine}")), sandbox.path(&format!("here{other}")));
@@ -310,7 +310,7 @@ fn any_key_is_set_from_the_command_line_as_toml() {
     assert_eq!(text(), format!("{before}{added}"));
     sandbox.mirror_push_ok(&source, &["set", "m", "prune=", "max_deletes=", "push_options=", "settle="]);
     assert_eq!(text(), before);
-    // Without a name, keys of the repository; an option counts among the keys.
+    // Without the name of a mirror, `set` changes keys of the repository.
     sandbox.mirror_push_ok(&source, &["set", "silent=true", "protected_branches=[\"main\", \"release/*\"]"]);
     assert!(text().contains("silent = true\nprotected_branches = [\"main\", \"release/*\"]\n"), "{}", text());
     sandbox.mirror_push_ok(&source, &["set", "silent=", "wake=none"]);
@@ -321,11 +321,11 @@ fn any_key_is_set_from_the_command_line_as_toml() {
         &["add", "second", other, "tags=none", "retry_delay=1m", "--prune", "never", "--disabled"],
     );
     assert!(text().contains("prune = \"never\"\ntags = \"none\"\nretry_delay = \"1m\"\n"), "{}", text());
-    // A URL is cleaned of its password, whichever way it is given.
+    // The password is removed from a URL that is given as a key, too.
     sandbox.mirror_push_ok(&source, &["set", "second", "url=https://bot:hunter2@example.org/x.git"]);
     assert!(text().contains("url = \"https://example.org/x.git\"") && !text().contains("hunter2"), "{}", text());
     assert_eq!(std::fs::read_to_string(source.join("mirror-push/remotes/second/secret")).unwrap().trim(), "hunter2");
-    // What is said of the mirror is what the keys make of it.
+    // The messages about a mirror take the given keys into account.
     let said =
         sandbox.mirror_push_ok(&source, &["add", "off", sandbox.path("off.git").to_str().unwrap(), "enabled=false"]);
     assert!(said.err.contains("it is disabled: git mirror-push enable off"), "{said:?}");
@@ -336,7 +336,7 @@ fn any_key_is_set_from_the_command_line_as_toml() {
     );
     assert!(said.status == 0 && text().contains("auth_method = \"none\""), "{said:?}");
     assert!(!text().contains("auth_method = \"password\""), "{}", text());
-    // The hook reads this key by itself.
+    // The hook reads this key without a TOML parser, so it is written as a plain string.
     sandbox.mirror_push_ok(&source, &["set", "wake=\"\"\"none\"\"\""]);
     assert!(text().contains("wake = \"none\"\n"), "{}", text());
     let stands = text();

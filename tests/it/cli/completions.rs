@@ -1,4 +1,4 @@
-//! Completions of bash, zsh and fish, by these shells.
+//! The completions for bash, zsh and fish, run by these shells.
 
 use crate::system::installed::Installed;
 

@@ -18,7 +18,7 @@ fn scene() -> (Sandbox, PathBuf, PathBuf) {
     (sandbox, mirror, source)
 }
 
-/// What is not well: (check, severity), and all texts.
+/// The findings that are not `ok`: the check and the severity of each, and the JSON of all.
 fn ailments(said: &Completed) -> (Vec<(String, String)>, String) {
     let findings = said.json();
     let word = |finding: &serde_json::Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
@@ -31,7 +31,7 @@ fn ailments(said: &Completed) -> (Vec<(String, String)>, String) {
 }
 
 #[test]
-fn a_healthy_repository_has_no_ailments() {
+fn a_healthy_repository_has_no_problems() {
     let (sandbox, _, source) = scene();
     let said = sandbox.mirror_push_ok(&source, &["doctor", "--json"]);
     assert_eq!(ailments(&said).0, [], "{said:?}");
@@ -42,7 +42,7 @@ fn a_healthy_repository_has_no_ailments() {
 }
 
 #[test]
-fn every_ailment_of_the_repository() {
+fn problems_of_the_repository_are_reported_with_their_fixes() {
     type Ail<'a> = &'a dyn Fn(&Sandbox, &PathBuf, &PathBuf);
     let ails: [(&str, &str, &str, Ail<'_>); 13] = [
         ("hook", "error", "install-hook", &|s, _, source| {
@@ -53,7 +53,7 @@ fn every_ailment_of_the_repository() {
             std::fs::write(source.join("hooks/post-receive"), "#!/bin/sh\n").unwrap();
         }),
         ("hook", "error", "no '", &|s, _, source| {
-            // Hooks elsewhere, for every repository of the user.
+            // core.hooksPath makes git look for all hooks of this user in another directory.
             s.git(source, &["config", "--global", "core.hooksPath", s.path("elsewhere").to_str().unwrap()]);
         }),
         ("hook", "error", "leads to no program", &|_, _, source| {
@@ -111,7 +111,7 @@ fn every_ailment_of_the_repository() {
 }
 
 #[test]
-fn every_ailment_of_a_mirror() {
+fn problems_of_a_mirror_are_reported_with_their_fixes() {
     type Ail<'a> = &'a dyn Fn(&Sandbox, &PathBuf, &PathBuf);
     let set = |sandbox: &Sandbox, source: &PathBuf, url: &str| {
         sandbox.mirror_push_ok(source, &["set", "m", "--url", url]);
@@ -160,7 +160,7 @@ fn every_ailment_of_a_mirror() {
 }
 
 #[test]
-fn a_source_that_is_older_than_its_mirror_is_told_and_the_mend_works() {
+fn a_source_that_is_older_than_its_mirror_is_reported_with_the_fix() {
     let (sandbox, mirror, source) = scene();
     let theirs = sandbox.git(&mirror, &["commit-tree", "-m", "theirs", "-p", "main", "main^{tree}"]);
     sandbox.git(&mirror, &["update-ref", "refs/heads/main", &theirs]);
@@ -171,7 +171,7 @@ fn a_source_that_is_older_than_its_mirror_is_told_and_the_mend_works() {
 }
 
 #[test]
-fn the_way_to_a_mirror_is_tried_over_the_network() {
+fn doctor_contacts_a_mirror_over_the_network() {
     let (sandbox, _, source) = scene();
     let server = Server::start(&sandbox, Kind::Ssh);
     sandbox.mirror_push_ok(&source, &["set", "m", "--url", &server.url("mirror.git")]);
@@ -183,7 +183,7 @@ fn the_way_to_a_mirror_is_tried_over_the_network() {
 }
 
 #[test]
-fn at_first_contact_it_says_what_confirms_it() {
+fn at_first_contact_doctor_says_how_to_confirm_it() {
     let sandbox = Sandbox::new();
     let stranger = sandbox.bare("mirror.git");
     let theirs = sandbox.work(&stranger);
@@ -198,7 +198,7 @@ fn at_first_contact_it_says_what_confirms_it() {
     let (found, text) = ailments(&said);
     assert!(found.contains(&("first-contact".into(), "error".into())), "{text}");
     assert!(text.contains("git mirror-push sync m --adopt"), "{text}");
-    // Either would make the stranger's commits known here, or overwrite them.
+    // The first would fetch the stranger's commits, the second would overwrite them.
     assert!(!text.contains("git fetch") && !text.contains("--divergent-refs overwrite"), "{text}");
 }
 

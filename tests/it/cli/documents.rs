@@ -1,4 +1,4 @@
-//! The commands and snippets of README and docs, as they stand there: only names of hosts and directories are replaced.
+//! The commands and snippets of README and docs, run as they stand there. Hosts, paths and a few values are replaced.
 
 use std::path::{Path, PathBuf};
 
@@ -79,7 +79,7 @@ fn the_recipe_with_a_token() {
     assert!([0, 1].contains(&said.status) && said.out.contains("github"), "{said:?}");
     assert_eq!(std::fs::read_to_string(widget.join("mirror-push/remotes/github/secret")).unwrap().trim(), "t0ken");
     crate::scene::sandbox::wait_for("the first sync", || sandbox.refs(&mirror) == sandbox.refs(&widget));
-    // The snippets for keys of that mirror, and for what someone pushed there.
+    // Then the snippet that sets keys of that mirror, and the one that fetches what someone pushed there.
     ok(&run(sandbox, &widget, &block("docs/configuration.md", "sh", "set github prune", &[]), None));
     let config = std::fs::read_to_string(widget.join("mirror-push/config.toml")).unwrap();
     assert!(config.contains("push_options = [\"ci.skip\"]") && config.contains("\"*-stable\""), "{config}");
@@ -102,7 +102,7 @@ fn the_recipe_with_a_key_and_a_question() {
     let keys = sandbox.path("ssh/authorized_keys");
     let known = std::fs::read_to_string(&keys).unwrap();
     std::fs::write(&keys, format!("{known}{}", said.out)).unwrap();
-    // Asked on a terminal; what is not agreed to pins nothing.
+    // The command asks on a terminal. The answer 'n' pins nothing.
     for (answer, is_pinned) in [("n", false), ("y", true)] {
         let typed = format!("script -qec '{}' /dev/null", detect.split('#').next().unwrap().trim());
         let said = run(sandbox, &widget, &format!("(sleep 1; echo {answer}) | {typed} || true"), None);
@@ -137,9 +137,9 @@ fn the_recipes_for_many_repositories() {
     let token = run(sandbox, &widget, &block("docs/server.md", "sh", "token create", &[]), Some(&estate.file));
     ok(&token);
     assert!(token.out.starts_with("gmpat-"), "{token:?}");
-    // The hook wakes nobody from now on: what arrives was brought by cron.
+    // From now on the hook starts no drain, so what reaches the mirror comes from the jobs of cron.
     ok(&run(sandbox, &widget, "git mirror-push set wake=none", Some(&estate.file)));
-    // Its environment, and the lines of the table without their times.
+    // The commands run with the environment of cron. They are the lines of the crontab without their times.
     let bin = sandbox.path("bin");
     std::fs::create_dir(&bin).unwrap();
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_git-mirror-push"), bin.join("git-mirror-push")).unwrap();
@@ -175,7 +175,7 @@ fn the_recipe_for_a_restore_and_that_for_notifications() {
     work.commit("two");
     work.push(&["main"]);
     crate::scene::sandbox::wait_for("the push", || sandbox.refs(&mirror) == sandbox.refs(&widget));
-    // An old backup comes back between the first line and the plan.
+    // The comment in the second line is replaced by the restore of an old backup.
     let old = sandbox.git(&widget, &["rev-parse", "main~1"]);
     let restore = format!("git update-ref refs/heads/main {old}");
     let commands = block("docs/operating.md", "sh", "silent on", &[("# restore the repository", &restore)]);

@@ -32,7 +32,7 @@ fn log_and_doctor_cover_all_repositories() {
     assert_eq!(log(&["--since", "1h"]).len(), 4);
     assert!(log(&["--since", "2099-01-01"]).is_empty());
     let last = all[3].split(' ').next().unwrap();
-    // The time as the log itself has it; two attempts may have begun in one millisecond.
+    // `--since` takes a time as the log prints it. Two attempts may have begun in the same millisecond.
     let since: Vec<&String> = all.iter().filter(|line| line.split(' ').next() >= Some(last)).collect();
     assert_eq!(log(&["--since", last]).iter().collect::<Vec<_>>(), since);
     let json = estate.run(&["log", "--all", "--json", "-n1"]).json();
@@ -65,7 +65,7 @@ fn log_and_doctor_cover_all_repositories() {
 }
 
 #[test]
-fn however_a_mirror_is_written_it_is_served() {
+fn a_mirror_is_updated_however_its_toml_is_written() {
     let estate = Estate::new("wake = \"none\"\n[[repositories]]\nroot = \"ROOT\"\n");
     for (n, table) in
         ["[remotes]\nm = { url = \"URL\" }\n", "[ remotes . m ]\nurl = \"URL\"\n", "remotes.m.url = \"URL\"\n"]
@@ -79,7 +79,7 @@ fn however_a_mirror_is_written_it_is_served() {
         estate.sandbox.mirror_push_ok(&source, &["sync"]);
         let refs = estate.sandbox.refs(&source);
         assert_eq!(estate.sandbox.refs(&mirror), refs, "{table}");
-        // What its own commands make due is done by those that look at every repository.
+        // `set` makes an update due, and `drain --all` carries it out.
         estate.sandbox.git(&mirror, &["update-ref", "-d", "refs/heads/main"]);
         estate.sandbox.mirror_push_ok(&source, &["set", "wake=none"]);
         estate.sandbox.mirror_push_ok(&source, &["set", "m", "prune=never"]);
@@ -89,7 +89,7 @@ fn however_a_mirror_is_written_it_is_served() {
 }
 
 #[test]
-fn what_a_drain_takes_from_the_spool_stays_there_while_the_disk_is_full() {
+fn a_record_stays_in_the_spool_while_the_disk_is_full() {
     let estate = Estate::new(TEMPLATE);
     let Some(disk) = Small::new(&estate.sandbox, &estate.sandbox.path("git/small")) else { return };
     let (source, mirror) = (estate.repository("small/x.git"), estate.mirror("small/x.git"));
@@ -100,20 +100,20 @@ fn what_a_drain_takes_from_the_spool_stays_there_while_the_disk_is_full() {
     work.commit("one");
     work.push(&["HEAD:refs/heads/next"]);
     disk.fill();
-    // This drain does not know the template's mirror, and cannot leave it a wish.
+    // This drain does not know the template's mirror, and the full disk has no room for a full-sync record in its queue.
     let said = estate.sandbox.mirror_push(&source, &["drain"]);
     assert!(said.status == 128 && said.err.contains("No space left"), "{said:?}");
     let said = estate.sandbox.mirror_push(&source, &["doctor", "--json"]);
     assert!(said.out.contains("No space left"), "{said:?}");
     let spool = source.join("mirror-push/spool/tmp");
-    assert_eq!(std::fs::read_dir(spool).unwrap().count(), 0, "what doctor tried is gone");
+    assert_eq!(std::fs::read_dir(spool).unwrap().count(), 0, "the probe file of doctor is gone");
     disk.free();
     assert_eq!(estate.run(&["drain", "--all"]).status, 0);
     assert_eq!(estate.sandbox.refs(&mirror), estate.sandbox.refs(&source));
 }
 
 #[test]
-fn a_damaged_record_is_a_full_sync_also_for_a_mirror_that_the_drain_does_not_know() {
+fn a_damaged_record_causes_a_full_sync_also_of_a_mirror_that_the_drain_does_not_know() {
     let estate = Estate::new(TEMPLATE);
     let (source, mirror) = (estate.repository("x.git"), estate.mirror("x.git"));
     assert_eq!(estate.run(&["sync", "--all"]).status, 0);
@@ -126,7 +126,7 @@ fn a_damaged_record_is_a_full_sync_also_for_a_mirror_that_the_drain_does_not_kno
 }
 
 #[test]
-fn the_key_hook_keeps_ours_away() {
+fn the_key_hook_prevents_the_installation_of_the_hook() {
     let estate = Estate::new(TEMPLATE);
     let [with, without] = ["a.git", "b.git"].map(|name| estate.repository(name));
     estate.sandbox.mirror_push_ok(&without, &["set", "hook=none"]);
@@ -138,13 +138,13 @@ fn the_key_hook_keeps_ours_away() {
     let mirror = estate.mirror("b.git");
     let said = estate.sandbox.mirror_push_ok(&without, &["add", "own", mirror.to_str().unwrap()]);
     assert!(!has(&without) && !said.err.contains("hook"), "{said:?}");
-    // Who asks for it by name gets it.
+    // `install-hook` without --all installs it nevertheless.
     estate.sandbox.mirror_push_ok(&without, &["install-hook"]);
     assert!(has(&without));
 }
 
 #[test]
-fn whoever_says_silent_holds_back() {
+fn silent_mode_of_the_server_overrides_the_repository() {
     let estate = Estate::new(&format!("silent = true\n{TEMPLATE}"));
     let (source, mirror) = (estate.repository("x.git"), estate.mirror("x.git"));
     estate.sandbox.mirror_push_ok(&source, &["set", "silent=false"]);
@@ -183,7 +183,7 @@ fn the_url_of_a_template_is_overridden_and_taken_back() {
 }
 
 #[test]
-fn an_include_that_matches_nothing_is_said() {
+fn an_include_that_matches_nothing_is_reported() {
     let estate = Estate::new(&TEMPLATE.replace("exclude", "include = [\"foo/*\"]\nexclude"));
     estate.repository("a.git");
     for command in [&["status", "--all"][..], &["sync", "--all"], &["drain", "--all"]] {
@@ -217,7 +217,7 @@ fn check_does_not_say_ok_while_a_root_is_missing() {
     estate.repository("a.git");
     estate.mirror("a.git");
     for command in [["install-hook", "--all"], ["sync", "--all"]] {
-        assert_eq!(estate.run(&command).status, 1, "not all are covered");
+        assert_eq!(estate.run(&command).status, 1, "one root is missing");
     }
     let said = estate.run(&["check", "--all"]);
     assert!(said.status == 3 && said.out.contains("1 of 1 mirrors up to date; 1 root does not exist"), "{said:?}");

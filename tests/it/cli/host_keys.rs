@@ -29,7 +29,7 @@ fn pins_are_strict_and_a_changed_key_shows_both_fingerprints() {
     let error = said.json()[0]["error"].as_str().unwrap().to_owned();
     assert_eq!(said.json()[0]["update_status"], "failed");
     assert!(error.contains(&good) && error.contains(bad.as_str().unwrap()), "{error}");
-    // One that matches is enough; hashed and several entries are understood.
+    // One matching key is enough. Several entries, and those with a hashed host name, are read.
     let host = std::fs::read_to_string(sandbox.path("ssh/host.pub")).unwrap();
     let line = format!("[127.0.0.1]:{} {host}", server.port());
     std::fs::write(sandbox.path("hosts"), &line).unwrap();
@@ -38,7 +38,7 @@ fn pins_are_strict_and_a_changed_key_shows_both_fingerprints() {
     assert!(hashed.starts_with("|1|"), "{hashed}");
     sandbox.mirror_push_ok(&source, &["host-keys", "m", "--add", &hashed]);
     sandbox.mirror_push_ok(&source, &["sync"]);
-    // A certificate authority vouches for the host.
+    // A certificate authority has signed the key of the host.
     sandbox.mirror_push_ok(&source, &["host-keys", "m", "--clear"]);
     let sign = ["-q", "-s", "ssh/client", "-I", "host", "-h", "-n", "127.0.0.1", "ssh/host.pub"];
     assert!(sandbox.command("ssh-keygen").args(sign).status().unwrap().success());
@@ -65,7 +65,7 @@ fn pins_are_strict_and_a_changed_key_shows_both_fingerprints() {
     }
 }
 
-/// Whether the keys are pinned, or only known to ssh: a host with another key than before is reported with both fingerprints.
+/// A host with another key than before is reported with both fingerprints, whether its keys are pinned or only known to ssh.
 #[test]
 fn a_changed_host_key_is_reported_with_both_fingerprints() {
     let scene = pushed();
@@ -89,7 +89,7 @@ fn a_changed_host_key_is_reported_with_both_fingerprints() {
     let said = sandbox.mirror_push(source, &["sync", "--json"]);
     let error = said.json()[0]["error"].as_str().unwrap().to_owned();
     assert!(error.starts_with(&expected) && error.contains("ask the administrator"), "{error}");
-    // Pins of another host, from before the URL changed, make nothing CHANGED.
+    // Pins of another host, from before the URL changed, do not make this host's key CHANGED.
     std::fs::write(&pins, format!("other.example {other}")).unwrap();
     let said = sandbox.mirror_push(source, &["sync", "--json"]);
     let error = said.json()[0]["error"].as_str().unwrap().to_owned();
@@ -104,7 +104,7 @@ fn a_changed_host_key_is_reported_with_both_fingerprints() {
     assert!(error.starts_with(&expected), "{error}");
 }
 
-/// ssh's configuration says under which name a host's keys are looked up; for a confined mirror it says nothing.
+/// ssh's configuration says under which name a host's keys are looked up. For a confined mirror ssh does not read it.
 #[test]
 fn detected_keys_are_pinned_under_the_name_that_ssh_looks_up() {
     let scene = pushed();

@@ -53,7 +53,7 @@ fn a_key_is_made_authorised_and_used_and_the_host_is_pinned_after_a_yes() {
 struct User(String);
 
 impl User {
-    /// Its name is this process's: two runs on one machine do not meet.
+    /// The name contains the id of this process, so that two runs on one machine use different users.
     fn new(sandbox: &Sandbox, password: &str) -> Self {
         let name = format!("gmp-it-{}", std::process::id());
         let shell = ["-M", "-d", "/tmp", "-s", "/bin/sh", &name];
@@ -92,7 +92,7 @@ fn a_password_over_ssh_goes_through_askpass_and_nowhere_else() {
     assert!(said.status == 1 && said.out.contains("refused the credentials"), "{said:?}");
     let said = sandbox.mirror_push_with_input(&source, &["credential", "m"], &format!("{PASSWORD}\n"));
     assert_eq!(said.status, 0, "{said:?}");
-    // What ssh is given is looked at while it runs.
+    // strace shows the arguments and the environment of every program that is started.
     let strace = sandbox.path("strace");
     let mut command = sandbox.command("strace");
     command.args(["-f", "-qq", "-v", "-s", "4096", "-e", "trace=execve", "-o"]).arg(&strace);
@@ -101,12 +101,12 @@ fn a_password_over_ssh_goes_through_askpass_and_nowhere_else() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
     let calls = std::fs::read_to_string(strace).unwrap();
-    assert!(calls.contains("SSH_ASKPASS") && !calls.contains(PASSWORD), "argv or environment");
+    assert!(calls.contains("SSH_ASKPASS") && !calls.contains(PASSWORD), "no argument or environment holds it");
     let said = sandbox.mirror_push_with_input(&source, &["credential", "m"], "wrong\n");
     assert_eq!(said.status, 0);
     let said = sandbox.mirror_push(&source, &["sync", "--json"]);
     assert_eq!((said.status, &said.json()[0]["update_status"]), (1, &"failed".into()), "{said:?}");
-    // The password in a URL is stored apart.
+    // The password of a URL is stored in a file of its own.
     let with = server
         .url("mirror.git")
         .replace("ssh://", &format!("ssh://{}:{}@", user.0, crate::scene::servers::PASSWORD_IN_URL));
@@ -120,7 +120,7 @@ fn a_password_over_ssh_goes_through_askpass_and_nowhere_else() {
 fn a_jump_host_that_asks_does_not_get_the_mirrors_password() {
     let plain = Sandbox::new();
     let (bin, heard) = (plain.path("bin"), plain.path("heard"));
-    // On the way to the mirror another host may ask, in ssh's words; `ssh -G` knows of no alias.
+    // A host on the way to the mirror may ask with the same words as ssh. Here `ssh -G` prints no alias.
     let text = "#!/bin/sh\n[ $1 = -G ] && exit\necho \"WHO: $($SSH_ASKPASS \"bot@WHO's password: \" 2>&1)\" >> 'HEARD'\nexit 255\n";
     for (asked_first, expected) in
         [("jump.example.org", "not for the host that asks"), ("mirror.example.org", PASSWORD)]
@@ -180,7 +180,7 @@ impl Web {
 }
 
 #[test]
-fn the_command_credential_stores_and_takes_away() {
+fn the_command_credential_stores_and_removes_a_password() {
     let web = Web::new();
     web.fails("refused the credentials (HTTP 401)");
     let feed = |text: &str| web.sandbox.mirror_push_with_input(&web.source, &["credential", "m"], text).status;
@@ -310,7 +310,7 @@ fn a_mirror_that_is_added_again_has_no_old_password_key_or_base() {
     for name in ["secret", "id_ed25519", "mirrored", "status.json"] {
         assert!(directory.join(name).exists(), "{name}");
     }
-    // As a removal leaves it that was killed, or that a running update held up.
+    // First as a killed removal leaves the directory, with the mark; then without it, as after an edit of the file by hand.
     for mark in [true, false] {
         let config = source.join("mirror-push/config.toml");
         let text = std::fs::read_to_string(&config).unwrap();
@@ -329,7 +329,7 @@ fn a_mirror_that_is_added_again_has_no_old_password_key_or_base() {
     }
 }
 
-/// A new URL and its password come together: of a change that cannot be made, nothing stays.
+/// A new URL and its password belong together. If the URL cannot be changed, the new password is not stored either.
 #[test]
 fn a_change_of_the_url_that_fails_leaves_the_old_password() {
     let sandbox = Sandbox::new();
@@ -344,7 +344,8 @@ fn a_change_of_the_url_that_fails_leaves_the_old_password() {
     let secret = || std::fs::read_to_string(source.join("mirror-push/remotes/web/secret")).unwrap();
     assert_eq!(secret(), "old\n");
     drop(lock);
-    // The file is there with the new URL, but the kernel cannot promise that it stays: the old password is not for the new host.
+    // The file with the new URL is in place, but its directory cannot be synced. The old password is removed, because it does not belong
+    // to the new host.
     let mut strace = sandbox.command("strace");
     strace.args(["-f", "-qq", "-o"]).arg(sandbox.path("strace")).arg("-P").arg(source.join("mirror-push"));
     strace.args(["-e", "trace=fsync", "-e", "inject=fsync:error=EIO"]);

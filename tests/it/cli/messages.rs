@@ -1,4 +1,4 @@
-//! What users read when something is not as it should be: the thing by name, and what to do, in one line.
+//! The messages about problems: each names what it is about and says what to do, in one line.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -35,10 +35,10 @@ fn a_url_that_cannot_be_meant_is_refused() {
         let said = sandbox.mirror_push(&source, &["set", "m", &format!("url={url}")]);
         assert_eq!(said.status, 129, "{url}: {said:?}");
     }
-    // A relative path with a dot in it that is there is a path.
+    // A relative path with a dot is taken as a path if it exists.
     std::fs::create_dir_all(source.join("mirrors.d/x.git")).unwrap();
     sandbox.mirror_push_ok(&source, &["-C", source.to_str().unwrap(), "add", "x", "mirrors.d/x.git", "--disabled"]);
-    // In a file it is a warning, so that no set-up stops.
+    // In the configuration file such a URL is only a warning, so that an existing setup keeps working.
     let config = source.join("mirror-push/config.toml");
     let text = std::fs::read_to_string(&config).unwrap().replace("/mirror.git", "https://h/acme/w/tree/main");
     std::fs::write(&config, text).unwrap();
@@ -46,7 +46,7 @@ fn a_url_that_cannot_be_meant_is_refused() {
         &sandbox.mirror_push(&source, &["status"]).out,
         "web page; the URL of its repository is probably https://h/acme/w.git",
     );
-    // It stands in the way of no other change, and one that is a repository's for sure is none.
+    // The warning prevents no other change. A URL that ends in `.git` gives no warning.
     sandbox.mirror_push_ok(&source, &["set", "m", "--tags", "none"]);
     sandbox.mirror_push_ok(&source, &["add", "deep", "https://h/acme/tree/w.git", "--disabled"]);
 }
@@ -94,7 +94,7 @@ fn a_secret_that_others_can_read_stops_its_mirror_alone() {
     let text = std::fs::read_to_string(&config).unwrap().replace("/x.git", "/acme/x/tree/main");
     std::fs::write(&config, text).unwrap();
     let found = sandbox.mirror_push(&source, &["doctor"]).out;
-    assert!(found.contains(&fix) && found.contains("the address of a web page"), "and it hides nothing else: {found}");
+    assert!(found.contains(&fix) && found.contains("the address of a web page"), "it hides no other problem: {found}");
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a_divergent_ref_has_its_advice() {
 }
 
 #[test]
-fn a_copy_of_a_repository_is_told_from_one_that_was_moved() {
+fn a_copied_repository_is_distinguished_from_a_moved_one() {
     let Scene { sandbox, source, .. } = Scene::local(&[]).with(&["main"]);
     let copy = sandbox.path("copy.git");
     let copied = sandbox.command("cp").arg("-a").args([&source, &copy]).status().unwrap();
@@ -167,7 +167,7 @@ fn a_command_that_waits_says_what_for() {
 }
 
 #[test]
-fn a_long_run_ends_with_a_sum() {
+fn a_long_run_ends_with_a_summary() {
     let scene = Scene::local(&[]);
     let names: Vec<String> = (0..24).map(|number| format!("main:b{number:02}")).collect();
     scene.push(&names.iter().map(String::as_str).collect::<Vec<_>>());

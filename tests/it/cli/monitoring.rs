@@ -40,7 +40,7 @@ fn events(path: &Path) -> Vec<serde_json::Value> {
 }
 
 #[test]
-fn transitions_are_told_once_each() {
+fn each_change_of_state_is_notified_once() {
     let scene = scene();
     let log = scene.sandbox.path("events");
     let script = scene.script(&format!("[ \"$1\" = 'a b $(id)' ] && cat >> '{}'", log.display()));
@@ -66,7 +66,7 @@ fn transitions_are_told_once_each() {
 }
 
 #[test]
-fn news_that_could_not_be_told_are_told_later_and_nobody_waits_for_long() {
+fn a_failed_notification_is_repeated_and_one_that_hangs_is_ended() {
     let scene = scene();
     let (log, good) = (scene.sandbox.path("events"), scene.sandbox.path("good"));
     let script = scene.script(&format!("[ -e '{}' ] || exit 7\ncat >> '{}'", good.display(), log.display()));
@@ -77,7 +77,7 @@ fn news_that_could_not_be_told_are_told_later_and_nobody_waits_for_long() {
     std::fs::write(&good, "").unwrap();
     scene.sync();
     assert_eq!(events(&log)[0]["event"], "failing");
-    // One that hangs, with a child that holds its pipes.
+    // Now a command that hangs, with a child that keeps its pipes open.
     let pids = scene.sandbox.path("pids");
     scene.script(&format!("sleep 99 & echo $! $$ > '{}'; exec sleep 98", pids.display()));
     scene.url(scene.mirror.to_str().unwrap());
@@ -102,12 +102,12 @@ fn commands_are_taken_only_from_files_of_ours() {
     let script = scene.script(&format!("touch '{}'", mark.display()));
     scene.top(&format!("notify = [\"{}\"]", script.display()));
     scene.url("/nowhere.git");
-    // The repository and its file belong to another user, whom root trusts enough to mirror for.
+    // The repository and its file belong to another user, and root has made it a safe.directory.
     let chown = |path: &Path| std::os::unix::fs::chown(path, Some(65_534), None).unwrap();
     chown(&scene.source);
     chown(&scene.source.join("mirror-push/config.toml"));
     scene.sandbox.git(&scene.mirror, &["config", "--global", "--add", "safe.directory", "*"]);
-    assert_eq!(scene.sync(), 128, "that git trusts it is not enough");
+    assert_eq!(scene.sync(), 128, "safe.directory is not enough");
     assert!(!mark.exists());
 }
 
@@ -186,7 +186,7 @@ fn status_says_who_makes_the_next_attempt() {
     says(
         "min or later, after 1 failed attempt; no daemon, drain or timer is running: 'git mirror-push sync m' tries now",
     );
-    // A drain that a hook started stays for the next attempt.
+    // A drain that a hook started waits for the next attempt.
     let mut drain = sandbox.program(&source).args(["drain", "--detach"]).spawn().unwrap();
     crate::scene::sandbox::wait_for("the drain", || status().contains("by the waiting drain, after 1 failed attempt"));
     drain.kill().unwrap();
@@ -195,7 +195,7 @@ fn status_says_who_makes_the_next_attempt() {
     let daemon = Daemon::start_as_configured(&sandbox, crate::scene::servers::free_port());
     says("by the daemon, after 1 failed attempt");
     if crate::scene::sandbox::is_root("a repository of another owner is needed") {
-        // The daemon may not be able to serve it; looking at it needs no more than git's consent.
+        // The daemon may be unable to serve a repository of another owner. `status` itself needs only safe.directory.
         sandbox.git(&source, &["config", "--global", "--add", "safe.directory", "*"]);
         std::os::unix::fs::chown(&source, Some(65_534), None).unwrap();
         says("no daemon, drain or timer is running");
@@ -207,7 +207,7 @@ fn status_says_who_makes_the_next_attempt() {
     sandbox.mirror_push_ok(&source, &["silent", "on"]);
     says("silent mode: nothing is sent; 'git mirror-push silent off' ends it");
     sandbox.mirror_push_ok(&source, &["silent", "off"]);
-    // What only a person can fix is tried after any push.
+    // After a permanent error, the next push starts the next attempt.
     sandbox.mirror_push_ok(&source, &["set", "m", "url=/nowhere.git"]);
     assert_eq!(sandbox.mirror_push(&source, &["sync"]).status, 1);
     says(
@@ -232,7 +232,7 @@ fn the_metrics_file_is_replaced_after_each_drain() {
     scene.sync();
     assert_eq!((value("up_to_date"), value("failures_total")), (Some(0.0), Some(1.0)));
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
-    // A directory that is gone is told; the mirrors are served all the same.
+    // A missing directory is reported, and the mirrors are updated nevertheless.
     scene.url(scene.mirror.to_str().unwrap());
     scene.top("# moved");
     let config = scene.source.join("mirror-push/config.toml");

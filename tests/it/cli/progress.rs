@@ -1,11 +1,11 @@
-//! Progress on a terminal, which `script` (util-linux) makes.
+//! Progress on a terminal. `script` (util-linux) makes the terminal.
 
 use std::path::{Path, PathBuf};
 
 use crate::scene::estate::{Estate, TEMPLATE};
 use crate::scene::sandbox::{Sandbox, script};
 
-/// What a command writes on a terminal of 24 lines and `columns` columns, and the states of its lines, each once.
+/// Runs a command on a terminal of 24 lines and `columns` columns. Returns the texts that its lines had, each text once.
 fn on_terminal(sandbox: &Sandbox, repository: &Path, columns: usize, command: &str) -> Vec<String> {
     let log = sandbox.path("typescript");
     let program = env!("CARGO_BIN_EXE_git-mirror-push");
@@ -14,7 +14,7 @@ fn on_terminal(sandbox: &Sandbox, repository: &Path, columns: usize, command: &s
     terminal.args(["-qec", &text]).arg(&log).env("SHELL", "/bin/sh").env("TERM", "xterm");
     assert!(terminal.output().unwrap().status.success(), "{}", std::fs::read_to_string(&log).unwrap_or_default());
     let written = String::from_utf8_lossy(&std::fs::read(&log).unwrap()).into_owned();
-    // Each movement of the cursor begins a line.
+    // Each control sequence (it moves the cursor, erases a line or sets a colour) separates two texts.
     let moved = regex::Regex::new("\x1b\\[[0-9;?]*[A-Za-z]").unwrap();
     let written = moved.replace_all(&written, "\n");
     let mut states: Vec<String> = Vec::new();
@@ -31,13 +31,13 @@ const FILES: usize = 2500;
 /// A repository whose first push takes a moment, and a mirror that tells its own progress.
 fn scene(sandbox: &Sandbox) -> PathBuf {
     let mirror = sandbox.bare("mirror.git");
-    // A slow mirror: what it says of its progress is there to be seen.
+    // The hook sleeps between its two messages, so that the first one stays on the terminal for a while.
     let hook = mirror.join("hooks/pre-receive");
     let text = "#!/bin/sh\nprintf 'Checking size:  50%% (1/2)\\r' >&2; sleep 0.4; printf 'Checking size: 100%% (2/2), done.\\n' >&2\n";
     script(&hook, text);
     let source = sandbox.source("mirror.git", &[]);
     let work = sandbox.work(&source);
-    // So much that a pack takes some tenths of a second.
+    // So much data that making the pack takes some tenths of a second.
     let mut random = 1_u64;
     let mut byte = || {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -62,7 +62,7 @@ fn a_terminal_shows_the_phase_and_the_percentage_of_both_sides() {
     assert!(has("objects: ") && has(&format!("/{})", FILES + 2)), "{states:#?}");
     assert!(has("m: remote: Checking size:  50% (1/2)"), "{states:#?}");
     assert!(has("[new branch]      main"), "{states:#?}");
-    // What was progress is no message of a refusal.
+    // The line `Total …` of `git pack-objects` is progress too, and is not shown as a message.
     assert!(!has("Total "), "{states:#?}");
 }
 
@@ -76,7 +76,7 @@ fn a_narrow_terminal_cuts_the_lines() {
 }
 
 #[test]
-fn nobody_is_told_who_does_not_watch() {
+fn quiet_shows_no_progress_on_a_terminal() {
     let sandbox = Sandbox::new();
     let source = scene(&sandbox);
     let states = on_terminal(&sandbox, &source, 80, "sync -q");
@@ -101,7 +101,7 @@ fn many_repositories_are_counted() {
 }
 
 #[test]
-fn a_failure_is_told_without_the_progress_before_it() {
+fn a_failure_is_reported_without_the_progress_before_it() {
     let sandbox = Sandbox::new();
     let source = scene(&sandbox);
     // One object is missing.

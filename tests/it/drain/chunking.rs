@@ -1,4 +1,4 @@
-//! An update that is too large for a mirror arrives in portions: fewer refs, then slices of history.
+//! An update that is too large for a mirror arrives in several pushes: first with fewer refs each, then with slices of a branch's history.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::scene::sandbox::{Sandbox, wait_for};
 use crate::scene::servers::{Kind, Server, free_port};
 
-/// A branch of `commits` commits, each with `size` bytes that do not compress, made without a commit at a time.
+/// Makes a branch of `commits` commits with one `git fast-import`. Each commit adds `size` bytes that do not compress.
 fn fill(sandbox: &Sandbox, repository: &Path, branch: &str, commits: usize, size: usize) {
     let mut random = 88_172_645_463_325_252_u64;
     let mut stream = Vec::new();
@@ -25,7 +25,8 @@ fn fill(sandbox: &Sandbox, repository: &Path, branch: &str, commits: usize, size
     sandbox.git_with_input(repository, &["fast-import", "--quiet"], &stream);
 }
 
-/// A hook of the mirror that notes each push that reached it.
+/// Gives the mirror a pre-receive hook that runs `more` at the end. It adds the number of refs of each push to the returned file.
+/// A push that receive-pack refuses because of its size does not reach the hook.
 fn counting(sandbox: &Sandbox, mirror: &Path, more: &str) -> PathBuf {
     let log = sandbox.path("pushes");
     let hook = mirror.join("hooks/pre-receive");
@@ -53,13 +54,13 @@ fn a_mirror_with_a_limit_on_packs_gets_the_history_in_slices() {
     let said = sandbox.mirror_push_ok(&source, &["sync", "--json"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "{said:?}");
     let pushes = lines(&log).len();
-    assert!((5..16).contains(&pushes), "{pushes} pushes arrived: 1.2 MB by at most 300 kB, then the branches");
+    assert!((5..16).contains(&pushes), "{pushes} pushes arrived: 1.2 MB in packs of at most 300 kB, then the branches");
     let status = sandbox.mirror_push_ok(&source, &["status", "--json"]).json();
     assert_eq!((&status[0]["update_status"], &status[0]["refs"]), (&"finished".into(), &serde_json::json!([])));
 }
 
 #[test]
-fn a_single_commit_that_is_too_large_is_a_refusal_that_names_it() {
+fn a_single_commit_that_is_too_large_stops_only_its_own_ref() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     sandbox.git(&mirror, &["config", "receive.maxInputSize", "50k"]);
@@ -85,7 +86,8 @@ fn a_server_that_refuses_large_bodies_gets_smaller_ones() {
         let directives = format!("client_max_body_size 1200k; {answer}");
         let server = Server::start_with(&sandbox, Kind::Http, free_port(), &directives);
         let source = server.source(&sandbox, "mirror.git", &[]);
-        // The whole is streamed and the halves are sent with their length: both kinds of body are refused and taken.
+        // A pack of more than 1 MiB is sent in chunks, a smaller one with its length. The whole (4 MB) and its half are sent in
+        // chunks and refused. The quarters are sent with their length and accepted.
         fill(&sandbox, &source, "main", 40, 100_000);
         let said = sandbox.mirror_push_ok(&source, &["sync", "--json"]);
         assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "{answer}: {said:?}");
@@ -138,7 +140,7 @@ fn a_mirror_that_times_out_gets_less_the_next_time() {
 }
 
 #[test]
-fn a_first_mirror_that_is_killed_goes_on_where_it_was() {
+fn a_first_sync_that_is_killed_is_completed_by_the_next_one() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     sandbox.git(&mirror, &["config", "receive.maxInputSize", "200k"]);
@@ -171,7 +173,7 @@ fn a_tag_goes_as_a_whole_or_not_at_all() {
     assert_eq!(report["refs"][0]["outcome"], "remote_rejected", "{said:?}");
     assert!(
         sandbox.refs(&mirror).is_empty() && !mirror.join("logs/refs/tags/large").exists(),
-        "it never had another value"
+        "the mirror never had the tag, not even at an earlier commit"
     );
 }
 
@@ -182,7 +184,7 @@ fn a_slice_that_arrived_is_known_to_be_ours_although_the_next_one_broke() {
     sandbox.git(&mirror, &["config", "receive.maxInputSize", "100k"]);
     let source = sandbox.source("mirror.git", &["--divergent-refs", "keep"]);
     fill(&sandbox, &source, "main", 12, 30_000);
-    // The third push breaks.
+    // The third push that reaches the hook breaks: the hook kills receive-pack.
     let log = counting(&sandbox, &mirror, "[ $(wc -l < '../pushes') -lt 3 ] || kill -9 $PPID");
     sandbox.mirror_push(&source, &["sync"]);
     assert!(!lines(&log).is_empty());
@@ -190,7 +192,7 @@ fn a_slice_that_arrived_is_known_to_be_ours_although_the_next_one_broke() {
     assert!(!part.is_empty() && part != sandbox.oid(&source, "main"), "a part arrived");
     std::fs::remove_file(mirror.join("hooks/pre-receive")).unwrap();
     sandbox.git(&mirror, &["config", "receive.maxInputSize", "0"]);
-    // Rewritten here: what the mirror has is ours, not somebody's work.
+    // The branch is rewritten here. The mirror's value counts as ours, so it is replaced although `keep` is set.
     let new = sandbox.git(&source, &["commit-tree", "-m", "rewritten", "main^{tree}"]);
     sandbox.git(&source, &["update-ref", "refs/heads/main", &new]);
     sandbox.mirror_push_ok(&source, &["sync", "-q"]);

@@ -21,7 +21,7 @@ impl Drop for Over<'_> {
     }
 }
 
-/// Each pusher's commits: `PUSHES` on a branch of its own, made at once.
+/// The commits of each pusher: `PUSHES` on a branch of its own. One `git fast-import` makes them all.
 fn prepare(sandbox: &Sandbox, work: &Path) -> Vec<Vec<String>> {
     let mut stream = String::from("commit refs/heads/main\ncommitter T <t@example.org> 0 +0000\ndata 0\n\n");
     for pusher in 0..PUSHERS {
@@ -49,7 +49,7 @@ fn with_reflogs(sandbox: &Sandbox) -> PathBuf {
     mirror
 }
 
-/// Every value that each ref of a repository has had, from its reflogs: (ref, old, new).
+/// Every change of a ref of a repository, from its reflogs: the path of the reflog, the old value, the new value.
 fn moves(repository: &Path) -> Vec<(String, String, String)> {
     fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(directory).unwrap() {
@@ -74,11 +74,11 @@ fn fifty_pushers_and_drains_that_are_killed_at_random() {
     let sandbox = Sandbox::new();
     let mirror = with_reflogs(&sandbox);
     let source = sandbox.source("mirror.git", &[]);
-    // What a drain that was killed may have sent is looked at again so soon.
+    // Refs that a killed drain may have sent are read again after this time.
     sandbox.add_mirror_config(&source, "stall_timeout = \"2s\"");
     let work = sandbox.work(&source);
     for repository in [&source, &work.path] {
-        // So many at once wait longer for the one lock of reftable than git does by default.
+        // Reftable has one lock for all refs. With so many pushers, some wait for it longer than git's default time limit.
         sandbox.git(repository, &["config", "reftable.lockTimeout", "60000"]);
     }
     let commits = prepare(&sandbox, &work.path);
@@ -123,7 +123,7 @@ fn fifty_pushers_and_drains_that_are_killed_at_random() {
         }
     });
     // A receive-pack whose drain was killed ends by itself.
-    wait_for("the mirror's programs", || {
+    wait_for("an empty queue and an equal mirror", || {
         let is_drained = sandbox.mirror_push(&source, &["drain"]).status == 0;
         let queue = std::fs::read_dir(source.join("mirror-push/remotes/m/queue")).unwrap();
         is_drained && queue.count() == 0 && sandbox.refs(&mirror) == sandbox.refs(&source)
@@ -135,7 +135,7 @@ fn fifty_pushers_and_drains_that_are_killed_at_random() {
     for directory in ["spool/incoming", "spool/tmp", "spool/corrupt", "remotes/m/queue"] {
         assert_eq!(std::fs::read_dir(spool.join(directory)).unwrap().count(), 0, "{directory}");
     }
-    // Every update moved a ref, and forwards: along its pusher's commits.
+    // Every update moved its ref forward along its pusher's commits.
     let place: BTreeMap<&String, usize> =
         commits.iter().flat_map(|list| list.iter().enumerate().map(|(n, commit)| (commit, n + 1))).collect();
     let moves = moves(&mirror);
@@ -150,7 +150,7 @@ fn fifty_pushers_and_drains_that_are_killed_at_random() {
 }
 
 #[test]
-fn commands_that_change_the_configuration_while_it_is_drained() {
+fn commands_that_change_the_configuration_during_drains() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &[]);
@@ -188,7 +188,7 @@ fn commands_that_change_the_configuration_while_it_is_drained() {
     assert_eq!(left, ["lock"]);
 }
 
-/// A hook of the mirror that does something to the source while its refs are being pushed.
+/// Gives the mirror a pre-receive hook that runs `script` while refs are being pushed.
 fn meanwhile(mirror: &Path, script: &str) {
     use std::os::unix::fs::PermissionsExt;
     let hook = mirror.join("hooks/pre-receive");
@@ -212,8 +212,8 @@ fn a_ref_that_moves_or_vanishes_during_a_drain() {
     meanwhile(mirror, &format!("{git} refs/heads/moves {two} && {git} -d refs/heads/goes"));
     sandbox.mirror_push_ok(source, &["drain"]);
     std::fs::remove_file(mirror.join("hooks/pre-receive")).unwrap();
-    assert_ne!(sandbox.oid(mirror, "goes"), "", "as it was when it was read");
-    // Before it is sent at all: on an empty mirror the default branch goes first, alone.
+    assert_ne!(sandbox.oid(mirror, "goes"), "", "the ref arrives, because it was there when it was read");
+    // Now the ref vanishes before it is sent. An empty mirror gets the default branch alone first, and the hook runs at that push.
     sandbox.git(source, &["update-ref", "refs/heads/goes", "main"]);
     std::fs::remove_dir_all(mirror).unwrap();
     sandbox.bare("mirror.git");
@@ -224,7 +224,7 @@ fn a_ref_that_moves_or_vanishes_during_a_drain() {
     // No hook of ours saw these moves; a comparison does.
     let said = sandbox.mirror_push_ok(source, &["sync", "--json"]);
     assert_eq!(sandbox.refs(mirror), sandbox.refs(source), "{said:?}");
-    // Gone before it is pushed, recorded as pushed: no error.
+    // The push of a branch is recorded, and the branch is deleted before the drain. That is no error.
     work.push(&["main:brief"]);
     sandbox.git(source, &["update-ref", "-d", "refs/heads/brief"]);
     sandbox.mirror_push_ok(source, &["drain"]);
@@ -235,7 +235,7 @@ fn a_ref_that_moves_or_vanishes_during_a_drain() {
 fn gits_housekeeping_never_makes_us_delete_or_rewind() {
     let sandbox = Sandbox::new();
     let mirror = with_reflogs(&sandbox);
-    // A mirror that would follow every mistake.
+    // With `prune = "mirror"`, a ref that a listing misses would be deleted on the mirror.
     let source = sandbox.source("mirror.git", &["--prune", "mirror"]);
     let work = sandbox.work(&source);
     work.commit("one");
@@ -250,7 +250,7 @@ fn gits_housekeeping_never_makes_us_delete_or_rewind() {
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
                 for command in [&["pack-refs", "--all", "--prune"][..], &["gc", "-q"], &["repack", "-adq"]] {
-                    // Two that collect garbage get into each other's way; that is no matter here.
+                    // A command may fail because a push holds a lock. That does not matter here.
                     sandbox.try_git(&source, command);
                 }
             }
@@ -260,7 +260,7 @@ fn gits_housekeeping_never_makes_us_delete_or_rewind() {
             let moved: Vec<String> = (0..20).map(|n| format!("main:n{}", (round * 7 + n * 10) % 200)).collect();
             let refspecs = moved.iter().map(String::as_str).chain(["main"]);
             let arguments: Vec<&str> = ["push", "-q", "origin"].into_iter().chain(refspecs).collect();
-            // git's own pushes and repacks get into each other's way.
+            // A push may fail if it meets a repack, so it is repeated.
             wait_for("a push", || sandbox.try_git(&work.path, &arguments).status == 0);
             let said = sandbox.mirror_push(&source, &[if round % 2 == 0 { "sync" } else { "drain" }, "--json"]);
             assert!(!said.out.contains("\"deleted\"") && !said.out.contains("\"forced\""), "{said:?}");
@@ -273,7 +273,7 @@ fn gits_housekeeping_never_makes_us_delete_or_rewind() {
     assert!(moves(&mirror).iter().all(|(_, _, new)| new.bytes().any(|byte| byte != b'0')), "a ref was deleted");
 }
 
-/// A mirror whose hook holds each push until `go` is there, and notes when it begins and ends.
+/// A source and its mirror. The mirror's hook holds each push until the file `go` exists. It writes `begin` and `end` into `log`.
 fn holding(sandbox: &Sandbox) -> (PathBuf, PathBuf) {
     let mirror = sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &[]);
@@ -303,7 +303,7 @@ fn two_syncs_at_once_take_turns() {
     wait_for("the first", || log() == "begin\n");
     create("second");
     let mut second = sync();
-    // It waits at the lock: long enough to have been at the mirror without one.
+    // The second sync waits for the lock. Without a lock it would have reached the mirror in this time.
     std::thread::park_timeout(Duration::from_millis(400));
     assert_eq!(log(), "begin\n", "the second is not let in");
     std::fs::write(sandbox.path("go"), "").unwrap();
@@ -330,7 +330,7 @@ fn a_mirror_that_is_disabled_while_a_sync_waits_gets_nothing() {
     assert_eq!((sandbox.oid(&mirror, "second"), sandbox.oid(&mirror, "first").is_empty()), (String::new(), false));
 }
 
-/// `status` asks for the lock, to see whether a run goes on: the drain of a push that comes just then waits for that moment.
+/// `status` holds the lock for a moment, to see whether a run is active. A drain that begins just then waits until the lock is free.
 #[test]
 fn a_look_at_the_status_turns_no_drain_away() {
     let scene = Scene::local(&[]).with(&["main"]);
@@ -350,12 +350,12 @@ fn a_look_at_the_status_turns_no_drain_away() {
     assert_eq!(sandbox.refs(mirror), sandbox.refs(source));
 }
 
-/// A drain whose mirror only waits has attempted nothing.
+/// A drain attempts nothing if its mirror only waits. Its exit status is then 0.
 #[test]
 fn a_mirror_that_only_waits_is_no_failure_of_this_drain() {
     let sandbox = Sandbox::new();
     let source = sandbox.source("git://127.0.0.1:9/mirror.git", &[]);
-    // It is there before the attempt: a configuration that changes ends the wait.
+    // The file is written before the attempt, because a change of the configuration ends the wait.
     let server = sandbox.path("server.toml");
     std::fs::write(&server, format!("[[repositories]]\nroot = \"{}\"\n", sandbox.path("").display())).unwrap();
     let work = sandbox.work(&source);
@@ -368,5 +368,5 @@ fn a_mirror_that_only_waits_is_no_failure_of_this_drain() {
     assert!(said.status == 0 && said.out.contains("tried again at"), "{said:?}");
     let mut all = sandbox.command(env!("CARGO_BIN_EXE_git-mirror-push"));
     let said = run_with_input(all.arg("--config").arg(&server).args(["drain", "--all", "-q"]), b"");
-    assert_eq!((said.status, &*said.out, &*said.err), (0, "", ""), "nor of one of all repositories");
+    assert_eq!((said.status, &*said.out, &*said.err), (0, "", ""), "`drain --all` reports no failure either");
 }

@@ -85,7 +85,7 @@ fn a_repository_from_yesterdays_backup_overwrites_only_where_the_rules_say_so() 
         commit_and_push(&sandbox, &["main", "HEAD:today"]);
         sandbox.mirror_push_ok(&source, &["drain"]);
         let today = sandbox.refs(&mirror);
-        // The disk was lost; books and refs are yesterday's.
+        // The disk was lost. The refs and the state files are yesterday's.
         copy(&sandbox, &sandbox.path("backup.git"), &source);
         let said = sandbox.mirror_push(&source, &["sync", "--json"]);
         assert!(!said.err.contains("panicked"), "{said:?}");
@@ -96,7 +96,7 @@ fn a_repository_from_yesterdays_backup_overwrites_only_where_the_rules_say_so() 
             let refs = status["refs"].to_string();
             assert!(refs.contains("divergent") && refs.contains("this repository never had"), "{policy}: {refs}");
         }
-        // Pushing today's work again makes both right, with nothing lost.
+        // When today's work is pushed again, the mirror equals the source, and nothing is lost.
         let work = sandbox.path("source.git.work");
         sandbox.git(&work, &["push", "-q", "origin", "main", "main:today"]);
         sandbox.mirror_push_ok(&source, &["sync"]);
@@ -105,14 +105,14 @@ fn a_repository_from_yesterdays_backup_overwrites_only_where_the_rules_say_so() 
 }
 
 #[test]
-fn books_that_are_older_than_the_mirror_never_rewind_what_was_kept() {
+fn state_files_that_are_older_than_the_mirror_overwrite_nobodys_work() {
     let (sandbox, mirror, source) = scene(&["--divergent-refs", "keep"]);
     let remote = source.join("mirror-push/remotes/m");
     copy(&sandbox, &remote, &sandbox.path("books"));
     commit_and_push(&sandbox, &["main"]);
     sandbox.mirror_push_ok(&source, &["drain"]);
     copy(&sandbox, &sandbox.path("books"), &remote);
-    // Someone works on the mirror, on top of ours.
+    // Someone adds a commit on the mirror, on top of our value.
     let theirs = sandbox.git(&mirror, &["commit-tree", "-m", "theirs", "-p", "main", "main^{tree}"]);
     sandbox.git(&mirror, &["update-ref", "refs/heads/main", &theirs]);
     assert_eq!(sandbox.mirror_push(&source, &["sync"]).status, 1);

@@ -1,7 +1,8 @@
-//! Killed, or refused by the operating system, at every step that opens, writes, renames, links, unlinks or syncs.
+//! The hook, drains and other commands are killed, or get an error, at every system call in `CALLS`: those that open, write, sync, rename,
+//! link, remove, make or lock files and directories.
 //!
-//! strace injects the fault into the n-th such call of the program's main thread, for every n until the program ends by
-//! itself. Then a drain without faults must find everything, and the mirror must equal the source.
+//! strace injects the fault into the n-th call of each name in the program's main thread, for every n that the program reaches. Then a
+//! drain or sync without faults must find everything, and the mirror must equal the source.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -72,7 +73,7 @@ impl Sample {
         let new = work.commit("two");
         work.git(&["checkout", "-q", "--orphan", "other"]);
         work.commit("rewritten");
-        // The first push is recorded, the second one's hook is what the hook's test runs.
+        // The hook records the first push. It does not run for the second push: `Sample::hook` runs it with the line of that push.
         work.push(&["+other:topic", ":gone"]);
         std::fs::rename(source.join("hooks/post-receive"), source.join("hooks/kept")).unwrap();
         work.push(&["main"]);
@@ -91,7 +92,7 @@ impl Sample {
         }
     }
 
-    /// A fresh copy of what was saved; paths stay, for the configuration names the mirrors'.
+    /// Restores the saved repositories. Their paths stay the same, because the configuration names the paths of the mirrors.
     fn reset(&self) -> (PathBuf, PathBuf) {
         for saved in ["source.saved", "mirror.saved", "second.saved"].map(|name| self.sandbox.path(name)) {
             if saved.exists() {
@@ -136,7 +137,7 @@ impl Sample {
         std::fs::read_dir(directory).map_or(0, Iterator::count)
     }
 
-    /// After whatever happened: one drain, and nothing is missing, left over or damaged.
+    /// Runs one drain without faults. After it, nothing may be missing, left over or damaged.
     fn heals(&self, source: &Path, mirror: &Path, at: &str) {
         end_the_wait(source);
         let said = self.drain(source, None);
@@ -151,7 +152,7 @@ impl Sample {
         ] {
             assert_eq!(count, 0, "{at}: {what}");
         }
-        // A run that never ended may have sent commands: its refs are to be looked at again, and until then it says so.
+        // A run that was killed may have sent commands. Its refs are read again later; until then the status is `scheduled`.
         let waits = self.count(source.join("mirror-push/remotes/m/queue")) > 0;
         let status = self.sandbox.status(source);
         let expected = if waits { "scheduled" } else { "finished" };
@@ -159,13 +160,13 @@ impl Sample {
     }
 }
 
-/// A changed configuration ends the wait of the back-off; what is drained are still only the records.
+/// Sets the time of the configuration file, which ends the wait of the back-off. It does not request a comparison of all refs.
 fn end_the_wait(source: &Path) {
     let config = std::fs::File::options().append(true).open(source.join("mirror-push/config.toml")).unwrap();
     config.set_modified(SystemTime::now() + Duration::from_secs(1)).unwrap();
 }
 
-/// What is queued besides looks that are due later.
+/// The number of queue entries that are pushes. The others (`look`) ask to read refs of the mirror again.
 fn queued_pushes(source: &Path) -> usize {
     let entries = std::fs::read_dir(source.join("mirror-push/remotes/m/queue")).unwrap();
     let is_look = |path: &Path| std::fs::read_to_string(path).unwrap().contains("\nlook ");
@@ -274,8 +275,8 @@ fn a_drain_that_lacks_descriptors_at_any_step() {
     drain_survives(Fault::Error("EMFILE"));
 }
 
-/// What else may lie there: the mark of a push that could not be recorded, what a dead hook left, a damaged record. A second mirror
-/// waits too, and a ref that no record names. One drain later both mirrors equal the source.
+/// In each round the spool also holds the mark of a push that could not be recorded, a file that a killed hook left, or a damaged
+/// record. A second mirror is behind too, and no record names one of the refs. After one more drain both mirrors equal the source.
 #[test]
 fn a_drain_that_finds_damage_and_is_killed_at_any_step() {
     const ID: &str = "0000000001.000000001.1.0000000000000001";
@@ -308,7 +309,8 @@ fn a_drain_that_finds_damage_and_is_killed_at_any_step() {
     }
 }
 
-/// The commands that write: killed at any step, each can be given again, and the mirror is what the last one says.
+/// Commands that write are killed at every step and then run again. After that the list of mirrors is as the command says, and a sync
+/// works.
 #[test]
 fn a_command_that_is_killed_at_any_step_can_be_given_again() {
     let commands: [(&[&str], &str); 6] = [
@@ -334,10 +336,10 @@ fn a_command_that_is_killed_at_any_step_can_be_given_again() {
                 return false;
             }
             let at = format!("{arguments:?}, {point:?}");
-            // Half of it is a configuration that is valid.
+            // After the kill, the configuration is valid.
             sample.sandbox.mirror_push_ok(&source, &["list"]);
             let again = run(&source, None);
-            // What was done already needs no second time, and it says so.
+            // If the killed command had done its work, the second one says so.
             let is_done = again.err.contains("is there already") || again.err.contains("no mirror 'm'");
             assert!(again.status == 0 || is_done, "{at}: {again:?}");
             let list = sample.sandbox.mirror_push_ok(&source, &["list", "--json"]).json();

@@ -1,6 +1,7 @@
 //! Pushes that outlive their drain: the mirror carries out the commands of a drain that is dead, cut off, or has lost its lock.
 //!
-//! `MIRROR_PUSH_ROUNDS` sets how many rounds are run. Each holds a push in the mirror's pre-receive hook while other things happen.
+//! `MIRROR_PUSH_ROUNDS` sets how many rounds each transport gets (default 5). In each round the mirror's pre-receive hook holds a push
+//! while other things happen.
 
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -32,7 +33,8 @@ enum Held {
 
 const LIMITS: &str = "stall_timeout = \"2s\"\nretry_delay = \"1s\"\nmax_retry_delay = \"1s\"";
 
-/// A mirror whose first push after it was armed is held until the file `held` goes, whoever has left meanwhile.
+/// A mirror that was updated once. Its hook holds the next push after `arm` until the file `held` is removed, even if the client has
+/// left.
 fn scene(kind: Kind) -> Scene {
     let scene = Scene::behind(kind, &["--divergent-refs", "keep", "--prune", "deleted"]).with(&["main"]);
     scene.sandbox.add_mirror_config(&scene.source, LIMITS);
@@ -72,14 +74,14 @@ impl Scene {
         std::fs::read_dir(self.source.join("mirror-push/remotes/m/queue")).unwrap().count()
     }
 
-    /// Drains until nothing waits any more; what a look is due for is waited for.
+    /// Drains until the queue is empty, also of the records that ask to read refs again later. Then the mirror must equal the source.
     fn settle(&self, at: &str) {
         let begin = Instant::now();
         while self.queued() > 0
             || self.sandbox.path("source.git/mirror-push/spool/incoming").read_dir().unwrap().count() > 0
         {
             let status = self.update_status();
-            assert_ne!(status, "finished", "{at}: not before it was looked at");
+            assert_ne!(status, "finished", "{at}: the refs must be read again first");
             assert!(begin.elapsed() < Duration::from_secs(20), "{at}: {status}, {} queued", self.queued());
             self.sandbox.mirror_push(&self.source, &["drain", "-q"]);
             std::thread::park_timeout(Duration::from_millis(50));
@@ -93,8 +95,8 @@ impl Scene {
         assert_eq!(self.update_status(), "finished", "{at}");
     }
 
-    /// One round: a push of `held` is held, its drain ends in the way of `end`, the next drain does the work, `x` changes again, and
-    /// then the mirror lets go of the first push.
+    /// One round. The mirror holds a push that does `held` to the branch, and the drain of that push ends as `end` says. The next run
+    /// does the work. The branch changes again, and another drain runs. Then the mirror lets the first push go on.
     fn round(&self, n: usize, held: Held, end: End) {
         let at = format!("round {n}, {held:?}, {end:?}");
         let x = format!("x{n}");
@@ -142,8 +144,8 @@ impl Scene {
             }
         }
         assert_eq!(self.update_status(), "scheduled", "{at}");
-        // The next drain does the work, unless the mirror's own lock is in the way; then it changes again. After a failure only a sync does
-        // not wait.
+        // The next run does the work, unless a lock of the mirror's receive-pack is in the way. After a failure a drain would wait, so this
+        // is a sync. Then the branch changes again.
         let again = if end == End::Cut { "sync" } else { "drain" };
         self.sandbox.mirror_push(&self.source, &[again, "-q"]);
         match held {
@@ -161,7 +163,7 @@ impl Scene {
         self.settle(&at);
     }
 
-    /// Whether the mirror still is at a push.
+    /// Whether a receive-pack of the mirror is still running.
     fn has_programs(&self) -> bool {
         let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         let mut commands = all.filter_map(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).ok());
@@ -173,7 +175,8 @@ impl Scene {
     }
 }
 
-/// Nine rounds have each kind of push end in each way; `first` is the way in which the first one ends.
+/// Nine rounds would combine each kind of push with each way to end; five are the default. `first` is the index of the way in which the
+/// first round ends.
 fn rounds(kind: Kind, first: usize) {
     let count = std::env::var("MIRROR_PUSH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
     let scene = scene(kind);
@@ -201,7 +204,7 @@ fn a_push_over_http_that_outlives_its_drain() {
 }
 
 #[test]
-fn a_run_that_lost_its_lock_writes_nothing_over_the_next_ones_books() {
+fn a_run_that_lost_its_lock_does_not_overwrite_the_state_of_the_next_run() {
     let scene = scene(Kind::Git);
     let sandbox = &scene.sandbox;
     let remote = |name: &str| scene.source.join("mirror-push/remotes/m").join(name);
@@ -231,7 +234,7 @@ fn a_run_that_lost_its_lock_writes_nothing_over_the_next_ones_books() {
     scene.settle("afterwards");
 }
 
-/// What failed for good waits six hours, but not after a push that a kill interrupted.
+/// After a permanent failure a mirror waits six hours. It does not wait if its last run was killed during a push.
 #[test]
 fn a_run_that_dies_after_a_failure_is_done_again_at_once() {
     let scene = scene(Kind::Git);
@@ -254,19 +257,20 @@ fn a_run_that_dies_after_a_failure_is_done_again_at_once() {
     scene.settle("afterwards");
 }
 
-/// What the mirror says as it hangs up is no proof that the push did not arrive: it may be anybody's words, a hook's for one.
+/// An error message before the mirror hangs up does not prove that the push had no effect: anyone can write it, for example a hook.
 #[test]
-fn a_push_that_arrived_is_looked_at_whatever_the_mirror_says_as_it_hangs_up() {
+fn refs_are_read_again_whatever_the_mirror_says_as_it_hangs_up() {
     for (words, status) in [
         ("echo 'fatal: Repository not found' > /proc/$PPID/fd/2", "scheduled"),
         ("echo 'fatal: detected dubious ownership' > /proc/$PPID/fd/2", "scheduled"),
-        // Band 3: the end of everything (gitprotocol-pack(5)).
+        // Side band 3: a fatal error (gitprotocol-pack(5)).
         (r"printf '000a\003gone\n' > /proc/$PPID/fd/1", "failed"),
     ] {
         let scene = Scene::local(&["--divergent-refs", "keep", "--prune", "deleted"]).with(&["main"]);
         let sandbox = &scene.sandbox;
         sandbox.add_mirror_config(&scene.source, LIMITS);
-        // receive-pack dies with these words, and what it began, in a session of its own, is done when `held` goes.
+        // The hook starts `late` in a session of its own, prints the words and kills receive-pack. `late` creates the branch `x` when the
+        // file `held` is removed.
         let (held, done, late) = (sandbox.path("held"), sandbox.path("done"), sandbox.path("late"));
         let text = format!(
             "#!/bin/sh\ntouch '{h}'\nwhile [ -e '{h}' ]; do sleep 0.02; done\ngit update-ref refs/heads/x main\ntouch '{d}'\n",

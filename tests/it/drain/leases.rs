@@ -1,11 +1,12 @@
-//! Someone pushes to the mirror between our advertisement and our command.
+//! Someone pushes to the mirror after it advertised its refs to us and before it carries out our commands.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::scene::sandbox::Sandbox;
 
-/// A mirror whose pre-receive hook moves `topic` itself, as somebody else would at that moment; at most `times` times.
+/// A mirror whose pre-receive hook moves `topic` at most `times` times, as somebody else would at that moment. The hook runs only after
+/// `arm`. The second path is the file with the values to which the hook moved `topic`.
 fn racing_mirror(sandbox: &Sandbox, times: u32) -> (PathBuf, PathBuf) {
     let mirror = sandbox.bare("mirror.git");
     let moves = sandbox.path("moves");
@@ -60,7 +61,7 @@ fn their_commit_is_seen_and_nothing_more_is_pushed_under_fail() {
 }
 
 #[test]
-fn their_commit_is_overwritten_only_once_it_has_been_seen() {
+fn their_commit_is_overwritten_only_after_it_has_been_seen() {
     let (sandbox, source, mirror, theirs, status) = race("overwrite", 2);
     assert_eq!(status, 0);
     assert_eq!(theirs.len(), 2, "two refused leases, then a decision about what was seen");
@@ -71,7 +72,7 @@ fn their_commit_is_overwritten_only_once_it_has_been_seen() {
 }
 
 #[test]
-fn a_ref_that_never_holds_still_is_given_up_after_three_tries() {
+fn a_ref_that_moves_during_every_push_is_given_up_after_three_tries() {
     let (sandbox, source, mirror, theirs, status) = race("overwrite", 100);
     assert_eq!(status, 1);
     assert_eq!(theirs.len(), 3);

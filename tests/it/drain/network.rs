@@ -19,14 +19,14 @@ enum Then {
     Stall,
 }
 
-/// Where the budget counts.
+/// The direction whose bytes count against the budget.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Way {
     ToMirror,
     FromMirror,
 }
 
-/// A wire to a server that fails after a number of bytes; below zero it never does.
+/// A TCP proxy to a server. Each of its connections fails after `budget` bytes; with a negative budget it never fails.
 struct Wire {
     port: u16,
     budget: Arc<AtomicI64>,
@@ -67,7 +67,7 @@ fn carry(mut from: TcpStream, mut to: TcpStream, budget: &AtomicI64, then: Then)
             budget.store(before - i64::try_from(allowed).unwrap(), Ordering::SeqCst);
         }
         if allowed < count {
-            // A stalled wire takes in what is sent, and tells nobody.
+            // A stalled wire still reads what is sent, and forwards nothing.
             while then == Then::Stall && from.read(&mut chunk).is_ok_and(|count| count > 0) {}
             break;
         }
@@ -86,7 +86,7 @@ fn scene(kind: Kind) -> Scene {
 }
 
 impl Scene {
-    /// Through a wire instead of straight to the server.
+    /// Changes the mirror's configuration so that connections go through the wire at this port.
     fn through(&self, port: u16) {
         let config = self.source.join("mirror-push/config.toml");
         let text = std::fs::read_to_string(&config).unwrap();
@@ -97,7 +97,7 @@ impl Scene {
         }
     }
 
-    /// A sync that must fail for now, unless everything had been said before the wire failed; nothing is left running.
+    /// Runs a sync that must fail temporarily, unless everything was transferred before the failure. No process of ours may be left.
     fn fails(&self, what: &str) {
         let begin = Instant::now();
         let said = self.sandbox.mirror_push(&self.source, &["sync", "--json"]);
@@ -119,7 +119,7 @@ impl Scene {
     }
 
     fn heals(&self, what: &str) {
-        // What the server still runs of the broken connection may hold a lock for a moment.
+        // A process of the server that belongs to the broken connection may hold a lock for a moment.
         let begin = Instant::now();
         loop {
             let said = self.sandbox.mirror_push(&self.source, &["sync"]);
@@ -182,7 +182,7 @@ fn a_backend_that_is_stopped_in_the_middle() {
         scene.push(&["main", "main:topic"]);
         scene.fails(&format!("{kind:?} was stopped"));
         std::fs::remove_file(scene.mirror.join("hooks/pre-receive")).unwrap();
-        // On this machine it was ours and has ended; elsewhere the server's administrator ends it.
+        // With a path, the stopped process was our child and has ended. With a server, nothing of ours can end it, so the test does.
         let pid = std::fs::read_to_string(&stopped).unwrap();
         let _ = scene.sandbox.command("kill").args(["-9", pid.trim()]).stderr(std::process::Stdio::null()).status();
         scene.heals(&format!("{kind:?} was stopped"));
@@ -209,7 +209,7 @@ fn a_file_system_that_is_full() {
     let said = sandbox.mirror_push(source, &["drain"]);
     assert_eq!(said.status, 0, "{said:?}");
     assert_eq!(sandbox.refs(mirror), sandbox.refs(source), "the mark made on the full disk was seen");
-    // Full between the push and the drain.
+    // Now the disk fills up between the push and the drain.
     work.commit("three");
     work.push(&["main"]);
     small.fill();

@@ -1,4 +1,5 @@
-//! The order of writes, syncs, renames and unlinks, by strace: what a power failure would show and a kill does not.
+//! The order of writes, syncs, renames, links and unlinks, as strace shows it. A wrong order loses data in a power failure, but not when a
+//! program is killed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -66,8 +67,8 @@ fn parent(path: &str) -> String {
     path.rsplit_once('/').unwrap().0.to_owned()
 }
 
-/// Every file that is renamed was synced after its last write, and the directory that it came into is synced after it; what is only
-/// for those who look now is left out. Returns what was renamed, by the names of the targets.
+/// Asserts that every renamed file was synced after its last write, and that its new directory is synced after the rename. Exactly
+/// `passing` files are renamed without a sync: their contents need not survive a power failure. Returns the file names of the targets.
 fn renames_are_durable(calls: &[Call], passing: usize) -> BTreeSet<String> {
     let mut written: BTreeMap<&str, usize> = BTreeMap::new();
     let mut synced: BTreeMap<&str, usize> = BTreeMap::new();
@@ -99,7 +100,7 @@ fn renames_are_durable(calls: &[Call], passing: usize) -> BTreeSet<String> {
     targets
 }
 
-/// Whether something comes before something else, both being there.
+/// Asserts that both calls were made, and that the first one comes before the other.
 fn comes_before(calls: &[Call], what: &str, first: impl Fn(&Call) -> bool, then: impl Fn(&Call) -> bool) {
     let (first, then) = (calls.iter().position(first), calls.iter().position(then));
     assert!(first.is_some() && then.is_some() && first < then, "{what}: {first:?} {then:?} {calls:#?}");
@@ -121,7 +122,7 @@ fn a_push_is_on_the_disk_before_the_hook_ends() {
     assert_eq!(renames_are_durable(&calls, 0).len(), 1, "{calls:#?}");
     comes_before(
         &calls,
-        "the record, its directory",
+        "the record, then its directory",
         |call| matches!(call, Call::Rename(..)),
         is_sync("spool/incoming"),
     );
@@ -129,7 +130,7 @@ fn a_push_is_on_the_disk_before_the_hook_ends() {
 }
 
 #[test]
-fn a_drain_removes_nothing_before_what_it_became_is_on_the_disk() {
+fn a_drain_removes_a_record_only_after_its_result_is_on_the_disk() {
     let sandbox = Sandbox::new();
     sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &[]);
@@ -141,7 +142,7 @@ fn a_drain_removes_nothing_before_what_it_became_is_on_the_disk() {
         work.push(&["main"]);
         let program = env!("CARGO_BIN_EXE_git-mirror-push");
         let calls = calls(&sandbox, program, &["--git-dir", source.to_str().unwrap(), "drain"], "", &source);
-        // The status that says `started` is for those who look now.
+        // The status `started` is not synced: it need not survive a power failure.
         let renamed = renames_are_durable(&calls, 1);
         assert!(renamed.contains("status.json"), "{renamed:?}");
         let is_unlink =
@@ -151,7 +152,7 @@ fn a_drain_removes_nothing_before_what_it_became_is_on_the_disk() {
         comes_before(&calls, "the queue", is_sync("remotes/m/queue"), is_unlink("spool/incoming"));
         let last_link = calls.iter().rposition(is_link).unwrap();
         comes_before(&calls[last_link..], "every entry", is_sync("remotes/m/queue"), is_unlink("spool/incoming"));
-        // What the mirror is now known to hold, then the outcome, then the entries go.
+        // First the base is written, then the outcome. Then the queue entries are removed.
         if n == 0 {
             comes_before(
                 &calls,
@@ -199,7 +200,7 @@ fn what_commands_write_is_on_the_disk_when_they_end() {
             "{found:?}"
         );
     }
-    // The mark of a removal before the configuration forgets the mirror, and the queue last.
+    // The mark of the removal is synced before the configuration without the mirror replaces the old one.
     let calls = run(&["remove", "m"], "");
     comes_before(
         &calls,
@@ -215,10 +216,10 @@ fn what_commands_write_is_on_the_disk_when_they_end() {
 }
 
 #[test]
-fn a_damaged_entry_leaves_its_wish_on_the_disk_before_it_goes() {
+fn a_damaged_queue_entry_is_replaced_by_a_request_for_a_full_sync() {
     let scene = Scene::local(&[]).with(&["main"]);
     let Scene { sandbox, source, mirror, .. } = &scene;
-    // The host is down when the damage is found; it comes back, and what no record names arrives.
+    // The mirror is away when the damage is found. After it is back, a ref that no record names arrives.
     let away = sandbox.path("away.git");
     std::fs::rename(mirror, &away).unwrap();
     sandbox.git(source, &["update-ref", "refs/heads/unnamed", "main"]);
@@ -229,7 +230,7 @@ fn a_damaged_entry_leaves_its_wish_on_the_disk_before_it_goes() {
     std::fs::rename(&away, mirror).unwrap();
     sandbox.mirror_push_ok(source, &["set", "m", "--prune", "never"]);
     let kept: Vec<_> = std::fs::read_dir(&queue).unwrap().map(|entry| entry.unwrap().path()).collect();
-    // Without the wish that `set` adds, that of the damage is enough.
+    // `set` added a request for a full sync too, the newest entry. Without it, the request that replaced the damaged entry is enough.
     let newest = kept.iter().max().unwrap();
     std::fs::remove_file(newest).unwrap();
     sandbox.mirror_push_ok(source, &["drain"]);

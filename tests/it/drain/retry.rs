@@ -11,7 +11,7 @@ fn attempts(source: &Path) -> usize {
 }
 
 #[test]
-fn a_host_that_is_down_is_not_hammered_and_sync_does_not_wait() {
+fn a_host_that_is_down_is_not_tried_at_every_push_and_sync_does_not_wait() {
     let sandbox = Sandbox::new();
     let source = sandbox.source("git://127.0.0.1:1/x.git", &[]);
     let work = sandbox.work(&source);
@@ -31,7 +31,7 @@ fn a_host_that_is_down_is_not_hammered_and_sync_does_not_wait() {
         let said = sandbox.mirror_push(&source, &["drain"]);
         assert!(said.status == 0 && said.out.contains("tried again at"), "{said:?}");
     }
-    assert_eq!(attempts(&source), 1, "a push does not hurry it");
+    assert_eq!(attempts(&source), 1, "a push does not shorten the wait");
     assert_eq!(sandbox.mirror_push(&source, &["sync"]).status, 1);
     let status = sandbox.status(&source);
     assert_eq!((attempts(&source), &status["attempts"], &status["pending"]), (2, &2.into(), &7.into()));
@@ -70,7 +70,7 @@ fn a_mirror_that_comes_back_is_updated_by_itself() {
 }
 
 #[test]
-fn one_drain_stays_for_two_mirrors_that_wait_differently() {
+fn one_drain_keeps_running_for_two_mirrors_with_different_delays() {
     let sandbox = Sandbox::new();
     let (first, second) = (sandbox.bare("first.git"), sandbox.bare("second.git"));
     let ports = [free_port(), free_port()];
@@ -100,7 +100,7 @@ fn one_drain_stays_for_two_mirrors_that_wait_differently() {
 }
 
 #[test]
-fn what_only_a_person_can_mend_is_parked_until_there_is_news() {
+fn after_a_permanent_failure_a_push_or_a_change_causes_the_next_attempt() {
     let sandbox = Sandbox::new();
     let source = sandbox.source("/nowhere.git", &[]);
     let work = sandbox.work(&source);
@@ -116,7 +116,7 @@ fn what_only_a_person_can_mend_is_parked_until_there_is_news() {
     work.commit("two");
     work.push(&["main"]);
     assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
-    assert_eq!(attempts(&source), 2, "a push is news");
+    assert_eq!(attempts(&source), 2, "a new push causes an attempt");
     let mirror = sandbox.bare("mirror.git");
     sandbox.mirror_push_ok(&source, &["set", "m", "--url", mirror.to_str().unwrap()]);
     sandbox.mirror_push_ok(&source, &["drain"]);
@@ -132,7 +132,7 @@ fn a_refused_ref_is_tried_again_by_a_push_to_it_and_by_its_slow_interval() {
     let text = format!("#!/bin/sh\necho $1 >> '{}'\n[ $1 != refs/heads/topic ]\n", log.display());
     script(&hook, &text);
     let tried = || std::fs::read_to_string(&log).unwrap().lines().filter(|line| *line == "refs/heads/topic").count();
-    // A rewrite that is refused today is still a rewrite tomorrow.
+    // The mirror refuses a rewrite. Later attempts must still count it as a rewrite, not as a divergence.
     work.git(&["checkout", "-q", "--orphan", "other"]);
     work.commit("rewritten");
     work.push(&["+other:topic"]);
@@ -196,8 +196,8 @@ fn another_secret_is_a_reason_to_try_at_once() {
     assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
     let before = attempts(&source);
     sandbox.mirror_push(&source, &["drain"]);
-    assert_eq!(attempts(&source), before, "it is parked");
-    // By hand, not by a command, and so that the time of the file differs.
+    assert_eq!(attempts(&source), before, "the mirror waits after a permanent failure");
+    // The secret is written by hand, not by a command. The pause makes sure that the time of the file differs.
     std::thread::park_timeout(std::time::Duration::from_millis(20));
     std::fs::write(&secret, right).unwrap();
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();

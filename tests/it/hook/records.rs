@@ -39,7 +39,7 @@ fn a_push_becomes_one_record_that_people_can_read() {
 }
 
 #[test]
-fn what_touches_nothing_mirrored_writes_nothing() {
+fn a_push_that_changes_no_mirrored_ref_writes_no_record() {
     let sandbox = Sandbox::new();
     sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &[]);
@@ -114,14 +114,14 @@ fn a_record_that_cannot_be_written_marks_the_repository() {
     sandbox.mirror_push_ok(&source, &["drain"]);
     let work = sandbox.work(&source);
     work.commit("one");
-    // A file where the directory should be fails for root too.
+    // A file in place of the directory makes the write fail, for root too.
     let tmp = source.join("mirror-push/spool/tmp");
     std::fs::remove_dir(&tmp).unwrap();
     std::fs::write(&tmp, "").unwrap();
     let said = work.push(&["main"]);
     assert!(said.err.contains("git-mirror-push: cannot record this push"), "{said:?}");
     assert_eq!(said.err.lines().filter(|line| line.contains("mirror-push")).count(), 1, "one line: {said:?}");
-    assert_eq!(sandbox.oid(&source, "main"), work.git(&["rev-parse", "main"]), "the push stands");
+    assert_eq!(sandbox.oid(&source, "main"), work.git(&["rev-parse", "main"]), "the push is accepted");
     std::fs::remove_file(&tmp).unwrap();
     sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "the next drain compares everything");
@@ -220,7 +220,7 @@ fn the_drain_holds_no_descriptor_of_the_pushers() {
 }
 
 #[test]
-fn the_hook_wakes_a_drain_unless_it_is_told_not_to() {
+fn the_hook_wakes_a_drain() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     let source = sandbox.bare("source.git");
@@ -233,7 +233,7 @@ fn the_hook_wakes_a_drain_unless_it_is_told_not_to() {
 }
 
 #[test]
-fn a_previous_hook_runs_first_and_comes_back_as_it_was() {
+fn a_previous_hook_runs_first_and_uninstall_restores_it() {
     let sandbox = Sandbox::new();
     sandbox.bare("mirror.git");
     let source = sandbox.bare("source.git");
@@ -275,7 +275,7 @@ fn a_previous_hook_runs_first_and_comes_back_as_it_was() {
         );
         assert_eq!(std::fs::read(&hook).unwrap(), bytes);
     }
-    // One that git would not run is not run by us either.
+    // Our hook does not run a previous hook that git would not run, because it is not executable.
     std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o644)).unwrap();
     sandbox.mirror_push_ok(&source, &["install-hook"]);
     std::fs::remove_file(&seen).unwrap();
@@ -319,7 +319,7 @@ fn the_directory_of_hooks_is_the_one_that_git_names() {
 }
 
 #[test]
-fn a_hook_of_ours_is_seen_through_links_scripts_and_dispatchers() {
+fn the_doctor_finds_our_hook_behind_links_scripts_and_dispatchers() {
     let sandbox = Sandbox::new();
     sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &["--disabled"]);
@@ -352,13 +352,13 @@ fn a_hook_of_ours_is_seen_through_links_scripts_and_dispatchers() {
     std::fs::set_permissions(hooks.join("post-receive"), std::fs::Permissions::from_mode(0o644)).unwrap();
     assert!(!seen(), "git runs no hook that is not executable");
     clear();
-    // gitolite's: what stands beside it.
+    // A dispatcher like gitolite's runs the files beside it (`post-receive.h*`).
     put("post-receive", dispatcher);
     assert!(!seen());
     std::os::unix::fs::symlink(&ours, hooks.join("post-receive.h00-mirror")).unwrap();
     assert!(seen());
     std::fs::remove_file(hooks.join("post-receive")).unwrap();
-    assert!(!seen(), "nobody runs what stands beside");
+    assert!(!seen(), "without the dispatcher nothing runs the file beside it");
     clear();
     put("post-receive", &dispatcher.replace(".h*", ".d/*"));
     std::fs::create_dir(hooks.join("post-receive.d")).unwrap();
@@ -366,7 +366,7 @@ fn a_hook_of_ours_is_seen_through_links_scripts_and_dispatchers() {
     assert!(seen());
     put("post-receive", "#!/bin/sh\n# git-mirror-post-receive and $0.d/* ran here once\nexit 0\n");
     assert!(!seen(), "this one runs nothing");
-    // A pipe is not waited for.
+    // A named pipe in place of the hook must not block the check.
     clear();
     let made = std::process::Command::new("mkfifo").arg("-m755").arg(hooks.join("post-receive")).status().unwrap();
     assert!(made.success() && !seen());

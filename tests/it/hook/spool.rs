@@ -36,7 +36,7 @@ fn damaged_records_are_moved_aside_and_cause_a_full_sync() {
         assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "damage {n}");
         assert_eq!((count(&spool.join("corrupt")), count(&spool.join("incoming"))), (n + 1, 0));
     }
-    // In a queue too.
+    // A damaged entry of a queue is moved aside too.
     sandbox.git(&source, &["update-ref", "refs/heads/unseen", "main"]);
     std::fs::write(source.join("mirror-push/remotes/m/queue/0000000001.000000001.1.1"), "garbage").unwrap();
     sandbox.mirror_push_ok(&source, &["drain"]);
@@ -45,7 +45,7 @@ fn damaged_records_are_moved_aside_and_cause_a_full_sync() {
 }
 
 #[test]
-fn what_is_not_mirrored_stays_queued_for_that_mirror_alone() {
+fn a_push_that_fails_at_one_mirror_stays_queued_for_it_alone() {
     let sandbox = Sandbox::new();
     let good = sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &[]);
@@ -60,7 +60,7 @@ fn what_is_not_mirrored_stays_queued_for_that_mirror_alone() {
     assert_eq!((&status[0]["update_status"], &status[0]["pending"]), (&"finished".into(), &0.into()));
     assert_eq!((&status[1]["update_status"], &status[1]["pending"]), (&"scheduled".into(), &2.into()));
     assert_eq!(status[1]["attempts"], 1);
-    // Credentials that are refused lose nothing either: the queue waits for their change.
+    // A permanent failure loses nothing either: the queue waits for a change of the configuration.
     sandbox.mirror_push_ok(&source, &["set", "down", "--url", "/nowhere.git"]);
     assert_eq!(sandbox.mirror_push(&source, &["drain", "down"]).status, 1);
     let status = sandbox.mirror_push(&source, &["status", "--json", "down"]).json()[0].clone();
@@ -73,7 +73,7 @@ fn what_is_not_mirrored_stays_queued_for_that_mirror_alone() {
 }
 
 #[test]
-fn what_a_killed_removal_left_is_forgotten_by_the_next_drain() {
+fn the_next_drain_deletes_the_files_that_a_killed_removal_left() {
     let sandbox = Sandbox::new();
     sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &[]);
@@ -82,7 +82,7 @@ fn what_a_killed_removal_left_is_forgotten_by_the_next_drain() {
     for name in ["lock", "secret", "id_ed25519", "status.json", "queue/1"] {
         std::fs::write(left.join(name), "").unwrap();
     }
-    // Not in this drain's configuration is not removed: the file of another server may make it.
+    // That this drain's configuration lacks a mirror is no reason to remove it: the file of another server may name it.
     sandbox.mirror_push_ok(&source, &["drain"]);
     assert!(left.join("secret").exists() && left.join("queue/1").exists());
     std::fs::write(left.join("removed"), "").unwrap();
@@ -121,12 +121,12 @@ fn many_pushes_become_one_update() {
 }
 
 #[test]
-fn a_drain_that_finds_the_lock_taken_leaves_nothing_behind() {
+fn a_push_whose_drain_finds_the_lock_taken_is_mirrored_by_the_other_drain() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &["--divergent-refs", "keep"]);
     sandbox.mirror_push_ok(&source, &["drain"]);
-    // A ref that is not right, and stays so, is no reason not to look again.
+    // A ref diverges and stays divergent. The first drain must look for new pushes all the same.
     let tree = sandbox.git_with_input(&mirror, &["mktree"], b"");
     let theirs = sandbox.git(&mirror, &["commit-tree", "-m", "theirs", &tree]);
     sandbox.git(&mirror, &["update-ref", "refs/heads/theirs", &theirs]);
@@ -150,7 +150,7 @@ fn a_drain_that_finds_the_lock_taken_leaves_nothing_behind() {
     work.commit("two");
     work.push(&["main"]);
     let said = sandbox.mirror_push_ok(&source, &["drain", "--json"]);
-    assert_eq!(said.json(), serde_json::json!([]), "another drain is at it");
+    assert_eq!(said.json(), serde_json::json!([]), "another drain is at work");
     std::fs::remove_file(&blocker).unwrap();
     assert_eq!(first.wait().unwrap().code(), Some(1));
     assert_eq!(sandbox.oid(&mirror, "main"), sandbox.oid(&source, "main"), "the first drain looked again");

@@ -1,4 +1,5 @@
-//! The push of the lone default branch carries the objects of the refs that follow it, and what a mirror may do about them.
+//! The first push to an empty mirror sets the default branch alone, and carries the objects of the refs that follow. A mirror may refuse
+//! these objects or drop them.
 
 use crate::scene::Scene;
 
@@ -121,7 +122,7 @@ fn what_is_too_large_together_is_sent_apart() {
 }
 
 #[test]
-fn companions_count_for_the_refs_of_one_push() {
+fn companions_count_towards_max_refs_per_push() {
     let scene = scene(&["max_refs_per_push=2"]);
     scene.sandbox.mirror_push_ok(&scene.source, &["drain"]);
     assert_eq!(pushes(&scene), ["main 5", "topic wip 3"]);

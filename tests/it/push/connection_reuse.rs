@@ -32,7 +32,7 @@ fn many_repositories_at_one_web_server_share_connections() {
     connections.sort_unstable();
     connections.dedup();
     assert!(connections.len() <= 8 + 200 / 20, "{} connections", connections.len());
-    // Pushes without a look share them too, and none is lost or sent twice where the server closes one.
+    // Optimistic pushes share connections too. No push is lost or sent twice when the server closes a connection.
     let sample = estate.sandbox.path("git/r0.git");
     let one = estate.sandbox.oid(&sample, "main");
     for n in 0..100 {
@@ -68,7 +68,7 @@ fn a_contact_is_one_connection_and_one_session() {
             let log = std::fs::read(sandbox.path("server.log")).unwrap();
             String::from_utf8_lossy(&log).lines().filter(|line| line.contains(mark)).count()
         };
-        for push in ["with a look", "ahead of a look"] {
+        for push in ["a normal push", "an optimistic push"] {
             let before: Vec<usize> = marks.iter().map(|mark| seen(mark)).collect();
             work.commit(push);
             work.push(&["main"]);
@@ -115,14 +115,14 @@ impl Estate {
         (0..count).filter(is_there).count()
     }
 
-    /// Programs of ssh that keep a connection with a socket in here.
+    /// The number of ssh processes that hold a shared connection whose socket is in this sandbox.
     fn masters(&self) -> usize {
         let named = self.sandbox.path("").display().to_string();
         let found = self.sandbox.command("pgrep").args(["-f", &format!("ssh: {named}.*mux")]).output().unwrap();
         String::from_utf8_lossy(&found.stdout).lines().count()
     }
 
-    /// A mirror that does `act` to the shared connection when it is pushed to.
+    /// Gives a mirror a hook that sends the signal `act` to the ssh process of the shared connection.
     fn trap(&self, mirror: &str, act: &str) {
         let named = self.sandbox.path("").display().to_string();
         let hook = self.sandbox.path(&format!("mirrors/{mirror}/hooks/post-receive"));
@@ -135,7 +135,8 @@ fn many_repositories_at_one_ssh_server_share_connections() {
     let (estate, _server) = behind_sshd(60, "", "");
     let said = estate.run(&["drain", "--all"]);
     assert_eq!((said.status, estate.mirrored(60)), (0, 60), "{said:?}");
-    // One is alone; of the next, up to eight come at once, before the one that is to be shared is there.
+    // The first contact has a connection of its own. Then up to eight contacts begin at once, before the shared connection exists, and
+    // each of them may make one.
     assert!((2..=9).contains(&estate.logins()), "{} logins", estate.logins());
     assert_eq!(estate.masters(), 0, "none is left");
     let left = std::fs::read_dir(estate.sandbox.path("")).unwrap().map(|entry| entry.unwrap().file_name());
@@ -146,12 +147,12 @@ fn many_repositories_at_one_ssh_server_share_connections() {
 #[test]
 fn a_server_that_allows_one_session_for_each_connection_is_mirrored_to() {
     let (estate, _server) = behind_sshd(20, "MaxSessions 1\n", "");
-    // Each contact has a connection of its own then; with more at once sshd would turn some away (MaxStartups).
+    // With `MaxSessions 1` each contact has a connection of its own. sshd could refuse some of them if more began at once (MaxStartups).
     let text = std::fs::read_to_string(estate.sandbox.path("server.toml")).unwrap();
     estate.configure(&format!("max_jobs_per_host = 4\n{text}"));
     let said = estate.run(&["drain", "--all"]);
     assert_eq!((said.status, estate.mirrored(20)), (0, 20), "{said:?}");
-    // What ssh says of a session that it did not get is not what is wrong with a mirror.
+    // ssh's messages about refused sessions must not be taken for what is wrong with a mirror.
     for n in 0..20 {
         std::fs::remove_dir_all(estate.sandbox.path(&format!("mirrors/r{n}.git"))).unwrap();
     }
@@ -161,7 +162,7 @@ fn a_server_that_allows_one_session_for_each_connection_is_mirrored_to() {
 }
 
 #[test]
-fn whoever_does_not_want_to_share_need_not() {
+fn ssh_options_can_turn_sharing_off() {
     for option in ["ControlPath=none", "ControlMaster=no"] {
         each_alone(option);
     }
@@ -171,7 +172,8 @@ fn each_alone(option: &str) {
     let (estate, _server) = behind_sshd(10, "", "");
     let text = std::fs::read_to_string(estate.sandbox.path("server.toml")).unwrap();
     estate.configure(&text.replace("ssh_options = [", &format!("ssh_options = [\"{option}\", ")));
-    // After the first contact, which is alone, each waits until four are at work: none waits for a connection that nobody makes.
+    // The first contact is alone. Each later one waits until four are at work. So this fails if one of them waits for a shared connection,
+    // which nobody makes here.
     let seen = estate.sandbox.path("seen");
     std::fs::create_dir(&seen).unwrap();
     for n in 0..10 {
@@ -190,7 +192,7 @@ fn a_shared_connection_that_dies_is_made_again() {
         behind_sshd(30, "", "stall_timeout = \"2s\"\nretry_delay = \"1s\"\nmax_retry_delay = \"1s\"");
     estate.trap("r4.git", "KILL");
     estate.trap("r11.git", "KILL");
-    // The push that broke the connection arrived, but its report did not: it is looked at again.
+    // The push that broke the connection arrived, but its report did not. Its refs are read again.
     crate::scene::sandbox::wait_for("all mirrors", || {
         estate.run(&["drain", "--all"]);
         estate.mirrored(30) == 30 && estate.run(&["status", "--all"]).status == 0
@@ -202,7 +204,7 @@ fn a_shared_connection_that_hangs_is_not_waited_for() {
     let limits = "stall_timeout = \"2s\"\nretry_delay = \"1s\"\nmax_retry_delay = \"1s\"";
     let (estate, _server) = behind_sshd(30, "", limits);
     estate.trap("r4.git", "STOP");
-    // Within the thirty seconds that a wait has: the sessions on it end after two, and no later one waits for it.
+    // `wait_for` allows thirty seconds. The sessions on the stopped connection end after two seconds, and no later one waits for it.
     crate::scene::sandbox::wait_for("all mirrors", || {
         estate.run(&["drain", "--all"]);
         estate.mirrored(30) == 30
@@ -216,14 +218,14 @@ fn a_shared_connection_that_hangs_is_not_waited_for() {
 }
 
 #[test]
-fn runs_of_their_own_share_a_connection_as_ssh_config_says() {
+fn separate_runs_share_a_connection_if_ssh_config_says_so() {
     let (estate, _server) = behind_sshd(3, "", "");
     let sandbox = &estate.sandbox;
     let socket = sandbox.path("c").display().to_string();
     let replaced = [("backup.example.org", "127.0.0.1"), ("~/.ssh/control", &*socket)];
     let config = crate::cli::documents::block("docs/operating.md", "", "ControlMaster", &replaced);
     std::fs::write(sandbox.path("ssh_config"), config).unwrap();
-    // ssh reads the file of the user that the system knows, not that of HOME: a program named ssh gives it another one.
+    // ssh takes the home directory from the user database, not from HOME. So a script named `ssh` passes it the configuration file.
     let bin = sandbox.path("bin");
     std::fs::create_dir(&bin).unwrap();
     let path = std::env::var("PATH").unwrap();

@@ -16,7 +16,7 @@ fn rows() -> Vec<[String; 3]> {
     cells.skip(1).map(|cells| cells.try_into().unwrap()).collect()
 }
 
-/// A server that takes connections and does one thing to each.
+/// A server that sends `says` after the first bytes of each connection and hangs up. With `None` it sends nothing and does not hang up.
 fn rude(says: Option<&'static str>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -222,13 +222,13 @@ fn words(transport: &str, failure: &str) -> &'static str {
         ("http", "password over plain http") => "plain http",
         ("https", "authority not trusted") => "was refused: no authority that is trusted here has signed it",
         ("https", "certificate of another host") => "was refused: it is for another host",
-        // nginx hangs up instead.
+        // nginx does not send this status: it hangs up.
         ("http", "status 408") => "broke",
         (_, failure) => failure.strip_prefix("status ").filter(|s| !["404", "410"].contains(s)).map_or("", |_| "HTTP"),
     }
 }
 
-/// What a person can do, with the name of the mirror: each failure that does not pass by itself says it.
+/// The fix that the text of some failures must contain, with the real name of the mirror.
 fn fix(transport: &str, failure: &str) -> &'static str {
     match (transport, failure) {
         ("path" | "git" | "ssh" | "http", "no such directory" | "no repository in it" | "no such repository") => {

@@ -59,7 +59,7 @@ fn a_hundred_thousand_commits_over_each_transport_in_bounded_memory() {
     }
 }
 
-/// The project's own repository; an export of its sources that has none gets one from its files.
+/// Pushes the project's own history into `source`. If the sources are not in a git repository, pushes one commit of their files.
 fn own_repository(sandbox: &Sandbox, source: &Path) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let pushed = sandbox

@@ -1,7 +1,7 @@
 //! Mirrors that lie: a receive-pack that sends every malformation of advertisement and report that we could think of.
 //!
-//! Whatever it sends, the drain ends soon, says one clean line, believes no success that was not reported, touches nothing
-//! here, keeps the push in the queue or names the ref, and stays small.
+//! Whatever it sends, the sync ends, does not panic, and believes no success that was not reported. It changes no ref here. It keeps the
+//! push in the queue or names the ref in the status. The status is small and has no control characters. Memory stays bounded.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -26,7 +26,7 @@ fn packets(lines: &[&[u8]]) -> Vec<u8> {
 const CAPABILITIES: &str = "report-status delete-refs side-band-64k quiet ofs-delta object-format=sha1 agent=git/2.47";
 const OLD: &str = "1111111111111111111111111111111111111111";
 
-/// A mirror with one branch of its own.
+/// The advertisement of a mirror with one branch of its own.
 fn advertisement() -> Vec<u8> {
     packets(&[format!("{OLD} refs/heads/other\0{CAPABILITIES}\n").as_bytes()])
 }
@@ -39,12 +39,12 @@ fn done() -> Vec<u8> {
     banded(&packets(&[b"unpack ok\n", b"ok refs/heads/main\n"]))
 }
 
-/// What the mirror says, and whether it may count as a success.
+/// What the mirror says.
 #[derive(Clone)]
 struct Script {
     advertisement: Vec<u8>,
     report: Vec<u8>,
-    /// Sent again and again after the last word.
+    /// Sent again and again after the report.
     endless: Vec<u8>,
 }
 
@@ -63,7 +63,7 @@ impl Liar {
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let script = followed.lock().unwrap().clone();
-                // A client that hangs up has had enough.
+                // An error means that the client hung up.
                 let _ = follow(&script, client);
             }
         });
@@ -90,7 +90,7 @@ fn follow(script: &Script, mut client: TcpStream) -> std::io::Result<()> {
             commands += 1;
         }
         if commands > 0 {
-            // The end of the pack is its checksum; a mirror that lies need not look at it.
+            // The pack ends where nothing more comes for 20 ms. This mirror does not parse it.
             client.set_read_timeout(Some(Duration::from_millis(20)))?;
             while client.read(&mut [0; 65_536]).is_ok_and(|count| count > 0) {}
         }
@@ -121,7 +121,7 @@ impl Victim {
         Self { sandbox, source, liar, inputs: 0 }
     }
 
-    /// Syncs against a mirror that says this. Returns how the mirror then stands.
+    /// Syncs with a mirror that says this. Returns the mirror's `update_status`.
     fn against(&mut self, advertisement: &[u8], report: &[u8], endless: &[u8]) -> String {
         self.inputs += 1;
         let what = String::from_utf8_lossy(&[advertisement, b" | ", report, b" | ", endless].concat()).into_owned();
@@ -149,7 +149,7 @@ impl Victim {
             let is_kept = queued > 0 || !status["refs"].as_array().unwrap().is_empty();
             assert!(is_kept, "{what}: neither queued nor named: {status}");
         }
-        // What was made true by an honest report is forgotten again, and so is what waits for a look.
+        // The base and the queue are removed, so that the next case begins anew.
         let _ = std::fs::remove_dir_all(remote.join("mirrored"));
         let _ = std::fs::remove_dir_all(remote.join("queue"));
         state
@@ -164,7 +164,7 @@ fn every_malformed_advertisement() {
     for cut in 0..whole.len() {
         assert_ne!(victim.against(&whole[..cut], b"", b""), "finished", "cut to {cut}");
     }
-    // Each byte changed: what is still an advertisement may be believed, nothing may break.
+    // Each byte is changed in turn. What is still an advertisement may be believed. Nothing may panic.
     for at in 0..whole.len() {
         let mut bytes = whole.clone();
         bytes[at] ^= [0xff, 0x01][at % 2];
@@ -271,7 +271,7 @@ fn every_malformed_report() {
 }
 
 #[test]
-fn what_has_no_end() {
+fn advertisements_and_reports_without_an_end() {
     let mut victim = Victim::new();
     let first = advertisement();
     let first = &first[..first.len() - 4];
@@ -293,7 +293,7 @@ fn what_has_no_end() {
     }
 }
 
-/// A confined mirror may be of anyone with a token, and many may be read at once.
+/// Anyone with a token can add a confined mirror, and many may be read at once. So its list of refs has a lower limit.
 #[test]
 fn a_confined_mirror_may_say_less_than_one_of_the_administrator() {
     let mut victim = Victim::new();
@@ -325,7 +325,7 @@ fn web(answer: Vec<u8>, is_endless: bool) -> u16 {
 fn hostile_web_servers() {
     let mut victim = Victim::new();
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/x-git-receive-pack-advertisement\r\n";
-    // A megabyte of zeros in gzip, again and again: we ask for no compression and unpack none.
+    // 16 MiB of the digit 0 in gzip, again and again. We ask for no compression and decompress nothing.
     let bomb = "import gzip, sys; sys.stdout.buffer.write(gzip.compress(b'0' * (1 << 24)))";
     let bomb = victim.sandbox.command("python3").args(["-c", bomb]).output().unwrap().stdout;
     let with = |more: &str, body: &[u8]| [head.as_bytes(), more.as_bytes(), b"\r\n", body].concat();
@@ -351,9 +351,9 @@ fn hostile_web_servers() {
     }
 }
 
-/// The words of a report that breaks off are stored for each ref, and are cleaned before.
+/// The error message that ends a report is stored for each ref that has no answer. It is cleaned first.
 #[test]
-fn a_report_that_breaks_off_with_the_password_does_not_tell_it() {
+fn a_password_in_a_report_that_breaks_off_is_not_shown() {
     const CANARY: &str = "c4nary-in-a-broken-report";
     let mut victim = Victim::new();
     victim.sandbox.mirror_push_with_input(&victim.source, &["credential", "m"], &format!("{CANARY}\n"));

@@ -12,7 +12,7 @@ fn scene(kind: Kind, options: &[&str]) -> Scene {
 }
 
 impl Scene {
-    /// The requests that a command makes, by their methods.
+    /// The HTTP methods of the requests that a command makes.
     fn methods(&self, arguments: &[&str], status: i32) -> String {
         let before = self.server().requests(&self.sandbox).len();
         let said = self.sandbox.mirror_push(&self.source, arguments);
@@ -28,9 +28,9 @@ fn a_small_push_is_one_request() {
     scene.push(&["main"]);
     assert_eq!(scene.methods(&["drain"], 0), "POST");
     scene.work().push(&["main:fresh"]);
-    assert_eq!(scene.methods(&["drain"], 0), "POST", "a ref more");
+    assert_eq!(scene.methods(&["drain"], 0), "POST", "one more ref");
     scene.work().push(&[":topic"]);
-    assert_eq!(scene.methods(&["drain"], 0), "GET GET POST POST", "no branch is deleted without a look at HEAD");
+    assert_eq!(scene.methods(&["drain"], 0), "GET GET POST POST", "no branch is deleted before HEAD is read");
     scene.work().git(&["commit", "-q", "--amend", "--allow-empty", "-m", "rewritten"]);
     scene.work().push(&["+main"]);
     assert_eq!(scene.methods(&["drain"], 0), "POST", "a rewrite of what we gave it");
@@ -38,21 +38,21 @@ fn a_small_push_is_one_request() {
 }
 
 #[test]
-fn it_is_looked_at_whenever_what_it_holds_is_not_known() {
+fn the_mirrors_refs_are_read_first_whenever_they_are_not_known() {
     let scene = scene(Kind::Http, &["--divergent-refs", "keep"]);
     let sandbox = &scene.sandbox;
     assert_eq!(scene.methods(&["sync"], 0), "GET", "a sync compares");
     scene.push(&["main"]);
     assert_eq!(scene.methods(&["sync"], 0), "GET POST");
-    // A ref that was moved back to what the mirror has needs no command, but it is not taken for granted either.
+    // A ref that was moved back to the mirror's value needs no command, but the value is read to confirm that.
     scene.push(&["main"]);
     scene.work().push(&["+main^:main"]);
     assert_eq!(scene.methods(&["drain"], 0), "GET");
-    // The last contact did not end well.
+    // After a contact that did not end well, the refs are read first.
     let hook = scene.mirror.join("hooks/update");
     script(&hook, "#!/bin/sh\nexit 1\n");
     scene.push(&["main"]);
-    assert_eq!(scene.methods(&["drain"], 1), "POST GET", "a refusal is worth one look, and is not sent again");
+    assert_eq!(scene.methods(&["drain"], 1), "POST GET", "the refs are read once, and nothing is sent again");
     std::fs::remove_file(hook).unwrap();
     scene.push(&["main"]);
     assert_eq!(scene.methods(&["drain"], 0), "GET POST");
@@ -84,7 +84,7 @@ fn what_others_did_meanwhile_is_judged_by_the_rules(kind: Kind) {
         scene.push(&["main", "main:topic"]);
         let said = sandbox.mirror_push(&scene.source, &["drain", "--json"]);
         let topic = &said.json()[0]["refs"][1];
-        assert_eq!(topic["remote"], theirs, "{policy}: it was looked at");
+        assert_eq!(topic["remote"], theirs, "{policy}: the ref was read");
         match policy {
             "keep" => assert_eq!((said.status, sandbox.oid(&scene.mirror, "topic")), (1, theirs), "{said:?}"),
             _ => assert!(scene.is_mirrored() && topic["outcome"] == "forced", "{said:?}"),
@@ -120,11 +120,11 @@ fn a_mirror_that_was_made_anew_gets_the_objects_that_it_lacks() {
         let sandbox = &scene.sandbox;
         std::fs::remove_dir_all(&scene.mirror).unwrap();
         sandbox.bare("mirror.git");
-        // A branch more asks for no object at all that the old mirror did not have.
+        // The old mirror had all objects of this new branch, so the optimistic push carries none.
         scene.work().push(&["main:fresh"]);
         sandbox.mirror_push_ok(&scene.source, &["drain"]);
         assert_eq!(sandbox.oid(&scene.mirror, "fresh"), sandbox.oid(&scene.source, "main"));
-        // Everything but what the commands name may be gone.
+        // The push of one more commit carries only that commit, and the new mirror lacks its parent.
         std::fs::remove_dir_all(&scene.mirror).unwrap();
         sandbox.bare("mirror.git");
         scene.push(&["main", "main:topic"]);
@@ -142,7 +142,7 @@ fn what_others_pushed_is_not_deleted_although_the_mirror_forgot_what_we_had_push
         scene.work().git(&["checkout", "-q", "-b", "topic"]);
         scene.push(&["topic"]);
         sandbox.mirror_push_ok(&scene.source, &["drain"]);
-        // They replace it, and their housekeeping throws away what it was.
+        // Somebody replaces the branch there, and their garbage collection removes our commit.
         let theirs = sandbox.git(&scene.mirror, &["commit-tree", "-m", "theirs", "main^{tree}"]);
         sandbox.git(&scene.mirror, &["update-ref", "refs/heads/topic", &theirs]);
         let ours = sandbox.oid(&scene.source, "topic");
@@ -152,7 +152,7 @@ fn what_others_pushed_is_not_deleted_although_the_mirror_forgot_what_we_had_push
         let said = sandbox.mirror_push(&scene.source, &["drain", "--json"]);
         assert_eq!(sandbox.oid(&scene.mirror, "topic"), theirs, "{said:?}");
         assert_eq!(said.json()[0]["refs"][0]["outcome"], "kept");
-        // A branch of ours that goes on is refused there for want of the old object, and looked after too.
+        // The mirror refuses an update of our branch too, because it lacks the old object. The ref is then read and decided again.
         scene.work().push(&["topic:again"]);
         sandbox.mirror_push_ok(&scene.source, &["drain"]);
         sandbox.git(&scene.mirror, &["update-ref", "refs/heads/again", &theirs]);
@@ -186,7 +186,7 @@ fn silent_until_told(sandbox: &Sandbox, directory: &Path) -> PathBuf {
 }
 
 #[test]
-fn nothing_is_waited_for_before_the_commands() {
+fn an_optimistic_push_does_not_wait_for_the_advertisement() {
     let tools = tempfile::tempdir().unwrap();
     let plain = Sandbox::new();
     let scene = Scene::inside(Sandbox::with_git(Some(&silent_until_told(&plain, tools.path()))), &[])
@@ -200,12 +200,12 @@ fn nothing_is_waited_for_before_the_commands() {
 }
 
 #[test]
-fn an_answer_that_is_none_is_looked_after() {
+fn after_a_push_whose_answer_is_lost_the_refs_are_read() {
     let tools = tempfile::tempdir().unwrap();
     let plain = Sandbox::new();
     let real = plain.git(&plain.path(""), &["--exec-path"]);
     let (kill, killed) = (plain.path("kill"), plain.path("killed"));
-    // Once, receive-pack does its work, and what it says of it is lost.
+    // One time, receive-pack does its work, but only the first 300 bytes of its output arrive.
     let text = format!(
         "#!/bin/sh\ncase $* in *receive-pack*) if mv '{}' '{}' 2>/dev/null; then\n\
          '{real}/git' \"$@\" | head -c 300; exit 1\nfi;; esac\nexec '{real}/git' \"$@\"\n",
@@ -223,9 +223,9 @@ fn an_answer_that_is_none_is_looked_after() {
     assert!(outcome == "up_to_date" || outcome == "fast_forwarded", "{said:?}");
 }
 
-/// What the spool knows as deleted is looked for, also where the books know nothing of it.
+/// A deletion that the spool records is carried out even if the base does not have the ref.
 #[test]
-fn a_deletion_of_which_the_books_know_nothing_is_not_passed_over() {
+fn a_deletion_is_carried_out_even_if_the_base_lacks_the_ref() {
     let scene = scene(Kind::Git, &["--prune", "deleted"]);
     let sandbox = &scene.sandbox;
     scene.push(&["main"]);

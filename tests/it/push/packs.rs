@@ -31,7 +31,7 @@ fn write(work: &Work<'_>, name: &str, text: &str) {
 
 /// Every shape of history that a push may bring, one after the other; after each the mirror is whole.
 #[test]
-fn whatever_is_pushed_arrives_whole_and_without_another_program() {
+fn whatever_is_pushed_arrives_whole_and_without_pack_objects() {
     for kind in [Kind::Path, Kind::Http, Kind::Git] {
         let sandbox = Sandbox::new();
         let mirror = sandbox.bare("mirror.git");

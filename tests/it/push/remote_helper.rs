@@ -45,7 +45,7 @@ fn a_mirror_is_read_over_every_transport() {
         let theirs = scene.theirs("topic");
         let said = scene.git(&["ls-remote", "mirror::m"]);
         assert!(said.status == 0 && said.out.contains(&format!("{theirs}\trefs/heads/topic")), "{kind:?}: {said:?}");
-        // What the doctor says to do.
+        // The command that the doctor recommends.
         let said = scene.git(&["fetch", "-q", "mirror::m", "+refs/heads/*:refs/restored/*"]);
         assert_eq!(said.status, 0, "{kind:?}: {said:?}");
         assert_eq!(scene.sandbox.oid(&scene.source, "refs/restored/topic"), theirs, "{kind:?}");
@@ -55,9 +55,9 @@ fn a_mirror_is_read_over_every_transport() {
     }
 }
 
-/// Without the format git would take the ids of SHA-256 for cut ones of SHA-1 (gitremote-helpers(7)).
+/// Without the object format, git would read only the first 40 digits of a SHA-256 id (gitremote-helpers(7)).
 #[test]
-fn what_is_said_of_the_object_format() {
+fn the_helper_tells_git_the_object_format() {
     for kind in [Kind::Path, Kind::Http] {
         let scene = scene(kind, &[]);
         let mut helper = scene.sandbox.command(env!("CARGO_BIN_EXE_git-remote-mirror"));
@@ -92,7 +92,7 @@ fn a_push_goes_through_the_rules_over_every_transport() {
         let said = scene.git(&["push", "--force", "mirror::m", "topic", "main"]);
         assert!(said.status == 1 && said.err.contains("divergent"), "{kind:?}: {said:?}");
         assert_eq!(scene.sandbox.oid(&scene.mirror, "topic"), theirs);
-        // Another name, or another value, is not what this repository has.
+        // Refused: another name or another value than this repository has, and the deletion of a ref that is here.
         for refspec in ["main:other", "main~1:main", ":fresh"] {
             let said = scene.git(&["push", "--force", "mirror::m", refspec]);
             assert!(said.status == 1 && said.err.contains("holds this repository's refs"), "{refspec}: {said:?}");
@@ -110,7 +110,7 @@ fn a_push_goes_through_the_rules_over_every_transport() {
 }
 
 #[test]
-fn in_a_working_tree_and_in_a_linked_one() {
+fn the_helper_works_in_a_working_tree_and_in_a_linked_worktree() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     let work = sandbox.path("work");
@@ -132,7 +132,7 @@ fn in_a_working_tree_and_in_a_linked_one() {
 }
 
 #[test]
-fn what_cannot_be_is_told_in_one_line() {
+fn what_the_helper_cannot_do_is_refused_with_the_reason() {
     let scene = scene(Kind::Path, &[]);
     let said = scene.git(&["ls-remote", "mirror::none"]);
     assert!(said.status == 128 && said.err.contains("fatal: no mirror 'none' in"), "{said:?}");
@@ -182,7 +182,7 @@ fn a_push_by_name_leaves_what_is_spooled_for_others() {
     assert_eq!(scene.sandbox.refs(&scene.mirror), scene.sandbox.refs(&scene.source));
 }
 
-/// A proxy of the environment that wants a password gets none of the mirror's.
+/// The proxy of the mirror's configuration wants a password. It does not get the mirror's.
 #[test]
 fn a_proxy_that_asks_is_not_told_the_mirrors_password() {
     let scene = scene(Kind::Http, &[]);

@@ -1,10 +1,10 @@
-//! How many objects are sent: never more than `git push` sends of the same refs to the same mirror.
+//! How many objects are sent: never more than `git push` sends of the same refs to a mirror with the same contents.
 
 use std::path::{Path, PathBuf};
 
 use crate::scene::sandbox::{Sandbox, Work};
 
-/// The objects that a repository keeps.
+/// The number of objects in a repository.
 fn objects(sandbox: &Sandbox, repository: &Path) -> usize {
     let counted = sandbox.git(repository, &["count-objects", "-v"]);
     let of = |key: &str| counted.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<usize>().ok()).unwrap();
@@ -57,7 +57,7 @@ impl<'s> Pair<'s> {
 }
 
 #[test]
-fn a_first_mirror_with_old_tags_and_branches() {
+fn a_first_update_with_old_tags_and_branches() {
     let sandbox = Sandbox::new();
     let pair = Pair::new(&sandbox);
     pair.commits(120, "a");
@@ -74,7 +74,7 @@ fn a_first_mirror_with_old_tags_and_branches() {
 }
 
 #[test]
-fn what_follows_a_first_mirror_small_and_large() {
+fn updates_after_the_first_one_of_a_short_and_a_long_history() {
     for base in [10, 150] {
         for command in ["drain", "sync"] {
             let sandbox = Sandbox::new();

@@ -78,7 +78,7 @@ fn a_mirror_that_stalls_midway_or_takes_too_long_is_ended_with_all_its_processes
     }
 }
 
-/// A proxy for CONNECT and for absolute URIs; counts the connections that it served.
+/// A proxy that serves only CONNECT. Returns its port and the number of connections to it.
 fn proxy() -> (u16, std::sync::Arc<std::sync::atomic::AtomicU32>) {
     let (listener, port) = mute();
     let count = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
@@ -144,7 +144,7 @@ fn push_options_reach_the_mirrors_hooks() {
     work.push(&["main"]);
     sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(std::fs::read_to_string(&seen).unwrap(), "1 ci.skip\n");
-    // Not offered, not sent, and no failure.
+    // A mirror that does not advertise push options gets none. That is no failure.
     sandbox.git(&mirror, &["config", "receive.advertisePushOptions", "false"]);
     work.commit("two");
     work.push(&["main"]);
@@ -243,7 +243,7 @@ fn a_proxy_that_is_down_is_named() {
 }
 
 #[test]
-fn a_mirror_that_takes_no_atomic_push_is_planned_and_sent_nothing() {
+fn a_mirror_that_takes_no_atomic_push_gets_a_plan_but_no_commands() {
     let scene = Scene::local(&[]).with(&["main"]);
     scene.sandbox.git(&scene.mirror, &["config", "receive.advertiseAtomic", "false"]);
     scene.sandbox.add_mirror_config(&scene.source, "atomic = true");

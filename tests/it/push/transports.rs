@@ -1,4 +1,4 @@
-//! Each outcome once, end to end, over each transport.
+//! Each outcome except `flapping` and `remote_failed`, end to end, over each transport.
 
 use std::path::Path;
 
@@ -150,7 +150,7 @@ fn one_get_and_one_post_on_one_connection() {
         "credentials go with the first request"
     );
     assert!(post.starts_with(&format!("{connection} 2 POST /mirror.git/git-receive-pack 200 ")), "{post}");
-    assert!(!post.contains("chunked"), "a small pack has its length said: {post}");
+    assert!(!post.contains("chunked"), "a small pack is sent with its length: {post}");
 }
 
 #[test]

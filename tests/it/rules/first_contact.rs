@@ -70,7 +70,7 @@ fn one_unknown_value_among_known_ones_stops_a_run_that_would_overwrite_it() {
     let mirror = sandbox.bare("mirror.git");
     let (source, work) = source(&sandbox, "mirror.git", &[]);
     work.push(&["main:a", "main:b"]);
-    // A fork: most of it is ours, `b` went on there.
+    // The mirror is a fork: most of its values are ours, but `b` has a new commit there.
     sandbox.git(&work.path, &["push", "-q", mirror.to_str().unwrap(), "main", "main:a", "main:b"]);
     let theirs = sandbox.git(&mirror, &["commit-tree", "-m", "theirs", "-p", "b", "b^{tree}"]);
     sandbox.git(&mirror, &["update-ref", "refs/heads/b", &theirs]);
@@ -78,7 +78,7 @@ fn one_unknown_value_among_known_ones_stops_a_run_that_would_overwrite_it() {
     work.push(&["main", "main:b"]);
     let before = sandbox.refs(&mirror);
     assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
-    assert_eq!(sandbox.mirror_push(&source, &["sync"]).status, 1, "it was not forgotten");
+    assert_eq!(sandbox.mirror_push(&source, &["sync"]).status, 1, "the address is still not confirmed");
     assert_eq!(sandbox.refs(&mirror), before);
     let (_, _, refs) = stands(&sandbox, &source);
     let pairs: Vec<(&str, &str)> = refs.iter().map(|(name, outcome)| (&**name, &**outcome)).collect();
@@ -106,7 +106,7 @@ fn a_copy_of_this_repository_behind_or_equal_is_taken_without_a_question() {
         sandbox.mirror_push_ok(&source, &["drain"]);
         assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "{policy}");
         assert_eq!(stands(&sandbox, &source).0, "finished", "{policy}");
-        // And now it is ours: what someone does there is overwritten as the policy says.
+        // First contact is over. From now on the policy decides about a change that someone makes there.
         let theirs = sandbox.git(&mirror, &["commit-tree", "-m", "theirs", "-p", "main", "main^{tree}"]);
         sandbox.git(&mirror, &["update-ref", "refs/heads/main", &theirs]);
         let said = sandbox.mirror_push(&source, &["sync"]);
@@ -117,13 +117,13 @@ fn a_copy_of_this_repository_behind_or_equal_is_taken_without_a_question() {
 }
 
 #[test]
-fn a_persons_word_is_kept_with_the_sync_that_it_asks_for() {
+fn a_confirmation_stays_in_the_queue_until_its_sync_succeeds() {
     let sandbox = Sandbox::new();
     let mirror = stranger(&sandbox, "mirror.git");
     let theirs = sandbox.oid(&mirror, "main");
     let (source, _) = source(&sandbox, "mirror.git", &["--prune", "mirror"]);
     assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
-    // The mirror is away when the person says so.
+    // The mirror is away when a person confirms the address.
     let away = sandbox.path("away.git");
     std::fs::rename(&mirror, &away).unwrap();
     assert_eq!(sandbox.mirror_push(&source, &["sync", "m", "--adopt"]).status, 1);
@@ -136,7 +136,7 @@ fn a_persons_word_is_kept_with_the_sync_that_it_asks_for() {
         let old = format!("\"ref\":\"{gone}\",\"old\":\"{theirs}\"");
         assert!(history.contains(&old), "{gone}: {history}");
     }
-    // It was used up: another stranger at this address is not what was meant.
+    // The confirmation is used up, so it does not hold for another stranger at this address.
     assert_eq!(std::fs::read_dir(source.join("mirror-push/remotes/m/queue")).unwrap().count(), 0);
 }
 
@@ -150,7 +150,7 @@ fn first_contact_belongs_to_the_address() {
     let before = sandbox.refs(&other);
     sandbox.mirror_push_ok(&source, &["set", "m", "--divergent-refs", "overwrite", "--url", other.to_str().unwrap()]);
     assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
-    // The same by an edited file, at another spelling.
+    // The same after an edit of the file, with another spelling of the address.
     let config = source.join("mirror-push/config.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("/other.git", "//./other.git")).unwrap();
@@ -158,7 +158,7 @@ fn first_contact_belongs_to_the_address() {
     work.push(&["main"]);
     assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
     assert_eq!(sandbox.refs(&other), before);
-    // Back at the right one: what is known of it was not forgotten, so a rewrite here is no divergence there.
+    // Back at the right address, the base is still known, so a rewrite here is no divergence there.
     work.git(&["commit", "-q", "--amend", "--allow-empty", "-m", "rewritten"]);
     work.git(&["commit", "-q", "--amend", "--allow-empty", "-m", "again"]);
     sandbox.git(&source, &["fetch", "-q", work.path.to_str().unwrap(), "+main:main"]);
@@ -201,7 +201,7 @@ fn two_repositories_with_one_url_do_not_overwrite_each_other() {
 }
 
 #[test]
-fn a_base_of_an_earlier_version_is_taken_over_and_is_past_first_contact() {
+fn a_base_of_an_earlier_version_is_taken_over_and_ends_first_contact() {
     let sandbox = Sandbox::of_files();
     let mirror = sandbox.bare("mirror.git");
     let (source, work) = source(&sandbox, "mirror.git", &["--divergent-refs", "keep"]);
@@ -221,10 +221,10 @@ fn a_base_of_an_earlier_version_is_taken_over_and_is_past_first_contact() {
     }
     sandbox.mirror_push_ok(&source, &["sync"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
-    assert!(!mirrored.join("refs").exists() && mirrored.join("packed-refs").is_dir(), "an earlier program stops here");
-    // Git's own store refuses as the earlier program's does.
+    assert!(!mirrored.join("refs").exists() && mirrored.join("packed-refs").is_dir(), "an earlier version fails here");
+    // An earlier version opens `packed-refs` as a file. That fails now.
     assert!(std::fs::read(mirrored.join("packed-refs")).is_err());
-    // Killed before it removed them, a run leaves the old files; the next change that is noted removes them.
+    // A run that is killed before it removes the old files leaves them. The next change of the base removes them.
     std::fs::remove_dir(mirrored.join("packed-refs")).unwrap();
     std::fs::create_dir_all(mirrored.join("refs/heads")).unwrap();
     std::fs::write(mirrored.join("refs/heads/main"), format!("{one}\n")).unwrap();
@@ -233,7 +233,7 @@ fn a_base_of_an_earlier_version_is_taken_over_and_is_past_first_contact() {
     assert!(!mirrored.join("refs").exists() && mirrored.join("packed-refs").is_dir());
 }
 
-/// The base of an earlier version names no address; the status says which one was greeted.
+/// The base of an earlier version names no address. The status has the URL of the last contact (`greeting`).
 #[test]
 fn a_base_of_an_earlier_version_is_not_believed_of_another_address() {
     let sandbox = Sandbox::of_files();

@@ -33,7 +33,8 @@ fn each_pair(options: &[&str], mut test: impl FnMut(&Sandbox, &Path, &Path)) {
     }
 }
 
-/// Brings each situation of the table about; `outcomes` are those of `main`, which fast-forwards, `rewritten` and `divergent`.
+/// Makes a fast-forward (`main`), a rewrite here (`rewritten`) and a divergence (`divergent`). `outcomes` are those that a sync
+/// must report for them, in this order. One more branch stays the same.
 fn situations(sandbox: &Sandbox, source: &Path, mirror: &Path, outcomes: [&str; 3]) {
     let work = sandbox.work(source);
     work.commit("one");
@@ -128,7 +129,7 @@ fn every_transport_takes_every_format() {
 }
 
 #[test]
-fn a_mirror_of_the_other_object_format_gets_nothing_and_is_told_apart() {
+fn a_mirror_of_the_other_object_format_gets_nothing_and_the_error_says_why() {
     for kind in KINDS {
         let sandbox = Sandbox::new();
         let mirror = sandbox.bare_of("mirror.git", (sandbox.other_hash(), "files"));
@@ -140,7 +141,7 @@ fn a_mirror_of_the_other_object_format_gets_nothing_and_is_told_apart() {
         let said = sandbox.mirror_push(&source, &["drain", "--json"]);
         assert_eq!(said.status, 1, "{kind:?}: {said:?}");
         let report = said.json()[0].clone();
-        assert_eq!(report["update_status"], "failed", "it lasts: {report}");
+        assert_eq!(report["update_status"], "failed", "a permanent failure: {report}");
         let words = format!("git init --bare --object-format={}", sandbox.formats().0);
         assert!(report["error"].as_str().unwrap().contains(&words), "{kind:?}: {report}");
         let objects = sandbox.git(&mirror, &["count-objects", "-v"]);
@@ -164,7 +165,8 @@ fn programs(sandbox: &Sandbox, source: &Path, arguments: &[&str]) -> Vec<String>
     started.map(|line| line.split_once('[').unwrap().1.to_owned()).collect()
 }
 
-/// Creates, moves and deletes 200 refs, and drains and compares; the number of programs must not be that of the refs.
+/// Creates and moves 200 refs, and deletes 150 of them, with drains and a sync. The number of programs must not grow with that of the
+/// refs.
 #[test]
 fn no_program_is_started_for_each_ref() {
     for formats in pairs().filter(|(hash, _)| *hash == "sha1") {
@@ -261,7 +263,7 @@ fn a_git_that_is_too_old_for_reftable_says_so() {
     assert!(said.status == 1 && said.out.contains("install git 2.45 or later"), "{said:?}");
 }
 
-/// `git for-each-ref` ends without a word at a table that is damaged. What it then does not list was not deleted.
+/// `git for-each-ref` may end at a damaged table without an error message. A ref that it then does not list does not count as deleted.
 #[test]
 fn a_damaged_table_deletes_nothing() {
     if pairs().count() < 4 {
@@ -294,7 +296,7 @@ fn a_damaged_table_deletes_nothing() {
         };
         let mut silent = 0;
         let cuts = [0, 1, 28, 100, 4096, whole.len() / 2, whole.len() - 1].map(|length| whole[..length].to_vec());
-        // Where records begin again, at the end of the first block: git seeks by it.
+        // The restart table at the end of the first block (gitformat-reftable), which git uses to seek.
         let header = if hash == "sha1" { 24 } else { 28 };
         let length = usize::from(whole[header + 2]) << 8 | usize::from(whole[header + 3]);
         let places = (0..whole.len()).step_by(whole.len() / 60).chain(length - 20..length);
@@ -305,7 +307,7 @@ fn a_damaged_table_deletes_nothing() {
             let listed = sandbox.try_git(&source, &["for-each-ref", "refs/heads"]);
             let is_short = listed.status == 0 && listed.err.is_empty() && listed.out.lines().count() < 401;
             silent += usize::from(is_short);
-            // A push that names refs is about these alone.
+            // A drain reads only the refs that the push names.
             let mut hook = sandbox.command(source.join("hooks/post-receive"));
             assert_eq!(
                 crate::scene::sandbox::run_with_input(hook.current_dir(&source).env("GIT_DIR", "."), pushed.as_bytes())
@@ -314,7 +316,7 @@ fn a_damaged_table_deletes_nothing() {
             );
             sandbox.mirror_push(&source, &["drain", "-q"]);
             let said = sandbox.mirror_push(&source, &["sync", "--json"]);
-            // A name that is another one now is another ref for everybody; so many are no accident of one byte.
+            // A changed byte in a name makes it another ref for git too. That can cost a ref or two, but not more.
             assert!(
                 sandbox.refs(&mirror).len() >= all - 2,
                 "{} of {all} refs are left: {said:?}",
@@ -325,7 +327,7 @@ fn a_damaged_table_deletes_nothing() {
         }
         assert!(silent > 5, "git was silent {silent} times");
         assert_eq!(sandbox.refs(&mirror).len(), all);
-        // Whole again, deletions are deletions.
+        // After the table is repaired, a deletion is mirrored again.
         sandbox.git(&source, &["update-ref", "-d", "refs/heads/branch-7"]);
         sandbox.mirror_push_ok(&source, &["sync", "-q"]);
         assert_eq!(sandbox.refs(&mirror).len(), all - 1);

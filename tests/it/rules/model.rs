@@ -1,8 +1,8 @@
 //! Random scenes against a model of the rules: pushes, foreign changes, other configurations, kills and runs in any order. The model is
 //! written from the tables of the rules in the documentation, and shares no code with the program.
 //!
-//! `MIRROR_PUSH_MODEL_SECONDS` sets how long scenes are tried (40), `MIRROR_PUSH_MODEL_SEED` where the seeds begin. A scene that fails is
-//! made as short as it gets, and shown with its seed.
+//! `MIRROR_PUSH_MODEL_SECONDS` sets how long scenes are tried (default 40), `MIRROR_PUSH_MODEL_SEED` the first seed (default 1). A scene
+//! that fails is shortened as far as possible and shown with its seed.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ const REFS: [&str; 6] = [MAIN, "refs/heads/a", "refs/heads/b", "refs/heads/c/d",
 enum Step {
     /// A push here: a new commit on top of the ref's value, or of main's.
     Push(usize),
-    /// A push here that rewrites: a new commit on top of the value's first parent, or a rewind to it.
+    /// A push here that rewrites: a new commit on top of the value's first parent.
     Rewrite(usize),
     /// A push here that deletes the ref.
     Delete(usize),
@@ -84,7 +84,7 @@ struct World {
     mirror: PathBuf,
     model: Model,
     commits: usize,
-    /// A change that makes the next run look at everything.
+    /// Whether something has changed that makes the next run look at everything.
     is_full: bool,
 }
 
@@ -294,7 +294,7 @@ fn play(steps: &[Step]) -> Result<(), (usize, String)> {
     world.end().map_err(|why| (steps.len().saturating_sub(1), why))
 }
 
-/// The shortest scene that fails as well, as far as leaving out one step after the other finds it.
+/// A shorter scene that still fails, found by leaving out one step after the other, and why it fails.
 fn shortest(steps: &[Step], failed_at: usize) -> (Vec<Step>, String) {
     let mut steps = steps[..=failed_at].to_vec();
     let mut why = String::new();

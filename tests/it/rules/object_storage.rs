@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::scene::sandbox::{Completed, Sandbox, script};
 use crate::scene::servers::{Kind, Server};
 
-/// A source whose mirror has what it has.
+/// An empty source and its empty mirror.
 fn scene(options: &[&str]) -> (Sandbox, PathBuf, PathBuf) {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
@@ -13,7 +13,7 @@ fn scene(options: &[&str]) -> (Sandbox, PathBuf, PathBuf) {
     (sandbox, mirror, source)
 }
 
-/// What a mirror must be after it was served.
+/// Asserts that the mirror has the branches and tags of the source, and that none of their objects is missing.
 fn assert_whole(sandbox: &Sandbox, mirror: &Path, source: &Path, what: &str) {
     assert_eq!(sandbox.refs(mirror), sandbox.refs(source), "{what}");
     sandbox.git(mirror, &["fsck", "--connectivity-only"]);
@@ -32,7 +32,7 @@ fn commit(sandbox: &Sandbox, repository: &Path, branch: &str, text: &str) {
     sandbox.git(repository, &["update-ref", &format!("refs/heads/{branch}"), &new]);
 }
 
-/// Twenty forks that have nothing of their own but one commit each, and mirrors that share their objects too.
+/// Twenty forks that share the objects of one repository and begin with one commit of their own. Every other mirror shares objects too.
 #[test]
 fn a_network_of_forks() {
     let sandbox = Sandbox::new();
@@ -100,7 +100,7 @@ fn objects_that_only_the_environment_names() {
     let left: Vec<_> =
         left.filter(|entry| entry.file_name().to_string_lossy().starts_with("git-mirror-push-")).collect();
     assert!(left.is_empty(), "{left:?}");
-    // Without the variable the ref is hollow: it is told, and nothing is lost there.
+    // Without the variable, the object of the ref is missing here. The sync reports the ref, and the mirror keeps its value.
     assert_eq!(named(&objects, "git", &["update-ref", "refs/heads/b1", "refs/heads/b0"]).status, 0);
     let said = sandbox.mirror_push(&source, &["sync", "--json"]);
     assert_eq!(sandbox.oid(&mirror, "b1"), tip, "{said:?}");
@@ -137,7 +137,7 @@ fn fill(sandbox: &Sandbox, source: &Path) {
     sandbox.git_with_input(source, &["fast-import", "--quiet", "--done"], text.as_bytes());
 }
 
-/// Every way that git has to store the same objects; after each, history moves on, is rewritten and is deleted.
+/// Fifteen git commands store objects or refs in another way. After each, refs move, are rewritten and are deleted.
 #[test]
 fn packed_in_every_way_git_offers() {
     let (sandbox, mirror, source) = scene(&["--prune", "deleted"]);
@@ -182,13 +182,13 @@ fn packed_in_every_way_git_offers() {
 }
 
 #[test]
-fn what_is_mirrored_is_what_is_stored() {
+fn replaced_commits_are_mirrored_as_they_are_stored() {
     let (sandbox, mirror, source) = scene(&[]);
     for n in 0..3 {
         commit(&sandbox, &source, "main", &format!("{n}\n"));
     }
     let [tip, before] = ["main", "main~1"].map(|name| sandbox.git(&source, &["rev-parse", name]));
-    // For git, main has another parent from now on.
+    // For git, the parent of main has no parent from now on.
     let orphan = sandbox.git(&source, &["commit-tree", "-m", "orphan", "main^{tree}"]);
     sandbox.git(&source, &["replace", &before, &orphan]);
     sandbox.mirror_push_ok(&source, &["sync", "-q"]);
@@ -201,7 +201,7 @@ fn what_is_mirrored_is_what_is_stored() {
 }
 
 #[test]
-fn what_git_would_not_open_or_sees_otherwise_is_refused() {
+fn repositories_that_git_refuses_or_reads_differently_are_refused() {
     type Change<'a> = &'a dyn Fn(&Sandbox, &Path);
     let set = |s: &Sandbox, source: &Path, key: &str, value: &str| {
         s.git(source, &["config", key, value]);
@@ -231,7 +231,7 @@ fn what_git_would_not_open_or_sees_otherwise_is_refused() {
         }),
     ];
     for (words, change) in refusals {
-        // The plainest configuration, for it is written anew.
+        // SHA-1 and files, because these need no extension: the cases write the configuration anew.
         let sandbox = Sandbox::of(("sha1", "files"));
         let mirror = sandbox.bare("mirror.git");
         let source = sandbox.source("mirror.git", &[]);
@@ -242,7 +242,7 @@ fn what_git_would_not_open_or_sees_otherwise_is_refused() {
         assert!(said.err.contains(words) && said.err.lines().count() == 1, "'{words}' is not in {said:?}");
         assert_eq!(sandbox.refs(&mirror), Vec::<String>::new());
     }
-    // A comment is no graft, and version 0 knows no unknown extensions.
+    // A comment in `info/grafts` is no graft, and `extensions.preciousObjects` is accepted.
     let (sandbox, mirror, source) = scene(&[]);
     commit(&sandbox, &source, "main", "one\n");
     std::fs::create_dir_all(source.join("info")).unwrap();
@@ -265,7 +265,7 @@ fn a_push_into_a_working_tree_or_a_linked_one() {
     let linked = sandbox.path("linked");
     std::fs::create_dir_all(tree.join(".git/mirror-push")).unwrap();
     std::fs::write(tree.join(".git/mirror-push/config.toml"), "wake = \"none\"\n").unwrap();
-    // From inside the linked one, without a word about where the repository is.
+    // In the linked worktree, without `--git-dir`.
     let mut command = sandbox.command(env!("CARGO_BIN_EXE_git-mirror-push"));
     let said = crate::scene::sandbox::run_with_input(
         command.current_dir(&linked).args(["add", "m", mirror.to_str().unwrap()]),
@@ -286,7 +286,7 @@ fn a_push_into_a_working_tree_or_a_linked_one() {
         sandbox.mirror_push_ok(there, &["drain", "-q"]);
         assert_whole(&sandbox, &mirror, &tree, "pushed");
     }
-    // Its HEAD is not the repository's.
+    // The HEAD of the linked worktree names `linked`. The default branch is still the one that the repository's HEAD names.
     let other = sandbox.bare("other.git");
     sandbox.mirror_push_ok(
         &linked,
@@ -294,7 +294,7 @@ fn a_push_into_a_working_tree_or_a_linked_one() {
     );
     sandbox.mirror_push_ok(&linked, &["sync", "-q", "other"]);
     assert_eq!(sandbox.git(&other, &["for-each-ref", "--format=%(refname)"]), "refs/heads/main");
-    // Where the repository cannot be told, the push is not recorded in a place where nobody looks.
+    // If the hook cannot find the repository of the worktree, it does not record the push where no drain would find it.
     let own = tree.join(".git/worktrees/linked");
     std::fs::rename(own.join("commondir"), own.join("commondir.kept")).unwrap();
     std::fs::create_dir(own.join("commondir")).unwrap();
@@ -309,7 +309,7 @@ fn a_push_into_a_working_tree_or_a_linked_one() {
     assert_eq!(status[0]["repository"], tree.join(".git").to_str().unwrap());
 }
 
-/// What a mirror's own settings may do to us.
+/// Settings of a mirror that concern a push to it: hidden refs and signed pushes.
 #[test]
 fn what_a_mirror_hides_or_signs() {
     for kind in [Kind::Path, Kind::Git, Kind::Http] {
@@ -321,7 +321,7 @@ fn what_a_mirror_hides_or_signs() {
         work.commit("one");
         work.push(&["main"]);
         sandbox.mirror_push_ok(&source, &["drain", "-q"]);
-        // A secret of theirs, which is ours to neither see nor delete; a nonce for signed pushes, which nobody asked for.
+        // The mirror has a hidden ref, which we can neither see nor delete. It also offers a nonce for signed pushes, which we do not use.
         sandbox.git(&mirror, &["update-ref", "refs/heads/secret/theirs", "main"]);
         for (key, value) in [("transfer.hideRefs", "refs/heads/secret"), ("receive.certNonceSeed", "seed")] {
             sandbox.git(&mirror, &["config", key, value]);
@@ -339,7 +339,7 @@ fn what_a_mirror_hides_or_signs() {
         work.push(&["main:inner/x", ":secret/ours"]);
         sandbox.mirror_push(&source, &["sync", "-q"]);
         assert_eq!(sandbox.oid(&mirror, "refs/heads/inner/x"), sandbox.oid(&source, "main"), "{kind:?}");
-        // A hook that wants to see a certificate gets none, and may say so.
+        // A hook that requires a push certificate gets none. Its message is in the report.
         script(
             &mirror.join("hooks/pre-receive"),
             "#!/bin/sh\n[ -n \"$GIT_PUSH_CERT\" ] || { echo 'sign it'; exit 1; }\n",

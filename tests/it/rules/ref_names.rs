@@ -1,11 +1,11 @@
-//! Names and shapes that have broken other mirrors.
+//! Refs that are easily mirrored wrongly: unusual names, tags of trees and blobs, symbolic refs, divergent refs, and many refs at once.
 
 use crate::scene::Scene;
 use crate::scene::sandbox::{Sandbox, run_with_input};
 use crate::scene::servers::{Kind, Server, free_port};
 
 #[test]
-fn strange_names_and_shapes_arrive_as_they_are() {
+fn unusual_names_and_tag_targets_arrive_unchanged() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &["--refspec", "refs/extra/*"]);
@@ -51,7 +51,7 @@ fn strange_names_and_shapes_arrive_as_they_are() {
     for invisible in ["refs/notes/commits", "refs/pull/1/head", "refs/heads/alias"] {
         assert_eq!(sandbox.oid(&mirror, invisible), "", "{invisible}");
     }
-    // What the mirror has of its own outside of the selection is invisible too.
+    // A sync ignores the mirror's own refs outside the selection. It leaves the mirror's own symbolic ref alone too.
     sandbox.git(&mirror, &["update-ref", "refs/notes/theirs", "main"]);
     sandbox.git(&mirror, &["symbolic-ref", "refs/heads/link", "refs/heads/main"]);
     sandbox.mirror_push_ok(&source, &["set", "m", "--prune", "mirror"]);
@@ -72,7 +72,7 @@ fn a_directory_of_refs_gives_way_to_a_ref_and_back() {
     let said = sandbox.mirror_push_ok(source, &["drain", "--json"]);
     assert_eq!(sandbox.refs(mirror), sandbox.refs(source), "{said:?}");
     assert_eq!(sandbox.oid(mirror, "refs/heads/a"), sandbox.oid(source, "main"));
-    // Once more the other way, so that `mirrored/` has had to follow.
+    // Now the reverse: the base in `mirrored/` must have followed the first drain.
     work.push(&[":a", ":c/d"]);
     work.push(&["main:a/b", "main:c"]);
     sandbox.mirror_push_ok(source, &["drain"]);
@@ -112,7 +112,7 @@ fn five_thousand_refs_created_moved_and_deleted_in_one_push() {
 }
 
 #[test]
-fn what_was_noted_of_many_refs_is_known_without_any_record() {
+fn the_base_of_many_refs_is_used_without_any_spool_record() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &["--divergent-refs", "keep", "--prune", "deleted"]);
@@ -123,7 +123,7 @@ fn what_was_noted_of_many_refs_is_known_without_any_record() {
     let update = |text: String| sandbox.git_with_input(&source, &["update-ref", "--stdin"], text.as_bytes());
     update(all(&|n| format!("create refs/heads/n{n:04} {one}\n"), 0..2400));
     sandbox.mirror_push_ok(&source, &["sync", "-q"]);
-    // Half of them rewritten, the other half deleted, and no hook saw it.
+    // Rewrite half of them and delete the other half. No hook sees this.
     let new = sandbox.git(&source, &["commit-tree", "-m", "rewritten", "main^{tree}"]);
     update(all(&|n| format!("update refs/heads/n{n:04} {new}\n"), 0..1200));
     update(all(&|n| format!("delete refs/heads/n{n:04}\n"), 1200..2400));
@@ -181,7 +181,7 @@ fn an_orphan_rewrite_here_is_forced_and_a_commit_there_is_kept_in_one_sync() {
         (sandbox.oid(&mirror, "main"), sandbox.oid(&mirror, "develop")),
         (sandbox.oid(&source, "main"), theirs.clone())
     );
-    // It stays divergent: a value that was seen there has not become ours by being seen.
+    // develop stays divergent: reading a value on the mirror does not make it ours.
     for command in ["sync", "sync"] {
         assert_eq!(sandbox.mirror_push(&source, &[command]).status, 1);
         assert_eq!(sandbox.oid(&mirror, "develop"), theirs);
@@ -210,14 +210,14 @@ fn a_mirror_that_is_ahead_is_divergent_and_its_default_branch_is_never_deleted()
     work.push(&[":main"]);
     let said = sandbox.mirror_push_ok(source, &["drain", "--json"]);
     assert!(sandbox.outcomes(&said).contains(&("refs/heads/main".into(), "kept".into())), "{said:?}");
-    assert!(said.out.contains("git symbolic-ref HEAD refs/heads/next"), "the fix is said: {said:?}");
+    assert!(said.out.contains("git symbolic-ref HEAD refs/heads/next"), "the fix is shown: {said:?}");
     sandbox.git(mirror, &["symbolic-ref", "HEAD", "refs/heads/next"]);
     sandbox.mirror_push_ok(source, &["sync"]);
     assert_eq!(sandbox.refs(mirror), sandbox.refs(source));
 }
 
 #[test]
-fn what_was_pushed_and_deleted_between_two_drains_is_judged_by_what_was_deleted() {
+fn a_branch_that_got_an_unmerged_commit_and_was_deleted_between_two_drains_is_kept() {
     let scene = Scene::local(&[]).with(&["main", "main:topic", "main:done"]);
     let Scene { sandbox, source, mirror, .. } = &scene;
     let work = scene.work();
@@ -261,8 +261,8 @@ fn packing_refs_never_looks_like_a_deletion() {
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }
 
-/// A listing that `git pack-refs` overtakes misses loose refs: here it misses all, for the kernel shows it an empty directory. The look at
-/// each name finds them.
+/// A listing may miss loose refs that `git pack-refs` moves meanwhile. Here it misses all loose branches, because strace makes the listing
+/// of `refs/heads` empty. A lookup of each name finds them.
 #[test]
 fn a_ref_that_the_listing_missed_is_not_deleted() {
     let sandbox = Sandbox::of_files();
@@ -289,7 +289,7 @@ fn a_mirror_over_the_wire_is_asked_for_symbolic_refs_before_a_branch_is_deleted(
     for kind in [Kind::Git, Kind::Ssh, Kind::Http] {
         let sandbox = Sandbox::new();
         let mirror = sandbox.bare("mirror.git");
-        // Without it git speaks version 0 over ssh, which tells of HEAD alone.
+        // Without this line sshd drops GIT_PROTOCOL. Then git speaks protocol version 0, which reports the target of HEAD alone.
         let directives = if kind == Kind::Ssh { "AcceptEnv GIT_PROTOCOL" } else { "" };
         let server = Server::start_with(&sandbox, kind, free_port(), directives);
         let source = server.source(&sandbox, "mirror.git", &["--prune", "deleted"]);
@@ -315,9 +315,9 @@ fn a_mirror_over_the_wire_is_asked_for_symbolic_refs_before_a_branch_is_deleted(
     }
 }
 
-/// As where a key may push and not read.
+/// For example, a key may be allowed to push but not to read.
 #[test]
-fn a_symbolic_ref_of_a_mirror_that_cannot_be_seen_is_not_deleted() {
+fn a_symbolic_ref_is_not_deleted_if_the_mirror_cannot_be_read() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     let server = Server::start(&sandbox, Kind::Http);
@@ -337,7 +337,7 @@ fn a_symbolic_ref_of_a_mirror_that_cannot_be_seen_is_not_deleted() {
     assert_eq!(sandbox.oid(&mirror, "main"), sandbox.oid(&source, "main"));
 }
 
-/// What upload-pack does not list is not known to be a ref of its own.
+/// A ref that upload-pack does not list may be symbolic.
 #[test]
 fn a_symbolic_ref_that_the_mirror_hides_from_readers_is_not_deleted() {
     let sandbox = Sandbox::new();
@@ -356,7 +356,8 @@ fn a_symbolic_ref_that_the_mirror_hides_from_readers_is_not_deleted() {
     assert_eq!(left.lines().collect::<Vec<_>>(), ["main", "release", "stable"]);
 }
 
-/// A mirror that keeps its refs in tables may have names that no file can have. Here only packed refs can hold them, as after a clone.
+/// A mirror with reftable may have ref names that are too long for a file. A source whose refs are files can hold such a name only in
+/// `packed-refs`, as after a clone.
 #[test]
 fn a_name_that_is_too_long_for_a_file_stops_nothing() {
     let sandbox = Sandbox::of_files();

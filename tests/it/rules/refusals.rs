@@ -1,4 +1,5 @@
-//! One ref is refused by the mirror: the others arrive, that one is named with the mirror's words.
+//! The mirror refuses one ref, or a whole push because of some refs. The other refs arrive, and each refused ref is reported with the
+//! mirror's message.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ fn scene() -> Scene {
 }
 
 impl Scene {
-    /// main, topic and gone on both sides.
+    /// Pushes main, topic and gone, and mirrors them.
     fn begin(&self) -> Work<'_> {
         let work = self.sandbox.work(&self.source);
         work.commit("one");
@@ -20,7 +21,7 @@ impl Scene {
         work
     }
 
-    /// Drains, and expects that `name` alone is refused, with the words.
+    /// Drains, and expects that the mirror refuses `name` alone, with a reason that contains `words`.
     fn refuses(&self, name: &str, words: &str) {
         let said = self.sandbox.mirror_push(&self.source, &["drain", "--json"]);
         assert_eq!(said.status, 1, "{said:?}");
@@ -36,7 +37,7 @@ impl Scene {
         }
         let status = self.status();
         assert_eq!((&status["update_status"], &status["refs"][0]["ref"]), (&"failed".into(), &name.into()));
-        // It is named until it is right: a drain of another ref does not forget it.
+        // The status names the ref until it is mirrored, also after a drain of another ref.
         let work = self.sandbox.path("source.git.work");
         self.sandbox.git(&work, &["push", "-q", "origin", "HEAD:refs/heads/another"]);
         self.sandbox.mirror_push(&self.source, &["drain"]);
@@ -99,17 +100,17 @@ fn by_deny_current_branch() {
 }
 
 #[test]
-fn by_a_lock_or_a_directory_in_the_way() {
+fn by_a_branch_in_the_way() {
     let scene = scene();
     let work = scene.begin();
-    // A ref of the mirror's own stands where ours must go.
+    // The mirror's own branch `dir/own` conflicts with our branch `dir`.
     scene.sandbox.git(&scene.mirror, &["update-ref", "refs/heads/dir/own", "main"]);
     work.push(&["main:dir", "main:fresh"]);
     scene.refuses("refs/heads/dir", "failed to update ref");
 }
 
 #[test]
-fn a_mirror_that_dies_midway_is_an_error_of_exactly_the_refs_concerned() {
+fn a_mirror_that_dies_during_a_push_fails_the_ref_and_keeps_the_push_queued() {
     let scene = scene();
     let work = scene.begin();
     let hook = scene.mirror.join("hooks/update");
@@ -130,7 +131,8 @@ fn a_mirror_that_dies_midway_is_an_error_of_exactly_the_refs_concerned() {
     assert_eq!(scene.sandbox.refs(&scene.mirror), scene.sandbox.refs(&scene.source));
 }
 
-/// A mirror whose pre-receive hook declines every push that has a ref with `bad` in its name, and counts the pushes.
+/// Gives the mirror a pre-receive hook that declines every push with `bad` in a ref name. The hook writes one line for each push into the
+/// file whose path is returned.
 fn declining(scene: &Scene) -> PathBuf {
     let log = scene.sandbox.path("pushes");
     let hook = scene.mirror.join("hooks/pre-receive");
@@ -145,7 +147,7 @@ fn split_of(good: usize, bad: usize) -> (Scene, usize, Vec<(String, String)>) {
     let work = scene.begin();
     let log = declining(&scene);
     let mut script: String = (0..good).map(|n| format!("create refs/heads/n{n:03} HEAD\n")).collect();
-    // Spread among the others.
+    // The bad names are spread among the good ones.
     script.extend((0..bad).map(|n| format!("create refs/heads/n{:03}x{n}bad HEAD\n", n * good / bad)));
     scene.sandbox.git_with_input(&work.path, &["update-ref", "--stdin"], script.as_bytes());
     work.push(&["refs/heads/n*:refs/heads/n*"]);
@@ -179,7 +181,8 @@ fn the_number_of_pushes_for_culprits_is_bounded() {
     assert!(outcomes.iter().all(|(_, outcome)| outcome == "remote_rejected"), "{outcomes:?}");
 }
 
-/// git allows controls of the second kind and direction marks in names. A terminal that obeyed them would show something else.
+/// git allows C1 control characters, bidirectional controls and line separators in ref names. A terminal that obeyed them would show
+/// something else.
 #[test]
 fn names_cannot_mislead_a_terminal() {
     let sandbox = Sandbox::new();
@@ -204,7 +207,7 @@ fn names_cannot_mislead_a_terminal() {
     for escaped in ["csi\\u{9b}2J", "nel\\u{85}line", "rtl\\u{202e}gpj", "mark\\u{2066}x", "sep\\u{2028}y"] {
         assert!(said.out.contains(escaped), "{escaped}: {}", said.out);
     }
-    // What a program reads is the name itself, and each has the message that is about it.
+    // JSON has the unescaped name, and each ref has only the message about itself.
     let status = sandbox.status(&source);
     let refs = status["refs"].as_array().unwrap();
     assert_eq!(refs.len(), names.len());
@@ -213,5 +216,5 @@ fn names_cannot_mislead_a_terminal() {
         let reason = found["reason"].as_str().unwrap();
         assert!(reason.matches("no refs/heads/").count() == 1 && reason.contains(&name[..3]), "{found}");
     }
-    assert_eq!(sandbox.oid(&mirror, "main"), sandbox.oid(&source, "main"), "the other arrives");
+    assert_eq!(sandbox.oid(&mirror, "main"), sandbox.oid(&source, "main"), "main still arrives");
 }

@@ -1,10 +1,11 @@
-//! What a run knows of the runs before it: it never does what an earlier run refused, and forgets nothing that it needs.
+//! What a run remembers of earlier runs: what they kept stays kept, and what they stopped stays stopped, until something changes. A run
+//! forgets nothing that a later run needs.
 
 use std::path::{Path, PathBuf};
 
 use crate::scene::sandbox::{Sandbox, Work, script, wait_for};
 
-/// A source and a mirror that were in step once: `main`.
+/// A source and its mirror, which both have `main` at the same commit.
 fn scene<'s>(sandbox: &'s Sandbox, options: &[&str]) -> (PathBuf, PathBuf, Work<'s>) {
     let mirror = sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", options);
@@ -24,7 +25,7 @@ fn a_second_sync_does_not_delete_what_the_first_kept() {
         work.commit("c2");
         work.push(&["main", "f"]);
         sandbox.mirror_push_ok(&source, &["drain"]);
-        // Pushed, never mirrored, never merged, and deleted.
+        // A commit on `f` is pushed, but not mirrored and not merged. Then `f` is deleted.
         work.git(&["checkout", "-q", "f"]);
         work.commit("work");
         work.push(&["f"]);
@@ -36,7 +37,7 @@ fn a_second_sync_does_not_delete_what_the_first_kept() {
             assert!(!sandbox.oid(&mirror, "f").is_empty(), "{second:?}");
         }
         assert_eq!(sandbox.status(&source)["refs"][0]["outcome"], "kept");
-        // Once it is merged, nothing is lost by it.
+        // After the merge, the deletion of `f` on the mirror loses nothing.
         work.git(&["checkout", "-q", "main"]);
         work.git(&["merge", "-q", "--no-edit", "f"]);
         work.push(&["main"]);
@@ -46,7 +47,7 @@ fn a_second_sync_does_not_delete_what_the_first_kept() {
 }
 
 #[test]
-fn every_value_that_was_deleted_counts_whatever_came_after_it() {
+fn one_unmerged_value_among_the_deleted_ones_keeps_the_ref() {
     for order in [["unmerged", "merged"], ["merged", "unmerged"]] {
         let sandbox = Sandbox::new();
         let (source, mirror, work) = scene(&sandbox, &[]);
@@ -76,7 +77,7 @@ fn a_ref_that_neither_side_has_any_more_is_no_failure() {
     sandbox.mirror_push_ok(&source, &["drain"]);
     let shown = sandbox.status(&source);
     assert_eq!((&shown["update_status"], shown["refs"].as_array().unwrap().len()), (&"finished".into(), 0), "{shown}");
-    // The same of a ref that is not selected any more.
+    // The same holds for a ref that failed and is then deselected.
     work.push(&["main:locked"]);
     assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
     sandbox.add_mirror_config(&source, "mirror_branch_regex = \"^main$\"");
@@ -105,13 +106,13 @@ fn atomic_is_all_or_nothing_also_when_one_ref_moved_there() {
             assert_eq!(said.status, 0, "{said:?}");
             assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
         } else {
-            // A ref that the rules skip is no part of it.
+            // A ref that the rules skip is not part of the atomic push.
             assert_eq!(said.status, 1, "{said:?}");
             assert_eq!(sandbox.oid(&mirror, "a"), theirs);
             assert_eq!(sandbox.oid(&mirror, "main"), sandbox.oid(&source, "main"));
             assert_eq!(sandbox.oid(&mirror, "new"), sandbox.oid(&source, "new"));
         }
-        // A ref that the mirror refuses for its own reasons takes all others with it.
+        // If the mirror refuses one ref, the whole push is refused.
         script(&mirror.join("hooks/update"), "#!/bin/sh\ncase $1 in refs/heads/locked) exit 1;; esac\n");
         let before = sandbox.refs(&mirror);
         work.commit("c3");
@@ -125,7 +126,7 @@ fn atomic_is_all_or_nothing_also_when_one_ref_moved_there() {
 }
 
 #[test]
-fn atomic_goes_without_the_branch_that_the_mirrors_head_keeps() {
+fn an_atomic_push_leaves_out_the_branch_that_the_mirrors_head_names() {
     use crate::scene::servers::{Kind, Server};
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
@@ -146,10 +147,10 @@ fn atomic_goes_without_the_branch_that_the_mirrors_head_keeps() {
 }
 
 #[test]
-fn names_that_no_directory_could_hold_are_mirrored() {
+fn a_branch_below_the_name_of_a_branch_in_the_base_is_mirrored() {
     let sandbox = Sandbox::new();
     let (source, mirror, work) = scene(&sandbox, &["--divergent-refs", "keep"]);
-    // `a` is not selected any more, and `a/b` is made here.
+    // `a` is mirrored and then deselected, so the base still has it. Then `a/b` is created: as files the two names would conflict.
     work.push(&["main:a"]);
     sandbox.mirror_push_ok(&source, &["drain"]);
     sandbox.mirror_push_ok(&source, &["set", "m", "--mirror-branch-regex", "^(main|a/|c)"]);
@@ -167,7 +168,7 @@ fn names_that_no_directory_could_hold_are_mirrored() {
 }
 
 #[test]
-fn one_long_name_is_that_refs_outcome_and_stops_no_other() {
+fn a_very_long_ref_name_stops_no_other_ref() {
     let sandbox = Sandbox::new();
     let (source, mirror, work) = scene(&sandbox, &[]);
     let long = vec!["c".repeat(200); 19].join("/");
@@ -214,7 +215,7 @@ fn a_sync_that_is_killed_stays_due_and_nothing_says_that_all_is_well() {
     assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
     let parked = sandbox.status(&source)["next_attempt_at"].clone();
     assert!(parked.is_string());
-    // Something that only a sync finds, and a mirror that holds the sync up until it is killed.
+    // Only a sync finds this ref. The mirror's hook holds the sync up until the test kills it.
     sandbox.git(&source, &["update-ref", "refs/heads/unseen", "main"]);
     let hook = mirror.join("hooks/pre-receive");
     script(&hook, &format!("#!/bin/sh\ntouch '{}'\nexec sleep 30\n", sandbox.path("entered").display()));
@@ -222,15 +223,15 @@ fn a_sync_that_is_killed_stays_due_and_nothing_says_that_all_is_well() {
     wait_for("the hook", || sandbox.path("entered").exists());
     assert_eq!(sandbox.status(&source)["update_status"], "started");
     sync.kill().unwrap();
-    // Not waited for yet: the dead process is still in the table.
-    wait_for("its end", || sandbox.status(&source)["update_status"] != "started");
+    // The killed process is a zombie, because the test has not waited for it yet.
+    wait_for("the end of the sync", || sandbox.status(&source)["update_status"] != "started");
     assert_eq!(sandbox.status(&source)["update_status"], "scheduled");
     let check = sandbox.mirror_push(&source, &["check"]);
     assert!(check.status != 0, "{check:?}");
     sync.wait().unwrap();
     std::fs::remove_file(&hook).unwrap();
     let said = sandbox.mirror_push(&source, &["drain"]);
-    assert_eq!(said.status, 1, "what is divergent still is: {said:?}");
+    assert_eq!(said.status, 1, "main is still divergent: {said:?}");
     assert_eq!(sandbox.oid(&mirror, "unseen"), sandbox.oid(&source, "unseen"));
 }
 
@@ -268,7 +269,7 @@ fn two_servers_that_mirror_each_other_settle_and_say_so() {
     for (repository, commit) in [(&one, &commits[0]), (&two, &commits[1])] {
         sandbox.git(&work.path, &["push", "-q", repository.to_str().unwrap(), &format!("+{commit}:refs/heads/main")]);
     }
-    // Both at once, again and again: the push of each is held until the other's is under way.
+    // Both drain at once, again and again. The hook delays each push by 0.1 s, so that the two pushes overlap.
     for repository in [&one, &two] {
         script(&repository.join("hooks/pre-receive"), "#!/bin/sh\nexec sleep 0.1\n");
     }
@@ -311,9 +312,9 @@ fn flap(sandbox: &Sandbox, source: &Path, mirror: &Path, work: &Work<'_>) -> (St
     (ours, other)
 }
 
-/// What went back and forth at one address says nothing of another.
+/// A ref that was flapping at one address may be pushed to another address.
 #[test]
-fn another_address_begins_without_the_moves_of_the_one_before() {
+fn a_ref_that_was_flapping_at_one_address_is_pushed_to_a_new_one() {
     let sandbox = Sandbox::new();
     let (source, mirror, work) = scene(&sandbox, &[]);
     flap(&sandbox, &source, &mirror, &work);
@@ -325,7 +326,7 @@ fn another_address_begins_without_the_moves_of_the_one_before() {
 
 /// A sync that the page or the API asks for is a record in the queue, which any drain carries out.
 #[test]
-fn a_sync_that_was_asked_for_releases_what_goes_back_and_forth_and_a_comparison_does_not() {
+fn a_requested_sync_releases_a_flapping_ref_and_a_comparison_does_not() {
     use git_mirror_push::mirror::{Editor, WhileBusy, Wish};
     let sandbox = Sandbox::new();
     let (source, mirror, work) = scene(&sandbox, &[]);
@@ -343,7 +344,7 @@ fn a_sync_that_was_asked_for_releases_what_goes_back_and_forth_and_a_comparison_
 }
 
 #[test]
-fn a_ref_that_goes_back_and_forth_is_stopped_shown_and_released() {
+fn a_flapping_ref_is_stopped_shown_and_released() {
     let sandbox = Sandbox::new();
     let (source, mirror, work) = scene(&sandbox, &[]);
     let (ours, other) = flap(&sandbox, &source, &mirror, &work);
@@ -351,7 +352,7 @@ fn a_ref_that_goes_back_and_forth_is_stopped_shown_and_released() {
     assert_eq!((&shown["update_status"], &shown["refs"][0]["outcome"]), (&"failed".into(), &"flapping".into()));
     let reason = shown["refs"][0]["reason"].as_str().unwrap();
     assert!(reason.contains(&ours[..7]) && reason.contains(&other[..7]), "both values are named: {reason}");
-    // Other refs go on, and a drain does not release it; a person does.
+    // Other refs are still mirrored. A drain does not release main; a sync that a person starts does.
     work.push(&[&format!("{ours}:refs/heads/free")]);
     assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
     assert_eq!(sandbox.oid(&mirror, "free"), ours);
@@ -360,10 +361,10 @@ fn a_ref_that_goes_back_and_forth_is_stopped_shown_and_released() {
 }
 
 #[test]
-fn a_mirror_that_says_yes_and_does_nothing_is_found_out() {
+fn a_mirror_that_reports_success_and_loses_the_ref_is_noticed() {
     let sandbox = Sandbox::of_files();
     let (source, mirror, work) = scene(&sandbox, &[]);
-    // What it agreed to goes away before it says so.
+    // The hook deletes each ref as soon as it is committed, before receive-pack reports success.
     let liar = "#!/bin/sh\n[ \"$1\" = committed ] && [ -z \"$LIAR\" ] || exit 0\n\
                 while read old new name; do LIAR=1 git update-ref -d \"$name\"; done\n";
     script(&mirror.join("hooks/reference-transaction"), liar);
@@ -377,7 +378,7 @@ fn a_mirror_that_says_yes_and_does_nothing_is_found_out() {
         assert!(said.out.contains("it is not there"), "{said:?}");
     }
     std::fs::remove_file(mirror.join("hooks/reference-transaction")).unwrap();
-    // Whereas a ref that someone deleted there once is simply made again.
+    // If somebody deletes a ref on the mirror, by contrast, a sync creates it again.
     sandbox.mirror_push_ok(&source, &["sync"]);
     sandbox.git(&mirror, &["update-ref", "-d", "refs/heads/x"]);
     sandbox.mirror_push_ok(&source, &["sync"]);

@@ -1,4 +1,4 @@
-//! Sources that lack something on purpose, and a mirror whose HEAD names nothing.
+//! Shallow and partial sources, and a mirror whose HEAD names a branch that does not exist.
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ fn upstream(sandbox: &Sandbox) -> PathBuf {
     upstream
 }
 
-/// A clone of it that lacks something, with the mirror at `url`.
+/// A shallow or partial clone of `upstream`, with a mirror at `url`.
 fn lacking(sandbox: &Sandbox, upstream: &Path, how: &[&str], url: &str) -> PathBuf {
     let source = sandbox.path("source.git");
     let from = format!("file://{}", upstream.display());
@@ -52,7 +52,7 @@ fn a_shallow_source_is_mirrored_as_far_as_the_mirror_takes_it() {
         assert!(reason(&said).contains("receive.shallowUpdate true"), "{kind:?}: {said:?}");
         assert_eq!(said.json()[0]["update_status"], "failed", "{kind:?}: {said:?}");
         assert!(sandbox.refs(&mirror).is_empty());
-        // A mirror that has the history takes what is new. Nothing else of it is touched, whatever `prune` says of what it has.
+        // A mirror that has the history takes what is new.
         sandbox.git(&upstream, &["push", "-q", mirror.to_str().unwrap(), "main", "main~2:refs/tags/old"]);
         let work = sandbox.path("upstream.git.work");
         sandbox.git(&work, &["commit", "-q", "--allow-empty", "-m", "new"]);
@@ -61,7 +61,7 @@ fn a_shallow_source_is_mirrored_as_far_as_the_mirror_takes_it() {
         assert_eq!(sandbox.oid(&mirror, "main"), sandbox.oid(&source, "main"), "{kind:?}: {said:?}");
         assert_eq!(sandbox.git(&mirror, &["rev-list", "--count", "main"]), "4", "{kind:?}");
         sandbox.git(&mirror, &["fsck"]);
-        // And one that may become shallow gets all there is.
+        // A mirror that may become shallow gets all that the source has.
         let shallow = sandbox.bare("shallow.git");
         sandbox.git(&shallow, &["config", "receive.shallowUpdate", "true"]);
         sandbox.mirror_push_ok(&source, &["set", "m", "--url", &server.url("shallow.git")]);
@@ -81,7 +81,7 @@ fn what_is_behind_a_shallow_boundary_deletes_nothing() {
     sandbox.mirror_push_ok(&source, &["set", "m", "--prune", "merged"]);
     sandbox.git(&upstream, &["push", "-q", mirror.to_str().unwrap(), "main", "main~1:refs/heads/old"]);
     sandbox.mirror_push_ok(&source, &["sync", "-q"]);
-    // Pushed here once and deleted again: whether it is in main can no longer be told.
+    // The branch is pushed here and deleted again. Its commit is behind the boundary, so nobody can tell whether main contains it.
     let old = sandbox.git(&upstream, &["rev-parse", "main~1"]);
     let zeros = sandbox.digits('0');
     let hook = source.join("hooks/post-receive");
@@ -111,7 +111,7 @@ fn a_partial_source_fetches_nothing_and_is_mirrored_as_far_as_the_mirror_takes_i
         let said = sandbox.mirror_push(&source, &["sync", "--json"]);
         let report = said.json()[0].clone();
         let words = format!("{}{}", report["error"], report["refs"][0]["reason"]);
-        assert_eq!((said.status, &report["update_status"]), (1, &"failed".into()), "it lasts: {said:?}");
+        assert_eq!((said.status, &report["update_status"]), (1, &"failed".into()), "it is permanent: {said:?}");
         assert!(words.contains("git fetch --refetch --no-filter"), "{filter}: {said:?}");
         assert!(sandbox.refs(&mirror).is_empty());
         assert_eq!(missing(), before, "nothing was fetched");
@@ -124,7 +124,8 @@ fn a_partial_source_fetches_nothing_and_is_mirrored_as_far_as_the_mirror_takes_i
         let said = sandbox.mirror_push_ok(&source, &["sync", "--json"]);
         assert_eq!(sandbox.oid(&mirror, "main"), new, "{filter}: {said:?}");
         sandbox.git(&mirror, &["fsck"]);
-        // What comes back from the past is missing here as well, and the mirror has it. Without the tree nobody can tell what that is.
+        // A revert brings an old tree back. With `blob:none` only its blobs are missing here, and the mirror has them. With `tree:0` the
+        // tree itself is missing, so git cannot tell what the mirror needs.
         let old = sandbox.git(&upstream, &["rev-parse", "main~2^{tree}"]);
         let reverted = sandbox.git_with_input(
             &source,
@@ -138,7 +139,7 @@ fn a_partial_source_fetches_nothing_and_is_mirrored_as_far_as_the_mirror_takes_i
         assert_eq!(is_told, filter == "--filter=tree:0", "{filter}: {said:?}");
         assert_eq!(sandbox.oid(&mirror, "main") == reverted, filter == "--filter=blob:none", "{filter}: {said:?}");
         sandbox.git(&mirror, &["fsck"]);
-        // What the advice says helps an empty mirror too.
+        // After the fetch that the advice names, an empty mirror gets everything too.
         let other = sandbox.bare("other.git");
         sandbox.mirror_push_ok(&source, &["set", "m", "--url", other.to_str().unwrap()]);
         sandbox.git(&source, &["fetch", "-q", "--refetch", "--no-filter", "origin"]);
@@ -149,7 +150,7 @@ fn a_partial_source_fetches_nothing_and_is_mirrored_as_far_as_the_mirror_takes_i
 }
 
 #[test]
-fn a_head_that_names_nothing_is_told_and_set_where_that_is_wished() {
+fn a_head_that_names_no_branch_is_reported_and_is_set_if_configured() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     sandbox.git(&mirror, &["symbolic-ref", "HEAD", "refs/heads/master"]);
@@ -163,7 +164,7 @@ fn a_head_that_names_nothing_is_told_and_set_where_that_is_wished() {
         let said = sandbox.mirror_push(&source, &[command]);
         assert!(said.out.contains(&fix) && said.out.contains("set_head = true"), "{command}: {said:?}");
     }
-    assert_eq!(sandbox.git(&mirror, &["symbolic-ref", "HEAD"]), "refs/heads/master", "not without being asked");
+    assert_eq!(sandbox.git(&mirror, &["symbolic-ref", "HEAD"]), "refs/heads/master", "set_head is off");
     sandbox.add_mirror_config(&source, "set_head = true");
     sandbox.mirror_push_ok(&source, &["sync", "-q"]);
     assert_eq!(sandbox.git(&mirror, &["symbolic-ref", "HEAD"]), "refs/heads/main");
@@ -171,12 +172,12 @@ fn a_head_that_names_nothing_is_told_and_set_where_that_is_wished() {
         let said = sandbox.mirror_push(&source, &[command]);
         assert!(!said.out.contains("symbolic-ref"), "{command}: {said:?}");
     }
-    // A branch that is here too may be what the other side wants.
+    // HEAD may name any branch that exists here: the mirror's owner may want that.
     work.push(&["main:topic"]);
     sandbox.git(&mirror, &["symbolic-ref", "HEAD", "refs/heads/topic"]);
     sandbox.mirror_push_ok(&source, &["sync", "-q"]);
     assert_eq!(sandbox.git(&mirror, &["symbolic-ref", "HEAD"]), "refs/heads/topic");
-    // A new name for the default branch: HEAD follows, and then the old name may go.
+    // The default branch here becomes trunk, and topic is deleted. The first sync moves HEAD to trunk, the second deletes topic.
     work.push(&["main:trunk", ":topic"]);
     sandbox.git(&source, &["symbolic-ref", "HEAD", "refs/heads/trunk"]);
     sandbox.mirror_push_ok(&source, &["set", "m", "--prune", "deleted"]);
@@ -184,7 +185,7 @@ fn a_head_that_names_nothing_is_told_and_set_where_that_is_wished() {
     assert_eq!(sandbox.git(&mirror, &["symbolic-ref", "HEAD"]), "refs/heads/trunk");
     sandbox.mirror_push_ok(&source, &["sync", "-q"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
-    // A default branch that is not mirrored is none for the mirror.
+    // HEAD is not set to a default branch that is not mirrored.
     sandbox.git(&source, &["update-ref", "refs/heads/inner", "main"]);
     sandbox.git(&source, &["symbolic-ref", "HEAD", "refs/heads/inner"]);
     sandbox.git(&mirror, &["symbolic-ref", "HEAD", "refs/heads/none"]);

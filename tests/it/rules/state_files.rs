@@ -56,7 +56,7 @@ fn a_change_costs_a_line_and_the_files_do_not_grow_without_end() {
         assert_eq!(size("values"), table, "the table is not written for one ref");
         assert!(size("journal.1") < 150 * (n + 1), "{}", size("journal.1"));
     }
-    // A journal that has grown is folded, and a batch that a killed process left half is not believed.
+    // A sync folds a journal that has grown into the table. It ignores the incomplete batch that a killed process left.
     let two = sandbox.oid(&source, "main");
     let journal = std::fs::read_to_string(mirrored.join("journal.1")).unwrap();
     std::fs::write(mirrored.join("journal.1"), format!("{journal}{} refs/heads/main\ncrc3", "1".repeat(two.len())))
@@ -78,7 +78,7 @@ fn a_change_costs_a_line_and_the_files_do_not_grow_without_end() {
 }
 
 #[test]
-fn damaged_books_never_cost_more_than_a_look() {
+fn damaged_state_files_cost_no_more_than_a_comparison() {
     let scene = Scene::local(&["--divergent-refs", "keep"]).with(&["main", "main:topic"]);
     let Scene { sandbox, source, mirror, .. } = &scene;
     let work = scene.work();
@@ -122,7 +122,7 @@ fn files_of_a_later_version_are_refused_and_left_alone() {
 }
 
 #[test]
-fn a_record_that_names_what_is_gone_stops_no_other_ref() {
+fn a_broken_ref_stops_no_other_ref() {
     let sandbox = Sandbox::of_files();
     let mirror = sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &["--prune", "mirror"]);
@@ -131,7 +131,7 @@ fn a_record_that_names_what_is_gone_stops_no_other_ref() {
     work.push(&["main", "main:empty", "main:hollow"]);
     sandbox.mirror_push_ok(&source, &["drain"]);
     let before = sandbox.oid(&mirror, "empty");
-    // A power failure: one ref is an empty file, one names an object that never reached the disk.
+    // As after a power failure: one ref is an empty file, and one names an object that never reached the disk.
     work.commit("two");
     work.push(&["main"]);
     std::fs::write(source.join("refs/heads/empty"), "").unwrap();
@@ -162,7 +162,7 @@ fn the_history_is_bounded() {
     assert!(sandbox.mirror_push_ok(&source, &["log", "--json"]).json().as_array().unwrap().len() > 100);
 }
 
-/// A batch whose bytes have changed is not believed: it could call somebody else's value ours, and have it overwritten.
+/// A batch whose bytes have changed is ignored. It could name somebody else's value as ours, and the next run would overwrite that value.
 #[test]
 fn a_journal_with_a_changed_byte_makes_no_foreign_value_ours() {
     let sandbox = Sandbox::new();
@@ -189,7 +189,7 @@ fn a_journal_with_a_changed_byte_makes_no_foreign_value_ours() {
     }
 }
 
-/// A journal that a crash left beside no table is not the next table's.
+/// A crash may leave a journal without its table. The next table must not take that journal for its own.
 #[test]
 fn a_journal_without_its_table_is_not_believed() {
     let scene = Scene::local(&["--divergent-refs", "keep"]).with(&["main"]);
@@ -199,7 +199,7 @@ fn a_journal_without_its_table_is_not_believed() {
     sandbox.mirror_push_ok(source, &["drain"]);
     let side = sandbox.oid(mirror, "side");
     assert!(std::fs::read_to_string(remote(source, "mirrored/journal.1")).unwrap().contains(&side));
-    // Killed while a table of another address was set aside.
+    // As if a process was killed just after it renamed the table to `aside`, which it does at a new address.
     std::fs::rename(remote(source, "mirrored/values"), remote(source, "mirrored/aside")).unwrap();
     let new = sandbox.git(source, &["commit-tree", "-m", "rewritten", "main^{tree}"]);
     sandbox.git(source, &["update-ref", "refs/heads/side", &new]);

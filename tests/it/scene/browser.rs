@@ -1,4 +1,4 @@
-//! Debian's chromium without a window, driven through chromedriver (W3C WebDriver, the few commands that are needed).
+//! Headless Chromium, driven through chromedriver with the few W3C WebDriver commands that the tests need.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -74,7 +74,7 @@ impl Browser {
     }
 
     pub(crate) fn click(&self, css: &str) {
-        // Found and clicked at once: the page may put another element into its place at any moment.
+        // One script finds and clicks the element, because the page may replace it at any moment.
         self.element(css);
         self.script(&format!("document.querySelector({}).click()", json!(css)));
     }
@@ -91,7 +91,7 @@ impl Browser {
         self.command("POST", "actions", &json!({ "actions": [{ "type": "key", "id": "keys", "actions": actions }] }));
     }
 
-    /// The text of what matches; empty when nothing does.
+    /// The texts of all matching elements, joined by `|`. Empty if no element matches.
     pub(crate) fn text(&self, css: &str) -> String {
         let css = serde_json::to_string(css).unwrap();
         let script = format!("return [...document.querySelectorAll({css})].map((e) => e.textContent.trim()).join('|')");
@@ -109,7 +109,7 @@ impl Browser {
         std::fs::write(self.shots.join(format!("{:02}-{name}.png", self.count.get())), self.picture(height)).unwrap();
     }
 
-    /// A picture of the page from its top, so many pixels high.
+    /// A PNG picture of the top `height` pixels of the page.
     pub(crate) fn picture(&self, height: u64) -> Vec<u8> {
         use base64::Engine;
         let clip = json!({ "x": 0, "y": 0, "width": self.script("return innerWidth"), "height": height, "scale": 1 });

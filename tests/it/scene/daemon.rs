@@ -60,7 +60,7 @@ pub(crate) fn configure(sandbox: &Sandbox, lines: &str) {
     std::fs::write(sandbox.path("server.toml"), text).unwrap();
 }
 
-/// Mirrors on this machine are allowed.
+/// Configuration lines that allow mirrors on this machine.
 pub(crate) const LOCAL: &str = "[api]\nallow_local_network = true\n";
 
 impl<'s> Daemon<'s> {
@@ -116,7 +116,7 @@ impl<'s> Daemon<'s> {
         self.ask(method, &format!("/api/v4/{path}"), body).unwrap()
     }
 
-    /// Makes a mirror that is enabled; returns its number.
+    /// Creates an enabled mirror through the API and returns its id.
     pub(crate) fn add(&self, project: &str, url: &str) -> u64 {
         let body = serde_json::json!({ "url": url, "enabled": true }).to_string();
         let answer = self.api("POST", &format!("projects/{}/remote_mirrors", project.replace('/', "%2F")), &body);
@@ -150,7 +150,7 @@ pub(crate) fn repository(sandbox: &Sandbox, name: &str) -> PathBuf {
     path.canonicalize().unwrap()
 }
 
-/// Asks a server.
+/// Sends a request without a proxy, and follows no redirect. `None` if there is no answer.
 pub(crate) fn ask(url: &str, method: &str, body: &str, headers: &[(&str, &str)]) -> Option<Answer> {
     let config = ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).proxy(None);
     let agent: ureq::Agent = config.build().into();

@@ -1,11 +1,11 @@
-//! A file system of its own, small enough to be filled.
+//! A file system that is small enough for a test to fill.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::sandbox::Sandbox;
 
-/// A file system of its own, small enough to be filled.
+/// A tmpfs of 2 MiB. Dropping it unmounts it.
 pub(crate) struct Small(PathBuf);
 
 impl Small {

@@ -28,7 +28,7 @@ impl Estate {
         std::fs::write(&self.file, text.replace("ROOT", &path("git")).replace("MIRRORS", &path("mirrors"))).unwrap();
     }
 
-    /// A repository with one commit, copied from the first one.
+    /// A new repository with one commit, which is a copy of `sample.git`.
     pub(crate) fn repository(&self, name: &str) -> PathBuf {
         let sample = self.sandbox.path("sample.git");
         if !sample.exists() {

@@ -43,7 +43,7 @@ impl Scene {
         Self { sandbox, source, mirror, server: Some(server) }
     }
 
-    /// With one commit in the source and in the mirror.
+    /// Makes a commit, pushes `refspecs` to the source, and drains.
     pub(crate) fn with(self, refspecs: &[&str]) -> Self {
         let work = self.work();
         work.commit("one");

@@ -62,7 +62,7 @@ fn path_before(git: Option<&Path>) -> std::ffi::OsString {
     std::env::join_paths(git.map(Path::to_owned).into_iter().chain(std::env::split_paths(&usual))).unwrap()
 }
 
-/// The formats of this way of running the tests.
+/// The formats of repositories in this variant.
 pub(crate) fn default_formats() -> Formats {
     (if is_variant("sha256") { "sha256" } else { "sha1" }, if is_variant("reftable") { "reftable" } else { "files" })
 }
@@ -82,7 +82,7 @@ impl Sandbox {
         Self::of((default_formats().0, "files"))
     }
 
-    /// With the git of that directory.
+    /// A sandbox with the git of that directory, or with the first git in PATH.
     pub(crate) fn with_git(git: Option<&Path>) -> Self {
         let directory = tempfile::Builder::new().prefix("git-mirror-push-it.").tempdir().unwrap();
         let path = path_before(git);
@@ -186,7 +186,7 @@ impl Sandbox {
         Work { sandbox: self, path }
     }
 
-    /// `git mirror-push`, by the binary.
+    /// The `git-mirror-push` binary, called for this repository.
     pub(crate) fn program(&self, repository: &Path) -> Command {
         let mut command = self.command(env!("CARGO_BIN_EXE_git-mirror-push"));
         command.arg("--git-dir").arg(repository);
@@ -236,7 +236,7 @@ impl Sandbox {
         all.lines().map(str::to_owned).collect()
     }
 
-    /// The value of one ref.
+    /// The value of one ref. Empty if there is no such ref.
     pub(crate) fn oid(&self, repository: &Path, name: &str) -> String {
         self.try_git(repository, &["rev-parse", "--verify", "-q", name]).out.trim().to_owned()
     }
@@ -258,7 +258,7 @@ impl Sandbox {
         oid
     }
 
-    /// The outcome of every ref that the last `drain --json` or `sync --json` touched.
+    /// The outcome of every ref in the output of `drain --json`, `sync --json` or `plan --json`.
     pub(crate) fn outcomes(&self, said: &Completed) -> Vec<(String, String)> {
         let word = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         let reports = said.json();
@@ -272,7 +272,7 @@ pub(crate) fn run_with_input(command: &mut Command, input: &[u8]) -> Completed {
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_owned();
     let writer = std::thread::spawn(move || {
-        // A program need not read everything.
+        // This fails if the program ends before it has read everything.
         let _ = stdin.write_all(&input);
     });
     let said = Completed::of(&child.wait_with_output().unwrap());
@@ -306,7 +306,7 @@ pub(crate) fn skip(why: &str) {
     }
 }
 
-/// Whether this test runs as root; says that it is skipped where it does not.
+/// Whether this test runs as root. If it does not, it counts as skipped.
 pub(crate) fn is_root(what_needs_it: &str) -> bool {
     let is_root = rustix::process::geteuid().is_root();
     if !is_root {
@@ -315,14 +315,14 @@ pub(crate) fn is_root(what_needs_it: &str) -> bool {
     is_root
 }
 
-/// Writes a program that can be run.
+/// Writes an executable script.
 pub(crate) fn script(path: &Path, text: &str) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path, text).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// Waits for something that must come.
+/// Waits until `is_there` returns true. Fails after 30 seconds.
 pub(crate) fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !is_there() {

@@ -1,4 +1,4 @@
-//! Real servers on loopback ports of their own. Each ends with its test, by pid, also when the test is killed.
+//! Real servers on loopback ports of their own. Each server ends with its test, also when the test is killed.
 
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
@@ -27,7 +27,7 @@ pub(crate) struct Server {
     children: Vec<Child>,
 }
 
-/// Answers of the http server to `/status/N/`.
+/// The http server answers `/status/N/` with status N, for each of these.
 const STATUSES: [u16; 17] = [301, 308, 400, 401, 403, 404, 407, 408, 410, 413, 418, 425, 429, 500, 502, 503, 504];
 
 pub(crate) const USER: &str = "mirror-bot";
@@ -49,7 +49,7 @@ pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Starts a program in a group of its own, which is asked to end when this test dies.
+/// Starts a program in a process group of its own. The program gets SIGTERM when this test dies.
 pub(crate) fn start(sandbox: &Sandbox, program: &str, arguments: &[&str]) -> Child {
     let mut command = sandbox.command("setpriv");
     command.args(["--pdeathsig", "TERM", "--", program]).args(arguments).process_group(0);
@@ -83,7 +83,7 @@ impl Server {
         Self { kind, root, port, children }
     }
 
-    /// A web server over TLS with a password that no other test has.
+    /// An https server with this password.
     pub(crate) fn start_with_password(sandbox: &Sandbox, secret: &str) -> Self {
         let port = free_port();
         let children = nginx(sandbox, port, true, "client_max_body_size 0;", secret);
@@ -198,7 +198,7 @@ fn sshd(sandbox: &Sandbox, port: u16, directives: &str) -> Child {
     start(sandbox, "/usr/sbin/sshd", &["-D", "-e", "-f", directory.join("sshd_config").to_str().unwrap()])
 }
 
-/// The certificate and the key that a web server shows.
+/// The certificate and the private key of a web server.
 type Pair = (PathBuf, PathBuf);
 
 fn nginx(sandbox: &Sandbox, port: u16, is_tls: bool, directives: &str, secret: &str) -> Vec<Child> {
@@ -267,7 +267,7 @@ fn nginx_in(
     vec![nginx, fcgiwrap]
 }
 
-/// An authority and a certificate that it signed for `localhost`.
+/// Makes a certificate authority, and a certificate for `localhost` that it has signed.
 pub(crate) fn certificates(sandbox: &Sandbox) {
     let directory = sandbox.path("tls");
     std::fs::create_dir(&directory).unwrap();

@@ -39,17 +39,17 @@ fn who_may_do_what() {
     {
         assert_eq!(error(&ask(Some(&reader), method, &path)), (403, json!("insufficient_scope")), "{method} {path}");
     }
-    // A project that a token is not bound to is not there for it.
+    // A token sees no project that it is not bound to.
     let bound = daemon.new_token("bound", &["--project", "other/*"]);
     assert_eq!(error(&ask(Some(&bound), "GET", list)), (404, json!("404 Project Not Found")));
     assert_eq!(error(&ask(Some(&bound), "POST", &format!("{one}/sync"))), (404, json!("404 Project Not Found")));
     assert_eq!(ask(Some(&bound), "GET", "/api/v4/projects/other%2Fthing/remote_mirrors").status, 200);
     assert_eq!(ask(Some(&bound), "GET", "/api/v4/projects").json().as_array().unwrap().len(), 1);
     let short = daemon.new_token("short", &["--expires", "1s"]);
-    wait_for("its end", || ask(Some(&short), "GET", list).status == 401);
+    wait_for("the expiry", || ask(Some(&short), "GET", list).status == 401);
     assert_eq!(error(&ask(Some(&short), "GET", list)), (401, json!("invalid_token")));
     sandbox.mirror_push_ok(&sandbox.path("srv/acme/widget.git"), &["token", "revoke", "reader"]);
-    assert_eq!(error(&ask(Some(&reader), "GET", list)), unauthorized, "a revoked token ends at once");
+    assert_eq!(error(&ask(Some(&reader), "GET", list)), unauthorized, "a revoked token is refused at once");
     let listed = sandbox.mirror_push_ok(&sandbox.path("srv/acme/widget.git"), &["token", "list", "--json"]);
     assert!(!listed.out.contains("gmpat-") && listed.json()[0]["last_used_at"].is_string(), "{listed:?}");
     let stored = std::fs::read_to_string(sandbox.path("state/tokens.json")).unwrap();
@@ -73,7 +73,7 @@ fn guessing_is_slowed_down_and_a_right_token_passes() {
 }
 
 #[test]
-fn what_is_not_there() {
+fn unknown_projects_mirrors_and_routes_are_refused() {
     let sandbox = Sandbox::new();
     let daemon = Daemon::start(&sandbox, LOCAL);
     daemon.repository("acme/widget");
@@ -102,7 +102,7 @@ fn what_is_not_there() {
     assert_eq!(error(&daemon.api("GET", "nothing", "")), (404, json!("404 Not Found")));
     assert_eq!(error(&daemon.api("PUT", "version", "")), (405, json!("405 Not Allowed")));
     assert_eq!(error(&daemon.api("GET", &format!("{mirror}/1/public_key"), "")), (404, json!("404 Not Found")));
-    // By number, by path, and with the ending of the directory.
+    // By id, by path, and by path with `.git`.
     let id = daemon.api("GET", "projects/acme%2Fwidget", "").json()["id"].clone();
     for form in [id.to_string(), "acme%2Fwidget".into(), "acme%2Fwidget.git".into()] {
         assert_eq!(daemon.api("GET", &format!("projects/{form}/remote_mirrors/1"), "").status, 200, "{form}");
@@ -110,7 +110,7 @@ fn what_is_not_there() {
 }
 
 #[test]
-fn what_may_be_made_and_in_which_words_the_rest_is_refused() {
+fn valid_mirrors_are_created_and_others_are_refused_with_their_messages() {
     let sandbox = Sandbox::new();
     let daemon = Daemon::start(&sandbox, "");
     let source = daemon.repository("acme/widget");
@@ -174,7 +174,7 @@ fn what_may_be_made_and_in_which_words_the_rest_is_refused() {
     for (field, value) in expected.as_object().unwrap() {
         assert_eq!(made.json()[field], *value, "{field}");
     }
-    assert!(made.json().get("repository").is_none(), "paths of the server are nobody's business");
+    assert!(made.json().get("repository").is_none(), "no answer shows a path of the server");
     let config = std::fs::read_to_string(source.join("mirror-push/config.toml")).unwrap();
     assert!(config.contains("confined = true") && !config.contains("gmp-canary"), "{config}");
     assert!(!daemon.log().contains("gmp-canary"));
@@ -195,7 +195,7 @@ fn what_a_change_does() {
         assert_eq!(answer.status, 200, "{answer:?}");
         (answer.json()["only_protected_branches"].clone(), answer.json()["mirror_branch_regex"].clone())
     };
-    // The table of GitLab's answers: protected branches and a regex take each other's place.
+    // As in GitLab, `only_protected_branches` and `mirror_branch_regex` replace each other.
     assert_eq!(fields(&put(r#"{"mirror_branch_regex": "^v"}"#)), (json!(false), json!("^v")));
     assert_eq!(fields(&put("only_protected_branches=false")), (json!(false), json!("^v")));
     assert_eq!(fields(&put("only_protected_branches=true")), (json!(true), json!(null)));
@@ -209,7 +209,7 @@ fn what_a_change_does() {
     );
     assert_eq!(put("keep_divergent_refs=false").json()["divergent_refs"], "overwrite");
     assert_eq!(put(r#"{"divergent_refs": "fail", "tags": "none"}"#).json()["tags"], "none");
-    // What was stored is for the host that it was given for; a change that is refused costs nothing.
+    // The stored password is kept for its own host only. A refused change leaves it as it is.
     let secret = source.join("mirror-push/remotes/203.0.113.1/secret");
     let stored = std::fs::read_to_string(&secret).unwrap();
     let refused = ["set", "203.0.113.1", "--url", "https://u:new@203.0.113.2/x", "--mirror-branch-regex", "("];
@@ -220,7 +220,7 @@ fn what_a_change_does() {
     assert!(!secret.exists());
     assert_eq!(put("url=https://bot:other@203.0.113.9/x.git").json()["url"], "https://*****:*****@203.0.113.9/x.git");
     assert_eq!(error(&put("url=http://127.0.0.1/x")).0, 400);
-    // Host keys: pinned, left alone when not said, cleared.
+    // Host keys are set, kept if the request does not name them, and removed with an empty list.
     let key = "AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
     let body = json!({ "url": "ssh://git@203.0.113.9:2222/x.git", "auth_method": "ssh_public_key", "host_keys": [format!("ssh-ed25519 {key}"), ""] });
     let keys = put(&body.to_string());
@@ -290,7 +290,7 @@ fn a_sync_during_a_run_is_one_more_run() {
     daemon.add("acme/widget", mirror.to_str().unwrap());
     wait_for("the run", || begun.exists());
     assert_eq!(daemon.api("GET", "projects/1/remote_mirrors/1", "").json()["update_status"], "started");
-    // This ref no hook tells of: only one more comparison can see it.
+    // No hook reports this ref: only one more comparison finds it.
     sandbox.git(&source, &["update-ref", "refs/heads/late", "main"]);
     for _ in 0..3 {
         assert_eq!(daemon.api("POST", "projects/1/remote_mirrors/1/sync", "").status, 204);
@@ -299,11 +299,11 @@ fn a_sync_during_a_run_is_one_more_run() {
     wait_for("one more run", || sandbox.refs(&mirror).len() == 2);
     wait_for("the end", || daemon.api("GET", "projects/1/remote_mirrors/1", "").json()["update_status"] == "finished");
     let runs = std::fs::read_to_string(source.join("mirror-push/remotes/local/history.jsonl")).unwrap().lines().count();
-    assert!((2..=3).contains(&runs), "{runs} runs for three requests during one");
+    assert!((2..=3).contains(&runs), "{runs} runs for three requests during one run");
 }
 
 #[test]
-fn lists_have_pages_and_projects_what_clients_need() {
+fn lists_have_pages_and_projects_have_the_fields_that_clients_need() {
     let sandbox = Sandbox::new();
     let daemon = Daemon::start(&sandbox, "");
     for n in 0..25 {
@@ -324,7 +324,7 @@ fn lists_have_pages_and_projects_what_clients_need() {
     let user = daemon.api("GET", "user", "").json();
     assert_eq!((&user["username"], &user["state"]), (&json!("test"), &json!("active")));
     assert!(daemon.api("GET", "version", "").json()["version"].as_str().unwrap().starts_with("18."));
-    // Numbers stay when the daemon begins anew, and other repositories come.
+    // A project keeps its id when the daemon restarts and other repositories appear.
     let id = daemon.api("GET", "projects/acme%2Fwidget", "").json()["id"].clone();
     let port = daemon.port;
     drop(daemon);
@@ -335,7 +335,7 @@ fn lists_have_pages_and_projects_what_clients_need() {
 }
 
 #[test]
-fn the_document_names_every_route_and_no_other() {
+fn the_openapi_document_names_every_route_and_no_other() {
     let sandbox = Sandbox::new();
     let daemon = Daemon::start(&sandbox, LOCAL);
     daemon.repository("acme/widget");
@@ -368,7 +368,7 @@ fn the_document_names_every_route_and_no_other() {
             assert!(operation["summary"].is_string() && operation["responses"].is_object(), "{method} {path}");
         }
     }
-    // What is answered is what is documented.
+    // An answer has exactly the documented fields.
     let fields = document["components"]["schemas"]["RemoteMirror"]["properties"].as_object().unwrap();
     let mirror = daemon.api("GET", "projects/1/remote_mirrors/1", "").json();
     let answered: Vec<&String> = mirror.as_object().unwrap().keys().collect();

@@ -1,4 +1,4 @@
-//! What one token can take from the others: neither the API, nor the page, nor the places of the workers.
+//! One token or client cannot keep the others from the API or from the workers. The number of a project's mirrors is bounded.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use crate::scene::sandbox::{Sandbox, wait_for};
 /// How long another token waits at most, for an answer and for a push to arrive.
 const SOON: Duration = Duration::from_secs(2);
 
-/// A server at git:// that tells one ref a second, for ever, so that no limit of time runs out. Returns its port.
+/// A git:// server that advertises one ref a second without end, so that no time limit is reached. Returns its port.
 fn drip() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -33,7 +33,7 @@ fn drip() -> u16 {
 }
 
 #[test]
-fn a_token_at_its_worst_takes_nothing_from_another() {
+fn a_greedy_token_does_not_delay_another() {
     let sandbox = Sandbox::new();
     let daemon = Daemon::start(&sandbox, LOCAL);
     let source = daemon.repository("good/widget");
@@ -48,12 +48,12 @@ fn a_token_at_its_worst_takes_nothing_from_another() {
         ask(&daemon.url(&format!("/api/v4/projects/{path}")), method, body, &[("PRIVATE-TOKEN", &token)]).unwrap()
     };
     let slow = |name: &str, project: &str| {
-        // Each is a host of its own: one host alone would have one place.
+        // Each mirror has a port of its own, which counts as a host. A host gets one run at a time until it has answered.
         let url = format!("git://127.0.0.1:{}/{name}.git", drip());
         let body = serde_json::json!({ "url": url, "name": name, "enabled": true }).to_string();
         bad("POST", &format!("{}/remote_mirrors", project.replace('/', "%2F")), &body)
     };
-    // More runs that never end than there are places.
+    // Start more endless runs than the daemon makes at once (`max_jobs`).
     for project in &projects {
         for number in 0..3 {
             assert_eq!(slow(&format!("m{number}"), project).status, 201);
@@ -68,7 +68,7 @@ fn a_token_at_its_worst_takes_nothing_from_another() {
     let first = &projects[0];
     let path = format!("{}/remote_mirrors", first.replace('/', "%2F"));
     let id = bad("GET", &path, "").json()[0]["id"].as_u64().unwrap();
-    assert_eq!(bad("DELETE", &format!("{path}/{id}"), "").status, 204, "a removal waits for no run");
+    assert_eq!(bad("DELETE", &format!("{path}/{id}"), "").status, 204, "a removal does not wait for the run");
     let taken = slow("m0", first);
     assert_eq!(taken.status, 409, "{taken:?}");
     assert!(taken.text.contains("409 Conflict: mirror 'm0' is being updated or removed"), "{taken:?}");
@@ -91,7 +91,7 @@ fn a_token_at_its_worst_takes_nothing_from_another() {
 }
 
 #[test]
-fn a_project_has_a_bounded_number_of_mirrors_and_of_states_of_a_regex() {
+fn a_project_has_a_bounded_number_of_mirrors_and_a_regex_a_bounded_size() {
     let sandbox = Sandbox::new();
     let daemon = Daemon::start(&sandbox, &format!("{LOCAL}max_mirrors_per_project = 3\n"));
     let source = daemon.repository("acme/widget");
@@ -133,7 +133,7 @@ fn bodies_that_never_come_hold_up_nobody() {
         assert_eq!(daemon.api("GET", "projects/1/remote_mirrors", "").status, 200);
         assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
     }
-    // The last one has its connection still, and is told that it took too long.
+    // The last connection is still open. The daemon answers there that the body took too long.
     let begin = Instant::now();
     let last = slow.last_mut().unwrap();
     last.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

@@ -19,7 +19,7 @@ fn connect(daemon: &Daemon<'_>) -> TcpStream {
 /// Sends this and reads the status line.
 fn say(daemon: &Daemon<'_>, text: &[u8]) -> String {
     let mut stream = connect(daemon);
-    // Who is turned away in the middle of what it says still reads why.
+    // The daemon may refuse the request before it is written completely. Its answer is still read.
     let _ = stream.write_all(text);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -62,7 +62,7 @@ fn ten_thousand_connections_that_say_nothing_hold_up_nobody() {
 }
 
 #[test]
-fn what_is_too_large_or_no_http_is_refused() {
+fn what_is_too_large_or_not_http_is_refused() {
     let sandbox = Sandbox::new();
     let daemon = Daemon::start(&sandbox, LOCAL);
     daemon.repository("acme/widget");
@@ -83,9 +83,9 @@ fn what_is_too_large_or_no_http_is_refused() {
     );
     assert_eq!(say(&daemon, endless.as_bytes()), "HTTP/1.1 413 Payload Too Large");
     let header = format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "x".repeat(100 << 10));
-    // The rest of what it says may cut off our last words.
+    // The daemon closes the connection while the client still sends. The client may then lose the answer.
     let said = say(&daemon, header.as_bytes());
-    assert!(said.is_empty() || said.starts_with("HTTP/1.1 431"), "a head has an end: {said}");
+    assert!(said.is_empty() || said.starts_with("HTTP/1.1 431"), "the head is too large: {said}");
     for nonsense in [
         &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
         b"\r\n\r\n\r\n",
@@ -99,7 +99,7 @@ fn what_is_too_large_or_no_http_is_refused() {
 }
 
 #[test]
-fn who_sends_a_head_for_ever_is_let_go() {
+fn a_request_head_that_never_ends_is_cut_off() {
     let sandbox = Sandbox::new();
     let daemon = Daemon::start(&sandbox, LOCAL);
     let mut slow = connect(&daemon);

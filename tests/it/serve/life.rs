@@ -48,7 +48,7 @@ fn a_push_wakes_the_daemon_and_starts_nothing() {
     if !crate::scene::sandbox::is_root("a repository of another owner is needed") {
         return;
     }
-    // Of a repository that belongs to another user it is not known whether the daemon may serve it.
+    // The hook cannot know whether the daemon may serve a repository of another user. So it starts a drain too.
     sandbox.git(&sandbox.path(""), &["config", "--global", "safe.directory", "*"]);
     let server = sandbox.path("server.toml");
     let text = std::fs::read_to_string(&server).unwrap();
@@ -72,7 +72,7 @@ fn killed_and_restarted_at_any_moment_it_loses_nothing() {
         work.commit(&n.to_string());
         work.push(&[&format!("main:b{n}"), "main"]);
         if n % 2 == 0 {
-            // A little later each time: before the hint is heard, while the spool is read, in the middle of the push.
+            // Kill the daemon a little later each time: before it gets the hint, while it reads the spool, during the push.
             std::thread::park_timeout(Duration::from_millis(3 * n));
             daemon.signal(Signal::KILL);
             daemon.ended();
@@ -87,7 +87,7 @@ fn killed_and_restarted_at_any_moment_it_loses_nothing() {
 }
 
 #[test]
-fn what_no_hook_told_is_found_by_looking() {
+fn what_no_hook_reported_is_found_by_a_scan_or_a_comparison() {
     let sandbox = Sandbox::new();
     let daemon = Daemon::start(&sandbox, &format!("scan_interval = \"1s\"\nreconcile_interval = \"3s\"\n{LOCAL}"));
     let source = daemon.repository("acme/widget");
@@ -100,15 +100,15 @@ fn what_no_hook_told_is_found_by_looking() {
     work.commit("one");
     work.push(&["main"]);
     wait_for("the scan", || is_mirrored(&sandbox, &source, &mirror));
-    // What no push made, or someone undid, only a comparison sees.
+    // No push made this ref, so only a comparison finds it.
     sandbox.git(&source, &["update-ref", "refs/heads/quiet", "main"]);
     wait_for("the comparison", || is_mirrored(&sandbox, &source, &mirror));
-    // A mirror that someone writes into the file begins by itself.
+    // A mirror that somebody writes into the file is mirrored, without a push or a command.
     let second = sandbox.bare("second.git");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, format!("{text}\n[remotes.second]\nurl = \"{}\"\n", second.display())).unwrap();
     wait_for("the new mirror", || is_mirrored(&sandbox, &source, &second));
-    // Of a mirror that is parked for hours as well: what someone moved there by hand and put back.
+    // A comparison also runs for a mirror that is parked for hours. Here somebody moves a branch on the mirror and moves it back.
     sandbox.mirror_push_ok(&source, &["set", "second", "--divergent-refs", "keep"]);
     let main = sandbox.oid(&second, "main");
     let clone = sandbox.path("clone");
@@ -124,7 +124,7 @@ fn what_no_hook_told_is_found_by_looking() {
 }
 
 #[test]
-fn more_hints_than_the_kernel_keeps_lose_none() {
+fn more_hints_than_the_kernel_queues_lose_no_push() {
     let sandbox = Sandbox::new();
     let daemon = Daemon::start(&sandbox, &format!("scan_interval = \"1h\"\n{LOCAL}"));
     let most = std::fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen").unwrap().trim().parse::<usize>().unwrap();
@@ -143,14 +143,14 @@ fn more_hints_than_the_kernel_keeps_lose_none() {
     for (source, _) in &pairs {
         let begin = Instant::now();
         work.git(&["push", "-q", source.to_str().unwrap(), "main"]);
-        assert!(begin.elapsed() < Duration::from_secs(5), "the pusher waits for nobody");
+        assert!(begin.elapsed() < Duration::from_secs(5), "the push does not wait for the daemon");
     }
     daemon.signal(Signal::CONT);
     wait_for("every mirror", || pairs.iter().all(|(source, mirror)| is_mirrored(&sandbox, source, mirror)));
 }
 
 #[test]
-fn hints_are_believed_by_nobody() {
+fn false_hints_change_nothing() {
     let sandbox = Sandbox::new();
     let daemon = Daemon::start(&sandbox, &format!("scan_interval = \"1h\"\n{LOCAL}"));
     let source = daemon.repository("acme/widget");
@@ -176,7 +176,7 @@ fn hints_are_believed_by_nobody() {
     std::thread::park_timeout(Duration::from_millis(300));
     assert_eq!(daemon.ask("GET", "/healthz", "").unwrap().status, 200);
     assert!(!outside.join("mirror-push").exists() && !daemon.log().contains("outside"), "{}", daemon.log());
-    // It still hears those that mean something.
+    // The daemon still acts on a true hint.
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
@@ -184,7 +184,7 @@ fn hints_are_believed_by_nobody() {
 }
 
 #[test]
-fn told_to_end_it_lets_run_what_runs_for_a_while() {
+fn after_sigterm_running_updates_may_finish_for_a_while() {
     let sandbox = Sandbox::new();
     configure(&sandbox, &format!("shutdown_timeout = \"20s\"\n{LOCAL}"));
     let port = free_port();
@@ -207,8 +207,8 @@ fn told_to_end_it_lets_run_what_runs_for_a_while() {
     wait_for("its socket to go", || !sandbox.path("run/wake").exists());
     std::fs::write(&gate, "").unwrap();
     assert_eq!(daemon.ended(), Some(0));
-    assert!(is_mirrored(&sandbox, &source, &mirror), "what ran has ended well");
-    // Too short a time: the next daemon goes on with it.
+    assert!(is_mirrored(&sandbox, &source, &mirror), "the running update has succeeded");
+    // If the time is too short, the next daemon carries out the update.
     configure(&sandbox, &format!("shutdown_timeout = \"1s\"\n{LOCAL}"));
     let mut daemon = Daemon::start_as_configured(&sandbox, port);
     std::fs::remove_file(&gate).unwrap();
@@ -226,7 +226,7 @@ fn told_to_end_it_lets_run_what_runs_for_a_while() {
 }
 
 #[test]
-fn told_to_read_its_files_again_it_keeps_the_last_good_ones() {
+fn after_sighup_with_a_broken_file_the_last_good_configuration_stays() {
     let sandbox = Sandbox::new();
     let daemon = Daemon::start(&sandbox, "");
     daemon.repository("acme/widget");
@@ -242,7 +242,7 @@ fn told_to_read_its_files_again_it_keeps_the_last_good_ones() {
 }
 
 #[test]
-fn a_mirror_that_was_allowed_is_asked_again_at_each_run() {
+fn the_address_of_a_mirror_is_checked_again_at_each_run() {
     let sandbox = Sandbox::new();
     let daemon = Daemon::start(&sandbox, LOCAL);
     let source = daemon.repository("acme/widget");
@@ -291,7 +291,7 @@ fn temporary_failures_are_tried_again_and_hold_up_nobody() {
 }
 
 #[test]
-fn a_set_up_that_cannot_work_is_told() {
+fn a_setup_that_cannot_work_is_reported() {
     let sandbox = Sandbox::new();
     let said = |arguments: &[&str]| {
         let output = command(&sandbox, arguments).stderr(Stdio::piped()).output().unwrap();
@@ -337,7 +337,7 @@ fn a_full_disk_below_the_daemons_state_keeps_nobody_out_and_stops_no_drain() {
     state.fill();
     let headers = [("PRIVATE-TOKEN", &*fresh)];
     assert_eq!(daemon.ask_with("GET", "/api/v4/user", "", &headers).unwrap().status, 200);
-    // A repository that has no number yet is not shown, but mirrored.
+    // A repository that has no project id yet is not shown by the API, but it is mirrored.
     let other = daemon.repository("acme/other");
     let second = sandbox.bare("second.git");
     sandbox.mirror_push_ok(&other, &["add", "m", second.to_str().unwrap()]);
@@ -353,7 +353,7 @@ fn a_full_disk_below_the_daemons_state_keeps_nobody_out_and_stops_no_drain() {
 }
 
 #[test]
-fn numbers_and_health() {
+fn metrics_and_health() {
     let sandbox = Sandbox::new();
     let daemon = Daemon::start(&sandbox, &format!("scan_interval = \"1s\"\n{LOCAL}"));
     let source = daemon.repository("acme/widget");
@@ -364,7 +364,7 @@ fn numbers_and_health() {
     work.push(&["main"]);
     let line = format!("git_mirror_push_up_to_date{{repository=\"{}\",mirror=\"local\"}} 1", source.display());
     let metrics = || daemon.ask_with("GET", "/metrics", "", &[]).unwrap();
-    wait_for("the numbers", || metrics().text.lines().any(|found| found == line));
+    wait_for("the metrics", || metrics().text.lines().any(|found| found == line));
     let metrics = metrics();
     assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     for name in [

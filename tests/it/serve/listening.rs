@@ -1,4 +1,4 @@
-//! Where the daemon listens: sockets of systemd, of this machine, and behind a proxy.
+//! Where the daemon listens: a socket from systemd, a Unix socket, and behind a proxy. And which host names it answers for.
 
 use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use crate::scene::sandbox::{Sandbox, wait_for};
 use crate::scene::servers::free_port;
 
 #[test]
-fn it_listens_where_systemd_says_and_tells_that_it_is_ready() {
+fn it_listens_at_the_socket_of_systemd_and_reports_that_it_is_ready() {
     let sandbox = Sandbox::new();
     configure(&sandbox, "");
     repository(&sandbox, "acme/widget");
@@ -46,7 +46,7 @@ fn over_unix(socket: &std::path::Path, request: &str) -> String {
     answer
 }
 
-/// nginx as the example that is installed sets it up.
+/// nginx with the example configuration that is installed, `dist/nginx.conf`.
 #[test]
 fn behind_the_proxy_of_the_example() {
     let sandbox = Sandbox::new();
@@ -87,7 +87,7 @@ fn behind_the_proxy_of_the_example() {
     let login = curl("/login", &["-d", &format!("token={}", daemon.token)]);
     assert!(login.contains("303 See Other") && login.contains("SameSite=Strict; Max-Age=43200; Secure"), "{login}");
     let cookie = login.split("et-cookie: ").nth(1).unwrap().split(';').next().unwrap();
-    // What changes is sent at once, and not when the answer is whole.
+    // nginx passes on each event at once, although the answer never ends.
     let events = curl("/projects/1/events", &["-m", "2", "-H", &format!("Cookie: {cookie}")]);
     assert!(events.contains("text/event-stream") && events.contains("data: "), "{events}");
     let large = curl("/api/v4/projects/1/remote_mirrors", &["-H", &token, "-d", &"x".repeat(70 << 10)]);
@@ -111,15 +111,15 @@ fn a_unix_socket_that_a_dead_daemon_left_is_no_hindrance() {
     }
 }
 
-/// A file that is no socket of a dead daemon stays, and the daemon says so.
+/// Only the socket of a dead daemon is replaced. At any other file the daemon ends with an error.
 #[test]
-fn nothing_is_replaced_by_its_socket() {
+fn no_other_file_is_replaced_by_the_daemons_socket() {
     let sandbox = Sandbox::new();
     configure(&sandbox, "");
     let taken = sandbox.path("taken");
     std::fs::write(&taken, "mine").unwrap();
     let mut child = command(&sandbox, &["--listen", &format!("unix:{}", taken.display())]).spawn().unwrap();
-    wait_for("its end", || child.try_wait().unwrap().is_some());
+    wait_for("the end of the daemon", || child.try_wait().unwrap().is_some());
     let status = child.wait().unwrap();
     let log = std::fs::read_to_string(sandbox.path("daemon.log")).unwrap();
     assert!(!status.success() && log.contains("cannot listen at"), "{log}");
@@ -129,7 +129,7 @@ fn nothing_is_replaced_by_its_socket() {
 }
 
 #[test]
-fn only_names_of_this_server_are_answered_if_it_knows_its_names() {
+fn only_configured_host_names_are_answered() {
     let sandbox = Sandbox::new();
     let daemon = Daemon::start(&sandbox, &format!("{LOCAL}hosts = [\"Mirror.example.org\", \"::1\"]\n"));
     let status = |path: &str, host: &str| {
@@ -160,5 +160,5 @@ fn only_names_of_this_server_are_answered_if_it_knows_its_names() {
     assert!(said.contains("'h:80' is not the name of a host, without its port"), "{said}");
     drop(daemon);
     let daemon = Daemon::start(&sandbox, &format!("{LOCAL}hosts = []\n"));
-    assert_eq!(daemon.ask("GET", "/api/v4/version", "").unwrap().status, 200, "no names are no restriction");
+    assert_eq!(daemon.ask("GET", "/api/v4/version", "").unwrap().status, 200, "an empty list restricts nothing");
 }

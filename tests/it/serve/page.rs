@@ -1,4 +1,4 @@
-//! The page: driven in a browser as a person would, and asked without one for what a browser hides.
+//! The page: a browser uses it as a person would, and plain requests check what a browser hides.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,8 @@ fn shots(name: &str) -> PathBuf {
     folder
 }
 
-/// Whatever the state of the page: everything has a name, and nothing is wider than the screen.
+/// In every state of the page, each control has a name, ids are unique, nothing is wider than the screen, and the browser reports no
+/// error.
 fn check_page(browser: &Browser, what: &str) {
     let nameless = "return [...document.querySelectorAll('input:not([type=hidden]), select, textarea')]
         .filter((e) => !e.labels.length).concat([...document.querySelectorAll('button, a')].filter((e) => !e.textContent.trim()))
@@ -41,7 +42,7 @@ fn a_person_adds_a_mirror_and_watches_it() {
     assert_eq!(browser.url(), daemon.url("/login"));
     browser.shot("login");
     check_page(&browser, "login");
-    // By the keyboard alone: the field has the focus.
+    // The Enter key sends the form, without a click.
     browser.type_into("#token", "gmpat-wrong");
     browser.press("\u{e007}");
     browser.wait_text("[role=alert]", "Wrong or expired token.");
@@ -58,7 +59,7 @@ fn a_person_adds_a_mirror_and_watches_it() {
     browser.wait_text("h1", "acme/widget");
     browser.shot("no-mirrors");
     check_page(&browser, "no mirrors");
-    // What is refused is said where it was typed, and what was typed stays.
+    // The form shows why it was refused, and keeps what was typed.
     browser.type_into("#url", "ssh://git@10.1.2.3/x.git");
     browser.click("form.fields button");
     browser.wait_text("[role=alert]", "url is blocked: Requests to the local network are not allowed");
@@ -101,7 +102,7 @@ fn a_person_adds_a_mirror_and_watches_it() {
     browser.wait_text("#news", "finished");
     browser.shot("finished");
     check_page(&browser, "finished");
-    // Broken: the error appears, and which ref.
+    // The mirror is gone: the page shows the error.
     std::fs::rename(&mirror, sandbox.path("away.git")).unwrap();
     work.commit("two");
     work.push(&["main"]);
@@ -115,7 +116,7 @@ fn a_person_adds_a_mirror_and_watches_it() {
     browser.wait_text(".said", "The update is under way.");
     browser.wait_text("article h3", "finished");
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
-    // One ref refused there: it is named, with the reason.
+    // The mirror refuses one ref: the page names it.
     crate::scene::sandbox::script(
         &mirror.join("hooks/update"),
         "#!/bin/sh\ncase $1 in *no*) echo not here >&2; exit 1;; esac\n",
@@ -143,7 +144,7 @@ fn a_person_adds_a_mirror_and_watches_it() {
     assert_eq!(browser.url(), daemon.url("/login"));
 }
 
-/// Writes the picture of the README, with other names in place of this test's.
+/// Writes `docs/page.png`, with example names instead of the names in this test.
 fn write_picture(browser: &Browser) {
     browser.script(
         "document.querySelector('.said').remove();
@@ -159,7 +160,7 @@ fn write_picture(browser: &Browser) {
     std::fs::write(file, browser.picture(bottom.as_u64().unwrap())).unwrap();
 }
 
-/// The same pages in the dark, on a telephone, and without the script.
+/// The pages with dark colours, on a narrow screen, and without JavaScript.
 fn dark_and_narrow(browser: &Browser, daemon: &Daemon<'_>) {
     let dark = json!({ "features": [{ "name": "prefers-color-scheme", "value": "dark" }] });
     browser.cdp("Emulation.setEmulatedMedia", &dark);
@@ -253,10 +254,10 @@ fn who_sees_and_does_what_on_the_page() {
         assert_eq!(
             ask(&daemon.url("/"), "GET", "", &headers).unwrap().status,
             status,
-            "{cookie}: another host may set it"
+            "{cookie}: without its prefix, another host may have set it"
         );
     }
-    // Who may only look sees no form, and cannot send one.
+    // A visitor with a token of scope `read_api` sees no form, and cannot send one.
     let reader = Visit::new(&daemon, &daemon.new_token("reader", &["--scope", "read_api"]));
     let page = reader.get("/projects/1").text;
     assert!(page.contains("read only") && !page.contains("Update now") && !page.contains("Add mirror"));
@@ -268,7 +269,7 @@ fn who_sees_and_does_what_on_the_page() {
         assert_eq!(bound.get(path).status, 404, "{path}");
     }
     assert_eq!(bound.get(&format!("/projects/{other}")).status, 200);
-    // What was revoked is out at once, also in the middle of a session.
+    // A revoked token ends its sessions at once.
     sandbox.mirror_push_ok(&sandbox.path("srv/acme/widget.git"), &["token", "revoke", "bound"]);
     assert_eq!(bound.get("/").status, 303);
     daemon.new_token("bound", &["--project", "other/*"]);

@@ -1,4 +1,4 @@
-//! What the daemon notices by itself: an edited address, a root that comes later.
+//! What the daemon notices while it runs: an edited address, after SIGHUP, and a root that is missing or appears later.
 
 use std::path::Path;
 use std::time::Duration;
@@ -28,11 +28,11 @@ fn an_edited_address_and_a_root_that_comes_later_are_noticed() {
     let log = || std::fs::read_to_string(sandbox.path("daemon.log")).unwrap();
     wait_for("the first mirror", || is_mirrored(&sandbox, &source, &first));
     std::thread::park_timeout(Duration::from_millis(2500));
-    assert_eq!(log().matches("does not exist").count(), 1, "a missing root is said once: {}", log());
+    assert_eq!(log().matches("does not exist").count(), 1, "a missing root is reported once: {}", log());
     configure(&sandbox, &lines("second"));
     kill_process(Pid::from_child(&daemon), Signal::HUP).unwrap();
     wait_for("the second mirror", || is_mirrored(&sandbox, &source, &second));
-    // The other root appears, as a symbolic link; its repository has a file of its own.
+    // The missing root appears, as a symbolic link. Its repository has a configuration of its own.
     let real = sandbox.path("real");
     std::fs::create_dir(&real).unwrap();
     let other = sandbox.bare("real/y.git");
@@ -46,12 +46,12 @@ fn an_edited_address_and_a_root_that_comes_later_are_noticed() {
     wait_for("the repository of the later root", || is_mirrored(&sandbox, &other, &third));
     let announced = std::fs::read_to_string(sandbox.path("run/roots")).unwrap();
     let real = real.canonicalize().unwrap();
-    assert!(announced.lines().any(|line| Path::new(line) == real), "a hook learns its real path: {announced}");
+    assert!(announced.lines().any(|line| Path::new(line) == real), "the file for hooks has its real path: {announced}");
     daemon.kill().unwrap();
     daemon.wait().unwrap();
 }
 
-/// The others are served, so a load balancer sends requests here all the same.
+/// The daemon still serves its other roots, so a load balancer may send it requests.
 #[test]
 fn a_daemon_that_misses_one_root_is_ready() {
     let sandbox = Sandbox::new();

@@ -36,13 +36,13 @@ fn a_template_mirrors_every_repository_below_the_root() {
     let status = estate.run(&["--git-dir", one.to_str().unwrap(), "status", "--json"]).json();
     assert_eq!((&status[0]["name"], &status[0]["update_status"]), (&"backup".into(), &"finished".into()));
     assert!(status[0]["id"].as_u64().unwrap() >= 1 << 30);
-    // What differs in one repository stands in its own file.
+    // A setting for one repository stands in the repository's own file.
     let set = estate.run(&["--git-dir", one.to_str().unwrap(), "set", "backup", "--divergent-refs", "keep"]);
     assert_eq!(set.status, 0, "{set:?}");
     let text = std::fs::read_to_string(one.join("mirror-push/config.toml")).unwrap();
     assert!(text.contains("[remotes.backup]\ndivergent_refs = \"keep\"\n") && !text.contains("url"), "{text}");
     let reset = estate.run(&["--git-dir", one.to_str().unwrap(), "reset", "backup"]);
-    assert_eq!(reset.status, 0, "what is its own goes: {reset:?}");
+    assert_eq!(reset.status, 0, "its own settings are removed: {reset:?}");
     assert!(!std::fs::read_to_string(one.join("mirror-push/config.toml")).unwrap().contains("[remotes.backup]"));
     let removed = estate.run(&["--git-dir", one.to_str().unwrap(), "remove", "backup"]);
     assert!(removed.status == 128 && removed.err.contains("comes from the server's file"), "{removed:?}");
@@ -53,7 +53,7 @@ fn a_template_mirrors_every_repository_below_the_root() {
         said.out.starts_with("4 mirrors: 3 finished, 0 failed, 0 scheduled, 0 started, 0 never tried, 1 disabled"),
         "{said:?}"
     );
-    // Nothing to do is nothing printed.
+    // A drain with nothing to do prints nothing.
     let said = estate.run(&["drain", "--all"]);
     assert_eq!((said.status, &*said.out, &*said.err), (0, "", ""));
     let said = estate.run(&["sync", "--all", "--json"]);
@@ -141,7 +141,7 @@ fn files_of_conf_d_count_in_order_and_a_repository_counts_before_them() {
     );
 }
 
-/// A host that takes connections and hangs up; counts them.
+/// A server that accepts connections, closes them without an answer, and counts them. Returns its port and the count.
 fn dead_host() -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (port, count) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
@@ -187,10 +187,10 @@ fn a_dead_host_of_five_hundred_repositories_is_tried_once_an_interval() {
     }
     let status = estate.run(&["status", "--all"]);
     assert!(status.out.contains("500 scheduled") && status.out.lines().count() < 24, "{status:?}");
-    // Again at once: nobody's turn has come.
+    // A second drain at once tries nothing, because the interval has not passed.
     estate.run(&["drain", "--all"]);
     assert_eq!(tried.load(Ordering::SeqCst), 1);
-    // A changed configuration ends the interval.
+    // A configuration file that was written again ends the interval, even with the same text.
     estate.configure(&text);
     estate.run(&["drain", "--all"]);
     assert_eq!(tried.load(Ordering::SeqCst), 2, "once more");
@@ -205,13 +205,13 @@ fn the_first_sync_of_a_template_outlives_a_host_that_was_down() {
     estate.configure(&text);
     let names = ["a.git", "b.git"];
     let (sources, mirrors) = (names.map(|name| estate.repository(name)), names.map(|name| estate.mirror(name)));
-    // A plan writes nothing, also of a host that is down.
+    // A plan writes nothing, even if the host is down.
     assert_eq!(estate.run(&["plan", "--all"]).status, 1);
     assert!(sources.iter().all(|source| !source.join("mirror-push").exists()));
     assert_eq!(estate.run(&["drain", "--all"]).status, 1);
     estate.configure(&format!("{text}# a change ends the wait\n"));
     assert_eq!(estate.run(&["drain", "--all"]).status, 1);
-    // Nothing was pushed meanwhile: only what was kept says that everything is still owed.
+    // Nothing was pushed meanwhile: only the full-sync record in the queue shows that all refs are still to be sent.
     let _server = Server::start_at(&estate.sandbox, Kind::Git, port);
     estate.configure(&text);
     let said = estate.run(&["drain", "--all"]);
@@ -240,12 +240,12 @@ fn a_drain_without_the_servers_file_loses_no_push_of_a_template() {
     }
     assert_eq!(std::fs::read_dir(source.join("mirror-push/spool/incoming")).unwrap().count(), 0);
     let queued = || std::fs::read_dir(source.join("mirror-push/remotes/backup/queue")).unwrap().count();
-    assert_eq!(queued(), 1, "one wish for all of them, however many there are");
+    assert_eq!(queued(), 1, "one full-sync record for all pushes");
     assert_ne!(estate.sandbox.refs(&mirror), estate.sandbox.refs(&source));
     assert_eq!(estate.run(&["drain", "--all"]).status, 0);
     assert_eq!(estate.sandbox.refs(&mirror), estate.sandbox.refs(&source));
     assert_eq!(queued(), 0);
-    // Also while other work waits for it.
+    // The same holds while the mirror has other pushes in its queue.
     let away = estate.sandbox.path("away");
     std::fs::rename(&mirror, &away).unwrap();
     for (branch, is_known) in [("a", true), ("b", false)] {
@@ -260,7 +260,7 @@ fn a_drain_without_the_servers_file_loses_no_push_of_a_template() {
     work.push(&["main:c"]);
     assert_eq!(estate.run(&["drain", "--all"]).status, 0);
     assert_eq!(estate.sandbox.refs(&mirror), estate.sandbox.refs(&source));
-    // What is wrong with the files of a mirror that nobody names holds up no other, and no link is followed.
+    // Bad files of a mirror that no configuration names stop no other mirror. The drain follows no link there.
     let own = estate.sandbox.bare("own.git");
     estate.sandbox.mirror_push_ok(&source, &["add", "own", own.to_str().unwrap()]);
     let strange = source.join("mirror-push/remotes/strange");
@@ -274,7 +274,7 @@ fn a_drain_without_the_servers_file_loses_no_push_of_a_template() {
     assert_eq!(std::fs::read_dir(elsewhere.join("queue")).unwrap().count(), 0);
     std::fs::remove_file(&strange).unwrap();
     estate.sandbox.mirror_push_ok(&source, &["remove", "own"]);
-    // A mirror that is removed is no such case: its queue goes with it.
+    // A removed mirror gets no full-sync record: its queue was removed with it.
     let other = estate.sandbox.bare("other.git");
     estate.sandbox.mirror_push_ok(&source, &["add", "own", other.to_str().unwrap()]);
     estate.sandbox.mirror_push_ok(&source, &["remove", "own"]);

@@ -2,7 +2,7 @@
 
 use crate::scene::sandbox::{Sandbox, is_root, run_with_input, script};
 
-/// In a network of its own this machine has a public address, and a server behind it.
+/// In a network namespace of the test, this machine has a public address, and `git daemon` listens there.
 #[test]
 fn a_confined_mirror_does_not_reach_this_machine_by_its_public_address() {
     if !is_root("a network namespace with a public address") {
@@ -44,8 +44,9 @@ exec "$@"
     assert_eq!(said.status, 0, "without the confinement the server is reached: {said:?}");
 }
 
-/// A name server that answers with a public address at first and with this machine's later, and an alias in the configuration of ssh: a
-/// confined mirror reaches this machine over no transport. Both happen in a network and a mount namespace of the test's own.
+/// A name server answers first with a public address and then with 127.0.0.1 (DNS rebinding). An alias in ssh's configuration leads to
+/// 127.0.0.1 too. A confined mirror must not reach this machine in either way, over any transport. The test runs in network, mount and pid
+/// namespaces of its own.
 #[test]
 fn a_name_that_changes_its_address_leads_no_confined_mirror_to_this_machine() {
     if !is_root("a network namespace and a name server of its own") {
@@ -98,7 +99,7 @@ print("ready", file=seen, flush=True)
         let work = sandbox.work(&source);
         work.commit("one");
         work.push(&["main"]);
-        // Pins that match nothing: a connection is what counts.
+        // These pinned host keys match no server: the test only asks whether a connection is made.
         assert!(
             sandbox.command("ssh-keygen").args(["-qN", "", "-t", "ed25519", "-f", "key"]).status().unwrap().success()
         );
@@ -119,7 +120,7 @@ print("ready", file=seen, flush=True)
             let said = run_with_input(command.arg("--git-dir").arg(&source).arg("sync"), b"");
             (said, std::fs::read_to_string(sandbox.path("seen")).unwrap())
         };
-        // Not confined, the same set-up does lead here, so that the test can fail.
+        // First without `confined`. The alias then leads to this machine, which shows that the test can fail.
         let (said, seen) = sync();
         assert!(said.status == 1 && seen.contains("ready"), "{url}: {said:?} {seen}");
         if n == 3 {

@@ -28,8 +28,8 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A script of ours with the environment of the developer, whose cargo builds. What cargo tells a test besides is nothing that
-/// a shell would have, and build scripts that ask for it would build all again.
+/// A script of this project, with the developer's environment, because it runs the developer's cargo. The variables that cargo sets for
+/// a test are removed: a shell does not have them, and because of them build scripts would build everything again.
 fn developers(name: &str) -> Command {
     let mut script = Command::new(root().join(name));
     let is_told = |name: &str| name.starts_with("CARGO_") && !["CARGO_HOME", "CARGO_TARGET_DIR"].contains(&name);
@@ -71,9 +71,9 @@ impl Installed {
     }
 }
 
-/// `sudo` has no cargo of the user's: what the user built is installed, and where nothing is built, it says so.
+/// Under `sudo`, the user's cargo is not on PATH. install.sh then installs what the user has built, or says that nothing is built.
 #[test]
-fn who_has_no_cargo_installs_what_is_built() {
+fn without_cargo_what_is_built_is_installed() {
     let here = Installed::new();
     let without = |prefix: &Path, target: Option<&Path>| {
         let mut script = developers("install.sh");
@@ -95,7 +95,7 @@ fn who_has_no_cargo_installs_what_is_built() {
     let third = here.sandbox.path("third");
     let done = without(&third, Some(&empty));
     assert!(done.status == 1 && done.err.contains("install the Rust toolchain"), "{done:?}");
-    // Programs that are older than the sources.
+    // The programs are older than the sources.
     let release = empty.join("release");
     std::fs::create_dir_all(&release).unwrap();
     for name in ["git-mirror-push", "git-remote-mirror", "git-mirror-post-receive"] {
@@ -130,7 +130,8 @@ fn five_minutes_of_a_new_user() {
     assert_eq!(left, "", "uninstall leaves no file");
 }
 
-/// A repository with a hook of someone's, made by `make`; the hook must run first, with the same input, and be put back as it was.
+/// Checks a repository that has a hook already, which `make` writes. If that hook is executable, it must get the same input as ours.
+/// Uninstalling our hook must restore it unchanged.
 fn chained(here: &Installed, name: &str, make: &dyn Fn(&Path, &str)) {
     let source = here.sandbox.bare(&format!("{name}.git"));
     let mirror = here.sandbox.bare(&format!("{name}-mirror.git"));
@@ -234,7 +235,7 @@ fn a_repository_of_gitolite() {
     let pushed = push("main");
     assert_eq!(pushed.status, 0, "{pushed:?}");
     wait_for("the mirror", || here.sandbox.oid(&mirror, "main") == here.sandbox.oid(&source, "main"));
-    // gitolite makes its links anew; ours stays, and its own hook is untouched.
+    // `gitolite setup` makes its links again. Our hook still works, and gitolite's `update` hook is unchanged.
     assert_eq!(gitolite(&["setup"]).status, 0);
     assert_eq!(std::fs::read_link(source.join("hooks/update")).unwrap(), update);
     work.commit("two");
@@ -243,7 +244,7 @@ fn a_repository_of_gitolite() {
 }
 
 #[test]
-fn units_are_sound() {
+fn systemd_units_are_valid_and_hardened() {
     let here = Installed::new();
     let units = here.prefix.join("lib/systemd/system");
     for entry in std::fs::read_dir(&units).unwrap() {
@@ -354,5 +355,5 @@ fn a_thousand_repositories_by_one_template() {
         status.out.lines().next(),
         Some("1000 mirrors: 1000 finished, 0 failed, 0 scheduled, 0 started, 0 never tried, 0 disabled")
     );
-    assert_eq!(status.out.lines().count(), 1, "a thousand that are well fit a line");
+    assert_eq!(status.out.lines().count(), 1, "a thousand healthy mirrors take one line");
 }

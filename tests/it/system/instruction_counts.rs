@@ -1,5 +1,5 @@
-//! How many instructions the hook, a comparison and the reading of an advertisement take: numbers that do not depend on the machine
-//! (valgrind's callgrind), of the program as it is installed. A broken bound is a reason to examine the change.
+//! How many instructions the installed program takes for the hook, for a comparison and for reading an advertisement. valgrind's
+//! callgrind counts them, so the numbers do not depend on the speed or load of the machine. Examine a change that breaks a bound.
 
 use std::path::{Path, PathBuf};
 
@@ -61,7 +61,7 @@ fn the_hook_takes_fewer_than_a_shell_that_appends() {
     assert!(ours < shell && ours < 2 * least, "hook {ours}, sh {shell}, C {least}");
 }
 
-/// What one ref more costs, of a mirror with that many.
+/// The instructions for each ref: what a mirror with MANY more refs costs, divided by MANY.
 fn for_each_ref(here: &Installed, name: &str, arguments: &[&str]) -> u64 {
     const MANY: usize = 10_000;
     let program = here.prefix.join("bin/git-mirror-push");

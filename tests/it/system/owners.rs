@@ -49,7 +49,7 @@ fn who(sandbox: &Sandbox, name: &str) -> (PathBuf, PathBuf) {
     std::fs::create_dir_all(&marks).unwrap();
     std::fs::set_permissions(&marks, std::fs::Permissions::from_mode(0o777)).unwrap();
     let (program, mark) = (sandbox.path(name), marks.join(name));
-    // Also what it has of root: descriptors, environment, session.
+    // The program also writes what it might have inherited from root: descriptors, environment, session.
     let seen = "ls -l /proc/self/fd; env; echo session $(cut -d' ' -f6 /proc/self/stat)";
     let text = format!("#!/bin/sh\nid -u >> '{0}'\n{{ {seen}; }} >> '{0}.seen'\necho password\n", mark.display());
     script(&program, &text);
@@ -127,7 +127,7 @@ fn every_command_of_root_is_done_by_a_child_of_the_owner() {
             assert!(!seen.contains(secret), "{secret}: {seen}");
         }
     }
-    // A push by root leaves a record that the owner may not link.
+    // A push by root leaves a record that the owner may not hard-link (proc(5), protected_hardlinks).
     sandbox.git(&sandbox.path(""), &["config", "--global", "safe.directory", "*"]);
     let work = sandbox.work(&source);
     work.git(&["pull", "-q", "origin", "main"]);
@@ -139,7 +139,7 @@ fn every_command_of_root_is_done_by_a_child_of_the_owner() {
     let shown = estate.run(&["sync", "--all", "--json"]).json();
     let names: Vec<&str> = shown.as_array().unwrap().iter().map(|report| report["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["backup", "bad", "own"], "{shown}");
-    // The helper of git leaves it to the owner too.
+    // git's remote helper refuses: it does not act for root in the owner's repository.
     let mut helper = sandbox.command(env!("CARGO_BIN_EXE_git-remote-mirror"));
     helper.env("GIT_MIRROR_PUSH_CONFIG", &estate.file).env("GIT_DIR", &source);
     let said = crate::scene::sandbox::run_with_input(helper.args(["backup", "backup"]), b"capabilities\nlist\n");
@@ -212,7 +212,8 @@ fn the_servers_secret_goes_only_where_the_servers_file_sends_it() {
     let sync = || estate.run(&["--git-dir", source.to_str().unwrap(), "sync", "--json"]);
     let said = sync();
     assert_eq!(said.status, 0, "{said:?}");
-    // As soon as the owner's file says anything of the mirror, or for all mirrors, the owner has to have the secret.
+    // If the owner's file has settings for this mirror or for all mirrors, the child does not use root's secret. It reads `password_file`
+    // with the owner's rights.
     let config = source.join("mirror-push/config.toml");
     for own in ["[remotes.web]\nproxy = \"http://127.0.0.1:1\"\n", "[defaults]\nca_file = \"/tmp/mine.pem\"\n"] {
         std::fs::write(&config, own).unwrap();

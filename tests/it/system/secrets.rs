@@ -11,7 +11,7 @@ fn holds(bytes: &[u8], canary: &str) -> bool {
     bytes.windows(canary.len()).any(|window| window == canary.as_bytes())
 }
 
-/// Every file below, with the exception of `secret`, and of nginx's own password file and this server's log of it.
+/// Searches every file below a directory except those named `secret`. Follows no link.
 fn search(directory: &Path, canaries: &[&str], found: &mut Vec<String>) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -28,7 +28,7 @@ fn search(directory: &Path, canaries: &[&str], found: &mut Vec<String>) {
     }
 }
 
-/// What the arguments and environments of all processes but this one say of a canary.
+/// Searches the arguments and the environments of all processes but this one.
 fn processes(canaries: &[&str], found: &mut Vec<String>) {
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -44,7 +44,7 @@ fn processes(canaries: &[&str], found: &mut Vec<String>) {
     }
 }
 
-/// A password that no other test has: what all processes of the machine say is looked through for it.
+/// A password that no other test has, because this test searches all processes of the machine for it.
 const OWN: &str = "0wn%c4nary%Tok3n";
 /// The same as it stands in a URL.
 const OWN_IN_URL: &str = "0wn%25c4nary%25Tok3n";
@@ -56,7 +56,7 @@ fn a_password_is_found_nowhere_but_where_it_belongs() {
     let canaries = [OWN, OWN_IN_URL, &basic];
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
-    // A mirror that knows the password and says it again.
+    // The mirror knows the password and repeats it in its message.
     let hook = mirror.join("hooks/pre-receive");
     script(
         &hook,
@@ -104,13 +104,13 @@ fn a_password_is_found_nowhere_but_where_it_belongs() {
         ] {
             run(command, "");
         }
-        // Wrong for the server, and not to be shown either.
+        // No server is at this address. The error must not show the password either.
         run(&["set", "m", "--url", "https://localhost:1/x.git"], "");
         run(&["sync", "-vvv"], "");
         over.store(true, Ordering::Relaxed);
         seen = watching.join().unwrap();
     });
-    assert!(output.iter().any(|text| text.contains("remote says *****")), "it was said: {output:?}");
+    assert!(output.iter().any(|text| text.contains("remote says *****")), "the mirror's message is shown: {output:?}");
     std::fs::remove_file(sandbox.path("echo")).unwrap();
     search(&sandbox.path(""), &canaries, &mut seen);
     seen.extend(output.iter().filter(|text| canaries.iter().any(|canary| text.contains(canary))).cloned());
@@ -118,7 +118,7 @@ fn a_password_is_found_nowhere_but_where_it_belongs() {
     let secret = source.join("mirror-push/remotes/m/secret");
     assert_eq!(std::fs::read_to_string(&secret).unwrap(), format!("{OWN}\n"));
     assert_eq!(std::fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
-    // One that others may read is not used.
+    // A `secret` that others may read is not used.
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o644)).unwrap();
     let said = sandbox.mirror_push(&source, &["sync"]);
     assert!(said.status == 1 && said.out.contains("chmod 600"), "{said:?}");
@@ -163,10 +163,10 @@ fn a_token_in_place_of_the_user_name_is_the_password() {
         assert!(![&said.out, &said.err, &config, &shown].iter().any(|text| text.contains(token)), "{name}");
         assert!(shown.contains(&format!("https://x-access-token@127.0.0.1:1/{name}.git")), "{shown}");
     }
-    // GitHub's other form, where the password is no password.
+    // GitHub also takes a token as the user name, with the fixed password `x-oauth-basic`.
     sandbox.mirror_push_ok(&source, &["add", "e", "https://ghp_c4nary:x-oauth-basic@127.0.0.1:1/e.git", "--disabled"]);
     assert_eq!(std::fs::read_to_string(source.join("mirror-push/remotes/e/secret")).unwrap(), "ghp_c4nary\n");
-    // Somebody's own file may have one as the user name: it is shown nowhere.
+    // A file that somebody edited may have a token as the user name. No command shows it.
     let config = source.join("mirror-push/config.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     assert!(!text.contains("ghp_"), "{text}");
@@ -182,7 +182,7 @@ fn a_token_in_place_of_the_user_name_is_the_password() {
         let said = sandbox.mirror_push(&source, command);
         assert!(!said.out.contains("ghp_c4nary") && !said.err.contains("ghp_c4nary"), "{command:?}: {said:?}");
     }
-    // A long name that has a password is a name, when it is given and when it is stored.
+    // A long user name is not taken for a token if a password is given with it or is stored.
     let mut add = sandbox.program(&source);
     add.args(["add", "d", "https://averylongnameofaservice@127.0.0.1:1/x.git", "--disabled", "--password-stdin"]);
     assert_eq!(run_with_input(&mut add, b"c4nary\n").status, 0);
@@ -207,7 +207,7 @@ fn answering(answer: String) -> u16 {
     port
 }
 
-/// What the server says is cut to a length that people read: a password across the cut does not show its beginning.
+/// A long message of the server is cut. A password that the cut would split must not show its beginning.
 #[test]
 fn a_password_across_the_cut_is_masked_and_long_messages_are_cut() {
     let canary = "c4nary-password-of-thirty-bytes";
@@ -230,7 +230,7 @@ fn a_password_across_the_cut_is_masked_and_long_messages_are_cut() {
         let error = said.json()[0]["error"].as_str().unwrap().to_owned();
         assert!(error.contains("xxx") && !error.contains("c4nar") && error.len() < 700, "{before}: {error}");
     }
-    // The longest line of the protocol.
+    // A packet line of almost the greatest length.
     let sandbox = Sandbox::new();
     let line = format!("ERR {}", "y".repeat(65_000));
     let port = answering(format!("{:04x}{line}", line.len() + 4));

@@ -1,4 +1,4 @@
-//! Set-ups that people really have, and slips that they really make.
+//! Setups that people have, and mistakes that they make.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -15,7 +15,7 @@ fn error_of(sandbox: &Sandbox, source: &Path) -> (String, String) {
     (shown["update_status"].as_str().unwrap().to_owned(), shown["last_error"].as_str().unwrap_or_default().to_owned())
 }
 
-/// A certificate that signed itself, made as people make one, in place of the server's own.
+/// A self-signed certificate and its key, made with openssl in the folder `tls`.
 fn self_signed(sandbox: &Sandbox, name: &str, arguments: &str) {
     let script = format!(
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -keyout {name}.key -out {name}.pem {arguments} 2>/dev/null"
@@ -79,7 +79,7 @@ fn http_at_an_https_port_is_a_failure_that_says_so() {
     assert!(status == "failed" && error.contains("does not speak TLS at this port"), "{status}: {error}");
 }
 
-/// A server that tells an empty mirror and answers a POST before it has read its body.
+/// A server that advertises an empty repository and answers a POST before it has read the body.
 fn early(answer: &'static str) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -124,7 +124,7 @@ fn an_answer_that_comes_before_the_request_is_sent_is_read() {
         let config = format!("wake = \"none\"\n[remotes.m]\nurl = \"http://127.0.0.1:{port}/x.git\"\n");
         std::fs::write(source.join("mirror-push/config.toml"), config).unwrap();
         let work = sandbox.work(&source);
-        // Random, so that it stays large: over what is sent with its length.
+        // Random bytes do not compress, so the pack exceeds the 1 MiB up to which a body has a Content-Length.
         let mut large = Vec::new();
         std::fs::File::open("/dev/urandom").unwrap().take(8 << 20).read_to_end(&mut large).unwrap();
         std::fs::write(work.path.join("large"), large).unwrap();
@@ -142,7 +142,7 @@ fn a_full_disk_on_the_mirror_is_tried_again() {
     let scene = Scene::local(&[]).with(&["main"]);
     let Scene { sandbox, source, mirror, .. } = &scene;
     let work = scene.work();
-    // The words with which git ends there, whoever says them.
+    // git ends with this message when the disk is full.
     script(
         &mirror.join("hooks/update"),
         "#!/bin/sh\necho 'fatal: unable to write new index file: No space left on device' >&2\nexit 1\n",
@@ -176,7 +176,7 @@ fn a_templates_mirror_is_reset_and_not_removed() {
     let source = estate.repository("acme/widget.git");
     let mirror = estate.mirror("acme/widget.git");
     let run = |arguments: &[&str]| estate.run(&[&["--git-dir", source.to_str().unwrap()], arguments].concat());
-    // Also while the repository has no folder of ours.
+    // This works even while the repository has no `mirror-push` directory.
     let said = run(&["disable", "backup"]);
     assert_eq!(said.status, 0, "{said:?}");
     assert_eq!(estate.run(&["sync", "--all"]).status, 0);
@@ -192,7 +192,7 @@ fn a_templates_mirror_is_reset_and_not_removed() {
     assert_eq!(run(&["reset", "backup"]).status, 0);
     assert_eq!(run(&["list", "--json"]).json()[0]["enabled"], true);
     assert!(source.join("mirror-push/remotes/backup/secret").exists(), "secret, pins, base and queue stay");
-    // Of a mirror of its own there is nothing to reset to.
+    // A mirror from the repository's own file has no template to be reset to.
     let other = estate.mirror("other.git");
     assert_eq!(run(&["add", "own", other.to_str().unwrap()]).status, 0);
     let said = run(&["reset", "own"]);
@@ -217,7 +217,7 @@ fn the_api_does_not_remove_a_templates_mirror() {
 }
 
 #[test]
-fn what_is_hardly_ever_meant_is_refused_and_in_a_file_a_warning() {
+fn likely_mistakes_are_refused_in_commands_and_are_warnings_in_files() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &[]);
@@ -232,12 +232,12 @@ fn what_is_hardly_ever_meant_is_refused_and_in_a_file_a_warning() {
     let twice = mirror.to_str().unwrap();
     refused(&["add", "x", twice], "mirror 'm' has the same URL");
     refused(&["add", "x", &format!("file://{twice}/")], "mirror 'm' has the same URL");
-    // Side by side they may be: one has the tags, the other the branches.
+    // Two mirrors may have one URL if they share no refs: one has the branches, the other the tags.
     sandbox.mirror_push_ok(&source, &["set", "m", "--tags", "none"]);
     sandbox.mirror_push_ok(&source, &["add", "tags", twice, "--mirror-branch-regex", "^$"]);
     refused(&["set", "tags", "--mirror-branch-regex", ""], "mirror 'm' has the same URL");
     assert_eq!(sandbox.mirror_push_ok(&source, &["list"]).out.lines().count(), 2);
-    // Found in a file it stops nothing.
+    // In a file, the same mistakes stop nothing.
     let config = source.join("mirror-push/config.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(

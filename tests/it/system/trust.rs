@@ -1,4 +1,4 @@
-//! What must reach nobody else: passwords, keys, connections and redirects.
+//! Passwords, keys and files of ours are safe from mirrors, redirects, repositories and other users.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -20,7 +20,7 @@ fn private(path: &Path, text: &str) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// A mirror behind http that wants a password, and that is confined or not.
+/// A source whose mirror is behind http and needs a password.
 fn web(sandbox: &Sandbox, server: &Server, confined: bool) -> PathBuf {
     let url = format!("http://127.0.0.1:{}/mirror.git", server.port());
     let source = sandbox.source(&url, &["--auth-method", "password", "--username", USER]);
@@ -67,7 +67,7 @@ fn a_confined_mirror_gets_no_password_but_its_own() {
             status == Some(0)
         };
         with("");
-        assert!(!is_taken(&[]), "none of them is there");
+        assert!(!is_taken(&[]), "there is no password yet");
         with(&format!("[defaults]\npassword_file = \"{}\"\n", file.display()));
         assert_eq!(is_taken(&[]), !confined, "password_file of the server");
         with(&format!("[defaults]\npassword_command = [\"{}\"]\n", program.display()));
@@ -108,7 +108,7 @@ fn a_systemd_credential_that_cannot_be_read_is_not_replaced_by_another_password(
     assert!(server.requests(&sandbox).is_empty());
 }
 
-/// A server that sends everybody elsewhere, and how often it was asked.
+/// A server that redirects every request. Returns its port and the count of requests.
 fn redirecting(to: u16, status: u16) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (port, asked) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
@@ -128,7 +128,7 @@ fn redirecting(to: u16, status: u16) -> (u16, Arc<AtomicUsize>) {
 }
 
 #[test]
-fn no_redirect_is_followed_with_a_question_or_a_push() {
+fn no_redirect_of_the_request_for_refs_is_followed() {
     for status in [301, 302, 307, 308] {
         let sandbox = Sandbox::new();
         let mirror = sandbox.bare("mirror.git");
@@ -140,7 +140,7 @@ fn no_redirect_is_followed_with_a_question_or_a_push() {
         sandbox.mirror_push_ok(&source, &["drain"]);
         let before = server.requests(&sandbox).len();
         let (port, asked) = redirecting(server.port(), status);
-        // The same mirror by its books, so that the push goes ahead of any question.
+        // The port is part of the address. Nothing is known of the new address, so both commands ask for its refs before they push.
         let config = source.join("mirror-push/config.toml");
         let text = std::fs::read_to_string(&config).unwrap();
         std::fs::write(&config, text.replace(&format!(":{}/", server.port()), &format!(":{port}/"))).unwrap();
@@ -164,7 +164,7 @@ fn a_confined_mirror_does_not_get_the_keys_of_the_user() {
         let mirror = sandbox.bare("mirror.git");
         let server = Server::start(&sandbox, Kind::Ssh);
         let source = server.source(&sandbox, "mirror.git", &[]);
-        // The key that the server takes is the user's own, given by the option that a home directory stands for.
+        // The server takes only the user's key. `IdentityFile` stands for a key in the user's home directory.
         let directory = source.join("mirror-push/remotes/m");
         std::fs::remove_file(directory.join("id_ed25519")).unwrap();
         let key = sandbox.path("ssh/client");
@@ -242,7 +242,7 @@ fn silence_of_the_server_cannot_be_undone_by_a_repository() {
         }
     }
     sandbox.mirror_push_ok(&source, &["drain"]);
-    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "and it was spooled all the while");
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "the push was spooled meanwhile");
 }
 
 /// A named pipe would keep its reader waiting for ever, and with it a daemon that serves others too.
@@ -274,7 +274,8 @@ fn a_named_pipe_in_place_of_a_file_of_ours_keeps_nobody_waiting() {
     }
 }
 
-/// Another user of the machine who can read the directories: whatever the umask, that user can hold no lock and plant no file.
+/// Whatever the umask is, another user of the machine can hold no lock, can create no file in our directories, and cannot list the state
+/// directory.
 #[test]
 fn another_user_holds_no_lock_and_plants_no_file_whatever_the_umask() {
     if !is_root("a second user") {
@@ -324,7 +325,7 @@ fn another_user_holds_no_lock_and_plants_no_file_whatever_the_umask() {
     for state in [&state, &made_by_serve] {
         assert!(state.is_dir() && !other(&["ls", state.to_str().unwrap()]), "{} can be listed", state.display());
     }
-    // A file that another user made, however it came there, lets nobody in.
+    // Tokens in a file of another user are not used.
     let tokens = state.join("tokens.json");
     std::os::unix::fs::chown(&tokens, Some(65534), Some(65534)).unwrap();
     let mut list = sandbox.command(binary);
@@ -335,7 +336,7 @@ fn another_user_holds_no_lock_and_plants_no_file_whatever_the_umask() {
     );
 }
 
-/// A directory of ours that is a link leads to files of somebody else.
+/// A directory of ours that is a link could lead to files of somebody else.
 #[test]
 fn no_directory_below_mirror_push_is_reached_through_a_link() {
     let sandbox = Sandbox::new();
@@ -358,7 +359,7 @@ fn no_directory_below_mirror_push_is_reached_through_a_link() {
     for name in ["mirror-push/remotes/m", "mirror-push/remotes", "mirror-push"] {
         let ours = link(name);
         if name == "mirror-push" {
-            // We may have put it on another disk.
+            // The user who runs the command may link `mirror-push` itself, for example to another disk.
             assert!(sandbox.mirror_push(&source, &["status"]).status < 2);
             if !is_root("a link of another owner is needed") {
                 break;

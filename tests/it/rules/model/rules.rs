@@ -25,7 +25,7 @@ pub(super) struct Queued {
 }
 
 pub(super) struct Model {
-    /// Of each commit.
+    /// The parents of each commit.
     pub(super) parents: HashMap<String, Vec<String>>,
     /// Objects that only the mirror has.
     pub(super) foreign: BTreeSet<String>,
@@ -34,7 +34,7 @@ pub(super) struct Model {
     pub(super) selection: &'static str,
     known: BTreeMap<String, Known>,
     pub(super) queue: Vec<Queued>,
-    /// Refs that the last run left as they are.
+    /// Refs that the last run listed as not up to date.
     pub(super) listed: BTreeSet<String>,
 }
 
