@@ -2,11 +2,11 @@
 //!
 //! Guaranteed: no network connection. The hook waits only for its input, the disk and the previous hook. The drain that it starts holds
 //! none of the pusher's descriptors. If the record cannot be written, the hook reports it on standard error and in the syslog, marks the
-//! repository for a full sync, and still accepts the push. An existing hook (`post-receive.previous` beside this one) runs first, with the
-//! same input, and its exit status becomes ours. Absent: mirrors, rules and gix. The hook does not parse the configuration. It only
+//! repository for a full sync, and still accepts the push. An existing hook (`post-receive.previous` beside this one) runs with the
+//! same input before mirrors get the push, and its exit status becomes ours. Absent: mirrors, rules and gix. The hook does not parse the configuration. It only
 //! searches the texts of the repository's file and of the server's file for `wake` and for strings that begin with `refs/`. A crash while
-//! the record is written leaves a file in `spool/tmp` that makes the next drain compare all refs. A crash before that leaves nothing, and a
-//! later sync finds the push. Once the record is in `incoming`, the push is recorded.
+//! the record is written, or while the previous hook runs, leaves a file in `spool/tmp` that makes the next drain compare all refs. A crash
+//! before that leaves nothing, and a later sync finds the push. Once the record is in `incoming`, the push is recorded.
 
 #![expect(clippy::disallowed_methods, reason = "the hook's environment, clock and child")]
 
@@ -23,7 +23,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::layout::{Layout, runtime_directory};
 use crate::refs::RefUpdate;
-use crate::spool::{Id, Record, enter, mark};
+use crate::spool::{Entering, Id, Record, begin, mark};
 use crate::wake;
 
 /// The result of the hook.
@@ -47,11 +47,17 @@ pub fn run(git_dir: PathBuf, invoked_as: &Path, mut input: impl Read) -> Ended {
     if let Err(error) = input.read_to_end(&mut lines) {
         return Ended { line: Some(report_unrecorded(&layout, git_dir, &error)), status: 0 };
     }
-    let status = run_previous(invoked_as, &lines);
+    let previous = previous(invoked_as);
     if is_skipped_by_push_option() {
-        return Ended { line: None, status };
+        return Ended { line: None, status: previous.map_or(0, |hook| run_previous(&hook, &lines)) };
     }
-    let line = match unknown.map_or_else(|| record(&layout, &lines), Err) {
+    let begun = unknown.map_or_else(|| begin_record(&layout, &lines), Err);
+    if let (Some(_), Ok(Some(record))) = (&previous, &begun) {
+        // If this fails, a power failure may lose the record, but a kill does not.
+        let _ = record.keep();
+    }
+    let status = previous.map_or(0, |hook| run_previous(&hook, &lines));
+    let line = match begun.and_then(|begun| finish_record(&layout, &lines, begun)) {
         Ok(Spooled::Nothing) => None,
         Ok(Spooled::Record) => wake_drain(git_dir, &layout),
         Err(error) => Some(report_unrecorded(&layout, git_dir, &error)),
@@ -74,17 +80,17 @@ fn common(git_dir: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Runs the previous hook with the same input, if there is one that git would run.
-fn run_previous(invoked_as: &Path, lines: &[u8]) -> u8 {
+/// The previous hook, if there is one that git would run.
+fn previous(invoked_as: &Path) -> Option<PathBuf> {
     let mut path = invoked_as.as_os_str().to_owned();
     path.push(".previous");
-    let path = Path::new(&path);
-    let is_executable =
-        std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
-    if !is_executable {
-        return 0;
-    }
-    let Ok(mut previous) = Command::new(path).stdin(Stdio::piped()).spawn() else {
+    let file = std::fs::metadata(&path).ok()?;
+    (file.is_file() && file.permissions().mode() & 0o111 != 0).then(|| path.into())
+}
+
+/// Runs the previous hook with the same input.
+fn run_previous(hook: &Path, lines: &[u8]) -> u8 {
+    let Ok(mut previous) = Command::new(hook).stdin(Stdio::piped()).spawn() else {
         return 1;
     };
     if let Some(mut stdin) = previous.stdin.take() {
@@ -102,7 +108,21 @@ enum Spooled {
     Record,
 }
 
-fn record(layout: &Layout, lines: &[u8]) -> io::Result<Spooled> {
+/// Moves a record that was begun into `incoming`. If a drain has removed its file, because it saw no process that writes it, the record is
+/// written again.
+fn finish_record(layout: &Layout, lines: &[u8], begun: Option<Entering>) -> io::Result<Spooled> {
+    let Some(record) = begun else { return Ok(Spooled::Nothing) };
+    match record.finish() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            begin_record(layout, lines)?.map_or(Ok(()), Entering::finish)?;
+        }
+        finished => finished?,
+    }
+    Ok(Spooled::Record)
+}
+
+/// Writes the record of a push, which is not yet in `incoming`. `None` if the push changes nothing that could be mirrored.
+fn begin_record(layout: &Layout, lines: &[u8]) -> io::Result<Option<Entering>> {
     let mut updates = Vec::new();
     for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let update = RefUpdate::parse(line).ok_or_else(|| {
@@ -113,12 +133,11 @@ fn record(layout: &Layout, lines: &[u8]) -> io::Result<Spooled> {
         updates.push(update);
     }
     if !touches_something_mirrored(layout, &updates) {
-        return Ok(Spooled::Nothing);
+        return Ok(None);
     }
     let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let id = Id { time, pid: std::process::id(), random: RandomState::new().hash_one(time) };
-    enter(layout, id, &Record::of(time, updates))?;
-    Ok(Spooled::Record)
+    begin(layout, id, &Record::of(time, updates)).map(Some)
 }
 
 /// Whether a push must be recorded. Branches and tags always count. Another ref counts if a configuration file names a namespace that may

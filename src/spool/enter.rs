@@ -1,12 +1,13 @@
 //! Entering a record: written to `tmp`, synced, renamed into `incoming`, the directory synced.
 //!
-//! If the hook is killed while it writes, a file stays in `tmp`, and the next drain compares everything.
+//! If the hook is killed before the rename, a file stays in `tmp`, and the next drain compares everything.
 //! If it is killed after the rename, the record is there, whatever the exit status of the hook is.
 //!
 //! A record takes its read and write permissions from the directory `incoming`, so that in a spool shared by several users (directories
 //! of mode 2770) all of them can read and remove it.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Record, encode};
@@ -39,31 +40,58 @@ impl Id {
     }
 }
 
-/// Writes `record` durably into `incoming`, creating the spool's directories when they are missing.
+/// A record that is written and not yet in `incoming`.
+#[derive(Debug)]
+pub struct Entering {
+    tmp: PathBuf,
+    incoming: PathBuf,
+}
+
+/// Writes `record` into `tmp`, creating the spool's directories when they are missing.
 ///
 /// # Errors
-/// The operating system's. Unless only the last sync failed, the record is not in `incoming`, and its file in `tmp` is removed if possible.
-pub fn enter(layout: &Layout, id: Id, record: &Record) -> io::Result<()> {
-    match enter_once(layout, id, record) {
+/// The operating system's. The file in `tmp` is then removed if possible.
+pub fn begin(layout: &Layout, id: Id, record: &Record) -> io::Result<Entering> {
+    match begin_once(layout, id, record) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             for directory in layout.spool_directories() {
                 make_all(&directory)?;
             }
-            enter_once(layout, id, record)
+            begin_once(layout, id, record)
         }
-        done => done,
+        begun => begun,
     }
 }
 
-fn enter_once(layout: &Layout, id: Id, record: &Record) -> io::Result<()> {
-    let name = id.file_name();
-    let tmp = layout.tmp().join(&name);
-    let incoming = layout.incoming();
-    let entered = write_synced(&tmp, &encode(record), &incoming).and_then(|()| rename(&tmp, &incoming.join(&name)));
-    if let Err(error) = entered {
+fn begin_once(layout: &Layout, id: Id, record: &Record) -> io::Result<Entering> {
+    let (tmp, incoming) = (layout.tmp().join(id.file_name()), layout.incoming());
+    if let Err(error) = write_synced(&tmp, &encode(record), &incoming) {
         // Report the first error. If the file cannot be removed from `tmp`, it only causes a full sync.
         let _ = remove_if_there(&tmp);
         return Err(error);
     }
-    sync_directory(&incoming)
+    Ok(Entering { tmp, incoming })
+}
+
+impl Entering {
+    /// Makes the file in `tmp` survive a power failure too, for the case that [`Entering::finish`] comes much later.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn keep(&self) -> io::Result<()> {
+        sync_directory(self.tmp.parent().unwrap_or(&self.tmp))
+    }
+
+    /// Moves the record into `incoming`, durably.
+    ///
+    /// # Errors
+    /// The operating system's. Unless only the last sync failed, the record is not in `incoming`, and its file in `tmp` is removed if
+    /// possible.
+    pub fn finish(self) -> io::Result<()> {
+        if let Err(error) = rename(&self.tmp, &self.incoming.join(self.tmp.file_name().unwrap_or_default())) {
+            let _ = remove_if_there(&self.tmp);
+            return Err(error);
+        }
+        sync_directory(&self.incoming)
+    }
 }

@@ -26,7 +26,7 @@ mod queue;
 mod record;
 mod resync;
 
-pub use enter::{Id, enter};
+pub use enter::{Entering, Id, begin};
 #[cfg(feature = "mirror")]
 pub use fan_out::{FanOut, fan_out, incoming};
 #[cfg(feature = "mirror")]

@@ -101,7 +101,8 @@ fn pushes_at_the_same_moment_each_keep_their_record() {
     let time = std::time::Duration::new(7, 7);
     let record = git_mirror_push::spool::Record::of(time, vec![]);
     for random in [1, 2] {
-        git_mirror_push::spool::enter(&layout, git_mirror_push::spool::Id { time, pid: 1, random }, &record).unwrap();
+        let id = git_mirror_push::spool::Id { time, pid: 1, random };
+        git_mirror_push::spool::begin(&layout, id, &record).unwrap().finish().unwrap();
     }
     assert_eq!(incoming(&source).len(), 82);
 }

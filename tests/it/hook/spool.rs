@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::scene::sandbox::{Sandbox, wait_for};
+use crate::scene::sandbox::{Sandbox, script, wait_for};
 
 fn count(directory: &Path) -> usize {
     std::fs::read_dir(directory).unwrap().count()
@@ -200,6 +200,30 @@ fn silent_mode_spools_and_sends_nothing() {
     assert!(sandbox.refs(&mirror).is_empty());
     assert_eq!(sandbox.status(&source)["pending"], 1);
     sandbox.mirror_push_ok(&source, &["silent", "off"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+}
+
+/// The pusher goes away, or someone kills the hooks, while the previous hook is at work.
+#[test]
+fn a_hook_that_is_killed_during_the_previous_hook_loses_no_push() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    let source = sandbox.source("mirror.git", &[]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    script(&source.join("hooks/post-receive.previous"), "#!/bin/sh\ncat > /dev/null\nkill -9 $PPID\n");
+    work.push(&["main"]);
+    assert_eq!(count(&source.join("mirror-push/spool/incoming")), 0);
+    sandbox.mirror_push_ok(&source, &["drain"]);
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+    // A drain that sees no process behind the record, as in another container, takes it away meanwhile.
+    script(&source.join("hooks/post-receive.previous"), "#!/bin/sh\ncat > /dev/null\nrm mirror-push/spool/tmp/*\n");
+    work.commit("two");
+    let said = work.push(&["main"]);
+    assert!(!said.err.contains("cannot record"), "{said:?}");
+    assert_eq!(count(&source.join("mirror-push/spool/incoming")), 1);
     sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }
