@@ -6,20 +6,23 @@
 
 #![expect(clippy::disallowed_methods, reason = "starts programs")]
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process_group, pidfd_open, setrlimit,
 };
+
+mod output;
+
+use output::{Heard, head, tail};
 
 /// The message for a program that failed without writing to standard error.
 pub const NO_MESSAGE: &str = "it ended without a message";
@@ -87,14 +90,11 @@ const ALTERNATES: &str = "GIT_ALTERNATE_OBJECT_DIRECTORIES";
 /// Variables that pass on the settings of `git -c`. They are meant for this repository, not for the mirror's.
 pub const CONFIG_VARIABLES: [&str; 2] = ["GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT"];
 
-/// How long standard error may still arrive on a socket after the program has ended.
-const LAST_WORDS: Duration = Duration::from_millis(200);
-
 /// A program that runs in its own process group.
 pub struct Child {
     name: String,
     inner: std::process::Child,
-    stderr: Option<JoinHandle<Vec<u8>>>,
+    stderr: Option<Heard>,
     /// Our end of its standard error, if that is a socket.
     stderr_socket: Option<UnixStream>,
     is_reaped: bool,
@@ -131,7 +131,7 @@ impl Child {
         hear: impl FnMut(&[u8]) + Send + 'static,
     ) -> Result<Self, Error> {
         let mut inner = command.spawn().map_err(|source| Error::Start { program: name.to_owned(), source })?;
-        let stderr = inner.stderr.take().map(|stderr| std::thread::spawn(move || tail(stderr, hear)));
+        let stderr = inner.stderr.take().map(|stderr| Heard::listen(stderr, tail(hear)));
         Ok(Self { name: name.to_owned(), inner, stderr, stderr_socket: None, is_reaped: false })
     }
 
@@ -153,7 +153,7 @@ impl Child {
         // Otherwise `command` would keep the program's ends of the sockets open.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let inner = spawned?;
-        let stderr = Some(std::thread::spawn(move || tail(stderr, |_| {})));
+        let stderr = Some(Heard::listen(stderr, tail(|_| {})));
         let child = Self { name: name.to_owned(), inner, stderr, stderr_socket: Some(shut), is_reaped: false };
         Ok((child, input, output))
     }
@@ -184,12 +184,11 @@ impl Child {
     /// Waits up to `grace` until it ends by itself, then terminates it. Returns its status and the end of its standard error.
     pub fn end(mut self, grace: Duration) -> (io::Result<ExitStatus>, String) {
         let status = self.reap(grace);
-        if let (Some(thread), Some(socket)) = (&self.stderr, &self.stderr_socket) {
-            wait_until(LAST_WORDS, || thread.is_finished());
-            // It may be closed already.
+        let said = self.stderr.take().map(Heard::last_words).unwrap_or_default();
+        if let Some(socket) = &self.stderr_socket {
+            // Ends the thread that reads it. It may be closed already.
             let _ = socket.shutdown(Shutdown::Both);
         }
-        let said = self.stderr.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
         (status, String::from_utf8_lossy(&said).trim().to_owned())
     }
 
@@ -253,27 +252,6 @@ impl Drop for Child {
     }
 }
 
-/// Waits up to `limit` until `is_so` holds. Checks every millisecond.
-fn wait_until(limit: Duration, is_so: impl Fn() -> bool) {
-    let begin = Instant::now();
-    while !is_so() && begin.elapsed() < limit {
-        std::thread::park_timeout(Duration::from_millis(1));
-    }
-}
-
-/// Reads to the end and keeps the last 4 KiB.
-fn tail(mut stderr: impl Read, mut hear: impl FnMut(&[u8])) -> Vec<u8> {
-    const KEPT: usize = 4096;
-    let mut kept = Vec::new();
-    let mut chunk = [0; KEPT];
-    while let Ok(count @ 1..) = stderr.read(&mut chunk) {
-        hear(&chunk[..count]);
-        kept.extend_from_slice(&chunk[..count]);
-        kept.drain(..kept.len().saturating_sub(KEPT));
-    }
-    kept
-}
-
 /// A text as one word of a shell command, quoted as git quotes it for the other side of ssh.
 #[must_use]
 pub fn shell_word(text: &str) -> String {
@@ -307,28 +285,23 @@ pub fn configured(words: &[String]) -> Command {
 /// # Errors
 /// [`Error`]. When `limit` is over, the program's process group is ended.
 pub fn run(name: &str, command: &mut Command, input: &[u8], limit: Duration) -> Result<Vec<u8>, Error> {
-    const MAX_OUTPUT: u64 = 64 << 10;
-    let begin = Instant::now();
+    const MAX_OUTPUT: usize = 64 << 10;
     let mut child = Child::start(name, command)?;
     let (mut stdin, stdout, end) = (child.stdin(), child.stdout(), child.killer());
     let input = input.to_owned();
-    // The program may ignore its input or write without end. Both threads end at the latest when the process group ends.
-    let writing = std::thread::spawn(move || stdin.write_all(&input));
-    let reading = std::thread::spawn(move || {
-        let mut out = Vec::new();
-        stdout.take(MAX_OUTPUT).read_to_end(&mut out).map(|_| out)
-    });
+    // The program may ignore its input or write without end, so nobody waits for these threads.
+    std::thread::spawn(move || stdin.write_all(&input));
+    let output = Heard::listen(stdout, head(MAX_OUTPUT));
     let status = child.wait_for(limit);
     let is_slow = matches!(status, Ok(None));
     if is_slow {
         end(Signal::TERM);
     }
     let (status, message) = child.end(Duration::ZERO);
-    // Kills the processes that the program left behind: they could keep the pipes open.
+    let out = output.last_words();
+    // Kills the processes that the program left behind.
     end(Signal::KILL);
-    drop(writing.join());
-    let out = reading.join().ok().and_then(Result::ok).unwrap_or_default();
-    if is_slow || begin.elapsed() > limit + Duration::from_secs(5) {
+    if is_slow {
         return Err(Error::TooSlow { program: name.to_owned(), limit });
     }
     match status {
@@ -338,5 +311,39 @@ pub fn run(name: &str, command: &mut Command, input: &[u8], limit: Duration) -> 
             let status = code.map(|code| format!(" with exit status {code}")).unwrap_or_default();
             Err(Error::Failed { program: name.to_owned(), status, message })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_a_program_leaves_behind_is_not_waited_for() {
+        for left in ["sleep 60 &", "setsid sleep 60 &"] {
+            let begin = Instant::now();
+            let mut program = command("sh");
+            let out =
+                run("sh", program.args(["-c", &format!("{left} echo out; echo err >&2; exit $0"), "0"]), b"x", LONG);
+            assert_eq!(out.expect("success"), b"out\n", "{left}");
+            let mut program = command("sh");
+            let failed = run("sh", program.args(["-c", &format!("{left} echo err >&2; exit $0"), "3"]), b"x", LONG);
+            let failed = failed.expect_err("exit status 3").to_string();
+            assert!(failed.contains("exit status 3") && failed.contains("err"), "{failed}");
+            assert!(begin.elapsed() < Duration::from_secs(20), "{left}");
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn output_is_kept_up_to_its_bound() {
+        let mut program = command("sh");
+        let out = run("sh", program.args(["-c", "yes | head -c 200000"]), b"", LONG);
+        assert_eq!(out.map_or(65_536, |out| out.len()), 65_536);
+        let mut program = command("sh");
+        let error = run("sh", program.args(["-c", "yes | head -c 20000 >&2; echo last >&2; exit 1"]), b"", LONG);
+        let Err(Error::Failed { message, .. }) = error else { panic!("{error:?}") };
+        assert!(message.len() <= 4096 && message.ends_with("last"), "{}", message.len());
     }
 }
