@@ -14,6 +14,7 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 
 use crate::config::{self, Config, Environment, Mirror, Server};
+use crate::credentials::Redactor;
 use crate::drain::{self, Context, MassDelete, Mode, Report, Unchanged};
 use crate::mirror;
 use crate::refs::{Local, Oid, RefName};
@@ -34,6 +35,8 @@ struct Helper {
     config: Config,
     name: String,
     web: Option<Web>,
+    /// Whether a push is only to be planned (`git push --dry-run`).
+    is_dry_run: bool,
 }
 
 /// Runs the helper. git starts it as `git-remote-mirror REMOTE NAME` and writes commands to its standard input.
@@ -43,7 +46,7 @@ pub fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let text = crate::credentials::Redactor::default().clean(&format!("{error:#}")).replace('\n', " ");
+            let text = Redactor::default().clean(&format!("{error:#}")).replace('\n', " ");
             // If standard error is closed, nobody wants the message.
             let _ = writeln!(io::stderr(), "fatal: {text}");
             ExitCode::from(128)
@@ -85,7 +88,7 @@ impl Helper {
             name.escape_debug(),
             repository.git_dir().display()
         );
-        Ok(Self { server, shared, repository, config, name, web: None })
+        Ok(Self { server, shared, repository, config, name, web: None, is_dry_run: false })
     }
 
     fn mirror(&self) -> &Mirror {
@@ -115,6 +118,7 @@ impl Helper {
                     write!(out, "option\nobject-format\nstateless-connect\nfetch\npush\n\n")?;
                 }
                 ("capabilities", _) => write!(out, "option\nobject-format\nconnect\npush\n\n")?,
+                ("option", option) if let Some(answer) = self.option_of_pushes(option) => writeln!(out, "{answer}")?,
                 ("option", _) if is_web => self.web()?.relay_line(line, out)?,
                 ("option", "object-format true") => writeln!(out, "ok")?,
                 ("option", _) => writeln!(out, "unsupported")?,
@@ -147,20 +151,42 @@ impl Helper {
         Ok(self.web.as_mut().expect("it was just started"))
     }
 
+    /// The answer to an option that concerns pushes; `None` for any other. git's own helper for http must not answer for a push, which
+    /// the rules decide.
+    fn option_of_pushes(&mut self, option: &str) -> Option<&'static str> {
+        match option.split_once(' ').unwrap_or((option, "")) {
+            ("dry-run", value) => {
+                self.is_dry_run = value == "true";
+                Some("ok")
+            }
+            ("cas" | "atomic" | "push-option" | "pushcert" | "force-if-includes", _) => Some("unsupported"),
+            _ => None,
+        }
+    }
+
     /// Lets git talk to the mirror's upload-pack.
     fn connect(&self, out: &mut dyn Write) -> anyhow::Result<()> {
-        let upload = Upload::connect(&self.target()?)?.context("this transport has no connection to give")?;
-        let (mut from_mirror, mut to_mirror) = (upload.input, upload.output);
+        let target = self.target()?;
+        let reached = Upload::connect(&target).map_err(|error| self.explained(&error.into()))?;
+        let mut upload = reached.context("git cannot use 'connect' with a mirror that is reached over http")?;
+        let mut to_mirror = std::mem::replace(&mut upload.output, Box::new(io::sink()));
         writeln!(out)?;
         out.flush()?;
         // git sends nothing before it has that line, so our buffer holds none of what follows. The thread ends with the process.
         let mut stdin = std::fs::File::from(io::stdin().as_fd().try_clone_to_owned()?);
         std::thread::spawn(move || io::copy(&mut stdin, &mut to_mirror));
         let mut chunk = vec![0; 64 << 10];
+        let mut is_heard = false;
         loop {
-            match from_mirror.read(&mut chunk) {
-                Ok(0) => return Ok(()),
+            match upload.input.read(&mut chunk) {
+                Ok(0) if is_heard => return Ok(()),
+                // git only sees that the connection ended. The reason is in the program's last message.
+                Ok(0) => {
+                    let ended = upload.end(&Redactor::new(&target.credentials));
+                    return ended.map_err(|error| self.explained(&error.into()));
+                }
                 Ok(count) => {
+                    is_heard = true;
                     out.write_all(&chunk[..count])?;
                     out.flush()?;
                 }
@@ -222,7 +248,7 @@ impl Helper {
         let context = Context {
             config: &self.config,
             server: &self.server,
-            mode: Mode::Sync(MassDelete::Guarded),
+            mode: if self.is_dry_run { Mode::Plan } else { Mode::Sync(MassDelete::Guarded) },
             only: Some(wanted),
             adopts: false,
             pool: &Pool::default(),

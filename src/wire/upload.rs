@@ -3,10 +3,13 @@
 //! Not for http, where git's own helper does it. The program or connection ends with its owner.
 
 use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use super::askpass::AskpassServer;
 use super::{Address, Error, Service, Target, local, ssh, tcp};
-use crate::process::Child;
+use crate::credentials::Redactor;
+use crate::process::{self, Child};
 
 const SERVICE: Service = Service::UploadPack;
 
@@ -16,7 +19,8 @@ pub struct Upload {
     pub input: Box<dyn Read + Send>,
     /// What git sends to it.
     pub output: Box<dyn Write + Send>,
-    _child: Option<Child>,
+    child: Option<Child>,
+    known_hosts: Option<PathBuf>,
     _offer: Option<AskpassServer>,
 }
 
@@ -24,7 +28,7 @@ impl Upload {
     /// Reaches the mirror. `None` for http.
     ///
     /// # Errors
-    /// [`Error`]. What the program writes to standard error is not shown.
+    /// [`Error`]. [`Upload::end`] tells what the program writes to standard error.
     pub fn connect(target: &Target) -> Result<Option<Self>, Error> {
         let (mut child, offer) = match &target.address {
             Address::Local(path) => (local::start(SERVICE, path)?, None),
@@ -34,11 +38,30 @@ impl Upload {
                 let failed = |source| Error::Connect { host: host.clone(), source };
                 let (input, output) = (socket.try_clone().map_err(failed)?, socket);
                 let (input, output) = (Box::new(input), Box::new(output));
-                return Ok(Some(Self { input, output, _child: None, _offer: None }));
+                return Ok(Some(Self { input, output, child: None, known_hosts: None, _offer: None }));
             }
             Address::Http { .. } => return Ok(None),
         };
         let (input, output) = (Box::new(child.stdout()), Box::new(child.stdin()));
-        Ok(Some(Self { input, output, _child: Some(child), _offer: offer }))
+        let known_hosts = target.ssh.known_hosts.clone();
+        Ok(Some(Self { input, output, child: Some(child), known_hosts, _offer: offer }))
+    }
+
+    /// Ends the program, if one was started.
+    ///
+    /// # Errors
+    /// What its last message means, if it failed.
+    pub fn end(self, redactor: &Redactor) -> Result<(), Error> {
+        const GRACE: Duration = Duration::from_secs(2);
+        drop((self.input, self.output));
+        let Some(child) = self.child else { return Ok(()) };
+        match child.failure(GRACE) {
+            process::Error::Failed { status, .. } if status == " with exit status 0" => Ok(()),
+            process::Error::Failed { program, status, message } => {
+                let message = redactor.clean(&message);
+                Err(ssh::error_of(program, status, &message, self.known_hosts.as_deref()).cleaned(redactor))
+            }
+            other => Err(other.into()),
+        }
     }
 }

@@ -153,6 +153,43 @@ fn what_the_helper_cannot_do_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_dry_run_pushes_nothing_and_options_that_would_be_ignored_are_refused() {
+    for kind in [Kind::Path, Kind::Http] {
+        let scene = scene(kind, &[]);
+        let before = scene.sandbox.refs(&scene.mirror);
+        scene.push(&["main"]);
+        let said = scene.git(&["push", "--dry-run", "mirror::m", "main"]);
+        assert!(said.status == 0 && said.err.contains("main -> main"), "{kind:?}: {said:?}");
+        assert_eq!(scene.sandbox.refs(&scene.mirror), before, "{kind:?}");
+        for option in ["--atomic", "--push-option=x"] {
+            let said = scene.git(&["push", option, "mirror::m", "main"]);
+            assert!(said.status == 128 && said.err.contains("does not support"), "{kind:?} {option}: {said:?}");
+        }
+        assert_eq!(scene.sandbox.refs(&scene.mirror), before, "{kind:?}");
+        assert_eq!(scene.git(&["push", "mirror::m", "main"]).status, 0, "{kind:?}");
+        assert!(scene.is_mirrored(), "{kind:?}");
+    }
+}
+
+#[test]
+fn the_reason_why_a_mirror_cannot_be_read_is_shown() {
+    for (kind, reason) in [
+        (Kind::Path, "is not a directory on this machine"),
+        (Kind::Ssh, "does not appear to be a git repository"),
+        (Kind::Git, "fatal: "),
+    ] {
+        let scene = scene(kind, &[]);
+        std::fs::rename(&scene.mirror, scene.sandbox.path("away.git")).unwrap();
+        let said = scene.git(&["ls-remote", "mirror::m"]);
+        assert!(said.status == 128 && said.err.contains(reason), "{kind:?}: {said:?}");
+    }
+    let scene = scene(Kind::Ssh, &[]);
+    std::fs::remove_file(scene.source.join("mirror-push/remotes/m/known_hosts")).unwrap();
+    let said = scene.git(&["ls-remote", "mirror::m"]);
+    assert!(said.status == 128 && said.err.contains("host key"), "{said:?}");
+}
+
+#[test]
 fn a_helper_for_http_shows_the_password_to_nobody() {
     let scene = scene(Kind::Https, &[]);
     let strace = scene.sandbox.path("strace");
