@@ -124,6 +124,7 @@ const MAY_IMPORT: [(&str, &[&str]); 28] = [
     (
         "doctor",
         &[
+            "durable",
             "refs",
             "spool",
             "repo",

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::scene::disk::Small;
 use crate::scene::estate::{Estate, TEMPLATE};
+use crate::scene::sandbox::Completed;
 
 #[test]
 fn log_and_doctor_cover_all_repositories() {
@@ -45,6 +46,31 @@ fn log_and_doctor_cover_all_repositories() {
     let said = estate.run(&["check", "--all"]);
     assert!(said.status == 3 && said.out.contains("1 of 1 mirrors up to date; 1 repository could not"), "{said:?}");
     std::fs::remove_file(&broken).unwrap();
+    // Each repository counts its own damaged records, and a mirror with a push that waits is not up to date.
+    for name in ["a.git", "b.git"] {
+        let corrupt = estate.sandbox.path("git").join(name).join("mirror-push/spool/corrupt");
+        std::fs::create_dir_all(&corrupt).unwrap();
+        std::fs::write(corrupt.join("x"), "").unwrap();
+    }
+    let work = estate.sandbox.work(&estate.sandbox.path("git/b.git"));
+    work.git(&["pull", "-q", "origin", "main"]);
+    work.commit("waits");
+    work.push(&["main"]);
+    let said = estate.run(&["check", "--all"]);
+    assert!(said.out.contains("1 of 2 mirrors up to date; 2 spool records could not be read"), "{said:?}");
+    estate.run(&["drain", "--all"]);
+    for name in ["a.git", "b.git"] {
+        std::fs::remove_file(estate.sandbox.path("git").join(name).join("mirror-push/spool/corrupt/x")).unwrap();
+    }
+    // A full disk under standard output is an error.
+    for command in ["plan", "sync"] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut run = estate.sandbox.command(env!("CARGO_BIN_EXE_git-mirror-push"));
+        let said = Completed::of(
+            &run.arg("--config").arg(&estate.file).args([command, "--all", "-v"]).stdout(full).output().unwrap(),
+        );
+        assert!(said.status == 128 && said.err.contains("No space left"), "{command}: {said:?}");
+    }
     let bad = estate.run(&["log", "--all", "--since", "yesterday"]);
     assert!(bad.status == 129 && bad.err.contains("'yesterday' is not a time"), "{bad:?}");
     // The doctor.

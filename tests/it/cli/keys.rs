@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::scene::sandbox::{Sandbox, run_with_input, script};
+use crate::scene::sandbox::{Completed, Sandbox, run_with_input, script};
 use crate::scene::servers::{Kind, PASSWORD, Server, USER};
 
 fn pushed(sandbox: &Sandbox, source: &Path) {
@@ -259,6 +259,13 @@ fn a_password_from_a_file_and_from_a_command() {
 #[test]
 fn a_password_from_systemd_and_from_netrc() {
     let web = Web::new();
+    web.private("m", "\n");
+    let empty =
+        || web.sandbox.program(&web.source).arg("sync").env("CREDENTIALS_DIRECTORY", web.sandbox.path("")).output();
+    web.private("home/.netrc", &format!("machine 127.0.0.1 login {USER} password {PASSWORD}\n"));
+    let said = Completed::of(&empty().unwrap());
+    assert!(said.status == 1 && format!("{said:?}").contains("its first line is empty"), "{said:?}");
+    std::fs::remove_file(web.sandbox.path("home/.netrc")).unwrap();
     web.private("m", &format!("{PASSWORD}\n"));
     let output = web
         .sandbox
@@ -291,8 +298,37 @@ fn a_password_from_gits_credential_helper_which_is_told_whether_it_was_right() {
     web.fails("HTTP 401");
     let verbs: Vec<String> = std::fs::read_to_string(&log).unwrap().lines().map(str::to_owned).collect();
     assert_eq!(verbs, ["get", "store", "get", "erase"]);
+    // 403 is about permissions, and 407 about the proxy: the password may be right.
+    for status in ["403", "407"] {
+        let url = format!("http://127.0.0.1:{}/status/{status}/x.git", web.server.port());
+        web.sandbox.mirror_push_ok(&web.source, &["set", "m", "--url", &url]);
+        std::fs::write(&log, "").unwrap();
+        assert_eq!(web.sandbox.mirror_push(&web.source, &["sync"]).status, 1);
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "get\n", "{status}");
+    }
+    web.sandbox.mirror_push_ok(&web.source, &["set", "m", "--url", &web.server.url("mirror.git")]);
     let asked = std::fs::read_to_string(web.sandbox.path("helper.log.in")).unwrap();
     assert!(asked.contains(&format!("host=127.0.0.1:{}\n", web.server.port())), "{asked}");
+}
+
+#[test]
+fn a_mirror_whose_key_cannot_be_made_is_not_added() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.source("mirror.git", &[]);
+    let config = source.join("mirror-push/config.toml");
+    let before = std::fs::read(&config).unwrap();
+    // A PATH with git and without ssh-keygen.
+    let bin = sandbox.path("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let git = sandbox.command("sh").args(["-c", "command -v git"]).output().unwrap();
+    std::os::unix::fs::symlink(String::from_utf8(git.stdout).unwrap().trim(), bin.join("git")).unwrap();
+    let mut add = sandbox.program(&source);
+    add.env("PATH", &bin).args(["add", "s", "ssh://git@127.0.0.1:1/x.git", "--auth-method", "ssh_public_key"]);
+    let said = Completed::of(&add.output().unwrap());
+    assert!(said.status == 128 && said.err.contains("ssh-keygen"), "{said:?}");
+    assert_eq!(std::fs::read(&config).unwrap(), before);
+    sandbox.mirror_push_ok(&source, &["add", "s", "ssh://git@127.0.0.1:1/x.git", "--auth-method", "ssh_public_key"]);
+    assert!(sandbox.mirror_push_ok(&source, &["public-key", "s"]).out.starts_with("ssh-ed25519 "));
 }
 
 /// What an earlier mirror of the same name left must not be sent to the address of the new one.

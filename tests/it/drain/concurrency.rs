@@ -28,7 +28,7 @@ fn prepare(sandbox: &Sandbox, work: &Path) -> Vec<Vec<String>> {
         for push in 0..PUSHES {
             let from = if push == 0 { "from refs/heads/main\n" } else { "" };
             stream.push_str(&format!(
-                "commit refs/heads/p{pusher}\ncommitter T <t@example.org> {push} +0000\ndata 1\nx\n{from}\n"
+                "commit refs/heads/p{pusher}\ncommitter T <t@example.org> {push} +0000\ndata 4\np{pusher:03}\n{from}\n"
             ));
         }
     }

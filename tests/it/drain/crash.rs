@@ -9,8 +9,9 @@ use std::time::{Duration, SystemTime};
 
 use crate::scene::sandbox::{Completed, Sandbox, run_with_input, wait_for};
 
-const CALLS: [&str; 19] = [
+const CALLS: [&str; 20] = [
     "openat",
+    "openat2",
     "write",
     "pwrite64",
     "fsync",
@@ -123,6 +124,10 @@ impl Sample {
         let Some((fault, point)) = fault else { return self.sandbox.command(program) };
         let mut strace = self.sandbox.command("strace");
         strace.args(["-qq", "-o", self.sandbox.path("strace").to_str().unwrap()]);
+        if self.sandbox.path("second.git").exists() {
+            // With two mirrors, each has a thread. The n-th call counts in each of them, and not in the programs that they start.
+            strace.args(["-f", "-b", "execve"]);
+        }
         strace.args(["-e", &format!("trace={}", point.call), "-e", &fault.inject(point), "--", program]);
         strace
     }

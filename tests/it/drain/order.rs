@@ -208,6 +208,12 @@ fn what_commands_write_is_on_the_disk_when_they_end() {
         is_sync("m/removed"),
         |call| matches!(call, Call::Rename(_, to) if to.ends_with("config.toml")),
     );
+    comes_before(
+        &calls,
+        "the queue, the mark",
+        |call| matches!(call, Call::Unlink(path) if path.ends_with("m/queue")),
+        |call| matches!(call, Call::Unlink(path) if path.ends_with("m/removed")),
+    );
     let state = sandbox.path("state");
     std::fs::create_dir_all(&state).unwrap();
     let program = env!("CARGO_BIN_EXE_git-mirror-push");

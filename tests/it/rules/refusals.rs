@@ -100,6 +100,27 @@ fn by_deny_current_branch() {
 }
 
 #[test]
+fn by_a_lock_of_a_ref_which_is_tried_again() {
+    let sandbox = Sandbox::of_files();
+    let scene = Scene::inside(sandbox, &["--prune", "deleted"]);
+    let work = scene.begin();
+    let lock = scene.mirror.join("refs/heads/topic.lock");
+    std::fs::write(&lock, "").unwrap();
+    work.commit("two");
+    work.push(&["main", "main:topic", "main:fresh"]);
+    let said = scene.sandbox.mirror_push(&scene.source, &["drain", "--json"]);
+    let outcomes = scene.sandbox.outcomes(&said);
+    let failed: Vec<_> = outcomes.iter().filter(|(_, outcome)| outcome == "remote_failed").collect();
+    assert_eq!(failed, [&("refs/heads/topic".to_owned(), "remote_failed".to_owned())], "{said:?}");
+    assert_eq!(scene.sandbox.oid(&scene.mirror, "fresh"), scene.sandbox.oid(&scene.source, "fresh"));
+    let status = scene.status();
+    assert_eq!((&status["update_status"], &status["pending"]), (&"scheduled".into(), &1.into()), "{status}");
+    std::fs::remove_file(&lock).unwrap();
+    scene.sandbox.mirror_push_ok(&scene.source, &["sync"]);
+    assert!(scene.is_mirrored());
+}
+
+#[test]
 fn by_a_branch_in_the_way() {
     let scene = scene();
     let work = scene.begin();

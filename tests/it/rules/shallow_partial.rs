@@ -60,6 +60,11 @@ fn a_shallow_source_is_mirrored_as_far_as_the_mirror_takes_it() {
         let said = sandbox.mirror_push(&source, &["drain", "--json"]);
         assert_eq!(sandbox.oid(&mirror, "main"), sandbox.oid(&source, "main"), "{kind:?}: {said:?}");
         assert_eq!(sandbox.git(&mirror, &["rev-list", "--count", "main"]), "4", "{kind:?}");
+        assert_ne!(
+            sandbox.oid(&mirror, "refs/tags/old"),
+            "",
+            "{kind:?}: the source does not have it and does not delete it"
+        );
         sandbox.git(&mirror, &["fsck"]);
         // A mirror that may become shallow gets all that the source has.
         let shallow = sandbox.bare("shallow.git");

@@ -62,12 +62,9 @@ fn a_change_costs_a_line_and_the_files_do_not_grow_without_end() {
     std::fs::write(mirrored.join("journal.1"), format!("{journal}{} refs/heads/main\ncrc3", "1".repeat(two.len())))
         .unwrap();
     let old = sandbox.oid(&source, "b0000");
-    for n in 0..1200 {
+    for n in 0..4 {
         let new = sandbox.git(&source, &["commit-tree", "-m", "rewritten", "main^{tree}"]);
         sandbox.git(&source, &["update-ref", &format!("refs/heads/b{n:04}"), &new]);
-        if n > 2 {
-            break;
-        }
     }
     let rewrite: String = (4..1200).map(|n| format!("update refs/heads/b{n:04} {two} {old}\n")).collect();
     sandbox.git_with_input(&source, &["update-ref", "--stdin"], rewrite.as_bytes());

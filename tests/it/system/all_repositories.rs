@@ -269,7 +269,10 @@ fn a_drain_without_the_servers_file_loses_no_push_of_a_template() {
     std::os::unix::fs::symlink(&elsewhere, &strange).unwrap();
     work.push(&["main:d"]);
     let said = estate.sandbox.mirror_push_ok(&source, &["drain"]);
-    assert!(said.err.contains("mirror 'strange', which no file names") && said.err.contains("is a link"), "{said:?}");
+    assert!(
+        said.err.contains("mirror 'strange', which no file names") && said.err.contains("is a symbolic link"),
+        "{said:?}"
+    );
     assert_eq!(estate.sandbox.refs(&own), estate.sandbox.refs(&source));
     assert_eq!(std::fs::read_dir(elsewhere.join("queue")).unwrap().count(), 0);
     std::fs::remove_file(&strange).unwrap();
