@@ -1,6 +1,7 @@
 //! `check`: an answer for monitoring systems, in the manner of the monitoring plugins: one line, then `|` and numbers;
 //! 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN (<https://www.monitoring-plugins.org/doc/guidelines.html>).
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use super::args::{self, Global};
@@ -87,7 +88,9 @@ fn answer(judged: &Judged, check: &args::Check, out: &mut dyn Write) -> anyhow::
     let (failed, never) = (is(UpdateStatus::Failed).count(), is(UpdateStatus::None).count());
     let waiting = is(UpdateStatus::Scheduled).filter(is_waiting).count();
     let pending: usize = measures.iter().map(|measure| measure.backlog.pushes).sum();
-    let corrupt: usize = measures.iter().map(|measure| measure.corrupt).max().unwrap_or(0);
+    // Each mirror of a repository has the number of the repository.
+    let corrupt: BTreeMap<_, usize> = measures.iter().map(|measure| (&measure.repository, measure.corrupt)).collect();
+    let corrupt: usize = corrupt.values().sum();
     let oldest = measures.iter().map(|measure| measure.oldest_pending(now)).max().unwrap_or(0);
     let (warning, critical) = (check.warning.as_secs(), check.critical.as_secs());
     let level = match () {
@@ -97,7 +100,7 @@ fn answer(judged: &Judged, check: &args::Check, out: &mut dyn Write) -> anyhow::
         () => 0,
     };
     let word = ["OK", "WARNING", "CRITICAL", "UNKNOWN"][usize::from(level)];
-    let right = measures.len() - failed - waiting - never;
+    let right = is(UpdateStatus::Finished).filter(|measure| measure.backlog.pushes == 0).count();
     let mut said = vec![match (configured, measures.len()) {
         (0, _) if *unreadable == 0 => "no mirror is configured".to_owned(),
         (0, _) => "nothing could be read".to_owned(),

@@ -159,8 +159,8 @@ pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> 
             let (out, result) = &mut *printed;
             let mut print = || render::report_of_many(base, &report, mode, *out);
             let shown = if let Some(bars) = &bars { bars.suspend(print) } else { print() };
-            // If standard output is closed, the mirroring goes on.
-            *result = shown.or(std::mem::replace(result, Ok(())));
+            // If standard output is closed or full, the mirroring goes on, and the first error is reported at the end.
+            *result = std::mem::replace(result, Ok(())).and(shown);
         }
         Err((path, error)) => {
             sums.behind.fetch_add(1, Ordering::Relaxed);

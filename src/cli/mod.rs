@@ -71,7 +71,8 @@ impl Session<'_> {
         if !is_wanted || wake::hint(&self.base.environment.runtime_directory, git_dir) {
             return;
         }
-        let server = self.base.global.config.as_ref().map(|server| absolute(self, server));
+        // The file is relative to the working directory, whatever `-C` says.
+        let server = self.base.global.config.as_ref().map(|file| self.base.environment.current_dir.join(file));
         let program = &self.base.environment.credential_env.program;
         if let Err(error) = wake::start_drain(program, server.as_deref(), git_dir) {
             self.base.warn(&format!("the drain could not be started: {error}; run 'git mirror-push drain'"));
@@ -205,7 +206,7 @@ fn without_git_dir(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
 
 /// Whether a command only reads: it runs no program that the repository names, contacts no mirror and writes nothing.
 fn only_looks(command: &Command) -> bool {
-    matches!(command, Command::Status(_) | Command::List | Command::Show(_))
+    matches!(command, Command::Status(_) | Command::List | Command::Show(_) | Command::Protected)
 }
 
 impl Base {

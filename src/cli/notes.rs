@@ -40,7 +40,7 @@ fn empty_selection(session: &Session<'_>, config: &Config, mirror: &Mirror) -> a
     let is_limited = mirror.only_protected_branches
         || mirror.mirror_branch_regex.is_some()
         || !matches!(mirror.tags, TagsSetting::All);
-    if !is_limited {
+    if !is_limited || !mirror.refspecs.is_empty() {
         return Ok(None);
     }
     let is_ref = |name: &RefName| name.branch().is_some() || name.tag().is_some();
@@ -53,8 +53,9 @@ fn empty_selection(session: &Session<'_>, config: &Config, mirror: &Mirror) -> a
     let keys = [
         ("only_protected_branches", mirror.only_protected_branches),
         ("mirror_branch_regex", mirror.mirror_branch_regex.is_some()),
+        ("tags", !matches!(mirror.tags, TagsSetting::All)),
     ];
-    let keys: Vec<&str> = keys.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key).chain(["tags"]).collect();
+    let keys: Vec<&str> = keys.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key).collect();
     Ok(Some(format!(
         "nothing is mirrored: no branch or tag of this repository matches {}; to change that: git mirror-push set {} KEY=VALUE",
         keys.join(" and "),

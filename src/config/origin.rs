@@ -9,6 +9,7 @@ use toml_edit::{DocumentMut, Item};
 
 use super::keys::{Place, keys};
 use super::{Error, Server};
+use crate::durable;
 use crate::repo::Repository;
 
 /// A key of a mirror, its value as it is written, and the file that says so.
@@ -29,8 +30,9 @@ pub struct Origin {
 pub fn origins(repository: &Repository, server: &Server, name: &str) -> Result<Vec<Origin>, Error> {
     let own = repository.layout().config();
     let mut documents = Vec::new();
-    for file in std::iter::once(&own).chain(server.files.iter().rev()) {
-        documents.push((file, document(file)?));
+    documents.push((&own, document(durable::read_text(&own), &own)?));
+    for file in server.files.iter().rev() {
+        documents.push((file, document(std::fs::read_to_string(file), file)?));
     }
     let of_mirror = |document: &'_ DocumentMut| document.get("remotes").and_then(|all| all.get(name)).cloned();
     let of_defaults = |document: &DocumentMut| document.get("defaults").cloned();
@@ -46,8 +48,8 @@ pub fn origins(repository: &Repository, server: &Server, name: &str) -> Result<V
     Ok(found.collect())
 }
 
-fn document(file: &Path) -> Result<DocumentMut, Error> {
-    match std::fs::read_to_string(file) {
+fn document(read: io::Result<String>, file: &Path) -> Result<DocumentMut, Error> {
+    match read {
         // A file with an error was refused when the configuration was loaded.
         Ok(text) => Ok(text.parse().unwrap_or_default()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(DocumentMut::new()),

@@ -291,11 +291,12 @@ impl Server {
     /// # Errors
     /// As [`Server::check_urls`].
     pub(super) fn check_url_of(&self, git_dir: &Path) -> Result<(), Error> {
-        let twin = match git_dir.to_str().and_then(|path| path.strip_suffix(".git")) {
-            Some(without) => PathBuf::from(without),
-            None => PathBuf::from(format!("{}.git", git_dir.display())),
-        };
-        if self.is_surely_unique() && !twin.join("HEAD").exists() { Ok(()) } else { self.check_urls() }
+        // `x`, `x.git` and the working tree `x/.git` have the same {path}.
+        let text = git_dir.display().to_string();
+        let path = text.strip_suffix("/.git").or_else(|| text.strip_suffix(".git")).unwrap_or(&text);
+        let same = ["", ".git", "/.git"].map(|suffix| PathBuf::from(format!("{path}{suffix}")));
+        let has_twin = same.iter().any(|twin| *twin != git_dir && twin.join("HEAD").exists());
+        if self.is_surely_unique() && !has_twin { Ok(()) } else { self.check_urls() }
     }
 }
 

@@ -127,17 +127,20 @@ pub(super) fn check_refspec(pattern: &str) -> Result<(), String> {
 /// Refuses the options in `REFUSED`: they run a program, load a library or another configuration file, switch strict host key checking off,
 /// or let ssh ask questions. Also refuses what is not `Keyword=value` on one line.
 pub(super) fn check_ssh_option(option: &str) -> Result<(), String> {
-    const REFUSED: [&str; 11] = [
+    const REFUSED: [&str; 14] = [
         "proxycommand",
         "localcommand",
         "permitlocalcommand",
         "knownhostscommand",
         "remotecommand",
         "pkcs11provider",
+        "smartcarddevice",
         "securitykeyprovider",
         "xauthlocation",
         "include",
         "stricthostkeychecking",
+        "verifyhostkeydns",
+        "nohostauthenticationforlocalhost",
         "batchmode",
     ];
     let keyword = option.split(['=', ' ', '\t']).next().unwrap_or_default().to_ascii_lowercase();

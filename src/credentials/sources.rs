@@ -81,9 +81,9 @@ pub fn find(wanted: &CredentialRequest<'_>, around: &CredentialEnv) -> io::Resul
     if let Some(path) = around.directory.as_ref().map(|directory| directory.join(wanted.name)) {
         match std::fs::read_to_string(&path) {
             Ok(text) => {
-                if let Some(secret) = first_line(&text) {
-                    return Ok(with(secret));
-                }
+                let empty =
+                    || io::Error::other(format!("systemd credential '{}': its first line is empty", path.display()));
+                return first_line(&text).ok_or_else(empty).map(with);
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             // Another password must not be sent in its place.
@@ -152,7 +152,8 @@ fn command_output(command: &[String]) -> io::Result<Secret> {
 /// The entry of a host in `.netrc` (curl's format: machine, login, password, default).
 fn from_netrc(path: &Path, host: &str, username: Option<&str>) -> io::Result<Option<Credentials>> {
     let Some(text) = read_named_secret(path)? else { return Ok(None) };
-    let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+    // An address of IPv6 has colons of its own, in brackets.
+    let host = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).map_or(host, |(host, _)| host);
     let text = text.expose().lines().filter(|line| !line.trim_start().starts_with('#')).collect::<Vec<_>>().join("\n");
     let mut words = text.split_whitespace();
     let (mut is_ours, mut login, mut password) = (false, None, None);
@@ -228,6 +229,10 @@ mod tests {
             Some((found.username?, found.secret?.expose().to_owned()))
         };
         let pair = |user: &str, word: &str| Some((user.to_owned(), word.to_owned()));
+        let of_v6 = "machine [::1] login v6 password p6\n".to_owned() + text;
+        std::fs::write(&path, of_v6).expect("written");
+        assert_eq!(find("[::1]", None), pair("v6", "p6"));
+        assert_eq!(find("[::1]:8443", None), pair("v6", "p6"));
         assert_eq!(find("a.example", None), pair("x", "p1"));
         assert_eq!(find("a.example:8443", Some("y")), pair("y", "p2"));
         assert_eq!(find("b.example", None), pair("z", "p3"));

@@ -68,9 +68,14 @@ fn doubtful(repository: &Repository, config: &Config, mirror: &Mirror) -> Vec<Fi
     let refs = repository.list(|_| true).map(|listing| listing.refs).unwrap_or_default();
     let refs: Vec<RefName> = refs.into_iter().map(|(name, _)| name).collect();
     let default_branch = repository.default_branch().ok().flatten();
+    let name = &mirror.name;
+    let misread = crate::config::misread_url(&mirror.address);
     let found = crate::config::warnings(config, mirror, default_branch.as_ref(), &refs);
-    let fix = format!("git mirror-push set {} --url URL", mirror.name);
-    found.into_iter().map(|what| Finding::warning("url", what, fix.clone())).collect()
+    let fix = |what: &String| match misread.as_ref() == Some(what) {
+        true => format!("git mirror-push set {name} --url URL"),
+        false => format!("git mirror-push remove {name}, or git mirror-push set {name} KEY=VALUE"),
+    };
+    found.into_iter().map(|what| Finding::warning("url", what.clone(), fix(&what))).collect()
 }
 
 fn named(mirror: &Mirror, findings: Vec<Finding>) -> Vec<Finding> {
@@ -163,8 +168,7 @@ fn settings_there(repository: &Repository, mirror: &Mirror, local: &LocalMirror)
     }
     let Ok(there) = repo::open(local.git_dir()) else { return findings };
     let there = there.to_local();
-    let is_set =
-        |key: &str| there.git_config(key).is_some_and(|value| matches!(&*value, "true" | "yes" | "on" | "1" | ""));
+    let is_set = |key: &str| there.git_flag(key);
     for (key, matters, what) in [
         ("receive.denyDeletes", mirror.prune != Prune::Never, "deletions will be refused"),
         ("receive.denyNonFastForwards", true, "rewritten branches will be refused"),

@@ -81,8 +81,14 @@ pub fn examine(subject: &Subject<'_>, shared: &crate::repo::Shared) -> Vec<Findi
     let (now, server) = (subject.now, subject.server);
     let of_mirrors = std::thread::scope(|scope| {
         let examine = |mirror| move || mirror::examine(&shared.to_local(), server, config, mirror, now);
-        let threads: Vec<_> = config.mirrors.iter().map(|mirror| scope.spawn(examine(mirror))).collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect::<Vec<_>>()
+        let threads: Vec<_> = config.mirrors.iter().map(|mirror| (mirror, scope.spawn(examine(mirror)))).collect();
+        // The panic hook has logged where it was.
+        let panicked = |mirror: &config::Mirror| {
+            let finding = Finding::error("examined", "internal error", "report it, with what standard error says");
+            vec![Finding { remote: Some(mirror.name.clone()), ..finding }]
+        };
+        let found = threads.into_iter().map(|(mirror, thread)| thread.join().unwrap_or_else(|_| panicked(mirror)));
+        found.flatten().collect::<Vec<_>>()
     });
     findings.extend(of_mirrors);
     findings

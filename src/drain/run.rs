@@ -386,7 +386,8 @@ fn run_once(
                 expected,
             };
             let result = run.run(scope);
-            let is_refused = matches!(&result.error, Some(Error::Push(crate::wire::Error::Credentials(_))));
+            // As git does: status 403 is about permissions, and 407 about the proxy.
+            let is_refused = matches!(&result.error, Some(Error::Push(crate::wire::Error::Credentials(text))) if text.starts_with(" (HTTP 401)"));
             if is_refused || result.error.is_none() {
                 judge(&target.credentials, !is_refused);
             }

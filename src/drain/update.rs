@@ -17,7 +17,7 @@ use super::{Context, Error, MassDelete, Mode, chunk, symbolic};
 use crate::config::Mirror;
 use crate::credentials::Redactor;
 use crate::plan::{Decision, Divergent, FirstContact, Limits, MaxDeletes, Observed, Plan, Rules, Stop, plan};
-use crate::push::{Capabilities, DeltaBase, Progress, Session};
+use crate::push::{Answer, Capabilities, DeltaBase, Progress, Session};
 use crate::refs::{Oid, RefName};
 use crate::repo::Repository;
 use crate::status::{Held, Outcome, Portion, RefOutcome};
@@ -224,7 +224,13 @@ impl Run<'_> {
         let base = if result.was_blank { DeltaBase::Pack } else { DeltaBase::Anywhere };
         match self.push(session, plan, there, base) {
             Ok(report) if chunk::is_too_large(&report) && self.reduce(&plan.next_pack(), there, result) => {}
-            Ok(report) if result.companions.note(plan, &report) => {}
+            Ok(report) if result.companions.note(plan, &report) => {
+                let is_done = |decision: &&&Decision| report.answers.get(&decision.name) == Some(&Answer::Done);
+                for decision in sent.iter().filter(is_done) {
+                    self.note_done(decision, result);
+                    rest.remove(&decision.name);
+                }
+            }
             Ok(report) => {
                 sent.iter().for_each(|decision| {
                     rest.remove(&decision.name);

@@ -100,7 +100,7 @@ impl Editor<'_> {
     /// Adds a mirror and makes its first sync due.
     ///
     /// # Errors
-    /// [`Error`]. There is then no such mirror, unless only its key could not be made or its confirmation not be queued.
+    /// [`Error`]. There is then no such mirror.
     pub fn add(&self, name: &str, keys: Keys, extras: &Extras) -> Result<Config, Error> {
         self.prepare()?;
         // The name is checked before it becomes a directory.
@@ -118,12 +118,13 @@ impl Editor<'_> {
         let id = new_id((self.now)());
         let due = spool::request_full_sync(&self.repository.layout(), name, id);
         due.map_err(self.files("make the first sync due", name))?;
-        let config = edit(self.repository, self.server, &change)?;
+        // The last step is the configuration: until then, nothing of the mirror counts.
+        let config = config::check_edit(self.repository, self.server, &change)?;
         self.make_key(&config, name, extras.key_type)?;
         if extras.adopts {
             self.request(&config, name, Wish::Adopt)?;
         }
-        Ok(config)
+        Ok(edit(self.repository, self.server, &change)?)
     }
 
     /// Changes a mirror and makes a comparison due.

@@ -45,7 +45,11 @@ pub fn detect(mirror: &config::Mirror, server: &config::Server, limit: Duration)
     let seconds = limit.as_secs().max(1).to_string();
     let mut scan = process::command("ssh-keyscan");
     scan.args(["-T", &seconds, "-p", &place.port, "--", &place.address]);
-    let said = process::run("ssh-keyscan", &mut scan, b"", limit + Duration::from_secs(30))?;
+    let said = match process::run("ssh-keyscan", &mut scan, b"", limit + Duration::from_secs(30)) {
+        // It found no key, and says nothing about it.
+        Err(process::Error::Failed { message, .. }) if message.is_empty() => Vec::new(),
+        said => said?,
+    };
     let mut keys: Vec<HostKey> = String::from_utf8_lossy(&said)
         .lines()
         .filter_map(|line| HostKey::parse(&format!("{} {}", place.name, line.split_once(' ')?.1)))

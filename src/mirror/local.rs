@@ -36,11 +36,14 @@ pub struct LostHead {
     git_dir: PathBuf,
     head: RefName,
     ours: RefName,
+    /// Whether the mirror itself has the branch.
+    is_there: bool,
 }
 
 impl fmt::Display for LostHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "its HEAD names '{}', which does not exist here, so clones of it check out nothing", self.head)
+        let result = if self.is_there { "" } else { ", so clones of it check out nothing" };
+        write!(f, "its HEAD names '{}', which does not exist here{result}", self.head)
     }
 }
 
@@ -136,7 +139,12 @@ impl LocalMirror {
         }
         let found = repository.find_each(&[&head, &ours])?;
         let is_lost = matches!(found[..], [Local::Absent, Local::At(_)]);
-        Ok(is_lost.then(|| LostHead { git_dir: self.git_dir.clone(), head, ours }))
+        if !is_lost {
+            return Ok(None);
+        }
+        let there = crate::repo::open(&self.git_dir).map(|there| there.to_local().find(&head));
+        let is_there = matches!(there, Ok(Ok(Local::At(_))));
+        Ok(Some(LostHead { git_dir: self.git_dir.clone(), head, ours, is_there }))
     }
 
     /// Makes a lost HEAD name our default branch. Skips a mirror with a working tree, whose files would no longer match its HEAD.

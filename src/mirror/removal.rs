@@ -28,14 +28,15 @@ pub fn is_being_removed(directory: &Path) -> bool {
     directory.join(REMOVED).is_file()
 }
 
-/// Removes the files of a mirror that is not configured. The mark of the removal goes last but one and the queue last, because a drain
-/// finds the directory by its queue. The caller holds the lock; its file stays.
+/// Removes the files of a mirror that is not configured. The queue goes last but one, because a drain finds the directory by its queue, and
+/// the mark of the removal last: a queue without the mark would be taken for that of a mirror of another server. The caller holds the
+/// lock; its file stays.
 ///
 /// # Errors
 /// The operating system's.
 pub fn forget(directory: &Path) -> std::io::Result<()> {
     let mut names = durable::list_there(directory)?;
     names.retain(|name| !["lock", "queue", REMOVED].contains(&&**name));
-    names.extend([REMOVED, "queue"].map(str::to_owned));
+    names.extend(["queue", REMOVED].map(str::to_owned));
     names.iter().try_for_each(|name| durable::remove_all(&directory.join(name)))
 }

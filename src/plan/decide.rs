@@ -14,7 +14,10 @@ pub(super) fn decide(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Op
         _ if facts.kind == Kind::Unreadable => Action::Defer(Reason::MirrorUnreadable),
         (Local::At(_), _) if facts.name.as_bytes().len() > MAX_NAME => Action::Reject(Reason::NameTooLong),
         (Local::Unreadable, _) => Action::Reject(Reason::Unreadable),
-        (Local::Absent, Some(_)) => prune::decide(rules, observed, facts),
+        (Local::Absent, Some(_)) => match prune::decide(rules, observed, facts) {
+            Action::Delete if facts.name.as_bytes().len() > MAX_NAME => Action::Kept(Reason::NameTooLong),
+            action => action,
+        },
         (Local::At(_), None) => Action::Create,
         (Local::At(local), Some(remote)) => update(rules, facts, local, remote),
     };

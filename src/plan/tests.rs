@@ -352,7 +352,13 @@ fn what_cannot_be_read_there_is_not_touched() {
     seen.mirror.head_error = Some("no permission".into());
     assert_eq!(decided(&overwrite, &seen), ["defer"]);
     let long = RefFacts { name: name(&format!("refs/heads/{}", "x/".repeat(31_000) + "x")), ..facts("refs/heads/a") };
-    assert_eq!(decided(&overwrite, &observed(vec![long])), ["reject"]);
+    assert_eq!(decided(&overwrite, &observed(vec![long.clone()])), ["reject"]);
+    let long_there = RefFacts { name: long.name, ..deletable("refs/heads/a") };
+    assert_eq!(
+        decided(&overwrite, &observed(vec![long_there])),
+        ["kept"],
+        "a command to delete it would not fit in a packet line"
+    );
 }
 
 #[test]

@@ -193,6 +193,12 @@ impl Repository {
         self.inner.config_snapshot().string(key).map(|value| value.to_string())
     }
 
+    /// Whether a boolean of the repository's git configuration is true.
+    #[must_use]
+    pub fn git_flag(&self, key: &str) -> bool {
+        self.inner.config_snapshot().boolean(key).unwrap_or(false)
+    }
+
     /// Where git looks for hooks: `core.hooksPath`, or `hooks` in the repository (githooks(5)).
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::batch::Every;
-use super::queue::{Job, Said};
+use super::queue::{Job, OWNER, Said};
 use crate::credentials::{Cleaned, Redactor};
 use crate::drain::{Error, Host, MassDelete, Mode, Report};
 use crate::layout::Layout;
@@ -29,7 +29,7 @@ struct Printed {
 /// One job for all mirrors of such a repository. The queue treats the owner as a host, so the limits of a host apply to each owner.
 pub(super) fn job(git_dir: &Path, mode: Mode) -> Job {
     let uid = git_dir.metadata().map(|file| file.uid()).unwrap_or_default();
-    Job { git_dir: git_dir.to_owned(), mirror: String::new(), host: format!("owner {uid}"), mode }
+    Job { git_dir: git_dir.to_owned(), mirror: String::new(), host: format!("{OWNER}{uid}"), mode }
 }
 
 /// What such a job tells the queue about its "host", the owner: it is up. A duration of zero means that it is not far away, so the higher
@@ -48,9 +48,10 @@ pub(super) fn serve(every: &Every<'_>, owner: &Owner, job: &Job) -> Result<Vec<R
     if every.adopts {
         asked.command.arg("--adopt");
     }
+    let begin = (every.now)();
     let out = asked.output().map_err(mirror::Error::from)?;
     let printed: Vec<Printed> = serde_json::from_slice(&out).map_err(|error| Error::Panicked(error.to_string()))?;
-    Ok(printed.into_iter().map(|printed| report(&job.git_dir, printed)).collect())
+    Ok(printed.into_iter().map(|printed| report(&job.git_dir, printed, begin)).collect())
 }
 
 fn arguments(mode: Mode) -> &'static [&'static str] {
@@ -63,12 +64,15 @@ fn arguments(mode: Mode) -> &'static [&'static str] {
     }
 }
 
-fn report(git_dir: &Path, printed: Printed) -> Report {
+/// The report on a mirror that the child printed. `begin` is when the child began.
+fn report(git_dir: &Path, printed: Printed, begin: Timestamp) -> Report {
     // The name becomes part of a path, and the child, which is not root, is not trusted. So only its last component is used.
     let name = Path::new(&printed.name).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let status = status::read(&Layout::new(git_dir).remote(&name)).unwrap_or_default();
     let is_well = printed.update_status == UpdateStatus::Finished;
     let next_attempt_at: Option<Timestamp> = status.next_attempt();
+    let last: Option<Timestamp> = status.last_update_at.as_deref().and_then(|time| time.parse().ok());
+    let was_tried = last.is_some_and(|last| last >= begin);
     Report {
         repository: git_dir.display().to_string(),
         url: name.clone(),
@@ -81,6 +85,6 @@ fn report(git_dir: &Path, printed: Printed) -> Report {
         is_attempted: is_well || status.attempts > 0,
         is_answered: is_well,
         attempts: status.attempts,
-        host: Host::Unknown,
+        host: if was_tried { Host::Up } else { Host::Unknown },
     }
 }

@@ -128,10 +128,10 @@ impl Listener {
 /// Removes a socket that a dead process has left behind. Anything else at this path is not ours to remove.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
-        std::fs::remove_file(path)?;
+    match std::os::unix::net::UnixStream::connect(path) {
+        Err(error) if is_socket && error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}

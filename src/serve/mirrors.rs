@@ -1,7 +1,7 @@
 //! The operations on the mirrors of a project, for the API and the page. Where GitLab's remote mirrors API has a
 //! rule or a message, this module has the same one.
 
-use crate::config::{self, AuthMethod, Change, Config, Mirror, Server};
+use crate::config::{self, AuthMethod, Change, Config, HookSetting, Mirror, Server};
 use crate::credentials::{Credentials, HostKey, Secret};
 use crate::mirror::{self, Editor, Extras, Keys, clean_url, token_as_password};
 use crate::repo::{self, Repository};
@@ -112,8 +112,10 @@ impl App {
         keys.extend(username.map(|user| ("username", Change::Text(user))));
         keys.extend(wish.keys(None));
         let host_keys = wish.host_keys(&address)?;
-        crate::install::ensure(&opened.repository, &opened.server.credential_env.program)
-            .map_err(anyhow::Error::from)?;
+        if opened.config.hook != HookSetting::None {
+            crate::install::ensure(&opened.repository, &opened.server.credential_env.program)
+                .map_err(anyhow::Error::from)?;
+        }
         let config = opened.editor().add(
             &name,
             keys,

@@ -107,7 +107,8 @@ pub struct Backlog {
 /// # Errors
 /// The operating system's.
 pub fn backlog(layout: &Layout, mirror: &str) -> io::Result<Backlog> {
-    let records = peek(layout, mirror)?;
+    let mut records = peek(layout, mirror)?;
+    records.retain(|record| record.look.is_none());
     let updates = records.iter().filter_map(|record| record.updates.as_ref()).flatten();
     let names: std::collections::BTreeSet<_> = updates.map(|update| &update.name).collect();
     let oldest = records.iter().map(|record| record.time).min();

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::askpass::AskpassServer;
 use super::ssh_control::{ControlSocket, ControlSockets, Kind};
 use super::stream::Stream;
-use super::{Egress, Error, Pool, Service, Target, tcp};
+use super::{Contacts, Egress, Error, Pool, Service, Target, tcp};
 use crate::credentials::{HostKey, read_host_keys};
 use crate::durable;
 use crate::process::{Child, command, run, shell_word};
@@ -153,7 +153,12 @@ fn prepare(
     let whom = user.map_or_else(|| host.to_owned(), |user| format!("{user}@{host}"));
     let kind = || kind(&ssh, &whom, port, target);
     let is_shareable = offer.is_none() && !target.ssh.options.iter().any(|text| is_of_control(text));
-    let shared = sockets.filter(|_| is_shareable).and_then(|sockets| sockets.socket(kind(), target.ssh.contacts));
+    let shared = sockets.filter(|_| is_shareable).and_then(|sockets| {
+        let kind = kind();
+        let is_first = || target.ssh.contacts == Contacts::More && !sockets.has_met(&kind);
+        let contacts = if is_first() && shares_itself(&ssh, &whom, port) { Contacts::One } else { target.ssh.contacts };
+        sockets.socket(kind, contacts)
+    });
     shared.iter().flat_map(ControlSocket::options).for_each(|text| option(&mut ssh, text));
     if let Some(port) = port {
         ssh.arg("-p").arg(port.to_string());
@@ -166,6 +171,18 @@ fn prepare(
 fn is_of_control(option: &str) -> bool {
     let keyword = option.split(['=', ' ', '\t']).next().unwrap_or_default();
     ["ControlMaster", "ControlPath"].iter().any(|known| keyword.eq_ignore_ascii_case(known))
+}
+
+/// Whether the configuration of ssh, and not only the command line, lets separate runs share connections to a host.
+fn shares_itself(ssh: &Command, whom: &str, port: Option<u16>) -> bool {
+    let mut asked = command("ssh");
+    asked.arg("-G").args(ssh.get_args());
+    if let Some(port) = port {
+        asked.arg("-p").arg(port.to_string());
+    }
+    let said = run("ssh", asked.arg("--").arg(whom), b"", Duration::from_secs(10)).unwrap_or_default();
+    let is_path = |line: &str| line.strip_prefix("controlpath ").is_some_and(|path| path != "none");
+    String::from_utf8_lossy(&said).lines().any(is_path)
 }
 
 /// Everything that ssh is told about a host. File contents replace file names, because each mirror has its own files.
@@ -287,7 +304,7 @@ mod tests {
                 known_hosts: known_hosts.map(Into::into),
                 askpass: None,
                 options: Vec::new(),
-                contacts: crate::wire::Contacts::One,
+                contacts: Contacts::One,
             },
             ca_file: None,
             proxy: None,

@@ -70,6 +70,11 @@ impl ControlSockets {
         Some(ControlSocket { of: self.clone(), kind, path })
     }
 
+    /// Whether a contact of this kind has begun before.
+    pub(super) fn has_met(&self, kind: &Kind) -> bool {
+        self.lock().sockets.contains_key(kind)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
