@@ -3,10 +3,11 @@
 //! Guaranteed: no network connection. The hook waits only for its input, the disk and the previous hook. The drain that it starts holds
 //! none of the pusher's descriptors. If the record cannot be written, the hook reports it on standard error and in the syslog, marks the
 //! repository for a full sync, and still accepts the push. An existing hook (`post-receive.previous` beside this one) runs with the
-//! same input before mirrors get the push, and its exit status becomes ours. Absent: mirrors, rules and gix. The hook does not parse the configuration. It only
-//! searches the texts of the repository's file and of the server's file for `wake` and for strings that begin with `refs/`. A crash while
-//! the record is written, or while the previous hook runs, leaves a file in `spool/tmp` that makes the next drain compare all refs. A crash
-//! before that leaves nothing, and a later sync finds the push. Once the record is in `incoming`, the push is recorded.
+//! same input before mirrors get the push, and its exit status becomes ours. Absent: mirrors, rules and gix. The hook does not parse the
+//! configuration. It only searches the texts of the repository's file and of the server's file for `wake` and for strings that begin with
+//! `refs/`. A crash while the record is written, or while the previous hook runs, leaves a file in `spool/tmp` that makes the next drain
+//! compare all refs. A crash before that leaves nothing, and a later sync finds the push. Once the record is in `incoming`, the push is
+//! recorded.
 
 #![expect(clippy::disallowed_methods, reason = "the hook's environment, clock and child")]
 
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::durable;
 use crate::layout::{Layout, runtime_directory};
 use crate::refs::RefUpdate;
 use crate::spool::{Entering, Id, Record, begin, mark};
@@ -44,9 +46,7 @@ pub fn run(git_dir: PathBuf, invoked_as: &Path, mut input: impl Read) -> Ended {
     let git_dir = &*git_dir;
     let layout = Layout::new(git_dir);
     let mut lines = Vec::new();
-    if let Err(error) = input.read_to_end(&mut lines) {
-        return Ended { line: Some(report_unrecorded(&layout, git_dir, &error)), status: 0 };
-    }
+    let unknown = input.read_to_end(&mut lines).err().or(unknown);
     let previous = previous(invoked_as);
     if is_skipped_by_push_option() {
         return Ended { line: None, status: previous.map_or(0, |hook| run_previous(&hook, &lines)) };
@@ -121,7 +121,7 @@ fn finish_record(layout: &Layout, lines: &[u8], begun: Option<Entering>) -> io::
     Ok(Spooled::Record)
 }
 
-/// Writes the record of a push, which is not yet in `incoming`. `None` if the push changes nothing that could be mirrored.
+/// Writes the record of a push to `spool/tmp`. `None` if the push changes nothing that could be mirrored.
 fn begin_record(layout: &Layout, lines: &[u8]) -> io::Result<Option<Entering>> {
     let mut updates = Vec::new();
     for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
@@ -161,7 +161,8 @@ fn namespaces_named_in(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// The texts of the repository's file and of the server's file. A file that cannot be read is skipped.
 fn configuration_texts(layout: &Layout) -> Vec<Vec<u8>> {
-    [layout.config(), server_configuration()].iter().filter_map(|path| std::fs::read(path).ok()).collect()
+    let own = durable::read(&layout.config()).map(|(text, _)| text);
+    [own, std::fs::read(server_configuration())].into_iter().flatten().collect()
 }
 
 fn server_configuration() -> PathBuf {

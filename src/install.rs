@@ -9,6 +9,7 @@
 
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::durable;
@@ -39,7 +40,7 @@ pub enum Error {
     /// Another user could lead us to files that are not the repository's.
     #[error("the hook is left to the owner of '{}': run git mirror-push install-hook as that user", .0.display())]
     OtherOwner(PathBuf),
-    /// The installation is not whole.
+    /// The hook binary is missing from the installation.
     #[error("the hook binary {BINARY} is not beside '{}'; install with install.sh", .0.display())]
     NoBinary(PathBuf),
 }
@@ -199,6 +200,12 @@ fn check_owner(repository: &Repository, hooks: &Path) -> Result<(), Error> {
         if is_others {
             return Err(Error::OtherOwner(path.to_owned()));
         }
+    }
+    // A group that may write the configuration says with `core.hooksPath` where the hooks are.
+    let config = git_dir.join("config");
+    let is_shared = fs::metadata(&config).is_ok_and(|file| file.permissions().mode() & 0o022 != 0);
+    if hooks != git_dir.join("hooks") && is_shared {
+        return Err(Error::OtherOwner(config));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Where files are: of a repository below its directory `mirror-push`, and of the daemon in its runtime directory. Pure.
+//! Where this program's files are: below `mirror-push` in a repository, and in the daemon's runtime directory. Pure.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -29,7 +29,7 @@ impl Layout {
         self.root.join("config.toml")
     }
 
-    /// The lock under which that file is changed.
+    /// The lock file for changes of `config.toml`.
     #[must_use]
     pub fn config_lock(&self) -> PathBuf {
         self.root.join("lock")

@@ -66,15 +66,21 @@ pub fn render(measures: &[Measure], now: Timestamp) -> String {
     let mut out = String::new();
     type Value = fn(&Measure, Timestamp) -> Option<f64>;
     let gauges: [(&str, &str, Value); 7] = [
-        ("up_to_date", "Whether every selected ref is right on the mirror.", |m, _| {
-            Some(f64::from(u8::from(m.status.update_status == UpdateStatus::Finished && m.backlog.pushes == 0)))
-        }),
-        ("last_success_timestamp_seconds", "When every selected ref was last seen to be right.", |m, _| {
+        (
+            "up_to_date",
+            "Whether every selected ref is up to date on the mirror, or kept by the rules, and no push waits.",
+            |m, _| Some(f64::from(u8::from(m.status.update_status == UpdateStatus::Finished && m.backlog.pushes == 0))),
+        ),
+        ("last_success_timestamp_seconds", "Time at which the last successful update ended.", |m, _| {
             seconds(m.status.last_successful_update_at.as_deref())
         }),
         ("pending_pushes", "Pushes that the mirror has not been given yet.", |m, _| Some(m.backlog.pushes as f64)),
-        ("pending_refs", "Refs of those pushes.", |m, _| Some(m.backlog.refs as f64)),
-        ("oldest_pending_seconds", "Age of the oldest of those pushes.", |m, now| Some(m.oldest_pending(now) as f64)),
+        ("pending_refs", "Refs in the pushes that the mirror has not been given yet.", |m, _| {
+            Some(m.backlog.refs as f64)
+        }),
+        ("oldest_pending_seconds", "Age of the oldest push that the mirror has not been given yet.", |m, now| {
+            Some(m.oldest_pending(now) as f64)
+        }),
         ("push_duration_seconds", "How long the last attempt took.", |m, _| {
             let ended = seconds(m.status.last_update_at.as_deref())?;
             Some(ended - seconds(m.status.last_update_started_at.as_deref())?).filter(|took| *took >= 0.0)

@@ -191,7 +191,7 @@ pub fn become_asked() -> io::Result<()> {
         return Err(wrong());
     }
     if geteuid().as_raw() == uid {
-        // A program that the child started: it is that user already, and has no secrets.
+        // A program of the child started this process. So it runs as that user already, and gets no secrets.
         return Ok(());
     }
     // Programs that the owner chose must not reach root's terminal.

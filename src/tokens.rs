@@ -202,7 +202,7 @@ impl Store {
     /// Records that a token was used. Ask [`is_use_due`] first: once a minute is enough.
     ///
     /// # Errors
-    /// The operating system's, those of [`Self::read`], or [`io::ErrorKind::WouldBlock`] while another process changes the file.
+    /// The operating system's, those of [`Self::read`], or [`io::ErrorKind::WouldBlock`] while another thread or process changes it.
     pub fn note_use(&self, name: &str, now: Timestamp) -> io::Result<()> {
         let take = |lock: &std::fs::File| lock.try_lock_exclusive();
         self.change_under(take, |tokens| {

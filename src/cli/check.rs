@@ -88,7 +88,7 @@ fn answer(judged: &Judged, check: &args::Check, out: &mut dyn Write) -> anyhow::
     let (failed, never) = (is(UpdateStatus::Failed).count(), is(UpdateStatus::None).count());
     let waiting = is(UpdateStatus::Scheduled).filter(is_waiting).count();
     let pending: usize = measures.iter().map(|measure| measure.backlog.pushes).sum();
-    // Each mirror of a repository has the number of the repository.
+    // Each mirror repeats the number of its repository. So each repository is counted once.
     let corrupt: BTreeMap<_, usize> = measures.iter().map(|measure| (&measure.repository, measure.corrupt)).collect();
     let corrupt: usize = corrupt.values().sum();
     let oldest = measures.iter().map(|measure| measure.oldest_pending(now)).max().unwrap_or(0);

@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_path_of_a_repository_is_quoted_once() {
+    fn each_git_command_of_a_fix_gets_the_path_of_the_repository() {
         for (repository, fix, expected) in [
             (
                 "/r.git",

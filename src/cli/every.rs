@@ -61,9 +61,9 @@ impl Base {
                         let Some(path) = repositories.get(index) else { return };
                         let answer = match as_owner(path) {
                             Some(answer) => answer,
-                            None => {
-                                repo::open(path).map_err(Into::into).and_then(|shared| ask(&self.session_at(shared)))
-                            }
+                            None => repo::open_listed(path)
+                                .map_err(Into::into)
+                                .and_then(|shared| ask(&self.session_at(shared))),
                         };
                         answers.lock().push((index, answer));
                     }

@@ -23,7 +23,7 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
     ("protect", "git mirror-push protect main '*-stable'", "Protects main and each branch that ends in -stable"),
     ("unprotect", "git mirror-push unprotect '*-stable'", "Removes one pattern"),
     ("protected", "git mirror-push protected", "Lists the patterns, one a line"),
-    ("install-hook", "git mirror-push install-hook --all", "Installs it in every repository of this server"),
+    ("install-hook", "git mirror-push install-hook --all", "Installs the hook in every repository of this server"),
     ("uninstall-hook", "git mirror-push uninstall-hook", "Restores the previous hook"),
     ("silent", "git mirror-push silent on", "Stops all mirroring, before a restore for example"),
     ("public-key", "git mirror-push public-key office", "Prints the key, which the host must authorise"),

@@ -23,7 +23,8 @@ pub(super) fn public_key(session: &Session<'_>, name: &str, out: &mut dyn Write)
         }
     }
     let key = credentials::public_key(&session.repository.layout().remote(name))?;
-    let fix = format!("mirror '{name}' has no key; git mirror-push set {name} --auth-method ssh_public_key");
+    let fix =
+        format!("mirror '{name}' has no key; to make one: git mirror-push set {name} --auth-method ssh_public_key");
     write!(out, "{}", key.context(fix)?)?;
     Ok(DONE)
 }

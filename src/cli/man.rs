@@ -105,7 +105,7 @@ A push obeys the mirror's rules: a mirror holds this repository's refs under the
 here, and a ref that the rules keep is refused with the reason, also with
 .BR \-\-force .
 .PP
-git runs this program; it is not for typing. To clone a mirror, use its own URL.
+git runs this program; users do not call it themselves. To clone a mirror, use its own URL.
 .SH SEE ALSO
 \fBgit-mirror-push\fR(1), \fBgit-mirror-push-config\fR(5), \fBgitremote-helpers\fR(7)
 "#;
@@ -140,7 +140,7 @@ fn commands(out: &mut dyn Write) -> anyhow::Result<()> {
     Ok(out.write_all(text.as_bytes())?)
 }
 
-/// The first line of a page. The date is that of the last change of its fixed parts.
+/// The first line of a page. The date says when the fixed text of the pages last changed.
 fn heading(name: &str, section: u8) -> String {
     format!(".TH {name} {section} 2026-11-27 \"git\\-mirror\\-push {}\" \"Git Manual\"\n", env!("CARGO_PKG_VERSION"))
 }
@@ -196,7 +196,7 @@ outcome is on the disk.
 .B git mirror\-push add
 makes a mirror and installs the hook. From then on each push reaches the mirror by itself.
 .B git mirror\-push status
-says how the mirrors stand, which ref is not up to date, and why. Without a command, this is
+shows the state of each mirror, which ref is not up to date, and why. Without a command, this is
 .BR drain .
 "#;
 

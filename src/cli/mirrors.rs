@@ -17,7 +17,7 @@ use crate::mirror::{self, Extras, Keys, clean_url, host_keys_of, token_as_passwo
 use crate::wire::{Address, parse};
 
 impl Session<'_> {
-    /// The editor that makes the changes. It waits while a drain works on the mirror.
+    /// The editor that makes the changes. An addition or a removal waits until no drain works on the mirror.
     pub(super) fn editor(&self) -> mirror::Editor<'_> {
         mirror::Editor {
             repository: &self.repository,
@@ -102,7 +102,12 @@ fn warn_of_working_tree(session: &Session<'_>, name: &str) {
 /// Serves a mirror again.
 pub(super) fn enable(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
     by_name(&session.config()?, name)?;
-    let config = session.editor().set(name, vec![("enabled", Change::Unset)], &Extras::default())?;
+    let set = |change| session.editor().set(name, vec![("enabled", change)], &Extras::default());
+    let mut config = set(Change::Unset)?;
+    if config.mirror(name).is_some_and(|mirror| !mirror.is_enabled) {
+        // Another table says that it is disabled: that of the server's file, or [defaults].
+        config = set(Change::Flag(true))?;
+    }
     wake_for(session, &config, name);
     Ok(DONE)
 }

@@ -71,7 +71,7 @@ impl Session<'_> {
         if !is_wanted || wake::hint(&self.base.environment.runtime_directory, git_dir) {
             return;
         }
-        // The file is relative to the working directory, whatever `-C` says.
+        // `--config` is relative to the working directory, also with `-C`.
         let server = self.base.global.config.as_ref().map(|file| self.base.environment.current_dir.join(file));
         let program = &self.base.environment.credential_env.program;
         if let Err(error) = wake::start_drain(program, server.as_deref(), git_dir) {

@@ -12,7 +12,7 @@ use crate::process;
 use crate::status::{UpdateStatus, View};
 use crate::wake;
 
-/// What retries mirrors by itself.
+/// What makes the next attempt without a command.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Maker {
     Daemon,
@@ -20,7 +20,7 @@ enum Maker {
     Drain,
     Timer,
     Nobody,
-    /// This process cannot find out, because it cannot take the lock of a waiting drain.
+    /// This process cannot find out, because it may not open the lock file of the spool.
     Unknown,
 }
 

@@ -79,7 +79,7 @@ impl Bars {
         }
     }
 
-    /// Prints while the lines are hidden.
+    /// Calls `print` while the lines are hidden.
     pub(super) fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
         self.all.suspend(print)
     }

@@ -1,4 +1,4 @@
-//! `protect`, `unprotect`, `protected`, `silent`, `set KEY=VALUE`: keys at the top of the file.
+//! `protect`, `unprotect`, `protected`, `silent`, `set KEY=VALUE`: top-level keys of the repository's file.
 
 use std::io::Write;
 
@@ -10,7 +10,7 @@ use crate::mirror::Keys;
 /// The key of the patterns.
 const PROTECTED: &str = "protected_branches";
 
-/// The patterns that count now.
+/// The configured patterns, or the default branch if none are configured.
 fn effective(session: &Session<'_>, config: &Config) -> anyhow::Result<Vec<String>> {
     if let Some(patterns) = &config.protected_branches {
         return Ok(patterns.clone());
@@ -31,7 +31,7 @@ fn change(session: &Session<'_>, patterns: Vec<String>) -> anyhow::Result<u8> {
     Ok(DONE)
 }
 
-/// Adds patterns. If none were configured, the default branch was protected by default. It is then added to the patterns, so it stays
+/// Adds patterns. If the key `protected_branches` was not set, the default branch was protected. It is then added to the patterns, so it stays
 /// protected.
 pub(super) fn protect(session: &Session<'_>, new: &[String]) -> anyhow::Result<u8> {
     if let Some(bad) = new.iter().find(|pattern| pattern.is_empty() || pattern.chars().any(char::is_control)) {
@@ -46,7 +46,10 @@ pub(super) fn protect(session: &Session<'_>, new: &[String]) -> anyhow::Result<u
 pub(super) fn unprotect(session: &Session<'_>, gone: &[String]) -> anyhow::Result<u8> {
     let mut patterns = effective(session, &session.config()?)?;
     if let Some(unknown) = gone.iter().find(|pattern| !patterns.contains(pattern)) {
-        anyhow::bail!("'{}' is not protected; 'git mirror-push protected' lists the patterns", unknown.escape_debug());
+        anyhow::bail!(
+            "'{}' is not protected as a pattern; 'git mirror-push protected' lists the patterns",
+            unknown.escape_debug()
+        );
     }
     patterns.retain(|pattern| !gone.contains(pattern));
     change(session, patterns)

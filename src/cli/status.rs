@@ -1,4 +1,4 @@
-//! `status`, `list`, `show`: the commands that only read.
+//! `status`, `list` and `show`, which only read.
 
 use std::io::Write;
 
@@ -39,7 +39,7 @@ pub(super) fn status(session: &Session<'_>, names: &[String], out: &mut dyn Writ
     Ok(if views.iter().any(is_behind) { BEHIND } else { DONE })
 }
 
-/// Whether an enabled mirror is not up to date. A mirror that was never tried does not count.
+/// Whether an enabled mirror is not up to date. A mirror that was never tried counts only if something is queued for it.
 pub(super) fn is_behind(view: &View) -> bool {
     view.enabled && !matches!(view.update_status, UpdateStatus::Finished | UpdateStatus::None)
 }

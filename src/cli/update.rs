@@ -1,4 +1,4 @@
-//! `drain`, `sync`, `plan`: the commands that contact mirrors.
+//! `drain`, `sync`, `plan`: the commands that update mirrors or say what an update would do.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
@@ -34,7 +34,7 @@ pub(super) fn drain(session: &Session<'_>, drain: &args::Drain, out: &mut dyn Wr
 /// How long a woken drain stays for the next attempts. After that the next push, a timer or `sync` takes over.
 const MAX_STAY: Duration = Duration::from_secs(24 * 3600);
 
-/// How often a staying drain looks whether another drain has made an earlier attempt due.
+/// How often a drain that stays reads the status files again. Another drain may have set an earlier attempt.
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Waits for the next attempt and makes it, until no mirror waits. Only one process per repository waits; the others exit. So it also reads
@@ -66,7 +66,7 @@ fn linger(session: &Session<'_>, mut reports: Vec<Report>, out: &mut dyn Write) 
     }
 }
 
-/// When the first attempt of a mirror that waits is due, from the status files and from queued requests to read some refs again later.
+/// When the next work is due: the first next attempt in the status files, or the first queued request to read some refs again later.
 fn waiting(session: &Session<'_>) -> anyhow::Result<Option<Timestamp>> {
     let config = session.config()?;
     let layout = session.repository.layout();

@@ -79,7 +79,8 @@ pub(super) fn config(
     })
 }
 
-/// The mirrors of a repository: those in its file, and those of templates that its file does not mention. They are sorted by id.
+/// The mirrors of a repository: those in its file, and, below a root, those of templates that have a URL and that its file does not
+/// mention. They are sorted by id.
 fn mirrors(place: &Place<'_>, file: File, server: &Server, placed: Option<&Placed>) -> Result<Vec<Mirror>, Error> {
     let mut mirrors = Vec::new();
     let mut ids: BTreeSet<u32> = file.remotes.values().filter_map(|remote| remote.id).collect();
@@ -125,7 +126,8 @@ fn mirrors(place: &Place<'_>, file: File, server: &Server, placed: Option<&Place
     Ok(mirrors)
 }
 
-/// The smallest id of a mirror from a template. The ids that we give to mirrors of a repository's own file stay below it.
+/// The smallest id of a mirror that a template names, even if the repository's file has a table for it too. The ids that we give to other
+/// mirrors stay below it.
 pub(super) const FIRST_OF_TEMPLATES: u32 = 1 << 30;
 
 /// The id depends only on the name, so other templates do not change it.

@@ -54,10 +54,10 @@ table! {
     /// twice this number.
     max_jobs: usize, Server, "integer; 16", via "read::at_least_one";
 
-    /// How many of these at the same host. In the daemon, as many may wait there besides.
+    /// How many of these updates may go to the same host. In the daemon, the same number of updates may also wait for an answer there.
     max_jobs_per_host: usize, Server, "integer; 8, or 16 at a host whose first contact takes 100 ms or more and is not over ssh", via "read::at_least_one";
 
-    /// How many of these in the same repository.
+    /// How many of these updates may be for the same repository.
     max_jobs_per_repository: usize, Server, "integer; 4", via "read::at_least_one";
 
     /// How often the daemon scans all repositories for work that no hook announced.
@@ -121,7 +121,7 @@ table! {
 }
 
 /// The keys that count in the file of a user whom we do not trust. They name no program, no file and no host but the mirror itself.
-const HARMLESS: [&str; 28] = [
+const HARMLESS: [&str; 25] = [
     "version",
     "protected_branches",
     "silent",
@@ -138,9 +138,6 @@ const HARMLESS: [&str; 28] = [
     "auth_method",
     "username",
     "refspecs",
-    "connect_timeout",
-    "stall_timeout",
-    "timeout",
     "retry_delay",
     "max_retry_delay",
     "min_interval",
@@ -205,7 +202,7 @@ pub enum Wake {
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum HookSetting {
-    /// As `post-receive`.
+    /// The repository is to have it, as `post-receive`.
     #[default]
     PostReceive,
     /// None: something else records the pushes, or nothing does.

@@ -8,7 +8,7 @@ use super::settings::Settings;
 /// Where a key stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// At the top of either file.
+    /// At the top of the repository's file or of the server's files.
     Top,
     /// At the top of the server's files.
     Server,
@@ -51,7 +51,7 @@ pub(super) trait Table {
     /// The keys that have a value.
     fn said(&self) -> impl Iterator<Item = &'static Key>;
 
-    /// Forgets the values of all keys but these, and returns the names of the keys that had one.
+    /// Removes the values of all keys that are not in `kept`, and returns the names of the keys whose value was removed.
     fn forget_others(&mut self, kept: &[&str]) -> Vec<&'static str>;
 }
 

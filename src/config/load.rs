@@ -44,7 +44,7 @@ impl Environment {
     /// The operating system's, when the working directory or the path of this program cannot be found.
     pub fn read() -> io::Result<Self> {
         let path = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        // systemd.exec(5): the first of several directories counts.
+        // systemd separates several directories with colons (systemd.exec(5)). We use the first.
         let first = |value: Option<std::ffi::OsString>| {
             let value = value?.into_string().ok()?;
             value.split(':').next().filter(|path| path.starts_with('/')).map(PathBuf::from)
@@ -187,8 +187,9 @@ pub fn authorise(repository: &Repository, server: &Server) -> Result<(), Error> 
     Ok(())
 }
 
-/// The path of the file of alternates, or of a symbolic link in place of `objects`, `pack` or `info`, if there is one. With these, the
-/// objects of a repository may be files of somebody else.
+/// The path of `info/alternates`, of `commondir`, or of a symbolic link in place of refs or objects, if there is one. With these, the
+/// contents of a repository may be files of somebody else. Links to single loose objects are not looked for, and the owner may make any of
+/// them later.
 fn leads_outside(git_dir: &Path) -> io::Result<Option<PathBuf>> {
     let objects = git_dir.join("objects");
     for (path, is_link_only) in [
@@ -196,11 +197,24 @@ fn leads_outside(git_dir: &Path) -> io::Result<Option<PathBuf>> {
         (objects.join("pack"), true),
         (objects.join("info"), true),
         (objects.join("info/alternates"), false),
+        (git_dir.join("commondir"), false),
+        (git_dir.join("HEAD"), true),
+        (git_dir.join("packed-refs"), true),
+        (git_dir.join("refs"), true),
+        (git_dir.join("reftable"), true),
     ] {
         match std::fs::symlink_metadata(&path) {
             Ok(file) if file.is_symlink() || !is_link_only => return Ok(Some(path)),
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
+        }
+    }
+    for directory in [&objects, &objects.join("pack"), &git_dir.join("refs")] {
+        for entry in std::fs::read_dir(directory).into_iter().flatten() {
+            let entry = entry?;
+            if entry.file_type()?.is_symlink() {
+                return Ok(Some(entry.path()));
+            }
         }
     }
     Ok(None)

@@ -23,6 +23,7 @@ mod origin;
 mod read;
 mod server;
 mod settings;
+mod unique;
 mod values;
 mod warnings;
 
@@ -83,7 +84,7 @@ pub enum Error {
         owner: String,
     },
     /// The objects of another user's repository may be files of somebody else, which a push would publish.
-    #[error("'{}' leads out of a repository of user {owner}; run as that user", path.display())]
+    #[error("'{}' leads out of a repository of user {owner}, and a push could publish objects of somebody else; run as that user", path.display())]
     ForeignObjects {
         /// The alternates or the link.
         path: PathBuf,
@@ -168,7 +169,7 @@ pub struct Mirror {
     pub address: Address,
     /// The user name for http.
     pub username: Option<String>,
-    /// Whether it is served.
+    /// Whether it is updated.
     pub is_enabled: bool,
     /// Whether the repository's own file says nothing about this mirror, so that all its settings come from the server's files.
     pub is_servers: bool,

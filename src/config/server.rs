@@ -100,7 +100,18 @@ impl Root {
     fn repositories(&self, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
         let mut open = vec![self.path.clone()];
         while let Some(directory) = open.pop() {
-            for entry in std::fs::read_dir(&directory)? {
+            let entries = match std::fs::read_dir(&directory) {
+                // A directory that somebody made unreadable, or that is gone by now, must not stop the others.
+                Err(error)
+                    if directory != self.path
+                        && matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound) =>
+                {
+                    tracing::warn!("'{}' is skipped: {error}", directory.display());
+                    continue;
+                }
+                entries => entries?,
+            };
+            for entry in entries {
                 let entry = entry?;
                 let path = entry.path();
                 if !entry.file_type()?.is_dir() {
@@ -214,7 +225,7 @@ impl Server {
     /// The roots that exist.
     ///
     /// # Errors
-    /// [`Error::NoRoots`] and, when none of them exists, [`Error::Meaning`].
+    /// [`Error::NoRoots`], when none is configured; [`Error::Meaning`], when none of those configured exists.
     pub fn existing_roots(&self) -> Result<Vec<&Root>, Error> {
         let there: Vec<&Root> = self.roots.iter().filter(|root| !root.is_missing()).collect();
         match (there.is_empty(), self.roots.first()) {
@@ -240,63 +251,11 @@ impl Server {
         self.templates.iter().filter(|(_, template)| template.settings.url.is_some()).map(|(name, _)| &**name)
     }
 
-    /// Checks that no template gives two repositories the same URL.
-    ///
-    /// # Errors
-    /// [`Error::Meaning`], which names both repositories, or the errors of [`Server::repositories`].
-    pub fn check_urls(&self) -> Result<(), Error> {
-        if self.has_templates() { self.check_urls_of(&self.repositories()?) } else { Ok(()) }
-    }
-
-    /// The same check for repositories that are listed already.
-    ///
-    /// # Errors
-    /// [`Error::Meaning`], which names both.
-    pub fn check_urls_of(&self, repositories: &[PathBuf]) -> Result<(), Error> {
-        let mut seen: BTreeMap<String, &Path> = BTreeMap::new();
-        for git_dir in repositories {
-            let Some(placed) = self.place(git_dir) else { continue };
-            for (name, template) in &self.templates {
-                let Some(url) = template.settings.url.as_deref().map(|url| expand(url, &placed)) else { continue };
-                if let Some(other) = seen.insert(url.clone(), git_dir) {
-                    let what = format!(
-                        "remote '{name}': '{}' and '{}' would both be mirrored to one URL; use {{path}} in it, or exclude one",
-                        other.display(),
-                        git_dir.display(),
-                    );
-                    return Err(Error::Meaning { path: template.file.clone(), line: template.line, what });
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// The address that a template gives to a repository, as [`crate::wire::Address::identity`] has it.
     #[must_use]
     pub fn template_address(&self, name: &str, git_dir: &Path) -> Option<String> {
         let url = self.templates.get(name)?.settings.url.as_deref()?;
         Some(crate::wire::parse(&expand(url, &self.place(git_dir)?)).ok()?.0.identity())
-    }
-
-    /// Whether the templates give every repository below these roots its own URL, whatever its name.
-    fn is_surely_unique(&self) -> bool {
-        let is_whole = |template: &Template| template.settings.url.as_deref().is_none_or(|url| url.contains("{path}"));
-        self.roots.len() == 1 && self.templates.values().all(is_whole)
-    }
-
-    /// Checks, like [`Server::check_urls`], that no template gives this repository the URL of another one. If there is only one root and
-    /// the URL of every template has `{path}`, it only looks for a repository of the same name with or without `.git`. Otherwise it checks
-    /// all.
-    ///
-    /// # Errors
-    /// As [`Server::check_urls`].
-    pub(super) fn check_url_of(&self, git_dir: &Path) -> Result<(), Error> {
-        // `x`, `x.git` and the working tree `x/.git` have the same {path}.
-        let text = git_dir.display().to_string();
-        let path = text.strip_suffix("/.git").or_else(|| text.strip_suffix(".git")).unwrap_or(&text);
-        let same = ["", ".git", "/.git"].map(|suffix| PathBuf::from(format!("{path}{suffix}")));
-        let has_twin = same.iter().any(|twin| *twin != git_dir && twin.join("HEAD").exists());
-        if self.is_surely_unique() && !has_twin { Ok(()) } else { self.check_urls() }
     }
 }
 

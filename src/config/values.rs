@@ -39,7 +39,7 @@ pub(super) fn check_url(url: &str) -> Result<(), String> {
     let (address, in_url) = crate::wire::parse(&expand(url, &sample)).map_err(|refused| refused.to_string())?;
     if in_url.secret.is_some() {
         return Err("the URL holds a password, which does not belong in this file; remove it and use \
-                    'git mirror-push set NAME --url URL', which stores it apart"
+                    'git mirror-push set NAME --url URL', which stores it separately"
             .into());
     }
     match address {
@@ -48,7 +48,7 @@ pub(super) fn check_url(url: &str) -> Result<(), String> {
     }
 }
 
-/// The proxy's URL appears in messages and in arguments of git's helper, so it must not have a password.
+/// The proxy's URL appears in messages and on the command line of `git remote-https`, so it must not have a password.
 pub(super) fn check_proxy(proxy: &str) -> Result<(), String> {
     let authority =
         proxy.split_once("://").map_or(proxy, |(_, rest)| rest).split(['/', '?', '#']).next().unwrap_or_default();
@@ -125,7 +125,7 @@ pub(super) fn check_refspec(pattern: &str) -> Result<(), String> {
 }
 
 /// Refuses the options in `REFUSED`: they run a program, load a library or another configuration file, switch strict host key checking off,
-/// or let ssh ask questions. Also refuses what is not `Keyword=value` on one line.
+/// or let ssh ask questions. Also refuses a text that does not begin with a keyword, has no `=`, or has more than one line.
 pub(super) fn check_ssh_option(option: &str) -> Result<(), String> {
     const REFUSED: [&str; 14] = [
         "proxycommand",
@@ -147,10 +147,11 @@ pub(super) fn check_ssh_option(option: &str) -> Result<(), String> {
     if !option.contains('=') || !keyword.bytes().all(|byte| byte.is_ascii_alphanumeric()) || keyword.is_empty() {
         return Err(format!("'{}' is not an ssh option; write it like \"Compression=yes\"", option.escape_debug()));
     }
-    if REFUSED.contains(&&*keyword) || option.contains('\n') {
-        return Err(format!(
-            "the ssh option '{keyword}' is not allowed here; put it into the user's ssh configuration"
-        ));
+    if option.contains('\n') {
+        return Err(format!("the ssh option '{keyword}' has more than one line"));
+    }
+    if REFUSED.contains(&&*keyword) {
+        return Err(format!("the ssh option '{keyword}' is not allowed here"));
     }
     Ok(())
 }

@@ -4,7 +4,8 @@
 //! ssh-keygen writes the key into a temporary directory. The public half is copied into place first, then the private half. A crash
 //! therefore leaves no private key without a public half, but it may leave the temporary directory. A crash between the two copies, while
 //! a key of the same type is replaced, leaves the old private key with the new public half. A crash while a key of the other type is
-//! replaced may leave both keys; then the Ed25519 key is used. After the key is made again, it is the one that is used.
+//! replaced may leave both keys; then the Ed25519 key is used. The next key that is made
+//! is used, whatever its type.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,9 @@
 //! Secrets: a type that cannot be printed, the file that stores one, and the redactor that cleans text before it is logged, stored or
 //! shown. Also a mirror's own ssh key and its pinned host keys.
 //!
-//! Guaranteed: a [`Secret`] has neither `Debug` nor `Display` that shows it; the file `secret` has mode 0600 from the moment it
-//! exists and is replaced atomically. Absent: encryption at rest; whoever can read the repository owner's files can read
-//! the secret. A crash leaves the old secret or the new one.
+//! Guaranteed: neither `Debug` nor `Display` shows a [`Secret`]. The file `secret` has mode 0600 from the moment it exists. It is replaced
+//! atomically, so a crash leaves the old secret or the new one. Absent: encryption at rest; whoever can read the repository owner's files
+//! can read the secret.
 
 #![expect(clippy::disallowed_methods, reason = "reads password_file, systemd's credentials and .netrc")]
 

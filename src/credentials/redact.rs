@@ -107,7 +107,7 @@ fn is_kept(c: char) -> bool {
     c == '\n' || !(c.is_control() || is_invisible(c))
 }
 
-/// Masks what stands between `://` and the last `@` of the host part, in every URL. The user name `git` alone is no secret.
+/// Masks what stands between `://` and the last `@` before the path, in every URL. The user name `git` alone is no secret.
 fn mask_userinfo(text: &str) -> String {
     let mut masked = String::with_capacity(text.len());
     let mut rest = text;

@@ -39,7 +39,7 @@ pub struct CredentialRequest<'a> {
     pub file: Option<&'a Path>,
     /// `password_command`
     pub command: Option<&'a [String]>,
-    /// `(protocol, host with port, path)` as helpers and `.netrc` know them.
+    /// `(protocol, host with port, path)` as git's helpers know them. For `.netrc` only the host counts, without the port.
     pub place: Option<(&'a str, &'a str, &'a str)>,
     /// Whether `auth_method` is `password`. Only then `.netrc` and helpers are read.
     pub is_needed: bool,
@@ -131,7 +131,7 @@ pub fn read_source(file: Option<&Path>, command: Option<&[String]>, systemd: Opt
             .map_err(|error| format!("password_file '{}': {error}", file.display())),
         (None, Some(command), _) => command_output(command).map_err(|error| error.to_string()),
         (None, None, Some(path)) if path.exists() => std::fs::read_to_string(path)
-            .and_then(|text| first_line(&text).ok_or_else(missing))
+            .and_then(|text| first_line(&text).ok_or_else(|| io::Error::other("its first line is empty")))
             .map_err(|error| format!("systemd credential '{}': {error}", path.display())),
         _ => return None,
     };
@@ -146,13 +146,13 @@ fn command_output(command: &[String]) -> io::Result<Secret> {
     let failed = |what: String| io::Error::other(format!("password_command: {what}"));
     let out = process::run(&command[0], &mut process::configured(command), b"", LIMIT);
     let out = out.map_err(|error| failed(error.to_string()))?;
-    first_line(&String::from_utf8_lossy(&out)).ok_or_else(|| failed("its first line is empty".into()))
+    first_line(&String::from_utf8_lossy(&out)).ok_or_else(|| failed("the first line of its output is empty".into()))
 }
 
 /// The entry of a host in `.netrc` (curl's format: machine, login, password, default).
 fn from_netrc(path: &Path, host: &str, username: Option<&str>) -> io::Result<Option<Credentials>> {
     let Some(text) = read_named_secret(path)? else { return Ok(None) };
-    // An address of IPv6 has colons of its own, in brackets.
+    // An IPv6 address has colons of its own, in brackets.
     let host = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).map_or(host, |(host, _)| host);
     let text = text.expose().lines().filter(|line| !line.trim_start().starts_with('#')).collect::<Vec<_>>().join("\n");
     let mut words = text.split_whitespace();

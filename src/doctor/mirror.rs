@@ -124,7 +124,10 @@ fn credentials(repository: &Repository, mirror: &Mirror, found: &Credentials) ->
             true => Finding::ok("host-key", "pinned"),
             false => Finding::warning(
                 "host-key",
-                "no key of the host is pinned; ssh's own known_hosts decides",
+                match mirror.is_confined {
+                    true => "no key of the host is pinned, and this confined mirror is not contacted before one is",
+                    false => "no key of the host is pinned; ssh's own known_hosts decides",
+                },
                 format!("git mirror-push host-keys {} --detect", mirror.name),
             ),
         });
@@ -176,7 +179,7 @@ fn settings_there(repository: &Repository, mirror: &Mirror, local: &LocalMirror)
         if matters && is_set(key) {
             let there = shell_word(&local.git_dir().display().to_string());
             let fix = format!("git --git-dir {there} config {key} false");
-            findings.push(Finding::warning("settings", format!("{key} is set there: {what}"), fix));
+            findings.push(Finding::warning("settings", format!("{key} is set in the mirror: {what}"), fix));
         }
     }
     for key in ["transfer.hideRefs", "receive.hideRefs"] {
@@ -244,7 +247,8 @@ fn kept_back(repository: &Repository, config: &Config, mirror: &Mirror, now: Tim
         Ok(backlog) => {
             let age = backlog.oldest.map_or(0, |oldest| now.saturating_sub(oldest.as_secs()));
             if age > LONG {
-                let text = format!("{} pushes wait, the oldest for {} hours", backlog.pushes, age / 3600);
+                let text =
+                    format!("{} pushes or requested syncs wait, the oldest for {} hours", backlog.pushes, age / 3600);
                 findings.push(Finding::warning("pending", text, log));
             }
         }
@@ -252,7 +256,7 @@ fn kept_back(repository: &Repository, config: &Config, mirror: &Mirror, now: Tim
     }
     let directory = layout.remote(&mirror.name);
     if let Err(error) = status::examine(&directory) {
-        let fix = format!("git mirror-push sync {} compares everything and writes it again", mirror.name);
+        let fix = format!("git mirror-push sync {} compares everything and writes a new status", mirror.name);
         findings.push(Finding::warning("status", error, fix));
     }
     findings.extend(of_status(repository, mirror));

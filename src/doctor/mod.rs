@@ -1,5 +1,5 @@
-//! What is wrong with a setup, and how to fix it. Examines everything. It writes and removes a probe file in the spool and may make the
-//! lock file there; it changes nothing else.
+//! What is wrong with a setup, and how to fix it. The doctor writes and removes a probe file in the spool, and may make the lock file
+//! there. It changes nothing else.
 //!
 //! Each check is one function that returns its findings; a failed check does not end the others.
 
@@ -82,7 +82,7 @@ pub fn examine(subject: &Subject<'_>, shared: &crate::repo::Shared) -> Vec<Findi
     let of_mirrors = std::thread::scope(|scope| {
         let examine = |mirror| move || mirror::examine(&shared.to_local(), server, config, mirror, now);
         let threads: Vec<_> = config.mirrors.iter().map(|mirror| (mirror, scope.spawn(examine(mirror)))).collect();
-        // The panic hook has logged where it was.
+        // The panic hook has logged the place of the panic.
         let panicked = |mirror: &config::Mirror| {
             let finding = Finding::error("examined", "internal error", "report it, with what standard error says");
             vec![Finding { remote: Some(mirror.name.clone()), ..finding }]

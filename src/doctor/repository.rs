@@ -13,8 +13,9 @@ use crate::refs::Local;
 use crate::repo::Sharing;
 use crate::spool;
 
-/// The oldest git that the tests run with, and the oldest that reads reftable.
+/// The oldest git that the tests run with.
 const OLDEST_GIT: (u32, u32) = (2, 39);
+/// The oldest git that reads reftable.
 const OLDEST_GIT_OF_REFTABLE: (u32, u32) = (2, 45);
 
 pub(super) fn examine(subject: &Subject<'_>) -> Vec<Finding> {
@@ -117,7 +118,7 @@ fn spool(subject: &Subject<'_>) -> Vec<Finding> {
     let probe = layout.tmp().join(format!("{}.doctor", crate::mirror::new_id(subject.now).file_name()));
     // The probe is not empty, because an empty file fits on a full disk.
     let written = durable::write_synced(&probe, &[0; 4096], &layout.incoming());
-    // It is removed even after an error: a drain would take the rest of it for the record of a hook that was killed.
+    // It is removed even after an error. Otherwise a drain would take what was written for the record of a hook that was killed.
     let written = durable::remove_if_there(&probe).and(written);
     findings.push(match written {
         Ok(()) => Finding::ok("spool", "can be written"),

@@ -42,7 +42,7 @@ pub fn advice(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Opti
             )
         }
         Error::Push(PushError::HostKeyChanged { .. }) => format!(
-            "somebody may be in between: ask the administrator of the host for its fingerprint before you pin it: git mirror-push host-keys {name} --detect"
+            "somebody may be intercepting the connection: ask the administrator of the host for its fingerprint before you pin it: git mirror-push host-keys {name} --detect"
         ),
         Error::Push(PushError::Redirect { location, .. }) => {
             format!("git mirror-push set {name} --url {}", repository_at(location.as_deref()))

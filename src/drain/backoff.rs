@@ -8,7 +8,7 @@ use crate::config::Waits;
 use crate::status::{Status, UpdateStatus};
 use crate::wire::Class;
 
-/// The slow interval: the delay before a retry after a permanent failure.
+/// How long a retry waits after a permanent failure. Other modules call it the slow interval.
 const LASTING: Duration = Duration::from_secs(6 * 3600);
 
 /// The longest wait that a server may ask for with `Retry-After`.

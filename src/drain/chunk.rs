@@ -19,7 +19,7 @@ pub(super) fn is_too_large(report: &Report) -> bool {
     !report.answers.is_empty() && report.answers.values().all(is_told)
 }
 
-/// The single branch of the next push, and the ancestor that it is set to first. `None` if its history is sent whole.
+/// The only branch of the next push, and the ancestor to which this push sets it. `None` if the next push is not a slice of one branch.
 pub(super) fn step(portion: Portion, repository: &Repository, plan: &Plan, there: &Remote) -> Option<(RefName, Oid)> {
     let most = portion.commits?;
     let next = plan.next_push();

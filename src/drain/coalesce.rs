@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::refs::{Oid, RefName};
 use crate::spool::Record;
 
-/// The combined content of the records of a claim.
+/// The combined content of the records that a run has claimed from the queue.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Touched {
     /// What is known of each ref that a record names.
@@ -18,7 +18,7 @@ pub(super) struct Touched {
     pub(super) needs_look: bool,
     /// Whether a person asked to push flapping refs again.
     pub(super) is_released: bool,
-    /// The addresses with which a person confirmed first contact.
+    /// The addresses of mirrors for which a person confirmed first contact.
     pub(super) adopted: BTreeSet<String>,
 }
 

@@ -1,10 +1,10 @@
 //! The first push to an empty mirror sets the default branch alone. It also carries the objects of the refs that follow, its companions.
 //! Pure.
 //!
-//! Without this, both sides would have to make and index a second pack. A mirror that accepts the first push keeps its whole pack, so
-//! the second push needs no objects. The first push still has one command. If the mirror refuses that command, the next push carries the
-//! objects of the default branch alone, because an object of a companion may be the cause. If the mirror lacks the objects later, the next
-//! push carries them again.
+//! Without this, we would have to make a second pack, and the mirror would have to index it. A mirror that accepts the first push keeps
+//! its whole pack, so the second push needs no objects. The first push still has one command. If the mirror refuses that command, the
+//! next push carries the objects of the default branch alone, because an object of a companion may be the cause. If the mirror lacks the
+//! objects later, the next push carries them again.
 //!
 //! After a crash between the two pushes, the mirror has objects that no ref needs. Its garbage collection removes them.
 
@@ -36,7 +36,8 @@ impl Companions {
         if let Self::Untried = self { refs.saturating_sub(1) } else { 0 }
     }
 
-    /// Learns from the report on the push that was just sent. Returns whether it is to be repeated with the objects of its own refs only.
+    /// Learns from the report on the push that was just sent. Returns whether that push is to be repeated with the objects of its own refs
+    /// only.
     pub(super) fn note(&mut self, plan: &Plan, report: &Report) -> bool {
         let is_done = report.cut.is_none() && report.answers.values().all(|answer| *answer == Answer::Done);
         *self = match self {
@@ -50,6 +51,16 @@ impl Companions {
             Self::Untried | Self::Accepted(_) => Self::Refused,
         };
         matches!(self, Self::Refused) && report.cut.is_none()
+    }
+
+    /// Sends no companions any more, after a push with them failed as a whole: an object of theirs may be the cause, for example one that
+    /// is missing here. `false` if the plan's next push has none.
+    pub(super) fn give_up(&mut self, plan: &Plan) -> bool {
+        let had_some = !plan.companions.is_empty();
+        if had_some {
+            *self = Self::Refused;
+        }
+        had_some
     }
 }
 

@@ -97,7 +97,7 @@ pub(super) fn look_time(mirror: &Mirror, now: Timestamp) -> Timestamp {
 
 /// The status before this run. The caller holds the mirror's lock. If the previous run never ended, the mirror may still carry out its
 /// commands, so their refs are read again later. Its work is repeated at once, even if an earlier temporary failure had set a delay.
-/// What is known of the mirror at another address is set aside.
+/// The result leaves out what the status knows of another address (see [`Status::at`]).
 pub(super) fn status_before(
     repository: &Repository,
     mirror: &Mirror,
@@ -123,8 +123,8 @@ pub(super) fn status_before(
     Ok(before.at(&mirror.address.identity()))
 }
 
-/// The refs for which a run that never ended may have sent commands, with their values: those that the queue names, and those of now. The
-/// queue still has the entries of that run, because an entry leaves the queue only after its outcome is durable.
+/// The refs for which a run that never ended may have sent commands. Each has the values that the queue names and its present value here.
+/// The queue still has the entries of that run, because an entry leaves the queue only after its outcome is durable.
 fn left_by(repository: &Repository, dead: &Status, claim: &Claim) -> Result<Late, Error> {
     let mut late = Late::new();
     let records = claim.records.iter().chain(&claim.waiting);

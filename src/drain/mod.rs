@@ -29,6 +29,7 @@ mod backoff;
 mod chunk;
 mod coalesce;
 mod companions;
+mod contact;
 mod defer;
 mod fence;
 mod flapping;
@@ -194,7 +195,8 @@ pub fn drain(shared: &Shared, context: &Context<'_>, mirrors: &[&Mirror]) -> Res
     }))
 }
 
-/// Finishes interrupted removals, and gives what is in `incoming` to every enabled mirror.
+/// Finishes interrupted removals, and gives what is in `incoming` to every enabled mirror. A mirror that has a queue, but is not in this
+/// configuration, gets a request for a full sync instead.
 ///
 /// # Errors
 /// [`Error`], when the spool cannot be read or written.
@@ -246,8 +248,8 @@ pub fn clean_up(repository: &Repository, context: &Context<'_>) -> Result<(), Er
     Ok(())
 }
 
-/// Ends a removal whose process was killed before the files were gone. It acts only on the mark of a removal. That no file names the mirror
-/// is not enough: the file of another server may name it.
+/// Ends a removal whose process was killed before the files were gone. It acts only on the mark of a removal. A mirror that this
+/// configuration does not name may still be in use: another server's file may name it.
 fn forget_removed(repository: &Repository, context: &Context<'_>, name: &str) -> Result<(), Error> {
     let directory = repository.layout().remote(name);
     let Some(_lock) = Lock::try_acquire(&directory, repository.sharing())? else { return Ok(()) };

@@ -34,7 +34,7 @@ pub(super) struct Remote {
     pub(super) branches_and_tags: usize,
     /// The values of refs that are neither branches nor tags, and how many such refs have each.
     others: HashMap<Oid, u32>,
-    /// A mirror on this machine, which shows what the advertisement does not.
+    /// The mirror's repository, if it is on this machine. It shows HEAD and symbolic refs, which the advertisement does not.
     own: Option<LocalMirror>,
 }
 
@@ -253,7 +253,8 @@ fn sides(
     Ok((sides, incomplete, found.next().and_then(oid_of)))
 }
 
-/// Reads missing refs again. `git pack-refs` may have hidden a ref from the first read, so an absence counts only if both reads find it.
+/// Reads again the refs that only the mirror seems to have. `git pack-refs` may have hidden a ref from the first read, so a ref counts as
+/// absent only if both reads miss it.
 fn look_again(repository: &Repository, sides: &mut [RefPair]) -> Result<(), Error> {
     let is_missing = |side: &&RefPair| side.local == Local::Absent && side.value.is_some();
     let missing: Vec<&RefName> = sides.iter().filter(is_missing).map(|side| &side.name).collect();
@@ -356,7 +357,8 @@ impl FactBuilder<'_> {
         Ok(Deleted { is_known: true, is_remote_merged, is_value_merged })
     }
 
-    /// Whether `oid` is in the default branch. The default branch counts with its current value here, even if this drain pushes it.
+    /// Whether `oid` is in the default branch. The default branch counts with its current value here, even if the mirror does not have that
+    /// value yet.
     fn is_merged(&mut self, oid: Oid) -> Result<bool, Error> {
         let Some(default) = self.default_oid else { return Ok(false) };
         Ok(self.repository.commit_of(oid)?.is_some() && self.history.is_ancestor(oid, default)? == Some(true))

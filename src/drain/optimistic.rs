@@ -23,7 +23,7 @@ use crate::replies::Cause;
 use crate::status::{Greeting, Portion, Status, UpdateStatus};
 use crate::wire::Error as PushError;
 
-/// Maximum number of refs. Up to this number, `max_deletes` does not depend on how many refs the mirror has.
+/// Maximum number of refs in an optimistic push.
 const MAX_REFS: usize = 50;
 
 /// If the base has at most this number of refs, the pack leaves out what any of their values contains.
@@ -39,7 +39,8 @@ pub(super) enum Optimistic {
     Again(BTreeSet<RefName>),
 }
 
-/// The mirror's capabilities at the last contact, if an optimistic push may rely on them: the contact ended well and used this URL.
+/// The mirror's capabilities at the last contact, or `None` if this run must read the refs first. An optimistic push needs a drain, a
+/// configuration that allows it, and a last contact that succeeded at this URL and left no limit on the size of a push.
 pub(super) fn expected(context: &Context<'_>, mirror: &Mirror, before: &Status, url: &str) -> Option<Capabilities> {
     let Greeting { url: greeted, capabilities } = before.greeting.as_ref()?;
     let is_expected = context.mode == Mode::Drain
@@ -114,8 +115,8 @@ impl Run<'_> {
         }
     }
 
-    /// Records the answers to an optimistic push. Returns every ref that the mirror did not accept, to be read again. Servers word a stale
-    /// expected value differently; reading the ref tells it from a final refusal.
+    /// Records the answers to an optimistic push. Returns every ref that the mirror did not accept, to be read again. A refusal does not
+    /// show reliably whether the expected old value was stale, because servers word it differently. The value that is read shows it.
     fn read_early_report(
         &self,
         sent: &[&Decision],

@@ -30,7 +30,7 @@ impl Run<'_> {
         }
         for (facts, noted) in observed.iter().zip(noted) {
             let known = self.past.touched.refs.get(&facts.name);
-            // What this run has noted since `mirrored/` was read takes precedence: a slice may have arrived.
+            // What this run has noted since `mirrored/` was read takes precedence: an earlier push of this run may have arrived.
             let lately = result.held.get(&facts.name);
             let now = held_now(facts, lately.unwrap_or(noted), known);
             if now != *noted || lately.is_some() {
@@ -74,16 +74,16 @@ impl Run<'_> {
         }
     }
 
-    /// Notes every decision: those that are sent count as not answered until the report says otherwise.
+    /// Notes every decision. A ref that is to be sent counts as failed ("it was not sent") until the report says otherwise.
     pub(super) fn record_decisions(&self, scope: &Scope, plan: &Plan, refusals: &Refusals, result: &mut UpdateResult) {
         if let Scope::Refs(names) = scope {
-            // A ref that was to be sent and no longer exists on either side needs nothing.
+            // These refs are decided anew. A ref without a decision now, such as one that exists on neither side, needs nothing.
             names.iter().for_each(|name| {
                 result.outcomes.remove(name);
             });
         }
         if matches!(scope, Scope::All) && !result.outcomes.is_empty() {
-            // A ref without a decision is now the same on both sides.
+            // A ref without a decision needs nothing now: for example, it is the same on both sides.
             let decided: BTreeSet<&RefName> = plan.decisions.iter().map(|decision| &decision.name).collect();
             result.outcomes.retain(|name, outcome| !outcome.outcome.is_listed() || decided.contains(name));
         }

@@ -121,7 +121,7 @@ pub(super) fn outcome(decision: &Decision, message: Cleaned, incomplete: Incompl
         return RefOutcome::new(decision, Outcome::Kept, Some(reason.into()));
     }
     if Cause::CheckedOut.is_in(&message) {
-        let reason = "the branch is currently checked out there; make the mirror bare (there: git config core.bare true), or let its files follow (there: git config receive.denyCurrentBranch updateInstead)";
+        let reason = "the branch is currently checked out there; make the mirror bare (there: git config core.bare true), or let its working tree follow (there: git config receive.denyCurrentBranch updateInstead)";
         return RefOutcome::new(decision, Outcome::RemoteRejected, Some(reason.into()));
     }
     if Cause::Locked.is_in(&message) || Cause::DiskFull.is_in(&message) {

@@ -53,7 +53,7 @@ impl Report {
 pub enum Host {
     /// Nothing: it was not contacted.
     Unknown,
-    /// It answered, even if the answer was an error about the repository.
+    /// It answered, even if the answer was an error about the repository. A run that failed here before the contact counts as this too.
     Up,
     /// It failed before it said anything about the repository.
     Down,

@@ -34,7 +34,7 @@ fn listed_refs(before: &Status, result: &UpdateResult) -> Vec<RefOutcome> {
     if result.scanned.is_none() {
         refs.extend(before.refs.iter().map(|outcome| (outcome.name.clone(), outcome.clone())));
     }
-    // A ref that was read and has no outcome is no longer on either side, or is not selected.
+    // A ref that was read and has no outcome is on neither side, is symbolic, or is not selected.
     refs.retain(|name, _| !result.looked.contains(name));
     for outcome in result.outcomes.values() {
         refs.remove(&outcome.name);
@@ -96,7 +96,7 @@ pub(super) fn next_status(
         },
         notified_at: before.notified_at.clone(),
         failures: if is_well { before.failures } else { counted(before.failures, result, update_status) },
-        // After a failed run, the next one does not rely on the capabilities.
+        // The next run relies on the capabilities only if the status of this one is finished.
         greeting: result
             .capabilities
             .clone()

@@ -1,30 +1,24 @@
 //! One run for one mirror, from its lock to its status.
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
 
 use super::after::{agreed, keep_held, mend_head, tell};
-use super::coalesce::{Touched, coalesce};
+use super::coalesce::coalesce;
+use super::contact::{PriorState, is_adopted, run_once};
 use super::defer::{deferred, due};
 use super::fence::{self, Fence};
 use super::flapping::remembered;
-use super::observe::{KnownValues, Scope, unreadable};
-use super::optimistic::expected;
+use super::observe::{Scope, unreadable};
 use super::report::{failed, report};
 use super::result::{Times, attempt, next_status};
 use super::scope::{names, scope};
-use super::update::{Run, UpdateResult};
+use super::update::UpdateResult;
 use super::{Context, Error, Mode, Report, fan_out, full_sync};
 use crate::config::Mirror;
-use crate::credentials::{Credentials, Redactor, judge};
-use crate::mirror::{Lock, forget, new_id, prepare, target};
-use crate::plan::FirstContact;
-use crate::push::Progress;
+use crate::mirror::{Lock, forget, new_id, prepare};
 use crate::repo::Repository;
 use crate::spool::{self, Claim};
 use crate::status::{self, Mirrored, Runner, Status, UpdateStatus, render_time};
-use crate::wire::Contacts;
 
 /// Updates one mirror until nothing new is spooled for it. `None` if there was nothing to do, another drain holds its lock, or it was
 /// disabled or removed. A panic ends only this mirror's run.
@@ -87,12 +81,29 @@ enum Turn {
 
 /// One turn: takes the lock, reads the configuration again, and updates the mirror if something is due.
 fn serve_once(repository: &Repository, context: &Context<'_>, mirror: &Mirror, mode: Mode) -> Result<Turn, Error> {
+    // Whoever may write the file could change it each time it is read.
+    const TRIES: u32 = 3;
+    for _ in 0..TRIES {
+        if let Some(turn) = try_serve(repository, context, mirror, mode)? {
+            return Ok(turn);
+        }
+    }
+    Ok(Turn::Busy)
+}
+
+/// `None` if the address changed between two looks at the configuration.
+fn try_serve(
+    repository: &Repository,
+    context: &Context<'_>,
+    mirror: &Mirror,
+    mode: Mode,
+) -> Result<Option<Turn>, Error> {
     let directory = repository.layout().remote(&mirror.name);
     prepare(repository, &mirror.name)?;
     let lock = match mode {
         Mode::Drain => match Lock::try_acquire(&directory, repository.sharing())? {
             Some(lock) => lock,
-            None => return Ok(Turn::Busy),
+            None => return Ok(Some(Turn::Busy)),
         },
         _ => Lock::acquire(&directory, repository.sharing())?,
     };
@@ -100,10 +111,10 @@ fn serve_once(repository: &Repository, context: &Context<'_>, mirror: &Mirror, m
     let config = crate::config::load(repository, context.server)?;
     let mirror = match config.mirror(&mirror.name) {
         Some(mirror) if mirror.is_enabled => mirror,
-        Some(_) => return Ok(Turn::Unwanted),
+        Some(_) => return Ok(Some(Turn::Unwanted)),
         None => {
             forget(&directory).map_err(Error::files("forget a removed mirror", directory))?;
-            return Ok(Turn::Unwanted);
+            return Ok(Some(Turn::Unwanted));
         }
     };
     let context = &Context { config: &config, ..*context };
@@ -114,11 +125,13 @@ fn serve_once(repository: &Repository, context: &Context<'_>, mirror: &Mirror, m
     if now.mirror(&mirror.name).map(identity) != Some(identity(mirror)) {
         // The address has changed meanwhile, so claimed entries may be meant for the new address.
         drop(lock);
-        return serve_once(repository, context, mirror, mode);
+        return Ok(None);
     }
     match due {
-        Due::Now(claim, before) => update_and_record(repository, context, mirror, mode, &claim, *before, started),
-        Due::Not(turn) => Ok(turn),
+        Due::Now(claim, before) => {
+            update_and_record(repository, context, mirror, mode, &claim, *before, started).map(Some)
+        }
+        Due::Not(turn) => Ok(Some(turn)),
     }
 }
 
@@ -291,17 +304,13 @@ impl From<Report> for Turn {
     }
 }
 
-/// Whether a person confirmed first contact with the address that is configured now.
-fn is_adopted(mirror: &Mirror, touched: &Touched) -> bool {
-    touched.adopted.contains(&mirror.address.identity())
-}
-
 /// A time since the Unix epoch as the status has it.
 fn time_of(time: std::time::Duration) -> Option<Timestamp> {
     Timestamp::from_duration(time.try_into().ok()?).ok()
 }
 
-/// Corrects the status of a mirror of which only some refs are to be read again later. A run that never ended may have left a wrong status.
+/// Corrects the status of a mirror whose queue has only requests to read some refs again later. A run that never ended may have left a
+/// wrong status.
 fn settle_waiting(repository: &Repository, mirror: &Mirror, before: &Status, claim: &Claim) -> Result<(), Error> {
     let Some(look) = claim.next_look().and_then(time_of) else { return Ok(()) };
     let look = Some(render_time(look));
@@ -333,66 +342,4 @@ fn plan_only(repository: &Repository, context: &Context<'_>, mirror: &Mirror) ->
     let times = Times { started: now, ended: now, random: 0, is_full: true, next_look: None };
     let after = next_status(&Status::default(), &result, &credentials, mirror, &times);
     Ok(report(repository, mirror, &credentials, after, result))
-}
-
-/// What is known before the mirror is contacted.
-struct PriorState<'a> {
-    touched: &'a Touched,
-    mirrored: &'a Mirrored,
-    before: &'a Status,
-}
-
-fn run_once(
-    repository: &Repository,
-    context: &Context<'_>,
-    mirror: &Mirror,
-    scope: Scope,
-    known: &PriorState<'_>,
-    fence: Option<&Fence>,
-) -> (UpdateResult, Credentials) {
-    let PriorState { touched, mirrored, before } = *known;
-    let mut target = target(repository, mirror, context.server);
-    if let Ok(target) = target.as_mut()
-        && !mirrored.exists()
-    {
-        // The default branch goes first, alone, so the first update of an empty mirror takes two pushes.
-        target.ssh.contacts = Contacts::More;
-    }
-    match target.map_err(Error::from).and_then(|target| Ok((target, repository.shallow_commits()?))) {
-        Ok((target, shallow)) => {
-            let redactor = Redactor::new(&target.credentials);
-            let progress = Arc::new(Progress::default());
-            (context.on_begin)(mirror, Arc::clone(&progress));
-            let moves = if touched.is_released { &[][..] } else { &before.moves };
-            let past = KnownValues { touched, mirrored, moves };
-            let is_over = mirrored.exists() || context.adopts || is_adopted(mirror, touched);
-            let first_contact = if is_over { FirstContact::Over } else { FirstContact::Unconfirmed };
-            let portion = before.portion;
-            let expected = expected(context, mirror, before, &mirror.address.shown(&target.credentials));
-            let expected = expected.filter(|_| !touched.needs_look);
-            let target = &target;
-            let run = Run {
-                repository,
-                mirror,
-                target,
-                context,
-                past,
-                first_contact,
-                fence,
-                redactor,
-                progress,
-                portion,
-                shallow,
-                expected,
-            };
-            let result = run.run(scope);
-            // As git does: status 403 is about permissions, and 407 about the proxy.
-            let is_refused = matches!(&result.error, Some(Error::Push(crate::wire::Error::Credentials(text))) if text.starts_with(" (HTTP 401)"));
-            if is_refused || result.error.is_none() {
-                judge(&target.credentials, !is_refused);
-            }
-            (result, target.credentials.clone())
-        }
-        Err(error) => (UpdateResult { error: Some(error), ..UpdateResult::default() }, Credentials::default()),
-    }
 }

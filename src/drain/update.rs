@@ -38,7 +38,7 @@ pub(super) struct UpdateResult {
     pub(super) progress: Arc<Progress>,
     /// The push size that the mirror accepts, as far as it is known.
     pub(super) portion: Portion,
-    /// What it can do.
+    /// What the mirror can do.
     pub(super) capabilities: Option<Capabilities>,
     /// The result of the last full scan. If there is one, `outcomes` has every ref that is not up to date.
     pub(super) scanned: Option<FullScan>,
@@ -56,7 +56,7 @@ impl UpdateResult {
         self.error.is_none() && self.outcomes.values().all(|outcome| outcome.outcome != Outcome::RemoteFailed)
     }
 
-    /// Whether everything that is known is up to date. `refs` are the refs that the status lists.
+    /// Whether the mirror answered for every ref, and none of `refs`, the refs that the status lists, failed.
     pub(super) fn is_well(&self, refs: &[RefOutcome]) -> bool {
         self.is_answered() && !refs.iter().any(|outcome| outcome.outcome.is_failure())
     }
@@ -192,7 +192,7 @@ impl Run<'_> {
         if observed.limits.step.is_some() { plan(rules, observed) } else { last }
     }
 
-    /// The error that a stopped plan means. If the plan is only to be shown, only first contact is an error; otherwise `None`.
+    /// The error of a plan that was stopped. `None` if the plan is only shown; but first contact is an error then too.
     fn stopped(&self, stop: Stop) -> Option<Error> {
         let unable = |what: &str| Error::Push(crate::wire::Error::Unable(what.into()));
         if self.context.mode == Mode::Plan && !matches!(stop, Stop::FirstContact { .. }) {
@@ -240,7 +240,11 @@ impl Run<'_> {
             }
             Err(error) => {
                 self.note_unanswered(session, &sent, &error, result);
-                if let Some(given_up) = self.after_failure(error, plan, there, refusals, result)? {
+                let is_repeatable = error.retry_smaller().is_none() && !session.may_carry_out(&error);
+                if is_repeatable && result.companions.give_up(plan) {
+                    let reason = self.redactor.clean(&error.to_string());
+                    tracing::info!("mirror '{}': {reason}; sending the default branch alone", self.mirror.name);
+                } else if let Some(given_up) = self.after_failure(error, plan, there, refusals, result)? {
                     rest.remove(&given_up);
                 }
             }
@@ -248,7 +252,8 @@ impl Run<'_> {
         Ok(rest)
     }
 
-    /// Handles a push that failed as a whole: makes the next one smaller, or gives up a single ref that is too large, and returns it.
+    /// Handles a push that failed as a whole: makes the next push smaller, or gives up a single ref that is too large and returns that ref.
+    /// If nothing can be sent at once, marks the refs as failed and returns the error.
     fn after_failure(
         &self,
         error: crate::wire::Error,
@@ -273,7 +278,7 @@ impl Run<'_> {
             self.mark_failed(&sent, &error, result);
             return Err(error.into());
         }
-        tracing::info!("mirror '{}': {reason}; sending less at once", self.mirror.name);
+        tracing::info!("mirror '{}': {reason}; the next push is smaller", self.mirror.name);
         Ok(given_up)
     }
 

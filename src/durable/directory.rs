@@ -19,7 +19,10 @@ use rustix::io::Errno;
 use super::place::{Place, open_directory};
 
 /// Whether [`make_directory`] made the directory.
-#[cfg_attr(not(feature = "mirror"), expect(unreachable_pub, reason = "the hook does not ask"))]
+#[cfg_attr(
+    not(feature = "mirror"),
+    expect(unreachable_pub, reason = "in the hook alone, no public function returns it")
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Made {
     /// It did not exist, and was made.
@@ -28,7 +31,7 @@ pub enum Made {
     Before,
 }
 
-/// Makes one directory as the umask has it.
+/// Makes one directory with the permissions that the umask leaves.
 fn make(path: &Path) -> io::Result<Made> {
     let place = Place::of(path)?;
     match rustix::fs::mkdirat(&place.directory, place.name, Mode::from_bits_retain(0o777)) {
@@ -38,7 +41,7 @@ fn make(path: &Path) -> io::Result<Made> {
     }
 }
 
-/// Makes a directory and those above it that are missing, as the umask has it.
+/// Makes a directory and those above it that are missing, with the permissions that the umask leaves.
 ///
 /// # Errors
 /// The operating system's.
@@ -69,7 +72,8 @@ pub fn make_directory(path: &Path, mode: Option<u32>) -> io::Result<Made> {
     }
 }
 
-/// Makes a directory of ours with the permissions `mode`, whatever the umask. Directories above it are made as the umask has it.
+/// Makes a directory of ours with the permissions `mode`, whatever the umask. Directories above it get the permissions that the umask
+/// leaves.
 ///
 /// # Errors
 /// The operating system's.
@@ -79,7 +83,8 @@ pub fn make_directories(path: &Path, mode: u32) -> io::Result<()> {
     make_directory(path, Some(mode)).map(drop)
 }
 
-/// Makes a directory in `parent` that only we can enter, whatever the umask. It is removed when the value is dropped; after a crash it stays.
+/// Makes a directory in `parent` that only we can enter, whatever the umask. It is removed when the value is dropped. After a crash it
+/// stays.
 ///
 /// # Errors
 /// The operating system's.
@@ -136,7 +141,8 @@ pub fn list_there(directory: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Removes a file, or a directory with everything in it. What is not there is no error. A link is removed, and not followed.
+/// Removes a file, or a directory with everything in it. A missing `path` in an existing directory is no error. A link is removed, and not
+/// followed.
 ///
 /// # Errors
 /// The operating system's.
@@ -176,7 +182,7 @@ mod tests {
             let made: Vec<_> = (0..20_000).map(|_| make_directory(&path, Some(0o755))).collect();
             is_over.store(true, std::sync::atomic::Ordering::Relaxed);
             let made = made.into_iter().collect::<io::Result<Vec<_>>>().expect("made each time");
-            assert!(made.contains(&Made::Now), "it was removed at least once");
+            assert!(made.contains(&Made::Now), "it was made at least once");
         });
     }
 

@@ -28,8 +28,8 @@ use place::{Place, is_a_link};
 pub use directory::{Made, list, list_there, make_directories, make_directory, private_directory, remove_all};
 pub use directory::{make_all, sync_directory};
 
-/// Opens a regular file. Also returns the metadata of the open descriptor, so that the caller can check owner and mode. A new file has the
-/// permissions that the umask leaves of 0666.
+/// Opens a regular file. Also returns the metadata of the open descriptor, so that the caller can check owner and mode. A new file gets
+/// mode 0666 without the bits of the umask.
 ///
 /// # Errors
 /// The operating system's, or that the path is a symbolic link or no regular file.
@@ -48,6 +48,21 @@ fn open_in(directory: &OwnedFd, name: &OsStr, flags: OFlags, mode: u32) -> io::R
     }
     let kind = if metadata.is_dir() { io::ErrorKind::IsADirectory } else { io::ErrorKind::PermissionDenied };
     Err(io::Error::new(kind, "it is not a regular file"))
+}
+
+/// Opens a file as [`open`] does. If it is ours and the group may write its directory, the group may write the file too.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_shared(path: &Path, flags: OFlags) -> io::Result<(File, Metadata)> {
+    let place = Place::of(path)?;
+    let (file, metadata) = open_in(&place.directory, place.name, flags, 0o666)?;
+    let wanted = rustix::fs::fstat(&place.directory)?.st_mode & 0o060;
+    let is_mine = metadata.uid() == rustix::process::geteuid().as_raw();
+    if is_mine && wanted & 0o020 != 0 && metadata.mode() & wanted != wanted {
+        file.set_permissions(Permissions::from_mode(metadata.mode() & 0o777 | wanted))?;
+    }
+    Ok((file, metadata))
 }
 
 /// Opens a file to read it.
@@ -74,11 +89,18 @@ const MAX_READ: u64 = 512 << 20;
 pub fn read(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
     let (mut file, metadata) = open_to_read(path)?;
     if metadata.len() > MAX_READ {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is larger than {} MiB", MAX_READ >> 20)));
+        return Err(too_large());
     }
     let mut bytes = Vec::with_capacity(4096);
-    file.read_to_end(&mut bytes)?;
+    // It may grow while it is read.
+    if (&mut file).take(MAX_READ + 1).read_to_end(&mut bytes)? as u64 > MAX_READ {
+        return Err(too_large());
+    }
     Ok((bytes, metadata))
+}
+
+fn too_large() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("it is larger than {} MiB", MAX_READ >> 20))
 }
 
 /// Reads a file of text as a whole.
@@ -121,7 +143,7 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     Ok(rustix::fs::renameat(from.directory, from.name, to.directory, to.name)?)
 }
 
-/// Gives a file a second name.
+/// Makes `to` a hard link to `from`.
 ///
 /// # Errors
 /// The operating system's. [`io::ErrorKind::AlreadyExists`] if the new path exists.
@@ -131,11 +153,11 @@ pub fn link(from: &Path, to: &Path) -> io::Result<()> {
     Ok(rustix::fs::linkat(from.directory, from.name, to.directory, to.name, AtFlags::empty())?)
 }
 
-/// Replaces a file durably: after a crash it holds the old bytes or the new ones. The new file has mode 0600 and our owner, unless `access`
-/// changes them. A killed process may leave a temporary file beside it, named `.NAME.RANDOM`.
+/// Replaces a file durably: after a crash it holds the old bytes or the new ones. The new file has mode 0600 and belongs to us, unless
+/// `access` changes that. A killed process may leave a temporary file beside it, named `.NAME.RANDOM`.
 ///
 /// # Errors
-/// The operating system's; the old file is then still there.
+/// The operating system's. The old file is then still there, unless only the sync of the directory failed.
 #[cfg(feature = "mirror")]
 pub fn replace(path: &Path, bytes: &[u8], access: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
     let (new, mut file) = Temporary::beside(path)?;
@@ -212,25 +234,24 @@ pub fn with_mode(mode: u32) -> impl FnOnce(&File) -> io::Result<()> {
 #[cfg(feature = "mirror")]
 pub fn open_lock(path: &Path, mode: u32) -> io::Result<File> {
     let place = Place::of(path)?;
-    match open_in(&place.directory, place.name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, 0o600) {
-        Ok((file, _)) => {
-            let owner = rustix::fs::fstat(&place.directory)?;
-            if rustix::process::geteuid().is_root() && owner.st_uid != 0 {
-                std::os::unix::fs::fchown(&file, Some(owner.st_uid), Some(owner.st_gid))?;
-            }
-            file.set_permissions(Permissions::from_mode(mode))?;
-            Ok(file)
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let (file, metadata) = open_in(&place.directory, place.name, OFlags::RDWR, 0)?;
-            // Its maker was killed before it had its mode. A second name could be that of another file of ours.
-            let is_its_only_name = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.nlink() == 1;
-            if is_its_only_name && metadata.mode() & 0o777 != mode {
-                file.set_permissions(Permissions::from_mode(mode))?;
-            }
-            Ok(file)
-        }
-        Err(error) => Err(error),
+    let open = || open_in(&place.directory, place.name, OFlags::RDWR, 0).map(|(file, _)| file);
+    match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => return opened,
+    }
+    // The file gets its name when its owner and mode are right. The mode of a file that is there is never changed: it could be another
+    // file of ours that somebody gave this name.
+    let (new, file) = Temporary::beside(path)?;
+    let owner = rustix::fs::fstat(&place.directory)?;
+    if rustix::process::geteuid().is_root() && owner.st_uid != 0 {
+        std::os::unix::fs::fchown(&file, Some(owner.st_uid), Some(owner.st_gid))?;
+    }
+    file.set_permissions(Permissions::from_mode(mode))?;
+    match rustix::fs::linkat(&new.directory, &new.name, &place.directory, place.name, AtFlags::empty()) {
+        Ok(()) => Ok(file),
+        // Another process was faster.
+        Err(Errno::EXIST) => open(),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -253,22 +274,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_gets_its_mode_whoever_was_killed_and_another_file_does_not() {
+    fn a_lock_has_its_mode_at_once_and_no_other_file_gets_it() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = |name: &str| directory.path().join(name);
         let mode = |name: &str| std::fs::metadata(path(name)).expect("there").mode() & 0o777;
         open_lock(&path("lock"), 0o660).expect("made");
-        assert_eq!(mode("lock"), 0o660);
-        std::fs::set_permissions(path("lock"), Permissions::from_mode(0o600)).expect("as after a kill");
         open_lock(&path("lock"), 0o660).expect("opened");
         assert_eq!(mode("lock"), 0o660);
         std::fs::write(path("secret"), "").expect("written");
         std::fs::set_permissions(path("secret"), Permissions::from_mode(0o600)).expect("ours alone");
         std::fs::hard_link(path("secret"), path("trap")).expect("linked");
-        open_lock(&path("trap"), 0o660).expect("opened");
-        assert_eq!(mode("secret"), 0o600, "a second name of a file is not a lock that somebody made");
-        std::os::unix::fs::symlink(path("secret"), path("link")).expect("linked");
+        std::fs::rename(path("secret"), path("moved")).expect("renamed");
+        for name in ["trap", "moved"] {
+            open_lock(&path(name), 0o660).expect("opened");
+            assert_eq!(mode(name), 0o600, "another file of ours that somebody gave this name");
+        }
+        std::os::unix::fs::symlink(path("moved"), path("link")).expect("linked");
         assert!(open_lock(&path("link"), 0o660).is_err());
+        let names = std::fs::read_dir(directory.path()).expect("listed").count();
+        assert_eq!(names, 4, "no temporary file is left");
     }
 
     #[test]

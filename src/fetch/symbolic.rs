@@ -20,7 +20,7 @@ const MAX_BYTES: usize = 128 << 20;
 /// What a mirror says of its symbolic refs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Symbolic {
-    /// The ref that HEAD names, if HEAD leads to a value.
+    /// The ref that HEAD names, if the server reports it.
     pub head: Option<RefName>,
     /// The requested refs that are symbolic.
     pub symbolic: BTreeSet<RefName>,
@@ -87,9 +87,9 @@ fn over_http(http: &Http, names: &[&RefName]) -> Result<Symbolic, Error> {
 
 /// The first message of upload-pack.
 pub(super) enum Greeting {
-    /// In version 2: whether it knows `ls-refs`, whether it is git, and its object format if it said one.
+    /// Version 2: whether the server knows `ls-refs`, whether it is git, and its object format if it named one.
     Commands { ls_refs: bool, is_git: bool, object_format: Option<String> },
-    /// In an older version, which reports the branch of HEAD with the first ref.
+    /// An older version, which reports the branch of HEAD with the first ref.
     Refs(Symbolic),
 }
 
@@ -169,7 +169,7 @@ pub(super) fn answer<R: Read>(
 fn count(length: &mut usize, line: &[u8]) -> Result<(), Error> {
     *length += line.len() + 4;
     if *length > MAX_BYTES {
-        return Err(Error::Protocol("an answer about refs of more than 128 MiB".into()));
+        return Err(Error::Protocol("the list of refs is larger than 128 MiB".into()));
     }
     Ok(())
 }
@@ -224,8 +224,12 @@ mod tests {
         let said = answer(true).expect("an answer");
         let head = Some(name("refs/heads/main"));
         let expected = Symbolic { head, symbolic: [one.clone()].into(), plain: [plain.clone()].into() };
-        assert_eq!(said, expected, "what is not listed is neither");
+        assert_eq!(said, expected, "a ref that the answer does not list is neither symbolic nor plain");
         let said = answer(false).expect("an answer");
-        assert_eq!(said, Symbolic { plain: BTreeSet::new(), ..expected }, "another server may tell of HEAD alone");
+        assert_eq!(
+            said,
+            Symbolic { plain: BTreeSet::new(), ..expected },
+            "an answer of a server other than git does not prove that a ref is plain"
+        );
     }
 }

@@ -21,6 +21,10 @@ pub fn credentials(repository: &Repository, mirror: &Mirror) -> Result<Credentia
 /// # Errors
 /// [`Error::Credentials`], when a source of its credentials cannot be used.
 pub fn found_credentials(repository: &Repository, mirror: &Mirror, server: &Server) -> Result<Credentials, Error> {
+    if mirror.is_foreign {
+        // Whoever wrote the file chose the address, and our password or key is for another one.
+        return Ok(Credentials { username: mirror.username.clone(), ..Credentials::default() });
+    }
     let wanted = credentials::CredentialRequest {
         directory: &repository.layout().remote(&mirror.name),
         name: &mirror.name,
@@ -39,7 +43,7 @@ pub fn found_credentials(repository: &Repository, mirror: &Mirror, server: &Serv
 /// Everything that is needed to connect to a mirror.
 ///
 /// # Errors
-/// [`Error`], when its credentials cannot be obtained, or must not be sent.
+/// [`Error`], when its credentials cannot be obtained or must not be sent, or when its pinned host keys cannot be read.
 pub fn target(repository: &Repository, mirror: &Mirror, server: &Server) -> Result<Target, Error> {
     let credentials = found_credentials(repository, mirror, server)?;
     if mirror.address.is_plain_http() && credentials.secret.is_some() && !mirror.allow_insecure_http {
@@ -47,7 +51,7 @@ pub fn target(repository: &Repository, mirror: &Mirror, server: &Server) -> Resu
     }
     let directory = repository.layout().remote(&mirror.name);
     let ssh = Ssh {
-        identity: identity(&directory),
+        identity: identity(&directory).filter(|_| !mirror.is_foreign),
         known_hosts: credentials::pins(&directory).map_err(Error::files("read the pinned host keys", directory))?,
         options: mirror.ssh_options.clone(),
         contacts: Contacts::default(),

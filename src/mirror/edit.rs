@@ -1,9 +1,9 @@
 //! Adding, changing and removing a mirror, for the command line and the API.
 //!
-//! Guaranteed: the files of a mirror, except its ssh key, are made before the configuration names it. They are removed after its entry in
-//! the configuration. So a crash leaves a mirror that works or lacks only its key, or no mirror. If URL and password change together, the
-//! new URL never gets the old password. Absent: waking drains, hooks, permissions, and whether a stored password may be sent to another
-//! host. The callers decide that.
+//! Guaranteed: the files of a new mirror, its ssh key included, are made before the configuration names it. The files of a removed mirror
+//! are deleted after its entry in the configuration. So a crash leaves a mirror that works, or no mirror. A crash during a change may leave
+//! a mirror without its new password or key. If URL and password change together, the new URL never gets the old password. Absent: waking
+//! drains, installing the hook, what an API token may do, and whether a stored password may be sent to another host. The callers do that.
 
 use std::path::PathBuf;
 
@@ -100,7 +100,7 @@ impl Editor<'_> {
     /// Adds a mirror and makes its first sync due.
     ///
     /// # Errors
-    /// [`Error`]. There is then no such mirror.
+    /// [`Error`]. The mirror is then not added, unless only the sync of the configuration's directory failed.
     pub fn add(&self, name: &str, keys: Keys, extras: &Extras) -> Result<Config, Error> {
         self.prepare()?;
         // The name is checked before it becomes a directory.
@@ -154,7 +154,7 @@ impl Editor<'_> {
         let mut old = None;
         if extras.secret.is_some() && moves {
             old = credentials::read_secret(&path).ok().flatten();
-            // If we are killed before the next step, the mirror has no password. A password for another host would be worse.
+            // If we are killed before `store` below, the mirror has no password. A password for another host would be worse.
             durable::remove_if_there(&path).map_err(self.files("remove the secret", name))?;
         }
         let edited = edit(self.repository, self.server, &change);

@@ -56,7 +56,7 @@ impl LostHead {
         let name = if is_plain { name.into_owned() } else { shell_word(&name) };
         let by_hand =
             format!("git --git-dir {} symbolic-ref HEAD {name}", shell_word(&self.git_dir.display().to_string()));
-        format!("{by_hand}; or for ever: set_head = true")
+        format!("{by_hand}; to let each run do this: set_head = true")
     }
 }
 

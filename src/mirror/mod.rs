@@ -1,7 +1,8 @@
 //! The directory of a mirror, `mirror-push/remotes/NAME`, and its settings: lock, editing, removal, destination.
 //!
 //! Guaranteed: the files of a mirror are made before the configuration names the mirror, and removed after its name has left the
-//! configuration. So a crash leaves a mirror that works, or none. Absent: what is sent, and when ([`crate::drain`]).
+//! configuration. So a crash while a mirror is added or removed leaves a mirror that works, or none. Absent: what is sent, and when
+//! ([`crate::drain`]).
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;

@@ -1,7 +1,7 @@
 //! The removal of a mirror: first a mark in its directory, then the deletion of its files.
 //!
-//! If the process is killed before it has deleted the mark, the next drain of the repository deletes the remaining files. The mark goes
-//! after all files but the queue and the lock.
+//! The queue and then the mark are deleted last. The lock file stays. If the process is killed before it has deleted the queue, the next
+//! drain of the repository deletes the remaining files.
 
 use std::path::Path;
 
@@ -28,9 +28,9 @@ pub fn is_being_removed(directory: &Path) -> bool {
     directory.join(REMOVED).is_file()
 }
 
-/// Removes the files of a mirror that is not configured. The queue goes last but one, because a drain finds the directory by its queue, and
-/// the mark of the removal last: a queue without the mark would be taken for that of a mirror of another server. The caller holds the
-/// lock; its file stays.
+/// Removes the files of a mirror that is not configured. The caller holds the lock; its file stays. The queue goes last but one, because
+/// a drain finds the directory by its queue. The mark of the removal goes last, because a drain takes a queue without the mark for that of
+/// a mirror which the file of another server names.
 ///
 /// # Errors
 /// The operating system's.

@@ -39,7 +39,7 @@ pub enum Action {
     Delete,
     /// The mirror has a value that we are not known to have had. The rules keep it, or first contact is not confirmed.
     Divergent(Reason),
-    /// The ref is not here, the mirror has it, and the rules keep it there.
+    /// The ref is not here, but the mirror has it. We do not delete it there, for this reason.
     Kept(Reason),
     /// The mirror goes back and forth between values that it held before; see [`RefFacts::is_flapping`].
     Flapping(Reason),

@@ -23,7 +23,7 @@ pub enum Reason {
     NotHere(Oid),
     /// The mirror's value is no ancestor of ours.
     NotInHistory(Oid),
-    /// The mirror went back and forth.
+    /// The ref went back and forth between values on the mirror too often within an hour.
     Flapping {
         /// What the mirror has; `None` is no such ref.
         remote: Option<Oid>,

@@ -308,7 +308,11 @@ fn the_table_of_first_contact() {
     }
     let mirror = rules(Divergent::Overwrite, Prune::Mirror);
     let seen = unconfirmed(vec![new, only_there], false);
-    assert_eq!(decided(&mirror, &seen), ["reject", "divergent"], "what would be deleted is not here either");
+    assert_eq!(
+        decided(&mirror, &seen),
+        ["reject", "divergent"],
+        "a deletion of a value that is not here needs confirmation too"
+    );
 }
 
 #[test]

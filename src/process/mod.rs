@@ -22,6 +22,9 @@ use rustix::process::{
 
 mod output;
 
+/// How long messages may still arrive after the program has ended.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
 use output::{Heard, head, tail};
 
 /// The message for a program that failed without writing to standard error.
@@ -184,7 +187,7 @@ impl Child {
     /// Waits up to `grace` until it ends by itself, then terminates it. Returns its status and the end of its standard error.
     pub fn end(mut self, grace: Duration) -> (io::Result<ExitStatus>, String) {
         let status = self.reap(grace);
-        let said = self.stderr.take().map(Heard::last_words).unwrap_or_default();
+        let said = self.stderr.take().map(|said| said.last_words(LAST_WORDS)).unwrap_or_default();
         if let Some(socket) = &self.stderr_socket {
             // Ends the thread that reads it. It may be closed already.
             let _ = socket.shutdown(Shutdown::Both);
@@ -265,6 +268,8 @@ pub fn git(git_dir: &Path, arguments: &[&str]) -> Command {
         command.env(ALTERNATES, added);
     }
     command.arg("--git-dir").arg(git_dir).args(arguments).env("GIT_NO_REPLACE_OBJECTS", "1");
+    // The configuration of the repository could name a program that fetches missing objects (`remote.NAME.uploadpack`).
+    command.env("GIT_NO_LAZY_FETCH", "1");
     command
 }
 
@@ -298,8 +303,9 @@ pub fn run(name: &str, command: &mut Command, input: &[u8], limit: Duration) -> 
         end(Signal::TERM);
     }
     let (status, message) = child.end(Duration::ZERO);
-    let out = output.last_words();
-    // Kills the processes that the program left behind.
+    // A secret must not be cut because this machine is busy, so this waits longer than for messages.
+    let out = output.last_words(10 * LAST_WORDS);
+    // Kills the processes that the program left behind in its process group.
     end(Signal::KILL);
     if is_slow {
         return Err(Error::TooSlow { program: name.to_owned(), limit });
@@ -339,8 +345,8 @@ mod tests {
     #[test]
     fn output_is_kept_up_to_its_bound() {
         let mut program = command("sh");
-        let out = run("sh", program.args(["-c", "yes | head -c 200000"]), b"", LONG);
-        assert_eq!(out.map_or(65_536, |out| out.len()), 65_536);
+        let out = run("sh", program.args(["-c", "yes | head -c 200000; exit 0"]), b"", LONG);
+        assert_eq!(out.expect("success").len(), 65_536);
         let mut program = command("sh");
         let error = run("sh", program.args(["-c", "yes | head -c 20000 >&2; echo last >&2; exit 1"]), b"", LONG);
         let Err(Error::Failed { message, .. }) = error else { panic!("{error:?}") };

@@ -1,4 +1,5 @@
-//! What a program writes, read by a thread. A process that the program left behind may keep the pipe open, so nobody waits for its end.
+//! What a program writes, read by a thread. A process that the program left behind may keep the pipe open. So after the
+//! program has ended, we wait for the end of its output for `LAST_WORDS` at most.
 
 use std::io::Read;
 use std::ops::ControlFlow;
@@ -7,9 +8,6 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-
-/// How long output may still arrive after the program has ended.
-const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// What a thread reads from a program.
 pub(super) struct Heard {
@@ -39,10 +37,10 @@ impl Heard {
         Self { bytes, end }
     }
 
-    /// What was read, after the program has ended.
-    pub(super) fn last_words(self) -> Vec<u8> {
-        // An error is the end, or that it does not come.
-        let _ = self.end.recv_timeout(LAST_WORDS);
+    /// What was read, after the program has ended. More may arrive for as long as `grace`.
+    pub(super) fn last_words(self, grace: Duration) -> Vec<u8> {
+        // The thread sends nothing, so this is always an error: the output has ended, or the time is over.
+        let _ = self.end.recv_timeout(grace);
         std::mem::take(&mut self.bytes.lock())
     }
 }
@@ -58,7 +56,7 @@ pub(super) fn tail(mut hear: impl FnMut(&[u8])) -> impl FnMut(&mut Vec<u8>, &[u8
     }
 }
 
-/// Keeps the first bytes, so many at most.
+/// Keeps the first `most` bytes, and then ends the reading.
 pub(super) fn head(most: usize) -> impl FnMut(&mut Vec<u8>, &[u8]) -> ControlFlow<()> {
     move |kept, piece| {
         kept.extend_from_slice(&piece[..piece.len().min(most - kept.len())]);

@@ -13,9 +13,9 @@ use crate::wire::{Error, broken, next_line, refused_by_server};
 pub(super) struct MaxBytes(pub(super) usize);
 
 impl MaxBytes {
-    /// For a mirror of the administrator's: more than a million refs.
+    /// For a mirror that is not confined. Holds more than a million refs.
     pub(super) const USUAL: Self = Self(128 << 20);
-    /// For a confined mirror: about 300,000 refs. Others may have made it, so many such mirrors at once must not fill the memory.
+    /// For a confined mirror. Holds about 300,000 refs. Users may create many such mirrors, which together must not fill the memory.
     pub(super) const CONFINED: Self = Self(32 << 20);
 }
 

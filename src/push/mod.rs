@@ -121,7 +121,8 @@ impl Session {
     }
 
     /// Whether the mirror may still carry out the commands of a push that failed with `error`. Over a stream the answer is yes once
-    /// receive-pack was heard, whatever message ended the connection. Otherwise `error` decides.
+    /// receive-pack has answered and commands are being sent, whatever message ended the connection, unless the pack could not be made.
+    /// Otherwise `error` decides.
     #[must_use]
     pub fn may_carry_out(&self, error: &Error) -> bool {
         let is_asked = matches!(&self.conversation, Conversation::Stream(stream) if stream.may_be_carried_out());

@@ -65,7 +65,8 @@ impl OverStream {
         self.exchange(request, pack, redactor, |lines| advertisement::pass_over(lines, most))
     }
 
-    /// Sends the request in its own thread. Meanwhile this thread calls `before`, which reads up to the report, and reads the report.
+    /// Sends the request in another thread. Meanwhile this thread calls `before`, which reads what comes before the report, and then reads
+    /// the report.
     fn exchange(
         &mut self,
         request: &Request<'_>,
@@ -119,7 +120,7 @@ impl OverStream {
         Ok(report)
     }
 
-    /// Whether receive-pack has certainly got far enough that it may carry out commands. Otherwise the error decides: see
+    /// Whether receive-pack has answered, so that it may carry out the commands. Otherwise the error decides: see
     /// `Error::may_have_arrived`.
     pub(super) fn may_be_carried_out(&self) -> bool {
         self.is_asked

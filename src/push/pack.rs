@@ -108,7 +108,10 @@ impl PackObjects {
         }
         let progress = Arc::clone(&self.progress);
         let hear = move |written: &[u8]| progress.hear("", written, &Redactor::default());
-        let mut child = Child::start_heard("git pack-objects", &mut git(&self.git_dir, &arguments), hear)?;
+        let mut command = git(&self.git_dir, &arguments);
+        // git before 2.45 does not know GIT_NO_LAZY_FETCH. A name that no transport has forbids all of them.
+        command.env("GIT_ALLOW_PROTOCOL", "none");
+        let mut child = Child::start_heard("git pack-objects", &mut command, hear)?;
         let mut revisions = String::with_capacity((self.tips.len() + self.haves.len()) * 42 + 8);
         for tip in &self.tips {
             revisions.push_str(&format!("{tip}\n"));

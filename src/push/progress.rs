@@ -43,7 +43,7 @@ impl Progress {
         self.is_packing.store(true, Ordering::Relaxed);
     }
 
-    /// They are made.
+    /// From now on the next bytes of the pack exist, and we wait for the mirror.
     pub(crate) fn end_packing(&self) {
         self.is_packing.store(false, Ordering::Relaxed);
     }

@@ -13,7 +13,7 @@ use crate::credentials::{Cleaned, Redactor};
 use crate::refs::RefName;
 use crate::wire::{Error, Messages, about, next_line};
 
-/// Most bytes that are read after one push, packet headers included. More than this is a protocol error.
+/// Most bytes that are read over side bands after one push, packet headers included. More than this is a protocol error.
 const MAX_READ: usize = 16 << 20;
 
 /// What the mirror said to one command.
@@ -67,7 +67,7 @@ pub(super) fn read<R: Read>(
     report
 }
 
-/// Bands 2 and 3 go to `messages`; what band 1 carried is returned.
+/// Returns what band 1 carried. Bands 2 and 3 go to `messages`, and band 3, an error, ends the reading.
 fn demultiplex<R: Read>(
     lines: &mut StreamingPeekableIter<R>,
     bound: usize,

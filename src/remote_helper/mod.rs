@@ -80,7 +80,10 @@ impl Helper {
         let repository = shared.to_local();
         let config = config::load(&repository, &server)?;
         config::authorise(&repository, &server)?;
-        anyhow::ensure!(!config.is_silent, "silent mode: nothing leaves this machine; git mirror-push silent off");
+        anyhow::ensure!(
+            !config.is_silent,
+            "silent mode: nothing leaves this machine; to end it: git mirror-push silent off"
+        );
         let name = name.trim_start_matches("//").to_owned();
         anyhow::ensure!(
             config.mirror(&name).is_some(),
@@ -304,7 +307,9 @@ fn answer(asked: &RefName, report: Option<&Report>, mirror: &str) -> String {
     let of_ref = |outcome: &&RefOutcome| outcome.name == *asked;
     // git knows the ref by its own name, with nothing escaped.
     let name = asked.text();
-    let Some(report) = report else { return format!("error {name} the mirror was disabled or removed meanwhile") };
+    let Some(report) = report else {
+        return format!("error {name} the mirror was disabled or removed meanwhile, or silent mode was switched on");
+    };
     match (report.refs.iter().find(of_ref), &report.error) {
         (Some(found), _) => match (found.outcome, &found.reason) {
             (Outcome::UpToDate | Outcome::Created | Outcome::FastForwarded | Outcome::Forced | Outcome::Deleted, _) => {

@@ -143,7 +143,7 @@ mod tests {
     use super::is_asked_for;
 
     #[test]
-    fn only_the_mirror_is_answered() {
+    fn only_questions_about_the_mirror_are_answered() {
         let mirror = "https://git.example.org:8443/acme/x.git";
         for question in
             ["Username for 'https://git.example.org:8443': ", "Password for 'https://a%40b@git.example.org:8443': "]

@@ -1,8 +1,8 @@
 //! Object directories that the environment adds (`GIT_ALTERNATE_OBJECT_DIRECTORIES`, git(1)), which gix does not know.
 //!
 //! gix itself reads those that a repository names (`objects/info/alternates`). For the others we open the object store on a temporary
-//! directory, whose alternates are the repository's object directory and the added ones. The directory is removed with its last handle. If
-//! the program is killed, the directory stays; it contains only that list.
+//! directory, whose alternates are the repository's object directory and the added ones. The directory is removed when
+//! the last `Added` is dropped. If the program is killed, the directory stays; it contains only that list.
 
 #![expect(clippy::disallowed_methods, reason = "reads the variable, and writes the list for gix")]
 
@@ -19,7 +19,7 @@ use crate::durable;
 /// The variable.
 const ADDED: &str = "GIT_ALTERNATE_OBJECT_DIRECTORIES";
 
-/// The directory that lists them, if there are any; it is removed with its last holder.
+/// The temporary directory that lists them, if there are any.
 pub(super) type Added = Option<Arc<tempfile::TempDir>>;
 
 /// Makes `repository` read the directories that the environment adds. The caller must keep the returned value as long as `repository`.
@@ -39,7 +39,7 @@ pub(super) fn add(repository: &mut gix::ThreadSafeRepository) -> io::Result<Adde
     Ok(Some(Arc::new(directory)))
 }
 
-/// The content of `info/alternates`: one path on a line, the quoted ones as they are.
+/// The content of `info/alternates`: one path a line. A quoted path stays as it is.
 fn listed(own: &[u8], here: &Path, added: &OsStr) -> Vec<u8> {
     let mut is_quoted = false;
     let paths = added.as_bytes().split(|byte| {

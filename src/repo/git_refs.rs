@@ -2,8 +2,8 @@
 //! meanwhile or git does not list a name, but never one per ref.
 //!
 //! gix reads objects, ancestry and configuration as usual. Guaranteed: a list is a snapshot, because git reads the tables as they were when
-//! it began. We notice when git omits refs because a table is damaged, because we read the names in the tables too (see `reftable`).
-//! Absent: every write.
+//! it began. We read the names in the tables too (see `reftable`), and so notice when git omits refs of a damaged table. Absent: every
+//! write.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -177,7 +177,7 @@ impl GitRefs {
         Ok(listing)
     }
 
-    /// A git that does not know the storage says that it does not know the extension.
+    /// The error for git's `message`. A git that does not know reftable complains about the extension `refStorage`.
     fn unreadable(&self, what: &str, message: &str) -> Error {
         let (path, message) = (self.git_dir.clone(), message.replace('\n', " "));
         if replies::is_unknown_ref_storage(&message) {

@@ -13,7 +13,7 @@ use gix::revwalk::graph::Commit;
 use super::{Error, Repository, from_gix, is_refused, to_gix};
 use crate::refs::{Ancestry, Oid};
 
-/// What walks of one repository have in common.
+/// The graph of commits that walks of one repository share.
 pub struct History<'r> {
     repository: &'r Repository,
     graph: gix::revwalk::Graph<'r, 'r, Commit<Flags>>,
@@ -79,7 +79,7 @@ impl<'r> History<'r> {
         Self { repository, graph: repository.inner.revision_graph(graph) }
     }
 
-    /// How the mirror's value relates to ours. History that is not whole counts as [`Ancestry::Unknown`].
+    /// How the mirror's value relates to ours. [`Ancestry::Unknown`] if its object is not here or the history is not whole.
     ///
     /// # Errors
     /// [`Error::Read`] when the operating system did not let us look.
@@ -97,7 +97,8 @@ impl<'r> History<'r> {
         })
     }
 
-    /// Whether `old` is `new` or an ancestor of it. `None` when history is not whole.
+    /// Whether the commit of `old` is that of `new` or an ancestor of it. `Some(false)` if one of them is not here or peels to no commit.
+    /// `None` when history is not whole.
     ///
     /// # Errors
     /// [`Error::Read`] when the operating system did not let us look.

@@ -66,7 +66,7 @@ pub enum Error {
         why: &'static str,
     },
     /// It has grafts, so git sees another history than the one that is stored.
-    #[error("repository '{}' has grafts ('info/grafts'), so git takes its history for another one than is stored; turn them into replace refs: git replace --convert-graft-file", path.display())]
+    #[error("repository '{}' has grafts ('info/grafts'), so git sees another history than the one that is stored; turn them into replace refs: git replace --convert-graft-file", path.display())]
     Grafts {
         /// The repository.
         path: PathBuf,
@@ -114,11 +114,26 @@ impl Shared {
     }
 }
 
+/// Opens a repository that a list of repositories names. Its common directory must be that very directory: with a file `commondir`, whoever
+/// may write there could name another repository.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_listed(path: &Path) -> Result<Shared, Error> {
+    let shared = open(path)?;
+    if path.canonicalize().is_ok_and(|path| shared.to_local().git_dir() == path) {
+        return Ok(shared);
+    }
+    let reason = format!("its files are in '{}'", shared.to_local().git_dir().display());
+    Err(Error::NotARepository { path: path.to_owned(), reason })
+}
+
 /// Opens the repository at `path`: a bare repository, or the working tree or `.git` directory of one that is not bare. A linked worktree
 /// stands for the repository that it belongs to.
 ///
 /// # Errors
-/// [`Error::NotARepository`], [`Error::OtherOwner`], [`Error::Extension`] or [`Error::Grafts`].
+/// [`Error::NotARepository`], [`Error::OtherOwner`], [`Error::Extension`], [`Error::Grafts`], or [`Error::Read`] when its alternates or
+/// `info/grafts` cannot be read.
 pub fn open(path: &Path) -> Result<Shared, Error> {
     let refused = |error: &gix::Error| {
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -340,7 +355,7 @@ pub fn is_refused(error: &gix::Error) -> bool {
     kind.is_some_and(|kind| !matches!(kind, ErrorKind::NotFound | ErrorKind::InvalidData | ErrorKind::UnexpectedEof))
 }
 
-/// The chain of an error of gix's on one line.
+/// The message of a gix error and those of its causes, on one line.
 #[must_use]
 pub fn one_line(error: &gix::Error) -> String {
     let mut parts: Vec<String> = error.iter_errors().map(|cause| cause.to_string().replace('\n', " ")).collect();

@@ -17,7 +17,7 @@ use gix::{ObjectId, hash};
 use super::{Repository, to_gix};
 use crate::refs::Oid;
 
-/// Most commits, most objects, and most bytes of them before compression.
+/// The limits of a small pack: commits, objects, and bytes of all objects before compression.
 const MAX_COMMITS: usize = 64;
 const MAX_OBJECTS: usize = 256;
 const MAX_BYTES: usize = 256 << 10;
@@ -28,14 +28,14 @@ const MAX_DEPTH: usize = 64;
 struct Small<'r> {
     repository: &'r gix::Repository,
     known: HashSet<ObjectId>,
-    /// Objects in directories that change, in the versions of parents on the mirror.
+    /// What parents on the mirror have in the directories that change.
     held: HashSet<ObjectId>,
     objects: Vec<(Kind, Vec<u8>)>,
     bytes: usize,
 }
 
 impl Repository {
-    /// A pack of the objects that `tips` need and a mirror with the values `haves` lacks. `None` when it would not be small.
+    /// A pack of the objects that `tips` need and that a mirror with the values `haves` lacks. `None` when it would not be small.
     #[must_use]
     pub fn small_pack(&self, tips: &[Oid], haves: &HashMap<Oid, u32>) -> Option<Vec<u8>> {
         let mut small = Small {
@@ -48,7 +48,7 @@ impl Repository {
         let is_have = |id: &hash::oid| haves.contains_key(&super::from_gix(id));
         let mut commits: Vec<ObjectId> = Vec::new();
         for tip in tips.iter().map(|tip| to_gix(*tip)).filter(|tip| !is_have(tip)) {
-            commits.extend(small.peel(tip)?.filter(|commit| !is_have(commit)));
+            commits.extend(Some(small.peel(tip)?).filter(|commit| !is_have(commit)));
         }
         commits.sort_unstable();
         commits.dedup();
@@ -87,11 +87,11 @@ fn same_place(bases: &[Vec<tree::Entry>], entry: &tree::Entry) -> Vec<ObjectId> 
 impl Small<'_> {
     /// Adds the tags on the way, and returns the commit that the value is or peels to. `None` for one that is or peels to a tree or blob,
     /// because that is left to git.
-    fn peel(&mut self, mut id: ObjectId) -> Option<Option<ObjectId>> {
+    fn peel(&mut self, mut id: ObjectId) -> Option<ObjectId> {
         loop {
             let object = self.repository.try_find_object(id).ok()??;
             match object.kind {
-                Kind::Commit => return Some(Some(id)),
+                Kind::Commit => return Some(id),
                 Kind::Tag => {
                     let target = object.clone().try_into_tag().ok()?.target_id().ok()?.detach();
                     if !self.known.contains(&id) {

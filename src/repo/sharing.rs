@@ -45,7 +45,7 @@ impl Sharing {
         }
     }
 
-    /// The permissions of a file that nobody but the owner, and the group where there is one, may open.
+    /// The permissions of a file that only the owner may open, and the group if the repository is shared with it.
     #[must_use]
     pub fn private_mode(self) -> u32 {
         match self {
@@ -54,7 +54,8 @@ impl Sharing {
         }
     }
 
-    /// Makes a new file readable for everybody, or for those whom `core.sharedRepository` names.
+    /// Makes a new file readable for everybody, and writable for the group if the repository is shared with it. An octal value of
+    /// `core.sharedRepository` sets the bits exactly.
     ///
     /// # Errors
     /// The operating system's.

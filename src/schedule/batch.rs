@@ -124,7 +124,7 @@ impl Every<'_> {
         if Owner::of(git_dir, self.server).is_some() {
             return Ok(vec![as_owner::job(git_dir, self.mode_for_owner(&layout, git_dir)?)]);
         }
-        let repository = repo::open(git_dir)?.to_local();
+        let repository = repo::open_listed(git_dir)?.to_local();
         config::authorise(&repository, self.server)?;
         let config = config::load(&repository, self.server)?;
         if config.is_silent && self.mode != Mode::Plan {
@@ -138,8 +138,8 @@ impl Every<'_> {
         enabled.map(|mirror| self.job(&layout, repository.git_dir(), mirror)).collect()
     }
 
-    /// Whether the repository's file names another address for an enabled mirror than that of its last attempt, does not name the mirror,
-    /// or cannot be used.
+    /// Whether an enabled mirror has another address in the repository's file than at its last attempt. Also `true` if the file does not
+    /// name the mirror or cannot be used.
     fn is_moved(&self, layout: &Layout, git_dir: &Path, name: &str, status: &Status) -> bool {
         let Ok(text) = durable::read_text(&layout.config()) else { return true };
         let placed = self.server.place(git_dir);
@@ -245,7 +245,7 @@ impl Every<'_> {
     }
 
     fn with<T>(&self, job: &Job, act: impl FnOnce(&repo::Repository, &Context<'_>) -> T) -> Result<T, Error> {
-        let repository = repo::open(&job.git_dir)?.to_local();
+        let repository = repo::open_listed(&job.git_dir)?.to_local();
         config::authorise(&repository, self.server)?;
         let config = config::load(&repository, self.server)?;
         let on_begin = |mirror: &Mirror, progress| (self.on_begin)(&job.git_dir, &mirror.name, progress);

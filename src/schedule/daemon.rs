@@ -107,7 +107,7 @@ impl Workers {
         self.crew.change(|queue| queue.add(job));
     }
 
-    /// Begins nothing more.
+    /// Makes the workers begin no further job.
     pub fn halt(&self) {
         self.crew.change(Queue::halt);
     }

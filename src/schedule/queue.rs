@@ -142,7 +142,7 @@ pub(super) struct Queue {
     is_halted: bool,
 }
 
-/// What serving a job said of its host.
+/// What the run of a job showed about its host.
 pub(super) enum Said {
     /// Nothing: it was not contacted, or the run failed here.
     Nothing,

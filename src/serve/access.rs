@@ -78,10 +78,10 @@ impl Access {
                 // The token is valid even if its use cannot be noted, for example on a full disk.
                 if tokens::is_use_due(token, now)
                     && let Err(error) = self.store.note_use(&token.name, now)
-                    // Another process changes the file: the next use is noted.
+                    // Another process is changing the file. This use is not recorded, but a later one is.
                     && error.kind() != io::ErrorKind::WouldBlock
                 {
-                    tracing::warn!("cannot note that a token was used: {error}");
+                    tracing::warn!("cannot record the last use of a token: {error}");
                 }
                 return Ok(Ok(token.clone()));
             }

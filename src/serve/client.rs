@@ -41,8 +41,9 @@ impl Client {
                 && host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]_".contains(c))
         };
         let host = headers.get(HOST).and_then(|value| value.to_str().ok()).filter(is_host).unwrap_or("localhost");
-        let is_name =
-            |name: &&str| name.len() < 64 && name.chars().all(|c| c.is_ascii_hexdigit() || matches!(c, '.' | ':'));
+        let is_name = |name: &&str| {
+            (1..64).contains(&name.len()) && name.chars().all(|c| c.is_ascii_hexdigit() || matches!(c, '.' | ':'))
+        };
         Self {
             name: last.filter(is_name).unwrap_or(&peer.name).to_owned(),
             base: format!("{scheme}://{host}"),

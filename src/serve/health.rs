@@ -50,7 +50,7 @@ fn numbers(app: &App) -> String {
     let server = app.workers.server();
     let mut measures = Vec::new();
     for project in &app.projects.table().projects {
-        let measured = repo::open(&project.git_dir).map_err(anyhow::Error::from).and_then(|shared| {
+        let measured = repo::open_listed(&project.git_dir).map_err(anyhow::Error::from).and_then(|shared| {
             let repository = shared.to_local();
             let config = config::load(&repository, &server)?;
             Ok(metrics::measures(&repository, &config)?)

@@ -1,8 +1,8 @@
 //! Threads for what may wait: for the disk, a lock, a name server or a remote.
 //!
-//! There are three kinds of work: judging tokens, reading, and changing. Guaranteed: each kind has its own threads, so no kind waits for
+//! There are three kinds of work: checking tokens, reading, and changing. Guaranteed: each kind has its own threads, so no kind waits for
 //! another. One token gets at most its share of the threads for reading and for changing. A thread keeps its place until its work is done,
-//! even if the request was answered meanwhile. So one token cannot take all threads for reading or changing. Absent: a share for judging,
+//! even if the request was answered meanwhile. So one token cannot take all threads for reading or changing. Absent: a share for checking,
 //! which happens before the token is known, and time limits ([`super::router`] has them).
 
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Threads in which tokens are judged.
+/// Threads in which tokens are checked.
 const JUDGES: usize = 4;
 /// Threads in which things are read, and how many of them one token may have.
 const READERS: (usize, usize) = (16, 8);
@@ -40,7 +40,7 @@ impl Default for Lanes {
 }
 
 impl Lanes {
-    /// Judges a token.
+    /// Checks a token.
     pub(super) async fn judge<T: Send + 'static>(&self, act: impl FnOnce() -> T + Send + 'static) -> T {
         let place = place(&self.judges).await;
         in_thread(place, act).await

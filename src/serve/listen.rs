@@ -229,7 +229,7 @@ pub(super) async fn serve(
             Ok((stream, peer)) if limit.admit() => {
                 begin(stream, peer, Arc::clone(&limit), router.clone(), stop.clone());
             }
-            Ok(_) => tracing::warn!("all {MAX_CONNECTIONS} connections are at work; one more was turned away"),
+            Ok(_) => tracing::warn!("all {MAX_CONNECTIONS} connections are busy; one more was refused"),
             Err(error) => {
                 // For example, there is no free descriptor. Connections that end make room.
                 tracing::warn!("cannot take a connection: {error}");

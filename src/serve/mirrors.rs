@@ -71,7 +71,7 @@ impl App {
     /// Opens a project's repository.
     pub(super) fn open(&self, project: &Project) -> Result<OpenProject, Error> {
         let server = self.workers.server();
-        let repository = match repo::open(&project.git_dir) {
+        let repository = match repo::open_listed(&project.git_dir) {
             Err(repo::Error::NotARepository { .. }) => return Err(Error::Missing("Project")),
             opened => opened.map_err(anyhow::Error::from)?.to_local(),
         };

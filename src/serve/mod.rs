@@ -374,7 +374,7 @@ fn raise_descriptor_limit() {
 
 fn log_report(report: &Report) {
     if report.host == Host::Unknown && report.next_attempt_at.is_some() {
-        // The run did not contact the mirror, because its next attempt is not due. The log already has the reason.
+        // The mirror waits for its next attempt, or for a host that is down. The log already has the reason.
         return;
     }
     let (repository, remote, state) = (&report.repository, &report.remote, report.update_status.as_str());

@@ -28,7 +28,7 @@ pub(super) struct MirrorParams {
     pub(super) tags: Option<Tags>,
     pub(super) prune: Option<&'static str>,
     pub(super) auth_method: Option<AuthMethod>,
-    /// Lines or bare keys; an empty list removes them.
+    /// Lines of ssh-keyscan(1) or bare keys. An empty list removes the pinned keys.
     pub(super) host_keys: Option<Vec<String>>,
     /// The user name. It wins over the one in the URL. An empty text removes the stored one.
     pub(super) username: Option<String>,

@@ -16,7 +16,7 @@ use super::client::{Client, Peer};
 use super::listen::Slot;
 use super::{App, api, health, page};
 
-/// Time limit from a whole request to the begin of its answer. So an event stream may last longer.
+/// Time limit from the end of a request to the start of its answer. An event stream may last longer.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Time limit for the body of a request.

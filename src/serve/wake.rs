@@ -23,6 +23,9 @@ use crate::layout::{roots_file, wake_socket};
 /// kernel may queue only about ten (net.unix.max_dgram_qlen).
 const BURST: u32 = 8;
 
+/// The longest time without a look through all spools while hints come without a pause.
+const LONGEST_BURST: Duration = Duration::from_millis(500);
+
 /// The length of a pause.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -76,6 +79,9 @@ impl WakeSocket {
     pub(super) fn listen(&self, mut on_heard: impl FnMut(Heard)) {
         let mut buffer = [0; 4096];
         let mut burst = 0;
+        #[expect(clippy::disallowed_methods, reason = "the length of a burst")]
+        let now = || std::time::Instant::now();
+        let mut since = now();
         loop {
             let pause = (burst > 0).then_some(PAUSE);
             let received = self.socket.set_read_timeout(pause).and_then(|()| self.socket.recv(&mut buffer));
@@ -83,18 +89,23 @@ impl WakeSocket {
                 Ok(0) if self.is_closed.load(Ordering::Acquire) => return,
                 Ok(length) => {
                     burst += 1;
+                    // In a flood there is no pause, and what the kernel did not queue would wait for the next scan.
+                    if burst > BURST && since.elapsed() > LONGEST_BURST {
+                        on_heard(Heard::TooMuch);
+                        since = now();
+                    }
                     on_heard(Heard::Repository(PathBuf::from(OsStr::from_bytes(&buffer[..length]))));
                 }
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                     if burst >= BURST {
                         on_heard(Heard::TooMuch);
                     }
-                    burst = 0;
+                    (burst, since) = (0, now());
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     tracing::error!(
-                        "hints cannot be received any more: {error}; pushes wait for the next scan until the daemon is restarted"
+                        "the socket 'wake' cannot be read any more: {error}; until the daemon is restarted, each push waits for the next scan (scan_interval)"
                     );
                     return;
                 }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Record, encode};
-use crate::durable::{make_all, remove_if_there, rename, sync_directory, write_synced};
+use crate::durable::{make_all, rename, sync_directory, write_synced};
 use crate::layout::Layout;
 
 /// The name of a record: when it was made, by which process, and a random number, so that two pushes in one
@@ -33,7 +33,7 @@ impl Id {
         format!("{:010}.{:09}.{}.{:016x}", self.time.as_secs(), self.time.subsec_nanos(), self.pid, self.random)
     }
 
-    /// The process named in a file name, if it is one of ours.
+    /// The process that a file name contains. `None` if the name does not have the form of [`Id::file_name`].
     #[must_use]
     pub fn pid_of(file_name: &str) -> Option<u32> {
         file_name.split('.').nth(2)?.parse().ok()
@@ -50,7 +50,7 @@ pub struct Entering {
 /// Writes `record` into `tmp`, creating the spool's directories when they are missing.
 ///
 /// # Errors
-/// The operating system's. The file in `tmp` is then removed if possible.
+/// The operating system's. A file that stays in `tmp` causes a full sync.
 pub fn begin(layout: &Layout, id: Id, record: &Record) -> io::Result<Entering> {
     match begin_once(layout, id, record) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -65,11 +65,7 @@ pub fn begin(layout: &Layout, id: Id, record: &Record) -> io::Result<Entering> {
 
 fn begin_once(layout: &Layout, id: Id, record: &Record) -> io::Result<Entering> {
     let (tmp, incoming) = (layout.tmp().join(id.file_name()), layout.incoming());
-    if let Err(error) = write_synced(&tmp, &encode(record), &incoming) {
-        // Report the first error. If the file cannot be removed from `tmp`, it only causes a full sync.
-        let _ = remove_if_there(&tmp);
-        return Err(error);
-    }
+    write_synced(&tmp, &encode(record), &incoming)?;
     Ok(Entering { tmp, incoming })
 }
 
@@ -85,13 +81,9 @@ impl Entering {
     /// Moves the record into `incoming`, durably.
     ///
     /// # Errors
-    /// The operating system's. Unless only the last sync failed, the record is not in `incoming`, and its file in `tmp` is removed if
-    /// possible.
+    /// The operating system's. Unless only the last sync failed, the record is not in `incoming`. Its file in `tmp` causes a full sync.
     pub fn finish(self) -> io::Result<()> {
-        if let Err(error) = rename(&self.tmp, &self.incoming.join(self.tmp.file_name().unwrap_or_default())) {
-            let _ = remove_if_there(&self.tmp);
-            return Err(error);
-        }
+        rename(&self.tmp, &self.incoming.join(self.tmp.file_name().unwrap_or_default()))?;
         sync_directory(&self.incoming)
     }
 }

@@ -125,7 +125,9 @@ fn copy_into_queue(layout: &Layout, queue: &Path, name: &str, id: Id) -> io::Res
     let record = layout.incoming().join(name);
     let copy = layout.tmp().join(id.file_name());
     let bytes = match durable::read(&record) {
-        Ok((bytes, _)) => bytes,
+        // Its owner may have changed it since. The copy belongs to us, so it must not become anything but a record.
+        Ok((bytes, _)) if decode(&bytes).is_ok() => bytes,
+        Ok(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "a record was changed while it was read")),
         // The record has left for every queue.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
@@ -152,8 +154,8 @@ pub(super) fn move_aside(layout: &Layout, path: &Path, name: &str) -> io::Result
 
 /// Files in `tmp` whose writer is gone: pushes that were never recorded.
 fn abandoned(layout: &Layout, now: Duration) -> io::Result<Vec<String>> {
-    /// The writer may be on another machine or in another container, and another process may have its process id here. But a file of this
-    /// age has no writer anywhere.
+    /// A file of this age has no writer anywhere. Without this limit, a file would stay while any process here has its writer's process id:
+    /// process ids are reused, and the writer may have been on another machine or in another container.
     const OLD: Duration = Duration::from_secs(3600);
     let writer_is_gone = |name: &String| {
         let seconds = name.split('.').next().and_then(|text| text.parse().ok()).unwrap_or(0);
@@ -181,12 +183,15 @@ mod tests {
         }
         let id = Id { time: Duration::from_secs(1), pid: 1, random: 1 };
         copy_into_queue(&layout, &queue, "left", id).expect("it left for every queue");
-        fs::write(layout.incoming().join("record"), "ours").expect("written");
+        let text = super::super::encode(&super::super::Record::full(id.time));
+        fs::write(layout.incoming().join("record"), &text).expect("written");
         for _ in 0..2 {
             copy_into_queue(&layout, &queue, "record", id).expect("copied, or there already");
         }
         assert_eq!(list(&queue).expect("listed"), ["record"]);
-        assert_eq!(fs::read(queue.join("record")).expect("read"), b"ours");
+        assert_eq!(fs::read(queue.join("record")).expect("read"), text);
+        fs::write(layout.incoming().join("changed"), "[remotes.evil]").expect("written");
+        copy_into_queue(&layout, &queue, "changed", id).expect_err("it is no record any more");
         assert_eq!(list(&layout.tmp()).expect("listed"), Vec::<String>::new());
         fs::remove_dir_all(&queue).expect("removed");
         copy_into_queue(&layout, &queue, "record", id).expect_err("an entry that cannot be made is an error");

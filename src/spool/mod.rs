@@ -1,8 +1,8 @@
 //! The spool: durable records of pushes that are not yet mirrored. The directory listing is the queue.
 //!
 //! ```text
-//! mirror-push/spool/tmp/            a record being written; complete only once it has left
-//! mirror-push/spool/incoming/       complete records, one a push, not yet given to the mirrors
+//! mirror-push/spool/tmp/            records that are being written; a complete one is moved to `incoming`
+//! mirror-push/spool/incoming/       complete records, one for each push, not yet in the queues of the mirrors
 //! mirror-push/spool/corrupt/        records that could not be read: moved aside, never deleted
 //! mirror-push/spool/resync          one byte: `1` after a push that could not be recorded
 //! mirror-push/remotes/NAME/queue/   one entry for each push that is not yet mirrored to NAME, and for each request to compare refs

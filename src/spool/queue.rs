@@ -3,6 +3,7 @@
 //! Claiming leaves the entries where they are, except damaged ones; the mirror's lock makes the claim exclusive. Only claimed
 //! entries are finished, so an entry that arrives meanwhile stays.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use super::fan_out::move_aside;
@@ -48,9 +49,10 @@ impl Claim {
 /// # Errors
 /// The operating system's.
 pub fn pending(layout: &Layout, mirror: &str) -> io::Result<usize> {
-    let mut names = list(&layout.queue(mirror))?;
+    // A record moves from `incoming` to the queue, so in this order it is seen at least once.
+    let mut names = super::incoming(layout)?;
+    names.extend(list(&layout.queue(mirror))?);
     names.retain(|name| !name.ends_with(LOOK));
-    names.extend(super::incoming(layout)?);
     names.sort_unstable();
     names.dedup();
     // A push that could not be recorded is one that waits.
@@ -62,8 +64,8 @@ pub fn pending(layout: &Layout, mirror: &str) -> io::Result<usize> {
 /// # Errors
 /// The operating system's.
 pub fn waits(layout: &Layout, mirror: &str) -> io::Result<bool> {
-    Ok(!list(&layout.queue(mirror))?.is_empty()
-        || !super::incoming(layout)?.is_empty()
+    Ok(!super::incoming(layout)?.is_empty()
+        || !list(&layout.queue(mirror))?.is_empty()
         || super::resync::is_marked(layout)?)
 }
 
@@ -189,17 +191,18 @@ pub fn claim(layout: &Layout, mirror: &str, id: Id) -> io::Result<Claim> {
 /// # Errors
 /// The operating system's.
 pub fn peek(layout: &Layout, mirror: &str) -> io::Result<Vec<Record>> {
-    let mut records = Vec::new();
-    for directory in [layout.queue(mirror), layout.incoming()] {
+    // A record moves from `incoming` to the queue, so in this order it is seen at least once.
+    let mut records = BTreeMap::new();
+    for directory in [layout.incoming(), layout.queue(mirror)] {
         for name in list(&directory)? {
-            match durable::read(&directory.join(name)) {
-                Ok((text, _)) => records.extend(decode(&text).ok()),
+            match durable::read(&directory.join(&name)) {
+                Ok((text, _)) => records.extend(decode(&text).ok().map(|record| (name, record))),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
     }
-    Ok(records)
+    Ok(records.into_values().collect())
 }
 
 /// Removes claimed entries. The outcome they led to must be durable before.

@@ -21,17 +21,17 @@ use crate::refs::RefUpdate;
 const MAGIC: &[u8] = b"git-mirror-push spool ";
 const VERSION: &[u8] = b"1";
 
-/// What one push did, or the request for a full sync.
+/// What one push did, or a request: for a full sync, or to read some refs again later.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// When the record was written, since the Unix epoch.
     pub time: Duration,
     /// The refs that the push moved. `None` asks for a comparison of everything selected.
     pub updates: Option<Vec<RefUpdate>>,
-    /// An earlier push with an incomplete report may still change these refs. They wait until this time, since the Unix epoch, and the
-    /// mirror's refs are read before anything is sent.
+    /// When these refs are read again, since the Unix epoch. An earlier push with an incomplete report may still change them. The record is
+    /// not due before this time. The run then reads the mirror's refs before it sends anything.
     pub look: Option<Duration>,
-    /// A person asked: refs that go back and forth are sent again.
+    /// Whether refs that go back and forth are sent again, because a person asked for it.
     pub release: bool,
     /// The address with which a person confirmed first contact.
     pub adopt: Option<String>,
@@ -58,7 +58,7 @@ pub enum Unreadable {
     Empty,
     /// The first line is not that of a record.
     NotARecord,
-    /// A later program wrote it.
+    /// A later version of this program wrote it.
     FutureVersion,
     /// It ends early, or its checksum does not match.
     Damaged,
@@ -73,7 +73,7 @@ impl std::fmt::Display for Unreadable {
             Self::NotARecord => "the file is not a spool record",
             Self::FutureVersion => "a later version of git-mirror-push wrote the record",
             Self::Damaged => "the record is cut short or its checksum does not match",
-            Self::Malformed => "the record has a line that is not understood",
+            Self::Malformed => "the record has a line that this program does not understand",
         })
     }
 }
@@ -130,7 +130,7 @@ pub fn decode(text: &[u8]) -> Result<Record, Unreadable> {
     parse_body(body).ok_or(Unreadable::Malformed)
 }
 
-/// The bytes that the checksum in the last line covers, once it has been found right.
+/// Checks the checksum in the last line, and returns the bytes that it covers.
 fn checked_body(text: &[u8]) -> Result<&[u8], Unreadable> {
     const TRAILER: usize = b"crc32 00000000\n".len();
     let (body, trailer) = text.split_at_checked(text.len().wrapping_sub(TRAILER)).ok_or(Unreadable::Damaged)?;
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_survives_its_text() {
+    fn a_record_is_decoded_as_it_was_encoded() {
         for record in [
             record(),
             Record::full(Duration::ZERO),

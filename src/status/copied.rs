@@ -19,7 +19,8 @@ pub fn original(status: &Status, git_dir: &Path, mirror: &Mirror) -> Option<Path
     (theirs != ours && is_same && still_has(other, mirror)).then(|| other.to_owned())
 }
 
-/// Whether the file of another repository still has this mirror, or a template may make it.
+/// Whether another repository may still push to this mirror. Its file has the mirror enabled at the same address, or does not have the
+/// mirror, which a template may make, or cannot be read.
 fn still_has(git_dir: &Path, mirror: &Mirror) -> bool {
     let path = Layout::new(git_dir).config();
     let Ok(text) = durable::read_text(&path) else { return true };

@@ -57,7 +57,7 @@ pub fn append(directory: &Path, attempt: &Attempt) -> io::Result<()> {
     let path = directory.join("history.jsonl");
     let mut line = serde_json::to_vec(attempt)?;
     line.push(b'\n');
-    let (mut file, _) = durable::open(&path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?;
+    let (mut file, _) = durable::open_shared(&path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?;
     file.write_all(&line)?;
     if file.metadata()?.len() > MAX_SIZE {
         cut(&path)?;

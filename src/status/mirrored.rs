@@ -4,11 +4,11 @@
 //! ```text
 //! mirrored/values       a header, then one line for each ref, sorted by name
 //! mirrored/journal.N    what changed since `values` with the number N was written: batches of lines, each batch with a checksum
-//! mirrored/packed-refs  an empty directory: programs before this form stop at it
+//! mirrored/packed-refs  an empty directory: versions before 0.2 stop at it
 //! ```
 //!
 //! A line is `[BASE][+DELETED]… NAME`; `- NAME` forgets the ref. The header names the address that the values belong to. If the mirror
-//! moves to another address, nothing is known of it there. This file becomes `mirrored/aside` when a new one is written.
+//! moves to another address, nothing is known of it there. `values` becomes `mirrored/aside` when a new `values` is written.
 //!
 //! Guaranteed: a value that this repository never had is not stored, because stored values may be overwritten. Every ref name of git
 //! fits, since no name becomes a path. The cost of finding a ref or noting a change hardly grows with the number of refs. A change is
@@ -192,7 +192,7 @@ impl Mirrored {
     /// # Errors
     /// As [`Mirrored::find`].
     pub fn find_sorted<'n>(&self, names: impl ExactSizeIterator<Item = &'n RefName>) -> io::Result<Vec<Held>> {
-        /// From this number of names on one pass is faster.
+        /// From this number of names on, one pass is faster.
         const MANY: usize = 1000;
         if names.len() < MANY {
             return names.map(|name| self.find(name)).collect();
@@ -340,7 +340,7 @@ impl Mirrored {
         Ok(last.saturating_add(1))
     }
 
-    /// Removes old journals and the files of an earlier version. A crash before leaves them, and nobody reads them.
+    /// Removes old journals and the files of an earlier version. If a crash comes before, they stay, and nobody reads them.
     fn remove_what_was_before(&self, number: u64) -> io::Result<()> {
         let kept = format!("journal.{number}");
         for name in durable::list_there(&self.directory)? {

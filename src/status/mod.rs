@@ -76,18 +76,18 @@ pub struct Status {
     pub last_error: Option<Cleaned>,
     /// The end of the last attempt. All times are UTC with milliseconds.
     pub last_update_at: Option<String>,
-    /// The begin of the last attempt.
+    /// The start of the last attempt.
     pub last_update_started_at: Option<String>,
     /// The end of the last attempt after which every selected ref was up to date, or kept by the rules.
     pub last_successful_update_at: Option<String>,
-    /// Attempts since the last success that failed.
+    /// Failed attempts since the last success.
     pub attempts: u32,
     /// When the next attempt is due, if one waits.
     pub next_attempt_at: Option<String>,
     /// The newest spool record that an attempt has tried and had to leave in the queue.
     #[serde(default)]
     pub tried_up_to: Option<String>,
-    /// The begin of the last attempt that compared everything.
+    /// The start of the last attempt that compared everything.
     #[serde(default)]
     pub last_full_at: Option<String>,
     /// The process that is at work, while `update_status` is `started`.
@@ -116,10 +116,10 @@ pub struct Status {
     /// Refs that were lately forced, deleted or made again, to see whether they go back and forth.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub moves: Vec<Move>,
-    /// The begin of the first attempt that failed since the last success.
+    /// The start of the first failed attempt since the last success.
     #[serde(default)]
     pub failing_since: Option<String>,
-    /// When someone was last told that it fails (`notify`).
+    /// When the `notify` command last reported a failure; `None` once it has reported the recovery.
     #[serde(default)]
     pub notified_at: Option<String>,
     /// All attempts that failed, ever.
@@ -194,7 +194,7 @@ impl Portion {
 const VERSION: u32 = 1;
 
 /// Reads the status in a mirror's directory. A missing file means that the mirror was never tried. If the file says `started` but
-/// the process is gone, the status is `scheduled`.
+/// no run is active, the status is `scheduled`.
 ///
 /// # Errors
 /// As [`read_as_is`].
@@ -319,7 +319,7 @@ pub fn examine(directory: &Path) -> Result<(), String> {
 /// Replaces the status in a mirror's directory, durably.
 ///
 /// # Errors
-/// The operating system's; the old file is then still there.
+/// The operating system's. The old file is then still there, unless only the sync of the directory failed.
 pub fn write(directory: &Path, status: &Status, sharing: Sharing) -> io::Result<()> {
     durable::replace(&directory.join("status.json"), &encoded(status)?, |file| sharing.publish(file))
 }
@@ -364,7 +364,7 @@ impl Status {
         }
     }
 
-    /// Whether it is about the mirror at `address`, as far as it says.
+    /// Whether this status is about the mirror at `address`. A status without an address counts as such.
     #[must_use]
     pub fn is_at(&self, address: &str) -> bool {
         self.tried_address.as_ref().or(self.address.as_ref()).is_none_or(|tried| tried == address)

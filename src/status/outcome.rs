@@ -66,7 +66,7 @@ impl Outcome {
         matches!(self, Self::Created | Self::FastForwarded | Self::Forced | Self::Deleted)
     }
 
-    /// Whether the mirror counts as failed because of it.
+    /// Whether the mirror is not up to date because of it: `scheduled` after [`Self::RemoteFailed`], `failed` after the others.
     #[must_use]
     pub fn is_failure(self) -> bool {
         matches!(self, Self::Divergent | Self::Flapping | Self::Rejected | Self::RemoteRejected | Self::RemoteFailed)

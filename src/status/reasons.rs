@@ -15,7 +15,7 @@ fn text(reason: &Reason) -> String {
         Reason::NameTooLong => "its name is too long for the push protocol".into(),
         Reason::Unreadable => "the ref cannot be read in this repository; see 'git fsck'".into(),
         Reason::MirrorUnreadable => "the mirror's ref, which is on this machine, cannot be read".into(),
-        Reason::NoDeletes => "the mirror does not let refs be deleted (no delete-refs capability)".into(),
+        Reason::NoDeletes => "the mirror does not allow deletions (no delete-refs capability)".into(),
         Reason::OtherDiverges => "nothing is pushed while another ref diverges (divergent_refs = \"fail\")".into(),
         Reason::Unconfirmed => "nothing is sent before the first contact is confirmed".into(),
         Reason::FirstContact(remote) => format!(

@@ -15,7 +15,7 @@ use crate::wire::Address;
 /// The object, with the names of its fields in JSON.
 #[derive(Clone, Debug, Serialize)]
 pub struct View {
-    /// Stable within the repository.
+    /// Unique within the repository; see [`Mirror::id`].
     pub id: u32,
     /// The mirror's name.
     pub name: String,
@@ -47,11 +47,11 @@ pub struct View {
     pub last_error: Option<Cleaned>,
     /// The end of the last attempt.
     pub last_update_at: Option<String>,
-    /// The begin of the last attempt.
+    /// The beginning of the last attempt.
     pub last_update_started_at: Option<String>,
     /// The end of the last success.
     pub last_successful_update_at: Option<String>,
-    /// The number of pushes that are not yet mirrored; 0 for a disabled mirror.
+    /// The number of pushes and full syncs that wait; 0 for a disabled mirror.
     pub pending: usize,
     /// Failed attempts since the last success.
     pub attempts: u32,

@@ -94,8 +94,7 @@ impl Address {
                 return format!("file://{}", path.display());
             }
             Self::Git { path, .. } => ("git", path.clone()),
-            Self::Ssh { path, .. } if path.starts_with('/') => ("ssh", path.clone()),
-            Self::Ssh { path, .. } => ("ssh", format!("/~/{path}")),
+            Self::Ssh { user, path, .. } => ("ssh", identity_of_path(user.as_deref(), path)),
             Self::Http { url, .. } => {
                 let (scheme, rest) = url.split_once("://").expect("an http address has a scheme");
                 (scheme, rest.split_once('/').map_or_else(String::new, |(_, path)| format!("/{path}")))
@@ -157,6 +156,17 @@ impl Address {
     #[must_use]
     pub fn is_plain_http(&self) -> bool {
         matches!(self, Self::Http { url, .. } if url.starts_with("http://"))
+    }
+}
+
+/// The path of an ssh address, for the comparison of addresses. A path that begins in a home directory names another repository for
+/// another user. Only `git` is left out, because on all forges that is one user, with or without a leading slash.
+fn identity_of_path(user: Option<&str>, path: &str) -> String {
+    let below_home = path.strip_prefix("/~/").or_else(|| (!path.starts_with('/')).then_some(path));
+    match (below_home, user) {
+        (None, _) => path.to_owned(),
+        (Some(below), Some(user)) if user != "git" => format!("/~{user}/{below}"),
+        (Some(below), _) => format!("/~/{below}"),
     }
 }
 
@@ -264,10 +274,12 @@ fn host_and_port(text: &str) -> Result<(String, Option<u16>), Refused> {
     } else {
         text.rsplit_once(':').map_or((text, None), |(host, port)| (host, Some(port)))
     };
-    let port = match port.filter(|port| !port.is_empty()).map(str::parse) {
+    // `parse` also takes a plus sign, which other parsers do not.
+    let number = |port: &str| port.parse().ok().filter(|number| *number > 0 && !port.starts_with('+'));
+    let port = match port.filter(|port| !port.is_empty()).map(number) {
         None => None,
-        Some(Ok(port)) => Some(port),
-        Some(Err(_)) => return refuse("the port in the URL is not a number from 1 to 65535"),
+        Some(Some(port)) => Some(port),
+        Some(None) => return refuse("the port in the URL is not a number from 1 to 65535"),
     };
     Ok((host.to_owned(), port))
 }
@@ -281,7 +293,7 @@ fn checked(text: &str, what: &str) -> Result<String, Refused> {
             && !text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':')) =>
         {
             refuse(
-                "the host in the URL has a character that no host name has; write a name of another script in punycode (xn--…)",
+                "the host in the URL has a character that no host name has; write an international name in punycode (xn--…)",
             )
         }
         // The port is cut off already, so only an IPv6 address may have a colon.
@@ -377,6 +389,9 @@ mod tests {
             "http://127.0.0.1\\@h/x",
             "ssh://git@h:22:22/x",
             "git://h:1:2/x",
+            "ssh://h:+22/x",
+            "http://h:+80/x",
+            "git://h:0/x",
             "[h]x:y",
         ] {
             assert!(shown(text).starts_with("refused"), "{text:?} gave {}", shown(text));

@@ -14,7 +14,7 @@ use ureq::unversioned::transport::NextTimeout;
 
 use super::{Address, Error};
 
-/// Longest host name that is looked up, in characters (GitLab's limit).
+/// Longest host name that is looked up, in bytes (GitLab's limit).
 const MAX_HOST: usize = 1024;
 
 /// What a confined mirror may reach besides public addresses.
@@ -24,14 +24,14 @@ pub struct Egress {
     allowed: Vec<Allowed>,
     /// Whether everything may be reached, this machine too.
     allows_all: bool,
-    /// Whether a repository may not be reached by its path, whatever else may be.
+    /// Whether local paths are refused, even if `allows_all` is set.
     forbids_paths: bool,
 }
 
 /// An entry of `allowed_hosts`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Allowed {
-    /// A host name in lower case. It matches the host of the URL in any case.
+    /// A host name in lower case. It is compared with the host of the URL without regard to case.
     Host(String),
     /// A network, or a single address.
     Network(IpNet),
@@ -96,7 +96,7 @@ impl Egress {
         if addresses.is_empty() { Err(Error::Resolve { host: host.to_owned() }) } else { Ok(addresses) }
     }
 
-    /// Whether a mirror may be configured with this address. A name that does not resolve now may later.
+    /// Whether a mirror may be configured with this address. A name that does not resolve is accepted, because it may resolve later.
     ///
     /// # Errors
     /// [`Error::Blocked`]

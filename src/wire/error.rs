@@ -188,7 +188,7 @@ pub enum Error {
         problem: CertificateProblem,
     },
     /// Something else than TLS is spoken at the port of an https URL.
-    #[error("'{host}' does not speak TLS at this port; is it an http:// server, or another port?")]
+    #[error("'{host}' does not speak TLS at this port; check the port, and whether the URL must begin with http://")]
     NoTls {
         /// The host.
         host: String,
@@ -233,7 +233,7 @@ pub enum Error {
         source: io::Error,
     },
     /// What came was not git's protocol.
-    #[error("the mirror sent what is not git's protocol: {0}")]
+    #[error("what the mirror sent is not git's protocol: {0}")]
     Protocol(String),
     /// The mirror ended the conversation with an error of its own.
     #[error("the mirror says: {0}")]
@@ -261,7 +261,8 @@ impl From<process::Error> for Error {
     }
 }
 
-/// The text of a failed program. For ssh the exit status is left out, because ssh has one for all its failures, and its name is said once.
+/// The text of a failed program. If ssh wrote a message, its exit status is left out, because ssh has one for all its failures. The name
+/// `ssh` is then written once.
 fn failed(program: &str, status: &str, message: &str) -> String {
     match (program, message) {
         ("ssh", message) if !message.is_empty() => format!("ssh: {}", message.strip_prefix("ssh: ").unwrap_or(message)),
@@ -276,7 +277,7 @@ const MAX_SAID: usize = 300;
 fn shortened(said: &str) -> String {
     match said.char_indices().nth(MAX_SAID) {
         Some((end, _)) => format!("{}…", &said[..end]),
-        // The advice that follows begins with a semicolon.
+        // The final full stop goes, because advice may follow after a semicolon.
         None => said.strip_suffix('.').unwrap_or(said).to_owned(),
     }
 }

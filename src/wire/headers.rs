@@ -8,8 +8,8 @@ pub(super) fn seconds(text: &str, answered: Option<&str>) -> Option<u64> {
     })
 }
 
-/// The target of a redirect, without the parts that may be secret: scheme, host and path. `asked` is the requested
-/// URL. If `location` is only a path, scheme and host come from there. `None` if the target has another form or is too long to be shown.
+/// The scheme, host and path of a redirect's target. The other parts may be secret. `asked` is the requested URL. If `location` is only a
+/// path, scheme and host come from `asked`. `None` if the target has another form or is too long to be shown.
 pub(super) fn target_of_redirect(location: &str, asked: &str) -> Option<String> {
     let is_path = location.starts_with('/') && !location.starts_with("//");
     let (scheme, host) = asked.split_once("://")?;

@@ -154,7 +154,7 @@ impl Http {
         let uri = self.url.parse::<Uri>().ok();
         let is_used = |proxy: &&ureq::Proxy| !uri.as_ref().is_some_and(|uri| proxy.is_no_proxy(uri));
         match self.agent.config().proxy().filter(is_used) {
-            // The quotes around the whole are those of the message.
+            // Messages put this text into quotes. The inner quotes end the quoted host and begin the quoted proxy.
             Some(proxy) => format!("{}' through the proxy '{}:{}", self.host, proxy.host(), proxy.port()),
             None => self.host.clone(),
         }

@@ -6,7 +6,7 @@ use super::stream::Stream;
 use super::{Error, Service, Target};
 use crate::process::{CONFIG_VARIABLES, Child, command};
 
-/// Starts a service of a repository on this machine and talks to it.
+/// Starts a service of a repository on this machine and connects to it.
 pub(super) fn connect(service: Service, path: &Path, target: &Target) -> Result<Stream, Error> {
     Ok(Stream::of_child(start(service, path)?, target.timeouts))
 }

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_line_that_overwrites_itself_the_last_state_stays() {
+    fn the_last_state_of_a_line_that_overwrites_itself_is_kept() {
         for packets in [
             &["one\r\ntwo 1%\rtwo 2%\r", "two 3%\nthree\r\n"][..],
             &["one\n", "two 1%", "\rtwo 2%\r", "two 3%", "\n", "three"],

@@ -1,7 +1,7 @@
 //! The way to a mirror: addresses, transports, and the reasons why a contact failed.
 //!
-//! `Connection::open` reaches a service of git: `Stream` is two byte streams (a program, ssh, TCP), `Http` requests and answers. What is
-//! said over them is the business of `push` and `fetch`. gix-transport reads and writes the packet lines.
+//! `Connection::open` reaches a service of git. A `Stream` is two byte streams (a program, ssh, TCP), and `Http` is requests and answers.
+//! What is said over them is the business of `push` and `fetch`. gix-transport reads and writes the packet lines.
 //!
 //! Guaranteed: a connection that ends leaves no process behind, except the shared connection of ssh (see `ssh_control`); every wait has a
 //! limit; a confined mirror reaches only what its egress policy allows; an error says whether another try is worth it. Absent: the
@@ -111,10 +111,10 @@ pub struct Ssh {
 /// How many contacts with a mirror over ssh are likely within a minute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Contacts {
-    /// One. A connection is shared from the second one on.
+    /// One. Contacts share a connection from the second contact on.
     #[default]
     One,
-    /// More, so that the first one's connection is shared.
+    /// More, so later contacts share the connection of the first contact.
     More,
 }
 

@@ -1,4 +1,4 @@
-//! A read-ahead buffer for ssh: a thread drains the socket, up to a bound.
+//! A read-ahead buffer for ssh: a thread reads from the socket, at most 16 MiB ahead of the reader.
 //!
 //! ssh is slow when its reader lags behind, because it moves its growing buffer again and again. With 100,000 refs that took more time than
 //! everything else.

@@ -1,4 +1,5 @@
-//! How an address is shown: with its user name by commands and the page, masked by the API, plain in the configuration. Pure.
+//! How an address is shown: with its user name by commands and the page, masked by the API and in notifications, plain in
+//! the configuration. Pure.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 

@@ -1,7 +1,7 @@
 //! The ssh transport: the system's ssh with the user's configuration, without prompts, with strict host keys. For a confined mirror ssh
 //! reads no configuration file.
 
-#![expect(clippy::disallowed_methods, reason = "reads the files that two mirrors may have in common")]
+#![expect(clippy::disallowed_methods, reason = "reads key and known_hosts files, to compare them")]
 
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read};
@@ -113,7 +113,8 @@ pub(crate) fn known_as(host: &str, port: Option<u16>) -> String {
     }
 }
 
-/// The ssh command. With it, if it has them: the server that answers the password question, and the shared connection.
+/// The ssh command, the server that answers its question for the password, if there is one, and the socket of the shared connection, if
+/// there is one.
 fn prepare(
     user: Option<&str>,
     host: &str,
@@ -147,12 +148,14 @@ fn prepare(
         option(&mut ssh, "GlobalKnownHostsFile=/dev/null");
         option(&mut ssh, "CheckHostIP=no");
     }
-    for text in &target.ssh.options {
+    for text in target.ssh.options.iter().filter(|text| target.egress.is_none() || !is_of_a_key(text)) {
         option(&mut ssh, text);
     }
     let whom = user.map_or_else(|| host.to_owned(), |user| format!("{user}@{host}"));
     let kind = || kind(&ssh, &whom, port, target);
-    let is_shareable = offer.is_none() && !target.ssh.options.iter().any(|text| is_of_control(text));
+    // If the options configure connection sharing, the user's settings apply and not ours.
+    let is_of_control = |text: &String| is_one_of(text, &["ControlMaster", "ControlPath"]);
+    let is_shareable = offer.is_none() && !target.ssh.options.iter().any(is_of_control);
     let shared = sockets.filter(|_| is_shareable).and_then(|sockets| {
         let kind = kind();
         let is_first = || target.ssh.contacts == Contacts::More && !sockets.has_met(&kind);
@@ -167,22 +170,24 @@ fn prepare(
     Ok((ssh, offer, shared))
 }
 
-/// Whether an option configures connection sharing. If so, the user's settings apply and not ours.
-fn is_of_control(option: &str) -> bool {
-    let keyword = option.split(['=', ' ', '\t']).next().unwrap_or_default();
-    ["ControlMaster", "ControlPath"].iter().any(|known| keyword.eq_ignore_ascii_case(known))
-}
-
-/// Whether the configuration of ssh, and not only the command line, lets separate runs share connections to a host.
+/// Whether the configuration of ssh sets `ControlPath`, so that separate runs of ssh share a connection to the host.
 fn shares_itself(ssh: &Command, whom: &str, port: Option<u16>) -> bool {
     let mut asked = command("ssh");
     asked.arg("-G").args(ssh.get_args());
-    if let Some(port) = port {
-        asked.arg("-p").arg(port.to_string());
-    }
+    asked.args(port.into_iter().flat_map(|port| ["-p".to_owned(), port.to_string()]));
     let said = run("ssh", asked.arg("--").arg(whom), b"", Duration::from_secs(10)).unwrap_or_default();
     let is_path = |line: &str| line.strip_prefix("controlpath ").is_some_and(|path| path != "none");
     String::from_utf8_lossy(&said).lines().any(is_path)
+}
+
+/// Whether an option names a key or an agent. They are for the mirrors of the administrator, and not for a host that a token chose.
+fn is_of_a_key(option: &str) -> bool {
+    is_one_of(option, &["IdentityFile", "CertificateFile", "IdentityAgent"])
+}
+
+fn is_one_of(option: &str, keywords: &[&str]) -> bool {
+    let keyword = option.split(['=', ' ', '\t']).next().unwrap_or_default();
+    keywords.iter().any(|known| keyword.eq_ignore_ascii_case(known))
 }
 
 /// Everything that ssh is told about a host. File contents replace file names, because each mirror has its own files.
@@ -280,7 +285,7 @@ fn other_owner(path: Option<&str>) -> String {
     let is_harmless = |path: &&str| path.chars().all(|c| c.is_alphanumeric() || "/._-+ ".contains(c));
     let path = path.filter(is_harmless).unwrap_or("PATH");
     format!(
-        "its repository belongs to another user than the one who pushes; let that one run there: git config --global --add safe.directory '{path}'"
+        "its repository belongs to another user than the one who pushes; the user who pushes must run on the mirror's machine: git config --global --add safe.directory '{path}'"
     )
 }
 

@@ -1,7 +1,7 @@
 //! A connection of two byte streams: the pipes or sockets of a program, or a TCP connection.
 //!
-//! Guaranteed: every wait has a limit; the two directions can be used by two threads at once; a program ends with its connection. Of a
-//! broken connection [`Stream::failure`] finds the reason: a limit, or what the program said. Absent: what is said over it.
+//! Guaranteed: every wait has a limit; the two directions can be used by two threads at once; a program ends with its connection.
+//! [`Stream::failure`] finds why a connection broke: a limit, or what the program said. Absent: what is said over the connection.
 
 use std::io::{self, BufReader, Read, Write};
 use std::net::Shutdown;

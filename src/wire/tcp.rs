@@ -1,6 +1,6 @@
 //! `git://`: a TCP connection to git-daemon(1).
 
-#![expect(clippy::disallowed_methods, reason = "the one place that connects, with a limit")]
+#![expect(clippy::disallowed_methods, reason = "the only place that opens TCP connections; each has a time limit")]
 
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
@@ -48,7 +48,10 @@ pub(super) fn dial(
     Ok(socket)
 }
 
-/// Tries every address of the host in turn.
+/// How many addresses of a host are tried. The owner of the host name could list any number, and we wait for each of them.
+const MAX_TRIES: usize = 4;
+
+/// Tries the addresses of the host in turn.
 fn open(host: &str, port: u16, target: &Target) -> Result<TcpStream, Error> {
     let unresolved = |_| Error::Resolve { host: host.to_owned() };
     let addresses: Vec<SocketAddr> = match &target.egress {
@@ -56,7 +59,7 @@ fn open(host: &str, port: u16, target: &Target) -> Result<TcpStream, Error> {
         None => (host, port).to_socket_addrs().map_err(unresolved)?.collect(),
     };
     let mut last = Error::Resolve { host: host.to_owned() };
-    for address in addresses {
+    for address in addresses.into_iter().take(MAX_TRIES) {
         match TcpStream::connect_timeout(&address, target.timeouts.connect) {
             Ok(socket) => return Ok(socket),
             Err(error) if error.kind() == std::io::ErrorKind::TimedOut => last = Error::Timeout(Limit::Connect),
@@ -66,10 +69,9 @@ fn open(host: &str, port: u16, target: &Target) -> Result<TcpStream, Error> {
     Err(last)
 }
 
-/// The first of these addresses that accepts a connection. Only four are tried; if none accepts, it is the first address.
+/// The first of these addresses that accepts a connection. Only four are tried. If none accepts, the result is the first address. A single
+/// address is not tried.
 pub(super) fn reachable(addresses: &[SocketAddr], limit: Duration) -> SocketAddr {
-    // The owner of the host name could list any number of addresses, and we wait for each of them.
-    const MAX_TRIES: usize = 4;
     let takes = |address: &&SocketAddr| TcpStream::connect_timeout(address, limit).is_ok();
     let found = if addresses.len() > 1 { addresses.iter().take(MAX_TRIES).find(takes) } else { None };
     *found.unwrap_or(&addresses[0])

@@ -1,6 +1,6 @@
 //! Reading from a mirror: a connection to its upload-pack, for git to talk to (gitremote-helpers(7), `connect`).
 //!
-//! Not for http, where git's own helper does it. The program or connection ends with its owner.
+//! Not for http, where git's own helper does it. Dropping an [`Upload`] ends the program or connection.
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -30,6 +30,9 @@ impl Upload {
     /// # Errors
     /// [`Error`]. [`Upload::end`] tells what the program writes to standard error.
     pub fn connect(target: &Target) -> Result<Option<Self>, Error> {
+        if let (Some(egress), Address::Local(_)) = (&target.egress, &target.address) {
+            egress.check(&target.address)?;
+        }
         let (mut child, offer) = match &target.address {
             Address::Local(path) => (local::start(SERVICE, path)?, None),
             Address::Ssh { user, host, port, path } => ssh::start(SERVICE, user.as_deref(), host, *port, path, target)?,

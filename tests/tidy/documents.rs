@@ -114,7 +114,8 @@ fn the_summary_names_every_page_and_readme_is_short() {
     }
 }
 
-/// A user who searches the manual for a message of the program must find it. `…`, quotes and parentheses mark what varies.
+/// A user searches the manual for a message as the program prints it. So each message in the manual must be in the source. `…`, quotes and
+/// parentheses mark what varies.
 #[test]
 fn the_messages_of_the_manual_are_those_of_the_program() {
     let source: String =

@@ -69,7 +69,7 @@ const MAY_IMPORT: [(&str, &[&str]); 28] = [
     ("wake", &["layout"]),
     ("replies", &[]),
     ("spool", &["durable", "layout", "refs"]),
-    ("hook", &["layout", "refs", "spool", "wake"]),
+    ("hook", &["durable", "layout", "refs", "spool", "wake"]),
     ("repo", &["durable", "layout", "refs", "process", "replies"]),
     ("plan", &["refs"]),
     ("process", &[]),

@@ -18,7 +18,7 @@ pub(in crate::cli) struct HostKeys {
     /// Pin one more key, in the format of ssh-keyscan(1) (may be repeated)
     #[arg(long, value_name = "LINE", conflicts_with = "clear")]
     pub(in crate::cli) add: Vec<String>,
-    /// Remove all pinned keys; ssh's own known_hosts decides
+    /// Remove all pinned keys; ssh's own known_hosts then decides, and a confined mirror is not contacted
     #[arg(long)]
     pub(in crate::cli) clear: bool,
 }
@@ -39,7 +39,7 @@ pub(in crate::cli) struct InstallHook {
     /// Every repository below the roots of the server's file
     #[arg(long, conflicts_with = "git_dir")]
     pub(in crate::cli) all: bool,
-    /// Do nothing where hook = "none" (root does, for repositories of other users)
+    /// Do nothing where hook = "none" (root passes this option for repositories of other users)
     #[arg(long, hide = true)]
     pub(in crate::cli) if_wanted: bool,
 }
@@ -102,6 +102,6 @@ pub(in crate::cli) struct Silent {
 pub(in crate::cli) enum Switch {
     /// Nothing leaves this machine
     On,
-    /// As configured
+    /// Update mirrors again, unless the server's file sets silent
     Off,
 }

@@ -39,7 +39,7 @@ pub(in crate::cli) struct Check {
     /// Report WARNING when the oldest push that is not mirrored is this old
     #[arg(short, long, value_name = "DURATION", default_value = "1h", value_parser = crate::config::parse_period)]
     pub(in crate::cli) warning: std::time::Duration,
-    /// Age of the oldest push not mirrored that is critical
+    /// Report CRITICAL when the oldest push that is not mirrored is this old
     #[arg(short, long, value_name = "DURATION", default_value = "24h", value_parser = crate::config::parse_period)]
     pub(in crate::cli) critical: std::time::Duration,
 }

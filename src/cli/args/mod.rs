@@ -107,7 +107,7 @@ pub(super) enum Command {
     Disable(Name),
     /// Remove a mirror, its state and its secret; the mirror's repository is not touched
     Remove(Name),
-    /// Remove this repository's own settings of a mirror from the server's file; secret, host keys and queue stay
+    /// Forget what this repository changed in a mirror of the server's file; secret, host keys and queue stay
     Reset(Name),
     /// List the mirrors
     List,
@@ -179,10 +179,10 @@ pub(super) struct Drain {
     /// Which mirrors
     #[command(flatten)]
     pub(super) scope: Scope,
-    /// Compare everything (the daemon does, for repositories of other users)
+    /// Compare everything (the daemon passes this option for repositories of other users)
     #[arg(long, hide = true)]
     pub(super) reconcile: bool,
-    /// Leave the session of whoever started this (the hook does)
+    /// Run in the background: leave the session of the caller, and wait for the next attempts (hooks and other commands start a drain like this)
     #[arg(long, hide = true)]
     pub(super) detach: bool,
 }

@@ -29,7 +29,7 @@ pub(in crate::cli) enum Page {
 /// `serve`
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Serve {
-    /// Where to listen for HTTP: ADDRESS:PORT or unix:PATH; sockets that systemd hands over come first
+    /// Where to listen for HTTP: ADDRESS:PORT or unix:PATH; ignored if systemd passes sockets
     #[arg(long, value_name = "WHERE", default_value = "127.0.0.1:8417")]
     pub(in crate::cli) listen: crate::config::Listen,
     /// Only drain: no API and no page
@@ -79,7 +79,7 @@ pub(in crate::cli) enum TokenScope {
     /// Everything
     #[value(name = "api")]
     Api,
-    /// Look
+    /// Read only
     #[value(name = "read_api")]
     ReadApi,
 }

@@ -54,7 +54,7 @@ fn a_host_that_is_down_is_tried_once_and_delays_no_other() {
     queue.add(job("dead", 7));
     queue.add(job("dead", 8));
     assert_eq!(served(&mut queue, 10), Some(job("dead", 7)), "its turn has come");
-    assert_eq!(served(&mut queue, 10), None, "and one goes alone");
+    assert_eq!(served(&mut queue, 10), None, "only one job at a time until the host has answered");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The error answers of the API, in GitLab's two shapes. `error` is for a wrong parameter, body or route, and for a token that is expired or
-//! read-only. `message` is for everything else.
+//! The error answers of the API, in GitLab's two shapes. `error` is for a malformed parameter or body, for a wrong route, and for a token
+//! that is expired or read-only. `message` is for everything else, also for a well-formed value that a field refuses.
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};

@@ -157,8 +157,8 @@ fn auth_method(text: &str) -> Option<AuthMethod> {
         .find(|method| method.as_str() == text)
 }
 
-/// The attributes of a mirror in the parameters, without `name`, which only POST has, and `auth_method`: POST and PUT refuse a wrong method
-/// with different messages.
+/// The attributes of a mirror in the parameters. `name` is left out, because only POST has it. `auth_method` is left out, because POST and
+/// PUT refuse a wrong one with different messages.
 fn wish(ask: &ApiRequest) -> Result<MirrorParams, Failure> {
     let given = &ask.parameters;
     if given.has("only_protected_branches") && given.has("mirror_branch_regex") {

@@ -106,7 +106,7 @@ impl Parameters {
         word.copied().map(Some).ok_or_else(|| no_valid_value(name))
     }
 
-    /// A number from 1.
+    /// A number, at least 1. `None` if it is absent, `null` or empty.
     pub(super) fn count(&self, name: &str) -> Result<Option<usize>, Failure> {
         let Some(text) = self.text(name)?.filter(|text| !text.is_empty()) else { return Ok(None) };
         match text.parse::<i64>() {

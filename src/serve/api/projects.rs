@@ -39,7 +39,8 @@ pub(super) async fn one(State(app): State<Arc<App>>, path: Ids, request: Request
 }
 
 fn shown(project: &Project, base: &str) -> Value {
-    let head = repo::open(&project.git_dir).ok().and_then(|shared| shared.to_local().default_branch().ok().flatten());
+    let head =
+        repo::open_listed(&project.git_dir).ok().and_then(|shared| shared.to_local().default_branch().ok().flatten());
     let branch = head.as_ref().and_then(|name| name.branch()).map(|name| String::from_utf8_lossy(name).into_owned());
     let namespace = project.path.rsplit_once('/').map_or("", |(namespace, _)| namespace);
     json!({

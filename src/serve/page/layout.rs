@@ -26,7 +26,7 @@ pub(super) fn page(visitor: &Visitor, title: &str, said: Option<&str>, body: &Ma
     )
 }
 
-/// The hidden field that every form must have.
+/// The hidden field with the CSRF token. Every form except the login must have it.
 pub(super) fn csrf(visitor: &Visitor) -> Markup {
     html! { input type="hidden" name="csrf" value=(visitor.session.csrf); }
 }

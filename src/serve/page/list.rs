@@ -1,4 +1,4 @@
-//! `/`: every repository that the token reaches, and how its mirrors stand.
+//! `/`: every repository that the token reaches, and the status of its mirrors.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::status::{UpdateStatus, View};
 /// Repositories on one page.
 const PER_PAGE: usize = 50;
 
-/// Shows them.
+/// Shows one page of the list.
 pub(super) async fn show(State(app): State<Arc<App>>, visitor: Visitor, Query(asked): Asked) -> Response {
     shown(&app, visitor, move |app, visitor| {
         let text = |name: &str| asked.get(name).map(String::as_str).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! One mirror as the page shows it: its row of the table, and below it the refs that are not up to date, past attempts, keys.
+//! One mirror as the page shows it: its settings and state, the refs that are not up to date, keys, and past attempts.
 
 use maud::{Markup, html};
 
@@ -8,7 +8,7 @@ use crate::serve::mirrors::{Error, OpenProject};
 use crate::serve::projects::Project;
 use crate::status::{Attempt, UpdateStatus, View, read_history};
 
-/// Refs that are listed of one mirror.
+/// Most refs of one mirror that are listed.
 const MAX_REFS: usize = 100;
 
 /// What is shown of one mirror.
@@ -18,7 +18,7 @@ struct Shown {
     public_key: Option<String>,
 }
 
-/// The table of a project's mirrors: the part of the page that is kept up to date.
+/// All mirrors of a project: the part of the page that is kept up to date.
 pub(super) fn table(visitor: &Visitor, project: &Project, opened: &OpenProject) -> Result<Markup, Error> {
     let gather = |mirror| {
         let view = opened.view(mirror)?;

@@ -5,18 +5,18 @@ use maud::{Markup, html};
 
 use crate::status::{Attempt, UpdateStatus};
 
-/// Attempts in one plot.
+/// The most attempts in one plot.
 pub(super) const MAX_BARS: usize = 40;
 const HEIGHT: f64 = 48.0;
 const STEP: usize = 10;
 
-/// The plot, oldest attempt first. The same is told in words.
+/// The plot, oldest attempt first, with a summary in words.
 pub(super) fn plot(attempts: &[Attempt]) -> Markup {
     let shown = &attempts[attempts.len().saturating_sub(MAX_BARS)..];
     let longest = shown.iter().map(seconds).fold(0.1, f64::max);
     let failed = shown.iter().filter(|attempt| attempt.update_status != UpdateStatus::Finished).count();
     let attempts = if shown.len() == 1 { "1 attempt".to_owned() } else { format!("{} attempts", shown.len()) };
-    let words = format!("{attempts}, {failed} of them not finished; the longest took {longest:.1} s");
+    let words = format!("{attempts}, {failed} of them without success; the longest took {longest:.1} s");
     html! {
         figure.plot {
             svg role="img" aria-label=(words) viewBox={ "0 0 " (MAX_BARS * STEP) " " (HEIGHT) } preserveAspectRatio="none" {

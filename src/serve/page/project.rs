@@ -110,7 +110,7 @@ pub(super) async fn host_keys(State(app): State<Arc<App>>, visitor: Visitor, Pat
         let found = opened.mirror(mirror)?;
         let offered = app.offered_keys(&opened, found)?;
         let body = html! {
-            p { "This is what the server says of itself. Compare the fingerprints with those that its administrator publishes." }
+            p { "These are the host keys that the mirror's server presents. Compare the fingerprints with those that its administrator publishes." }
             table {
                 thead { tr { th scope="col" { "Type" } th scope="col" { "SHA256" } th scope="col" { "MD5" } } }
                 tbody { @for key in &offered { tr {

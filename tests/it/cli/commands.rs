@@ -214,7 +214,7 @@ fn it_is_a_git_command() {
 }
 
 #[test]
-fn completions_and_the_manual_know_every_command() {
+fn completions_and_the_manual_know_the_commands() {
     let sandbox = Sandbox::new();
     let run = |arguments: &[&str]| {
         let output = sandbox.command(env!("CARGO_BIN_EXE_git-mirror-push")).args(arguments).output().unwrap();

@@ -62,7 +62,7 @@ fn log_and_doctor_cover_all_repositories() {
     for name in ["a.git", "b.git"] {
         std::fs::remove_file(estate.sandbox.path("git").join(name).join("mirror-push/spool/corrupt/x")).unwrap();
     }
-    // A full disk under standard output is an error.
+    // An error when writing to standard output ends the command.
     for command in ["plan", "sync"] {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         let mut run = estate.sandbox.command(env!("CARGO_BIN_EXE_git-mirror-push"));
@@ -152,7 +152,7 @@ fn a_damaged_record_causes_a_full_sync_also_of_a_mirror_that_the_drain_does_not_
 }
 
 #[test]
-fn the_key_hook_prevents_the_installation_of_the_hook() {
+fn hook_none_prevents_the_installation_of_the_hook() {
     let estate = Estate::new(TEMPLATE);
     let [with, without] = ["a.git", "b.git"].map(|name| estate.repository(name));
     estate.sandbox.mirror_push_ok(&without, &["set", "hook=none"]);
@@ -190,7 +190,7 @@ fn silent_mode_of_the_server_overrides_the_repository() {
 }
 
 #[test]
-fn the_url_of_a_template_is_overridden_and_taken_back() {
+fn the_url_of_a_template_is_overridden_and_restored() {
     let estate = Estate::new(TEMPLATE);
     let (source, mirror, other) = (estate.repository("x.git"), estate.mirror("x.git"), estate.mirror("other.git"));
     let run = |arguments: &[&str]| {

@@ -19,7 +19,7 @@ fn pins_are_strict_and_a_changed_key_shows_both_fingerprints() {
     let pinned = sandbox.mirror_push_ok(&source, &["host-keys", "m", "--json"]).json();
     let good = pinned[0]["fingerprint_sha256"].as_str().unwrap().to_owned();
     assert!(pinned[0]["fingerprint_md5"].as_str().unwrap().starts_with("MD5:"));
-    // The client's key stands for another host's.
+    // The client's public key serves as the key of another host.
     let other = std::fs::read_to_string(sandbox.path("ssh/client.pub")).unwrap();
     sandbox.mirror_push_ok(&source, &["host-keys", "m", "--clear"]);
     assert!(!source.join("mirror-push/remotes/m/known_hosts").exists());

@@ -120,7 +120,8 @@ fn a_password_over_ssh_goes_through_askpass_and_nowhere_else() {
 fn a_jump_host_that_asks_does_not_get_the_mirrors_password() {
     let plain = Sandbox::new();
     let (bin, heard) = (plain.path("bin"), plain.path("heard"));
-    // A host on the way to the mirror may ask with the same words as ssh. Here `ssh -G` prints no alias.
+    // A host on the way to the mirror may ask with the same words as ssh. The `ssh -G` of this test prints nothing, so the mirror's host
+    // has no other name.
     let text = "#!/bin/sh\n[ $1 = -G ] && exit\necho \"WHO: $($SSH_ASKPASS \"bot@WHO's password: \" 2>&1)\" >> 'HEARD'\nexit 255\n";
     for (asked_first, expected) in
         [("jump.example.org", "not for the host that asks"), ("mirror.example.org", PASSWORD)]
@@ -206,7 +207,7 @@ if pid == 0:
 seen = b''
 while b'Password' not in seen:
     seen += os.read(terminal, 1024)
-# A person is slower than the program, which hides what is typed once it has asked.
+# The program prompts first and turns the echo off afterwards. A person types only then.
 limit = time.monotonic() + 20
 while termios.tcgetattr(terminal)[3] & termios.ECHO and time.monotonic() < limit:
     time.sleep(0.001)
@@ -346,7 +347,7 @@ fn a_mirror_that_is_added_again_has_no_old_password_key_or_base() {
     for name in ["secret", "id_ed25519", "mirrored", "status.json"] {
         assert!(directory.join(name).exists(), "{name}");
     }
-    // First as a killed removal leaves the directory, with the mark; then without it, as after an edit of the file by hand.
+    // First with the mark `removed`, as a killed removal leaves the directory. Then without it, as after an edit of the file by hand.
     for mark in [true, false] {
         let config = source.join("mirror-push/config.toml");
         let text = std::fs::read_to_string(&config).unwrap();

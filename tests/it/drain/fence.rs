@@ -144,8 +144,8 @@ impl Scene {
             }
         }
         assert_eq!(self.update_status(), "scheduled", "{at}");
-        // The next run does the work, unless a lock of the mirror's receive-pack is in the way. After a failure a drain would wait, so this
-        // is a sync. Then the branch changes again.
+        // The next run does the work, unless a lock of the mirror's receive-pack is in the way. After a cut connection a drain would wait
+        // for the next attempt, so this is a sync then. Then the branch changes again.
         let again = if end == End::Cut { "sync" } else { "drain" };
         self.sandbox.mirror_push(&self.source, &[again, "-q"]);
         match held {

@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::scene::Scene;
 use crate::scene::sandbox::{Sandbox, run_with_input};
 
-/// A call that matters, with the paths of what it was done to.
+/// A system call, with the paths that it concerns.
 #[derive(Debug, PartialEq, Eq)]
 enum Call {
     Write(String),
@@ -43,7 +43,7 @@ fn calls(sandbox: &Sandbox, program: &str, arguments: &[&str], input: &str, belo
         .collect()
 }
 
-/// `fsync(5</path>) = 0`, `renameat(5</path>, "a", 6</other>, "b") = 0`, `rename("/a", "/b") = 0`
+/// Reads a line of strace: `fsync(5</path>) = 0`, `renameat(5</path>, "a", 6</other>, "b") = 0` or `rename("/a", "/b") = 0`.
 fn call(line: &str) -> Option<Call> {
     let (name, rest) = line.split_once('(')?;
     let open = || Some(rest.split_once('<')?.1.split_once('>')?.0.to_owned());

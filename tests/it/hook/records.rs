@@ -39,7 +39,7 @@ fn a_push_becomes_one_record_that_people_can_read() {
 }
 
 #[test]
-fn a_push_that_changes_no_mirrored_ref_writes_no_record() {
+fn a_push_without_mirrored_refs_or_with_mirror_skip_writes_no_record() {
     let sandbox = Sandbox::new();
     sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &[]);
@@ -261,12 +261,12 @@ fn a_previous_hook_runs_first_and_uninstall_restores_it() {
     assert_eq!(
         std::fs::read_to_string(&seen).unwrap(),
         format!("{} {oid} refs/heads/main\n", sandbox.digits('0')),
-        "first, with the same input"
+        "the previous hook runs before the record is written, with the same input"
     );
     assert_eq!(incoming(&source).len(), 1);
     let line = format!("{} {oid} refs/heads/x\n", sandbox.digits('0'));
     let said = run_with_input(sandbox.command(&hook).current_dir(&source).env("GIT_DIR", "."), line.as_bytes());
-    assert_eq!(said.status, 3, "its exit status is kept");
+    assert_eq!(said.status, 3, "the exit status of the previous hook is kept");
     for _ in 0..2 {
         sandbox.mirror_push_ok(&source, &["uninstall-hook"]);
         let after = std::fs::symlink_metadata(&hook).unwrap();
@@ -276,7 +276,7 @@ fn a_previous_hook_runs_first_and_uninstall_restores_it() {
         );
         assert_eq!(std::fs::read(&hook).unwrap(), bytes);
     }
-    // Our hook does not run a previous hook that git would not run, because it is not executable.
+    // git runs no hook that is not executable. So our hook does not run such a previous hook either.
     std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o644)).unwrap();
     sandbox.mirror_push_ok(&source, &["install-hook"]);
     std::fs::remove_file(&seen).unwrap();
@@ -349,7 +349,7 @@ fn the_doctor_finds_our_hook_behind_links_scripts_and_dispatchers() {
     put("post-receive", &format!("#!/bin/sh\ntee >(logger) | {}\n", ours.display()));
     assert!(seen());
     sandbox.mirror_push_ok(&source, &["install-hook"]);
-    assert!(!hooks.join("post-receive.previous").exists(), "ours would run twice");
+    assert!(!hooks.join("post-receive.previous").exists(), "a chained script that runs our hook would run it twice");
     std::fs::set_permissions(hooks.join("post-receive"), std::fs::Permissions::from_mode(0o644)).unwrap();
     assert!(!seen(), "git runs no hook that is not executable");
     clear();

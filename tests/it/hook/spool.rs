@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::scene::sandbox::{Sandbox, script, wait_for};
+use crate::scene::sandbox::{Sandbox, run_with_input, script, wait_for};
 
 fn count(directory: &Path) -> usize {
     std::fs::read_dir(directory).unwrap().count()
@@ -82,11 +82,11 @@ fn the_next_drain_deletes_the_files_that_a_killed_removal_left() {
     for name in ["lock", "secret", "id_ed25519", "status.json", "queue/1"] {
         std::fs::write(left.join(name), "").unwrap();
     }
-    // That this drain's configuration lacks a mirror is no reason to remove it: the file of another server may name it.
+    // A drain keeps the files of a mirror that its configuration lacks: another server's file may name that mirror.
     sandbox.mirror_push_ok(&source, &["drain"]);
     assert!(left.join("secret").exists() && left.join("queue/1").exists());
     std::fs::write(left.join("removed"), "").unwrap();
-    // Someone is adding a mirror of that name: it is not touched.
+    // While someone adds a mirror of that name, its files are not touched.
     let adding = std::fs::File::open(left.join("lock")).unwrap();
     adding.lock().unwrap();
     sandbox.mirror_push_ok(&source, &["drain"]);
@@ -218,7 +218,7 @@ fn a_hook_that_is_killed_during_the_previous_hook_loses_no_push() {
     assert_eq!(count(&source.join("mirror-push/spool/incoming")), 0);
     sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
-    // A drain that sees no process behind the record, as in another container, takes it away meanwhile.
+    // A drain in another container does not see the process that writes the record, so it may remove the record meanwhile.
     script(&source.join("hooks/post-receive.previous"), "#!/bin/sh\ncat > /dev/null\nrm mirror-push/spool/tmp/*\n");
     work.commit("two");
     let said = work.push(&["main"]);
@@ -226,4 +226,21 @@ fn a_hook_that_is_killed_during_the_previous_hook_loses_no_push() {
     assert_eq!(count(&source.join("mirror-push/spool/incoming")), 1);
     sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+}
+
+#[test]
+fn a_pipe_in_place_of_the_configuration_keeps_no_pusher_waiting() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.source("/mirror.git", &[]);
+    let config = source.join("mirror-push/config.toml");
+    std::fs::remove_file(&config).unwrap();
+    assert!(sandbox.command("mkfifo").arg(&config).status().unwrap().success());
+    let work = sandbox.work(&source);
+    let one = work.commit("one");
+    let mut hook = sandbox.command("timeout");
+    hook.arg("20").arg(source.join("hooks/post-receive")).current_dir(&source).env("GIT_DIR", ".");
+    hook.env("RUNTIME_DIRECTORY", sandbox.path("none"));
+    let line = format!("{} {one} refs/notes/x\n{0} {one} refs/heads/x\n", sandbox.digits('0'));
+    assert_ne!(run_with_input(&mut hook, line.as_bytes()).status, 124, "it waited");
+    assert_eq!(count(&source.join("mirror-push/spool/incoming")), 1);
 }

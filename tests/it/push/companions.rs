@@ -3,7 +3,7 @@
 
 use crate::scene::Scene;
 
-/// A mirror that writes, for each push, its refs and how many objects came with it.
+/// A mirror that writes a line to its file `pushes` for each push: the refs, and how many objects came with them.
 fn scene(options: &[&str]) -> Scene {
     let scene = Scene::local(options);
     scene.sandbox.git(&scene.mirror, &["config", "receive.unpackLimit", "1"]);
@@ -52,7 +52,7 @@ fn an_empty_mirror_gets_one_pack_and_its_default_branch_first() {
     }
     scene.sandbox.mirror_push_ok(&scene.source, &["sync"]);
     assert_eq!(pushes(&scene), ["main 8", "topic wip 0"]);
-    // A mirror that has refs gets no default branch alone.
+    // If the mirror has refs, the default branch is not sent alone first.
     scene.sandbox.git(&scene.mirror, &["update-ref", "-d", "refs/heads/main"]);
     scene.sandbox.git(&scene.mirror, &["update-ref", "-d", "refs/heads/topic"]);
     scene.sandbox.mirror_push_ok(&scene.source, &["sync"]);
@@ -62,7 +62,7 @@ fn an_empty_mirror_gets_one_pack_and_its_default_branch_first() {
 #[test]
 fn an_object_that_the_mirror_refuses_does_not_stop_the_default_branch() {
     let scene = scene(&[]);
-    // As GitHub refuses a push with a large file: it looks at each object that came, and not at the refs.
+    // GitHub refuses a push with a large file in this way: it looks at each object that came, and not at the refs.
     scene.hook(
         "pre-receive",
         "for id in $(git cat-file --batch-all-objects --batch-check='%(objecttype) %(objectname)' | sed -n 's/^blob //p'); do\n\
@@ -127,4 +127,18 @@ fn companions_count_towards_max_refs_per_push() {
     scene.sandbox.mirror_push_ok(&scene.source, &["drain"]);
     assert_eq!(pushes(&scene), ["main 5", "topic wip 3"]);
     assert!(is_whole(&scene));
+}
+
+#[test]
+fn a_damaged_branch_does_not_keep_the_others_from_an_empty_mirror() {
+    let scene = scene(&[]);
+    // The file of `wip` is lost here, so no pack with it can be made.
+    let blob = scene.sandbox.git(&scene.source, &["rev-parse", "wip:wip"]);
+    std::fs::remove_file(scene.source.join("objects").join(&blob[..2]).join(&blob[2..])).unwrap();
+    for _ in 0..2 {
+        let said = scene.sandbox.mirror_push(&scene.source, &["sync"]);
+        assert_eq!(said.status, 1, "{said:?}");
+        scene.sandbox.git(&scene.source, &["update-ref", "refs/heads/again", "main"]);
+    }
+    assert_eq!(scene.sandbox.oid(&scene.mirror, "main"), scene.sandbox.oid(&scene.source, "main"));
 }

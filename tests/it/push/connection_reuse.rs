@@ -135,8 +135,8 @@ fn many_repositories_at_one_ssh_server_share_connections() {
     let (estate, _server) = behind_sshd(60, "", "");
     let said = estate.run(&["drain", "--all"]);
     assert_eq!((said.status, estate.mirrored(60)), (0, 60), "{said:?}");
-    // The first contact makes the shared connection, because a first update takes two pushes. Up to eight contacts may begin before that
-    // connection exists, and each of them may make one.
+    // The first contact already opens the shared connection, because the program expects more contacts before a first update. The first job
+    // runs alone. If the connection is not usable, each of the eight that then run may open one.
     assert!((1..=9).contains(&estate.logins()), "{} logins", estate.logins());
     assert_eq!(estate.masters(), 0, "none is left");
     let left = std::fs::read_dir(estate.sandbox.path("")).unwrap().map(|entry| entry.unwrap().file_name());
@@ -145,9 +145,9 @@ fn many_repositories_at_one_ssh_server_share_connections() {
 }
 
 #[test]
-fn a_server_that_allows_one_session_for_each_connection_is_mirrored_to() {
+fn a_server_that_allows_one_session_per_connection_gets_every_update() {
     let (estate, _server) = behind_sshd(20, "MaxSessions 1\n", "");
-    // With `MaxSessions 1` each contact has a connection of its own. sshd could refuse some of them if more began at once (MaxStartups).
+    // With `MaxSessions 1` only one contact at a time can use the shared connection. Every other contact opens one of its own. sshd could refuse some of them if more began at once (MaxStartups).
     let text = std::fs::read_to_string(estate.sandbox.path("server.toml")).unwrap();
     estate.configure(&format!("max_jobs_per_host = 4\n{text}"));
     let said = estate.run(&["drain", "--all"]);
@@ -172,7 +172,7 @@ fn each_alone(option: &str) {
     let (estate, _server) = behind_sshd(10, "", "");
     let text = std::fs::read_to_string(estate.sandbox.path("server.toml")).unwrap();
     estate.configure(&text.replace("ssh_options = [", &format!("ssh_options = [\"{option}\", ")));
-    // The first contact is alone. Each later one waits until four are at work. So this fails if one of them waits for a shared connection,
+    // The program runs the first job at a host alone, so the hook lets it pass. In every later push the hook waits until four have begun. So this fails if one of them waits for a shared connection,
     // which nobody makes here.
     let seen = estate.sandbox.path("seen");
     std::fs::create_dir(&seen).unwrap();
@@ -192,7 +192,7 @@ fn a_shared_connection_that_dies_is_made_again() {
         behind_sshd(30, "", "stall_timeout = \"2s\"\nretry_delay = \"1s\"\nmax_retry_delay = \"1s\"");
     estate.trap("r4.git", "KILL");
     estate.trap("r11.git", "KILL");
-    // The push that broke the connection arrived, but its report did not. Its refs are read again.
+    // The push that broke the connection was carried out, but its report may lack its end. Refs without an answer are read again.
     crate::scene::sandbox::wait_for("all mirrors", || {
         estate.run(&["drain", "--all"]);
         estate.mirrored(30) == 30 && estate.run(&["status", "--all"]).status == 0

@@ -1,4 +1,4 @@
-//! The table of failures in `wire/error.rs`: every row of it is made to happen, against real servers where there is one.
+//! The table of failures in `wire/error.rs`: the tests cause each of them, with a real server if one can fail in that way.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;

@@ -1,4 +1,4 @@
-//! Mirrors that lie: a receive-pack that sends every malformation of advertisement and report that we could think of.
+//! Mirrors that lie: a receive-pack that sends many kinds of malformed advertisements and reports.
 //!
 //! Whatever it sends, the sync ends, does not panic, and believes no success that was not reported. It changes no ref here. It keeps the
 //! push in the queue or names the ref in the status. The status is small and has no control characters. Memory stays bounded.
@@ -198,7 +198,7 @@ fn every_malformed_advertisement() {
     for bytes in &wrong {
         assert_ne!(victim.against(bytes, &done(), b""), "finished", "{}", String::from_utf8_lossy(bytes));
     }
-    // Refs that no git would have are passed over; the rest counts.
+    // Names that cannot be mirrored are passed over; the other lines count.
     for name in ["refs/heads/../../x", "refs/heads/a..b", "refs/heads/", "HEAD", "", "refs/heads/x.lock", "\u{1b}[31m"]
     {
         let lines = [
@@ -261,7 +261,7 @@ fn every_malformed_report() {
         let state = victim.against(&advertisement(), &report, b"");
         assert_ne!(state, "finished", "{}", String::from_utf8_lossy(&report));
     }
-    // Words are kept within bounds, and cleaned.
+    // Long messages are shortened or refused, and cleaned.
     for (times, expected) in [(2000, "scheduled"), (200, "failed")] {
         let words = format!("ng refs/heads/main {}\n", "\u{1b}[2J\u{9b}secret\u{202e} ".repeat(times));
         let report = banded(&packets(&[b"unpack ok\n", words.as_bytes()]));
@@ -295,7 +295,7 @@ fn advertisements_and_reports_without_an_end() {
 
 /// Anyone with a token can add a confined mirror, and many may be read at once. So its list of refs has a lower limit.
 #[test]
-fn a_confined_mirror_may_say_less_than_one_of_the_administrator() {
+fn a_confined_mirror_may_advertise_less_than_one_of_the_administrator() {
     let mut victim = Victim::new();
     let (first, line) = (advertisement(), packet(format!("{OLD} .have\n").as_bytes()));
     let large = [&first[..first.len() - 4], &line.repeat((33 << 20) / line.len() + 1), b"0000"].concat();

@@ -57,7 +57,7 @@ fn the_mirrors_refs_are_read_first_whenever_they_are_not_known() {
     scene.push(&["main"]);
     assert_eq!(scene.methods(&["drain"], 0), "GET POST");
     scene.push(&["main"]);
-    assert_eq!(scene.methods(&["drain"], 0), "POST", "and then it is known again");
+    assert_eq!(scene.methods(&["drain"], 0), "POST", "after a good contact, the refs are known again");
     // Another URL is another mirror.
     sandbox.mirror_push_ok(&scene.source, &["set", "m", "--url", &scene.server().url("./mirror.git")]);
     scene.push(&["main"]);
@@ -223,7 +223,6 @@ fn after_a_push_whose_answer_is_lost_the_refs_are_read() {
     assert!(outcome == "up_to_date" || outcome == "fast_forwarded", "{said:?}");
 }
 
-/// A deletion that the spool records is carried out even if the base does not have the ref.
 #[test]
 fn a_deletion_is_carried_out_even_if_the_base_lacks_the_ref() {
     let scene = scene(Kind::Git, &["--prune", "deleted"]);

@@ -29,9 +29,9 @@ fn write(work: &Work<'_>, name: &str, text: &str) {
     work.git(&["add", "-A"]);
 }
 
-/// Every shape of history that a push may bring, one after the other; after each the mirror is whole.
+/// Pushes many shapes of history, one after the other. After each push, the mirror has every object.
 #[test]
-fn whatever_is_pushed_arrives_whole_and_without_pack_objects() {
+fn every_small_push_arrives_whole_and_without_pack_objects() {
     for kind in [Kind::Path, Kind::Http, Kind::Git] {
         let sandbox = Sandbox::new();
         let mirror = sandbox.bare("mirror.git");

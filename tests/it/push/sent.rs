@@ -94,11 +94,11 @@ fn updates_after_the_first_one_of_a_short_and_a_long_history() {
             pair.work.git(&["checkout", "-q", "main"]);
             pair.work.git(&["merge", "-q", "--no-edit", "hotfix"]);
             pair.work.push(&["main"]);
-            pair.compare(command, &what("its merge"));
+            pair.compare(command, &what("the merge of the hotfix"));
             pair.work.push(&["+main~5:main"]);
             assert_eq!(pair.compare(command, &what("a rewind")).0, 0);
             pair.work.push(&["main"]);
-            pair.compare(command, &what("and forward again"));
+            pair.compare(command, &what("main forward again after the rewind"));
             pair.work.git(&["mv", "d1", "moved"]);
             pair.work.git(&["mv", "d2/a2", "d3/there"]);
             pair.work.commit("renamed");
@@ -115,7 +115,7 @@ fn updates_after_the_first_one_of_a_short_and_a_long_history() {
             pair.work.push(&["side"]);
             pair.compare(command, &what("a side branch"));
             pair.work.push(&["side:main"]);
-            assert_eq!(pair.compare(command, &what("that main takes")).0, 0);
+            assert_eq!(pair.compare(command, &what("main fast-forwarded to the side branch")).0, 0);
             pair.commits(100, "many");
             pair.work.push(&["side"]);
             pair.compare(command, &what("a hundred commits"));

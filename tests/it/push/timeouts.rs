@@ -1,4 +1,5 @@
-//! Limits of waiting, proxies, push options, atomic pushes: what a mirror's configuration can say of the connection.
+//! What a mirror's configuration can say of the connection: time limits, proxies, push options, atomic pushes. Also the server's file and
+//! the commit-graph.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -107,7 +108,7 @@ fn serve_proxied(mut client: TcpStream) {
 }
 
 #[test]
-fn the_proxy_of_the_environment_and_of_the_configuration() {
+fn the_proxy_of_the_environment_or_of_the_configuration_is_used() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     let server = Server::start(&sandbox, Kind::Https);

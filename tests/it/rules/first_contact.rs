@@ -1,4 +1,4 @@
-//! The first contact with an address: a mistyped URL overwrites nobody, and a copy of this repository is taken without a question.
+//! The first contact with an address: a mistyped URL overwrites no other repository, and a copy of this repository needs no confirmation.
 
 use std::path::{Path, PathBuf};
 
@@ -91,7 +91,7 @@ fn one_unknown_value_among_known_ones_stops_a_run_that_would_overwrite_it() {
 }
 
 #[test]
-fn a_copy_of_this_repository_behind_or_equal_is_taken_without_a_question() {
+fn a_copy_of_this_repository_behind_or_equal_needs_no_confirmation() {
     for (policy, is_behind) in [("overwrite", false), ("overwrite", true), ("keep", true), ("fail", true)] {
         let sandbox = Sandbox::new();
         let mirror = sandbox.bare("mirror.git");
@@ -179,7 +179,7 @@ fn a_plan_is_made_for_a_mirror_that_is_disabled() {
         assert!(said.status == 1 && said.out.contains("--adopt"), "{said:?}");
     }
     assert_eq!(sandbox.refs(&mirror), before);
-    // Confirmed in advance.
+    // `add --adopt` confirms the first contact in advance.
     sandbox.mirror_push_ok(&source, &["remove", "m"]);
     sandbox.mirror_push_ok(&source, &["add", "m", "mirror.git", "--adopt"]);
     sandbox.mirror_push_ok(&source, &["drain"]);
@@ -214,7 +214,7 @@ fn a_base_of_an_earlier_version_is_taken_over_and_ends_first_contact() {
     std::fs::write(mirrored.join("refs/heads/main"), format!("{one}\n")).unwrap();
     let packed = format!("# pack-refs with: sorted \n{one} refs/heads/packed\n");
     std::fs::write(mirrored.join("packed-refs"), packed).unwrap();
-    // Rewritten where no record tells of it: only the base knows that the mirror's value was ours.
+    // Both branches are rewritten without a spool record, so only the base shows that the mirror's values were ours.
     for branch in ["main", "packed"] {
         let new = sandbox.git(&source, &["commit-tree", "-m", branch, "main^{tree}"]);
         sandbox.git(&source, &["update-ref", &format!("refs/heads/{branch}"), &new]);

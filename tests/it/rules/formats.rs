@@ -18,7 +18,7 @@ fn pairs() -> impl Iterator<Item = Formats> {
 
 const KINDS: [Kind; 5] = [Kind::Path, Kind::Git, Kind::Ssh, Kind::Http, Kind::Https];
 
-/// A source and a mirror of each pair of formats that can go together, with the options.
+/// Calls `test` with a source and a mirror, for each combination of formats with the same object format. `options` are those of the mirror.
 fn each_pair(options: &[&str], mut test: impl FnMut(&Sandbox, &Path, &Path)) {
     for formats in pairs() {
         for (hash, storage) in pairs().filter(|(hash, _)| *hash == formats.0) {
@@ -245,7 +245,7 @@ fn every_git_mirrors_to_every_git() {
 }
 
 #[test]
-fn a_git_that_is_too_old_for_reftable_says_so() {
+fn a_git_that_is_too_old_for_reftable_is_reported() {
     let Some(old) = gits().into_iter().find(|git| {
         let said = std::process::Command::new(git.join("git")).arg("version").output().unwrap();
         String::from_utf8_lossy(&said.stdout).contains(" 2.39")
@@ -296,7 +296,7 @@ fn a_damaged_table_deletes_nothing() {
         };
         let mut silent = 0;
         let cuts = [0, 1, 28, 100, 4096, whole.len() / 2, whole.len() - 1].map(|length| whole[..length].to_vec());
-        // The restart table at the end of the first block (gitformat-reftable), which git uses to seek.
+        // The restart table at the end of the first block (git's `Documentation/technical/reftable`), which git uses to seek.
         let header = if hash == "sha1" { 24 } else { 28 };
         let length = usize::from(whole[header + 2]) << 8 | usize::from(whole[header + 3]);
         let places = (0..whole.len()).step_by(whole.len() / 60).chain(length - 20..length);

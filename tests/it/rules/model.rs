@@ -112,7 +112,7 @@ impl World {
         oid
     }
 
-    /// A push, as the hook is told of it.
+    /// Changes a ref here and runs the hook, as a push does.
     fn push(&mut self, name: &str, new: Option<String>) {
         let old = self.refs(&self.source).get(name).cloned();
         if old == new {
@@ -218,7 +218,7 @@ impl World {
             Step::Drain => self.run("drain")?,
             Step::Sync => {
                 self.run("sync")?;
-                // And the second one does nothing.
+                // A second sync changes nothing.
                 let (refs, history) = (self.refs(&self.mirror), self.history());
                 self.sandbox.mirror_push(&self.source, &["sync"]);
                 if self.refs(&self.mirror) != refs {
@@ -238,7 +238,7 @@ impl World {
         std::fs::read_to_string(self.source.join("mirror-push/remotes/m/history.jsonl")).unwrap_or_default()
     }
 
-    /// Killed, a drain has done a part of its work: each ref is as it was or as it was to be. A sync does the rest.
+    /// Kills a drain. It may have done a part of its work: each ref has its old value or the one that it was to get. A sync does the rest.
     fn killed(&mut self, after: u64) -> Result<(), String> {
         let before = self.refs(&self.mirror);
         let (all, _) = self.model.expected(&self.refs(&self.source), &before, None);
@@ -248,7 +248,7 @@ impl World {
         let _ = drain.kill();
         drain.wait().unwrap();
         let begin = Instant::now();
-        // Its receive-pack goes on for a moment.
+        // The receive-pack that the drain started goes on for a moment.
         while begin.elapsed() < Duration::from_millis(60) {
             std::thread::park_timeout(Duration::from_millis(20));
         }

@@ -48,7 +48,7 @@ fn a_network_of_forks() {
     for n in 0..20 {
         let (fork, mirror) = (sandbox.bare(&format!("fork{n}.git")), sandbox.bare(&format!("mirror{n}.git")));
         std::fs::write(fork.join("objects/info/alternates"), format!("{}/objects\n", root.display())).unwrap();
-        // Every other mirror shares objects: it advertises what it has by `.have`.
+        // Every other mirror borrows objects, so it advertises `.have` lines.
         if n % 2 == 0 {
             std::fs::write(mirror.join("objects/info/alternates"), "../../pool.git/objects\n").unwrap();
         }
@@ -252,7 +252,7 @@ fn repositories_that_git_refuses_or_reads_differently_are_refused() {
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
 }
 
-/// A hook in a linked worktree writes into the repository that it belongs to.
+/// A hook that runs in a linked worktree writes into the repository of that worktree.
 #[test]
 fn a_push_into_a_working_tree_or_a_linked_one() {
     let sandbox = Sandbox::new();
@@ -311,7 +311,7 @@ fn a_push_into_a_working_tree_or_a_linked_one() {
 
 /// Settings of a mirror that concern a push to it: hidden refs and signed pushes.
 #[test]
-fn what_a_mirror_hides_or_signs() {
+fn a_mirror_that_hides_refs_or_wants_signed_pushes() {
     for kind in [Kind::Path, Kind::Git, Kind::Http] {
         let sandbox = Sandbox::new();
         let mirror = sandbox.bare("mirror.git");

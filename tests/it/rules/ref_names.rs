@@ -204,7 +204,7 @@ fn a_mirror_that_is_ahead_is_divergent_and_its_default_branch_is_never_deleted()
     let said = sandbox.mirror_push(source, &["sync", "--json"]);
     assert!(sandbox.outcomes(&said).contains(&("refs/heads/main".into(), "divergent".into())), "{said:?}");
     assert_eq!(sandbox.oid(mirror, "main"), ahead);
-    // We rename our default branch and delete the old one; the mirror's HEAD still names it.
+    // `next` becomes the default branch here, and `main` is deleted. The mirror's HEAD still names `main`.
     sandbox.git(mirror, &["update-ref", "refs/heads/main", &sandbox.oid(source, "main")]);
     sandbox.git(source, &["symbolic-ref", "HEAD", "refs/heads/next"]);
     work.push(&[":main"]);
@@ -221,7 +221,7 @@ fn a_branch_that_got_an_unmerged_commit_and_was_deleted_between_two_drains_is_ke
     let scene = Scene::local(&[]).with(&["main", "main:topic", "main:done"]);
     let Scene { sandbox, source, mirror, .. } = &scene;
     let work = scene.work();
-    // topic gets a commit that is in no other branch, and is deleted before any drain ran.
+    // topic gets a commit that is in no other branch, and is deleted before the next drain.
     work.git(&["checkout", "-q", "-b", "topic"]);
     work.commit("unmerged");
     work.push(&["topic"]);
@@ -315,7 +315,7 @@ fn a_mirror_over_the_wire_is_asked_for_symbolic_refs_before_a_branch_is_deleted(
     }
 }
 
-/// For example, a key may be allowed to push but not to read.
+/// For example, the mirror may allow a key to push but not to fetch.
 #[test]
 fn a_symbolic_ref_is_not_deleted_if_the_mirror_cannot_be_read() {
     let sandbox = Sandbox::new();

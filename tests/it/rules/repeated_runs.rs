@@ -88,7 +88,7 @@ fn a_ref_that_neither_side_has_any_more_is_no_failure() {
 }
 
 #[test]
-fn atomic_is_all_or_nothing_also_when_one_ref_moved_there() {
+fn an_atomic_push_is_all_or_nothing_even_if_a_ref_changed_on_the_mirror() {
     for policy in ["overwrite", "keep"] {
         let sandbox = Sandbox::new();
         let mirror = sandbox.bare("mirror.git");
@@ -126,7 +126,7 @@ fn atomic_is_all_or_nothing_also_when_one_ref_moved_there() {
 }
 
 #[test]
-fn an_atomic_push_leaves_out_the_branch_that_the_mirrors_head_names() {
+fn an_atomic_push_leaves_out_the_deletion_of_the_branch_that_the_mirrors_head_names() {
     use crate::scene::servers::{Kind, Server};
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
@@ -147,7 +147,7 @@ fn an_atomic_push_leaves_out_the_branch_that_the_mirrors_head_names() {
 }
 
 #[test]
-fn a_branch_below_the_name_of_a_branch_in_the_base_is_mirrored() {
+fn a_new_branch_a_slash_b_is_mirrored_although_the_base_still_has_a() {
     let sandbox = Sandbox::new();
     let (source, mirror, work) = scene(&sandbox, &["--divergent-refs", "keep"]);
     // `a` is mirrored and then deselected, so the base still has it. Then `a/b` is created: as files the two names would conflict.
@@ -312,7 +312,6 @@ fn flap(sandbox: &Sandbox, source: &Path, mirror: &Path, work: &Work<'_>) -> (St
     (ours, other)
 }
 
-/// A ref that was flapping at one address may be pushed to another address.
 #[test]
 fn a_ref_that_was_flapping_at_one_address_is_pushed_to_a_new_one() {
     let sandbox = Sandbox::new();

@@ -78,7 +78,7 @@ fn a_shallow_source_is_mirrored_as_far_as_the_mirror_takes_it() {
 }
 
 #[test]
-fn what_is_behind_a_shallow_boundary_deletes_nothing() {
+fn a_branch_whose_commit_is_behind_the_shallow_boundary_is_not_deleted() {
     let sandbox = Sandbox::new();
     let upstream = upstream(&sandbox);
     let mirror = sandbox.bare("mirror.git");

@@ -56,7 +56,8 @@ fn a_change_costs_a_line_and_the_files_do_not_grow_without_end() {
         assert_eq!(size("values"), table, "the table is not written for one ref");
         assert!(size("journal.1") < 150 * (n + 1), "{}", size("journal.1"));
     }
-    // A sync folds a journal that has grown into the table. It ignores the incomplete batch that a killed process left.
+    // If a sync would make the journal too large, it writes the table anew and removes the journal. It ignores the incomplete batch that
+    // a killed process left.
     let two = sandbox.oid(&source, "main");
     let journal = std::fs::read_to_string(mirrored.join("journal.1")).unwrap();
     std::fs::write(mirrored.join("journal.1"), format!("{journal}{} refs/heads/main\ncrc3", "1".repeat(two.len())))
@@ -69,7 +70,11 @@ fn a_change_costs_a_line_and_the_files_do_not_grow_without_end() {
     let rewrite: String = (4..1200).map(|n| format!("update refs/heads/b{n:04} {two} {old}\n")).collect();
     sandbox.git_with_input(&source, &["update-ref", "--stdin"], rewrite.as_bytes());
     sandbox.mirror_push_ok(&source, &["sync"]);
-    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source), "all were known to be ours");
+    assert_eq!(
+        sandbox.refs(&mirror),
+        sandbox.refs(&source),
+        "every value on the mirror was recorded as ours, so all refs are updated"
+    );
     assert!(size("values") > 0 && size("journal.1") == 0 && !mirrored.join("journal.1").exists());
     assert_eq!(std::fs::read_dir(&mirrored).unwrap().count(), 2, "the table and the mark for earlier programs");
 }
@@ -161,7 +166,7 @@ fn the_history_is_bounded() {
 
 /// A batch whose bytes have changed is ignored. It could name somebody else's value as ours, and the next run would overwrite that value.
 #[test]
-fn a_journal_with_a_changed_byte_makes_no_foreign_value_ours() {
+fn a_journal_with_a_changed_id_makes_no_foreign_value_ours() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &["--divergent-refs", "keep"]);
@@ -196,7 +201,7 @@ fn a_journal_without_its_table_is_not_believed() {
     sandbox.mirror_push_ok(source, &["drain"]);
     let side = sandbox.oid(mirror, "side");
     assert!(std::fs::read_to_string(remote(source, "mirrored/journal.1")).unwrap().contains(&side));
-    // As if a process was killed just after it renamed the table to `aside`, which it does at a new address.
+    // When a mirror gets a new URL, its old table is renamed to `aside`. This is the state if the process is killed just after that.
     std::fs::rename(remote(source, "mirrored/values"), remote(source, "mirrored/aside")).unwrap();
     let new = sandbox.git(source, &["commit-tree", "-m", "rewritten", "main^{tree}"]);
     sandbox.git(source, &["update-ref", "refs/heads/side", &new]);

@@ -102,7 +102,7 @@ impl<'s> Daemon<'s> {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
-    /// Asks with our token; a body that begins with `{` or `[` is JSON, another a form. `None` without an answer.
+    /// Asks with our token. A body that begins with `{` or `[` is JSON; any other body is a form. `None` if there is no answer.
     pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> Option<Answer> {
         self.ask_with(method, path, body, &[("PRIVATE-TOKEN", &self.token)])
     }

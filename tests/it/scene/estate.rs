@@ -22,7 +22,7 @@ impl Estate {
         estate
     }
 
-    /// Writes the server's file; `ROOT` and `MIRRORS` are the two directories.
+    /// Writes the server's file. In `text`, `ROOT` and `MIRRORS` stand for the directories `git` and `mirrors`.
     pub(crate) fn configure(&self, text: &str) {
         let path = |name| self.sandbox.path(name).display().to_string();
         std::fs::write(&self.file, text.replace("ROOT", &path("git")).replace("MIRRORS", &path("mirrors"))).unwrap();

@@ -35,7 +35,7 @@ impl Completed {
     }
 }
 
-/// The directories of every git on this machine, the first in PATH first.
+/// The directories in PATH that contain a git, in the order of PATH. Each git is listed once.
 pub(crate) fn gits() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap();
     let mut seen = Vec::new();
@@ -50,8 +50,8 @@ pub(crate) fn gits() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Whether the tests run in this variant (`MIRROR_PUSH_TESTS`, separated by commas): `looking` (no optimistic push), `sha256`, `reftable`
-/// (the default formats of the repositories that a test makes).
+/// Whether the tests run in this variant. `MIRROR_PUSH_TESTS` lists the variants, separated by commas: `looking` makes no optimistic push;
+/// `sha256` and `reftable` are the default formats of the repositories that a test makes.
 pub(crate) fn is_variant(way: &str) -> bool {
     std::env::var("MIRROR_PUSH_TESTS").is_ok_and(|ways| ways.split(',').any(|said| said == way))
 }
@@ -148,7 +148,7 @@ impl Sandbox {
         path
     }
 
-    /// A new bare repository of other formats.
+    /// A new bare repository of these formats, whatever those of the sandbox are.
     pub(crate) fn bare_of(&self, name: &str, formats: Formats) -> PathBuf {
         let path = self.path(name);
         let mut command = self.command("git");
@@ -166,7 +166,7 @@ impl Sandbox {
         self.formats
     }
 
-    /// An id made of one digit.
+    /// An object id that repeats one digit.
     pub(crate) fn digits(&self, digit: char) -> String {
         std::iter::repeat_n(digit, if self.formats.0 == "sha1" { 40 } else { 64 }).collect()
     }
@@ -251,7 +251,7 @@ impl Sandbox {
         self.statuses(repository)[0].clone()
     }
 
-    /// A commit on a branch of the mirror that nobody here has.
+    /// Adds a commit to a branch of the mirror. Our repository does not have this commit.
     pub(crate) fn theirs(&self, mirror: &Path, branch: &str) -> String {
         let oid = self.git(mirror, &["commit-tree", "-m", "theirs", "-p", branch, &format!("{branch}^{{tree}}")]);
         self.git(mirror, &["update-ref", &format!("refs/heads/{branch}"), &oid]);

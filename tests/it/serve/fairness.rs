@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::scene::daemon::{Daemon, LOCAL, ask};
@@ -141,4 +143,60 @@ fn bodies_that_never_come_hold_up_nobody() {
     let length = last.read(&mut said).unwrap();
     assert!(said[..length].starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&said[..length]));
     assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+}
+
+/// Any local user may send hints. A flood of them delays no request and no push.
+#[test]
+fn a_flood_of_hints_delays_nobody() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, LOCAL);
+    let source = daemon.repository("good/widget");
+    let mirror = sandbox.bare("mirror.git");
+    daemon.add("good/widget", mirror.to_str().unwrap());
+    let wake = sandbox.path("run/wake");
+    let is_over = AtomicBool::new(false);
+    let work = sandbox.work(&source);
+    std::thread::scope(|scope| {
+        let floods: Vec<_> = (0..2)
+            .map(|number| {
+                let (wake, is_over) = (&wake, &is_over);
+                scope.spawn(move || {
+                    let socket = UnixDatagram::unbound().unwrap();
+                    let mut sent = 0_u64;
+                    while !is_over.load(Ordering::Relaxed) {
+                        // Repositories that do not exist, and nonsense.
+                        let hint = if number == 0 { format!("/nowhere/{sent}.git") } else { "x".repeat(4000) };
+                        sent += u64::from(socket.send_to(hint.as_bytes(), wake).is_ok());
+                    }
+                    sent
+                })
+            })
+            .collect();
+        let over = Over(&is_over);
+        let mut slowest = Duration::ZERO;
+        for number in 0..10 {
+            for _ in 0..10 {
+                let begin = Instant::now();
+                assert_eq!(daemon.ask("GET", "/api/v4/projects/good%2Fwidget/remote_mirrors", "").unwrap().status, 200);
+                slowest = slowest.max(begin.elapsed());
+            }
+            work.commit(&number.to_string());
+            work.push(&["main"]);
+            let begin = Instant::now();
+            wait_for("the push", || sandbox.oid(&mirror, "main") == sandbox.oid(&source, "main"));
+            slowest = slowest.max(begin.elapsed());
+        }
+        drop(over);
+        let sent: u64 = floods.into_iter().map(|flood| flood.join().unwrap()).sum();
+        assert!(sent > 1000 && slowest < SOON, "{sent} hints, the slowest answer took {slowest:?}");
+    });
+}
+
+/// Ends the other threads, also if an assertion fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

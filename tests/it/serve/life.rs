@@ -16,7 +16,7 @@ pub(super) fn is_mirrored(sandbox: &Sandbox, source: &std::path::Path, mirror: &
 }
 
 #[test]
-fn a_push_wakes_the_daemon_and_starts_nothing() {
+fn a_push_wakes_the_daemon_and_starts_no_drain() {
     let sandbox = Sandbox::new();
     let daemon = Daemon::start(&sandbox, LOCAL);
     let source = daemon.repository("acme/widget");
@@ -59,7 +59,7 @@ fn a_push_wakes_the_daemon_and_starts_nothing() {
 }
 
 #[test]
-fn killed_and_restarted_at_any_moment_it_loses_nothing() {
+fn a_daemon_that_is_killed_at_any_moment_and_restarted_loses_no_push() {
     let sandbox = Sandbox::new();
     configure(&sandbox, LOCAL);
     let port = free_port();
@@ -108,7 +108,7 @@ fn what_no_hook_reported_is_found_by_a_scan_or_a_comparison() {
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, format!("{text}\n[remotes.second]\nurl = \"{}\"\n", second.display())).unwrap();
     wait_for("the new mirror", || is_mirrored(&sandbox, &source, &second));
-    // A comparison also runs for a mirror that is parked for hours. Here somebody moves a branch on the mirror and moves it back.
+    // A comparison also runs for a mirror whose next attempt is hours away. Here somebody moves a branch on the mirror and moves it back.
     sandbox.mirror_push_ok(&source, &["set", "second", "--divergent-refs", "keep"]);
     let main = sandbox.oid(&second, "main");
     let clone = sandbox.path("clone");
@@ -120,7 +120,7 @@ fn what_no_hook_reported_is_found_by_a_scan_or_a_comparison() {
     let state = || sandbox.mirror_push(&source, &["status", "second", "--json"]).json()[0]["update_status"].clone();
     wait_for("the divergence", || state() == "failed");
     sandbox.git(&second, &["update-ref", "refs/heads/main", &main]);
-    wait_for("the comparison of a parked mirror", || is_mirrored(&sandbox, &source, &second));
+    wait_for("the comparison of a mirror whose next attempt is hours away", || is_mirrored(&sandbox, &source, &second));
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn false_hints_change_nothing() {
 }
 
 #[test]
-fn after_sigterm_running_updates_may_finish_for_a_while() {
+fn after_sigterm_running_updates_have_time_to_finish() {
     let sandbox = Sandbox::new();
     configure(&sandbox, &format!("shutdown_timeout = \"20s\"\n{LOCAL}"));
     let port = free_port();

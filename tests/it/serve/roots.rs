@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::life::is_mirrored;
-use crate::scene::daemon::{Daemon, command, configure, repository};
+use crate::scene::daemon::{Daemon, LOCAL, command, configure, repository};
 use crate::scene::sandbox::{Sandbox, wait_for};
 
 #[test]
@@ -58,4 +58,19 @@ fn a_daemon_that_misses_one_root_is_ready() {
     let daemon = Daemon::start(&sandbox, "[[repositories]]\nroot = \"/nowhere/git\"\n");
     let answer = daemon.ask("GET", "/healthz", "").unwrap();
     assert_eq!((answer.status, &*answer.text), (200, "ok, but a root is missing; see the log\n"));
+}
+
+#[test]
+fn a_repository_that_wants_no_hook_gets_none() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, LOCAL);
+    let source = daemon.repository("acme/widget");
+    let hook = source.join("hooks/post-receive");
+    sandbox.mirror_push_ok(&source, &["uninstall-hook"]);
+    std::fs::write(source.join("mirror-push/config.toml"), "hook = \"none\"\n").unwrap();
+    daemon.add("acme/widget", "/nowhere.git");
+    assert!(hook.symlink_metadata().is_err());
+    std::fs::write(source.join("mirror-push/config.toml"), "").unwrap();
+    daemon.add("acme/widget", "/nowhere.git");
+    assert!(hook.symlink_metadata().is_ok());
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::scene::estate::{Estate, TEMPLATE};
-use crate::scene::sandbox::Completed;
+use crate::scene::sandbox::{Completed, wait_for};
 use crate::scene::servers::{Kind, Server, free_port};
 
 #[test]
@@ -82,7 +82,7 @@ fn two_repositories_with_one_url_are_refused_and_both_named() {
 }
 
 #[test]
-fn files_of_conf_d_count_in_order_and_a_repository_counts_before_them() {
+fn later_files_of_conf_d_override_earlier_ones_and_a_repositorys_file_overrides_all() {
     let estate =
         Estate::new(&format!("{TEMPLATE}prune = \"mirror\"\n[defaults]\ntags = \"none\"\ndivergent_refs = \"keep\"\n"));
     let parts = estate.sandbox.path("conf.d");
@@ -197,7 +197,7 @@ fn a_dead_host_of_five_hundred_repositories_is_tried_once_an_interval() {
 }
 
 #[test]
-fn the_first_sync_of_a_template_outlives_a_host_that_was_down() {
+fn the_first_sync_of_a_template_stays_due_while_its_host_is_down() {
     let estate = Estate::new("");
     let port = free_port();
     let url = format!("url = \"git://127.0.0.1:{port}/mirrors/{{path}}.git\"\n");
@@ -235,7 +235,7 @@ fn a_drain_without_the_servers_file_loses_no_push_of_a_template() {
     for n in 0..3 {
         work.commit(&format!("push {n}"));
         work.push(&["main"]);
-        // The record leaves the spool, for this drain knows no mirror.
+        // The record leaves the spool, because this drain knows no mirror.
         estate.sandbox.mirror_push_ok(&source, &["drain"]);
     }
     assert_eq!(std::fs::read_dir(source.join("mirror-push/spool/incoming")).unwrap().count(), 0);
@@ -303,4 +303,30 @@ fn one_bad_repository_stops_no_other() {
     }
     assert_eq!(estate.run(&["status", "--all"]).status, 1);
     assert_eq!(estate.run(&["check", "--all"]).status, 3);
+}
+
+/// Both become `x` in the URL of a template.
+#[test]
+fn a_bare_repository_and_a_working_tree_of_one_name_are_refused() {
+    let estate = Estate::new(TEMPLATE);
+    let (bare, work) = (estate.repository("x.git"), estate.repository("x/.git"));
+    let (mirror, run) =
+        (estate.mirror("x.git"), |path: &Path| estate.run(&["--git-dir", path.to_str().unwrap(), "sync"]));
+    for path in [&bare, &work] {
+        let said = run(path);
+        assert!(said.status == 128 && said.err.contains("x.git") && said.err.contains("x/.git"), "{said:?}");
+    }
+    std::fs::remove_dir_all(&work).unwrap();
+    assert_eq!(run(&bare).status, 0);
+    assert_eq!(estate.sandbox.refs(&mirror), estate.sandbox.refs(&bare));
+}
+
+#[test]
+fn the_background_drain_reads_the_servers_file_that_the_command_read() {
+    let estate = Estate::new(&TEMPLATE.replace("wake = \"none\"\n", ""));
+    let (source, mirror) = (estate.repository("a.git"), estate.mirror("a.git"));
+    let mut enable = estate.sandbox.command(env!("CARGO_BIN_EXE_git-mirror-push"));
+    enable.arg("-C").arg(&source).args(["--config", "server.toml", "set", "backup", "prune=never"]);
+    assert!(enable.status().unwrap().success());
+    wait_for("the drain in the background", || estate.sandbox.refs(&mirror) == estate.sandbox.refs(&source));
 }

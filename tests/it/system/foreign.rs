@@ -3,8 +3,9 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::scene::sandbox::{Completed, Sandbox, is_root, script};
+use crate::scene::sandbox::{Completed, Sandbox, is_root, run_with_input, script, wait_for};
 use crate::scene::servers::{Kind, Server};
 
 /// The user who runs the program, and the user who owns the repository.
@@ -32,7 +33,7 @@ impl Shared {
         let config = source.join("mirror-push/config.toml");
         std::fs::create_dir(config.parent().unwrap()).unwrap();
         let text = format!(
-            "[[repositories]]\nroot = \"{}\"\nowners = [\"{BOB}\"]\n[api]\nallow_local_network = true\n",
+            "reconcile_interval = \"2s\"\n[[repositories]]\nroot = \"{}\"\nowners = [\"{BOB}\"]\n[api]\nallow_local_network = true\n",
             sandbox.path("").display()
         );
         std::fs::write(sandbox.path("server.toml"), text).unwrap();
@@ -58,11 +59,17 @@ impl Shared {
         chown(&self.config, Some(BOB), None).unwrap();
     }
 
-    fn run(&self, arguments: &[&str]) -> Completed {
+    /// A program that runs as us, in the sandbox.
+    fn command(&self, program: &Path, arguments: &[&str]) -> Command {
         let mut command = self.sandbox.command("setpriv");
         command.args([&format!("--reuid={US}"), &format!("--regid={US}"), "--clear-groups", "--"]);
-        command.arg(self.sandbox.path("program")).arg("--config").arg(self.sandbox.path("server.toml"));
-        Completed::of(&command.arg("--git-dir").arg(&self.source).args(arguments).output().unwrap())
+        command.env("GIT_DIR", &self.source).env("GIT_MIRROR_PUSH_CONFIG", self.sandbox.path("server.toml"));
+        command.arg(program).args(arguments);
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Completed {
+        Completed::of(&self.command(&self.sandbox.path("program"), arguments).output().unwrap())
     }
 
     /// A mirror that is named in Bob's file.
@@ -116,7 +123,7 @@ fn only_harmless_keys_of_another_users_file_count() {
             |name: &str| statuses.as_array().unwrap().iter().find(|status| status["name"] == name).unwrap().clone();
         assert_eq!(of("m")["update_status"], "finished", "{statuses}");
         assert!(of("path")["last_error"].as_str().unwrap().contains("'this machine' is blocked"), "{statuses}");
-        // A change of ours would make the file ours.
+        // If we wrote the file, it would belong to us, and all its keys would count.
         for command in [
             &["set", "m", "prune=mirror"][..],
             &["add", "n", "http://127.0.0.1:1/y.git"],
@@ -127,6 +134,31 @@ fn only_harmless_keys_of_another_users_file_count() {
             assert!(said.status == 128 && said.err.contains("belongs to another user"), "{command:?}: {said:?}");
             assert_eq!(std::fs::metadata(&shared.config).unwrap().uid(), BOB);
         }
+        // The other commands, the remote helper and the daemon neither run nor write what Bob names.
+        for command in
+            [&["sync", "--all"][..], &["drain", "--all"], &["doctor", "--all"], &["install-hook", "--all"], &["check"]]
+        {
+            let said = shared.run(command);
+            assert!(!path("ran").exists() && !path("metrics").exists(), "{command:?}: {said:?}");
+        }
+        std::fs::copy(env!("CARGO_BIN_EXE_git-remote-mirror"), path("helper")).unwrap();
+        let said = run_with_input(
+            &mut shared.command(&path("helper"), &["path", "path"]),
+            b"capabilities\nconnect git-upload-pack\n",
+        );
+        assert!(said.status == 128 && said.err.contains("'this machine' is blocked"), "{said:?}");
+        let mut daemon =
+            shared.command(&path("program"), &["--config", "server.toml", "serve", "--listen", "127.0.0.1:0"]);
+        let mut daemon = daemon.stderr(std::process::Stdio::null()).spawn().unwrap();
+        let work = shared.sandbox.work(&shared.source);
+        work.git(&["fetch", "-q"]);
+        work.git(&["reset", "-q", "--hard", "origin/main"]);
+        work.commit("for the daemon");
+        work.push(&["main"]);
+        wait_for("the daemon", || shared.is_mirrored());
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+        assert!(!path("ran").exists() && !path("metrics").exists(), "the daemon");
         let said = shared.run(&["doctor"]);
         assert!(
             said.out.contains(
@@ -146,19 +178,15 @@ fn keys_secrets_and_pins_of_another_user_are_not_used() {
     shared.configure(&format!("{}username = \"u\"\nauth_method = \"password\"\n", shared.remote()));
     assert_eq!(shared.run(&["sync"]).status, 0);
     let directory = shared.config.with_file_name("remotes").join("m");
-    for (name, reason) in [("secret", "must belong to you or root"), ("known_hosts", "must belong to you or root")] {
-        std::fs::write(directory.join(name), "x\n").unwrap();
-        std::fs::set_permissions(directory.join(name), std::fs::Permissions::from_mode(0o600)).unwrap();
-        chown(directory.join(name), Some(US), None).unwrap();
-        assert_eq!(shared.run(&["sync"]).status, 0, "{name} of ours");
-        chown(directory.join(name), Some(BOB), None).unwrap();
-        std::fs::set_permissions(directory.join(name), std::fs::Permissions::from_mode(0o644)).unwrap();
-        let said = shared.run(&["sync"]);
-        assert!(said.status == 1, "{name}: {said:?}");
-        assert!(said.err.contains(reason) || said.out.contains(reason) || name == "secret", "{name}: {said:?}");
-        std::fs::remove_file(directory.join(name)).unwrap();
-    }
-    // A key of Bob's is no key.
+    let pins = directory.join("known_hosts");
+    std::fs::write(&pins, "x\n").unwrap();
+    chown(&pins, Some(US), None).unwrap();
+    assert_eq!(shared.run(&["sync"]).status, 0, "pins of ours");
+    chown(&pins, Some(BOB), None).unwrap();
+    let said = shared.run(&["sync"]);
+    assert!(said.status == 1 && format!("{said:?}").contains("must belong to you or root"), "{said:?}");
+    std::fs::remove_file(&pins).unwrap();
+    // A key that belongs to Bob is not used.
     std::fs::write(directory.join("id_ed25519"), "key\n").unwrap();
     std::fs::write(directory.join("id_ed25519.pub"), "ssh-ed25519 AAAA bob\n").unwrap();
     chown(directory.join("id_ed25519"), Some(BOB), None).unwrap();
@@ -207,7 +235,7 @@ fn no_link_of_another_user_is_followed() {
             let said = shared.run(command);
             assert_eq!(listed(), before, "{name}, {command:?}: {said:?}");
         }
-        // Also the files of a mirror that is no longer configured stay, if they are not here.
+        // When the mirror is removed from the configuration, the files behind the link stay too.
         shared.configure("");
         shared.run(&["drain"]);
         assert_eq!(listed(), before, "{name}, removed");
@@ -234,14 +262,14 @@ fn no_hook_is_installed_and_no_object_is_read_outside_of_another_users_repositor
     let said = shared.run(&["install-hook"]);
     assert!(said.status == 128 && said.err.contains("is left to the owner"), "{said:?}");
     assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0);
-    // A member of the group that shares our repository says where our hooks are.
+    // In our own repository, which a group shares, `core.hooksPath` comes from another member.
     let member = Shared::new(US);
     chown(member.source.join("config"), Some(BOB), None).unwrap();
     member.sandbox.git(&member.source, &["config", "core.hooksPath", elsewhere.to_str().unwrap()]);
     chown(member.source.join("config"), Some(BOB), None).unwrap();
     let said = member.run(&["install-hook"]);
     assert!(said.status == 128 && said.err.contains("is left to the owner"), "{said:?}");
-    // The objects of a repository of ours, by the id of a commit.
+    // Bob knows the id of a commit in a repository of ours. He tries to reach its objects by alternates, then by a link.
     let secret = shared.sandbox.bare("ours.git");
     let work = shared.sandbox.work(&secret);
     let id = work.commit("secret");
@@ -259,4 +287,94 @@ fn no_hook_is_installed_and_no_object_is_read_outside_of_another_users_repositor
     let said = shared.run(&["sync"]);
     assert!(said.status == 128 && said.err.contains("leads out of a repository of user 65533"), "{said:?}");
     assert_eq!(shared.sandbox.refs(&shared.mirror), Vec::<String>::new());
+}
+
+/// Git's own configuration of a repository can name a program that fetches objects which are missing.
+#[test]
+fn no_program_fetches_missing_objects_of_another_users_repository() {
+    if !is_root("files of other users are needed") {
+        return;
+    }
+    let shared = Shared::new(BOB);
+    shared.configure(&shared.remote());
+    let path = |name: &str| shared.sandbox.path(name);
+    script(&path("evil"), &format!("#!/bin/sh\nid -u > '{}'\nexec git upload-pack \"$@\"\n", path("ran").display()));
+    let work = shared.sandbox.work(&shared.source);
+    work.git(&["fetch", "-q"]);
+    work.git(&["reset", "-q", "--hard", "origin/main"]);
+    std::fs::write(work.path.join("large"), "x".repeat(400 << 10)).unwrap();
+    work.git(&["add", "large"]);
+    work.commit("large");
+    work.push(&["main"]);
+    shared.sandbox.command("cp").arg("-a").arg(&shared.source).arg(path("whole.git")).status().unwrap();
+    let blob = shared.sandbox.git(&shared.source, &["rev-parse", "main:large"]);
+    let (url, evil) = (path("whole.git"), path("evil"));
+    for (key, value) in [
+        ("core.repositoryFormatVersion", "1"),
+        ("extensions.partialClone", "x"),
+        ("remote.x.url", url.to_str().unwrap()),
+        ("remote.x.promisor", "true"),
+        ("remote.x.partialclonefilter", "blob:none"),
+        ("remote.x.uploadpack", evil.to_str().unwrap()),
+    ] {
+        shared.sandbox.git(&shared.source, &["config", key, value]);
+    }
+    std::fs::remove_file(shared.source.join("objects").join(&blob[..2]).join(&blob[2..])).unwrap();
+    shared.give(&shared.source, BOB);
+    let said = shared.run(&["sync"]);
+    assert!(!path("ran").exists(), "{said:?}");
+    assert_eq!(said.status, 1, "{said:?}");
+}
+
+#[test]
+fn our_password_does_not_follow_an_address_that_another_user_chose() {
+    if !is_root("files of other users are needed") {
+        return;
+    }
+    let shared = Shared::new(BOB);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let heard = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut head = [0; 4096];
+        let length = std::io::Read::read(&mut client, &mut head).unwrap();
+        String::from_utf8_lossy(&head[..length]).into_owned()
+    });
+    shared.configure(&format!(
+        "[remotes.m]\nid = 1\nurl = \"http://127.0.0.1:{port}/x.git\"\nusername = \"u\"\nauth_method = \"password\"\nallow_insecure_http = true\n"
+    ));
+    let directory = shared.config.with_file_name("remotes").join("m");
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join("secret"), "hunter2\n").unwrap();
+    std::fs::set_permissions(directory.join("secret"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    shared.give(directory.parent().unwrap(), BOB);
+    std::fs::set_permissions(directory.join("secret"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    chown(directory.join("secret"), Some(US), None).unwrap();
+    assert_eq!(shared.run(&["sync"]).status, 1);
+    let heard = heard.join().unwrap().to_lowercase();
+    assert!(heard.starts_with("get /x.git/") && !heard.contains("authorization"), "{heard}");
+}
+
+#[test]
+fn a_directory_or_a_common_directory_of_another_user_stops_or_opens_nothing() {
+    if !is_root("files of other users are needed") {
+        return;
+    }
+    let shared = Shared::new(BOB);
+    shared.configure(&shared.remote());
+    let closed = shared.sandbox.path("closed");
+    std::fs::create_dir(&closed).unwrap();
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
+    chown(&closed, Some(BOB), None).unwrap();
+    let said = shared.run(&["sync", "--all"]);
+    assert!(shared.is_mirrored(), "{said:?}");
+    // A repository of ours, which Bob names in a repository of his.
+    let ours = shared.sandbox.bare("ours.git");
+    shared.give(&ours, US);
+    let trap = shared.sandbox.bare("trap.git");
+    std::fs::write(trap.join("commondir"), format!("{}\n", ours.display())).unwrap();
+    shared.give(&trap, BOB);
+    let said = shared.run(&["sync", "--all"]);
+    assert!(said.err.contains("trap.git' is not a git repository: its files are in"), "{said:?}");
+    assert!(!ours.join("mirror-push").exists());
 }

@@ -1,4 +1,4 @@
-//! The installed program, as a new user meets it: from install.sh in an empty folder, by the names that the README uses.
+//! The installed program, as a new user meets it: install.sh installs it below an empty prefix, and the tests call it as the README does.
 
 use std::ffi::OsString;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 
 use crate::scene::sandbox::{Completed, Sandbox, script, skip, wait_for};
 
-/// A sandbox with the program installed below a prefix of its own, and that on PATH.
+/// A sandbox in which the program is installed below a prefix of its own. The `bin` of the prefix is first on PATH.
 pub(crate) struct Installed {
     pub(crate) sandbox: Sandbox,
     pub(crate) prefix: PathBuf,
@@ -163,7 +163,7 @@ fn chained(here: &Installed, name: &str, make: &dyn Fn(&Path, &str)) {
 }
 
 #[test]
-fn six_kinds_of_previous_hooks_keep_running() {
+fn six_kinds_of_previous_hooks_work_as_before() {
     let here = Installed::new();
     chained(&here, "script", &|hook, act| script(hook, &format!("#!/bin/sh\n{act}\n")));
     chained(&here, "python", &|hook, act| {
@@ -296,7 +296,7 @@ fn a_debian_package_installs_runs_and_purges() {
     wait_for("the mirror", || sandbox.refs(&mirror) == sandbox.refs(&source));
     dpkg(&["--purge", "git-mirror-push"]);
     let left = said(sandbox.command("find").arg(target.join("usr")).args(["-type", "f"])).out;
-    assert_eq!(left, "", "purged");
+    assert_eq!(left, "", "the purge leaves no file");
     assert!(!program.exists());
 }
 

@@ -64,7 +64,7 @@ fn session() -> String {
 }
 
 #[test]
-fn every_command_of_root_is_done_by_a_child_of_the_owner() {
+fn commands_of_root_run_in_a_child_with_the_rights_of_the_owner() {
     if !is_root("files of another owner are needed") {
         return;
     }
@@ -81,7 +81,7 @@ fn every_command_of_root_is_done_by_a_child_of_the_owner() {
     let ok = |said: Completed| assert!(said.status < 2, "{said:?}");
     // The owner need not be able to read the server's file.
     std::fs::set_permissions(&estate.file, std::fs::Permissions::from_mode(0o600)).unwrap();
-    // What the owner configures is the owner's: it runs, and with the owner's rights.
+    // Programs that the owner configures do run, but with the owner's rights.
     let (notify, notified) = who(sandbox, "notify");
     let (password, asked) = who(sandbox, "password");
     let (hook, hooked) = who(sandbox, "hook");
@@ -172,7 +172,7 @@ fn an_owner_who_wants_no_hook_gets_none_from_root() {
 }
 
 #[test]
-fn the_daemon_of_root_leaves_it_to_a_child_too() {
+fn the_daemon_of_root_leaves_the_repository_to_a_child_too() {
     if !is_root("files of another owner are needed") {
         return;
     }

@@ -185,7 +185,7 @@ fn a_templates_mirror_is_reset_and_not_removed() {
     std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     assert_eq!(run(&["reset", "backup"]).status, 0);
     assert_eq!(run(&["list", "--json"]).json()[0]["enabled"], true);
-    assert!(source.join("mirror-push/remotes/backup/secret").exists(), "secret, pins, base and queue stay");
+    assert!(source.join("mirror-push/remotes/backup/secret").exists(), "the secret stays");
     // A mirror from the repository's own file has no template to be reset to.
     let other = estate.mirror("other.git");
     assert_eq!(run(&["add", "own", other.to_str().unwrap()]).status, 0);

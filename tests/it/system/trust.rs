@@ -227,7 +227,7 @@ fn options_of_ssh_that_run_programs_or_weaken_it_are_refused_however_they_are_wr
 }
 
 #[test]
-fn silence_of_the_server_cannot_be_undone_by_a_repository() {
+fn a_repository_cannot_turn_off_the_silent_mode_of_the_server() {
     let sandbox = Sandbox::new();
     let mirror = sandbox.bare("mirror.git");
     let source = sandbox.source("mirror.git", &[]);

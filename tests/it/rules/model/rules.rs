@@ -7,7 +7,7 @@ pub(super) const MAIN: &str = "refs/heads/main";
 
 pub(super) type Refs = BTreeMap<String, String>;
 
-/// What this repository is known to have had for a ref, as the rules say it.
+/// The values that this repository is known to have had for a ref (M in docs/rules.md), without those of queued pushes.
 #[derive(Clone, Default)]
 struct Known {
     /// The last value that both sides had.
@@ -141,7 +141,7 @@ impl Model {
         (after, listed)
     }
 
-    /// What is known after a run that saw these refs; what was in the queue has been dealt with.
+    /// Updates what is known after a run that saw these refs, and empties the queue.
     pub(super) fn learn(&mut self, ours: &Refs, there: &Refs, scope: Option<&BTreeSet<String>>) {
         let mut names: BTreeSet<String> = ours.keys().chain(there.keys()).cloned().collect();
         names.extend(self.known.keys().cloned());

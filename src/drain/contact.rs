@@ -1,0 +1,86 @@
+//! One contact with a mirror: configuration, credentials and what is known become a [`Run`].
+
+use std::sync::Arc;
+
+use super::coalesce::Touched;
+use super::fence::Fence;
+use super::observe::{KnownValues, Scope};
+use super::optimistic::expected;
+use super::update::{Run, UpdateResult};
+use super::{Context, Error};
+use crate::config::Mirror;
+use crate::credentials::{Credentials, Redactor, judge};
+use crate::mirror::target;
+use crate::plan::FirstContact;
+use crate::push::Progress;
+use crate::repo::Repository;
+use crate::status::{Mirrored, Status};
+use crate::wire::Contacts;
+
+/// What is known before the mirror is contacted.
+pub(super) struct PriorState<'a> {
+    pub(super) touched: &'a Touched,
+    pub(super) mirrored: &'a Mirrored,
+    pub(super) before: &'a Status,
+}
+
+/// Contacts the mirror once and updates it. Also returns the credentials that were used.
+pub(super) fn run_once(
+    repository: &Repository,
+    context: &Context<'_>,
+    mirror: &Mirror,
+    scope: Scope,
+    known: &PriorState<'_>,
+    fence: Option<&Fence>,
+) -> (UpdateResult, Credentials) {
+    let PriorState { touched, mirrored, before } = *known;
+    let mut target = target(repository, mirror, context.server);
+    if let Ok(target) = target.as_mut()
+        && !mirrored.exists()
+    {
+        // The default branch goes first, alone, so the first update of an empty mirror takes two pushes.
+        target.ssh.contacts = Contacts::More;
+    }
+    match target.map_err(Error::from).and_then(|target| Ok((target, repository.shallow_commits()?))) {
+        Ok((target, shallow)) => {
+            let redactor = Redactor::new(&target.credentials);
+            let progress = Arc::new(Progress::default());
+            (context.on_begin)(mirror, Arc::clone(&progress));
+            let moves = if touched.is_released { &[][..] } else { &before.moves };
+            let past = KnownValues { touched, mirrored, moves };
+            let is_over = mirrored.exists() || context.adopts || is_adopted(mirror, touched);
+            let first_contact = if is_over { FirstContact::Over } else { FirstContact::Unconfirmed };
+            let portion = before.portion;
+            let expected = expected(context, mirror, before, &mirror.address.shown(&target.credentials));
+            let expected = expected.filter(|_| !touched.needs_look);
+            let target = &target;
+            let run = Run {
+                repository,
+                mirror,
+                target,
+                context,
+                past,
+                first_contact,
+                fence,
+                redactor,
+                progress,
+                portion,
+                shallow,
+                expected,
+            };
+            let result = run.run(scope);
+            // As in git, only status 401 shows that the credentials are wrong: 403 is about permissions, and 407 about the proxy.
+            let is_refused = matches!(&result.error, Some(Error::Push(crate::wire::Error::Credentials(text))) if text.starts_with(" (HTTP 401)"));
+            if is_refused || result.error.is_none() {
+                judge(&target.credentials, !is_refused);
+            }
+            (result, target.credentials.clone())
+        }
+        Err(error) => (UpdateResult { error: Some(error), ..UpdateResult::default() }, Credentials::default()),
+    }
+}
+
+/// Whether a person confirmed first contact with the address that is configured now.
+pub(super) fn is_adopted(mirror: &Mirror, touched: &Touched) -> bool {
+    touched.adopted.contains(&mirror.address.identity())
+}
