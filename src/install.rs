@@ -1,9 +1,10 @@
 //! Installing the hook: `post-receive` becomes a link to the hook binary; an existing hook keeps running, before ours.
 //!
 //! The existing hook is renamed to `post-receive.previous`, where the hook binary finds and runs it. A rename keeps its bytes, mode and
-//! time, and renaming it back restores it. To uninstall is one step: that rename, or the removal of our link. To install takes two steps:
-//! the old file is renamed (an old link of ours is removed), then the new link is made. A crash between them leaves no `post-receive`, and
-//! pushes are not recorded. The next install repairs this. Uninstall puts `post-receive.previous` back, if there is one.
+//! time, and renaming it back restores it. Uninstalling is one step: the old hook is renamed back, or, if there is none, our link is
+//! removed. To install takes two steps: the old file is renamed (an old link of ours is removed), then the new link is made. A crash
+//! between them leaves no `post-receive`, and pushes are not recorded. The next install repairs this. Uninstall puts
+//! `post-receive.previous` back, if there is one.
 
 #![expect(clippy::disallowed_methods, reason = "moves hooks")]
 
@@ -34,11 +35,12 @@ pub enum Error {
     /// Another hook is at `post-receive`, and `post-receive.previous`, where it would be moved to, exists already.
     #[error("'{}' is in the way; move it elsewhere and try again", .0.display())]
     InTheWay(PathBuf),
-    /// The configuration does not say where hooks are.
+    /// The value of `core.hooksPath` is not a usable path.
     #[error("cannot find the directory of hooks: {0}")]
     Directory(#[from] repo::Error),
-    /// Another user could lead us to files that are not the repository's.
-    #[error("the hook is left to the owner of '{}': run git mirror-push install-hook as that user", .0.display())]
+    /// Another user controls the repository's directory, its configuration, or a link at the hooks directory, and could make us write
+    /// elsewhere.
+    #[error("the hook is left to the owner of '{}'; run this command as that user, or let nobody else write it", .0.display())]
     OtherOwner(PathBuf),
     /// The hook binary is missing from the installation.
     #[error("the hook binary {BINARY} is not beside '{}'; install with install.sh", .0.display())]
@@ -100,7 +102,7 @@ fn is_executable(hook: &Path) -> bool {
     fs::metadata(hook).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
 }
 
-/// Whether a hook is our binary, links followed, or a script that names it.
+/// Whether a hook is our binary (also through links), or a script that names it.
 fn runs_ours(hook: &Path) -> bool {
     let is_binary = |path: PathBuf| path.file_name().is_some_and(|name| name == BINARY);
     hook.canonicalize().is_ok_and(is_binary) || names(&text_of(hook), BINARY)
@@ -201,7 +203,7 @@ fn check_owner(repository: &Repository, hooks: &Path) -> Result<(), Error> {
             return Err(Error::OtherOwner(path.to_owned()));
         }
     }
-    // A group that may write the configuration says with `core.hooksPath` where the hooks are.
+    // Anyone who may write the configuration can choose the hooks directory with `core.hooksPath`.
     let config = git_dir.join("config");
     let is_shared = fs::metadata(&config).is_ok_and(|file| file.permissions().mode() & 0o022 != 0);
     if hooks != git_dir.join("hooks") && is_shared {

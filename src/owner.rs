@@ -7,8 +7,8 @@
 //! root's rights, before it has a second thread, and cannot get them back. After that, only root can trace the child or read its memory.
 //! The child gets only the variables of root's environment that it needs. It gets SIGTERM when root's process ends.
 //!
-//! Root passes the secrets of the server's files over standard input, to a child that may contact mirrors. The child uses a secret only for a
-//! mirror over https or http that the repository's own file does not mention, because a setting in that file could send the secret
+//! Root passes the secrets of the server's files over standard input, to a child that may contact mirrors. The child uses a secret only for
+//! a mirror over https or http that the repository's own file does not mention, because a setting in that file could send the secret
 //! elsewhere. Absent: the API and the page. They refuse to change such a repository.
 
 #![expect(clippy::disallowed_methods, reason = "reads what root hands over, and starts this program as another user")]

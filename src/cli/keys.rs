@@ -127,8 +127,8 @@ fn is_agreed() -> anyhow::Result<bool> {
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
-/// Stores a password or token, read from standard input or asked for on the terminal, or removes it. Empty standard input removes nothing:
-/// the command before the pipe may have failed.
+/// Stores or removes a password or token. A new one is read from standard input, or the user types it on the terminal. Empty standard input
+/// removes nothing: the command before the pipe may have failed.
 pub(super) fn credential(session: &Session<'_>, asked: &Credential) -> anyhow::Result<u8> {
     let config = session.config()?;
     let mirror = by_name(&config, &asked.name)?;

@@ -31,8 +31,8 @@ fn change(session: &Session<'_>, patterns: Vec<String>) -> anyhow::Result<u8> {
     Ok(DONE)
 }
 
-/// Adds patterns. If the key `protected_branches` was not set, the default branch was protected. It is then added to the patterns, so it stays
-/// protected.
+/// Adds patterns. If the key `protected_branches` was not set, the default branch was protected. It is then added to the patterns, so it
+/// stays protected.
 pub(super) fn protect(session: &Session<'_>, new: &[String]) -> anyhow::Result<u8> {
     if let Some(bad) = new.iter().find(|pattern| pattern.is_empty() || pattern.chars().any(char::is_control)) {
         return Err(Usage(format!("'{}' is not a pattern for branch names", bad.escape_debug())).into());

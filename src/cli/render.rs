@@ -106,7 +106,7 @@ pub(super) fn counted(number: usize, one: &str, many: &str) -> String {
     format!("{} {}", grouped(number), if number == 1 { one } else { many })
 }
 
-/// A number with a comma after every three digits.
+/// A number with commas between groups of three digits, counted from the right.
 fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let ends = digits.len() % 3;

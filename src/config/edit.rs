@@ -220,5 +220,7 @@ fn set(table: &mut dyn toml_edit::TableLike, key: &str, change: &Change) {
 }
 
 fn replace(repository: &Repository, text: &str) -> io::Result<()> {
-    durable::replace(&repository.layout().config(), text.as_bytes(), |file| repository.sharing().publish(file))
+    durable::replace(&repository.layout().config(), text.as_bytes(), |file| {
+        repository.sharing().publish_to_readers(file)
+    })
 }

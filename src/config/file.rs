@@ -1,6 +1,6 @@
-//! The files as written: serde types, their keys and the texts of the manual page. The repository's and the server's file have the same
-//! types, in which all keys are optional. `check` refuses a file that lacks a required key, and a repository's file with a key that only
-//! the server's file may have.
+//! The types of the configuration files, as serde reads them. The doc comments of the keys become the manual page. The repository's and the
+//! server's file have the same types, in which all keys are optional. `check` refuses a file that lacks a required key, and a repository's
+//! file with a key that only the server's file may have.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -50,12 +50,12 @@ table! {
     /// in the server's file with all of them after each --all.
     metrics_file: PathBuf, Top, "absolute path; none", via "read::absolute";
 
-    /// How many mirrors --all and the daemon update at the same time. In the daemon, updates that only wait for a mirror do not count, up to
-    /// twice this number.
+    /// How many mirrors --all and the daemon update at the same time. In the daemon, updates that only wait for a mirror are not counted,
+    /// but at most twice this number of them.
     max_jobs: usize, Server, "integer; 16", via "read::at_least_one";
 
-    /// How many of these updates may go to the same host. In the daemon, the same number of updates may also wait for an answer there.
-    max_jobs_per_host: usize, Server, "integer; 8, or 16 at a host whose first contact takes 100 ms or more and is not over ssh", via "read::at_least_one";
+    /// How many of these updates may go to the same host. In the daemon, as many additional updates may wait for an answer from that host.
+    max_jobs_per_host: usize, Server, "integer; 8, or 16 for a host whose first answered update takes 100 ms or more and does not use ssh", via "read::at_least_one";
 
     /// How many of these updates may be for the same repository.
     max_jobs_per_repository: usize, Server, "integer; 4", via "read::at_least_one";
@@ -160,7 +160,7 @@ impl File {
             forgotten.extend(settings.forget_others(&HARMLESS));
             settings.confined = Some(true);
         }
-        // Its defaults would also count for mirrors of the server's file, which are not confined.
+        // All its [defaults] are removed: they would also apply to mirrors from the server's file, and those are not confined.
         forgotten.extend(self.defaults.forget_others(&[]));
         forgotten.retain(|key| *key != "confined");
         forgotten.sort_unstable();
@@ -263,7 +263,7 @@ impl<'de> Deserialize<'de> for TagsSetting {
     }
 }
 
-/// Reads a file.
+/// Parses the text of a file. `path` is for the error message.
 pub(super) fn parse(path: &Path, text: &str) -> Result<File, Error> {
     toml::from_str(text).map_err(|error| meaning(path, text, &error))
 }

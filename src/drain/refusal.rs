@@ -2,8 +2,8 @@
 //!
 //! A ref that may have moved since it was advertised is read again. If it moved, it is decided again, until the third refusal. If it did
 //! not move, it was refused for another reason, and the refusal is final. When the mirror's pre-receive hook declines a whole push, the
-//! push is bisected until the refs that cause it are found: at most 2·k·log2(n)+1 pushes for k such refs among n, and never more than 64 in
-//! one run.
+//! push is bisected until the refs that cause it are found: at most 2·k·⌈log2(n)⌉+1 pushes for k such refs among n, and never more than 64
+//! in one run.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +14,7 @@ use crate::refs::{Oid, RefName};
 use crate::replies::Cause;
 use crate::status::{Outcome, RefOutcome};
 
-/// How many commands one run sends for a ref whose lease (the expected old value) is refused each time.
+/// How often one run tries to update a ref at most, if its lease (the expected old value) is always refused.
 const MAX_TRIES: u32 = 3;
 
 /// How many pushes one run spends on bisecting.
@@ -69,13 +69,13 @@ impl Refusals {
         self.refused.insert(decision.name.clone(), refusal);
     }
 
-    /// Whether a change of the ref would be refused again while the mirror has `remote`.
+    /// Whether the ref must not be sent again: its refusal is final, or the mirror still has the value `remote` for which it refused.
     pub(super) fn stands(&self, name: &RefName, remote: Option<Oid>) -> bool {
         let refusal = self.refused.get(name);
         refusal.is_some_and(|refusal| refusal.lease == remote || refusal.tries >= MAX_TRIES)
     }
 
-    /// The outcome of a decision that repeats a refusal.
+    /// The earlier outcome for a ref that the plan does not send again (`Action::Refused`).
     pub(super) fn of(&self, decision: &Decision) -> Option<&RefOutcome> {
         let refusal = self.refused.get(&decision.name).filter(|_| decision.action == Action::Refused)?;
         Some(&refusal.outcome)
@@ -86,7 +86,8 @@ impl Refusals {
         &self.groups
     }
 
-    /// Records that `sent` is pushed. Removes its half from the list, and the halves before it, which have nothing left to send.
+    /// Records that `sent` is pushed. Takes halves from the end of the list until it finds that of `sent`. The halves that it skips have
+    /// nothing left to send.
     pub(super) fn begin(&mut self, sent: &[&Decision]) {
         while let Some(group) = self.groups.pop() {
             if sent.iter().any(|decision| group.contains(&decision.name)) {

@@ -1,9 +1,9 @@
 //! The state files: opened without following links, written, renamed and synced, all in one way.
 //!
-//! Guaranteed: a file is opened once, and its type, owner and mode are checked on the open descriptor. A symbolic link in the last component
-//! of the path is an error, and so is a link in any component below `mirror-push` (see `place`). Anything but a regular file is an error,
-//! because a named pipe would block its reader. After a crash, a replaced file holds the old bytes or the new ones. Absent: rules about
-//! ownership, which the callers apply.
+//! Guaranteed: a file is opened once, and its type, owner and mode are checked on the open descriptor. A symbolic link in the last
+//! component of the path is an error, and so is a link in any component below `mirror-push` (see `place`). Anything but a regular file is
+//! an error, because a named pipe would block its reader. After a crash, a replaced file holds the old bytes or the new ones. Absent: rules
+//! about ownership, which the callers apply.
 
 use std::ffi::OsStr;
 #[cfg(feature = "mirror")]

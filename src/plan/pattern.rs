@@ -1,5 +1,5 @@
-//! The wildcard of protected branches: only `*` is special and stands for any run of bytes, `/` included. Anchored at both
-//! ends, case-sensitive (GitLab's wildcard protected branches).
+//! Patterns for branches, tags, other refs and paths of repositories, with the rules of GitLab's wildcard protected branches. Only `*` is
+//! special: it stands for any bytes, also none, and also `/`. A pattern matches the whole text and is case-sensitive.
 
 /// A pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -50,7 +50,12 @@ pub(super) fn examine(repository: &gix::Repository, git_dir: &Path) -> Result<Re
                 storage = match section.value(&name).map(|value| value.to_string()).as_deref() {
                     Some("files") => RefStorage::Files,
                     Some("reftable") => RefStorage::Reftable,
-                    _ => return Err(refused(&name, " with an unknown value; known are files and reftable")),
+                    _ => {
+                        return Err(refused(
+                            &name,
+                            " of a kind that is not known here; the known ones are files and reftable",
+                        ));
+                    }
                 };
             }
         }

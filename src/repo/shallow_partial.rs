@@ -4,7 +4,7 @@ use super::{Error, Repository, from_gix};
 use crate::refs::Oid;
 
 impl Repository {
-    /// The commits whose parents are left out (the file `shallow`, gitrepository-layout(5)). None in a whole repository.
+    /// The commits whose parents are left out (the file `shallow`, gitrepository-layout(5)). Empty if the repository is not shallow.
     ///
     /// # Errors
     /// [`Error::Read`]

@@ -1,4 +1,4 @@
-//! Whom a repository is shared with, as `core.sharedRepository` says it (git-config(1)). Only [`Sharing::publish`] changes a file.
+//! Whom a repository is shared with, as `core.sharedRepository` says it (git-config(1)). Only two functions change a file.
 
 use std::fs::{File, Permissions};
 use std::io;
@@ -60,12 +60,24 @@ impl Sharing {
     /// # Errors
     /// The operating system's.
     pub fn publish(self, file: &File) -> io::Result<()> {
-        let mode = match self {
+        file.set_permissions(Permissions::from_mode(self.mode()))
+    }
+
+    /// Makes a new file readable for the same users, and writable for the owner alone: what it says counts as the owner's word.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn publish_to_readers(self, file: &File) -> io::Result<()> {
+        file.set_permissions(Permissions::from_mode(self.mode() & !0o022))
+    }
+
+    /// The permissions of a file.
+    fn mode(self) -> u32 {
+        match self {
             Self::Umask => 0o644,
             Self::Add(files) => 0o644 | files,
             Self::Exactly(files) => files,
-        };
-        file.set_permissions(Permissions::from_mode(mode))
+        }
     }
 }
 

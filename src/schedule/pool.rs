@@ -66,7 +66,7 @@ impl Crew {
         read(&self.lock().queue)
     }
 
-    /// Does tasks in the calling thread until there is nothing left to begin, as after [`Queue::halt`].
+    /// Does tasks in the calling thread until none is left to begin. This is also the case after [`Queue::halt`].
     pub(super) fn work(&self, now: fn() -> Timestamp, act: &dyn Fn(Task<'_>) -> Done) {
         let mut state = self.lock();
         loop {
@@ -115,11 +115,11 @@ impl Crew {
             return state;
         };
         state.has_watch = true;
-        // The clock may be set, so this wait is at most an hour.
+        // Somebody may change the system time during the wait, so it lasts at most an hour.
         let left = Duration::try_from(time.duration_since(now)).unwrap_or_default().min(Duration::from_secs(3600));
         self.changed.wait_for(&mut state, left);
         state.has_watch = false;
-        // If this thread finds something to do, the thread that is woken here watches the clock.
+        // Now nobody watches the clock. If this thread gets a task, the thread that is woken here takes over the watch.
         self.changed.notify_one();
         state
     }

@@ -1,4 +1,5 @@
-//! A repository that was copied with its mirrors, as `cp -a` does it. Both then push to the same mirror, and each undoes what the other did.
+//! A repository that was copied with its mirrors, as `cp -a` does it. Both then push to the same mirror, and each undoes what the other
+//! did.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

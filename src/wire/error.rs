@@ -188,7 +188,7 @@ pub enum Error {
         problem: CertificateProblem,
     },
     /// Something else than TLS is spoken at the port of an https URL.
-    #[error("'{host}' does not speak TLS at this port; check the port, and whether the URL must begin with http://")]
+    #[error("'{host}' does not speak TLS at this port; is it an http:// server, or another port?")]
     NoTls {
         /// The host.
         host: String,

@@ -182,7 +182,8 @@ pub(super) struct Drain {
     /// Compare everything (the daemon passes this option for repositories of other users)
     #[arg(long, hide = true)]
     pub(super) reconcile: bool,
-    /// Run in the background: leave the session of the caller, and wait for the next attempts (hooks and other commands start a drain like this)
+    /// Run in the background: leave the session of the caller, and wait for the next attempts (hooks and other commands start a drain like
+    /// this)
     #[arg(long, hide = true)]
     pub(super) detach: bool,
 }

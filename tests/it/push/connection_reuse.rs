@@ -147,7 +147,8 @@ fn many_repositories_at_one_ssh_server_share_connections() {
 #[test]
 fn a_server_that_allows_one_session_per_connection_gets_every_update() {
     let (estate, _server) = behind_sshd(20, "MaxSessions 1\n", "");
-    // With `MaxSessions 1` only one contact at a time can use the shared connection. Every other contact opens one of its own. sshd could refuse some of them if more began at once (MaxStartups).
+    // With `MaxSessions 1` only one contact at a time can use the shared connection. Every other contact opens one of its own. sshd could
+    // refuse some of them if more began at once (MaxStartups).
     let text = std::fs::read_to_string(estate.sandbox.path("server.toml")).unwrap();
     estate.configure(&format!("max_jobs_per_host = 4\n{text}"));
     let said = estate.run(&["drain", "--all"]);
@@ -172,8 +173,8 @@ fn each_alone(option: &str) {
     let (estate, _server) = behind_sshd(10, "", "");
     let text = std::fs::read_to_string(estate.sandbox.path("server.toml")).unwrap();
     estate.configure(&text.replace("ssh_options = [", &format!("ssh_options = [\"{option}\", ")));
-    // The program runs the first job at a host alone, so the hook lets it pass. In every later push the hook waits until four have begun. So this fails if one of them waits for a shared connection,
-    // which nobody makes here.
+    // The program runs the first job at a host alone, so the hook lets it pass. In every later push the hook waits until four have begun.
+    // So this fails if one of them waits for a shared connection, which nobody makes here.
     let seen = estate.sandbox.path("seen");
     std::fs::create_dir(&seen).unwrap();
     for n in 0..10 {
