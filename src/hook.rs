@@ -51,16 +51,18 @@ pub fn run(git_dir: PathBuf, invoked_as: &Path, mut input: impl Read) -> Ended {
     if is_skipped_by_push_option() {
         return Ended { line: None, status: previous.map_or(0, |hook| run_previous(&hook, &lines)) };
     }
-    let begun = unknown.map_or_else(|| begin_record(&layout, &lines), Err);
+    // The previous hook may take long, and we may be killed meanwhile. So the record, or else the mark, is on the disk before it runs.
+    let report = |error| report_unrecorded(&layout, git_dir, &error);
+    let begun = unknown.map_or_else(|| begin_record(&layout, &lines), Err).map_err(report);
     if let (Some(_), Ok(Some(record))) = (&previous, &begun) {
         // If this fails, a power failure may lose the record, but a kill does not.
         let _ = record.keep();
     }
     let status = previous.map_or(0, |hook| run_previous(&hook, &lines));
-    let line = match begun.and_then(|begun| finish_record(&layout, &lines, begun)) {
+    let line = match begun.and_then(|begun| finish_record(&layout, &lines, begun).map_err(report)) {
         Ok(Spooled::Nothing) => None,
         Ok(Spooled::Record) => wake_drain(git_dir, &layout),
-        Err(error) => Some(report_unrecorded(&layout, git_dir, &error)),
+        Err(line) => Some(line),
     };
     Ended { line, status }
 }

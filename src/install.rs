@@ -151,11 +151,12 @@ pub fn ensure(repository: &Repository, program: &Path) -> Result<Done, Error> {
         // That hook runs ours already. If we installed ours as well, each push would be recorded twice.
         return Ok(Done::WasThere(hook));
     }
+    let is_current = || hook.canonicalize().is_ok_and(|path| binary.canonicalize().is_ok_and(|binary| binary == path));
+    if is_ours(&hook) && is_current() {
+        return Ok(Done::WasThere(hook));
+    }
     check_owner(repository, &hooks)?;
     if is_ours(&hook) {
-        if hook.canonicalize().is_ok_and(|path| binary.canonicalize().is_ok_and(|binary| binary == path)) {
-            return Ok(Done::WasThere(hook));
-        }
         fs::remove_file(&hook).map_err(failed("replace", &hook))?;
     } else if hook.symlink_metadata().is_ok() {
         if previous.symlink_metadata().is_ok() {
@@ -190,24 +191,24 @@ pub fn uninstall(repository: &Repository) -> Result<Done, Error> {
     Ok(Done::Removed(hook))
 }
 
-/// Makes sure that nobody but us or root chose where the hooks are: with the directory, with `core.hooksPath`, or with a link.
+/// Makes sure that nobody but us or root chose where the hooks are: with the repository's directory, with a link, or with
+/// `core.hooksPath` in a configuration that others wrote or may write.
 fn check_owner(repository: &Repository, hooks: &Path) -> Result<(), Error> {
-    let git_dir = repository.git_dir();
-    for path in [git_dir, &git_dir.join("config"), hooks] {
+    let (git_dir, config) = (repository.git_dir(), repository.git_dir().join("config"));
+    let is_elsewhere = hooks != git_dir.join("hooks");
+    for path in [git_dir, &config, hooks] {
         let is_others = match fs::symlink_metadata(path) {
-            Ok(file) => !durable::is_ours(&file) && (path != hooks || file.is_symlink()),
+            Ok(file) if path == config => {
+                is_elsewhere && (!durable::is_ours(&file) || file.permissions().mode() & 0o022 != 0)
+            }
+            Ok(file) if path == hooks => file.is_symlink() && !durable::is_ours(&file),
+            Ok(file) => !durable::is_ours(&file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(source) => return Err(failed("look at", path)(source)),
         };
         if is_others {
             return Err(Error::OtherOwner(path.to_owned()));
         }
-    }
-    // Anyone who may write the configuration can choose the hooks directory with `core.hooksPath`.
-    let config = git_dir.join("config");
-    let is_shared = fs::metadata(&config).is_ok_and(|file| file.permissions().mode() & 0o022 != 0);
-    if hooks != git_dir.join("hooks") && is_shared {
-        return Err(Error::OtherOwner(config));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! the old one.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fs2::FileExt;
@@ -94,12 +94,18 @@ pub fn check_edit(repository: &Repository, server: &Server, change: &Edit) -> Re
     checked(&path, &old, server, server.place(repository.git_dir()).as_ref(), change).map(|(_, after)| after)
 }
 
-/// The text of the file. Refuses the file of another user: if we replaced it, the new file would be ours, and all its keys would count.
+/// The text of the file. Refuses a file that another user may have written: if we replaced it, all its keys would count.
 fn editable(repository: &Repository) -> Result<Option<String>, Error> {
     match read_trusted(repository)? {
-        Some((_, Trust::Foreign)) => Err(Error::OtherOwner { path: repository.layout().config() }),
+        Some((_, Trust::Foreign)) => Err(not_ours(repository.layout().config())),
         read => Ok(read.map(|(text, _)| text)),
     }
+}
+
+/// Why we do not change such a file.
+fn not_ours(path: PathBuf) -> Error {
+    let is_ours = durable::open_to_read(&path).is_ok_and(|(_, file)| durable::is_ours(&file));
+    if is_ours { Error::WritableByGroup { path } } else { Error::OtherOwner { path } }
 }
 
 /// The new text, and the configuration that it gives.

@@ -70,6 +70,12 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// The repository is shared, and members of its group may write its file.
+    #[error("the group may write '{0}', so its keys do not all count; read it, then run: chmod go-w '{0}'", path.display())]
+    WritableByGroup {
+        /// The file.
+        path: PathBuf,
+    },
     /// A repository belongs to another user, and the server's file does not say that it is to be served.
     #[error(
         "repository '{}' belongs to user {owner}; run as that user, or let the server's file say that it is served: \
@@ -142,7 +148,8 @@ pub struct Config {
     pub metrics_file: Option<PathBuf>,
     /// In the order of their ids.
     pub mirrors: Vec<Mirror>,
-    /// The keys of the repository's file that do not count, because the file belongs to another user. `None` if it is ours or root's.
+    /// The keys of the repository's file that do not count, because another user may have chosen them. `None` if nobody
+    /// else may have.
     pub ignored: Option<Vec<&'static str>>,
 }
 
@@ -175,7 +182,7 @@ pub struct Mirror {
     pub is_servers: bool,
     /// `confined`: someone other than the administrator may have created it.
     pub is_confined: bool,
-    /// Whether a file that belongs to another user configures it.
+    /// Whether a file that another user may have written configures it.
     pub is_foreign: bool,
     /// `only_protected_branches`
     pub only_protected_branches: bool,
@@ -313,8 +320,8 @@ pub fn parse(path: &Path, text: &str, server: &Server, placed: Option<&Placed>, 
 /// How far a repository's file is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// Everything: it is ours or root's.
+    /// Everything: it is ours or root's, and nobody else may write it.
     Full,
-    /// It belongs to a user who may not act in our name. Only harmless keys count, and its mirrors are confined.
+    /// A user who may not act in our name owns it or may write it. Only harmless keys count, and its mirrors are confined.
     Foreign,
 }

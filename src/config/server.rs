@@ -64,6 +64,13 @@ pub struct Placed {
 }
 
 impl Root {
+    /// Everything below a directory.
+    #[cfg(test)]
+    pub(super) fn at(path: &Path) -> Self {
+        let (path, written) = (path.to_owned(), ("config.toml".into(), 1));
+        Self { path, written, include: Vec::new(), exclude: Vec::new(), owners: Vec::new() }
+    }
+
     /// Whether it does not exist. One that cannot be looked at is not missing.
     fn is_missing(&self) -> bool {
         matches!(self.path.try_exists(), Ok(false))
@@ -313,14 +320,7 @@ mod tests {
 
     fn root(include: &[&str], exclude: &[&str]) -> Root {
         let patterns = |texts: &[&str]| texts.iter().map(|text| Pattern::new(text.as_bytes())).collect();
-        let written = ("config.toml".into(), 1);
-        Root {
-            path: "/srv/git".into(),
-            written,
-            include: patterns(include),
-            exclude: patterns(exclude),
-            owners: Vec::new(),
-        }
+        Root { include: patterns(include), exclude: patterns(exclude), ..Root::at(Path::new("/srv/git")) }
     }
 
     #[test]

@@ -57,7 +57,8 @@ impl HostKey {
 /// The keys that are pinned in a mirror's directory.
 ///
 /// # Errors
-/// The operating system's, or [`io::ErrorKind::PermissionDenied`] when the file belongs to another user. A missing file pins nothing.
+/// The operating system's, or [`io::ErrorKind::PermissionDenied`] when the file belongs to another user or
+/// can be written by one. A missing file pins nothing.
 pub fn read_host_keys(directory: &Path) -> io::Result<Vec<HostKey>> {
     let text = pins(directory)?.map(|path| durable::read_text(&path)).transpose()?;
     Ok(text.unwrap_or_default().lines().filter_map(HostKey::parse).collect())
@@ -70,7 +71,11 @@ pub fn read_host_keys(directory: &Path) -> io::Result<Vec<HostKey>> {
 pub fn pins(directory: &Path) -> io::Result<Option<PathBuf>> {
     let path = directory.join("known_hosts");
     match durable::open_to_read(&path) {
-        Ok((_, file)) if durable::is_ours(&file) => Ok(Some(path)),
+        Ok((_, file)) if durable::is_written_by_us_alone(&file) => Ok(Some(path)),
+        Ok((_, file)) if durable::is_ours(&file) => {
+            let text = format!("other users can write '{0}'; read it, then run: chmod go-w '{0}'", path.display());
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+        }
         Ok(_) => {
             let text = format!("'{}' must belong to you or root; chown it", path.display());
             Err(io::Error::new(io::ErrorKind::PermissionDenied, text))

@@ -2,10 +2,10 @@
 //! with `.pub` at its end.
 //!
 //! ssh-keygen writes the key into a temporary directory. The public half is copied into place first, then the private half. A crash
-//! therefore leaves no private key without a public half, but it may leave the temporary directory. A crash between the two copies, while
-//! a key of the same type is replaced, leaves the old private key with the new public half. A crash while a key of the other type is
-//! replaced may leave both keys; then the Ed25519 key is used. The next key that is made
-//! is used, whatever its type.
+//! therefore leaves no private key without a public half. The temporary directory that it may leave is removed with the next key or
+//! password of the mirror. A crash between the two copies, while a key of the same type is replaced, leaves the old private key with the
+//! new public half. A crash while a key of the other type is replaced may leave both keys; then the Ed25519 key is used. The next key that
+//! is made is used, whatever its type.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,8 @@ impl KeyType {
 /// The private key in a mirror's directory, if it has one of its own. A key that another user put there does not count.
 #[must_use]
 pub fn identity(directory: &Path) -> Option<PathBuf> {
-    let is_ours = |path: &PathBuf| durable::open_to_read(path).is_ok_and(|(_, file)| durable::is_ours(&file));
+    let is_ours =
+        |path: &PathBuf| durable::open_to_read(path).is_ok_and(|(_, file)| durable::is_written_by_us_alone(&file));
     [KeyType::Ed25519, KeyType::Rsa].map(|kind| directory.join(kind.file())).into_iter().find(is_ours)
 }
 
@@ -60,6 +61,7 @@ fn public(identity: &Path) -> PathBuf {
 /// # Errors
 /// The operating system's, or what ssh-keygen said.
 pub fn generate_key(directory: &Path, kind: KeyType, comment: &str) -> io::Result<()> {
+    super::sweep(directory)?;
     // The program follows links, so it works in a directory of its own.
     let made = durable::private_directory(directory)?;
     let tmp = made.path().join("key");

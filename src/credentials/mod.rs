@@ -114,5 +114,52 @@ fn secret_in(path: &Path, opened: io::Result<(std::fs::File, std::fs::Metadata)>
 /// # Errors
 /// The operating system's. The old file is then still there, unless only the last sync of the directory failed.
 pub fn write_secret(path: &Path, secret: &Secret) -> io::Result<()> {
+    sweep(path.parent().unwrap_or(path))?;
     durable::replace(path, format!("{}\n", secret.expose()).as_bytes(), |_| Ok(()))
+}
+
+/// Removes the file `secret`, if there is one.
+///
+/// # Errors
+/// The operating system's.
+pub fn remove_secret(path: &Path) -> io::Result<()> {
+    sweep(path.parent().unwrap_or(path))?;
+    durable::remove_if_there(path)
+}
+
+/// Removes what a killed process may have left in a mirror's directory while it wrote a password or a key.
+fn sweep(directory: &Path) -> io::Result<()> {
+    let mut names = durable::list(directory)?;
+    names.retain(|name| [".secret.", ".id_", durable::PRIVATE].iter().any(|prefix| name.starts_with(prefix)));
+    names.iter().try_for_each(|name| durable::remove_all(&directory.join(name)))
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "makes the files of the tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_process_left_beside_a_secret_is_removed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (path, secret) = (directory.path(), directory.path().join("secret"));
+        let leave = || {
+            let private = path.join(format!("{}x1", durable::PRIVATE));
+            std::fs::create_dir(&private).expect("made");
+            for file in [path.join(".secret.0123456789abcdef"), path.join(".id_rsa.01"), private.join("key")] {
+                std::fs::write(file, "secret").expect("written");
+            }
+        };
+        let names = || durable::list(path).expect("listed");
+        std::fs::write(path.join(".status.json.01"), "{}").expect("written");
+        leave();
+        write_secret(&secret, &Secret::new("new".into())).expect("written");
+        assert_eq!(names(), [".status.json.01", "secret"]);
+        leave();
+        remove_secret(&secret).expect("removed");
+        assert_eq!(names(), [".status.json.01"]);
+        leave();
+        generate_key(path, KeyType::Ed25519, "test").expect("made");
+        assert_eq!(names(), [".status.json.01", "id_ed25519", "id_ed25519.pub"]);
+    }
 }

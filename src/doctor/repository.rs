@@ -82,8 +82,17 @@ fn configuration(subject: &Subject<'_>) -> Finding {
             let ignored =
                 if ignored.is_empty() { String::new() } else { format!(", and these keys do not count: {ignored}") };
             let path = subject.repository.layout().config();
-            let text = format!("'{}' belongs to another user, so its mirrors are confined{ignored}", path.display());
-            Finding::warning("configuration", text, "chown it, if its mirrors are yours")
+            let is_ours = durable::open_to_read(&path).is_ok_and(|(_, file)| durable::is_ours(&file));
+            let (why, fix) = if is_ours {
+                ("can be written by the group", "read it, then chmod go-w it")
+            } else {
+                ("belongs to another user", "chown it, if its mirrors are yours")
+            };
+            Finding::warning(
+                "configuration",
+                format!("'{}' {why}, so its mirrors are confined{ignored}", path.display()),
+                fix,
+            )
         }
         Ok(config) if config.is_silent => {
             Finding::warning("configuration", "silent mode: nothing leaves this machine", "git mirror-push silent off")

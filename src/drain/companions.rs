@@ -39,7 +39,7 @@ impl Companions {
     /// Learns from the report on the push that was just sent. Returns whether that push is to be repeated with the objects of its own refs
     /// only.
     pub(super) fn note(&mut self, plan: &Plan, report: &Report) -> bool {
-        let is_done = report.cut.is_none() && report.answers.values().all(|answer| *answer == Answer::Done);
+        let is_done = plan.next_push().iter().all(|sent| report.answers.get(&sent.name) == Some(&Answer::Done));
         *self = match self {
             Self::Untried if plan.companions.is_empty() => return false,
             Self::Untried if is_done => {

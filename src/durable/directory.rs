@@ -83,6 +83,10 @@ pub fn make_directories(path: &Path, mode: u32) -> io::Result<()> {
     make_directory(path, Some(mode)).map(drop)
 }
 
+/// How the name of a private directory begins.
+#[cfg(feature = "mirror")]
+pub const PRIVATE: &str = ".git-mirror-push.";
+
 /// Makes a directory in `parent` that only we can enter, whatever the umask. It is removed when the value is dropped. After a crash it
 /// stays.
 ///
@@ -91,7 +95,7 @@ pub fn make_directories(path: &Path, mode: u32) -> io::Result<()> {
 #[cfg(feature = "mirror")]
 pub fn private_directory(parent: &Path) -> io::Result<tempfile::TempDir> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".git-mirror-push.").permissions(Permissions::from_mode(0o700)).tempdir_in(parent)
+    builder.prefix(PRIVATE).permissions(Permissions::from_mode(0o700)).tempdir_in(parent)
 }
 
 /// Syncs the directory `path`, so that renames, links and removals in it are durable.

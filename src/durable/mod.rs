@@ -25,7 +25,7 @@ mod place;
 use place::{Place, is_a_link};
 
 #[cfg(feature = "mirror")]
-pub use directory::{Made, list, list_there, make_directories, make_directory, private_directory, remove_all};
+pub use directory::{Made, PRIVATE, list, list_there, make_directories, make_directory, private_directory, remove_all};
 pub use directory::{make_all, sync_directory};
 
 /// Opens a regular file. Also returns the metadata of the open descriptor, so that the caller can check owner and mode. A new file gets
@@ -73,10 +73,18 @@ pub fn open_to_read(path: &Path) -> io::Result<(File, Metadata)> {
     open(path, OFlags::RDONLY)
 }
 
-/// Whether a file belongs to us or to root, so that nobody else chose its contents.
+/// Whether a file belongs to us or to root.
 #[must_use]
 pub fn is_ours(file: &Metadata) -> bool {
     [0, rustix::process::geteuid().as_raw()].contains(&file.uid())
+}
+
+/// Whether nobody but us and root chose the contents of a file: it is ours or root's, and no other user may write it. In a shared
+/// repository, a member of the group may give any name to a file of ours that the group may write: to a lock, say.
+#[cfg(feature = "mirror")]
+#[must_use]
+pub fn is_written_by_us_alone(file: &Metadata) -> bool {
+    is_ours(file) && file.mode() & 0o022 == 0
 }
 
 /// Largest state file that is read as a whole. The state of a million refs is smaller.

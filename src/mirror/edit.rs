@@ -11,8 +11,7 @@ use jiff::Timestamp;
 
 use super::{Error, Lock, forget, mark_removed, new_id, prepare};
 use crate::config::{self, AuthMethod, Change, Config, Edit, Mirror, Server, edit};
-use crate::credentials::{self, Credentials, HostKey, KeyType, Secret, write_host_keys, write_secret};
-use crate::durable;
+use crate::credentials::{self, Credentials, HostKey, KeyType, Secret, remove_secret, write_host_keys, write_secret};
 use crate::repo::Repository;
 use crate::spool;
 use crate::wire::{Address, parse};
@@ -155,7 +154,7 @@ impl Editor<'_> {
         if extras.secret.is_some() && moves {
             old = credentials::read_secret(&path).ok().flatten();
             // If we are killed before `store` below, the mirror has no password. A password for another host would be worse.
-            durable::remove_if_there(&path).map_err(self.files("remove the secret", name))?;
+            remove_secret(&path).map_err(self.files("remove the secret", name))?;
         }
         let edited = edit(self.repository, self.server, &change);
         if let (Err(_), Some(old)) = (&edited, &old)
@@ -288,8 +287,7 @@ impl Editor<'_> {
     /// [`Error::Files`]
     pub fn store_secret(&self, name: &str, secret: &Secret) -> Result<(), Error> {
         let path = self.directory(name).join("secret");
-        let stored =
-            if secret.expose().is_empty() { durable::remove_if_there(&path) } else { write_secret(&path, secret) };
+        let stored = if secret.expose().is_empty() { remove_secret(&path) } else { write_secret(&path, secret) };
         stored.map_err(self.files("write the secret", name))
     }
 

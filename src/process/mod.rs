@@ -303,10 +303,10 @@ pub fn run(name: &str, command: &mut Command, input: &[u8], limit: Duration) -> 
         end(Signal::TERM);
     }
     let (status, message) = child.end(Duration::ZERO);
+    // Kills the processes that the program left behind in its process group, which may hold its output open.
+    end(Signal::KILL);
     // A secret must not be cut because this machine is busy, so this waits longer than for messages.
     let out = output.last_words(10 * LAST_WORDS);
-    // Kills the processes that the program left behind in its process group.
-    end(Signal::KILL);
     if is_slow {
         return Err(Error::TooSlow { program: name.to_owned(), limit });
     }

@@ -159,14 +159,15 @@ impl Address {
     }
 }
 
-/// The path of an ssh address, for the comparison of addresses. A path that begins in a home directory names another repository for
+/// The path of an ssh address, for the comparison of addresses. A path in the home directory of the user names another repository for
 /// another user. Only `git` is left out, because on all forges that is one user, with or without a leading slash.
 fn identity_of_path(user: Option<&str>, path: &str) -> String {
-    let below_home = path.strip_prefix("/~/").or_else(|| (!path.starts_with('/')).then_some(path));
-    match (below_home, user) {
-        (None, _) => path.to_owned(),
-        (Some(below), Some(user)) if user != "git" => format!("/~{user}/{below}"),
-        (Some(below), _) => format!("/~/{below}"),
+    let below_home = path.strip_prefix("~/").unwrap_or(path);
+    match user {
+        _ if path.starts_with('/') => path.to_owned(),
+        _ if below_home.starts_with('~') => format!("/{below_home}"),
+        Some(user) if user != "git" => format!("/~{user}/{below_home}"),
+        _ => format!("/~/{below_home}"),
     }
 }
 
@@ -322,6 +323,34 @@ mod tests {
     fn shown(text: &str) -> String {
         parse(text)
             .map_or_else(|refused| format!("refused: {refused}"), |(address, credentials)| address.shown(&credentials))
+    }
+
+    #[test]
+    fn two_addresses_of_one_repository_have_one_identity() {
+        let identity = |text: &str| parse(text).expect("valid").0.identity();
+        for (one, two) in [
+            ("git@H:acme/x", "ssh://git@h:22/~/acme/x/"),
+            // Forges have one user, and ignore a slash at the beginning; so do most configurations, which name no user at all.
+            ("git@h:acme/x", "h:acme/x"),
+            ("alice@h:x", "ssh://alice@h/~/x"),
+            ("alice@h:x", "ssh://bob@h/~alice/x"),
+            ("ssh://alice@h/srv/x", "ssh://bob@h/srv/x"),
+            ("https://a:b@h/x/", "https://H:443/x"),
+            ("file:///srv//x/", "/srv/x"),
+        ] {
+            assert_eq!(identity(one), identity(two));
+        }
+        for (one, two) in [
+            ("alice@h:x", "bob@h:x"),
+            ("alice@h:x", "git@h:x"),
+            ("ssh://alice@h/~/x", "ssh://bob@h/~/x"),
+            ("h:x", "h:/x"),
+            ("ssh://h/x", "ssh://h:2222/x"),
+            ("http://h/x", "https://h/x"),
+            ("https://h/x", "https://h/X"),
+        ] {
+            assert_ne!(identity(one), identity(two));
+        }
     }
 
     #[test]

@@ -347,6 +347,15 @@ mod tests {
             assert!(has(&keyless, word), "{word}: {keyless:?}");
         }
         assert_eq!(keyless[..2], ["-F", "none"], "ssh reads no configuration file");
+        // The options are the administrator's, and so are the keys that they name.
+        let options = ["IdentityFile=/root/key", "identityagent /run/agent", "Compression=yes"].map(str::to_owned);
+        for (key, egress, is_named) in [(None, None, true), (Some(path("key")), confined.clone(), false)] {
+            let mut target = target(key.as_deref(), Some(&path("pins")), egress);
+            target.ssh.options = options.to_vec();
+            let (words, _) = arguments(&target);
+            let found = options.each_ref().map(|option| has(&words, option));
+            assert_eq!(found, [is_named, is_named, true], "{words:?}");
+        }
         assert!(
             prepare(None, "192.0.2.1", None, "x", &target(None, None, confined), None).is_err(),
             "a confined mirror needs pinned host keys"

@@ -384,6 +384,8 @@ fn a_shared_repository_has_a_shared_spool() {
     for directory in ["", "spool/tmp", "spool/incoming", "spool/corrupt", "remotes/m", "remotes/m/queue"] {
         assert_eq!(mode(directory), 0o2770, "{directory}");
     }
+    // Whoever could write this file could name programs that its owner runs.
+    assert_eq!(mode("config.toml"), 0o644);
     let config = source.join("mirror-push/config.toml");
     std::fs::write(&config, format!("wake = \"none\"\n{}", std::fs::read_to_string(&config).unwrap())).unwrap();
     let work = sandbox.work(&source);

@@ -130,7 +130,7 @@ fn companions_count_towards_max_refs_per_push() {
 }
 
 #[test]
-fn a_damaged_branch_does_not_keep_the_others_from_an_empty_mirror() {
+fn a_damaged_branch_does_not_keep_the_default_branch_from_an_empty_mirror() {
     let scene = scene(&[]);
     // The file of `wip` is lost here, so no pack with it can be made.
     let blob = scene.sandbox.git(&scene.source, &["rev-parse", "wip:wip"]);

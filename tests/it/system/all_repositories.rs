@@ -330,3 +330,26 @@ fn the_background_drain_reads_the_servers_file_that_the_command_read() {
     assert!(enable.status().unwrap().success());
     wait_for("the drain in the background", || estate.sandbox.refs(&mirror) == estate.sandbox.refs(&source));
 }
+
+#[test]
+fn a_mirror_that_the_servers_file_disables_can_be_enabled_in_one_repository() {
+    let text = "[[repositories]]\nroot = \"ROOT\"\n[remotes.b]\nurl = \"MIRRORS/{path}.git\"\nenabled = false\n";
+    let estate = Estate::new(text);
+    for name in ["one.git", "two.git"] {
+        estate.repository(name);
+        estate.mirror(name);
+    }
+    let one = estate.sandbox.path("git/one.git");
+    let said = estate.run(&["-C", one.to_str().unwrap(), "enable", "b"]);
+    assert_eq!(said.status, 0, "{said:?}");
+    estate.run(&["sync", "--all"]);
+    let refs = |path: &str| estate.sandbox.refs(&estate.sandbox.path(path));
+    assert_eq!(refs("mirrors/one.git"), refs("git/one.git"));
+    assert_eq!(refs("mirrors/two.git"), Vec::<String>::new());
+    // `disable`, then `enable` again, is no different.
+    for (command, is_enabled) in [("disable", false), ("enable", true)] {
+        assert_eq!(estate.run(&["-C", one.to_str().unwrap(), command, "b"]).status, 0);
+        let shown = estate.run(&["-C", one.to_str().unwrap(), "status", "--json"]).json();
+        assert_eq!(shown[0]["enabled"], is_enabled, "{shown}");
+    }
+}

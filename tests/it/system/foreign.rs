@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::scene::sandbox::{Completed, Sandbox, is_root, run_with_input, script, wait_for};
+use crate::scene::sandbox::{Completed, Sandbox, Work, is_root, run_with_input, script, wait_for};
 use crate::scene::servers::{Kind, Server};
 
 /// The user who runs the program, and the user who owns the repository.
@@ -70,6 +70,14 @@ impl Shared {
 
     fn run(&self, arguments: &[&str]) -> Completed {
         Completed::of(&self.command(&self.sandbox.path("program"), arguments).output().unwrap())
+    }
+
+    /// The working tree of the source, at its newest commit.
+    fn work(&self) -> Work<'_> {
+        let work = self.sandbox.work(&self.source);
+        work.git(&["fetch", "-q"]);
+        work.git(&["reset", "-q", "--hard", "origin/main"]);
+        work
     }
 
     /// A mirror that is named in Bob's file.
@@ -150,9 +158,7 @@ fn only_harmless_keys_of_another_users_file_count() {
         let mut daemon =
             shared.command(&path("program"), &["--config", "server.toml", "serve", "--listen", "127.0.0.1:0"]);
         let mut daemon = daemon.stderr(std::process::Stdio::null()).spawn().unwrap();
-        let work = shared.sandbox.work(&shared.source);
-        work.git(&["fetch", "-q"]);
-        work.git(&["reset", "-q", "--hard", "origin/main"]);
+        let work = shared.work();
         work.commit("for the daemon");
         work.push(&["main"]);
         wait_for("the daemon", || shared.is_mirrored());
@@ -180,6 +186,7 @@ fn keys_secrets_and_pins_of_another_user_are_not_used() {
     let directory = shared.config.with_file_name("remotes").join("m");
     let pins = directory.join("known_hosts");
     std::fs::write(&pins, "x\n").unwrap();
+    std::fs::set_permissions(&pins, std::fs::Permissions::from_mode(0o644)).unwrap();
     chown(&pins, Some(US), None).unwrap();
     assert_eq!(shared.run(&["sync"]).status, 0, "pins of ours");
     chown(&pins, Some(BOB), None).unwrap();
@@ -194,6 +201,45 @@ fn keys_secrets_and_pins_of_another_user_are_not_used() {
     assert!(said.status != 0 && !said.out.contains("bob"), "{said:?}");
     chown(directory.join("id_ed25519"), Some(US), None).unwrap();
     assert!(shared.run(&["public-key", "m"]).out.contains("bob"));
+}
+
+/// A member of the group gives files of ours that the group may write, and that the member filled, names that decide what we do.
+#[test]
+fn a_file_that_the_group_may_write_does_not_speak_for_its_owner() {
+    if !is_root("files of other users are needed") {
+        return;
+    }
+    let shared = Shared::new(US);
+    shared.sandbox.git(&shared.source, &["config", "core.sharedRepository", "group"]);
+    let (ran, run) = (shared.sandbox.path("ran"), shared.sandbox.path("run-me"));
+    script(&run, &format!("#!/bin/sh\necho >> '{}'\n", ran.display()));
+    shared.configure(&shared.remote());
+    chown(&shared.config, Some(US), None).unwrap();
+    std::fs::set_permissions(&shared.config, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(shared.run(&["sync"]).status, 0);
+    let remote = shared.config.with_file_name("remotes").join("m");
+    let lock = remote.join("lock");
+    let file = std::fs::metadata(&lock).unwrap();
+    assert_eq!((file.uid(), file.permissions().mode() & 0o020), (US, 0o020), "the group may write the lock");
+    std::fs::write(&lock, format!("wake = \"none\"\nnotify = [{:?}]\n{}", run.display().to_string(), shared.remote()))
+        .unwrap();
+    std::fs::rename(&lock, &shared.config).unwrap();
+    std::fs::remove_dir_all(&shared.mirror).unwrap();
+    let said = shared.run(&["sync"]);
+    assert!(said.status == 1 && !ran.exists(), "the mirror is gone, and nobody is notified by that program: {said:?}");
+    let said = shared.run(&["set", "m", "prune=mirror"]);
+    assert!(said.status == 128 && said.err.contains("chmod go-w"), "{said:?}");
+    assert!(shared.run(&["doctor"]).out.contains("can be written by the group"));
+    // Whoever has read it makes it count.
+    std::fs::set_permissions(&shared.config, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let said = shared.run(&["sync"]);
+    assert!(said.status == 1 && ran.exists(), "{said:?}");
+    // The same with pins.
+    std::fs::write(remote.join("known_hosts"), "x\n").unwrap();
+    std::fs::set_permissions(remote.join("known_hosts"), std::fs::Permissions::from_mode(0o664)).unwrap();
+    chown(remote.join("known_hosts"), Some(US), None).unwrap();
+    let said = shared.run(&["sync"]);
+    assert!(said.status == 1 && format!("{said:?}").contains("other users can write"), "{said:?}");
 }
 
 /// Bob puts links in place of the directories and files that we write.
@@ -225,9 +271,7 @@ fn no_link_of_another_user_is_followed() {
         let before = listed();
         symlink(&victim, ours.join(name)).unwrap();
         std::os::unix::fs::lchown(ours.join(name), Some(BOB), None).unwrap();
-        let work = shared.sandbox.work(&shared.source);
-        work.git(&["fetch", "-q"]);
-        work.git(&["reset", "-q", "--hard", "origin/main"]);
+        let work = shared.work();
         work.commit(name);
         work.push(&["main"]);
         for command in [&["sync"][..], &["drain"], &["status"], &["log"], &["doctor"], &["credential", "m", "--clear"]]
@@ -265,6 +309,9 @@ fn no_hook_is_installed_and_no_object_is_read_outside_of_another_users_repositor
     // In our own repository, which a group shares, `core.hooksPath` comes from another member.
     let member = Shared::new(US);
     chown(member.source.join("config"), Some(BOB), None).unwrap();
+    let said = member.run(&["install-hook"]);
+    assert_eq!(said.status, 0, "the hooks are in the repository: {said:?}");
+    assert!(member.source.join("hooks/post-receive").is_symlink());
     member.sandbox.git(&member.source, &["config", "core.hooksPath", elsewhere.to_str().unwrap()]);
     chown(member.source.join("config"), Some(BOB), None).unwrap();
     let said = member.run(&["install-hook"]);
@@ -295,13 +342,12 @@ fn no_program_fetches_missing_objects_of_another_users_repository() {
     if !is_root("files of other users are needed") {
         return;
     }
-    let shared = Shared::new(BOB);
+    let mut shared = Shared::new(BOB);
     shared.configure(&shared.remote());
-    let path = |name: &str| shared.sandbox.path(name);
+    let directory = shared.sandbox.path("");
+    let path = |name: &str| directory.join(name);
     script(&path("evil"), &format!("#!/bin/sh\nid -u > '{}'\nexec git upload-pack \"$@\"\n", path("ran").display()));
-    let work = shared.sandbox.work(&shared.source);
-    work.git(&["fetch", "-q"]);
-    work.git(&["reset", "-q", "--hard", "origin/main"]);
+    let work = shared.work();
     std::fs::write(work.path.join("large"), "x".repeat(400 << 10)).unwrap();
     work.git(&["add", "large"]);
     work.commit("large");
@@ -321,9 +367,16 @@ fn no_program_fetches_missing_objects_of_another_users_repository() {
     }
     std::fs::remove_file(shared.source.join("objects").join(&blob[..2]).join(&blob[2..])).unwrap();
     shared.give(&shared.source, BOB);
-    let said = shared.run(&["sync"]);
-    assert!(!path("ran").exists(), "{said:?}");
-    assert_eq!(said.status, 1, "{said:?}");
+    // Two variables forbid it, and each of them suffices. git before 2.45 knows only the second.
+    let real = shared.sandbox.git(&directory, &["--exec-path"]);
+    std::fs::create_dir(path("tools")).unwrap();
+    shared.sandbox.set_git(&path("tools"));
+    for variable in ["GIT_NO_LAZY_FETCH", "GIT_ALLOW_PROTOCOL"] {
+        script(&path("tools/git"), &format!("#!/bin/sh\nunset {variable}\nexec '{real}/git' \"$@\"\n"));
+        let said = shared.run(&["sync"]);
+        assert!(!path("ran").exists(), "without {variable}: {said:?}");
+        assert_eq!(said.status, 1, "{said:?}");
+    }
 }
 
 #[test]
