@@ -1,8 +1,10 @@
-//! Push mirroring for bare Git repositories.
+//! Push and pull mirroring for bare Git repositories.
 //!
 //! ```text
 //! git push ─▶ hook ─▶ spool ─▶ drain ─▶ observe ─▶ plan ─▶ push ─▶ status
 //!             (disk)  (queue)  (facts)   (pure)    (wire)   (disk)
+//!
+//! upstream ─▶ check ─▶ stage ─▶ observe ─▶ plan ─▶ take ─▶ hook ─▶ spool ─▶ …
 //! ```
 //!
 //! Data flows from left to right and never back. `docs/architecture.md` describes the modules, `docs/glossary.md` the words.

@@ -73,6 +73,13 @@ impl Cause {
     }
 }
 
+/// Whether upload-pack refuses to send an object because no ref has it any more: a ref moved after it was listed.
+#[must_use]
+pub fn is_moved_want(message: &str) -> bool {
+    // git; JGit says "want ... not valid".
+    has(message, &["not our ref"]) || message.contains("want ") && message.contains(" not valid")
+}
+
 /// Why ssh, or the program that it started on the mirror, failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure<'m> {

@@ -65,6 +65,10 @@ pub fn start_drain(program: &Path, server: Option<&Path>, git_dir: &Path) -> io:
         drain.arg("--config").arg(server);
     }
     drain.arg("--git-dir").arg(git_dir).args(["drain", "--detach"]);
+    // Settings of the receive-pack that runs the hook must not reach other programs of git.
+    for variable in ["GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT", "GIT_MIRROR_PUSH_PULL"] {
+        drain.env_remove(variable);
+    }
     drain.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map(drop)
 }
 

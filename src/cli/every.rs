@@ -136,7 +136,7 @@ impl Sums {
 
 /// Drains, syncs or plans.
 pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> anyhow::Result<u8> {
-    let (Asked { mode, adopts }, repositories) = (asked, base.repositories()?);
+    let (Asked { mode, adopts, restore }, repositories) = (asked, base.repositories()?);
     if base.server.top.silent == Some(true) && mode != Mode::Plan {
         base.say("silent: nothing leaves this machine");
     }
@@ -172,6 +172,7 @@ pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> 
         server: &base.server,
         mode,
         adopts,
+        restore,
         pool: &Pool::default(),
         unchanged: update::unchanged(base),
         now,
@@ -185,8 +186,7 @@ pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> 
     let (out, mut result) = printed.into_inner();
     if base.global.json {
         print_sorted(reports.into_inner(), out)?;
-    }
-    if !base.global.json && !base.global.quiet && mode != Mode::Plan {
+    } else if !base.global.quiet && mode != Mode::Plan {
         result = result.and(sums.print(out));
     }
     if mode != Mode::Plan {

@@ -17,6 +17,7 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
     ("drain", "git mirror-push drain --all -q", "Mirrors every repository of this server, for a timer"),
     ("sync", "git mirror-push sync github --adopt", "Confirms that this is the intended mirror"),
     ("plan", "git mirror-push plan github", "Says what the next sync would do to each ref"),
+    ("pull", "git mirror-push pull --all --due", "Checks the upstreams that are due, from cron for example"),
     ("status", "git mirror-push status --all", "Shows every mirror of this server, failing ones first"),
     ("check", "git mirror-push check --all -w 30m -c 6h", "Answers a monitoring system"),
     ("log", "git mirror-push log github --since 1d", "Lists the attempts of the last day"),

@@ -148,6 +148,7 @@ fn run(cli: Cli, serve: Run<'_>) -> anyhow::Result<u8> {
         Command::List => status::list(&session, out),
         Command::Show(show) => status::show(&session, &show, out),
         Command::Drain(drain) => update::drain(&session, &drain, out),
+        Command::Pull(pull) => update::pull(&session, &pull, out),
         Command::Sync(sync) => update::sync(&session, &sync, out),
         Command::Plan(names) => update::plan(&session, &names.names, out),
         Command::Status(names) => status::status(&session, &names.names, out),
@@ -176,6 +177,7 @@ fn without_repository(base: &Base, command: &Command, out: &mut (dyn Write + Sen
     Some(match command {
         Command::Token(token) => daemon::token(base, token, out),
         Command::Drain(drain) if drain.scope.all => every::drain(base, Mode::Drain.into(), out),
+        Command::Pull(pull) if pull.scope.all => every::drain(base, Mode::Pull(update::check_of(pull)).into(), out),
         Command::Sync(sync) if sync.scope.all => every::drain(base, update::Asked::of(sync), out),
         Command::Plan(names) if names.all => every::drain(base, Mode::Plan.into(), out),
         Command::Status(names) if names.all => every::status(base, out),
@@ -188,7 +190,7 @@ fn without_repository(base: &Base, command: &Command, out: &mut (dyn Write + Sen
 
 /// Whether a command contacts mirrors with their credentials. `host-keys --detect` contacts a host, but needs no credentials.
 fn contacts(command: &Command) -> bool {
-    matches!(command, Command::Drain(_) | Command::Sync(_) | Command::Plan(_) | Command::Doctor(_))
+    matches!(command, Command::Drain(_) | Command::Pull(_) | Command::Sync(_) | Command::Plan(_) | Command::Doctor(_))
 }
 
 /// The arguments without `--git-dir`: the child is told the real path.

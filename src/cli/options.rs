@@ -9,6 +9,9 @@ use crate::mirror::Keys;
 /// What `add` and `set` have in common.
 #[derive(Debug, Args)]
 pub(super) struct Settings {
+    /// Whether the mirror gets our refs, or we take the mirror's
+    #[arg(long, value_name = "DIRECTION")]
+    pub(super) direction: Option<Direction>,
     /// Mirror protected branches only
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) only_protected_branches: Option<bool>,
@@ -52,6 +55,13 @@ impl Settings {
     /// The keys that the options change.
     pub(super) fn keys(&self) -> Keys {
         let mut keys = Keys::new();
+        if let Some(direction) = self.direction {
+            let word = match direction {
+                Direction::Push => "push",
+                Direction::Pull => "pull",
+            };
+            keys.push(("direction", Change::Text(word.into())));
+        }
         if let Some(only) = self.only_protected_branches {
             keys.push(("only_protected_branches", Change::Flag(only)));
         }
@@ -105,6 +115,15 @@ impl Settings {
             KeyType::Rsa => credentials::KeyType::Rsa,
         })
     }
+}
+
+/// `direction`
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Direction {
+    /// The mirror gets what is pushed here
+    Push,
+    /// This repository takes what changes in the mirror
+    Pull,
 }
 
 /// `divergent_refs`

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 
 use super::Base;
+use crate::config::Direction;
 use crate::doctor::{Finding, Severity};
 use crate::drain::{Mode, Report};
 use crate::refs::Oid;
@@ -41,7 +42,8 @@ pub(super) fn report(base: &Base, report: &Report, mode: Mode, out: &mut dyn Wri
     if is_quiet(base, report) {
         return Ok(());
     }
-    writeln!(out, "To {} ({})", report.url, report.remote)?;
+    let word = if report.direction == Direction::Pull { "From" } else { "To" };
+    writeln!(out, "{word} {} ({})", report.url, report.remote)?;
     // The cause comes first.
     if let Some(error) = &report.error {
         writeln!(out, "   {}", painted(base, Colour::Red, &format!("{}: {error}", report.update_status.as_str())))?;
@@ -123,7 +125,7 @@ fn grouped(number: usize) -> String {
 /// One ref, as `git push` prints it.
 fn line(base: &Base, outcome: &RefOutcome) -> String {
     let short = |oid: Option<Oid>| oid.map(|oid| oid.short()).unwrap_or_default();
-    let (local, remote) = (short(outcome.local), short(outcome.remote));
+    let (old, new) = (short(outcome.old_value()), short(outcome.new_value()));
     let name = outcome.name.short();
     let kind = match (outcome.name.branch(), outcome.name.tag()) {
         (Some(_), _) => "[new branch]",
@@ -133,9 +135,10 @@ fn line(base: &Base, outcome: &RefOutcome) -> String {
     let (flag, summary, note) = match outcome.outcome {
         Outcome::UpToDate => ('=', "[up to date]".to_owned(), ""),
         Outcome::Created => ('*', kind.to_owned(), ""),
-        Outcome::FastForwarded => (' ', format!("{remote}..{local}"), ""),
-        Outcome::Forced => ('+', format!("{remote}...{local}"), " (forced update)"),
+        Outcome::FastForwarded => (' ', format!("{old}..{new}"), ""),
+        Outcome::Forced => ('+', format!("{old}...{new}"), " (forced update)"),
         Outcome::Deleted => ('-', "[deleted]".to_owned(), ""),
+        Outcome::Restored => ('*', "[restored]".to_owned(), ""),
         Outcome::Kept => ('=', "[kept]".to_owned(), ""),
         Outcome::Divergent => ('!', "[divergent]".to_owned(), ""),
         Outcome::Flapping => ('!', "[flapping]".to_owned(), ""),
@@ -165,6 +168,10 @@ pub(super) fn view(base: &Base, view: &View, next: Option<&str>, out: &mut dyn W
         view.last_update_at.as_ref().unwrap_or(&never),
         view.pending
     )?;
+    if view.direction == Direction::Pull.as_str() {
+        let (check, change) = (view.last_check_at.as_ref(), view.last_change_at.as_ref());
+        writeln!(out, "  last check {}, last change {}", check.unwrap_or(&never), change.unwrap_or(&never))?;
+    }
     if let Some(error) = &view.last_error {
         writeln!(out, "  {}", painted(base, Colour::Red, error))?;
     }

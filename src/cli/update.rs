@@ -8,13 +8,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::args::{self, Sync};
+use super::args::{self, Pull, Sync};
 use super::progress::Bars;
-use super::{BEHIND, DONE, Session, chosen, now, print_json, render};
+use super::{BEHIND, DONE, Session, Usage, by_name, chosen, now, print_json, render};
 use crate::config::Mirror;
-use crate::drain::{self, Context, MassDelete, Mode, Report, Unchanged};
+use crate::drain::{self, Check, Context, MassDelete, Mode, Report, Unchanged};
 use crate::metrics;
 use crate::mirror::Lock;
+use crate::plan::Restore;
 use crate::push::Progress;
 use crate::spool;
 use crate::status::{self, RefOutcome, UpdateStatus};
@@ -23,7 +24,9 @@ use crate::wire;
 /// Mirrors what is spooled. A drain that was started in the background (`--detach`) stays while a mirror waits for its next attempt.
 pub(super) fn drain(session: &Session<'_>, drain: &args::Drain, out: &mut dyn Write) -> anyhow::Result<u8> {
     let mode = if drain.reconcile { Mode::Reconcile } else { Mode::Drain };
-    let reports = run(session, mode.into(), &drain.scope.names, out)?;
+    let mut reports = if drain.due { serve(session, Mode::Pull(Check::Due).into(), &[])? } else { Vec::new() };
+    reports.extend(serve(session, mode.into(), &drain.scope.names)?);
+    show(session, mode, &reports, out)?;
     let status = exit_status(&reports);
     if drain.detach {
         linger(session, reports, out)?;
@@ -92,6 +95,23 @@ pub(super) fn random() -> u64 {
     RandomState::new().hash_one(0)
 }
 
+/// Checks upstreams, and takes what changed.
+pub(super) fn pull(session: &Session<'_>, pull: &Pull, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let config = session.config()?;
+    for name in &pull.scope.names {
+        if !by_name(&config, name)?.is_pull() {
+            let text = format!("mirror '{name}' is a push mirror; to update it: git mirror-push sync {name}");
+            return Err(Usage(text).into());
+        }
+    }
+    Ok(exit_status(&run(session, Mode::Pull(check_of(pull)).into(), &pull.scope.names, out)?))
+}
+
+/// Which upstreams `pull` checks.
+pub(super) fn check_of(pull: &Pull) -> Check {
+    if pull.due { Check::Due } else { Check::Now }
+}
+
 /// Compares and mirrors everything.
 pub(super) fn sync(session: &Session<'_>, sync: &Sync, out: &mut dyn Write) -> anyhow::Result<u8> {
     Ok(exit_status(&run(session, Asked::of(sync), &sync.scope.names, out)?))
@@ -103,11 +123,13 @@ pub(super) struct Asked {
     pub(super) mode: Mode,
     /// Whether first contact is confirmed (`--adopt`).
     pub(super) adopts: bool,
+    /// Whether refs that were deleted here are taken again (`--restore`).
+    pub(super) restore: Restore,
 }
 
 impl From<Mode> for Asked {
     fn from(mode: Mode) -> Self {
-        Self { mode, adopts: false }
+        Self { mode, adopts: false, restore: Restore::Changed }
     }
 }
 
@@ -115,7 +137,8 @@ impl Asked {
     /// A sync with these options.
     pub(super) fn of(sync: &Sync) -> Self {
         let guard = if sync.allow_mass_delete { MassDelete::Allowed } else { MassDelete::Guarded };
-        Self { mode: Mode::Sync(guard), adopts: sync.adopt }
+        let restore = if sync.restore { Restore::All } else { Restore::Changed };
+        Self { mode: Mode::Sync(guard), adopts: sync.adopt, restore }
     }
 }
 
@@ -130,10 +153,21 @@ pub(super) fn unchanged(base: &super::Base) -> Unchanged {
 }
 
 fn run(session: &Session<'_>, asked: Asked, names: &[String], out: &mut dyn Write) -> anyhow::Result<Vec<Report>> {
-    let Asked { mode, adopts } = asked;
+    let reports = serve(session, asked, names)?;
+    show(session, asked.mode, &reports, out)?;
+    Ok(reports)
+}
+
+/// Serves the mirrors of these names, or all of them.
+fn serve(session: &Session<'_>, asked: Asked, names: &[String]) -> anyhow::Result<Vec<Report>> {
+    let Asked { mode, adopts, restore } = asked;
     let config = session.config()?;
     // A plan changes nothing, so it is made for disabled mirrors too.
-    let is_served = |mirror: &&Mirror| mirror.is_enabled || mode == Mode::Plan;
+    let is_served = |mirror: &&Mirror| match mode {
+        Mode::Plan => true,
+        Mode::Pull(_) => mirror.is_enabled && mirror.is_pull(),
+        _ => mirror.is_enabled,
+    };
     let mirrors: Vec<&Mirror> = chosen(&config, names)?.into_iter().filter(is_served).collect();
     let is_left = |name: &&String| mode != Mode::Plan && config.mirror(name).is_some_and(|mirror| !mirror.is_enabled);
     for name in names.iter().filter(is_left) {
@@ -155,6 +189,7 @@ fn run(session: &Session<'_>, asked: Asked, names: &[String], out: &mut dyn Writ
         mode,
         only: None,
         adopts,
+        restore,
         pool: &pool,
         unchanged: unchanged(session.base),
         now,
@@ -169,14 +204,20 @@ fn run(session: &Session<'_>, asked: Asked, names: &[String], out: &mut dyn Writ
             session.base.warn(&format!("{error:#}"));
         }
     }
-    if session.base.global.json {
-        print_json(out, &reports.iter().map(Json::from).collect::<Vec<_>>())?;
-    } else {
-        for report in &reports {
-            render::report(session.base, report, mode, out)?;
-        }
+    if reports.iter().any(|report| report.has_spooled) {
+        session.wake(&config);
     }
     Ok(reports)
+}
+
+fn show(session: &Session<'_>, mode: Mode, reports: &[Report], out: &mut dyn Write) -> anyhow::Result<()> {
+    if session.base.global.json {
+        return print_json(out, &reports.iter().map(Json::from).collect::<Vec<_>>());
+    }
+    for report in reports {
+        render::report(session.base, report, mode, out)?;
+    }
+    Ok(())
 }
 
 /// A report as `--json` prints it.

@@ -123,7 +123,44 @@ fn mirrors(place: &Place<'_>, file: File, server: &Server, placed: Option<&Place
         mirrors.push(Mirror { is_servers: !has_defaults, ..mirror });
     }
     mirrors.sort_by_key(|mirror| mirror.id);
-    Ok(mirrors)
+    match clash(&mirrors) {
+        None => Ok(mirrors),
+        Some((name, what)) => {
+            let line = text_line(place.text, name);
+            Err(Error::Meaning { path: place.path.to_owned(), line, what })
+        }
+    }
+}
+
+/// The line of the table of a mirror, from 1; 1 if another file has it.
+fn text_line(text: &str, name: &str) -> usize {
+    let is_header =
+        |line: &str| line.trim().trim_start_matches("[remotes.").trim_end_matches(']').trim_matches('"') == name;
+    text.lines().position(|line| line.trim().starts_with("[remotes.") && is_header(line)).map_or(1, |at| at + 1)
+}
+
+/// Two mirrors that would undo each other's work: the name of one, and what is wrong.
+fn clash(mirrors: &[Mirror]) -> Option<(&str, String)> {
+    let selects_all = |mirror: &Mirror| mirror.mirror_branch_regex.is_none() && !mirror.only_protected_branches;
+    for pull in mirrors.iter().filter(|mirror| mirror.is_pull() && mirror.is_enabled) {
+        for other in mirrors.iter().filter(|other| other.is_enabled && other.name != pull.name) {
+            if !other.is_pull() && other.address.identity() == pull.address.identity() {
+                let what = format!(
+                    "mirror '{}' pulls from the URL that mirror '{}' pushes to; remove one of the two",
+                    pull.name, other.name
+                );
+                return Some((&pull.name, what));
+            }
+            if other.is_pull() && selects_all(pull) && selects_all(other) {
+                let what = format!(
+                    "pull mirrors '{}' and '{}' both select all branches; let only one of the two select each, with mirror_branch_regex or only_protected_branches",
+                    pull.name, other.name
+                );
+                return Some((&pull.name, what));
+            }
+        }
+    }
+    None
 }
 
 /// The smallest id of a mirror that a template names, even if the repository's file has a table for it too. The ids that we give to other
@@ -235,6 +272,33 @@ mod tests {
             assert_eq!(config.ignored.as_deref(), Some(&ignored[..]));
             let trusted = read(&text, Trust::Full);
             assert_eq!(trusted.is_ok(), command == "[\"/bin/x\"]", "{command}");
+        }
+    }
+
+    #[test]
+    fn mirrors_that_would_undo_each_other_are_refused() {
+        let pull = "direction = \"pull\"\n";
+        let table = |name: &str, url: &str, keys: &str| format!("[remotes.{name}]\nurl = \"{url}\"\n{keys}\n");
+        for (text, expected) in [
+            (
+                table("a", "/x", "") + &table("b", "/x", pull),
+                Some("config.toml:4: mirror 'b' pulls from the URL that mirror 'a' pushes to"),
+            ),
+            (
+                table("a", "/x", pull) + &table("b", "/y", pull),
+                Some("config.toml:1: pull mirrors 'a' and 'b' both select all branches"),
+            ),
+            (table("a", "/x", pull) + &table("b", "/y", &format!("{pull}mirror_branch_regex = \"^b\"\n")), None),
+            (table("a", "/x", pull) + &table("b", "/y", &format!("{pull}enabled = false\n")), None),
+            (table("a", "/x", pull) + &table("b", "/y", ""), None),
+        ] {
+            let found = read(&text, Trust::Full).err().map(|error| error.to_string());
+            match expected {
+                Some(expected) => {
+                    assert!(found.as_deref().is_some_and(|found| found.starts_with(expected)), "{found:?}");
+                }
+                None => assert_eq!(found, None, "{text}"),
+            }
         }
     }
 

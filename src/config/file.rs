@@ -121,7 +121,7 @@ table! {
 }
 
 /// The keys that count in the file of a user whom we do not trust. They name no program, no file and no host but the mirror itself.
-const HARMLESS: [&str; 25] = [
+const HARMLESS: [&str; 31] = [
     "version",
     "protected_branches",
     "silent",
@@ -129,6 +129,7 @@ const HARMLESS: [&str; 25] = [
     "hook",
     "id",
     "url",
+    "direction",
     "enabled",
     "only_protected_branches",
     "mirror_branch_regex",
@@ -147,6 +148,11 @@ const HARMLESS: [&str; 25] = [
     "push_options",
     "atomic",
     "optimistic",
+    "interval",
+    "min_check_interval",
+    "max_check_interval",
+    "keep_rewritten",
+    "follow_head",
 ];
 
 impl File {

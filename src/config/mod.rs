@@ -20,6 +20,7 @@ mod keys;
 mod listen;
 mod load;
 mod origin;
+mod pull;
 mod read;
 mod server;
 mod settings;
@@ -35,6 +36,7 @@ pub use listen::Listen;
 pub use load::{Environment, authorise, load, load_server, names_in, preload};
 use load::{SERVER_FILE, read_trusted};
 pub use origin::{Origin, origins};
+pub use pull::{Direction, Hooks, Interval, Keep, Pull};
 pub use read::parse_period;
 pub use server::{Placed, Root, Server};
 pub use values::{BranchRegex, check_branch_regex};
@@ -188,6 +190,8 @@ pub struct Mirror {
     pub only_protected_branches: bool,
     /// `mirror_branch_regex`, valid.
     pub mirror_branch_regex: Option<BranchRegex>,
+    /// `direction`
+    pub direction: Direction,
     /// `divergent_refs`
     pub divergent: Divergent,
     /// `tags`
@@ -226,6 +230,8 @@ pub struct Mirror {
     pub is_optimistic: bool,
     /// Whether we set HEAD of a mirror on this machine to our default branch, when that HEAD names a branch that we do not have.
     pub sets_head: bool,
+    /// What matters only when refs are taken from it.
+    pub pull: Pull,
 }
 
 /// What delays the updates of a mirror.
@@ -258,6 +264,23 @@ pub const DEFAULT_TIMEOUTS: Timeouts = Timeouts {
 
 /// The default of `max_refs_per_push`.
 pub const DEFAULT_MAX_REFS: usize = 2000;
+
+impl Mirror {
+    /// Whether refs are taken from it.
+    #[must_use]
+    pub fn is_pull(&self) -> bool {
+        self.direction == Direction::Pull
+    }
+
+    /// What is known of the mirror belongs to this: its address (see [`Address::identity`]) and its direction.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        match self.direction {
+            Direction::Push => self.address.identity(),
+            Direction::Pull => format!("pull {}", self.address.identity()),
+        }
+    }
+}
 
 impl Config {
     /// The mirror `name`.

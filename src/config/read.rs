@@ -1,11 +1,13 @@
 //! Readers of single values for serde: each reads a value and checks it, so that an error has the line of the value. Pure.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
+use super::pull::{Interval, Keep};
 use super::values::{BranchRegex, check_proxy, check_push_option, check_refspec, check_ssh_option, check_url};
 use crate::wire::Allowed;
 
@@ -89,6 +91,68 @@ pub(super) fn version<'de, D: Deserializer<'de>>(d: D) -> Read<u32, D::Error> {
     made(d, |version| match version {
         ..=KNOWN => Ok(version),
         _ => Err(format!("the file is of version {version}, this program knows {KNOWN}; install a later one")),
+    })
+}
+
+pub(super) fn interval<'de, D: Deserializer<'de>>(d: D) -> Read<Interval, D::Error> {
+    made(d, |text: String| match &*text {
+        "auto" => Ok(Interval::Auto),
+        "none" => Ok(Interval::None),
+        _ => parse_period(&text).map(Interval::Every).map_err(|why| format!("{why}, \"auto\" or \"none\"")),
+    })
+}
+
+pub(super) fn keep<'de, D: Deserializer<'de>>(d: D) -> Read<Keep, D::Error> {
+    /// A number without quotation marks is read too: `set NAME keep_rewritten=0`.
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "keep_rewritten is a duration like \"90d\", \"forever\" or \"0\"")]
+    enum Written {
+        Number(u64),
+        Text(String),
+    }
+    made(d, |written| match written {
+        Written::Number(0) => Ok(Keep::Nothing),
+        Written::Number(number) => Err(format!("'{number}' has no unit; write \"90d\", \"forever\" or \"0\"")),
+        Written::Text(text) => match &*text {
+            "forever" => Ok(Keep::Forever),
+            "0" => Ok(Keep::Nothing),
+            _ => parse_period(&text).map(Keep::For).map_err(|why| format!("{why}, \"forever\" or \"0\"")),
+        },
+    })
+}
+
+/// Names and values for the environment of hooks. What git itself reads, and what decides where programs are found, is refused.
+pub(super) fn hook_environment<'de, D: Deserializer<'de>>(d: D) -> Read<BTreeMap<String, String>, D::Error> {
+    made(d, |table: BTreeMap<String, String>| {
+        for (name, value) in &table {
+            let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            if name.is_empty() || !name.chars().all(is_word) || name.starts_with(|c: char| c.is_ascii_digit()) {
+                return Err(format!("'{}' is not the name of a variable", name.escape_debug()));
+            }
+            if name.starts_with("GIT_") || name.starts_with("LD_") || name == "PATH" {
+                return Err(format!("hook_environment must not set {name}"));
+            }
+            if value.contains('\0') {
+                return Err(format!("the value of {name} has a null byte in it"));
+            }
+        }
+        Ok(table)
+    })
+}
+
+/// A number of bytes, like `4GiB`.
+pub(super) fn size<'de, D: Deserializer<'de>>(d: D) -> Read<u64, D::Error> {
+    made(d, |text: String| {
+        let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+        let shift = match unit {
+            "KiB" => Some(10),
+            "MiB" => Some(20),
+            "GiB" => Some(30),
+            "TiB" => Some(40),
+            _ => None,
+        };
+        let bytes = number.parse::<u64>().ok().zip(shift).and_then(|(number, shift)| number.checked_mul(1 << shift));
+        bytes.filter(|bytes| *bytes > 0).ok_or_else(|| format!("'{text}' is not a size; write \"500MiB\" or \"4GiB\""))
     })
 }
 

@@ -2,10 +2,12 @@
 //! repository's file, the server's template, `[defaults]` of the repository's file, `[defaults]` of the server's files, the built-in
 //! default. Pure.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::keys::table;
+use super::pull::{Direction, Hooks, Interval, Keep, Pull};
 use super::values::{BranchRegex, check_command};
 use super::{AuthMethod, DEFAULT_MAX_REFS, DEFAULT_TIMEOUTS, DEFAULT_WAITS, Mirror, TagsSetting, Waits, read};
 use crate::plan::{Divergent, Prune};
@@ -22,6 +24,9 @@ table! {
     /// repository's path below root and {name} its last component, both without .git.
     url: String, Remote, "URL, required", via "read::url";
 
+    /// "push": the mirror gets what is pushed here. "pull": this repository takes what changes in the mirror, its upstream.
+    direction: Direction, Remote, "\"push\" or \"pull\"; \"push\"";
+
     /// Whether the mirror is updated.
     enabled: bool, Remote, "boolean; true";
 
@@ -36,16 +41,16 @@ table! {
     /// only_protected_branches = true.
     mirror_branch_regex: BranchRegex, Remote, "regex; all", via "read::branch_regex";
 
-    /// What to do with a ref that someone else changed on the mirror: overwrite it, keep it and report it, or fail without pushing
-    /// anything.
-    divergent_refs: Divergent, Remote, "\"overwrite\", \"keep\" or \"fail\"; \"overwrite\"";
+    /// What to do with a ref that someone else changed on the mirror (of a pull mirror: that someone changed here): overwrite it, keep
+    /// it and report it, or fail without updating anything.
+    divergent_refs: Divergent, Remote, "\"overwrite\", \"keep\" or \"fail\"; \"overwrite\", of a pull mirror \"keep\"";
 
     /// Which tags are mirrored.
     tags: TagsSetting, Remote, "\"all\", \"none\" or list of patterns; \"all\"";
 
     /// Which refs of the mirror are deleted when this repository does not have them. "merged": those that were deleted here and whose
     /// commits are in the default branch. "deleted": those that were deleted here and that nobody changed there. "mirror": all.
-    /// "never": none.
+    /// "never": none. For a pull mirror, the sides are exchanged.
     prune: Prune, Remote, "\"merged\", \"deleted\", \"mirror\" or \"never\"; \"merged\"";
 
     /// How to authenticate. With "ssh_public_key", a key is generated for this mirror alone.
@@ -116,6 +121,34 @@ table! {
     /// Whether HEAD of a bare mirror on this machine is set. If that HEAD names a branch that this repository lacks, it is set to
     /// this repository's default branch. The push protocol cannot set HEAD.
     set_head: bool, Remote, "boolean; false";
+
+    /// Pull: how often upstream is checked. "auto": after half the time since it last changed, between min_check_interval and
+    /// max_check_interval. "none": only when asked.
+    interval: Interval, Remote, "\"auto\", \"none\" or duration; \"auto\"", via "read::interval";
+
+    /// Pull: the shortest time between two checks that nobody asked for.
+    min_check_interval: Duration, Remote, "duration; \"1m\"", via "read::period";
+
+    /// Pull: the longest time between two checks, with interval = "auto".
+    max_check_interval: Duration, Remote, "duration; \"30m\"", via "read::period";
+
+    /// Pull: how long a value stays under refs/rewritten/NAME after a ref here was set to a value that does not contain it, or was deleted.
+    /// "0" keeps none.
+    keep_rewritten: Keep, Remote, "duration, \"forever\" or \"0\"; \"90d\"", via "read::keep";
+
+    /// Pull: whether HEAD follows upstream's HEAD. It is set if this repository is empty, or if it names the branch that upstream's HEAD
+    /// named before.
+    follow_head: bool, Remote, "boolean; true";
+
+    /// Pull: which hooks of this repository run for taken refs. "policy": pre-receive, update and reference-transaction. What was taken
+    /// goes to the push mirrors in any case.
+    hooks: Hooks, Remote, "\"all\", \"policy\" or \"none\"; \"all\"";
+
+    /// Pull: variables for the environment of these hooks, for example { GL_USER = "mirror" }. Only files that you or root own may set it.
+    hook_environment: BTreeMap<String, String>, Remote, "table of texts; none", via "read::hook_environment";
+
+    /// Pull: the largest pack that one run takes.
+    max_input_size: u64, Remote, "size like \"4GiB\"; receive.maxInputSize of git", via "read::size";
 }
 
 impl Settings {
@@ -132,8 +165,23 @@ impl Settings {
 }
 
 impl Settings {
+    /// What matters only when refs are taken.
+    fn take_pull(&mut self) -> Pull {
+        Pull {
+            interval: self.interval.unwrap_or_default(),
+            min_check_interval: self.min_check_interval.unwrap_or(Pull::MIN_CHECK_INTERVAL),
+            max_check_interval: self.max_check_interval.unwrap_or(Pull::MAX_CHECK_INTERVAL),
+            keep_rewritten: self.keep_rewritten.unwrap_or_default(),
+            follows_head: self.follow_head.unwrap_or(true),
+            hooks: self.hooks.unwrap_or_default(),
+            hook_environment: self.hook_environment.take().unwrap_or_default(),
+            max_input_size: self.max_input_size,
+        }
+    }
+
     /// The mirror that these settings make, or what is wrong with them together.
-    pub(super) fn into_mirror(self, name: &str, id: u32) -> Result<Mirror, Mistake> {
+    pub(super) fn into_mirror(mut self, name: &str, id: u32) -> Result<Mirror, Mistake> {
+        let pull = self.take_pull();
         let no_url = || Mistake { key: "url", what: format!("remote '{name}' has no url") };
         let url = self.url.ok_or_else(no_url)?;
         let (address, in_url) =
@@ -144,12 +192,10 @@ impl Settings {
             return Err(Mistake::exclusion());
         }
         let username = self.username.or(in_url.username);
+        let direction = self.direction.unwrap_or_default();
+        let usual_policy = if direction == Direction::Pull { Divergent::Keep } else { Divergent::Overwrite };
         let has_password = self.password_file.is_some() || self.password_command.is_some();
-        let auth_method = self.auth_method.unwrap_or(match &address {
-            Address::Http { .. } if username.is_some() || has_password => AuthMethod::Password,
-            Address::Ssh { .. } if has_password => AuthMethod::Password,
-            _ => AuthMethod::None,
-        });
+        let auth_method = self.auth_method.unwrap_or(usual_method(&address, username.is_some(), has_password));
         Ok(Mirror {
             id,
             name: name.to_owned(),
@@ -161,7 +207,8 @@ impl Settings {
             is_confined: self.confined.unwrap_or(false),
             only_protected_branches,
             mirror_branch_regex,
-            divergent: self.divergent_refs.unwrap_or(Divergent::Overwrite),
+            direction,
+            divergent: self.divergent_refs.unwrap_or(usual_policy),
             tags: self.tags.unwrap_or(TagsSetting::All),
             prune: self.prune.unwrap_or(Prune::Merged),
             auth_method,
@@ -189,7 +236,17 @@ impl Settings {
             is_atomic: self.atomic.unwrap_or(false),
             is_optimistic: self.optimistic.unwrap_or(true),
             sets_head: self.set_head.unwrap_or(false),
+            pull,
         })
+    }
+}
+
+/// The value of `auth_method` if no file has one. `has_user`: a user name is configured. `has_password`: a source of a password is.
+fn usual_method(address: &Address, has_user: bool, has_password: bool) -> AuthMethod {
+    match address {
+        Address::Http { .. } if has_user || has_password => AuthMethod::Password,
+        Address::Ssh { .. } if has_password => AuthMethod::Password,
+        _ => AuthMethod::None,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::status::{self, Mirrored, Outcome, RefOutcome, Status, render_time};
 /// Stores durably what is now known of the mirror, if first contact is over. A failure is only logged: it loses knowledge, not correctness.
 /// Returns whether first contact is over.
 pub(super) fn keep_held(mirrored: &Mirrored, result: &UpdateResult, is_confirmed: bool) -> bool {
-    if !mirrored.exists() && !ends_first_contact(result, is_confirmed) {
+    if !mirrored.exists() && !result.has_compared_all && !ends_first_contact(result, is_confirmed) {
         return false;
     }
     let mut changed: Vec<_> = result.held.iter().map(|(name, held)| (name.clone(), held.clone())).collect();

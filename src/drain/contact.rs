@@ -6,6 +6,8 @@ use super::coalesce::Touched;
 use super::fence::Fence;
 use super::observe::{KnownValues, Scope};
 use super::optimistic::expected;
+use super::pull::Pull;
+use super::pull::check::Heard;
 use super::update::{Run, UpdateResult};
 use super::{Context, Error};
 use crate::config::Mirror;
@@ -24,7 +26,8 @@ pub(super) struct PriorState<'a> {
     pub(super) before: &'a Status,
 }
 
-/// Contacts the mirror once and updates it. Also returns the credentials that were used.
+/// Contacts the mirror once and updates it, or takes from it. `heard` is what upstream said a moment ago, if it was asked. Also returns the
+/// credentials that were used.
 pub(super) fn run_once(
     repository: &Repository,
     context: &Context<'_>,
@@ -32,6 +35,7 @@ pub(super) fn run_once(
     scope: Scope,
     known: &PriorState<'_>,
     fence: Option<&Fence>,
+    heard: Option<Result<Heard, Error>>,
 ) -> (UpdateResult, Credentials) {
     let PriorState { touched, mirrored, before } = *known;
     let mut target = target(repository, mirror, context.server);
@@ -47,9 +51,28 @@ pub(super) fn run_once(
             let progress = Arc::new(Progress::default());
             (context.on_begin)(mirror, Arc::clone(&progress));
             let moves = if touched.is_released { &[][..] } else { &before.moves };
-            let past = KnownValues { touched, mirrored, moves };
-            let is_over = mirrored.exists() || context.adopts || is_adopted(mirror, touched);
+            let is_confirmed = context.adopts || is_adopted(mirror, touched);
+            if mirror.is_pull() {
+                let target = &target;
+                let run = Pull {
+                    repository,
+                    mirror,
+                    target,
+                    context,
+                    mirrored,
+                    before,
+                    moves,
+                    is_confirmed,
+                    fence,
+                    progress,
+                };
+                let result = run.run(heard);
+                judge_by(&result, &target.credentials);
+                return (result, target.credentials.clone());
+            }
+            let is_over = mirrored.exists() || is_confirmed;
             let first_contact = if is_over { FirstContact::Over } else { FirstContact::Unconfirmed };
+            let past = KnownValues { touched, mirrored, moves };
             let portion = before.portion;
             let expected = expected(context, mirror, before, &mirror.address.shown(&target.credentials));
             let expected = expected.filter(|_| !touched.needs_look);
@@ -69,18 +92,23 @@ pub(super) fn run_once(
                 expected,
             };
             let result = run.run(scope);
-            // As in git, only status 401 shows that the credentials are wrong: 403 is about permissions, and 407 about the proxy.
-            let is_refused = matches!(&result.error, Some(Error::Push(crate::wire::Error::Credentials(text))) if text.starts_with(" (HTTP 401)"));
-            if is_refused || result.error.is_none() {
-                judge(&target.credentials, !is_refused);
-            }
+            judge_by(&result, &target.credentials);
             (result, target.credentials.clone())
         }
         Err(error) => (UpdateResult { error: Some(error), ..UpdateResult::default() }, Credentials::default()),
     }
 }
 
+/// Tells git's credential helper whether the credentials were good. As in git, only status 401 shows that they are wrong: 403 is about
+/// permissions, and 407 about the proxy.
+fn judge_by(result: &UpdateResult, credentials: &Credentials) {
+    let is_refused = matches!(&result.error, Some(Error::Push(crate::wire::Error::Credentials(text))) if text.starts_with(" (HTTP 401)"));
+    if is_refused || result.error.is_none() {
+        judge(credentials, !is_refused);
+    }
+}
+
 /// Whether a person confirmed first contact with the address that is configured now.
 pub(super) fn is_adopted(mirror: &Mirror, touched: &Touched) -> bool {
-    touched.adopted.contains(&mirror.address.identity())
+    touched.adopted.contains(&mirror.identity())
 }

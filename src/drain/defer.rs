@@ -93,7 +93,7 @@ pub fn defer(
         attempts: before.attempts.max(down.attempts),
         last_update_at: Some(render_time((context.now)())),
         next_attempt_at: Some(render_time(down.next_attempt_at)),
-        tried_address: Some(mirror.address.identity()),
+        tried_address: Some(mirror.identity()),
         generation: Fence::after(&before, directory.clone(), (context.now)()).generation,
         pid: None,
         runner: None,
@@ -114,6 +114,7 @@ pub(super) fn deferred(repository: &Repository, mirror: &Mirror, status: Status,
         repository: repository.git_dir().display().to_string(),
         remote: mirror.name.clone(),
         url: mirror.address.shown(&credentials(repository, mirror).unwrap_or_default()),
+        direction: mirror.direction,
         update_status: waiting,
         error: Some(match status.last_error {
             Some(error) => error.and_ours(&format!("; tried again at {}", render_time(due))),
@@ -126,5 +127,6 @@ pub(super) fn deferred(repository: &Repository, mirror: &Mirror, status: Status,
         is_answered: false,
         attempts: status.attempts,
         host: Host::Unknown,
+        has_spooled: false,
     }
 }

@@ -120,7 +120,7 @@ pub(super) fn status_before(
         // Written now, so that the dead run is handled only once, even if this run has nothing to do yet.
         status::write_passing(&directory, &before, repository.sharing()).map_err(files("write the status"))?;
     }
-    Ok(before.at(&mirror.address.identity()))
+    Ok(before.at(&mirror.identity()))
 }
 
 /// The refs for which a run that never ended may have sent commands. Each has the values that the queue names and its present value here.

@@ -19,7 +19,7 @@ const MAX_RETURNS: usize = 2;
 /// Most moves that are remembered of one mirror; the oldest are forgotten.
 const MAX_MOVES: usize = 1000;
 
-/// Whether setting `name` from `remote` to `local` would be one return too many. A new value on either side ends the flapping.
+/// Whether setting `name`, which has the value `remote` on the side that is updated, to `local` would be one return too many. A new value on either side ends the flapping.
 pub(super) fn is_flapping(moves: &[Move], name: &RefName, remote: Option<Oid>, local: Oid) -> bool {
     if moves.is_empty() {
         return false;
@@ -73,8 +73,8 @@ pub(super) fn remembered<'o>(
             moves.push(Move {
                 name: outcome.name.text().into_owned(),
                 at: render_time(now),
-                from: text(outcome.remote),
-                to: text(outcome.local),
+                from: text(outcome.old_value()),
+                to: text(outcome.new_value()),
             });
         }
     }
@@ -86,6 +86,7 @@ pub(super) fn remembered<'o>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Side;
 
     fn oid(digit: u8) -> Oid {
         Oid::from_hex(&[digit; 40]).expect("valid")
@@ -99,9 +100,12 @@ mod tests {
         RefOutcome {
             name: RefName::new(b"refs/heads/main").expect("valid"),
             outcome: Outcome::Forced,
+            side: Side::There,
             local: Some(oid(to)),
             remote: Some(oid(from)),
+            base: None,
             reason: None,
+            kept_as: None,
         }
     }
 

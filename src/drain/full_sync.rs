@@ -25,7 +25,7 @@ pub(super) fn make_due(
         return Ok(());
     }
     let id = new_id((context.now)());
-    let adopt = context.adopts.then(|| mirror.address.identity());
+    let adopt = context.adopts.then(|| mirror.identity());
     let asked = Record { release: is_asked_for, adopt, ..Record::full(since_epoch((context.now)())) };
     if claim.records.iter().any(|record| asks_for_all_of(record, &asked)) {
         return Ok(());

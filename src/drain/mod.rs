@@ -17,6 +17,7 @@ use jiff::Timestamp;
 
 use crate::config::{Config, Mirror, Server};
 use crate::mirror::{self, Lock, forget, is_being_removed, new_id, prepare};
+use crate::plan::Restore;
 use crate::push::Progress;
 use crate::refs::RefName;
 use crate::repo::{Repository, Shared};
@@ -27,6 +28,7 @@ mod advice;
 mod after;
 mod backoff;
 mod chunk;
+mod claim;
 mod coalesce;
 mod companions;
 mod contact;
@@ -37,6 +39,7 @@ mod full_scan;
 mod full_sync;
 mod observe;
 mod optimistic;
+mod pull;
 mod record;
 mod refusal;
 mod report;
@@ -64,8 +67,19 @@ pub enum Mode {
     Sync(MassDelete),
     /// The same, because `reconcile_interval` has passed.
     Reconcile,
+    /// Check the upstreams of pull mirrors, and take what changed.
+    Pull(Check),
     /// Say what a sync would do, and do nothing.
     Plan,
+}
+
+/// Which upstreams are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Those that are due.
+    Due,
+    /// All, because a person asked for it.
+    Now,
 }
 
 /// Whether the guard against a mass deletion holds.
@@ -89,6 +103,8 @@ pub struct Context<'a> {
     pub only: Option<&'a BTreeSet<RefName>>,
     /// Whether a person confirmed first contact with the mirrors (`--adopt`).
     pub adopts: bool,
+    /// Whether pull mirrors take refs again that were deleted here (`sync --restore`).
+    pub restore: Restore,
     /// Connections that are shared.
     pub pool: &'a Pool,
     /// Whether the reports name what is the same on both sides.
@@ -130,6 +146,27 @@ pub enum Error {
         /// Its URL as it is shown.
         url: String,
     },
+    /// The upstream of a pull may not be the intended one.
+    #[error(
+        "first contact: this repository and '{url}' have no commit in common, so nothing was taken; check the URL, and if it is right: git mirror-push sync {name} --adopt"
+    )]
+    Unrelated {
+        /// The mirror.
+        name: String,
+        /// Its URL as it is shown.
+        url: String,
+    },
+    /// Upstream shows no refs, although it had some.
+    #[error(
+        "upstream shows no refs: it is an empty repository now, or the account may not see them; nothing was deleted here"
+    )]
+    NothingUpstream,
+    /// Refs are not taken in a repository that another user could misuse.
+    #[error("{0}")]
+    NotTaken(String),
+    /// A value that is to be replaced could not be kept.
+    #[error("cannot keep a value that is to be replaced: {0}")]
+    Keep(String),
     /// Another run has begun while this one was at work.
     #[error("another run for this mirror has started and continues the work")]
     Superseded,
@@ -150,9 +187,12 @@ impl Error {
                 | mirror::Error::Credentials(_)
                 | mirror::Error::Refused(_),
             )
-            | Self::FirstContact { .. } => Class::Permanent,
+            | Self::FirstContact { .. }
+            | Self::Unrelated { .. }
+            | Self::NothingUpstream
+            | Self::NotTaken(_) => Class::Permanent,
             Self::Mirror(_) | Self::Repository(_) | Self::Config(_) => Class::Temporary,
-            Self::Superseded | Self::Panicked(_) => Class::Temporary,
+            Self::Superseded | Self::Panicked(_) | Self::Keep(_) => Class::Temporary,
         }
     }
 
@@ -201,11 +241,12 @@ pub fn drain(shared: &Shared, context: &Context<'_>, mirrors: &[&Mirror]) -> Res
 /// # Errors
 /// [`Error`], when the spool cannot be read or written.
 pub fn fan_out(repository: &Repository, context: &Context<'_>) -> Result<(), Error> {
-    let enabled: Vec<&str> =
-        context.config.mirrors.iter().filter(|mirror| mirror.is_enabled).map(|mirror| &*mirror.name).collect();
-    for name in &enabled {
-        prepare(repository, name)?;
+    for mirror in context.config.mirrors.iter().filter(|mirror| mirror.is_enabled) {
+        prepare(repository, &mirror.name)?;
     }
+    // What is pushed here is nothing that a pull mirror waits for.
+    let gets_pushes = |mirror: &&Mirror| mirror.is_enabled && !mirror.is_pull();
+    let enabled: Vec<&str> = context.config.mirrors.iter().filter(gets_pushes).map(|mirror| &*mirror.name).collect();
     let layout = repository.layout();
     let known = spool::mirrors(&layout).map_err(Error::files("list the mirrors", layout.root().to_owned()))?;
     finish_removals(repository, context, &known);

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::credentials::Cleaned;
-use crate::plan::{Action, Decision};
+use crate::plan::{Action, Decision, Side};
 use crate::push::{Answer, Incomplete, Report};
 use crate::refs::{Oid, RefName};
 use crate::replies::Cause;
@@ -46,7 +46,7 @@ impl Refusals {
             return false;
         }
         let tries = self.refused.get(&decision.name).map_or(1, |before| before.tries + 1);
-        let refusal = Refusal { lease: decision.remote, tries, outcome: outcome.clone() };
+        let refusal = Refusal { lease: decision.old_value(), tries, outcome: outcome.clone() };
         self.refused.insert(decision.name.clone(), refusal);
         tries < MAX_TRIES
     }
@@ -54,7 +54,7 @@ impl Refusals {
     /// Records a refusal of an optimistic push. The next read shows whether the lease was stale: if the mirror has the expected value, the
     /// refusal is final.
     pub(super) fn doubt(&mut self, decision: &Decision, outcome: &RefOutcome) {
-        let refusal = Refusal { lease: decision.remote, tries: 1, outcome: outcome.clone() };
+        let refusal = Refusal { lease: decision.old_value(), tries: 1, outcome: outcome.clone() };
         self.refused.insert(decision.name.clone(), refusal);
     }
 
@@ -65,14 +65,14 @@ impl Refusals {
 
     /// Notes an outcome that nothing in this run will change.
     pub(super) fn finalize(&mut self, decision: &Decision, outcome: &RefOutcome) {
-        let refusal = Refusal { lease: decision.remote, tries: MAX_TRIES, outcome: outcome.clone() };
+        let refusal = Refusal { lease: decision.old_value(), tries: MAX_TRIES, outcome: outcome.clone() };
         self.refused.insert(decision.name.clone(), refusal);
     }
 
-    /// Whether the ref must not be sent again: its refusal is final, or the mirror still has the value `remote` for which it refused.
-    pub(super) fn stands(&self, name: &RefName, remote: Option<Oid>) -> bool {
+    /// Whether the ref must not be sent again: its refusal is final, or the side that refused still has the value `held`.
+    pub(super) fn stands(&self, name: &RefName, held: Option<Oid>) -> bool {
         let refusal = self.refused.get(name);
-        refusal.is_some_and(|refusal| refusal.lease == remote || refusal.tries >= MAX_TRIES)
+        refusal.is_some_and(|refusal| refusal.lease == held || refusal.tries >= MAX_TRIES)
     }
 
     /// The earlier outcome for a ref that the plan does not send again (`Action::Refused`).
@@ -100,7 +100,12 @@ impl Refusals {
     /// Halves a push that the mirror's pre-receive hook declined as a whole. `false` if the push is not halved: it was not declined as a
     /// whole, it has one ref, it is atomic, or too many pushes would follow.
     pub(super) fn bisect(&mut self, sent: &[&Decision], report: &Report, is_atomic: bool) -> bool {
-        let is_declined = |decision: &&Decision| matches!(report.answers.get(&decision.name), Some(Answer::Refused(message)) if Cause::HookDeclined.is_in(message));
+        let is_cause = |decision: &Decision, message: &str| {
+            // Our own receive-pack refuses the whole pack if fsck finds one object at fault. The next pack is made anew.
+            let is_pack = decision.side == Side::Here && Cause::MissingObjects.is_in(message);
+            is_pack || Cause::HookDeclined.is_in(message)
+        };
+        let is_declined = |decision: &&Decision| matches!(report.answers.get(&decision.name), Some(Answer::Refused(message)) if is_cause(decision, message));
         // The push that was declined first, the halves that were tried, those that wait, and the two new ones.
         let to_come = 1 + self.splits as usize + self.groups.len() + 2;
         if is_atomic || sent.len() < 2 || to_come > MAX_SPLITS as usize || !sent.iter().all(is_declined) {
@@ -157,7 +162,16 @@ mod tests {
 
     fn decision(action: Action) -> Decision {
         let oid = Oid::from_hex(&[b'1'; 40]);
-        Decision { name: RefName::new(b"refs/heads/x").expect("valid"), local: oid, remote: None, step: None, action }
+        Decision {
+            name: RefName::new(b"refs/heads/x").expect("valid"),
+            local: oid,
+            remote: None,
+            side: Side::There,
+            base: None,
+            keeps: false,
+            step: None,
+            action,
+        }
     }
 
     #[test]

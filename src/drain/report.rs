@@ -4,11 +4,12 @@ use jiff::Timestamp;
 
 use super::update::UpdateResult;
 use super::{Context, Error, explained};
-use crate::config::Mirror;
+use crate::config::{Direction, Mirror};
 use crate::credentials::{Cleaned, Credentials};
 use crate::mirror::credentials;
+use crate::plan::Side;
 use crate::repo::Repository;
-use crate::status::{RefOutcome, Status, UpdateStatus};
+use crate::status::{RefOutcome, Status, UpdateStatus, next_check};
 use crate::wire::Class;
 
 /// The outcome for one mirror.
@@ -20,6 +21,8 @@ pub struct Report {
     pub remote: String,
     /// Its URL as it is shown.
     pub url: String,
+    /// Whether it gets our refs, or we take its refs.
+    pub direction: Direction,
     /// Its status.
     pub update_status: UpdateStatus,
     /// The error.
@@ -38,6 +41,8 @@ pub struct Report {
     pub attempts: u32,
     /// What the attempt showed about the host.
     pub host: Host,
+    /// Whether the run spooled something for the push mirrors of the repository, and nobody was woken for it.
+    pub has_spooled: bool,
 }
 
 impl Report {
@@ -71,6 +76,7 @@ pub(super) fn report(
         repository: repository.git_dir().display().to_string(),
         remote: mirror.name.clone(),
         url: mirror.address.shown(credentials),
+        direction: mirror.direction,
         update_status: after.update_status,
         next_attempt_at: after.next_attempt(),
         is_well: result.is_well(&after.refs),
@@ -79,15 +85,45 @@ pub(super) fn report(
         is_answered: result.is_answered(),
         attempts: after.attempts,
         host: if result.is_host_down() { Host::Down } else { Host::Up },
-        refs: refs(result),
+        has_spooled: result.has_spooled,
+        refs: refs(result, side_of(mirror)),
+    }
+}
+
+/// The report on an upstream that was checked and has nothing new.
+pub(super) fn unchanged(repository: &Repository, mirror: &Mirror, credentials: &Credentials, status: Status) -> Report {
+    let is_well = status.update_status == UpdateStatus::Finished;
+    Report {
+        repository: repository.git_dir().display().to_string(),
+        remote: mirror.name.clone(),
+        url: mirror.address.shown(credentials),
+        direction: mirror.direction,
+        update_status: status.update_status,
+        next_attempt_at: next_check(&repository.layout().remote(&mirror.name), &status),
+        is_well,
+        is_attempted: true,
+        error: status.last_error,
+        is_answered: true,
+        attempts: status.attempts,
+        host: Host::Up,
+        has_spooled: false,
+        refs: status.refs,
+    }
+}
+
+/// The side that the runs of a mirror update.
+pub(super) fn side_of(mirror: &Mirror) -> Side {
+    match mirror.direction {
+        Direction::Push => Side::There,
+        Direction::Pull => Side::Here,
     }
 }
 
 /// Everything that was looked at and is to be reported, by name.
-fn refs(result: UpdateResult) -> Vec<RefOutcome> {
+fn refs(result: UpdateResult, side: Side) -> Vec<RefOutcome> {
     let unchanged = result.scanned.map(|scanned| scanned.unchanged).unwrap_or_default();
     let unchanged = unchanged.into_iter().filter(|(name, _)| !result.outcomes.contains_key(name));
-    let mut refs: Vec<RefOutcome> = unchanged.map(|(name, oid)| RefOutcome::unchanged(name, oid)).collect();
+    let mut refs: Vec<RefOutcome> = unchanged.map(|(name, oid)| RefOutcome::unchanged(name, oid, side)).collect();
     refs.extend(result.outcomes.values().cloned());
     refs.sort_unstable_by(|one, other| one.name.cmp(&other.name));
     refs
@@ -100,6 +136,7 @@ pub(super) fn failed(repository: &Repository, context: &Context<'_>, mirror: &Mi
         repository: repository.git_dir().display().to_string(),
         remote: mirror.name.clone(),
         url: mirror.address.shown(&credentials),
+        direction: mirror.direction,
         update_status: if error.class() == Class::Permanent { UpdateStatus::Failed } else { UpdateStatus::Scheduled },
         error: Some(explained(error, mirror, &credentials)),
         // The refs that the superseded run may have updated are read again at once.
@@ -109,6 +146,7 @@ pub(super) fn failed(repository: &Repository, context: &Context<'_>, mirror: &Mi
         is_answered: false,
         attempts: 0,
         host: Host::Unknown,
+        has_spooled: false,
         refs: Vec::new(),
     }
 }

@@ -10,6 +10,7 @@ use super::explained;
 use super::update::UpdateResult;
 use crate::config::Mirror;
 use crate::credentials::{Cleaned, Credentials};
+use crate::plan::Side;
 use crate::refs::RefName;
 use crate::status::{
     Attempt, Failures, Greeting, Outcome, Portion, RefOutcome, Replaced, Status, UpdateStatus, render_time,
@@ -110,9 +111,13 @@ pub(super) fn next_status(
         generation: before.generation,
         address: before.address.clone(),
         repository: before.repository.clone(),
-        tried_address: Some(mirror.address.identity()),
+        tried_address: Some(mirror.identity()),
         moves: before.moves.clone(),
-        needs_adoption: matches!(result.error, Some(super::Error::FirstContact { .. })),
+        needs_adoption: matches!(
+            result.error,
+            Some(super::Error::FirstContact { .. } | super::Error::Unrelated { .. })
+        ),
+        pull: result.pull.clone().or_else(|| before.pull.clone()),
         refs,
     }
 }
@@ -146,7 +151,8 @@ fn summary(refs: &[RefOutcome]) -> Cleaned {
     } else {
         &format!("{} refs are not up to date", failed.len())
     };
-    Cleaned::default().and_ours(&format!("{subject} on the mirror: {text}"))
+    let place = if failed.iter().any(|outcome| outcome.side == Side::There) { "on the mirror" } else { "here" };
+    Cleaned::default().and_ours(&format!("{subject} {place}: {text}"))
 }
 
 pub(super) fn attempt(result: &UpdateResult, after: &Status, started: Timestamp) -> Attempt {
@@ -165,11 +171,11 @@ pub(super) fn attempt(result: &UpdateResult, after: &Status, started: Timestamp)
     }
 }
 
-/// The value that a forced update or a deletion took from the mirror.
+/// The value that a forced update or a deletion replaced.
 fn replaced(outcome: &RefOutcome) -> Option<Replaced> {
     let is_lost = matches!(outcome.outcome, Outcome::Forced | Outcome::Deleted);
-    let old = outcome.remote.filter(|_| is_lost)?.to_string();
-    Some(Replaced { name: outcome.name.text().into_owned(), old, new: outcome.local.map(|oid| oid.to_string()) })
+    let old = outcome.old_value().filter(|_| is_lost)?.to_string();
+    Some(Replaced { name: outcome.name.text().into_owned(), old, new: outcome.new_value().map(|oid| oid.to_string()) })
 }
 
 /// When to retry without a new push; `None` if a retry would change nothing.

@@ -1,24 +1,30 @@
 //! One run for one mirror, from its lock to its status.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use super::after::{agreed, keep_held, mend_head, tell};
+use super::claim::{Due, claim_due, time_of};
 use super::coalesce::coalesce;
 use super::contact::{PriorState, is_adopted, run_once};
-use super::defer::{deferred, due};
 use super::fence::{self, Fence};
 use super::flapping::remembered;
 use super::observe::{Scope, unreadable};
-use super::report::{failed, report};
+use super::pull::check::Heard;
+use super::pull::{Pull, kept};
+use super::report::{failed, report, unchanged};
 use super::result::{Times, attempt, next_status};
 use super::scope::{names, scope};
 use super::update::UpdateResult;
-use super::{Context, Error, Mode, Report, fan_out, full_sync};
+use super::{Check, Context, Error, Mode, Report, fan_out};
 use crate::config::Mirror;
-use crate::mirror::{Lock, forget, new_id, prepare};
+use crate::durable;
+use crate::mirror::{Lock, forget, prepare, target};
+use crate::push::Progress;
 use crate::repo::Repository;
 use crate::spool::{self, Claim};
-use crate::status::{self, Mirrored, Runner, Status, UpdateStatus, render_time};
+use crate::status::{self, CHECKED, Mirrored, Runner, Status, UpdateStatus, next_check, render_time};
 
 /// Updates one mirror until nothing new is spooled for it. `None` if there was nothing to do, another drain holds its lock, or it was
 /// disabled or removed. A panic ends only this mirror's run.
@@ -36,7 +42,9 @@ pub fn serve(repository: &Repository, context: &Context<'_>, mirror: &Mirror) ->
 fn serve_until_idle(repository: &Repository, context: &Context<'_>, mirror: &Mirror) -> Option<Report> {
     let begin = match context.mode {
         Mode::Plan => plan_only(repository, context, mirror).map(Turn::from),
-        _ => serve_once(repository, context, mirror, context.mode),
+        Mode::Pull(check) if mirror.is_pull() => check_upstream(repository, context, mirror, check),
+        Mode::Pull(_) => Ok(Turn::Idle),
+        _ => serve_once(repository, context, mirror, context.mode, None),
     };
     let mut last = match begin {
         Ok(Turn::Report(report)) => *report,
@@ -49,8 +57,9 @@ fn serve_until_idle(repository: &Repository, context: &Context<'_>, mirror: &Mir
         && context.only.is_none()
         && has_more(repository, context, mirror)
     {
-        match serve_once(repository, context, mirror, Mode::Drain) {
-            Ok(Turn::Report(report)) => last = *report,
+        let has_spooled = last.has_spooled;
+        match serve_once(repository, context, mirror, Mode::Drain, None) {
+            Ok(Turn::Report(report)) => last = Report { has_spooled: report.has_spooled || has_spooled, ..*report },
             Ok(Turn::Idle | Turn::Busy | Turn::Unwanted) => break,
             Err(error) => return Some(failed(repository, context, mirror, &error)),
         }
@@ -79,12 +88,64 @@ enum Turn {
     Unwanted,
 }
 
-/// One turn: takes the lock, reads the configuration again, and updates the mirror if something is due.
-fn serve_once(repository: &Repository, context: &Context<'_>, mirror: &Mirror, mode: Mode) -> Result<Turn, Error> {
+/// Checks upstream without the lock, and takes what changed if anything did. A mirror for which something is queued, or whose last run left
+/// something to do, is served at once.
+fn check_upstream(
+    repository: &Repository,
+    context: &Context<'_>,
+    mirror: &Mirror,
+    check: Check,
+) -> Result<Turn, Error> {
+    let layout = repository.layout();
+    let directory = layout.remote(&mirror.name);
+    let files = |doing| Error::files(doing, directory.clone());
+    let status = status::of(&layout, mirror).map_err(files("read the status"))?;
+    let pending = spool::pending(&layout, &mirror.name).map_err(files("read the queue"))?;
+    let is_due = || next_check(&directory, &status).is_some_and(|next| next <= (context.now)());
+    if check == Check::Due && pending == 0 && !is_due() {
+        return Ok(Turn::Idle);
+    }
+    let seen = status.pull.as_ref().and_then(|pull| pull.seen.as_ref());
+    let is_settled = matches!(status.update_status, UpdateStatus::Finished | UpdateStatus::Failed);
+    let (Some(seen), true) = (seen, is_settled && pending == 0 && !is_retry_due(&status, (context.now)())) else {
+        return serve_once(repository, context, mirror, context.mode, None);
+    };
+    let mirrored = Mirrored::open(&directory, &mirror.identity(), repository).map_err(unreadable)?;
+    let target = target(repository, mirror, context.server)?;
+    let progress = Arc::new(Progress::default());
+    (context.on_begin)(mirror, Arc::clone(&progress));
+    let (target, mirrored, moves) = (&target, &mirrored, &status.moves[..]);
+    let (is_confirmed, fence, before) = (false, None, &status);
+    let run = Pull { repository, mirror, target, context, mirrored, before, moves, is_confirmed, fence, progress };
+    match run.look_for_news(seen) {
+        Ok(None) => {
+            durable::touch(&directory.join(CHECKED), repository.sharing().private_mode() | 0o044)
+                .map_err(files("note the check"))?;
+            Ok(unchanged(repository, mirror, &target.credentials, status).into())
+        }
+        Ok(Some(heard)) => serve_once(repository, context, mirror, context.mode, Some(Ok(heard))),
+        Err(error) => serve_once(repository, context, mirror, context.mode, Some(Err(error))),
+    }
+}
+
+/// Whether a mirror whose refs or run failed is to be tried again now.
+fn is_retry_due(status: &Status, now: Timestamp) -> bool {
+    status.next_attempt().is_some_and(|next| next <= now)
+}
+
+/// One turn: takes the lock, reads the configuration again, and updates the mirror if something is due. `heard` is what upstream said a
+/// moment ago, if it was asked.
+fn serve_once(
+    repository: &Repository,
+    context: &Context<'_>,
+    mirror: &Mirror,
+    mode: Mode,
+    mut heard: Option<Result<Heard, Error>>,
+) -> Result<Turn, Error> {
     // Whoever may write the file could change it each time it is read.
     const TRIES: u32 = 3;
     for _ in 0..TRIES {
-        if let Some(turn) = try_serve(repository, context, mirror, mode)? {
+        if let Some(turn) = try_serve(repository, context, mirror, mode, heard.take())? {
             return Ok(turn);
         }
     }
@@ -97,6 +158,7 @@ fn try_serve(
     context: &Context<'_>,
     mirror: &Mirror,
     mode: Mode,
+    heard: Option<Result<Heard, Error>>,
 ) -> Result<Option<Turn>, Error> {
     let directory = repository.layout().remote(&mirror.name);
     prepare(repository, &mirror.name)?;
@@ -120,7 +182,7 @@ fn try_serve(
     let context = &Context { config: &config, ..*context };
     let started = (context.now)();
     let due = claim_due(repository, context, mirror, mode, started)?;
-    let identity = |mirror: &Mirror| mirror.address.identity();
+    let identity = |mirror: &Mirror| mirror.identity();
     let now = crate::config::load(repository, context.server)?;
     if now.mirror(&mirror.name).map(identity) != Some(identity(mirror)) {
         // The address has changed meanwhile, so claimed entries may be meant for the new address.
@@ -129,50 +191,20 @@ fn try_serve(
     }
     match due {
         Due::Now(claim, before) => {
-            update_and_record(repository, context, mirror, mode, &claim, *before, started).map(Some)
+            let work = Work { mode, claim: &claim, started, heard };
+            update_and_record(repository, context, mirror, work, *before).map(Some)
         }
-        Due::Not(turn) => Ok(Some(turn)),
+        Due::Not(report) => Ok(Some(report.map_or(Turn::Idle, Turn::Report))),
     }
 }
 
-/// Whether a mirror is to be updated now.
-enum Due {
-    /// With these queue entries, and the status before.
-    Now(Claim, Box<Status>),
-    /// Not now.
-    Not(Turn),
-}
-
-/// Claims the queue of a mirror and decides whether its update is due.
-fn claim_due(
-    repository: &Repository,
-    context: &Context<'_>,
-    mirror: &Mirror,
+/// What one update is to do.
+struct Work<'w> {
     mode: Mode,
+    claim: &'w Claim,
     started: Timestamp,
-) -> Result<Due, Error> {
-    let layout = repository.layout();
-    let files = Error::files("read the queue", layout.remote(&mirror.name));
-    let claim_all = || spool::claim(&layout, &mirror.name, new_id(started));
-    let claimed = claim_all().map_err(Error::files("read the queue", layout.remote(&mirror.name)))?;
-    let before = fence::status_before(repository, mirror, &claimed, started)?;
-    full_sync::make_due(repository, context, mode, mirror, &before, &claimed)?;
-    let claim = claim_all().map_err(files)?;
-    if mode == Mode::Drain {
-        let is_parked =
-            before.next_attempt_at.is_some() && before.refs.iter().any(|outcome| outcome.outcome.is_failure());
-        if claim.names.is_empty() && !is_parked {
-            settle_waiting(repository, mirror, &before, &claim)?;
-            return Ok(Due::Not(Turn::Idle));
-        }
-        if let Some(due) = due(repository, context, mirror, &before, &claim) {
-            // Reports pushes that wait, but not refs that only wait for their slow interval.
-            let is_news = !claim.names.is_empty();
-            let turn = if is_news { deferred(repository, mirror, before, due).into() } else { Turn::Idle };
-            return Ok(Due::Not(turn));
-        }
-    }
-    Ok(Due::Now(claim, Box::new(before)))
+    /// What upstream said a moment ago, if it was asked.
+    heard: Option<Result<Heard, Error>>,
 }
 
 /// Updates the mirror and records the outcome; only then are the claimed entries finished.
@@ -180,11 +212,10 @@ fn update_and_record(
     repository: &Repository,
     context: &Context<'_>,
     mirror: &Mirror,
-    mode: Mode,
-    claim: &Claim,
+    work: Work<'_>,
     before: Status,
-    started: Timestamp,
 ) -> Result<Turn, Error> {
+    let Work { mode, claim, started, heard } = work;
     let directory = repository.layout().remote(&mirror.name);
     let original = status::original(&before, repository.git_dir(), mirror);
     let path = original.as_deref().unwrap_or(repository.git_dir()).to_str().map(str::to_owned);
@@ -192,7 +223,7 @@ fn update_and_record(
     let mut touched = coalesce(&claim.records, &claim.waiting);
     touched.is_released |= matches!(mode, Mode::Sync(_));
     let touched = touched;
-    let mirrored = Mirrored::open(&directory, &mirror.address.identity(), repository).map_err(unreadable)?;
+    let mirrored = Mirrored::open(&directory, &mirror.identity(), repository).map_err(unreadable)?;
     let is_retry_due = before.next_attempt().is_some_and(|next| next <= started);
     let scope = match context.only {
         Some(names) => Scope::Refs(names.clone()),
@@ -202,10 +233,13 @@ fn update_and_record(
     let fence = Fence::after(&before, directory, started);
     write_started(repository, mirror, &before, &fence, &scope, started)?;
     let is_full = matches!(scope, Scope::All);
-    let (result, credentials) = run_once(repository, context, mirror, scope, &known, Some(&fence));
+    let (result, credentials) = run_once(repository, context, mirror, scope, &known, Some(&fence), heard);
     leave_if_superseded(repository, context, mirror, &fence, &result)?;
     let is_known = keep_held(&mirrored, &result, is_adopted(mirror, &touched));
-    if result.error.is_none() {
+    if mirror.is_pull() && mode == Mode::Reconcile {
+        kept::expire(repository, &mirror.name, mirror.pull.keep_rewritten, started)?;
+    }
+    if result.error.is_none() && !mirror.is_pull() {
         mend_head(repository, mirror, &result, &mirrored);
     }
     let ended = (context.now)();
@@ -216,7 +250,7 @@ fn update_and_record(
         Times { started, ended, random: (context.random)(), is_full, next_look: next_look.into_iter().flatten().min() };
     let mut after = next_status(&before, &result, &credentials, mirror, &times);
     after.generation = fence.generation;
-    after.address = if is_known { Some(mirror.address.identity()) } else { before.address };
+    after.address = if is_known { Some(mirror.identity()) } else { before.address };
     let moves = if touched.is_released { &[][..] } else { &before.moves };
     after.moves = remembered(moves, result.outcomes.values(), ended);
     after.tried_up_to = match context.only {
@@ -225,9 +259,13 @@ fn update_and_record(
         None => claim.names.last().filter(|_| !result.is_answered()).cloned(),
     };
     record(repository, context, mirror, claim, &result, &mut after, started)?;
+    let next_check = next_check(&repository.layout().remote(&mirror.name), &after);
     let mut done = report(repository, mirror, &credentials, after, result);
     // A drain that waits for the next attempt must also wake up for the next look.
     done.next_attempt_at = [done.next_attempt_at, times.next_look].into_iter().flatten().min();
+    if mirror.is_pull() {
+        done.next_attempt_at = next_check;
+    }
     Ok(done.into())
 }
 
@@ -270,7 +308,7 @@ fn write_started(
         runner: Some(Runner::this()),
         generation: fence.generation,
         at_work: names(scope),
-        tried_address: Some(mirror.address.identity()),
+        tried_address: Some(mirror.identity()),
         ..before.clone()
     };
     let directory = repository.layout().remote(&mirror.name);
@@ -304,40 +342,15 @@ impl From<Report> for Turn {
     }
 }
 
-/// A time since the Unix epoch as the status has it.
-fn time_of(time: std::time::Duration) -> Option<Timestamp> {
-    Timestamp::from_duration(time.try_into().ok()?).ok()
-}
-
-/// Corrects the status of a mirror whose queue has only requests to read some refs again later. A run that never ended may have left a
-/// wrong status.
-fn settle_waiting(repository: &Repository, mirror: &Mirror, before: &Status, claim: &Claim) -> Result<(), Error> {
-    let Some(look) = claim.next_look().and_then(time_of) else { return Ok(()) };
-    let look = Some(render_time(look));
-    if before.update_status == UpdateStatus::Failed || before.next_attempt_at == look {
-        return Ok(());
-    }
-    let directory = repository.layout().remote(&mirror.name);
-    let after = Status {
-        update_status: UpdateStatus::Scheduled,
-        next_attempt_at: look,
-        runner: None,
-        pid: None,
-        at_work: None,
-        ..before.clone()
-    };
-    status::write(&directory, &after, repository.sharing()).map_err(Error::files("write the status", directory))
-}
-
 fn plan_only(repository: &Repository, context: &Context<'_>, mirror: &Mirror) -> Result<Report, Error> {
     let layout = repository.layout();
     let directory = layout.remote(&mirror.name);
     let records = spool::peek(&layout, &mirror.name).map_err(Error::files("read the queue", directory.clone()))?;
-    let mirrored = Mirrored::open(&directory, &mirror.address.identity(), repository).map_err(unreadable)?;
+    let mirrored = Mirrored::open(&directory, &mirror.identity(), repository).map_err(unreadable)?;
     let touched = coalesce(&records, &[]);
     let before = Status { moves: status::of(&layout, mirror).unwrap_or_default().moves, ..Status::default() };
     let known = PriorState { touched: &touched, mirrored: &mirrored, before: &before };
-    let (result, credentials) = run_once(repository, context, mirror, Scope::All, &known, None);
+    let (result, credentials) = run_once(repository, context, mirror, Scope::All, &known, None, None);
     let now = (context.now)();
     let times = Times { started: now, ended: now, random: 0, is_full: true, next_look: None };
     let after = next_status(&Status::default(), &result, &credentials, mirror, &times);

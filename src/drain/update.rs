@@ -20,7 +20,7 @@ use crate::plan::{Decision, Divergent, FirstContact, Limits, MaxDeletes, Observe
 use crate::push::{Answer, Capabilities, DeltaBase, Progress, Session};
 use crate::refs::{Oid, RefName};
 use crate::repo::Repository;
-use crate::status::{Held, Outcome, Portion, RefOutcome};
+use crate::status::{Held, Outcome, Portion, PullState, RefOutcome};
 use crate::wire::{RetrySmaller, Target};
 
 /// What a run did.
@@ -46,6 +46,12 @@ pub(super) struct UpdateResult {
     pub(super) unanswered: Late,
     /// Whether the mirror was seen without branches and tags.
     pub(super) was_blank: bool,
+    /// Of a pull: whether every selected ref was compared, so that first contact is over.
+    pub(super) has_compared_all: bool,
+    /// Of a pull: whether it spooled something for the push mirrors.
+    pub(super) has_spooled: bool,
+    /// Of a pull: what it knows now.
+    pub(super) pull: Option<PullState>,
     /// What is known of the objects that the mirror got together with its first branch.
     pub(super) companions: Companions,
 }
@@ -204,6 +210,8 @@ impl Run<'_> {
             }
             Stop::NoReport => unable("it does not report what it did (no report-status)"),
             Stop::NoAtomic => unable("it does not support atomic pushes; set atomic = false"),
+            // Only the plan of a pull stops for these.
+            Stop::NothingUpstream | Stop::Unrelated => return None,
         })
     }
 

@@ -263,6 +263,23 @@ pub fn open_lock(path: &Path, mode: u32) -> io::Result<File> {
     }
 }
 
+/// Sets the times of an empty file to now. Makes it with the permissions `mode` if it does not exist. Syncs nothing.
+///
+/// # Errors
+/// As [`open`].
+#[cfg(feature = "mirror")]
+pub fn touch(path: &Path, mode: u32) -> io::Result<()> {
+    let place = Place::of(path)?;
+    let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+    let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
+    match rustix::fs::utimensat(&place.directory, place.name, &times, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => {}
+        touched => return Ok(touched?),
+    }
+    let (file, _) = open_in(&place.directory, place.name, OFlags::WRONLY | OFlags::CREATE, mode)?;
+    give_permissions(&file, mode)
+}
+
 /// Removes a file; one that is not there is no error.
 ///
 /// # Errors

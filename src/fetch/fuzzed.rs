@@ -3,7 +3,8 @@
 use gix_transport::packetline::PacketLineRef;
 use gix_transport::packetline::blocking_io::StreamingPeekableIter;
 
-use super::symbolic::{self, Greeting, Symbolic};
+use super::greeting::{Greeting, greeting};
+use super::symbolic::{self, Symbolic};
 use crate::refs::RefName;
 
 /// Reads what upload-pack says of `refs/heads/a` and `refs/heads/b`: its greeting, and its answer in version 2.
@@ -11,8 +12,8 @@ use crate::refs::RefName;
 pub fn symbolic(bytes: &[u8]) -> Option<Symbolic> {
     let names = ["refs/heads/a", "refs/heads/b"].map(|name| RefName::new(name.as_bytes()).expect("valid"));
     let mut lines = StreamingPeekableIter::new(bytes, &[PacketLineRef::Flush], false);
-    match symbolic::greeting(&mut lines).ok()? {
-        Greeting::Refs(symbolic) => Some(symbolic),
-        Greeting::Commands { is_git, .. } => symbolic::answer(&mut lines, &names.each_ref(), is_git).ok(),
+    match greeting(&mut lines).ok()? {
+        Greeting::Refs(first) => Some(Symbolic::of_older(&first)),
+        Greeting::Commands(commands) => symbolic::answer(&mut lines, &names.each_ref(), commands.is_git).ok(),
     }
 }

@@ -1,7 +1,20 @@
-//! The conversation with a mirror's upload-pack. It asks one question: which refs of the mirror are symbolic.
+//! The conversation with upload-pack (gitprotocol-v2(5), gitprotocol-pack(5)): a list of refs, and a pack of what is missing here. A second,
+//! shorter one asks a mirror which of its refs are symbolic.
+//!
+//! Guaranteed: nothing here changes upstream; memory does not grow with the pack; a list or message that is too long is an error. Absent:
+//! decisions, and what becomes of the pack: a [`Stage`] keeps it apart from the repository.
 
 #[cfg(fuzzing)]
 pub mod fuzzed;
+mod greeting;
+mod list;
+mod pack;
+mod session;
+mod stage;
 mod symbolic;
 
+pub use list::Listed;
+pub use pack::Wanted;
+pub use session::Session;
+pub use stage::{Stage, sweep};
 pub use symbolic::{Symbolic, symbolic};

@@ -8,14 +8,10 @@ use std::io::Read;
 
 use gix_transport::packetline::blocking_io::{StreamingPeekableIter, encode};
 
+use super::greeting::{Greeting, count, greeting, head_of, line};
 use crate::credentials::Redactor;
 use crate::refs::RefName;
-use crate::wire::{
-    Address, Connection, Error, Http, Pool, Service, Stage, Stream, Target, broken, drain, next_line, refused_by_server,
-};
-
-/// Largest answer that is read, in bytes. A prefix may match many more refs than the one asked for.
-const MAX_BYTES: usize = 128 << 20;
+use crate::wire::{Address, Connection, Error, Http, Pool, Service, Stage, Stream, Target, drain};
 
 /// What a mirror says of its symbolic refs.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -26,6 +22,13 @@ pub struct Symbolic {
     pub symbolic: BTreeSet<RefName>,
     /// Those that are certainly not symbolic. Only git reports every symbolic ref, so only its answer proves this.
     pub plain: BTreeSet<RefName>,
+}
+
+impl Symbolic {
+    /// What an older server says with the first line of its advertisement.
+    pub(super) fn of_older(first: &[u8]) -> Self {
+        Self { head: head_of(first), ..Self::default() }
+    }
 }
 
 /// Asks the mirror about its HEAD and `names`.
@@ -60,67 +63,29 @@ fn over_stream(mut stream: Stream, names: &[&RefName], redactor: &Redactor) -> R
 /// The answer, and whether it was read to its end.
 fn ask(stream: &mut Stream, names: &[&RefName]) -> Result<(Symbolic, bool), Error> {
     match greeting(stream.lines())? {
-        Greeting::Refs(symbolic) => Ok((symbolic, false)),
-        Greeting::Commands { ls_refs: false, .. } => Ok((Symbolic::default(), true)),
-        Greeting::Commands { object_format, is_git, .. } => {
-            let sent = stream.say(&request(object_format.as_deref(), names));
+        Greeting::Refs(first) => Ok((Symbolic::of_older(&first), false)),
+        Greeting::Commands(commands) if !commands.ls_refs => Ok((Symbolic::default(), true)),
+        Greeting::Commands(commands) => {
+            let sent = stream.say(&request(commands.object_format.as_deref(), names));
             sent.map_err(|source| Error::Broken { doing: "asking for its refs", source })?;
-            Ok((answer(stream.lines(), names, is_git)?, true))
+            Ok((answer(stream.lines(), names, commands.is_git)?, true))
         }
     }
 }
 
 fn over_http(http: &Http, names: &[&RefName]) -> Result<Symbolic, Error> {
     let mut lines = http.info_refs(Service::UploadPack)?;
-    let (object_format, is_git) = match greeting(&mut lines)? {
-        Greeting::Refs(symbolic) => return Ok(symbolic),
-        Greeting::Commands { ls_refs: false, .. } => return Ok(Symbolic::default()),
-        Greeting::Commands { object_format, is_git, .. } => (object_format, is_git),
+    let commands = match greeting(&mut lines)? {
+        Greeting::Refs(first) => return Ok(Symbolic::of_older(&first)),
+        Greeting::Commands(commands) if !commands.ls_refs => return Ok(Symbolic::default()),
+        Greeting::Commands(commands) => commands,
     };
     drain(lines);
-    let request = request(object_format.as_deref(), names);
+    let request = request(commands.object_format.as_deref(), names);
     let mut lines = http.post(Service::UploadPack, &mut &*request, Some(request.len() as u64))?;
-    let symbolic = answer(&mut lines, names, is_git)?;
+    let symbolic = answer(&mut lines, names, commands.is_git)?;
     drain(lines);
     Ok(symbolic)
-}
-
-/// The first message of upload-pack.
-pub(super) enum Greeting {
-    /// Version 2: whether the server knows `ls-refs`, whether it is git, and its object format if it named one.
-    Commands { ls_refs: bool, is_git: bool, object_format: Option<String> },
-    /// An older version, which reports the branch of HEAD with the first ref.
-    Refs(Symbolic),
-}
-
-/// Reads what upload-pack says first.
-pub(super) fn greeting<R: Read>(lines: &mut StreamingPeekableIter<R>) -> Result<Greeting, Error> {
-    let mut first = line(lines)?;
-    if first.as_deref().is_some_and(|line| line.starts_with(b"# service=")) {
-        line(lines)?;
-        lines.reset();
-        first = line(lines)?;
-    }
-    if first.as_deref() == Some(b"version 1") {
-        first = line(lines)?;
-    }
-    let Some(first) = first else { return Err(Error::Protocol("an empty advertisement".into())) };
-    if first != b"version 2" {
-        let words = first.split(|byte| matches!(byte, 0 | b' '));
-        let head = words.filter_map(|word| word.strip_prefix(b"symref=HEAD:")).find_map(RefName::new);
-        return Ok(Greeting::Refs(Symbolic { head, ..Symbolic::default() }));
-    }
-    let (mut ls_refs, mut is_git, mut object_format, mut length) = (false, false, None, 0);
-    while let Some(capability) = line(lines)? {
-        count(&mut length, &capability)?;
-        is_git |= capability.starts_with(b"agent=git/");
-        ls_refs |= capability == b"ls-refs" || capability.starts_with(b"ls-refs=");
-        if let Some(format) = capability.strip_prefix(b"object-format=") {
-            object_format = Some(String::from_utf8_lossy(format).into_owned());
-        }
-    }
-    lines.reset();
-    Ok(Greeting::Commands { ls_refs, is_git, object_format })
 }
 
 /// The command that asks about these refs. A prefix matches other refs too; [`answer`] skips them.
@@ -165,23 +130,6 @@ pub(super) fn answer<R: Read>(
     Ok(said)
 }
 
-/// Adds a line to the length of an answer.
-fn count(length: &mut usize, line: &[u8]) -> Result<(), Error> {
-    *length += line.len() + 4;
-    if *length > MAX_BYTES {
-        return Err(Error::Protocol("the list of refs is larger than 128 MiB".into()));
-    }
-    Ok(())
-}
-
-fn line<R: Read>(lines: &mut StreamingPeekableIter<R>) -> Result<Option<Vec<u8>>, Error> {
-    let Some(line) = next_line(lines).map_err(broken)? else { return Ok(None) };
-    if let Some(message) = line.strip_prefix(b"ERR ") {
-        return Err(refused_by_server(&String::from_utf8_lossy(message)));
-    }
-    Ok(Some(line.strip_suffix(b"\n").unwrap_or(line).to_vec()))
-}
-
 #[cfg(test)]
 mod tests {
     use gix_transport::packetline::PacketLineRef;
@@ -206,8 +154,11 @@ mod tests {
         let first = format!("{oid} HEAD\0multi_ack symref=HEAD:refs/heads/main agent=git/2.1\n");
         for before in [&[][..], &["version 1\n"], &["# service=git-upload-pack\n", ""]] {
             let said = greeting(&mut lines(&[before, &[first.as_str(), ""]].concat())).expect("an advertisement");
-            let Greeting::Refs(symbolic) = said else { panic!("version 2") };
-            assert_eq!(symbolic, Symbolic { head: RefName::new(b"refs/heads/main"), ..Symbolic::default() });
+            let Greeting::Refs(first) = said else { panic!("version 2") };
+            assert_eq!(
+                Symbolic::of_older(&first),
+                Symbolic { head: RefName::new(b"refs/heads/main"), ..Symbolic::default() }
+            );
         }
         assert!(greeting(&mut lines(&["ERR access denied\n"])).is_err());
         assert!(greeting(&mut lines(&["version 2\n"])).is_err(), "it was cut off");

@@ -173,7 +173,7 @@ impl Editor<'_> {
     /// Whether the configuration file certainly still has the mirror's old URL, after `after` could not be written. The file may be the new
     /// one nevertheless, if only the sync of its directory failed.
     fn is_not_yet(&self, after: &Config, name: &str) -> bool {
-        let url = |config: &Config| config.mirror(name).map(|mirror| mirror.address.identity());
+        let url = |config: &Config| config.mirror(name).map(Mirror::identity);
         let in_file = config::load(self.repository, self.server).ok().and_then(|config| url(&config));
         in_file.is_some() && in_file != url(after)
     }
@@ -223,7 +223,7 @@ impl Editor<'_> {
         let id = new_id((self.now)());
         let record = spool::Record {
             release: wish != Wish::Compare,
-            adopt: (wish == Wish::Adopt).then(|| mirror.address.identity()),
+            adopt: (wish == Wish::Adopt).then(|| mirror.identity()),
             ..spool::Record::full(id.time)
         };
         let due = spool::request(&self.repository.layout(), name, id, &record);

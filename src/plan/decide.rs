@@ -1,6 +1,6 @@
 //! The decision about one ref. This is the first table of the rules; `prune` is the second.
 
-use super::{Action, Decision, Divergent, Kind, Observed, Reason, RefFacts, Rules, prune};
+use super::{Action, Decision, Divergent, Kind, Observed, Reason, RefFacts, Rules, Side, prune};
 use crate::refs::{Ancestry, Local, Oid};
 
 /// Decides about one selected ref. `None` if the ref is symbolic on either side, or if neither side has it.
@@ -28,7 +28,16 @@ pub(super) fn decide(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Op
         _ if is_set && facts.is_flapping => Action::Flapping(Reason::Flapping { remote: facts.remote, local }),
         action => action,
     };
-    Some(Decision { name: facts.name.clone(), local, remote: facts.remote, step: None, action })
+    Some(Decision {
+        name: facts.name.clone(),
+        local,
+        remote: facts.remote,
+        side: Side::There,
+        base: None,
+        keeps: false,
+        step: None,
+        action,
+    })
 }
 
 fn update(rules: &Rules, facts: &RefFacts, local: Oid, remote: Oid) -> Action {

@@ -33,12 +33,21 @@ pub(super) fn next_push(
     if rules.is_atomic {
         return order.to_vec();
     }
+    let most = if is_first_alone { 1 } else { limits.refs.unwrap_or(usize::MAX).max(1) };
+    group(limits, decisions, order).unwrap_or_else(|| order.iter().copied().take(most).collect())
+}
+
+/// The decisions of the next update here, as indices.
+pub(super) fn next_of_pull(limits: &Limits, decisions: &[Decision], order: &[usize]) -> Vec<usize> {
+    group(limits, decisions, order).unwrap_or_else(|| order.to_vec())
+}
+
+/// The members of the next part of a declined push, as indices.
+fn group(limits: &Limits, decisions: &[Decision], order: &[usize]) -> Option<Vec<usize>> {
     let members = |group: &HashSet<RefName>| -> Vec<usize> {
         order.iter().copied().filter(|index| group.contains(&decisions[*index].name)).collect()
     };
-    let group = limits.groups.iter().rev().map(members).find(|members| !members.is_empty());
-    let most = if is_first_alone { 1 } else { limits.refs.unwrap_or(usize::MAX).max(1) };
-    group.unwrap_or_else(|| order.iter().copied().take(most).collect())
+    limits.groups.iter().rev().map(members).find(|members| !members.is_empty())
 }
 
 /// The refs whose objects the next push carries although it does not set them, as indices. `next` has the decisions of that push.

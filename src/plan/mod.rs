@@ -13,6 +13,7 @@ mod observed;
 mod order;
 mod pattern;
 mod prune;
+mod pull;
 mod reason;
 mod rules;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod tests;
 pub use limits::Limits;
 pub use observed::{Deleted, FirstContact, Kind, Mirror, Observed, RefFacts, Source};
 pub use pattern::Pattern;
+pub use pull::{Here, ObservedPull, PullFacts, Restore, Upstream, plan_pull};
 pub use reason::Reason;
 pub use rules::{Branches, Divergent, MaxDeletes, Prune, Rules, Tags};
 
@@ -29,13 +31,15 @@ pub use rules::{Branches, Divergent, MaxDeletes, Prune, Rules, Tags};
 pub enum Action {
     /// Both sides have the same value.
     UpToDate,
-    /// The mirror lacks the ref.
+    /// The side that is updated lacks the ref.
     Create,
-    /// The mirror's value is an ancestor of ours.
+    /// That side deleted the ref, and the other has a value that it did not have then.
+    Restore,
+    /// The value of the side that is updated is an ancestor of the new one.
     FastForward,
-    /// The mirror's value is replaced. The lease is that value: the mirror refuses the command if the ref has changed meanwhile.
+    /// That value is replaced. The lease is that value: the command is refused if the ref has changed meanwhile.
     Force,
-    /// The ref is deleted on the mirror. The lease is the mirror's value.
+    /// The ref is deleted. The lease is its value.
     Delete,
     /// The mirror has a value that we are not known to have had. The rules keep it, or first contact is not confirmed.
     Divergent(Reason),
@@ -55,8 +59,19 @@ impl Action {
     /// Whether a command is sent.
     #[must_use]
     pub fn is_sent(&self) -> bool {
-        matches!(self, Self::Create | Self::FastForward | Self::Force | Self::Delete)
+        matches!(self, Self::Create | Self::Restore | Self::FastForward | Self::Force | Self::Delete)
     }
+}
+
+/// The side that a decision updates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// The mirror.
+    #[default]
+    There,
+    /// This repository.
+    Here,
 }
 
 /// The plan for one ref.
@@ -66,8 +81,14 @@ pub struct Decision {
     pub name: RefName,
     /// Our value, if the ref is here and can be read.
     pub local: Option<Oid>,
-    /// The mirror's value that was observed: the lease of the command.
+    /// The mirror's value that was observed.
     pub remote: Option<Oid>,
+    /// The side that is updated. The value of this side is the lease of the command.
+    pub side: Side,
+    /// The last value that both sides are known to have held, if that matters for the decision.
+    pub base: Option<Oid>,
+    /// Whether our value is kept under another ref before it is replaced.
+    pub keeps: bool,
     /// The next push sets the branch to this intermediate value, because the mirror does not take the branch's whole history at once.
     pub step: Option<Oid>,
     /// What happens.
@@ -78,7 +99,19 @@ impl Decision {
     /// The new value of the command; `None` for a deletion.
     #[must_use]
     pub fn new_value(&self) -> Option<Oid> {
-        self.step.or(self.local)
+        match self.side {
+            Side::There => self.step.or(self.local),
+            Side::Here => self.remote,
+        }
+    }
+
+    /// The value that the command expects; `None` if it expects no ref.
+    #[must_use]
+    pub fn old_value(&self) -> Option<Oid> {
+        match self.side {
+            Side::There => self.remote,
+            Side::Here => self.local,
+        }
     }
 }
 
@@ -111,6 +144,10 @@ pub enum Stop {
     NoReport,
     /// The push is to be atomic, and the mirror cannot do that.
     NoAtomic,
+    /// Upstream shows no refs, although it had some.
+    NothingUpstream,
+    /// At the first contact of a pull, the two histories have no commit in common.
+    Unrelated,
 }
 
 impl Plan {
@@ -136,7 +173,7 @@ pub fn plan(rules: &Rules, observed: &Observed) -> Plan {
         .filter(|facts| rules.selects(facts.name.borrowed()))
         .filter_map(|facts| decide::decide(rules, observed, facts))
         .collect();
-    prune::hold_mass_deletion(rules.max_deletes, &observed.mirror, &mut decisions);
+    prune::hold_mass_deletion(rules.max_deletes, observed.mirror.selected, &mut decisions);
     let stop = contact::stop(observed, &mut decisions);
     if rules.divergent == Divergent::Fail && decisions.iter().any(|d| matches!(d.action, Action::Divergent(_))) {
         withhold_everything(&mut decisions);

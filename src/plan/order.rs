@@ -8,18 +8,33 @@ use crate::refs::RefName;
 
 /// The indices of the decisions that are sent, in sending order, and whether the first of them goes alone.
 pub(super) fn order(decisions: &[Decision], observed: &Observed) -> (Vec<usize>, bool) {
-    let creates: BTreeSet<&RefName> =
-        decisions.iter().filter(|decision| decision.action == Action::Create).map(|decision| &decision.name).collect();
+    let is_first = |decision: &Decision| {
+        observed.mirror.is_empty
+            && decision.action != Action::Delete
+            && observed.source.default_branch.as_ref() == Some(&decision.name)
+    };
+    let order = ordered(decisions, is_first);
+    let is_first_alone = order.first().is_some_and(|index| is_first(&decisions[*index]));
+    (order, is_first_alone)
+}
+
+/// The indices of the decisions of a pull that are sent, in sending order.
+pub(super) fn of_pull(decisions: &[Decision]) -> Vec<usize> {
+    ordered(decisions, |_| false)
+}
+
+fn ordered(decisions: &[Decision], is_first: impl Fn(&Decision) -> bool) -> Vec<usize> {
+    let is_made = |decision: &&Decision| matches!(decision.action, Action::Create | Action::Restore);
+    let made: BTreeSet<&RefName> = decisions.iter().filter(is_made).map(|decision| &decision.name).collect();
     let rank = |decision: &Decision| match decision.action {
-        Action::Delete if frees_a_path(&decision.name, &creates) => 1,
+        _ if is_first(decision) => 0,
+        Action::Delete if frees_a_path(&decision.name, &made) => 1,
         Action::Delete => 3,
-        _ if observed.source.default_branch.as_ref() == Some(&decision.name) && observed.mirror.is_empty => 0,
         _ => 2,
     };
     let mut order: Vec<usize> = (0..decisions.len()).filter(|index| decisions[*index].action.is_sent()).collect();
     order.sort_by_key(|index| rank(&decisions[*index]));
-    let is_first_alone = order.first().is_some_and(|index| rank(&decisions[*index]) == 0);
-    (order, is_first_alone)
+    order
 }
 
 /// Whether a ref in `creates` is below `name`, or `name` is below it: `x` and `x/y` cannot exist together.

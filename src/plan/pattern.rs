@@ -12,6 +12,12 @@ impl Pattern {
         Self(text.split(|byte| *byte == b'*').map(<[u8]>::to_vec).collect())
     }
 
+    /// What every text that matches begins with: the pattern up to its first `*`.
+    #[must_use]
+    pub fn beginning(&self) -> &[u8] {
+        &self.0[0]
+    }
+
     /// Whether the pattern matches the whole name. The worst case takes time proportional to the product of both lengths.
     #[must_use]
     pub fn matches(&self, name: &[u8]) -> bool {

@@ -1,6 +1,6 @@
 //! Deletion: the second table of the rules, and its safeguards.
 
-use super::{Action, Decision, Divergent, Kind, MaxDeletes, Mirror, Observed, Prune, Reason, RefFacts, Rules};
+use super::{Action, Decision, Divergent, Kind, MaxDeletes, Observed, Prune, Reason, RefFacts, Rules};
 
 /// Decides a ref that the mirror has and this repository does not.
 pub(super) fn decide(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Action {
@@ -31,11 +31,12 @@ fn reason_to_keep(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Optio
 }
 
 /// If a run would delete more refs than the limit allows, it deletes none of them.
-pub(super) fn hold_mass_deletion(guard: MaxDeletes, mirror: &Mirror, decisions: &mut [Decision]) {
+/// `selected` is the number of selected refs that the side has.
+pub(super) fn hold_mass_deletion(guard: MaxDeletes, selected: usize, decisions: &mut [Decision]) {
     let limit = match guard {
         MaxDeletes::Unlimited => return,
         MaxDeletes::Limit(limit) => limit,
-        MaxDeletes::Default => (mirror.selected / 2).max(50),
+        MaxDeletes::Default => (selected / 2).max(50),
     };
     let count = decisions.iter().filter(|decision| decision.action == Action::Delete).count();
     if count <= limit {

@@ -55,6 +55,22 @@ pub enum Reason {
     },
     /// The HEAD of the mirror, which may name it, cannot be read, for this reason.
     HeadUnreadable(String),
+    /// Pull: it was deleted here, and upstream has not changed it since.
+    DeletedHere,
+    /// Pull: it was moved here, and upstream has this value.
+    MovedHere(Oid),
+    /// Pull: upstream no longer has the ref, but our value, or the base, is not in upstream's default branch.
+    NotMergedUpstream,
+    /// Pull: upstream no longer has the ref, and it was moved here.
+    GoneAndMoved,
+    /// Pull: our HEAD names it, and upstream no longer has it.
+    OurHead,
+    /// Pull: the histories of both sides have no commit in common.
+    Unrelated,
+    /// Pull: it is the first contact, and upstream's history does not contain our value.
+    NotContained(Oid),
+    /// Pull: another pull mirror, which is named here, selects the ref too.
+    TakenByOther(String),
     /// More refs would be deleted than the limit allows.
     TooManyDeletes {
         /// How many would be.

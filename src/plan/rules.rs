@@ -135,6 +135,25 @@ impl Rules {
         }
     }
 
+    /// Beginnings of names: every ref that is selected has one of them.
+    #[must_use]
+    pub fn prefixes(&self) -> Vec<Vec<u8>> {
+        let below = |directory: &[u8], patterns: &[Pattern]| -> Vec<Vec<u8>> {
+            patterns.iter().map(|pattern| [directory, pattern.beginning()].concat()).collect()
+        };
+        let mut prefixes = match &self.branches {
+            Branches::All | Branches::Matching(_) => vec![b"refs/heads/".to_vec()],
+            Branches::Protected(patterns) => below(b"refs/heads/", patterns),
+        };
+        prefixes.extend(match &self.tags {
+            Tags::All => vec![b"refs/tags/".to_vec()],
+            Tags::None => Vec::new(),
+            Tags::Matching(patterns) => below(b"refs/tags/", patterns),
+        });
+        prefixes.extend(below(b"", &self.namespaces));
+        prefixes
+    }
+
     /// Whether no branch at all can be selected, which `status` mentions.
     #[must_use]
     pub fn selects_no_branch(&self) -> bool {

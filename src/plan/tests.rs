@@ -56,6 +56,7 @@ fn word(action: &Action) -> &'static str {
     match action {
         Action::UpToDate => "up to date",
         Action::Create => "create",
+        Action::Restore => "restore",
         Action::FastForward => "fast-forward",
         Action::Force => "forced update",
         Action::Delete => "delete",

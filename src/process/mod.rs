@@ -161,6 +161,12 @@ impl Child {
         Ok((child, input, output))
     }
 
+    /// Its process id, which is also that of its process group.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.inner.id()
+    }
+
     /// Its standard input, once.
     pub fn stdin(&mut self) -> ChildStdin {
         self.inner.stdin.take().expect("stdin is piped and taken once")

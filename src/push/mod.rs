@@ -11,9 +11,11 @@
 //! belongs to the pool. Every wait has a limit. Memory does not grow with what the mirror sends, except for the refs that were asked for.
 //! Absent: decisions, retries, state. After a crash the mirror sees a broken connection; git applies a push only when it has all of it.
 
+use std::path::Path;
+
 use crate::credentials::Redactor;
 use crate::refs::{NameRef, Oid};
-use crate::wire::{Connection, Error, Pool, Service, Target};
+use crate::wire::{Connection, Error, Own, Pool, Service, Target, Timeouts, own_receive_pack};
 
 mod advertisement;
 mod body;
@@ -59,6 +61,16 @@ impl Session {
             Connection::Http(http) => Conversation::Http(Box::new(OverHttp::new(*http, most))),
         };
         Ok(Self { conversation, redactor: Redactor::new(&target.credentials) })
+    }
+
+    /// Connects to the receive-pack of our own repository at `path`. Also returns the id of its process, which leads a process group.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub fn own(path: &Path, own: &Own, timeouts: Timeouts) -> Result<(Self, u32), Error> {
+        let (stream, pid) = own_receive_pack(path, own, timeouts)?;
+        let conversation = Conversation::Stream(Box::new(OverStream::new(stream, MaxBytes::USUAL)));
+        Ok((Self { conversation, redactor: Redactor::default() }, pid))
     }
 
     /// Requests the advertisement, so that the mirror prepares it while we do something else. Over a stream, connecting has already

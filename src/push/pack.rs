@@ -4,6 +4,7 @@
 //! When the program fails, the reader returns an error and no end of file, so half a pack is never taken for a whole one. Dropping the
 //! reader ends the program and its threads.
 
+use std::fs::File;
 use std::io::{self, Cursor, Read, Write};
 use std::path::PathBuf;
 use std::process::ChildStdout;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use super::Progress;
 use crate::credentials::Redactor;
+use crate::durable;
 use crate::process::{Child, git};
 use crate::refs::Oid;
 use crate::replies;
@@ -23,6 +25,8 @@ use crate::wire::{Class, Error};
 pub enum PackSource {
     /// A pack that is made already, and the counters for its bytes.
     Made(Vec<u8>, Arc<Progress>),
+    /// The file of a pack, which nobody changes.
+    File(PathBuf),
     /// `git pack-objects` makes it.
     Program(PackObjects),
 }
@@ -74,6 +78,7 @@ pub(super) struct PackReader {
 
 enum Bytes {
     Made(Cursor<Vec<u8>>),
+    File(File),
     Program { stdout: ChildStdout, child: Option<Child> },
 }
 
@@ -87,6 +92,16 @@ impl PackSource {
                 header: Vec::new(),
                 progress,
             }),
+            Self::File(path) => {
+                let failed = |source: io::Error| Error::Pack { message: source.to_string(), class: Class::Temporary };
+                let (file, _) = durable::open_to_read(&path).map_err(failed)?;
+                Ok(PackReader {
+                    bytes: Bytes::File(file),
+                    incomplete: Incomplete::default(),
+                    header: Vec::new(),
+                    progress: Arc::default(),
+                })
+            }
             Self::Program(program) => program.open(),
         }
     }
@@ -167,6 +182,7 @@ impl Read for PackReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let count = match &mut self.bytes {
             Bytes::Made(pack) => pack.read(buf)?,
+            Bytes::File(pack) => pack.read(buf)?,
             Bytes::Program { stdout, .. } => {
                 self.progress.begin_packing();
                 let filled = fill(stdout, buf);

@@ -48,6 +48,11 @@ impl Progress {
         self.is_packing.store(false, Ordering::Relaxed);
     }
 
+    /// Counts bytes of a pack.
+    pub(crate) fn count(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
     /// The current phase, with a percentage and a rate where git gives them.
     #[must_use]
     pub fn phase(&self) -> Cleaned {
@@ -63,7 +68,7 @@ impl Progress {
 
     /// Takes progress output of a program or of the mirror, and keeps its last text that is neither empty nor git's `Total` line. Line
     /// feeds and carriage returns separate the texts.
-    pub(super) fn hear(&self, prefix: &'static str, written: &[u8], redactor: &Redactor) {
+    pub(crate) fn hear(&self, prefix: &'static str, written: &[u8], redactor: &Redactor) {
         if !self.is_watched() {
             return;
         }

@@ -17,6 +17,7 @@ use crate::config::{self, Config, Environment, Mirror, Server};
 use crate::credentials::Redactor;
 use crate::drain::{self, Context, MassDelete, Mode, Report, Unchanged};
 use crate::mirror;
+use crate::plan::Restore;
 use crate::refs::{Local, Oid, RefName};
 use crate::repo::{self, Repository, Shared};
 use crate::status::{Outcome, RefOutcome};
@@ -254,6 +255,7 @@ impl Helper {
             mode: if self.is_dry_run { Mode::Plan } else { Mode::Sync(MassDelete::Guarded) },
             only: Some(wanted),
             adopts: false,
+            restore: Restore::Changed,
             pool: &Pool::default(),
             unchanged: Unchanged::Omitted,
             now,
@@ -263,6 +265,11 @@ impl Helper {
         anyhow::ensure!(
             self.mirror().is_enabled,
             "mirror '{0}' is disabled; 'git mirror-push enable {0}' serves it again",
+            self.name
+        );
+        anyhow::ensure!(
+            !self.mirror().is_pull(),
+            "mirror '{}' is a pull mirror, to which nothing is pushed",
             self.name
         );
         Ok(drain::drain(&self.shared, &context, &[self.mirror()])?.pop())

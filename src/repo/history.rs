@@ -72,6 +72,17 @@ impl Repository {
     }
 }
 
+impl Repository {
+    /// The commits that are reachable from `tips`, newest first. It ends early where a commit cannot be read.
+    pub fn newest_first(&self, tips: &[Oid]) -> impl Iterator<Item = Oid> + use<'_> {
+        let tips: Vec<ObjectId> =
+            tips.iter().filter_map(|tip| self.commit_of(*tip).ok().flatten()).map(to_gix).collect();
+        let order = gix::traverse::commit::simple::CommitTimeOrder::NewestFirst;
+        let walk = self.inner.rev_walk(tips).sorting(gix::revision::walk::Sorting::ByCommitTime(order)).all().ok();
+        walk.into_iter().flatten().map_while(Result::ok).map(|commit| from_gix(&commit.id))
+    }
+}
+
 impl<'r> History<'r> {
     /// Prepares for questions about `repository`; `graph` is what [`Repository::commit_graph`] returned.
     #[must_use]

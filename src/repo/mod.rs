@@ -208,6 +208,14 @@ impl Repository {
         self.inner.config_snapshot().string(key).map(|value| value.to_string())
     }
 
+    /// All values of a key of the repository's git configuration, system and user files included.
+    #[must_use]
+    pub fn git_config_all(&self, key: &str) -> Vec<String> {
+        let config = self.inner.config_snapshot();
+        let values = config.plumbing().strings(key).unwrap_or_default();
+        values.iter().map(ToString::to_string).collect()
+    }
+
     /// Whether a boolean of the repository's git configuration is true.
     #[must_use]
     pub fn git_flag(&self, key: &str) -> bool {

@@ -9,11 +9,13 @@ use serde::Deserialize;
 
 use super::batch::Every;
 use super::queue::{Job, OWNER, Said};
+use crate::config::Direction;
 use crate::credentials::{Cleaned, Redactor};
-use crate::drain::{Error, Host, MassDelete, Mode, Report};
+use crate::drain::{Check, Error, Host, MassDelete, Mode, Report};
 use crate::layout::Layout;
 use crate::mirror;
 use crate::owner::{Hands, Owner};
+use crate::plan::{Restore, Side};
 use crate::process;
 use crate::status::{self, RefOutcome, UpdateStatus};
 
@@ -48,6 +50,9 @@ pub(super) fn serve(every: &Every<'_>, owner: &Owner, job: &Job) -> Result<Vec<R
     if every.adopts {
         asked.command.arg("--adopt");
     }
+    if every.restore == Restore::All {
+        asked.command.arg("--restore");
+    }
     let begin = (every.now)();
     let out = asked.output().map_err(mirror::Error::from)?;
     let printed: Vec<Printed> = serde_json::from_slice(&out).map_err(|error| Error::Panicked(error.to_string()))?;
@@ -56,7 +61,9 @@ pub(super) fn serve(every: &Every<'_>, owner: &Owner, job: &Job) -> Result<Vec<R
 
 fn arguments(mode: Mode) -> &'static [&'static str] {
     match mode {
-        Mode::Drain => &["drain"],
+        Mode::Drain => &["drain", "--due"],
+        Mode::Pull(Check::Due) => &["pull", "--due"],
+        Mode::Pull(Check::Now) => &["pull"],
         Mode::Reconcile => &["drain", "--reconcile"],
         Mode::Sync(MassDelete::Guarded) => &["sync"],
         Mode::Sync(MassDelete::Allowed) => &["sync", "--allow-mass-delete"],
@@ -73,7 +80,9 @@ fn report(git_dir: &Path, printed: Printed, begin: Timestamp) -> Report {
     let next_attempt_at: Option<Timestamp> = status.next_attempt();
     let last: Option<Timestamp> = status.last_update_at.as_deref().and_then(|time| time.parse().ok());
     let was_tried = last.is_some_and(|last| last >= begin);
+    let is_pull = printed.refs.iter().any(|outcome| outcome.side == Side::Here);
     Report {
+        direction: if is_pull { Direction::Pull } else { Direction::Push },
         repository: git_dir.display().to_string(),
         url: name.clone(),
         remote: name,
@@ -86,5 +95,7 @@ fn report(git_dir: &Path, printed: Printed, begin: Timestamp) -> Report {
         is_answered: is_well,
         attempts: status.attempts,
         host: if was_tried { Host::Up } else { Host::Unknown },
+        // The child wakes the drain of the push mirrors itself.
+        has_spooled: false,
     }
 }

@@ -13,11 +13,12 @@ use super::as_owner;
 use super::pool::{Crew, Done, Task};
 use super::queue::{Job, JobLimits, Said};
 use crate::config::{self, Config, Mirror, Server};
-use crate::drain::{self, Context, Down, Error, Host, Mode, OnBegin, Report, Unchanged};
+use crate::drain::{self, Check, Context, Down, Error, Host, Mode, OnBegin, Report, Unchanged};
 use crate::durable;
 use crate::layout::Layout;
 use crate::mirror::is_being_removed;
 use crate::owner::Owner;
+use crate::plan::Restore;
 use crate::push::Progress;
 use crate::repo;
 use crate::spool;
@@ -41,6 +42,8 @@ pub struct Every<'a> {
     pub mode: Mode,
     /// Whether a person confirmed first contact with the mirrors (`--adopt`).
     pub adopts: bool,
+    /// Whether pull mirrors take refs again that were deleted here (`sync --restore`).
+    pub restore: Restore,
     /// Connections that are shared.
     pub pool: &'a Pool,
     /// Whether the reports name what is the same on both sides.
@@ -108,7 +111,15 @@ impl Every<'_> {
                     Done::default()
                 }
             },
-            Task::Serve(job) => Done { said: Some(self.serve(job)), ..Done::default() },
+            Task::Serve(job) => {
+                let (said, has_spooled) = self.serve(job);
+                let onward = if has_spooled { self.onward(&job.git_dir) } else { Ok(Vec::new()) };
+                let jobs = onward.unwrap_or_else(|error| {
+                    (self.on_report)(Err((job.git_dir.clone(), error)));
+                    Vec::new()
+                });
+                Done { said: Some(said), jobs }
+            }
             Task::Defer(job, down) => {
                 self.defer(job, down);
                 Done::default()
@@ -134,8 +145,27 @@ impl Every<'_> {
         if self.mode != Mode::Plan {
             drain::fan_out(&repository, &self.context(&config, self.mode, &|_, _| {}))?;
         }
-        let enabled = config.mirrors.iter().filter(|mirror| mirror.is_enabled || self.mode == Mode::Plan);
-        enabled.map(|mirror| self.job(&layout, repository.git_dir(), mirror)).collect()
+        let is_served = |mirror: &&Mirror| match self.mode {
+            Mode::Plan => true,
+            Mode::Pull(_) => mirror.is_enabled && mirror.is_pull(),
+            _ => mirror.is_enabled,
+        };
+        let served = config.mirrors.iter().filter(is_served);
+        served.map(|mirror| self.job(&layout, repository.git_dir(), mirror)).collect()
+    }
+
+    /// Jobs for the push mirrors of a repository that has just taken something.
+    fn onward(&self, git_dir: &Path) -> Result<Vec<Job>, Error> {
+        let repository = repo::open_listed(git_dir)?.to_local();
+        let config = config::load(&repository, self.server)?;
+        drain::fan_out(&repository, &self.context(&config, Mode::Drain, &|_, _| {}))?;
+        let pushes = config.mirrors.iter().filter(|mirror| mirror.is_enabled && !mirror.is_pull());
+        Ok(pushes.map(|mirror| Self::job_of(repository.git_dir(), mirror, Mode::Drain)).collect())
+    }
+
+    fn job_of(git_dir: &Path, mirror: &Mirror, mode: Mode) -> Job {
+        let host = mirror.address.endpoint().unwrap_or_default();
+        Job { git_dir: git_dir.to_owned(), mirror: mirror.name.clone(), host, mode }
     }
 
     /// Whether an enabled mirror has another address in the repository's file than at its last attempt. Also `true` if the file does not
@@ -146,7 +176,7 @@ impl Every<'_> {
         let config = config::parse(&layout.config(), &text, self.server, placed.as_ref(), config::Trust::Foreign);
         // A file that cannot be used counts as changed, so that the run that serves the repository reports the error.
         config.map_or(true, |config| {
-            config.mirror(name).is_none_or(|mirror| mirror.is_enabled && !status.is_at(&mirror.address.identity()))
+            config.mirror(name).is_none_or(|mirror| mirror.is_enabled && !status.is_at(&mirror.identity()))
         })
     }
 
@@ -175,12 +205,12 @@ impl Every<'_> {
                 &mirror.name,
                 &read().map_err(Error::files("read the status", layout.remote(&mirror.name)))?,
             );
-        Ok(Job {
-            git_dir: git_dir.to_owned(),
-            mirror: mirror.name.clone(),
-            host: mirror.address.endpoint().unwrap_or_default(),
-            mode: if is_due { Mode::Reconcile } else { self.mode },
-        })
+        let mode = match self.mode {
+            _ if is_due => Mode::Reconcile,
+            Mode::Drain if mirror.is_pull() => Mode::Pull(Check::Due),
+            mode => mode,
+        };
+        Ok(Self::job_of(git_dir, mirror, mode))
     }
 
     /// Whether a full comparison is due: the last one is older than `reconcile`, and the mirror has no next attempt or has failed. Each
@@ -208,7 +238,11 @@ impl Every<'_> {
         let edited = changed(&layout.config());
         for (name, queued) in &queues {
             let status = status::read(&layout.remote(name)).map_err(files("read the status"))?;
-            let is_waiting = status.next_attempt_at.is_some() || *queued > 0 || status.is_new();
+            let is_waiting = match status.pull {
+                Some(_) => status::next_check(&layout.remote(name), &status).is_some_and(|next| next <= (self.now)()),
+                None => status.next_attempt_at.is_some(),
+            };
+            let is_waiting = is_waiting || *queued > 0 || status.is_new();
             let is_moved = match own.contains(name) {
                 true => {
                     edited > changed(&layout.remote(name).join("status.json"))
@@ -236,6 +270,7 @@ impl Every<'_> {
             mode,
             only: None,
             adopts: self.adopts,
+            restore: self.restore,
             pool: self.pool,
             unchanged: self.unchanged,
             now: self.now,
@@ -252,13 +287,14 @@ impl Every<'_> {
         Ok(act(&repository, &self.context(&config, job.mode, &on_begin)))
     }
 
-    fn serve(&self, job: &Job) -> Said {
+    /// Serves a mirror. Returns what that showed about its host, and whether something was spooled for the push mirrors of the repository.
+    fn serve(&self, job: &Job) -> (Said, bool) {
         if let Some(owner) = Owner::of(&job.git_dir, self.server) {
             match as_owner::serve(self, &owner, job) {
                 Ok(reports) => reports.into_iter().for_each(|report| (self.on_report)(Ok(report))),
                 Err(error) => (self.on_report)(Err((job.git_dir.clone(), error))),
             }
-            return as_owner::said();
+            return (as_owner::said(), false);
         }
         let (begin, mut is_ssh) = ((self.now)(), false);
         let served = self.with(job, |repository, context| {
@@ -267,8 +303,9 @@ impl Every<'_> {
             drain::serve(repository, context, mirror)
         });
         match served {
-            Ok(None) => Said::Nothing,
+            Ok(None) => (Said::Nothing, false),
             Ok(Some(report)) => {
+                let has_spooled = report.has_spooled;
                 let said = match (report.host, Down::of(&report)) {
                     (_, Some(down)) => Said::Down(down),
                     (Host::Up, None) => {
@@ -279,11 +316,11 @@ impl Every<'_> {
                     _ => Said::Nothing,
                 };
                 (self.on_report)(Ok(report));
-                said
+                (said, has_spooled)
             }
             Err(error) => {
                 (self.on_report)(Err((job.git_dir.clone(), error)));
-                Said::Nothing
+                (Said::Nothing, false)
             }
         }
     }

@@ -15,6 +15,7 @@ use super::pool::{Crew, Done, Task};
 use super::queue::{Job, Queue};
 use crate::config::{Mirror, Server};
 use crate::drain::{Error, MassDelete, Mode, Report, Unchanged};
+use crate::plan::Restore;
 use crate::wire::Pool;
 
 /// What happens to a mirror or a repository.
@@ -132,6 +133,7 @@ impl Workers {
             server: &server,
             mode: Mode::Drain,
             adopts: false,
+            restore: Restore::Changed,
             pool: &self.pool,
             unchanged: Unchanged::Omitted,
             now: self.now,

@@ -16,7 +16,7 @@ pub fn original(status: &Status, git_dir: &Path, mirror: &Mirror) -> Option<Path
     let other = status.repository.as_deref().map(Path::new).filter(|path| *path != git_dir)?;
     let (theirs, ours) = (identity(other)?, identity(git_dir)?);
     let their_status = read_as_is(&Layout::new(other).remote(&mirror.name)).ok()?;
-    let is_same = their_status.tried_address.as_deref() == Some(&*mirror.address.identity());
+    let is_same = their_status.tried_address.as_deref() == Some(&*mirror.identity());
     (theirs != ours && is_same && still_has(other, mirror)).then(|| other.to_owned())
 }
 
@@ -26,9 +26,7 @@ fn still_has(git_dir: &Path, mirror: &Mirror) -> bool {
     let path = Layout::new(git_dir).config();
     let Ok(text) = durable::read_text(&path) else { return true };
     let Ok(config) = config::parse(&path, &text, &Server::default(), None, Trust::Foreign) else { return true };
-    config
-        .mirror(&mirror.name)
-        .is_none_or(|theirs| theirs.is_enabled && theirs.address.identity() == mirror.address.identity())
+    config.mirror(&mirror.name).is_none_or(|theirs| theirs.is_enabled && theirs.identity() == mirror.identity())
 }
 
 /// What stays the same however a directory is named: its device and inode.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::reasons::sentence;
 use crate::credentials::Cleaned;
-use crate::plan::{Action, Decision};
+use crate::plan::{Action, Decision, Side};
 use crate::refs::{Oid, RefName};
 
 /// What became of a ref, or would become of it.
@@ -13,14 +13,16 @@ use crate::refs::{Oid, RefName};
 pub enum Outcome {
     /// Both sides have the same value.
     UpToDate,
-    /// The mirror has it now.
+    /// Made.
     Created,
     /// Moved forward.
     FastForwarded,
     /// Replaced.
     Forced,
-    /// Gone from the mirror.
+    /// Deleted.
     Deleted,
+    /// Made again, because it was deleted on one side and changed on the other.
+    Restored,
     /// Left as it is, because the mirror has a value that we never had.
     Divergent,
     /// Left as it is, because the mirror's value goes back and forth.
@@ -42,6 +44,7 @@ impl Outcome {
         match action {
             Action::UpToDate => Self::UpToDate,
             Action::Create => Self::Created,
+            Action::Restore => Self::Restored,
             Action::FastForward => Self::FastForwarded,
             Action::Force => Self::Forced,
             Action::Delete => Self::Deleted,
@@ -60,10 +63,10 @@ impl Outcome {
         self.is_failure() || self == Self::Kept
     }
 
-    /// Whether a command was sent and the mirror agreed to it.
+    /// Whether a command was sent and carried out.
     #[must_use]
     pub fn is_done(self) -> bool {
-        matches!(self, Self::Created | Self::FastForwarded | Self::Forced | Self::Deleted)
+        matches!(self, Self::Created | Self::FastForwarded | Self::Forced | Self::Deleted | Self::Restored)
     }
 
     /// Whether the mirror is not up to date because of it: `scheduled` after [`Self::RemoteFailed`], `failed` after the others.
@@ -81,6 +84,7 @@ impl Outcome {
             Self::FastForwarded => "fast_forwarded",
             Self::Forced => "forced",
             Self::Deleted => "deleted",
+            Self::Restored => "restored",
             Self::Divergent => "divergent",
             Self::Flapping => "flapping",
             Self::Kept => "kept",
@@ -99,12 +103,18 @@ pub struct RefOutcome {
     pub name: RefName,
     /// What became of it.
     pub outcome: Outcome,
-    /// Our value.
+    /// The side that was to be updated.
+    pub side: Side,
+    /// Our value; for an update here, the value before.
     pub local: Option<Oid>,
-    /// The mirror's value before.
+    /// The mirror's value; for an update there, the value before.
     pub remote: Option<Oid>,
+    /// The last value that both sides were known to have held, if it mattered.
+    pub base: Option<Oid>,
     /// Why.
     pub reason: Option<Cleaned>,
+    /// The ref that now holds our replaced value.
+    pub kept_as: Option<RefName>,
 }
 
 impl RefOutcome {
@@ -124,14 +134,36 @@ impl RefOutcome {
 
     /// A ref that has the same value on both sides.
     #[must_use]
-    pub fn unchanged(name: RefName, oid: Oid) -> Self {
-        Self { name, outcome: Outcome::UpToDate, local: Some(oid), remote: Some(oid), reason: None }
+    pub fn unchanged(name: RefName, oid: Oid, side: Side) -> Self {
+        let (outcome, value) = (Outcome::UpToDate, Some(oid));
+        Self { name, outcome, side, local: value, remote: value, base: None, reason: None, kept_as: None }
+    }
+
+    /// The value that was to be replaced.
+    #[must_use]
+    pub fn old_value(&self) -> Option<Oid> {
+        if self.side == Side::Here { self.local } else { self.remote }
+    }
+
+    /// The value that was to replace it; `None` for a deletion.
+    #[must_use]
+    pub fn new_value(&self) -> Option<Oid> {
+        if self.side == Side::Here { self.remote } else { self.local }
     }
 
     /// Another outcome of a decision.
     #[must_use]
     pub fn new(decision: &Decision, outcome: Outcome, reason: Option<Cleaned>) -> Self {
-        Self { name: decision.name.clone(), outcome, local: decision.local, remote: decision.remote, reason }
+        Self {
+            name: decision.name.clone(),
+            outcome,
+            side: decision.side,
+            local: decision.local,
+            remote: decision.remote,
+            base: decision.base,
+            reason,
+            kept_as: None,
+        }
     }
 }
 
@@ -144,9 +176,15 @@ struct Written {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ref_hex: Option<String>,
     outcome: Outcome,
+    #[serde(default)]
+    side: Side,
     local: Option<String>,
     remote: Option<String>,
+    #[serde(default)]
+    base: Option<String>,
     reason: Option<Cleaned>,
+    #[serde(default)]
+    kept_as: Option<String>,
 }
 
 impl From<RefOutcome> for Written {
@@ -158,9 +196,12 @@ impl From<RefOutcome> for Written {
             name: outcome.name.text().into_owned(),
             ref_hex: std::str::from_utf8(bytes).is_err().then(hex),
             outcome: outcome.outcome,
+            side: outcome.side,
             local: text(outcome.local),
             remote: text(outcome.remote),
+            base: text(outcome.base),
             reason: outcome.reason,
+            kept_as: outcome.kept_as.map(|name| name.text().into_owned()),
         }
     }
 }
@@ -180,9 +221,12 @@ impl TryFrom<Written> for RefOutcome {
         Ok(Self {
             name: RefName::new(&bytes).ok_or("a ref name is malformed")?,
             outcome: written.outcome,
+            side: written.side,
             local: oid(written.local)?,
             remote: oid(written.remote)?,
+            base: oid(written.base)?,
             reason: written.reason,
+            kept_as: written.kept_as.and_then(|name| RefName::new(name.as_bytes())),
         })
     }
 }
@@ -201,9 +245,12 @@ mod tests {
             let outcome = RefOutcome {
                 name: RefName::new(name).expect("valid"),
                 outcome: Outcome::Divergent,
+                side: Side::Here,
                 local: Oid::from_hex(&[b'1'; 40]),
                 remote: None,
+                base: Oid::from_hex(&[b'2'; 40]),
                 reason: Some("why".into()),
+                kept_as: RefName::new(b"refs/rewritten/m/1/heads/main"),
             };
             let json = serde_json::to_string(&outcome).expect("serializes");
             assert_eq!(serde_json::from_str::<RefOutcome>(&json).expect("parses"), outcome);

@@ -30,11 +30,13 @@ impl Runner {
     #[must_use]
     pub fn this() -> Self {
         static THIS: OnceLock<Runner> = OnceLock::new();
-        let read = || {
-            let pid = std::process::id();
-            Runner { pid, started: start_of(pid).unwrap_or_default(), ..Runner::here() }
-        };
-        THIS.get_or_init(read).clone()
+        THIS.get_or_init(|| Self::of(std::process::id())).clone()
+    }
+
+    /// Another process of this machine.
+    #[must_use]
+    pub fn of(pid: u32) -> Self {
+        Self { pid, started: start_of(pid).unwrap_or_default(), ..Self::here() }
     }
 
     /// What all processes here have in common.

@@ -4,7 +4,7 @@ use std::io;
 
 use serde::Serialize;
 
-use super::{RefOutcome, UpdateStatus};
+use super::{RefOutcome, UpdateStatus, last_check, next_check, render_time};
 use crate::config::{Mirror, TagsSetting};
 use crate::credentials::{Cleaned, Credentials, read_host_keys};
 use crate::plan::Divergent;
@@ -21,6 +21,8 @@ pub struct View {
     pub name: String,
     /// The repository's path.
     pub repository: String,
+    /// `push` or `pull`.
+    pub direction: &'static str,
     /// Whether the mirror is updated.
     pub enabled: bool,
     /// Its URL with credentials masked.
@@ -55,8 +57,12 @@ pub struct View {
     pub pending: usize,
     /// Failed attempts since the last success.
     pub attempts: u32,
-    /// When the next attempt is due.
+    /// When the next attempt is due; of a pull mirror, the next check.
     pub next_attempt_at: Option<String>,
+    /// Of a pull mirror: when upstream was last checked.
+    pub last_check_at: Option<String>,
+    /// Of a pull mirror: when something was last taken.
+    pub last_change_at: Option<String>,
     /// The refs that are not up to date, and those that the rules kept.
     pub refs: Vec<RefOutcome>,
     /// The URL as the API shows it; see [`Address::masked`].
@@ -80,7 +86,14 @@ pub struct HostKey {
 /// The operating system's, when the status, the queue or the pinned host keys cannot be read.
 pub fn view(repository: &Repository, mirror: &Mirror, credentials: &Credentials) -> io::Result<View> {
     let layout = repository.layout();
+    let directory = layout.remote(&mirror.name);
     let status = super::of(&layout, mirror)?;
+    let last_check_at = last_check(&directory, &status).filter(|_| mirror.is_pull()).map(render_time);
+    let last_change_at = status.pull.as_ref().and_then(|pull| pull.last_change_at.clone());
+    let next_attempt_at = match &status.pull {
+        Some(_) if mirror.is_enabled => next_check(&directory, &status).map(render_time),
+        _ => status.next_attempt_at,
+    };
     let pending = if mirror.is_enabled { spool::pending(&layout, &mirror.name)? } else { 0 };
     let host_keys = match mirror.address {
         Address::Ssh { .. } => read_host_keys(&layout.remote(&mirror.name))?,
@@ -93,6 +106,7 @@ pub fn view(repository: &Repository, mirror: &Mirror, credentials: &Credentials)
         id: mirror.id,
         name: mirror.name.clone(),
         repository: repository.git_dir().display().to_string(),
+        direction: mirror.direction.as_str(),
         enabled: mirror.is_enabled,
         url: mirror.address.shown(credentials),
         masked_url: mirror.address.masked(credentials),
@@ -115,7 +129,9 @@ pub fn view(repository: &Repository, mirror: &Mirror, credentials: &Credentials)
         last_successful_update_at: status.last_successful_update_at,
         pending,
         attempts: status.attempts,
-        next_attempt_at: status.next_attempt_at,
+        next_attempt_at,
+        last_check_at,
+        last_change_at,
         refs: status.refs,
         needs_adoption: status.needs_adoption,
     })

@@ -37,6 +37,7 @@ pub use address::{Address, Refused, parse};
 pub use askpass::{AskpassServer, VARIABLE as ASKPASS_VARIABLE, answer as answer_askpass};
 pub use egress::{Allowed, Egress};
 pub use error::{CertificateProblem, Class, Error, Limit, RetrySmaller};
+pub use local::Own;
 pub use pool::Pool;
 pub use upload::Upload;
 
@@ -64,8 +65,8 @@ impl Service {
         }
     }
 
-    /// The protocol version that we ask for: `GIT_PROTOCOL` over ssh, `Git-Protocol` over http, an extra parameter over git://. A program
-    /// on this machine is not asked.
+    /// The protocol version that we ask for: `GIT_PROTOCOL` over ssh and on this machine, `Git-Protocol` over http, an extra parameter over
+    /// git://.
     const fn version(self) -> Option<&'static str> {
         match self {
             Self::ReceivePack => None,
@@ -127,6 +128,14 @@ pub struct Timeouts {
     pub stall: Duration,
     /// Maximum time for one whole contact.
     pub whole: Duration,
+}
+
+/// Starts the receive-pack of our own repository, and connects to it. Also returns the id of its process, which leads a process group.
+///
+/// # Errors
+/// [`Error::NotFound`] or [`Error::Start`]
+pub(crate) fn own_receive_pack(path: &std::path::Path, own: &Own, timeouts: Timeouts) -> Result<(Stream, u32), Error> {
+    local::connect_own(path, own, timeouts)
 }
 
 /// A connection to a service of git.

@@ -6,6 +6,7 @@
 //! | `plan`, `status`, `repo`: what becomes of a ref, and what is remembered of it | `rules/` |
 //! | `drain`, `mirror`, `durable`: one run, when it fails, is killed, or is not alone | `drain/` |
 //! | `wire`, `push`, `fetch`, `remote_helper`: the way to a mirror and what is said there | `push/` |
+//! | pull mirrors: `fetch`, `drain::pull` | `pull/` |
 //! | `serve`, `tokens` | `serve/` |
 //! | `cli`, `config`, `doctor`, `notify`, `metrics`, and the documents | `cli/` |
 //! | `install`, `schedule`, `credentials`: everything together | `system/` |
@@ -25,6 +26,7 @@
 mod cli;
 mod drain;
 mod hook;
+mod pull;
 mod push;
 mod rules;
 mod scene;

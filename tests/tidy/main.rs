@@ -75,8 +75,8 @@ const MAY_IMPORT: [(&str, &[&str]); 28] = [
     ("process", &[]),
     ("credentials", &["durable", "process", "refs"]),
     ("wire", &["durable", "refs", "credentials", "process", "replies"]),
-    ("push", &["refs", "credentials", "process", "replies", "wire"]),
-    ("fetch", &["refs", "credentials", "wire"]),
+    ("push", &["durable", "refs", "credentials", "process", "replies", "wire"]),
+    ("fetch", &["durable", "refs", "replies", "process", "repo", "push", "credentials", "wire"]),
     ("config", &["durable", "layout", "refs", "repo", "plan", "wire", "credentials"]),
     ("status", &["config", "credentials", "durable", "layout", "plan", "push", "refs", "repo", "spool", "wire"]),
     ("owner", &["config", "credentials", "process"]),
@@ -88,6 +88,9 @@ const MAY_IMPORT: [(&str, &[&str]); 28] = [
     (
         "drain",
         &[
+            "durable",
+            "process",
+            "install",
             "refs",
             "spool",
             "repo",
@@ -112,6 +115,7 @@ const MAY_IMPORT: [(&str, &[&str]); 28] = [
             "process",
             "credentials",
             "repo",
+            "plan",
             "wire",
             "push",
             "config",
@@ -140,7 +144,10 @@ const MAY_IMPORT: [(&str, &[&str]); 28] = [
             "process",
         ],
     ),
-    ("remote_helper", &["refs", "repo", "wire", "config", "credentials", "status", "mirror", "drain", "process"]),
+    (
+        "remote_helper",
+        &["refs", "repo", "plan", "wire", "config", "credentials", "status", "mirror", "drain", "process"],
+    ),
     (
         "serve",
         &[

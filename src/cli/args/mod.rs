@@ -115,6 +115,8 @@ pub(super) enum Command {
     Show(Show),
     /// Mirror the pushes in the spool (the default command)
     Drain(Drain),
+    /// Check the upstreams of pull mirrors, and take what changed
+    Pull(Pull),
     /// Compare and mirror everything selected, now
     Sync(Sync),
     /// Show what 'sync' would do to each ref, without doing it
@@ -186,6 +188,20 @@ pub(super) struct Drain {
     /// this)
     #[arg(long, hide = true)]
     pub(super) detach: bool,
+    /// Also check the upstreams that are due (the daemon passes this option for repositories of other users)
+    #[arg(long, hide = true)]
+    pub(super) due: bool,
+}
+
+/// `pull`
+#[derive(Debug, Args)]
+pub(super) struct Pull {
+    /// Which mirrors
+    #[command(flatten)]
+    pub(super) scope: Scope,
+    /// Only those whose next check is due
+    #[arg(long)]
+    pub(super) due: bool,
 }
 
 /// `sync`
@@ -200,4 +216,7 @@ pub(super) struct Sync {
     /// Confirm first contact: the mirror at this URL is the one that is meant, whatever it holds now
     #[arg(long)]
     pub(super) adopt: bool,
+    /// Of pull mirrors: take refs again that were deleted here
+    #[arg(long)]
+    pub(super) restore: bool,
 }

@@ -35,6 +35,7 @@ fn add_show_list_and_the_fields_of_the_json() {
     let shown = sandbox.mirror_push_ok(&source, &["show", "m", "--json"]).json();
     let expected = serde_json::json!([{
         "id": 1, "name": "m", "repository": source.canonicalize().unwrap(), "enabled": false,
+        "direction": "push", "last_check_at": null, "last_change_at": null,
         "url": "https://bot@example.org/acme/widget.git", "auth_method": "password", "host_keys": [],
         "only_protected_branches": true, "mirror_branch_regex": null, "keep_divergent_refs": true, "divergent_refs": "keep",
         "tags": "all", "prune": "merged", "update_status": "none", "last_error": null, "last_update_at": null,

@@ -210,7 +210,12 @@ impl Sandbox {
 
     /// A source with the hook and one mirror, drained only when the test says so.
     pub(crate) fn source(&self, url: &str, options: &[&str]) -> PathBuf {
-        let source = self.bare("source.git");
+        self.source_named("source.git", url, options)
+    }
+
+    /// The same under another name.
+    pub(crate) fn source_named(&self, name: &str, url: &str, options: &[&str]) -> PathBuf {
+        let source = self.bare(name);
         std::fs::create_dir_all(source.join("mirror-push")).unwrap();
         std::fs::write(source.join("mirror-push/config.toml"), "wake = \"none\"\n").unwrap();
         let mut arguments = vec!["add", "m", url];

@@ -1,0 +1,102 @@
+//! What the configuration says of a mirror whose refs are taken (`direction = "pull"`). Pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// `direction`
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// The mirror gets our refs.
+    #[default]
+    Push,
+    /// We take the refs of the mirror, which is our upstream.
+    Pull,
+}
+
+impl Direction {
+    /// The words of files and JSON.
+    pub const WORDS: [&str; 2] = ["push", "pull"];
+
+    /// The word in files and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Push => "push",
+            Self::Pull => "pull",
+        }
+    }
+}
+
+/// `interval`: when upstream is checked without being asked.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Interval {
+    /// After half the time since upstream last changed.
+    #[default]
+    Auto,
+    /// Never.
+    None,
+    /// After this time.
+    Every(Duration),
+}
+
+/// `keep_rewritten`: how long replaced values stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// They are not kept.
+    Nothing,
+    /// For this time.
+    For(Duration),
+    /// For ever.
+    Forever,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self::For(Duration::from_secs(90 * 24 * 3600))
+    }
+}
+
+/// `hooks`: which hooks run for taken refs.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Hooks {
+    /// All that receive-pack runs.
+    #[default]
+    All,
+    /// Those that may refuse: pre-receive, update and reference-transaction.
+    Policy,
+    /// None.
+    None,
+}
+
+/// The settings that matter only when refs are taken.
+#[derive(Clone, Debug)]
+pub struct Pull {
+    /// `interval`
+    pub interval: Interval,
+    /// `min_check_interval`
+    pub min_check_interval: Duration,
+    /// `max_check_interval`
+    pub max_check_interval: Duration,
+    /// `keep_rewritten`
+    pub keep_rewritten: Keep,
+    /// `follow_head`
+    pub follows_head: bool,
+    /// `hooks`
+    pub hooks: Hooks,
+    /// `hook_environment`
+    pub hook_environment: BTreeMap<String, String>,
+    /// `max_input_size`, in bytes. `None` leaves it to git's `receive.maxInputSize`.
+    pub max_input_size: Option<u64>,
+}
+
+impl Pull {
+    /// The default of `min_check_interval`.
+    pub const MIN_CHECK_INTERVAL: Duration = Duration::from_secs(60);
+    /// The default of `max_check_interval`.
+    pub const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(30 * 60);
+}

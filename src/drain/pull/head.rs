@@ -1,0 +1,43 @@
+//! HEAD of this repository, which follows upstream's (`follow_head`).
+
+use std::time::Duration;
+
+use super::Pull;
+use crate::drain::Error;
+use crate::drain::update::UpdateResult;
+use crate::fetch::Listed;
+use crate::process::{self, git};
+use crate::refs::{Local, RefName};
+
+impl Pull<'_> {
+    /// Sets HEAD, if this repository was empty, or if ours names the branch that upstream's named before.
+    pub(super) fn follow_head(&self, listed: &Listed, result: &mut UpdateResult) -> Result<(), Error> {
+        let Some(pull) = &mut result.pull else { return Ok(()) };
+        let before = pull.head.take();
+        pull.head = listed.head.as_ref().map(|head| head.text().into_owned()).or(before.clone());
+        let Some(head) = listed.head.as_ref().filter(|_| self.mirror.pull.follows_head) else { return Ok(()) };
+        let ours = self.repository.default_branch()?;
+        let is_first = before.is_none() && self.is_head_unborn(ours.as_ref())?;
+        let follows = ours.as_ref().is_some_and(|ours| before.as_deref() == Some(&*ours.text()));
+        if ours.as_ref() == Some(head) || !(is_first || follows) {
+            return Ok(());
+        }
+        // A HEAD that names no branch is of no use, unless this repository has no branch at all.
+        if self.repository.has_refs()? && matches!(self.repository.find_each(&[head])?.first(), Some(Local::Absent)) {
+            return Ok(());
+        }
+        let text = head.text().into_owned();
+        let command = &mut git(self.repository.git_dir(), &["symbolic-ref", "HEAD", &text]);
+        let set = process::run("git symbolic-ref", command, b"", Duration::from_secs(30));
+        if let Err(error) = set {
+            tracing::warn!("mirror '{}': cannot set HEAD: {error}", self.mirror.name);
+        }
+        Ok(())
+    }
+
+    /// Whether our HEAD names a branch that does not exist.
+    fn is_head_unborn(&self, head: Option<&RefName>) -> Result<bool, Error> {
+        let Some(head) = head else { return Ok(false) };
+        Ok(matches!(self.repository.find_each(&[head])?.first(), Some(Local::Absent) | None))
+    }
+}

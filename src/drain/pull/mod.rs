@@ -1,0 +1,301 @@
+//! One run of a pull mirror: what changed upstream comes here.
+//!
+//! ```text
+//! list ─▶ stage what is missing ─▶ observe ─▶ plan ─▶ keep ─▶ take ─▶ spool ─▶ base
+//! ```
+//!
+//! Guaranteed: what the plan refuses never enters the repository; a value that is replaced is kept first; what was taken is spooled before
+//! the base says so. So after a crash at any point, the next run finds a state that the rules know. Absent: who asked for the run, and its
+//! status (`run`).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use check::{Heard, digest};
+use take::{Objects, done};
+
+use super::fence::Fence;
+use super::refusal::Refusals;
+use super::update::UpdateResult;
+use super::{Context, Error, MassDelete, Mode};
+use crate::config::{Keep, Mirror};
+use crate::credentials::Redactor;
+use crate::durable;
+use crate::fetch::Stage;
+use crate::plan::{Decision, MaxDeletes, ObservedPull, Plan, PullFacts, Rules, Stop, plan_pull};
+use crate::push::Progress;
+use crate::refs::{Ancestry, Local, Oid, RefName};
+use crate::repo::{Listing, Repository};
+use crate::status::{Held, Mirrored, Move, Outcome, PullState, RefOutcome, Status, render_time};
+use crate::wire::{Address, Target};
+
+pub(super) mod check;
+mod head;
+pub(super) mod kept;
+mod observe;
+mod stage;
+mod take;
+
+/// Everything a run needs.
+pub(super) struct Pull<'a> {
+    pub(super) repository: &'a Repository,
+    pub(super) mirror: &'a Mirror,
+    pub(super) target: &'a Target,
+    pub(super) context: &'a Context<'a>,
+    pub(super) mirrored: &'a Mirrored,
+    pub(super) before: &'a Status,
+    /// The recent moves of refs; empty if a person asked to set flapping refs again.
+    pub(super) moves: &'a [Move],
+    /// Whether a person confirmed first contact.
+    pub(super) is_confirmed: bool,
+    /// Whether this run may still write; `None` for one that never does.
+    pub(super) fence: Option<&'a Fence>,
+    pub(super) progress: Arc<Progress>,
+}
+
+/// What is to be taken, and what was.
+struct Update<'u> {
+    rules: &'u Rules,
+    observed: ObservedPull,
+    plan: Plan,
+    refusals: Refusals,
+    /// A repository with all objects: the stage, or our own if nothing is missing.
+    objects: &'u Repository,
+    stage: Option<&'u Stage>,
+    taken: Vec<Decision>,
+}
+
+impl Pull<'_> {
+    /// Takes what changed. `heard` is what upstream said a moment ago, if it was asked.
+    pub(super) fn run(&self, heard: Option<Result<Heard, Error>>) -> UpdateResult {
+        let mut result = UpdateResult { progress: Arc::clone(&self.progress), ..UpdateResult::default() };
+        let before = self.before.pull.clone().unwrap_or_default();
+        result.pull = Some(PullState {
+            interval: self.mirror.pull.interval,
+            min_check_interval: self.mirror.pull.min_check_interval.as_secs(),
+            max_check_interval: self.mirror.pull.max_check_interval.as_secs(),
+            seen: None,
+            ..before
+        });
+        if let Err(error) = self.try_run(heard, &mut result) {
+            result.error = Some(error);
+        }
+        result
+    }
+
+    fn try_run(&self, heard: Option<Result<Heard, Error>>, result: &mut UpdateResult) -> Result<(), Error> {
+        let rules = self.rules()?;
+        let incoming = self.incoming();
+        if self.fence.is_some() {
+            self.check_hooks()?;
+            self.end_left()?;
+            self.sweep_all(&incoming)?;
+        }
+        if let Address::Local(path) = &self.target.address
+            && path.canonicalize().is_ok_and(|path| path == self.repository.git_dir())
+        {
+            return Err(Error::NotTaken("upstream is this very repository; give the URL of another one".into()));
+        }
+        let mut heard = match heard {
+            Some(heard) => heard?,
+            None => self.look(&rules)?,
+        };
+        if let Some(pull) = &mut result.pull {
+            pull.speaks_two = heard.session.speaks_two().map(str::to_owned);
+        }
+        let ours = self.ours(&rules)?;
+        let (stage, compared) = self.stage(&mut heard, &rules, &incoming)?;
+        let staged = stage.as_ref().map(Stage::open).transpose()?.map(|shared| shared.to_local());
+        let with_objects = staged.as_ref().unwrap_or(self.repository);
+        let Heard { session, listed, refs } = heard;
+        session.end();
+        let observed = self.observe(with_objects, &listed, &refs, &compared, &rules)?;
+        let (plan, stage) = (plan_pull(&rules, &observed), stage.as_ref());
+        let (refusals, taken) = (Refusals::default(), Vec::new());
+        let mut update = Update { rules: &rules, observed, plan, refusals, objects: with_objects, stage, taken };
+        result.scanned = Some(compared.scanned);
+        self.record(&update.plan, &update.refusals, result);
+        if let Some(stop) = update.plan.stop {
+            return Err(self.stopped(stop));
+        }
+        if self.context.mode == Mode::Plan {
+            return Ok(());
+        }
+        let ended = self.take_all(&mut update, result);
+        self.pass_on(&update, result)?;
+        ended?;
+        self.follow_head(&listed, result)?;
+        result.has_compared_all = true;
+        let taken = &update.taken;
+        if let Some(pull) = &mut result.pull {
+            if !taken.is_empty() {
+                pull.last_change_at = Some(render_time((self.context.now)()));
+            }
+            let is_settled = result.error.is_none() && !has_passing(&result.outcomes);
+            let ours = after(ours, taken);
+            pull.seen = is_settled.then(|| digest(&self.mirror.identity(), &rules, &listed, &refs, &ours));
+        }
+        Ok(())
+    }
+
+    /// Spools what was taken, and what earlier runs may have taken, and notes the new base of these refs.
+    fn pass_on(&self, update: &Update<'_>, result: &mut UpdateResult) -> Result<(), Error> {
+        let taken: Vec<&Decision> = update.taken.iter().collect();
+        let scanned = result.scanned.as_mut().expect("the refs were compared");
+        let (unnoted, gone) = (std::mem::take(&mut scanned.unnoted), std::mem::take(&mut scanned.gone));
+        result.has_spooled = self.spool(&taken, &unnoted).inspect_err(|_| result.held.clear())?;
+        result.held.extend(unnoted.into_iter().map(|(name, value)| (name, Held::at(value))));
+        // The base of a ref that neither side has is forgotten. That of a ref which is kept here still counts.
+        let is_here = |facts: &&PullFacts| facts.local != Local::Absent;
+        let kept: BTreeSet<&RefName> = update.observed.refs.iter().filter(is_here).map(|facts| &facts.name).collect();
+        let forgotten = gone.into_iter().filter(|name| !kept.contains(name));
+        result.held.extend(forgotten.map(|name| (name, Held::default())));
+        Ok(())
+    }
+
+    /// Updates our refs, until nothing is left to do.
+    fn take_all(&self, update: &mut Update<'_>, result: &mut UpdateResult) -> Result<(), Error> {
+        let values = self.repository.list(|_| true)?.refs.into_iter().map(|(_, local)| local);
+        let values = values.filter_map(|local| if let Local::At(oid) = local { Some((oid, 1)) } else { None });
+        let haves: HashMap<Oid, u32> = values.collect();
+        let hooks = self.incoming().with_file_name("incoming.hooks");
+        while !update.plan.next.is_empty() {
+            let sent: Vec<Decision> = update.plan.next_push().into_iter().cloned().collect();
+            let sent: Vec<&Decision> = sent.iter().collect();
+            self.fence.map_or(Ok(()), Fence::check)?;
+            self.keep(&sent, result)?;
+            // The pack of the stage is what is missing, if every ref that needs its objects is taken at once.
+            let is_first = update.taken.is_empty() && update.refusals.groups().is_empty();
+            let is_whole = is_first && self.is_whole(&update.observed, &sent)?;
+            let pack = update.stage.filter(|_| is_whole).and_then(Stage::only_pack);
+            let objects = Objects { repository: update.objects, pack, haves: &haves };
+            update.refusals.begin(&sent);
+            let report = self.receive(&sent, &objects, &hooks);
+            remove_logged(&hooks);
+            let report = report.inspect_err(|error| self.mark_failed(&sent, error, result))?;
+            let again = self.read_answers(&sent, report, &mut update.refusals, result);
+            update.taken.extend(done(&sent, result).into_iter().cloned());
+            if result.error.is_some() || again.is_empty() && update.plan.next.len() == update.plan.order.len() {
+                break;
+            }
+            self.look_again(&mut update.observed, &sent, &update.refusals, result)?;
+            update.observed.groups = update.refusals.groups().to_vec();
+            update.plan = plan_pull(update.rules, &update.observed);
+            self.record(&update.plan, &update.refusals, result);
+        }
+        Ok(())
+    }
+
+    /// Whether every value of upstream that is not here is sent.
+    fn is_whole(&self, observed: &ObservedPull, sent: &[&Decision]) -> Result<bool, Error> {
+        let sent: BTreeSet<Oid> = sent.iter().filter_map(|decision| decision.remote).collect();
+        for upstream in observed.refs.iter().filter_map(|facts| facts.upstream).filter(|value| !sent.contains(value)) {
+            if !self.repository.is_here(upstream)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads the refs that were sent again, because they were set, refused, or moved by somebody else.
+    fn look_again(
+        &self,
+        observed: &mut ObservedPull,
+        sent: &[&Decision],
+        refusals: &Refusals,
+        result: &UpdateResult,
+    ) -> Result<(), Error> {
+        let names: Vec<&RefName> = sent.iter().map(|decision| &decision.name).collect();
+        let found = self.repository.find_each(&names)?;
+        let now: HashMap<&RefName, Local> = names.into_iter().zip(found).collect();
+        observed
+            .refs
+            .retain(|facts| !result.outcomes.get(&facts.name).is_some_and(|outcome| outcome.outcome.is_done()));
+        for facts in &mut observed.refs {
+            let Some(local) = now.get(&facts.name) else { continue };
+            if facts.local != *local {
+                // How the new value is related to upstream's is not known: the rules then treat it as moved here.
+                facts.local = *local;
+                facts.ancestry = Ancestry::Unknown;
+            }
+            let lease = if let Local::At(oid) = local { Some(*oid) } else { None };
+            facts.is_refused = refusals.stands(&facts.name, lease);
+        }
+        Ok(())
+    }
+
+    /// Keeps what is replaced, and notes where.
+    fn keep(&self, sent: &[&Decision], result: &mut UpdateResult) -> Result<(), Error> {
+        if self.mirror.pull.keep_rewritten == Keep::Nothing {
+            return Ok(());
+        }
+        let replaced: Vec<&Decision> = sent.iter().filter(|decision| decision.keeps).copied().collect();
+        let kept = kept::keep(self.repository, &self.mirror.name, &replaced, (self.context.now)())?;
+        for (name, kept_as) in kept {
+            if let Some(outcome) = result.outcomes.get_mut(&name) {
+                outcome.kept_as = Some(kept_as);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes every decision. A ref that is to be sent counts as failed until the report says otherwise.
+    fn record(&self, plan: &Plan, refusals: &Refusals, result: &mut UpdateResult) {
+        let is_dry = self.context.mode == Mode::Plan;
+        for decision in &plan.decisions {
+            let before = result.outcomes.get(&decision.name).and_then(|before| before.kept_as.clone());
+            let outcome = match decision.action.is_sent() && !is_dry && plan.stop.is_none() {
+                true => RefOutcome::new(decision, Outcome::RemoteFailed, Some("it was not taken".into())),
+                false => refusals.of(decision).cloned().unwrap_or_else(|| RefOutcome::of(decision)),
+            };
+            result.outcomes.insert(decision.name.clone(), RefOutcome { kept_as: before, ..outcome });
+        }
+    }
+
+    fn mark_failed(&self, sent: &[&Decision], error: &Error, result: &mut UpdateResult) {
+        let reason = Redactor::default().clean(&error.to_string());
+        for decision in sent {
+            let outcome = RefOutcome::new(decision, Outcome::RemoteFailed, Some(reason.clone()));
+            result.outcomes.insert(decision.name.clone(), outcome);
+        }
+    }
+
+    fn stopped(&self, stop: Stop) -> Error {
+        match stop {
+            Stop::Unrelated => Error::Unrelated { name: self.mirror.name.clone(), url: self.target.address.plain() },
+            _ => Error::NothingUpstream,
+        }
+    }
+
+    fn rules(&self) -> Result<Rules, Error> {
+        let default_branch = self.repository.default_branch()?;
+        let mut rules = self.context.config.rules(self.mirror, default_branch.as_ref());
+        if self.context.mode == Mode::Sync(MassDelete::Allowed) {
+            rules.max_deletes = MaxDeletes::Unlimited;
+        }
+        Ok(rules)
+    }
+}
+
+/// Our refs after `taken`, if nobody else changes them.
+fn after(ours: Listing, taken: &[Decision]) -> Listing {
+    let mut refs: BTreeMap<RefName, Local> = ours.refs.into_iter().collect();
+    for decision in taken {
+        match decision.remote {
+            Some(value) => refs.insert(decision.name.clone(), Local::At(value)),
+            None => refs.remove(&decision.name),
+        };
+    }
+    Listing { refs: refs.into_iter().collect(), incomplete: ours.incomplete }
+}
+
+fn remove_logged(path: &std::path::Path) {
+    if let Err(error) = durable::remove_all(path) {
+        tracing::warn!("cannot remove '{}': {error}", path.display());
+    }
+}
+
+/// Whether an outcome may be another one at the next try, although neither side changes.
+fn has_passing(outcomes: &BTreeMap<RefName, RefOutcome>) -> bool {
+    outcomes.values().any(|outcome| outcome.outcome == Outcome::RemoteFailed)
+}

@@ -1,0 +1,134 @@
+//! The facts for the plan of a pull.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::Pull;
+use super::stage::Compared;
+use crate::config::Mirror;
+use crate::drain::Error;
+use crate::drain::flapping::is_flapping;
+use crate::fetch::Listed;
+use crate::plan::{FirstContact, Here, ObservedPull, Prune, PullFacts, Rules, Upstream};
+use crate::process::{self, git};
+use crate::refs::{Ancestry, Local, Oid, RefName};
+use crate::repo::{History, Repository};
+
+/// How long git may take to look for the roots of both histories.
+const LIMIT: Duration = Duration::from_secs(600);
+
+impl Pull<'_> {
+    /// Collects the facts.
+    pub(super) fn observe(
+        &self,
+        objects: &Repository,
+        listed: &Listed,
+        upstream: &[(RefName, Oid)],
+        compared: &Compared,
+        rules: &Rules,
+    ) -> Result<ObservedPull, Error> {
+        let graph = self.repository.commit_graph();
+        let mut history = History::new(objects, graph.as_ref());
+        let default = listed.head_value;
+        let mut refs = Vec::with_capacity(compared.refs.len());
+        for (name, local, there, base) in &compared.refs {
+            let local = match local {
+                Local::At(oid) if !self.repository.is_here(*oid)? => Local::Unreadable,
+                local => *local,
+            };
+            let ancestry = match (local, there) {
+                (Local::At(local), Some(there)) if name.tag().is_none() => history.relation(local, *there)?,
+                _ => Ancestry::Unknown,
+            };
+            let mut is_merged = |value: Option<Oid>| -> Result<bool, Error> {
+                let is_asked = there.is_none() && (base.is_some() || rules.prune == Prune::Mirror);
+                let (Some(value), Some(default), true) = (value, default, is_asked) else { return Ok(false) };
+                Ok(objects.is_here(value)?
+                    && objects.is_here(default)?
+                    && objects.commit_of(value)?.is_some()
+                    && history.is_ancestor(value, default)? == Some(true))
+            };
+            let ours = if let Local::At(oid) = local { Some(oid) } else { None };
+            let (is_local_merged, is_base_merged) = (is_merged(ours)?, is_merged(*base)?);
+            refs.push(PullFacts {
+                name: name.clone(),
+                local,
+                upstream: *there,
+                base: *base,
+                ancestry,
+                is_local_merged,
+                is_base_merged,
+                is_flapping: there.is_some_and(|there| is_flapping(self.moves, name, ours, there)),
+                is_refused: false,
+                other: self.other(name)?,
+            });
+        }
+        let selected = compared.refs.iter().filter(|(_, local, ..)| *local != Local::Absent).count();
+        let here = Here {
+            head: self.repository.default_branch()?,
+            selected: selected + upstream.len(),
+            incomplete: compared.scanned.ours.incomplete.clone(),
+        };
+        let is_new = !self.mirrored.exists();
+        let upstream_facts = Upstream {
+            is_empty: listed.is_empty,
+            had_refs: self.mirrored.exists() && self.mirrored.count() > 0,
+            is_unrelated: is_new && !self.is_confirmed && self.is_unrelated(objects, upstream, rules)?,
+        };
+        Ok(ObservedPull {
+            refs,
+            here,
+            upstream: upstream_facts,
+            first_contact: if is_new { FirstContact::Unconfirmed } else { FirstContact::Over },
+            restore: self.context.restore,
+            groups: Vec::new(),
+        })
+    }
+
+    /// Another enabled pull mirror that selects the ref, if there is one.
+    fn other(&self, name: &RefName) -> Result<Option<String>, Error> {
+        let is_other = |other: &&Mirror| other.is_pull() && other.is_enabled && other.name != self.mirror.name;
+        let mut others = self.context.config.mirrors.iter().filter(is_other).peekable();
+        if others.peek().is_none() {
+            return Ok(None);
+        }
+        let default_branch = self.repository.default_branch()?;
+        let selects =
+            |other: &&Mirror| self.context.config.rules(other, default_branch.as_ref()).selects(name.borrowed());
+        Ok(others.find(selects).map(|other| other.name.clone()))
+    }
+
+    /// Whether both sides have selected branches or tags, and no branch of one shares a commit with a branch of the other. If two histories
+    /// share a commit, they share a root of it.
+    fn is_unrelated(&self, objects: &Repository, upstream: &[(RefName, Oid)], rules: &Rules) -> Result<bool, Error> {
+        let is_branch_or_tag = |name: &RefName| name.branch().or_else(|| name.tag()).is_some();
+        let ours: Vec<(RefName, Oid)> = self
+            .ours(rules)?
+            .refs
+            .into_iter()
+            .filter_map(|(name, local)| if let Local::At(oid) = local { Some((name, oid)) } else { None })
+            .collect();
+        let has_any = |refs: &[(RefName, Oid)]| refs.iter().any(|(name, _)| is_branch_or_tag(name));
+        if !has_any(&ours) || !has_any(upstream) {
+            return Ok(false);
+        }
+        let branches = |refs: &[(RefName, Oid)]| -> BTreeSet<Oid> {
+            refs.iter().filter(|(name, _)| name.branch().is_some()).map(|(_, oid)| *oid).collect()
+        };
+        let (ours, theirs) = (branches(&ours), branches(upstream));
+        if ours.iter().any(|oid| theirs.contains(oid)) {
+            return Ok(false);
+        }
+        let roots = |tips: &BTreeSet<Oid>| roots(objects, tips);
+        Ok(roots(&ours)?.is_disjoint(&roots(&theirs)?))
+    }
+}
+
+/// The commits without parents that are reachable from `tips`.
+fn roots(repository: &Repository, tips: &BTreeSet<Oid>) -> Result<BTreeSet<Oid>, Error> {
+    let input: String = tips.iter().map(|oid| format!("{oid}\n")).collect();
+    let command = &mut git(repository.git_dir(), &["rev-list", "--max-parents=0", "--stdin"]);
+    let said = process::run("git rev-list", command, input.as_bytes(), LIMIT)
+        .map_err(|error| Error::Mirror(crate::mirror::Error::Program(error)))?;
+    Ok(said.split(|byte| *byte == b'\n').filter_map(Oid::from_hex).collect())
+}

@@ -1,0 +1,165 @@
+//! The comparison of our refs, upstream's and the base, and the stage for objects that only upstream has.
+
+use std::path::{Path, PathBuf};
+
+use super::Pull;
+use super::check::Heard;
+use crate::drain::Error;
+use crate::drain::full_scan::{FullScan, Unchanged};
+use crate::drain::observe::unreadable;
+use crate::durable;
+use crate::fetch::{Stage, Wanted, sweep};
+use crate::plan::Rules;
+use crate::refs::{Local, Oid, RefName};
+use crate::replies;
+use crate::repo::Repository;
+use crate::wire::Error as WireError;
+
+/// How often upstream may change while its objects are asked for.
+const MAX_TRIES: u32 = 3;
+
+/// The three lists of refs as one.
+pub(super) struct Compared {
+    /// The refs that are not the same on both sides: ours, upstream's, and the base.
+    pub(super) refs: Vec<(RefName, Local, Option<Oid>, Option<Oid>)>,
+    pub(super) scanned: FullScan,
+}
+
+impl Pull<'_> {
+    /// The directory for objects that are not yet accepted. A plan, which takes no lock, has one of its own.
+    pub(super) fn incoming(&self) -> PathBuf {
+        let directory = self.repository.layout().remote(&self.mirror.name);
+        match self.fence {
+            Some(_) => directory.join("incoming"),
+            None => directory.join(format!("incoming.{}", std::process::id())),
+        }
+    }
+
+    /// Removes what a killed run left, and what a killed plan left.
+    pub(super) fn sweep_all(&self, incoming: &Path) -> Result<(), Error> {
+        let files = |path: PathBuf| Error::files("remove what a killed run left", path);
+        sweep(incoming).map_err(files(incoming.to_owned()))?;
+        let directory = self.repository.layout().remote(&self.mirror.name);
+        for name in durable::list(&directory).map_err(files(directory.clone()))? {
+            let Some(pid) = name.strip_prefix("incoming.") else { continue };
+            let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw);
+            if pid.is_none_or(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH)) {
+                sweep(&directory.join(&name)).map_err(files(directory.join(&name)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the three lists, and stages what upstream has and this repository lacks.
+    pub(super) fn stage(
+        &self,
+        heard: &mut Heard,
+        rules: &Rules,
+        incoming: &Path,
+    ) -> Result<(Option<Stage>, Compared), Error> {
+        let mut tries = 0;
+        loop {
+            let compared = self.compare(&heard.refs, rules)?;
+            let mut wants: Vec<Oid> = Vec::new();
+            for upstream in compared.refs.iter().filter_map(|(_, _, upstream, _)| *upstream) {
+                if !self.repository.is_here(upstream)? {
+                    wants.push(upstream);
+                }
+            }
+            wants.sort_unstable();
+            wants.dedup();
+            if wants.is_empty() {
+                return Ok((None, compared));
+            }
+            tries += 1;
+            let made = Stage::make(incoming, self.repository);
+            let stage = made.map_err(Error::files("stage objects", incoming.to_owned()))?;
+            match self.fetch(heard, &stage, &wants) {
+                Ok(()) => return Ok((Some(stage), compared)),
+                // Upstream's refs moved since it listed them.
+                Err(Error::Push(WireError::Remote(message)))
+                    if replies::is_moved_want(&message) && tries < MAX_TRIES =>
+                {
+                    drop(stage);
+                    *heard = self.look(rules)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn fetch(&self, heard: &mut Heard, stage: &Stage, wants: &[Oid]) -> Result<(), Error> {
+        self.progress.begin("receiving objects");
+        let mut haves: Vec<Oid> = Vec::new();
+        if self.mirrored.exists() {
+            let noted = self.mirrored.all().map_err(unreadable)?;
+            haves = noted.iter().map(|(_, oid)| *oid).collect();
+            haves.sort_unstable();
+            haves.dedup();
+            // `mirrored/` keeps no object alive. A value without its object is an unknown.
+            haves.retain(|oid| self.repository.contains(*oid));
+        }
+        let max = self.mirror.pull.max_input_size.or_else(|| git_size(self.repository, "receive.maxInputSize"));
+        let wanted = Wanted { wants, haves: &haves, progress: &self.progress };
+        let mut tips = match haves.is_empty() {
+            true => self.repository.list(|_| true)?.refs,
+            false => Vec::new(),
+        };
+        let tips: Vec<Oid> =
+            tips.drain(..).filter_map(|(_, local)| if let Local::At(oid) = local { Some(oid) } else { None }).collect();
+        let mut walk = self.repository.newest_first(&tips);
+        Ok(stage.take(max, |sink| heard.session.fetch(&wanted, &mut walk, sink))?)
+    }
+
+    /// Merges our refs, upstream's and the base.
+    fn compare(&self, upstream: &[(RefName, Oid)], rules: &Rules) -> Result<Compared, Error> {
+        let ours = self.ours(rules)?;
+        let noted = self.mirrored.all().map_err(unreadable)?;
+        let base_of = |name: &RefName| value_of(noted, name);
+        let mut scanned = FullScan::default();
+        let mut refs = Vec::new();
+        for (name, local) in &ours.refs {
+            let (there, base) = (value_of(upstream, name), base_of(name));
+            match (local, there) {
+                (Local::At(oid), Some(value)) if *oid == value => {
+                    if base != Some(value) {
+                        scanned.unnoted.push((name.clone(), value));
+                    }
+                    if self.context.unchanged == Unchanged::Reported {
+                        scanned.unchanged.push((name.clone(), value));
+                    }
+                }
+                _ => refs.push((name.clone(), *local, there, base)),
+            }
+        }
+        let is_missing =
+            |(name, _): &&(RefName, Oid)| ours.refs.binary_search_by(|(other, _)| other.cmp(name)).is_err();
+        let missing: Vec<&(RefName, Oid)> = upstream.iter().filter(is_missing).collect();
+        // `git pack-refs` may have hidden a ref from the list of ours. It is then compared in the next run.
+        let found = self.repository.find_each(&missing.iter().map(|(name, _)| name).collect::<Vec<_>>())?;
+        let absent = missing.into_iter().zip(found).filter(|(_, local)| *local == Local::Absent);
+        refs.extend(absent.map(|((name, value), local)| (name.clone(), local, Some(*value), base_of(name))));
+        refs.sort_unstable_by(|(one, ..), (other, ..)| one.cmp(other));
+        let is_gone = |name: &&RefName| rules.selects(name.borrowed()) && value_of(upstream, name).is_none();
+        scanned.gone = noted.iter().map(|(name, _)| name).filter(is_gone).cloned().collect();
+        scanned.ours.incomplete = ours.incomplete;
+        Ok(Compared { refs, scanned })
+    }
+}
+
+/// The value of a ref in a sorted list.
+fn value_of(refs: &[(RefName, Oid)], name: &RefName) -> Option<Oid> {
+    refs.binary_search_by(|(other, _)| other.cmp(name)).ok().map(|at| refs[at].1)
+}
+
+/// A size in git's configuration, in bytes (git-config(1): `k`, `m`, `g`). `None` when it is not set, is no size, or is 0.
+fn git_size(repository: &Repository, key: &str) -> Option<u64> {
+    let text = repository.git_config(key)?.to_ascii_lowercase();
+    let (number, shift) = match text.chars().next_back()? {
+        'k' => (&text[..text.len() - 1], 10),
+        'm' => (&text[..text.len() - 1], 20),
+        'g' => (&text[..text.len() - 1], 30),
+        _ => (&*text, 0),
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift).filter(|size| *size > 0)
+}

@@ -1,0 +1,297 @@
+//! Taking refs: commands to our own `git receive-pack`, so that leases, quarantine, fsck, hooks and the connectivity check are git's. The
+//! lease of each command is the value that was planned on.
+//!
+//! Settings that are meant for people (`receive.denyNonFastForwards`, `receive.denyDeletes`) do not stop an update that the rules decided.
+//! Git hands our settings on to the hooks; our hook removes them before it starts a drain, and `wire` before it starts a receive-pack.
+//!
+//! If we are killed, the receive-pack and its hooks may go on. Its process is noted in the stage, and the next run ends it before it reads
+//! our refs.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+
+use super::Pull;
+use crate::config::{HookSetting, Hooks};
+use crate::credentials::Redactor;
+use crate::drain::Error;
+use crate::drain::refusal::Refusals;
+use crate::drain::update::UpdateResult;
+use crate::durable;
+use crate::install::{self, State};
+use crate::mirror::new_id;
+use crate::plan::{Action, Decision};
+use crate::push::{Answer, Command, DeltaBase, Incomplete, PackObjects, PackSource, Report, Request, Session};
+use crate::refs::{Oid, RefName, RefUpdate};
+use crate::replies::Cause;
+use crate::repo::Repository;
+use crate::spool::{self, Record};
+use crate::status::{Held, Outcome, RefOutcome, Runner};
+use crate::wire::Own;
+
+/// The file in a mirror's directory that names the receive-pack at work.
+const RUNNER: &str = "receive-pack";
+/// The hooks that may refuse an update.
+const POLICY: [&str; 3] = ["pre-receive", "update", "reference-transaction"];
+/// How long we wait for the receive-pack of a killed run to end after it got a signal.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Where the objects of taken refs are.
+pub(super) struct Objects<'s> {
+    /// A repository that has all of them: the stage, or our own if nothing is missing.
+    pub(super) repository: &'s Repository,
+    /// The pack that holds exactly what is missing here, if there is one.
+    pub(super) pack: Option<std::path::PathBuf>,
+    /// The values of all our refs, whose objects need not be sent.
+    pub(super) haves: &'s std::collections::HashMap<Oid, u32>,
+}
+
+impl Pull<'_> {
+    /// Sends the commands of `sent` to our own receive-pack. `is_all`: no other ref waits for objects of the pack.
+    pub(super) fn receive(&self, sent: &[&Decision], objects: &Objects<'_>, hooks: &Path) -> Result<Report, Error> {
+        let null = self.repository.null_oid();
+        let command = |decision: &&Decision| Command {
+            old: decision.old_value().unwrap_or(null),
+            new: decision.new_value().unwrap_or(null),
+            name: decision.name.clone(),
+        };
+        let commands: Vec<Command> = sent.iter().map(command).collect();
+        let own = self.own(hooks)?;
+        self.progress.begin("updating refs");
+        let (mut session, pid) = Session::own(self.repository.git_dir(), &own, self.mirror.timeouts)?;
+        self.note_runner(pid)?;
+        session.advertisement(&mut |_, _| {})?;
+        let request = Request {
+            commands: &commands,
+            shallow: &[],
+            push_options: &[],
+            is_atomic: false,
+            progress: Some(&self.progress),
+        };
+        let pack = request.needs_pack().then(|| self.pack(sent, objects));
+        let report = session.push(&request, pack);
+        durable::remove_if_there(&self.runner_file())
+            .map_err(Error::files("remove the note of a process", self.runner_file()))?;
+        Ok(report?)
+    }
+
+    fn pack(&self, sent: &[&Decision], objects: &Objects<'_>) -> PackSource {
+        let mut tips: Vec<Oid> = sent.iter().filter_map(|decision| decision.new_value()).collect();
+        tips.sort_unstable();
+        tips.dedup();
+        if let Some(pack) = &objects.pack {
+            return PackSource::File(pack.clone());
+        }
+        if let Some(pack) = objects.repository.small_pack(&tips, objects.haves) {
+            return PackSource::Made(pack, Arc::default());
+        }
+        let haves = objects.repository.boundary(&tips, objects.haves);
+        PackSource::Program(PackObjects {
+            git_dir: objects.repository.git_dir().to_owned(),
+            tips,
+            haves,
+            ofs_delta: true,
+            incomplete: Incomplete::default(),
+            base: DeltaBase::Anywhere,
+            progress: Arc::default(),
+        })
+    }
+
+    /// How our receive-pack runs: which hooks it finds, and what they see.
+    fn own(&self, hooks: &Path) -> Result<Own, Error> {
+        let pull = &self.mirror.pull;
+        let mut settings: Vec<String> =
+            ["receive.denyNonFastForwards=false", "receive.denyDeletes=false"].map(str::to_owned).into();
+        if let Some(size) = pull.max_input_size {
+            settings.push(format!("receive.maxInputSize={size}"));
+        }
+        match pull.hooks {
+            Hooks::All => {}
+            Hooks::Policy => {
+                self.link_policy(hooks)?;
+                settings.push(format!("core.hooksPath={}", hooks.display()));
+            }
+            Hooks::None => settings.push("core.hooksPath=/dev/null".into()),
+        }
+        let mut environment = vec![("GIT_MIRROR_PUSH_PULL".to_owned(), self.mirror.name.clone())];
+        environment.extend(pull.hook_environment.iter().map(|(name, value)| (name.clone(), value.clone())));
+        Ok(Own { settings, environment })
+    }
+
+    /// Makes a directory of links to the hooks that may refuse.
+    fn link_policy(&self, directory: &Path) -> Result<(), Error> {
+        let from = self.repository.hooks_directory()?;
+        let files = || Error::files("link the hooks", directory.to_owned());
+        durable::make_all(directory).map_err(files())?;
+        for name in POLICY.iter().filter(|name| from.join(name).exists()) {
+            let to = directory.join(name);
+            match std::os::unix::fs::symlink(from.join(name), &to) {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(files()(error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Records every answer. Returns the refs that are to be decided again.
+    pub(super) fn read_answers(
+        &self,
+        sent: &[&Decision],
+        mut report: Report,
+        refusals: &mut Refusals,
+        result: &mut UpdateResult,
+    ) -> Vec<RefName> {
+        let mut again = Vec::new();
+        let cut = report.cut.as_ref().map(|cut| Redactor::default().clean(&cut.to_string()));
+        let is_split = report.cut.is_none() && refusals.bisect(sent, &report, false);
+        for decision in sent {
+            let outcome = match report.answers.remove(&decision.name) {
+                Some(Answer::Done) => {
+                    let now = decision.remote.map(Held::at).unwrap_or_default();
+                    result.held.insert(decision.name.clone(), now);
+                    RefOutcome::of(decision)
+                }
+                Some(Answer::Refused(message)) => {
+                    let is_passing = Cause::Locked.is_in(&message) || Cause::DiskFull.is_in(&message);
+                    let outcome = if is_passing { Outcome::RemoteFailed } else { Outcome::Rejected };
+                    let outcome = RefOutcome::new(decision, outcome, Some(message));
+                    if is_split || refusals.note(decision, &outcome) {
+                        again.push(decision.name.clone());
+                    }
+                    outcome
+                }
+                None => {
+                    let message = cut.clone().unwrap_or_else(|| "git receive-pack's report does not mention it".into());
+                    RefOutcome::new(decision, Outcome::RemoteFailed, Some(message))
+                }
+            };
+            let kept_as = result.outcomes.get(&decision.name).and_then(|before| before.kept_as.clone());
+            result.outcomes.insert(decision.name.clone(), RefOutcome { kept_as, ..outcome });
+        }
+        if let Some(cut) = report.cut {
+            result.error = Some(cut.into());
+        }
+        again
+    }
+
+    /// Spools what was taken, unless our hook did, so that every push mirror gets it; also refs that have upstream's value although the
+    /// base does not say so, because a run may have been killed before they were spooled.
+    /// Returns whether it wrote a record.
+    pub(super) fn spool(&self, taken: &[&Decision], unnoted: &[(RefName, Oid)]) -> Result<bool, Error> {
+        let has_onward = self.context.config.mirrors.iter().any(|mirror| mirror.is_enabled && !mirror.is_pull());
+        if !has_onward {
+            return Ok(false);
+        }
+        let null = self.repository.null_oid();
+        let mut updates: Vec<RefUpdate> = Vec::new();
+        if !self.is_spooled_by_hook() {
+            updates.extend(taken.iter().map(|decision| RefUpdate {
+                old: decision.local.unwrap_or(null),
+                new: decision.remote.unwrap_or(null),
+                name: decision.name.clone(),
+            }));
+        }
+        for (name, value) in unnoted {
+            let base = self.mirrored.find(name).map_err(crate::drain::observe::unreadable)?.base;
+            updates.push(RefUpdate { old: base.unwrap_or(null), new: *value, name: name.clone() });
+        }
+        if updates.is_empty() {
+            return Ok(false);
+        }
+        const MANY: usize = 10_000;
+        let id = new_id((self.context.now)());
+        let record = if updates.len() > MANY { Record::full(id.time) } else { Record::of(id.time, updates) };
+        let layout = self.repository.layout();
+        spool::begin(&layout, id, &record)
+            .and_then(spool::Entering::finish)
+            .map(|()| true)
+            .map_err(Error::files("spool what was taken", layout.spool()))
+    }
+
+    /// Whether the post-receive hook that ran records what was taken.
+    fn is_spooled_by_hook(&self) -> bool {
+        self.mirror.pull.hooks == Hooks::All
+            && self.context.config.hook == HookSetting::PostReceive
+            && matches!(install::state(self.repository), Ok(State::Live(_)))
+    }
+
+    /// Refuses to run hooks that another user wrote, and to take refs in another user's repository: git would run its hooks as us.
+    pub(super) fn check_hooks(&self) -> Result<(), Error> {
+        let git_dir = self.repository.git_dir();
+        let files = |path: &Path| Error::files("look at", path.to_owned());
+        let ours = rustix::process::geteuid().as_raw();
+        if git_dir.metadata().map_err(files(git_dir))?.uid() != ours {
+            let text = format!(
+                "'{}' belongs to another user; only its owner takes refs there, because git runs its hooks",
+                git_dir.display()
+            );
+            return Err(Error::NotTaken(text));
+        }
+        if self.mirror.pull.hooks == Hooks::None || !self.repository.sharing().is_writable_for_others() {
+            return Ok(());
+        }
+        let directory = self.repository.hooks_directory()?;
+        for name in POLICY.iter().chain(&["post-receive", "post-update"]) {
+            let hook = directory.join(name);
+            let Ok(file) = hook.metadata() else { continue };
+            if file.mode() & 0o111 != 0 && !durable::is_written_by_us_alone(&file) {
+                let text = format!(
+                    "members of the group may have written the hook '{}', which would run as you; chown it and chmod go-w it, or set hooks = \"none\"",
+                    hook.display()
+                );
+                return Err(Error::NotTaken(text));
+            }
+        }
+        Ok(())
+    }
+
+    fn runner_file(&self) -> std::path::PathBuf {
+        self.repository.layout().remote(&self.mirror.name).join(RUNNER)
+    }
+
+    fn note_runner(&self, pid: u32) -> Result<(), Error> {
+        let path = self.runner_file();
+        let text = serde_json::to_vec(&Runner::of(pid)).expect("memory takes it");
+        let sharing = self.repository.sharing();
+        durable::replace_unsynced(&path, &text, |file| sharing.publish(file))
+            .map_err(Error::files("note a process", path))
+    }
+
+    /// Ends what a killed run left: its receive-pack, with the hooks that it runs.
+    pub(super) fn end_left(&self) -> Result<(), Error> {
+        let path = self.runner_file();
+        let text = match durable::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            read => read.map_err(Error::files("read the note of a process", path.clone()))?.0,
+        };
+        if let Ok(runner) = serde_json::from_slice::<Runner>(&text)
+            && runner.is_alive()
+            && let Some(group) = Pid::from_raw(runner.pid.cast_signed())
+        {
+            tracing::warn!("git receive-pack of a run that was killed still runs; it gets a signal");
+            for signal in [Signal::TERM, Signal::KILL] {
+                let _ = kill_process_group(group, signal);
+                let end = Duration::from_millis(50);
+                for _ in 0..GRACE.as_millis() / end.as_millis() {
+                    if test_kill_process_group(group).is_err() {
+                        break;
+                    }
+                    std::thread::park_timeout(end);
+                }
+            }
+        }
+        durable::remove_if_there(&path).map_err(Error::files("remove the note of a process", path))
+    }
+}
+
+/// The decisions that were carried out.
+pub(super) fn done<'d>(sent: &[&'d Decision], result: &UpdateResult) -> Vec<&'d Decision> {
+    let is_done = |decision: &&&Decision| {
+        result.outcomes.get(&decision.name).is_some_and(|outcome| outcome.outcome.is_done())
+            && decision.action != Action::UpToDate
+    };
+    sent.iter().filter(is_done).copied().collect()
+}

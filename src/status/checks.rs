@@ -1,0 +1,90 @@
+//! When an upstream is checked next.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{PullState, Status, UpdateStatus};
+use crate::config::Interval;
+
+/// The file in a mirror's directory whose time says when upstream was last checked.
+pub const CHECKED: &str = "checked";
+
+/// When upstream was last checked: the time of the file `checked`, or the end of the last run if that is later.
+#[must_use]
+pub fn last_check(directory: &Path, status: &Status) -> Option<Timestamp> {
+    let checked = directory.join(CHECKED).symlink_metadata().and_then(|file| file.modified()).ok();
+    let checked = checked.and_then(|time| Timestamp::try_from(time).ok());
+    let run = status.last_update_at.as_deref().and_then(|time| time.parse().ok());
+    checked.max(run)
+}
+
+/// When upstream is to be checked next without being asked. `None` is never; a time that has passed is now.
+#[must_use]
+pub fn next_check(directory: &Path, status: &Status) -> Option<Timestamp> {
+    let Some(pull) = &status.pull else { return Some(Timestamp::UNIX_EPOCH) };
+    let next_attempt = status.next_attempt();
+    // After an error of the whole run, the back-off decides. Refs that are not up to date keep no other ref waiting.
+    let has_failed = status.last_error.is_some() && status.refs.iter().all(|outcome| !outcome.outcome.is_failure());
+    if has_failed || status.update_status == UpdateStatus::Scheduled {
+        return next_attempt.or(Some(Timestamp::UNIX_EPOCH));
+    }
+    let last = last_check(directory, status)?;
+    let mut hasher = DefaultHasher::new();
+    (directory, last.as_second()).hash(&mut hasher);
+    let by_clock = period(pull, last).map(|period| {
+        let period = jittered(period, hasher.finish());
+        last.checked_add(SignedDuration::try_from(period).unwrap_or(SignedDuration::MAX)).unwrap_or(Timestamp::MAX)
+    });
+    [by_clock, next_attempt].into_iter().flatten().min()
+}
+
+/// The time between two checks, after a check at `last`.
+fn period(pull: &PullState, last: Timestamp) -> Option<Duration> {
+    match pull.interval {
+        Interval::None => None,
+        Interval::Every(period) => Some(period),
+        Interval::Auto => {
+            let change = pull.last_change_at.as_deref().and_then(|time| time.parse::<Timestamp>().ok());
+            let quiet = change.map_or(Duration::MAX, |change| last.duration_since(change).unsigned_abs() / 2);
+            let least = Duration::from_secs(pull.min_check_interval);
+            let most = Duration::from_secs(pull.max_check_interval).max(least);
+            Some(quiet.clamp(least, most))
+        }
+    }
+}
+
+/// A time that differs from `period` by at most a fifth, so that mirrors that were made together are not always checked together.
+fn jittered(period: Duration, chance: u64) -> Duration {
+    period.mul_f64(0.8 + 0.4 * (chance % 10_000) as f64 / 10_000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quiet_upstream_is_checked_less_often() {
+        let at = |seconds: i64| Timestamp::from_second(1_767_720_000 + seconds).expect("in range");
+        let pull = |interval, change: Option<i64>| PullState {
+            interval,
+            last_change_at: change.map(|seconds| at(seconds).to_string()),
+            min_check_interval: 60,
+            max_check_interval: 1800,
+            ..PullState::default()
+        };
+        let seconds = |interval, change, last| period(&pull(interval, change), at(last)).map(|period| period.as_secs());
+        assert_eq!(seconds(Interval::Auto, Some(0), 10), Some(60));
+        assert_eq!(seconds(Interval::Auto, Some(0), 600), Some(300));
+        assert_eq!(seconds(Interval::Auto, Some(0), 100_000), Some(1800));
+        assert_eq!(seconds(Interval::Auto, None, 0), Some(1800));
+        assert_eq!(seconds(Interval::None, Some(0), 10), None);
+        assert_eq!(seconds(Interval::Every(Duration::from_secs(7)), Some(0), 10), Some(7));
+        for chance in [0, 1, 9_999, u64::MAX] {
+            let found = jittered(Duration::from_secs(100), chance).as_secs();
+            assert!((80..=120).contains(&found), "{found}");
+        }
+    }
+}

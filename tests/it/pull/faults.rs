@@ -1,0 +1,91 @@
+//! Kills, lies and floods.
+
+use std::time::Duration;
+
+use super::Taking;
+use crate::scene::sandbox::{script, wait_for};
+
+#[test]
+fn a_pack_that_is_too_large_is_not_taken() {
+    let s = Taking::local(&["max_input_size=100KiB"]);
+    let work = s.work();
+    let noise: Vec<u8> =
+        (0..400_000_u32).flat_map(|number| (number.wrapping_mul(2_654_435_761) >> 7).to_le_bytes()).collect();
+    std::fs::write(work.path.join("noise"), noise).unwrap();
+    work.git(&["add", "noise"]);
+    work.commit("large");
+    work.push(&["main"]);
+    let said = s.pull();
+    assert!(said.status == 1 && said.out.contains("max_input_size"), "{said:?}");
+    assert!(s.sandbox.refs(&s.here).is_empty());
+    assert!(s.sandbox.git(&s.here, &["count-objects", "-v"]).contains("count: 0\n"));
+    assert_eq!(s.leftovers(), Vec::<String>::new());
+    s.sandbox.mirror_push_ok(&s.here, &["set", "m", "max_input_size="]);
+    s.pull_ok();
+    assert!(s.is_taken());
+}
+
+/// A run is killed at moments all over its length. The next run finishes the work, and nothing is left.
+#[test]
+fn a_pull_that_is_killed_anywhere_is_finished_by_the_next() {
+    let s = Taking::local(&["--divergent-refs", "overwrite"]).with(&["main", "main:rewritten"]);
+    let onward = s.sandbox.bare("onward.git");
+    s.sandbox.mirror_push_ok(&s.here, &["add", "onward", &onward.display().to_string()]);
+    s.sandbox.mirror_push_ok(&s.here, &["drain"]);
+    let work = s.work();
+    for round in 0..24_u64 {
+        let before = s.here("rewritten");
+        work.git(&["checkout", "-q", "-B", "side", "main"]);
+        work.commit(&format!("side {round}"));
+        work.push(&["+side:rewritten", &format!("side:new-{round}")]);
+        let mut run = s.sandbox.program(&s.here).arg("pull").stdout(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(3 * round));
+        run.kill().unwrap();
+        run.wait().unwrap();
+        s.pull_ok();
+        assert!(s.is_taken(), "round {round}");
+        assert_eq!(s.leftovers(), Vec::<String>::new(), "round {round}");
+        assert!(
+            round == 0 || s.kept().iter().any(|line| line.ends_with(&before)),
+            "round {round}: the old value is kept"
+        );
+        s.sandbox.mirror_push_ok(&s.here, &["drain"]);
+        assert_eq!(s.sandbox.refs(&onward), s.sandbox.refs(&s.up), "round {round}");
+    }
+    s.sandbox.git(&s.here, &["fsck", "--connectivity-only"]);
+}
+
+/// The receive-pack of a killed run still waits in a hook. The next run ends it before it reads our refs.
+#[test]
+fn the_receive_pack_of_a_killed_run_does_not_outlive_it() {
+    let s = Taking::local(&[]);
+    let begun = s.sandbox.path("begun");
+    let lines = format!("#!/bin/sh\ncat > /dev/null\ntest -e '{0}' && exit 0\n: > '{0}'\nsleep 60\n", begun.display());
+    script(&s.here.join("hooks/pre-receive"), &lines);
+    s.work().commit("one");
+    s.work().push(&["main"]);
+    let mut run = s.sandbox.program(&s.here).arg("pull").stdout(std::process::Stdio::null()).spawn().unwrap();
+    wait_for("the hook", || begun.exists());
+    run.kill().unwrap();
+    run.wait().unwrap();
+    let start = std::time::Instant::now();
+    s.pull_ok();
+    assert!(start.elapsed() < Duration::from_secs(30) && s.is_taken());
+    assert_eq!(s.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn a_pusher_who_moves_a_ref_during_the_pull_keeps_his_commit() {
+    let s = Taking::local(&[]).with(&["main", "main:x"]);
+    // The pre-receive hook stands for a pusher who is faster.
+    let oid = s.sandbox.git(&s.here, &["commit-tree", "-m", "theirs", "-p", "main", "main^{tree}"]);
+    let lines =
+        format!("#!/bin/sh\ncat > /dev/null\nenv -u GIT_QUARANTINE_PATH git update-ref refs/heads/x {}\n", oid.trim());
+    script(&s.here.join("hooks/pre-receive"), &lines);
+    s.work().commit("two");
+    s.work().push(&["main", "main:x"]);
+    let said = s.sandbox.mirror_push(&s.here, &["pull", "--json"]);
+    assert_eq!(s.here("x"), oid.trim(), "{said:?}");
+    assert_eq!(s.here("main"), s.sandbox.oid(&s.up, "main"));
+    assert!(s.sandbox.outcomes(&said).contains(&("refs/heads/x".into(), "divergent".into())), "{said:?}");
+}

@@ -1,0 +1,108 @@
+//! The same upstream over every transport, and upstreams that cannot be taken from.
+
+use super::Taking;
+use crate::scene::sandbox::Sandbox;
+use crate::scene::servers::Kind;
+
+#[test]
+fn first_second_and_unchanged_over_every_transport() {
+    for kind in [Kind::Git, Kind::Ssh, Kind::Http, Kind::Https] {
+        let s = Taking::behind(kind, &[]);
+        let work = s.work();
+        for number in 0..3 {
+            work.commit(&format!("{number}"));
+        }
+        work.push(&["main", "main:dev"]);
+        s.pull_ok();
+        assert!(s.is_taken(), "{kind:?}: first");
+        work.commit("more");
+        work.push(&["main"]);
+        s.pull_ok();
+        assert!(s.is_taken(), "{kind:?}: second");
+        let status = std::fs::read(s.here.join("mirror-push/remotes/m/status.json")).unwrap();
+        s.pull_ok();
+        let after = std::fs::read(s.here.join("mirror-push/remotes/m/status.json")).unwrap();
+        assert_eq!(status, after, "{kind:?}: an unchanged upstream writes no status");
+        assert!(s.here.join("mirror-push/remotes/m/checked").exists());
+    }
+}
+
+#[test]
+fn an_unchanged_upstream_costs_one_request() {
+    let s = Taking::behind(Kind::Http, &[]).with(&["main"]);
+    let before = s.server.as_ref().unwrap().requests(&s.sandbox).len();
+    s.pull_ok();
+    let requests = s.server.as_ref().unwrap().requests(&s.sandbox);
+    assert_eq!(requests[before..].len(), 1, "{:?}", &requests[before..]);
+    assert!(requests[before].contains("POST"), "{:?}", &requests[before..]);
+    let work = s.work();
+    work.commit("two");
+    work.push(&["main"]);
+    let before = s.server.as_ref().unwrap().requests(&s.sandbox).len();
+    s.pull_ok();
+    let requests = s.server.as_ref().unwrap().requests(&s.sandbox);
+    assert_eq!(requests[before..].len(), 2, "a list and a pack: {:?}", &requests[before..]);
+}
+
+#[test]
+fn only_what_is_missing_comes() {
+    for kind in [Kind::Git, Kind::Http] {
+        let s = Taking::behind(kind, &[]);
+        let work = s.work();
+        for number in 0..50 {
+            work.commit(&format!("{number}"));
+        }
+        work.push(&["main"]);
+        s.pull_ok();
+        // Somebody commits here on top, so the tip here is unknown upstream.
+        s.sandbox.theirs(&s.here, "main");
+        let other = s.sandbox.source_named("again.git", &s.url(), &["--direction", "pull"]);
+        s.server.as_ref().unwrap().configure_access(&s.sandbox, &other, "m");
+        s.sandbox.git(&other, &["fetch", "-q", &s.here.display().to_string(), "main:main"]);
+        work.commit("more");
+        work.push(&["main:new"]);
+        s.sandbox.mirror_push(&other, &["pull"]);
+        let said = s.sandbox.mirror_push_ok(&other, &["log", "--json"]).json();
+        let last = said.as_array().unwrap().last().unwrap().clone();
+        assert!(!s.sandbox.oid(&other, "new").is_empty(), "{last}");
+        assert!(last["bytes"].as_u64().unwrap() < 1000, "fifty commits are here already: {last}");
+    }
+}
+
+#[test]
+fn an_upstream_that_cannot_be_taken_from_is_explained_in_one_line() {
+    let sandbox = Sandbox::new();
+    let up = sandbox.bare("up.git");
+    let work = sandbox.work(&up);
+    work.commit("one");
+    work.commit("two");
+    work.push(&["main"]);
+    let here = sandbox.source("up.git", &["--direction", "pull"]);
+    let said = |url: &str| {
+        sandbox.mirror_push_ok(&here, &["set", "m", "--url", url]);
+        let said = sandbox.mirror_push(&here, &["pull"]);
+        assert_eq!(said.status, 1, "{said:?}");
+        assert!(sandbox.refs(&here).is_empty());
+        said.out
+    };
+    sandbox.git(
+        &sandbox.path(""),
+        &["clone", "-q", "--bare", "--depth=1", &format!("file://{}", up.display()), "shallow.git"],
+    );
+    assert!(said(&sandbox.path("shallow.git").display().to_string()).contains("shallow repository"));
+    let other = sandbox.path("other.git");
+    let format = format!("--object-format={}", sandbox.other_hash());
+    sandbox.git(&sandbox.path(""), &["init", "-q", "--bare", &format, "other.git"]);
+    let commit =
+        sandbox.git_with_input(&other, &["commit-tree", sandbox.git_with_input(&other, &["mktree"], b"").trim()], b"x");
+    sandbox.git(&other, &["update-ref", "refs/heads/main", commit.trim()]);
+    assert!(said(&other.display().to_string()).contains("object format"));
+    let refused = sandbox.mirror_push(&here, &["set", "m", "--url", &here.display().to_string()]);
+    assert!(refused.status == 129 && refused.err.contains("this repository itself"), "{refused:?}");
+    // A link that leads here only later is noticed by the run.
+    let link = sandbox.path("link.git").display().to_string();
+    sandbox.mirror_push_ok(&here, &["set", "m", "--url", &link]);
+    std::os::unix::fs::symlink(&here, &link).unwrap();
+    assert!(sandbox.mirror_push(&here, &["pull"]).out.contains("this very repository"));
+    assert!(said(&sandbox.path("missing.git").display().to_string()).contains("not found"));
+}
