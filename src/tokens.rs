@@ -34,6 +34,8 @@ pub enum Scope {
     Api,
     /// Read only.
     ReadApi,
+    /// Only make a check of an upstream due (`POST …/mirror/pull`).
+    Pull,
 }
 
 impl Scope {
@@ -43,6 +45,7 @@ impl Scope {
         match self {
             Self::Api => "api",
             Self::ReadApi => "read_api",
+            Self::Pull => "pull",
         }
     }
 }

@@ -6,10 +6,10 @@ use std::io::Write;
 
 use super::args::{self, Global};
 use super::{Base, Session, measure, now, render};
-use crate::config::{Environment, HookSetting};
+use crate::config::{Environment, HookSetting, Interval, Mirror};
 use crate::install::{self, State};
 use crate::metrics::Measure;
-use crate::status::UpdateStatus;
+use crate::status::{self, UpdateStatus};
 
 const UNKNOWN: u8 = 3;
 
@@ -40,6 +40,8 @@ struct Judged {
     silent: usize,
     /// How many repositories have an enabled mirror and are to have our hook, but git does not run it.
     without_hook: usize,
+    /// How many upstreams were not checked for twice the time that the configuration allows.
+    unchecked: usize,
     /// How many repositories could not be read.
     unreadable: usize,
     /// How many roots of the server's file are not there.
@@ -55,6 +57,7 @@ fn judged(base: &Base, check: &args::Check) -> anyhow::Result<Judged> {
             sum.configured += one.configured;
             sum.silent += one.silent;
             sum.without_hook += one.without_hook;
+            sum.unchecked += one.unchecked;
         }
         return Ok(sum);
     }
@@ -73,15 +76,30 @@ fn of_one(session: &Session<'_>) -> anyhow::Result<Judged> {
         configured: config.mirrors.len(),
         silent: usize::from(config.is_silent && !measures.is_empty()),
         without_hook: usize::from(needs_hook && !matches!(install::state(&session.repository), Ok(State::Live(_)))),
+        unchecked: config.mirrors.iter().filter(|mirror| is_unchecked(session, mirror)).count(),
         unreadable: 0,
         missing_roots: 0,
         measures,
     })
 }
 
+/// Whether an upstream that is to be checked by the clock was not checked for twice the longest time between two checks.
+fn is_unchecked(session: &Session<'_>, mirror: &Mirror) -> bool {
+    let longest = match mirror.pull.interval {
+        _ if !mirror.is_pull() || !mirror.is_enabled => return false,
+        Interval::None => return false,
+        Interval::Auto => mirror.pull.max_check_interval,
+        Interval::Every(period) => period,
+    };
+    let layout = session.repository.layout();
+    let directory = layout.remote(&mirror.name);
+    let last = status::of(&layout, mirror).ok().and_then(|status| status::last_check(&directory, &status));
+    last.is_some_and(|last| now().duration_since(last).unsigned_abs() > 2 * longest)
+}
+
 /// Prints the line, and returns the exit status.
 fn answer(judged: &Judged, check: &args::Check, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let Judged { measures, configured, silent, without_hook, unreadable, missing_roots } = judged;
+    let Judged { measures, configured, silent, without_hook, unchecked, unreadable, missing_roots } = judged;
     let now = now();
     let is = |wanted: UpdateStatus| measures.iter().filter(move |measure| measure.status.update_status == wanted);
     let is_waiting = |measure: &&Measure| measure.status.attempts > 0;
@@ -96,7 +114,7 @@ fn answer(judged: &Judged, check: &args::Check, out: &mut dyn Write) -> anyhow::
     let level = match () {
         () if failed > 0 || oldest >= critical => 2,
         () if *unreadable + *missing_roots > 0 || *configured == 0 => UNKNOWN,
-        () if waiting + never + corrupt + silent + without_hook > 0 || oldest >= warning => 1,
+        () if waiting + never + corrupt + silent + without_hook + unchecked > 0 || oldest >= warning => 1,
         () => 0,
     };
     let word = ["OK", "WARNING", "CRITICAL", "UNKNOWN"][usize::from(level)];
@@ -121,6 +139,7 @@ fn answer(judged: &Judged, check: &args::Check, out: &mut dyn Write) -> anyhow::
             "repository has no hook: its pushes are not recorded",
             "repositories have no hook: their pushes are not recorded",
         ),
+        (*unchecked, "upstream was not checked for long", "upstreams were not checked for long"),
         (corrupt, "spool record could not be read", "spool records could not be read"),
         (*unreadable, "repository could not be read", "repositories could not be read"),
         (*missing_roots, "root does not exist", "roots do not exist"),

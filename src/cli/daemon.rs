@@ -83,6 +83,7 @@ fn wanted(create: &CreateToken) -> anyhow::Result<NewToken> {
     let scope = match create.scope {
         TokenScope::Api => tokens::Scope::Api,
         TokenScope::ReadApi => tokens::Scope::ReadApi,
+        TokenScope::Pull => tokens::Scope::Pull,
     };
     Ok(NewToken { name: create.name.clone(), scope, projects: create.projects.clone(), expires_at })
 }

@@ -30,6 +30,7 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
     ("public-key", "git mirror-push public-key office", "Prints the key, which the host must authorise"),
     ("host-keys", "git mirror-push host-keys office --detect", "Shows what the host offers, and pins it after 'y'"),
     ("credential", "git mirror-push credential github", "Asks for the new password or token"),
+    ("webhook", "git mirror-push webhook upstream", "Prints what to enter in the settings of upstream's host"),
     ("doctor", "git mirror-push doctor", "Looks for problems"),
     (
         "serve",

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use anyhow::Context;
 use serde::Serialize;
 
-use super::args::{Credential, HostKeys};
+use super::args::{Credential, HostKeys, Webhook};
 use super::{BEHIND, DONE, Session, Usage, by_name, mirrors, print_json};
 use crate::config::{AuthMethod, Mirror};
 use crate::credentials::{self, HostKey, Secret};
@@ -26,6 +26,35 @@ pub(super) fn public_key(session: &Session<'_>, name: &str, out: &mut dyn Write)
     let fix =
         format!("mirror '{name}' has no key; to make one: git mirror-push set {name} --auth-method ssh_public_key");
     write!(out, "{}", key.context(fix)?)?;
+    Ok(DONE)
+}
+
+/// Prints the URL and the secret of a pull mirror's webhook. Makes the secret if there is none.
+pub(super) fn webhook(session: &Session<'_>, asked: &Webhook, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let config = session.config()?;
+    let mirror = by_name(&config, &asked.name)?;
+    if !mirror.is_pull() {
+        return Err(Usage(format!("mirror '{}' is a push mirror, which needs no webhook", asked.name)).into());
+    }
+    crate::mirror::prepare(&session.repository, &asked.name)?;
+    let directory = session.repository.layout().remote(&asked.name);
+    let stored = credentials::webhook::read(&directory)?.filter(|_| !asked.rotate);
+    let secret = match stored {
+        Some(secret) => secret,
+        None => credentials::webhook::make(&directory)?,
+    };
+    let server = &session.base.server;
+    let Some(placed) = server.place(session.repository.git_dir()) else {
+        anyhow::bail!("this repository is below no root of the server's file, so the daemon's API does not serve it");
+    };
+    let host = server.api.hosts.iter().flatten().next().map_or("SERVER", String::as_str);
+    let url = format!("https://{host}/api/v4/projects/{}/mirror/pull", placed.path.replace('/', "%2F"));
+    if session.base.global.json {
+        print_json(out, &serde_json::json!({ "url": url, "secret": secret.expose() }))?;
+        return Ok(DONE);
+    }
+    writeln!(out, "URL     {url}\nsecret  {}", secret.expose())?;
+    session.base.say("enter both where upstream's host has its webhooks: content type application/json, event push");
     Ok(DONE)
 }
 

@@ -43,11 +43,14 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
     if before.mirror(&add.name).is_some() {
         return Err(Usage(format!("mirror '{}' is there already; use 'set', or another name", add.name)).into());
     }
-    let (url, address, credentials) = checked_url(session, &add.url)?;
+    let (url, address, credentials) = checked_url(session, &url_of(session, add)?)?;
     let given = password(&add.settings)?;
     let credentials = told_token(session, credentials, given.as_ref());
     let mut keys = vec![("url", Change::Text(url))];
     keys.extend(credentials.username.map(|user| ("username", Change::Text(user))));
+    if add.from_git_remote.is_some() && add.settings.direction.is_none() {
+        keys.push(("direction", Change::Text("pull".into())));
+    }
     keys.extend(add.settings.keys());
     let typed = assignments(&add.keys, Place::Remote)?;
     if typed.iter().any(|(key, _)| *key == "url") {
@@ -88,6 +91,16 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
     };
     session.base.say(&format!("added mirror '{}'; {then}", add.name));
     Ok(DONE)
+}
+
+/// The URL that was given, or that of the remote in git's configuration.
+fn url_of(session: &Session<'_>, add: &Add) -> anyhow::Result<String> {
+    let Some(remote) = &add.from_git_remote else { return Ok(add.url.clone().unwrap_or_default()) };
+    let url = session.repository.git_config(&format!("remote.{remote}.url"));
+    let fix = "'git remote -v' shows the remotes";
+    url.ok_or_else(|| {
+        Usage(format!("git's configuration has no remote '{}' with a URL; {fix}", remote.escape_debug())).into()
+    })
 }
 
 /// If the repository has a working tree, warns that a commit made there runs no post-receive hook.

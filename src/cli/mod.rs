@@ -160,6 +160,7 @@ fn run(cli: Cli, serve: Run<'_>) -> anyhow::Result<u8> {
         Command::PublicKey(name) => keys::public_key(&session, &name.name, out),
         Command::HostKeys(asked) => keys::host_keys(&session, &asked, out),
         Command::Credential(asked) => keys::credential(&session, &asked),
+        Command::Webhook(asked) => keys::webhook(&session, &asked, out),
         Command::Doctor(_) => doctor::doctor(&session, out),
         Command::Silent(silent) => protect::silent(&session, silent.state),
         // These were answered above.

@@ -16,6 +16,7 @@ mod host_keys;
 mod keys;
 mod redact;
 mod sources;
+pub mod webhook;
 
 pub use cleaned::Cleaned;
 pub use host_keys::{HostKey, pins, read_host_keys, write_host_keys};

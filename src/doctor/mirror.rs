@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 
 use super::Finding;
-use crate::config::{AuthMethod, Config, Mirror, Server};
+use crate::config::{AuthMethod, Config, Direction, Interval, Keep, Mirror, Server};
 use crate::credentials::identity;
 use crate::credentials::{Credentials, Redactor};
 use crate::drain;
@@ -13,7 +13,7 @@ use crate::mirror::{self, LocalMirror};
 use crate::plan::Prune;
 use crate::process::shell_word;
 use crate::push::Advertised;
-use crate::refs::{Oid, RefName};
+use crate::refs::{NameRef, Oid, RefName};
 use crate::repo::{self, Repository};
 use crate::spool;
 use crate::status::{self, Outcome};
@@ -50,17 +50,40 @@ pub(super) fn examine(
 /// What the mirror says of itself, or why it cannot be reached.
 fn contact(repository: &Repository, mirror: &Mirror, server: &Server) -> Vec<Finding> {
     let mut refs = HashMap::new();
-    let reached = drain::reach(repository, mirror, server, &mut |name, oid| {
+    let each = &mut |name: NameRef<'_>, oid| {
         refs.insert(name.to_owned(), oid);
-    });
-    match reached {
-        Ok(advertised) => met(repository, mirror, &advertised, &refs),
+    };
+    let found = match mirror.direction {
+        Direction::Push => drain::reach(repository, mirror, server, each).map(Some),
+        Direction::Pull => drain::reach_upstream(repository, mirror, server, each).map(|()| None),
+    };
+    match found {
+        Ok(Some(advertised)) => met(repository, mirror, &advertised, &refs),
+        Ok(None) => upstream(mirror, refs.len()),
         Err(error) => {
             let credentials = mirror::credentials(repository, mirror).unwrap_or_default();
             let text = Redactor::new(&credentials).clean(&error.to_string()).replace('\n', " ");
             vec![Finding::error("reachable", text, fix(&error, mirror, &credentials))]
         }
     }
+}
+
+/// What there is to say of an upstream that can be reached.
+fn upstream(mirror: &Mirror, refs: usize) -> Vec<Finding> {
+    let mut findings = vec![Finding::ok("reachable", format!("{refs} refs"))];
+    if mirror.pull.keep_rewritten == Keep::Nothing {
+        let text = "keep_rewritten is \"0\": what upstream rewrites or deletes is gone here too";
+        findings.push(Finding::warning(
+            "keep_rewritten",
+            text,
+            format!("git mirror-push set {} keep_rewritten=", mirror.name),
+        ));
+    }
+    if mirror.pull.interval == Interval::None {
+        let text = "upstream is checked only when asked (interval = \"none\")";
+        findings.push(Finding::ok("interval", text));
+    }
+    findings
 }
 
 /// Likely mistakes in the mirror's configuration: in its URL, or a second mirror with the same URL and refs.

@@ -10,14 +10,14 @@ use super::pull::Pull;
 use super::pull::check::Heard;
 use super::update::{Run, UpdateResult};
 use super::{Context, Error};
-use crate::config::Mirror;
+use crate::config::{Direction, Mirror};
 use crate::credentials::{Credentials, Redactor, judge};
 use crate::mirror::target;
 use crate::plan::FirstContact;
 use crate::push::Progress;
 use crate::repo::Repository;
 use crate::status::{Mirrored, Status};
-use crate::wire::Contacts;
+use crate::wire::{Contacts, Ssh, Target};
 
 /// What is known before the mirror is contacted.
 pub(super) struct PriorState<'a> {
@@ -37,66 +37,76 @@ pub(super) fn run_once(
     fence: Option<&Fence>,
     heard: Option<Result<Heard, Error>>,
 ) -> (UpdateResult, Credentials) {
+    let run = || -> Result<_, Error> {
+        let target = target(repository, mirror, context.server)?;
+        let result = match mirror.direction {
+            Direction::Push => push(repository, context, mirror, scope, known, fence, &target)?,
+            Direction::Pull => pull(repository, context, mirror, known, fence, &target, heard),
+        };
+        judge_by(&result, &target.credentials);
+        Ok((result, target.credentials))
+    };
+    run().unwrap_or_else(|error| {
+        (UpdateResult { error: Some(error), ..UpdateResult::default() }, Credentials::default())
+    })
+}
+
+fn push(
+    repository: &Repository,
+    context: &Context<'_>,
+    mirror: &Mirror,
+    scope: Scope,
+    known: &PriorState<'_>,
+    fence: Option<&Fence>,
+    target: &Target,
+) -> Result<UpdateResult, Error> {
     let PriorState { touched, mirrored, before } = *known;
-    let mut target = target(repository, mirror, context.server);
-    if let Ok(target) = target.as_mut()
-        && !mirrored.exists()
-    {
-        // The default branch goes first, alone, so the first update of an empty mirror takes two pushes.
-        target.ssh.contacts = Contacts::More;
-    }
-    match target.map_err(Error::from).and_then(|target| Ok((target, repository.shallow_commits()?))) {
-        Ok((target, shallow)) => {
-            let redactor = Redactor::new(&target.credentials);
-            let progress = Arc::new(Progress::default());
-            (context.on_begin)(mirror, Arc::clone(&progress));
-            let moves = if touched.is_released { &[][..] } else { &before.moves };
-            let is_confirmed = context.adopts || is_adopted(mirror, touched);
-            if mirror.is_pull() {
-                let target = &target;
-                let run = Pull {
-                    repository,
-                    mirror,
-                    target,
-                    context,
-                    mirrored,
-                    before,
-                    moves,
-                    is_confirmed,
-                    fence,
-                    progress,
-                };
-                let result = run.run(heard);
-                judge_by(&result, &target.credentials);
-                return (result, target.credentials.clone());
-            }
-            let is_over = mirrored.exists() || is_confirmed;
-            let first_contact = if is_over { FirstContact::Over } else { FirstContact::Unconfirmed };
-            let past = KnownValues { touched, mirrored, moves };
-            let portion = before.portion;
-            let expected = expected(context, mirror, before, &mirror.address.shown(&target.credentials));
-            let expected = expected.filter(|_| !touched.needs_look);
-            let target = &target;
-            let run = Run {
-                repository,
-                mirror,
-                target,
-                context,
-                past,
-                first_contact,
-                fence,
-                redactor,
-                progress,
-                portion,
-                shallow,
-                expected,
-            };
-            let result = run.run(scope);
-            judge_by(&result, &target.credentials);
-            (result, target.credentials.clone())
-        }
-        Err(error) => (UpdateResult { error: Some(error), ..UpdateResult::default() }, Credentials::default()),
-    }
+    // The default branch goes first, alone, so the first update of an empty mirror takes two pushes.
+    let contacts = if mirrored.exists() { target.ssh.contacts } else { Contacts::More };
+    let target = &Target { ssh: Ssh { contacts, ..target.ssh.clone() }, ..target.clone() };
+    let shallow = repository.shallow_commits()?;
+    let redactor = Redactor::new(&target.credentials);
+    let progress = Arc::new(Progress::default());
+    (context.on_begin)(mirror, Arc::clone(&progress));
+    let moves = if touched.is_released { &[][..] } else { &before.moves };
+    let past = KnownValues { touched, mirrored, moves };
+    let is_over = mirrored.exists() || context.adopts || is_adopted(mirror, touched);
+    let first_contact = if is_over { FirstContact::Over } else { FirstContact::Unconfirmed };
+    let portion = before.portion;
+    let expected = expected(context, mirror, before, &mirror.address.shown(&target.credentials));
+    let expected = expected.filter(|_| !touched.needs_look);
+    let run = Run {
+        repository,
+        mirror,
+        target,
+        context,
+        past,
+        first_contact,
+        fence,
+        redactor,
+        progress,
+        portion,
+        shallow,
+        expected,
+    };
+    Ok(run.run(scope))
+}
+
+fn pull(
+    repository: &Repository,
+    context: &Context<'_>,
+    mirror: &Mirror,
+    known: &PriorState<'_>,
+    fence: Option<&Fence>,
+    target: &Target,
+    heard: Option<Result<Heard, Error>>,
+) -> UpdateResult {
+    let PriorState { touched, mirrored, before } = *known;
+    let progress = Arc::new(Progress::default());
+    (context.on_begin)(mirror, Arc::clone(&progress));
+    let moves = if touched.is_released { &[][..] } else { &before.moves };
+    let is_confirmed = context.adopts || is_adopted(mirror, touched);
+    Pull { repository, mirror, target, context, mirrored, before, moves, is_confirmed, fence, progress }.run(heard)
 }
 
 /// Tells git's credential helper whether the credentials were good. As in git, only status 401 shows that they are wrong: 403 is about

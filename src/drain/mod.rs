@@ -55,6 +55,7 @@ pub use advice::{advice, explained};
 pub use defer::{Down, defer};
 pub use full_scan::Unchanged;
 pub use observe::reach;
+pub use pull::reach_upstream;
 pub use report::{Host, Report};
 pub use run::serve;
 
@@ -194,6 +195,11 @@ impl Error {
             Self::Mirror(_) | Self::Repository(_) | Self::Config(_) => Class::Temporary,
             Self::Superseded | Self::Panicked(_) | Self::Keep(_) => Class::Temporary,
         }
+    }
+
+    /// Whether a person can end it by confirming first contact.
+    fn needs_adoption(&self) -> bool {
+        matches!(self, Self::FirstContact { .. } | Self::Unrelated { .. })
     }
 
     /// How long the mirror asks us to wait.

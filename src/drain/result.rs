@@ -113,10 +113,7 @@ pub(super) fn next_status(
         repository: before.repository.clone(),
         tried_address: Some(mirror.identity()),
         moves: before.moves.clone(),
-        needs_adoption: matches!(
-            result.error,
-            Some(super::Error::FirstContact { .. } | super::Error::Unrelated { .. })
-        ),
+        needs_adoption: result.error.as_ref().is_some_and(super::Error::needs_adoption),
         pull: result.pull.clone().or_else(|| before.pull.clone()),
         refs,
     }

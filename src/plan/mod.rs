@@ -23,7 +23,7 @@ pub use limits::Limits;
 pub use observed::{Deleted, FirstContact, Kind, Mirror, Observed, RefFacts, Source};
 pub use pattern::Pattern;
 pub use pull::{Here, ObservedPull, PullFacts, Restore, Upstream, plan_pull};
-pub use reason::Reason;
+pub use reason::{PullReason, Reason};
 pub use rules::{Branches, Divergent, MaxDeletes, Prune, Rules, Tags};
 
 /// What is to happen to one ref.

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use super::{
-    Action, Decision, Divergent, FirstContact, Limits, Plan, Prune, Reason, Rules, Side, Stop, limits, order, prune,
-    withhold_everything,
+    Action, Decision, Divergent, FirstContact, Limits, Plan, Prune, PullReason, Reason, Rules, Side, Stop, limits,
+    order, prune, withhold_everything,
 };
 use crate::refs::{Ancestry, Local, Oid, RefName};
 
@@ -95,7 +95,7 @@ pub fn plan_pull(rules: &Rules, observed: &ObservedPull) -> Plan {
     prune::hold_mass_deletion(rules.max_deletes, observed.here.selected, &mut decisions);
     let stop = stop(observed);
     if let Some(stop) = stop {
-        let reason = if stop == Stop::Unrelated { Reason::Unrelated } else { Reason::NoRefs };
+        let reason = if stop == Stop::Unrelated { Reason::Pull(PullReason::Unrelated) } else { Reason::NoRefs };
         for decision in decisions.iter_mut().filter(|decision| decision.action.is_sent()) {
             decision.action = Action::Reject(reason.clone());
         }
@@ -128,7 +128,9 @@ fn decide(rules: &Rules, observed: &ObservedPull, facts: &PullFacts) -> Option<D
         (Local::Unreadable, _) => Action::Reject(Reason::Unreadable),
         (Local::Absent, Some(upstream)) => match facts.base {
             None => Action::Create,
-            Some(base) if base == upstream && observed.restore == Restore::Changed => Action::Kept(Reason::DeletedHere),
+            Some(base) if base == upstream && observed.restore == Restore::Changed => {
+                Action::Kept(Reason::Pull(PullReason::DeletedHere))
+            }
             Some(_) => Action::Restore,
         },
         (Local::At(local), Some(upstream)) => update(rules, observed, facts, local, upstream),
@@ -137,7 +139,7 @@ fn decide(rules: &Rules, observed: &ObservedPull, facts: &PullFacts) -> Option<D
     let is_set = action.is_sent() && action != Action::Delete;
     let action = match action {
         action if action.is_sent() && facts.other.is_some() => {
-            Action::Reject(Reason::TakenByOther(facts.other.clone().unwrap_or_default()))
+            Action::Reject(Reason::Pull(PullReason::TakenByOther(facts.other.clone().unwrap_or_default())))
         }
         action if action.is_sent() && facts.is_refused => Action::Refused,
         _ if is_set && facts.is_flapping => Action::Flapping(Reason::Flapping { remote: facts.upstream, local }),
@@ -170,9 +172,9 @@ fn update(rules: &Rules, observed: &ObservedPull, facts: &PullFacts, local: Oid,
     } else if facts.base == Some(local) {
         Action::Force
     } else if rules.divergent != Divergent::Overwrite {
-        Action::Divergent(Reason::MovedHere(upstream))
+        Action::Divergent(Reason::Pull(PullReason::MovedHere(upstream)))
     } else if observed.first_contact == FirstContact::Unconfirmed && facts.base.is_none() {
-        Action::Divergent(Reason::NotContained(upstream))
+        Action::Divergent(Reason::Pull(PullReason::NotContained(upstream)))
     } else {
         Action::Force
     }
@@ -191,9 +193,11 @@ fn deletion(rules: &Rules, observed: &ObservedPull, facts: &PullFacts, local: Oi
     let is_merged = facts.is_local_merged && facts.is_base_merged;
     Some(match rules.prune {
         Prune::Never => Action::Kept(Reason::PruneNever),
-        Prune::Merged if !is_merged => Action::Kept(Reason::NotMergedUpstream),
-        Prune::Deleted if !is_ours => Action::Kept(Reason::GoneAndMoved),
-        _ if rules.divergent != Divergent::Overwrite && !is_ours => Action::Kept(Reason::GoneAndMoved),
+        Prune::Merged if !is_merged => Action::Kept(Reason::Pull(PullReason::NotMergedUpstream)),
+        Prune::Deleted if !is_ours => Action::Kept(Reason::Pull(PullReason::GoneAndMoved)),
+        _ if rules.divergent != Divergent::Overwrite && !is_ours => {
+            Action::Kept(Reason::Pull(PullReason::GoneAndMoved))
+        }
         Prune::Merged | Prune::Deleted | Prune::Mirror => guarded(observed, facts),
     })
 }
@@ -205,7 +209,7 @@ fn guarded(observed: &ObservedPull, facts: &PullFacts) -> Action {
     } else if let Some(why) = &observed.here.incomplete {
         Action::Kept(Reason::Incomplete(why.clone()))
     } else if observed.here.head.as_ref() == Some(&facts.name) {
-        Action::Kept(Reason::OurHead)
+        Action::Kept(Reason::Pull(PullReason::OurHead))
     } else {
         Action::Delete
     }

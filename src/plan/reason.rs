@@ -55,22 +55,8 @@ pub enum Reason {
     },
     /// The HEAD of the mirror, which may name it, cannot be read, for this reason.
     HeadUnreadable(String),
-    /// Pull: it was deleted here, and upstream has not changed it since.
-    DeletedHere,
-    /// Pull: it was moved here, and upstream has this value.
-    MovedHere(Oid),
-    /// Pull: upstream no longer has the ref, but our value, or the base, is not in upstream's default branch.
-    NotMergedUpstream,
-    /// Pull: upstream no longer has the ref, and it was moved here.
-    GoneAndMoved,
-    /// Pull: our HEAD names it, and upstream no longer has it.
-    OurHead,
-    /// Pull: the histories of both sides have no commit in common.
-    Unrelated,
-    /// Pull: it is the first contact, and upstream's history does not contain our value.
-    NotContained(Oid),
-    /// Pull: another pull mirror, which is named here, selects the ref too.
-    TakenByOther(String),
+    /// A reason that only a pull has.
+    Pull(PullReason),
     /// More refs would be deleted than the limit allows.
     TooManyDeletes {
         /// How many would be.
@@ -78,4 +64,25 @@ pub enum Reason {
         /// The limit.
         limit: usize,
     },
+}
+
+/// Why a pull does not take a ref.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PullReason {
+    /// It was deleted here, and upstream has not changed it since.
+    DeletedHere,
+    /// It was moved here, and upstream has this value.
+    MovedHere(Oid),
+    /// Upstream no longer has the ref, but our value, or the base, is not in upstream's default branch.
+    NotMergedUpstream,
+    /// Upstream no longer has the ref, and it was moved here.
+    GoneAndMoved,
+    /// Our HEAD names it, and upstream no longer has it.
+    OurHead,
+    /// The histories of both sides have no commit in common.
+    Unrelated,
+    /// It is the first contact, and upstream's history does not contain our value.
+    NotContained(Oid),
+    /// Another pull mirror, which is named here, selects the ref too.
+    TakenByOther(String),
 }

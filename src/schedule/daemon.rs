@@ -14,7 +14,7 @@ use super::batch::{Every, RECONCILE, limits};
 use super::pool::{Crew, Done, Task};
 use super::queue::{Job, Queue};
 use crate::config::{Mirror, Server};
-use crate::drain::{Error, MassDelete, Mode, Report, Unchanged};
+use crate::drain::{Check, Error, MassDelete, Mode, Report, Unchanged};
 use crate::plan::Restore;
 use crate::wire::Pool;
 
@@ -106,6 +106,23 @@ impl Workers {
             mode: Mode::Sync(MassDelete::Guarded),
         };
         self.crew.change(|queue| queue.add(job));
+    }
+
+    /// Queues a check of an upstream. If the mirror is being served, it is served once more afterwards.
+    pub fn pull(&self, git_dir: &Path, mirror: &Mirror) {
+        let job = Job {
+            git_dir: git_dir.to_owned(),
+            mirror: mirror.name.clone(),
+            host: mirror.address.endpoint().unwrap_or_default(),
+            mode: Mode::Pull(Check::Now),
+        };
+        self.crew.change(|queue| queue.add(job));
+    }
+
+    /// Queues a scan of a mirror's repository for that time.
+    pub fn scan_at(&self, git_dir: &Path, mirror: &str, time: Timestamp) {
+        let key = (git_dir.to_owned(), mirror.to_owned());
+        self.crew.change(|queue| queue.scan_at(key, Some(time)));
     }
 
     /// Makes the workers begin no further job.

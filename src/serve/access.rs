@@ -122,6 +122,16 @@ pub(super) fn given(headers: &HeaderMap) -> Option<&str> {
     private.or_else(bearer).filter(|token| !token.is_empty())
 }
 
+/// Whether a token may make a check of an upstream due.
+pub(super) fn may_trigger(token: &Token) -> bool {
+    matches!(token.scope, Scope::Api | Scope::Pull)
+}
+
+/// Whether a token may read.
+pub(super) fn may_read(token: &Token) -> bool {
+    matches!(token.scope, Scope::Api | Scope::ReadApi)
+}
+
 /// Whether a token may change things.
 pub(super) fn may_write(token: &Token) -> bool {
     token.scope == Scope::Api

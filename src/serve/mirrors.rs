@@ -230,6 +230,12 @@ impl OpenProject {
         self.config.mirrors.iter().find(|mirror| mirror.id == id).ok_or(Error::Missing("Mirror"))
     }
 
+    /// The push mirror of that number.
+    pub(super) fn push_mirror(&self, id: u32) -> Result<&Mirror, Error> {
+        let mirror = self.mirror(id)?;
+        if mirror.is_pull() { Err(Error::Missing("Mirror")) } else { Ok(mirror) }
+    }
+
     /// A mirror as it is shown.
     pub(super) fn view(&self, mirror: &Mirror) -> Result<View, Error> {
         let credentials = mirror::credentials(&self.repository, mirror).unwrap_or_default();

@@ -41,6 +41,7 @@ mod page;
 mod params;
 mod projects;
 mod router;
+mod triggers;
 mod wake;
 
 use access::Access;
@@ -48,6 +49,7 @@ use lanes::Lanes;
 use listen::{ConnectionLimit, Listener};
 use page::Sessions;
 use projects::{Project, Projects};
+use triggers::Allowances;
 use wake::{Heard, WakeSocket};
 
 /// How often all spools are looked through when the server's file does not say.
@@ -82,6 +84,8 @@ struct App {
     sessions: Sessions,
     /// The threads for requests.
     lanes: Lanes,
+    /// What webhooks may still do.
+    allowances: Allowances,
     /// The answer of `/metrics`, and when it was made.
     metrics: Mutex<Option<(Timestamp, String)>>,
     /// Repositories of which something has changed.
@@ -135,6 +139,7 @@ impl App {
             access: Access::new(Store::new(&options.state_directory)),
             sessions: Sessions::default(),
             lanes: Lanes::default(),
+            allowances: Allowances::default(),
             metrics: Mutex::default(),
             events,
             scans: Mutex::default(),

@@ -34,6 +34,8 @@ pub(super) struct MirrorParams {
     pub(super) username: Option<String>,
     /// A password in place of that in the URL.
     pub(super) password: Option<Secret>,
+    /// Further keys of the configuration.
+    pub(super) further: Keys,
 }
 
 /// `tags`
@@ -84,6 +86,7 @@ impl MirrorParams {
         if let Some(word) = self.prune {
             keys.insert("prune", Change::Text(word.into()));
         }
+        keys.extend(self.further.iter().cloned());
         keys.into_iter().collect()
     }
 

@@ -1,7 +1,7 @@
 //! The sentences for the reasons of the plan. Pure.
 
 use crate::credentials::{Cleaned, Redactor};
-use crate::plan::Reason;
+use crate::plan::{PullReason, Reason};
 use crate::refs::Oid;
 
 /// Why a ref is not updated, for people.
@@ -56,28 +56,34 @@ fn text(reason: &Reason) -> String {
         Reason::HeadUnreadable(why) => {
             format!("not deleted: the mirror's HEAD, which may name it, cannot be read: {why}")
         }
-        Reason::DeletedHere => {
-            "deleted here, and upstream has not changed it since; to take it again: git mirror-push sync --restore"
-                .into()
-        }
-        Reason::MovedHere(upstream) => {
-            format!("upstream has {}, and someone moved the ref here", upstream.short())
-        }
-        Reason::NotMergedUpstream => {
-            "upstream deleted it, but what is here is not merged into upstream's default branch".into()
-        }
-        Reason::GoneAndMoved => "upstream deleted it, but someone moved it here".into(),
-        Reason::OurHead => "upstream deleted it, but HEAD of this repository names it".into(),
-        Reason::Unrelated => "nothing is taken before the first contact is confirmed".into(),
-        Reason::NotContained(upstream) => format!(
-            "upstream has {}, whose history does not contain what is here, and this is the first contact with it",
-            upstream.short()
-        ),
-        Reason::TakenByOther(other) => {
-            format!("pull mirror '{other}' selects this ref too; let only one of the two select it")
-        }
+        Reason::Pull(reason) => text_of_pull(reason),
         Reason::TooManyDeletes { count, limit } => format!(
             "{count} refs would be deleted at once and the limit is {limit}; if that is right: git mirror-push sync --allow-mass-delete"
         ),
+    }
+}
+
+fn text_of_pull(reason: &PullReason) -> String {
+    match reason {
+        PullReason::DeletedHere => {
+            "deleted here, and upstream has not changed it since; to take it again: git mirror-push sync --restore"
+                .into()
+        }
+        PullReason::MovedHere(upstream) => {
+            format!("upstream has {}, and someone moved the ref here", upstream.short())
+        }
+        PullReason::NotMergedUpstream => {
+            "upstream deleted it, but what is here is not merged into upstream's default branch".into()
+        }
+        PullReason::GoneAndMoved => "upstream deleted it, but someone moved it here".into(),
+        PullReason::OurHead => "upstream deleted it, but HEAD of this repository names it".into(),
+        PullReason::Unrelated => "nothing is taken before the first contact is confirmed".into(),
+        PullReason::NotContained(upstream) => format!(
+            "upstream has {}, whose history does not contain what is here, and this is the first contact with it",
+            upstream.short()
+        ),
+        PullReason::TakenByOther(other) => {
+            format!("pull mirror '{other}' selects this ref too; let only one of the two select it")
+        }
     }
 }

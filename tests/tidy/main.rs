@@ -154,6 +154,7 @@ const MAY_IMPORT: [(&str, &[&str]); 28] = [
             "durable",
             "layout",
             "repo",
+            "spool",
             "plan",
             "wire",
             "config",

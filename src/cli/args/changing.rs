@@ -33,6 +33,16 @@ pub(in crate::cli) struct Credential {
     pub(in crate::cli) clear: bool,
 }
 
+/// `webhook`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Webhook {
+    /// The pull mirror
+    pub(in crate::cli) name: String,
+    /// Make a new secret; the old one does not count any more
+    #[arg(long)]
+    pub(in crate::cli) rotate: bool,
+}
+
 /// `install-hook`
 #[derive(Debug, Args)]
 pub(in crate::cli) struct InstallHook {
@@ -58,8 +68,11 @@ pub(in crate::cli) struct Add {
     /// The mirror's name: letters, digits, '.', '_' and '-'
     pub(in crate::cli) name: String,
     /// Its URL: https, http, ssh, git, file, a path, or user@host:path
-    #[arg(value_name = "URL", allow_hyphen_values = true)]
-    pub(in crate::cli) url: String,
+    #[arg(value_name = "URL", allow_hyphen_values = true, required_unless_present = "from_git_remote")]
+    pub(in crate::cli) url: Option<String>,
+    /// Take the URL of this remote of git's configuration, as 'git clone --mirror' wrote it; the mirror is a pull mirror
+    #[arg(long, value_name = "REMOTE", conflicts_with = "url")]
+    pub(in crate::cli) from_git_remote: Option<String>,
     /// Further keys of git-mirror-push-config(5); VALUE is TOML, a bare word is a string
     #[arg(value_name = "KEY=VALUE")]
     pub(in crate::cli) keys: Vec<String>,

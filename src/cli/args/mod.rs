@@ -10,7 +10,7 @@ mod changing;
 mod looking;
 mod serving;
 
-pub(super) use changing::{Add, Credential, HostKeys, InstallHook, Patterns, Set, Silent, Switch};
+pub(super) use changing::{Add, Credential, HostKeys, InstallHook, Patterns, Set, Silent, Switch, Webhook};
 pub(super) use looking::{Check, Doctor, Log, Show};
 pub(super) use serving::{Completions, CreateToken, Man, Page, Serve, Token, TokenAction, TokenScope};
 
@@ -145,6 +145,8 @@ pub(super) enum Command {
     HostKeys(HostKeys),
     /// Store a password or token, read from standard input or asked for
     Credential(Credential),
+    /// Print the URL and the secret with which upstream's host says that it changed
+    Webhook(Webhook),
     /// Find problems in this setup and show how to fix them
     Doctor(Doctor),
     /// Run the daemon: drains when hooks wake it, the REST API and the web page

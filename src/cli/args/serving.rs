@@ -82,6 +82,9 @@ pub(in crate::cli) enum TokenScope {
     /// Read only
     #[value(name = "read_api")]
     ReadApi,
+    /// Only make a check of an upstream due, as a webhook does
+    #[value(name = "pull")]
+    Pull,
 }
 
 /// `completions`

@@ -7,7 +7,7 @@ use crate::drain::Error;
 use crate::fetch::{Listed, Session};
 use crate::plan::Rules;
 use crate::refs::{Local, Oid, RefName};
-use crate::repo::Listing;
+use crate::repo::{Listing, Repository};
 use crate::wire::Error as WireError;
 
 /// What upstream said, and the conversation in which it said it.
@@ -53,7 +53,7 @@ impl Pull<'_> {
             refs.sort_unstable();
             refs.dedup_by(|one, other| one.0 == other.0);
         }
-        self.check_object_format(&listed)?;
+        check_object_format(self.repository, &listed)?;
         Ok((listed, refs))
     }
 
@@ -66,18 +66,19 @@ impl Pull<'_> {
         }
         Ok(listing)
     }
+}
 
-    fn check_object_format(&self, listed: &Listed) -> Result<(), Error> {
-        let (ours, theirs) = (self.repository.object_format(), &*listed.object_format);
-        // An empty upstream of an older version does not say its format.
-        if ours == theirs || listed.is_empty {
-            return Ok(());
-        }
-        let what = format!(
-            "upstream's object format is {theirs} and this repository's is {ours}; take it into a repository made with 'git init --bare --object-format={theirs}'"
-        );
-        Err(WireError::Unable(what).into())
+/// Refuses an upstream of another object format.
+pub(super) fn check_object_format(repository: &Repository, listed: &Listed) -> Result<(), Error> {
+    let (ours, theirs) = (repository.object_format(), &*listed.object_format);
+    // An empty upstream of an older version does not say its format.
+    if ours == theirs || listed.is_empty {
+        return Ok(());
     }
+    let what = format!(
+        "upstream's object format is {theirs} and this repository's is {ours}; take it into a repository made with 'git init --bare --object-format={theirs}'"
+    );
+    Err(WireError::Unable(what).into())
 }
 
 /// Whether a ref is one of ours that are never taken.

@@ -18,16 +18,17 @@ use super::fence::Fence;
 use super::refusal::Refusals;
 use super::update::UpdateResult;
 use super::{Context, Error, MassDelete, Mode};
-use crate::config::{Keep, Mirror};
+use crate::config::{Keep, Mirror, Server};
 use crate::credentials::Redactor;
 use crate::durable;
-use crate::fetch::Stage;
+use crate::fetch::{Session, Stage};
+use crate::mirror;
 use crate::plan::{Decision, MaxDeletes, ObservedPull, Plan, PullFacts, Rules, Stop, plan_pull};
 use crate::push::Progress;
-use crate::refs::{Ancestry, Local, Oid, RefName};
+use crate::refs::{Ancestry, Local, NameRef, Oid, RefName};
 use crate::repo::{Listing, Repository};
 use crate::status::{Held, Mirrored, Move, Outcome, PullState, RefOutcome, Status, render_time};
-use crate::wire::{Address, Target};
+use crate::wire::{Address, Pool, Target};
 
 pub(super) mod check;
 mod head;
@@ -87,7 +88,7 @@ impl Pull<'_> {
         let rules = self.rules()?;
         let incoming = self.incoming();
         if self.fence.is_some() {
-            self.check_hooks()?;
+            take::check_hooks(self.repository, self.mirror)?;
             self.end_left()?;
             self.sweep_all(&incoming)?;
         }
@@ -275,6 +276,24 @@ impl Pull<'_> {
         }
         Ok(rules)
     }
+}
+
+/// Connects to an upstream, checks that refs can be taken from it, and reads them. Changes nothing.
+///
+/// # Errors
+/// [`Error`]
+pub fn reach_upstream(
+    repository: &Repository,
+    mirror: &Mirror,
+    server: &Server,
+    each: &mut dyn FnMut(NameRef<'_>, Oid),
+) -> Result<(), Error> {
+    take::check_hooks(repository, mirror)?;
+    let target = mirror::target(repository, mirror, server)?;
+    let mut session = Session::connect(&target, &Pool::default(), None)?;
+    let listed = session.list(&[b"refs/heads/".to_vec(), b"refs/tags/".to_vec()], each)?;
+    session.end();
+    check::check_object_format(repository, &listed)
 }
 
 /// Our refs after `taken`, if nobody else changes them.

@@ -63,12 +63,7 @@ impl Pull<'_> {
                 other: self.other(name)?,
             });
         }
-        let selected = compared.refs.iter().filter(|(_, local, ..)| *local != Local::Absent).count();
-        let here = Here {
-            head: self.repository.default_branch()?,
-            selected: selected + upstream.len(),
-            incomplete: compared.scanned.ours.incomplete.clone(),
-        };
+        let here = self.this_side(compared)?;
         let is_new = !self.mirrored.exists();
         let upstream_facts = Upstream {
             is_empty: listed.is_empty,
@@ -82,6 +77,14 @@ impl Pull<'_> {
             first_contact: if is_new { FirstContact::Unconfirmed } else { FirstContact::Over },
             restore: self.context.restore,
             groups: Vec::new(),
+        })
+    }
+
+    fn this_side(&self, compared: &Compared) -> Result<Here, Error> {
+        Ok(Here {
+            head: self.repository.default_branch()?,
+            selected: compared.ours,
+            incomplete: compared.scanned.ours.incomplete.clone(),
         })
     }
 

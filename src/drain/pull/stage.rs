@@ -22,6 +22,8 @@ const MAX_TRIES: u32 = 3;
 pub(super) struct Compared {
     /// The refs that are not the same on both sides: ours, upstream's, and the base.
     pub(super) refs: Vec<(RefName, Local, Option<Oid>, Option<Oid>)>,
+    /// How many selected refs this repository has.
+    pub(super) ours: usize,
     pub(super) scanned: FullScan,
 }
 
@@ -143,7 +145,7 @@ impl Pull<'_> {
         let is_gone = |name: &&RefName| rules.selects(name.borrowed()) && value_of(upstream, name).is_none();
         scanned.gone = noted.iter().map(|(name, _)| name).filter(is_gone).cloned().collect();
         scanned.ours.incomplete = ours.incomplete;
-        Ok(Compared { refs, scanned })
+        Ok(Compared { refs, ours: ours.refs.len(), scanned })
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
 use super::Pull;
-use crate::config::{HookSetting, Hooks};
+use crate::config::{HookSetting, Hooks, Mirror};
 use crate::credentials::Redactor;
 use crate::drain::Error;
 use crate::drain::refusal::Refusals;
@@ -218,36 +218,6 @@ impl Pull<'_> {
             && matches!(install::state(self.repository), Ok(State::Live(_)))
     }
 
-    /// Refuses to run hooks that another user wrote, and to take refs in another user's repository: git would run its hooks as us.
-    pub(super) fn check_hooks(&self) -> Result<(), Error> {
-        let git_dir = self.repository.git_dir();
-        let files = |path: &Path| Error::files("look at", path.to_owned());
-        let ours = rustix::process::geteuid().as_raw();
-        if git_dir.metadata().map_err(files(git_dir))?.uid() != ours {
-            let text = format!(
-                "'{}' belongs to another user; only its owner takes refs there, because git runs its hooks",
-                git_dir.display()
-            );
-            return Err(Error::NotTaken(text));
-        }
-        if self.mirror.pull.hooks == Hooks::None || !self.repository.sharing().is_writable_for_others() {
-            return Ok(());
-        }
-        let directory = self.repository.hooks_directory()?;
-        for name in POLICY.iter().chain(&["post-receive", "post-update"]) {
-            let hook = directory.join(name);
-            let Ok(file) = hook.metadata() else { continue };
-            if file.mode() & 0o111 != 0 && !durable::is_written_by_us_alone(&file) {
-                let text = format!(
-                    "members of the group may have written the hook '{}', which would run as you; chown it and chmod go-w it, or set hooks = \"none\"",
-                    hook.display()
-                );
-                return Err(Error::NotTaken(text));
-            }
-        }
-        Ok(())
-    }
-
     fn runner_file(&self) -> std::path::PathBuf {
         self.repository.layout().remote(&self.mirror.name).join(RUNNER)
     }
@@ -285,6 +255,36 @@ impl Pull<'_> {
         }
         durable::remove_if_there(&path).map_err(Error::files("remove the note of a process", path))
     }
+}
+
+/// Refuses to run hooks that another user wrote, and to take refs in another user's repository: git would run its hooks as us.
+pub(super) fn check_hooks(repository: &Repository, mirror: &Mirror) -> Result<(), Error> {
+    let git_dir = repository.git_dir();
+    let files = |path: &Path| Error::files("look at", path.to_owned());
+    let ours = rustix::process::geteuid().as_raw();
+    if git_dir.metadata().map_err(files(git_dir))?.uid() != ours {
+        let text = format!(
+            "'{}' belongs to another user; only its owner takes refs there, because git runs its hooks",
+            git_dir.display()
+        );
+        return Err(Error::NotTaken(text));
+    }
+    if mirror.pull.hooks == Hooks::None || !repository.sharing().is_writable_for_others() {
+        return Ok(());
+    }
+    let directory = repository.hooks_directory()?;
+    for name in POLICY.iter().chain(&["post-receive", "post-update"]) {
+        let hook = directory.join(name);
+        let Ok(file) = hook.metadata() else { continue };
+        if file.mode() & 0o111 != 0 && !durable::is_written_by_us_alone(&file) {
+            let text = format!(
+                "members of the group may have written the hook '{}', which would run as you; chown it and chmod go-w it, or set hooks = \"none\"",
+                hook.display()
+            );
+            return Err(Error::NotTaken(text));
+        }
+    }
+    Ok(())
 }
 
 /// The decisions that were carried out.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::pages::Pages;
 use super::parameters::no_valid_value;
 use super::{Access, ApiRequest, Failure, Ids, answer, ids};
-use crate::config::{AuthMethod, check_branch_regex};
+use crate::config::{AuthMethod, Direction, check_branch_regex};
 use crate::credentials;
 use crate::mirror;
 use crate::plan::{Divergent, Prune};
@@ -25,7 +25,8 @@ use crate::wire::Address;
 pub(super) async fn list(State(app): State<Arc<App>>, path: Ids, request: Request) -> Response {
     let ids = ids(path);
     answer(app, request, Access::Read, move |ask| {
-        let views = ask.app.mirrors(&*ask.project(&ids)?)?;
+        let mut views = ask.app.mirrors(&*ask.project(&ids)?)?;
+        views.retain(|view| view.direction == Direction::Push.as_str());
         let pages = Pages::read(&ask.parameters)?;
         let headers = pages.headers(views.len(), &ask.client.base, &ask.uri);
         Ok((headers, axum::Json(pages.cut(views.into_iter().map(shown).collect()))).into_response())
@@ -49,7 +50,7 @@ pub(super) async fn one(State(app): State<Arc<App>>, path: Ids, request: Request
     answer(app, request, Access::Read, move |ask| {
         let project = ask.project(&ids)?;
         let opened = ask.app.open(&project)?;
-        let view = opened.view(opened.mirror(ApiRequest::mirror_id(&ids)?)?)?;
+        let view = opened.view(opened.push_mirror(ApiRequest::mirror_id(&ids)?)?)?;
         Ok(axum::Json(shown(view)).into_response())
     })
     .await
@@ -82,6 +83,7 @@ pub(super) async fn update(State(app): State<Arc<App>>, path: Ids, request: Requ
     answer(app, request, Access::Write, move |ask| {
         let project = ask.project(&ids)?;
         let id = ApiRequest::mirror_id(&ids)?;
+        ask.app.open(&project)?.push_mirror(id)?;
         let mut wish = wish(ask)?;
         wish.auth_method =
             match ask.parameters.text("auth_method")? {
@@ -103,7 +105,7 @@ pub(super) async fn delete(State(app): State<Arc<App>>, path: Ids, request: Requ
         let project = ask.project(&ids)?;
         let id = ApiRequest::mirror_id(&ids)?;
         let opened = ask.app.open(&project)?;
-        opened.mirror(id)?;
+        opened.push_mirror(id)?;
         if let Some(since) = ask.if_unmodified_since.as_deref().and_then(http_date) {
             let changed = std::fs::metadata(opened.repository.layout().config()).and_then(|file| file.modified());
             let changed = changed.ok().and_then(|time| Timestamp::try_from(time).ok());
@@ -123,7 +125,9 @@ pub(super) async fn sync(State(app): State<Arc<App>>, path: Ids, request: Reques
     answer(app, request, Access::Write, move |ask| {
         let project = ask.project(&ids)?;
         let wish = if ask.parameters.flag("adopt")? == Some(true) { mirror::Wish::Adopt } else { mirror::Wish::Sync };
-        ask.app.sync(&project, ApiRequest::mirror_id(&ids)?, wish)?;
+        let id = ApiRequest::mirror_id(&ids)?;
+        ask.app.open(&project)?.push_mirror(id)?;
+        ask.app.sync(&project, id, wish)?;
         Ok(StatusCode::NO_CONTENT.into_response())
     })
     .await
@@ -135,7 +139,7 @@ pub(super) async fn public_key(State(app): State<Arc<App>>, path: Ids, request: 
     answer(app, request, Access::Read, move |ask| {
         let project = ask.project(&ids)?;
         let opened = ask.app.open(&project)?;
-        let mirror = opened.mirror(ApiRequest::mirror_id(&ids)?)?;
+        let mirror = opened.push_mirror(ApiRequest::mirror_id(&ids)?)?;
         let missing = || Failure::message(StatusCode::NOT_FOUND, "404 Not Found");
         if mirror.auth_method != AuthMethod::SshPublicKey || !matches!(mirror.address, Address::Ssh { .. }) {
             return Err(missing());
@@ -195,5 +199,6 @@ fn wish(ask: &ApiRequest) -> Result<MirrorParams, Failure> {
         host_keys: given.texts("host_keys")?,
         username: None,
         password: None,
+        further: Vec::new(),
     })
 }

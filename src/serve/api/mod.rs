@@ -1,4 +1,4 @@
-//! GitLab's remote mirrors API, version 4, and the parts of GitLab's other resources that its clients need.
+//! GitLab's remote mirrors API and pull mirror API, version 4, and the parts of GitLab's other resources that its clients need.
 //!
 //! The token is checked before the body is parsed. A project that the token does not reach looks like one that does not exist.
 //! `openapi.json` describes the parameters and answers of each route. The API serves it, and a test compares it with the routes.
@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::json;
 
-use super::access::{given, may_write};
+use super::access::{given, may_read, may_write};
 use super::client::Client;
 use super::lanes;
 use super::projects::Project;
@@ -25,6 +25,7 @@ mod mirrors;
 mod pages;
 mod parameters;
 mod projects;
+mod pull;
 
 pub(super) use failure::Failure;
 use parameters::Parameters;
@@ -53,6 +54,7 @@ pub(super) fn router() -> Router<Arc<App>> {
         )
         .route("/api/v4/projects/{id}/remote_mirrors/{mirror_id}/sync", post(mirrors::sync))
         .route("/api/v4/projects/{id}/remote_mirrors/{mirror_id}/public_key", get(mirrors::public_key))
+        .route("/api/v4/projects/{id}/mirror/pull", get(pull::show).put(pull::configure).post(pull::trigger))
         .route("/api/{*rest}", axum::routing::any(nothing))
         .method_not_allowed_fallback(not_allowed)
 }
@@ -92,7 +94,8 @@ async fn answer(
             .await
             .map_err(anyhow::Error::from)??;
         client.note(&token.name);
-        if access == Access::Write && !may_write(&token) {
+        let is_allowed = if access == Access::Write { may_write(&token) } else { may_read(&token) };
+        if !is_allowed {
             return Err(Failure::scope());
         }
         let body = axum::body::to_bytes(body, MAX_BODY).await.map_err(|_| Failure::too_large())?;

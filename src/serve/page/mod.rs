@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use maud::Markup;
 
-use super::access::{Denied, may_write};
+use super::access::{Denied, may_read, may_write};
 use super::client::Client;
 use super::lanes::TooMany;
 use super::mirrors::Error;
@@ -126,7 +126,8 @@ async fn login(State(app): State<Arc<App>>, parts: Parts, body: Bytes) -> Respon
         let form = Form::read(&body);
         let judged = app.access.judge(form.text("token").as_deref(), &client.name, now())?;
         let token = match judged {
-            Ok(token) => token,
+            Ok(token) if may_read(&token) => token,
+            Ok(_) => return Ok(Err(Denied::Wrong)),
             Err(denied) => return Ok(Err(denied)),
         };
         client.note(&token.name);

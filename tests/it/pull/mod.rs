@@ -1,5 +1,6 @@
 //! Pull mirrors: what changes upstream comes here.
 
+mod api;
 mod faults;
 mod hooks;
 mod onward;

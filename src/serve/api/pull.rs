@@ -1,0 +1,201 @@
+//! `/projects/:id/mirror/pull`: GitLab's pull mirror API, and the webhook that makes a check due.
+//!
+//! A webhook is a hint: nothing in its body is believed. It is authorised by a token, or by the webhook secret of the mirror: the signatures
+//! of GitHub, Gitea and Forgejo, or GitLab's header.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::{Access, ApiRequest, Failure, Ids, answer, ids};
+use crate::config::{AuthMethod, Change, Hooks, Mirror, check_branch_regex};
+use crate::credentials::{Secret, webhook};
+use crate::plan::Divergent;
+use crate::serve::App;
+use crate::serve::access::{given, may_trigger};
+use crate::serve::client::Client;
+use crate::serve::mirrors::{Error, OpenProject};
+use crate::serve::params::MirrorParams;
+use crate::serve::projects::Project;
+use crate::serve::{lanes, now};
+
+/// Largest body of a webhook, in bytes.
+const MAX_BODY: usize = 1 << 20;
+
+/// The name of the mirror that PUT makes.
+const NAME: &str = "upstream";
+
+/// `GET …`
+pub(super) async fn show(State(app): State<Arc<App>>, path: Ids, request: Request) -> Response {
+    let ids = ids(path);
+    answer(app, request, Access::Read, move |ask| {
+        let opened = ask.app.open(&*ask.project(&ids)?)?;
+        let mirror = upstream(&opened)?.filter(|mirror| mirror.is_enabled).ok_or_else(not_mirrored)?;
+        Ok(axum::Json(shown(&opened, mirror)?).into_response())
+    })
+    .await
+}
+
+/// `PUT …`
+pub(super) async fn configure(State(app): State<Arc<App>>, path: Ids, request: Request) -> Response {
+    let ids = ids(path);
+    answer(app, request, Access::Write, move |ask| {
+        let project = ask.project(&ids)?;
+        let wish = wish(ask)?;
+        let found = upstream(&ask.app.open(&project)?)?.map(|mirror| mirror.id);
+        let view = match found {
+            Some(id) => ask.app.update(&project, id, &wish)?,
+            None if wish.url.is_none() => return Err(Failure::parameter("url is missing")),
+            None => ask.app.create(&project, &created(wish))?,
+        };
+        let opened = ask.app.open(&project)?;
+        Ok(axum::Json(shown(&opened, opened.mirror(view.id)?)?).into_response())
+    })
+    .await
+}
+
+/// `POST …`
+pub(super) async fn trigger(State(app): State<Arc<App>>, path: Ids, request: Request) -> Response {
+    let ids = ids(path);
+    triggered(app, ids, request).await.unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn triggered(app: Arc<App>, ids: Vec<String>, request: Request) -> Result<Response, Failure> {
+    let (parts, body) = request.into_parts();
+    let client = parts.extensions.get::<Client>().cloned().unwrap_or_default();
+    let asked = given(&parts.headers).map(str::to_owned);
+    let is_signed = webhook::is_signed(&|name| header(&parts.headers, name));
+    if asked.is_none() && is_signed {
+        let body = axum::body::to_bytes(body, MAX_BODY).await.map_err(|_| Failure::too_large())?;
+        // All deliveries that are not authorised by a token share the threads of one token.
+        let done = Arc::clone(&app).lanes.write("webhook", move || by_webhook(&app, &ids, &parts.headers, &body)).await;
+        return done.unwrap_or_else(|lanes::TooMany| Err(Failure::too_many()));
+    }
+    let (judge, name) = (Arc::clone(&app), client.name.clone());
+    let judged = app.lanes.judge(move || judge.access.judge(asked.as_deref(), &name, now())).await;
+    let token = judged.map_err(anyhow::Error::from)??;
+    client.note(&token.name);
+    if !may_trigger(&token) {
+        return Err(Failure::scope());
+    }
+    let act = move |app: &App| {
+        let found = ids.first().and_then(|id| app.find(id)).filter(|project| token.reaches(&project.path));
+        let project = found.ok_or_else(Failure::no_project)?;
+        let opened = app.open(&project)?;
+        let mirror = upstream(&opened)?.filter(|mirror| mirror.is_enabled).ok_or_else(not_mirrored)?;
+        app.pull(&project, &opened, mirror)?;
+        Ok(StatusCode::ACCEPTED.into_response())
+    };
+    let (lanes, name) = (Arc::clone(&app), client.name.clone());
+    let done = lanes.lanes.write(&name, move || act(&app)).await;
+    done.unwrap_or_else(|lanes::TooMany| Err(Failure::too_many()))
+}
+
+/// A delivery with the secret of a webhook. Every failure is the same answer, after the same work.
+fn by_webhook(app: &App, ids: &[String], headers: &HeaderMap, body: &[u8]) -> Result<Response, Failure> {
+    let found = || -> Option<(Arc<Project>, OpenProject, String)> {
+        let project = app.find(ids.first()?)?;
+        let opened = app.open(&project).ok()?;
+        let name = upstream(&opened).ok()??.name.clone();
+        Some((project, opened, name))
+    };
+    let found = found();
+    let secret = found
+        .as_ref()
+        .and_then(|(_, opened, name)| webhook::read(&opened.repository.layout().remote(name)).ok().flatten());
+    let is_right = webhook::is_right(secret.as_ref(), &|name| header(headers, name), body);
+    let Some((project, opened, name)) = found.filter(|_| is_right) else { return Err(Failure::no_project()) };
+    let mirror = opened.config.mirror(&name).filter(|mirror| mirror.is_enabled).ok_or_else(not_mirrored)?;
+    app.pull_by_webhook(&project, &opened, mirror)?;
+    Ok(StatusCode::ACCEPTED.into_response())
+}
+
+fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// The pull mirror of a project. If there are several, the one named `upstream`.
+fn upstream(opened: &OpenProject) -> Result<Option<&Mirror>, Failure> {
+    let pulls: Vec<&Mirror> = opened.config.mirrors.iter().filter(|mirror| mirror.is_pull()).collect();
+    match &*pulls {
+        [] => Ok(None),
+        [only] => Ok(Some(only)),
+        several => match several.iter().find(|mirror| mirror.name == NAME) {
+            Some(mirror) => Ok(Some(mirror)),
+            None => {
+                let names: Vec<&str> = several.iter().map(|mirror| &*mirror.name).collect();
+                let text =
+                    format!("the project has several pull mirrors ({}), and none is named {NAME}", names.join(", "));
+                Err(Failure::message(StatusCode::BAD_REQUEST, &text))
+            }
+        },
+    }
+}
+
+fn not_mirrored() -> Failure {
+    Failure::message(StatusCode::BAD_REQUEST, "The project is not mirrored")
+}
+
+/// A pull mirror as GitLab shows it.
+fn shown(opened: &OpenProject, mirror: &Mirror) -> Result<Value, Failure> {
+    let view = opened.view(mirror)?;
+    Ok(json!({
+        "id": view.id,
+        "update_status": view.update_status,
+        "url": view.masked_url,
+        "last_error": view.last_error,
+        "last_update_at": view.last_update_at,
+        "last_update_started_at": view.last_update_started_at,
+        "last_successful_update_at": view.last_successful_update_at,
+        "enabled": mirror.is_enabled,
+        "mirror_trigger_builds": mirror.pull.hooks == Hooks::All,
+        "only_mirror_protected_branches": mirror.only_protected_branches,
+        "mirror_overwrites_diverged_branches": mirror.divergent == Divergent::Overwrite,
+        "mirror_branch_regex": view.mirror_branch_regex,
+    }))
+}
+
+/// The attributes that PUT gives.
+fn wish(ask: &ApiRequest) -> Result<MirrorParams, Failure> {
+    let given = &ask.parameters;
+    let regex = match given.is_null("mirror_branch_regex") {
+        true => Some(String::new()),
+        false => given.text("mirror_branch_regex")?,
+    };
+    if let Some(Err(why)) = regex.as_deref().map(check_branch_regex) {
+        return Err(Error::Invalid { field: "mirror_branch_regex", why }.into());
+    }
+    let only_protected_branches = given.flag("only_mirror_protected_branches")?;
+    if only_protected_branches == Some(true) && regex.as_deref().is_some_and(|regex| !regex.is_empty()) {
+        let text = "only_mirror_protected_branches, mirror_branch_regex are mutually exclusive";
+        return Err(Failure::parameter(text));
+    }
+    let overwrites = given.flag("mirror_overwrites_diverged_branches")?;
+    let hooks = given.flag("mirror_trigger_builds")?.map(|all| Change::Text(if all { "all" } else { "policy" }.into()));
+    let password = given.text("auth_password")?;
+    Ok(MirrorParams {
+        url: if given.is_null("url") { Some(String::new()) } else { given.text("url")? },
+        enabled: given.flag("enabled")?,
+        only_protected_branches,
+        mirror_branch_regex: regex,
+        divergent_refs: overwrites.map(|overwrites| if overwrites { "overwrite" } else { "keep" }),
+        username: given.text("auth_user")?,
+        auth_method: password.as_ref().map(|_| AuthMethod::Password),
+        password: password.map(Secret::new),
+        further: hooks.map(|hooks| ("hooks", hooks)).into_iter().collect(),
+        ..MirrorParams::default()
+    })
+}
+
+/// The attributes of a new pull mirror.
+fn created(mut wish: MirrorParams) -> MirrorParams {
+    wish.name = Some(NAME.into());
+    wish.further.push(("direction", Change::Text("pull".into())));
+    let has_user = wish.url.as_deref().is_some_and(|url| url.contains('@')) || wish.username.is_some();
+    let usual = if has_user { AuthMethod::Password } else { AuthMethod::None };
+    wish.auth_method = Some(wish.auth_method.unwrap_or(usual));
+    wish
+}

@@ -1,0 +1,122 @@
+//! What makes the check of an upstream due besides its clock: the API and webhooks.
+//!
+//! Guaranteed: the last delivery is never dropped. Two webhooks that find nothing new are served at once, then one in five seconds for each
+//! mirror; the next one waits, and stands for all that follow before its time. One that finds a change costs nothing. Absent: what upstream
+//! has; a check finds that out.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
+
+use super::mirrors::{Error, OpenProject};
+use super::projects::Project;
+use super::{App, now};
+use crate::config::{Interval, Mirror};
+use crate::mirror::Wish;
+use crate::status;
+
+/// How many webhooks that find nothing are served at once.
+const AT_ONCE: u32 = 2;
+/// How often one more is served after that.
+const PERIOD: SignedDuration = SignedDuration::from_secs(5);
+
+/// What webhooks may still do.
+#[derive(Debug, Default)]
+pub(super) struct Allowances(Mutex<HashMap<(PathBuf, String), Allowance>>);
+
+#[derive(Debug)]
+struct Allowance {
+    left: u32,
+    since: Timestamp,
+    /// When upstream had last changed, as far as it was known then.
+    change: Option<String>,
+}
+
+impl Allowances {
+    /// Takes one. `None` if a check may be made now, otherwise the time of the next one.
+    fn take(&self, key: (PathBuf, String), change: Option<&str>, now: Timestamp) -> Option<Timestamp> {
+        let mut all = self.0.lock();
+        let full = || Allowance { left: AT_ONCE, since: now, change: change.map(str::to_owned) };
+        let entry = all.entry(key).or_insert_with(full);
+        if entry.change.as_deref() != change {
+            *entry = full();
+        }
+        while entry.left < AT_ONCE && now.duration_since(entry.since) >= PERIOD {
+            entry.left += 1;
+            entry.since += PERIOD;
+        }
+        if entry.left == 0 {
+            return Some(entry.since + PERIOD);
+        }
+        if entry.left == AT_ONCE {
+            entry.since = now;
+        }
+        entry.left -= 1;
+        None
+    }
+}
+
+impl App {
+    /// Makes a check due, because someone with a token asked for it. During a run, one more run follows.
+    pub(super) fn pull(&self, project: &Project, opened: &OpenProject, mirror: &Mirror) -> Result<(), Error> {
+        // Nothing else would repeat a check that is lost in a crash.
+        if opened.config.is_silent || mirror.pull.interval == Interval::None {
+            self.note(opened, mirror)?;
+        }
+        if !opened.config.is_silent {
+            self.workers.pull(&project.git_dir, mirror);
+        }
+        Ok(())
+    }
+
+    /// Makes a check due, because a webhook said that upstream changed.
+    pub(super) fn pull_by_webhook(
+        &self,
+        project: &Project,
+        opened: &OpenProject,
+        mirror: &Mirror,
+    ) -> Result<(), Error> {
+        let status = status::of(&opened.repository.layout(), mirror).map_err(anyhow::Error::from)?;
+        let change = status.pull.and_then(|pull| pull.last_change_at);
+        let key = (project.git_dir.clone(), mirror.name.clone());
+        match self.allowances.take(key, change.as_deref(), now()) {
+            None => self.pull(project, opened, mirror),
+            Some(later) => {
+                self.note(opened, mirror)?;
+                self.workers.scan_at(&project.git_dir, &mirror.name, later);
+                Ok(())
+            }
+        }
+    }
+
+    /// Notes durably that a check is due, unless that is noted already.
+    fn note(&self, opened: &OpenProject, mirror: &Mirror) -> Result<(), Error> {
+        let pending = crate::spool::pending(&opened.repository.layout(), &mirror.name).map_err(anyhow::Error::from)?;
+        if pending == 0 {
+            opened.editor().prepare()?;
+            opened.editor().request(&opened.config, &mirror.name, Wish::Compare)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_webhooks_are_served_and_then_one_in_five_seconds() {
+        let at = |seconds: i64| Timestamp::from_second(1_767_720_000 + seconds).expect("in range");
+        let allowances = Allowances::default();
+        let take = |seconds, change: Option<&str>| {
+            let key = (PathBuf::from("/r.git"), "m".to_owned());
+            allowances.take(key, change, at(seconds)).map(|later| later.duration_since(at(0)).as_secs())
+        };
+        assert_eq!([take(0, None), take(1, None), take(1, None), take(4, None)], [None, None, Some(5), Some(5)]);
+        assert_eq!([take(5, None), take(6, None)], [None, Some(10)]);
+        assert_eq!([take(100, None), take(100, None), take(100, None)], [None, None, Some(105)]);
+        assert_eq!(take(101, Some("changed")), None, "a change costs nothing");
+    }
+}
