@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Session;
-use crate::config::{Config, Wake};
+use crate::config::{Config, Direction, Wake};
 use crate::mirror::Lock;
 use crate::process;
 use crate::status::{UpdateStatus, View};
@@ -67,6 +67,11 @@ pub(super) fn attempt(session: &Session<'_>, config: &Config, view: &View, now: 
     if view.next_attempt_at.is_none() && view.pending == 0 {
         return None;
     }
+    let is_pull = view.direction == Direction::Pull.as_str();
+    if is_pull && view.attempts == 0 && view.pending == 0 {
+        let next = view.next_attempt_at.as_ref().and_then(|next| next.parse::<Timestamp>().ok())?;
+        return Some(next_check(next.duration_since(now).as_secs(), Maker::of(session, view), &view.name));
+    }
     let Some(next) = view.next_attempt_at.as_ref().and_then(|next| next.parse::<Timestamp>().ok()) else {
         // With `wake = "auto"`, the hook has already woken a drain.
         let nobody = config.wake == Wake::None && Maker::of(session, view) == Maker::Nobody;
@@ -82,6 +87,28 @@ pub(super) fn attempt(session: &Session<'_>, config: &Config, view: &View, now: 
     Some(said(next.duration_since(now).as_secs(), &failed, Maker::of(session, view), is_permanent, &view.name))
 }
 
+/// When upstream is checked next, and by whom.
+fn next_check(seconds: i64, maker: Maker, name: &str) -> String {
+    let when = if seconds <= 0 { "next check: due".to_owned() } else { format!("next check in {}", after(seconds)) };
+    match maker {
+        Maker::Daemon => format!("{when}, by the daemon"),
+        Maker::Timer => format!("{when}, by the timer"),
+        // A drain that waits serves pushes only.
+        Maker::Drain | Maker::Nobody | Maker::Unknown => {
+            format!("{when}, but no daemon or timer is running: 'git mirror-push pull {name}' checks now")
+        }
+    }
+}
+
+/// A number of seconds in words.
+fn after(seconds: i64) -> String {
+    match seconds {
+        ..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        _ => format!("{} h", (seconds + 1800) / 3600),
+    }
+}
+
 /// Whether systemd runs the timer that drains all repositories.
 fn has_timer() -> bool {
     let mut asked = process::command("systemctl");
@@ -93,11 +120,7 @@ fn has_timer() -> bool {
 const NOBODY: &str = "no daemon, drain or timer is running";
 
 fn said(seconds: i64, failed: &str, maker: Maker, is_permanent: bool, name: &str) -> String {
-    let after = match seconds {
-        ..=119 => format!("{seconds} s"),
-        120..=7199 => format!("{} min", seconds / 60),
-        _ => format!("{} h", (seconds + 1800) / 3600),
-    };
+    let after = after(seconds);
     let when = if seconds <= 0 { "next attempt: due".to_owned() } else { format!("next attempt in {after}") };
     match maker {
         Maker::Daemon => format!("{when}, by the daemon{failed}"),

@@ -111,7 +111,10 @@ fn check_upstream(
         return serve_once(repository, context, mirror, context.mode, None);
     };
     let mirrored = Mirrored::open(&directory, &mirror.identity(), repository).map_err(unreadable)?;
-    let target = target(repository, mirror, context.server)?;
+    // An error of the configuration is recorded like one of the run.
+    let Ok(target) = target(repository, mirror, context.server) else {
+        return serve_once(repository, context, mirror, context.mode, None);
+    };
     let progress = Arc::new(Progress::default());
     (context.on_begin)(mirror, Arc::clone(&progress));
     let (target, mirrored, moves) = (&target, &mirrored, &status.moves[..]);
@@ -163,7 +166,8 @@ fn try_serve(
     let directory = repository.layout().remote(&mirror.name);
     prepare(repository, &mirror.name)?;
     let lock = match mode {
-        Mode::Drain => match Lock::try_acquire(&directory, repository.sharing())? {
+        // Nobody waits for these.
+        Mode::Drain | Mode::Pull(Check::Due) => match Lock::try_acquire(&directory, repository.sharing())? {
             Some(lock) => lock,
             None => return Ok(Some(Turn::Busy)),
         },

@@ -15,6 +15,6 @@ mod symbolic;
 
 pub use list::Listed;
 pub use pack::Wanted;
-pub use session::Session;
+pub use session::{Session, sink_failed};
 pub use stage::{Stage, sweep};
 pub use symbolic::{Symbolic, symbolic};

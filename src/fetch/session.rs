@@ -302,6 +302,7 @@ fn negotiate(
 }
 
 /// The error of a sink whose reader is gone.
-pub(super) fn sink_failed(source: io::Error) -> Error {
+#[must_use]
+pub fn sink_failed(source: io::Error) -> Error {
     Error::Broken { doing: "writing the objects", source }
 }

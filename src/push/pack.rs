@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use super::Progress;
 use crate::credentials::Redactor;
-use crate::durable;
 use crate::process::{Child, git};
 use crate::refs::Oid;
 use crate::replies;
@@ -25,8 +24,8 @@ use crate::wire::{Class, Error};
 pub enum PackSource {
     /// A pack that is made already, and the counters for its bytes.
     Made(Vec<u8>, Arc<Progress>),
-    /// The file of a pack, which nobody changes.
-    File(PathBuf),
+    /// A pack that is read from an open file or pipe.
+    File(Arc<File>),
     /// `git pack-objects` makes it.
     Program(PackObjects),
 }
@@ -78,7 +77,7 @@ pub(super) struct PackReader {
 
 enum Bytes {
     Made(Cursor<Vec<u8>>),
-    File(File),
+    File(Arc<File>),
     Program { stdout: ChildStdout, child: Option<Child> },
 }
 
@@ -92,16 +91,12 @@ impl PackSource {
                 header: Vec::new(),
                 progress,
             }),
-            Self::File(path) => {
-                let failed = |source: io::Error| Error::Pack { message: source.to_string(), class: Class::Temporary };
-                let (file, _) = durable::open_to_read(&path).map_err(failed)?;
-                Ok(PackReader {
-                    bytes: Bytes::File(file),
-                    incomplete: Incomplete::default(),
-                    header: Vec::new(),
-                    progress: Arc::default(),
-                })
-            }
+            Self::File(file) => Ok(PackReader {
+                bytes: Bytes::File(file),
+                incomplete: Incomplete::default(),
+                header: Vec::new(),
+                progress: Arc::default(),
+            }),
             Self::Program(program) => program.open(),
         }
     }
@@ -182,7 +177,7 @@ impl Read for PackReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let count = match &mut self.bytes {
             Bytes::Made(pack) => pack.read(buf)?,
-            Bytes::File(pack) => pack.read(buf)?,
+            Bytes::File(pack) => (&**pack).read(buf)?,
             Bytes::Program { stdout, .. } => {
                 self.progress.begin_packing();
                 let filled = fill(stdout, buf);

@@ -75,7 +75,7 @@ const MAY_IMPORT: [(&str, &[&str]); 28] = [
     ("process", &[]),
     ("credentials", &["durable", "process", "refs"]),
     ("wire", &["durable", "refs", "credentials", "process", "replies"]),
-    ("push", &["durable", "refs", "credentials", "process", "replies", "wire"]),
+    ("push", &["refs", "credentials", "process", "replies", "wire"]),
     ("fetch", &["durable", "refs", "replies", "process", "repo", "push", "credentials", "wire"]),
     ("config", &["durable", "layout", "refs", "repo", "plan", "wire", "credentials"]),
     ("status", &["config", "credentials", "durable", "layout", "plan", "push", "refs", "repo", "spool", "wire"]),

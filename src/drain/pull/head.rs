@@ -10,14 +10,14 @@ use crate::process::{self, git};
 use crate::refs::{Local, RefName};
 
 impl Pull<'_> {
-    /// Sets HEAD, if this repository was empty, or if ours names the branch that upstream's named before.
-    pub(super) fn follow_head(&self, listed: &Listed, result: &mut UpdateResult) -> Result<(), Error> {
+    /// Sets HEAD, if this repository was empty before the first pull, or if ours names the branch that upstream's named before.
+    pub(super) fn follow_head(&self, listed: &Listed, was_empty: bool, result: &mut UpdateResult) -> Result<(), Error> {
         let Some(pull) = &mut result.pull else { return Ok(()) };
         let before = pull.head.take();
         pull.head = listed.head.as_ref().map(|head| head.text().into_owned()).or(before.clone());
         let Some(head) = listed.head.as_ref().filter(|_| self.mirror.pull.follows_head) else { return Ok(()) };
         let ours = self.repository.default_branch()?;
-        let is_first = before.is_none() && self.is_head_unborn(ours.as_ref())?;
+        let is_first = before.is_none() && (was_empty || self.is_head_unborn(ours.as_ref())?);
         let follows = ours.as_ref().is_some_and(|ours| before.as_deref() == Some(&*ours.text()));
         if ours.as_ref() == Some(head) || !(is_first || follows) {
             return Ok(());

@@ -21,7 +21,7 @@ use super::{Context, Error, MassDelete, Mode};
 use crate::config::{Keep, Mirror, Server};
 use crate::credentials::Redactor;
 use crate::durable;
-use crate::fetch::{Session, Stage};
+use crate::fetch::{Listed, Session, Stage};
 use crate::mirror;
 use crate::plan::{Decision, MaxDeletes, ObservedPull, Plan, PullFacts, Rules, Stop, plan_pull};
 use crate::push::Progress;
@@ -31,6 +31,7 @@ use crate::status::{Held, Mirrored, Move, Outcome, PullState, RefOutcome, Status
 use crate::wire::{Address, Pool, Target};
 
 pub(super) mod check;
+mod direct;
 mod head;
 pub(super) mod kept;
 mod observe;
@@ -105,6 +106,11 @@ impl Pull<'_> {
             pull.speaks_two = heard.session.speaks_two().map(str::to_owned);
         }
         let ours = self.ours(&rules)?;
+        if let Some(taken) = self.take_directly(&mut heard, &rules, result)? {
+            let Heard { session, listed, refs } = heard;
+            session.end();
+            return self.finish(&rules, &listed, &refs, ours, &taken, result);
+        }
         let (stage, compared) = self.stage(&mut heard, &rules, &incoming)?;
         let staged = stage.as_ref().map(Stage::open).transpose()?.map(|shared| shared.to_local());
         let with_objects = staged.as_ref().unwrap_or(self.repository);
@@ -123,32 +129,44 @@ impl Pull<'_> {
             return Ok(());
         }
         let ended = self.take_all(&mut update, result);
-        self.pass_on(&update, result)?;
+        self.pass_on(&update.observed, &update.taken, result)?;
         ended?;
-        self.follow_head(&listed, result)?;
+        self.finish(&rules, &listed, &refs, ours, &update.taken, result)
+    }
+
+    /// Notes what the next run has to know.
+    fn finish(
+        &self,
+        rules: &Rules,
+        listed: &Listed,
+        refs: &[(RefName, Oid)],
+        ours: Listing,
+        taken: &[Decision],
+        result: &mut UpdateResult,
+    ) -> Result<(), Error> {
+        self.follow_head(listed, ours.refs.is_empty(), result)?;
         result.has_compared_all = true;
-        let taken = &update.taken;
         if let Some(pull) = &mut result.pull {
             if !taken.is_empty() {
                 pull.last_change_at = Some(render_time((self.context.now)()));
             }
             let is_settled = result.error.is_none() && !has_passing(&result.outcomes);
             let ours = after(ours, taken);
-            pull.seen = is_settled.then(|| digest(&self.mirror.identity(), &rules, &listed, &refs, &ours));
+            pull.seen = is_settled.then(|| digest(&self.mirror.identity(), rules, listed, refs, &ours));
         }
         Ok(())
     }
 
     /// Spools what was taken, and what earlier runs may have taken, and notes the new base of these refs.
-    fn pass_on(&self, update: &Update<'_>, result: &mut UpdateResult) -> Result<(), Error> {
-        let taken: Vec<&Decision> = update.taken.iter().collect();
+    fn pass_on(&self, observed: &ObservedPull, taken: &[Decision], result: &mut UpdateResult) -> Result<(), Error> {
+        let taken: Vec<&Decision> = taken.iter().collect();
         let scanned = result.scanned.as_mut().expect("the refs were compared");
         let (unnoted, gone) = (std::mem::take(&mut scanned.unnoted), std::mem::take(&mut scanned.gone));
         result.has_spooled = self.spool(&taken, &unnoted).inspect_err(|_| result.held.clear())?;
         result.held.extend(unnoted.into_iter().map(|(name, value)| (name, Held::at(value))));
         // The base of a ref that neither side has is forgotten. That of a ref which is kept here still counts.
         let is_here = |facts: &&PullFacts| facts.local != Local::Absent;
-        let kept: BTreeSet<&RefName> = update.observed.refs.iter().filter(is_here).map(|facts| &facts.name).collect();
+        let kept: BTreeSet<&RefName> = observed.refs.iter().filter(is_here).map(|facts| &facts.name).collect();
         let forgotten = gone.into_iter().filter(|name| !kept.contains(name));
         result.held.extend(forgotten.map(|name| (name, Held::default())));
         Ok(())
@@ -171,7 +189,7 @@ impl Pull<'_> {
             let pack = update.stage.filter(|_| is_whole).and_then(Stage::only_pack);
             let objects = Objects { repository: update.objects, pack, haves: &haves };
             update.refusals.begin(&sent);
-            let report = self.receive(&sent, &objects, &hooks);
+            let report = self.pack(&sent, &objects).and_then(|pack| self.receive(&sent, pack, &hooks));
             remove_logged(&hooks);
             let report = report.inspect_err(|error| self.mark_failed(&sent, error, result))?;
             let again = self.read_answers(&sent, report, &mut update.refusals, result);

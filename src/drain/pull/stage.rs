@@ -1,5 +1,6 @@
 //! The comparison of our refs, upstream's and the base, and the stage for objects that only upstream has.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::Pull;
@@ -12,11 +13,13 @@ use crate::fetch::{Stage, Wanted, sweep};
 use crate::plan::Rules;
 use crate::refs::{Local, Oid, RefName};
 use crate::replies;
-use crate::repo::Repository;
+use crate::repo::{History, Repository};
 use crate::wire::Error as WireError;
 
 /// How often upstream may change while its objects are asked for.
 const MAX_TRIES: u32 = 3;
+/// How many values we name at most. Each costs upstream a lookup, and fifty bytes.
+const MAX_HAVES: usize = 1024;
 
 /// The three lists of refs as one.
 pub(super) struct Compared {
@@ -76,7 +79,7 @@ impl Pull<'_> {
             tries += 1;
             let made = Stage::make(incoming, self.repository);
             let stage = made.map_err(Error::files("stage objects", incoming.to_owned()))?;
-            match self.fetch(heard, &stage, &wants) {
+            match self.fetch(heard, &stage, &wants, &compared) {
                 Ok(()) => return Ok((Some(stage), compared)),
                 // Upstream's refs moved since it listed them.
                 Err(Error::Push(WireError::Remote(message)))
@@ -90,31 +93,42 @@ impl Pull<'_> {
         }
     }
 
-    fn fetch(&self, heard: &mut Heard, stage: &Stage, wants: &[Oid]) -> Result<(), Error> {
+    fn fetch(&self, heard: &mut Heard, stage: &Stage, wants: &[Oid], compared: &Compared) -> Result<(), Error> {
         self.progress.begin("receiving objects");
-        let mut haves: Vec<Oid> = Vec::new();
-        if self.mirrored.exists() {
-            let noted = self.mirrored.all().map_err(unreadable)?;
-            haves = noted.iter().map(|(_, oid)| *oid).collect();
-            haves.sort_unstable();
-            haves.dedup();
-            // `mirrored/` keeps no object alive. A value without its object is an unknown.
-            haves.retain(|oid| self.repository.contains(*oid));
-        }
+        let values = self.repository.list(|_| true)?.refs.into_iter().map(|(_, local)| local);
+        let tips: HashSet<Oid> =
+            values.filter_map(|local| if let Local::At(oid) = local { Some(oid) } else { None }).collect();
+        let haves = self.haves(compared, &tips)?;
         let max = self.mirror.pull.max_input_size.or_else(|| git_size(self.repository, "receive.maxInputSize"));
         let wanted = Wanted { wants, haves: &haves, progress: &self.progress };
-        let mut tips = match haves.is_empty() {
-            true => self.repository.list(|_| true)?.refs,
-            false => Vec::new(),
-        };
-        let tips: Vec<Oid> =
-            tips.drain(..).filter_map(|(_, local)| if let Local::At(oid) = local { Some(oid) } else { None }).collect();
+        // Without a value that upstream certainly has, upstream is asked which it has, from our newest commit on.
+        let tips: Vec<Oid> = if haves.is_empty() { tips.into_iter().collect() } else { Vec::new() };
         let mut walk = self.repository.newest_first(&tips);
         Ok(stage.take(max, |sink| heard.session.fetch(&wanted, &mut walk, sink))?)
     }
 
+    /// Values that upstream had, and that a ref here still contains. `mirrored/` keeps no object alive, so another base is an unknown. The
+    /// bases of refs that changed come first.
+    fn haves(&self, compared: &Compared, tips: &HashSet<Oid>) -> Result<Vec<Oid>, Error> {
+        let graph = self.repository.commit_graph();
+        let mut history = History::new(self.repository, graph.as_ref());
+        let mut haves = Vec::new();
+        for (_, local, _, base) in &compared.refs {
+            let (Some(base), Local::At(local)) = (base, local) else { continue };
+            if tips.contains(base) || history.is_ancestor(*base, *local)? == Some(true) {
+                haves.push(*base);
+            }
+        }
+        let noted = self.mirrored.all().map_err(unreadable)?;
+        haves.extend(noted.iter().map(|(_, base)| *base).filter(|base| tips.contains(base)));
+        let mut seen = HashSet::new();
+        haves.retain(|have| seen.insert(*have));
+        haves.truncate(MAX_HAVES);
+        Ok(haves)
+    }
+
     /// Merges our refs, upstream's and the base.
-    fn compare(&self, upstream: &[(RefName, Oid)], rules: &Rules) -> Result<Compared, Error> {
+    pub(super) fn compare(&self, upstream: &[(RefName, Oid)], rules: &Rules) -> Result<Compared, Error> {
         let ours = self.ours(rules)?;
         let noted = self.mirrored.all().map_err(unreadable)?;
         let base_of = |name: &RefName| value_of(noted, name);

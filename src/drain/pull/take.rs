@@ -50,8 +50,8 @@ pub(super) struct Objects<'s> {
 }
 
 impl Pull<'_> {
-    /// Sends the commands of `sent` to our own receive-pack. `is_all`: no other ref waits for objects of the pack.
-    pub(super) fn receive(&self, sent: &[&Decision], objects: &Objects<'_>, hooks: &Path) -> Result<Report, Error> {
+    /// Sends the commands of `sent` to our own receive-pack, and the pack if one of them needs it.
+    pub(super) fn receive(&self, sent: &[&Decision], pack: PackSource, hooks: &Path) -> Result<Report, Error> {
         let null = self.repository.null_oid();
         let command = |decision: &&Decision| Command {
             old: decision.old_value().unwrap_or(null),
@@ -71,25 +71,27 @@ impl Pull<'_> {
             is_atomic: false,
             progress: Some(&self.progress),
         };
-        let pack = request.needs_pack().then(|| self.pack(sent, objects));
+        let pack = request.needs_pack().then_some(pack);
         let report = session.push(&request, pack);
         durable::remove_if_there(&self.runner_file())
             .map_err(Error::files("remove the note of a process", self.runner_file()))?;
         Ok(report?)
     }
 
-    fn pack(&self, sent: &[&Decision], objects: &Objects<'_>) -> PackSource {
+    /// The pack for `sent`.
+    pub(super) fn pack(&self, sent: &[&Decision], objects: &Objects<'_>) -> Result<PackSource, Error> {
         let mut tips: Vec<Oid> = sent.iter().filter_map(|decision| decision.new_value()).collect();
         tips.sort_unstable();
         tips.dedup();
         if let Some(pack) = &objects.pack {
-            return PackSource::File(pack.clone());
+            let opened = durable::open_to_read(pack).map_err(Error::files("read the staged pack", pack.clone()))?;
+            return Ok(PackSource::File(Arc::new(opened.0)));
         }
         if let Some(pack) = objects.repository.small_pack(&tips, objects.haves) {
-            return PackSource::Made(pack, Arc::default());
+            return Ok(PackSource::Made(pack, Arc::default()));
         }
         let haves = objects.repository.boundary(&tips, objects.haves);
-        PackSource::Program(PackObjects {
+        Ok(PackSource::Program(PackObjects {
             git_dir: objects.repository.git_dir().to_owned(),
             tips,
             haves,
@@ -97,7 +99,7 @@ impl Pull<'_> {
             incomplete: Incomplete::default(),
             base: DeltaBase::Anywhere,
             progress: Arc::default(),
-        })
+        }))
     }
 
     /// How our receive-pack runs: which hooks it finds, and what they see.

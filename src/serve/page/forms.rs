@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use maud::Markup;
 
 use super::{OfMirror, OfProject, Visitor, failed, project, refused, too_many};
-use crate::config::{AuthMethod, Mirror};
+use crate::config::{AuthMethod, Change, Direction, Mirror};
 use crate::credentials::Secret;
 use crate::mirror;
 use crate::plan::{Divergent, Prune};
@@ -19,6 +19,9 @@ use crate::serve::lanes::TooMany;
 use crate::serve::mirrors::Error;
 use crate::serve::params::MirrorParams;
 use crate::serve::projects::Project;
+
+/// The choice of `divergent_refs` in the form of a new mirror that leaves it to the direction.
+pub(super) const USUAL: &str = "usual";
 
 /// A form as it was sent.
 pub(super) struct Form(Vec<(String, String)>);
@@ -50,6 +53,8 @@ impl Form {
 pub(super) struct MirrorForm {
     pub(super) name: String,
     pub(super) url: String,
+    /// Only of a new mirror.
+    pub(super) direction: String,
     pub(super) auth_method: String,
     pub(super) username: String,
     pub(super) branches: String,
@@ -66,11 +71,12 @@ impl Default for MirrorForm {
         Self {
             name: String::new(),
             url: String::new(),
+            direction: Direction::Push.as_str().into(),
             auth_method: "password".into(),
             username: String::new(),
             branches: "all".into(),
             regex: String::new(),
-            divergent_refs: Divergent::Overwrite.as_str().into(),
+            divergent_refs: USUAL.into(),
             prune: Prune::Merged.as_str().into(),
             is_enabled: true,
             is_stored: false,
@@ -89,6 +95,7 @@ impl MirrorForm {
         Self {
             name: mirror.name.clone(),
             url: mirror.address.plain(),
+            direction: mirror.direction.as_str().into(),
             auth_method: mirror.auth_method.as_str().into(),
             username: mirror.username.clone().unwrap_or_default(),
             branches: branches.into(),
@@ -105,6 +112,7 @@ impl MirrorForm {
         Self {
             name: name.to_owned(),
             url: text("url"),
+            direction: form.text("direction").unwrap_or_else(|| Direction::Push.as_str().into()),
             auth_method: text("auth_method"),
             username: text("username"),
             branches: text("branches"),
@@ -133,12 +141,20 @@ impl MirrorForm {
         };
         crate::config::check_branch_regex(&regex)
             .map_err(|why| Error::Invalid { field: "mirror_branch_regex", why })?;
+        let divergent_refs = match self.divergent_refs == USUAL && !self.is_stored {
+            true => None,
+            false => Some(word("divergent_refs", &self.divergent_refs, &Divergent::WORDS)?),
+        };
+        let direction = word("direction", &self.direction, &Direction::WORDS)?;
+        let is_said = !self.is_stored && direction != Direction::default().as_str();
+        let further = is_said.then(|| ("direction", Change::Text(direction.into())));
         Ok(MirrorParams {
+            further: further.into_iter().collect(),
             url: Some(self.url.clone()).filter(|url| before != Some(url)),
             enabled: Some(self.is_enabled),
             only_protected_branches: (regex.is_empty()).then_some(self.branches == "protected"),
             mirror_branch_regex: Some(regex).filter(|_| self.branches != "protected"),
-            divergent_refs: Some(word("divergent_refs", &self.divergent_refs, &Divergent::WORDS)?),
+            divergent_refs,
             prune: Some(word("prune", &self.prune, &Prune::WORDS)?),
             auth_method: methods.into_iter().find(|known| known.as_str() == method),
             username: Some(self.username.clone()),

@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 
 use super::{Visitor, layout, plot};
+use crate::config::Direction;
 use crate::credentials;
 use crate::serve::mirrors::{Error, OpenProject};
 use crate::serve::projects::Project;
@@ -43,13 +44,22 @@ fn article(visitor: &Visitor, project: &Project, shown: &Shown) -> Markup {
         article.mirror aria-labelledby={ (id) "-name" } id=(id) {
             h3 id={ (id) "-name" } { (view.name) " " (badge(view)) }
             dl {
-                div { dt { "Mirrored to" } dd.url { (view.url) } }
-                div { dt { "Direction" } dd { "Push" } }
+                @if is_pull(view) {
+                    div { dt { "Taken from" } dd.url { (view.url) } }
+                    div { dt { "Direction" } dd { "Pull" } }
+                    div { dt { "Last check" } dd { (time(view.last_check_at.as_deref())) } }
+                    div { dt { "Last change" } dd { (time(view.last_change_at.as_deref())) } }
+                } @else {
+                    div { dt { "Mirrored to" } dd.url { (view.url) } }
+                    div { dt { "Direction" } dd { "Push" } }
+                }
                 div { dt { "Last update attempt" } dd { (time(view.last_update_at.as_deref())) } }
                 div { dt { "Last successful update" } dd { (time(view.last_successful_update_at.as_deref())) } }
                 div { dt { "Mirrors" } dd { (selection(view)) } }
-                @if view.pending > 0 { div { dt { "Waiting pushes" } dd { (view.pending) } } }
-                @if let Some(next) = &view.next_attempt_at { div { dt { "Next attempt" } dd { (time(Some(next))) } } }
+                @if view.pending > 0 && !is_pull(view) { div { dt { "Waiting pushes" } dd { (view.pending) } } }
+                @if let Some(next) = &view.next_attempt_at {
+                    div { dt { @if is_pull(view) { "Next check" } @else { "Next attempt" } } dd { (time(Some(next))) } }
+                }
             }
             @if let Some(error) = &view.last_error { p.error { (error) } }
             @if visitor.may_write() { (buttons(visitor, project, view)) }
@@ -61,6 +71,10 @@ fn article(visitor: &Visitor, project: &Project, shown: &Shown) -> Markup {
             }
         }
     }
+}
+
+fn is_pull(view: &View) -> bool {
+    view.direction == Direction::Pull.as_str()
 }
 
 fn buttons(visitor: &Visitor, project: &Project, view: &View) -> Markup {
@@ -76,7 +90,7 @@ fn buttons(visitor: &Visitor, project: &Project, view: &View) -> Markup {
     html! {
         div.actions {
             @if view.enabled && view.needs_adoption { (button("adopt", "This is the right mirror")) }
-            @if view.enabled { (button("sync", "Update now")) (button("disable", "Disable")) }
+            @if view.enabled { (button("sync", if is_pull(view) { "Pull now" } else { "Update now" })) (button("disable", "Disable")) }
             @else { (button("enable", "Enable")) }
             a.button id={ "mirror-" (view.id) "-edit" } href={ (base) "/edit" } aria-label={ "Edit: " (view.name) } { "Edit" }
             a.button id={ "mirror-" (view.id) "-remove" } href={ (base) "/remove" } aria-label={ "Remove: " (view.name) } { "Remove" }

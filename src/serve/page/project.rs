@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use maud::{Markup, html};
 
-use super::forms::MirrorForm;
+use super::forms::{MirrorForm, USUAL};
 use super::{OfMirror, OfProject, Visitor, answer, layout, mirror, shown};
 use crate::serve::App;
 use crate::serve::mirrors::Error;
@@ -32,7 +32,7 @@ pub(super) fn whole(
     let table = mirror::table(visitor, project, &opened)?;
     let body = html! {
         section aria-labelledby="mirrors" {
-            h2 id="mirrors" { "Mirrored to" }
+            h2 id="mirrors" { "Mirrors" }
             p.sr role="status" id="news" {}
             div id="live" data-events={ "/projects/" (project.id) "/events" } { (table) }
             noscript { p.hint { "Without its script this page does not change by itself: " a href="" { "reload it" } "." } }
@@ -148,6 +148,13 @@ fn form(visitor: &Visitor, action: &str, wrong: Option<(&MirrorForm, &Error)>, b
                 input id="url" name="url" type="text" inputmode="url" spellcheck="false" required value=(filled.url)
                     aria-describedby="url-hint" placeholder="https://git.example.org/group/project.git";
                 p.hint id="url-hint" { "https, http, ssh or git; over ssh write ssh://git@host/path" } }
+            @if !filled.is_stored {
+                div { label for="direction" { "Direction" }
+                    select id="direction" name="direction" {
+                        (option("push", &filled.direction, "Push: the mirror gets what is pushed here"))
+                        (option("pull", &filled.direction, "Pull: this repository takes what changes there"))
+                    } }
+            }
             div { label for="auth_method" { "Authentication method" }
                 select id="auth_method" name="auth_method" {
                     (option("password", &filled.auth_method, "User name and password or token"))
@@ -164,17 +171,18 @@ fn form(visitor: &Visitor, action: &str, wrong: Option<(&MirrorForm, &Error)>, b
                 (radio("regex", "Branches that match a regular expression"))
                 label for="regex" { "Regular expression (RE2)" }
                 input id="regex" name="regex" spellcheck="false" maxlength="255" value=(filled.regex); }
-            div { label for="divergent_refs" { "Refs that someone changed on the mirror" }
+            div { label for="divergent_refs" { "Refs that someone else changed on the side that is updated" }
                 select id="divergent_refs" name="divergent_refs" {
+                    @if !filled.is_stored { (option(USUAL, &filled.divergent_refs, "As usual: a push overwrites them, a pull keeps them")) }
                     (option("overwrite", &filled.divergent_refs, "Overwrite them"))
                     (option("keep", &filled.divergent_refs, "Keep them, and report"))
-                    (option("fail", &filled.divergent_refs, "Push nothing at all, and report"))
+                    (option("fail", &filled.divergent_refs, "Update nothing at all, and report"))
                 } }
-            div { label for="prune" { "Refs that were deleted here" }
+            div { label for="prune" { "Refs that were deleted here (pull: there)" }
                 select id="prune" name="prune" {
-                    (option("merged", &filled.prune, "Delete when merged here"))
-                    (option("deleted", &filled.prune, "Delete when nobody changed them there"))
-                    (option("mirror", &filled.prune, "Delete every ref that is not here"))
+                    (option("merged", &filled.prune, "Delete when merged"))
+                    (option("deleted", &filled.prune, "Delete when nobody changed them since"))
+                    (option("mirror", &filled.prune, "Delete every ref that the other side lacks"))
                     (option("never", &filled.prune, "Never delete"))
                 } }
             label.check { input type="checkbox" name="enabled" value="1" checked[filled.is_enabled]; " Enabled" }

@@ -14,8 +14,8 @@ fn an_empty_repository_becomes_what_upstream_is() {
     work.commit("one");
     work.git(&["tag", "-a", "-m", "one", "v1"]);
     work.git(&["branch", "dev"]);
-    work.git(&["branch", "-m", "main", "trunk"]);
-    work.push(&["trunk", "dev", "v1"]);
+    work.git(&["branch", "trunk"]);
+    work.push(&["main", "trunk", "dev", "v1"]);
     s.sandbox.git(&s.up, &["symbolic-ref", "HEAD", "refs/heads/trunk"]);
     s.sandbox.git(&s.up, &["update-ref", "refs/pull/1/head", "refs/heads/dev"]);
     let said = s.pull_ok();
