@@ -30,6 +30,11 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
     ("public-key", "git mirror-push public-key office", "Prints the key, which the host must authorise"),
     ("host-keys", "git mirror-push host-keys office --detect", "Shows what the host offers, and pins it after 'y'"),
     ("credential", "git mirror-push credential github", "Asks for the new password or token"),
+    (
+        "kept",
+        "git mirror-push kept upstream --restore main --as main-before",
+        "Brings a replaced branch back under another name",
+    ),
     ("webhook", "git mirror-push webhook upstream", "Prints what to enter in the settings of upstream's host"),
     ("doctor", "git mirror-push doctor", "Looks for problems"),
     (

@@ -36,16 +36,16 @@ pub(super) fn webhook(session: &Session<'_>, asked: &Webhook, out: &mut dyn Writ
     if !mirror.is_pull() {
         return Err(Usage(format!("mirror '{}' is a push mirror, which needs no webhook", asked.name)).into());
     }
+    let server = &session.base.server;
+    let Some(placed) = server.place(session.repository.git_dir()) else {
+        anyhow::bail!("this repository is below no root of the server's file, so the daemon's API does not serve it");
+    };
     crate::mirror::prepare(&session.repository, &asked.name)?;
     let directory = session.repository.layout().remote(&asked.name);
     let stored = credentials::webhook::read(&directory)?.filter(|_| !asked.rotate);
     let secret = match stored {
         Some(secret) => secret,
         None => credentials::webhook::make(&directory)?,
-    };
-    let server = &session.base.server;
-    let Some(placed) = server.place(session.repository.git_dir()) else {
-        anyhow::bail!("this repository is below no root of the server's file, so the daemon's API does not serve it");
     };
     let host = server.api.hosts.iter().flatten().next().map_or("SERVER", String::as_str);
     let url = format!("https://{host}/api/v4/projects/{}/mirror/pull", placed.path.replace('/', "%2F"));
@@ -54,6 +54,9 @@ pub(super) fn webhook(session: &Session<'_>, asked: &Webhook, out: &mut dyn Writ
         return Ok(DONE);
     }
     writeln!(out, "URL     {url}\nsecret  {}", secret.expose())?;
+    if host == "SERVER" {
+        session.base.say("SERVER is the name of this server; hosts in [api] of its file sets it");
+    }
     session.base.say("enter both where upstream's host has its webhooks: content type application/json, event push");
     Ok(DONE)
 }

@@ -83,6 +83,9 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
     let is_enabled = config.mirror(&add.name).is_some_and(|mirror| mirror.is_enabled);
     wake_for(session, &config, &add.name);
     warn_of_working_tree(session, &add.name);
+    if let Some(remote) = &add.from_git_remote {
+        warn_of_fetch(session, remote);
+    }
     let then = match config.wake {
         _ if !is_enabled => format!("it is disabled: git mirror-push enable {}", add.name),
         _ if config.is_silent => "its first sync waits because silent mode is on".to_owned(),
@@ -101,6 +104,16 @@ fn url_of(session: &Session<'_>, add: &Add) -> anyhow::Result<String> {
     url.ok_or_else(|| {
         Usage(format!("git's configuration has no remote '{}' with a URL; {fix}", remote.escape_debug())).into()
     })
+}
+
+/// Warns of a remote of git's configuration that would delete what is kept: one that fetches into `refs/*`, as `git clone --mirror` makes it.
+fn warn_of_fetch(session: &Session<'_>, remote: &str) {
+    let specs = session.repository.git_config_all(&format!("remote.{remote}.fetch"));
+    if specs.iter().any(|spec| spec.ends_with(":refs/*")) {
+        session.base.warn(&format!(
+            "'git remote update -p' would delete what is kept below refs/rewritten; turn it off: git config --unset-all remote.{remote}.fetch"
+        ));
+    }
 }
 
 /// If the repository has a working tree, warns that a commit made there runs no post-receive hook.

@@ -22,6 +22,7 @@ mod every;
 mod examples;
 mod failure;
 mod hook;
+mod kept;
 mod keys;
 mod log;
 mod logging;
@@ -138,31 +139,37 @@ fn run(cli: Cli, serve: Run<'_>) -> anyhow::Result<u8> {
     if !only_looks(&command) {
         config::authorise(&session.repository, &session.base.server)?;
     }
+    in_repository(&session, command, out)
+}
+
+/// Runs a command on one repository.
+fn in_repository(session: &Session<'_>, command: Command, out: &mut dyn Write) -> anyhow::Result<u8> {
     match command {
-        Command::Add(add) => mirrors::add(&session, &add),
-        Command::Set(set) => set::set(&session, set),
-        Command::Enable(name) => mirrors::enable(&session, &name.name),
-        Command::Disable(name) => mirrors::disable(&session, &name.name),
-        Command::Remove(name) => mirrors::remove(&session, &name.name),
-        Command::Reset(name) => mirrors::reset(&session, &name.name),
-        Command::List => status::list(&session, out),
-        Command::Show(show) => status::show(&session, &show, out),
-        Command::Drain(drain) => update::drain(&session, &drain, out),
-        Command::Pull(pull) => update::pull(&session, &pull, out),
-        Command::Sync(sync) => update::sync(&session, &sync, out),
-        Command::Plan(names) => update::plan(&session, &names.names, out),
-        Command::Status(names) => status::status(&session, &names.names, out),
-        Command::Protect(patterns) => protect::protect(&session, &patterns.patterns),
-        Command::Unprotect(patterns) => protect::unprotect(&session, &patterns.patterns),
-        Command::Protected => protect::protected(&session, out),
-        Command::InstallHook(asked) => hook::install(&session, &asked),
-        Command::UninstallHook => hook::uninstall(&session),
-        Command::PublicKey(name) => keys::public_key(&session, &name.name, out),
-        Command::HostKeys(asked) => keys::host_keys(&session, &asked, out),
-        Command::Credential(asked) => keys::credential(&session, &asked),
-        Command::Webhook(asked) => keys::webhook(&session, &asked, out),
-        Command::Doctor(_) => doctor::doctor(&session, out),
-        Command::Silent(silent) => protect::silent(&session, silent.state),
+        Command::Add(add) => mirrors::add(session, &add),
+        Command::Set(set) => set::set(session, set),
+        Command::Enable(name) => mirrors::enable(session, &name.name),
+        Command::Disable(name) => mirrors::disable(session, &name.name),
+        Command::Remove(name) => mirrors::remove(session, &name.name),
+        Command::Reset(name) => mirrors::reset(session, &name.name),
+        Command::List => status::list(session, out),
+        Command::Show(show) => status::show(session, &show, out),
+        Command::Drain(drain) => update::drain(session, &drain, out),
+        Command::Pull(pull) => update::pull(session, &pull, out),
+        Command::Sync(sync) => update::sync(session, &sync, out),
+        Command::Plan(names) => update::plan(session, &names.names, out),
+        Command::Status(names) => status::status(session, &names.names, out),
+        Command::Protect(patterns) => protect::protect(session, &patterns.patterns),
+        Command::Unprotect(patterns) => protect::unprotect(session, &patterns.patterns),
+        Command::Protected => protect::protected(session, out),
+        Command::InstallHook(asked) => hook::install(session, &asked),
+        Command::UninstallHook => hook::uninstall(session),
+        Command::PublicKey(name) => keys::public_key(session, &name.name, out),
+        Command::HostKeys(asked) => keys::host_keys(session, &asked, out),
+        Command::Credential(asked) => keys::credential(session, &asked),
+        Command::Kept(asked) => kept::kept(session, &asked, out),
+        Command::Webhook(asked) => keys::webhook(session, &asked, out),
+        Command::Doctor(_) => doctor::doctor(session, out),
+        Command::Silent(silent) => protect::silent(session, silent.state),
         // These were answered above.
         Command::Check(_)
         | Command::Completions(_)

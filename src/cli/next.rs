@@ -68,35 +68,40 @@ pub(super) fn attempt(session: &Session<'_>, config: &Config, view: &View, now: 
         return None;
     }
     let is_pull = view.direction == Direction::Pull.as_str();
-    if is_pull && view.attempts == 0 && view.pending == 0 {
+    if is_pull {
         let next = view.next_attempt_at.as_ref().and_then(|next| next.parse::<Timestamp>().ok())?;
-        return Some(next_check(next.duration_since(now).as_secs(), Maker::of(session, view), &view.name));
+        let maker = Maker::of(session, view);
+        return Some(next_check(next.duration_since(now).as_secs(), &failed(view.attempts), maker, &view.name));
     }
     let Some(next) = view.next_attempt_at.as_ref().and_then(|next| next.parse::<Timestamp>().ok()) else {
         // With `wake = "auto"`, the hook has already woken a drain.
         let nobody = config.wake == Wake::None && Maker::of(session, view) == Maker::Nobody;
         return nobody.then(|| format!("{NOBODY}: 'git mirror-push drain {}' mirrors what waits", view.name));
     };
-    let failed = match view.attempts {
-        0 => String::new(),
-        1 => ", after 1 failed attempt".to_owned(),
-        attempts => format!(", after {attempts} failed attempts"),
-    };
+    let failed = failed(view.attempts);
     // A new push ends the wait for the retry of a permanent failure.
     let is_permanent = view.update_status == UpdateStatus::Failed;
     Some(said(next.duration_since(now).as_secs(), &failed, Maker::of(session, view), is_permanent, &view.name))
 }
 
 /// When upstream is checked next, and by whom.
-fn next_check(seconds: i64, maker: Maker, name: &str) -> String {
+fn next_check(seconds: i64, failed: &str, maker: Maker, name: &str) -> String {
     let when = if seconds <= 0 { "next check: due".to_owned() } else { format!("next check in {}", after(seconds)) };
     match maker {
-        Maker::Daemon => format!("{when}, by the daemon"),
-        Maker::Timer => format!("{when}, by the timer"),
+        Maker::Daemon => format!("{when}, by the daemon{failed}"),
+        Maker::Timer => format!("{when}, by the timer{failed}"),
         // A drain that waits serves pushes only.
         Maker::Drain | Maker::Nobody | Maker::Unknown => {
-            format!("{when}, but no daemon or timer is running: 'git mirror-push pull {name}' checks now")
+            format!("{when}{failed}, but no daemon or timer is running: 'git mirror-push pull {name}' checks now")
         }
+    }
+}
+
+fn failed(attempts: u32) -> String {
+    match attempts {
+        0 => String::new(),
+        1 => ", after 1 failed attempt".to_owned(),
+        attempts => format!(", after {attempts} failed attempts"),
     }
 }
 

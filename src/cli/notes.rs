@@ -1,7 +1,7 @@
 //! The notes that `status` adds to the outcome of a mirror: likely mistakes, other problems, and what to do about them.
 
 use super::Session;
-use crate::config::{Config, Mirror, TagsSetting};
+use crate::config::{Config, Direction, Mirror, TagsSetting};
 use crate::mirror::{self, LocalMirror};
 use crate::plan::Divergent;
 use crate::refs::RefName;
@@ -68,9 +68,12 @@ fn divergence(mirror: &Mirror, shown: &View) -> Option<String> {
     let is_divergent = shown.refs.iter().any(|outcome| outcome.outcome == Outcome::Divergent);
     let is_kept = is_divergent && !shown.needs_adoption && mirror.divergent != Divergent::Overwrite;
     let name = &mirror.name;
-    is_kept.then(|| {
-        format!(
+    is_kept.then(|| match mirror.direction {
+        Direction::Pull => format!(
+            "someone moved the divergent refs here; to see upstream's commits: git fetch mirror::{name}; to take them: set the refs to them (git fetch mirror::{name} BRANCH && git update-ref refs/heads/BRANCH FETCH_HEAD), or git mirror-push set {name} --divergent-refs overwrite, which keeps what is here below refs/rewritten/{name}"
+        ),
+        Direction::Push => format!(
             "someone else pushed to the divergent refs of the mirror; to fetch their commits: git fetch mirror::{name}; to overwrite them: git mirror-push set {name} --divergent-refs overwrite"
-        )
+        ),
     })
 }

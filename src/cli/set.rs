@@ -9,6 +9,7 @@ use super::{DONE, Session, Usage, by_name};
 use crate::config::{self, Change, Mirror, Place};
 use crate::credentials::identity;
 use crate::mirror::{self, Extras, Keys};
+use crate::plan::Side;
 use crate::refs::Oid;
 use crate::status::{self, Outcome};
 
@@ -118,13 +119,19 @@ fn tell_what_is_overwritten(session: &Session<'_>, before: &Mirror, after: &Mirr
     let status = status::of(&session.repository.layout(), after)?;
     for outcome in status.refs.iter().filter(|outcome| outcome.outcome == Outcome::Divergent) {
         let short = |oid: Option<Oid>| oid.map(|oid| oid.short()).unwrap_or_default();
-        session.base.warn(&format!(
-            "the next run overwrites {} on mirror '{}': {} there becomes {}",
-            outcome.name,
-            after.name,
-            short(outcome.remote),
-            short(outcome.local)
-        ));
+        let (old, new) = (short(outcome.old_value()), short(outcome.new_value()));
+        session.base.warn(&match outcome.side {
+            Side::There => {
+                format!(
+                    "the next run overwrites {} on mirror '{}': {old} there becomes {new}",
+                    outcome.name, after.name
+                )
+            }
+            Side::Here => format!(
+                "the next run overwrites {} here: {old} becomes {new}, which '{}' has",
+                outcome.name, after.name
+            ),
+        });
     }
     Ok(())
 }

@@ -77,6 +77,7 @@ pub(super) fn show(session: &Session<'_>, asked: &Show, out: &mut dyn Write) -> 
             ("name", view.name.as_str()),
             ("id", &view.id.to_string()),
             ("url", &view.url),
+            ("direction", view.direction),
             ("enabled", &view.enabled.to_string()),
             ("auth_method", view.auth_method),
             ("only_protected_branches", &view.only_protected_branches.to_string()),

@@ -228,7 +228,12 @@ fn of_status(repository: &Repository, mirror: &Mirror) -> Vec<Finding> {
         findings.push(Finding::error("copy", text, fix));
     }
     if status.needs_adoption {
-        let text = "first contact: the mirror has what this repository does not have, so nothing was sent";
+        let text = match mirror.direction {
+            Direction::Push => "first contact: the mirror has what this repository does not have, so nothing was sent",
+            Direction::Pull => {
+                "first contact: this repository and upstream have no commit in common, so nothing was taken"
+            }
+        };
         let fix = format!(
             "check the URL; if it is right: git mirror-push sync {0} --adopt; if not: git mirror-push set {0} --url URL",
             mirror.name
@@ -240,7 +245,7 @@ fn of_status(repository: &Repository, mirror: &Mirror) -> Vec<Finding> {
     let is_unknown = |oid: Oid| matches!(repository.is_here(oid), Ok(false));
     let divergent = refs.iter().filter(|outcome| outcome.outcome == Outcome::Divergent);
     let unknown = divergent.filter(|outcome| outcome.remote.is_some_and(is_unknown)).count();
-    if unknown > 0 {
+    if unknown > 0 && !mirror.is_pull() {
         let text = format!(
             "{unknown} refs of the mirror have commits that are not here: someone pushed to it, or this repository came back from an older backup"
         );

@@ -30,6 +30,9 @@ pub fn advice(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Opti
             "the proxy wants a user name and a password: put its URL with both into http_proxy or https_proxy of the environment".into()
         }
         Error::Push(PushError::Credentials(_)) => about_credentials(mirror, credentials),
+        Error::Push(PushError::NotFound(_)) if mirror.is_pull() => format!(
+            "is the URL right, and may the account read it? To change it: git mirror-push set {name} --url URL"
+        ),
         Error::Push(PushError::NotFound(_)) => match address {
             Address::Http { .. } => format!(
                 "create it there, or give the token access to it (many hosts answer 'not found' to both), or fix the URL: git mirror-push set {name} --url URL"

@@ -55,6 +55,7 @@ pub use advice::{advice, explained};
 pub use defer::{Down, defer};
 pub use full_scan::Unchanged;
 pub use observe::reach;
+pub use pull::kept::{Kept, expire, kept};
 pub use pull::reach_upstream;
 pub use report::{Host, Report};
 pub use run::serve;
@@ -149,9 +150,12 @@ pub enum Error {
     },
     /// The upstream of a pull may not be the intended one.
     #[error(
-        "first contact: this repository and '{url}' have no commit in common, so nothing was taken; check the URL, and if it is right: git mirror-push sync {name} --adopt"
+        "first contact: '{}' and '{url}' have no commit in common, so nothing is taken; check the URL, and if it is right: git mirror-push sync {name} --adopt",
+        here.display()
     )]
     Unrelated {
+        /// This repository.
+        here: PathBuf,
         /// The mirror.
         name: String,
         /// Its URL as it is shown.

@@ -101,7 +101,8 @@ pub(super) fn unchanged(repository: &Repository, mirror: &Mirror, credentials: &
         update_status: status.update_status,
         next_attempt_at: next_check(&repository.layout().remote(&mirror.name), &status),
         is_well,
-        is_attempted: true,
+        // Refs that failed earlier were not tried again.
+        is_attempted: is_well,
         error: status.last_error,
         is_answered: true,
         attempts: status.attempts,

@@ -106,7 +106,12 @@ fn check_upstream(
         return Ok(Turn::Idle);
     }
     let seen = status.pull.as_ref().and_then(|pull| pull.seen.as_ref());
-    let is_settled = matches!(status.update_status, UpdateStatus::Finished | UpdateStatus::Failed);
+    // A person who asks for a check also wants to know whether what failed works now.
+    let is_settled = match status.update_status {
+        UpdateStatus::Finished => true,
+        UpdateStatus::Failed => check == Check::Due,
+        _ => false,
+    };
     let (Some(seen), true) = (seen, is_settled && pending == 0 && !is_retry_due(&status, (context.now)())) else {
         return serve_once(repository, context, mirror, context.mode, None);
     };
@@ -186,13 +191,15 @@ fn try_serve(
     let context = &Context { config: &config, ..*context };
     let started = (context.now)();
     let due = claim_due(repository, context, mirror, mode, started)?;
-    let identity = |mirror: &Mirror| mirror.identity();
-    let now = crate::config::load(repository, context.server)?;
-    if now.mirror(&mirror.name).map(identity) != Some(identity(mirror)) {
-        // The address has changed meanwhile, so claimed entries may be meant for the new address.
+    // Claimed entries may ask for what was configured meanwhile: first the file is changed, then a sync is requested.
+    let config = crate::config::load(repository, context.server)?;
+    let is_same = |now: &&Mirror| now.is_enabled && now.identity() == mirror.identity();
+    let Some(mirror) = config.mirror(&mirror.name).filter(is_same) else {
+        // They may be meant for another address.
         drop(lock);
         return Ok(None);
-    }
+    };
+    let context = &Context { config: &config, ..*context };
     match due {
         Due::Now(claim, before) => {
             let work = Work { mode, claim: &claim, started, heard };
@@ -240,7 +247,7 @@ fn update_and_record(
     let (result, credentials) = run_once(repository, context, mirror, scope, &known, Some(&fence), heard);
     leave_if_superseded(repository, context, mirror, &fence, &result)?;
     let is_known = keep_held(&mirrored, &result, is_adopted(mirror, &touched));
-    if mirror.is_pull() && mode == Mode::Reconcile {
+    if mirror.is_pull() && matches!(mode, Mode::Reconcile | Mode::Sync(_)) {
         kept::expire(repository, &mirror.name, mirror.pull.keep_rewritten, started)?;
     }
     if result.error.is_none() && !mirror.is_pull() {

@@ -52,6 +52,8 @@ pub struct PullFacts {
     pub is_local_merged: bool,
     /// The same of B.
     pub is_base_merged: bool,
+    /// Whether L is a commit. A tag object is in no history, even if its commit is.
+    pub is_local_commit: bool,
     /// Whether the ref would be set, for the third time within an hour, to a value that it had here and left.
     pub is_flapping: bool,
     /// Whether this repository refused the change earlier in the run.
@@ -96,8 +98,12 @@ pub fn plan_pull(rules: &Rules, observed: &ObservedPull) -> Plan {
     let stop = stop(observed);
     if let Some(stop) = stop {
         let reason = if stop == Stop::Unrelated { Reason::Pull(PullReason::Unrelated) } else { Reason::NoRefs };
-        for decision in decisions.iter_mut().filter(|decision| decision.action.is_sent()) {
-            decision.action = Action::Reject(reason.clone());
+        for decision in &mut decisions {
+            match decision.action {
+                Action::Divergent(_) if stop == Stop::Unrelated => decision.action = Action::Divergent(reason.clone()),
+                _ if decision.action.is_sent() => decision.action = Action::Reject(reason.clone()),
+                _ => {}
+            }
         }
     }
     if rules.divergent == Divergent::Fail && decisions.iter().any(|one| matches!(one.action, Action::Divergent(_))) {
@@ -147,7 +153,7 @@ fn decide(rules: &Rules, observed: &ObservedPull, facts: &PullFacts) -> Option<D
     };
     let keeps = match action {
         Action::Force => true,
-        Action::Delete => !facts.is_local_merged,
+        Action::Delete => !(facts.is_local_merged && facts.is_local_commit),
         _ => false,
     };
     let name = facts.name.clone();

@@ -164,9 +164,8 @@ fn parse(mut bytes: &[u8], request: &Request<'_>, redactor: &Redactor) -> Report
     if let Some(message) = unpack_failure {
         // Whatever the lines of the refs say, no object of this push arrived.
         for answer in report.answers.values_mut() {
-            *answer = Answer::Refused(
-                Cleaned::from("the mirror could not unpack the objects: ").and(&redactor.clean(&message)),
-            );
+            *answer =
+                Answer::Refused(Cleaned::from("the objects could not be unpacked: ").and(&redactor.clean(&message)));
         }
     }
     report

@@ -26,7 +26,6 @@ use tokio::sync::{broadcast, watch};
 
 use crate::config::{self, Listen, Server};
 use crate::credentials::CredentialEnv;
-use crate::drain::{Host, Report};
 use crate::schedule::{Event, Workers};
 use crate::tokens::Store;
 
@@ -36,6 +35,7 @@ mod client;
 mod health;
 mod lanes;
 mod listen;
+mod log;
 mod mirrors;
 mod page;
 mod params;
@@ -113,7 +113,7 @@ impl App {
             let git_dir = match event {
                 Event::Begun { git_dir, .. } => git_dir.to_owned(),
                 Event::Ended(report) => {
-                    log_report(report);
+                    log::log_report(report);
                     let git_dir = PathBuf::from(&report.repository);
                     failures.lock().remove(&git_dir);
                     git_dir
@@ -374,18 +374,6 @@ fn raise_descriptor_limit() {
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!("cannot raise the limit of open files: {error}");
-    }
-}
-
-fn log_report(report: &Report) {
-    if report.host == Host::Unknown && report.next_attempt_at.is_some() {
-        // The mirror waits for its next attempt, or for a host that is down. The log already has the reason.
-        return;
-    }
-    let (repository, remote, state) = (&report.repository, &report.remote, report.update_status.as_str());
-    match &report.error {
-        Some(error) => tracing::warn!("'{repository}' to '{remote}': {state}: {error}"),
-        None => tracing::info!("'{repository}' to '{remote}': {state}"),
     }
 }
 

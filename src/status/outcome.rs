@@ -136,7 +136,8 @@ impl RefOutcome {
     #[must_use]
     pub fn unchanged(name: RefName, oid: Oid, side: Side) -> Self {
         let (outcome, value) = (Outcome::UpToDate, Some(oid));
-        Self { name, outcome, side, local: value, remote: value, base: None, reason: None, kept_as: None }
+        let base = value.filter(|_| side == Side::Here);
+        Self { name, outcome, side, local: value, remote: value, base, reason: None, kept_as: None }
     }
 
     /// The value that was to be replaced.

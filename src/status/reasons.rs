@@ -16,7 +16,7 @@ fn text(reason: &Reason) -> String {
         Reason::Unreadable => "the ref cannot be read in this repository; see 'git fsck'".into(),
         Reason::MirrorUnreadable => "the mirror's ref, which is on this machine, cannot be read".into(),
         Reason::NoDeletes => "the mirror does not allow deletions (no delete-refs capability)".into(),
-        Reason::OtherDiverges => "nothing is pushed while another ref diverges (divergent_refs = \"fail\")".into(),
+        Reason::OtherDiverges => "nothing is updated while another ref diverges (divergent_refs = \"fail\")".into(),
         Reason::Unconfirmed => "nothing is sent before the first contact is confirmed".into(),
         Reason::FirstContact(remote) => format!(
             "the mirror has {}, which this repository does not have, and this is the first contact with it",

@@ -22,6 +22,22 @@ fn number(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| "write a number".to_owned())
 }
 
+/// `kept`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Kept {
+    /// The mirror; default: all
+    pub(in crate::cli) name: Option<String>,
+    /// Make this ref again, with the value that it had last; it must not exist
+    #[arg(long, value_name = "REF", conflicts_with = "expire")]
+    pub(in crate::cli) restore: Option<String>,
+    /// Give the ref that is made again another name
+    #[arg(long = "as", value_name = "NAME", requires = "restore")]
+    pub(in crate::cli) new_name: Option<String>,
+    /// Delete what is kept, now
+    #[arg(long)]
+    pub(in crate::cli) expire: bool,
+}
+
 /// `doctor`
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Doctor {

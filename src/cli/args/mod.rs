@@ -11,7 +11,7 @@ mod looking;
 mod serving;
 
 pub(super) use changing::{Add, Credential, HostKeys, InstallHook, Patterns, Set, Silent, Switch, Webhook};
-pub(super) use looking::{Check, Doctor, Log, Show};
+pub(super) use looking::{Check, Doctor, Kept, Log, Show};
 pub(super) use serving::{Completions, CreateToken, Man, Page, Serve, Token, TokenAction, TokenScope};
 
 /// Push every branch and tag of a bare repository to its mirrors, and say which ref is not there and why
@@ -145,6 +145,8 @@ pub(super) enum Command {
     HostKeys(HostKeys),
     /// Store a password or token, read from standard input or asked for
     Credential(Credential),
+    /// List the values that pull mirrors replaced here, bring one back, or end them
+    Kept(Kept),
     /// Print the URL and the secret with which upstream's host says that it changed
     Webhook(Webhook),
     /// Find problems in this setup and show how to fix them

@@ -4,7 +4,7 @@
 //! no line for it in `kept.jsonl`; then the ref stays for ever. Pushers can neither delete nor make such refs, because
 //! `receive.hideRefs` names them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -28,17 +28,20 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// The namespaces that pushers may not change.
 const HIDDEN: [&str; 2] = ["refs/rewritten", "refs/conflicts"];
 
-/// A line of `kept.jsonl`.
+/// A value that is kept: a line of `kept.jsonl`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Line {
-    at: String,
+pub struct Kept {
+    /// When it was replaced.
+    pub at: String,
     /// The ref that had the value.
     #[serde(rename = "ref")]
-    name: String,
-    value: String,
+    pub name: String,
+    /// The value.
+    pub value: String,
     /// The ref that has it now.
-    kept_as: String,
-    reason: String,
+    pub kept_as: String,
+    /// Why it was replaced.
+    pub reason: String,
 }
 
 /// Keeps our values of `replaced`. Returns the ref that holds each of them now.
@@ -61,7 +64,7 @@ pub(super) fn keep(
             commands.extend_from_slice(&[b"create ", name.as_bytes(), format!("\0{value}\0").as_bytes()].concat());
         }
         let reason = if decision.remote.is_some() { "replaced by upstream's value" } else { "deleted by upstream" };
-        lines.push(Line {
+        lines.push(Kept {
             at: render_time(now),
             name: decision.name.text().into_owned(),
             value: value.to_string(),
@@ -113,7 +116,7 @@ fn update_refs(repository: &Repository, commands: &[u8]) -> Result<(), process::
     process::run("git update-ref", command, commands, LIMIT).map(drop)
 }
 
-fn append(path: &Path, lines: &[Line]) -> std::io::Result<()> {
+fn append(path: &Path, lines: &[Kept]) -> std::io::Result<()> {
     let (mut file, _) = durable::open_shared(path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?;
     let mut text = Vec::new();
     for line in lines {
@@ -124,28 +127,53 @@ fn append(path: &Path, lines: &[Line]) -> std::io::Result<()> {
     file.sync_all()
 }
 
+/// What is kept of a mirror, oldest first. A value that was kept twice is listed once, with the later date.
+///
+/// # Errors
+/// [`Error`], when the list or the refs cannot be read.
+pub fn kept(repository: &Repository, mirror: &str) -> Result<Vec<Kept>, Error> {
+    let prefix = format!("refs/rewritten/{mirror}/");
+    let listed = repository.list(|name| name.as_bytes().starts_with(prefix.as_bytes()))?;
+    let there: HashSet<String> = listed.refs.into_iter().map(|(name, _)| name.text().into_owned()).collect();
+    let mut lines = read(&repository.layout().remote(mirror).join("kept.jsonl"))?;
+    let mut seen = HashSet::new();
+    lines.reverse();
+    lines.retain(|line| there.contains(&line.kept_as) && seen.insert(line.kept_as.clone()));
+    lines.reverse();
+    Ok(lines)
+}
+
+/// The lines of the file. Damaged ones are left out.
+fn read(path: &Path) -> Result<Vec<Kept>, Error> {
+    match durable::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(Error::files("read what was kept", path.to_owned())(error)),
+        Ok((text, _)) => {
+            Ok(text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+        }
+    }
+}
+
 /// Deletes the refs whose time has passed.
-pub(in crate::drain) fn expire(repository: &Repository, mirror: &str, keep: Keep, now: Timestamp) -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error`], when the list cannot be read or written.
+pub fn expire(repository: &Repository, mirror: &str, keep: Keep, now: Timestamp) -> Result<(), Error> {
     let period = match keep {
         Keep::Forever => return Ok(()),
         Keep::Nothing => Duration::ZERO,
         Keep::For(period) => period,
     };
     let path = repository.layout().remote(mirror).join("kept.jsonl");
-    let text = match durable::read(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        read => read.map_err(Error::files("read what was kept", path.clone()))?.0,
-    };
     let limit = SignedDuration::try_from(period).unwrap_or(SignedDuration::MAX);
-    let lines = text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Line>(line).ok());
-    let is_over = |line: &Line| line.at.parse::<Timestamp>().is_ok_and(|at| now.duration_since(at) >= limit);
-    let (over, rest): (Vec<Line>, Vec<Line>) = lines.partition(is_over);
+    let is_over = |line: &Kept| line.at.parse::<Timestamp>().is_ok_and(|at| now.duration_since(at) >= limit);
+    let (over, rest): (Vec<Kept>, Vec<Kept>) = read(&path)?.into_iter().partition(is_over);
     if over.is_empty() {
         return Ok(());
     }
     // A value may have been kept again later, under the same ref.
-    let is_needed = |line: &&Line| !rest.iter().any(|later| later.kept_as == line.kept_as);
-    let mut names: Vec<&Line> = over.iter().filter(is_needed).collect();
+    let is_needed = |line: &&Kept| !rest.iter().any(|later| later.kept_as == line.kept_as);
+    let mut names: Vec<&Kept> = over.iter().filter(is_needed).collect();
     names.sort_unstable_by(|one, other| one.kept_as.cmp(&other.kept_as));
     names.dedup_by(|one, other| one.kept_as == other.kept_as);
     for line in names {

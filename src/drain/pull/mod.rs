@@ -281,7 +281,11 @@ impl Pull<'_> {
 
     fn stopped(&self, stop: Stop) -> Error {
         match stop {
-            Stop::Unrelated => Error::Unrelated { name: self.mirror.name.clone(), url: self.target.address.plain() },
+            Stop::Unrelated => Error::Unrelated {
+                here: self.repository.git_dir().to_owned(),
+                name: self.mirror.name.clone(),
+                url: self.target.address.plain(),
+            },
             _ => Error::NothingUpstream,
         }
     }

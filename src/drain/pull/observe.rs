@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Pull;
-use super::stage::Compared;
+use super::stage::{Compared, Pair};
 use crate::config::Mirror;
 use crate::drain::Error;
 use crate::drain::flapping::is_flapping;
@@ -29,39 +29,12 @@ impl Pull<'_> {
     ) -> Result<ObservedPull, Error> {
         let graph = self.repository.commit_graph();
         let mut history = History::new(objects, graph.as_ref());
-        let default = listed.head_value;
         let mut refs = Vec::with_capacity(compared.refs.len());
-        for (name, local, there, base) in &compared.refs {
-            let local = match local {
-                Local::At(oid) if !self.repository.is_here(*oid)? => Local::Unreadable,
-                local => *local,
-            };
-            let ancestry = match (local, there) {
-                (Local::At(local), Some(there)) if name.tag().is_none() => history.relation(local, *there)?,
-                _ => Ancestry::Unknown,
-            };
-            let mut is_merged = |value: Option<Oid>| -> Result<bool, Error> {
-                let is_asked = there.is_none() && (base.is_some() || rules.prune == Prune::Mirror);
-                let (Some(value), Some(default), true) = (value, default, is_asked) else { return Ok(false) };
-                Ok(objects.is_here(value)?
-                    && objects.is_here(default)?
-                    && objects.commit_of(value)?.is_some()
-                    && history.is_ancestor(value, default)? == Some(true))
-            };
-            let ours = if let Local::At(oid) = local { Some(oid) } else { None };
-            let (is_local_merged, is_base_merged) = (is_merged(ours)?, is_merged(*base)?);
-            refs.push(PullFacts {
-                name: name.clone(),
-                local,
-                upstream: *there,
-                base: *base,
-                ancestry,
-                is_local_merged,
-                is_base_merged,
-                is_flapping: there.is_some_and(|there| is_flapping(self.moves, name, ours, there)),
-                is_refused: false,
-                other: self.other(name)?,
-            });
+        for one in &compared.refs {
+            // Only the deletion of a ref asks whether its values are merged.
+            let (_, _, there, base) = one;
+            let is_asked = there.is_none() && (base.is_some() || rules.prune == Prune::Mirror);
+            refs.push(self.facts(one, objects, &mut history, listed.head_value.filter(|_| is_asked))?);
         }
         let here = self.this_side(compared)?;
         let is_new = !self.mirrored.exists();
@@ -77,6 +50,50 @@ impl Pull<'_> {
             first_contact: if is_new { FirstContact::Unconfirmed } else { FirstContact::Over },
             restore: self.context.restore,
             groups: Vec::new(),
+        })
+    }
+
+    /// The facts of one ref. `default` is the commit of upstream's default branch, if it matters whether values are merged into it.
+    fn facts(
+        &self,
+        (name, local, there, base): &Pair,
+        objects: &Repository,
+        history: &mut History<'_>,
+        default: Option<Oid>,
+    ) -> Result<PullFacts, Error> {
+        let local = match local {
+            Local::At(oid) if !self.repository.is_here(*oid)? => Local::Unreadable,
+            local => *local,
+        };
+        let ancestry = match (local, there) {
+            (Local::At(local), Some(there)) if name.tag().is_none() => history.relation(local, *there)?,
+            _ => Ancestry::Unknown,
+        };
+        let mut is_merged = |value: Option<Oid>| -> Result<bool, Error> {
+            let (Some(value), Some(default)) = (value, default) else { return Ok(false) };
+            Ok(objects.is_here(value)?
+                && objects.is_here(default)?
+                && objects.commit_of(value)?.is_some()
+                && history.is_ancestor(value, default)? == Some(true))
+        };
+        let ours = if let Local::At(oid) = local { Some(oid) } else { None };
+        let is_local_commit = match ours.filter(|_| default.is_some()) {
+            Some(ours) => objects.commit_of(ours)? == Some(ours),
+            None => false,
+        };
+        let (is_local_merged, is_base_merged) = (is_merged(ours)?, is_merged(*base)?);
+        Ok(PullFacts {
+            name: name.clone(),
+            local,
+            upstream: *there,
+            base: *base,
+            ancestry,
+            is_local_merged,
+            is_base_merged,
+            is_local_commit,
+            is_flapping: there.is_some_and(|there| is_flapping(self.moves, name, ours, there)),
+            is_refused: false,
+            other: self.other(name)?,
         })
     }
 

@@ -21,10 +21,13 @@ const MAX_TRIES: u32 = 3;
 /// How many values we name at most. Each costs upstream a lookup, and fifty bytes.
 const MAX_HAVES: usize = 1024;
 
+/// A ref: ours, upstream's, and the base.
+pub(super) type Pair = (RefName, Local, Option<Oid>, Option<Oid>);
+
 /// The three lists of refs as one.
 pub(super) struct Compared {
     /// The refs that are not the same on both sides: ours, upstream's, and the base.
-    pub(super) refs: Vec<(RefName, Local, Option<Oid>, Option<Oid>)>,
+    pub(super) refs: Vec<Pair>,
     /// How many selected refs this repository has.
     pub(super) ours: usize,
     pub(super) scanned: FullScan,

@@ -34,6 +34,7 @@ fn facts(refname: &str) -> PullFacts {
         ancestry: Ancestry::Diverged,
         is_local_merged: false,
         is_base_merged: false,
+        is_local_commit: true,
         is_flapping: false,
         is_refused: false,
         other: None,
@@ -170,6 +171,19 @@ fn the_table_of_deletions() {
             }
         }
     }
+}
+
+#[test]
+fn a_tag_object_is_kept_even_if_its_commit_is_merged() {
+    let gone = PullFacts {
+        upstream: None,
+        base: Some(oid(1)),
+        is_local_merged: true,
+        is_base_merged: true,
+        is_local_commit: false,
+        ..facts("refs/tags/v1")
+    };
+    assert_eq!(decided(&rules(Divergent::Keep, Prune::Merged), &observed(vec![gone])), ["delete, kept"]);
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, path: Ids, request: Reques
     let ids = ids(path);
     answer(app, request, Access::Read, move |ask| {
         let opened = ask.app.open(&*ask.project(&ids)?)?;
-        let mirror = upstream(&opened)?.filter(|mirror| mirror.is_enabled).ok_or_else(not_mirrored)?;
+        let mirror = upstream(&opened)?.ok_or_else(not_mirrored)?;
         Ok(axum::Json(shown(&opened, mirror)?).into_response())
     })
     .await

@@ -58,7 +58,7 @@ fn rows_table(rows: &[(&Arc<Project>, Option<Vec<View>>)]) -> Markup {
     html! {
         table {
             thead { tr {
-                th scope="col" { "Repository" } th scope="col" { "Mirrored to" } th scope="col" { "Direction" }
+                th scope="col" { "Repository" } th scope="col" { "Mirror" } th scope="col" { "Direction" }
                 th scope="col" { "Last update attempt" } th scope="col" { "Last successful update" } th scope="col" { "Status" }
             } }
             tbody {
@@ -71,12 +71,12 @@ fn rows_table(rows: &[(&Arc<Project>, Option<Vec<View>>)]) -> Markup {
                         },
                         Some([]) => tr {
                             th scope="row" data-label="Repository" { a href=(link) { (project.path) } }
-                            td colspan="5" data-label="Mirrored to" { span.faint { "nowhere" } }
+                            td colspan="5" data-label="Mirror" { span.faint { "none" } }
                         },
                         Some(views) => @for view in views { tr {
                             th scope="row" data-label="Repository" { a href=(link) { (project.path) } }
-                            td data-label="Mirrored to" { (view.url) }
-                            td data-label="Direction" { "Push" }
+                            td data-label="Mirror" { (view.url) }
+                            td data-label="Direction" { (mirror::direction(view)) }
                             td data-label="Last attempt" { (mirror::time(view.last_update_at.as_deref())) }
                             td data-label="Last success" { (mirror::time(view.last_successful_update_at.as_deref())) }
                             td data-label="Status" { (mirror::badge(view)) }

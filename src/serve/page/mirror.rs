@@ -73,6 +73,11 @@ fn article(visitor: &Visitor, project: &Project, shown: &Shown) -> Markup {
     }
 }
 
+/// The direction in a word.
+pub(super) fn direction(view: &View) -> &'static str {
+    if is_pull(view) { "Pull" } else { "Push" }
+}
+
 fn is_pull(view: &View) -> bool {
     view.direction == Direction::Pull.as_str()
 }

@@ -165,10 +165,9 @@ fn webhooks_of_three_kinds_are_believed_by_their_secret_alone() {
     assert_eq!(post(&[], PULL).status, 401);
     let large = "x".repeat(2 << 20);
     let headers = [("X-Gitlab-Token", secret)];
-    assert_eq!(
-        daemon.ask_with("POST", &format!("/api/v4/{PULL}"), &large, &headers).map(|answer| answer.status),
-        Some(413)
-    );
+    // The answer may come while the client still sends, and be lost.
+    let answer = daemon.ask_with("POST", &format!("/api/v4/{PULL}"), &large, &headers);
+    assert!(answer.as_ref().is_none_or(|answer| answer.status == 413), "{answer:?}");
     // A new secret ends the old one.
     sandbox.mirror_push_ok(&here, &["--config", "server.toml", "webhook", "upstream", "--rotate"]);
     assert_eq!(post(&[("X-Gitlab-Token", secret)], PULL).status, 404);

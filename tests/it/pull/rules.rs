@@ -123,6 +123,18 @@ fn overwrite_replaces_what_was_moved_here_and_keeps_it() {
     let said = s.sandbox.try_git(&work.path, &["push", "origin", "HEAD:refs/rewritten/m/forged"]);
     assert!(said.status != 0, "{said:?}");
     work.git(&["fetch", "-q", "origin", &format!("{name}:back")]);
+    let listed = s.sandbox.mirror_push_ok(&s.here, &["kept", "--json"]).json();
+    assert_eq!(
+        (&listed[0]["ref"], &listed[0]["kept_as"]),
+        (&"refs/heads/main".into(), &name.as_str().into()),
+        "{listed}"
+    );
+    let said = s.sandbox.mirror_push(&s.here, &["kept", "--restore", "main"]);
+    assert!(said.status == 129 && said.err.contains("exists"), "{said:?}");
+    s.sandbox.mirror_push_ok(&s.here, &["kept", "m", "--restore", "main", "--as", "before"]);
+    assert_eq!(s.here("refs/heads/before"), moved.trim());
+    s.sandbox.mirror_push_ok(&s.here, &["kept", "--expire"]);
+    assert!(s.kept().is_empty() && s.sandbox.mirror_push_ok(&s.here, &["kept"]).out.is_empty());
     // Without the promise, nothing is kept.
     let none = Taking::local(&["--divergent-refs", "overwrite", "keep_rewritten=0"]).with(&["main"]);
     none.sandbox.theirs(&none.here, "main");
