@@ -93,7 +93,7 @@ fn is_unchecked(session: &Session<'_>, mirror: &Mirror) -> bool {
     };
     let layout = session.repository.layout();
     let directory = layout.remote(&mirror.name);
-    let last = status::of(&layout, mirror).ok().and_then(|status| status::last_check(&directory, &status));
+    let last = status::of(&layout, mirror).ok().and_then(|status| status::last_check(&directory, &status, now()));
     last.is_some_and(|last| now().duration_since(last).unsigned_abs() > 2 * longest)
 }
 

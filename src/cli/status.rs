@@ -14,7 +14,7 @@ pub(super) fn views(session: &Session<'_>, config: &Config, names: &[String]) ->
         .map(|mirror| {
             // The secret only helps to mask a URL, and a stored URL holds none, so an error is ignored. `status` shows it as a note.
             let credentials = mirror::credentials(&session.repository, mirror).unwrap_or_default();
-            Ok(view(&session.repository, mirror, &credentials)?)
+            Ok(view(&session.repository, mirror, &credentials, now())?)
         })
         .collect()
 }

@@ -13,7 +13,7 @@ use crate::status::{self, Mirrored, Outcome, RefOutcome, Status, render_time};
 
 /// Stores durably what is now known of the mirror, if first contact is over. A failure is only logged: it loses knowledge, not correctness.
 /// Returns whether first contact is over.
-pub(super) fn keep_held(mirrored: &Mirrored, result: &UpdateResult, is_confirmed: bool) -> bool {
+pub(super) fn keep_held(mirrored: &Mirrored, result: &mut UpdateResult, is_confirmed: bool) -> bool {
     if !mirrored.exists() && !result.has_compared_all && !ends_first_contact(result, is_confirmed) {
         return false;
     }
@@ -24,6 +24,10 @@ pub(super) fn keep_held(mirrored: &Mirrored, result: &UpdateResult, is_confirmed
     changed.sort_unstable_by(|one, other| one.0.cmp(&other.0));
     if let Err(error) = mirrored.set(&changed) {
         tracing::warn!("cannot store what the mirror has: {error}");
+        // The next check must not find that nothing is left to do.
+        if let Some(pull) = &mut result.pull {
+            pull.seen = None;
+        }
     }
     true
 }

@@ -91,7 +91,13 @@ pub(super) fn report(
 }
 
 /// The report on an upstream that was checked and has nothing new.
-pub(super) fn unchanged(repository: &Repository, mirror: &Mirror, credentials: &Credentials, status: Status) -> Report {
+pub(super) fn unchanged(
+    repository: &Repository,
+    mirror: &Mirror,
+    credentials: &Credentials,
+    status: Status,
+    now: Timestamp,
+) -> Report {
     let is_well = status.update_status == UpdateStatus::Finished;
     Report {
         repository: repository.git_dir().display().to_string(),
@@ -99,7 +105,7 @@ pub(super) fn unchanged(repository: &Repository, mirror: &Mirror, credentials: &
         url: mirror.address.shown(credentials),
         direction: mirror.direction,
         update_status: status.update_status,
-        next_attempt_at: next_check(&repository.layout().remote(&mirror.name), &status),
+        next_attempt_at: next_check(&repository.layout().remote(&mirror.name), &status, now),
         is_well,
         // Refs that failed earlier were not tried again.
         is_attempted: is_well,

@@ -13,7 +13,7 @@ use crate::credentials::{Cleaned, Credentials};
 use crate::plan::Side;
 use crate::refs::RefName;
 use crate::status::{
-    Attempt, Failures, Greeting, Outcome, Portion, RefOutcome, Replaced, Status, UpdateStatus, render_time,
+    Attempt, Failures, Greeting, Outcome, Portion, PullState, RefOutcome, Replaced, Status, UpdateStatus, render_time,
 };
 use crate::wire::Class;
 
@@ -114,7 +114,7 @@ pub(super) fn next_status(
         tried_address: Some(mirror.identity()),
         moves: before.moves.clone(),
         needs_adoption: result.error.as_ref().is_some_and(super::Error::needs_adoption),
-        pull: result.pull.clone().or_else(|| before.pull.clone()),
+        pull: pull_state(before, result),
         refs,
     }
 }
@@ -195,4 +195,9 @@ fn next_attempt(
     };
     let wish = result.error.as_ref().and_then(super::Error::retry_after);
     run.ended.checked_add(delay(mirror.waits, class, before.attempts.saturating_add(1), wish, run.random)).ok()
+}
+
+fn pull_state(before: &Status, result: &UpdateResult) -> Option<PullState> {
+    let pull = result.pull.clone().or_else(|| before.pull.clone())?;
+    Some(PullState { has_failed: result.error.is_some(), ..pull })
 }

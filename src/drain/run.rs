@@ -100,8 +100,10 @@ fn check_upstream(
     let directory = layout.remote(&mirror.name);
     let files = |doing| Error::files(doing, directory.clone());
     let status = status::of(&layout, mirror).map_err(files("read the status"))?;
+    let generation = status.generation;
     let pending = spool::pending(&layout, &mirror.name).map_err(files("read the queue"))?;
-    let is_due = || next_check(&directory, &status).is_some_and(|next| next <= (context.now)());
+    let now = (context.now)();
+    let is_due = || next_check(&directory, &status, now).is_some_and(|next| next <= now);
     if check == Check::Due && pending == 0 && !is_due() {
         return Ok(Turn::Idle);
     }
@@ -129,10 +131,12 @@ fn check_upstream(
         Ok(None) => {
             durable::touch(&directory.join(CHECKED), repository.sharing().private_mode() | 0o044)
                 .map_err(files("note the check"))?;
-            Ok(unchanged(repository, mirror, &target.credentials, status).into())
+            Ok(unchanged(repository, mirror, &target.credentials, status, (context.now)()).into())
         }
-        Ok(Some(heard)) => serve_once(repository, context, mirror, context.mode, Some(Ok(heard))),
-        Err(error) => serve_once(repository, context, mirror, context.mode, Some(Err(error))),
+        news => {
+            let heard = news.transpose().map(|heard| Recent { generation, heard });
+            serve_once(repository, context, mirror, context.mode, heard)
+        }
     }
 }
 
@@ -148,7 +152,7 @@ fn serve_once(
     context: &Context<'_>,
     mirror: &Mirror,
     mode: Mode,
-    mut heard: Option<Result<Heard, Error>>,
+    mut heard: Option<Recent>,
 ) -> Result<Turn, Error> {
     // Whoever may write the file could change it each time it is read.
     const TRIES: u32 = 3;
@@ -166,7 +170,7 @@ fn try_serve(
     context: &Context<'_>,
     mirror: &Mirror,
     mode: Mode,
-    heard: Option<Result<Heard, Error>>,
+    heard: Option<Recent>,
 ) -> Result<Option<Turn>, Error> {
     let directory = repository.layout().remote(&mirror.name);
     prepare(repository, &mirror.name)?;
@@ -202,11 +206,20 @@ fn try_serve(
     let context = &Context { config: &config, ..*context };
     match due {
         Due::Now(claim, before) => {
+            // After another run, what was heard before it may be older than what that run took.
+            let heard = heard.filter(|recent| recent.generation == before.generation).map(|recent| recent.heard);
             let work = Work { mode, claim: &claim, started, heard };
             update_and_record(repository, context, mirror, work, *before).map(Some)
         }
         Due::Not(report) => Ok(Some(report.map_or(Turn::Idle, Turn::Report))),
     }
+}
+
+/// What upstream said before the lock was taken.
+struct Recent {
+    /// The number of the last run at that time.
+    generation: u64,
+    heard: Result<Heard, Error>,
 }
 
 /// What one update is to do.
@@ -244,14 +257,13 @@ fn update_and_record(
     let fence = Fence::after(&before, directory, started);
     write_started(repository, mirror, &before, &fence, &scope, started)?;
     let is_full = matches!(scope, Scope::All);
-    let (result, credentials) = run_once(repository, context, mirror, scope, &known, Some(&fence), heard);
+    let (mut result, credentials) = run_once(repository, context, mirror, scope, &known, Some(&fence), heard);
     leave_if_superseded(repository, context, mirror, &fence, &result)?;
-    let is_known = keep_held(&mirrored, &result, is_adopted(mirror, &touched));
-    if mirror.is_pull() && matches!(mode, Mode::Reconcile | Mode::Sync(_)) {
-        kept::expire(repository, &mirror.name, mirror.pull.keep_rewritten, started)?;
-    }
-    if result.error.is_none() && !mirror.is_pull() {
-        mend_head(repository, mirror, &result, &mirrored);
+    let is_known = keep_held(&mirrored, &mut result, is_adopted(mirror, &touched));
+    match mirror.is_pull() {
+        true if matches!(mode, Mode::Reconcile | Mode::Sync(_)) => expire(repository, mirror, started),
+        false if result.error.is_none() => mend_head(repository, mirror, &result, &mirrored),
+        _ => {}
     }
     let ended = (context.now)();
     let look = fence::look_time(mirror, ended);
@@ -270,7 +282,7 @@ fn update_and_record(
         None => claim.names.last().filter(|_| !result.is_answered()).cloned(),
     };
     record(repository, context, mirror, claim, &result, &mut after, started)?;
-    let next_check = next_check(&repository.layout().remote(&mirror.name), &after);
+    let next_check = next_check(&repository.layout().remote(&mirror.name), &after, ended);
     let mut done = report(repository, mirror, &credentials, after, result);
     // A drain that waits for the next attempt must also wake up for the next look.
     done.next_attempt_at = [done.next_attempt_at, times.next_look].into_iter().flatten().min();
@@ -278,6 +290,13 @@ fn update_and_record(
         done.next_attempt_at = next_check;
     }
     Ok(done.into())
+}
+
+/// Deletes what was kept long enough. A run that is over is recorded in any case, so an error is only logged.
+fn expire(repository: &Repository, mirror: &Mirror, now: Timestamp) {
+    if let Err(error) = kept::expire(repository, &mirror.name, mirror.pull.keep_rewritten, now) {
+        tracing::warn!("mirror '{}': {error}", mirror.name);
+    }
 }
 
 /// Writes the outcome durably, then finishes the queue entries that led to it.

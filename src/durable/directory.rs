@@ -94,8 +94,17 @@ pub const PRIVATE: &str = ".git-mirror-push.";
 /// The operating system's.
 #[cfg(feature = "mirror")]
 pub fn private_directory(parent: &Path) -> io::Result<tempfile::TempDir> {
+    private_directory_named(parent, PRIVATE)
+}
+
+/// Makes such a directory whose name begins with `prefix`.
+///
+/// # Errors
+/// The operating system's.
+#[cfg(feature = "mirror")]
+pub fn private_directory_named(parent: &Path, prefix: &str) -> io::Result<tempfile::TempDir> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(PRIVATE).permissions(Permissions::from_mode(0o700)).tempdir_in(parent)
+    builder.prefix(prefix).permissions(Permissions::from_mode(0o700)).tempdir_in(parent)
 }
 
 /// Syncs the directory `path`, so that renames, links and removals in it are durable.

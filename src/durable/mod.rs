@@ -25,7 +25,10 @@ mod place;
 use place::{Place, is_a_link};
 
 #[cfg(feature = "mirror")]
-pub use directory::{Made, PRIVATE, list, list_there, make_directories, make_directory, private_directory, remove_all};
+pub use directory::{
+    Made, PRIVATE, list, list_there, make_directories, make_directory, private_directory, private_directory_named,
+    remove_all,
+};
 pub use directory::{make_all, sync_directory};
 
 /// Opens a regular file. Also returns the metadata of the open descriptor, so that the caller can check owner and mode. A new file gets

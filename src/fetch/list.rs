@@ -19,6 +19,8 @@ pub struct Listed {
     pub is_empty: bool,
     /// Its object format: `sha1` or `sha256`.
     pub object_format: String,
+    /// Its symbolic refs other than HEAD, sorted. Only version 2 tells which they are.
+    pub symbolic: Vec<RefName>,
     /// How many refs it shows whose names git would not create.
     pub malformed: usize,
 }
@@ -69,11 +71,15 @@ pub(super) fn answer<R: Read>(
         let oid = reading.oid(value).ok_or_else(|| nonsense(&line))?;
         match name {
             b"HEAD" => reading.head_at(oid),
-            _ if target.is_some() => reading.listed.is_empty = false,
+            name if target.is_some() => {
+                reading.listed.is_empty = false;
+                reading.listed.symbolic.extend(RefName::new(name));
+            }
             name => reading.pass_on(name, oid, each),
         }
     }
     lines.reset();
+    reading.listed.symbolic.sort_unstable();
     Ok(reading.listed)
 }
 
@@ -195,7 +201,8 @@ mod tests {
         let each = &mut |name: NameRef<'_>, _| older_names.push(name.to_owned());
         let (older, capabilities) =
             advertisement(&mut lines(&older), first.as_bytes(), &prefixes, each).expect("well-formed");
-        assert_eq!(listed, older);
+        let link = vec![RefName::new(b"refs/heads/link").expect("valid")];
+        assert_eq!(listed, Listed { symbolic: link, ..older });
         assert!(listed.malformed == 1 && !listed.is_empty && listed.head == RefName::new(b"refs/heads/main"));
         assert_eq!(names, older_names);
         assert_eq!(names.len(), 2);

@@ -1,11 +1,12 @@
 //! The request for objects, and the pack that answers it: the command `fetch` of version 2, or the request of an older version.
 
+use std::collections::HashSet;
 use std::io::Read;
 
 use gix_transport::packetline::blocking_io::{StreamingPeekableIter, encode};
 use gix_transport::packetline::{BandRef, PacketLineRef};
 
-use super::greeting::Commands;
+use super::greeting::{Commands, count};
 use super::list::{say, shallow};
 use crate::credentials::Redactor;
 use crate::push::Progress;
@@ -100,18 +101,25 @@ pub(super) struct Acknowledged {
     pub(super) is_ready: bool,
 }
 
-/// Reads the section `acknowledgments`.
-pub(super) fn acknowledgments<R: Read>(lines: &mut StreamingPeekableIter<R>) -> Result<Acknowledged, Error> {
-    let mut said = Acknowledged::default();
+/// Reads the section `acknowledgments` of an answer. Only values of `asked` count, each once.
+pub(super) fn acknowledgments<R: Read>(
+    lines: &mut StreamingPeekableIter<R>,
+    asked: &[Oid],
+) -> Result<Acknowledged, Error> {
+    let (mut said, mut open) = (Acknowledged::default(), asked.iter().copied().collect::<HashSet<Oid>>());
+    let mut length = 0;
     match line(lines)? {
         Some(line) if line == b"acknowledgments" => {}
         _ => return Err(Error::Protocol("no acknowledgments".into())),
     }
     // A delimiter, which reads as an empty line, ends the section if another one follows; otherwise a flush packet does.
     while let Some(line) = line(lines)?.filter(|line| !line.is_empty()) {
+        count(&mut length, &line)?;
         if line == b"ready" {
             said.is_ready = true;
-        } else if let Some(oid) = line.strip_prefix(b"ACK ").and_then(Oid::from_hex) {
+        } else if let Some(oid) = line.strip_prefix(b"ACK ").and_then(Oid::from_hex)
+            && open.remove(&oid)
+        {
             said.common.push(oid);
         }
     }
@@ -253,11 +261,14 @@ mod tests {
         let ack = format!("ACK {oid}\n");
         let mut lines = packets(&["acknowledgments\n", &ack, "flush"]);
         let common = vec![Oid::from_hex(oid.as_bytes()).expect("valid")];
-        let said = acknowledgments(&mut lines).expect("well-formed");
+        let said = acknowledgments(&mut lines, &common).expect("well-formed");
         assert_eq!(said, Acknowledged { common: common.clone(), is_ready: false });
+        let said = acknowledgments(&mut packets(&["acknowledgments\n", &ack, "flush"]), &[]).expect("well-formed");
+        assert_eq!(said, Acknowledged::default(), "a value that nobody asked about");
         let parts = ["acknowledgments\n", &ack, "ready\n", "delimiter", "packfile\n", "\u{1}PACK", "flush"];
         let mut lines = packets(&parts);
-        assert_eq!(acknowledgments(&mut lines).expect("well-formed"), Acknowledged { common, is_ready: true });
+        let said = acknowledgments(&mut lines, &common).expect("well-formed");
+        assert_eq!(said, Acknowledged { common, is_ready: true });
         let mut pack = Vec::new();
         let sink = &mut |bytes: &[u8]| {
             pack.extend_from_slice(bytes);
@@ -266,7 +277,7 @@ mod tests {
         read(&mut lines, &Progress::default(), &Redactor::default(), sink).expect("the pack follows");
         assert_eq!(pack, b"PACK");
         assert_eq!(
-            acknowledgments(&mut packets(&["acknowledgments\n", "NAK\n", "flush"])).expect("well-formed"),
+            acknowledgments(&mut packets(&["acknowledgments\n", "NAK\n", "flush"]), &[]).expect("well-formed"),
             Acknowledged::default()
         );
     }

@@ -180,9 +180,16 @@ fn list_over_http(
     each: &mut dyn FnMut(NameRef<'_>, Oid),
 ) -> Result<Listed, Error> {
     if let Spoken::Two(commands) = spoken {
-        match ls_refs(http, commands, prefixes, each) {
-            // Nothing was passed on yet: the server was replaced by another one, or a connection that was kept is gone. Ask again.
-            Err(Error::Broken { .. } | Error::Status { .. } | Error::NotSmart(_) | Error::Protocol(_)) => {}
+        let mut has_begun = false;
+        let begun = &mut |name: NameRef<'_>, oid| {
+            has_begun = true;
+            each(name, oid);
+        };
+        let listed = ls_refs(http, commands, prefixes, begun);
+        match listed {
+            // The server was replaced by another one, or a connection that was kept is gone. Ask again.
+            Err(Error::Broken { .. } | Error::Status { .. } | Error::NotSmart(_) | Error::Protocol(_))
+                if !has_begun => {}
             listed => return listed,
         }
     }
@@ -253,13 +260,13 @@ impl Ask<'_> {
 
 /// The packet lines of either transport.
 trait PacketLines {
-    fn acknowledgments(&mut self) -> Result<pack::Acknowledged, Error>;
+    fn acknowledgments(&mut self, asked: &[Oid]) -> Result<pack::Acknowledged, Error>;
     fn pack(&mut self, wanted: &Wanted<'_>, redactor: &Redactor, sink: Sink<'_>) -> Result<(), Error>;
 }
 
 impl<R: Read> PacketLines for StreamingPeekableIter<R> {
-    fn acknowledgments(&mut self) -> Result<pack::Acknowledged, Error> {
-        pack::acknowledgments(self)
+    fn acknowledgments(&mut self, asked: &[Oid]) -> Result<pack::Acknowledged, Error> {
+        pack::acknowledgments(self, asked)
     }
 
     fn pack(&mut self, wanted: &Wanted<'_>, redactor: &Redactor, sink: Sink<'_>) -> Result<(), Error> {
@@ -288,7 +295,7 @@ fn negotiate(
         round = (round * 2).min(MAX_ROUND);
         let request = pack::request(commands, wanted, &common, &haves, Ending::Open);
         let said = ask.ask(&request, |lines| {
-            let said = lines.acknowledgments()?;
+            let said = lines.acknowledgments(&haves)?;
             if said.is_ready {
                 lines.pack(wanted, redactor, &mut *sink)?;
             }

@@ -51,6 +51,11 @@ impl Stage {
         ] {
             durable::replace_unsynced(&path.join(name), text, |_| Ok(()))?;
         }
+        // Where the history of a shallow repository ends.
+        match durable::read(&repository.git_dir().join("shallow")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            read => durable::replace_unsynced(&path.join("shallow"), &read?.0, |_| Ok(()))?,
+        }
         Ok(stage)
     }
 

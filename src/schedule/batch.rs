@@ -239,7 +239,10 @@ impl Every<'_> {
         for (name, queued) in &queues {
             let status = status::read(&layout.remote(name)).map_err(files("read the status"))?;
             let is_waiting = match status.pull {
-                Some(_) => status::next_check(&layout.remote(name), &status).is_some_and(|next| next <= (self.now)()),
+                Some(_) => {
+                    let now = (self.now)();
+                    status::next_check(&layout.remote(name), &status, now).is_some_and(|next| next <= now)
+                }
                 None => status.next_attempt_at.is_some(),
             };
             let is_waiting = is_waiting || *queued > 0 || status.is_new();

@@ -119,12 +119,6 @@ impl Workers {
         self.crew.change(|queue| queue.add(job));
     }
 
-    /// Queues a scan of a mirror's repository for that time.
-    pub fn scan_at(&self, git_dir: &Path, mirror: &str, time: Timestamp) {
-        let key = (git_dir.to_owned(), mirror.to_owned());
-        self.crew.change(|queue| queue.scan_at(key, Some(time)));
-    }
-
     /// Makes the workers begin no further job.
     pub fn halt(&self) {
         self.crew.change(Queue::halt);

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::drain::{Down, Mode};
+use crate::drain::{Check, Down, MassDelete, Mode};
 use crate::push::Progress;
 
 /// A mirror: its repository and its name there.
@@ -203,16 +203,15 @@ impl Queue {
         }
     }
 
-    /// Queues a job. A mirror that waits already is not added again, but a mode other than [`Mode::Drain`] replaces its mode. A mirror that
-    /// is being served is served once more afterwards.
+    /// Queues a job. A mirror that waits already is not added again, but does what asks for more. A mirror that is being served is served
+    /// once more afterwards.
     pub(super) fn add(&mut self, job: Job) {
         if self.is_halted {
             return;
         }
         let key = job.key();
         if let Some(Running { again, .. }) = self.running.get_mut(&key) {
-            let is_stronger = again.as_ref().is_none_or(|waiting| waiting.mode == Mode::Drain);
-            if is_stronger {
+            if again.as_ref().is_none_or(|waiting| strength(job.mode) > strength(waiting.mode)) {
                 *again = Some(job);
             }
             return;
@@ -221,8 +220,8 @@ impl Queue {
         host.has_answered |= job.host.is_empty();
         if self.waiting.insert(key) {
             host.waiting.push_back(job);
-        } else if job.mode != Mode::Drain
-            && let Some(waiting) = host.waiting.iter_mut().find(|waiting| waiting.key() == job.key())
+        } else if let Some(waiting) = host.waiting.iter_mut().find(|waiting| waiting.key() == job.key())
+            && strength(job.mode) > strength(waiting.mode)
         {
             waiting.mode = job.mode;
         }
@@ -375,6 +374,18 @@ impl Queue {
         if let Some(again) = self.running.remove(&job.key()).and_then(|running| running.again) {
             self.add(again);
         }
+    }
+}
+
+/// How much a mode does. One that does more also does what the others do.
+fn strength(mode: Mode) -> u8 {
+    match mode {
+        Mode::Plan => 0,
+        Mode::Drain | Mode::Pull(Check::Due) => 1,
+        Mode::Pull(Check::Now) => 2,
+        Mode::Reconcile => 3,
+        Mode::Sync(MassDelete::Guarded) => 4,
+        Mode::Sync(MassDelete::Allowed) => 5,
     }
 }
 

@@ -239,7 +239,7 @@ impl OpenProject {
     /// A mirror as it is shown.
     pub(super) fn view(&self, mirror: &Mirror) -> Result<View, Error> {
         let credentials = mirror::credentials(&self.repository, mirror).unwrap_or_default();
-        Ok(view(&self.repository, mirror, &credentials).map_err(anyhow::Error::from)?)
+        Ok(view(&self.repository, mirror, &credentials, super::now()).map_err(anyhow::Error::from)?)
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
@@ -32,29 +33,46 @@ struct Allowance {
     since: Timestamp,
     /// When upstream had last changed, as far as it was known then.
     change: Option<String>,
+    /// The time of the check for those that came too early.
+    later: Option<Timestamp>,
+}
+
+/// When a check may be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Now,
+    /// Then, for this delivery and for all that follow before.
+    At(Timestamp),
+    /// At a time that an earlier delivery got.
+    WithEarlier,
 }
 
 impl Allowances {
-    /// Takes one. `None` if a check may be made now, otherwise the time of the next one.
-    fn take(&self, key: (PathBuf, String), change: Option<&str>, now: Timestamp) -> Option<Timestamp> {
+    /// Takes one.
+    fn take(&self, key: (PathBuf, String), change: Option<&str>, now: Timestamp) -> Turn {
         let mut all = self.0.lock();
-        let full = || Allowance { left: AT_ONCE, since: now, change: change.map(str::to_owned) };
+        let full = || Allowance { left: AT_ONCE, since: now, change: change.map(str::to_owned), later: None };
         let entry = all.entry(key).or_insert_with(full);
         if entry.change.as_deref() != change {
             *entry = full();
+        }
+        if entry.later.is_some_and(|later| now < later) {
+            return Turn::WithEarlier;
         }
         while entry.left < AT_ONCE && now.duration_since(entry.since) >= PERIOD {
             entry.left += 1;
             entry.since += PERIOD;
         }
         if entry.left == 0 {
-            return Some(entry.since + PERIOD);
+            entry.since += PERIOD;
+            entry.later = Some(entry.since);
+            return Turn::At(entry.since);
         }
         if entry.left == AT_ONCE {
             entry.since = now;
         }
         entry.left -= 1;
-        None
+        Turn::Now
     }
 }
 
@@ -73,7 +91,7 @@ impl App {
 
     /// Makes a check due, because a webhook said that upstream changed.
     pub(super) fn pull_by_webhook(
-        &self,
+        self: &Arc<Self>,
         project: &Project,
         opened: &OpenProject,
         mirror: &Mirror,
@@ -82,10 +100,20 @@ impl App {
         let change = status.pull.and_then(|pull| pull.last_change_at);
         let key = (project.git_dir.clone(), mirror.name.clone());
         match self.allowances.take(key, change.as_deref(), now()) {
-            None => self.pull(project, opened, mirror),
-            Some(later) => {
-                self.note(opened, mirror)?;
-                self.workers.scan_at(&project.git_dir, &mirror.name, later);
+            Turn::Now => self.pull(project, opened, mirror),
+            Turn::WithEarlier => Ok(()),
+            Turn::At(_) if opened.config.is_silent => self.note(opened, mirror),
+            Turn::At(later) => {
+                if mirror.pull.interval == Interval::None {
+                    self.note(opened, mirror)?;
+                }
+                let (app, git_dir, mirror) = (Arc::clone(self), project.git_dir.clone(), mirror.clone());
+                let wait = later.duration_since(now()).unsigned_abs();
+                // The last delivery may come after a run has read upstream's refs, so a check follows in any case.
+                tokio::runtime::Handle::current().spawn(async move {
+                    tokio::time::sleep(wait).await;
+                    app.workers.pull(&git_dir, &mirror);
+                });
                 Ok(())
             }
         }
@@ -112,11 +140,13 @@ mod tests {
         let allowances = Allowances::default();
         let take = |seconds, change: Option<&str>| {
             let key = (PathBuf::from("/r.git"), "m".to_owned());
-            allowances.take(key, change, at(seconds)).map(|later| later.duration_since(at(0)).as_secs())
+            allowances.take(key, change, at(seconds))
         };
-        assert_eq!([take(0, None), take(1, None), take(1, None), take(4, None)], [None, None, Some(5), Some(5)]);
-        assert_eq!([take(5, None), take(6, None)], [None, Some(10)]);
-        assert_eq!([take(100, None), take(100, None), take(100, None)], [None, None, Some(105)]);
-        assert_eq!(take(101, Some("changed")), None, "a change costs nothing");
+        let later = |seconds| Turn::At(at(seconds));
+        let first = [take(0, None), take(1, None), take(1, None), take(4, None)];
+        assert_eq!(first, [Turn::Now, Turn::Now, later(5), Turn::WithEarlier]);
+        assert_eq!([take(5, None), take(6, None)], [later(10), Turn::WithEarlier]);
+        assert_eq!([take(100, None), take(100, None), take(100, None)], [Turn::Now, Turn::Now, later(105)]);
+        assert_eq!(take(101, Some("changed")), Turn::Now, "a change costs nothing");
     }
 }

@@ -12,26 +12,27 @@ use crate::config::Interval;
 /// The file in a mirror's directory whose time says when upstream was last checked.
 pub const CHECKED: &str = "checked";
 
-/// When upstream was last checked: the time of the file `checked`, or the end of the last run if that is later.
+/// When upstream was last checked: the time of the file `checked`, or the end of the last run if that is later. A time after `now` does not
+/// count: the clock was wrong then.
 #[must_use]
-pub fn last_check(directory: &Path, status: &Status) -> Option<Timestamp> {
+pub fn last_check(directory: &Path, status: &Status, now: Timestamp) -> Option<Timestamp> {
     let checked = directory.join(CHECKED).symlink_metadata().and_then(|file| file.modified()).ok();
     let checked = checked.and_then(|time| Timestamp::try_from(time).ok());
     let run = status.last_update_at.as_deref().and_then(|time| time.parse().ok());
-    checked.max(run)
+    let is_past = |time: &Timestamp| *time <= now;
+    checked.filter(is_past).max(run.filter(is_past))
 }
 
 /// When upstream is to be checked next without being asked. `None` is never; a time that has passed is now.
 #[must_use]
-pub fn next_check(directory: &Path, status: &Status) -> Option<Timestamp> {
-    let Some(pull) = &status.pull else { return Some(Timestamp::UNIX_EPOCH) };
+pub fn next_check(directory: &Path, status: &Status, now: Timestamp) -> Option<Timestamp> {
     let next_attempt = status.next_attempt();
+    let Some(pull) = &status.pull else { return next_attempt.or(Some(Timestamp::UNIX_EPOCH)) };
     // After an error of the whole run, the back-off decides. Refs that are not up to date keep no other ref waiting.
-    let has_failed = status.last_error.is_some() && status.refs.iter().all(|outcome| !outcome.outcome.is_failure());
-    if has_failed || status.update_status == UpdateStatus::Scheduled {
+    if pull.has_failed || status.update_status == UpdateStatus::Scheduled {
         return next_attempt.or(Some(Timestamp::UNIX_EPOCH));
     }
-    let last = last_check(directory, status)?;
+    let last = last_check(directory, status, now).unwrap_or(Timestamp::UNIX_EPOCH);
     let mut hasher = DefaultHasher::new();
     (directory, last.as_second()).hash(&mut hasher);
     let by_clock = period(pull, last).map(|period| {
@@ -48,7 +49,7 @@ fn period(pull: &PullState, last: Timestamp) -> Option<Duration> {
         Interval::Every(period) => Some(period),
         Interval::Auto => {
             let change = pull.last_change_at.as_deref().and_then(|time| time.parse::<Timestamp>().ok());
-            let quiet = change.map_or(Duration::MAX, |change| last.duration_since(change).unsigned_abs() / 2);
+            let quiet = change.map_or(Duration::MAX, |change| last.duration_since(change.min(last)).unsigned_abs() / 2);
             let least = Duration::from_secs(pull.min_check_interval);
             let most = Duration::from_secs(pull.max_check_interval).max(least);
             Some(quiet.clamp(least, most))

@@ -91,6 +91,9 @@ pub struct PullState {
     pub speaks_two: Option<String>,
     /// A digest of both sides and of the rules after a run that left nothing to do: as long as it is the same, there is nothing new.
     pub seen: Option<String>,
+    /// Whether the last run itself ended with an error, so that the back-off decides when the next one begins.
+    #[serde(default)]
+    pub has_failed: bool,
     /// `interval`, `min_check_interval` and `max_check_interval` as they were then.
     #[serde(default)]
     pub interval: Interval,

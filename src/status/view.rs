@@ -2,6 +2,7 @@
 
 use std::io;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{RefOutcome, UpdateStatus, last_check, next_check, render_time};
@@ -80,18 +81,18 @@ pub struct HostKey {
     pub fingerprint_sha256: String,
 }
 
-/// Shows `mirror` of `repository`.
+/// Shows `mirror` of `repository` as it is at `now`.
 ///
 /// # Errors
 /// The operating system's, when the status, the queue or the pinned host keys cannot be read.
-pub fn view(repository: &Repository, mirror: &Mirror, credentials: &Credentials) -> io::Result<View> {
+pub fn view(repository: &Repository, mirror: &Mirror, credentials: &Credentials, now: Timestamp) -> io::Result<View> {
     let layout = repository.layout();
     let directory = layout.remote(&mirror.name);
     let status = super::of(&layout, mirror)?;
-    let last_check_at = last_check(&directory, &status).filter(|_| mirror.is_pull()).map(render_time);
+    let last_check_at = last_check(&directory, &status, now).filter(|_| mirror.is_pull()).map(render_time);
     let last_change_at = status.pull.as_ref().and_then(|pull| pull.last_change_at.clone());
     let next_attempt_at = match &status.pull {
-        Some(_) if mirror.is_enabled => next_check(&directory, &status).map(render_time),
+        Some(_) if mirror.is_enabled => next_check(&directory, &status, now).map(render_time),
         _ => status.next_attempt_at,
     };
     let pending = if mirror.is_enabled { spool::pending(&layout, &mirror.name)? } else { 0 };

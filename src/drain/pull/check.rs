@@ -34,7 +34,7 @@ impl Pull<'_> {
         let rules = self.rules()?;
         let heard = self.look(&rules)?;
         let ours = self.ours(&rules)?;
-        if digest(&self.mirror.identity(), &rules, &heard.listed, &heard.refs, &ours) != seen {
+        if self.digest(&rules, &heard.listed, &heard.refs, &ours)? != seen {
             return Ok(Some(heard));
         }
         heard.session.end();
@@ -66,6 +66,37 @@ impl Pull<'_> {
         }
         Ok(listing)
     }
+
+    /// A digest of everything that decides what a run does: both sides with their HEADs, the settings of the mirror, and the rules.
+    pub(super) fn digest(
+        &self,
+        rules: &Rules,
+        listed: &Listed,
+        upstream: &[(RefName, Oid)],
+        ours: &Listing,
+    ) -> Result<String, Error> {
+        let mut hasher = Sha256::new();
+        let policy = (rules.divergent.as_str(), rules.prune.as_str(), rules.max_deletes);
+        let heads = (&listed.head, listed.is_empty, self.repository.default_branch()?);
+        hasher.update(self.mirror.identity().as_bytes());
+        hasher.update(format!("{policy:?}{:?}{heads:?}{:?}", self.mirror.pull, listed.symbolic));
+        for (name, oid) in upstream {
+            hasher.update(name.as_bytes());
+            hasher.update(b"\0");
+            hasher.update(oid.as_bytes());
+        }
+        hasher.update(b"\n");
+        for (name, local) in &ours.refs {
+            hasher.update(name.as_bytes());
+            hasher.update(b"\0");
+            match local {
+                Local::At(oid) => hasher.update(oid.as_bytes()),
+                other => hasher.update(format!("{other:?}")),
+            }
+        }
+        hasher.update(format!("{:?}", ours.incomplete));
+        Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
 }
 
 /// Refuses an upstream of another object format.
@@ -84,35 +115,4 @@ pub(super) fn check_object_format(repository: &Repository, listed: &Listed) -> R
 /// Whether a ref is one of ours that are never taken.
 pub(super) fn is_reserved(name: &[u8]) -> bool {
     name.starts_with(b"refs/rewritten/") || name.starts_with(b"refs/conflicts/")
-}
-
-/// A digest of everything that decides what a run does: both sides, upstream's HEAD, the address and the rules.
-pub(super) fn digest(
-    address: &str,
-    rules: &Rules,
-    listed: &Listed,
-    upstream: &[(RefName, Oid)],
-    ours: &Listing,
-) -> String {
-    let mut hasher = Sha256::new();
-    let policy = format!("{}\0{}\0{:?}\0", rules.divergent.as_str(), rules.prune.as_str(), rules.max_deletes);
-    hasher.update(address.as_bytes());
-    hasher.update(policy.as_bytes());
-    hasher.update(format!("{:?}\0{}\0", listed.head.as_ref().map(RefName::as_bytes), listed.is_empty));
-    for (name, oid) in upstream {
-        hasher.update(name.as_bytes());
-        hasher.update(b"\0");
-        hasher.update(oid.as_bytes());
-    }
-    hasher.update(b"\n");
-    for (name, local) in &ours.refs {
-        hasher.update(name.as_bytes());
-        hasher.update(b"\0");
-        match local {
-            Local::At(oid) => hasher.update(oid.as_bytes()),
-            other => hasher.update(format!("{other:?}")),
-        }
-    }
-    hasher.update(format!("{:?}", ours.incomplete));
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

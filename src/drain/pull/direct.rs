@@ -36,7 +36,7 @@ impl Pull<'_> {
         if self.context.mode == Mode::Plan || self.mirrored.exists() || self.repository.has_refs()? {
             return Ok(None);
         }
-        let compared = self.compare(&heard.refs, rules)?;
+        let compared = self.compare(heard, rules)?;
         let observed = self.observe(self.repository, &heard.listed, &heard.refs, &compared, rules)?;
         let plan = plan_pull(rules, &observed);
         let is_new = compared.refs.iter().all(|(_, local, ..)| *local == Local::Absent);
@@ -56,7 +56,7 @@ impl Pull<'_> {
         }
         result.scanned = Some(compared.scanned);
         self.record(&plan, &Refusals::default(), result);
-        self.read_answers(&sent, report?, &mut Refusals::default(), result);
+        self.read_answers(&sent, report?, &mut Refusals::default(), result)?;
         let is_done = |decision: &&&Decision| {
             result.outcomes.get(&decision.name).is_some_and(|outcome| outcome.outcome.is_done())
         };
@@ -77,7 +77,6 @@ impl Pull<'_> {
     fn pass_through(&self, heard: &mut Heard, wants: &[Oid], sent: &[&Decision]) -> Result<Passed, Error> {
         let (reader, mut writer) = pipe().map_err(Error::files("make a pipe", self.incoming()))?;
         let reader = std::fs::File::from(std::os::fd::OwnedFd::from(reader));
-        let hooks = self.incoming().with_file_name("incoming.hooks");
         let (session, progress) = (&mut heard.session, &self.progress);
         let both = std::thread::scope(|scope| {
             let fetching = scope.spawn(move || {
@@ -85,10 +84,9 @@ impl Pull<'_> {
                 let sink = &mut |bytes: &[u8]| writer.write_all(bytes).map_err(sink_failed);
                 session.fetch(&wanted, &mut std::iter::empty(), sink)
             });
-            let report = self.receive(sent, PackSource::File(Arc::new(reader)), &hooks);
+            let report = self.receive(sent, PackSource::File(Arc::new(reader)));
             Passed { fetched: fetching.join().expect("the fetching thread does not panic"), report }
         });
-        super::remove_logged(&hooks);
         Ok(both)
     }
 }

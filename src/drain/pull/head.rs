@@ -13,26 +13,31 @@ impl Pull<'_> {
     /// Sets HEAD, if this repository was empty before the first pull, or if ours names the branch that upstream's named before.
     pub(super) fn follow_head(&self, listed: &Listed, was_empty: bool, result: &mut UpdateResult) -> Result<(), Error> {
         let Some(pull) = &mut result.pull else { return Ok(()) };
-        let before = pull.head.take();
-        pull.head = listed.head.as_ref().map(|head| head.text().into_owned()).or(before.clone());
-        let Some(head) = listed.head.as_ref().filter(|_| self.mirror.pull.follows_head) else { return Ok(()) };
+        // Git accepts any name there, but a clone can check out only a branch.
+        let head = listed.head.as_ref().filter(|head| head.branch().is_some());
+        let Some(head) = head.filter(|_| self.mirror.pull.follows_head) else { return Ok(()) };
+        let before = pull.head.clone();
         let ours = self.repository.default_branch()?;
         let is_first = before.is_none() && (was_empty || self.is_head_unborn(ours.as_ref())?);
         let follows = ours.as_ref().is_some_and(|ours| before.as_deref() == Some(&*ours.text()));
-        if ours.as_ref() == Some(head) || !(is_first || follows) {
+        if ours.as_ref() != Some(head) && (is_first || follows) && !self.set_head(head)? {
+            // The next run tries again, because ours still names what upstream's named before.
             return Ok(());
         }
+        pull.head = Some(head.text().into_owned());
+        Ok(())
+    }
+
+    /// Sets HEAD. Returns false if that is not possible yet.
+    fn set_head(&self, head: &RefName) -> Result<bool, Error> {
         // A HEAD that names no branch is of no use, unless this repository has no branch at all.
         if self.repository.has_refs()? && matches!(self.repository.find_each(&[head])?.first(), Some(Local::Absent)) {
-            return Ok(());
+            return Ok(false);
         }
         let text = head.text().into_owned();
         let command = &mut git(self.repository.git_dir(), &["symbolic-ref", "HEAD", &text]);
         let set = process::run("git symbolic-ref", command, b"", Duration::from_secs(30));
-        if let Err(error) = set {
-            tracing::warn!("mirror '{}': cannot set HEAD: {error}", self.mirror.name);
-        }
-        Ok(())
+        Ok(set.inspect_err(|error| tracing::warn!("mirror '{}': cannot set HEAD: {error}", self.mirror.name)).is_ok())
     }
 
     /// Whether our HEAD names a branch that does not exist.

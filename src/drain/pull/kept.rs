@@ -4,7 +4,7 @@
 //! no line for it in `kept.jsonl`; then the ref stays for ever. Pushers can neither delete nor make such refs, because
 //! `receive.hideRefs` names them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -15,12 +15,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Keep;
 use crate::drain::Error;
+use crate::drain::update::UpdateResult;
 use crate::durable;
 use crate::plan::Decision;
 use crate::process::{self, git};
 use crate::refs::{Local, Oid, RefName};
 use crate::repo::Repository;
-use crate::status::render_time;
+use crate::status::{Outcome, RefOutcome, render_time};
 
 /// How long one call of git may take.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -44,60 +45,103 @@ pub struct Kept {
     pub reason: String,
 }
 
-/// Keeps our values of `replaced`. Returns the ref that holds each of them now.
+/// Keeps our values of `replaced`, and notes in their outcomes where. Returns the refs whose value cannot be kept; their outcomes say
+/// why.
 pub(super) fn keep(
     repository: &Repository,
     mirror: &str,
     replaced: &[&Decision],
     now: Timestamp,
-) -> Result<HashMap<RefName, RefName>, Error> {
-    let mut kept = HashMap::new();
-    if replaced.is_empty() {
-        return Ok(kept);
-    }
-    hide(repository)?;
-    let (mut commands, mut lines) = (Vec::new(), Vec::new());
+    result: &mut UpdateResult,
+) -> Result<HashSet<RefName>, Error> {
+    let (mut commands, mut lines, mut refused) = (Vec::new(), Vec::new(), HashSet::new());
+    let prefix = format!("refs/rewritten/{mirror}/");
+    let listed = repository.list(|name| name.as_bytes().starts_with(prefix.as_bytes()))?;
+    let mut there: BTreeMap<RefName, Local> = listed.refs.into_iter().collect();
     for decision in replaced {
         let Some(value) = decision.local else { continue };
-        let (name, is_there) = place(repository, mirror, &decision.name, value)?;
-        if !is_there {
+        let Some(outcome) = result.outcomes.get_mut(&decision.name) else { continue };
+        let Some(name) = place(&there, mirror, &decision.name, value) else {
+            let why = "what it replaces cannot be kept: no name below refs/rewritten is free";
+            *outcome = RefOutcome::new(decision, Outcome::Rejected, Some(why.into()));
+            refused.insert(decision.name.clone());
+            continue;
+        };
+        if !there.contains_key(&name) {
             commands.extend_from_slice(&[b"create ", name.as_bytes(), format!("\0{value}\0").as_bytes()].concat());
+            lines.push(line(decision, &name, now));
+            there.insert(name.clone(), Local::At(value));
         }
-        let reason = if decision.remote.is_some() { "replaced by upstream's value" } else { "deleted by upstream" };
-        lines.push(Kept {
-            at: render_time(now),
-            name: decision.name.text().into_owned(),
-            value: value.to_string(),
-            kept_as: name.text().into_owned(),
-            reason: reason.into(),
-        });
-        kept.insert(decision.name.clone(), name);
+        outcome.kept_as = Some(name);
     }
     update_refs(repository, &commands).map_err(|error| Error::Keep(error.to_string()))?;
-    let path = repository.layout().remote(mirror).join("kept.jsonl");
-    append(&path, &lines).map_err(Error::files("note what was kept", path))?;
-    Ok(kept)
+    note(repository, mirror, &lines)?;
+    Ok(refused)
 }
 
-/// The ref that is to hold a value, and whether it holds it already. It begins with 12 digits of the value, or with more if another value
-/// has that name.
-fn place(repository: &Repository, mirror: &str, name: &RefName, value: Oid) -> Result<(RefName, bool), Error> {
+/// Notes the values that were replaced once more, so that their time begins again.
+pub(super) fn note_again(
+    repository: &Repository,
+    mirror: &str,
+    replaced: &[&Decision],
+    result: &UpdateResult,
+    now: Timestamp,
+) -> Result<(), Error> {
+    if replaced.is_empty() {
+        return Ok(());
+    }
+    let noted = read(&repository.layout().remote(mirror).join("kept.jsonl"))?;
+    let minute = SignedDuration::from_secs(60);
+    let is_recent = |kept_as: &RefName| {
+        let last = noted.iter().rev().find(|line| line.kept_as == kept_as.text());
+        let at = last.and_then(|line| line.at.parse::<Timestamp>().ok());
+        at.is_some_and(|at| now.duration_since(at) <= minute)
+    };
+    let again = replaced.iter().filter_map(|decision| {
+        let kept_as = result.outcomes.get(&decision.name)?.kept_as.as_ref()?;
+        (!is_recent(kept_as)).then(|| line(decision, kept_as, now))
+    });
+    note(repository, mirror, &again.collect::<Vec<_>>())
+}
+
+fn line(decision: &Decision, kept_as: &RefName, now: Timestamp) -> Kept {
+    let reason = if decision.remote.is_some() { "replaced by upstream's value" } else { "deleted by upstream" };
+    Kept {
+        at: render_time(now),
+        name: decision.name.text().into_owned(),
+        value: decision.local.map(|value| value.to_string()).unwrap_or_default(),
+        kept_as: kept_as.text().into_owned(),
+        reason: reason.into(),
+    }
+}
+
+fn note(repository: &Repository, mirror: &str, lines: &[Kept]) -> Result<(), Error> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let path = repository.layout().remote(mirror).join("kept.jsonl");
+    append(&path, lines).map_err(Error::files("note what was kept", path))
+}
+
+/// The ref that is to hold a value, or holds it already. It begins with 12 digits of the value, or with more if another ref is in the way.
+/// `None` if all are taken.
+fn place(there: &BTreeMap<RefName, Local>, mirror: &str, name: &RefName, value: Oid) -> Option<RefName> {
     let digits = value.to_string();
     let rest = name.as_bytes().strip_prefix(b"refs/").unwrap_or(name.as_bytes());
-    for length in 12..=digits.len() {
-        let text = [format!("refs/rewritten/{mirror}/{}/", &digits[..length]).as_bytes(), rest].concat();
-        let found = RefName::new(&text).ok_or_else(|| Error::Keep(format!("'{}' is too long", name.text())))?;
-        match repository.find_each(&[&found])?.first() {
-            Some(Local::Absent) | None => return Ok((found, false)),
-            Some(Local::At(there)) if *there == value => return Ok((found, true)),
-            Some(_) => {}
+    (12..=digits.len()).find_map(|length| {
+        let below = format!("refs/rewritten/{mirror}/{}/", &digits[..length]);
+        let found = RefName::new(&[below.as_bytes(), rest].concat())?;
+        let is_free = || !there.keys().any(|other| other.conflicts_with(&found));
+        match there.get(&found) {
+            None => is_free().then_some(found),
+            Some(Local::At(held)) => (*held == value).then_some(found),
+            Some(_) => None,
         }
-    }
-    Err(Error::Keep(format!("no name is free for {digits}")))
+    })
 }
 
 /// Makes sure that pushers cannot change what is kept.
-fn hide(repository: &Repository) -> Result<(), Error> {
+pub(super) fn hide(repository: &Repository) -> Result<(), Error> {
     let hidden = repository.git_config_all("receive.hideRefs");
     for namespace in HIDDEN.iter().filter(|namespace| !hidden.iter().any(|value| value == **namespace)) {
         let command = &mut git(repository.git_dir(), &["config", "--add", "receive.hideRefs", namespace]);
@@ -145,12 +189,14 @@ pub fn kept(repository: &Repository, mirror: &str) -> Result<Vec<Kept>, Error> {
 
 /// The lines of the file. Damaged ones are left out.
 fn read(path: &Path) -> Result<Vec<Kept>, Error> {
+    let text = read_text(path)?;
+    Ok(text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+}
+
+fn read_text(path: &Path) -> Result<Vec<u8>, Error> {
     match durable::read(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(Error::files("read what was kept", path.to_owned())(error)),
-        Ok((text, _)) => {
-            Ok(text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
-        }
+        read => Ok(read.map_err(Error::files("read what was kept", path.to_owned()))?.0),
     }
 }
 
@@ -167,13 +213,17 @@ pub fn expire(repository: &Repository, mirror: &str, keep: Keep, now: Timestamp)
     let path = repository.layout().remote(mirror).join("kept.jsonl");
     let limit = SignedDuration::try_from(period).unwrap_or(SignedDuration::MAX);
     let is_over = |line: &Kept| line.at.parse::<Timestamp>().is_ok_and(|at| now.duration_since(at) >= limit);
-    let (over, rest): (Vec<Kept>, Vec<Kept>) = read(&path)?.into_iter().partition(is_over);
+    let text = read_text(&path)?;
+    let parsed = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let parsed: Vec<(&[u8], Option<Kept>)> = parsed.map(|line| (line, serde_json::from_slice(line).ok())).collect();
+    let (over, rest): (Vec<_>, Vec<_>) = parsed.into_iter().partition(|(_, line)| line.as_ref().is_some_and(is_over));
     if over.is_empty() {
         return Ok(());
     }
     // A value may have been kept again later, under the same ref.
-    let is_needed = |line: &&Kept| !rest.iter().any(|later| later.kept_as == line.kept_as);
-    let mut names: Vec<&Kept> = over.iter().filter(is_needed).collect();
+    let later: HashSet<&str> = rest.iter().filter_map(|(_, line)| Some(&*line.as_ref()?.kept_as)).collect();
+    let is_over = |line: &&Kept| !later.contains(&*line.kept_as);
+    let mut names: Vec<&Kept> = over.iter().filter_map(|(_, line)| line.as_ref()).filter(is_over).collect();
     names.sort_unstable_by(|one, other| one.kept_as.cmp(&other.kept_as));
     names.dedup_by(|one, other| one.kept_as == other.kept_as);
     for line in names {
@@ -183,11 +233,8 @@ pub fn expire(repository: &Repository, mirror: &str, keep: Keep, now: Timestamp)
             tracing::debug!("'{}' is not deleted: {error}", line.kept_as);
         }
     }
-    let mut left = Vec::new();
-    for line in &rest {
-        serde_json::to_writer(&mut left, line).expect("memory takes it");
-        left.push(b'\n');
-    }
+    // Lines that this version cannot read stay.
+    let left: Vec<u8> = rest.iter().flat_map(|(line, _)| [line, &b"\n"[..]].concat()).collect();
     let sharing = repository.sharing();
     durable::replace(&path, &left, |file| sharing.publish(file)).map_err(Error::files("note what was kept", path))
 }

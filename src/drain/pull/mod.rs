@@ -8,25 +8,26 @@
 //! the base says so. So after a crash at any point, the next run finds a state that the rules know. Absent: who asked for the run, and its
 //! status (`run`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use check::{Heard, digest};
+use check::Heard;
 use take::{Objects, done};
 
 use super::fence::Fence;
+use super::flapping::is_flapping;
+use super::observe::unreadable;
 use super::refusal::Refusals;
 use super::update::UpdateResult;
 use super::{Context, Error, MassDelete, Mode};
 use crate::config::{Keep, Mirror, Server};
 use crate::credentials::Redactor;
-use crate::durable;
 use crate::fetch::{Listed, Session, Stage};
 use crate::mirror;
-use crate::plan::{Decision, MaxDeletes, ObservedPull, Plan, PullFacts, Rules, Stop, plan_pull};
+use crate::plan::{Action, Decision, MaxDeletes, ObservedPull, Plan, PullFacts, Rules, Stop, plan_pull};
 use crate::push::Progress;
-use crate::refs::{Ancestry, Local, NameRef, Oid, RefName};
-use crate::repo::{Listing, Repository};
+use crate::refs::{Ancestry, Local, NameRef, Oid, RefName, RefUpdate};
+use crate::repo::{History, Listing, Repository};
 use crate::status::{Held, Mirrored, Move, Outcome, PullState, RefOutcome, Status, render_time};
 use crate::wire::{Address, Pool, Target};
 
@@ -92,6 +93,7 @@ impl Pull<'_> {
             take::check_hooks(self.repository, self.mirror)?;
             self.end_left()?;
             self.sweep_all(&incoming)?;
+            kept::hide(self.repository)?;
         }
         if let Address::Local(path) = &self.target.address
             && path.canonicalize().is_ok_and(|path| path == self.repository.git_dir())
@@ -128,7 +130,7 @@ impl Pull<'_> {
         if self.context.mode == Mode::Plan {
             return Ok(());
         }
-        let ended = self.take_all(&mut update, result);
+        let ended = self.take_all(&mut update, &listed, result);
         self.pass_on(&update.observed, &update.taken, result)?;
         ended?;
         self.finish(&rules, &listed, &refs, ours, &update.taken, result)
@@ -147,12 +149,12 @@ impl Pull<'_> {
         self.follow_head(listed, ours.refs.is_empty(), result)?;
         result.has_compared_all = true;
         if let Some(pull) = &mut result.pull {
-            if !taken.is_empty() {
+            if result.outcomes.values().any(|outcome| outcome.outcome.is_done()) {
                 pull.last_change_at = Some(render_time((self.context.now)()));
             }
             let is_settled = result.error.is_none() && !has_passing(&result.outcomes);
             let ours = after(ours, taken);
-            pull.seen = is_settled.then(|| digest(&self.mirror.identity(), rules, listed, refs, &ours));
+            pull.seen = is_settled.then(|| self.digest(rules, listed, refs, &ours)).transpose()?;
         }
         Ok(())
     }
@@ -162,42 +164,59 @@ impl Pull<'_> {
         let taken: Vec<&Decision> = taken.iter().collect();
         let scanned = result.scanned.as_mut().expect("the refs were compared");
         let (unnoted, gone) = (std::mem::take(&mut scanned.unnoted), std::mem::take(&mut scanned.gone));
-        result.has_spooled = self.spool(&taken, &unnoted).inspect_err(|_| result.held.clear())?;
-        result.held.extend(unnoted.into_iter().map(|(name, value)| (name, Held::at(value))));
+        let null = self.repository.null_oid();
         // The base of a ref that neither side has is forgotten. That of a ref which is kept here still counts.
         let is_here = |facts: &&PullFacts| facts.local != Local::Absent;
         let kept: BTreeSet<&RefName> = observed.refs.iter().filter(is_here).map(|facts| &facts.name).collect();
-        let forgotten = gone.into_iter().filter(|name| !kept.contains(name));
-        result.held.extend(forgotten.map(|name| (name, Held::default())));
+        let forgotten: Vec<RefName> = gone.into_iter().filter(|name| !kept.contains(name)).collect();
+        // What the base does not say yet may have been taken by a run that was killed before it spooled.
+        let done: BTreeSet<&RefName> = taken.iter().map(|decision| &decision.name).collect();
+        let mut moved = Vec::new();
+        let now = unnoted.iter().map(|(name, value)| (name, *value)).chain(forgotten.iter().map(|name| (name, null)));
+        for (name, new) in now {
+            let base = self.mirrored.find(name).map_err(unreadable)?.base;
+            if !done.contains(name) && base.unwrap_or(null) != new {
+                moved.push(RefUpdate { old: base.unwrap_or(null), new, name: name.clone() });
+            }
+        }
+        result.has_spooled = self.spool(&taken, moved).inspect_err(|_| result.held.clear())?;
+        result.held.extend(unnoted.into_iter().map(|(name, value)| (name, Held::at(value))));
+        result.held.extend(forgotten.into_iter().map(|name| (name, Held::default())));
         Ok(())
     }
 
     /// Updates our refs, until nothing is left to do.
-    fn take_all(&self, update: &mut Update<'_>, result: &mut UpdateResult) -> Result<(), Error> {
+    fn take_all(&self, update: &mut Update<'_>, listed: &Listed, result: &mut UpdateResult) -> Result<(), Error> {
         let values = self.repository.list(|_| true)?.refs.into_iter().map(|(_, local)| local);
         let values = values.filter_map(|local| if let Local::At(oid) = local { Some((oid, 1)) } else { None });
         let haves: HashMap<Oid, u32> = values.collect();
-        let hooks = self.incoming().with_file_name("incoming.hooks");
         while !update.plan.next.is_empty() {
             let sent: Vec<Decision> = update.plan.next_push().into_iter().cloned().collect();
             let sent: Vec<&Decision> = sent.iter().collect();
+            // What contains a deleted value is set first, in a push of its own.
+            let updates = sent.iter().rposition(|one| one.action != Action::Delete).map_or(0, |at| at + 1);
+            let sent = if updates > 0 { &sent[..updates] } else { &sent[..] };
             self.fence.map_or(Ok(()), Fence::check)?;
-            self.keep(&sent, result)?;
+            let unkept = self.keep(sent, listed, result)?;
+            if !unkept.is_empty() {
+                update.observed.refs.retain(|facts| !unkept.contains(&facts.name));
+                update.plan = plan_pull(update.rules, &update.observed);
+                continue;
+            }
             // The pack of the stage is what is missing, if every ref that needs its objects is taken at once.
             let is_first = update.taken.is_empty() && update.refusals.groups().is_empty();
-            let is_whole = is_first && self.is_whole(&update.observed, &sent)?;
+            let is_whole = is_first && self.is_whole(&update.observed, sent)?;
             let pack = update.stage.filter(|_| is_whole).and_then(Stage::only_pack);
             let objects = Objects { repository: update.objects, pack, haves: &haves };
-            update.refusals.begin(&sent);
-            let report = self.pack(&sent, &objects).and_then(|pack| self.receive(&sent, pack, &hooks));
-            remove_logged(&hooks);
-            let report = report.inspect_err(|error| self.mark_failed(&sent, error, result))?;
-            let again = self.read_answers(&sent, report, &mut update.refusals, result);
-            update.taken.extend(done(&sent, result).into_iter().cloned());
-            if result.error.is_some() || again.is_empty() && update.plan.next.len() == update.plan.order.len() {
+            update.refusals.begin(sent);
+            let report = self.pack(sent, &objects).and_then(|pack| self.receive(sent, pack));
+            let report = report.inspect_err(|error| self.mark_failed(sent, error, result))?;
+            let again = self.read_answers(sent, report, &mut update.refusals, result)?;
+            update.taken.extend(done(sent, result).into_iter().cloned());
+            if result.error.is_some() || again.is_empty() && sent.len() == update.plan.order.len() {
                 break;
             }
-            self.look_again(&mut update.observed, &sent, &update.refusals, result)?;
+            self.look_again(&mut update.observed, sent, &update.refusals, result)?;
             update.observed.groups = update.refusals.groups().to_vec();
             update.plan = plan_pull(update.rules, &update.observed);
             self.record(&update.plan, &update.refusals, result);
@@ -232,30 +251,48 @@ impl Pull<'_> {
             .retain(|facts| !result.outcomes.get(&facts.name).is_some_and(|outcome| outcome.outcome.is_done()));
         for facts in &mut observed.refs {
             let Some(local) = now.get(&facts.name) else { continue };
+            let lease = if let Local::At(oid) = local { Some(*oid) } else { None };
             if facts.local != *local {
-                // How the new value is related to upstream's is not known: the rules then treat it as moved here.
+                // How the new value is related to upstream's is not known: the rules then treat it as moved here, and keep it.
                 facts.local = *local;
                 facts.ancestry = Ancestry::Unknown;
+                facts.is_local_merged = false;
+                facts.is_flapping =
+                    facts.upstream.is_some_and(|there| is_flapping(self.moves, &facts.name, lease, there));
             }
-            let lease = if let Local::At(oid) = local { Some(*oid) } else { None };
             facts.is_refused = refusals.stands(&facts.name, lease);
         }
         Ok(())
     }
 
-    /// Keeps what is replaced, and notes where.
-    fn keep(&self, sent: &[&Decision], result: &mut UpdateResult) -> Result<(), Error> {
+    /// Keeps what is replaced, and notes where. Returns the refs whose value cannot be kept, so that they must not be sent.
+    fn keep(&self, sent: &[&Decision], listed: &Listed, result: &mut UpdateResult) -> Result<HashSet<RefName>, Error> {
         if self.mirror.pull.keep_rewritten == Keep::Nothing {
-            return Ok(());
+            return Ok(HashSet::new());
         }
-        let replaced: Vec<&Decision> = sent.iter().filter(|decision| decision.keeps).copied().collect();
-        let kept = kept::keep(self.repository, &self.mirror.name, &replaced, (self.context.now)())?;
-        for (name, kept_as) in kept {
-            if let Some(outcome) = result.outcomes.get_mut(&name) {
-                outcome.kept_as = Some(kept_as);
+        let graph = self.repository.commit_graph();
+        let mut history = History::new(self.repository, graph.as_ref());
+        let names: Vec<RefName> =
+            [listed.head.clone(), self.repository.default_branch()?].into_iter().flatten().collect();
+        let heads = self.repository.find_each(&names.iter().collect::<Vec<_>>())?;
+        let mut replaced = Vec::new();
+        for decision in sent {
+            let mut keeps = decision.keeps;
+            if decision.action == Action::Delete && !keeps {
+                // Upstream's default branch contains it. But what counts is whether a branch here does.
+                let local = decision.local.unwrap_or(self.repository.null_oid());
+                let mut is_contained = false;
+                for head in &heads {
+                    let Local::At(head) = head else { continue };
+                    is_contained = is_contained || history.is_ancestor(local, *head)? == Some(true);
+                }
+                keeps = !is_contained;
+            }
+            if keeps {
+                replaced.push(*decision);
             }
         }
-        Ok(())
+        kept::keep(self.repository, &self.mirror.name, &replaced, (self.context.now)(), result)
     }
 
     /// Notes every decision. A ref that is to be sent counts as failed until the report says otherwise.
@@ -328,12 +365,6 @@ fn after(ours: Listing, taken: &[Decision]) -> Listing {
         };
     }
     Listing { refs: refs.into_iter().collect(), incomplete: ours.incomplete }
-}
-
-fn remove_logged(path: &std::path::Path) {
-    if let Err(error) = durable::remove_all(path) {
-        tracing::warn!("cannot remove '{}': {error}", path.display());
-    }
 }
 
 /// Whether an outcome may be another one at the next try, although neither side changes.

@@ -67,7 +67,7 @@ impl Pull<'_> {
     ) -> Result<(Option<Stage>, Compared), Error> {
         let mut tries = 0;
         loop {
-            let compared = self.compare(&heard.refs, rules)?;
+            let compared = self.compare(heard, rules)?;
             let mut wants: Vec<Oid> = Vec::new();
             for upstream in compared.refs.iter().filter_map(|(_, _, upstream, _)| *upstream) {
                 if !self.repository.is_here(upstream)? {
@@ -131,8 +131,12 @@ impl Pull<'_> {
     }
 
     /// Merges our refs, upstream's and the base.
-    pub(super) fn compare(&self, upstream: &[(RefName, Oid)], rules: &Rules) -> Result<Compared, Error> {
-        let ours = self.ours(rules)?;
+    pub(super) fn compare(&self, heard: &Heard, rules: &Rules) -> Result<Compared, Error> {
+        let (upstream, symbolic) = (&heard.refs, &heard.listed.symbolic);
+        let is_symbolic = |name: &RefName| symbolic.binary_search(name).is_ok();
+        let mut ours = self.ours(rules)?;
+        // A ref that is symbolic upstream is neither taken nor deleted here.
+        ours.refs.retain(|(name, _)| !is_symbolic(name));
         let noted = self.mirrored.all().map_err(unreadable)?;
         let base_of = |name: &RefName| value_of(noted, name);
         let mut scanned = FullScan::default();
@@ -159,7 +163,9 @@ impl Pull<'_> {
         let absent = missing.into_iter().zip(found).filter(|(_, local)| *local == Local::Absent);
         refs.extend(absent.map(|((name, value), local)| (name.clone(), local, Some(*value), base_of(name))));
         refs.sort_unstable_by(|(one, ..), (other, ..)| one.cmp(other));
-        let is_gone = |name: &&RefName| rules.selects(name.borrowed()) && value_of(upstream, name).is_none();
+        let is_gone = |name: &&RefName| {
+            rules.selects(name.borrowed()) && value_of(upstream, name).is_none() && !is_symbolic(name)
+        };
         scanned.gone = noted.iter().map(|(name, _)| name).filter(is_gone).cloned().collect();
         scanned.ours.incomplete = ours.incomplete;
         Ok(Compared { refs, ours: ours.refs.len(), scanned })

@@ -13,8 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use tempfile::TempDir;
 
-use super::Pull;
+use super::{Pull, kept};
 use crate::config::{HookSetting, Hooks, Mirror};
 use crate::credentials::Redactor;
 use crate::drain::Error;
@@ -36,7 +37,9 @@ use crate::wire::Own;
 const RUNNER: &str = "receive-pack";
 /// The hooks that may refuse an update.
 const POLICY: [&str; 3] = ["pre-receive", "update", "reference-transaction"];
-/// How long we wait for the receive-pack of a killed run to end after it got a signal.
+/// How long the receive-pack of a killed run may take to end without a signal.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long it may take after one.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Where the objects of taken refs are.
@@ -51,7 +54,7 @@ pub(super) struct Objects<'s> {
 
 impl Pull<'_> {
     /// Sends the commands of `sent` to our own receive-pack, and the pack if one of them needs it.
-    pub(super) fn receive(&self, sent: &[&Decision], pack: PackSource, hooks: &Path) -> Result<Report, Error> {
+    pub(super) fn receive(&self, sent: &[&Decision], pack: PackSource) -> Result<Report, Error> {
         let null = self.repository.null_oid();
         let command = |decision: &&Decision| Command {
             old: decision.old_value().unwrap_or(null),
@@ -59,7 +62,8 @@ impl Pull<'_> {
             name: decision.name.clone(),
         };
         let commands: Vec<Command> = sent.iter().map(command).collect();
-        let own = self.own(hooks)?;
+        let hooks = self.policy()?;
+        let own = self.own(hooks.as_ref().map(TempDir::path));
         self.progress.begin("updating refs");
         let (mut session, pid) = Session::own(self.repository.git_dir(), &own, self.mirror.timeouts)?;
         self.note_runner(pid)?;
@@ -103,39 +107,39 @@ impl Pull<'_> {
     }
 
     /// How our receive-pack runs: which hooks it finds, and what they see.
-    fn own(&self, hooks: &Path) -> Result<Own, Error> {
+    fn own(&self, policy: Option<&Path>) -> Own {
         let pull = &self.mirror.pull;
         let mut settings: Vec<String> =
             ["receive.denyNonFastForwards=false", "receive.denyDeletes=false"].map(str::to_owned).into();
         if let Some(size) = pull.max_input_size {
             settings.push(format!("receive.maxInputSize={size}"));
         }
-        match pull.hooks {
-            Hooks::All => {}
-            Hooks::Policy => {
-                self.link_policy(hooks)?;
-                settings.push(format!("core.hooksPath={}", hooks.display()));
-            }
-            Hooks::None => settings.push("core.hooksPath=/dev/null".into()),
+        if let Some(policy) = policy {
+            settings.push(format!("core.hooksPath={}", policy.display()));
+        }
+        if pull.hooks == Hooks::None {
+            settings.push("core.hooksPath=/dev/null".into());
         }
         let mut environment = vec![("GIT_MIRROR_PUSH_PULL".to_owned(), self.mirror.name.clone())];
         environment.extend(pull.hook_environment.iter().map(|(name, value)| (name.clone(), value.clone())));
-        Ok(Own { settings, environment })
+        Own { settings, environment }
     }
 
-    /// Makes a directory of links to the hooks that may refuse.
-    fn link_policy(&self, directory: &Path) -> Result<(), Error> {
-        let from = self.repository.hooks_directory()?;
-        let files = || Error::files("link the hooks", directory.to_owned());
-        durable::make_all(directory).map_err(files())?;
-        for name in POLICY.iter().filter(|name| from.join(name).exists()) {
-            let to = directory.join(name);
-            match std::os::unix::fs::symlink(from.join(name), &to) {
-                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(files()(error)),
-                _ => {}
-            }
+    /// With `hooks = "policy"`, a directory that only we can enter, with links to the hooks that may refuse.
+    fn policy(&self) -> Result<Option<TempDir>, Error> {
+        if self.mirror.pull.hooks != Hooks::Policy {
+            return Ok(None);
         }
-        Ok(())
+        let parent = self.repository.layout().remote(&self.mirror.name);
+        let from = self.repository.hooks_directory()?;
+        let link = || {
+            let made = durable::private_directory_named(&parent, "incoming.hooks.")?;
+            for name in POLICY.iter().filter(|name| from.join(name).exists()) {
+                std::os::unix::fs::symlink(from.join(name), made.path().join(name))?;
+            }
+            Ok(made)
+        };
+        link().map(Some).map_err(Error::files("link the hooks", parent.clone()))
     }
 
     /// Records every answer. Returns the refs that are to be decided again.
@@ -145,7 +149,7 @@ impl Pull<'_> {
         mut report: Report,
         refusals: &mut Refusals,
         result: &mut UpdateResult,
-    ) -> Vec<RefName> {
+    ) -> Result<Vec<RefName>, Error> {
         let mut again = Vec::new();
         let cut = report.cut.as_ref().map(|cut| Redactor::default().clean(&cut.to_string()));
         let is_split = report.cut.is_none() && refusals.bisect(sent, &report, false);
@@ -170,19 +174,30 @@ impl Pull<'_> {
                     RefOutcome::new(decision, Outcome::RemoteFailed, Some(message))
                 }
             };
+            // Only what was replaced has another name now.
             let kept_as = result.outcomes.get(&decision.name).and_then(|before| before.kept_as.clone());
+            let kept_as = kept_as.filter(|_| outcome.outcome.is_done());
             result.outcomes.insert(decision.name.clone(), RefOutcome { kept_as, ..outcome });
         }
         if let Some(cut) = report.cut {
             result.error = Some(cut.into());
         }
-        again
+        self.note_kept(sent, result)?;
+        Ok(again)
     }
 
-    /// Spools what was taken, unless our hook did, so that every push mirror gets it; also refs that have upstream's value although the
-    /// base does not say so, because a run may have been killed before they were spooled.
+    /// Notes the values that were kept under a name that was there already. Those of a new name are noted before they are replaced.
+    fn note_kept(&self, sent: &[&Decision], result: &UpdateResult) -> Result<(), Error> {
+        let is_replaced = |decision: &&&Decision| {
+            result.outcomes.get(&decision.name).is_some_and(|outcome| outcome.kept_as.is_some())
+        };
+        let replaced: Vec<&Decision> = sent.iter().filter(is_replaced).copied().collect();
+        kept::note_again(self.repository, &self.mirror.name, &replaced, result, (self.context.now)())
+    }
+
+    /// Spools what was taken, unless our hook did, so that every push mirror gets it; also `moved`, what earlier runs may have taken.
     /// Returns whether it wrote a record.
-    pub(super) fn spool(&self, taken: &[&Decision], unnoted: &[(RefName, Oid)]) -> Result<bool, Error> {
+    pub(super) fn spool(&self, taken: &[&Decision], moved: Vec<RefUpdate>) -> Result<bool, Error> {
         let has_onward = self.context.config.mirrors.iter().any(|mirror| mirror.is_enabled && !mirror.is_pull());
         if !has_onward {
             return Ok(false);
@@ -196,10 +211,7 @@ impl Pull<'_> {
                 name: decision.name.clone(),
             }));
         }
-        for (name, value) in unnoted {
-            let base = self.mirrored.find(name).map_err(crate::drain::observe::unreadable)?.base;
-            updates.push(RefUpdate { old: base.unwrap_or(null), new: *value, name: name.clone() });
-        }
+        updates.extend(moved);
         if updates.is_empty() {
             return Ok(false);
         }
@@ -243,20 +255,31 @@ impl Pull<'_> {
             && runner.is_alive()
             && let Some(group) = Pid::from_raw(runner.pid.cast_signed())
         {
-            tracing::warn!("git receive-pack of a run that was killed still runs; it gets a signal");
-            for signal in [Signal::TERM, Signal::KILL] {
-                let _ = kill_process_group(group, signal);
-                let end = Duration::from_millis(50);
-                for _ in 0..GRACE.as_millis() / end.as_millis() {
-                    if test_kill_process_group(group).is_err() {
+            // It may be setting refs, and a signal could then leave locks behind. Only a hook takes longer.
+            if !has_ended(group, PATIENCE) {
+                tracing::warn!("git receive-pack of a run that was killed still runs; it gets a signal");
+                for signal in [Signal::TERM, Signal::KILL] {
+                    let _ = kill_process_group(group, signal);
+                    if has_ended(group, GRACE) {
                         break;
                     }
-                    std::thread::park_timeout(end);
                 }
             }
         }
         durable::remove_if_there(&path).map_err(Error::files("remove the note of a process", path))
     }
+}
+
+/// Waits until no process of a group is left. Returns false if that takes longer than `limit`.
+fn has_ended(group: Pid, limit: Duration) -> bool {
+    const STEP: Duration = Duration::from_millis(20);
+    (0..limit.as_millis() / STEP.as_millis()).any(|_| {
+        let is_gone = test_kill_process_group(group).is_err();
+        if !is_gone {
+            std::thread::park_timeout(STEP);
+        }
+        is_gone
+    })
 }
 
 /// Refuses to run hooks that another user wrote, and to take refs in another user's repository: git would run its hooks as us.
@@ -271,19 +294,37 @@ pub(super) fn check_hooks(repository: &Repository, mirror: &Mirror) -> Result<()
         );
         return Err(Error::NotTaken(text));
     }
-    if mirror.pull.hooks == Hooks::None || !repository.sharing().is_writable_for_others() {
+    if !repository.sharing().is_writable_for_others() {
+        return Ok(());
+    }
+    // In a shared repository, git would run for us what a member of the group configured or put among the hooks.
+    let refuse = |path: &Path| {
+        let text = format!(
+            "members of the group may have written '{0}', and git would run its programs as you; read it, then chown it and chmod go-w it",
+            path.display()
+        );
+        Err(Error::NotTaken(text))
+    };
+    let is_ours = |path: &Path| match path.symlink_metadata() {
+        Ok(file) => durable::is_written_by_us_alone(&file) && !file.is_symlink(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    };
+    let config = git_dir.join("config");
+    if !is_ours(&config) {
+        return refuse(&config);
+    }
+    if mirror.pull.hooks == Hooks::None {
         return Ok(());
     }
     let directory = repository.hooks_directory()?;
-    for name in POLICY.iter().chain(&["post-receive", "post-update"]) {
-        let hook = directory.join(name);
-        let Ok(file) = hook.metadata() else { continue };
-        if file.mode() & 0o111 != 0 && !durable::is_written_by_us_alone(&file) {
-            let text = format!(
-                "members of the group may have written the hook '{}', which would run as you; chown it and chmod go-w it, or set hooks = \"none\"",
-                hook.display()
-            );
-            return Err(Error::NotTaken(text));
+    if !is_ours(&directory) {
+        return refuse(&directory);
+    }
+    for name in durable::list(&directory).map_err(files(&directory))? {
+        let hook = directory.join(&name);
+        let file = hook.metadata().ok().filter(|file| file.is_file() && file.mode() & 0o111 != 0);
+        if !name.ends_with(".sample") && file.is_some_and(|file| !durable::is_written_by_us_alone(&file)) {
+            return refuse(&hook);
         }
     }
     Ok(())

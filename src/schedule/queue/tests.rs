@@ -162,13 +162,40 @@ fn a_job_that_comes_while_its_mirror_is_served_is_served_afterwards() {
     queue.add(job("a", 0));
     assert_eq!(served(&mut queue, 0), Some(job("a", 0)));
     assert_eq!(served(&mut queue, 0), None, "the mirror was in the queue only once");
-    let sync = Job { mode: Mode::Plan, ..job("a", 0) };
+    let sync = Job { mode: Mode::Reconcile, ..job("a", 0) };
     queue.add(sync.clone());
     queue.add(job("a", 0));
     queue.served(&job("a", 0), Said::Up(NEAR));
     assert_eq!(served(&mut queue, 0), Some(sync));
     queue.served(&job("a", 0), Said::Up(NEAR));
     assert!(matches!(queue.next(at(0)), Next::End));
+}
+
+#[test]
+fn a_job_that_asks_for_more_is_not_lost_to_one_that_asks_for_less() {
+    let by_strength = [
+        Mode::Drain,
+        Mode::Pull(Check::Now),
+        Mode::Reconcile,
+        Mode::Sync(MassDelete::Guarded),
+        Mode::Sync(MassDelete::Allowed),
+    ];
+    for (first, second) in by_strength.iter().flat_map(|one| by_strength.iter().map(move |other| (*one, *other))) {
+        let strength = |mode| by_strength.iter().position(|known| *known == mode);
+        let stronger = if strength(first) > strength(second) { first } else { second };
+        let with = |mode| Job { mode, ..job("a", 0) };
+        let mut waiting = queue(&[("a", 1)]);
+        waiting.add(with(first));
+        waiting.add(with(second));
+        assert_eq!(served(&mut waiting, 0), Some(with(stronger)), "{first:?}, {second:?}: both wait");
+        let mut running = queue(&[("a", 1)]);
+        running.add(job("a", 0));
+        served(&mut running, 0).expect("the first run");
+        running.add(with(first));
+        running.add(with(second));
+        running.served(&job("a", 0), Said::Up(NEAR));
+        assert_eq!(served(&mut running, 0), Some(with(stronger)), "{first:?}, {second:?}: during a run");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! of GitHub, Gitea and Forgejo, or GitLab's header.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -24,6 +25,9 @@ use crate::serve::{lanes, now};
 
 /// Largest body of a webhook, in bytes.
 const MAX_BODY: usize = 1 << 20;
+
+/// After this time a webhook is refused.
+const REFUSAL: Duration = Duration::from_millis(500);
 
 /// The name of the mirror that PUT makes.
 const NAME: &str = "upstream";
@@ -70,9 +74,15 @@ async fn triggered(app: Arc<App>, ids: Vec<String>, request: Request) -> Result<
     let is_signed = webhook::is_signed(&|name| header(&parts.headers, name));
     if asked.is_none() && is_signed {
         let body = axum::body::to_bytes(body, MAX_BODY).await.map_err(|_| Failure::too_large())?;
-        // All deliveries that are not authorised by a token share the threads of one token.
-        let done = Arc::clone(&app).lanes.write("webhook", move || by_webhook(&app, &ids, &parts.headers, &body)).await;
-        return done.unwrap_or_else(|lanes::TooMany| Err(Failure::too_many()));
+        // Deliveries of one client that are not authorised by a token share the threads of one token.
+        let (lane, began) = (format!("webhook {}", client.name), tokio::time::Instant::now());
+        let done = Arc::clone(&app).lanes.write(&lane, move || by_webhook(&app, &ids, &parts.headers, &body)).await;
+        let done = done.unwrap_or_else(|lanes::TooMany| Err(Failure::too_many()));
+        if done.is_err() {
+            // Its time must not tell whether there is such a project, such a mirror, or such a secret.
+            tokio::time::sleep_until(began + REFUSAL).await;
+        }
+        return done;
     }
     let (judge, name) = (Arc::clone(&app), client.name.clone());
     let judged = app.lanes.judge(move || judge.access.judge(asked.as_deref(), &name, now())).await;
@@ -81,6 +91,7 @@ async fn triggered(app: Arc<App>, ids: Vec<String>, request: Request) -> Result<
     if !may_trigger(&token) {
         return Err(Failure::scope());
     }
+    let name = token.name.clone();
     let act = move |app: &App| {
         let found = ids.first().and_then(|id| app.find(id)).filter(|project| token.reaches(&project.path));
         let project = found.ok_or_else(Failure::no_project)?;
@@ -89,13 +100,13 @@ async fn triggered(app: Arc<App>, ids: Vec<String>, request: Request) -> Result<
         app.pull(&project, &opened, mirror)?;
         Ok(StatusCode::ACCEPTED.into_response())
     };
-    let (lanes, name) = (Arc::clone(&app), client.name.clone());
+    let lanes = Arc::clone(&app);
     let done = lanes.lanes.write(&name, move || act(&app)).await;
     done.unwrap_or_else(|lanes::TooMany| Err(Failure::too_many()))
 }
 
 /// A delivery with the secret of a webhook. Every failure is the same answer, after the same work.
-fn by_webhook(app: &App, ids: &[String], headers: &HeaderMap, body: &[u8]) -> Result<Response, Failure> {
+fn by_webhook(app: &Arc<App>, ids: &[String], headers: &HeaderMap, body: &[u8]) -> Result<Response, Failure> {
     let found = || -> Option<(Arc<Project>, OpenProject, String)> {
         let project = app.find(ids.first()?)?;
         let opened = app.open(&project).ok()?;

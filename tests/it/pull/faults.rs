@@ -89,3 +89,61 @@ fn a_pusher_who_moves_a_ref_during_the_pull_keeps_his_commit() {
     assert_eq!(s.here("main"), s.sandbox.oid(&s.up, "main"));
     assert!(s.sandbox.outcomes(&said).contains(&("refs/heads/x".into(), "divergent".into())), "{said:?}");
 }
+
+/// Upstream deletes a branch that is merged there, and a pusher moves it here meanwhile.
+#[test]
+fn a_pusher_who_moves_a_branch_that_upstream_deletes_keeps_his_commit() {
+    for (policy, prune, word) in [
+        ("keep", "merged", "kept"),
+        ("overwrite", "merged", "kept"),
+        ("overwrite", "deleted", "kept"),
+        ("overwrite", "mirror", "deleted"),
+    ] {
+        let s = Taking::local(&["--divergent-refs", policy, "--prune", prune]).with(&["main", "main:x"]);
+        let oid = s.sandbox.git(&s.here, &["commit-tree", "-m", "theirs", "-p", "main", "main^{tree}"]);
+        let (oid, once) = (oid.trim().to_owned(), s.sandbox.path("once"));
+        let lines = format!(
+            "#!/bin/sh\ngrep -q refs/heads/x || exit 0\ntest -e '{0}' && exit 0\n: > '{0}'\nenv -u GIT_QUARANTINE_PATH git update-ref refs/heads/x {oid}\n",
+            once.display()
+        );
+        script(&s.here.join("hooks/pre-receive"), &lines);
+        s.work().push(&[":x"]);
+        let said = s.sandbox.mirror_push(&s.here, &["pull", "--json"]);
+        assert!(once.exists(), "{policy}, {prune}: {said:?}");
+        let is_kept = s.kept().iter().any(|line| line.ends_with(&oid));
+        assert!(s.here("x") == oid || is_kept, "{policy}, {prune}: nobody has his commit: {said:?}");
+        assert!(s.changed(&said).contains(&("refs/heads/x".into(), word.into())), "{policy}, {prune}: {said:?}");
+    }
+}
+
+/// The branch that contains what is deleted is refused here, so the deleted value gets another name.
+#[test]
+fn what_only_a_refused_branch_contains_is_kept() {
+    let s = Taking::local(&["--prune", "merged"]).with(&["main", "main:x"]);
+    let work = s.work();
+    work.git(&["checkout", "-q", "-b", "x", "origin/x"]);
+    let side = work.commit("side");
+    work.push(&["x"]);
+    s.pull_ok();
+    script(&s.here.join("hooks/update"), "#!/bin/sh\ntest \"$1\" != refs/heads/main\n");
+    work.push(&["x:main", ":x"]);
+    s.pull();
+    assert_eq!(s.here("x"), "");
+    assert!(s.kept().iter().any(|line| line.ends_with(side.trim())), "{:?}", s.kept());
+}
+
+#[test]
+fn a_kept_ref_finds_a_free_name() {
+    let s = Taking::local(&[]).with(&["main", "main:x"]);
+    let first = s.here("x");
+    let taken = format!("refs/rewritten/m/{}/heads/x/below", &first[..12]);
+    s.sandbox.git(&s.here, &["update-ref", &taken, &first]);
+    let work = s.work();
+    work.git(&["checkout", "-q", "--orphan", "other"]);
+    work.commit("other");
+    work.push(&["+other:x"]);
+    s.pull_ok();
+    assert!(s.is_taken());
+    let longer = format!("refs/rewritten/m/{}/heads/x {first}", &first[..13]);
+    assert!(s.kept().contains(&longer), "{:?}", s.kept());
+}

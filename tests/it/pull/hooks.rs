@@ -115,3 +115,31 @@ fn a_malformed_object_is_refused_and_the_other_branches_come() {
     );
     assert_eq!(s.leftovers(), Vec::<String>::new());
 }
+
+/// In a shared repository, a member of the group could let git run a program as the user who pulls.
+#[test]
+fn what_members_of_the_group_may_have_written_stops_a_pull_of_a_shared_repository() {
+    use std::os::unix::fs::PermissionsExt;
+    let s = Taking::local(&[]).with(&["main"]);
+    let mode = |path: &str, mode: u32| {
+        std::fs::set_permissions(s.here.join(path), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    s.sandbox.git(&s.here, &["config", "core.sharedRepository", "group"]);
+    hook(&s, "update", "exit 0");
+    mode("config", 0o644);
+    mode("hooks", 0o755);
+    mode("hooks/update", 0o755);
+    s.pull_ok();
+    for (path, open, closed) in [("config", 0o664, 0o644), ("hooks", 0o2775, 0o755), ("hooks/update", 0o775, 0o755)] {
+        s.work().commit(path);
+        s.work().push(&["main"]);
+        mode(path, open);
+        let said = s.pull();
+        let text = format!("{said:?}");
+        assert!(said.status == 1 && text.contains(path) && text.contains("chmod go-w"), "{path}: {text}");
+        assert!(!s.is_taken(), "{path}");
+        mode(path, closed);
+        s.pull_ok();
+        assert!(s.is_taken(), "{path}");
+    }
+}

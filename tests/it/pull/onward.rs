@@ -47,6 +47,21 @@ fn a_run_that_was_killed_before_it_spooled_loses_nothing_onward() {
     assert_eq!(s.sandbox.refs(&onward), s.sandbox.refs(&s.up));
 }
 
+/// As after a kill between the deletion and the spool.
+#[test]
+fn a_deletion_that_was_not_spooled_goes_onward_with_the_next_run() {
+    for hooks in ["policy", "none"] {
+        let s = Taking::local(&[&format!("hooks={hooks}"), "--prune", "deleted"]).with(&["main", "main:x"]);
+        let onward = add_onward(&s, "onward");
+        s.sandbox.mirror_push_ok(&s.here, &["drain"]);
+        s.work().push(&[":x"]);
+        s.sandbox.git(&s.here, &["update-ref", "-d", "refs/heads/x"]);
+        s.pull_ok();
+        s.sandbox.mirror_push_ok(&s.here, &["drain"]);
+        assert_eq!(s.sandbox.refs(&onward), s.sandbox.refs(&s.up), "{hooks}");
+    }
+}
+
 #[test]
 fn a_chain_of_three_passes_a_push_through_and_a_ring_comes_to_rest() {
     let s = Taking::local(&[]).with(&["main"]);

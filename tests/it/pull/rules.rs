@@ -53,6 +53,35 @@ fn head_follows_upstream_as_long_as_nobody_sets_it_here() {
 }
 
 #[test]
+fn head_follows_once_the_branch_comes_and_names_branches_only() {
+    let s = Taking::local(&[]).with(&["main"]);
+    let head = || s.sandbox.git(&s.here, &["symbolic-ref", "HEAD"]).trim().to_owned();
+    crate::scene::sandbox::script(&s.here.join("hooks/update"), "#!/bin/sh\ntest \"$1\" != refs/heads/next\n");
+    s.work().push(&["main:next"]);
+    s.sandbox.git(&s.up, &["symbolic-ref", "HEAD", "refs/heads/next"]);
+    assert_eq!(s.pull().status, 1);
+    assert_eq!(head(), "refs/heads/main", "the branch was refused");
+    std::fs::remove_file(s.here.join("hooks/update")).unwrap();
+    s.pull_ok();
+    assert_eq!(head(), "refs/heads/next");
+    s.sandbox.git(&s.up, &["update-ref", "refs/odd/one", "refs/heads/main"]);
+    std::fs::write(s.up.join("HEAD"), "ref: refs/odd/one\n").unwrap();
+    s.pull_ok();
+    assert_eq!(head(), "refs/heads/next");
+}
+
+#[test]
+fn a_ref_that_becomes_symbolic_upstream_is_neither_taken_nor_deleted() {
+    let s = Taking::local(&["--prune", "mirror", "--divergent-refs", "overwrite"]).with(&["main", "main:link"]);
+    let value = s.here("link");
+    s.sandbox.git(&s.up, &["symbolic-ref", "refs/heads/link", "refs/heads/main"]);
+    s.work().commit("two");
+    s.work().push(&["main"]);
+    assert_eq!(s.pulled(), [outcome("main", "fast_forwarded")]);
+    assert_eq!(s.here("link"), value);
+}
+
+#[test]
 fn forward_rewritten_and_moved_here() {
     let s = Taking::local(&[]).with(&["main", "main:rewritten", "main:moved", "main:ahead"]);
     let first = s.here("main");
