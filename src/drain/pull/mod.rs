@@ -147,6 +147,7 @@ impl Pull<'_> {
         result: &mut UpdateResult,
     ) -> Result<(), Error> {
         self.follow_head(listed, ours.refs.is_empty(), result)?;
+        self.pack_refs(taken);
         result.has_compared_all = true;
         if let Some(pull) = &mut result.pull {
             if result.outcomes.values().any(|outcome| outcome.outcome.is_done()) {

@@ -25,6 +25,7 @@ use crate::durable;
 use crate::install::{self, State};
 use crate::mirror::new_id;
 use crate::plan::{Action, Decision};
+use crate::process::{self, git};
 use crate::push::{Answer, Command, DeltaBase, Incomplete, PackObjects, PackSource, Report, Request, Session};
 use crate::refs::{Oid, RefName, RefUpdate};
 use crate::replies::Cause;
@@ -37,6 +38,10 @@ use crate::wire::Own;
 const RUNNER: &str = "receive-pack";
 /// The hooks that may refuse an update.
 const POLICY: [&str; 3] = ["pre-receive", "update", "reference-transaction"];
+/// After how many refs in one run all refs are packed.
+const MANY: usize = 1000;
+/// How long git may take to pack them.
+const LIMIT: Duration = Duration::from_secs(600);
 /// How long the receive-pack of a killed run may take to end without a signal.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long it may take after one.
@@ -242,6 +247,20 @@ impl Pull<'_> {
         let sharing = self.repository.sharing();
         durable::replace_unsynced(&path, &text, |file| sharing.publish(file))
             .map_err(Error::files("note a process", path))
+    }
+
+    /// Packs all refs after a run that took many: receive-pack leaves each in a file of its own, which every later check would open. An error
+    /// is only logged, because the refs are there.
+    pub(super) fn pack_refs(&self, taken: &[Decision]) {
+        if taken.len() < MANY {
+            return;
+        }
+        self.progress.begin("packing refs");
+        let arguments = ["-c", "core.hooksPath=/dev/null", "pack-refs", "--all"];
+        let packed = process::run("git pack-refs", &mut git(self.repository.git_dir(), &arguments), b"", LIMIT);
+        if let Err(error) = packed {
+            tracing::warn!("mirror '{}': {error}", self.mirror.name);
+        }
     }
 
     /// Ends what a killed run left: its receive-pack, with the hooks that it runs.

@@ -1,5 +1,6 @@
 //! Pull mirrors: what changes upstream comes here.
 
+mod after;
 mod api;
 mod faults;
 mod hooks;

@@ -1,4 +1,4 @@
-//! The rules of a pull, with real repositories: CONTRACT's table of updates, deletions, first contact, HEAD.
+//! The rules of a pull, with real repositories: CONTRACT's table of updates, deletions, first contact.
 
 use super::Taking;
 use crate::scene::sandbox::Sandbox;
@@ -29,45 +29,6 @@ fn an_empty_repository_becomes_what_upstream_is() {
     assert_eq!(status["update_status"], "finished");
     assert!(status["last_check_at"].is_string() && status["last_change_at"].is_string(), "{status}");
     assert_eq!(s.leftovers(), Vec::<String>::new());
-}
-
-#[test]
-fn head_follows_upstream_as_long_as_nobody_sets_it_here() {
-    let s = Taking::local(&[]).with(&["main", "main:next", "main:last"]);
-    let head = |repository: &std::path::Path| s.sandbox.git(repository, &["symbolic-ref", "HEAD"]).trim().to_owned();
-    s.sandbox.git(&s.up, &["symbolic-ref", "HEAD", "refs/heads/next"]);
-    s.pull_ok();
-    assert_eq!(head(&s.here), "refs/heads/next");
-    s.sandbox.git(&s.here, &["symbolic-ref", "HEAD", "refs/heads/main"]);
-    s.sandbox.git(&s.up, &["symbolic-ref", "HEAD", "refs/heads/last"]);
-    s.pull_ok();
-    assert_eq!(head(&s.here), "refs/heads/main");
-    let off = Taking::local(&["follow_head=false"]);
-    let work = off.work();
-    work.commit("one");
-    work.git(&["branch", "-m", "main", "trunk"]);
-    work.push(&["trunk"]);
-    off.sandbox.git(&off.up, &["symbolic-ref", "HEAD", "refs/heads/trunk"]);
-    off.pull_ok();
-    assert_eq!(off.sandbox.git(&off.here, &["symbolic-ref", "HEAD"]).trim(), "refs/heads/main");
-}
-
-#[test]
-fn head_follows_once_the_branch_comes_and_names_branches_only() {
-    let s = Taking::local(&[]).with(&["main"]);
-    let head = || s.sandbox.git(&s.here, &["symbolic-ref", "HEAD"]).trim().to_owned();
-    crate::scene::sandbox::script(&s.here.join("hooks/update"), "#!/bin/sh\ntest \"$1\" != refs/heads/next\n");
-    s.work().push(&["main:next"]);
-    s.sandbox.git(&s.up, &["symbolic-ref", "HEAD", "refs/heads/next"]);
-    assert_eq!(s.pull().status, 1);
-    assert_eq!(head(), "refs/heads/main", "the branch was refused");
-    std::fs::remove_file(s.here.join("hooks/update")).unwrap();
-    s.pull_ok();
-    assert_eq!(head(), "refs/heads/next");
-    s.sandbox.git(&s.up, &["update-ref", "refs/odd/one", "refs/heads/main"]);
-    std::fs::write(s.up.join("HEAD"), "ref: refs/odd/one\n").unwrap();
-    s.pull_ok();
-    assert_eq!(head(), "refs/heads/next");
 }
 
 #[test]

@@ -1,0 +1,62 @@
+//! What a run leaves behind besides the refs that it took: HEAD, and packed refs.
+
+use super::Taking;
+use crate::scene::sandbox::script;
+
+#[test]
+fn head_follows_upstream_as_long_as_nobody_sets_it_here() {
+    let s = Taking::local(&[]).with(&["main", "main:next", "main:last"]);
+    let head = |repository: &std::path::Path| s.sandbox.git(repository, &["symbolic-ref", "HEAD"]).trim().to_owned();
+    s.sandbox.git(&s.up, &["symbolic-ref", "HEAD", "refs/heads/next"]);
+    s.pull_ok();
+    assert_eq!(head(&s.here), "refs/heads/next");
+    s.sandbox.git(&s.here, &["symbolic-ref", "HEAD", "refs/heads/main"]);
+    s.sandbox.git(&s.up, &["symbolic-ref", "HEAD", "refs/heads/last"]);
+    s.pull_ok();
+    assert_eq!(head(&s.here), "refs/heads/main");
+    let off = Taking::local(&["follow_head=false"]);
+    let work = off.work();
+    work.commit("one");
+    work.git(&["branch", "-m", "main", "trunk"]);
+    work.push(&["trunk"]);
+    off.sandbox.git(&off.up, &["symbolic-ref", "HEAD", "refs/heads/trunk"]);
+    off.pull_ok();
+    assert_eq!(off.sandbox.git(&off.here, &["symbolic-ref", "HEAD"]).trim(), "refs/heads/main");
+}
+
+#[test]
+fn head_follows_once_the_branch_comes_and_names_branches_only() {
+    let s = Taking::local(&[]).with(&["main"]);
+    let head = || s.sandbox.git(&s.here, &["symbolic-ref", "HEAD"]).trim().to_owned();
+    script(&s.here.join("hooks/update"), "#!/bin/sh\ntest \"$1\" != refs/heads/next\n");
+    s.work().push(&["main:next"]);
+    s.sandbox.git(&s.up, &["symbolic-ref", "HEAD", "refs/heads/next"]);
+    assert_eq!(s.pull().status, 1);
+    assert_eq!(head(), "refs/heads/main", "the branch was refused");
+    std::fs::remove_file(s.here.join("hooks/update")).unwrap();
+    s.pull_ok();
+    assert_eq!(head(), "refs/heads/next");
+    s.sandbox.git(&s.up, &["update-ref", "refs/odd/one", "refs/heads/main"]);
+    std::fs::write(s.up.join("HEAD"), "ref: refs/odd/one\n").unwrap();
+    s.pull_ok();
+    assert_eq!(head(), "refs/heads/next");
+}
+
+#[test]
+fn many_refs_are_packed_when_they_have_come() {
+    let s = Taking::local(&[]);
+    let work = s.work();
+    let commit = work.commit("one");
+    let create = |from: u32, to: u32| {
+        let lines: String = (from..to).map(|n| format!("create refs/heads/b{n} {}\n", commit.trim())).collect();
+        s.sandbox.git_with_input(&s.up, &["update-ref", "--stdin"], lines.as_bytes());
+    };
+    work.push(&["main"]);
+    create(0, 1000);
+    let loose = || std::fs::read_dir(s.here.join("refs/heads")).unwrap().count();
+    s.pull_ok();
+    assert!(s.is_taken() && loose() == 0, "{} loose refs", loose());
+    create(1000, 1010);
+    s.pull_ok();
+    assert!(s.is_taken() && loose() == 10, "a few are not worth it: {} loose refs", loose());
+}
