@@ -198,6 +198,10 @@ makes a mirror and installs the hook. From then on each push reaches the mirror 
 .B git mirror\-push status
 shows the state of each mirror, which ref is not up to date, and why. Without a command, this is
 .BR drain .
+.PP
+A pull mirror
+.RB ( "add \-\-direction pull" )
+takes what changes in an upstream repository, as if someone had pushed it here. Its values go on to the push mirrors of this repository.
 "#;
 
 const END: &str = r#".SH FILES

@@ -14,7 +14,7 @@ pub(super) use changing::{Add, Credential, HostKeys, InstallHook, Patterns, Set,
 pub(super) use looking::{Check, Doctor, Kept, Log, Show};
 pub(super) use serving::{Completions, CreateToken, Man, Page, Serve, Token, TokenAction, TokenScope};
 
-/// Push every branch and tag of a bare repository to its mirrors, and say which ref is not there and why
+/// Mirror the branches and tags of a bare repository: to other hosts, or from an upstream; and say which ref is not there and why
 #[derive(Debug, Parser)]
 #[command(name = "git-mirror-push", bin_name = "git mirror-push", version, max_term_width = 100)]
 #[command(subcommand_help_heading = "Commands", disable_help_subcommand = true)]
