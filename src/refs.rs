@@ -153,13 +153,6 @@ impl RefName {
     pub fn text(&self) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(&self.0)
     }
-
-    /// Whether one name is a directory of the other (`x` and `x/y`), so that both cannot exist as files.
-    #[must_use]
-    pub fn conflicts_with(&self, other: &Self) -> bool {
-        let under = |dir: &Self, leaf: &Self| leaf.0.strip_prefix(&*dir.0).is_some_and(|rest| rest.starts_with(b"/"));
-        under(self, other) || under(other, self)
-    }
 }
 
 impl Borrow<[u8]> for RefName {
@@ -370,14 +363,5 @@ mod tests {
         ] {
             assert!(RefName::new(bad).is_none(), "{}", String::from_utf8_lossy(bad));
         }
-    }
-
-    #[test]
-    fn a_name_conflicts_with_its_directory_only() {
-        let name = |text: &str| RefName::new(text.as_bytes()).expect("valid");
-        assert!(name("refs/heads/a").conflicts_with(&name("refs/heads/a/b")));
-        assert!(name("refs/heads/a/b").conflicts_with(&name("refs/heads/a")));
-        assert!(!name("refs/heads/a").conflicts_with(&name("refs/heads/ab")));
-        assert!(!name("refs/heads/a").conflicts_with(&name("refs/heads/a")));
     }
 }

@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::args::Kept as Asked;
 use super::{DONE, Session, Usage, by_name, now, print_json};
-use crate::config::Keep;
 use crate::drain::{self, Kept};
 use crate::mirror::new_id;
 use crate::process::{self, git};
@@ -31,7 +30,7 @@ pub(super) fn kept(session: &Session<'_>, asked: &Asked, out: &mut dyn Write) ->
     };
     if asked.expire {
         for name in &names {
-            drain::expire(&session.repository, name, Keep::Nothing, now())?;
+            drain::expire_all(&session.repository, name, now())?;
         }
         return Ok(DONE);
     }

@@ -233,7 +233,7 @@ pub(super) fn read_trusted(repository: &Repository) -> Result<Option<(String, Tr
         Err(source) => return Err(failed(source)),
     };
     let is_of_owner = || std::fs::metadata(repository.git_dir()).is_ok_and(|owner| owner.uid() == file.uid());
-    let is_shared = repository.sharing().is_writable_for_others();
+    let is_shared = repository.is_shared();
     let is_trusted = if is_shared { durable::is_written_by_us_alone } else { durable::is_ours };
     let trust = if is_trusted(&file) {
         Trust::Full

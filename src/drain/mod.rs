@@ -55,7 +55,7 @@ pub use advice::{advice, explained};
 pub use defer::{Down, defer};
 pub use full_scan::Unchanged;
 pub use observe::reach;
-pub use pull::kept::{Kept, expire, kept};
+pub use pull::kept::{Kept, expire_all, kept};
 pub use pull::reach_upstream;
 pub use report::{Host, Report};
 pub use run::serve;

@@ -61,7 +61,7 @@ fn serve_until_idle(repository: &Repository, context: &Context<'_>, mirror: &Mir
         match serve_once(repository, context, mirror, Mode::Drain, None) {
             Ok(Turn::Report(report)) => last = Report { has_spooled: report.has_spooled || has_spooled, ..*report },
             Ok(Turn::Idle | Turn::Busy | Turn::Unwanted) => break,
-            Err(error) => return Some(failed(repository, context, mirror, &error)),
+            Err(error) => return Some(Report { has_spooled, ..failed(repository, context, mirror, &error) }),
         }
     }
     Some(last)

@@ -6,6 +6,7 @@
 //! Nothing is cached between drains, so a crash leaves at most the temporary directory of `alternates`.
 
 use std::cell::OnceCell;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use alternates::Added;
@@ -200,6 +201,14 @@ impl Repository {
     pub fn sharing(&self) -> Sharing {
         let value = self.inner.config_snapshot().string("core.sharedRepository");
         Sharing::from_config(value.as_ref().map(|value| value.to_string()).as_deref())
+    }
+
+    /// Whether users other than its owner may change the repository: `core.sharedRepository` says so, or the permissions of its directory,
+    /// which only the owner can change. The group of a directory without the set-group-ID bit is taken for the owner's private one.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        let mode = std::fs::metadata(&self.git_dir).map_or(0, |directory| directory.mode());
+        self.sharing().is_writable_for_others() || mode & 0o002 != 0 || mode & 0o2020 == 0o2020
     }
 
     /// A value of the repository's git configuration, system and user files included.

@@ -56,7 +56,8 @@ impl Allowances {
         if entry.change.as_deref() != change {
             *entry = full();
         }
-        if entry.later.is_some_and(|later| now < later) {
+        // A time that is further away is of a clock that was set back since.
+        if entry.later.is_some_and(|later| now < later && later.duration_since(now) <= PERIOD * 2) {
             return Turn::WithEarlier;
         }
         while entry.left < AT_ONCE && now.duration_since(entry.since) >= PERIOD {
@@ -104,16 +105,16 @@ impl App {
             Turn::WithEarlier => Ok(()),
             Turn::At(_) if opened.config.is_silent => self.note(opened, mirror),
             Turn::At(later) => {
-                if mirror.pull.interval == Interval::None {
-                    self.note(opened, mirror)?;
-                }
-                let (app, git_dir, mirror) = (Arc::clone(self), project.git_dir.clone(), mirror.clone());
+                let (app, git_dir, served) = (Arc::clone(self), project.git_dir.clone(), mirror.clone());
                 let wait = later.duration_since(now()).unsigned_abs();
                 // The last delivery may come after a run has read upstream's refs, so a check follows in any case.
                 tokio::runtime::Handle::current().spawn(async move {
                     tokio::time::sleep(wait).await;
-                    app.workers.pull(&git_dir, &mirror);
+                    app.workers.pull(&git_dir, &served);
                 });
+                if mirror.pull.interval == Interval::None {
+                    self.note(opened, mirror)?;
+                }
                 Ok(())
             }
         }

@@ -12,15 +12,16 @@ use crate::config::Interval;
 /// The file in a mirror's directory whose time says when upstream was last checked.
 pub const CHECKED: &str = "checked";
 
-/// When upstream was last checked: the time of the file `checked`, or the end of the last run if that is later. A time after `now` does not
-/// count: the clock was wrong then.
+/// When upstream was last checked: the time of the file `checked`, or the end of the last run if that is later. A time long after `now`
+/// does not count: the clock was wrong then.
 #[must_use]
 pub fn last_check(directory: &Path, status: &Status, now: Timestamp) -> Option<Timestamp> {
     let checked = directory.join(CHECKED).symlink_metadata().and_then(|file| file.modified()).ok();
     let checked = checked.and_then(|time| Timestamp::try_from(time).ok());
     let run = status.last_update_at.as_deref().and_then(|time| time.parse().ok());
-    let is_past = |time: &Timestamp| *time <= now;
-    checked.filter(is_past).max(run.filter(is_past))
+    // The clock of a file server may be ahead of ours.
+    let is_likely = |time: &Timestamp| time.duration_since(now) < SignedDuration::from_mins(5);
+    checked.filter(is_likely).max(run.filter(is_likely)).map(|time| time.min(now))
 }
 
 /// When upstream is to be checked next without being asked. `None` is never; a time that has passed is now.

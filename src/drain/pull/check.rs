@@ -16,6 +16,15 @@ pub(in crate::drain) struct Heard {
     pub(super) listed: Listed,
     /// The selected refs, sorted.
     pub(super) refs: Vec<(RefName, Oid)>,
+    /// The rules that selected them.
+    rules: String,
+}
+
+impl Heard {
+    /// Whether it was asked for with these rules.
+    pub(super) fn is_heard_for(&self, rules: &Rules) -> bool {
+        self.rules == format!("{rules:?}")
+    }
 }
 
 impl Pull<'_> {
@@ -26,7 +35,7 @@ impl Pull<'_> {
         let mut session = Session::connect(self.target, self.context.pool, known)?;
         self.progress.begin("comparing refs");
         let (listed, refs) = self.list(&mut session, rules)?;
-        Ok(Heard { session, listed, refs })
+        Ok(Heard { session, listed, refs, rules: format!("{rules:?}") })
     }
 
     /// Reads upstream's refs. `None` if both sides and the rules are as they were when the digest `seen` was made.
@@ -77,7 +86,7 @@ impl Pull<'_> {
     ) -> Result<String, Error> {
         let mut hasher = Sha256::new();
         let policy = (rules.divergent.as_str(), rules.prune.as_str(), rules.max_deletes);
-        let heads = (&listed.head, listed.is_empty, self.repository.default_branch()?);
+        let heads = (&listed.head, listed.head_value, listed.is_empty, self.repository.default_branch()?);
         hasher.update(self.mirror.identity().as_bytes());
         hasher.update(format!("{policy:?}{:?}{heads:?}{:?}", self.mirror.pull, listed.symbolic));
         for (name, oid) in upstream {

@@ -56,7 +56,7 @@ impl Pull<'_> {
         }
         result.scanned = Some(compared.scanned);
         self.record(&plan, &Refusals::default(), result);
-        self.read_answers(&sent, report?, &mut Refusals::default(), result)?;
+        self.read_answers(&sent, report?, &mut Refusals::default(), result);
         let is_done = |decision: &&&Decision| {
             result.outcomes.get(&decision.name).is_some_and(|outcome| outcome.outcome.is_done())
         };
@@ -69,7 +69,7 @@ impl Pull<'_> {
             *heard = self.look(rules)?;
             return Ok(None);
         }
-        self.pass_on(&observed, &taken, result)?;
+        self.pass_on(&observed, &taken, result).inspect_err(|_| result.held.clear())?;
         Ok(Some(taken))
     }
 

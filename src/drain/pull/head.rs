@@ -7,25 +7,32 @@ use crate::drain::Error;
 use crate::drain::update::UpdateResult;
 use crate::fetch::Listed;
 use crate::process::{self, git};
-use crate::refs::{Local, RefName};
+use crate::refs::{Local, Oid, RefName};
 
 impl Pull<'_> {
-    /// Sets HEAD, if this repository was empty before the first pull, or if ours names the branch that upstream's named before.
-    pub(super) fn follow_head(&self, listed: &Listed, was_empty: bool, result: &mut UpdateResult) -> Result<(), Error> {
-        let Some(pull) = &mut result.pull else { return Ok(()) };
+    /// Sets HEAD, if this repository was empty before the first pull, or if ours names the branch that upstream's named before. Returns
+    /// false if the next run is to try it again. `refs` are the selected refs of upstream.
+    pub(super) fn follow_head(
+        &self,
+        listed: &Listed,
+        refs: &[(RefName, Oid)],
+        was_empty: bool,
+        result: &mut UpdateResult,
+    ) -> Result<bool, Error> {
+        let Some(pull) = &mut result.pull else { return Ok(true) };
         // Git accepts any name there, but a clone can check out only a branch.
         let head = listed.head.as_ref().filter(|head| head.branch().is_some());
-        let Some(head) = head.filter(|_| self.mirror.pull.follows_head) else { return Ok(()) };
+        let Some(head) = head.filter(|_| self.mirror.pull.follows_head) else { return Ok(true) };
         let before = pull.head.clone();
         let ours = self.repository.default_branch()?;
         let is_first = before.is_none() && (was_empty || self.is_head_unborn(ours.as_ref())?);
         let follows = ours.as_ref().is_some_and(|ours| before.as_deref() == Some(&*ours.text()));
         if ours.as_ref() != Some(head) && (is_first || follows) && !self.set_head(head)? {
-            // The next run tries again, because ours still names what upstream's named before.
-            return Ok(());
+            // Ours still names what upstream's named before. A branch that is not selected never comes.
+            return Ok(refs.binary_search_by(|(name, _)| name.cmp(head)).is_err());
         }
         pull.head = Some(head.text().into_owned());
-        Ok(())
+        Ok(true)
     }
 
     /// Sets HEAD. Returns false if that is not possible yet.
@@ -35,7 +42,8 @@ impl Pull<'_> {
             return Ok(false);
         }
         let text = head.text().into_owned();
-        let command = &mut git(self.repository.git_dir(), &["symbolic-ref", "HEAD", &text]);
+        let command =
+            &mut git(self.repository.git_dir(), &["-c", "core.hooksPath=/dev/null", "symbolic-ref", "HEAD", &text]);
         let set = process::run("git symbolic-ref", command, b"", Duration::from_secs(30));
         Ok(set.inspect_err(|error| tracing::warn!("mirror '{}': cannot set HEAD: {error}", self.mirror.name)).is_ok())
     }

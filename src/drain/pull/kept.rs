@@ -4,7 +4,7 @@
 //! no line for it in `kept.jsonl`; then the ref stays for ever. Pushers can neither delete nor make such refs, because
 //! `receive.hideRefs` names them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -17,12 +17,15 @@ use crate::config::Keep;
 use crate::drain::Error;
 use crate::drain::update::UpdateResult;
 use crate::durable;
+use crate::mirror::Lock;
 use crate::plan::Decision;
 use crate::process::{self, git};
 use crate::refs::{Local, Oid, RefName};
 use crate::repo::Repository;
 use crate::status::{Outcome, RefOutcome, render_time};
 
+/// A value that is kept twice within this time has the date of the first time.
+const RECENT: SignedDuration = SignedDuration::from_secs(60);
 /// How long one call of git may take.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -45,63 +48,44 @@ pub struct Kept {
     pub reason: String,
 }
 
-/// Keeps our values of `replaced`, and notes in their outcomes where. Returns the refs whose value cannot be kept; their outcomes say
-/// why.
+/// Keeps our values of `replaced`, and notes in their outcomes where. Returns the outcomes of those that cannot be kept.
 pub(super) fn keep(
     repository: &Repository,
     mirror: &str,
     replaced: &[&Decision],
     now: Timestamp,
     result: &mut UpdateResult,
-) -> Result<HashSet<RefName>, Error> {
-    let (mut commands, mut lines, mut refused) = (Vec::new(), Vec::new(), HashSet::new());
-    let prefix = format!("refs/rewritten/{mirror}/");
-    let listed = repository.list(|name| name.as_bytes().starts_with(prefix.as_bytes()))?;
-    let mut there: BTreeMap<RefName, Local> = listed.refs.into_iter().collect();
+) -> Result<Vec<RefOutcome>, Error> {
+    if replaced.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (mut commands, mut lines, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    let mut names = Names::read(repository, mirror)?;
+    let noted = read(&repository.layout().remote(mirror).join("kept.jsonl"))?;
+    let noted: HashMap<&str, &Kept> = noted.iter().map(|line| (&*line.kept_as, line)).collect();
     for decision in replaced {
         let Some(value) = decision.local else { continue };
-        let Some(outcome) = result.outcomes.get_mut(&decision.name) else { continue };
-        let Some(name) = place(&there, mirror, &decision.name, value) else {
+        let Some(name) = names.place(mirror, &decision.name, value) else {
             let why = "what it replaces cannot be kept: no name below refs/rewritten is free";
-            *outcome = RefOutcome::new(decision, Outcome::Rejected, Some(why.into()));
-            refused.insert(decision.name.clone());
+            refused.push(RefOutcome::new(decision, Outcome::Rejected, Some(why.into())));
             continue;
         };
-        if !there.contains_key(&name) {
+        if !names.values.contains_key(&name) {
             commands.extend_from_slice(&[b"create ", name.as_bytes(), format!("\0{value}\0").as_bytes()].concat());
-            lines.push(line(decision, &name, now));
-            there.insert(name.clone(), Local::At(value));
+            names.add(name.clone(), Local::At(value));
         }
-        outcome.kept_as = Some(name);
+        // The time of a value that was kept before begins again.
+        let last = noted.get(&*name.text()).and_then(|line| line.at.parse::<Timestamp>().ok());
+        if last.is_none_or(|last| now.duration_since(last) > RECENT) {
+            lines.push(line(decision, &name, now));
+        }
+        if let Some(outcome) = result.outcomes.get_mut(&decision.name) {
+            outcome.kept_as = Some(name);
+        }
     }
     update_refs(repository, &commands).map_err(|error| Error::Keep(error.to_string()))?;
     note(repository, mirror, &lines)?;
     Ok(refused)
-}
-
-/// Notes the values that were replaced once more, so that their time begins again.
-pub(super) fn note_again(
-    repository: &Repository,
-    mirror: &str,
-    replaced: &[&Decision],
-    result: &UpdateResult,
-    now: Timestamp,
-) -> Result<(), Error> {
-    if replaced.is_empty() {
-        return Ok(());
-    }
-    let noted = read(&repository.layout().remote(mirror).join("kept.jsonl"))?;
-    let minute = SignedDuration::from_secs(60);
-    let is_recent = |kept_as: &RefName| {
-        let last = noted.iter().rev().find(|line| line.kept_as == kept_as.text());
-        let at = last.and_then(|line| line.at.parse::<Timestamp>().ok());
-        at.is_some_and(|at| now.duration_since(at) <= minute)
-    };
-    let again = replaced.iter().filter_map(|decision| {
-        let kept_as = result.outcomes.get(&decision.name)?.kept_as.as_ref()?;
-        (!is_recent(kept_as)).then(|| line(decision, kept_as, now))
-    });
-    note(repository, mirror, &again.collect::<Vec<_>>())
 }
 
 fn line(decision: &Decision, kept_as: &RefName, now: Timestamp) -> Kept {
@@ -123,21 +107,53 @@ fn note(repository: &Repository, mirror: &str, lines: &[Kept]) -> Result<(), Err
     append(&path, lines).map_err(Error::files("note what was kept", path))
 }
 
-/// The ref that is to hold a value, or holds it already. It begins with 12 digits of the value, or with more if another ref is in the way.
-/// `None` if all are taken.
-fn place(there: &BTreeMap<RefName, Local>, mirror: &str, name: &RefName, value: Oid) -> Option<RefName> {
-    let digits = value.to_string();
-    let rest = name.as_bytes().strip_prefix(b"refs/").unwrap_or(name.as_bytes());
-    (12..=digits.len()).find_map(|length| {
-        let below = format!("refs/rewritten/{mirror}/{}/", &digits[..length]);
-        let found = RefName::new(&[below.as_bytes(), rest].concat())?;
-        let is_free = || !there.keys().any(|other| other.conflicts_with(&found));
-        match there.get(&found) {
-            None => is_free().then_some(found),
-            Some(Local::At(held)) => (*held == value).then_some(found),
-            Some(_) => None,
-        }
-    })
+/// The refs in which values of a mirror are kept.
+struct Names {
+    values: HashMap<RefName, Local>,
+    /// The names above them, which no ref can have.
+    directories: HashSet<Vec<u8>>,
+}
+
+impl Names {
+    fn read(repository: &Repository, mirror: &str) -> Result<Self, Error> {
+        let prefix = format!("refs/rewritten/{mirror}/");
+        let mut names = Self { values: HashMap::new(), directories: HashSet::new() };
+        let listed = repository.list(|name| name.as_bytes().starts_with(prefix.as_bytes()))?;
+        listed.refs.into_iter().for_each(|(name, local)| names.add(name, local));
+        Ok(names)
+    }
+
+    fn add(&mut self, name: RefName, local: Local) {
+        self.directories.extend(above(&name).map(<[u8]>::to_vec));
+        self.values.insert(name, local);
+    }
+
+    fn is_free(&self, name: &RefName) -> bool {
+        let is_ref = |name: &[u8]| RefName::new(name).is_some_and(|name| self.values.contains_key(&name));
+        !self.directories.contains(name.as_bytes()) && !above(name).any(is_ref)
+    }
+
+    /// The ref that is to hold a value, or holds it already. It begins with 12 digits of the value, or with more if another ref is in the
+    /// way. `None` if all are taken.
+    fn place(&self, mirror: &str, name: &RefName, value: Oid) -> Option<RefName> {
+        let digits = value.to_string();
+        let rest = name.as_bytes().strip_prefix(b"refs/").unwrap_or(name.as_bytes());
+        (12..=digits.len()).find_map(|length| {
+            let below = format!("refs/rewritten/{mirror}/{}/", &digits[..length]);
+            let found = RefName::new(&[below.as_bytes(), rest].concat())?;
+            match self.values.get(&found) {
+                None => self.is_free(&found).then_some(found),
+                Some(Local::At(held)) => (*held == value).then_some(found),
+                Some(_) => None,
+            }
+        })
+    }
+}
+
+/// The names above a ref: those of `refs/a/b` are `refs` and `refs/a`.
+fn above(name: &RefName) -> impl Iterator<Item = &[u8]> {
+    let bytes = name.as_bytes();
+    bytes.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &bytes[..at])
 }
 
 /// Makes sure that pushers cannot change what is kept.
@@ -200,11 +216,24 @@ fn read_text(path: &Path) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// Deletes the refs whose time has passed.
+/// Deletes all refs, whatever their time, while no run is at work.
+///
+/// # Errors
+/// The list cannot be read or written, or the lock cannot be taken.
+pub fn expire_all(repository: &Repository, mirror: &str, now: Timestamp) -> Result<(), Error> {
+    let directory = repository.layout().remote(mirror);
+    if !directory.join("kept.jsonl").exists() {
+        return Ok(());
+    }
+    let _lock = Lock::acquire(&directory, repository.sharing())?;
+    expire(repository, mirror, Keep::Nothing, now)
+}
+
+/// Deletes the refs whose time has passed. The caller has the lock of the mirror.
 ///
 /// # Errors
 /// [`Error`], when the list cannot be read or written.
-pub fn expire(repository: &Repository, mirror: &str, keep: Keep, now: Timestamp) -> Result<(), Error> {
+pub(crate) fn expire(repository: &Repository, mirror: &str, keep: Keep, now: Timestamp) -> Result<(), Error> {
     let period = match keep {
         Keep::Forever => return Ok(()),
         Keep::Nothing => Duration::ZERO,
@@ -226,15 +255,26 @@ pub fn expire(repository: &Repository, mirror: &str, keep: Keep, now: Timestamp)
     let mut names: Vec<&Kept> = over.iter().filter_map(|(_, line)| line.as_ref()).filter(is_over).collect();
     names.sort_unstable_by(|one, other| one.kept_as.cmp(&other.kept_as));
     names.dedup_by(|one, other| one.kept_as == other.kept_as);
+    let mut failed = HashSet::new();
     for line in names {
         // A ref that someone moved or deleted meanwhile stays as it is.
         let command = format!("delete {}\0{}\0", line.kept_as, line.value);
         if let Err(error) = update_refs(repository, command.as_bytes()) {
             tracing::debug!("'{}' is not deleted: {error}", line.kept_as);
+            failed.insert(line.kept_as.clone());
         }
     }
+    // What could not be deleted is tried again.
+    let held = Names::read(repository, mirror)?.values;
+    let is_left = |line: &Kept| {
+        failed.contains(&line.kept_as)
+            && held.iter().any(|(name, local)| {
+                name.text() == *line.kept_as && matches!(local, Local::At(value) if value.to_string() == line.value)
+            })
+    };
+    let left = over.iter().filter(|(_, line)| line.as_ref().is_some_and(is_left));
     // Lines that this version cannot read stay.
-    let left: Vec<u8> = rest.iter().flat_map(|(line, _)| [line, &b"\n"[..]].concat()).collect();
+    let left: Vec<u8> = left.chain(&rest).flat_map(|(line, _)| [line, &b"\n"[..]].concat()).collect();
     let sharing = repository.sharing();
     durable::replace(&path, &left, |file| sharing.publish(file)).map_err(Error::files("note what was kept", path))
 }

@@ -8,7 +8,7 @@
 //! the base says so. So after a crash at any point, the next run finds a state that the rules know. Absent: who asked for the run, and its
 //! status (`run`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use check::Heard;
@@ -101,22 +101,24 @@ impl Pull<'_> {
             return Err(Error::NotTaken("upstream is this very repository; give the URL of another one".into()));
         }
         let mut heard = match heard {
-            Some(heard) => heard?,
-            None => self.look(&rules)?,
+            // The configuration may have changed since.
+            Some(Ok(heard)) if heard.is_heard_for(&rules) => heard,
+            Some(Err(error)) => return Err(error),
+            _ => self.look(&rules)?,
         };
         if let Some(pull) = &mut result.pull {
             pull.speaks_two = heard.session.speaks_two().map(str::to_owned);
         }
         let ours = self.ours(&rules)?;
         if let Some(taken) = self.take_directly(&mut heard, &rules, result)? {
-            let Heard { session, listed, refs } = heard;
+            let Heard { session, listed, refs, .. } = heard;
             session.end();
             return self.finish(&rules, &listed, &refs, ours, &taken, result);
         }
         let (stage, compared) = self.stage(&mut heard, &rules, &incoming)?;
         let staged = stage.as_ref().map(Stage::open).transpose()?.map(|shared| shared.to_local());
         let with_objects = staged.as_ref().unwrap_or(self.repository);
-        let Heard { session, listed, refs } = heard;
+        let Heard { session, listed, refs, .. } = heard;
         session.end();
         let observed = self.observe(with_objects, &listed, &refs, &compared, &rules)?;
         let (plan, stage) = (plan_pull(&rules, &observed), stage.as_ref());
@@ -131,7 +133,8 @@ impl Pull<'_> {
             return Ok(());
         }
         let ended = self.take_all(&mut update, &listed, result);
-        self.pass_on(&update.observed, &update.taken, result)?;
+        // A base must not say what no push mirror was told.
+        self.pass_on(&update.observed, &update.taken, result).inspect_err(|_| result.held.clear())?;
         ended?;
         self.finish(&rules, &listed, &refs, ours, &update.taken, result)
     }
@@ -146,14 +149,14 @@ impl Pull<'_> {
         taken: &[Decision],
         result: &mut UpdateResult,
     ) -> Result<(), Error> {
-        self.follow_head(listed, ours.refs.is_empty(), result)?;
+        let has_followed = self.follow_head(listed, refs, ours.refs.is_empty(), result)?;
         self.pack_refs(taken);
         result.has_compared_all = true;
         if let Some(pull) = &mut result.pull {
             if result.outcomes.values().any(|outcome| outcome.outcome.is_done()) {
                 pull.last_change_at = Some(render_time((self.context.now)()));
             }
-            let is_settled = result.error.is_none() && !has_passing(&result.outcomes);
+            let is_settled = has_followed && result.error.is_none() && !has_passing(&result.outcomes);
             let ours = after(ours, taken);
             pull.seen = is_settled.then(|| self.digest(rules, listed, refs, &ours)).transpose()?;
         }
@@ -169,7 +172,11 @@ impl Pull<'_> {
         // The base of a ref that neither side has is forgotten. That of a ref which is kept here still counts.
         let is_here = |facts: &&PullFacts| facts.local != Local::Absent;
         let kept: BTreeSet<&RefName> = observed.refs.iter().filter(is_here).map(|facts| &facts.name).collect();
-        let forgotten: Vec<RefName> = gone.into_iter().filter(|name| !kept.contains(name)).collect();
+        let gone: Vec<RefName> = gone.into_iter().filter(|name| !kept.contains(name)).collect();
+        // `git pack-refs` may have hidden a ref from the list of ours.
+        let found = self.repository.find_each(&gone.iter().collect::<Vec<_>>())?;
+        let absent = gone.into_iter().zip(found).filter(|(_, local)| *local == Local::Absent);
+        let forgotten: Vec<RefName> = absent.map(|(name, _)| name).collect();
         // What the base does not say yet may have been taken by a run that was killed before it spooled.
         let done: BTreeSet<&RefName> = taken.iter().map(|decision| &decision.name).collect();
         let mut moved = Vec::new();
@@ -180,7 +187,7 @@ impl Pull<'_> {
                 moved.push(RefUpdate { old: base.unwrap_or(null), new, name: name.clone() });
             }
         }
-        result.has_spooled = self.spool(&taken, moved).inspect_err(|_| result.held.clear())?;
+        result.has_spooled = self.spool(&taken, moved)?;
         result.held.extend(unnoted.into_iter().map(|(name, value)| (name, Held::at(value))));
         result.held.extend(forgotten.into_iter().map(|name| (name, Held::default())));
         Ok(())
@@ -196,12 +203,12 @@ impl Pull<'_> {
             let sent: Vec<&Decision> = sent.iter().collect();
             // What contains a deleted value is set first, in a push of its own.
             let updates = sent.iter().rposition(|one| one.action != Action::Delete).map_or(0, |at| at + 1);
-            let sent = if updates > 0 { &sent[..updates] } else { &sent[..] };
+            let is_split = updates > 0 && update.refusals.groups().is_empty();
+            let sent = if is_split { &sent[..updates] } else { &sent[..] };
             self.fence.map_or(Ok(()), Fence::check)?;
             let unkept = self.keep(sent, listed, result)?;
             if !unkept.is_empty() {
-                update.observed.refs.retain(|facts| !unkept.contains(&facts.name));
-                update.plan = plan_pull(update.rules, &update.observed);
+                self.leave(&unkept, sent, update, result);
                 continue;
             }
             // The pack of the stage is what is missing, if every ref that needs its objects is taken at once.
@@ -212,7 +219,7 @@ impl Pull<'_> {
             update.refusals.begin(sent);
             let report = self.pack(sent, &objects).and_then(|pack| self.receive(sent, pack));
             let report = report.inspect_err(|error| self.mark_failed(sent, error, result))?;
-            let again = self.read_answers(sent, report, &mut update.refusals, result)?;
+            let again = self.read_answers(sent, report, &mut update.refusals, result);
             update.taken.extend(done(sent, result).into_iter().cloned());
             if result.error.is_some() || again.is_empty() && sent.len() == update.plan.order.len() {
                 break;
@@ -223,6 +230,18 @@ impl Pull<'_> {
             self.record(&update.plan, &update.refusals, result);
         }
         Ok(())
+    }
+
+    /// Plans again without the refs whose value cannot be kept.
+    fn leave(&self, unkept: &[RefOutcome], sent: &[&Decision], update: &mut Update<'_>, result: &mut UpdateResult) {
+        for outcome in unkept {
+            let Some(decision) = sent.iter().find(|decision| decision.name == outcome.name) else { continue };
+            update.refusals.finalize(decision, outcome);
+            let facts = update.observed.refs.iter_mut().filter(|facts| facts.name == outcome.name);
+            facts.for_each(|facts| facts.is_refused = true);
+        }
+        update.plan = plan_pull(update.rules, &update.observed);
+        self.record(&update.plan, &update.refusals, result);
     }
 
     /// Whether every value of upstream that is not here is sent.
@@ -266,10 +285,10 @@ impl Pull<'_> {
         Ok(())
     }
 
-    /// Keeps what is replaced, and notes where. Returns the refs whose value cannot be kept, so that they must not be sent.
-    fn keep(&self, sent: &[&Decision], listed: &Listed, result: &mut UpdateResult) -> Result<HashSet<RefName>, Error> {
+    /// Keeps what is replaced, and notes where. Returns the outcomes of those that cannot be kept, and so must not be sent.
+    fn keep(&self, sent: &[&Decision], listed: &Listed, result: &mut UpdateResult) -> Result<Vec<RefOutcome>, Error> {
         if self.mirror.pull.keep_rewritten == Keep::Nothing {
-            return Ok(HashSet::new());
+            return Ok(Vec::new());
         }
         let graph = self.repository.commit_graph();
         let mut history = History::new(self.repository, graph.as_ref());

@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tempfile::TempDir;
 
-use super::{Pull, kept};
+use super::Pull;
 use crate::config::{HookSetting, Hooks, Mirror};
 use crate::credentials::Redactor;
 use crate::drain::Error;
@@ -154,7 +154,7 @@ impl Pull<'_> {
         mut report: Report,
         refusals: &mut Refusals,
         result: &mut UpdateResult,
-    ) -> Result<Vec<RefName>, Error> {
+    ) -> Vec<RefName> {
         let mut again = Vec::new();
         let cut = report.cut.as_ref().map(|cut| Redactor::default().clean(&cut.to_string()));
         let is_split = report.cut.is_none() && refusals.bisect(sent, &report, false);
@@ -176,7 +176,9 @@ impl Pull<'_> {
                 }
                 None => {
                     let message = cut.clone().unwrap_or_else(|| "git receive-pack's report does not mention it".into());
-                    RefOutcome::new(decision, Outcome::RemoteFailed, Some(message))
+                    let outcome = RefOutcome::new(decision, Outcome::RemoteFailed, Some(message));
+                    refusals.finalize(decision, &outcome);
+                    outcome
                 }
             };
             // Only what was replaced has another name now.
@@ -187,17 +189,7 @@ impl Pull<'_> {
         if let Some(cut) = report.cut {
             result.error = Some(cut.into());
         }
-        self.note_kept(sent, result)?;
-        Ok(again)
-    }
-
-    /// Notes the values that were kept under a name that was there already. Those of a new name are noted before they are replaced.
-    fn note_kept(&self, sent: &[&Decision], result: &UpdateResult) -> Result<(), Error> {
-        let is_replaced = |decision: &&&Decision| {
-            result.outcomes.get(&decision.name).is_some_and(|outcome| outcome.kept_as.is_some())
-        };
-        let replaced: Vec<&Decision> = sent.iter().filter(is_replaced).copied().collect();
-        kept::note_again(self.repository, &self.mirror.name, &replaced, result, (self.context.now)())
+        again
     }
 
     /// Spools what was taken, unless our hook did, so that every push mirror gets it; also `moved`, what earlier runs may have taken.
@@ -313,7 +305,7 @@ pub(super) fn check_hooks(repository: &Repository, mirror: &Mirror) -> Result<()
         );
         return Err(Error::NotTaken(text));
     }
-    if !repository.sharing().is_writable_for_others() {
+    if !repository.is_shared() {
         return Ok(());
     }
     // In a shared repository, git would run for us what a member of the group configured or put among the hooks.

@@ -147,3 +147,56 @@ fn a_kept_ref_finds_a_free_name() {
     let longer = format!("refs/rewritten/m/{}/heads/x {first}", &first[..13]);
     assert!(s.kept().contains(&longer), "{:?}", s.kept());
 }
+
+/// Every name for a kept value is taken, as a hostile upstream could arrange it. The ref stays as it is, and the others come.
+#[test]
+fn a_value_that_cannot_be_kept_is_not_replaced() {
+    let s = Taking::local(&["--prune", "deleted"]).with(&["main"]);
+    let work = s.work();
+    work.git(&["checkout", "-q", "-b", "side"]);
+    let side = work.commit("side").trim().to_owned();
+    work.push(&["side:gone", "side:rewritten"]);
+    s.pull_ok();
+    for name in ["gone", "rewritten"] {
+        for length in 12..=40 {
+            let taken = format!("refs/rewritten/m/{}/heads/{name}", &side[..length]);
+            s.sandbox.git(&s.here, &["update-ref", &taken, "refs/heads/main"]);
+        }
+    }
+    work.git(&["checkout", "-q", "--orphan", "other"]);
+    work.commit("other");
+    work.push(&[":gone", "+other:rewritten", "other:new"]);
+    for _ in 0..2 {
+        let said = s.sandbox.mirror_push(&s.here, &["sync", "--json"]);
+        assert_eq!(said.status, 1, "{said:?}");
+        let outcomes = s.changed(&said);
+        for name in ["gone", "rewritten"] {
+            assert_eq!(s.here(name), side);
+            assert!(outcomes.contains(&(format!("refs/heads/{name}"), "rejected".into())), "{outcomes:?}");
+        }
+        assert_eq!(s.here("new"), s.sandbox.oid(&s.up, "new"));
+    }
+}
+
+#[test]
+fn nothing_is_replaced_if_it_cannot_be_noted_what_is_kept() {
+    let s = Taking::local(&[]).with(&["main", "main:x"]);
+    let onward = s.sandbox.bare("onward.git");
+    s.sandbox.mirror_push_ok(&s.here, &["add", "onward", &onward.display().to_string()]);
+    let before = s.here("x");
+    s.sandbox.mirror_push_ok(&s.here, &["kept", "--expire"]);
+    let noted = s.here.join("mirror-push/remotes/m/kept.jsonl");
+    std::fs::create_dir(&noted).unwrap();
+    let work = s.work();
+    work.git(&["checkout", "-q", "--orphan", "other"]);
+    work.commit("other");
+    work.push(&["+other:x"]);
+    let said = s.pull();
+    assert!(said.status == 1 && said.out.contains("kept"), "{said:?}");
+    assert_eq!(s.here("x"), before);
+    std::fs::remove_dir(&noted).unwrap();
+    s.pull_ok();
+    s.sandbox.mirror_push_ok(&s.here, &["drain"]);
+    assert!(s.is_taken());
+    assert_eq!(s.sandbox.refs(&onward), s.sandbox.refs(&s.up));
+}
