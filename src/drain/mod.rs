@@ -17,7 +17,7 @@ use jiff::Timestamp;
 
 use crate::config::{Config, Mirror, Server};
 use crate::mirror::{self, Lock, forget, is_being_removed, new_id, prepare};
-use crate::plan::Restore;
+use crate::plan::{MaxDeletes, Restore, Rules};
 use crate::push::Progress;
 use crate::refs::RefName;
 use crate::repo::{Repository, Shared};
@@ -117,6 +117,18 @@ pub struct Context<'a> {
     pub random: fn() -> u64,
     /// Called when a mirror's run begins, with its progress counters.
     pub on_begin: OnBegin<'a>,
+}
+
+impl Context<'_> {
+    /// The rules of a mirror of `repository`, for this run.
+    fn rules(&self, repository: &Repository, mirror: &Mirror) -> Result<Rules, Error> {
+        let default_branch = repository.default_branch()?;
+        let mut rules = self.config.rules(mirror, default_branch.as_ref());
+        if self.mode == Mode::Sync(MassDelete::Allowed) {
+            rules.max_deletes = MaxDeletes::Unlimited;
+        }
+        Ok(rules)
+    }
 }
 
 /// The callback for the begin of a mirror's run.

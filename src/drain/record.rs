@@ -132,9 +132,8 @@ impl Run<'_> {
                     outcome
                 }
                 None => {
-                    let message = cut.clone().unwrap_or_else(|| "the mirror's report does not mention it".into());
-                    let outcome = RefOutcome::new(decision, Outcome::RemoteFailed, Some(message));
-                    refusals.finalize(decision, &outcome);
+                    let why = "the mirror's report does not mention it";
+                    let outcome = refusals.unanswered(decision, cut.as_ref(), why);
                     result.unanswered.entry(decision.name.clone()).or_default().extend(decision.new_value());
                     outcome
                 }

@@ -69,6 +69,15 @@ impl Refusals {
         self.refused.insert(decision.name.clone(), refusal);
     }
 
+    /// Notes that the report has no answer for a ref, because it was cut short (`cut` says how) or for the reason `why`. Such a ref is not
+    /// sent again in this run.
+    pub(super) fn unanswered(&mut self, decision: &Decision, cut: Option<&Cleaned>, why: &'static str) -> RefOutcome {
+        let reason = cut.cloned().unwrap_or_else(|| why.into());
+        let outcome = RefOutcome::new(decision, Outcome::RemoteFailed, Some(reason));
+        self.finalize(decision, &outcome);
+        outcome
+    }
+
     /// Whether the ref must not be sent again: its refusal is final, or the side that refused still has the value `held`.
     pub(super) fn stands(&self, name: &RefName, held: Option<Oid>) -> bool {
         let refusal = self.refused.get(name);

@@ -13,10 +13,10 @@ use super::full_scan::{FullScan, full_scan};
 use super::observe::{KnownValues, LocalRefs, Remote, Scope, observe, remote};
 use super::optimistic::Optimistic;
 use super::refusal::Refusals;
-use super::{Context, Error, MassDelete, Mode, chunk, symbolic};
+use super::{Context, Error, Mode, chunk, symbolic};
 use crate::config::Mirror;
 use crate::credentials::Redactor;
-use crate::plan::{Decision, Divergent, FirstContact, Limits, MaxDeletes, Observed, Plan, Rules, Stop, plan};
+use crate::plan::{Decision, Divergent, FirstContact, Limits, Observed, Plan, Rules, Stop, plan};
 use crate::push::{Answer, Capabilities, DeltaBase, Progress, Session};
 use crate::refs::{Oid, RefName};
 use crate::repo::Repository;
@@ -105,7 +105,7 @@ impl Run<'_> {
     }
 
     fn try_run(&self, scope: Scope, result: &mut UpdateResult) -> Result<(), Error> {
-        let rules = self.rules()?;
+        let rules = self.context.rules(self.repository, self.mirror)?;
         let (mut scope, mut asked) = selected(scope, &rules);
         let mut refusals = Refusals::default();
         self.progress.begin("connecting");
@@ -301,15 +301,6 @@ impl Run<'_> {
         let smaller = smaller.filter(|_| !self.mirror.is_atomic);
         result.portion = smaller.unwrap_or(result.portion);
         smaller.is_some()
-    }
-
-    fn rules(&self) -> Result<Rules, Error> {
-        let default_branch = self.repository.default_branch()?;
-        let mut rules = self.context.config.rules(self.mirror, default_branch.as_ref());
-        if self.context.mode == Mode::Sync(MassDelete::Allowed) {
-            rules.max_deletes = MaxDeletes::Unlimited;
-        }
-        Ok(rules)
     }
 
     pub(super) fn check_object_format(&self, there: &Remote) -> Result<(), Error> {

@@ -5,15 +5,15 @@ use crate::refs::{Ancestry, Local};
 
 mod limits;
 
-fn oid(digit: u8) -> Oid {
+pub(super) fn oid(digit: u8) -> Oid {
     Oid::from_hex(&[b'0' + digit; 40]).expect("forty digits")
 }
 
-fn name(text: &str) -> RefName {
+pub(super) fn name(text: &str) -> RefName {
     RefName::new(text.as_bytes()).expect("well-formed")
 }
 
-fn rules(divergent: Divergent, prune: Prune) -> Rules {
+pub(super) fn rules(divergent: Divergent, prune: Prune) -> Rules {
     Rules {
         branches: Branches::All,
         tags: Tags::All,

@@ -40,7 +40,7 @@ impl Pull<'_> {
 
     /// Reads upstream's refs. `None` if both sides and the rules are as they were when the digest `seen` was made.
     pub(in crate::drain) fn look_for_news(&self, seen: &str) -> Result<Option<Heard>, Error> {
-        let rules = self.rules()?;
+        let rules = self.context.rules(self.repository, self.mirror)?;
         let heard = self.look(&rules)?;
         let ours = self.ours(&rules)?;
         if self.digest(&rules, &heard.listed, &heard.refs, &ours)? != seen {

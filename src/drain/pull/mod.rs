@@ -19,12 +19,12 @@ use super::flapping::is_flapping;
 use super::observe::unreadable;
 use super::refusal::Refusals;
 use super::update::UpdateResult;
-use super::{Context, Error, MassDelete, Mode};
+use super::{Context, Error, Mode};
 use crate::config::{Keep, Mirror, Server};
 use crate::credentials::Redactor;
 use crate::fetch::{Listed, Session, Stage};
 use crate::mirror;
-use crate::plan::{Action, Decision, MaxDeletes, ObservedPull, Plan, PullFacts, Rules, Stop, plan_pull};
+use crate::plan::{Action, Decision, ObservedPull, Plan, PullFacts, Rules, Stop, plan_pull};
 use crate::push::Progress;
 use crate::refs::{Ancestry, Local, NameRef, Oid, RefName, RefUpdate};
 use crate::repo::{History, Listing, Repository};
@@ -87,7 +87,7 @@ impl Pull<'_> {
     }
 
     fn try_run(&self, heard: Option<Result<Heard, Error>>, result: &mut UpdateResult) -> Result<(), Error> {
-        let rules = self.rules()?;
+        let rules = self.context.rules(self.repository, self.mirror)?;
         let incoming = self.incoming();
         if self.fence.is_some() {
             take::check_hooks(self.repository, self.mirror)?;
@@ -121,9 +121,9 @@ impl Pull<'_> {
         let Heard { session, listed, refs, .. } = heard;
         session.end();
         let observed = self.observe(with_objects, &listed, &refs, &compared, &rules)?;
-        let (plan, stage) = (plan_pull(&rules, &observed), stage.as_ref());
-        let (refusals, taken) = (Refusals::default(), Vec::new());
-        let mut update = Update { rules: &rules, observed, plan, refusals, objects: with_objects, stage, taken };
+        let plan = plan_pull(&rules, &observed);
+        let (refusals, taken, objects, stage_there) = (Refusals::default(), Vec::new(), with_objects, stage.as_ref());
+        let mut update = Update { rules: &rules, observed, plan, refusals, objects, stage: stage_there, taken };
         result.scanned = Some(compared.scanned);
         self.record(&update.plan, &update.refusals, result);
         if let Some(stop) = update.plan.stop {
@@ -136,7 +136,9 @@ impl Pull<'_> {
         // A base must not say what no push mirror was told.
         self.pass_on(&update.observed, &update.taken, result).inspect_err(|_| result.held.clear())?;
         ended?;
-        self.finish(&rules, &listed, &refs, ours, &update.taken, result)
+        let taken = update.taken;
+        drop((staged, stage));
+        self.finish(&rules, &listed, &refs, ours, &taken, result)
     }
 
     /// Notes what the next run has to know.
@@ -156,7 +158,9 @@ impl Pull<'_> {
             if result.outcomes.values().any(|outcome| outcome.outcome.is_done()) {
                 pull.last_change_at = Some(render_time((self.context.now)()));
             }
-            let is_settled = has_followed && result.error.is_none() && !has_passing(&result.outcomes);
+            // A stage that could not be removed is removed by the next run.
+            let is_clean = has_followed && !self.incoming().exists();
+            let is_settled = is_clean && result.error.is_none() && !has_passing(&result.outcomes);
             let ours = after(ours, taken);
             pull.seen = is_settled.then(|| self.digest(rules, listed, refs, &ours)).transpose()?;
         }
@@ -345,15 +349,6 @@ impl Pull<'_> {
             },
             _ => Error::NothingUpstream,
         }
-    }
-
-    fn rules(&self) -> Result<Rules, Error> {
-        let default_branch = self.repository.default_branch()?;
-        let mut rules = self.context.config.rules(self.mirror, default_branch.as_ref());
-        if self.context.mode == Mode::Sync(MassDelete::Allowed) {
-            rules.max_deletes = MaxDeletes::Unlimited;
-        }
-        Ok(rules)
     }
 }
 

@@ -4,8 +4,8 @@
 //! Settings that are meant for people (`receive.denyNonFastForwards`, `receive.denyDeletes`) do not stop an update that the rules decided.
 //! Git hands our settings on to the hooks; our hook removes them before it starts a drain, and `wire` before it starts a receive-pack.
 //!
-//! If we are killed, the receive-pack and its hooks may go on. Its process is noted in the stage, and the next run ends it before it reads
-//! our refs.
+//! If we are killed, the receive-pack and its hooks may go on. Its process is noted in the mirror's directory (`receive-pack`), and the
+//! next run ends it before it reads our refs.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -175,10 +175,8 @@ impl Pull<'_> {
                     outcome
                 }
                 None => {
-                    let message = cut.clone().unwrap_or_else(|| "git receive-pack's report does not mention it".into());
-                    let outcome = RefOutcome::new(decision, Outcome::RemoteFailed, Some(message));
-                    refusals.finalize(decision, &outcome);
-                    outcome
+                    let why = "git receive-pack's report does not mention it";
+                    refusals.unanswered(decision, cut.as_ref(), why)
                 }
             };
             // Only what was replaced has another name now.

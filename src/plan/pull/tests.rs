@@ -1,28 +1,8 @@
 //! The rules of a pull as tables.
 
 use super::*;
-use crate::plan::{Branches, MaxDeletes, Tags};
-
-fn oid(digit: u8) -> Oid {
-    Oid::from_hex(&[b'0' + digit; 40]).expect("forty digits")
-}
-
-fn name(text: &str) -> RefName {
-    RefName::new(text.as_bytes()).expect("well-formed")
-}
-
-fn rules(divergent: Divergent, prune: Prune) -> Rules {
-    let max_deletes = MaxDeletes::Default;
-    Rules {
-        branches: Branches::All,
-        tags: Tags::All,
-        namespaces: vec![],
-        divergent,
-        prune,
-        max_deletes,
-        is_atomic: false,
-    }
-}
+use crate::plan::MaxDeletes;
+use crate::plan::tests::{name, oid, rules};
 
 /// L is 1, U is 2, B is 3.
 fn facts(refname: &str) -> PullFacts {
