@@ -79,16 +79,17 @@ fn restore(session: &Session<'_>, all: &[(&str, Kept)], wanted: &str, new_name: 
         let fix = "restore it under another name with --as NAME, or delete that one first";
         return Err(Usage(format!("'{target}' exists; {fix}")).into());
     }
-    let command = format!("create {target}\0{}\0", found.value);
+    let value = Oid::from_hex(found.value.as_bytes()).expect("a kept value is an object id");
+    // No hook runs for this, so the push mirrors are told here. If we are killed in between, the record that was begun causes a full sync.
+    let id = new_id(now());
+    let update = RefUpdate { old: value.null(), new: value, name };
+    let record = spool::begin(&session.repository.layout(), id, &Record::of(id.time, vec![update]))?;
+    let command = format!("create {target}\0{value}\0");
     let program = &mut git(session.repository.git_dir(), &["update-ref", "--stdin", "-z"]);
-    process::run("git update-ref", program, command.as_bytes(), Duration::from_secs(60))?;
-    // No hook runs for this, so the push mirrors are told here.
-    if let Some(value) = Oid::from_hex(found.value.as_bytes()) {
-        let id = new_id(now());
-        let update = RefUpdate { old: value.null(), new: value, name };
-        spool::begin(&session.repository.layout(), id, &Record::of(id.time, vec![update]))?.finish()?;
-        session.wake(&session.config()?);
-    }
+    let made = process::run("git update-ref", program, command.as_bytes(), Duration::from_secs(60));
+    record.finish()?;
+    made?;
+    session.wake(&session.config()?);
     session.base.say(&format!("made '{target}' with the value {}", found.value));
     Ok(DONE)
 }

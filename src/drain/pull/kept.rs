@@ -205,8 +205,14 @@ pub fn kept(repository: &Repository, mirror: &str) -> Result<Vec<Kept>, Error> {
 
 /// The lines of the file. Damaged ones are left out.
 fn read(path: &Path) -> Result<Vec<Kept>, Error> {
-    let text = read_text(path)?;
-    Ok(text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+    Ok(read_text(path)?.split(|byte| *byte == b'\n').filter_map(parse).collect())
+}
+
+/// Reads a line. `None` if it is damaged, or names something else than a kept value.
+fn parse(line: &[u8]) -> Option<Kept> {
+    let kept: Kept = serde_json::from_slice(line).ok()?;
+    let is_kept = kept.kept_as.starts_with("refs/rewritten/") && RefName::new(kept.kept_as.as_bytes()).is_some();
+    (is_kept && Oid::from_hex(kept.value.as_bytes()).is_some()).then_some(kept)
 }
 
 fn read_text(path: &Path) -> Result<Vec<u8>, Error> {
@@ -244,7 +250,7 @@ pub(crate) fn expire(repository: &Repository, mirror: &str, keep: Keep, now: Tim
     let is_over = |line: &Kept| line.at.parse::<Timestamp>().is_ok_and(|at| now.duration_since(at) >= limit);
     let text = read_text(&path)?;
     let parsed = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let parsed: Vec<(&[u8], Option<Kept>)> = parsed.map(|line| (line, serde_json::from_slice(line).ok())).collect();
+    let parsed: Vec<(&[u8], Option<Kept>)> = parsed.map(|line| (line, parse(line))).collect();
     let (over, rest): (Vec<_>, Vec<_>) = parsed.into_iter().partition(|(_, line)| line.as_ref().is_some_and(is_over));
     if over.is_empty() {
         return Ok(());
