@@ -1,8 +1,9 @@
-//! `public-key`, `host-keys`, `credential`: keys and passwords.
+//! `public-key`, `host-keys`, `credential`, `webhook`: keys, passwords and secrets.
 
 use std::io::{IsTerminal, Write};
 
 use anyhow::Context;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
 use super::args::{Credential, HostKeys, Webhook};
@@ -48,7 +49,9 @@ pub(super) fn webhook(session: &Session<'_>, asked: &Webhook, out: &mut dyn Writ
         None => credentials::webhook::make(&directory)?,
     };
     let host = server.api.hosts.iter().flatten().next().map_or("SERVER", String::as_str);
-    let url = format!("https://{host}/api/v4/projects/{}/mirror/pull", placed.path.replace('/', "%2F"));
+    const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    let project = utf8_percent_encode(&placed.path, UNRESERVED);
+    let url = format!("https://{host}/api/v4/projects/{project}/mirror/pull");
     if session.base.global.json {
         print_json(out, &serde_json::json!({ "url": url, "secret": secret.expose() }))?;
         return Ok(DONE);

@@ -43,22 +43,43 @@ pub fn is_signed<'h>(header: &dyn Fn(&str) -> Option<&'h str>) -> bool {
     [GITHUB, GITEA, GITLAB].iter().any(|name| header(name).is_some())
 }
 
-/// Whether one of the proofs of a delivery is right. It takes the same time if there is no secret.
-pub fn is_right<'h>(secret: Option<&Secret>, header: &dyn Fn(&str) -> Option<&'h str>, body: &[u8]) -> bool {
-    let known = secret.map_or("", Secret::expose);
-    let key = hmac::Key::new(hmac::HMAC_SHA256, known.as_bytes());
-    let is_signature = |hex: &str| {
-        let bytes: Option<Vec<u8>> = (0..hex.len())
-            .step_by(2)
-            .map(|at| hex.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()))
-            .collect();
-        hmac::verify(&key, body, &bytes.unwrap_or_default()).is_ok()
-    };
-    let is_same = |given: &str| bool::from(Sha256::digest(given).ct_eq(&Sha256::digest(known)));
-    let github = header(GITHUB).and_then(|value| value.strip_prefix("sha256=")).is_some_and(is_signature);
-    let gitea = header(GITEA).is_some_and(is_signature);
-    let gitlab = header(GITLAB).is_some_and(is_same);
-    secret.is_some() && (github || gitea || gitlab)
+/// A delivery whose body comes piece by piece.
+pub struct Delivery {
+    secret: Option<Secret>,
+    body: hmac::Context,
+}
+
+impl Delivery {
+    /// Begins a delivery to a mirror with this secret.
+    #[must_use]
+    pub fn to(secret: Option<Secret>) -> Self {
+        let known = secret.as_ref().map_or("", Secret::expose);
+        let body = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, known.as_bytes()));
+        Self { secret, body }
+    }
+
+    /// The next piece of the body.
+    pub fn hear(&mut self, piece: &[u8]) {
+        self.body.update(piece);
+    }
+
+    /// Whether one of the proofs is right. It takes the same time if there is no secret.
+    #[must_use]
+    pub fn is_right<'h>(self, header: &dyn Fn(&str) -> Option<&'h str>) -> bool {
+        let (known, expected) = (self.secret.as_ref().map_or("", Secret::expose), self.body.sign());
+        let is_signature = |hex: &str| {
+            let bytes: Option<Vec<u8>> = (0..hex.len())
+                .step_by(2)
+                .map(|at| hex.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()))
+                .collect();
+            bool::from(bytes.unwrap_or_default().ct_eq(expected.as_ref()))
+        };
+        let is_same = |given: &str| bool::from(Sha256::digest(given).ct_eq(&Sha256::digest(known)));
+        let github = header(GITHUB).and_then(|value| value.strip_prefix("sha256=")).is_some_and(is_signature);
+        let gitea = header(GITEA).is_some_and(is_signature);
+        let gitlab = header(GITLAB).is_some_and(is_same);
+        self.secret.is_some() && (github || gitea || gitlab)
+    }
 }
 
 #[cfg(test)]
@@ -68,17 +89,19 @@ mod tests {
     #[test]
     fn each_form_of_proof_is_known_and_a_wrong_one_is_not() {
         // GitHub's documented example.
-        let secret = Secret::new("It's a Secret to Everybody".into());
+        const SECRET: &str = "It's a Secret to Everybody";
         let signature = "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
         let prefixed = format!("sha256={signature}");
         let right = |name: &'static str, value: &str| {
             let header = |asked: &str| (asked == name).then_some(value);
             assert!(is_signed(&header));
-            is_right(Some(&secret), &header, b"Hello, World!")
+            let mut delivery = Delivery::to(Some(Secret::new(SECRET.into())));
+            [&b"Hello,"[..], b" World!"].iter().for_each(|piece| delivery.hear(piece));
+            delivery.is_right(&header)
         };
         assert!(right(GITHUB, &prefixed));
         assert!(right(GITEA, signature));
-        assert!(right(GITLAB, secret.expose()));
+        assert!(right(GITLAB, SECRET));
         for (name, wrong) in [
             (GITHUB, signature),
             (GITHUB, "sha256="),
@@ -89,6 +112,7 @@ mod tests {
         ] {
             assert!(!right(name, wrong), "{name}: {wrong}");
         }
-        assert!(!is_right(None, &|asked| (asked == GITLAB).then_some(""), b""), "no secret is no empty secret");
+        let none = Delivery::to(None);
+        assert!(!none.is_right(&|asked| (asked == GITLAB).then_some("")), "no secret is no empty secret");
     }
 }

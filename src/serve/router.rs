@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 
 use super::client::{Client, Peer};
 use super::listen::Slot;
@@ -57,18 +59,44 @@ async fn answered(run: impl Future<Output = Response>) -> Response {
     }
 }
 
-/// The request with its whole body. From now on its connection is busy, and is not closed for another one.
-async fn whole(request: Request) -> Result<Request, Response> {
+/// The request with its whole body. That of a webhook may be large, and its handler reads it piece by piece.
+async fn whole(request: Request) -> Result<Request, api::Failure> {
+    if api::is_webhook(request.method(), request.uri().path()) {
+        return Ok(request);
+    }
     let (parts, body) = request.into_parts();
-    let body = match tokio::time::timeout(BODY_LIMIT, axum::body::to_bytes(body, api::MAX_BODY)).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => return Err(api::Failure::too_large().into_response()),
-        Err(_) => return Err(StatusCode::REQUEST_TIMEOUT.into_response()),
+    let mut all = Vec::new();
+    read(&parts, body, api::MAX_BODY, &mut |piece| all.extend_from_slice(piece)).await?;
+    Ok(Request::from_parts(parts, all.into()))
+}
+
+/// Reads a body of at most `limit` bytes, piece by piece. From then on its connection is busy, and is not closed for another one.
+///
+/// # Errors
+/// The answer, if the body is too large or takes too long.
+pub(super) async fn read(
+    parts: &Parts,
+    body: Body,
+    limit: usize,
+    each: &mut (dyn FnMut(&[u8]) + Send),
+) -> Result<(), api::Failure> {
+    let reading = async {
+        let (mut pieces, mut length) = (body.into_data_stream(), 0);
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|_| api::Failure::too_large())?;
+            length += piece.len();
+            if length > limit {
+                return Err(api::Failure::too_large());
+            }
+            each(&piece);
+        }
+        Ok(())
     };
+    tokio::time::timeout(BODY_LIMIT, reading).await.map_err(|_| api::Failure::too_slow())??;
     if let Some(slot) = parts.extensions.get::<Arc<Slot>>() {
         slot.busy();
     }
-    Ok(Request::from_parts(parts, body.into()))
+    Ok(())
 }
 
 /// Whether the client asks for this server by one of its names. `/healthz` needs none, because a health check may know only the address.
@@ -93,7 +121,7 @@ async fn around(State(app): State<Arc<App>>, mut request: Request, next: Next) -
         Ok(request) if is_for_us(&app, &client, &path) => answered(next.run(request)).await,
         Ok(_) => (StatusCode::MISDIRECTED_REQUEST, "this server is not known by that name (hosts in [api])\n")
             .into_response(),
-        Err(refusal) => refusal,
+        Err(refusal) => refusal.into_response(),
     };
     for (name, value) in HEADERS {
         let name = HeaderName::from_static(name);

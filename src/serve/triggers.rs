@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
@@ -16,12 +17,15 @@ use super::projects::Project;
 use super::{App, now};
 use crate::config::{Interval, Mirror};
 use crate::mirror::Wish;
-use crate::status;
+use crate::status::{self, UpdateStatus};
 
 /// How many webhooks that find nothing are served at once.
 const AT_ONCE: u32 = 2;
 /// How often one more is served after that.
 const PERIOD: SignedDuration = SignedDuration::from_secs(5);
+
+/// A note from before this many seconds after the begin of a run may have been taken by it.
+const TAKEN: u64 = 2;
 
 /// What webhooks may still do.
 #[derive(Debug, Default)]
@@ -93,7 +97,7 @@ impl App {
     /// Makes a check due, because a webhook said that upstream changed.
     pub(super) fn pull_by_webhook(
         self: &Arc<Self>,
-        project: &Project,
+        project: &Arc<Project>,
         opened: &OpenProject,
         mirror: &Mirror,
     ) -> Result<(), Error> {
@@ -105,12 +109,12 @@ impl App {
             Turn::WithEarlier => Ok(()),
             Turn::At(_) if opened.config.is_silent => self.note(opened, mirror),
             Turn::At(later) => {
-                let (app, git_dir, served) = (Arc::clone(self), project.git_dir.clone(), mirror.clone());
+                let (app, project, name) = (Arc::clone(self), Arc::clone(project), mirror.name.clone());
                 let wait = later.duration_since(now()).unsigned_abs();
                 // The last delivery may come after a run has read upstream's refs, so a check follows in any case.
                 tokio::runtime::Handle::current().spawn(async move {
                     tokio::time::sleep(wait).await;
-                    app.workers.pull(&git_dir, &served);
+                    tokio::task::spawn_blocking(move || app.pull_now(&project, &name)).await
                 });
                 if mirror.pull.interval == Interval::None {
                     self.note(opened, mirror)?;
@@ -120,10 +124,30 @@ impl App {
         }
     }
 
-    /// Notes durably that a check is due, unless that is noted already.
+    /// Makes the check due for which webhooks waited. Silent mode and the mirror may have been changed meanwhile.
+    fn pull_now(&self, project: &Project, name: &str) {
+        let pull = || {
+            let opened = self.open(project)?;
+            let mirror = opened.config.mirror(name).filter(|mirror| mirror.is_enabled);
+            mirror.map_or(Ok(()), |mirror| self.pull(project, &opened, mirror))
+        };
+        if let Err(error) = pull() {
+            tracing::warn!("'{}', mirror '{name}': a webhook came, and the check fails: {error}", project.path);
+        }
+    }
+
+    /// Notes durably that a check is due, unless a note is there that no run has taken yet.
     fn note(&self, opened: &OpenProject, mirror: &Mirror) -> Result<(), Error> {
-        let pending = crate::spool::pending(&opened.repository.layout(), &mirror.name).map_err(anyhow::Error::from)?;
-        if pending == 0 {
+        let layout = opened.repository.layout();
+        let status = status::of(&layout, mirror).map_err(anyhow::Error::from)?;
+        let noted = crate::spool::last_full(&layout, &mirror.name).map_err(anyhow::Error::from)?;
+        // A run that is at work has taken what was there when it began.
+        let begun = status.last_update_started_at.filter(|_| status.update_status == UpdateStatus::Started);
+        let begun = begun.and_then(|time| time.parse::<Timestamp>().ok());
+        let is_waiting = noted.is_some_and(|noted| {
+            begun.is_none_or(|begun| noted > Duration::from_secs(begun.as_second().unsigned_abs() + TAKEN))
+        });
+        if !is_waiting {
             opened.editor().prepare()?;
             opened.editor().request(&opened.config, &mirror.name, Wish::Compare)?;
         }

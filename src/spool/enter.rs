@@ -33,6 +33,16 @@ impl Id {
         format!("{:010}.{:09}.{}.{:016x}", self.time.as_secs(), self.time.subsec_nanos(), self.pid, self.random)
     }
 
+    /// The time that a file name contains, since the Unix epoch. `None` if the name does not have the form of [`Id::file_name`].
+    #[must_use]
+    pub fn time_of(file_name: &str) -> Option<Duration> {
+        let mut parts = file_name.split('.');
+        Some(Duration::new(
+            parts.next()?.parse().ok()?,
+            parts.next()?.parse().ok().filter(|nanos| *nanos < 1_000_000_000)?,
+        ))
+    }
+
     /// The process that a file name contains. `None` if the name does not have the form of [`Id::file_name`].
     #[must_use]
     pub fn pid_of(file_name: &str) -> Option<u32> {

@@ -59,6 +59,15 @@ pub fn pending(layout: &Layout, mirror: &str) -> io::Result<usize> {
     Ok(names.len() + usize::from(super::resync::is_marked(layout)?))
 }
 
+/// When the last full sync in the queue of `mirror` was asked for, since the Unix epoch.
+///
+/// # Errors
+/// The operating system's.
+pub fn last_full(layout: &Layout, mirror: &str) -> io::Result<Option<std::time::Duration>> {
+    let names = list(&layout.queue(mirror))?;
+    Ok(names.iter().filter(|name| name.ends_with(FULL)).filter_map(|name| Id::time_of(name)).max())
+}
+
 /// Whether anything waits for `mirror`, also a look at refs that is due later.
 ///
 /// # Errors

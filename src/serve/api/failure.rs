@@ -53,6 +53,11 @@ impl Failure {
         Self::error(StatusCode::PAYLOAD_TOO_LARGE, "413 Request Entity Too Large")
     }
 
+    /// A request whose body takes too long.
+    pub(in crate::serve) fn too_slow() -> Self {
+        Self::error(StatusCode::REQUEST_TIMEOUT, "408 Request Timeout")
+    }
+
     /// A token that may only look.
     pub(in crate::serve) fn scope() -> Self {
         let text = "The request requires higher privileges than provided by the access token.";

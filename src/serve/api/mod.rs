@@ -29,6 +29,7 @@ mod pull;
 
 pub(super) use failure::Failure;
 use parameters::Parameters;
+pub(super) use pull::is_webhook;
 
 /// Largest body, in bytes.
 pub(super) const MAX_BODY: usize = 64 << 10;

@@ -6,14 +6,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::{Access, ApiRequest, Failure, Ids, answer, ids};
 use crate::config::{AuthMethod, Change, Hooks, Mirror, check_branch_regex};
-use crate::credentials::{Secret, webhook};
+use crate::credentials::Secret;
+use crate::credentials::webhook::{self, Delivery};
 use crate::plan::Divergent;
 use crate::serve::App;
 use crate::serve::access::{given, may_trigger};
@@ -21,10 +24,11 @@ use crate::serve::client::Client;
 use crate::serve::mirrors::{Error, OpenProject};
 use crate::serve::params::MirrorParams;
 use crate::serve::projects::Project;
+use crate::serve::router::read;
 use crate::serve::{lanes, now};
 
-/// Largest body of a webhook, in bytes.
-const MAX_BODY: usize = 1 << 20;
+/// Largest body of a webhook, in bytes: GitHub sends no larger one. It is never in memory as a whole.
+const MAX_BODY: usize = 25 << 20;
 
 /// After this time a webhook is refused.
 const REFUSAL: Duration = Duration::from_millis(500);
@@ -73,17 +77,15 @@ async fn triggered(app: Arc<App>, ids: Vec<String>, request: Request) -> Result<
     let asked = given(&parts.headers).map(str::to_owned);
     let is_signed = webhook::is_signed(&|name| header(&parts.headers, name));
     if asked.is_none() && is_signed {
-        let body = axum::body::to_bytes(body, MAX_BODY).await.map_err(|_| Failure::too_large())?;
-        // Deliveries of one client that are not authorised by a token share the threads of one token.
-        let (lane, began) = (format!("webhook {}", client.name), tokio::time::Instant::now());
-        let done = Arc::clone(&app).lanes.write(&lane, move || by_webhook(&app, &ids, &parts.headers, &body)).await;
-        let done = done.unwrap_or_else(|lanes::TooMany| Err(Failure::too_many()));
+        let began = tokio::time::Instant::now();
+        let done = by_webhook(app, &client, ids, &parts, body).await;
         if done.is_err() {
             // Its time must not tell whether there is such a project, such a mirror, or such a secret.
             tokio::time::sleep_until(began + REFUSAL).await;
         }
         return done;
     }
+    read(&parts, body, MAX_BODY, &mut |_| {}).await?;
     let (judge, name) = (Arc::clone(&app), client.name.clone());
     let judged = app.lanes.judge(move || judge.access.judge(asked.as_deref(), &name, now())).await;
     let token = judged.map_err(anyhow::Error::from)??;
@@ -105,23 +107,50 @@ async fn triggered(app: Arc<App>, ids: Vec<String>, request: Request) -> Result<
     done.unwrap_or_else(|lanes::TooMany| Err(Failure::too_many()))
 }
 
+/// Whether a request is one that makes a check due.
+pub(in crate::serve) fn is_webhook(method: &Method, path: &str) -> bool {
+    method == Method::POST && path.starts_with("/api/v4/projects/") && path.ends_with("/mirror/pull")
+}
+
 /// A delivery with the secret of a webhook. Every failure is the same answer, after the same work.
-fn by_webhook(app: &Arc<App>, ids: &[String], headers: &HeaderMap, body: &[u8]) -> Result<Response, Failure> {
-    let found = || -> Option<(Arc<Project>, OpenProject, String)> {
-        let project = app.find(ids.first()?)?;
-        let opened = app.open(&project).ok()?;
-        let name = upstream(&opened).ok()??.name.clone();
-        Some((project, opened, name))
+async fn by_webhook(
+    app: Arc<App>,
+    client: &Client,
+    ids: Vec<String>,
+    parts: &Parts,
+    body: Body,
+) -> Result<Response, Failure> {
+    // Deliveries of one client that are not authorised by a token share the threads of one token.
+    let lane = format!("webhook {}", client.name);
+    let look = {
+        let app = Arc::clone(&app);
+        move || addressee(&app, ids.first()?)
     };
-    let found = found();
-    let secret = found
-        .as_ref()
-        .and_then(|(_, opened, name)| webhook::read(&opened.repository.layout().remote(name)).ok().flatten());
-    let is_right = webhook::is_right(secret.as_ref(), &|name| header(headers, name), body);
-    let Some((project, opened, name)) = found.filter(|_| is_right) else { return Err(Failure::no_project()) };
-    let mirror = opened.config.mirror(&name).filter(|mirror| mirror.is_enabled).ok_or_else(not_mirrored)?;
-    app.pull_by_webhook(&project, &opened, mirror)?;
-    Ok(StatusCode::ACCEPTED.into_response())
+    let found = app.lanes.read(&lane, look).await.map_err(|lanes::TooMany| Failure::too_many())?;
+    let (found, secret) = found.map_or((None, None), |(project, name, secret)| (Some((project, name)), secret));
+    let mut delivery = Delivery::to(secret);
+    read(parts, body, MAX_BODY, &mut |piece| delivery.hear(piece)).await?;
+    let is_right = delivery.is_right(&|name| header(&parts.headers, name));
+    let Some((project, name)) = found.filter(|_| is_right) else { return Err(Failure::no_project()) };
+    let act = {
+        let app = Arc::clone(&app);
+        move || {
+            let opened = app.open(&project)?;
+            let mirror = opened.config.mirror(&name).filter(|mirror| mirror.is_enabled).ok_or_else(not_mirrored)?;
+            app.pull_by_webhook(&project, &opened, mirror)?;
+            Ok(StatusCode::ACCEPTED.into_response())
+        }
+    };
+    app.lanes.write(&lane, act).await.unwrap_or_else(|lanes::TooMany| Err(Failure::too_many()))
+}
+
+/// The project and the pull mirror that a delivery is for, and the secret that it must prove to know.
+fn addressee(app: &App, id: &str) -> Option<(Arc<Project>, String, Option<Secret>)> {
+    let project = app.find(id)?;
+    let opened = app.open(&project).ok()?;
+    let name = upstream(&opened).ok()??.name.clone();
+    let secret = webhook::read(&opened.repository.layout().remote(&name)).ok().flatten();
+    Some((project, name, secret))
 }
 
 fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
