@@ -1,59 +1,11 @@
-//! The hook, drains and other commands are killed, or get an error, at every system call in `CALLS`: those that open, write, sync, rename,
-//! link, remove, make or lock files and directories.
-//!
-//! strace injects the fault into the n-th call of each name in the program's main thread, for every n that the program reaches. Then a
+//! The hook, drains and other commands are killed, or get an error, at every system call that changes files (`scene::injected`). Then a
 //! drain or sync without faults must find everything, and the mirror must equal the source.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use crate::scene::injected::{self, Fault, Point, Threads, at_every_point};
 use crate::scene::sandbox::{Completed, Sandbox, run_with_input, wait_for};
-
-const CALLS: [&str; 20] = [
-    "openat",
-    "openat2",
-    "write",
-    "pwrite64",
-    "fsync",
-    "fdatasync",
-    "rename",
-    "renameat",
-    "renameat2",
-    "link",
-    "linkat",
-    "unlink",
-    "unlinkat",
-    "rmdir",
-    "mkdir",
-    "mkdirat",
-    "chmod",
-    "fchmod",
-    "ftruncate",
-    "flock",
-];
-
-/// A point: the n-th call of this name.
-#[derive(Clone, Copy, Debug)]
-struct Point {
-    call: &'static str,
-    n: usize,
-}
-
-/// What is done at a point.
-#[derive(Clone, Copy)]
-enum Fault {
-    Kill,
-    Error(&'static str),
-}
-
-impl Fault {
-    fn inject(self, Point { call, n }: Point) -> String {
-        match self {
-            Self::Kill => format!("inject={call}:signal=KILL:when={n}"),
-            Self::Error(name) => format!("inject={call}:error={name}:when={n}"),
-        }
-    }
-}
 
 /// A source and a mirror as they are before each run.
 struct Sample {
@@ -121,21 +73,13 @@ impl Sample {
     }
 
     fn under(&self, fault: Option<(Fault, Point)>, program: &str) -> std::process::Command {
-        let Some((fault, point)) = fault else { return self.sandbox.command(program) };
-        let mut strace = self.sandbox.command("strace");
-        strace.args(["-qq", "-o", self.sandbox.path("strace").to_str().unwrap()]);
-        if self.sandbox.path("second.git").exists() {
-            // With two mirrors, each has a thread. The n-th call counts in each of them, and not in the programs that they start.
-            strace.args(["-f", "-b", "execve"]);
-        }
-        strace.args(["-e", &format!("trace={}", point.call), "-e", &fault.inject(point), "--", program]);
-        strace
+        // With two mirrors, each has a thread.
+        let threads = if self.sandbox.path("second.git").exists() { Threads::All } else { Threads::Main };
+        injected::under(&self.sandbox, fault, threads, program)
     }
 
-    /// Whether the fault was reached: otherwise the program has fewer such calls.
     fn is_reached(&self) -> bool {
-        let log = std::fs::read_to_string(self.sandbox.path("strace")).unwrap();
-        log.contains("INJECTED") || log.contains("killed by SIGKILL")
+        injected::is_reached(&self.sandbox)
     }
 
     fn count(&self, directory: PathBuf) -> usize {
@@ -176,16 +120,6 @@ fn queued_pushes(source: &Path) -> usize {
     let entries = std::fs::read_dir(source.join("mirror-push/remotes/m/queue")).unwrap();
     let is_look = |path: &Path| std::fs::read_to_string(path).unwrap().contains("\nlook ");
     entries.filter(|entry| !is_look(&entry.as_ref().unwrap().path())).count()
-}
-
-/// Runs `each` for every point that it reaches, and returns how many there were.
-fn at_every_point(mut each: impl FnMut(Point) -> bool) -> usize {
-    let mut points = 0;
-    for call in CALLS {
-        points += (1..).take_while(|n| each(Point { call, n: *n })).count();
-    }
-    eprintln!("{points} points");
-    points
 }
 
 fn hook_survives(fault: Fault) {

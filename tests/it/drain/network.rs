@@ -1,80 +1,14 @@
 //! Networks and disks that fail: connections that are cut or stall after any number of bytes, servers that are killed or
 //! stopped in the middle, a file system that is full. Nothing is lost, and nothing of ours is left running.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::scene::Scene;
 use crate::scene::disk::Small;
 use crate::scene::sandbox::wait_for;
 use crate::scene::servers::Kind;
-
-/// What happens when the budget of bytes is used up.
-#[derive(Clone, Copy, PartialEq)]
-enum Then {
-    Cut,
-    Stall,
-}
-
-/// The direction whose bytes count against the budget.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Way {
-    ToMirror,
-    FromMirror,
-}
-
-/// A TCP proxy to a server. Each of its connections fails after `budget` bytes; with a negative budget it never fails.
-struct Wire {
-    port: u16,
-    budget: Arc<AtomicI64>,
-}
-
-impl Wire {
-    fn to(server: u16, way: Way, then: Then) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (port, budget) = (listener.local_addr().unwrap().port(), Arc::new(AtomicI64::new(-1)));
-        let left = Arc::clone(&budget);
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let server = TcpStream::connect(("127.0.0.1", server)).unwrap();
-                let left = Arc::new(AtomicI64::new(left.load(Ordering::SeqCst)));
-                let endless = Arc::new(AtomicI64::new(-1));
-                let (there, back) = match way {
-                    Way::ToMirror => (left, endless),
-                    Way::FromMirror => (endless, left),
-                };
-                let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-                std::thread::spawn(move || carry(from, to, &there, then));
-                std::thread::spawn(move || carry(server, client, &back, then));
-            }
-        });
-        Self { port, budget }
-    }
-}
-
-fn carry(mut from: TcpStream, mut to: TcpStream, budget: &AtomicI64, then: Then) {
-    let mut chunk = [0; 4096];
-    while let Ok(count @ 1..) = from.read(&mut chunk) {
-        let before = budget.load(Ordering::SeqCst);
-        let allowed = if before < 0 { count } else { count.min(usize::try_from(before).unwrap()) };
-        if to.write_all(&chunk[..allowed]).is_err() {
-            break;
-        }
-        if before >= 0 {
-            budget.store(before - i64::try_from(allowed).unwrap(), Ordering::SeqCst);
-        }
-        if allowed < count {
-            // A stalled wire still reads what is sent, and forwards nothing.
-            while then == Then::Stall && from.read(&mut chunk).is_ok_and(|count| count > 0) {}
-            break;
-        }
-    }
-    let _ = from.shutdown(Shutdown::Both);
-    let _ = to.shutdown(Shutdown::Both);
-}
+use crate::scene::wire::{Then, Way, Wire};
 
 /// A mirror that was updated once, with short limits.
 fn scene(kind: Kind) -> Scene {
@@ -86,17 +20,6 @@ fn scene(kind: Kind) -> Scene {
 }
 
 impl Scene {
-    /// Changes the mirror's configuration so that connections go through the wire at this port.
-    fn through(&self, port: u16) {
-        let config = self.source.join("mirror-push/config.toml");
-        let text = std::fs::read_to_string(&config).unwrap();
-        std::fs::write(&config, text.replace(&format!(":{}/", self.server().port()), &format!(":{port}/"))).unwrap();
-        let known_hosts = self.source.join("mirror-push/remotes/m/known_hosts");
-        if let Ok(text) = std::fs::read_to_string(&known_hosts) {
-            std::fs::write(known_hosts, text.replace(&self.server().port().to_string(), &port.to_string())).unwrap();
-        }
-    }
-
     /// Runs a sync that must fail temporarily, unless everything was transferred before the failure. No process of ours may be left.
     fn fails(&self, what: &str) {
         let begin = Instant::now();
@@ -136,7 +59,7 @@ impl Scene {
 fn fails_after(kind: Kind, way: Way, then: Then, points: &[i64]) {
     let scene = scene(kind);
     let wire = Wire::to(scene.server().port(), way, then);
-    scene.through(wire.port);
+    wire.lead(&scene.source, scene.server().port());
     for bytes in points {
         scene.push(&["main", "main:topic"]);
         wire.budget.store(*bytes, Ordering::SeqCst);

@@ -26,7 +26,7 @@ fn head_follows_upstream_as_long_as_nobody_sets_it_here() {
 
 #[test]
 fn head_follows_once_the_branch_comes_and_names_branches_only() {
-    let s = Taking::local(&[]).with(&["main"]);
+    let s = Taking::local(&["--refspec", "refs/odd/*"]).with(&["main"]);
     let head = || s.sandbox.git(&s.here, &["symbolic-ref", "HEAD"]).trim().to_owned();
     script(&s.here.join("hooks/update"), "#!/bin/sh\ntest \"$1\" != refs/heads/next\n");
     s.work().push(&["main:next"]);
@@ -39,7 +39,19 @@ fn head_follows_once_the_branch_comes_and_names_branches_only() {
     s.sandbox.git(&s.up, &["update-ref", "refs/odd/one", "refs/heads/main"]);
     std::fs::write(s.up.join("HEAD"), "ref: refs/odd/one\n").unwrap();
     s.pull_ok();
-    assert_eq!(head(), "refs/heads/next");
+    assert_eq!((head(), s.here("refs/odd/one")), ("refs/heads/next".to_owned(), s.here("main")));
+}
+
+#[test]
+fn head_that_is_locked_follows_with_the_next_pull() {
+    let s = Taking::local(&[]).with(&["main", "main:next"]);
+    s.sandbox.git(&s.up, &["symbolic-ref", "HEAD", "refs/heads/next"]);
+    std::fs::write(s.here.join("HEAD.lock"), "").unwrap();
+    s.pull_ok();
+    assert_eq!(s.sandbox.git(&s.here, &["symbolic-ref", "HEAD"]).trim(), "refs/heads/main");
+    std::fs::remove_file(s.here.join("HEAD.lock")).unwrap();
+    s.pull_ok();
+    assert_eq!(s.sandbox.git(&s.here, &["symbolic-ref", "HEAD"]).trim(), "refs/heads/next");
 }
 
 #[test]

@@ -25,42 +25,15 @@ fn a_pack_that_is_too_large_is_not_taken() {
     assert!(s.is_taken());
 }
 
-/// A run is killed at moments all over its length. The next run finishes the work, and nothing is left.
-#[test]
-fn a_pull_that_is_killed_anywhere_is_finished_by_the_next() {
-    let s = Taking::local(&["--divergent-refs", "overwrite"]).with(&["main", "main:rewritten"]);
-    let onward = s.sandbox.bare("onward.git");
-    s.sandbox.mirror_push_ok(&s.here, &["add", "onward", &onward.display().to_string()]);
-    s.sandbox.mirror_push_ok(&s.here, &["drain"]);
-    let work = s.work();
-    for round in 0..24_u64 {
-        let before = s.here("rewritten");
-        work.git(&["checkout", "-q", "-B", "side", "main"]);
-        work.commit(&format!("side {round}"));
-        work.push(&["+side:rewritten", &format!("side:new-{round}")]);
-        let mut run = s.sandbox.program(&s.here).arg("pull").stdout(std::process::Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(3 * round));
-        run.kill().unwrap();
-        run.wait().unwrap();
-        s.pull_ok();
-        assert!(s.is_taken(), "round {round}");
-        assert_eq!(s.leftovers(), Vec::<String>::new(), "round {round}");
-        assert!(
-            round == 0 || s.kept().iter().any(|line| line.ends_with(&before)),
-            "round {round}: the old value is kept"
-        );
-        s.sandbox.mirror_push_ok(&s.here, &["drain"]);
-        assert_eq!(s.sandbox.refs(&onward), s.sandbox.refs(&s.up), "round {round}");
-    }
-    s.sandbox.git(&s.here, &["fsck", "--connectivity-only"]);
-}
-
 /// The receive-pack of a killed run still waits in a hook. The next run ends it before it reads our refs.
 #[test]
 fn the_receive_pack_of_a_killed_run_does_not_outlive_it() {
     let s = Taking::local(&[]);
     let begun = s.sandbox.path("begun");
-    let lines = format!("#!/bin/sh\ncat > /dev/null\ntest -e '{0}' && exit 0\n: > '{0}'\nsleep 60\n", begun.display());
+    let lines = format!(
+        "#!/bin/sh\ncat > /dev/null\ntest -e '{0}' && exit 0\necho $$ > '{0}.new'\nmv '{0}.new' '{0}'\nexec sleep 60\n",
+        begun.display()
+    );
     script(&s.here.join("hooks/pre-receive"), &lines);
     s.work().commit("one");
     s.work().push(&["main"]);
@@ -71,6 +44,8 @@ fn the_receive_pack_of_a_killed_run_does_not_outlive_it() {
     let start = std::time::Instant::now();
     s.pull_ok();
     assert!(start.elapsed() < Duration::from_secs(30) && s.is_taken());
+    let hook = std::fs::read_to_string(&begun).unwrap();
+    assert!(!std::path::Path::new("/proc").join(hook.trim()).exists(), "its hook {hook} still runs");
     assert_eq!(s.leftovers(), Vec::<String>::new());
 }
 
@@ -199,4 +174,19 @@ fn nothing_is_replaced_if_it_cannot_be_noted_what_is_kept() {
     s.sandbox.mirror_push_ok(&s.here, &["drain"]);
     assert!(s.is_taken());
     assert_eq!(s.sandbox.refs(&onward), s.sandbox.refs(&s.up));
+}
+
+/// A pusher moves a branch after we planned its deletion, and before the commands are sent: during the push of the updates.
+#[test]
+fn a_branch_that_moves_between_two_pushes_of_a_run_is_not_deleted() {
+    let s = Taking::local(&["--prune", "deleted"]).with(&["main", "main:x"]);
+    let oid = s.sandbox.git(&s.here, &["commit-tree", "-m", "theirs", "-p", "main", "main^{tree}"]).trim().to_owned();
+    let moves = format!("test \"$1\" = refs/heads/main || exit 0\ngit update-ref refs/heads/x {oid}");
+    script(&s.here.join("hooks/post-update"), &format!("#!/bin/sh\n{moves}\n"));
+    s.work().commit("two");
+    s.work().push(&["HEAD:main", ":x"]);
+    let said = s.sandbox.mirror_push(&s.here, &["pull", "--json"]);
+    assert_eq!(s.here("main"), s.sandbox.oid(&s.up, "main"), "{said:?}");
+    assert_eq!(s.here("x"), oid, "{said:?}");
+    assert!(s.changed(&said).contains(&("refs/heads/x".into(), "kept".into())), "{said:?}");
 }

@@ -2,8 +2,10 @@
 
 mod after;
 mod api;
+mod crash;
 mod faults;
 mod hooks;
+mod network;
 mod onward;
 mod rules;
 mod transports;

@@ -193,6 +193,19 @@ fn deletions_follow_prune() {
 }
 
 #[test]
+fn a_branch_that_upstream_merged_and_deleted_needs_no_second_name() {
+    let s = Taking::local(&[]).with(&["main"]);
+    let work = s.work();
+    work.git(&["checkout", "-q", "-b", "x"]);
+    work.commit("side");
+    work.push(&["x"]);
+    s.pull_ok();
+    work.push(&["x:main", ":x"]);
+    assert_eq!(s.pulled(), [outcome("main", "fast_forwarded"), outcome("x", "deleted")]);
+    assert!(s.is_taken() && s.kept().is_empty(), "{:?}", s.kept());
+}
+
+#[test]
 fn the_branch_of_head_and_too_many_branches_are_not_deleted() {
     let s = Taking::local(&["--prune", "mirror", "max_deletes=1"]).with(&["main", "main:a", "main:b", "main:stays"]);
     s.sandbox.git(&s.here, &["symbolic-ref", "HEAD", "refs/heads/a"]);
@@ -333,14 +346,24 @@ fn selection_means_the_same_as_for_a_push() {
 
 #[test]
 fn what_is_kept_ends_with_its_time() {
-    let s = Taking::local(&["--divergent-refs", "overwrite", "keep_rewritten=1s"]).with(&["main"]);
-    s.sandbox.theirs(&s.here, "main");
+    let s = Taking::local(&["--divergent-refs", "overwrite", "keep_rewritten=30d"]).with(&["main"]);
+    s.work().commit("two");
+    s.work().push(&["HEAD:x"]);
+    s.pull_ok();
+    let first = s.sandbox.theirs(&s.here, "main");
     s.pull_ok();
     assert_eq!(s.kept().len(), 1);
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    // As if that were long ago. A second value is kept today.
+    let noted = s.here.join("mirror-push/remotes/m/kept.jsonl");
+    let text = std::fs::read_to_string(&noted).unwrap();
+    let mut line: serde_json::Value = serde_json::from_str(&text).unwrap();
+    line["at"] = "2026-01-01T00:00:00Z".into();
+    std::fs::write(&noted, format!("{line}\nnot a line of ours\n")).unwrap();
+    let second = s.sandbox.theirs(&s.here, "x").trim().to_owned();
     s.pull_ok();
-    assert_eq!(s.kept().len(), 1, "only the reconciling sync ends it");
+    assert_eq!(s.kept().len(), 2, "only the reconciling sync ends it");
     s.sandbox.mirror_push_ok(&s.here, &["drain", "--reconcile"]);
-    assert!(s.kept().is_empty());
-    assert_eq!(std::fs::read_to_string(s.here.join("mirror-push/remotes/m/kept.jsonl")).unwrap(), "");
+    assert!(matches!(&s.kept()[..], [only] if only.ends_with(&second)), "{:?}", s.kept());
+    let text = std::fs::read_to_string(&noted).unwrap();
+    assert!(text.contains("not a line of ours") && text.contains(&second) && !text.contains(first.trim()), "{text}");
 }

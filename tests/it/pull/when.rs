@@ -27,9 +27,10 @@ fn a_check_that_is_not_due_is_not_made() {
     s.pull_ok();
     s.work().commit("three");
     s.work().push(&["main"]);
-    std::thread::sleep(std::time::Duration::from_millis(1300));
-    s.sandbox.mirror_push_ok(&s.here, &["pull", "--due"]);
-    assert!(s.is_taken());
+    wait_for("the end of the interval", || {
+        s.sandbox.mirror_push_ok(&s.here, &["pull", "--due"]);
+        s.is_taken()
+    });
 }
 
 #[test]

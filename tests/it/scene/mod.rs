@@ -4,8 +4,10 @@ pub(crate) mod browser;
 pub(crate) mod daemon;
 pub(crate) mod disk;
 pub(crate) mod estate;
+pub(crate) mod injected;
 pub(crate) mod sandbox;
 pub(crate) mod servers;
+pub(crate) mod wire;
 
 use std::path::PathBuf;
 

@@ -1,0 +1,87 @@
+//! Faults that strace injects: a program is killed, or gets an error, at every system call in `CALLS`: those that open, write, sync, rename,
+//! link, remove, make or lock files and directories. The programs that it starts run without faults.
+
+use std::process::Command;
+
+use super::sandbox::Sandbox;
+
+const CALLS: [&str; 20] = [
+    "openat",
+    "openat2",
+    "write",
+    "pwrite64",
+    "fsync",
+    "fdatasync",
+    "rename",
+    "renameat",
+    "renameat2",
+    "link",
+    "linkat",
+    "unlink",
+    "unlinkat",
+    "rmdir",
+    "mkdir",
+    "mkdirat",
+    "chmod",
+    "fchmod",
+    "ftruncate",
+    "flock",
+];
+
+/// A point: the n-th call of this name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Point {
+    call: &'static str,
+    n: usize,
+}
+
+/// What is done at a point.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fault {
+    Kill,
+    Error(&'static str),
+}
+
+impl Fault {
+    fn inject(self, Point { call, n }: Point) -> String {
+        match self {
+            Self::Kill => format!("inject={call}:signal=KILL:when={n}"),
+            Self::Error(name) => format!("inject={call}:error={name}:when={n}"),
+        }
+    }
+}
+
+/// In which threads of the program the calls are counted, in each from one on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Threads {
+    Main,
+    All,
+}
+
+/// A command that starts `program`, under strace if there is a fault.
+pub(crate) fn under(sandbox: &Sandbox, fault: Option<(Fault, Point)>, threads: Threads, program: &str) -> Command {
+    let Some((fault, point)) = fault else { return sandbox.command(program) };
+    let mut strace = sandbox.command("strace");
+    strace.args(["-qq", "-o", sandbox.path("strace").to_str().unwrap()]);
+    if threads == Threads::All {
+        strace.args(["-f", "-b", "execve"]);
+    }
+    strace.args(["-e", &format!("trace={}", point.call), "-e", &fault.inject(point), "--", program]);
+    strace
+}
+
+/// Whether the last fault was reached: otherwise the program has fewer such calls.
+pub(crate) fn is_reached(sandbox: &Sandbox) -> bool {
+    let log = std::fs::read_to_string(sandbox.path("strace")).unwrap();
+    log.contains("INJECTED") || log.contains("killed by SIGKILL")
+}
+
+/// Runs `each` for every point that it reaches, and returns how many there were.
+pub(crate) fn at_every_point(mut each: impl FnMut(Point) -> bool) -> usize {
+    let mut points = 0;
+    for call in CALLS {
+        points += (1..).take_while(|n| each(Point { call, n: *n })).count();
+    }
+    eprintln!("{points} points");
+    points
+}
