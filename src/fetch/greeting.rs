@@ -19,6 +19,16 @@ pub(super) enum Greeting {
     Refs(Vec<u8>),
 }
 
+impl Greeting {
+    /// The commands of version 2.
+    pub(super) fn commands(self) -> Option<Commands> {
+        match self {
+            Self::Commands(commands) => Some(commands),
+            Self::Refs(_) => None,
+        }
+    }
+}
+
 /// What a server can do in version 2.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Commands {
@@ -32,6 +42,13 @@ pub(super) struct Commands {
     pub(super) is_git: bool,
     /// Its object format, if it named one.
     pub(super) object_format: Option<String>,
+}
+
+impl Commands {
+    /// Whether a question for a server with the commands `expected` can be answered.
+    pub(super) fn understands(&self, expected: &Self) -> bool {
+        self.ls_refs && self.fetch && self.object_format == expected.object_format
+    }
 }
 
 /// Reads what upload-pack says first.

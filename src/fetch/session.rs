@@ -29,10 +29,14 @@ enum Conversation {
 enum Spoken {
     /// Nothing was said yet.
     Nothing,
+    /// Nothing was said yet, but last time it was version 2, so the first question goes out before upstream's greeting is read.
+    Expected(Commands),
     /// Version 2.
     Two(Commands),
     /// An older version, and the capabilities of its advertisement.
     Older(Vec<String>),
+    /// Something else than was expected, so that it cannot understand what it was asked.
+    Misjudged,
 }
 
 /// How many values one round of the negotiation names at first. Each round names twice as many.
@@ -55,11 +59,14 @@ impl Session {
         };
         let known = |format: &str| {
             let object_format = Some(format.to_owned());
-            Spoken::Two(Commands { ls_refs: true, fetch: true, object_format, ..Commands::default() })
+            Commands { ls_refs: true, fetch: true, object_format, ..Commands::default() }
         };
-        // A stream begins with a greeting in any case.
-        let object_format = object_format.filter(|_| matches!(conversation, Conversation::Http(_)));
-        let spoken = object_format.map_or(Spoken::Nothing, known);
+        let spoken = match (object_format.map(known), &conversation) {
+            (None, _) => Spoken::Nothing,
+            (Some(commands), Conversation::Http(_)) => Spoken::Two(commands),
+            // A stream begins with a greeting in any case.
+            (Some(commands), Conversation::Stream(_)) => Spoken::Expected(commands),
+        };
         Ok(Self { conversation, spoken, redactor: Redactor::new(&target.credentials) })
     }
 
@@ -117,7 +124,9 @@ impl Session {
                     }
                 }
             }
-            (_, Spoken::Nothing) => Err(Error::Protocol("objects before a list".into())),
+            (_, Spoken::Nothing | Spoken::Expected(_) | Spoken::Misjudged) => {
+                Err(Error::Protocol("objects before a list".into()))
+            }
         }
     }
 
@@ -128,6 +137,12 @@ impl Session {
             Spoken::Two(commands) => Some(commands.object_format.as_deref().unwrap_or("sha1")),
             _ => None,
         }
+    }
+
+    /// Whether upstream speaks otherwise than was known when the session began, so that it must be asked in a new one.
+    #[must_use]
+    pub fn is_misjudged(&self) -> bool {
+        matches!(self.spoken, Spoken::Misjudged)
     }
 
     /// Ends the conversation.
@@ -152,6 +167,18 @@ fn list_over_stream(
     prefixes: &[Vec<u8>],
     each: &mut dyn FnMut(NameRef<'_>, Oid),
 ) -> Result<Listed, Error> {
+    if let Spoken::Expected(expected) = spoken {
+        // If this fails, the greeting says why.
+        let _ = stream.say(&list::request(expected, prefixes));
+        let (expected, greeting) = (expected.clone(), greeting(stream.lines())?);
+        stream.opened();
+        let Some(commands) = greeting.commands().filter(|now| now.understands(&expected)) else {
+            *spoken = Spoken::Misjudged;
+            return Err(Error::Protocol("it speaks otherwise than before".into()));
+        };
+        *spoken = Spoken::Two(commands);
+        return list::answer(stream.lines(), &expected, each);
+    }
     if let Spoken::Nothing = spoken {
         match greeting(stream.lines())? {
             Greeting::Commands(commands) => *spoken = Spoken::Two(usable(commands)?),

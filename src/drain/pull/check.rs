@@ -34,7 +34,15 @@ impl Pull<'_> {
         let known = self.before.pull.as_ref().and_then(|pull| pull.speaks_two.as_deref());
         let mut session = Session::connect(self.target, self.context.pool, known)?;
         self.progress.begin("comparing refs");
-        let (listed, refs) = self.list(&mut session, rules)?;
+        let heard = self.list(&mut session, rules);
+        let (listed, refs) = match heard {
+            Err(_) if session.is_misjudged() => {
+                session.end();
+                session = Session::connect(self.target, self.context.pool, None)?;
+                self.list(&mut session, rules)?
+            }
+            heard => heard?,
+        };
         Ok(Heard { session, listed, refs, rules: format!("{rules:?}") })
     }
 

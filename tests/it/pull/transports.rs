@@ -44,6 +44,25 @@ fn an_unchanged_upstream_costs_one_request() {
     assert_eq!(requests[before..].len(), 2, "a list and a pack: {:?}", &requests[before..]);
 }
 
+/// The first question goes out before the greeting. An upstream that meanwhile speaks an older version, or another object format, is asked again.
+#[test]
+fn an_upstream_that_speaks_otherwise_than_before_is_asked_again() {
+    // Over ssh, the server here drops GIT_PROTOCOL and speaks version 0.
+    for (kind, known) in [(Kind::Ssh, "sha1"), (Kind::Git, "sha256"), (Kind::Http, "sha256")] {
+        let s = Taking::behind(kind, &[]).with(&["main"]);
+        let path = s.here.join("mirror-push/remotes/m/status.json");
+        let mut status: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(status["pull"]["speaks_two"].as_str(), (kind != Kind::Ssh).then_some("sha1"), "{kind:?}");
+        status["pull"]["speaks_two"] = known.into();
+        std::fs::write(&path, status.to_string()).unwrap();
+        let work = s.work();
+        work.commit("more");
+        work.push(&["main"]);
+        s.pull_ok();
+        assert!(s.is_taken(), "{kind:?}");
+    }
+}
+
 #[test]
 fn only_what_is_missing_comes() {
     for kind in [Kind::Git, Kind::Http] {
