@@ -155,8 +155,7 @@ pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> 
                 reports.lock().push(report);
                 return;
             }
-            let mut printed = printed.lock();
-            let (out, result) = &mut *printed;
+            let (out, result) = &mut *printed.lock();
             let mut print = || render::report_of_many(base, &report, mode, *out);
             let shown = if let Some(bars) = &bars { bars.suspend(print) } else { print() };
             // If standard output is closed or full, the mirroring goes on, and the first error is reported at the end.
@@ -176,6 +175,7 @@ pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> 
         pool: &Pool::default(),
         unchanged: update::unchanged(base),
         now,
+        since: None,
         random: update::random,
         reconcile: None,
         on_begin: &on_begin,

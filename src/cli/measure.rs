@@ -7,7 +7,7 @@ use crate::metrics::{self, Measure};
 
 /// The numbers of every enabled mirror of a repository.
 pub(super) fn measures(session: &Session<'_>) -> anyhow::Result<Vec<Measure>> {
-    Ok(metrics::measures(&session.repository, &session.config()?)?)
+    Ok(metrics::measures(&session.repository, &session.config()?, now())?)
 }
 
 /// Writes the numbers of all repositories.

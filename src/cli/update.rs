@@ -193,6 +193,7 @@ fn serve(session: &Session<'_>, asked: Asked, names: &[String]) -> anyhow::Resul
         pool: &pool,
         unchanged: unchanged(session.base),
         now,
+        since: None,
         random,
         on_begin: &on_begin,
     };

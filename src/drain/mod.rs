@@ -113,6 +113,8 @@ pub struct Context<'a> {
     pub unchanged: Unchanged,
     /// The clock.
     pub now: fn() -> Timestamp,
+    /// When the daemon began; `None` outside the daemon. See [`status::next_check`].
+    pub since: Option<Timestamp>,
     /// Chance, for the jitter of the back-off.
     pub random: fn() -> u64,
     /// Called when a mirror's run begins, with its progress counters.

@@ -105,7 +105,7 @@ pub(super) fn unchanged(
         url: mirror.address.shown(credentials),
         direction: mirror.direction,
         update_status: status.update_status,
-        next_attempt_at: next_check(&repository.layout().remote(&mirror.name), &status, now),
+        next_attempt_at: next_check(&repository.layout().remote(&mirror.name), &status, now, None),
         is_well,
         // Refs that failed earlier were not tried again.
         is_attempted: is_well,

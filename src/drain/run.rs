@@ -103,7 +103,7 @@ fn check_upstream(
     let generation = status.generation;
     let pending = spool::pending(&layout, &mirror.name).map_err(files("read the queue"))?;
     let now = (context.now)();
-    let is_due = || next_check(&directory, &status, now).is_some_and(|next| next <= now);
+    let is_due = || next_check(&directory, &status, now, context.since).is_some_and(|next| next <= now);
     if check == Check::Due && pending == 0 && !is_due() {
         return Ok(Turn::Idle);
     }
@@ -282,7 +282,7 @@ fn update_and_record(
         None => claim.names.last().filter(|_| !result.is_answered()).cloned(),
     };
     record(repository, context, mirror, claim, &result, &mut after, started)?;
-    let next_check = next_check(&repository.layout().remote(&mirror.name), &after, ended);
+    let next_check = next_check(&repository.layout().remote(&mirror.name), &after, ended, context.since);
     let mut done = report(repository, mirror, &credentials, after, result);
     // A drain that waits for the next attempt must also wake up for the next look.
     done.next_attempt_at = [done.next_attempt_at, times.next_look].into_iter().flatten().min();

@@ -259,6 +259,7 @@ impl Helper {
             pool: &Pool::default(),
             unchanged: Unchanged::Omitted,
             now,
+            since: None,
             random: || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0),
             on_begin: &|_, _| {},
         };

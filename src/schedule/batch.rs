@@ -50,6 +50,8 @@ pub struct Every<'a> {
     pub unchanged: Unchanged,
     /// The clock.
     pub now: fn() -> Timestamp,
+    /// When the daemon began; `None` outside the daemon. See [`status::next_check`].
+    pub since: Option<Timestamp>,
     /// Chance, for the jitter of the back-off.
     pub random: fn() -> u64,
     /// How often a mirror is compared in full without being asked, if at all.
@@ -241,7 +243,7 @@ impl Every<'_> {
             let is_waiting = match status.pull {
                 Some(_) => {
                     let now = (self.now)();
-                    status::next_check(&layout.remote(name), &status, now).is_some_and(|next| next <= now)
+                    status::next_check(&layout.remote(name), &status, now, self.since).is_some_and(|next| next <= now)
                 }
                 None => status.next_attempt_at.is_some(),
             };
@@ -277,6 +279,7 @@ impl Every<'_> {
             pool: self.pool,
             unchanged: self.unchanged,
             now: self.now,
+            since: self.since,
             random: self.random,
             on_begin,
         }

@@ -44,6 +44,7 @@ pub struct Workers {
     crew: Crew,
     server: Mutex<Arc<Server>>,
     now: fn() -> Timestamp,
+    since: Timestamp,
     random: fn() -> u64,
     pool: Pool,
     on_event: Box<dyn Fn(Event<'_>) + Send + Sync>,
@@ -60,7 +61,7 @@ impl Workers {
     ) -> Self {
         let crew = Crew::new(limits(&server));
         crew.change(Queue::open);
-        Self { crew, server: Mutex::new(server), now, random, pool: Pool::default(), on_event }
+        Self { crew, server: Mutex::new(server), now, since: now(), random, pool: Pool::default(), on_event }
     }
 
     /// The configuration that counts now.
@@ -148,6 +149,7 @@ impl Workers {
             pool: &self.pool,
             unchanged: Unchanged::Omitted,
             now: self.now,
+            since: Some(self.since),
             random: self.random,
             reconcile: Some(server.top.reconcile_interval.unwrap_or(RECONCILE)),
             on_begin: &|git_dir, mirror, progress| {

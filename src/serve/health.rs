@@ -53,7 +53,7 @@ fn numbers(app: &App) -> String {
         let measured = repo::open_listed(&project.git_dir).map_err(anyhow::Error::from).and_then(|shared| {
             let repository = shared.to_local();
             let config = config::load(&repository, &server)?;
-            Ok(metrics::measures(&repository, &config)?)
+            Ok(metrics::measures(&repository, &config, now())?)
         });
         match measured {
             Ok(found) => measures.extend(found),

@@ -24,9 +24,10 @@ pub fn last_check(directory: &Path, status: &Status, now: Timestamp) -> Option<T
     checked.filter(is_likely).max(run.filter(is_likely)).map(|time| time.min(now))
 }
 
-/// When upstream is to be checked next without being asked. `None` is never; a time that has passed is now.
+/// When upstream is to be checked next without being asked. `None` is never; a time that has passed is now. What became due by the clock
+/// before `since`, when no daemon was there, is spread over one period after it, so that a restart does not check everything at once.
 #[must_use]
-pub fn next_check(directory: &Path, status: &Status, now: Timestamp) -> Option<Timestamp> {
+pub fn next_check(directory: &Path, status: &Status, now: Timestamp, since: Option<Timestamp>) -> Option<Timestamp> {
     let next_attempt = status.next_attempt();
     let Some(pull) = &status.pull else { return next_attempt.or(Some(Timestamp::UNIX_EPOCH)) };
     // After an error of the whole run, the back-off decides. Refs that are not up to date keep no other ref waiting.
@@ -36,9 +37,11 @@ pub fn next_check(directory: &Path, status: &Status, now: Timestamp) -> Option<T
     let last = last_check(directory, status, now).unwrap_or(Timestamp::UNIX_EPOCH);
     let mut hasher = DefaultHasher::new();
     (directory, last.as_second()).hash(&mut hasher);
+    let chance = hasher.finish();
     let by_clock = period(pull, last).map(|period| {
-        let period = jittered(period, hasher.finish());
-        last.checked_add(SignedDuration::try_from(period).unwrap_or(SignedDuration::MAX)).unwrap_or(Timestamp::MAX)
+        let next = later(last, jittered(period, chance));
+        let missed = since.filter(|since| next < *since);
+        missed.map_or(next, |since| later(since, period.mul_f64(share(chance))))
     });
     [by_clock, next_attempt].into_iter().flatten().min()
 }
@@ -60,23 +63,38 @@ fn period(pull: &PullState, last: Timestamp) -> Option<Duration> {
 
 /// A time that differs from `period` by at most a fifth, so that mirrors that were made together are not always checked together.
 fn jittered(period: Duration, chance: u64) -> Duration {
-    period.mul_f64(0.8 + 0.4 * (chance % 10_000) as f64 / 10_000.0)
+    period.mul_f64(0.8 + 0.4 * share(chance))
+}
+
+/// A number from 0 to 1.
+fn share(chance: u64) -> f64 {
+    (chance % 10_000) as f64 / 10_000.0
+}
+
+fn later(time: Timestamp, by: Duration) -> Timestamp {
+    time.checked_add(SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX)).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_quiet_upstream_is_checked_less_often() {
-        let at = |seconds: i64| Timestamp::from_second(1_767_720_000 + seconds).expect("in range");
-        let pull = |interval, change: Option<i64>| PullState {
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_767_720_000 + seconds).expect("in range")
+    }
+
+    fn pull(interval: Interval, change: Option<i64>) -> PullState {
+        PullState {
             interval,
             last_change_at: change.map(|seconds| at(seconds).to_string()),
             min_check_interval: 60,
             max_check_interval: 1800,
             ..PullState::default()
-        };
+        }
+    }
+
+    #[test]
+    fn a_quiet_upstream_is_checked_less_often() {
         let seconds = |interval, change, last| period(&pull(interval, change), at(last)).map(|period| period.as_secs());
         assert_eq!(seconds(Interval::Auto, Some(0), 10), Some(60));
         assert_eq!(seconds(Interval::Auto, Some(0), 600), Some(300));
@@ -88,5 +106,29 @@ mod tests {
             let found = jittered(Duration::from_secs(100), chance).as_secs();
             assert!((80..=120).contains(&found), "{found}");
         }
+    }
+
+    #[test]
+    fn what_was_missed_is_spread_and_a_clock_ahead_delays_nothing() {
+        // A thousand mirrors were due before the daemon began. They are spread over one period.
+        let status = |last: i64| Status {
+            update_status: UpdateStatus::Finished,
+            last_update_at: Some(at(last).to_string()),
+            pull: Some(pull(Interval::Every(Duration::from_secs(600)), None)),
+            ..Status::default()
+        };
+        let next = |number: i64, since| {
+            let directory = Path::new("/none").join(number.to_string());
+            next_check(&directory, &status(number), at(10_000), since).expect("by the clock").duration_since(at(10_000))
+        };
+        assert!((0..1000).all(|number| next(number, None).as_secs() < 0));
+        for minute in 0..10 {
+            let in_it = |number: &i64| next(*number, Some(at(10_000))).as_secs() / 60 == minute;
+            let found = (0..1000).filter(in_it).count();
+            assert!((60..140).contains(&found), "{found} in minute {minute}");
+        }
+        // The clock of the machine that wrote the status was a minute ahead, or a day.
+        let ahead = |seconds: i64| last_check(Path::new("/none"), &status(10_000 + seconds), at(10_000));
+        assert_eq!((ahead(60), ahead(86_400)), (Some(at(10_000)), None));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::scene::Scene;
-use crate::scene::sandbox::{Sandbox, run_with_input, wait_for};
+use crate::scene::sandbox::{Sandbox, run_with_input, wait_at_lock, wait_for};
 
 const PUSHERS: usize = 50;
 const PUSHES: usize = 20;
@@ -341,10 +341,7 @@ fn a_look_at_the_status_turns_no_drain_away() {
     let lock = std::fs::File::open(source.join("mirror-push/remotes/m/lock")).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockShared).unwrap();
     let mut drain = sandbox.program(source).arg("drain").stdout(Stdio::null()).spawn().unwrap();
-    wait_for("the drain at the lock", || {
-        let files = std::fs::read_dir(format!("/proc/{}/fd", drain.id())).unwrap();
-        files.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok()).any(|file| file.ends_with("remotes/m/lock"))
-    });
+    wait_at_lock(&drain);
     drop(lock);
     assert!(drain.wait().unwrap().success());
     assert_eq!(sandbox.refs(mirror), sandbox.refs(source));

@@ -1,7 +1,7 @@
 //! When upstream is checked.
 
 use super::Taking;
-use crate::scene::sandbox::wait_for;
+use crate::scene::sandbox::{script, wait_at_lock, wait_for};
 
 /// How many attempts the history has.
 fn attempts(s: &Taking) -> usize {
@@ -100,4 +100,60 @@ fn two_pulls_at_once_do_the_work_once() {
     wait_for("the end", || s.is_taken());
     assert_eq!(s.status()["update_status"], "finished");
     assert_eq!(s.leftovers(), Vec::<String>::new());
+}
+
+/// A pull asks upstream before it takes the lock. While it waits for the lock, another run and an edit of the configuration come before it.
+#[test]
+fn what_was_heard_before_the_lock_counts_only_if_nothing_changed_meanwhile() {
+    let s = Taking::local(&[]).with(&["main"]);
+    let remote = s.here.join("mirror-push/remotes/m");
+    let meanwhile = |act: &dyn Fn()| {
+        let lock = std::fs::File::open(remote.join("lock")).unwrap();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let mut pull = s.sandbox.program(&s.here).args(["pull", "-q"]).spawn().unwrap();
+        wait_at_lock(&pull);
+        act();
+        drop(lock);
+        assert!(pull.wait().unwrap().success());
+    };
+    let work = s.work();
+    work.commit("two");
+    work.push(&["main"]);
+    meanwhile(&|| {
+        work.commit("three");
+        work.push(&["main"]);
+        // As another run would leave it.
+        let text = std::fs::read_to_string(remote.join("status.json")).unwrap();
+        let mut status: serde_json::Value = serde_json::from_str(&text).unwrap();
+        status["generation"] = (status["generation"].as_u64().unwrap() + 1).into();
+        std::fs::write(remote.join("status.json"), status.to_string()).unwrap();
+    });
+    assert!(s.is_taken(), "what another run may have seen is not older than what is taken");
+    work.commit("four");
+    work.push(&["main", "main:secret"]);
+    meanwhile(&|| {
+        let path = s.here.join("mirror-push/config.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text + "mirror_branch_regex = \"main\"\n").unwrap();
+    });
+    assert_eq!(s.here("main"), s.sandbox.oid(&s.up, "main"));
+    assert_eq!(s.here("secret"), "", "it is not selected any more");
+}
+
+/// A changed setting counts with the next check that is due, although both sides are as they were.
+#[test]
+fn a_setting_that_was_edited_in_the_file_counts_at_the_next_check() {
+    let s = Taking::local(&["interval=1s"]);
+    script(&s.here.join("hooks/update"), "#!/bin/sh\ntest \"$1\" != refs/heads/x\n");
+    s.work().commit("one");
+    s.work().push(&["main", "main:x"]);
+    let said = s.sandbox.mirror_push(&s.here, &["pull", "--json"]);
+    assert!(s.sandbox.outcomes(&said).contains(&("refs/heads/x".into(), "rejected".into())), "{said:?}");
+    let path = s.here.join("mirror-push/config.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text + "hooks = \"none\"\n").unwrap();
+    wait_for("a check that is due", || {
+        s.sandbox.mirror_push(&s.here, &["pull", "--due"]);
+        s.is_taken()
+    });
 }

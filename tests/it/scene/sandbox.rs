@@ -327,6 +327,14 @@ pub(crate) fn script(path: &Path, text: &str) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
+/// Waits until a program has opened the lock of mirror `m`.
+pub(crate) fn wait_at_lock(program: &std::process::Child) {
+    wait_for("the program at the lock", || {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", program.id())).unwrap();
+        files.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok()).any(|file| file.ends_with("remotes/m/lock"))
+    });
+}
+
 /// Waits until `is_there` returns true. Fails after 30 seconds.
 pub(crate) fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) {
     let begin = Instant::now();
