@@ -22,7 +22,7 @@ pub(super) enum Task<'a> {
 /// The result of a task.
 #[derive(Default)]
 pub(super) struct Done {
-    /// The jobs that a scan found.
+    /// The jobs that it made necessary.
     pub(super) jobs: Vec<Job>,
     /// What serving a mirror showed about its host.
     pub(super) said: Option<Said>,
@@ -36,23 +36,24 @@ pub(super) struct Crew {
 
 struct State {
     queue: Queue,
-    /// Whether one of the threads waits only until the next due time. The others sleep until the queue changes.
-    has_watch: bool,
+    /// Until when one of the threads waits at most. The others sleep until they are woken.
+    watch: Option<Timestamp>,
 }
 
 impl Crew {
     pub(super) fn new(limits: JobLimits) -> Self {
-        Self { state: Mutex::new(State { queue: Queue::new(limits), has_watch: false }), changed: Condvar::new() }
+        Self { state: Mutex::new(State { queue: Queue::new(limits), watch: None }), changed: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 
-    /// Changes the queue, and wakes the threads, which may have something to do now.
+    /// Changes the queue, and wakes a thread, which may have something to do now. A thread that gets a task wakes the next one, so a few
+    /// threads are awake at a few tasks, however many there are.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
         let changed = change(&mut self.lock().queue);
-        self.changed.notify_all();
+        self.changed.notify_one();
         changed
     }
 
@@ -77,50 +78,53 @@ impl Crew {
                 }
                 Next::Wait(time) => state = self.wait(state, time, now()),
                 Next::Scan(git_dir) => {
-                    drop(state);
-                    let done = act(Task::Scan(git_dir));
-                    state = self.lock();
+                    (state, _) = self.act(state, act, Task::Scan(git_dir));
                     state.queue.scanned();
-                    // Most spools are empty. Then there is no reason to wake other threads.
-                    if !done.jobs.is_empty() {
-                        done.jobs.into_iter().for_each(|job| state.queue.add(job));
-                        self.changed.notify_all();
-                    }
                 }
-                Next::Defer(job, down) => {
-                    drop(state);
-                    act(Task::Defer(&job, &down));
-                    state = self.lock();
-                }
+                Next::Defer(job, down) => (state, _) = self.act(state, act, Task::Defer(&job, &down)),
                 Next::Serve(job) => {
-                    drop(state);
-                    let done = act(Task::Serve(&job));
-                    state = self.lock();
-                    state.queue.served(&job, done.said.unwrap_or(Said::Nothing));
-                    self.changed.notify_all();
+                    let said;
+                    (state, said) = self.act(state, act, Task::Serve(&job));
+                    state.queue.served(&job, said.unwrap_or(Said::Nothing));
                 }
             }
         }
     }
 
-    /// Waits for a change of the queue. If no other thread watches the clock, waits at most until `time`.
+    /// Does a task. Meanwhile another thread looks for the next one, or watches the clock.
+    fn act<'s>(
+        &'s self,
+        state: MutexGuard<'s, State>,
+        act: &dyn Fn(Task<'_>) -> Done,
+        task: Task<'_>,
+    ) -> (MutexGuard<'s, State>, Option<Said>) {
+        drop(state);
+        self.changed.notify_one();
+        let done = act(task);
+        let mut state = self.lock();
+        done.jobs.into_iter().for_each(|job| state.queue.add(job));
+        (state, done.said)
+    }
+
+    /// Waits until this thread is woken. If no other thread waits at most until `time`, this one does.
     fn wait<'s>(
         &'s self,
         mut state: MutexGuard<'s, State>,
         time: Option<Timestamp>,
         now: Timestamp,
     ) -> MutexGuard<'s, State> {
-        let Some(time) = time.filter(|_| !state.has_watch) else {
+        let Some(time) = time.filter(|time| state.watch.is_none_or(|watch| *time < watch)) else {
             self.changed.wait(&mut state);
             return state;
         };
-        state.has_watch = true;
+        state.watch = Some(time);
         // Somebody may change the system time during the wait, so it lasts at most an hour.
         let left = Duration::try_from(time.duration_since(now)).unwrap_or_default().min(Duration::from_secs(3600));
         self.changed.wait_for(&mut state, left);
-        state.has_watch = false;
-        // Now nobody watches the clock. If this thread gets a task, the thread that is woken here takes over the watch.
-        self.changed.notify_one();
+        // Whoever is awake looks at the clock again before it waits.
+        if state.watch == Some(time) {
+            state.watch = None;
+        }
         state
     }
 }
