@@ -97,6 +97,20 @@ pub fn state(repository: &Repository) -> Result<State, Error> {
     })
 }
 
+/// Whether ours is the only hook that git would run.
+///
+/// # Errors
+/// [`Error::Directory`], or the directory cannot be read.
+pub fn is_alone(repository: &Repository) -> Result<bool, Error> {
+    if repository.configured_hook("").is_some() {
+        return Ok(false);
+    }
+    let hooks = repository.hooks_directory()?;
+    let names = durable::list(&hooks).map_err(failed("list", &hooks))?;
+    let mut run = names.iter().filter(|name| !name.ends_with(".sample") && is_executable(&hooks.join(name)));
+    Ok(run.next().is_some_and(|name| name == "post-receive" && is_ours(&hooks.join(name))) && run.next().is_none())
+}
+
 fn is_executable(hook: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     fs::metadata(hook).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)

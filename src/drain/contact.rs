@@ -1,5 +1,6 @@
 //! One contact with a mirror: configuration, credentials and what is known become a [`Run`].
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use super::coalesce::Touched;
@@ -105,8 +106,9 @@ fn pull(
     let progress = Arc::new(Progress::default());
     (context.on_begin)(mirror, Arc::clone(&progress));
     let moves = if touched.is_released { &[][..] } else { &before.moves };
-    let is_confirmed = context.adopts || is_adopted(mirror, touched);
-    Pull { repository, mirror, target, context, mirrored, before, moves, is_confirmed, fence, progress }.run(heard)
+    let (is_confirmed, hook) = (context.adopts || is_adopted(mirror, touched), OnceCell::new());
+    Pull { repository, mirror, target, context, mirrored, before, moves, is_confirmed, fence, progress, hook }
+        .run(heard)
 }
 
 /// Tells git's credential helper whether the credentials were good. As in git, only status 401 shows that they are wrong: 403 is about

@@ -1,5 +1,6 @@
 //! One run for one mirror, from its lock to its status.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -125,8 +126,9 @@ fn check_upstream(
     let progress = Arc::new(Progress::default());
     (context.on_begin)(mirror, Arc::clone(&progress));
     let (target, mirrored, moves) = (&target, &mirrored, &status.moves[..]);
-    let (is_confirmed, fence, before) = (false, None, &status);
-    let run = Pull { repository, mirror, target, context, mirrored, before, moves, is_confirmed, fence, progress };
+    let (is_confirmed, fence, before, hook) = (false, None, &status, OnceCell::new());
+    let run =
+        Pull { repository, mirror, target, context, mirrored, before, moves, is_confirmed, fence, progress, hook };
     match run.look_for_news(seen) {
         Ok(None) => {
             durable::touch(&directory.join(CHECKED), repository.sharing().private_mode() | 0o044)

@@ -168,9 +168,10 @@ fn list_over_stream(
     each: &mut dyn FnMut(NameRef<'_>, Oid),
 ) -> Result<Listed, Error> {
     if let Spoken::Expected(expected) = spoken {
-        // If this fails, the greeting says why.
-        let _ = stream.say(&list::request(expected, prefixes));
+        let said = say(stream, &list::request(expected, prefixes));
+        // If upstream hung up, what came instead of a greeting says why.
         let (expected, greeting) = (expected.clone(), greeting(stream.lines())?);
+        said?;
         stream.opened();
         let Some(commands) = greeting.commands().filter(|now| now.understands(&expected)) else {
             *spoken = Spoken::Misjudged;

@@ -1,5 +1,5 @@
-//! The first pull of an empty repository. No decision depends on objects, so upstream's pack goes straight into our receive-pack, which
-//! indexes it once.
+//! Upstream's pack goes straight into our receive-pack, which indexes it once, where no decision depends on objects: at the first pull of an
+//! empty repository, and when refs were only added and branches only moved forward. That they moved forward is checked by receive-pack.
 //!
 //! Guaranteed: if the pack is cut short, receive-pack refuses it, and no ref moves. If receive-pack refuses anything, the usual way through
 //! the stage follows; it finds what was taken already.
@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use super::Pull;
 use super::check::Heard;
+use super::stage::Pair;
+use super::take::Forced;
 use crate::drain::fence::Fence;
 use crate::drain::refusal::Refusals;
 use crate::drain::update::UpdateResult;
@@ -16,7 +18,9 @@ use crate::drain::{Error, Mode};
 use crate::fetch::{Wanted, sink_failed};
 use crate::plan::{Decision, Rules, plan_pull};
 use crate::push::{PackSource, Report};
-use crate::refs::{Local, Oid};
+use crate::refs::{Ancestry, Local, Oid};
+use crate::replies;
+use crate::status::UpdateStatus;
 use crate::wire::Error as WireError;
 
 /// What both sides said.
@@ -26,30 +30,43 @@ struct Passed {
 }
 
 impl Pull<'_> {
-    /// Takes everything, if this repository is empty. `None` if it is not, or if something was refused.
+    /// Takes everything. `None` if a decision depends on objects, or if something was refused.
     pub(super) fn take_directly(
         &self,
         heard: &mut Heard,
         rules: &Rules,
         result: &mut UpdateResult,
     ) -> Result<Option<Vec<Decision>>, Error> {
-        if self.context.mode == Mode::Plan || self.mirrored.exists() || self.repository.has_refs()? {
+        let is_first = !self.mirrored.exists() && !self.repository.has_refs()?;
+        // What was refused last time would be refused again, and fetched twice.
+        let is_next = self.mirrored.exists() && self.before.update_status == UpdateStatus::Finished;
+        if self.context.mode == Mode::Plan || !is_first && !is_next {
             return Ok(None);
         }
         let compared = self.compare(heard, rules)?;
-        let observed = self.observe(self.repository, &heard.listed, &heard.refs, &compared, rules)?;
-        let plan = plan_pull(rules, &observed);
-        let is_new = compared.refs.iter().all(|(_, local, ..)| *local == Local::Absent);
-        if !is_new || plan.order.is_empty() || plan.order.len() != plan.decisions.len() {
+        if !compared.refs.iter().all(moves_forward) {
             return Ok(None);
         }
+        let haves = self.haves(&compared, &self.tips()?)?;
+        let mut observed = self.observe(self.repository, &heard.listed, &heard.refs, &compared, rules)?;
+        for facts in observed.refs.iter_mut().filter(|facts| facts.local != Local::Absent) {
+            facts.ancestry = Ancestry::Behind;
+        }
+        let plan = plan_pull(rules, &observed);
         let sent = plan.next_push();
-        let mut wants: Vec<Oid> = sent.iter().filter_map(|decision| decision.remote).collect();
-        wants.sort_unstable();
-        wants.dedup();
+        let wants = self.wants(&compared)?;
+        let is_everything = plan.order.len() == plan.decisions.len() && sent.len() == plan.order.len();
+        if !is_everything || wants.is_empty() || is_next && haves.is_empty() {
+            return Ok(None);
+        }
         self.fence.map_or(Ok(()), Fence::check)?;
-        let Passed { fetched, report } = self.pass_through(heard, &wants, &sent)?;
+        let Passed { fetched, report } = self.pass_through(heard, &wants, &haves, &sent)?;
         match fetched {
+            // Upstream's refs moved since it listed them.
+            Err(WireError::Remote(message)) if replies::is_moved_want(&message) => {
+                *heard = self.look(rules)?;
+                return Ok(None);
+            }
             // Our receive-pack stopped reading: it says why.
             Ok(()) | Err(WireError::Broken { doing: "writing the objects", .. }) => {}
             Err(error) => return Err(error.into()),
@@ -74,19 +91,34 @@ impl Pull<'_> {
     }
 
     /// Reads the pack from upstream in one thread, and gives it to our receive-pack in another.
-    fn pass_through(&self, heard: &mut Heard, wants: &[Oid], sent: &[&Decision]) -> Result<Passed, Error> {
+    fn pass_through(
+        &self,
+        heard: &mut Heard,
+        wants: &[Oid],
+        haves: &[Oid],
+        sent: &[&Decision],
+    ) -> Result<Passed, Error> {
         let (reader, mut writer) = pipe().map_err(Error::files("make a pipe", self.incoming()))?;
         let reader = std::fs::File::from(std::os::fd::OwnedFd::from(reader));
         let (session, progress) = (&mut heard.session, &self.progress);
         let both = std::thread::scope(|scope| {
             let fetching = scope.spawn(move || {
-                let wanted = Wanted { wants, haves: &[], progress };
+                let wanted = Wanted { wants, haves, progress };
                 let sink = &mut |bytes: &[u8]| writer.write_all(bytes).map_err(sink_failed);
                 session.fetch(&wanted, &mut std::iter::empty(), sink)
             });
-            let report = self.receive(sent, PackSource::File(Arc::new(reader)));
+            let report = self.receive(sent, PackSource::File(Arc::new(reader)), Forced::Refused);
             Passed { fetched: fetching.join().expect("the fetching thread does not panic"), report }
         });
         Ok(both)
+    }
+}
+
+/// Whether a ref was added upstream, or a branch that is here as upstream had it may have moved forward.
+fn moves_forward((name, local, there, base): &Pair) -> bool {
+    match (local, there, base) {
+        (Local::Absent, Some(_), None) => true,
+        (Local::At(local), Some(_), Some(base)) => local == base && name.branch().is_some(),
+        _ => false,
     }
 }

@@ -8,11 +8,12 @@
 //! the base says so. So after a crash at any point, the next run finds a state that the rules know. Absent: who asked for the run, and its
 //! status (`run`).
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use check::Heard;
-use take::{Objects, done};
+use take::{Forced, Objects, done};
 
 use super::fence::Fence;
 use super::flapping::is_flapping;
@@ -54,6 +55,8 @@ pub(super) struct Pull<'a> {
     /// Whether this run may still write; `None` for one that never does.
     pub(super) fence: Option<&'a Fence>,
     pub(super) progress: Arc<Progress>,
+    /// Whether the only hook here is ours, and this run spools in its place. Found out once, when a hook would run.
+    pub(super) hook: OnceCell<bool>,
 }
 
 /// What is to be taken, and what was.
@@ -221,7 +224,7 @@ impl Pull<'_> {
             let pack = update.stage.filter(|_| is_whole).and_then(Stage::only_pack);
             let objects = Objects { repository: update.objects, pack, haves: &haves };
             update.refusals.begin(sent);
-            let report = self.pack(sent, &objects).and_then(|pack| self.receive(sent, pack));
+            let report = self.pack(sent, &objects).and_then(|pack| self.receive(sent, pack, Forced::Set));
             let report = report.inspect_err(|error| self.mark_failed(sent, error, result))?;
             let again = self.read_answers(sent, report, &mut update.refusals, result);
             update.taken.extend(done(sent, result).into_iter().cloned());

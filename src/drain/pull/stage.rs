@@ -68,14 +68,7 @@ impl Pull<'_> {
         let mut tries = 0;
         loop {
             let compared = self.compare(heard, rules)?;
-            let mut wants: Vec<Oid> = Vec::new();
-            for upstream in compared.refs.iter().filter_map(|(_, _, upstream, _)| *upstream) {
-                if !self.repository.is_here(upstream)? {
-                    wants.push(upstream);
-                }
-            }
-            wants.sort_unstable();
-            wants.dedup();
+            let wants = self.wants(&compared)?;
             if wants.is_empty() {
                 return Ok((None, compared));
             }
@@ -96,11 +89,28 @@ impl Pull<'_> {
         }
     }
 
+    /// The values of upstream that are not here, each once.
+    pub(super) fn wants(&self, compared: &Compared) -> Result<Vec<Oid>, Error> {
+        let mut wants: Vec<Oid> = Vec::new();
+        for upstream in compared.refs.iter().filter_map(|(_, _, upstream, _)| *upstream) {
+            if !self.repository.is_here(upstream)? {
+                wants.push(upstream);
+            }
+        }
+        wants.sort_unstable();
+        wants.dedup();
+        Ok(wants)
+    }
+
+    /// The values of all our refs.
+    pub(super) fn tips(&self) -> Result<HashSet<Oid>, Error> {
+        let values = self.repository.list(|_| true)?.refs.into_iter().map(|(_, local)| local);
+        Ok(values.filter_map(|local| if let Local::At(oid) = local { Some(oid) } else { None }).collect())
+    }
+
     fn fetch(&self, heard: &mut Heard, stage: &Stage, wants: &[Oid], compared: &Compared) -> Result<(), Error> {
         self.progress.begin("receiving objects");
-        let values = self.repository.list(|_| true)?.refs.into_iter().map(|(_, local)| local);
-        let tips: HashSet<Oid> =
-            values.filter_map(|local| if let Local::At(oid) = local { Some(oid) } else { None }).collect();
+        let tips = self.tips()?;
         let haves = self.haves(compared, &tips)?;
         let max = self.mirror.pull.max_input_size.or_else(|| git_size(self.repository, "receive.maxInputSize"));
         let wanted = Wanted { wants, haves: &haves, progress: &self.progress };
@@ -112,7 +122,7 @@ impl Pull<'_> {
 
     /// Values that upstream had, and that a ref here still contains. `mirrored/` keeps no object alive, so another base is an unknown. The
     /// bases of refs that changed come first.
-    fn haves(&self, compared: &Compared, tips: &HashSet<Oid>) -> Result<Vec<Oid>, Error> {
+    pub(super) fn haves(&self, compared: &Compared, tips: &HashSet<Oid>) -> Result<Vec<Oid>, Error> {
         let graph = self.repository.commit_graph();
         let mut history = History::new(self.repository, graph.as_ref());
         let mut haves = Vec::new();

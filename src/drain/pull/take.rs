@@ -38,6 +38,8 @@ use crate::wire::Own;
 const RUNNER: &str = "receive-pack";
 /// The hooks that may refuse an update.
 const POLICY: [&str; 3] = ["pre-receive", "update", "reference-transaction"];
+/// Of how many runs one lets git collect garbage.
+const GC_EVERY: u64 = 16;
 /// After how many refs in one run all refs are packed.
 const MANY: usize = 1000;
 /// How long git may take to pack them.
@@ -46,6 +48,15 @@ const LIMIT: Duration = Duration::from_secs(600);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long it may take after one.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// What our receive-pack does with a branch whose new value does not contain the old one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Forced {
+    /// It sets it, because that was decided.
+    Set,
+    /// It refuses it.
+    Refused,
+}
 
 /// Where the objects of taken refs are.
 pub(super) struct Objects<'s> {
@@ -59,7 +70,7 @@ pub(super) struct Objects<'s> {
 
 impl Pull<'_> {
     /// Sends the commands of `sent` to our own receive-pack, and the pack if one of them needs it.
-    pub(super) fn receive(&self, sent: &[&Decision], pack: PackSource) -> Result<Report, Error> {
+    pub(super) fn receive(&self, sent: &[&Decision], pack: PackSource, forced: Forced) -> Result<Report, Error> {
         let null = self.repository.null_oid();
         let command = |decision: &&Decision| Command {
             old: decision.old_value().unwrap_or(null),
@@ -68,7 +79,7 @@ impl Pull<'_> {
         };
         let commands: Vec<Command> = sent.iter().map(command).collect();
         let hooks = self.policy()?;
-        let own = self.own(hooks.as_ref().map(TempDir::path));
+        let own = self.own(hooks.as_ref().map(TempDir::path), forced);
         self.progress.begin("updating refs");
         let (mut session, pid) = Session::own(self.repository.git_dir(), &own, self.mirror.timeouts)?;
         self.note_runner(pid)?;
@@ -112,18 +123,26 @@ impl Pull<'_> {
     }
 
     /// How our receive-pack runs: which hooks it finds, and what they see.
-    fn own(&self, policy: Option<&Path>) -> Own {
+    fn own(&self, policy: Option<&Path>, forced: Forced) -> Own {
         let pull = &self.mirror.pull;
-        let mut settings: Vec<String> =
-            ["receive.denyNonFastForwards=false", "receive.denyDeletes=false"].map(str::to_owned).into();
+        let forced = format!("receive.denyNonFastForwards={}", forced == Forced::Refused);
+        let mut settings = vec![forced, "receive.denyDeletes=false".to_owned()];
         if let Some(size) = pull.max_input_size {
             settings.push(format!("receive.maxInputSize={size}"));
         }
         if let Some(policy) = policy {
             settings.push(format!("core.hooksPath={}", policy.display()));
         }
-        if pull.hooks == Hooks::None {
+        if pull.hooks == Hooks::None || self.stands_for_hook() {
             settings.push("core.hooksPath=/dev/null".into());
+        }
+        // To check the new objects, git asks the alternates of its quarantine for their refs. That is this repository, whose refs it has.
+        if !self.repository.git_dir().join("objects/info/alternates").exists() {
+            settings.push("core.alternateRefsCommand=true".into());
+        }
+        // Git looks whether there is garbage after every push. A few objects can wait for it.
+        if self.mirrored.exists() && !self.before.generation.is_multiple_of(GC_EVERY) {
+            settings.push("receive.autogc=false".into());
         }
         let mut environment = vec![("GIT_MIRROR_PUSH_PULL".to_owned(), self.mirror.name.clone())];
         environment.extend(pull.hook_environment.iter().map(|(name, value)| (name.clone(), value.clone())));
@@ -220,9 +239,16 @@ impl Pull<'_> {
             .map_err(Error::files("spool what was taken", layout.spool()))
     }
 
+    /// Whether git would run our hook and no other. This run then does what the hook would do, without a process.
+    fn stands_for_hook(&self) -> bool {
+        let is_alone = || install::is_alone(self.repository).unwrap_or(false);
+        self.mirror.pull.hooks == Hooks::All && *self.hook.get_or_init(is_alone)
+    }
+
     /// Whether the post-receive hook that ran records what was taken.
     fn is_spooled_by_hook(&self) -> bool {
         self.mirror.pull.hooks == Hooks::All
+            && !self.stands_for_hook()
             && self.context.config.hook == HookSetting::PostReceive
             && matches!(install::state(self.repository), Ok(State::Live(_)))
     }

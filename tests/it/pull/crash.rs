@@ -9,7 +9,7 @@ use crate::scene::sandbox::{Completed, run_with_input, script};
 struct Sample {
     s: Taking,
     /// The values that are replaced.
-    replaced: [String; 2],
+    replaced: Vec<String>,
 }
 
 impl Sample {
@@ -29,11 +29,26 @@ impl Sample {
         work.git(&["checkout", "-q", "--orphan", "other"]);
         work.commit("other");
         work.push(&["+other:rewritten", "other:new", ":gone"]);
-        let sample = Self { s, replaced: [rewritten, moved] };
+        Self { s, replaced: vec![rewritten, moved] }.saved()
+    }
+
+    /// Upstream moved one branch forward and made one. The pack goes straight into receive-pack.
+    fn forward() -> Self {
+        let s = Taking::local(&[]).with(&["main"]);
+        let onward = s.sandbox.bare("onward.git");
+        s.sandbox.mirror_push_ok(&s.here, &["add", "onward", onward.to_str().unwrap()]);
+        s.sandbox.mirror_push_ok(&s.here, &["drain"]);
+        let work = s.work();
+        work.commit("two");
+        work.push(&["main", "main:new"]);
+        Self { s, replaced: Vec::new() }.saved()
+    }
+
+    fn saved(self) -> Self {
         for name in ["source", "onward"] {
-            sample.copy(&format!("{name}.git"), &format!("{name}.saved"));
+            self.copy(&format!("{name}.git"), &format!("{name}.saved"));
         }
-        sample
+        self
     }
 
     fn copy(&self, from: &str, to: &str) {
@@ -87,6 +102,11 @@ impl Sample {
 #[test]
 fn a_pull_that_is_killed_at_any_step() {
     Sample::new("none").survives(Fault::Kill);
+}
+
+#[test]
+fn a_pull_of_new_commits_alone_that_is_killed_at_any_step() {
+    Sample::forward().survives(Fault::Kill);
 }
 
 /// The hooks of our receive-pack kill the run that waits for it, and then go on.
