@@ -17,6 +17,7 @@ use take::{Forced, Objects, done};
 
 use super::fence::Fence;
 use super::flapping::is_flapping;
+use super::kept;
 use super::observe::unreadable;
 use super::refusal::Refusals;
 use super::update::UpdateResult;
@@ -35,7 +36,6 @@ use crate::wire::{Address, Pool, Target};
 pub(super) mod check;
 mod direct;
 mod head;
-pub(super) mod kept;
 mod observe;
 mod stage;
 mod take;
