@@ -1,4 +1,4 @@
-//! `kept`: the values that pull mirrors replaced here.
+//! `kept`: the replaced values that are kept here.
 
 use std::io::Write;
 use std::time::Duration;

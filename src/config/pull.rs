@@ -90,11 +90,15 @@ pub struct Pull {
     pub hooks: Hooks,
     /// `hook_environment`
     pub hook_environment: BTreeMap<String, String>,
+    /// `max_rewritten_size`, in bytes.
+    pub max_rewritten_size: u64,
     /// `max_input_size`, in bytes. `None` leaves it to git's `receive.maxInputSize`.
     pub max_input_size: Option<u64>,
 }
 
 impl Pull {
+    /// The default of `max_rewritten_size`.
+    pub const MAX_REWRITTEN_SIZE: u64 = 1 << 30;
     /// The default of `min_check_interval`.
     pub const MIN_CHECK_INTERVAL: Duration = Duration::from_secs(60);
     /// The default of `max_check_interval`.

@@ -132,9 +132,12 @@ table! {
     /// Pull: the longest time between two checks, with interval = "auto".
     max_check_interval: Duration, Remote, "duration; \"30m\"", via "read::period";
 
-    /// Pull: how long a value stays under refs/rewritten/NAME after a ref here was set to a value that does not contain it, or was deleted.
-    /// "0" keeps none.
+    /// How long a value stays under refs/rewritten/NAME after a pull set a ref here to a value that does not contain it, or deleted it, or
+    /// after a push did so on the mirror with a value that was never here. "0" keeps none.
     keep_rewritten: Keep, Remote, "duration, \"forever\" or \"0\"; \"90d\"", via "read::keep";
+
+    /// Push: the largest pack that is fetched from the mirror to keep what is replaced there.
+    max_rewritten_size: u64, Remote, "size like \"100MiB\"; \"1GiB\"", via "read::size";
 
     /// Pull: whether HEAD follows upstream's HEAD. It is set if this repository is empty, or if it names the branch that upstream's HEAD
     /// named before.
@@ -175,6 +178,7 @@ impl Settings {
             follows_head: self.follow_head.unwrap_or(true),
             hooks: self.hooks.unwrap_or_default(),
             hook_environment: self.hook_environment.take().unwrap_or_default(),
+            max_rewritten_size: self.max_rewritten_size.unwrap_or(Pull::MAX_REWRITTEN_SIZE),
             max_input_size: self.max_input_size,
         }
     }

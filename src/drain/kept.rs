@@ -1,4 +1,4 @@
-//! Values that a pull replaces here: they stay reachable below `refs/rewritten/NAME/` until `keep_rewritten` has passed.
+//! Values that a run replaces, here or on a mirror: they stay reachable below `refs/rewritten/NAME/` until `keep_rewritten` has passed.
 //!
 //! Guaranteed: the ref exists, durably as far as git makes refs durable, before the value is replaced. A crash leaves the ref, and at worst
 //! no line for it in `kept.jsonl`; then the ref stays for ever. Pushers can neither delete nor make such refs, because
@@ -18,7 +18,7 @@ use crate::drain::Error;
 use crate::drain::update::UpdateResult;
 use crate::durable;
 use crate::mirror::Lock;
-use crate::plan::Decision;
+use crate::plan::{Decision, Side};
 use crate::process::{self, git};
 use crate::refs::{Local, Oid, RefName};
 use crate::repo::Repository;
@@ -48,7 +48,7 @@ pub struct Kept {
     pub reason: String,
 }
 
-/// Keeps our values of `replaced`, and notes in their outcomes where. Returns the outcomes of those that cannot be kept.
+/// Keeps the values that `replaced` replace, and notes in their outcomes where. Returns the outcomes of those that cannot be kept.
 pub(super) fn keep(
     repository: &Repository,
     mirror: &str,
@@ -64,7 +64,7 @@ pub(super) fn keep(
     let noted = read(&repository.layout().remote(mirror).join("kept.jsonl"))?;
     let noted: HashMap<&str, &Kept> = noted.iter().map(|line| (&*line.kept_as, line)).collect();
     for decision in replaced {
-        let Some(value) = decision.local else { continue };
+        let Some(value) = decision.old_value() else { continue };
         let Some(name) = names.place(mirror, &decision.name, value) else {
             let why = "what it replaces cannot be kept: no name below refs/rewritten is free";
             refused.push(RefOutcome::new(decision, Outcome::Rejected, Some(why.into())));
@@ -89,11 +89,16 @@ pub(super) fn keep(
 }
 
 fn line(decision: &Decision, kept_as: &RefName, now: Timestamp) -> Kept {
-    let reason = if decision.remote.is_some() { "replaced by upstream's value" } else { "deleted by upstream" };
+    let reason = match (decision.side, decision.new_value()) {
+        (Side::Here, Some(_)) => "replaced by upstream's value",
+        (Side::Here, None) => "deleted by upstream",
+        (Side::There, Some(_)) => "replaced on the mirror",
+        (Side::There, None) => "deleted on the mirror",
+    };
     Kept {
         at: render_time(now),
         name: decision.name.text().into_owned(),
-        value: decision.local.map(|value| value.to_string()).unwrap_or_default(),
+        value: decision.old_value().map(|value| value.to_string()).unwrap_or_default(),
         kept_as: kept_as.text().into_owned(),
         reason: reason.into(),
     }

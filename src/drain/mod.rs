@@ -35,6 +35,7 @@ mod contact;
 mod defer;
 mod fence;
 mod flapping;
+mod foreign;
 mod full_scan;
 mod full_sync;
 mod kept;

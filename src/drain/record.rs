@@ -46,7 +46,8 @@ impl Run<'_> {
         if result.held.contains_key(&decision.name) || !is_noted() {
             result.held.insert(decision.name.clone(), now);
         }
-        let outcome = RefOutcome { local: decision.new_value(), ..RefOutcome::of(decision) };
+        let kept_as = result.outcomes.get(&decision.name).and_then(|before| before.kept_as.clone());
+        let outcome = RefOutcome { local: decision.new_value(), kept_as, ..RefOutcome::of(decision) };
         result.outcomes.insert(decision.name.clone(), outcome);
     }
 

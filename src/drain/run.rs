@@ -262,10 +262,11 @@ fn update_and_record(
     let (mut result, credentials) = run_once(repository, context, mirror, scope, &known, Some(&fence), heard);
     leave_if_superseded(repository, context, mirror, &fence, &result)?;
     let is_known = keep_held(&mirrored, &mut result, is_adopted(mirror, &touched));
-    match mirror.is_pull() {
-        true if matches!(mode, Mode::Reconcile | Mode::Sync(_)) => expire(repository, mirror, started),
-        false if result.error.is_none() => mend_head(repository, mirror, &result, &mirrored),
-        _ => {}
+    if matches!(mode, Mode::Reconcile | Mode::Sync(_)) {
+        expire(repository, mirror, started);
+    }
+    if !mirror.is_pull() && result.error.is_none() {
+        mend_head(repository, mirror, &result, &mirrored);
     }
     let ended = (context.now)();
     let look = fence::look_time(mirror, ended);

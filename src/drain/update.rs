@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::companions::Companions;
 use super::fence::{Fence, Late};
+use super::foreign::Foreign;
 use super::full_scan::{FullScan, full_scan};
 use super::observe::{KnownValues, LocalRefs, Remote, Scope, observe, remote};
 use super::optimistic::Optimistic;
@@ -46,6 +47,8 @@ pub(super) struct UpdateResult {
     pub(super) unanswered: Late,
     /// Whether the mirror was seen without branches and tags.
     pub(super) was_blank: bool,
+    /// Values there that were asked for, to keep them before they are replaced.
+    pub(super) asked: BTreeSet<Oid>,
     /// Of a pull: whether every selected ref was compared, so that first contact is over.
     pub(super) has_compared_all: bool,
     /// Of a pull: whether it spooled something for the push mirrors.
@@ -137,6 +140,10 @@ impl Run<'_> {
             if self.context.mode == Mode::Plan || plan.order.is_empty() {
                 current.end();
                 return Ok(());
+            }
+            if self.keep_foreign(&plan.next_push(), &mut refusals, result)? == Foreign::Again {
+                current.end();
+                continue;
             }
             let rest = self.push_some(&mut current, &plan, &there, &mut refusals, result)?;
             let is_over = rest.is_empty() || result.error.is_some();

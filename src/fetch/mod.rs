@@ -16,5 +16,5 @@ mod symbolic;
 pub use list::Listed;
 pub use pack::Wanted;
 pub use session::{Session, sink_failed};
-pub use stage::{Stage, sweep};
+pub use stage::{Limit, Stage, sweep};
 pub use symbolic::{Symbolic, symbolic};

@@ -3,7 +3,7 @@
 //!
 //! Guaranteed: the stage is removed when the value is dropped. After a crash it stays, and the next run removes it with [`sweep`].
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,13 +11,23 @@ use std::time::Duration;
 use super::pack::Sink;
 use super::session::sink_failed;
 use crate::durable;
-use crate::process::{Child, git};
+use crate::process::{self, Child, git};
+use crate::refs::Oid;
 use crate::replies::Cause;
 use crate::repo::{self, Repository};
 use crate::wire::Error;
 
 /// How long `git index-pack` may take to end after the last byte: it resolves the deltas then.
 const GRACE: Duration = Duration::from_secs(3 * 3600);
+
+/// The largest pack that is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    /// In bytes.
+    pub bytes: u64,
+    /// The key of the configuration that sets it.
+    pub key: &'static str,
+}
 
 /// Objects that are not yet accepted.
 pub struct Stage {
@@ -65,40 +75,60 @@ impl Stage {
         &self.path
     }
 
-    /// Takes the pack that `feed` writes, of at most `max` bytes.
+    /// Takes the pack that `feed` writes.
     ///
     /// # Errors
     /// [`Error`] of `feed`; or the pack is cut short, damaged or too large.
-    pub fn take(&self, max: Option<u64>, feed: impl FnOnce(Sink<'_>) -> Result<(), Error>) -> Result<(), Error> {
-        const NAME: &str = "git index-pack";
-        let max_size = max.map(|max| format!("--max-input-size={max}"));
+    pub fn take(&self, max: Option<Limit>, feed: impl FnOnce(Sink<'_>) -> Result<(), Error>) -> Result<(), Error> {
+        let max_size = max.map(|max| format!("--max-input-size={}", max.bytes));
         // Nothing here needs to survive a power failure.
         let mut arguments = vec!["-c", "core.fsync=none", "index-pack", "--stdin", "--fix-thin"];
         arguments.extend(max_size.as_deref());
-        let mut child = Child::start(NAME, &mut git(&self.path, &arguments))?;
-        let mut stdin = child.stdin();
-        let fed = feed(&mut |bytes| stdin.write_all(bytes).map_err(sink_failed));
-        drop(stdin);
-        match fed {
-            // Its reader is gone, so the program says why.
-            Err(Error::Broken { doing: "writing the objects", .. }) | Ok(()) => {}
-            Err(error) => return Err(error),
+        index(&self.path, &arguments, max, feed)
+    }
+
+    /// Copies the pack that was taken into `repository`, if nothing of the history of `tips` is missing in both. With
+    /// `receive.fsckObjects`, it is checked first.
+    ///
+    /// # Errors
+    /// [`Error`]; the repository then has nothing new, or a pack that no ref needs.
+    pub fn hand_over(&self, repository: &Repository, tips: &[Oid]) -> Result<(), Error> {
+        let broken = |source| Error::Broken { doing: "reading the staged pack", source };
+        let pack = self.only_pack().map_err(broken)?.ok_or_else(|| Error::Protocol("no pack".into()))?;
+        let tips: String = tips.iter().map(|tip| format!("{tip}\n")).collect();
+        let arguments = ["rev-list", "--objects", "--stdin", "--not", "--all", "--quiet", "--alternate-refs"];
+        let checked = process::run("git rev-list", &mut git(&self.path, &arguments), tips.as_bytes(), GRACE);
+        if let Err(process::Error::Failed { message, .. }) = checked {
+            return Err(Error::Protocol(format!("an incomplete history: {}", message.replace('\n', " "))));
         }
-        let (status, message) = child.end(GRACE);
-        if fed.is_ok() && status.is_ok_and(|status| status.success()) {
-            return Ok(());
-        }
-        Err(unusable(&message, max))
+        checked?;
+        let mut arguments = vec!["index-pack", "--stdin"];
+        let key = ["receive.fsckObjects", "transfer.fsckObjects"]
+            .into_iter()
+            .find(|key| repository.git_config(key).is_some());
+        arguments.extend(key.filter(|key| repository.git_flag(key)).map(|_| "--fsck-objects"));
+        let (mut file, _) = durable::open_to_read(&pack).map_err(broken)?;
+        index(repository.git_dir(), &arguments, None, |sink| {
+            let mut piece = vec![0; 64 << 10];
+            loop {
+                match file.read(&mut piece).map_err(broken)? {
+                    0 => return Ok(()),
+                    length => sink(&piece[..length])?,
+                }
+            }
+        })
     }
 
     /// The only pack, if exactly one was taken.
-    #[must_use]
-    pub fn only_pack(&self) -> Option<PathBuf> {
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn only_pack(&self) -> io::Result<Option<PathBuf>> {
         let packs = self.path.join("objects/pack");
-        let names = durable::list(&packs).ok()?;
+        let names = durable::list(&packs)?;
         let mut packed = names.into_iter().filter(|name| name.ends_with(".pack"));
-        let (first, second) = (packed.next()?, packed.next());
-        second.is_none().then(|| packs.join(first))
+        let (first, second) = (packed.next(), packed.next());
+        Ok(first.filter(|_| second.is_none()).map(|name| packs.join(name)))
     }
 
     /// Opens it as a repository.
@@ -118,6 +148,31 @@ impl Drop for Stage {
     }
 }
 
+/// Gives a pack to `git index-pack`.
+fn index(
+    git_dir: &Path,
+    arguments: &[&str],
+    max: Option<Limit>,
+    feed: impl FnOnce(Sink<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut child = Child::start("git index-pack", &mut git(git_dir, arguments))?;
+    let mut stdin = child.stdin();
+    let fed = feed(&mut |bytes| stdin.write_all(bytes).map_err(sink_failed));
+    drop(stdin);
+    // If its reader is gone, the program says why.
+    let is_gone = |error: &Error| matches!(error, Error::Broken { doing: "writing the objects", source } if source.kind() == io::ErrorKind::BrokenPipe);
+    if let Err(error) = fed.as_ref()
+        && !is_gone(error)
+    {
+        return fed;
+    }
+    let (status, message) = child.end(GRACE);
+    if fed.is_ok() && status.is_ok_and(|status| status.success()) {
+        return Ok(());
+    }
+    Err(unusable(&message, max))
+}
+
 /// Removes what a killed run left in the directory `path`.
 ///
 /// # Errors
@@ -130,10 +185,9 @@ pub fn sweep(path: &Path) -> io::Result<()> {
 }
 
 /// Why a pack cannot be used, from the message of `git index-pack`.
-fn unusable(message: &str, max: Option<u64>) -> Error {
-    if Cause::TooLarge.is_in(message) {
-        let limit = max.map(|max| format!(" ({max} bytes)")).unwrap_or_default();
-        return Error::Unable(format!("its pack is larger than max_input_size allows{limit}; nothing was taken"));
+fn unusable(message: &str, max: Option<Limit>) -> Error {
+    if let Some(Limit { bytes, key }) = max.filter(|_| Cause::TooLarge.is_in(message)) {
+        return Error::Unable(format!("its pack is larger than {key} allows ({bytes} bytes); nothing was taken"));
     }
     let message = message.strip_prefix("fatal: ").unwrap_or(message);
     if Cause::DiskFull.is_in(message) {

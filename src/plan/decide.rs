@@ -28,13 +28,21 @@ pub(super) fn decide(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Op
         _ if is_set && facts.is_flapping => Action::Flapping(Reason::Flapping { remote: facts.remote, local }),
         action => action,
     };
+    // What was never ours would be gone, unless our default branch contains it.
+    let is_foreign = facts.remote.is_some() && !facts.is_remote_known;
+    let keeps = is_foreign
+        && match action {
+            Action::Force => true,
+            Action::Delete => !facts.deleted.is_remote_merged,
+            _ => false,
+        };
     Some(Decision {
         name: facts.name.clone(),
         local,
         remote: facts.remote,
         side: Side::There,
         base: None,
-        keeps: false,
+        keeps,
         step: None,
         action,
     })

@@ -87,7 +87,7 @@ pub struct Decision {
     pub side: Side,
     /// The last value that both sides are known to have held, if that matters for the decision.
     pub base: Option<Oid>,
-    /// Whether our value is kept under another ref before it is replaced.
+    /// Whether the value that is replaced is kept here, under another ref, first.
     pub keeps: bool,
     /// The next push sets the branch to this intermediate value, because the mirror does not take the branch's whole history at once.
     pub step: Option<Oid>,

@@ -74,6 +74,23 @@ fn decided(rules: &Rules, observed: &Observed) -> Vec<&'static str> {
 }
 
 #[test]
+fn what_was_never_ours_is_kept_before_it_is_replaced() {
+    let foreign = facts("refs/heads/x");
+    let known = RefFacts { is_remote_known: true, ..foreign.clone() };
+    let behind = RefFacts { ancestry: Ancestry::Behind, ..foreign.clone() };
+    let absent = RefFacts { remote: None, ..foreign.clone() };
+    let gone = RefFacts { local: Local::Absent, ..foreign.clone() };
+    let gone_known = RefFacts { is_remote_known: true, ..gone.clone() };
+    let merged = Deleted { is_known: true, is_remote_merged: true, is_value_merged: true };
+    let gone_merged = RefFacts { deleted: merged, ..gone.clone() };
+    let refused = RefFacts { is_refused: true, ..foreign.clone() };
+    let cases = [foreign, known, behind, absent, gone, gone_known, gone_merged, refused];
+    let rules = rules(Divergent::Overwrite, Prune::Mirror);
+    let keeps = cases.map(|facts| plan(&rules, &observed(vec![facts])).decisions[0].keeps);
+    assert_eq!(keeps, [true, false, false, false, true, false, false, false]);
+}
+
+#[test]
 fn the_table_of_updates() {
     let r_is_l = RefFacts { remote: Some(oid(1)), ancestry: Ancestry::Equal, ..facts("refs/heads/x") };
     let r_absent = RefFacts { remote: None, ..facts("refs/heads/x") };

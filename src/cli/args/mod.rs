@@ -145,7 +145,7 @@ pub(super) enum Command {
     HostKeys(HostKeys),
     /// Store a password or token, read from standard input or asked for
     Credential(Credential),
-    /// List the values that pull mirrors replaced here, bring one back, or end them
+    /// List the replaced values that are kept here, bring one back, or end them
     Kept(Kept),
     /// Print the URL and the secret with which upstream's host says that it changed
     Webhook(Webhook),

@@ -221,7 +221,9 @@ impl Pull<'_> {
             // The pack of the stage is what is missing, if every ref that needs its objects is taken at once.
             let is_first = update.taken.is_empty() && update.refusals.groups().is_empty();
             let is_whole = is_first && self.is_whole(&update.observed, sent)?;
-            let pack = update.stage.filter(|_| is_whole).and_then(Stage::only_pack);
+            let staged = update.stage.filter(|_| is_whole);
+            let pack = staged.map(Stage::only_pack).transpose();
+            let pack = pack.map_err(Error::files("list the stage", self.incoming()))?.flatten();
             let objects = Objects { repository: update.objects, pack, haves: &haves };
             update.refusals.begin(sent);
             let report = self.pack(sent, &objects).and_then(|pack| self.receive(sent, pack, Forced::Set));

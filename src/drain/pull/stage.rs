@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use super::Pull;
 use super::check::Heard;
 use crate::drain::Error;
+use crate::drain::foreign::tips;
 use crate::drain::full_scan::{FullScan, Unchanged};
 use crate::drain::observe::unreadable;
 use crate::durable;
-use crate::fetch::{Stage, Wanted, sweep};
+use crate::fetch::{Limit, Stage, Wanted, sweep};
 use crate::plan::Rules;
 use crate::refs::{Local, Oid, RefName};
 use crate::replies;
@@ -102,17 +103,12 @@ impl Pull<'_> {
         Ok(wants)
     }
 
-    /// The values of all our refs.
-    pub(super) fn tips(&self) -> Result<HashSet<Oid>, Error> {
-        let values = self.repository.list(|_| true)?.refs.into_iter().map(|(_, local)| local);
-        Ok(values.filter_map(|local| if let Local::At(oid) = local { Some(oid) } else { None }).collect())
-    }
-
     fn fetch(&self, heard: &mut Heard, stage: &Stage, wants: &[Oid], compared: &Compared) -> Result<(), Error> {
         self.progress.begin("receiving objects");
-        let tips = self.tips()?;
+        let tips = tips(self.repository)?;
         let haves = self.haves(compared, &tips)?;
         let max = self.mirror.pull.max_input_size.or_else(|| git_size(self.repository, "receive.maxInputSize"));
+        let max = max.map(|bytes| Limit { bytes, key: "max_input_size" });
         let wanted = Wanted { wants, haves: &haves, progress: &self.progress };
         // Without a value that upstream certainly has, upstream is asked which it has, from our newest commit on.
         let tips: Vec<Oid> = if haves.is_empty() { tips.into_iter().collect() } else { Vec::new() };

@@ -1,6 +1,7 @@
 //! What becomes of a ref: the rules, end to end, and what is remembered between runs.
 
 mod first_contact;
+mod foreign;
 mod formats;
 mod model;
 mod object_storage;

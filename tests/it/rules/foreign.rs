@@ -1,0 +1,151 @@
+//! What somebody else put on a mirror and a push replaces or deletes there stays here, below `refs/rewritten`.
+
+use crate::scene::Scene;
+use crate::scene::injected::{Fault, Threads, at_every_point, is_reached, under};
+use crate::scene::sandbox::{Completed, run_with_input};
+use crate::scene::servers::Kind;
+
+impl Scene {
+    /// What is kept here: `REF VALUE`.
+    fn kept(&self) -> Vec<String> {
+        let format = "--format=%(refname) %(objectname)";
+        let all = self.sandbox.git(&self.source, &["for-each-ref", format, "refs/rewritten"]);
+        all.lines().map(str::to_owned).collect()
+    }
+
+    /// Somebody commits a file of his own to a branch of the mirror.
+    fn foreign(&self, branch: &str) -> String {
+        let text: String = (0..4096).map(|number| format!("{number} {branch}\n")).collect();
+        let blob = self.sandbox.git_with_input(&self.mirror, &["hash-object", "-w", "--stdin"], text.as_bytes());
+        let entry = format!("100644 blob {}\ttheirs\n", blob.trim());
+        let tree = self.sandbox.git_with_input(&self.mirror, &["mktree"], entry.as_bytes());
+        let oid = self.sandbox.git(&self.mirror, &["commit-tree", "-m", "theirs", "-p", "main", tree.trim()]);
+        self.sandbox.git(&self.mirror, &["update-ref", &format!("refs/heads/{branch}"), oid.trim()]);
+        oid.trim().to_owned()
+    }
+
+    fn kept_as(oid: &str, branch: &str) -> String {
+        format!("refs/rewritten/m/{}/heads/{branch} {oid}", &oid[..12])
+    }
+
+    fn sync_foreign(&self) -> Completed {
+        self.sandbox.mirror_push(&self.source, &["sync", "--json"])
+    }
+}
+
+#[test]
+fn what_is_replaced_or_deleted_there_is_kept_here_over_every_transport() {
+    for kind in [None, Some(Kind::Git), Some(Kind::Ssh), Some(Kind::Http)] {
+        let options = ["--prune", "mirror"];
+        let scene = kind.map_or_else(|| Scene::local(&options), |kind| Scene::behind(kind, &options));
+        let scene = scene.with(&["main", "main:topic"]);
+        let (topic, extra) = (scene.foreign("topic"), scene.foreign("extra"));
+        let said = scene.sync_foreign();
+        assert_eq!(said.status, 0, "{kind:?}: {said:?}");
+        assert!(scene.is_mirrored(), "{kind:?}: {said:?}");
+        let mut expected = vec![Scene::kept_as(&topic, "topic"), Scene::kept_as(&extra, "extra")];
+        expected.sort();
+        assert_eq!(scene.kept(), expected, "{kind:?}: {said:?}");
+        let refs = said.json()[0]["refs"].as_array().unwrap().clone();
+        let entry = refs.iter().find(|entry| entry["ref"] == "refs/heads/topic").unwrap();
+        assert!(expected.contains(&format!("{} {topic}", entry["kept_as"].as_str().unwrap())), "{kind:?}: {entry}");
+        scene.sandbox.git(&scene.source, &["fsck", "--strict"]);
+        assert!(!scene.source.join("mirror-push/remotes/m/incoming").exists());
+        let listed = scene.sandbox.mirror_push_ok(&scene.source, &["kept", "--json"]).json();
+        assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
+        // Brought back under another name, it goes to the mirror like every branch.
+        scene.sandbox.mirror_push_ok(&scene.source, &["kept", "m", "--restore", "topic", "--as", "rescued"]);
+        scene.sandbox.mirror_push_ok(&scene.source, &["drain"]);
+        assert_eq!(scene.sandbox.oid(&scene.mirror, "rescued"), topic, "{kind:?}");
+        // Without anything foreign, nothing is asked of upload-pack.
+        scene.push(&["+main"]);
+        assert!(scene.sync_foreign().status == 0 && scene.kept().len() == 2, "{kind:?}");
+    }
+}
+
+/// A value of ours that comes back from elsewhere, or that a branch here has, needs no second name.
+#[test]
+fn what_was_ours_is_not_kept() {
+    let scene = Scene::local(&["--prune", "mirror"]).with(&["main", "main:old"]);
+    let work = scene.work();
+    work.commit("two");
+    work.push(&["main", ":old"]);
+    scene.sandbox.mirror_push_ok(&scene.source, &["drain"]);
+    let main = scene.sandbox.oid(&scene.source, "main");
+    scene.sandbox.git(&scene.mirror, &["update-ref", "refs/heads/copy", &main]);
+    assert_eq!(scene.sync_foreign().status, 0);
+    assert!(scene.is_mirrored());
+    assert_eq!(scene.kept(), Vec::<String>::new());
+}
+
+/// The rules decide although nothing can be kept, and the log names the value.
+#[test]
+fn what_cannot_be_kept_is_replaced_all_the_same() {
+    for (setting, kind) in [("max_rewritten_size=1KiB", None), ("keep_rewritten=0", None), ("", Some(Kind::Http))] {
+        let scene = kind.map_or_else(|| Scene::local(&[]), |kind| Scene::behind(kind, &[])).with(&["main"]);
+        match setting {
+            "" => drop(scene.sandbox.git(&scene.mirror, &["config", "http.uploadpack", "false"])),
+            setting => drop(scene.sandbox.mirror_push_ok(&scene.source, &["set", "m", setting])),
+        }
+        let oid = scene.foreign("main");
+        let said = scene.sync_foreign();
+        assert_eq!(said.status, 0, "{setting}: {said:?}");
+        assert!(scene.is_mirrored(), "{setting}: {said:?}");
+        assert_eq!(scene.kept(), Vec::<String>::new(), "{setting}");
+        assert!(setting.starts_with("keep") || said.err.contains(&oid), "{setting}: {said:?}");
+        let log = scene.sandbox.mirror_push_ok(&scene.source, &["log", "--json"]).out;
+        assert!(log.contains(&oid), "{setting}: {log}");
+        let objects = scene.sandbox.try_git(&scene.source, &["cat-file", "-e", &oid]);
+        assert_ne!(objects.status, 0, "{setting}: nothing of it is here");
+    }
+}
+
+/// What is not whole is not kept, and nothing of it comes here.
+#[test]
+fn a_foreign_value_without_its_objects_is_not_kept() {
+    let scene = Scene::local(&[]).with(&["main"]);
+    let oid = scene.foreign("main");
+    let blob = scene.sandbox.git(&scene.mirror, &["rev-parse", "main:theirs"]);
+    let (first, rest) = blob.trim().split_at(2);
+    std::fs::remove_file(scene.mirror.join("objects").join(first).join(rest)).unwrap();
+    let said = scene.sync_foreign();
+    assert!(scene.is_mirrored(), "{said:?}");
+    assert!(scene.kept().is_empty() && said.err.contains(&oid), "{said:?}");
+}
+
+/// Wherever a run is killed or the disk is full, the mirror has the foreign value, or this repository has.
+#[test]
+fn a_foreign_value_survives_a_run_that_is_killed_or_has_no_space_at_any_step() {
+    let scene = Scene::local(&[]).with(&["main"]);
+    let oid = scene.foreign("main");
+    let copy = |from: &str, to: &str| {
+        let _ = std::fs::remove_dir_all(scene.sandbox.path(to));
+        assert!(scene.sandbox.command("cp").args(["-a", "--", from, to]).status().unwrap().success());
+    };
+    let both = |from: &str, to: &str| {
+        for name in ["source", "mirror"] {
+            copy(&format!("{name}.{from}"), &format!("{name}.{to}"));
+        }
+    };
+    both("git", "saved");
+    for fault in [Fault::Kill, Fault::Error("ENOSPC")] {
+        let points = at_every_point(|point| {
+            both("saved", "git");
+            let program = env!("CARGO_BIN_EXE_git-mirror-push");
+            let mut command = under(&scene.sandbox, Some((fault, point)), Threads::Main, program);
+            let first = run_with_input(command.arg("--git-dir").arg(&scene.source).arg("sync"), b"");
+            if !is_reached(&scene.sandbox) {
+                return false;
+            }
+            let at = format!("{fault:?}, {point:?}");
+            let is_there = scene.sandbox.oid(&scene.mirror, "main") == oid;
+            assert!(is_there || scene.kept() == [Scene::kept_as(&oid, "main")], "{at}: {first:?}");
+            let said = scene.sync_foreign();
+            assert!(said.status == 0 && scene.is_mirrored(), "{at}: {said:?}");
+            assert_eq!(scene.kept(), [Scene::kept_as(&oid, "main")], "{at}");
+            true
+        });
+        assert!(points > 50, "{points}");
+    }
+    scene.sandbox.git(&scene.source, &["fsck", "--connectivity-only"]);
+}
