@@ -275,10 +275,7 @@ impl Mirror {
     /// What is known of the mirror belongs to this: its address (see [`Address::identity`]) and its direction.
     #[must_use]
     pub fn identity(&self) -> String {
-        match self.direction {
-            Direction::Push => self.address.identity(),
-            Direction::Pull => format!("pull {}", self.address.identity()),
-        }
+        self.direction.identity(&self.address)
     }
 }
 

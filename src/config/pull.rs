@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::wire::Address;
+
 /// `direction`
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -26,6 +28,14 @@ impl Direction {
         match self {
             Self::Push => "push",
             Self::Pull => "pull",
+        }
+    }
+
+    /// Identifies a mirror with this address and direction (see [`Address::identity`]).
+    pub(crate) fn identity(self, address: &Address) -> String {
+        match self {
+            Self::Push => address.identity(),
+            Self::Pull => format!("pull {}", address.identity()),
         }
     }
 }

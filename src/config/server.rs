@@ -258,11 +258,12 @@ impl Server {
         self.templates.iter().filter(|(_, template)| template.settings.url.is_some()).map(|(name, _)| &**name)
     }
 
-    /// The address that a template gives to a repository, as [`crate::wire::Address::identity`] has it.
+    /// The identity of the mirror that a template gives to a repository, as [`super::Mirror::identity`] has it.
     #[must_use]
-    pub fn template_address(&self, name: &str, git_dir: &Path) -> Option<String> {
-        let url = self.templates.get(name)?.settings.url.as_deref()?;
-        Some(crate::wire::parse(&expand(url, &self.place(git_dir)?)).ok()?.0.identity())
+    pub fn template_identity(&self, name: &str, git_dir: &Path) -> Option<String> {
+        let settings = &self.templates.get(name)?.settings;
+        let address = crate::wire::parse(&expand(settings.url.as_deref()?, &self.place(git_dir)?)).ok()?.0;
+        Some(settings.direction.unwrap_or_default().identity(&address))
     }
 }
 

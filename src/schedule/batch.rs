@@ -253,7 +253,7 @@ impl Every<'_> {
                     edited > changed(&layout.remote(name).join("status.json"))
                         && self.is_moved(layout, git_dir, name, &status)
                 }
-                false => self.server.template_address(name, git_dir).is_some_and(|address| !status.is_at(&address)),
+                false => self.server.template_identity(name, git_dir).is_some_and(|address| !status.is_at(&address)),
             };
             let is_waiting = is_waiting || is_moved;
             if is_waiting || self.is_comparison_due(git_dir, name, &status) {

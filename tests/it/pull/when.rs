@@ -1,7 +1,7 @@
 //! When upstream is checked.
 
 use super::Taking;
-use crate::scene::sandbox::{wait_at_lock, wait_for};
+use crate::scene::sandbox::{Sandbox, run_with_input, wait_at_lock, wait_for};
 
 /// How many attempts the history has.
 fn attempts(s: &Taking) -> usize {
@@ -155,4 +155,30 @@ fn a_setting_that_was_edited_in_the_file_counts_at_the_next_check() {
     assert_eq!((head(), head()), ("refs/heads/main".into(), "refs/heads/main".into()));
     std::fs::write(&path, text).unwrap();
     assert_eq!(head(), "refs/heads/dev");
+}
+
+/// A drain of many repositories looks at the files of each, and opens only those with something to do.
+#[test]
+fn an_idle_repository_of_a_template_is_not_opened() {
+    let sandbox = Sandbox::new();
+    let up = sandbox.bare("up.git");
+    let work = sandbox.work(&up);
+    work.commit("one");
+    work.push(&["main"]);
+    let here = sandbox.bare("srv/here.git");
+    let (root, server) = (sandbox.path("srv"), sandbox.path("server.toml"));
+    let template = format!("[remotes.m]\nurl = \"{}\"\ndirection = \"pull\"\n", up.display());
+    std::fs::write(&server, format!("[[repositories]]\nroot = \"{}\"\n{template}", root.display())).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut strace = sandbox.command("strace");
+        strace.args(["-f", "-qq", "-e", "trace=openat", "-o"]).arg(sandbox.path("strace"));
+        strace.arg(env!("CARGO_BIN_EXE_git-mirror-push")).arg("--config").arg(&server).args(arguments);
+        assert_eq!(run_with_input(&mut strace, b"").status, 0, "{arguments:?}");
+        std::fs::read_to_string(sandbox.path("strace")).unwrap().contains("here.git/objects")
+    };
+    assert!(run(&["pull", "--all"]));
+    assert_eq!(sandbox.refs(&here), sandbox.refs(&up));
+    assert!(!run(&["drain", "--all"]));
+    std::fs::remove_file(here.join("mirror-push/remotes/m/status.json")).unwrap();
+    assert!(run(&["drain", "--all"]));
 }
