@@ -28,6 +28,8 @@ pub enum Cause {
     MissingObjects,
     /// The ref may have moved since it was advertised.
     Stale,
+    /// A program of git on this machine lacks memory, rights or a working disk.
+    OurSide,
 }
 
 impl Cause {
@@ -59,6 +61,8 @@ impl Cause {
                 "bad ref",
                 "missing object(s)",
             ],
+            #[rustfmt::skip]
+            Self::OurSide => &["Permission denied", "memory", "Too many open files", "Read-only file system", "Input/output error"],
             Self::Stale => &[
                 "failed to update ref",
                 "failed to lock",

@@ -2,10 +2,11 @@
 //! (`kept`).
 //!
 //! Guaranteed: if it can be fetched, nothing that was never ours is replaced before it is here, under a ref. What the mirror does not give,
-//! what is larger than `max_rewritten_size`, and what is malformed or incomplete is not kept; the rules decide all the same. A crash leaves
-//! the stage, which the next such fetch removes. Absent: values that this repository is known to have had; they were replaced here first.
+//! what is larger than `max_rewritten_size`, and what is malformed or incomplete is not kept; the rules decide all the same. In a
+//! repository where another user could make git run his programs as us, nothing is kept. A crash leaves the stage, which the next such
+//! fetch removes. Absent: values that this repository is known to have had; they were replaced here first.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use super::refusal::Refusals;
 use super::update::{Run, UpdateResult};
@@ -14,102 +15,185 @@ use crate::config::Keep;
 use crate::fetch::{self, Limit, Stage, Wanted};
 use crate::plan::Decision;
 use crate::refs::{Local, Oid, RefName};
+use crate::replies;
 use crate::repo::Repository;
 use crate::status::{Outcome, RefOutcome};
-use crate::wire::Error as WireError;
+use crate::wire::{Class, Error as WireError};
 
-/// What became of the values that are to be replaced.
+/// How often one run fetches such values. A ref that somebody moves faster waits.
+const MAX_ROUNDS: u32 = 3;
+
+/// What is to be done after the values that are to be replaced were kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Foreign {
-    /// They are kept, as far as that is possible, or there are none.
+    /// They are kept, as far as that is possible, or there are none. The push may be sent.
     Kept,
-    /// The mirror was read for them, which may have taken long, or some have to wait. The mirror is to be looked at again.
+    /// The mirror is to be looked at again: it was read for the values, which may have taken long, or some refs have to wait.
     Again,
 }
 
+/// What was asked of the mirror for the values in this run.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    rounds: u32,
+    /// Values that the mirror does not give.
+    unkept: HashSet<Oid>,
+}
+
+/// What the mirror gave.
+#[derive(Default)]
+struct Brought {
+    values: HashSet<Oid>,
+    /// Why the others have to wait.
+    passing: Option<Error>,
+}
+
 impl Run<'_> {
-    /// Keeps the values that `sent` replaces on the mirror and that were never ours.
+    /// What `sent` replaces on the mirror and is to be kept.
+    fn replaced<'d>(&self, sent: &[&'d Decision]) -> Vec<&'d Decision> {
+        let replaced: Vec<&Decision> = sent.iter().filter(|decision| decision.keeps).copied().collect();
+        let is_off = self.mirror.pull.keep_rewritten == Keep::Nothing;
+        if is_off || replaced.is_empty() || self.repository.is_partial() {
+            return Vec::new();
+        }
+        if let Err(error) = kept::check_owner(self.repository) {
+            tracing::warn!("mirror '{}': what is replaced there is not kept: {error}", self.mirror.name);
+            return Vec::new();
+        }
+        replaced
+    }
+
+    /// Those of `sent` whose replaced values must be fetched from the mirror, to be kept.
+    pub(super) fn missing_foreign<'d>(
+        &self,
+        sent: &[&'d Decision],
+        result: &UpdateResult,
+    ) -> Result<Vec<&'d Decision>, Error> {
+        let mut missing = Vec::new();
+        for decision in self.replaced(sent) {
+            let Some(value) = decision.remote else { continue };
+            if !result.asked.unkept.contains(&value) && !self.repository.is_here(value)? {
+                missing.push(decision);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Keeps the values that `sent` replaces on the mirror and that were never ours. Those of `missing` are fetched; no other conversation
+    /// with the mirror should be open then, because it may allow only one.
     pub(super) fn keep_foreign(
         &self,
         sent: &[&Decision],
+        missing: &[&Decision],
         refusals: &mut Refusals,
         result: &mut UpdateResult,
     ) -> Result<Foreign, Error> {
-        let is_off = self.mirror.pull.keep_rewritten == Keep::Nothing;
-        let replaced: Vec<&Decision> = sent.iter().filter(|decision| decision.keeps).copied().collect();
-        if is_off || replaced.is_empty() || self.repository.is_partial() {
+        let replaced = self.replaced(sent);
+        if replaced.is_empty() {
             return Ok(Foreign::Kept);
         }
         let tips = tips(self.repository)?;
-        let mut missing = Vec::new();
-        for decision in &replaced {
-            let Some(value) = decision.remote else { continue };
-            if !result.asked.contains(&value) && !self.repository.is_here(value)? {
-                missing.push(*decision);
-            }
-        }
-        let fetched = if missing.is_empty() { Ok(HashSet::new()) } else { self.fetch_foreign(&missing, &tips, result) };
-        let (brought, passing) = fetched.map_or_else(|error| (HashSet::new(), Some(error)), |brought| (brought, None));
+        let brought = match missing.is_empty() {
+            true => Brought::default(),
+            false => self.fetch_foreign(missing, &tips, result)?,
+        };
         let mut here = Vec::new();
         for decision in replaced {
             let Some(value) = decision.remote.filter(|value| !tips.contains(value)) else { continue };
-            if brought.contains(&value) || self.repository.is_here(value)? {
+            if brought.values.contains(&value) || self.repository.is_here(value)? {
                 here.push(decision);
             }
         }
+        let mut waiting = Vec::new();
         if !here.is_empty() {
             kept::hide(self.repository)?;
-            kept::keep(self.repository, &self.mirror.name, &here, (self.context.now)(), result)?;
+            waiting = kept::keep(self.repository, &self.mirror.name, &here, (self.context.now)(), result)?;
         }
-        if let Some(error) = passing {
-            self.wait(&missing, &error, refusals, result);
+        if let Some(error) = brought.passing {
+            // All refs of an atomic push wait together.
+            if self.mirror.is_atomic {
+                return Err(error);
+            }
+            let why = self.redactor.clean(&format!("what it replaces there cannot be fetched yet: {error}"));
+            let is_absent = |decision: &&&Decision| {
+                decision
+                    .remote
+                    .is_some_and(|value| !brought.values.contains(&value) && !result.asked.unkept.contains(&value))
+            };
+            let absent = missing.iter().filter(is_absent);
+            waiting.extend(absent.map(|decision| RefOutcome::new(decision, Outcome::RemoteFailed, Some(why.clone()))));
         }
-        Ok(if missing.is_empty() { Foreign::Kept } else { Foreign::Again })
+        let is_again = !missing.is_empty() || !waiting.is_empty();
+        for outcome in waiting {
+            let Some(decision) = sent.iter().find(|decision| decision.name == outcome.name) else { continue };
+            refusals.finalize(decision, &outcome);
+            result.outcomes.insert(outcome.name.clone(), outcome);
+        }
+        Ok(if is_again { Foreign::Again } else { Foreign::Kept })
     }
 
-    /// Brings the values of `missing` here, and returns those that came. None of them is asked for again in this run.
-    ///
-    /// # Errors
-    /// A temporary failure.
+    /// Brings the values of `missing` here: all at once, or each alone if that fails because of one of them.
     fn fetch_foreign(
         &self,
         missing: &[&Decision],
         tips: &HashSet<Oid>,
         result: &mut UpdateResult,
-    ) -> Result<HashSet<Oid>, Error> {
+    ) -> Result<Brought, Error> {
         self.progress.begin("receiving what is to be replaced");
-        let (brought, why) = match self.bring(missing, tips) {
-            Ok(brought) => (brought, "the mirror does not have it any more".into()),
-            Err(error) if is_passing(&error) => return Err(error),
-            Err(error) => (HashSet::new(), self.redactor.clean(&error.to_string()).to_string()),
-        };
-        for decision in missing {
-            let Some(value) = decision.remote else { continue };
-            result.asked.insert(value);
-            if !brought.contains(&value) {
-                let (name, mirror) = (decision.name.text(), &self.mirror.name);
-                tracing::warn!(
-                    "mirror '{mirror}': '{name}' is replaced there and its value {value} is not kept: {why}"
-                );
+        result.asked.rounds += 1;
+        let is_last = result.asked.rounds >= MAX_ROUNDS;
+        let mut brought = Brought::default();
+        let alone = missing.iter().map(std::slice::from_ref);
+        let groups = std::iter::once(missing).chain(alone.filter(|_| missing.len() > 1));
+        for group in groups {
+            let wanted: Vec<Oid> = group.iter().filter_map(|decision| decision.remote).collect();
+            if wanted.iter().all(|value| brought.values.contains(value)) {
+                continue;
             }
+            match self.bring(group, tips) {
+                Ok(()) => brought.values.extend(wanted),
+                Err(error) if is_passing(&error) => {
+                    brought.passing = Some(error);
+                    break;
+                }
+                Err(_) if group.len() > 1 => {}
+                // It moved, which the next look shows.
+                Err(Error::Push(WireError::Remote(message))) if replies::is_moved_want(&message) && !is_last => {}
+                Err(error) => {
+                    result.asked.unkept.extend(wanted);
+                    let why = self.redactor.clean(&error.to_string());
+                    let (name, value) = (group[0].name.text(), group[0].remote.unwrap_or(self.repository.null_oid()));
+                    tracing::warn!(
+                        "mirror '{}': '{name}' is replaced there and its value {value} is not kept: {why}",
+                        self.mirror.name
+                    );
+                }
+            }
+        }
+        if is_last && brought.passing.is_none() {
+            let text = "somebody moves it while it is fetched".to_owned();
+            brought.passing = Some(WireError::Unable(text).into());
         }
         Ok(brought)
     }
 
-    /// Fetches values through a stage, checks that nothing of their history is missing, and copies their pack here.
-    fn bring(&self, missing: &[&Decision], tips: &HashSet<Oid>) -> Result<HashSet<Oid>, Error> {
+    /// Fetches the values that `group` replaces, through a stage, checks that nothing of their history is missing, and copies their pack here.
+    fn bring(&self, group: &[&Decision], tips: &HashSet<Oid>) -> Result<(), Error> {
         let mut session = fetch::Session::connect(self.target, self.context.pool, None)?;
-        let names: Vec<Vec<u8>> = missing.iter().map(|decision| decision.name.as_bytes().to_vec()).collect();
+        let names: Vec<Vec<u8>> = group.iter().map(|decision| decision.name.as_bytes().to_vec()).collect();
         let mut there: BTreeMap<RefName, Oid> = BTreeMap::new();
         session.list(&names, &mut |name, oid| {
             there.insert(name.to_owned(), oid);
         })?;
-        // If it moved, the lease refuses the command, and the new value is looked at.
-        let is_there = |decision: &&&Decision| there.get(&decision.name).copied() == decision.remote;
-        let wants: BTreeSet<Oid> = missing.iter().filter(is_there).filter_map(|decision| decision.remote).collect();
-        let wants: Vec<Oid> = wants.into_iter().collect();
-        if wants.is_empty() {
-            return Ok(HashSet::new());
+        // Version 2 also gives what its list hides. An older server gives only what it lists.
+        let is_given = |decision: &&&Decision| {
+            session.speaks_two().is_some() || there.get(&decision.name).copied() == decision.remote
+        };
+        let mut wants: Vec<Oid> = group.iter().filter(is_given).filter_map(|decision| decision.remote).collect();
+        wants.sort_unstable();
+        wants.dedup();
+        if wants.len() < group.iter().filter_map(|decision| decision.remote).collect::<HashSet<_>>().len() {
+            return Err(WireError::Unable("upload-pack does not show it".into()).into());
         }
         let incoming = self.repository.layout().remote(&self.mirror.name).join("incoming");
         let staged = |source| Error::files("stage objects", incoming.clone())(source);
@@ -120,37 +204,19 @@ impl Run<'_> {
         let limit = Limit { bytes: self.mirror.pull.max_rewritten_size, key: "max_rewritten_size" };
         stage.take(Some(limit), |sink| session.fetch(&wanted, &mut walk, sink))?;
         session.end();
-        stage.hand_over(self.repository, &wants)?;
-        Ok(wants.into_iter().collect())
-    }
-
-    /// Leaves refs out of this run, because their values could not be fetched yet.
-    fn wait(&self, missing: &[&Decision], error: &Error, refusals: &mut Refusals, result: &mut UpdateResult) {
-        let why = self.redactor.clean(&format!("what it replaces there cannot be fetched yet: {error}"));
-        for decision in missing {
-            let outcome = RefOutcome::new(decision, Outcome::RemoteFailed, Some(why.clone()));
-            refusals.finalize(decision, &outcome);
-            result.outcomes.insert(decision.name.clone(), outcome);
-        }
+        Ok(stage.hand_over(self.repository, &wants)?)
     }
 }
 
-/// Whether a later try may bring what this one did not. The mirror has just answered to receive-pack, so a program that fails means that its
-/// account may not read.
+/// Whether a later try may bring what this one did not.
 fn is_passing(error: &Error) -> bool {
-    match error {
-        Error::Push(WireError::Program { program, .. }) => program != "ssh",
-        Error::Push(WireError::Protocol(_)) => false,
-        error => error.class() == crate::wire::Class::Temporary,
-    }
+    // A pack that git refuses is refused again.
+    !matches!(error, Error::Push(WireError::Protocol(_))) && error.class() == Class::Temporary
 }
 
 /// The values of all our refs, except those that are only kept.
 pub(super) fn tips(repository: &Repository) -> Result<HashSet<Oid>, Error> {
-    let values = repository
-        .list(|name| !name.as_bytes().starts_with(b"refs/rewritten/"))?
-        .refs
-        .into_iter()
-        .map(|(_, local)| local);
+    let values = repository.list(|name| !name.as_bytes().starts_with(b"refs/rewritten/"))?;
+    let values = values.refs.into_iter().map(|(_, local)| local);
     Ok(values.filter_map(|local| if let Local::At(oid) = local { Some(oid) } else { None }).collect())
 }

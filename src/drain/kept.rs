@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Keep;
+use crate::credentials::{Cleaned, Redactor};
 use crate::drain::Error;
 use crate::drain::update::UpdateResult;
 use crate::durable;
@@ -21,6 +23,7 @@ use crate::mirror::Lock;
 use crate::plan::{Decision, Side};
 use crate::process::{self, git};
 use crate::refs::{Local, Oid, RefName};
+use crate::replies::Cause;
 use crate::repo::Repository;
 use crate::status::{Outcome, RefOutcome, render_time};
 
@@ -59,7 +62,7 @@ pub(super) fn keep(
     if replaced.is_empty() {
         return Ok(Vec::new());
     }
-    let (mut commands, mut lines, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut commands, mut made, mut lines, mut refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut names = Names::read(repository, mirror)?;
     let noted = read(&repository.layout().remote(mirror).join("kept.jsonl"))?;
     let noted: HashMap<&str, &Kept> = noted.iter().map(|line| (&*line.kept_as, line)).collect();
@@ -71,7 +74,8 @@ pub(super) fn keep(
             continue;
         };
         if !names.values.contains_key(&name) {
-            commands.extend_from_slice(&[b"create ", name.as_bytes(), format!("\0{value}\0").as_bytes()].concat());
+            commands.push([b"create ", name.as_bytes(), format!("\0{value}\0").as_bytes()].concat());
+            made.push(name.clone());
             names.add(name.clone(), Local::At(value));
         }
         // The time of a value that was kept before begins again.
@@ -83,9 +87,92 @@ pub(super) fn keep(
             outcome.kept_as = Some(name);
         }
     }
-    update_refs(repository, &commands).map_err(|error| Error::Keep(error.to_string()))?;
+    if let Err(error) = update_refs(repository, &commands.concat()) {
+        // One name that cannot be made must stop no other.
+        for (name, why) in make_each(repository, &commands, &made, &error)? {
+            lines.retain(|line| line.kept_as != name.text());
+            for decision in replaced {
+                let outcome = result.outcomes.get(&decision.name);
+                if outcome.is_some_and(|outcome| outcome.kept_as.as_ref() == Some(&name)) {
+                    refused.push(RefOutcome::new(decision, Outcome::Rejected, Some(why.clone())));
+                }
+            }
+        }
+    }
     note(repository, mirror, &lines)?;
     Ok(refused)
+}
+
+/// Makes the refs one by one, after all together failed with `error`. Returns those that cannot be made, with the reason.
+///
+/// # Errors
+/// A failure that may pass.
+fn make_each(
+    repository: &Repository,
+    commands: &[Vec<u8>],
+    names: &[RefName],
+    error: &process::Error,
+) -> Result<Vec<(RefName, Cleaned)>, Error> {
+    let passes = |error: &process::Error| {
+        let text = error.to_string();
+        [Cause::Locked, Cause::DiskFull, Cause::OurSide].iter().any(|cause| cause.is_in(&text))
+    };
+    if passes(error) {
+        return Err(Error::Keep(error.to_string()));
+    }
+    let mut failed = Vec::new();
+    for (command, name) in commands.iter().zip(names) {
+        match update_refs(repository, command) {
+            Ok(()) => {}
+            Err(error) if passes(&error) => return Err(Error::Keep(error.to_string())),
+            Err(error) => {
+                let why = format!("what it replaces cannot be kept: {error}");
+                failed.push((name.clone(), Redactor::default().clean(&why)));
+            }
+        }
+    }
+    Ok(failed)
+}
+
+/// Makes sure that git can write here without running what another user wrote: the directory must be ours, and in a shared repository git's
+/// configuration too.
+///
+/// # Errors
+/// [`Error::NotTaken`], or the files cannot be looked at.
+pub(super) fn check_owner(repository: &Repository) -> Result<(), Error> {
+    let git_dir = repository.git_dir();
+    let owner = git_dir.metadata().map_err(Error::files("look at", git_dir.to_owned()))?.uid();
+    if owner != rustix::process::geteuid().as_raw() {
+        let text = format!(
+            "'{}' belongs to another user; only its owner takes refs there, because git runs its hooks",
+            git_dir.display()
+        );
+        return Err(Error::NotTaken(text));
+    }
+    match repository.is_shared() && !is_ours(&git_dir.join("config")) {
+        true => written_by_others(&git_dir.join("config")),
+        false => Ok(()),
+    }
+}
+
+/// Whether nobody but us can have written a file, or it does not exist.
+pub(super) fn is_ours(path: &Path) -> bool {
+    match path.symlink_metadata() {
+        Ok(file) => durable::is_written_by_us_alone(&file) && !file.is_symlink(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
+}
+
+/// In a shared repository, git would run for us what a member of the group configured or put among the hooks.
+///
+/// # Errors
+/// Always [`Error::NotTaken`].
+pub(super) fn written_by_others(path: &Path) -> Result<(), Error> {
+    let text = format!(
+        "members of the group may have written '{0}', and git would run its programs as you; read it, then chown it and chmod go-w it",
+        path.display()
+    );
+    Err(Error::NotTaken(text))
 }
 
 fn line(decision: &Decision, kept_as: &RefName, now: Timestamp) -> Kept {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::companions::Companions;
 use super::fence::{Fence, Late};
-use super::foreign::Foreign;
+use super::foreign::{Asked, Foreign};
 use super::full_scan::{FullScan, full_scan};
 use super::observe::{KnownValues, LocalRefs, Remote, Scope, observe, remote};
 use super::optimistic::Optimistic;
@@ -47,8 +47,8 @@ pub(super) struct UpdateResult {
     pub(super) unanswered: Late,
     /// Whether the mirror was seen without branches and tags.
     pub(super) was_blank: bool,
-    /// Values there that were asked for, to keep them before they are replaced.
-    pub(super) asked: BTreeSet<Oid>,
+    /// What was asked of the mirror for values that are to be replaced.
+    pub(super) asked: Asked,
     /// Of a pull: whether every selected ref was compared, so that first contact is over.
     pub(super) has_compared_all: bool,
     /// Of a pull: whether it spooled something for the push mirrors.
@@ -141,7 +141,14 @@ impl Run<'_> {
                 current.end();
                 return Ok(());
             }
-            if self.keep_foreign(&plan.next_push(), &mut refusals, result)? == Foreign::Again {
+            let sent = plan.next_push();
+            let missing = self.missing_foreign(&sent, result)?;
+            if !missing.is_empty() {
+                current.end();
+                self.keep_foreign(&sent, &missing, &mut refusals, result)?;
+                continue;
+            }
+            if self.keep_foreign(&sent, &[], &mut refusals, result)? == Foreign::Again {
                 current.end();
                 continue;
             }

@@ -58,7 +58,7 @@ impl Session {
             Connection::Http(http) => Conversation::Http(http),
         };
         let known = |format: &str| {
-            let object_format = Some(format.to_owned());
+            let object_format = Some(format.to_owned()).filter(|format| !format.is_empty());
             Commands { ls_refs: true, fetch: true, object_format, ..Commands::default() }
         };
         let spoken = match (object_format.map(known), &conversation) {
@@ -130,11 +130,11 @@ impl Session {
         }
     }
 
-    /// The object format with which upstream speaks version 2; `None` if it speaks an older version.
+    /// The object format that upstream named in version 2, empty if it named none; `None` if it speaks an older version.
     #[must_use]
     pub fn speaks_two(&self) -> Option<&str> {
         match &self.spoken {
-            Spoken::Two(commands) => Some(commands.object_format.as_deref().unwrap_or("sha1")),
+            Spoken::Two(commands) => Some(commands.object_format.as_deref().unwrap_or_default()),
             _ => None,
         }
     }

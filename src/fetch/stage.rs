@@ -98,7 +98,10 @@ impl Stage {
         let tips: String = tips.iter().map(|tip| format!("{tip}\n")).collect();
         let arguments = ["rev-list", "--objects", "--stdin", "--not", "--all", "--quiet", "--alternate-refs"];
         let checked = process::run("git rev-list", &mut git(&self.path, &arguments), tips.as_bytes(), GRACE);
-        if let Err(process::Error::Failed { message, .. }) = checked {
+        if let Err(process::Error::Failed { message, .. }) = &checked
+            && !Cause::OurSide.is_in(message)
+            && message != process::NO_MESSAGE
+        {
             return Err(Error::Protocol(format!("an incomplete history: {}", message.replace('\n', " "))));
         }
         checked?;
@@ -190,7 +193,7 @@ fn unusable(message: &str, max: Option<Limit>) -> Error {
         return Error::Unable(format!("its pack is larger than {key} allows ({bytes} bytes); nothing was taken"));
     }
     let message = message.strip_prefix("fatal: ").unwrap_or(message);
-    if Cause::DiskFull.is_in(message) {
+    if message.is_empty() || Cause::DiskFull.is_in(message) || Cause::OurSide.is_in(message) {
         return Error::Program { program: "git index-pack".into(), status: String::new(), message: message.to_owned() };
     }
     Error::Protocol(format!("a pack that git index-pack refuses: {}", message.replace('\n', " ").trim()))

@@ -9,6 +9,9 @@ use jiff::{SignedDuration, Timestamp};
 use super::{PullState, Status, UpdateStatus};
 use crate::config::Interval;
 
+/// Over which time missed checks are spread, unless their interval is shorter.
+const SPREAD: Duration = Duration::from_secs(300);
+
 /// The file in a mirror's directory whose time says when upstream was last checked.
 pub const CHECKED: &str = "checked";
 
@@ -25,7 +28,7 @@ pub fn last_check(directory: &Path, status: &Status, now: Timestamp) -> Option<T
 }
 
 /// When upstream is to be checked next without being asked. `None` is never; a time that has passed is now. What became due by the clock
-/// before `since`, when no daemon was there, is spread over one period after it, so that a restart does not check everything at once.
+/// before `since`, when no daemon was there, is spread over five minutes after it, so that a restart does not check everything at once.
 #[must_use]
 pub fn next_check(directory: &Path, status: &Status, now: Timestamp, since: Option<Timestamp>) -> Option<Timestamp> {
     let next_attempt = status.next_attempt();
@@ -41,7 +44,7 @@ pub fn next_check(directory: &Path, status: &Status, now: Timestamp, since: Opti
     let by_clock = period(pull, last).map(|period| {
         let next = later(last, jittered(period, chance));
         let missed = since.filter(|since| next < *since);
-        missed.map_or(next, |since| later(since, period.mul_f64(share(chance))))
+        missed.map_or(next, |since| later(since, period.min(SPREAD).mul_f64(share(chance))))
     });
     [by_clock, next_attempt].into_iter().flatten().min()
 }
@@ -110,7 +113,7 @@ mod tests {
 
     #[test]
     fn what_was_missed_is_spread_and_a_clock_ahead_delays_nothing() {
-        // A thousand mirrors were due before the daemon began. They are spread over one period.
+        // A thousand mirrors were due before the daemon began. They are spread over five minutes.
         let status = |last: i64| Status {
             update_status: UpdateStatus::Finished,
             last_update_at: Some(at(last).to_string()),
@@ -122,10 +125,10 @@ mod tests {
             next_check(&directory, &status(number), at(10_000), since).expect("by the clock").duration_since(at(10_000))
         };
         assert!((0..1000).all(|number| next(number, None).as_secs() < 0));
-        for minute in 0..10 {
+        for minute in 0..5 {
             let in_it = |number: &i64| next(*number, Some(at(10_000))).as_secs() / 60 == minute;
             let found = (0..1000).filter(in_it).count();
-            assert!((60..140).contains(&found), "{found} in minute {minute}");
+            assert!((140..260).contains(&found), "{found} in minute {minute}");
         }
         // The clock of the machine that wrote the status was a minute ahead, or a day.
         let ahead = |seconds: i64| last_check(Path::new("/none"), &status(10_000 + seconds), at(10_000));

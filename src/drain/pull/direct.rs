@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::Pull;
 use super::check::Heard;
-use super::stage::Pair;
+use super::stage::{Compared, Pair};
 use super::take::Forced;
 use crate::drain::fence::Fence;
 use crate::drain::foreign::tips;
@@ -17,12 +17,21 @@ use crate::drain::refusal::Refusals;
 use crate::drain::update::UpdateResult;
 use crate::drain::{Error, Mode};
 use crate::fetch::{Wanted, sink_failed};
-use crate::plan::{Decision, Rules, plan_pull};
+use crate::plan::{Decision, ObservedPull, Plan, Rules, plan_pull};
 use crate::push::{PackSource, Report};
 use crate::refs::{Ancestry, Local, Oid};
 use crate::replies;
 use crate::status::UpdateStatus;
 use crate::wire::Error as WireError;
+
+/// A plan whose pack goes straight into our receive-pack.
+struct Direct {
+    compared: Compared,
+    observed: ObservedPull,
+    plan: Plan,
+    wants: Vec<Oid>,
+    haves: Vec<Oid>,
+}
 
 /// What both sides said.
 struct Passed {
@@ -38,6 +47,52 @@ impl Pull<'_> {
         rules: &Rules,
         result: &mut UpdateResult,
     ) -> Result<Option<Vec<Decision>>, Error> {
+        let Some(Direct { compared, observed, plan, wants, haves }) = self.plan_directly(heard, rules)? else {
+            return Ok(None);
+        };
+        let sent = plan.next_push();
+        self.fence.map_or(Ok(()), Fence::check)?;
+        let Passed { fetched, report } = self.pass_through(heard, &wants, &haves, &sent)?;
+        let failure = match fetched {
+            // Our receive-pack stopped reading: it says why.
+            Ok(()) | Err(WireError::Broken { doing: "writing the objects", .. }) => None,
+            // Upstream's refs moved since it listed them.
+            Err(WireError::Remote(message)) if replies::is_moved_want(&message) => {
+                *heard = self.look(rules)?;
+                return Ok(None);
+            }
+            Err(error) => Some(error.into()),
+        };
+        let (report, failure): (Report, Option<Error>) = match (report, failure) {
+            (Ok(report), failure) => (report, failure),
+            (Err(error), failure) => return Err(failure.unwrap_or(error)),
+        };
+        result.scanned = Some(compared.scanned);
+        self.record(&plan, &Refusals::default(), result);
+        self.read_answers(&sent, report, &mut Refusals::default(), result);
+        let is_done = |decision: &&&Decision| {
+            result.outcomes.get(&decision.name).is_some_and(|outcome| outcome.outcome.is_done())
+        };
+        let taken: Vec<Decision> = sent.iter().filter(is_done).map(|decision| (*decision).clone()).collect();
+        if let Some(failure) = failure {
+            // The connection broke after the whole pack had come.
+            self.pass_on(&observed, &taken, result).inspect_err(|_| result.held.clear())?;
+            return Err(failure);
+        }
+        if taken.len() < sent.len() {
+            // What was taken is the same on both sides now. The usual way spools it and notes its base.
+            result.outcomes.retain(|_, outcome| outcome.outcome.is_done());
+            result.held.clear();
+            result.error = None;
+            *heard = self.look(rules)?;
+            return Ok(None);
+        }
+        self.pass_on(&observed, &taken, result).inspect_err(|_| result.held.clear())?;
+        Ok(Some(taken))
+    }
+
+    /// The plan, if it sends everything that differs and no decision depends on objects.
+    fn plan_directly(&self, heard: &Heard, rules: &Rules) -> Result<Option<Direct>, Error> {
         let is_first = !self.mirrored.exists() && !self.repository.has_refs()?;
         // What was refused last time would be refused again, and fetched twice.
         let is_next = self.mirrored.exists() && self.before.update_status == UpdateStatus::Finished;
@@ -54,41 +109,10 @@ impl Pull<'_> {
             facts.ancestry = Ancestry::Behind;
         }
         let plan = plan_pull(rules, &observed);
-        let sent = plan.next_push();
         let wants = self.wants(&compared)?;
-        let is_everything = plan.order.len() == plan.decisions.len() && sent.len() == plan.order.len();
-        if !is_everything || wants.is_empty() || is_next && haves.is_empty() {
-            return Ok(None);
-        }
-        self.fence.map_or(Ok(()), Fence::check)?;
-        let Passed { fetched, report } = self.pass_through(heard, &wants, &haves, &sent)?;
-        match fetched {
-            // Upstream's refs moved since it listed them.
-            Err(WireError::Remote(message)) if replies::is_moved_want(&message) => {
-                *heard = self.look(rules)?;
-                return Ok(None);
-            }
-            // Our receive-pack stopped reading: it says why.
-            Ok(()) | Err(WireError::Broken { doing: "writing the objects", .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-        result.scanned = Some(compared.scanned);
-        self.record(&plan, &Refusals::default(), result);
-        self.read_answers(&sent, report?, &mut Refusals::default(), result);
-        let is_done = |decision: &&&Decision| {
-            result.outcomes.get(&decision.name).is_some_and(|outcome| outcome.outcome.is_done())
-        };
-        let taken: Vec<Decision> = sent.iter().filter(is_done).map(|decision| (*decision).clone()).collect();
-        if taken.len() < sent.len() {
-            // What was taken is the same on both sides now. The usual way spools it and notes its base.
-            result.outcomes.retain(|_, outcome| outcome.outcome.is_done());
-            result.held.clear();
-            result.error = None;
-            *heard = self.look(rules)?;
-            return Ok(None);
-        }
-        self.pass_on(&observed, &taken, result).inspect_err(|_| result.held.clear())?;
-        Ok(Some(taken))
+        let is_everything = plan.order.len() == plan.decisions.len() && plan.next.len() == plan.order.len();
+        let is_sent = plan.stop.is_none() && is_everything && !wants.is_empty() && !(is_next && haves.is_empty());
+        Ok(is_sent.then_some(Direct { compared, observed, plan, wants, haves }))
     }
 
     /// Reads the pack from upstream in one thread, and gives it to our receive-pack in another.

@@ -18,9 +18,9 @@ use tempfile::TempDir;
 use super::Pull;
 use crate::config::{HookSetting, Hooks, Mirror};
 use crate::credentials::Redactor;
-use crate::drain::Error;
 use crate::drain::refusal::Refusals;
 use crate::drain::update::UpdateResult;
+use crate::drain::{Error, kept};
 use crate::durable;
 use crate::install::{self, State};
 use crate::mirror::new_id;
@@ -319,47 +319,22 @@ fn has_ended(group: Pid, limit: Duration) -> bool {
 
 /// Refuses to run hooks that another user wrote, and to take refs in another user's repository: git would run its hooks as us.
 pub(super) fn check_hooks(repository: &Repository, mirror: &Mirror) -> Result<(), Error> {
-    let git_dir = repository.git_dir();
-    let files = |path: &Path| Error::files("look at", path.to_owned());
-    let ours = rustix::process::geteuid().as_raw();
-    if git_dir.metadata().map_err(files(git_dir))?.uid() != ours {
-        let text = format!(
-            "'{}' belongs to another user; only its owner takes refs there, because git runs its hooks",
-            git_dir.display()
-        );
-        return Err(Error::NotTaken(text));
-    }
+    kept::check_owner(repository)?;
     if !repository.is_shared() {
         return Ok(());
-    }
-    // In a shared repository, git would run for us what a member of the group configured or put among the hooks.
-    let refuse = |path: &Path| {
-        let text = format!(
-            "members of the group may have written '{0}', and git would run its programs as you; read it, then chown it and chmod go-w it",
-            path.display()
-        );
-        Err(Error::NotTaken(text))
-    };
-    let is_ours = |path: &Path| match path.symlink_metadata() {
-        Ok(file) => durable::is_written_by_us_alone(&file) && !file.is_symlink(),
-        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
-    };
-    let config = git_dir.join("config");
-    if !is_ours(&config) {
-        return refuse(&config);
     }
     if mirror.pull.hooks == Hooks::None {
         return Ok(());
     }
     let directory = repository.hooks_directory()?;
-    if !is_ours(&directory) {
-        return refuse(&directory);
+    if !kept::is_ours(&directory) {
+        return kept::written_by_others(&directory);
     }
-    for name in durable::list(&directory).map_err(files(&directory))? {
+    for name in durable::list(&directory).map_err(Error::files("look at", directory.clone()))? {
         let hook = directory.join(&name);
         let file = hook.metadata().ok().filter(|file| file.is_file() && file.mode() & 0o111 != 0);
         if !name.ends_with(".sample") && file.is_some_and(|file| !durable::is_written_by_us_alone(&file)) {
-            return refuse(&hook);
+            return kept::written_by_others(&hook);
         }
     }
     Ok(())

@@ -15,7 +15,12 @@ impl Scene {
 
     /// Somebody commits a file of his own to a branch of the mirror.
     fn foreign(&self, branch: &str) -> String {
-        let text: String = (0..4096).map(|number| format!("{number} {branch}\n")).collect();
+        self.foreign_with(branch, 4096)
+    }
+
+    /// Somebody commits a file with so many lines.
+    fn foreign_with(&self, branch: &str, lines: usize) -> String {
+        let text: String = (0..lines).map(|number| format!("{number} {branch}\n")).collect();
         let blob = self.sandbox.git_with_input(&self.mirror, &["hash-object", "-w", "--stdin"], text.as_bytes());
         let entry = format!("100644 blob {}\ttheirs\n", blob.trim());
         let tree = self.sandbox.git_with_input(&self.mirror, &["mktree"], entry.as_bytes());
@@ -98,6 +103,44 @@ fn what_cannot_be_kept_is_replaced_all_the_same() {
         let objects = scene.sandbox.try_git(&scene.source, &["cat-file", "-e", &oid]);
         assert_ne!(objects.status, 0, "{setting}: nothing of it is here");
     }
+}
+
+/// One value that cannot be kept costs no other. A ref that upload-pack hides is asked for by its value.
+#[test]
+fn each_value_that_can_be_kept_is() {
+    let scene = Scene::local(&[]).with(&["main", "main:small", "main:large", "main:hidden"]);
+    scene.sandbox.mirror_push_ok(&scene.source, &["set", "m", "max_rewritten_size=1KiB"]);
+    scene.sandbox.git(&scene.mirror, &["config", "uploadpack.hideRefs", "refs/heads/hidden"]);
+    let (small, hidden) = (scene.foreign_with("small", 1), scene.foreign_with("hidden", 1));
+    let large = scene.foreign("large");
+    let said = scene.sync_foreign();
+    assert!(said.status == 0 && scene.is_mirrored() && said.err.contains(&large), "{said:?}");
+    let mut expected = vec![Scene::kept_as(&small, "small"), Scene::kept_as(&hidden, "hidden")];
+    expected.sort();
+    assert_eq!(scene.kept(), expected, "{said:?}");
+}
+
+#[test]
+fn a_value_that_no_ref_can_keep_is_not_replaced() {
+    let scene = Scene::local(&[]).with(&["main", "main:x", "main:y"]);
+    let (x, y) = (scene.foreign("x"), scene.foreign("y"));
+    for length in 12..=x.len() {
+        let taken = format!("refs/rewritten/m/{}/heads/x", &x[..length]);
+        scene.sandbox.git(&scene.source, &["update-ref", &taken, "main"]);
+    }
+    let said = scene.sync_foreign();
+    assert!(scene.sandbox.outcomes(&said).contains(&("refs/heads/x".into(), "rejected".into())), "{said:?}");
+    assert_eq!(scene.sandbox.oid(&scene.mirror, "x"), x);
+    assert_eq!(scene.sandbox.oid(&scene.mirror, "y"), scene.sandbox.oid(&scene.source, "y"));
+    assert!(scene.kept().contains(&Scene::kept_as(&y, "y")), "{said:?}");
+    // All names are taken by a ref above them.
+    for line in scene.kept() {
+        scene.sandbox.git(&scene.source, &["update-ref", "-d", line.split(' ').next().unwrap()]);
+    }
+    scene.sandbox.git(&scene.source, &["update-ref", "refs/rewritten/m", "main"]);
+    let said = scene.sync_foreign();
+    assert!(scene.sandbox.outcomes(&said).contains(&("refs/heads/x".into(), "rejected".into())), "{said:?}");
+    assert_eq!(scene.sandbox.oid(&scene.mirror, "x"), x);
 }
 
 /// What is not whole is not kept, and nothing of it comes here.
