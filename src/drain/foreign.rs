@@ -20,8 +20,8 @@ use crate::repo::Repository;
 use crate::status::{Outcome, RefOutcome};
 use crate::wire::{Class, Error as WireError};
 
-/// How often one run fetches such values. A ref that somebody moves faster waits.
-const MAX_ROUNDS: u32 = 3;
+/// How often one run fetches such a value of one ref. A ref that somebody moves faster waits.
+const MAX_TRIES: u32 = 3;
 
 /// What is to be done after the values that are to be replaced were kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,9 @@ pub(super) enum Foreign {
 /// What was asked of the mirror for the values in this run.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
-    rounds: u32,
+    tries: BTreeMap<RefName, u32>,
+    /// How large the packs were that came, in bytes. All of a run together are at most `max_rewritten_size`.
+    bytes: u64,
     /// Values that the mirror does not give.
     unkept: HashSet<Oid>,
 }
@@ -140,17 +142,24 @@ impl Run<'_> {
         result: &mut UpdateResult,
     ) -> Result<Brought, Error> {
         self.progress.begin("receiving what is to be replaced");
-        result.asked.rounds += 1;
-        let is_last = result.asked.rounds >= MAX_ROUNDS;
         let mut brought = Brought::default();
+        let tries = |asked: &Asked, decision: &Decision| asked.tries.get(&decision.name).copied().unwrap_or(0);
+        let (tried, missing): (Vec<&Decision>, Vec<&Decision>) =
+            missing.iter().partition(|decision| tries(&result.asked, decision) >= MAX_TRIES);
+        if !tried.is_empty() {
+            brought.passing = Some(WireError::Unable("somebody moves it while it is fetched".into()).into());
+        }
+        for decision in &missing {
+            *result.asked.tries.entry(decision.name.clone()).or_default() += 1;
+        }
         let alone = missing.iter().map(std::slice::from_ref);
-        let groups = std::iter::once(missing).chain(alone.filter(|_| missing.len() > 1));
+        let groups = std::iter::once(&missing[..]).chain(alone.filter(|_| missing.len() > 1));
         for group in groups {
             let wanted: Vec<Oid> = group.iter().filter_map(|decision| decision.remote).collect();
             if wanted.iter().all(|value| brought.values.contains(value)) {
                 continue;
             }
-            match self.bring(group, tips) {
+            match self.bring(group, tips, &mut result.asked) {
                 Ok(()) => brought.values.extend(wanted),
                 Err(error) if is_passing(&error) => {
                     brought.passing = Some(error);
@@ -158,7 +167,8 @@ impl Run<'_> {
                 }
                 Err(_) if group.len() > 1 => {}
                 // It moved, which the next look shows.
-                Err(Error::Push(WireError::Remote(message))) if replies::is_moved_want(&message) && !is_last => {}
+                Err(Error::Push(WireError::Remote(message)))
+                    if replies::is_moved_want(&message) && tries(&result.asked, group[0]) < MAX_TRIES => {}
                 Err(error) => {
                     result.asked.unkept.extend(wanted);
                     let why = self.redactor.clean(&error.to_string());
@@ -170,15 +180,11 @@ impl Run<'_> {
                 }
             }
         }
-        if is_last && brought.passing.is_none() {
-            let text = "somebody moves it while it is fetched".to_owned();
-            brought.passing = Some(WireError::Unable(text).into());
-        }
         Ok(brought)
     }
 
     /// Fetches the values that `group` replaces, through a stage, checks that nothing of their history is missing, and copies their pack here.
-    fn bring(&self, group: &[&Decision], tips: &HashSet<Oid>) -> Result<(), Error> {
+    fn bring(&self, group: &[&Decision], tips: &HashSet<Oid>, asked: &mut Asked) -> Result<(), Error> {
         let mut session = fetch::Session::connect(self.target, self.context.pool, None)?;
         let names: Vec<Vec<u8>> = group.iter().map(|decision| decision.name.as_bytes().to_vec()).collect();
         let mut there: BTreeMap<RefName, Oid> = BTreeMap::new();
@@ -201,9 +207,12 @@ impl Run<'_> {
         let stage = Stage::make(&incoming, self.repository).map_err(staged)?;
         let wanted = Wanted { wants: &wants, haves: &[], progress: &self.progress };
         let mut walk = self.repository.newest_first(&tips.iter().copied().collect::<Vec<_>>());
-        let limit = Limit { bytes: self.mirror.pull.max_rewritten_size, key: "max_rewritten_size" };
+        let left = self.mirror.pull.max_rewritten_size.saturating_sub(asked.bytes);
+        // Git takes 0 for no limit.
+        let limit = Limit { bytes: left.max(1), key: "max_rewritten_size" };
         stage.take(Some(limit), |sink| session.fetch(&wanted, &mut walk, sink))?;
         session.end();
+        asked.bytes += stage.only_pack().ok().flatten().and_then(|pack| Some(pack.metadata().ok()?.len())).unwrap_or(0);
         Ok(stage.hand_over(self.repository, &wants)?)
     }
 }
