@@ -62,7 +62,7 @@ impl Cause {
                 "missing object(s)",
             ],
             #[rustfmt::skip]
-            Self::OurSide => &["Permission denied", "memory", "Too many open files", "Read-only file system", "Input/output error"],
+            Self::OurSide => &["Permission denied", "memory", "Too many open files", "Read-only file system", "Input/output error", "temporarily unavailable"],
             Self::Stale => &[
                 "failed to update ref",
                 "failed to lock",

@@ -125,6 +125,11 @@ impl Run<'_> {
             let absent = missing.iter().filter(is_absent);
             waiting.extend(absent.map(|decision| RefOutcome::new(decision, Outcome::RemoteFailed, Some(why.clone()))));
         }
+        if self.mirror.is_atomic
+            && let Some(reason) = waiting.first().and_then(|outcome| outcome.reason.as_ref())
+        {
+            return Err(Error::Keep(reason.to_string()));
+        }
         let is_again = !missing.is_empty() || !waiting.is_empty();
         for outcome in waiting {
             let Some(decision) = sent.iter().find(|decision| decision.name == outcome.name) else { continue };
@@ -147,7 +152,7 @@ impl Run<'_> {
         let (tried, missing): (Vec<&Decision>, Vec<&Decision>) =
             missing.iter().partition(|decision| tries(&result.asked, decision) >= MAX_TRIES);
         if !tried.is_empty() {
-            brought.passing = Some(WireError::Unable("somebody moves it while it is fetched".into()).into());
+            brought.passing = Some(Error::Keep("somebody moves it while it is fetched".into()));
         }
         for decision in &missing {
             *result.asked.tries.entry(decision.name.clone()).or_default() += 1;
@@ -162,8 +167,11 @@ impl Run<'_> {
             match self.bring(group, tips, &mut result.asked) {
                 Ok(()) => brought.values.extend(wanted),
                 Err(error) if is_passing(&error) => {
+                    let is_down = matches!(&error, Error::Push(error) if error.is_host_failure());
                     brought.passing = Some(error);
-                    break;
+                    if is_down {
+                        break;
+                    }
                 }
                 Err(_) if group.len() > 1 => {}
                 // It moved, which the next look shows.
@@ -206,21 +214,35 @@ impl Run<'_> {
         fetch::sweep(&incoming).map_err(staged)?;
         let stage = Stage::make(&incoming, self.repository).map_err(staged)?;
         let wanted = Wanted { wants: &wants, haves: &[], progress: &self.progress };
-        let mut walk = self.repository.newest_first(&tips.iter().copied().collect::<Vec<_>>());
+        // The mirror does not know where a shallow history ends, so it gets no values from which it could conclude too much.
+        let known: Vec<Oid> = tips.iter().copied().filter(|_| self.shallow.is_empty()).collect();
+        let mut walk = self.repository.newest_first(&known);
         let left = self.mirror.pull.max_rewritten_size.saturating_sub(asked.bytes);
         // Git takes 0 for no limit.
         let limit = Limit { bytes: left.max(1), key: "max_rewritten_size" };
-        stage.take(Some(limit), |sink| session.fetch(&wanted, &mut walk, sink))?;
+        match stage.take(Some(limit), |sink| session.fetch(&wanted, &mut walk, sink)) {
+            // The next run has the whole size for it.
+            Err(WireError::Unable(why)) if asked.bytes > 0 => return Err(Error::Keep(why)),
+            taken => taken?,
+        }
         session.end();
-        asked.bytes += stage.only_pack().ok().flatten().and_then(|pack| Some(pack.metadata().ok()?.len())).unwrap_or(0);
-        Ok(stage.hand_over(self.repository, &wants)?)
+        let size = stage.only_pack().ok().flatten().and_then(|pack| Some(pack.metadata().ok()?.len()));
+        stage.hand_over(self.repository, &wants, tips.iter().copied())?;
+        asked.bytes += size.unwrap_or(0);
+        Ok(())
     }
 }
 
 /// Whether a later try may bring what this one did not.
 fn is_passing(error: &Error) -> bool {
-    // A pack that git refuses is refused again.
-    !matches!(error, Error::Push(WireError::Protocol(_))) && error.class() == Class::Temporary
+    match error {
+        // A pack that git refuses is refused again.
+        Error::Push(WireError::Protocol(_)) => false,
+        Error::Push(WireError::Start { .. }) => true,
+        // ssh itself ends with 255. Otherwise the program there ended, although receive-pack had just answered: the account may not read.
+        Error::Push(WireError::Program { program, status, .. }) if program == "ssh" => status.contains("255"),
+        error => error.class() == Class::Temporary,
+    }
 }
 
 /// The values of all our refs, except those that are only kept.

@@ -92,8 +92,8 @@ pub(super) fn keep(
         for (name, why) in make_each(repository, &commands, &made, &error)? {
             lines.retain(|line| line.kept_as != name.text());
             for decision in replaced {
-                let outcome = result.outcomes.get(&decision.name);
-                if outcome.is_some_and(|outcome| outcome.kept_as.as_ref() == Some(&name)) {
+                let Some(outcome) = result.outcomes.get_mut(&decision.name) else { continue };
+                if outcome.kept_as.take_if(|kept_as| *kept_as == name).is_some() {
                     refused.push(RefOutcome::new(decision, Outcome::Rejected, Some(why.clone())));
                 }
             }

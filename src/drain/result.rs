@@ -168,9 +168,9 @@ pub(super) fn attempt(result: &UpdateResult, after: &Status, started: Timestamp)
     }
 }
 
-/// The value that a forced update or a deletion replaced.
+/// The value that a forced update or a deletion replaced, or that was kept.
 fn replaced(outcome: &RefOutcome) -> Option<Replaced> {
-    let is_lost = matches!(outcome.outcome, Outcome::Forced | Outcome::Deleted);
+    let is_lost = matches!(outcome.outcome, Outcome::Forced | Outcome::Deleted) || outcome.kept_as.is_some();
     let old = outcome.old_value().filter(|_| is_lost)?.to_string();
     Some(Replaced { name: outcome.name.text().into_owned(), old, new: outcome.new_value().map(|oid| oid.to_string()) })
 }

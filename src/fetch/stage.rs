@@ -87,20 +87,26 @@ impl Stage {
         index(&self.path, &arguments, max, feed)
     }
 
-    /// Copies the pack that was taken into `repository`, if nothing of the history of `tips` is missing in both. With
-    /// `receive.fsckObjects`, it is checked first.
+    /// Copies the pack that was taken into `repository`, if nothing of the history of `tips` is missing in both; that of `known` is complete.
+    /// With `receive.fsckObjects`, the pack is checked first.
     ///
     /// # Errors
     /// [`Error`]; the repository then has nothing new, or a pack that no ref needs.
-    pub fn hand_over(&self, repository: &Repository, tips: &[Oid]) -> Result<(), Error> {
+    pub fn hand_over(
+        &self,
+        repository: &Repository,
+        tips: &[Oid],
+        known: impl Iterator<Item = Oid>,
+    ) -> Result<(), Error> {
         let broken = |source| Error::Broken { doing: "reading the staged pack", source };
         let pack = self.only_pack().map_err(broken)?.ok_or_else(|| Error::Protocol("no pack".into()))?;
-        let tips: String = tips.iter().map(|tip| format!("{tip}\n")).collect();
-        let arguments = ["rev-list", "--objects", "--stdin", "--not", "--all", "--quiet", "--alternate-refs"];
+        let known = known.filter(|tip| repository.is_here(*tip).unwrap_or(false)).map(|tip| format!("^{tip}\n"));
+        let tips: String = tips.iter().map(|tip| format!("{tip}\n")).chain(known).collect();
+        let arguments = ["rev-list", "--objects", "--stdin", "--quiet"];
         let checked = process::run("git rev-list", &mut git(&self.path, &arguments), tips.as_bytes(), GRACE);
         if let Err(process::Error::Failed { message, .. }) = &checked
             && !Cause::OurSide.is_in(message)
-            && message != process::NO_MESSAGE
+            && !message.is_empty()
         {
             return Err(Error::Protocol(format!("an incomplete history: {}", message.replace('\n', " "))));
         }

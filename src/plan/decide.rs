@@ -33,6 +33,8 @@ pub(super) fn decide(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Op
     let keeps = is_foreign
         && match action {
             Action::Force => true,
+            // What contains a tag's commit does not contain the tag.
+            Action::FastForward => facts.name.tag().is_some(),
             Action::Delete => !facts.deleted.is_remote_merged,
             _ => false,
         };

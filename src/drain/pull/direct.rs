@@ -18,7 +18,7 @@ use crate::drain::update::UpdateResult;
 use crate::drain::{Error, Mode};
 use crate::fetch::{Wanted, sink_failed};
 use crate::plan::{Decision, ObservedPull, Plan, Rules, plan_pull};
-use crate::push::{PackSource, Report};
+use crate::push::{Answer, PackSource, Report};
 use crate::refs::{Ancestry, Local, Oid};
 use crate::replies;
 use crate::status::UpdateStatus;
@@ -63,10 +63,14 @@ impl Pull<'_> {
             }
             Err(error) => Some(error.into()),
         };
-        let (report, failure): (Report, Option<Error>) = match (report, failure) {
+        let (report, mut failure): (Report, Option<Error>) = match (report, failure) {
             (Ok(report), failure) => (report, failure),
             (Err(error), failure) => return Err(failure.unwrap_or(error)),
         };
+        let has_any = report.answers.values().any(|answer| *answer == Answer::Done);
+        if let Some(failure) = failure.take_if(|_| !has_any) {
+            return Err(failure);
+        }
         result.scanned = Some(compared.scanned);
         self.record(&plan, &Refusals::default(), result);
         self.read_answers(&sent, report, &mut Refusals::default(), result);
