@@ -115,7 +115,7 @@ pub struct Context<'a> {
     pub unchanged: Unchanged,
     /// The clock.
     pub now: fn() -> Timestamp,
-    /// When the daemon began; `None` outside the daemon. See [`status::next_check`].
+    /// When the daemon began; `None` outside the daemon. See [`crate::status::next_check`].
     pub since: Option<Timestamp>,
     /// Chance, for the jitter of the back-off.
     pub random: fn() -> u64,
