@@ -14,10 +14,7 @@ const PULL: &str = "projects/acme%2Fwidget/mirror/pull";
 fn scene(sandbox: &Sandbox) -> (Daemon<'_>, PathBuf, PathBuf) {
     let daemon = Daemon::start(sandbox, LOCAL);
     let here = daemon.repository("acme/widget");
-    let up = sandbox.bare("up.git");
-    let work = sandbox.work(&up);
-    work.commit("one");
-    work.push(&["main"]);
+    let up = sandbox.upstream();
     (daemon, here, up)
 }
 
@@ -241,10 +238,8 @@ fn the_daemon_checks_what_is_due_by_the_clock_also_after_a_restart() {
     let sandbox = Sandbox::new();
     let daemon = Daemon::start(&sandbox, "scan_interval = \"1s\"\n[api]\nallow_local_network = true\n");
     let here = daemon.repository("acme/widget");
-    let up = sandbox.bare("up.git");
+    let up = sandbox.upstream();
     let work = sandbox.work(&up);
-    work.commit("one");
-    work.push(&["main"]);
     enable(&sandbox, &daemon, &here, &up);
     sandbox.mirror_push_ok(&here, &["set", "upstream", "interval=1s"]);
     let follow = |what: &str| {
@@ -261,10 +256,7 @@ fn the_daemon_checks_what_is_due_by_the_clock_also_after_a_restart() {
 #[test]
 fn a_git_remote_is_taken_over_with_its_url() {
     let sandbox = Sandbox::new();
-    let up = sandbox.bare("up.git");
-    let work = sandbox.work(&up);
-    work.commit("one");
-    work.push(&["main"]);
+    let up = sandbox.upstream();
     let url = up.display().to_string();
     sandbox.git(&sandbox.path(""), &["clone", "-q", "--mirror", &url, "here.git"]);
     let here = sandbox.path("here.git");
@@ -273,6 +265,7 @@ fn a_git_remote_is_taken_over_with_its_url() {
     let said = sandbox.mirror_push(&here, &["add", "up", "--from-git-remote", "other"]);
     assert!(said.status == 129 && said.err.contains("no remote 'other'"), "{said:?}");
     sandbox.mirror_push_ok(&here, &["add", "up", "--from-git-remote", "origin"]);
+    let work = sandbox.work(&up);
     work.commit("two");
     work.push(&["main"]);
     sandbox.mirror_push_ok(&here, &["pull"]);

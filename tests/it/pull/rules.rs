@@ -296,10 +296,8 @@ fn unrelated_histories_are_kept_apart_until_a_person_confirms() {
 #[test]
 fn a_repository_with_the_same_history_is_taken_over_without_asking() {
     let sandbox = Sandbox::new();
-    let up = sandbox.bare("up.git");
+    let up = sandbox.upstream();
     let theirs = sandbox.work(&up);
-    theirs.commit("one");
-    theirs.push(&["main"]);
     sandbox.git(&sandbox.path(""), &["clone", "-q", "--bare", "up.git", "clone.git"]);
     theirs.commit("two");
     theirs.push(&["main", "main:new"]);

@@ -129,15 +129,19 @@ fn what_was_heard_before_the_lock_counts_only_if_nothing_changed_meanwhile() {
         std::fs::write(remote.join("status.json"), status.to_string()).unwrap();
     });
     assert!(s.is_taken(), "what another run may have seen is not older than what is taken");
+    // What was heard for fewer refs must not look like a deletion of the others.
+    s.sandbox.mirror_push_ok(&s.here, &["set", "m", "prune=deleted"]);
+    work.push(&["main:dev"]);
+    s.pull_ok();
+    let path = s.here.join("mirror-push/config.toml");
+    let all = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{all}mirror_branch_regex = \"main\"\n")).unwrap();
+    s.pull_ok();
     work.commit("four");
-    work.push(&["main", "main:secret"]);
-    meanwhile(&|| {
-        let path = s.here.join("mirror-push/config.toml");
-        let text = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, text + "mirror_branch_regex = \"main\"\n").unwrap();
-    });
+    work.push(&["main"]);
+    meanwhile(&|| std::fs::write(&path, &all).unwrap());
     assert_eq!(s.here("main"), s.sandbox.oid(&s.up, "main"));
-    assert_eq!(s.here("secret"), "", "it is not selected any more");
+    assert_eq!(s.here("dev"), s.sandbox.oid(&s.up, "dev"), "upstream still has it");
 }
 
 /// A changed setting counts with the next check, although both sides are as they were.
@@ -161,11 +165,7 @@ fn a_setting_that_was_edited_in_the_file_counts_at_the_next_check() {
 #[test]
 fn an_idle_repository_of_a_template_is_not_opened() {
     let sandbox = Sandbox::new();
-    let up = sandbox.bare("up.git");
-    let work = sandbox.work(&up);
-    work.commit("one");
-    work.push(&["main"]);
-    let here = sandbox.bare("srv/here.git");
+    let (up, here) = (sandbox.upstream(), sandbox.bare("srv/here.git"));
     let (root, server) = (sandbox.path("srv"), sandbox.path("server.toml"));
     let template = format!("[remotes.m]\nurl = \"{}\"\ndirection = \"pull\"\n", up.display());
     std::fs::write(&server, format!("[[repositories]]\nroot = \"{}\"\n{template}", root.display())).unwrap();

@@ -148,6 +148,15 @@ impl Sandbox {
         path
     }
 
+    /// A bare repository `up.git` with a commit on main.
+    pub(crate) fn upstream(&self) -> PathBuf {
+        let up = self.bare("up.git");
+        let work = self.work(&up);
+        work.commit("one");
+        work.push(&["main"]);
+        up
+    }
+
     /// A new bare repository of these formats, whatever those of the sandbox are.
     pub(crate) fn bare_of(&self, name: &str, formats: Formats) -> PathBuf {
         let path = self.path(name);
