@@ -157,14 +157,18 @@ pub(super) fn read_older<R: Read>(
     redactor: &Redactor,
     sink: Sink<'_>,
 ) -> Result<(), Error> {
-    // One line answers `done`.
-    match line(lines)? {
-        Some(line) if line == b"NAK" || line.starts_with(b"ACK ") => {}
-        Some(line) if line.starts_with(b"shallow ") => return Err(shallow()),
-        _ => return Err(Error::Protocol("neither ACK nor NAK".into())),
-    }
     if !has_bands {
         return Err(Error::Unable("it does not support side-band-64k".into()));
+    }
+    let (mut length, mut is_answered) = (0, false);
+    // Git answers each value with ACK until it has found two that are not each other's parents. Bands begin with 1, 2 or 3.
+    while !is_answered || matches!(lines.peek_line(), Some(Ok(Ok(PacketLineRef::Data([b'A', ..]))))) {
+        match line(lines)? {
+            Some(line) if line == b"NAK" || line.starts_with(b"ACK ") => count(&mut length, &line)?,
+            Some(line) if line.starts_with(b"shallow ") => return Err(shallow()),
+            _ => return Err(Error::Protocol("neither ACK nor NAK".into())),
+        }
+        is_answered = true;
     }
     bands(lines, progress, redactor, sink)
 }

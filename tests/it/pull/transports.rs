@@ -48,7 +48,7 @@ fn an_unchanged_upstream_costs_one_request() {
 #[test]
 fn an_upstream_that_speaks_otherwise_than_before_is_asked_again() {
     // Over ssh, the server here drops GIT_PROTOCOL and speaks version 0.
-    for (kind, known) in [(Kind::Ssh, "sha1"), (Kind::Git, "sha256"), (Kind::Http, "sha256")] {
+    for (kind, known) in [(Kind::Ssh, "sha1"), (Kind::Git, "sha256"), (Kind::Git, ""), (Kind::Http, "sha256")] {
         let s = Taking::behind(kind, &[]).with(&["main"]);
         let path = s.here.join("mirror-push/remotes/m/status.json");
         let mut status: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -65,7 +65,7 @@ fn an_upstream_that_speaks_otherwise_than_before_is_asked_again() {
 
 #[test]
 fn only_what_is_missing_comes() {
-    for kind in [Kind::Git, Kind::Http] {
+    for kind in [Kind::Git, Kind::Http, Kind::Ssh] {
         let s = Taking::behind(kind, &[]);
         let work = s.work();
         for number in 0..50 {
@@ -91,9 +91,8 @@ fn only_what_is_missing_comes() {
 #[test]
 fn an_upstream_that_cannot_be_taken_from_is_explained_in_one_line() {
     let sandbox = Sandbox::new();
-    let up = sandbox.bare("up.git");
+    let up = sandbox.upstream();
     let work = sandbox.work(&up);
-    work.commit("one");
     work.commit("two");
     work.push(&["main"]);
     let here = sandbox.source("up.git", &["--direction", "pull"]);
