@@ -4,7 +4,7 @@
 //! [`Repository::find_each`], which looks for the loose ref and then in packed refs.
 
 use super::{Error, Repository, from_gix, is_refused, one_line};
-use crate::refs::{Local, RefName};
+use crate::refs::{Local, Oid, RefName};
 
 /// The refs that were wanted.
 #[derive(Debug, Default)]
@@ -13,6 +13,13 @@ pub struct Listing {
     pub refs: Vec<(RefName, Local)>,
     /// Why the list may lack something; `None` when it is complete.
     pub incomplete: Option<String>,
+}
+
+impl Listing {
+    /// The values of the refs that are not symbolic and can be read.
+    pub fn values(&self) -> impl Iterator<Item = Oid> {
+        self.refs.iter().filter_map(|(_, local)| if let Local::At(oid) = local { Some(*oid) } else { None })
+    }
 }
 
 /// Whether the file system cannot hold a file of that name.

@@ -12,7 +12,6 @@ use super::check::Heard;
 use super::stage::{Compared, Pair};
 use super::take::Forced;
 use crate::drain::fence::Fence;
-use crate::drain::foreign::tips;
 use crate::drain::refusal::Refusals;
 use crate::drain::update::UpdateResult;
 use crate::drain::{Error, Mode};
@@ -107,7 +106,7 @@ impl Pull<'_> {
         if !compared.refs.iter().all(moves_forward) {
             return Ok(None);
         }
-        let haves = self.haves(&compared, &tips(self.repository)?)?;
+        let haves = self.haves(&compared, &self.repository.list(|_| true)?.values().collect())?;
         let mut observed = self.observe(self.repository, &heard.listed, &heard.refs, &compared, rules)?;
         for facts in observed.refs.iter_mut().filter(|facts| facts.local != Local::Absent) {
             facts.ancestry = Ancestry::Behind;

@@ -202,9 +202,7 @@ impl Pull<'_> {
 
     /// Updates our refs, until nothing is left to do.
     fn take_all(&self, update: &mut Update<'_>, listed: &Listed, result: &mut UpdateResult) -> Result<(), Error> {
-        let values = self.repository.list(|_| true)?.refs.into_iter().map(|(_, local)| local);
-        let values = values.filter_map(|local| if let Local::At(oid) = local { Some((oid, 1)) } else { None });
-        let haves: HashMap<Oid, u32> = values.collect();
+        let haves: HashMap<Oid, u32> = self.repository.list(|_| true)?.values().map(|value| (value, 1)).collect();
         while !update.plan.next.is_empty() {
             let sent: Vec<Decision> = update.plan.next_push().into_iter().cloned().collect();
             let sent: Vec<&Decision> = sent.iter().collect();

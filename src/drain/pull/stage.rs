@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use super::Pull;
 use super::check::Heard;
 use crate::drain::Error;
-use crate::drain::foreign::tips;
 use crate::drain::full_scan::{FullScan, Unchanged};
 use crate::drain::observe::unreadable;
 use crate::durable;
@@ -105,7 +104,7 @@ impl Pull<'_> {
 
     fn fetch(&self, heard: &mut Heard, stage: &Stage, wants: &[Oid], compared: &Compared) -> Result<(), Error> {
         self.progress.begin("receiving objects");
-        let tips = tips(self.repository)?;
+        let tips: HashSet<Oid> = self.repository.list(|_| true)?.values().collect();
         let haves = self.haves(compared, &tips)?;
         let max = self.mirror.pull.max_input_size.or_else(|| git_size(self.repository, "receive.maxInputSize"));
         let max = max.map(|bytes| Limit { bytes, key: "max_input_size" });

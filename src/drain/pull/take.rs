@@ -38,7 +38,7 @@ use crate::wire::Own;
 const RUNNER: &str = "receive-pack";
 /// The hooks that may refuse an update.
 const POLICY: [&str; 3] = ["pre-receive", "update", "reference-transaction"];
-/// Of how many runs one lets git collect garbage.
+/// Of how many runs one, on average, lets git collect garbage. The number of a run is a time.
 const GC_EVERY: u64 = 16;
 /// After how many refs in one run all refs are packed.
 const MANY: usize = 1000;
