@@ -132,11 +132,11 @@ table! {
     /// Pull: the longest time between two checks, with interval = "auto".
     max_check_interval: Duration, Remote, "duration; \"30m\"", via "read::period";
 
-    /// How long a value stays under refs/rewritten/NAME after a pull set a ref here to a value that does not contain it, or deleted it, or
-    /// after a push did so on the mirror with a value that was never here. "0" keeps none.
+    /// How long a replaced value stays under refs/rewritten/NAME. A pull keeps a value of this repository before it sets the ref to one that
+    /// does not contain it, or deletes the ref. A push keeps a value of the mirror that was never here. "0" keeps none.
     keep_rewritten: Keep, Remote, "duration, \"forever\" or \"0\"; \"90d\"", via "read::keep";
 
-    /// Push: the largest pack that is fetched from the mirror to keep what is replaced there.
+    /// Push: the most that one run fetches from the mirror to keep what is replaced there. For a confined mirror: the most that is kept of it.
     max_rewritten_size: u64, Remote, "size like \"100MiB\"; \"1GiB\"", via "read::size";
 
     /// Pull: whether HEAD follows upstream's HEAD. It is set if this repository is empty, or if it names the branch that upstream's HEAD

@@ -3,34 +3,26 @@
 //!
 //! Guaranteed: if it can be fetched, nothing that was never ours is replaced before it is here, under a ref. What the mirror does not give,
 //! what is larger than `max_rewritten_size`, and what is malformed or incomplete is not kept; the rules decide all the same. In a
-//! repository where another user could make git run his programs as us, nothing is kept. A crash leaves the stage, which the next such
-//! fetch removes. Absent: values that this repository is known to have had; they were replaced here first.
+//! repository where another user could make git run his programs as us, nothing is kept. A crash leaves the stage, which the next
+//! run with such a value removes. Absent: values that this repository is known to have had; they were replaced here first.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::PathBuf;
 
 use super::refusal::Refusals;
 use super::update::{Run, UpdateResult};
 use super::{Error, kept};
 use crate::config::Keep;
 use crate::fetch::{self, Limit, Stage, Wanted};
-use crate::plan::Decision;
-use crate::refs::{Local, Oid, RefName};
+use crate::plan::{Decision, Plan};
+use crate::push::Session;
+use crate::refs::{Oid, RefName};
 use crate::replies;
-use crate::repo::Repository;
 use crate::status::{Outcome, RefOutcome};
 use crate::wire::{Class, Error as WireError};
 
 /// How often one run fetches such a value of one ref. A ref that somebody moves faster waits.
 const MAX_TRIES: u32 = 3;
-
-/// What is to be done after the values that are to be replaced were kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Foreign {
-    /// They are kept, as far as that is possible, or there are none. The push may be sent.
-    Kept,
-    /// The mirror is to be looked at again: it was read for the values, which may have taken long, or some refs have to wait.
-    Again,
-}
 
 /// What was asked of the mirror for the values in this run.
 #[derive(Debug, Default)]
@@ -38,6 +30,8 @@ pub(super) struct Asked {
     tries: BTreeMap<RefName, u32>,
     /// How large the packs were that came, in bytes. All of a run together are at most `max_rewritten_size`.
     bytes: u64,
+    /// Those bytes that no line of `kept.jsonl` counts yet.
+    pub(super) unnoted: u64,
     /// Values that the mirror does not give.
     unkept: HashSet<Oid>,
 }
@@ -46,14 +40,55 @@ pub(super) struct Asked {
 #[derive(Default)]
 struct Brought {
     values: HashSet<Oid>,
-    /// Why the others have to wait.
+    /// Why those that are neither here nor in [`Asked::unkept`] have to wait.
     passing: Option<Error>,
 }
 
 impl Run<'_> {
-    /// What `sent` replaces on the mirror and is to be kept.
-    fn replaced<'d>(&self, sent: &[&'d Decision]) -> Vec<&'d Decision> {
-        let replaced: Vec<&Decision> = sent.iter().filter(|decision| decision.keeps).copied().collect();
+    /// Keeps the values that the next push of `plan` replaces on the mirror and that were never ours. Returns the session if that push may
+    /// be sent now. Otherwise the mirror is to be looked at again: values were fetched, which may have taken long, or some refs have to wait.
+    pub(super) fn keep_foreign(
+        &self,
+        session: Session,
+        plan: &Plan,
+        refusals: &mut Refusals,
+        result: &mut UpdateResult,
+    ) -> Result<Option<Session>, Error> {
+        let replaced = self.replaced(plan);
+        if replaced.is_empty() {
+            return Ok(Some(session));
+        }
+        let incoming = self.incoming();
+        fetch::sweep(&incoming).map_err(Error::files("remove what a killed run left", incoming))?;
+        let mut missing = Vec::new();
+        for decision in &replaced {
+            let Some(value) = decision.remote else { continue };
+            if !result.asked.unkept.contains(&value) && !self.repository.is_here(value)? {
+                missing.push(*decision);
+            }
+        }
+        // The mirror may allow this account only one conversation.
+        let session = ended_if(!missing.is_empty(), Some(session));
+        let brought = self.fetch_foreign(&missing, result)?;
+        let waiting = self.make_refs(&replaced, &missing, brought, result)?;
+        let session = ended_if(!waiting.is_empty(), session);
+        // All refs of an atomic push wait together.
+        if self.mirror.is_atomic
+            && let Some(reason) = waiting.first().and_then(|outcome| outcome.reason.as_ref())
+        {
+            return Err(Error::Keep(reason.to_string()));
+        }
+        for outcome in waiting {
+            let Some(decision) = replaced.iter().find(|decision| decision.name == outcome.name) else { continue };
+            refusals.finalize(decision, &outcome);
+            result.outcomes.insert(outcome.name.clone(), outcome);
+        }
+        Ok(session)
+    }
+
+    /// What the next push replaces on the mirror and is to be kept.
+    fn replaced<'p>(&self, plan: &'p Plan) -> Vec<&'p Decision> {
+        let replaced: Vec<&Decision> = plan.next_push().into_iter().filter(|decision| decision.keeps).collect();
         let is_off = self.mirror.pull.keep_rewritten == Keep::Nothing;
         if is_off || replaced.is_empty() || self.repository.is_partial() {
             return Vec::new();
@@ -65,45 +100,23 @@ impl Run<'_> {
         replaced
     }
 
-    /// Those of `sent` whose replaced values must be fetched from the mirror, to be kept.
-    pub(super) fn missing_foreign<'d>(
+    /// Makes refs for the values of `replaced` that are here. Returns the outcomes of the refs that have to wait, and of those whose value no
+    /// ref can keep.
+    fn make_refs(
         &self,
-        sent: &[&'d Decision],
-        result: &UpdateResult,
-    ) -> Result<Vec<&'d Decision>, Error> {
-        let mut missing = Vec::new();
-        for decision in self.replaced(sent) {
-            let Some(value) = decision.remote else { continue };
-            if !result.asked.unkept.contains(&value) && !self.repository.is_here(value)? {
-                missing.push(decision);
-            }
-        }
-        Ok(missing)
-    }
-
-    /// Keeps the values that `sent` replaces on the mirror and that were never ours. Those of `missing` are fetched; no other conversation
-    /// with the mirror should be open then, because it may allow only one.
-    pub(super) fn keep_foreign(
-        &self,
-        sent: &[&Decision],
+        replaced: &[&Decision],
         missing: &[&Decision],
-        refusals: &mut Refusals,
+        brought: Brought,
         result: &mut UpdateResult,
-    ) -> Result<Foreign, Error> {
-        let replaced = self.replaced(sent);
-        if replaced.is_empty() {
-            return Ok(Foreign::Kept);
-        }
-        let tips = tips(self.repository)?;
-        let brought = match missing.is_empty() {
-            true => Brought::default(),
-            false => self.fetch_foreign(missing, &tips, result)?,
-        };
+    ) -> Result<Vec<RefOutcome>, Error> {
+        // A value that a ref here has needs no other name.
+        let others = self.repository.list(|name| !name.as_bytes().starts_with(b"refs/rewritten/"))?;
+        let tips: HashSet<Oid> = others.values().collect();
         let mut here = Vec::new();
         for decision in replaced {
             let Some(value) = decision.remote.filter(|value| !tips.contains(value)) else { continue };
             if brought.values.contains(&value) || self.repository.is_here(value)? {
-                here.push(decision);
+                here.push(*decision);
             }
         }
         let mut waiting = Vec::new();
@@ -112,42 +125,25 @@ impl Run<'_> {
             waiting = kept::keep(self.repository, &self.mirror.name, &here, (self.context.now)(), result)?;
         }
         if let Some(error) = brought.passing {
-            // All refs of an atomic push wait together.
-            if self.mirror.is_atomic {
-                return Err(error);
-            }
             let why = self.redactor.clean(&format!("what it replaces there cannot be fetched yet: {error}"));
-            let is_absent = |decision: &&&Decision| {
-                decision
-                    .remote
-                    .is_some_and(|value| !brought.values.contains(&value) && !result.asked.unkept.contains(&value))
-            };
-            let absent = missing.iter().filter(is_absent);
-            waiting.extend(absent.map(|decision| RefOutcome::new(decision, Outcome::RemoteFailed, Some(why.clone()))));
+            let is_settled = |value: &Oid| brought.values.contains(value) || result.asked.unkept.contains(value);
+            let left = missing.iter().filter(|decision| decision.remote.is_some_and(|value| !is_settled(&value)));
+            waiting.extend(left.map(|decision| RefOutcome::new(decision, Outcome::RemoteFailed, Some(why.clone()))));
         }
-        if self.mirror.is_atomic
-            && let Some(reason) = waiting.first().and_then(|outcome| outcome.reason.as_ref())
-        {
-            return Err(Error::Keep(reason.to_string()));
-        }
-        let is_again = !missing.is_empty() || !waiting.is_empty();
-        for outcome in waiting {
-            let Some(decision) = sent.iter().find(|decision| decision.name == outcome.name) else { continue };
-            refusals.finalize(decision, &outcome);
-            result.outcomes.insert(outcome.name.clone(), outcome);
-        }
-        Ok(if is_again { Foreign::Again } else { Foreign::Kept })
+        Ok(waiting)
     }
 
-    /// Brings the values of `missing` here: all at once, or each alone if that fails because of one of them.
-    fn fetch_foreign(
-        &self,
-        missing: &[&Decision],
-        tips: &HashSet<Oid>,
-        result: &mut UpdateResult,
-    ) -> Result<Brought, Error> {
-        self.progress.begin("receiving what is to be replaced");
+    fn incoming(&self) -> PathBuf {
+        self.repository.layout().remote(&self.mirror.name).join("incoming")
+    }
+
+    /// Brings the values of `missing` here: all at once, or in halves if that fails, so that one of them costs no other.
+    fn fetch_foreign(&self, missing: &[&Decision], result: &mut UpdateResult) -> Result<Brought, Error> {
         let mut brought = Brought::default();
+        if missing.is_empty() {
+            return Ok(brought);
+        }
+        self.progress.begin("receiving what is to be replaced");
         let tries = |asked: &Asked, decision: &Decision| asked.tries.get(&decision.name).copied().unwrap_or(0);
         let (tried, missing): (Vec<&Decision>, Vec<&Decision>) =
             missing.iter().partition(|decision| tries(&result.asked, decision) >= MAX_TRIES);
@@ -157,80 +153,121 @@ impl Run<'_> {
         for decision in &missing {
             *result.asked.tries.entry(decision.name.clone()).or_default() += 1;
         }
-        let alone = missing.iter().map(std::slice::from_ref);
-        let groups = std::iter::once(&missing[..]).chain(alone.filter(|_| missing.len() > 1));
-        for group in groups {
-            let wanted: Vec<Oid> = group.iter().filter_map(|decision| decision.remote).collect();
-            if wanted.iter().all(|value| brought.values.contains(value)) {
-                continue;
-            }
-            match self.bring(group, tips, &mut result.asked) {
-                Ok(()) => brought.values.extend(wanted),
-                Err(error) if is_passing(&error) => {
-                    let is_down = matches!(&error, Error::Push(error) if error.is_host_failure());
+        // What we have is not sent again.
+        let mut known: HashSet<Oid> = self.repository.list(|_| true)?.values().collect();
+        let mut groups = vec![&missing[..]];
+        while let Some(group) = groups.pop().filter(|group| !group.is_empty()) {
+            let wanted: BTreeSet<Oid> = group.iter().filter_map(|decision| decision.remote).collect();
+            let error = match self.bring(group, &wanted, &known, &mut result.asked) {
+                Ok(()) => {
+                    known.extend(&wanted);
+                    brought.values.extend(wanted);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            match group {
+                _ if is_down(&error) => {
                     brought.passing = Some(error);
-                    if is_down {
-                        break;
-                    }
+                    break;
                 }
-                Err(_) if group.len() > 1 => {}
+                [_, _, ..] => groups.extend(<[_; 2]>::from(group.split_at(group.len() / 2))),
+                // Nothing is left of the size for this run.
+                _ if matches!(error, Error::Keep(_)) => {
+                    brought.passing = Some(error);
+                    break;
+                }
+                _ if is_passing(&error) => brought.passing = Some(error),
                 // It moved, which the next look shows.
-                Err(Error::Push(WireError::Remote(message)))
-                    if replies::is_moved_want(&message) && tries(&result.asked, group[0]) < MAX_TRIES => {}
-                Err(error) => {
-                    result.asked.unkept.extend(wanted);
-                    let why = self.redactor.clean(&error.to_string());
-                    let (name, value) = (group[0].name.text(), group[0].remote.unwrap_or(self.repository.null_oid()));
-                    tracing::warn!(
-                        "mirror '{}': '{name}' is replaced there and its value {value} is not kept: {why}",
-                        self.mirror.name
-                    );
-                }
+                [one] if is_moved(&error) && tries(&result.asked, one) < MAX_TRIES => {}
+                _ => self.give_up(group, &error, &mut result.asked),
             }
         }
         Ok(brought)
     }
 
-    /// Fetches the values that `group` replaces, through a stage, checks that nothing of their history is missing, and copies their pack here.
-    fn bring(&self, group: &[&Decision], tips: &HashSet<Oid>, asked: &mut Asked) -> Result<(), Error> {
+    /// Notes that a value cannot be kept.
+    fn give_up(&self, group: &[&Decision], error: &Error, asked: &mut Asked) {
+        let why = self.redactor.clean(&error.to_string());
+        for decision in group {
+            let Some(value) = decision.remote else { continue };
+            asked.unkept.insert(value);
+            let (mirror, name) = (&self.mirror.name, decision.name.text());
+            tracing::warn!("mirror '{mirror}': '{name}' is replaced there and its value {value} is not kept: {why}");
+        }
+    }
+
+    /// Fetches `wanted`, the values that `group` replaces, through a stage, checks that nothing of their history is missing, and copies their
+    /// pack here. The histories of `known` are here.
+    fn bring(
+        &self,
+        group: &[&Decision],
+        wanted: &BTreeSet<Oid>,
+        known: &HashSet<Oid>,
+        asked: &mut Asked,
+    ) -> Result<(), Error> {
         let mut session = fetch::Session::connect(self.target, self.context.pool, None)?;
         let names: Vec<Vec<u8>> = group.iter().map(|decision| decision.name.as_bytes().to_vec()).collect();
-        let mut there: BTreeMap<RefName, Oid> = BTreeMap::new();
-        session.list(&names, &mut |name, oid| {
-            there.insert(name.to_owned(), oid);
+        let mut shown = BTreeSet::new();
+        session.list(&names, &mut |_, oid| {
+            shown.insert(oid);
         })?;
         // Version 2 also gives what its list hides. An older server gives only what it lists.
-        let is_given = |decision: &&&Decision| {
-            session.speaks_two().is_some() || there.get(&decision.name).copied() == decision.remote
-        };
-        let mut wants: Vec<Oid> = group.iter().filter(is_given).filter_map(|decision| decision.remote).collect();
-        wants.sort_unstable();
-        wants.dedup();
-        if wants.len() < group.iter().filter_map(|decision| decision.remote).collect::<HashSet<_>>().len() {
+        if session.speaks_two().is_none() && !wanted.is_subset(&shown) {
             return Err(WireError::Unable("upload-pack does not show it".into()).into());
         }
-        let incoming = self.repository.layout().remote(&self.mirror.name).join("incoming");
-        let staged = |source| Error::files("stage objects", incoming.clone())(source);
-        fetch::sweep(&incoming).map_err(staged)?;
-        let stage = Stage::make(&incoming, self.repository).map_err(staged)?;
-        let wanted = Wanted { wants: &wants, haves: &[], progress: &self.progress };
+        let incoming = self.incoming();
+        let stage = Stage::make(&incoming, self.repository).map_err(Error::files("stage objects", incoming))?;
+        let wants: Vec<Oid> = wanted.iter().copied().collect();
+        let request = Wanted { wants: &wants, haves: &[], progress: &self.progress };
         // The mirror does not know where a shallow history ends, so it gets no values from which it could conclude too much.
-        let known: Vec<Oid> = tips.iter().copied().filter(|_| self.shallow.is_empty()).collect();
-        let mut walk = self.repository.newest_first(&known);
-        let left = self.mirror.pull.max_rewritten_size.saturating_sub(asked.bytes);
+        let tips: Vec<Oid> = known.iter().copied().filter(|_| self.shallow.is_empty()).collect();
+        let mut walk = self.repository.newest_first(&tips);
+        let left = self.mirror.pull.max_rewritten_size.saturating_sub(asked.bytes).saturating_sub(self.used()?);
         // Git takes 0 for no limit.
         let limit = Limit { bytes: left.max(1), key: "max_rewritten_size" };
-        match stage.take(Some(limit), |sink| session.fetch(&wanted, &mut walk, sink)) {
+        match stage.take(Some(limit), |sink| session.fetch(&request, &mut walk, sink)) {
             // The next run has the whole size for it.
             Err(WireError::Unable(why)) if asked.bytes > 0 => return Err(Error::Keep(why)),
             taken => taken?,
         }
         session.end();
         let size = stage.only_pack().ok().flatten().and_then(|pack| Some(pack.metadata().ok()?.len()));
-        stage.hand_over(self.repository, &wants, tips.iter().copied())?;
+        stage.hand_over(self.repository, &wants, known.iter().copied())?;
         asked.bytes += size.unwrap_or(0);
+        asked.unnoted += size.unwrap_or(0);
         Ok(())
     }
+
+    /// How much of `max_rewritten_size` earlier runs used up, in bytes. Whoever has a token controls a confined mirror, and could fill our disk
+    /// run by run, so what is kept of such a mirror counts until it ends.
+    fn used(&self) -> Result<u64, Error> {
+        match self.mirror.is_confined {
+            true => Ok(kept(self.repository, &self.mirror.name)?.iter().map(|kept| kept.fetched).sum()),
+            false => Ok(0),
+        }
+    }
+}
+
+/// The session, unless it is to end.
+fn ended_if(is_over: bool, session: Option<Session>) -> Option<Session> {
+    match session {
+        Some(session) if is_over => {
+            session.end();
+            None
+        }
+        session => session,
+    }
+}
+
+/// Whether the host does not answer, so that no other value can be fetched now either.
+fn is_down(error: &Error) -> bool {
+    matches!(error, Error::Push(failure) if failure.is_host_failure() && is_passing(error))
+}
+
+/// Whether upload-pack does not have the value any more.
+fn is_moved(error: &Error) -> bool {
+    matches!(error, Error::Push(WireError::Remote(message)) if replies::is_moved_want(message))
 }
 
 /// Whether a later try may bring what this one did not.
@@ -243,11 +280,4 @@ fn is_passing(error: &Error) -> bool {
         Error::Push(WireError::Program { program, status, .. }) if program == "ssh" => status.contains("255"),
         error => error.class() == Class::Temporary,
     }
-}
-
-/// The values of all our refs, except those that are only kept.
-pub(super) fn tips(repository: &Repository) -> Result<HashSet<Oid>, Error> {
-    let values = repository.list(|name| !name.as_bytes().starts_with(b"refs/rewritten/"))?;
-    let values = values.refs.into_iter().map(|(_, local)| local);
-    Ok(values.filter_map(|local| if let Local::At(oid) = local { Some(oid) } else { None }).collect())
 }

@@ -49,6 +49,14 @@ pub struct Kept {
     pub kept_as: String,
     /// Why it was replaced.
     pub reason: String,
+    /// How many bytes were fetched for it, and for the values that were kept with it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub fetched: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 /// Keeps the values that `replaced` replace, and notes in their outcomes where. Returns the outcomes of those that cannot be kept.
@@ -98,6 +106,9 @@ pub(super) fn keep(
                 }
             }
         }
+    }
+    if let Some(line) = lines.first_mut() {
+        line.fetched = std::mem::take(&mut result.asked.unnoted);
     }
     note(repository, mirror, &lines)?;
     Ok(refused)
@@ -188,6 +199,7 @@ fn line(decision: &Decision, kept_as: &RefName, now: Timestamp) -> Kept {
         value: decision.old_value().map(|value| value.to_string()).unwrap_or_default(),
         kept_as: kept_as.text().into_owned(),
         reason: reason.into(),
+        fetched: 0,
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::companions::Companions;
 use super::fence::{Fence, Late};
-use super::foreign::{Asked, Foreign};
+use super::foreign::Asked;
 use super::full_scan::{FullScan, full_scan};
 use super::observe::{KnownValues, LocalRefs, Remote, Scope, observe, remote};
 use super::optimistic::Optimistic;
@@ -141,17 +141,7 @@ impl Run<'_> {
                 current.end();
                 return Ok(());
             }
-            let sent = plan.next_push();
-            let missing = self.missing_foreign(&sent, result)?;
-            if !missing.is_empty() {
-                current.end();
-                self.keep_foreign(&sent, &missing, &mut refusals, result)?;
-                continue;
-            }
-            if self.keep_foreign(&sent, &[], &mut refusals, result)? == Foreign::Again {
-                current.end();
-                continue;
-            }
+            let Some(mut current) = self.keep_foreign(current, &plan, &mut refusals, result)? else { continue };
             let rest = self.push_some(&mut current, &plan, &there, &mut refusals, result)?;
             let is_over = rest.is_empty() || result.error.is_some();
             if current.can_continue() {

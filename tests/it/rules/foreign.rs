@@ -2,8 +2,8 @@
 
 use crate::scene::Scene;
 use crate::scene::injected::{Fault, Threads, at_every_point, is_reached, under};
-use crate::scene::sandbox::{Completed, run_with_input};
-use crate::scene::servers::Kind;
+use crate::scene::sandbox::{Completed, Sandbox, run_with_input, script};
+use crate::scene::servers::{Kind, Server, free_port};
 
 impl Scene {
     /// What is kept here: `REF VALUE`.
@@ -105,6 +105,40 @@ fn what_cannot_be_kept_is_replaced_all_the_same() {
     }
 }
 
+/// If ssh itself fails while upload-pack is asked, the ref waits, and others are pushed. A server that runs no upload-pack for this account
+/// refuses for good.
+#[test]
+fn a_value_waits_for_a_failure_that_may_pass() {
+    for (status, waits) in [(255, true), (1, false)] {
+        let sandbox = Sandbox::new();
+        let (mirror, command) = (sandbox.bare("mirror.git"), sandbox.path("command"));
+        let refusal = sandbox.path("refusal");
+        let lines = format!(
+            "#!/bin/sh\ncase $SSH_ORIGINAL_COMMAND in *upload-pack*) test -e {0} && echo 'no reading' >&2 && exit $(cat {0});; esac\n\
+             exec sh -c \"$SSH_ORIGINAL_COMMAND\"\n",
+            refusal.display()
+        );
+        script(&command, &lines);
+        let directives = format!("ForceCommand {}", command.display());
+        let server = Server::start_with(&sandbox, Kind::Ssh, free_port(), &directives);
+        let source = server.source(&sandbox, "mirror.git", &[]);
+        let scene = Scene { sandbox, source, mirror, server: Some(server) }.with(&["main", "main:x"]);
+        let oid = scene.foreign("x");
+        std::fs::write(&refusal, status.to_string()).unwrap();
+        scene.push(&["main"]);
+        let said = scene.sync_foreign();
+        let (ours, theirs) = (&scene.source, &scene.mirror);
+        assert_eq!(scene.sandbox.oid(theirs, "main"), scene.sandbox.oid(ours, "main"), "{said:?}");
+        assert_eq!(scene.sandbox.oid(theirs, "x") == oid, waits, "{said:?}");
+        assert_eq!(scene.status()["update_status"] == "scheduled", waits, "{said:?}");
+        std::fs::remove_file(&refusal).unwrap();
+        let said = scene.sync_foreign();
+        assert_eq!(said.status, 0, "{said:?}");
+        let expected = if waits { vec![Scene::kept_as(&oid, "x")] } else { vec![] };
+        assert!(scene.is_mirrored() && scene.kept() == expected, "{status}: {:?} {said:?}", scene.kept());
+    }
+}
+
 /// One value that cannot be kept costs no other. A ref that upload-pack hides is asked for by its value.
 #[test]
 fn each_value_that_can_be_kept_is() {
@@ -138,6 +172,30 @@ fn a_foreign_tag_is_kept() {
     assert_eq!(scene.kept(), [format!("refs/rewritten/m/{}/tags/v1 {tag}", &tag[..12])], "{said:?}");
     let log = scene.sandbox.mirror_push_ok(&scene.source, &["log", "--json"]).out;
     assert!(log.contains(&tag), "{log}");
+}
+
+/// Whoever has a token controls a confined mirror, and must not fill the disk with it run by run.
+#[test]
+fn of_a_confined_mirror_only_so_much_is_kept() {
+    let scene = Scene::behind(Kind::Http, &[]).with(&["main", "main:x"]);
+    std::fs::write(scene.sandbox.path("server.toml"), "[api]\nallow_local_network = true\n").unwrap();
+    let path = scene.source.join("mirror-push/config.toml");
+    let text = std::fs::read_to_string(&path).unwrap() + "max_rewritten_size = \"1KiB\"\n";
+    std::fs::write(&path, &text).unwrap();
+    // Each value takes some 250 bytes.
+    let is_kept = |lines: usize| {
+        let oid = scene.foreign_with("x", lines);
+        let said = scene.sandbox.mirror_push(&scene.source, &["--config", "server.toml", "sync"]);
+        assert!(said.status == 0 && scene.is_mirrored(), "{said:?}");
+        scene.kept().contains(&Scene::kept_as(&oid, "x"))
+    };
+    assert!((1..=8).all(is_kept), "one run after the other has the whole size");
+    scene.sandbox.mirror_push_ok(&scene.source, &["kept", "m", "--expire"]);
+    std::fs::write(&path, text + "confined = true\n").unwrap();
+    let kept: Vec<bool> = (9..=16).map(is_kept).collect();
+    assert!(kept[0] && kept[1] && !kept[7], "{kept:?}");
+    scene.sandbox.mirror_push_ok(&scene.source, &["kept", "m", "--expire"]);
+    assert!(is_kept(17));
 }
 
 #[test]
@@ -206,6 +264,7 @@ fn a_foreign_value_survives_a_run_that_is_killed_or_has_no_space_at_any_step() {
             let said = scene.sync_foreign();
             assert!(said.status == 0 && scene.is_mirrored(), "{at}: {said:?}");
             assert_eq!(scene.kept(), [Scene::kept_as(&oid, "main")], "{at}");
+            assert!(!scene.source.join("mirror-push/remotes/m/incoming").exists(), "{at}");
             true
         });
         assert!(points > 50, "{points}");
