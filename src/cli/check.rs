@@ -86,7 +86,7 @@ fn of_one(session: &Session<'_>) -> anyhow::Result<Judged> {
 /// Whether an upstream that is to be checked by the clock was not checked for twice the longest time between two checks.
 fn is_unchecked(session: &Session<'_>, mirror: &Mirror) -> bool {
     let longest = match mirror.pull.interval {
-        _ if !mirror.is_pull() || !mirror.is_enabled => return false,
+        _ if !mirror.takes() || !mirror.is_enabled => return false,
         Interval::None => return false,
         Interval::Auto => mirror.pull.max_check_interval,
         Interval::Every(period) => period,

@@ -135,8 +135,8 @@ impl Sums {
 }
 
 /// Drains, syncs or plans.
-pub(super) fn drain(base: &Base, asked: Asked, out: &mut (dyn Write + Send)) -> anyhow::Result<u8> {
-    let (Asked { mode, adopts, restore }, repositories) = (asked, base.repositories()?);
+pub(super) fn drain(base: &Base, asked: Asked<'_>, out: &mut (dyn Write + Send)) -> anyhow::Result<u8> {
+    let (Asked { mode, adopts, restore, .. }, repositories) = (asked, base.repositories()?);
     if base.server.top.silent == Some(true) && mode != Mode::Plan {
         base.say("silent: nothing leaves this machine");
     }

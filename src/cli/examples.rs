@@ -30,6 +30,8 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
     ("public-key", "git mirror-push public-key office", "Prints the key, which the host must authorise"),
     ("host-keys", "git mirror-push host-keys office --detect", "Shows what the host offers, and pins it after 'y'"),
     ("credential", "git mirror-push credential github", "Asks for the new password or token"),
+    ("conflicts", "git mirror-push conflicts", "Shows what both sides moved, and the commands that resolve it"),
+    ("resolve", "git mirror-push resolve office main --ours", "Gives our main to the mirror, and keeps the mirror's"),
     (
         "kept",
         "git mirror-push kept upstream --restore main --as main-before",

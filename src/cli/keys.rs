@@ -34,7 +34,7 @@ pub(super) fn public_key(session: &Session<'_>, name: &str, out: &mut dyn Write)
 pub(super) fn webhook(session: &Session<'_>, asked: &Webhook, out: &mut dyn Write) -> anyhow::Result<u8> {
     let config = session.config()?;
     let mirror = by_name(&config, &asked.name)?;
-    if !mirror.is_pull() {
+    if !mirror.takes() {
         return Err(Usage(format!("mirror '{}' is a push mirror, which needs no webhook", asked.name)).into());
     }
     let server = &session.base.server;

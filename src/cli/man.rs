@@ -202,6 +202,9 @@ shows the state of each mirror, which ref is not up to date, and why. Without a 
 A pull mirror
 .RB ( "add \-\-direction pull" )
 takes what changes in an upstream repository, as if someone had pushed it here. Its values go on to the push mirrors of this repository.
+A two\-way mirror
+.RB ( "add \-\-direction both" )
+does both: whichever side changed a ref, the other side gets it.
 "#;
 
 const END: &str = r#".SH FILES

@@ -16,6 +16,7 @@ use crate::wake;
 mod args;
 mod check;
 mod completions;
+mod conflicts;
 mod daemon;
 mod doctor;
 mod every;
@@ -166,6 +167,8 @@ fn in_repository(session: &Session<'_>, command: Command, out: &mut dyn Write) -
         Command::PublicKey(name) => keys::public_key(session, &name.name, out),
         Command::HostKeys(asked) => keys::host_keys(session, &asked, out),
         Command::Credential(asked) => keys::credential(session, &asked),
+        Command::Conflicts(asked) => conflicts::conflicts(session, &asked, out),
+        Command::Resolve(asked) => conflicts::resolve(session, &asked, out),
         Command::Kept(asked) => kept::kept(session, &asked, out),
         Command::Webhook(asked) => keys::webhook(session, &asked, out),
         Command::Doctor(_) => doctor::doctor(session, out),
@@ -198,7 +201,15 @@ fn without_repository(base: &Base, command: &Command, out: &mut (dyn Write + Sen
 
 /// Whether a command contacts mirrors with their credentials. `host-keys --detect` contacts a host, but needs no credentials.
 fn contacts(command: &Command) -> bool {
-    matches!(command, Command::Drain(_) | Command::Pull(_) | Command::Sync(_) | Command::Plan(_) | Command::Doctor(_))
+    matches!(
+        command,
+        Command::Drain(_)
+            | Command::Pull(_)
+            | Command::Sync(_)
+            | Command::Resolve(_)
+            | Command::Plan(_)
+            | Command::Doctor(_)
+    )
 }
 
 /// The arguments without `--git-dir`: the child is told the real path.

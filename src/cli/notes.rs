@@ -65,12 +65,16 @@ fn empty_selection(session: &Session<'_>, config: &Config, mirror: &Mirror) -> a
 
 /// What to do about refs that someone else moved.
 fn divergence(mirror: &Mirror, shown: &View) -> Option<String> {
-    let is_divergent = shown.refs.iter().any(|outcome| outcome.outcome == Outcome::Divergent);
+    let is_divergent =
+        shown.refs.iter().any(|outcome| matches!(outcome.outcome, Outcome::Divergent | Outcome::Conflict));
     let is_kept = is_divergent && !shown.needs_adoption && mirror.divergent != Divergent::Overwrite;
     let name = &mirror.name;
     is_kept.then(|| match mirror.direction {
         Direction::Pull => format!(
             "someone moved the divergent refs here; to see upstream's commits: git fetch mirror::{name}; to take them: set the refs to them (git fetch mirror::{name} BRANCH && git update-ref refs/heads/BRANCH FETCH_HEAD), or git mirror-push set {name} --divergent-refs overwrite, which keeps what is here below refs/rewritten/{name}"
+        ),
+        Direction::Both => format!(
+            "someone moved the refs in conflict on both sides; the commands that resolve it: git mirror-push conflicts {name}"
         ),
         Direction::Push => format!(
             "someone else pushed to the divergent refs of the mirror; to fetch their commits: git fetch mirror::{name}; to overwrite them: git mirror-push set {name} --divergent-refs overwrite"

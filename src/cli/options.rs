@@ -9,7 +9,7 @@ use crate::mirror::Keys;
 /// What `add` and `set` have in common.
 #[derive(Debug, Args)]
 pub(super) struct Settings {
-    /// Whether the mirror gets our refs, or we take the mirror's
+    /// Whether the mirror gets our refs, we take the mirror's, or both
     #[arg(long, value_name = "DIRECTION")]
     pub(super) direction: Option<Direction>,
     /// Mirror protected branches only
@@ -59,6 +59,7 @@ impl Settings {
             let word = match direction {
                 Direction::Push => "push",
                 Direction::Pull => "pull",
+                Direction::Both => "both",
             };
             keys.push(("direction", Change::Text(word.into())));
         }
@@ -124,6 +125,8 @@ pub(super) enum Direction {
     Push,
     /// This repository takes what changes in the mirror
     Pull,
+    /// Whichever side changed a ref, the other side gets it
+    Both,
 }
 
 /// `divergent_refs`

@@ -140,6 +140,7 @@ fn line(base: &Base, outcome: &RefOutcome) -> String {
         Outcome::Deleted => ('-', "[deleted]".to_owned(), ""),
         Outcome::Restored => ('*', "[restored]".to_owned(), ""),
         Outcome::Kept => ('=', "[kept]".to_owned(), ""),
+        Outcome::Conflict => ('!', "[conflict]".to_owned(), ""),
         Outcome::Divergent => ('!', "[divergent]".to_owned(), ""),
         Outcome::Flapping => ('!', "[flapping]".to_owned(), ""),
         Outcome::Rejected => ('!', "[rejected]".to_owned(), ""),
@@ -168,7 +169,7 @@ pub(super) fn view(base: &Base, view: &View, next: Option<&str>, out: &mut dyn W
         view.last_update_at.as_ref().unwrap_or(&never),
         view.pending
     )?;
-    if view.direction == Direction::Pull.as_str() {
+    if view.direction != Direction::Push.as_str() {
         let (check, change) = (view.last_check_at.as_ref(), view.last_change_at.as_ref());
         writeln!(out, "  last check {}, last change {}", check.unwrap_or(&never), change.unwrap_or(&never))?;
     }

@@ -12,7 +12,7 @@ use super::args::{self, Pull, Sync};
 use super::progress::Bars;
 use super::{BEHIND, DONE, Session, Usage, by_name, chosen, now, print_json, render};
 use crate::config::Mirror;
-use crate::drain::{self, Check, Context, MassDelete, Mode, Report, Unchanged};
+use crate::drain::{self, Check, Context, MassDelete, Mode, Report, Resolve, Unchanged};
 use crate::metrics;
 use crate::mirror::Lock;
 use crate::plan::Restore;
@@ -87,7 +87,7 @@ fn waiting(session: &Session<'_>) -> anyhow::Result<Option<Timestamp>> {
     Ok(next)
 }
 
-fn exit_status(reports: &[Report]) -> u8 {
+pub(super) fn exit_status(reports: &[Report]) -> u8 {
     if reports.iter().any(Report::is_behind) { BEHIND } else { DONE }
 }
 
@@ -99,7 +99,7 @@ pub(super) fn random() -> u64 {
 pub(super) fn pull(session: &Session<'_>, pull: &Pull, out: &mut dyn Write) -> anyhow::Result<u8> {
     let config = session.config()?;
     for name in &pull.scope.names {
-        if !by_name(&config, name)?.is_pull() {
+        if !by_name(&config, name)?.takes() {
             let text = format!("mirror '{name}' is a push mirror; to update it: git mirror-push sync {name}");
             return Err(Usage(text).into());
         }
@@ -119,26 +119,28 @@ pub(super) fn sync(session: &Session<'_>, sync: &Sync, out: &mut dyn Write) -> a
 
 /// What a command asks of every mirror.
 #[derive(Clone, Copy)]
-pub(super) struct Asked {
+pub(super) struct Asked<'a> {
     pub(super) mode: Mode,
     /// Whether first contact is confirmed (`--adopt`).
     pub(super) adopts: bool,
     /// Whether refs that were deleted here are taken again (`--restore`).
     pub(super) restore: Restore,
+    /// A conflict that is resolved.
+    pub(super) resolve: Option<&'a Resolve>,
 }
 
-impl From<Mode> for Asked {
+impl From<Mode> for Asked<'_> {
     fn from(mode: Mode) -> Self {
-        Self { mode, adopts: false, restore: Restore::Changed }
+        Self { mode, adopts: false, restore: Restore::Changed, resolve: None }
     }
 }
 
-impl Asked {
+impl Asked<'_> {
     /// A sync with these options.
     pub(super) fn of(sync: &Sync) -> Self {
         let guard = if sync.allow_mass_delete { MassDelete::Allowed } else { MassDelete::Guarded };
         let restore = if sync.restore { Restore::All } else { Restore::Changed };
-        Self { mode: Mode::Sync(guard), adopts: sync.adopt, restore }
+        Self { mode: Mode::Sync(guard), adopts: sync.adopt, restore, resolve: None }
     }
 }
 
@@ -152,20 +154,25 @@ pub(super) fn unchanged(base: &super::Base) -> Unchanged {
     if base.global.json || base.global.verbose > 0 { Unchanged::Reported } else { Unchanged::Omitted }
 }
 
-fn run(session: &Session<'_>, asked: Asked, names: &[String], out: &mut dyn Write) -> anyhow::Result<Vec<Report>> {
+pub(super) fn run(
+    session: &Session<'_>,
+    asked: Asked<'_>,
+    names: &[String],
+    out: &mut dyn Write,
+) -> anyhow::Result<Vec<Report>> {
     let reports = serve(session, asked, names)?;
     show(session, asked.mode, &reports, out)?;
     Ok(reports)
 }
 
 /// Serves the mirrors of these names, or all of them.
-fn serve(session: &Session<'_>, asked: Asked, names: &[String]) -> anyhow::Result<Vec<Report>> {
-    let Asked { mode, adopts, restore } = asked;
+fn serve(session: &Session<'_>, asked: Asked<'_>, names: &[String]) -> anyhow::Result<Vec<Report>> {
+    let Asked { mode, adopts, restore, resolve } = asked;
     let config = session.config()?;
     // A plan changes nothing, so it is made for disabled mirrors too.
     let is_served = |mirror: &&Mirror| match mode {
         Mode::Plan => true,
-        Mode::Pull(_) => mirror.is_enabled && mirror.is_pull(),
+        Mode::Pull(_) => mirror.is_enabled && mirror.takes(),
         _ => mirror.is_enabled,
     };
     let mirrors: Vec<&Mirror> = chosen(&config, names)?.into_iter().filter(is_served).collect();
@@ -190,6 +197,7 @@ fn serve(session: &Session<'_>, asked: Asked, names: &[String]) -> anyhow::Resul
         only: None,
         adopts,
         restore,
+        resolve,
         pool: &pool,
         unchanged: unchanged(session.base),
         now,

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::plan::{Branches, Divergent, MaxDeletes, Pattern, Prune, Rules, Tags};
+use crate::plan::{Branches, Conflicts, Divergent, MaxDeletes, Pattern, Prune, Rules, Tags};
 use crate::refs::RefName;
 use crate::wire::{Address, Timeouts};
 
@@ -194,6 +194,8 @@ pub struct Mirror {
     pub direction: Direction,
     /// `divergent_refs`
     pub divergent: Divergent,
+    /// `conflicts`; `None` unless the mirror is two-way.
+    pub conflicts: Option<Conflicts>,
     /// `tags`
     pub tags: TagsSetting,
     /// `prune`
@@ -266,10 +268,22 @@ pub const DEFAULT_TIMEOUTS: Timeouts = Timeouts {
 pub const DEFAULT_MAX_REFS: usize = 2000;
 
 impl Mirror {
-    /// Whether refs are taken from it.
+    /// Whether refs are taken from it, and nothing is sent to it.
     #[must_use]
     pub fn is_pull(&self) -> bool {
         self.direction == Direction::Pull
+    }
+
+    /// Whether refs are taken from it.
+    #[must_use]
+    pub fn takes(&self) -> bool {
+        self.direction != Direction::Push
+    }
+
+    /// Whether it gets our refs.
+    #[must_use]
+    pub fn sends(&self) -> bool {
+        self.direction != Direction::Pull
     }
 
     /// What is known of the mirror belongs to this: its address (see [`Address::identity`]) and its direction.
@@ -317,6 +331,7 @@ impl Config {
             },
             namespaces: patterns(&mirror.refspecs),
             divergent: mirror.divergent,
+            conflicts: mirror.conflicts,
             prune: mirror.prune,
             max_deletes: mirror.max_deletes.map_or(MaxDeletes::Default, MaxDeletes::Limit),
             is_atomic: mirror.is_atomic,

@@ -1,4 +1,4 @@
-//! What the configuration says of a mirror whose refs are taken (`direction = "pull"`). Pure.
+//! What the configuration says of a mirror whose refs are taken (`direction = "pull"` or `"both"`). Pure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,11 +16,13 @@ pub enum Direction {
     Push,
     /// We take the refs of the mirror, which is our upstream.
     Pull,
+    /// Whichever side changed a ref, the other side gets it.
+    Both,
 }
 
 impl Direction {
     /// The words of files and JSON.
-    pub const WORDS: [&str; 2] = ["push", "pull"];
+    pub const WORDS: [&str; 3] = ["push", "pull", "both"];
 
     /// The word in files and JSON.
     #[must_use]
@@ -28,6 +30,7 @@ impl Direction {
         match self {
             Self::Push => "push",
             Self::Pull => "pull",
+            Self::Both => "both",
         }
     }
 
@@ -35,7 +38,7 @@ impl Direction {
     pub(crate) fn identity(self, address: &Address) -> String {
         match self {
             Self::Push => address.identity(),
-            Self::Pull => format!("pull {}", address.identity()),
+            Self::Pull | Self::Both => format!("{} {}", self.as_str(), address.identity()),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::keys::table;
 use super::pull::{Direction, Hooks, Interval, Keep, Pull};
 use super::values::{BranchRegex, check_command};
 use super::{AuthMethod, DEFAULT_MAX_REFS, DEFAULT_TIMEOUTS, DEFAULT_WAITS, Mirror, TagsSetting, Waits, read};
-use crate::plan::{Divergent, Prune};
+use crate::plan::{Conflicts, Divergent, Prune};
 use crate::wire::{Address, Timeouts};
 
 table! {
@@ -24,8 +24,9 @@ table! {
     /// repository's path below root and {name} its last component, both without .git.
     url: String, Remote, "URL, required", via "read::url";
 
-    /// "push": the mirror gets what is pushed here. "pull": this repository takes what changes in the mirror, its upstream.
-    direction: Direction, Remote, "\"push\" or \"pull\"; \"push\"";
+    /// "push": the mirror gets what is pushed here. "pull": this repository takes what changes in the mirror, its upstream. "both":
+    /// whichever side changed a ref, the other side gets it.
+    direction: Direction, Remote, "\"push\", \"pull\" or \"both\"; \"push\"";
 
     /// Whether the mirror is updated.
     enabled: bool, Remote, "boolean; true";
@@ -44,6 +45,10 @@ table! {
     /// What to do with a ref that someone else changed on the mirror (of a pull mirror: that someone changed here): overwrite it, keep
     /// it and report it, or fail without updating anything.
     divergent_refs: Divergent, Remote, "\"overwrite\", \"keep\" or \"fail\"; \"overwrite\", of a pull mirror \"keep\"";
+
+    /// Both: what to do with a ref that both sides moved, each to a value that does not contain the other's. "keep": neither side changes,
+    /// and the ref is reported. "ours" and "theirs": this side's value wins, and the other one is kept.
+    conflicts: Conflicts, Remote, "\"keep\", \"ours\" or \"theirs\"; \"keep\"";
 
     /// Which tags are mirrored.
     tags: TagsSetting, Remote, "\"all\", \"none\" or list of patterns; \"all\"";
@@ -183,9 +188,24 @@ impl Settings {
         }
     }
 
+    /// The policy for refs that diverged. A two-way mirror has conflicts instead.
+    fn divergent(&self, direction: Direction) -> Result<Divergent, Mistake> {
+        match (direction, self.divergent_refs) {
+            (Direction::Both, Some(_)) => {
+                let what = "a two-way mirror has no divergent_refs; 'conflicts' says what happens to a ref that both sides moved";
+                Err(Mistake { key: "divergent_refs", what: what.into() })
+            }
+            (_, Some(policy)) => Ok(policy),
+            (Direction::Push, None) => Ok(Divergent::Overwrite),
+            (_, None) => Ok(Divergent::Keep),
+        }
+    }
+
     /// The mirror that these settings make, or what is wrong with them together.
     pub(super) fn into_mirror(mut self, name: &str, id: u32) -> Result<Mirror, Mistake> {
         let pull = self.take_pull();
+        let direction = self.direction.unwrap_or_default();
+        let divergent = self.divergent(direction)?;
         let no_url = || Mistake { key: "url", what: format!("remote '{name}' has no url") };
         let url = self.url.ok_or_else(no_url)?;
         let (address, in_url) =
@@ -196,8 +216,6 @@ impl Settings {
             return Err(Mistake::exclusion());
         }
         let username = self.username.or(in_url.username);
-        let direction = self.direction.unwrap_or_default();
-        let usual_policy = if direction == Direction::Pull { Divergent::Keep } else { Divergent::Overwrite };
         let has_password = self.password_file.is_some() || self.password_command.is_some();
         let auth_method = self.auth_method.unwrap_or(usual_method(&address, username.is_some(), has_password));
         Ok(Mirror {
@@ -212,7 +230,8 @@ impl Settings {
             only_protected_branches,
             mirror_branch_regex,
             direction,
-            divergent: self.divergent_refs.unwrap_or(usual_policy),
+            divergent,
+            conflicts: (direction == Direction::Both).then(|| self.conflicts.unwrap_or_default()),
             tags: self.tags.unwrap_or(TagsSetting::All),
             prune: self.prune.unwrap_or(Prune::Merged),
             auth_method,

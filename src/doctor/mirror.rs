@@ -56,6 +56,8 @@ fn contact(repository: &Repository, mirror: &Mirror, server: &Server) -> Vec<Fin
     let found = match mirror.direction {
         Direction::Push => drain::reach(repository, mirror, server, each).map(Some),
         Direction::Pull => drain::reach_upstream(repository, mirror, server, each).map(|()| None),
+        Direction::Both => drain::reach(repository, mirror, server, each)
+            .and_then(|there| drain::reach_upstream(repository, mirror, server, &mut |_, _| {}).map(|()| Some(there))),
     };
     match found {
         Ok(Some(advertised)) => met(repository, mirror, &advertised, &refs),
@@ -230,7 +232,7 @@ fn of_status(repository: &Repository, mirror: &Mirror) -> Vec<Finding> {
     if status.needs_adoption {
         let text = match mirror.direction {
             Direction::Push => "first contact: the mirror has what this repository does not have, so nothing was sent",
-            Direction::Pull => {
+            Direction::Pull | Direction::Both => {
                 "first contact: this repository and upstream have no commit in common, so nothing was taken"
             }
         };
@@ -245,7 +247,7 @@ fn of_status(repository: &Repository, mirror: &Mirror) -> Vec<Finding> {
     let is_unknown = |oid: Oid| matches!(repository.is_here(oid), Ok(false));
     let divergent = refs.iter().filter(|outcome| outcome.outcome == Outcome::Divergent);
     let unknown = divergent.filter(|outcome| outcome.remote.is_some_and(is_unknown)).count();
-    if unknown > 0 && !mirror.is_pull() {
+    if unknown > 0 && mirror.direction == Direction::Push {
         let text = format!(
             "{unknown} refs of the mirror have commits that are not here: someone pushed to it, or this repository came back from an older backup"
         );

@@ -1,8 +1,10 @@
 //! One contact with a mirror: configuration, credentials and what is known become a [`Run`].
 
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::both::both;
 use super::coalesce::Touched;
 use super::fence::Fence;
 use super::observe::{KnownValues, Scope};
@@ -14,8 +16,9 @@ use super::{Context, Error};
 use crate::config::{Direction, Mirror};
 use crate::credentials::{Credentials, Redactor, judge};
 use crate::mirror::target;
-use crate::plan::FirstContact;
+use crate::plan::{Decided, FirstContact};
 use crate::push::Progress;
+use crate::refs::RefName;
 use crate::repo::Repository;
 use crate::status::{Mirrored, Status};
 use crate::wire::{Contacts, Ssh, Target};
@@ -27,7 +30,17 @@ pub(super) struct PriorState<'a> {
     pub(super) before: &'a Status,
 }
 
-/// Contacts the mirror once and updates it, or takes from it. `heard` is what upstream said a moment ago, if it was asked. Also returns the
+/// What the halves of a run have in common.
+pub(super) struct Contact<'c> {
+    pub(super) repository: &'c Repository,
+    pub(super) context: &'c Context<'c>,
+    pub(super) mirror: &'c Mirror,
+    pub(super) fence: Option<&'c Fence>,
+    target: &'c Target,
+    progress: Arc<Progress>,
+}
+
+/// Contacts the mirror and updates it, takes from it, or both. `heard` is what upstream said a moment ago, if it was asked. Also returns the
 /// credentials that were used.
 pub(super) fn run_once(
     repository: &Repository,
@@ -40,9 +53,13 @@ pub(super) fn run_once(
 ) -> (UpdateResult, Credentials) {
     let run = || -> Result<_, Error> {
         let target = target(repository, mirror, context.server)?;
+        let progress = Arc::new(Progress::default());
+        (context.on_begin)(mirror, Arc::clone(&progress));
+        let contact = &Contact { repository, context, mirror, fence, target: &target, progress };
         let result = match mirror.direction {
-            Direction::Push => push(repository, context, mirror, scope, known, fence, &target)?,
-            Direction::Pull => pull(repository, context, mirror, known, fence, &target, heard),
+            Direction::Push => push(contact, scope, known, BTreeMap::new())?,
+            Direction::Pull => pull(contact, known, heard),
+            Direction::Both => both(contact, &scope, known, heard)?,
         };
         judge_by(&result, &target.credentials);
         Ok((result, target.credentials))
@@ -52,30 +69,30 @@ pub(super) fn run_once(
     })
 }
 
-fn push(
-    repository: &Repository,
-    context: &Context<'_>,
-    mirror: &Mirror,
+/// Updates the mirror. For a two-way mirror, `decided` says what happens to the refs of `scope`.
+pub(super) fn push(
+    contact: &Contact<'_>,
     scope: Scope,
     known: &PriorState<'_>,
-    fence: Option<&Fence>,
-    target: &Target,
+    decided: BTreeMap<RefName, Decided>,
 ) -> Result<UpdateResult, Error> {
+    let Contact { repository, context, mirror, fence, target, .. } = *contact;
     let PriorState { touched, mirrored, before } = *known;
     // The default branch goes first, alone, so the first update of an empty mirror takes two pushes.
     let contacts = if mirrored.exists() { target.ssh.contacts } else { Contacts::More };
     let target = &Target { ssh: Ssh { contacts, ..target.ssh.clone() }, ..target.clone() };
     let shallow = repository.shallow_commits()?;
     let redactor = Redactor::new(&target.credentials);
-    let progress = Arc::new(Progress::default());
-    (context.on_begin)(mirror, Arc::clone(&progress));
+    let progress = Arc::clone(&contact.progress);
     let moves = if touched.is_released { &[][..] } else { &before.moves };
     let past = KnownValues { touched, mirrored, moves };
     let is_over = mirrored.exists() || context.adopts || is_adopted(mirror, touched);
+    // Of a two-way mirror, the pull has judged the first contact.
+    let is_over = is_over || !decided.is_empty();
     let first_contact = if is_over { FirstContact::Over } else { FirstContact::Unconfirmed };
     let portion = before.portion;
     let expected = expected(context, mirror, before, &mirror.address.shown(&target.credentials));
-    let expected = expected.filter(|_| !touched.needs_look);
+    let expected = expected.filter(|_| !touched.needs_look && decided.is_empty());
     let run = Run {
         repository,
         mirror,
@@ -89,25 +106,19 @@ fn push(
         portion,
         shallow,
         expected,
+        decided,
     };
     Ok(run.run(scope))
 }
 
-fn pull(
-    repository: &Repository,
-    context: &Context<'_>,
-    mirror: &Mirror,
-    known: &PriorState<'_>,
-    fence: Option<&Fence>,
-    target: &Target,
-    heard: Option<Result<Heard, Error>>,
-) -> UpdateResult {
+/// Takes from the mirror.
+pub(super) fn pull(contact: &Contact<'_>, known: &PriorState<'_>, heard: Option<Result<Heard, Error>>) -> UpdateResult {
+    let Contact { repository, context, mirror, fence, target, .. } = *contact;
     let PriorState { touched, mirrored, before } = *known;
-    let progress = Arc::new(Progress::default());
-    (context.on_begin)(mirror, Arc::clone(&progress));
+    let progress = Arc::clone(&contact.progress);
     let moves = if touched.is_released { &[][..] } else { &before.moves };
     let (is_confirmed, hook) = (context.adopts || is_adopted(mirror, touched), OnceCell::new());
-    Pull { repository, mirror, target, context, mirrored, before, moves, is_confirmed, fence, progress, hook }
+    Pull { repository, mirror, target, context, mirrored, touched, before, moves, is_confirmed, fence, progress, hook }
         .run(heard)
 }
 

@@ -59,7 +59,7 @@ pub(super) fn look_at(
     now: Timestamp,
 ) -> Result<(), Error> {
     // Our own receive-pack is ended before the next run reads our refs, so nothing of a pull comes late.
-    if late.is_empty() || mirror.is_pull() {
+    if late.is_empty() || !mirror.sends() {
         return Ok(());
     }
     let null = repository.null_oid();

@@ -271,7 +271,7 @@ pub(super) fn hide(repository: &Repository) -> Result<(), Error> {
 }
 
 /// Changes refs in one transaction, without hooks.
-fn update_refs(repository: &Repository, commands: &[u8]) -> Result<(), process::Error> {
+pub(super) fn update_refs(repository: &Repository, commands: &[u8]) -> Result<(), process::Error> {
     if commands.is_empty() {
         return Ok(());
     }

@@ -17,9 +17,9 @@ use jiff::Timestamp;
 
 use crate::config::{Config, Mirror, Server};
 use crate::mirror::{self, Lock, forget, is_being_removed, new_id, prepare};
-use crate::plan::{MaxDeletes, Restore, Rules};
+use crate::plan::{MaxDeletes, Restore, Rules, Side};
 use crate::push::Progress;
-use crate::refs::RefName;
+use crate::refs::{Oid, RefName};
 use crate::repo::{Repository, Shared};
 use crate::spool;
 use crate::wire::{Class, Pool};
@@ -27,10 +27,13 @@ use crate::wire::{Class, Pool};
 mod advice;
 mod after;
 mod backoff;
+mod both;
+mod check;
 mod chunk;
 mod claim;
 mod coalesce;
 mod companions;
+mod conflicts;
 mod contact;
 mod defer;
 mod fence;
@@ -109,6 +112,8 @@ pub struct Context<'a> {
     pub adopts: bool,
     /// Whether pull mirrors take refs again that were deleted here (`sync --restore`).
     pub restore: Restore,
+    /// A conflict that a person resolves.
+    pub resolve: Option<&'a Resolve>,
     /// Connections that are shared.
     pub pool: &'a Pool,
     /// Whether the reports name what is the same on both sides.
@@ -121,6 +126,19 @@ pub struct Context<'a> {
     pub random: fn() -> u64,
     /// Called when a mirror's run begins, with its progress counters.
     pub on_begin: OnBegin<'a>,
+}
+
+/// A conflict of a two-way mirror, and the side whose value is to win.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolve {
+    /// The ref.
+    pub name: RefName,
+    /// Our value that the person was shown.
+    pub local: Option<Oid>,
+    /// The mirror's value that the person was shown.
+    pub remote: Option<Oid>,
+    /// The side that is updated.
+    pub side: Side,
 }
 
 impl Context<'_> {
@@ -271,7 +289,7 @@ pub fn fan_out(repository: &Repository, context: &Context<'_>) -> Result<(), Err
         prepare(repository, &mirror.name)?;
     }
     // What is pushed here is nothing that a pull mirror waits for.
-    let gets_pushes = |mirror: &&Mirror| mirror.is_enabled && !mirror.is_pull();
+    let gets_pushes = |mirror: &&Mirror| mirror.is_enabled && mirror.sends();
     let enabled: Vec<&str> = context.config.mirrors.iter().filter(gets_pushes).map(|mirror| &*mirror.name).collect();
     let layout = repository.layout();
     let known = spool::mirrors(&layout).map_err(Error::files("list the mirrors", layout.root().to_owned()))?;

@@ -332,6 +332,7 @@ impl FactBuilder<'_> {
             deleted,
             is_remote_here,
             is_flapping,
+            decided: None,
             is_refused: false,
         })
     }

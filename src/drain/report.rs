@@ -120,10 +120,7 @@ pub(super) fn unchanged(
 
 /// The side that the runs of a mirror update.
 pub(super) fn side_of(mirror: &Mirror) -> Side {
-    match mirror.direction {
-        Direction::Push => Side::There,
-        Direction::Pull => Side::Here,
-    }
+    if mirror.sends() { Side::There } else { Side::Here }
 }
 
 /// Everything that was looked at and is to be reported, by name.

@@ -1,31 +1,26 @@
 //! One run for one mirror, from its lock to its status.
 
-use std::cell::OnceCell;
-use std::sync::Arc;
-
 use jiff::Timestamp;
 
 use super::after::{agreed, keep_held, mend_head, tell};
+use super::check::check_upstream;
 use super::claim::{Due, claim_due, time_of};
 use super::coalesce::coalesce;
 use super::contact::{PriorState, is_adopted, run_once};
 use super::fence::{self, Fence};
 use super::flapping::remembered;
 use super::observe::{Scope, unreadable};
-use super::pull::Pull;
 use super::pull::check::Heard;
-use super::report::{failed, report, unchanged};
+use super::report::{failed, report};
 use super::result::{Times, attempt, next_status};
 use super::scope::{names, scope};
 use super::update::UpdateResult;
 use super::{Check, Context, Error, Mode, Report, fan_out, kept};
-use crate::config::Mirror;
-use crate::durable;
-use crate::mirror::{Lock, forget, prepare, target};
-use crate::push::Progress;
+use crate::config::{Direction, Mirror};
+use crate::mirror::{Lock, forget, prepare};
 use crate::repo::Repository;
 use crate::spool::{self, Claim};
-use crate::status::{self, CHECKED, Mirrored, Runner, Status, UpdateStatus, next_check, render_time};
+use crate::status::{self, Mirrored, Runner, Status, UpdateStatus, next_check, render_time};
 
 /// Updates one mirror until nothing new is spooled for it. `None` if there was nothing to do, another drain holds its lock, or it was
 /// disabled or removed. A panic ends only this mirror's run.
@@ -43,7 +38,7 @@ pub fn serve(repository: &Repository, context: &Context<'_>, mirror: &Mirror) ->
 fn serve_until_idle(repository: &Repository, context: &Context<'_>, mirror: &Mirror) -> Option<Report> {
     let begin = match context.mode {
         Mode::Plan => plan_only(repository, context, mirror).map(Turn::from),
-        Mode::Pull(check) if mirror.is_pull() => check_upstream(repository, context, mirror, check),
+        Mode::Pull(check) if mirror.takes() => check_upstream(repository, context, mirror, check),
         Mode::Pull(_) => Ok(Turn::Idle),
         _ => serve_once(repository, context, mirror, context.mode, None),
     };
@@ -78,7 +73,7 @@ fn has_more(repository: &Repository, context: &Context<'_>, mirror: &Mirror) -> 
 }
 
 /// The result of one turn at a mirror.
-enum Turn {
+pub(super) enum Turn {
     /// It was contacted, or is not due yet.
     Report(Box<Report>),
     /// There was nothing to do.
@@ -89,67 +84,9 @@ enum Turn {
     Unwanted,
 }
 
-/// Checks upstream without the lock, and takes what changed if anything did. A mirror for which something is queued, or whose last run left
-/// something to do, is served at once.
-fn check_upstream(
-    repository: &Repository,
-    context: &Context<'_>,
-    mirror: &Mirror,
-    check: Check,
-) -> Result<Turn, Error> {
-    let layout = repository.layout();
-    let directory = layout.remote(&mirror.name);
-    let files = |doing| Error::files(doing, directory.clone());
-    let status = status::of(&layout, mirror).map_err(files("read the status"))?;
-    let generation = status.generation;
-    let pending = spool::pending(&layout, &mirror.name).map_err(files("read the queue"))?;
-    let now = (context.now)();
-    let is_due = || next_check(&directory, &status, now, context.since).is_some_and(|next| next <= now);
-    if check == Check::Due && pending == 0 && !is_due() {
-        return Ok(Turn::Idle);
-    }
-    let seen = status.pull.as_ref().and_then(|pull| pull.seen.as_ref());
-    // A person who asks for a check also wants to know whether what failed works now.
-    let is_settled = match status.update_status {
-        UpdateStatus::Finished => true,
-        UpdateStatus::Failed => check == Check::Due,
-        _ => false,
-    };
-    let (Some(seen), true) = (seen, is_settled && pending == 0 && !is_retry_due(&status, (context.now)())) else {
-        return serve_once(repository, context, mirror, context.mode, None);
-    };
-    let mirrored = Mirrored::open(&directory, &mirror.identity(), repository).map_err(unreadable)?;
-    // An error of the configuration is recorded like one of the run.
-    let Ok(target) = target(repository, mirror, context.server) else {
-        return serve_once(repository, context, mirror, context.mode, None);
-    };
-    let progress = Arc::new(Progress::default());
-    (context.on_begin)(mirror, Arc::clone(&progress));
-    let (target, mirrored, moves) = (&target, &mirrored, &status.moves[..]);
-    let (is_confirmed, fence, before, hook) = (false, None, &status, OnceCell::new());
-    let run =
-        Pull { repository, mirror, target, context, mirrored, before, moves, is_confirmed, fence, progress, hook };
-    match run.look_for_news(seen) {
-        Ok(None) => {
-            durable::touch(&directory.join(CHECKED), repository.sharing().private_mode() | 0o044)
-                .map_err(files("note the check"))?;
-            Ok(unchanged(repository, mirror, &target.credentials, status, (context.now)()).into())
-        }
-        news => {
-            let heard = news.transpose().map(|heard| Recent { generation, heard });
-            serve_once(repository, context, mirror, context.mode, heard)
-        }
-    }
-}
-
-/// Whether a mirror whose refs or run failed is to be tried again now.
-fn is_retry_due(status: &Status, now: Timestamp) -> bool {
-    status.next_attempt().is_some_and(|next| next <= now)
-}
-
 /// One turn: takes the lock, reads the configuration again, and updates the mirror if something is due. `heard` is what upstream said a
 /// moment ago, if it was asked.
-fn serve_once(
+pub(super) fn serve_once(
     repository: &Repository,
     context: &Context<'_>,
     mirror: &Mirror,
@@ -218,10 +155,10 @@ fn try_serve(
 }
 
 /// What upstream said before the lock was taken.
-struct Recent {
+pub(super) struct Recent {
     /// The number of the last run at that time.
-    generation: u64,
-    heard: Result<Heard, Error>,
+    pub(super) generation: u64,
+    pub(super) heard: Result<Heard, Error>,
 }
 
 /// What one update is to do.
@@ -243,29 +180,29 @@ fn update_and_record(
 ) -> Result<Turn, Error> {
     let Work { mode, claim, started, heard } = work;
     let directory = repository.layout().remote(&mirror.name);
-    let original = status::original(&before, repository.git_dir(), mirror);
-    let path = original.as_deref().unwrap_or(repository.git_dir()).to_str().map(str::to_owned);
-    let before = Status { repository: path, ..before };
+    let before = placed(repository, mirror, before);
     let mut touched = coalesce(&claim.records, &claim.waiting);
     touched.is_released |= matches!(mode, Mode::Sync(_));
-    let touched = touched;
-    let mirrored = Mirrored::open(&directory, &mirror.identity(), repository).map_err(unreadable)?;
+    let open = || Mirrored::open(&directory, &mirror.identity(), repository).map_err(unreadable);
+    let mirrored = open()?;
     let is_retry_due = before.next_attempt().is_some_and(|next| next <= started);
     let scope = match context.only {
         Some(names) => Scope::Refs(names.clone()),
         None => scope(mode, mirror, &touched, &before, mirrored.exists(), is_retry_due),
     };
     let known = PriorState { touched: &touched, mirrored: &mirrored, before: &before };
-    let fence = Fence::after(&before, directory, started);
+    let fence = Fence::after(&before, directory.clone(), started);
     write_started(repository, mirror, &before, &fence, &scope, started)?;
     let is_full = matches!(scope, Scope::All);
     let (mut result, credentials) = run_once(repository, context, mirror, scope, &known, Some(&fence), heard);
     leave_if_superseded(repository, context, mirror, &fence, &result)?;
+    // A two-way mirror has noted its base already.
+    let mirrored = if mirror.direction == Direction::Both { open()? } else { mirrored };
     let is_known = keep_held(&mirrored, &mut result, is_adopted(mirror, &touched));
     if matches!(mode, Mode::Reconcile | Mode::Sync(_)) {
         expire(repository, mirror, started);
     }
-    if !mirror.is_pull() && result.error.is_none() {
+    if mirror.sends() && result.error.is_none() {
         mend_head(repository, mirror, &result, &mirrored);
     }
     let ended = (context.now)();
@@ -289,10 +226,17 @@ fn update_and_record(
     let mut done = report(repository, mirror, &credentials, after, result);
     // A drain that waits for the next attempt must also wake up for the next look.
     done.next_attempt_at = [done.next_attempt_at, times.next_look].into_iter().flatten().min();
-    if mirror.is_pull() {
+    if mirror.takes() {
         done.next_attempt_at = next_check;
     }
     Ok(done.into())
+}
+
+/// The status with the path of this repository, or of the one that it is a copy of.
+fn placed(repository: &Repository, mirror: &Mirror, status: Status) -> Status {
+    let original = status::original(&status, repository.git_dir(), mirror);
+    let path = original.as_deref().unwrap_or(repository.git_dir()).to_str().map(str::to_owned);
+    Status { repository: path, ..status }
 }
 
 /// Deletes what was kept long enough. A run that is over is recorded in any case, so an error is only logged.

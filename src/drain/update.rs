@@ -17,7 +17,7 @@ use super::refusal::Refusals;
 use super::{Context, Error, Mode, chunk, symbolic};
 use crate::config::Mirror;
 use crate::credentials::Redactor;
-use crate::plan::{Decision, Divergent, FirstContact, Limits, Observed, Plan, Rules, Stop, plan};
+use crate::plan::{Decided, Decision, Divergent, FirstContact, Limits, Observed, Plan, Rules, Stop, plan};
 use crate::push::{Answer, Capabilities, DeltaBase, Progress, Session};
 use crate::refs::{Oid, RefName};
 use crate::repo::Repository;
@@ -53,6 +53,8 @@ pub(super) struct UpdateResult {
     pub(super) has_compared_all: bool,
     /// Of a pull: whether it spooled something for the push mirrors.
     pub(super) has_spooled: bool,
+    /// Of a two-way mirror's pull: what is decided for the mirror.
+    pub(super) for_mirror: BTreeMap<RefName, Decided>,
     /// Of a pull: what it knows now.
     pub(super) pull: Option<PullState>,
     /// What is known of the objects that the mirror got together with its first branch.
@@ -94,6 +96,8 @@ pub(super) struct Run<'a> {
     pub(super) shallow: Vec<Oid>,
     /// What the mirror can do, if small changes may be sent without asking it first.
     pub(super) expected: Option<Capabilities>,
+    /// Of a two-way mirror: what was decided for the refs in scope.
+    pub(super) decided: BTreeMap<RefName, Decided>,
 }
 
 impl Run<'_> {
@@ -182,7 +186,10 @@ impl Run<'_> {
         result.was_blank |= there.branches_and_tags == 0;
         let (mut observed, noted) = observe(self.repository, ours, &there, &self.past, self.first_contact)?;
         self.note_values(scanned.as_mut(), &observed.refs, &noted, result);
-        observed.refs.iter_mut().for_each(|facts| facts.is_refused = refusals.stands(&facts.name, facts.remote));
+        for facts in &mut observed.refs {
+            facts.is_refused = refusals.stands(&facts.name, facts.remote);
+            facts.decided = self.decided.get(&facts.name).cloned();
+        }
         let refs = result.portion.refs.unwrap_or(usize::MAX).min(self.mirror.max_refs_per_push);
         let companions = if result.portion.refs.is_none() { result.companions.most(refs) } else { 0 };
         observed.limits = Limits { refs: Some(refs), groups: refusals.groups().to_vec(), step: None, companions };

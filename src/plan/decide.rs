@@ -14,14 +14,20 @@ pub(super) fn decide(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Op
         _ if facts.kind == Kind::Unreadable => Action::Defer(Reason::MirrorUnreadable),
         (Local::At(_), _) if facts.name.as_bytes().len() > MAX_NAME => Action::Reject(Reason::NameTooLong),
         (Local::Unreadable, _) => Action::Reject(Reason::Unreadable),
+        (local, remote) if facts.decided.as_ref().is_some_and(|decided| !decided.holds(local, remote)) => {
+            Action::Defer(Reason::Moved)
+        }
         (Local::Absent, Some(_)) => match prune::decide(rules, observed, facts) {
             Action::Delete if facts.name.as_bytes().len() > MAX_NAME => Action::Kept(Reason::NameTooLong),
             action => action,
         },
-        (Local::At(_), None) => Action::Create,
-        (Local::At(local), Some(remote)) => update(rules, facts, local, remote),
+        (Local::At(local), remote) => match (&facts.decided, remote) {
+            (Some(decided), _) => decided.action.clone(),
+            (None, None) => Action::Create,
+            (None, Some(remote)) => update(rules, facts, local, remote),
+        },
     };
-    let is_set = matches!(action, Action::Create | Action::FastForward | Action::Force);
+    let is_set = action.is_sent() && action != Action::Delete;
     let local = if let Local::At(oid) = facts.local { Some(oid) } else { None };
     let action = match action {
         action if action.is_sent() && facts.is_refused => Action::Refused,
@@ -38,13 +44,14 @@ pub(super) fn decide(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Op
             Action::Delete => !facts.deleted.is_remote_merged,
             _ => false,
         };
+    let decided = facts.decided.as_ref().filter(|_| action.is_sent());
     Some(Decision {
         name: facts.name.clone(),
         local,
         remote: facts.remote,
         side: Side::There,
-        base: None,
-        keeps,
+        base: facts.decided.as_ref().and_then(|decided| decided.base),
+        keeps: keeps || decided.is_some_and(|decided| decided.keeps),
         step: None,
         action,
     })

@@ -6,6 +6,7 @@
 
 use crate::refs::{Oid, RefName};
 
+mod both;
 mod contact;
 mod decide;
 mod limits;
@@ -19,12 +20,13 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
+pub use both::BothFacts;
 pub use limits::Limits;
-pub use observed::{Deleted, FirstContact, Kind, Mirror, Observed, RefFacts, Source};
+pub use observed::{Decided, Deleted, FirstContact, Kind, Mirror, Observed, RefFacts, Source};
 pub use pattern::Pattern;
 pub use pull::{Here, ObservedPull, PullFacts, Restore, Upstream, plan_pull};
 pub use reason::{PullReason, Reason};
-pub use rules::{Branches, Divergent, MaxDeletes, Prune, Rules, Tags};
+pub use rules::{Branches, Conflicts, Divergent, MaxDeletes, Prune, Rules, Tags};
 
 /// What is to happen to one ref.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub enum Action {
     Delete,
     /// The mirror has a value that we are not known to have had. The rules keep it, or first contact is not confirmed.
     Divergent(Reason),
+    /// Both sides moved the ref, each to a value that does not contain the other's. Neither is updated.
+    Conflict(Reason),
     /// The ref is not here, but the mirror has it. We do not delete it there, for this reason.
     Kept(Reason),
     /// The mirror goes back and forth between values that it held before; see [`RefFacts::is_flapping`].
@@ -173,7 +177,7 @@ pub fn plan(rules: &Rules, observed: &Observed) -> Plan {
         .filter(|facts| rules.selects(facts.name.borrowed()))
         .filter_map(|facts| decide::decide(rules, observed, facts))
         .collect();
-    prune::hold_mass_deletion(rules.max_deletes, observed.mirror.selected, &mut decisions);
+    prune::hold_mass_deletion(rules.max_deletes, observed.mirror.selected, Side::There, &mut decisions);
     let stop = contact::stop(observed, &mut decisions);
     if rules.divergent == Divergent::Fail && decisions.iter().any(|d| matches!(d.action, Action::Divergent(_))) {
         withhold_everything(&mut decisions);

@@ -1,6 +1,6 @@
 //! The facts that decisions are made from.
 
-use super::Limits;
+use super::{Action, Limits};
 use crate::refs::{Ancestry, Local, Oid, RefName};
 
 /// Everything that is known about the two sides when a plan is made.
@@ -49,9 +49,34 @@ pub struct RefFacts {
     pub is_remote_here: bool,
     /// Whether the ref would be set, for the third time within an hour, to a value that the mirror held before and left.
     pub is_flapping: bool,
+    /// What was decided for a two-way mirror. It holds only while both sides have these values.
+    pub decided: Option<Decided>,
     /// Whether the mirror refused to change the ref earlier in the run, and another try is of no use: R is the same as then, or the refusal
     /// is final.
     pub is_refused: bool,
+}
+
+/// What the table of a two-way mirror decided for the mirror's side of a ref.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decided {
+    /// Our value.
+    pub local: Option<Oid>,
+    /// The mirror's value.
+    pub remote: Option<Oid>,
+    /// What happens to it. The rules of a push still decide whether it is deleted.
+    pub action: Action,
+    /// The base.
+    pub base: Option<Oid>,
+    /// Whether R is kept here first.
+    pub keeps: bool,
+}
+
+impl Decided {
+    /// Whether both sides still have the values for which it was decided.
+    pub(super) fn holds(&self, local: Local, remote: Option<Oid>) -> bool {
+        let ours = if let Local::At(oid) = local { Some(oid) } else { None };
+        self.local == ours && self.remote == remote
+    }
 }
 
 /// What the mirror's ref is. A command to a symbolic ref would change, or delete, the ref that it names.

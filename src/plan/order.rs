@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Action, Decision, Observed};
+use super::{Action, Decision, Observed, Side};
 use crate::refs::RefName;
 
 /// The indices of the decisions that are sent, in sending order, and whether the first of them goes alone.
@@ -13,18 +13,20 @@ pub(super) fn order(decisions: &[Decision], observed: &Observed) -> (Vec<usize>,
             && decision.action != Action::Delete
             && observed.source.default_branch.as_ref() == Some(&decision.name)
     };
-    let order = ordered(decisions, is_first);
+    let order = ordered(decisions, Side::There, is_first);
     let is_first_alone = order.first().is_some_and(|index| is_first(&decisions[*index]));
     (order, is_first_alone)
 }
 
 /// The indices of the decisions of a pull that are sent, in sending order.
 pub(super) fn of_pull(decisions: &[Decision]) -> Vec<usize> {
-    ordered(decisions, |_| false)
+    ordered(decisions, Side::Here, |_| false)
 }
 
-fn ordered(decisions: &[Decision], is_first: impl Fn(&Decision) -> bool) -> Vec<usize> {
-    let is_made = |decision: &&Decision| matches!(decision.action, Action::Create | Action::Restore);
+fn ordered(decisions: &[Decision], side: Side, is_first: impl Fn(&Decision) -> bool) -> Vec<usize> {
+    let is_sent = |decision: &Decision| decision.side == side && decision.action.is_sent();
+    let is_made =
+        |decision: &&Decision| is_sent(decision) && matches!(decision.action, Action::Create | Action::Restore);
     let made: BTreeSet<&RefName> = decisions.iter().filter(is_made).map(|decision| &decision.name).collect();
     let rank = |decision: &Decision| match decision.action {
         _ if is_first(decision) => 0,
@@ -32,7 +34,7 @@ fn ordered(decisions: &[Decision], is_first: impl Fn(&Decision) -> bool) -> Vec<
         Action::Delete => 3,
         _ => 2,
     };
-    let mut order: Vec<usize> = (0..decisions.len()).filter(|index| decisions[*index].action.is_sent()).collect();
+    let mut order: Vec<usize> = (0..decisions.len()).filter(|index| is_sent(&decisions[*index])).collect();
     order.sort_by_key(|index| rank(&decisions[*index]));
     order
 }

@@ -1,6 +1,6 @@
 //! Deletion: the second table of the rules, and its safeguards.
 
-use super::{Action, Decision, Divergent, Kind, MaxDeletes, Observed, Prune, Reason, RefFacts, Rules};
+use super::{Action, Decision, Divergent, Kind, MaxDeletes, Observed, Prune, Reason, RefFacts, Rules, Side};
 
 /// Decides a ref that the mirror has and this repository does not.
 pub(super) fn decide(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Action {
@@ -30,19 +30,20 @@ fn reason_to_keep(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Optio
     })
 }
 
-/// If a run would delete more refs than the limit allows, it deletes none of them.
+/// If a run would delete more refs of one side than the limit allows, it deletes none of them.
 /// `selected` is the number of selected refs that the side has.
-pub(super) fn hold_mass_deletion(guard: MaxDeletes, selected: usize, decisions: &mut [Decision]) {
+pub(super) fn hold_mass_deletion(guard: MaxDeletes, selected: usize, side: Side, decisions: &mut [Decision]) {
     let limit = match guard {
         MaxDeletes::Unlimited => return,
         MaxDeletes::Limit(limit) => limit,
         MaxDeletes::Default => (selected / 2).max(50),
     };
-    let count = decisions.iter().filter(|decision| decision.action == Action::Delete).count();
+    let is_deleted = |decision: &Decision| decision.action == Action::Delete && decision.side == side;
+    let count = decisions.iter().filter(|decision| is_deleted(decision)).count();
     if count <= limit {
         return;
     }
-    for decision in decisions.iter_mut().filter(|decision| decision.action == Action::Delete) {
+    for decision in decisions.iter_mut().filter(|decision| is_deleted(decision)) {
         decision.action = Action::Kept(Reason::TooManyDeletes { count, limit });
     }
 }

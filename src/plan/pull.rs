@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use super::{
-    Action, Decision, Divergent, FirstContact, Limits, Plan, Prune, PullReason, Reason, Rules, Side, Stop, limits,
-    order, prune, withhold_everything,
+    Action, BothFacts, Decision, Divergent, FirstContact, Limits, Plan, Prune, PullReason, Reason, Rules, Side, Stop,
+    both, limits, order, prune, withhold_everything,
 };
 use crate::refs::{Ancestry, Local, Oid, RefName};
 
@@ -60,6 +60,8 @@ pub struct PullFacts {
     pub is_refused: bool,
     /// The other pull mirror that selects this ref, if there is one.
     pub other: Option<String>,
+    /// What matters only for a two-way mirror.
+    pub both: BothFacts,
 }
 
 /// This repository.
@@ -85,16 +87,19 @@ pub struct Upstream {
     pub is_unrelated: bool,
 }
 
-/// Decides every observed ref.
+/// Decides every observed ref. The plan of a two-way mirror also has decisions for the other side; it takes only those for this one.
 #[must_use]
 pub fn plan_pull(rules: &Rules, observed: &ObservedPull) -> Plan {
     let mut decisions: Vec<Decision> = observed
         .refs
         .iter()
         .filter(|facts| rules.selects(facts.name.borrowed()))
-        .filter_map(|facts| decide(rules, observed, facts))
+        .filter_map(|facts| match rules.conflicts {
+            None => decide(rules, observed, facts),
+            Some(conflicts) => both::decide(conflicts, rules, observed, facts),
+        })
         .collect();
-    prune::hold_mass_deletion(rules.max_deletes, observed.here.selected, &mut decisions);
+    prune::hold_mass_deletion(rules.max_deletes, observed.here.selected, Side::Here, &mut decisions);
     let stop = stop(observed);
     if let Some(stop) = stop {
         let reason = if stop == Stop::Unrelated { Reason::Pull(PullReason::Unrelated) } else { Reason::NoRefs };
@@ -187,7 +192,7 @@ fn update(rules: &Rules, observed: &ObservedPull, facts: &PullFacts, local: Oid,
 }
 
 /// Decides a ref that upstream does not have. `None` if it is ours alone.
-fn deletion(rules: &Rules, observed: &ObservedPull, facts: &PullFacts, local: Oid) -> Option<Action> {
+pub(super) fn deletion(rules: &Rules, observed: &ObservedPull, facts: &PullFacts, local: Oid) -> Option<Action> {
     if observed.first_contact == FirstContact::Unconfirmed {
         return None;
     }

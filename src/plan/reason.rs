@@ -30,6 +30,15 @@ pub enum Reason {
         /// What we have.
         local: Option<Oid>,
     },
+    /// Both sides moved the ref, each to a value that does not contain the other's.
+    Conflict {
+        /// What we have; `None` is no such ref.
+        local: Option<Oid>,
+        /// What the mirror has; `None` is no such ref.
+        remote: Option<Oid>,
+    },
+    /// The ref moved on one side after it was decided.
+    Moved,
     /// Our refs could not be listed completely, for this reason.
     Incomplete(String),
     /// This repository has no refs.

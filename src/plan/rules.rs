@@ -16,6 +16,8 @@ pub struct Rules {
     pub namespaces: Vec<Pattern>,
     /// What happens to a ref that diverged.
     pub divergent: Divergent,
+    /// Of a two-way mirror: what happens to a ref that both sides moved.
+    pub conflicts: Option<Conflicts>,
     /// Which of the refs that are not here are deleted.
     pub prune: Prune,
     /// The guard against a mass deletion.
@@ -71,6 +73,19 @@ impl Divergent {
             Self::Fail => "fail",
         }
     }
+}
+
+/// `conflicts`: what happens to a ref that both sides moved, each to a value that does not contain the other's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Conflicts {
+    /// Neither side changes, and the ref is reported.
+    #[default]
+    Keep,
+    /// The mirror gets our value.
+    Ours,
+    /// We take the mirror's value.
+    Theirs,
 }
 
 /// `prune`: which of the refs that are not here are deleted.

@@ -19,6 +19,7 @@ pub(super) fn rules(divergent: Divergent, prune: Prune) -> Rules {
         tags: Tags::All,
         namespaces: vec![],
         divergent,
+        conflicts: None,
         prune,
         max_deletes: MaxDeletes::Default,
         is_atomic: false,
@@ -36,6 +37,7 @@ fn facts(refname: &str) -> RefFacts {
         deleted: Deleted::default(),
         is_remote_here: true,
         is_flapping: false,
+        decided: None,
         is_refused: false,
     }
 }
@@ -66,6 +68,7 @@ fn word(action: &Action) -> &'static str {
         Action::Reject(_) => "reject",
         Action::Defer(_) => "defer",
         Action::Refused => "refused",
+        Action::Conflict(_) => unreachable!("only of two-way mirrors"),
     }
 }
 

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use jiff::Timestamp;
 
-use crate::config::{self, Config, Environment, Mirror, Server};
+use crate::config::{self, Config, Direction, Environment, Mirror, Server};
 use crate::credentials::Redactor;
 use crate::drain::{self, Context, MassDelete, Mode, Report, Unchanged};
 use crate::mirror;
@@ -256,6 +256,7 @@ impl Helper {
             only: Some(wanted),
             adopts: false,
             restore: Restore::Changed,
+            resolve: None,
             pool: &Pool::default(),
             unchanged: Unchanged::Omitted,
             now,
@@ -268,11 +269,14 @@ impl Helper {
             "mirror '{0}' is disabled; 'git mirror-push enable {0}' serves it again",
             self.name
         );
-        anyhow::ensure!(
-            !self.mirror().is_pull(),
-            "mirror '{}' is a pull mirror, to which nothing is pushed",
-            self.name
-        );
+        match self.mirror().direction {
+            Direction::Push => {}
+            Direction::Pull => anyhow::bail!("mirror '{}' is a pull mirror, to which nothing is pushed", self.name),
+            Direction::Both => anyhow::bail!(
+                "mirror '{0}' is a two-way mirror, whose refs are not pushed one by one; push to this repository, or: git mirror-push sync {0}",
+                self.name
+            ),
+        }
         Ok(drain::drain(&self.shared, &context, &[self.mirror()])?.pop())
     }
 }

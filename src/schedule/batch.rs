@@ -149,7 +149,7 @@ impl Every<'_> {
         }
         let is_served = |mirror: &&Mirror| match self.mode {
             Mode::Plan => true,
-            Mode::Pull(_) => mirror.is_enabled && mirror.is_pull(),
+            Mode::Pull(_) => mirror.is_enabled && mirror.takes(),
             _ => mirror.is_enabled,
         };
         let served = config.mirrors.iter().filter(is_served);
@@ -161,7 +161,7 @@ impl Every<'_> {
         let repository = repo::open_listed(git_dir)?.to_local();
         let config = config::load(&repository, self.server)?;
         drain::fan_out(&repository, &self.context(&config, Mode::Drain, &|_, _| {}))?;
-        let pushes = config.mirrors.iter().filter(|mirror| mirror.is_enabled && !mirror.is_pull());
+        let pushes = config.mirrors.iter().filter(|mirror| mirror.is_enabled && mirror.sends());
         Ok(pushes.map(|mirror| Self::job_of(repository.git_dir(), mirror, Mode::Drain)).collect())
     }
 
@@ -209,7 +209,7 @@ impl Every<'_> {
             );
         let mode = match self.mode {
             _ if is_due => Mode::Reconcile,
-            Mode::Drain if mirror.is_pull() => Mode::Pull(Check::Due),
+            Mode::Drain if mirror.takes() => Mode::Pull(Check::Due),
             mode => mode,
         };
         Ok(Self::job_of(git_dir, mirror, mode))
@@ -276,6 +276,7 @@ impl Every<'_> {
             only: None,
             adopts: self.adopts,
             restore: self.restore,
+            resolve: None,
             pool: self.pool,
             unchanged: self.unchanged,
             now: self.now,

@@ -233,7 +233,7 @@ impl OpenProject {
     /// The push mirror of that number.
     pub(super) fn push_mirror(&self, id: u32) -> Result<&Mirror, Error> {
         let mirror = self.mirror(id)?;
-        if mirror.is_pull() { Err(Error::Missing("Mirror")) } else { Ok(mirror) }
+        if mirror.sends() { Ok(mirror) } else { Err(Error::Missing("Mirror")) }
     }
 
     /// A mirror as it is shown.

@@ -25,6 +25,8 @@ pub enum Outcome {
     Restored,
     /// Left as it is, because the mirror has a value that we never had.
     Divergent,
+    /// Left as it is on both sides, because both moved it.
+    Conflict,
     /// Left as it is, because the mirror's value goes back and forth.
     Flapping,
     /// Not deleted.
@@ -49,6 +51,7 @@ impl Outcome {
             Action::Force => Self::Forced,
             Action::Delete => Self::Deleted,
             Action::Divergent(_) => Self::Divergent,
+            Action::Conflict(_) => Self::Conflict,
             Action::Kept(_) => Self::Kept,
             Action::Flapping(_) => Self::Flapping,
             Action::Reject(_) => Self::Rejected,
@@ -72,7 +75,15 @@ impl Outcome {
     /// Whether the mirror is not up to date because of it: `scheduled` after [`Self::RemoteFailed`], `failed` after the others.
     #[must_use]
     pub fn is_failure(self) -> bool {
-        matches!(self, Self::Divergent | Self::Flapping | Self::Rejected | Self::RemoteRejected | Self::RemoteFailed)
+        matches!(
+            self,
+            Self::Divergent
+                | Self::Conflict
+                | Self::Flapping
+                | Self::Rejected
+                | Self::RemoteRejected
+                | Self::RemoteFailed
+        )
     }
 
     /// The word of the JSON.
@@ -86,6 +97,7 @@ impl Outcome {
             Self::Deleted => "deleted",
             Self::Restored => "restored",
             Self::Divergent => "divergent",
+            Self::Conflict => "conflict",
             Self::Flapping => "flapping",
             Self::Kept => "kept",
             Self::Rejected => "rejected",
@@ -123,6 +135,7 @@ impl RefOutcome {
     pub fn of(decision: &Decision) -> Self {
         let reason = match &decision.action {
             Action::Divergent(reason)
+            | Action::Conflict(reason)
             | Action::Kept(reason)
             | Action::Flapping(reason)
             | Action::Reject(reason)

@@ -33,6 +33,12 @@ fn text(reason: &Reason) -> String {
             short(remote),
             short(local)
         ),
+        Reason::Conflict { local, remote } => format!(
+            "both sides moved it: here it is {}, there {}, and neither contains the other",
+            short(local),
+            short(remote)
+        ),
+        Reason::Moved => "it moved while it was decided; the next run decides again".into(),
         Reason::Incomplete(why) => {
             format!("not deleted: the refs of this repository could not be listed completely: {why}")
         }

@@ -7,6 +7,7 @@
 //! | `drain`, `mirror`, `durable`: one run, when it fails, is killed, or is not alone | `drain/` |
 //! | `wire`, `push`, `fetch`, `remote_helper`: the way to a mirror and what is said there | `push/` |
 //! | pull mirrors: `fetch`, `drain::pull` | `pull/` |
+//! | two-way mirrors: `drain::both` | `both/` |
 //! | `serve`, `tokens` | `serve/` |
 //! | `cli`, `config`, `doctor`, `notify`, `metrics`, and the documents | `cli/` |
 //! | `install`, `schedule`, `credentials`: everything together | `system/` |
@@ -23,6 +24,7 @@
     reason = "a test may fail, start programs and read the clock"
 )]
 
+mod both;
 mod cli;
 mod drain;
 mod hook;

@@ -4,6 +4,23 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::options::Settings;
 
+/// `resolve`
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("side").required(true))]
+pub(in crate::cli) struct Resolve {
+    /// The mirror
+    pub(in crate::cli) name: String,
+    /// The ref, as 'conflicts' shows it
+    #[arg(value_name = "REF")]
+    pub(in crate::cli) reference: String,
+    /// The mirror gets our value
+    #[arg(long, group = "side")]
+    pub(in crate::cli) ours: bool,
+    /// This repository takes the mirror's value
+    #[arg(long, group = "side")]
+    pub(in crate::cli) theirs: bool,
+}
+
 /// `host-keys`
 #[derive(Debug, Args)]
 pub(in crate::cli) struct HostKeys {

@@ -38,6 +38,13 @@ pub(in crate::cli) struct Kept {
     pub(in crate::cli) expire: bool,
 }
 
+/// `conflicts`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Conflicts {
+    /// The mirror; default: all
+    pub(in crate::cli) name: Option<String>,
+}
+
 /// `doctor`
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Doctor {

@@ -10,8 +10,8 @@ mod changing;
 mod looking;
 mod serving;
 
-pub(super) use changing::{Add, Credential, HostKeys, InstallHook, Patterns, Set, Silent, Switch, Webhook};
-pub(super) use looking::{Check, Doctor, Kept, Log, Show};
+pub(super) use changing::{Add, Credential, HostKeys, InstallHook, Patterns, Resolve, Set, Silent, Switch, Webhook};
+pub(super) use looking::{Check, Conflicts, Doctor, Kept, Log, Show};
 pub(super) use serving::{Completions, CreateToken, Man, Page, Serve, Token, TokenAction, TokenScope};
 
 /// Mirror the branches and tags of a bare repository: to other hosts, or from an upstream; and say which ref is not there and why
@@ -145,6 +145,10 @@ pub(super) enum Command {
     HostKeys(HostKeys),
     /// Store a password or token, read from standard input or asked for
     Credential(Credential),
+    /// List the refs of two-way mirrors that both sides moved
+    Conflicts(Conflicts),
+    /// Let one side of a conflict win; the other value is kept
+    Resolve(Resolve),
     /// List the replaced values that are kept here, bring one back, or end them
     Kept(Kept),
     /// Print the URL and the secret with which upstream's host says that it changed

@@ -110,6 +110,7 @@ impl Pull<'_> {
         let mut observed = self.observe(self.repository, &heard.listed, &heard.refs, &compared, rules)?;
         for facts in observed.refs.iter_mut().filter(|facts| facts.local != Local::Absent) {
             facts.ancestry = Ancestry::Behind;
+            facts.both.is_base_in_remote = true;
         }
         let plan = plan_pull(rules, &observed);
         let wants = self.wants(&compared)?;

@@ -15,6 +15,8 @@ use std::sync::Arc;
 use check::Heard;
 use take::{Forced, Objects, done};
 
+use super::both::for_mirror;
+use super::coalesce::Touched;
 use super::fence::Fence;
 use super::flapping::is_flapping;
 use super::kept;
@@ -26,7 +28,7 @@ use crate::config::{Keep, Mirror, Server};
 use crate::credentials::Redactor;
 use crate::fetch::{Listed, Session, Stage};
 use crate::mirror;
-use crate::plan::{Action, Decision, ObservedPull, Plan, PullFacts, Rules, Stop, plan_pull};
+use crate::plan::{Action, Decision, ObservedPull, Plan, PullFacts, Rules, Side, Stop, plan_pull};
 use crate::push::Progress;
 use crate::refs::{Ancestry, Local, NameRef, Oid, RefName, RefUpdate};
 use crate::repo::{History, Listing, Repository};
@@ -47,6 +49,8 @@ pub(super) struct Pull<'a> {
     pub(super) target: &'a Target,
     pub(super) context: &'a Context<'a>,
     pub(super) mirrored: &'a Mirrored,
+    /// What was pushed here.
+    pub(super) touched: &'a Touched,
     pub(super) before: &'a Status,
     /// The recent moves of refs; empty if a person asked to set flapping refs again.
     pub(super) moves: &'a [Move],
@@ -132,6 +136,7 @@ impl Pull<'_> {
         if let Some(stop) = update.plan.stop {
             return Err(self.stopped(stop));
         }
+        result.for_mirror = for_mirror(&update.plan);
         if self.context.mode == Mode::Plan {
             return Ok(());
         }
@@ -139,6 +144,9 @@ impl Pull<'_> {
         // A base must not say what no push mirror was told.
         self.pass_on(&update.observed, &update.taken, result).inspect_err(|_| result.held.clear())?;
         ended?;
+        if rules.conflicts.is_some() {
+            self.note_conflicts(update.stage, result)?;
+        }
         let taken = update.taken;
         drop((staged, stage));
         self.finish(&rules, &listed, &refs, ours, &taken, result)
@@ -327,8 +335,9 @@ impl Pull<'_> {
         let is_dry = self.context.mode == Mode::Plan;
         for decision in &plan.decisions {
             let before = result.outcomes.get(&decision.name).and_then(|before| before.kept_as.clone());
+            let what = if decision.side == Side::Here { "it was not taken" } else { "it was not sent" };
             let outcome = match decision.action.is_sent() && !is_dry && plan.stop.is_none() {
-                true => RefOutcome::new(decision, Outcome::RemoteFailed, Some("it was not taken".into())),
+                true => RefOutcome::new(decision, Outcome::RemoteFailed, Some(what.into())),
                 false => refusals.of(decision).cloned().unwrap_or_else(|| RefOutcome::of(decision)),
             };
             result.outcomes.insert(decision.name.clone(), RefOutcome { kept_as: before, ..outcome });
@@ -385,7 +394,7 @@ fn after(ours: Listing, taken: &[Decision]) -> Listing {
     Listing { refs: refs.into_iter().collect(), incomplete: ours.incomplete }
 }
 
-/// Whether an outcome may be another one at the next try, although neither side changes.
+/// Whether an outcome may be another one at the next try, although neither side changes. What is still to be sent is judged then.
 fn has_passing(outcomes: &BTreeMap<RefName, RefOutcome>) -> bool {
-    outcomes.values().any(|outcome| outcome.outcome == Outcome::RemoteFailed)
+    outcomes.values().any(|outcome| outcome.outcome == Outcome::RemoteFailed && outcome.side == Side::Here)
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::Pull;
 use super::stage::{Compared, Pair};
-use crate::config::Mirror;
+use crate::config::{Direction, Mirror};
 use crate::drain::Error;
 use crate::drain::flapping::is_flapping;
 use crate::fetch::Listed;
-use crate::plan::{FirstContact, Here, ObservedPull, Prune, PullFacts, Rules, Upstream};
+use crate::plan::{BothFacts, FirstContact, Here, ObservedPull, Prune, PullFacts, Rules, Upstream};
 use crate::process::{self, git};
 use crate::refs::{Ancestry, Local, Oid, RefName};
 use crate::repo::{History, Repository};
@@ -82,6 +82,10 @@ impl Pull<'_> {
             None => false,
         };
         let (is_local_merged, is_base_merged) = (is_merged(ours)?, is_merged(*base)?);
+        let both = match self.mirror.direction {
+            Direction::Both => self.both_facts(name, [ours, *there, *base], history)?,
+            _ => BothFacts::default(),
+        };
         Ok(PullFacts {
             name: name.clone(),
             local,
@@ -94,6 +98,29 @@ impl Pull<'_> {
             is_flapping: there.is_some_and(|there| is_flapping(self.moves, name, ours, there)),
             is_refused: false,
             other: self.other(name)?,
+            both,
+        })
+    }
+
+    /// How ours, upstream's value and the base of a ref are related.
+    fn both_facts(
+        &self,
+        name: &RefName,
+        [ours, there, base]: [Option<Oid>; 3],
+        history: &mut History<'_>,
+    ) -> Result<BothFacts, Error> {
+        let mut is_in = |old: Option<Oid>, new: Option<Oid>| match (old, new) {
+            (Some(old), Some(new)) => history.is_ancestor(old, new).map(|is_in| is_in == Some(true)),
+            _ => Ok(false),
+        };
+        let chosen = self.context.resolve.filter(|one| one.name == *name && (one.local, one.remote) == (ours, there));
+        let left = self.touched.refs.get(name);
+        Ok(BothFacts {
+            is_base_in_local: is_in(base, ours)?,
+            is_base_in_remote: is_in(base, there)?,
+            is_remote_in_local: is_in(there, ours)?,
+            is_late: there.is_some_and(|there| left.is_some_and(|left| left.olds.contains(&there))),
+            chosen: chosen.map(|one| one.side),
         })
     }
 
@@ -107,7 +134,10 @@ impl Pull<'_> {
 
     /// Another enabled pull mirror that selects the ref, if there is one.
     fn other(&self, name: &RefName) -> Result<Option<String>, Error> {
-        let is_other = |other: &&Mirror| other.is_pull() && other.is_enabled && other.name != self.mirror.name;
+        let is_other = |other: &&Mirror| {
+            let takes = if self.mirror.is_pull() { other.takes() } else { other.is_pull() };
+            takes && other.is_enabled && other.name != self.mirror.name
+        };
         let mut others = self.context.config.mirrors.iter().filter(is_other).peekable();
         if others.peek().is_none() {
             return Ok(None);

@@ -212,7 +212,8 @@ impl Pull<'_> {
     /// Spools what was taken, unless our hook did, so that every push mirror gets it; also `moved`, what earlier runs may have taken.
     /// Returns whether it wrote a record.
     pub(super) fn spool(&self, taken: &[&Decision], moved: Vec<RefUpdate>) -> Result<bool, Error> {
-        let has_onward = self.context.config.mirrors.iter().any(|mirror| mirror.is_enabled && !mirror.is_pull());
+        let is_onward = |other: &Mirror| other.is_enabled && other.sends() && other.name != self.mirror.name;
+        let has_onward = self.context.config.mirrors.iter().any(is_onward);
         if !has_onward {
             return Ok(false);
         }

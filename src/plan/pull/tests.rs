@@ -18,6 +18,7 @@ fn facts(refname: &str) -> PullFacts {
         is_flapping: false,
         is_refused: false,
         other: None,
+        both: BothFacts::default(),
     }
 }
 

@@ -159,7 +159,7 @@ fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 
 /// The pull mirror of a project. If there are several, the one named `upstream`.
 fn upstream(opened: &OpenProject) -> Result<Option<&Mirror>, Failure> {
-    let pulls: Vec<&Mirror> = opened.config.mirrors.iter().filter(|mirror| mirror.is_pull()).collect();
+    let pulls: Vec<&Mirror> = opened.config.mirrors.iter().filter(|mirror| mirror.takes()).collect();
     match &*pulls {
         [] => Ok(None),
         [only] => Ok(Some(only)),

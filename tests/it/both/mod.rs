@@ -1,0 +1,107 @@
+//! Two-way mirrors: whichever side changed a ref, the other side gets it.
+
+mod rules;
+
+use std::path::{Path, PathBuf};
+
+use crate::scene::sandbox::{Completed, Sandbox, Work};
+use crate::scene::servers::{Kind, Server};
+
+/// A repository (`here`) with a two-way mirror `m` (`there`), and the server that the mirror is behind.
+pub(crate) struct Pair {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) here: PathBuf,
+    pub(crate) there: PathBuf,
+    /// It ends when the scene does.
+    pub(crate) _server: Option<Server>,
+}
+
+impl Pair {
+    /// Both on this machine.
+    pub(crate) fn local(options: &[&str]) -> Self {
+        let sandbox = Sandbox::new();
+        let there = sandbox.bare("there.git");
+        let here = sandbox.source("there.git", &[&["--direction", "both"], options].concat());
+        Self { sandbox, here, there, _server: None }
+    }
+
+    /// The mirror behind a server.
+    pub(crate) fn behind(kind: Kind, options: &[&str]) -> Self {
+        let sandbox = Sandbox::new();
+        let there = sandbox.bare("there.git");
+        let server = Server::start(&sandbox, kind);
+        let here = server.source(&sandbox, "there.git", &[&["--direction", "both"], options].concat());
+        Self { sandbox, here, there, _server: Some(server) }
+    }
+
+    /// Ours gets a commit on main and more refs, which go there.
+    pub(crate) fn with(self, refspecs: &[&str]) -> Self {
+        let work = self.ours();
+        work.commit("one");
+        work.push(refspecs);
+        self.sync_ok();
+        self
+    }
+
+    /// A working tree whose `origin` is this repository.
+    pub(crate) fn ours(&self) -> Work<'_> {
+        self.work(&self.here)
+    }
+
+    /// A working tree whose `origin` is the mirror.
+    pub(crate) fn theirs(&self) -> Work<'_> {
+        self.work(&self.there)
+    }
+
+    /// It has main checked out, if there is one.
+    fn work(&self, bare: &Path) -> Work<'_> {
+        let work = self.sandbox.work(bare);
+        if !self.sandbox.oid(bare, "main").is_empty() {
+            work.git(&["fetch", "-q", "origin"]);
+            work.git(&["reset", "-q", "--hard", "origin/main"]);
+        }
+        work
+    }
+
+    pub(crate) fn sync(&self) -> Completed {
+        self.sandbox.mirror_push(&self.here, &["sync", "--json"])
+    }
+
+    pub(crate) fn sync_ok(&self) -> Completed {
+        let said = self.sync();
+        assert!(said.status == 0 && self.is_equal(), "{said:?}");
+        said
+    }
+
+    /// The refs that a sync does not find up to date, with the side and the outcome.
+    pub(crate) fn synced(&self) -> Vec<String> {
+        let said = self.sync();
+        let all = said.json();
+        let refs = all.as_array().unwrap().iter().flat_map(|mirror| mirror["refs"].as_array().unwrap());
+        let refs = refs.filter(|one| one["outcome"] != "up_to_date");
+        let text = |one: &serde_json::Value, key: &str| one[key].as_str().unwrap().to_owned();
+        refs.map(|one| format!("{} {} {}", text(one, "ref"), text(one, "outcome"), text(one, "side"))).collect()
+    }
+
+    pub(crate) fn is_equal(&self) -> bool {
+        self.sandbox.refs(&self.here) == self.sandbox.refs(&self.there)
+    }
+
+    pub(crate) fn here(&self, name: &str) -> String {
+        self.sandbox.oid(&self.here, name)
+    }
+
+    pub(crate) fn there(&self, name: &str) -> String {
+        self.sandbox.oid(&self.there, name)
+    }
+
+    /// The refs below `namespace` here, with their values.
+    pub(crate) fn below(&self, namespace: &str) -> Vec<String> {
+        let all = self.sandbox.git(&self.here, &["for-each-ref", "--format=%(refname) %(objectname)", namespace]);
+        all.lines().map(str::to_owned).collect()
+    }
+
+    pub(crate) fn status(&self) -> serde_json::Value {
+        self.sandbox.status(&self.here)
+    }
+}
