@@ -143,3 +143,6 @@ pub(super) fn for_mirror(plan: &Plan) -> BTreeMap<RefName, Decided> {
     })
     .collect()
 }
+
+#[cfg(test)]
+mod model;
