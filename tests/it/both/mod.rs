@@ -1,6 +1,7 @@
 //! Two-way mirrors: whichever side changed a ref, the other side gets it.
 
 mod rules;
+mod storm;
 
 use std::path::{Path, PathBuf};
 

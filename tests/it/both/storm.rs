@@ -1,0 +1,168 @@
+//! Random scenes with real repositories and the built program: people who commit, rewrite, delete, make again and merge on both sides, syncs,
+//! drains and pulls, and kills at any time. No commit is lost that nobody gave up, and what differs at the end is reported.
+//!
+//! `MIRROR_PUSH_STORM_SCENES` sets how many scenes each of the two transports gets (default 40), `MIRROR_PUSH_STORM_SEED` the first seed.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use super::Pair;
+use crate::scene::sandbox::run_with_input;
+use crate::scene::servers::Kind;
+
+const REFS: [&str; 4] = ["refs/heads/main", "refs/heads/a", "refs/heads/b/c", "refs/tags/t"];
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound
+    }
+}
+
+struct Scene<'p> {
+    pair: &'p Pair,
+    random: Random,
+    made: BTreeSet<String>,
+    given_up: BTreeSet<String>,
+    log: Vec<String>,
+}
+
+impl Scene<'_> {
+    fn commits(&self, side: &Path, arguments: &[&str]) -> BTreeSet<String> {
+        let all = self.pair.sandbox.git(side, &[&["rev-list"], arguments].concat());
+        all.lines().map(str::to_owned).collect()
+    }
+
+    /// A commit on one side.
+    fn commit(&mut self, side: &Path, parents: &[&str]) -> String {
+        let message = format!("{}", self.made.len());
+        let tree = self.pair.sandbox.git_with_input(side, &["mktree"], b"");
+        let mut arguments = vec!["commit-tree", "-m", &message, tree.trim()];
+        parents.iter().for_each(|parent| arguments.extend(["-p", parent]));
+        let oid = self.pair.sandbox.git(side, &arguments).trim().to_owned();
+        self.made.insert(oid.clone());
+        oid
+    }
+
+    /// Somebody moves a ref on one side.
+    fn push(&mut self) {
+        let (here, there) = (self.pair.here.clone(), self.pair.there.clone());
+        let is_here = self.random.below(2) == 0;
+        let (side, other) = if is_here { (&here, &there) } else { (&there, &here) };
+        let name = REFS[self.random.below(REFS.len())];
+        let (old, theirs) = (self.pair.sandbox.oid(side, name), self.pair.sandbox.oid(other, name));
+        let parent = self.pair.sandbox.oid(side, &format!("{name}^"));
+        let parents: Vec<&str> = [&*parent].into_iter().filter(|parent| !parent.is_empty()).collect();
+        let main = self.pair.sandbox.oid(side, "refs/heads/main");
+        let new = match self.random.below(12) {
+            _ if old.is_empty() && main.is_empty() => self.commit(side, &[]),
+            _ if old.is_empty() => self.commit(side, &[&main]),
+            0..=4 => self.commit(side, &[&old]),
+            5..=6 => self.commit(side, &parents),
+            7 => parent.clone(),
+            8 => String::new(),
+            _ if theirs.is_empty() => self.commit(side, &[&old]),
+            _ => {
+                self.pair.sandbox.git(side, &["fetch", "-q", other.to_str().unwrap(), &theirs]);
+                self.commit(side, &[&old, &theirs])
+            }
+        };
+        self.log.push(format!("{} {name}: {old} -> {new}", if is_here { "here" } else { "there" }));
+        let null = self.pair.sandbox.digits('0');
+        let (from, to) = (if old.is_empty() { &null } else { &old }, if new.is_empty() { &null } else { &new });
+        let update = format!("update {name}\0{to}\0{from}\0");
+        let mut git = self.pair.sandbox.command("git");
+        let moved = run_with_input(git.current_dir(side).args(["update-ref", "--stdin", "-z"]), update.as_bytes());
+        if moved.status != 0 {
+            // What a killed run left at work moved it meanwhile.
+            self.log.push(moved.err);
+            self.made.remove(&new);
+            return;
+        }
+        if !old.is_empty() {
+            let away = if new.is_empty() { vec![&*old] } else { vec![&*old, "--not", &*new] };
+            let away = self.commits(side, &away);
+            self.given_up.extend(away);
+        }
+        if is_here {
+            let mut hook = self.pair.sandbox.command(self.pair.here.join("hooks/post-receive"));
+            let hooked = run_with_input(hook.current_dir(&self.pair.here), format!("{from} {to} {name}\n").as_bytes());
+            assert_eq!(hooked.status, 0, "{hooked:?}");
+        }
+    }
+
+    fn run(&mut self) {
+        let words: &[&str] = [&["sync"][..], &["drain"], &["pull"]][self.random.below(3)];
+        let is_killed = self.random.below(4) == 0;
+        self.log.push(format!("{words:?} killed: {is_killed}"));
+        let mut program = self.pair.sandbox.program(&self.pair.here);
+        program.args(words).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = program.spawn().unwrap();
+        if is_killed {
+            std::thread::sleep(Duration::from_micros(200 * self.random.below(200) as u64));
+            let _ = child.kill();
+        }
+        child.wait().unwrap();
+    }
+
+    /// Runs until nothing changes, and looks at what is left.
+    fn settle(&mut self) {
+        let pair = self.pair;
+        let both = || (pair.sandbox.refs(&pair.here), pair.sandbox.refs(&pair.there));
+        let mut before = both();
+        for round in 0.. {
+            let said = pair.sync();
+            assert!(round < 4, "it does not settle: {said:?} {:#?}", self.log);
+            let now = both();
+            if now == before {
+                break;
+            }
+            before = now;
+        }
+        let mut reachable = self.commits(&pair.here, &["--all"]);
+        reachable.extend(self.commits(&pair.there, &["--all"]));
+        let lost: Vec<&String> =
+            self.made.iter().filter(|one| !self.given_up.contains(*one) && !reachable.contains(*one)).collect();
+        let status = pair.status();
+        assert!(lost.is_empty(), "lost: {lost:?} {status} {:#?}", self.log);
+        let is_reported = |name: &&str| status["refs"].as_array().unwrap().iter().any(|one| one["ref"] == **name);
+        let differs = |name: &&str| pair.here(name) != pair.there(name);
+        let silent: Vec<&str> = REFS.into_iter().filter(differs).filter(|name| !is_reported(name)).collect();
+        assert!(silent.is_empty(), "not reported: {silent:?} {status} {:#?}", self.log);
+        assert!(status["update_status"] != "started", "{status}");
+    }
+}
+
+fn scenes(kind: Option<Kind>) {
+    let number = |key: &str| std::env::var(key).ok().and_then(|text| text.parse::<u64>().ok());
+    let first = number("MIRROR_PUSH_STORM_SEED").unwrap_or(1);
+    for seed in first..first + number("MIRROR_PUSH_STORM_SCENES").unwrap_or(40) {
+        let pair = match &kind {
+            None => Pair::local(&["prune=deleted"]),
+            Some(kind) => Pair::behind(*kind, &["prune=deleted"]),
+        };
+        let random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let (made, given_up, log) = (BTreeSet::new(), BTreeSet::new(), vec![format!("seed {seed}")]);
+        let mut scene = Scene { pair: &pair, random, made, given_up, log };
+        for _ in 0..10 + scene.random.below(15) {
+            if scene.random.below(5) < 3 { scene.push() } else { scene.run() }
+        }
+        scene.settle();
+    }
+}
+
+#[test]
+fn random_scenes_on_this_machine() {
+    scenes(None);
+}
+
+#[test]
+fn random_scenes_over_http() {
+    scenes(Some(Kind::Http));
+}
