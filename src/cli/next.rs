@@ -67,8 +67,7 @@ pub(super) fn attempt(session: &Session<'_>, config: &Config, view: &View, now: 
     if view.next_attempt_at.is_none() && view.pending == 0 {
         return None;
     }
-    let is_pull = view.direction == Direction::Pull.as_str();
-    if is_pull {
+    if view.direction != Direction::Push.as_str() {
         let next = view.next_attempt_at.as_ref().and_then(|next| next.parse::<Timestamp>().ok())?;
         let maker = Maker::of(session, view);
         return Some(next_check(next.duration_since(now).as_secs(), &failed(view.attempts), maker, &view.name));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use super::Finding;
+use super::{Finding, two_way};
 use crate::config::{AuthMethod, Config, Direction, Interval, Keep, Mirror, Server};
 use crate::credentials::identity;
 use crate::credentials::{Credentials, Redactor};
@@ -54,14 +54,22 @@ fn contact(repository: &Repository, mirror: &Mirror, server: &Server) -> Vec<Fin
         refs.insert(name.to_owned(), oid);
     };
     let found = match mirror.direction {
-        Direction::Push => drain::reach(repository, mirror, server, each).map(Some),
-        Direction::Pull => drain::reach_upstream(repository, mirror, server, each).map(|()| None),
-        Direction::Both => drain::reach(repository, mirror, server, each)
-            .and_then(|there| drain::reach_upstream(repository, mirror, server, &mut |_, _| {}).map(|()| Some(there))),
+        Direction::Push => drain::reach(repository, mirror, server, each).map(|there| (Some(there), None)),
+        Direction::Pull => drain::reach_upstream(repository, mirror, server, each).map(|head| (None, head)),
+        Direction::Both => drain::reach(repository, mirror, server, each).and_then(|there| {
+            let head = drain::reach_upstream(repository, mirror, server, &mut |_, _| {})?;
+            Ok((Some(there), head))
+        }),
     };
     match found {
-        Ok(Some(advertised)) => met(repository, mirror, &advertised, &refs),
-        Ok(None) => upstream(mirror, refs.len()),
+        Ok((Some(advertised), head)) => {
+            let mut findings = met(repository, mirror, &advertised, &refs);
+            if mirror.direction == Direction::Both {
+                findings.extend(two_way::settings(repository, mirror, head.as_ref()));
+            }
+            findings
+        }
+        Ok((None, _)) => upstream(mirror, refs.len()),
         Err(error) => {
             let credentials = mirror::credentials(repository, mirror).unwrap_or_default();
             let text = Redactor::new(&credentials).clean(&error.to_string()).replace('\n', " ");
@@ -243,6 +251,9 @@ fn of_status(repository: &Repository, mirror: &Mirror) -> Vec<Finding> {
         findings.push(Finding::error("first-contact", text, fix));
     }
     let refs = if status.needs_adoption { Vec::new() } else { status.refs };
+    if mirror.direction == Direction::Both {
+        findings.extend(two_way::protection(mirror, &refs));
+    }
     let failed = refs.iter().filter(|outcome| outcome.outcome.is_failure()).count();
     let is_unknown = |oid: Oid| matches!(repository.is_here(oid), Ok(false));
     let divergent = refs.iter().filter(|outcome| outcome.outcome == Outcome::Divergent);

@@ -13,6 +13,7 @@ use crate::repo::Repository;
 
 mod mirror;
 mod repository;
+mod two_way;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

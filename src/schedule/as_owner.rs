@@ -80,9 +80,13 @@ fn report(git_dir: &Path, printed: Printed, begin: Timestamp) -> Report {
     let next_attempt_at: Option<Timestamp> = status.next_attempt();
     let last: Option<Timestamp> = status.last_update_at.as_deref().and_then(|time| time.parse().ok());
     let was_tried = last.is_some_and(|last| last >= begin);
-    let is_pull = printed.refs.iter().any(|outcome| outcome.side == Side::Here);
+    let touches = |side| printed.refs.iter().any(|outcome| outcome.side == side);
     Report {
-        direction: if is_pull { Direction::Pull } else { Direction::Push },
+        direction: match (touches(Side::Here), touches(Side::There)) {
+            (true, true) => Direction::Both,
+            (true, false) => Direction::Pull,
+            (false, _) => Direction::Push,
+        },
         repository: git_dir.display().to_string(),
         url: name.clone(),
         remote: name,

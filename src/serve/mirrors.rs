@@ -1,7 +1,7 @@
 //! The operations on the mirrors of a project, for the API and the page. Where GitLab's remote mirrors API has a
 //! rule or a message, this module has the same one.
 
-use crate::config::{self, AuthMethod, Change, Config, HookSetting, Mirror, Server};
+use crate::config::{self, AuthMethod, Change, Config, Direction, HookSetting, Mirror, Server};
 use crate::credentials::{Credentials, HostKey, Secret};
 use crate::mirror::{self, Editor, Extras, Keys, clean_url, token_as_password};
 use crate::repo::{self, Repository};
@@ -230,7 +230,16 @@ impl OpenProject {
         self.config.mirrors.iter().find(|mirror| mirror.id == id).ok_or(Error::Missing("Mirror"))
     }
 
-    /// The push mirror of that number.
+    /// The mirror of that number, if it may be changed through API and page. A two-way mirror may only be enabled and disabled.
+    pub(super) fn changeable(&self, id: u32) -> Result<&Mirror, Error> {
+        let mirror = self.mirror(id)?;
+        match mirror.direction {
+            Direction::Both => Err(Error::Refused("two-way mirror: use 'git mirror-push set'".into())),
+            _ => Ok(mirror),
+        }
+    }
+
+    /// The mirror of that number, if it gets our refs.
     pub(super) fn push_mirror(&self, id: u32) -> Result<&Mirror, Error> {
         let mirror = self.mirror(id)?;
         if mirror.sends() { Ok(mirror) } else { Err(Error::Missing("Mirror")) }

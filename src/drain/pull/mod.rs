@@ -364,7 +364,7 @@ impl Pull<'_> {
     }
 }
 
-/// Connects to an upstream, checks that refs can be taken from it, and reads them. Changes nothing.
+/// Connects to an upstream, checks that refs can be taken from it, and reads them. Changes nothing. Returns the branch that its HEAD names.
 ///
 /// # Errors
 /// [`Error`]
@@ -373,13 +373,14 @@ pub fn reach_upstream(
     mirror: &Mirror,
     server: &Server,
     each: &mut dyn FnMut(NameRef<'_>, Oid),
-) -> Result<(), Error> {
+) -> Result<Option<RefName>, Error> {
     take::check_hooks(repository, mirror)?;
     let target = mirror::target(repository, mirror, server)?;
     let mut session = Session::connect(&target, &Pool::default(), None)?;
     let listed = session.list(&[b"refs/heads/".to_vec(), b"refs/tags/".to_vec()], each)?;
     session.end();
-    check::check_object_format(repository, &listed)
+    check::check_object_format(repository, &listed)?;
+    Ok(listed.head)
 }
 
 /// Our refs after `taken`, if nobody else changes them.

@@ -26,7 +26,7 @@ pub(super) async fn list(State(app): State<Arc<App>>, path: Ids, request: Reques
     let ids = ids(path);
     answer(app, request, Access::Read, move |ask| {
         let mut views = ask.app.mirrors(&*ask.project(&ids)?)?;
-        views.retain(|view| view.direction == Direction::Push.as_str());
+        views.retain(|view| view.direction != Direction::Pull.as_str());
         let pages = Pages::read(&ask.parameters)?;
         let headers = pages.headers(views.len(), &ask.client.base, &ask.uri);
         Ok((headers, axum::Json(pages.cut(views.into_iter().map(shown).collect()))).into_response())
@@ -83,7 +83,11 @@ pub(super) async fn update(State(app): State<Arc<App>>, path: Ids, request: Requ
     answer(app, request, Access::Write, move |ask| {
         let project = ask.project(&ids)?;
         let id = ApiRequest::mirror_id(&ids)?;
-        ask.app.open(&project)?.push_mirror(id)?;
+        let opened = ask.app.open(&project)?;
+        opened.push_mirror(id)?;
+        if !ask.parameters.has_only("enabled") {
+            opened.changeable(id)?;
+        }
         let mut wish = wish(ask)?;
         wish.auth_method =
             match ask.parameters.text("auth_method")? {
@@ -106,6 +110,7 @@ pub(super) async fn delete(State(app): State<Arc<App>>, path: Ids, request: Requ
         let id = ApiRequest::mirror_id(&ids)?;
         let opened = ask.app.open(&project)?;
         opened.push_mirror(id)?;
+        opened.changeable(id)?;
         if let Some(since) = ask.if_unmodified_since.as_deref().and_then(http_date) {
             let changed = std::fs::metadata(opened.repository.layout().config()).and_then(|file| file.modified());
             let changed = changed.ok().and_then(|time| Timestamp::try_from(time).ok());

@@ -53,6 +53,11 @@ impl Parameters {
         self.0.contains_key(name)
     }
 
+    /// Whether no other parameter is given.
+    pub(super) fn has_only(&self, name: &str) -> bool {
+        self.0.keys().all(|given| given == name)
+    }
+
     /// Whether it is given as `null`.
     pub(super) fn is_null(&self, name: &str) -> bool {
         matches!(self.0.get(name), Some(Value::Null))

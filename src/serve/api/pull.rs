@@ -53,7 +53,11 @@ pub(super) async fn configure(State(app): State<Arc<App>>, path: Ids, request: R
     answer(app, request, Access::Write, move |ask| {
         let project = ask.project(&ids)?;
         let wish = wish(ask)?;
-        let found = upstream(&ask.app.open(&project)?)?.map(|mirror| mirror.id);
+        let opened = ask.app.open(&project)?;
+        let found = upstream(&opened)?.map(|mirror| mirror.id);
+        if let Some(id) = found.filter(|_| !ask.parameters.has_only("enabled")) {
+            opened.changeable(id)?;
+        }
         let view = match found {
             Some(id) => ask.app.update(&project, id, &wish)?,
             None if wish.url.is_none() => return Err(Failure::parameter("url is missing")),

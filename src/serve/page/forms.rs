@@ -219,7 +219,7 @@ pub(super) async fn change(
     body: Bytes,
 ) -> Response {
     act(app, visitor, id, body, move |app, visitor, project, form| {
-        let before = MirrorForm::of(app.open(project)?.mirror(mirror)?);
+        let before = MirrorForm::of(app.open(project)?.changeable(mirror)?);
         let filled = MirrorForm::read(form, &before.name, true);
         let changed =
             filled.wish(form.text("password"), Some(&before.url)).and_then(|wish| app.update(project, mirror, &wish));

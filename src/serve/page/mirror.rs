@@ -44,21 +44,18 @@ fn article(visitor: &Visitor, project: &Project, shown: &Shown) -> Markup {
         article.mirror aria-labelledby={ (id) "-name" } id=(id) {
             h3 id={ (id) "-name" } { (view.name) " " (badge(view)) }
             dl {
-                @if is_pull(view) {
-                    div { dt { "Taken from" } dd.url { (view.url) } }
-                    div { dt { "Direction" } dd { "Pull" } }
+                div { dt { (place(view)) } dd.url { (view.url) } }
+                div { dt { "Direction" } dd { (direction(view)) } }
+                @if takes(view) {
                     div { dt { "Last check" } dd { (time(view.last_check_at.as_deref())) } }
                     div { dt { "Last change" } dd { (time(view.last_change_at.as_deref())) } }
-                } @else {
-                    div { dt { "Mirrored to" } dd.url { (view.url) } }
-                    div { dt { "Direction" } dd { "Push" } }
                 }
                 div { dt { "Last update attempt" } dd { (time(view.last_update_at.as_deref())) } }
                 div { dt { "Last successful update" } dd { (time(view.last_successful_update_at.as_deref())) } }
                 div { dt { "Mirrors" } dd { (selection(view)) } }
-                @if view.pending > 0 && !is_pull(view) { div { dt { "Waiting pushes" } dd { (view.pending) } } }
+                @if view.pending > 0 && !is(view, Direction::Pull) { div { dt { "Waiting pushes" } dd { (view.pending) } } }
                 @if let Some(next) = &view.next_attempt_at {
-                    div { dt { @if is_pull(view) { "Next check" } @else { "Next attempt" } } dd { (time(Some(next))) } }
+                    div { dt { @if takes(view) { "Next check" } @else { "Next attempt" } } dd { (time(Some(next))) } }
                 }
             }
             @if let Some(error) = &view.last_error { p.error { (error) } }
@@ -75,11 +72,28 @@ fn article(visitor: &Visitor, project: &Project, shown: &Shown) -> Markup {
 
 /// The direction in a word.
 pub(super) fn direction(view: &View) -> &'static str {
-    if is_pull(view) { "Pull" } else { "Push" }
+    match is(view, Direction::Both) {
+        true => "Both ways",
+        false if is(view, Direction::Pull) => "Pull",
+        false => "Push",
+    }
 }
 
-fn is_pull(view: &View) -> bool {
-    view.direction == Direction::Pull.as_str()
+/// What the mirror's URL is.
+fn place(view: &View) -> &'static str {
+    match is(view, Direction::Both) {
+        true => "Mirrored with",
+        false if is(view, Direction::Pull) => "Taken from",
+        false => "Mirrored to",
+    }
+}
+
+fn is(view: &View, direction: Direction) -> bool {
+    view.direction == direction.as_str()
+}
+
+fn takes(view: &View) -> bool {
+    !is(view, Direction::Push)
 }
 
 fn buttons(visitor: &Visitor, project: &Project, view: &View) -> Markup {
@@ -95,9 +109,9 @@ fn buttons(visitor: &Visitor, project: &Project, view: &View) -> Markup {
     html! {
         div.actions {
             @if view.enabled && view.needs_adoption { (button("adopt", "This is the right mirror")) }
-            @if view.enabled { (button("sync", if is_pull(view) { "Pull now" } else { "Update now" })) (button("disable", "Disable")) }
+            @if view.enabled { (button("sync", if is(view, Direction::Pull) { "Pull now" } else { "Update now" })) (button("disable", "Disable")) }
             @else { (button("enable", "Enable")) }
-            a.button id={ "mirror-" (view.id) "-edit" } href={ (base) "/edit" } aria-label={ "Edit: " (view.name) } { "Edit" }
+            @if !is(view, Direction::Both) { a.button id={ "mirror-" (view.id) "-edit" } href={ (base) "/edit" } aria-label={ "Edit: " (view.name) } { "Edit" } }
             a.button id={ "mirror-" (view.id) "-remove" } href={ (base) "/remove" } aria-label={ "Remove: " (view.name) } { "Remove" }
         }
     }

@@ -53,7 +53,7 @@ pub(super) async fn edit(State(app): State<Arc<App>>, visitor: Visitor, Path((id
     shown(&app, visitor, move |app, visitor| {
         let project = visitor.project(app, id)?;
         let opened = app.open(&project)?;
-        let found = opened.mirror(mirror)?;
+        let found = opened.changeable(mirror)?;
         let filled = MirrorForm::of(found);
         Ok(edit_page(visitor, &project, mirror, &filled, None))
     })

@@ -1,5 +1,6 @@
 //! Two-way mirrors: whichever side changed a ref, the other side gets it.
 
+mod api;
 mod rules;
 mod storm;
 

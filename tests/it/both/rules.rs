@@ -156,3 +156,26 @@ fn the_first_contact_makes_the_union() {
     assert!(!pair.here("b").is_empty() && !pair.there("a").is_empty());
     assert_eq!(pair.status()["refs"][0]["outcome"], "conflict");
 }
+
+#[test]
+fn doctor_says_what_makes_it_hard() {
+    let pair = Pair::behind(Kind::Http, &[]).with(&["main"]);
+    let findings = || {
+        let said = pair.sandbox.mirror_push(&pair.here, &["doctor", "--json"]).json();
+        let all = said.as_array().unwrap().clone();
+        let names = all.iter().map(|one| one["check"].as_str().unwrap().to_owned());
+        let wanted = ["default-branch", "force-push", "protection"];
+        names.filter(|name| wanted.contains(&&**name)).collect::<Vec<_>>()
+    };
+    assert_eq!(findings(), ["force-push"]);
+    pair.sandbox.git(&pair.here, &["config", "receive.denyNonFastForwards", "true"]);
+    pair.sandbox.git(&pair.there, &["symbolic-ref", "HEAD", "refs/heads/other"]);
+    assert_eq!(findings(), ["default-branch"]);
+    pair.sandbox.git(&pair.there, &["symbolic-ref", "HEAD", "refs/heads/main"]);
+    crate::scene::sandbox::script(&pair.there.join("hooks/update"), "#!/bin/sh\necho protected >&2; exit 1\n");
+    let ours = pair.ours();
+    ours.commit("two");
+    ours.push(&["main"]);
+    assert_eq!(pair.sync().status, 1);
+    assert_eq!(findings(), ["protection"]);
+}
