@@ -1,6 +1,7 @@
 //! Two-way mirrors: whichever side changed a ref, the other side gets it.
 
 mod api;
+mod crash;
 mod rules;
 mod storm;
 

@@ -97,6 +97,15 @@ impl Scene<'_> {
         }
     }
 
+    /// What administrators do without a base: take everything, then push everything.
+    fn run_naively(&mut self) {
+        let (here, there) = (&self.pair.here, self.pair.there.to_str().unwrap());
+        let all = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
+        let taken = [&["fetch", "-q", "--prune", "--update-head-ok", there], &all[..]].concat();
+        self.pair.sandbox.try_git(here, &taken);
+        self.pair.sandbox.try_git(here, &[&["push", "-q", "--prune", there], &all[..]].concat());
+    }
+
     fn run(&mut self) {
         let words: &[&str] = [&["sync"][..], &["drain"], &["pull"]][self.random.below(3)];
         let is_killed = self.random.below(4) == 0;
@@ -109,6 +118,13 @@ impl Scene<'_> {
             let _ = child.kill();
         }
         child.wait().unwrap();
+    }
+
+    /// The commits that are in no ref of either side, although nobody gave them up.
+    fn lost(&self) -> Vec<&String> {
+        let mut reachable = self.commits(&self.pair.here, &["--all"]);
+        reachable.extend(self.commits(&self.pair.there, &["--all"]));
+        self.made.iter().filter(|one| !self.given_up.contains(*one) && !reachable.contains(*one)).collect()
     }
 
     /// Runs until nothing changes, and looks at what is left.
@@ -125,10 +141,7 @@ impl Scene<'_> {
             }
             before = now;
         }
-        let mut reachable = self.commits(&pair.here, &["--all"]);
-        reachable.extend(self.commits(&pair.there, &["--all"]));
-        let lost: Vec<&String> =
-            self.made.iter().filter(|one| !self.given_up.contains(*one) && !reachable.contains(*one)).collect();
+        let lost = self.lost();
         let status = pair.status();
         assert!(lost.is_empty(), "lost: {lost:?} {status} {:#?}", self.log);
         let is_reported = |name: &&str| status["refs"].as_array().unwrap().iter().any(|one| one["ref"] == **name);
@@ -139,17 +152,25 @@ impl Scene<'_> {
     }
 }
 
-fn scenes(kind: Option<Kind>) {
+/// The seeds of the scenes, of which there are `usual` if the environment says nothing.
+fn seeds(usual: u64) -> std::ops::Range<u64> {
     let number = |key: &str| std::env::var(key).ok().and_then(|text| text.parse::<u64>().ok());
     let first = number("MIRROR_PUSH_STORM_SEED").unwrap_or(1);
-    for seed in first..first + number("MIRROR_PUSH_STORM_SCENES").unwrap_or(40) {
+    first..first + number("MIRROR_PUSH_STORM_SCENES").unwrap_or(usual)
+}
+
+fn scene(pair: &Pair, seed: u64) -> Scene<'_> {
+    let random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    Scene { pair, random, made: BTreeSet::new(), given_up: BTreeSet::new(), log: vec![format!("seed {seed}")] }
+}
+
+fn scenes(kind: Option<Kind>) {
+    for seed in seeds(40) {
         let pair = match &kind {
             None => Pair::local(&["prune=deleted"]),
             Some(kind) => Pair::behind(*kind, &["prune=deleted"]),
         };
-        let random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        let (made, given_up, log) = (BTreeSet::new(), BTreeSet::new(), vec![format!("seed {seed}")]);
-        let mut scene = Scene { pair: &pair, random, made, given_up, log };
+        let mut scene = scene(&pair, seed);
         for _ in 0..10 + scene.random.below(15) {
             if scene.random.below(5) < 3 { scene.push() } else { scene.run() }
         }
@@ -165,4 +186,22 @@ fn random_scenes_on_this_machine() {
 #[test]
 fn random_scenes_over_http() {
     scenes(Some(Kind::Http));
+}
+
+/// The same scenes without a base lose commits. So these scenes can show a loss.
+#[test]
+fn to_take_everything_and_then_push_everything_loses_commits() {
+    let (mut losing, mut all) = (0, 0);
+    for seed in seeds(12) {
+        let pair = Pair::local(&[]);
+        let mut scene = scene(&pair, seed);
+        for _ in 0..10 + scene.random.below(15) {
+            if scene.random.below(5) < 3 { scene.push() } else { scene.run_naively() }
+        }
+        scene.run_naively();
+        losing += u32::from(!scene.lost().is_empty());
+        all += 1;
+    }
+    eprintln!("{losing} of {all} scenes lost commits");
+    assert!(losing > 0);
 }

@@ -35,6 +35,13 @@ pub(crate) struct Point {
     n: usize,
 }
 
+impl Point {
+    /// Which of the calls it is, from 1 on.
+    pub(crate) fn n(self) -> usize {
+        self.n
+    }
+}
+
 /// What is done at a point.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
