@@ -3,6 +3,7 @@
 mod api;
 mod crash;
 mod rules;
+mod several;
 mod storm;
 
 use std::path::{Path, PathBuf};
