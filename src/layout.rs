@@ -65,6 +65,12 @@ impl Layout {
         self.root.join("spool/resync")
     }
 
+    /// Values that refs here were moved away from.
+    #[must_use]
+    pub fn past(&self) -> PathBuf {
+        self.root.join("past")
+    }
+
     /// Everything of the mirror `name`.
     #[must_use]
     pub fn remote(&self, name: &str) -> PathBuf {

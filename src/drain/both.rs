@@ -10,18 +10,43 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use super::after::keep_held;
+use super::coalesce::Touched;
 use super::contact::{Contact, PriorState, is_adopted, pull, push};
 use super::observe::{Scope, unreadable};
 use super::pull::check::Heard;
 use super::update::UpdateResult;
 use super::{Error, Mode};
 use crate::plan::{Decided, Plan, Side};
-use crate::refs::{Local, RefName};
-use crate::status::{Mirrored, Outcome, RefOutcome};
+use crate::refs::{Local, Oid, RefName};
+use crate::repo::{History, Repository};
+use crate::status::{Mirrored, Outcome, Past, RefOutcome, note_past};
 
 /// How often a ref may move while a run is at work.
 const ROUNDS: u32 = 3;
+
+/// Values that refs of this repository have left.
+#[derive(Debug, Default)]
+pub(super) struct Left<'t> {
+    touched: Option<&'t Touched>,
+    past: Option<Past>,
+}
+
+impl<'t> Left<'t> {
+    /// What is spooled and what is noted.
+    pub(super) fn of(repository: &Repository, touched: &'t Touched, now: Timestamp) -> Self {
+        Self { touched: Some(touched), past: Some(Past::of(&repository.layout(), now)) }
+    }
+
+    /// Whether a ref had this value and left it.
+    pub(super) fn contains(&self, name: &RefName, value: Oid) -> bool {
+        let known = self.touched.and_then(|touched| touched.refs.get(name));
+        known.is_some_and(|known| known.olds.contains(&value))
+            || self.past.as_ref().is_some_and(|past| past.contains(name, value))
+    }
+}
 
 /// Runs both halves.
 pub(super) fn both(
@@ -34,12 +59,19 @@ pub(super) fn both(
         return Ok(result);
     }
     let is_dry = contact.context.mode == Mode::Plan;
+    if !is_dry {
+        note_left(contact, known.touched)?;
+    }
     let mut whole = UpdateResult::default();
     for round in 1.. {
         let mirrored = open(contact)?;
         let now = PriorState { mirrored: &mirrored, ..*known };
         let mut taken = pull(contact, &now, heard.take());
         let decided = std::mem::take(&mut taken.for_mirror);
+        let is_left = |outcome: &&RefOutcome| matches!(outcome.outcome, Outcome::Forced | Outcome::Deleted);
+        let replaced = taken.outcomes.values().filter(is_left);
+        let replaced = replaced.filter_map(|outcome| Some((outcome.name.clone(), outcome.local?)));
+        note_left_values(contact, &replaced.collect::<Vec<_>>())?;
         whole = joined(whole, taken);
         note(contact, known, &mirrored, &mut whole)?;
         if whole.error.is_some() || decided.is_empty() {
@@ -102,6 +134,32 @@ fn nothing_new(contact: &Contact<'_>, scope: &Scope, known: &PriorState<'_>) -> 
         }
     }
     Ok(Some(UpdateResult { pull: before.pull.clone(), ..UpdateResult::default() }))
+}
+
+/// Notes the values that pushes rewrote or deleted.
+fn note_left(contact: &Contact<'_>, touched: &Touched) -> Result<(), Error> {
+    let names: Vec<&RefName> = touched.refs.keys().collect();
+    let found = contact.repository.find_each(&names)?;
+    let graph = contact.repository.commit_graph();
+    let mut history = History::new(contact.repository, graph.as_ref());
+    let mut left = Vec::new();
+    for ((name, known), local) in touched.refs.iter().zip(found) {
+        for old in &known.olds {
+            let is_contained = match local {
+                Local::At(local) => local == *old || history.is_ancestor(*old, local)? == Some(true),
+                _ => false,
+            };
+            if !is_contained {
+                left.push((name.clone(), *old));
+            }
+        }
+    }
+    note_left_values(contact, &left)
+}
+
+fn note_left_values(contact: &Contact<'_>, left: &[(RefName, Oid)]) -> Result<(), Error> {
+    let noted = note_past(contact.repository, left, (contact.context.now)());
+    noted.map_err(Error::files("note what refs have left", contact.repository.layout().past()))
 }
 
 /// Whether a ref was not decided for good because one side moved it.

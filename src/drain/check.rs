@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::coalesce::Touched;
+use super::both::Left;
 use super::observe::unreadable;
 use super::pull::Pull;
 use super::report::unchanged;
@@ -49,7 +49,7 @@ pub(super) fn check_upstream(
     };
     let progress = Arc::new(Progress::default());
     (context.on_begin)(mirror, Arc::clone(&progress));
-    let (target, mirrored, touched, moves) = (&target, &mirrored, &Touched::default(), &status.moves[..]);
+    let (target, mirrored, left, moves) = (&target, &mirrored, &Left::default(), &status.moves[..]);
     let (is_confirmed, fence, before, hook) = (false, None, &status, OnceCell::new());
     let run = Pull {
         repository,
@@ -57,7 +57,7 @@ pub(super) fn check_upstream(
         target,
         context,
         mirrored,
-        touched,
+        left,
         before,
         moves,
         is_confirmed,

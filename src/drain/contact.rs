@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::both::both;
+use super::both::{Left, both};
 use super::coalesce::Touched;
 use super::fence::Fence;
 use super::observe::{KnownValues, Scope};
@@ -118,7 +118,8 @@ pub(super) fn pull(contact: &Contact<'_>, known: &PriorState<'_>, heard: Option<
     let progress = Arc::clone(&contact.progress);
     let moves = if touched.is_released { &[][..] } else { &before.moves };
     let (is_confirmed, hook) = (context.adopts || is_adopted(mirror, touched), OnceCell::new());
-    Pull { repository, mirror, target, context, mirrored, touched, before, moves, is_confirmed, fence, progress, hook }
+    let left = &Left::of(repository, touched, (context.now)());
+    Pull { repository, mirror, target, context, mirrored, left, before, moves, is_confirmed, fence, progress, hook }
         .run(heard)
 }
 

@@ -215,25 +215,9 @@ impl World {
                     self.sides[here].kept |= self.all_of(decision.old_value().map(commit_of));
                 }
             }
-            3 => {
-                let decision = run.decision.clone().expect("decided");
-                let (local, remote) = (decision.local.map(commit_of), decision.remote.map(commit_of));
-                let now = (self.sides[here].value, self.sides[there].value);
-                let (side, other, holds) = match decision.side {
-                    Side::Here => (here, remote, now.0 == local),
-                    Side::There => (there, local, now == (local, remote)),
-                };
-                if !holds {
-                    // It is decided again by another run; what was spooled stays.
-                    return true;
-                }
-                self.set(side, other);
-                let (minute, outcome) = (self.minute, Outcome::of(&decision.action));
-                let at = Timestamp::from_second(1_767_720_000 + 60 * minute).expect("in range");
-                let done = RefOutcome::new(&decision, outcome, None);
-                let moves = &self.links[link].moves;
-                self.links[link].moves = remembered(moves, std::iter::once(&done), at);
-            }
+            // A ref that moved is decided again by another run. What was spooled stays.
+            3 if !self.update(link, run.decision.as_ref().expect("decided")) => return true,
+            3 => {}
             _ => {
                 let decision = run.decision.as_ref().expect("decided");
                 self.links[link].base = decision.new_value().map(commit_of);
@@ -242,6 +226,25 @@ impl World {
         }
         self.links[link].run = Some(run);
         false
+    }
+
+    /// Carries out a decision, if nothing that it depends on has moved.
+    fn update(&mut self, link: usize, decision: &Decision) -> bool {
+        let Link { here, there, .. } = self.links[link];
+        let (local, remote) = (decision.local.map(commit_of), decision.remote.map(commit_of));
+        let now = (self.sides[here].value, self.sides[there].value);
+        let (side, other, holds) = match decision.side {
+            Side::Here => (here, remote, now.0 == local),
+            Side::There => (there, local, now == (local, remote)),
+        };
+        if !holds {
+            return false;
+        }
+        self.set(side, other);
+        let at = Timestamp::from_second(1_767_720_000 + 60 * self.minute).expect("in range");
+        let done = RefOutcome::new(decision, Outcome::of(&decision.action), None);
+        self.links[link].moves = remembered(&self.links[link].moves, std::iter::once(&done), at);
+        true
     }
 
     fn finish(&mut self, link: usize, run: &Run) -> bool {

@@ -15,8 +15,7 @@ use std::sync::Arc;
 use check::Heard;
 use take::{Forced, Objects, done};
 
-use super::both::for_mirror;
-use super::coalesce::Touched;
+use super::both::{Left, for_mirror};
 use super::fence::Fence;
 use super::flapping::is_flapping;
 use super::kept;
@@ -49,8 +48,8 @@ pub(super) struct Pull<'a> {
     pub(super) target: &'a Target,
     pub(super) context: &'a Context<'a>,
     pub(super) mirrored: &'a Mirrored,
-    /// What was pushed here.
-    pub(super) touched: &'a Touched,
+    /// Of a two-way mirror: values that refs here have left.
+    pub(super) left: &'a Left<'a>,
     pub(super) before: &'a Status,
     /// The recent moves of refs; empty if a person asked to set flapping refs again.
     pub(super) moves: &'a [Move],

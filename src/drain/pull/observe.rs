@@ -114,12 +114,11 @@ impl Pull<'_> {
             _ => Ok(false),
         };
         let chosen = self.context.resolve.filter(|one| one.name == *name && (one.local, one.remote) == (ours, there));
-        let left = self.touched.refs.get(name);
         Ok(BothFacts {
             is_base_in_local: is_in(base, ours)?,
             is_base_in_remote: is_in(base, there)?,
             is_remote_in_local: is_in(there, ours)?,
-            is_late: there.is_some_and(|there| left.is_some_and(|left| left.olds.contains(&there))),
+            is_late: there.is_some_and(|there| self.left.contains(name, there)),
             chosen: chosen.map(|one| one.side),
         })
     }

@@ -179,3 +179,48 @@ fn doctor_says_what_makes_it_hard() {
     assert_eq!(pair.sync().status, 1);
     assert_eq!(findings(), ["protection"]);
 }
+
+/// A value that this repository left some time ago comes back by way of another mirror, while ours moves on.
+#[test]
+fn a_late_value_is_replaced_and_kept() {
+    for is_known in [true, false] {
+        let pair = Pair::local(&[]).with(&["main"]);
+        let ours = pair.ours();
+        ours.commit("two");
+        ours.push(&["main:x"]);
+        pair.sync();
+        let old = pair.here("x");
+        ours.git(&["commit", "-q", "--amend", "--allow-empty", "-m", "rewritten"]);
+        ours.push(&["+main:x"]);
+        pair.sync();
+        let past = pair.here.join("mirror-push/past");
+        let noted = std::fs::read_to_string(&past).unwrap();
+        assert!(noted.contains(&old) && noted.lines().count() == 1, "{noted}");
+        if is_known {
+            // The file is bounded, and a line that was cut short harms no other.
+            let line = noted.replace(&old, &pair.sandbox.digits('1'));
+            std::fs::write(&past, format!("{}{}{}", line.repeat(20_000), &line[..20], &format!("\n{noted}"))).unwrap();
+        } else {
+            let old = noted.replace("\"at\":\"20", "\"at\":\"19");
+            std::fs::write(&past, old).unwrap();
+        }
+        pair.sandbox.git(&pair.there, &["update-ref", "refs/heads/x", &old]);
+        ours.commit("more");
+        ours.push(&["main:x"]);
+        let said = pair.synced();
+        let kept = format!("refs/rewritten/m/{}/heads/x {old}", &old[..12]);
+        match is_known {
+            true => {
+                assert!(said[0] == "refs/heads/x forced there" && pair.below("refs/rewritten") == [kept], "{said:?}")
+            }
+            false => assert_eq!(said[0], "refs/heads/x conflict here", "it is too old"),
+        }
+        ours.git(&["commit", "-q", "--amend", "--allow-empty", "-m", "again"]);
+        ours.push(&["+main:y", "+main:main"]);
+        ours.git(&["commit", "-q", "--amend", "--allow-empty", "-m", "and again"]);
+        ours.push(&["+main:y"]);
+        pair.sync();
+        let lines = std::fs::read_to_string(&past).unwrap().lines().count();
+        assert!(lines > 1 && lines <= 10_000, "{lines}");
+    }
+}

@@ -1,0 +1,108 @@
+//! `past`: values that refs of this repository were moved away from by a rewrite or a deletion, whoever did it. One JSON object on a line;
+//! at most 10,000 lines count, and none older than 90 days.
+//!
+//! Guaranteed: a line that is lost makes a late value a conflict, and never makes anybody's value late. A crash, or two runs that cut the
+//! file at the same time, may lose lines. Absent: values that were moved forward, which the history of the ref contains.
+
+use std::cell::OnceCell;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use jiff::{SignedDuration, Timestamp};
+use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
+
+use super::render_time;
+use crate::durable;
+use crate::layout::Layout;
+use crate::refs::{Oid, RefName};
+use crate::repo::Repository;
+
+const MAX_LINES: usize = 10_000;
+const MAX_AGE: SignedDuration = SignedDuration::from_hours(90 * 24);
+
+#[derive(Deserialize, Serialize)]
+struct Line {
+    at: String,
+    #[serde(rename = "ref")]
+    name: String,
+    value: String,
+}
+
+/// The file, which is read when it is first asked.
+#[derive(Debug)]
+pub struct Past {
+    path: PathBuf,
+    now: Timestamp,
+    text: OnceCell<Vec<u8>>,
+}
+
+impl Past {
+    /// That of a repository.
+    #[must_use]
+    pub fn of(layout: &Layout, now: Timestamp) -> Self {
+        Self { path: layout.past(), now, text: OnceCell::new() }
+    }
+
+    /// Whether the ref had this value and left it. A file that cannot be read says no.
+    #[must_use]
+    pub fn contains(&self, name: &RefName, value: Oid) -> bool {
+        let text = self.text.get_or_init(|| {
+            read(&self.path).unwrap_or_else(|error| {
+                tracing::warn!("cannot read '{}': {error}", self.path.display());
+                Vec::new()
+            })
+        });
+        let (name, value) = (name.text(), value.to_string());
+        let is_it = |line: Line| line.name == name && line.value == value && is_recent(&line, self.now);
+        let mut lines = text.rsplit(|byte| *byte == b'\n').take(MAX_LINES + 1);
+        lines.any(|line| serde_json::from_slice(line).is_ok_and(is_it))
+    }
+}
+
+/// Adds values that refs were moved away from.
+///
+/// # Errors
+/// The operating system's.
+pub fn note(repository: &Repository, left: &[(RefName, Oid)], now: Timestamp) -> io::Result<()> {
+    let layout = repository.layout();
+    let before = Past::of(&layout, now);
+    let mut text = Vec::new();
+    for (name, value) in left.iter().filter(|(name, value)| !before.contains(name, *value)) {
+        let line = Line { at: render_time(now), name: name.text().into_owned(), value: value.to_string() };
+        serde_json::to_writer(&mut text, &line)?;
+        text.push(b'\n');
+    }
+    if text.is_empty() {
+        return Ok(());
+    }
+    let path = layout.past();
+    let (mut file, _) = durable::open_shared(&path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?;
+    file.write_all(&text)?;
+    cut(&path, repository, now)
+}
+
+/// Leaves the newer half of the lines that count, once there are twice as many.
+fn cut(path: &Path, repository: &Repository, now: Timestamp) -> io::Result<()> {
+    let text = read(path)?;
+    let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+    if lines.len() <= 2 * MAX_LINES {
+        return Ok(());
+    }
+    let is_left = |line: &&&[u8]| serde_json::from_slice(line).is_ok_and(|line| is_recent(&line, now));
+    let left: Vec<u8> = lines[lines.len() - MAX_LINES..].iter().filter(is_left).copied().flatten().copied().collect();
+    let sharing = repository.sharing();
+    durable::replace(path, &left, |file| sharing.publish(file))
+}
+
+fn is_recent(line: &Line, now: Timestamp) -> bool {
+    line.at.parse::<Timestamp>().is_ok_and(|at| now.duration_since(at) <= MAX_AGE)
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    match durable::read(path) {
+        Ok((text, _)) => Ok(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
