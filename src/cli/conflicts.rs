@@ -9,6 +9,7 @@ use super::update::{Asked, exit_status, run};
 use super::{DONE, Session, Usage, by_name, print_json};
 use crate::drain::{MassDelete, Mode, Resolve};
 use crate::plan::Side;
+use crate::process::shell_word;
 use crate::refs::RefName;
 use crate::status::{self, Outcome, RefOutcome};
 
@@ -45,12 +46,13 @@ pub(super) fn conflicts(session: &Session<'_>, asked: &Conflicts, out: &mut dyn 
         let (ours, theirs, base) = (text(outcome.local), text(outcome.remote), text(outcome.base));
         writeln!(out, "  here    {ours}\n  there   {theirs}\n  before  {base}")?;
         if let (Some(branch), Some(kept)) = (outcome.name.branch(), &outcome.kept_as) {
-            let branch = String::from_utf8_lossy(branch);
+            let (branch, kept) = (shell_word(&String::from_utf8_lossy(branch)), shell_word(&kept.text()));
             writeln!(
                 out,
                 "  merge   git switch {branch} && git fetch origin {kept} && git merge FETCH_HEAD && git push"
             )?;
         }
+        let name = shell_word(&name);
         writeln!(
             out,
             "  or      git mirror-push resolve {mirror} {name} --ours (or --theirs); the other value is kept"
@@ -81,6 +83,7 @@ pub(super) fn resolve(session: &Session<'_>, asked: &Wanted, out: &mut dyn Write
     let resolve = Resolve { name: conflict.name.clone(), local, remote, side };
     let asks = Asked { resolve: Some(&resolve), ..Asked::from(Mode::Sync(MassDelete::Guarded)) };
     let reports = run(session, asks, std::slice::from_ref(&mirror.name), out)?;
+    anyhow::ensure!(!reports.is_empty(), "mirror '{}' is disabled or silent, so nothing was resolved", mirror.name);
     let now = reports.iter().flat_map(|report| &report.refs).find(|outcome| outcome.name == conflict.name);
     if now.is_some_and(|now| now.outcome == Outcome::Conflict) {
         anyhow::bail!(

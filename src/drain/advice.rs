@@ -39,6 +39,9 @@ pub fn advice(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Opti
             ),
             _ => format!("create it there, give access to it, or fix the URL: git mirror-push set {name} --url URL"),
         },
+        Error::NothingUpstream if mirror.sends() => {
+            format!("if it is right that the mirror is empty, this gives it everything again: git mirror-push sync {name} --adopt")
+        }
         Error::Push(PushError::HostKey { .. }) => {
             format!(
                 "compare its fingerprint with the one that its administrator publishes, then pin the key: git mirror-push host-keys {name} --detect"

@@ -18,11 +18,11 @@ use super::contact::{Contact, PriorState, is_adopted, pull, push};
 use super::observe::{Scope, unreadable};
 use super::pull::check::Heard;
 use super::update::UpdateResult;
-use super::{Error, Mode};
+use super::{Check, Error, Mode};
 use crate::plan::{Decided, Plan, Side};
 use crate::refs::{Local, Oid, RefName};
 use crate::repo::{History, Repository};
-use crate::status::{Mirrored, Outcome, Past, RefOutcome, note_past};
+use crate::status::{Mirrored, Outcome, Past, RefOutcome, UpdateStatus, note_past};
 
 /// How often a ref may move while a run is at work.
 const ROUNDS: u32 = 3;
@@ -53,47 +53,95 @@ pub(super) fn both(
     contact: &Contact<'_>,
     scope: &Scope,
     known: &PriorState<'_>,
+    heard: Option<Result<Heard, Error>>,
+) -> UpdateResult {
+    let mut whole = UpdateResult::default();
+    if let Err(error) = halves(contact, scope, known, heard, &mut whole) {
+        whole.error = Some(error);
+    }
+    whole
+}
+
+fn halves(
+    contact: &Contact<'_>,
+    scope: &Scope,
+    known: &PriorState<'_>,
     mut heard: Option<Result<Heard, Error>>,
-) -> Result<UpdateResult, Error> {
-    if let Some(result) = nothing_new(contact, scope, known)? {
-        return Ok(result);
+    whole: &mut UpdateResult,
+) -> Result<(), Error> {
+    if is_known(contact, scope, known)? {
+        whole.pull = known.before.pull.clone();
+        return Ok(());
     }
     let is_dry = contact.context.mode == Mode::Plan;
     if !is_dry {
         note_left(contact, known.touched)?;
     }
-    let mut whole = UpdateResult::default();
-    for round in 1.. {
+    for round in 1..=ROUNDS {
         let mirrored = open(contact)?;
-        let now = PriorState { mirrored: &mirrored, ..*known };
-        let mut taken = pull(contact, &now, heard.take());
-        let decided = std::mem::take(&mut taken.for_mirror);
-        let is_left = |outcome: &&RefOutcome| matches!(outcome.outcome, Outcome::Forced | Outcome::Deleted);
-        let replaced = taken.outcomes.values().filter(is_left);
-        let replaced = replaced.filter_map(|outcome| Some((outcome.name.clone(), outcome.local?)));
-        note_left_values(contact, &replaced.collect::<Vec<_>>())?;
-        whole = joined(whole, taken);
-        note(contact, known, &mirrored, &mut whole)?;
+        let mut taken = pull(contact, &PriorState { mirrored: &mirrored, ..*known }, heard.take());
+        let mut decided = std::mem::take(&mut taken.for_mirror);
+        let noted = if is_dry { Ok(()) } else { note_replaced(contact, &taken) };
+        join(whole, taken);
+        note(contact, known, &mirrored, whole)?;
+        noted?;
+        park(contact, known, &mut decided, whole);
         if whole.error.is_some() || decided.is_empty() {
             break;
         }
         let mirrored = open(contact)?;
-        let now = PriorState { mirrored: &mirrored, ..*known };
         let scope = Scope::Refs(decided.keys().cloned().collect());
-        let sent = push(contact, scope, &now, decided.clone())?;
+        let sent = push(contact, scope, &PriorState { mirrored: &mirrored, ..*known }, decided.clone())?;
         let has_moved = !is_dry && sent.error.is_none() && has_moved(&decided, &sent.outcomes);
-        let has_changed = sent.outcomes.values().any(|outcome| outcome.outcome != Outcome::Kept);
-        whole = joined(whole, sent);
-        note(contact, known, &mirrored, &mut whole)?;
+        let is_new = |outcome: &RefOutcome| outcome.outcome.is_done() || outcome.outcome == Outcome::RemoteFailed;
+        let has_changed = sent.outcomes.values().any(is_new);
+        join(whole, sent);
+        note(contact, known, &mirrored, whole)?;
         if let Some(pull) = whole.pull.as_mut().filter(|_| has_changed) {
             // What was seen of the mirror is not what it has now.
             pull.seen = None;
         }
-        if !has_moved || round == ROUNDS {
+        if !has_moved {
             break;
         }
+        if round == ROUNDS {
+            explain_hidden(&decided, whole);
+        }
     }
-    Ok(whole)
+    Ok(())
+}
+
+/// Leaves out what the mirror refused before, until there is a reason to try again: a push to the ref, a person, or the time.
+fn park(
+    contact: &Contact<'_>,
+    known: &PriorState<'_>,
+    decided: &mut BTreeMap<RefName, Decided>,
+    whole: &mut UpdateResult,
+) {
+    let is_retry_due = known.before.next_attempt().is_some_and(|next| next <= (contact.context.now)());
+    let is_quiet = matches!(contact.context.mode, Mode::Drain | Mode::Pull(Check::Due));
+    if !is_quiet || is_retry_due || known.touched.is_full {
+        return;
+    }
+    for refused in known.before.refs.iter().filter(|outcome| outcome.outcome == Outcome::RemoteRejected) {
+        let is_same = |one: &Decided| (one.local, one.remote) == (refused.local, refused.remote);
+        if !known.touched.due.contains(&refused.name) && decided.get(&refused.name).is_some_and(is_same) {
+            decided.remove(&refused.name);
+            whole.outcomes.insert(refused.name.clone(), refused.clone());
+        }
+    }
+}
+
+/// Says why a ref is never found as it was decided: upload-pack shows it, and receive-pack does not.
+fn explain_hidden(decided: &BTreeMap<RefName, Decided>, whole: &mut UpdateResult) {
+    for (name, one) in decided.iter().filter(|(_, one)| one.remote.is_some()) {
+        let Some(outcome) = whole.outcomes.get_mut(name).filter(|now| !now.outcome.is_done()) else { continue };
+        if outcome.remote.is_none() && outcome.local == one.local {
+            outcome.outcome = Outcome::RemoteRejected;
+            outcome.remote = one.remote;
+            outcome.reason = Some("the mirror shows it to readers and hides it from pushes".into());
+        }
+    }
 }
 
 fn open(contact: &Contact<'_>) -> Result<Mirrored, Error> {
@@ -116,24 +164,39 @@ fn note(
     Ok(())
 }
 
-/// The result of a run that need not contact the mirror: the refs that were pushed here are as the mirror has them, which is so after every
-/// pull, because its hook records what was taken.
-fn nothing_new(contact: &Contact<'_>, scope: &Scope, known: &PriorState<'_>) -> Result<Option<UpdateResult>, Error> {
-    let Scope::Refs(names) = scope else { return Ok(None) };
+/// Whether the mirror need not be contacted: the refs that were pushed here are as the mirror has them, which is so after every pull, because
+/// its hook records what was taken.
+fn is_known(contact: &Contact<'_>, scope: &Scope, known: &PriorState<'_>) -> Result<bool, Error> {
+    let Scope::Refs(names) = scope else { return Ok(false) };
     let (touched, before) = (known.touched, known.before);
-    let is_settled = before.pull.as_ref().is_some_and(|pull| pull.seen.is_some() && !pull.has_failed);
-    if !is_settled || touched.needs_look || touched.is_released || names.iter().any(|name| !touched.due.contains(name))
+    let is_settled = before.update_status == UpdateStatus::Finished
+        && before.pull.as_ref().is_some_and(|pull| pull.seen.is_some() && !pull.has_failed);
+    let is_listed = |name: &RefName| before.refs.iter().any(|outcome| outcome.name == *name);
+    if !is_settled
+        || touched.needs_look
+        || touched.is_released
+        || names.iter().any(|name| !touched.due.contains(name) || is_listed(name))
     {
-        return Ok(None);
+        return Ok(false);
     }
     let found = contact.repository.find_each(&names.iter().collect::<Vec<_>>())?;
     for (name, local) in names.iter().zip(found) {
         let base = known.mirrored.find(name).map_err(unreadable)?.base;
         if base.map_or(Local::Absent, Local::At) != local {
-            return Ok(None);
+            return Ok(false);
         }
     }
-    Ok(Some(UpdateResult { pull: before.pull.clone(), ..UpdateResult::default() }))
+    Ok(true)
+}
+
+/// Notes the values that the pull replaced or deleted here.
+fn note_replaced(contact: &Contact<'_>, taken: &UpdateResult) -> Result<(), Error> {
+    let is_left = |outcome: &&RefOutcome| {
+        outcome.side == Side::Here && matches!(outcome.outcome, Outcome::Forced | Outcome::Deleted)
+    };
+    let replaced = taken.outcomes.values().filter(is_left);
+    let replaced = replaced.filter_map(|outcome| Some((outcome.name.clone(), outcome.local?)));
+    note_left_values(contact, &replaced.collect::<Vec<_>>())
 }
 
 /// Notes the values that pushes rewrote or deleted.
@@ -170,34 +233,42 @@ fn has_moved(decided: &BTreeMap<RefName, Decided>, outcomes: &BTreeMap<RefName, 
     })
 }
 
-/// Both results as one. What the second says of a ref counts.
-fn joined(first: UpdateResult, second: UpdateResult) -> UpdateResult {
-    let (mut outcomes, mut held, mut looked, mut unanswered) =
-        (first.outcomes, first.held, first.looked, first.unanswered);
-    outcomes.extend(second.outcomes);
-    held.extend(second.held);
-    looked.extend(second.looked);
-    unanswered.extend(second.unanswered);
-    UpdateResult {
+/// Adds the result of the next half. What it looked at is not as it was before.
+fn join(whole: &mut UpdateResult, next: UpdateResult) {
+    let before = std::mem::take(whole);
+    let is_looked_at = |name: &RefName| next.scanned.is_some() || next.looked.contains(name);
+    let mut outcomes = before.outcomes;
+    outcomes
+        .retain(|name, outcome| outcome.outcome.is_done() || next.outcomes.contains_key(name) || !is_looked_at(name));
+    for (name, outcome) in next.outcomes {
+        let kept_as =
+            outcomes.get(&name).and_then(|before| before.kept_as.clone()).filter(|_| outcome.outcome.is_done());
+        outcomes.insert(name, RefOutcome { kept_as: outcome.kept_as.or(kept_as), ..outcome });
+    }
+    let (mut held, mut looked, mut unanswered) = (before.held, before.looked, before.unanswered);
+    held.extend(next.held);
+    looked.extend(next.looked);
+    unanswered.extend(next.unanswered);
+    *whole = UpdateResult {
         outcomes,
         held,
         looked,
         unanswered,
-        scanned: second.scanned.or(first.scanned),
-        pull: second.pull.or(first.pull),
-        was_blank: first.was_blank || second.was_blank,
-        has_compared_all: first.has_compared_all || second.has_compared_all,
-        has_spooled: first.has_spooled || second.has_spooled,
-        ..second
-    }
+        scanned: next.scanned.or(before.scanned),
+        pull: next.pull.or(before.pull),
+        was_blank: before.was_blank || next.was_blank,
+        has_compared_all: before.has_compared_all || next.has_compared_all,
+        has_spooled: before.has_spooled || next.has_spooled,
+        ..next
+    };
 }
 
 /// What is decided for the mirror, of the decisions of a pull.
 pub(super) fn for_mirror(plan: &Plan) -> BTreeMap<RefName, Decided> {
     let sent = plan.decisions.iter().filter(|one| one.side == Side::There && one.action.is_sent());
     sent.map(|one| {
-        let (local, remote, base, action, keeps) = (one.local, one.remote, one.base, one.action.clone(), one.keeps);
-        (one.name.clone(), Decided { local, remote, action, base, keeps })
+        let (local, remote, base, action) = (one.local, one.remote, one.base, one.action.clone());
+        (one.name.clone(), Decided { local, remote, action, base })
     })
     .collect()
 }

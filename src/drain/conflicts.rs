@@ -1,44 +1,121 @@
 //! The refs in which the mirror's value of a conflict is here, so that people can merge it: `refs/conflicts/NAME/<8 digits>/heads/main`.
 //!
-//! Guaranteed: a conflict is reported only if its ref is here. A ref of a conflict that is over is deleted by the next run that compares all
-//! refs. A crash leaves a ref too many, or an object that no ref needs.
+//! Guaranteed: a value of the mirror that a conflict named, or that the loser of a conflict had, stays below `refs/conflicts` or
+//! `refs/rewritten` until our ref contains it or `keep_rewritten` has passed. A crash leaves a ref too many, or an object that no ref needs.
 
 use std::collections::{BTreeMap, HashSet};
 
 use sha2::{Digest, Sha256};
 
+use super::both::for_mirror;
 use super::pull::Pull;
 use super::update::UpdateResult;
 use super::{Error, kept};
+use crate::config::Keep;
 use crate::fetch::Stage;
+use crate::plan::{Action, Decision, Plan, Side};
 use crate::refs::{Local, Oid, RefName};
-use crate::status::Outcome;
+use crate::repo::History;
+use crate::status::{Outcome, RefOutcome};
 
 impl Pull<'_> {
-    /// Makes the refs of the conflicts in `result`, and deletes those of conflicts that are over. Objects come from `stage`.
-    pub(super) fn note_conflicts(&self, stage: Option<&Stage>, result: &mut UpdateResult) -> Result<(), Error> {
+    /// Prepares the push that follows: what is decided for the mirror, what is kept of it, and the refs of conflicts.
+    pub(super) fn prepare_push(
+        &self,
+        plan: &Plan,
+        stage: Option<&Stage>,
+        result: &mut UpdateResult,
+    ) -> Result<(), Error> {
+        // A ref that moved here while others were taken was decided again.
+        result.for_mirror = for_mirror(plan);
+        self.keep_theirs(plan, stage, result)?;
+        self.note_conflicts(stage, result)
+    }
+
+    /// Keeps what the push replaces on the mirror and was not ours. What cannot be kept is not sent.
+    fn keep_theirs(&self, plan: &Plan, stage: Option<&Stage>, result: &mut UpdateResult) -> Result<(), Error> {
+        let is_kept = |one: &&Decision| one.side == Side::There && one.action.is_sent() && one.keeps;
+        let kept: Vec<&Decision> = plan.decisions.iter().filter(is_kept).collect();
+        if self.mirror.pull.keep_rewritten == Keep::Nothing || kept.is_empty() {
+            return Ok(());
+        }
+        self.bring_here(stage, kept.iter().filter_map(|decision| decision.remote))?;
+        for outcome in kept::keep(self.repository, &self.mirror.name, &kept, (self.context.now)(), result)? {
+            result.for_mirror.remove(&outcome.name);
+            result.outcomes.insert(outcome.name.clone(), outcome);
+        }
+        Ok(())
+    }
+
+    /// Makes the refs of the conflicts in `result`, and deletes those of conflicts that are over.
+    fn note_conflicts(&self, stage: Option<&Stage>, result: &mut UpdateResult) -> Result<(), Error> {
         let prefix = format!("refs/conflicts/{}/", self.mirror.name);
         let there = self.repository.list(|name| name.as_bytes().starts_with(prefix.as_bytes()))?;
         let mut left: BTreeMap<RefName, Local> = there.refs.into_iter().collect();
-        let (mut commands, mut missing) = (Vec::new(), Vec::new());
+        let is_conflict = |outcome: &&RefOutcome| outcome.outcome == Outcome::Conflict;
+        self.bring_here(stage, result.outcomes.values().filter(is_conflict).filter_map(|outcome| outcome.remote))?;
+        let mut commands = Vec::new();
         for outcome in result.outcomes.values_mut().filter(|outcome| outcome.outcome == Outcome::Conflict) {
             let (Some(remote), Some(name)) = (outcome.remote, place(&prefix, &outcome.name)) else { continue };
             if left.remove(&name) != Some(Local::At(remote)) {
-                commands.extend([b"update ", name.as_bytes(), format!("\0{remote}\0\0").as_bytes()].concat());
-            }
-            if !self.repository.is_here(remote)? {
-                missing.push(remote);
+                commands.push([b"update ", name.as_bytes(), format!("\0{remote}\0\0").as_bytes()].concat());
             }
             outcome.kept_as = Some(name);
         }
-        if let Some(stage) = stage.filter(|_| !missing.is_empty()) {
-            let known: HashSet<Oid> = self.repository.list(|_| true)?.values().collect();
-            stage.hand_over(self.repository, &missing, known.into_iter())?;
+        self.keep_abandoned(&prefix, &left, result)?;
+        commands.extend(left.keys().map(|name| [b"delete ", name.as_bytes(), b"\0\0"].concat()));
+        if kept::update_refs(self.repository, &commands.concat()).is_ok() {
+            return Ok(());
         }
-        for name in left.keys() {
-            commands.extend([b"delete ", name.as_bytes(), b"\0\0"].concat());
+        // One ref that cannot be made stops no other.
+        for command in &commands {
+            if let Err(error) = kept::update_refs(self.repository, command) {
+                tracing::warn!("mirror '{}': a ref below {prefix} cannot be set: {error}", self.mirror.name);
+            }
         }
-        kept::update_refs(self.repository, &commands).map_err(|error| Error::Keep(error.to_string()))
+        Ok(())
+    }
+
+    /// Keeps the values of conflicts that are over, unless our ref contains them. The mirror may have moved on, or be another one now.
+    fn keep_abandoned(
+        &self,
+        prefix: &str,
+        left: &BTreeMap<RefName, Local>,
+        result: &mut UpdateResult,
+    ) -> Result<(), Error> {
+        let graph = self.repository.commit_graph();
+        let mut history = History::new(self.repository, graph.as_ref());
+        let mut abandoned = Vec::new();
+        for (place, value) in left {
+            let (Local::At(value), Some(name)) = (value, replaced(prefix, place)) else { continue };
+            let contains = match self.repository.find_each(&[&name])?.first() {
+                Some(Local::At(local)) => local == value || history.is_ancestor(*value, *local)? == Some(true),
+                _ => false,
+            };
+            if !contains {
+                let (remote, base, action) = (Some(*value), None, Action::Force);
+                let (side, keeps, step) = (Side::There, true, None);
+                abandoned.push(Decision { name, local: None, remote, side, base, keeps, step, action });
+            }
+        }
+        if self.mirror.pull.keep_rewritten != Keep::Nothing {
+            let abandoned: Vec<&Decision> = abandoned.iter().collect();
+            kept::keep(self.repository, &self.mirror.name, &abandoned, (self.context.now)(), result)?;
+        }
+        Ok(())
+    }
+
+    /// Brings values of the mirror here, from the stage, that are not here yet.
+    fn bring_here(&self, stage: Option<&Stage>, values: impl Iterator<Item = Oid>) -> Result<(), Error> {
+        let mut missing = Vec::new();
+        for value in values {
+            if !self.repository.is_here(value)? {
+                missing.push(value);
+            }
+        }
+        let Some(stage) = stage.filter(|_| !missing.is_empty()) else { return Ok(()) };
+        let known: HashSet<Oid> = self.repository.list(|_| true)?.values().collect();
+        Ok(stage.hand_over(self.repository, &missing, known.into_iter())?)
     }
 }
 
@@ -47,4 +124,11 @@ fn place(prefix: &str, name: &RefName) -> Option<RefName> {
     let digits: String = Sha256::digest(name.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     let rest = name.as_bytes().strip_prefix(b"refs/").unwrap_or(name.as_bytes());
     RefName::new(&[prefix.as_bytes(), digits.as_bytes(), b"/", rest].concat())
+}
+
+/// The ref whose conflict a ref below `prefix` is for.
+fn replaced(prefix: &str, place: &RefName) -> Option<RefName> {
+    let rest = place.as_bytes().strip_prefix(prefix.as_bytes())?;
+    let at = rest.iter().position(|byte| *byte == b'/')?;
+    RefName::new(&[b"refs/", &rest[at + 1..]].concat())
 }

@@ -109,8 +109,9 @@ impl Run<'_> {
         brought: Brought,
         result: &mut UpdateResult,
     ) -> Result<Vec<RefOutcome>, Error> {
-        // A value that a ref here has needs no other name.
-        let others = self.repository.list(|name| !name.as_bytes().starts_with(b"refs/rewritten/"))?;
+        // A value that a ref here has needs no other name. The ref of a conflict ends with it.
+        let is_other = |name: &[u8]| !name.starts_with(b"refs/rewritten/") && !name.starts_with(b"refs/conflicts/");
+        let others = self.repository.list(|name| is_other(name.as_bytes()))?;
         let tips: HashSet<Oid> = others.values().collect();
         let mut here = Vec::new();
         for decision in replaced {

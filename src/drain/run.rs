@@ -284,7 +284,8 @@ fn write_started(
         pid: Some(std::process::id()),
         runner: Some(Runner::this()),
         generation: fence.generation,
-        at_work: names(scope),
+        // A two-way mirror decides all refs.
+        at_work: names(scope).filter(|_| mirror.direction != Direction::Both),
         tried_address: Some(mirror.identity()),
         ..before.clone()
     };

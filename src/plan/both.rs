@@ -5,7 +5,7 @@
 //! any two steps leaves three values that are a row of the table.
 
 use super::pull::{ObservedPull, PullFacts, deletion};
-use super::{Action, Conflicts, Decision, PullReason, Reason, Rules, Side};
+use super::{Action, Conflicts, Decision, FirstContact, PullReason, Reason, Rules, Side};
 use crate::refs::{Ancestry, Local, Oid};
 
 /// How the values of a two-way mirror are related, besides what [`PullFacts`] says.
@@ -19,6 +19,8 @@ pub struct BothFacts {
     pub is_remote_in_local: bool,
     /// R is a value that the ref had here and left, by a rewrite or deletion.
     pub is_late: bool,
+    /// The mirror does not show R to readers, but its receive-pack has the ref.
+    pub is_hidden: bool,
     /// A person chose this side for a conflict between these very values.
     pub chosen: Option<Side>,
 }
@@ -104,6 +106,7 @@ fn row(
         (Same, Created) => here(Action::Create),
         (Same, Forward) => here(Action::FastForward),
         (Same, Rewritten) => here(Action::Force),
+        (Same, Deleted) if both.is_hidden => here(Action::Kept(Reason::Pull(PullReason::Hidden))),
         (Same, Deleted) => match local.and_then(|local| deletion(rules, observed, facts, local)) {
             Some(action) => here(action),
             None => here(Action::UpToDate),
@@ -112,15 +115,17 @@ fn row(
         (Forward, Same) => there(Action::FastForward),
         (Rewritten, Same) => there(Action::Force),
         (Deleted, Same) => there(Action::Delete),
+        (Created, Created) | (Forward, Forward) if facts.ancestry == Ancestry::Behind && !is_tag => {
+            here(Action::FastForward)
+        }
+        (Created, Created) | (Forward, Forward) if both.is_remote_in_local && !is_tag => there(Action::FastForward),
         // Theirs is only late: another mirror brought what this repository left.
         (Deleted, Rewritten) if both.is_late => there(Action::Delete),
         (Created | Forward | Rewritten, Rewritten | Created) if both.is_late => there(Action::Force),
         (Deleted, Forward | Rewritten) => here(Action::Restore),
         (Forward | Rewritten, Deleted) => there(Action::Restore),
-        (Created, Created) | (Forward, Forward) if facts.ancestry == Ancestry::Behind && !is_tag => {
-            here(Action::FastForward)
-        }
-        (Created, Created) | (Forward, Forward) if both.is_remote_in_local && !is_tag => there(Action::FastForward),
+        // At first contact the result is the union.
+        _ if observed.first_contact == FirstContact::Unconfirmed => conflict(Conflicts::Keep, facts, local),
         _ => conflict(conflicts, facts, local),
     }
 }

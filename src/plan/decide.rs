@@ -44,14 +44,13 @@ pub(super) fn decide(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Op
             Action::Delete => !facts.deleted.is_remote_merged,
             _ => false,
         };
-    let decided = facts.decided.as_ref().filter(|_| action.is_sent());
     Some(Decision {
         name: facts.name.clone(),
         local,
         remote: facts.remote,
         side: Side::There,
         base: facts.decided.as_ref().and_then(|decided| decided.base),
-        keeps: keeps || decided.is_some_and(|decided| decided.keeps),
+        keeps,
         step: None,
         action,
     })

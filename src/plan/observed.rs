@@ -67,8 +67,6 @@ pub struct Decided {
     pub action: Action,
     /// The base.
     pub base: Option<Oid>,
-    /// Whether R is kept here first.
-    pub keeps: bool,
 }
 
 impl Decided {

@@ -102,7 +102,8 @@ pub fn plan_pull(rules: &Rules, observed: &ObservedPull) -> Plan {
     prune::hold_mass_deletion(rules.max_deletes, observed.here.selected, Side::Here, &mut decisions);
     let stop = stop(observed);
     if let Some(stop) = stop {
-        let reason = if stop == Stop::Unrelated { Reason::Pull(PullReason::Unrelated) } else { Reason::NoRefs };
+        let is_unrelated = stop == Stop::Unrelated;
+        let reason = Reason::Pull(if is_unrelated { PullReason::Unrelated } else { PullReason::NothingUpstream });
         for decision in &mut decisions {
             match decision.action {
                 Action::Divergent(_) if stop == Stop::Unrelated => decision.action = Action::Divergent(reason.clone()),

@@ -86,6 +86,10 @@ pub enum PullReason {
     NotMergedUpstream,
     /// Upstream no longer has the ref, and it was moved here.
     GoneAndMoved,
+    /// Upstream shows no refs, although it had some.
+    NothingUpstream,
+    /// Readers of the mirror do not see the ref, but it has it.
+    Hidden,
     /// Our HEAD names it, and upstream no longer has it.
     OurHead,
     /// The histories of both sides have no commit in common.

@@ -275,6 +275,7 @@ impl World {
                 is_base_in_remote: self.contains(remote, base),
                 is_remote_in_local: self.contains(local, remote),
                 is_late: remote.is_some_and(|remote| run.claimed.contains(&remote)),
+                is_hidden: false,
                 chosen: None,
             },
         };

@@ -93,7 +93,7 @@ impl Pull<'_> {
         ours: &Listing,
     ) -> Result<String, Error> {
         let mut hasher = Sha256::new();
-        let policy = (rules.divergent.as_str(), rules.prune.as_str(), rules.max_deletes);
+        let policy = (rules.divergent.as_str(), rules.conflicts, rules.prune.as_str(), rules.max_deletes);
         let heads = (&listed.head, listed.head_value, listed.is_empty, self.repository.default_branch()?);
         hasher.update(self.mirror.identity().as_bytes());
         hasher.update(format!("{policy:?}{:?}{heads:?}{:?}", self.mirror.pull, listed.symbolic));

@@ -1,4 +1,4 @@
-//! HEAD of this repository, which follows upstream's (`follow_head`).
+//! HEAD of this repository, which follows upstream's (`follow_head`). With a two-way mirror, only an empty repository does that.
 
 use std::time::Duration;
 
@@ -26,7 +26,9 @@ impl Pull<'_> {
         let before = pull.head.clone();
         let ours = self.repository.default_branch()?;
         let is_first = before.is_none() && (was_empty || self.is_head_unborn(ours.as_ref())?);
-        let follows = ours.as_ref().is_some_and(|ours| before.as_deref() == Some(&*ours.text()));
+        // The two sides of a two-way mirror may have different default branches.
+        let follows =
+            self.mirror.is_pull() && ours.as_ref().is_some_and(|ours| before.as_deref() == Some(&*ours.text()));
         if ours.as_ref() != Some(head) && (is_first || follows) && !self.set_head(head)? {
             // Ours still names what upstream's named before. A branch that is not selected never comes.
             return Ok(refs.binary_search_by(|(name, _)| name.cmp(head)).is_err());

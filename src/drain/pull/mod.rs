@@ -17,7 +17,6 @@ use take::{Forced, Objects, done};
 
 use super::both::{Left, for_mirror};
 use super::fence::Fence;
-use super::flapping::is_flapping;
 use super::kept;
 use super::observe::unreadable;
 use super::refusal::Refusals;
@@ -29,14 +28,16 @@ use crate::fetch::{Listed, Session, Stage};
 use crate::mirror;
 use crate::plan::{Action, Decision, ObservedPull, Plan, PullFacts, Rules, Side, Stop, plan_pull};
 use crate::push::Progress;
-use crate::refs::{Ancestry, Local, NameRef, Oid, RefName, RefUpdate};
+use crate::refs::{Local, NameRef, Oid, RefName, RefUpdate};
 use crate::repo::{History, Listing, Repository};
 use crate::status::{Held, Mirrored, Move, Outcome, PullState, RefOutcome, Status, render_time};
 use crate::wire::{Address, Pool, Target};
 
+mod again;
 pub(super) mod check;
 mod direct;
 mod head;
+mod hidden;
 mod observe;
 mod stage;
 mod take;
@@ -126,8 +127,8 @@ impl Pull<'_> {
         let with_objects = staged.as_ref().unwrap_or(self.repository);
         let Heard { session, listed, refs, .. } = heard;
         session.end();
-        let observed = self.observe(with_objects, &listed, &refs, &compared, &rules)?;
-        let plan = plan_pull(&rules, &observed);
+        let mut observed = self.observe(with_objects, &listed, &refs, &compared, &rules)?;
+        let plan = self.confirm_deletions(plan_pull(&rules, &observed), &mut observed, &rules)?;
         let (refusals, taken, objects, stage_there) = (Refusals::default(), Vec::new(), with_objects, stage.as_ref());
         let mut update = Update { rules: &rules, observed, plan, refusals, objects, stage: stage_there, taken };
         result.scanned = Some(compared.scanned);
@@ -144,7 +145,7 @@ impl Pull<'_> {
         self.pass_on(&update.observed, &update.taken, result).inspect_err(|_| result.held.clear())?;
         ended?;
         if rules.conflicts.is_some() {
-            self.note_conflicts(update.stage, result)?;
+            self.prepare_push(&update.plan, update.stage, result)?;
         }
         let taken = update.taken;
         drop((staged, stage));
@@ -238,24 +239,11 @@ impl Pull<'_> {
             if result.error.is_some() || again.is_empty() && sent.len() == update.plan.order.len() {
                 break;
             }
-            self.look_again(&mut update.observed, sent, &update.refusals, result)?;
-            update.observed.groups = update.refusals.groups().to_vec();
+            self.look_again(update, sent, result)?;
             update.plan = plan_pull(update.rules, &update.observed);
             self.record(&update.plan, &update.refusals, result);
         }
         Ok(())
-    }
-
-    /// Plans again without the refs whose value cannot be kept.
-    fn leave(&self, unkept: &[RefOutcome], sent: &[&Decision], update: &mut Update<'_>, result: &mut UpdateResult) {
-        for outcome in unkept {
-            let Some(decision) = sent.iter().find(|decision| decision.name == outcome.name) else { continue };
-            update.refusals.finalize(decision, outcome);
-            let facts = update.observed.refs.iter_mut().filter(|facts| facts.name == outcome.name);
-            facts.for_each(|facts| facts.is_refused = true);
-        }
-        update.plan = plan_pull(update.rules, &update.observed);
-        self.record(&update.plan, &update.refusals, result);
     }
 
     /// Whether every value of upstream that is not here is sent.
@@ -267,36 +255,6 @@ impl Pull<'_> {
             }
         }
         Ok(true)
-    }
-
-    /// Reads the refs that were sent again, because they were set, refused, or moved by somebody else.
-    fn look_again(
-        &self,
-        observed: &mut ObservedPull,
-        sent: &[&Decision],
-        refusals: &Refusals,
-        result: &UpdateResult,
-    ) -> Result<(), Error> {
-        let names: Vec<&RefName> = sent.iter().map(|decision| &decision.name).collect();
-        let found = self.repository.find_each(&names)?;
-        let now: HashMap<&RefName, Local> = names.into_iter().zip(found).collect();
-        observed
-            .refs
-            .retain(|facts| !result.outcomes.get(&facts.name).is_some_and(|outcome| outcome.outcome.is_done()));
-        for facts in &mut observed.refs {
-            let Some(local) = now.get(&facts.name) else { continue };
-            let lease = if let Local::At(oid) = local { Some(*oid) } else { None };
-            if facts.local != *local {
-                // How the new value is related to upstream's is not known: the rules then treat it as moved here, and keep it.
-                facts.local = *local;
-                facts.ancestry = Ancestry::Unknown;
-                facts.is_local_merged = false;
-                facts.is_flapping =
-                    facts.upstream.is_some_and(|there| is_flapping(self.moves, &facts.name, lease, there));
-            }
-            facts.is_refused = refusals.stands(&facts.name, lease);
-        }
-        Ok(())
     }
 
     /// Keeps what is replaced, and notes where. Returns the outcomes of those that cannot be kept, and so must not be sent.

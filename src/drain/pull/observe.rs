@@ -30,17 +30,18 @@ impl Pull<'_> {
         let graph = self.repository.commit_graph();
         let mut history = History::new(objects, graph.as_ref());
         let mut refs = Vec::with_capacity(compared.refs.len());
-        for one in &compared.refs {
+        for (name, local, there, base) in &compared.refs {
+            let base = base.filter(|_| !self.begins_anew(listed));
             // Only the deletion of a ref asks whether its values are merged.
-            let (_, _, there, base) = one;
             let is_asked = there.is_none() && (base.is_some() || rules.prune == Prune::Mirror);
-            refs.push(self.facts(one, objects, &mut history, listed.head_value.filter(|_| is_asked))?);
+            let one = (name.clone(), *local, *there, base);
+            refs.push(self.facts(&one, objects, &mut history, listed.head_value.filter(|_| is_asked))?);
         }
         let here = self.this_side(compared)?;
         let is_new = !self.mirrored.exists();
         let upstream_facts = Upstream {
             is_empty: listed.is_empty,
-            had_refs: self.mirrored.exists() && self.mirrored.count() > 0,
+            had_refs: self.mirrored.exists() && self.mirrored.count() > 0 && !self.begins_anew(listed),
             is_unrelated: is_new && !self.is_confirmed && self.is_unrelated(objects, upstream, rules)?,
         };
         Ok(ObservedPull {
@@ -53,8 +54,13 @@ impl Pull<'_> {
         })
     }
 
+    /// Whether a person confirmed that a two-way mirror is empty now, so that it gets everything again.
+    fn begins_anew(&self, listed: &Listed) -> bool {
+        listed.is_empty && self.is_confirmed && self.mirror.sends()
+    }
+
     /// The facts of one ref. `default` is the commit of upstream's default branch, if it matters whether values are merged into it.
-    fn facts(
+    pub(super) fn facts(
         &self,
         (name, local, there, base): &Pair,
         objects: &Repository,
@@ -119,6 +125,7 @@ impl Pull<'_> {
             is_base_in_remote: is_in(base, there)?,
             is_remote_in_local: is_in(there, ours)?,
             is_late: there.is_some_and(|there| self.left.contains(name, there)),
+            is_hidden: false,
             chosen: chosen.map(|one| one.side),
         })
     }

@@ -211,7 +211,7 @@ fn a_late_value_is_replaced_and_kept() {
         let kept = format!("refs/rewritten/m/{}/heads/x {old}", &old[..12]);
         match is_known {
             true => {
-                assert!(said[0] == "refs/heads/x forced there" && pair.below("refs/rewritten") == [kept], "{said:?}")
+                assert!(said[0] == "refs/heads/x forced there" && pair.below("refs/rewritten") == [kept], "{said:?}");
             }
             false => assert_eq!(said[0], "refs/heads/x conflict here", "it is too old"),
         }
