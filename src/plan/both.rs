@@ -138,7 +138,7 @@ fn conflict(conflicts: Conflicts, facts: &PullFacts, local: Option<Oid>) -> (Sid
     };
     match facts.both.chosen.or(usual) {
         Some(side) => (side, Action::Force),
-        None => (Side::Here, Action::Conflict(Reason::Conflict { local, remote: facts.upstream })),
+        None => (Side::Here, Action::Conflict(Reason::Conflict { local, remote: facts.upstream, base: facts.base })),
     }
 }
 

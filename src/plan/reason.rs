@@ -36,6 +36,8 @@ pub enum Reason {
         local: Option<Oid>,
         /// What the mirror has; `None` is no such ref.
         remote: Option<Oid>,
+        /// What both had before; `None` is no such ref.
+        base: Option<Oid>,
     },
     /// The ref moved on one side after it was decided.
     Moved,

@@ -33,8 +33,9 @@ fn text(reason: &Reason) -> String {
             short(remote),
             short(local)
         ),
-        Reason::Conflict { local, remote } => format!(
-            "both sides moved it: here it is {}, there {}, and neither contains the other",
+        Reason::Conflict { local, remote, base } => format!(
+            "both sides moved it from {}: here it is {}, there {}, and neither contains the other; 'git mirror-push conflicts' shows how to end it",
+            short(base),
             short(local),
             short(remote)
         ),
