@@ -31,24 +31,25 @@ impl Pair {
 
 #[test]
 fn the_loser_is_kept_in_a_partial_repository_and_whatever_its_size() {
-    for (is_partial, options) in [(true, &[][..]), (false, &["max_rewritten_size=1KiB"])] {
+    for (is_partial, options) in [(true, &[][..]), (false, &["max_rewritten_size=1KiB", "conflicts=ours"])] {
         let pair = Pair::local(options).with(&["main"]);
         let (_, theirs) = pair.conflicting(&["main"]);
-        assert_eq!(pair.sync().status, 1);
         if is_partial {
+            assert_eq!(pair.sync().status, 1);
             pair.sandbox.git(&pair.here, &["config", "remote.origin.promisor", "true"]);
             pair.sandbox.git(&pair.here, &["config", "remote.origin.url", "/nowhere"]);
             pair.sandbox.git(&pair.here, &["config", "extensions.partialClone", "origin"]);
         } else {
             // It is too large to be fetched twice.
             let tree = pair.sandbox.git_with_input(&pair.there, &["mktree"], b"");
-            let message = pair.sandbox.digits('5').repeat(500);
+            let message: String =
+                (0_u64..1000).map(|n| format!("{:x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
             let large = pair.sandbox.git(&pair.there, &["commit-tree", "-m", &message, "-p", &theirs, tree.trim()]);
             pair.sandbox.git(&pair.there, &["update-ref", "refs/heads/main", large.trim()]);
-            assert_eq!(pair.sync().status, 1);
         }
         let theirs = pair.there("main");
-        let said = pair.run(&["resolve", "m", "main", "--ours"]);
+        let words: &[&str] = if is_partial { &["resolve", "m", "main", "--ours"] } else { &["sync"] };
+        let said = pair.run(words);
         assert!(said.status == 0 && pair.is_equal() && pair.here("main") != theirs, "{said:?}");
         assert!(pair.is_reachable(&theirs), "{said:?}");
         assert_eq!(pair.below("refs/rewritten").len(), 1, "{said:?}");
@@ -117,6 +118,29 @@ fn a_push_during_the_run_is_decided_anew() {
     }
 }
 
+/// The mirror moves after it was looked at: what was decided for it does not count any more.
+#[test]
+fn a_push_there_between_the_halves_is_decided_anew() {
+    let pair = Pair::local(&[]).with(&["main", "main:x"]);
+    let ours = pair.ours();
+    ours.commit("ours");
+    ours.push(&["main:x"]);
+    pair.sandbox.theirs(&pair.there, "main");
+    let theirs = pair.sandbox.theirs(&pair.there, "x").trim().to_owned();
+    pair.sandbox.git(&pair.there, &["update-ref", "refs/heads/x", &pair.here("main")]);
+    let lines = format!(
+        "#!/bin/sh\ntest -e done && exit 0\ntouch done\nunset GIT_QUARANTINE_PATH GIT_DIR GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES\n\
+         git --git-dir {} update-ref refs/heads/x {theirs}\n",
+        pair.there.display()
+    );
+    script(&pair.here.join("hooks/pre-receive"), &lines);
+    let said = pair.sync();
+    assert!(pair.here.join("done").exists() && said.status == 1, "{said:?}");
+    assert_eq!(pair.there("x"), theirs, "{said:?}");
+    assert_eq!(pair.status()["refs"][0]["outcome"], "conflict");
+    assert!(pair.below("refs/conflicts")[0].ends_with(&theirs));
+}
+
 /// What upload-pack hides is not deleted here, and what receive-pack hides is explained.
 #[test]
 fn refs_that_the_mirror_hides() {
@@ -149,6 +173,23 @@ fn a_person_who_gives_in_ends_the_conflict() {
     let said = pair.run(&["drain"]);
     assert!(said.status == 0 && pair.is_equal() && pair.here("main") == theirs, "{said:?}");
     assert_eq!(pair.status()["update_status"], "finished");
+}
+
+/// A branch that stays on the mirror, because it is not merged, is made again here with the same value.
+#[test]
+fn a_kept_ref_that_comes_back_is_no_longer_listed() {
+    let pair = Pair::local(&[]).with(&["main"]);
+    let ours = pair.ours();
+    ours.commit("unmerged");
+    ours.push(&["main:x"]);
+    pair.sync();
+    ours.push(&[":x"]);
+    pair.run(&["drain"]);
+    pair.run(&["pull"]);
+    assert_eq!(pair.status()["refs"][0]["outcome"], "kept");
+    ours.push(&["main:x"]);
+    pair.run(&["drain"]);
+    assert!(pair.is_equal() && pair.status()["refs"].as_array().unwrap().is_empty(), "{}", pair.status());
 }
 
 /// A ref that the mirror refused is not sent again with every check, but after a push to it.
