@@ -12,11 +12,13 @@ use super::pull::Pull;
 use super::update::UpdateResult;
 use super::{Error, kept};
 use crate::config::Keep;
+use crate::credentials::{Cleaned, Redactor};
 use crate::fetch::Stage;
 use crate::plan::{Action, Decision, Plan, Side};
 use crate::refs::{Local, Oid, RefName};
 use crate::repo::History;
 use crate::status::{Outcome, RefOutcome};
+use crate::wire::Error as WireError;
 
 impl Pull<'_> {
     /// Prepares the push that follows: what is decided for the mirror, what is kept of it, and the refs of conflicts.
@@ -39,8 +41,18 @@ impl Pull<'_> {
         if self.mirror.pull.keep_rewritten == Keep::Nothing || kept.is_empty() {
             return Ok(());
         }
-        self.bring_here(stage, kept.iter().filter_map(|decision| decision.remote))?;
-        for outcome in kept::keep(self.repository, &self.mirror.name, &kept, (self.context.now)(), result)? {
+        let refused = self.bring_here(stage, kept.iter().filter_map(|decision| decision.remote))?;
+        let (mut here, mut unkept) = (Vec::new(), Vec::new());
+        for decision in kept {
+            match &refused {
+                Some(why) if !self.repository.is_here(decision.remote.unwrap_or(self.repository.null_oid()))? => {
+                    unkept.push(RefOutcome::new(decision, Outcome::Rejected, Some(why.clone())));
+                }
+                _ => here.push(decision),
+            }
+        }
+        unkept.extend(kept::keep(self.repository, &self.mirror.name, &here, (self.context.now)(), result)?);
+        for outcome in unkept {
             result.for_mirror.remove(&outcome.name);
             result.outcomes.insert(outcome.name.clone(), outcome);
         }
@@ -53,10 +65,17 @@ impl Pull<'_> {
         let there = self.repository.list(|name| name.as_bytes().starts_with(prefix.as_bytes()))?;
         let mut left: BTreeMap<RefName, Local> = there.refs.into_iter().collect();
         let is_conflict = |outcome: &&RefOutcome| outcome.outcome == Outcome::Conflict;
-        self.bring_here(stage, result.outcomes.values().filter(is_conflict).filter_map(|outcome| outcome.remote))?;
+        let values: Vec<Oid> =
+            result.outcomes.values().filter(is_conflict).filter_map(|outcome| outcome.remote).collect();
+        if let Some(why) = self.bring_here(stage, values.into_iter())? {
+            tracing::warn!("mirror '{}': {why}", self.mirror.name);
+        }
         let mut commands = Vec::new();
         for outcome in result.outcomes.values_mut().filter(|outcome| outcome.outcome == Outcome::Conflict) {
             let (Some(remote), Some(name)) = (outcome.remote, place(&prefix, &outcome.name)) else { continue };
+            if !self.repository.is_here(remote)? {
+                continue;
+            }
             if left.remove(&name) != Some(Local::At(remote)) {
                 commands.push([b"update ", name.as_bytes(), format!("\0{remote}\0\0").as_bytes()].concat());
             }
@@ -105,17 +124,23 @@ impl Pull<'_> {
         Ok(())
     }
 
-    /// Brings values of the mirror here, from the stage, that are not here yet.
-    fn bring_here(&self, stage: Option<&Stage>, values: impl Iterator<Item = Oid>) -> Result<(), Error> {
+    /// Brings values of the mirror here, from the stage, that are not here yet. Returns why git refuses them, if it does.
+    fn bring_here(&self, stage: Option<&Stage>, values: impl Iterator<Item = Oid>) -> Result<Option<Cleaned>, Error> {
         let mut missing = Vec::new();
         for value in values {
             if !self.repository.is_here(value)? {
                 missing.push(value);
             }
         }
-        let Some(stage) = stage.filter(|_| !missing.is_empty()) else { return Ok(()) };
+        let Some(stage) = stage.filter(|_| !missing.is_empty()) else { return Ok(None) };
         let known: HashSet<Oid> = self.repository.list(|_| true)?.values().collect();
-        Ok(stage.hand_over(self.repository, &missing, known.into_iter())?)
+        match stage.hand_over(self.repository, &missing, known.into_iter()) {
+            Ok(()) => Ok(None),
+            Err(refused @ WireError::Protocol(_)) => {
+                Ok(Some(Redactor::default().clean(&format!("what the mirror has cannot be kept here: {refused}"))))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! file at the same time, may lose lines. Absent: values that were moved forward, which the history of the ref contains.
 
 use std::cell::OnceCell;
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -34,29 +35,33 @@ struct Line {
 pub struct Past {
     path: PathBuf,
     now: Timestamp,
-    text: OnceCell<Vec<u8>>,
+    values: OnceCell<HashSet<(String, String)>>,
 }
 
 impl Past {
     /// That of a repository.
     #[must_use]
     pub fn of(layout: &Layout, now: Timestamp) -> Self {
-        Self { path: layout.past(), now, text: OnceCell::new() }
+        Self { path: layout.past(), now, values: OnceCell::new() }
     }
 
     /// Whether the ref had this value and left it. A file that cannot be read says no.
     #[must_use]
     pub fn contains(&self, name: &RefName, value: Oid) -> bool {
-        let text = self.text.get_or_init(|| {
-            read(&self.path).unwrap_or_else(|error| {
+        let values = self.values.get_or_init(|| {
+            self.read().unwrap_or_else(|error| {
                 tracing::warn!("cannot read '{}': {error}", self.path.display());
-                Vec::new()
+                HashSet::new()
             })
         });
-        let (name, value) = (name.text(), value.to_string());
-        let is_it = |line: Line| line.name == name && line.value == value && is_recent(&line, self.now);
-        let mut lines = text.rsplit(|byte| *byte == b'\n').take(MAX_LINES + 1);
-        lines.any(|line| serde_json::from_slice(line).is_ok_and(is_it))
+        values.contains(&(name.text().into_owned(), value.to_string()))
+    }
+
+    fn read(&self) -> io::Result<HashSet<(String, String)>> {
+        let text = read(&self.path)?;
+        let newest = text.rsplit(|byte| *byte == b'\n').take(MAX_LINES + 1);
+        let lines = newest.filter_map(|line| serde_json::from_slice::<Line>(line).ok());
+        Ok(lines.filter(|line| is_recent(line, self.now)).map(|line| (line.name, line.value)).collect())
     }
 }
 

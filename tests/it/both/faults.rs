@@ -271,3 +271,49 @@ fn head_does_not_follow_and_a_dangling_symbolic_ref_stops_nothing() {
     assert_eq!(pair.sandbox.git(&pair.here, &["symbolic-ref", "HEAD"]).trim(), "refs/heads/main");
     assert!(said.status == 0 && pair.status()["update_status"] == "finished", "{said:?}");
 }
+
+/// A value of the mirror that `git fsck` refuses stays there, and stops no other ref.
+#[test]
+fn a_malformed_value_of_the_mirror_is_not_overwritten_and_stops_nothing() {
+    for policy in ["conflicts=keep", "conflicts=ours"] {
+        let pair = Pair::local(&[policy]).with(&["main"]);
+        let (_, theirs) = pair.conflicting(&["main"]);
+        let body = pair.sandbox.git(&pair.there, &["cat-file", "commit", &theirs]).replace("author A", "author \u{0}A");
+        let body = body.replace("author ", "author  <");
+        let arguments = ["hash-object", "-t", "commit", "-w", "--stdin", "--literally"];
+        let bad = pair.sandbox.git_with_input(&pair.there, &arguments, body.as_bytes());
+        if crate::scene::sandbox::is_variant("reftable") {
+            return;
+        }
+        // git update-ref would refuse it.
+        std::fs::write(pair.there.join("refs/heads/main"), &bad).unwrap();
+        pair.sandbox.git(&pair.here, &["config", "receive.fsckObjects", "true"]);
+        pair.ours().push(&["main:other"]);
+        let said = pair.sync();
+        assert!(said.status == 1 && pair.here("other") == pair.there("other"), "{said:?}");
+        assert_eq!(pair.there("main"), bad.trim(), "{said:?}");
+        let outcome = pair.status()["refs"][0]["outcome"].clone();
+        assert_eq!(outcome, if policy == "conflicts=keep" { "conflict" } else { "rejected" }, "{said:?}");
+    }
+}
+
+/// Many rewritten refs are noted in one pass.
+#[test]
+fn thousands_of_rewritten_refs_take_seconds() {
+    let pair = Pair::local(&[]).with(&["main"]);
+    let (old, ours) = (pair.here("main"), pair.ours());
+    let new = ours.commit("new").trim().to_owned();
+    ours.push(&["main"]);
+    let lines = |value: &str| (0..3000).map(|n| format!("create refs/heads/b{n} {value}\n")).collect::<String>();
+    pair.sandbox.git_with_input(&pair.here, &["update-ref", "--stdin"], lines(&new).as_bytes());
+    pair.sync();
+    let update = lines(&old).replace("create", "update");
+    pair.sandbox.git_with_input(&pair.here, &["update-ref", "--stdin"], update.as_bytes());
+    let pushed: String = (0..3000).map(|n| format!("{new} {old} refs/heads/b{n}\n")).collect();
+    let mut hook = pair.sandbox.command(pair.here.join("hooks/post-receive"));
+    crate::scene::sandbox::run_with_input(hook.current_dir(&pair.here), pushed.as_bytes());
+    let begin = std::time::Instant::now();
+    assert_eq!(pair.run(&["drain"]).status, 0);
+    assert!(pair.is_equal() && begin.elapsed() < std::time::Duration::from_secs(20), "{:?}", begin.elapsed());
+    assert_eq!(std::fs::read_to_string(pair.here.join("mirror-push/past")).unwrap().lines().count(), 3000);
+}
