@@ -30,21 +30,24 @@ const ROUNDS: u32 = 3;
 /// Values that refs of this repository have left.
 #[derive(Debug, Default)]
 pub(super) struct Left<'t> {
+    mirror: &'t str,
     touched: Option<&'t Touched>,
     past: Option<Past>,
 }
 
 impl<'t> Left<'t> {
     /// What is spooled and what is noted.
-    pub(super) fn of(repository: &Repository, touched: &'t Touched, now: Timestamp) -> Self {
-        Self { touched: Some(touched), past: Some(Past::of(&repository.layout(), now)) }
+    pub(super) fn of(repository: &Repository, mirror: &'t str, touched: &'t Touched, now: Timestamp) -> Self {
+        Self { mirror, touched: Some(touched), past: Some(Past::of(&repository.layout(), now)) }
     }
 
-    /// Whether a ref had this value and left it.
+    /// Whether a ref had this value and left it, and not because this mirror replaced it.
     pub(super) fn contains(&self, name: &RefName, value: Oid) -> bool {
         let known = self.touched.and_then(|touched| touched.refs.get(name));
-        known.is_some_and(|known| known.olds.contains(&value))
-            || self.past.as_ref().is_some_and(|past| past.contains(name, value))
+        match self.past.as_ref().and_then(|past| past.find(name, value)) {
+            Some(by) => by != Some(self.mirror),
+            None => known.is_some_and(|known| known.olds.contains(&value)),
+        }
     }
 }
 
@@ -132,15 +135,19 @@ fn park(
     }
 }
 
-/// Says why a ref is never found as it was decided: upload-pack shows it, and receive-pack does not.
+/// Says why a ref is never found as it was decided: of upload-pack and receive-pack, only one shows it.
 fn explain_hidden(decided: &BTreeMap<RefName, Decided>, whole: &mut UpdateResult) {
-    for (name, one) in decided.iter().filter(|(_, one)| one.remote.is_some()) {
+    for (name, one) in decided {
         let Some(outcome) = whole.outcomes.get_mut(name).filter(|now| !now.outcome.is_done()) else { continue };
-        if outcome.remote.is_none() && outcome.local == one.local {
-            outcome.outcome = Outcome::RemoteRejected;
-            outcome.remote = one.remote;
-            outcome.reason = Some("the mirror shows it to readers and hides it from pushes".into());
-        }
+        let why = match (one.remote, outcome.remote) {
+            _ if outcome.local != one.local => continue,
+            (Some(_), None) => "the mirror shows it to readers and hides it from pushes",
+            (None, Some(_)) => "the mirror has it and hides it from readers",
+            _ => continue,
+        };
+        outcome.outcome = Outcome::RemoteRejected;
+        outcome.remote = one.remote;
+        outcome.reason = Some(why.into());
     }
 }
 
@@ -196,7 +203,7 @@ fn note_replaced(contact: &Contact<'_>, taken: &UpdateResult) -> Result<(), Erro
     };
     let replaced = taken.outcomes.values().filter(is_left);
     let replaced = replaced.filter_map(|outcome| Some((outcome.name.clone(), outcome.local?)));
-    note_left_values(contact, &replaced.collect::<Vec<_>>())
+    note_left_values(contact, &replaced.collect::<Vec<_>>(), Some(&contact.mirror.name))
 }
 
 /// Notes the values that pushes rewrote or deleted.
@@ -217,11 +224,11 @@ fn note_left(contact: &Contact<'_>, touched: &Touched) -> Result<(), Error> {
             }
         }
     }
-    note_left_values(contact, &left)
+    note_left_values(contact, &left, None)
 }
 
-fn note_left_values(contact: &Contact<'_>, left: &[(RefName, Oid)]) -> Result<(), Error> {
-    let noted = note_past(contact.repository, left, (contact.context.now)());
+fn note_left_values(contact: &Contact<'_>, left: &[(RefName, Oid)], by: Option<&str>) -> Result<(), Error> {
+    let noted = note_past(contact.repository, left, by, (contact.context.now)());
     noted.map_err(Error::files("note what refs have left", contact.repository.layout().past()))
 }
 

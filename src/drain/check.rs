@@ -59,6 +59,7 @@ pub(super) fn check_upstream(
         mirrored,
         left,
         before,
+        is_first: !mirrored.exists(),
         moves,
         is_confirmed,
         fence,

@@ -70,19 +70,26 @@ impl Pull<'_> {
         if let Some(why) = self.bring_here(stage, values.into_iter())? {
             tracing::warn!("mirror '{}': {why}", self.mirror.name);
         }
-        let mut commands = Vec::new();
+        let (mut commands, mut over) = (Vec::new(), Vec::new());
         for outcome in result.outcomes.values_mut().filter(|outcome| outcome.outcome == Outcome::Conflict) {
             let (Some(remote), Some(name)) = (outcome.remote, place(&prefix, &outcome.name)) else { continue };
             if !self.repository.is_here(remote)? {
                 continue;
             }
-            if left.remove(&name) != Some(Local::At(remote)) {
-                commands.push([b"update ", name.as_bytes(), format!("\0{remote}\0\0").as_bytes()].concat());
+            let before = left.remove(&name);
+            if before != Some(Local::At(remote)) {
+                over.extend(before.map(|before| (name.clone(), before, Some(remote))));
+                commands
+                    .push((name.clone(), [b"update ", name.as_bytes(), format!("\0{remote}\0\0").as_bytes()].concat()));
             }
             outcome.kept_as = Some(name);
         }
-        self.keep_abandoned(&prefix, &left, result)?;
-        commands.extend(left.keys().map(|name| [b"delete ", name.as_bytes(), b"\0\0"].concat()));
+        let delete = |name: &RefName| [b"delete ", name.as_bytes(), b"\0\0"].concat();
+        commands.extend(left.keys().map(|name| (name.clone(), delete(name))));
+        over.extend(left.into_iter().map(|(name, value)| (name, value, None)));
+        let unkept = self.keep_abandoned(&prefix, &over, result)?;
+        commands.retain(|(name, _)| !unkept.contains(name));
+        let commands: Vec<Vec<u8>> = commands.into_iter().map(|(_, command)| command).collect();
         if kept::update_refs(self.repository, &commands.concat()).is_ok() {
             return Ok(());
         }
@@ -95,33 +102,42 @@ impl Pull<'_> {
         Ok(())
     }
 
-    /// Keeps the values of conflicts that are over, unless our ref contains them. The mirror may have moved on, or be another one now.
+    /// Keeps the values of conflicts that are over or are about another value now, unless that or our ref contains them. The mirror may have
+    /// been rolled back, or be another one. Returns the refs whose value cannot be kept elsewhere.
     fn keep_abandoned(
         &self,
         prefix: &str,
-        left: &BTreeMap<RefName, Local>,
+        over: &[(RefName, Local, Option<Oid>)],
         result: &mut UpdateResult,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<RefName>, Error> {
         let graph = self.repository.commit_graph();
         let mut history = History::new(self.repository, graph.as_ref());
-        let mut abandoned = Vec::new();
-        for (place, value) in left {
+        let (mut abandoned, mut places) = (Vec::new(), Vec::new());
+        for (place, value, next) in over {
             let (Local::At(value), Some(name)) = (value, replaced(prefix, place)) else { continue };
             let contains = match self.repository.find_each(&[&name])?.first() {
                 Some(Local::At(local)) => local == value || history.is_ancestor(*value, *local)? == Some(true),
                 _ => false,
             };
+            let contains = contains
+                || match next {
+                    Some(next) => history.is_ancestor(*value, *next)? == Some(true),
+                    None => false,
+                };
             if !contains {
+                places.push((name.clone(), place.clone()));
                 let (remote, base, action) = (Some(*value), None, Action::Force);
                 let (side, keeps, step) = (Side::There, true, None);
                 abandoned.push(Decision { name, local: None, remote, side, base, keeps, step, action });
             }
         }
-        if self.mirror.pull.keep_rewritten != Keep::Nothing {
-            let abandoned: Vec<&Decision> = abandoned.iter().collect();
-            kept::keep(self.repository, &self.mirror.name, &abandoned, (self.context.now)(), result)?;
+        if self.mirror.pull.keep_rewritten == Keep::Nothing {
+            return Ok(Vec::new());
         }
-        Ok(())
+        let abandoned: Vec<&Decision> = abandoned.iter().collect();
+        let refused = kept::keep(self.repository, &self.mirror.name, &abandoned, (self.context.now)(), result)?;
+        let is_refused = |name: &RefName| refused.iter().any(|outcome| outcome.name == *name);
+        Ok(places.into_iter().filter(|(name, _)| is_refused(name)).map(|(_, place)| place).collect())
     }
 
     /// Brings values of the mirror here, from the stage, that are not here yet. Returns why git refuses them, if it does.

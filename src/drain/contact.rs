@@ -28,6 +28,8 @@ pub(super) struct PriorState<'a> {
     pub(super) touched: &'a Touched,
     pub(super) mirrored: &'a Mirrored,
     pub(super) before: &'a Status,
+    /// Whether this run is the first contact, also after it has noted a base.
+    pub(super) is_first: bool,
 }
 
 /// What the halves of a run have in common.
@@ -77,7 +79,7 @@ pub(super) fn push(
     decided: BTreeMap<RefName, Decided>,
 ) -> Result<UpdateResult, Error> {
     let Contact { repository, context, mirror, fence, target, .. } = *contact;
-    let PriorState { touched, mirrored, before } = *known;
+    let PriorState { touched, mirrored, before, is_first } = *known;
     // The default branch goes first, alone, so the first update of an empty mirror takes two pushes.
     let contacts = if mirrored.exists() { target.ssh.contacts } else { Contacts::More };
     let target = &Target { ssh: Ssh { contacts, ..target.ssh.clone() }, ..target.clone() };
@@ -86,7 +88,7 @@ pub(super) fn push(
     let progress = Arc::clone(&contact.progress);
     let moves = if touched.is_released { &[][..] } else { &before.moves };
     let past = KnownValues { touched, mirrored, moves };
-    let is_over = mirrored.exists() || context.adopts || is_adopted(mirror, touched);
+    let is_over = !is_first || context.adopts || is_adopted(mirror, touched);
     // Of a two-way mirror, the pull has judged the first contact.
     let is_over = is_over || !decided.is_empty();
     let first_contact = if is_over { FirstContact::Over } else { FirstContact::Unconfirmed };
@@ -114,13 +116,27 @@ pub(super) fn push(
 /// Takes from the mirror.
 pub(super) fn pull(contact: &Contact<'_>, known: &PriorState<'_>, heard: Option<Result<Heard, Error>>) -> UpdateResult {
     let Contact { repository, context, mirror, fence, target, .. } = *contact;
-    let PriorState { touched, mirrored, before } = *known;
+    let PriorState { touched, mirrored, before, is_first } = *known;
     let progress = Arc::clone(&contact.progress);
     let moves = if touched.is_released { &[][..] } else { &before.moves };
     let (is_confirmed, hook) = (context.adopts || is_adopted(mirror, touched), OnceCell::new());
-    let left = &Left::of(repository, touched, (context.now)());
-    Pull { repository, mirror, target, context, mirrored, left, before, moves, is_confirmed, fence, progress, hook }
-        .run(heard)
+    let left = &Left::of(repository, &mirror.name, touched, (context.now)());
+    Pull {
+        repository,
+        mirror,
+        target,
+        context,
+        mirrored,
+        left,
+        before,
+        is_first,
+        moves,
+        is_confirmed,
+        fence,
+        progress,
+        hook,
+    }
+    .run(heard)
 }
 
 /// Tells git's credential helper whether the credentials were good. As in git, only status 401 shows that they are wrong: 403 is about

@@ -190,7 +190,7 @@ fn update_and_record(
         Some(names) => Scope::Refs(names.clone()),
         None => scope(mode, mirror, &touched, &before, mirrored.exists(), is_retry_due),
     };
-    let known = PriorState { touched: &touched, mirrored: &mirrored, before: &before };
+    let known = PriorState { touched: &touched, mirrored: &mirrored, before: &before, is_first: !mirrored.exists() };
     let fence = Fence::after(&before, directory.clone(), started);
     write_started(repository, mirror, &before, &fence, &scope, started)?;
     let is_full = matches!(scope, Scope::All);
@@ -327,7 +327,7 @@ fn plan_only(repository: &Repository, context: &Context<'_>, mirror: &Mirror) ->
     let mirrored = Mirrored::open(&directory, &mirror.identity(), repository).map_err(unreadable)?;
     let touched = coalesce(&records, &[]);
     let before = Status { moves: status::of(&layout, mirror).unwrap_or_default().moves, ..Status::default() };
-    let known = PriorState { touched: &touched, mirrored: &mirrored, before: &before };
+    let known = PriorState { touched: &touched, mirrored: &mirrored, before: &before, is_first: !mirrored.exists() };
     let (result, credentials) = run_once(repository, context, mirror, Scope::All, &known, None, None);
     let now = (context.now)();
     let times = Times { started: now, ended: now, random: 0, is_full: true, next_look: None };

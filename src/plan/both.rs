@@ -79,8 +79,9 @@ pub(super) fn decide(
     let keeps = match (side, &action) {
         (Side::Here, Action::Force) => true,
         (Side::Here, Action::Delete) => !(facts.is_local_merged && facts.is_local_commit),
-        // What was ours was kept here when it was replaced here, unless a person did that.
-        (Side::There, Action::Force | Action::Delete) => facts.upstream != facts.base,
+        // Nobody is known to have moved our ref away from it: it may have come back from a backup.
+        (Side::There, Action::Force) => facts.upstream != facts.base || !facts.both.is_late,
+        (Side::There, Action::Delete) => facts.upstream != facts.base,
         _ => false,
     };
     let (name, remote, base) = (facts.name.clone(), facts.upstream, facts.base);
@@ -99,6 +100,7 @@ fn row(
     let (here, there) = (|action| (Side::Here, action), |action| (Side::There, action));
     let is_tag = facts.name.tag().is_some();
     let both = facts.both;
+    let is_late = both.is_late && observed.first_contact == FirstContact::Over;
     let ours = movement(facts.base, local, both.is_base_in_local && !is_tag);
     let theirs = movement(facts.base, facts.upstream, both.is_base_in_remote && !is_tag);
     match (ours, theirs) {
@@ -120,8 +122,8 @@ fn row(
         }
         (Created, Created) | (Forward, Forward) if both.is_remote_in_local && !is_tag => there(Action::FastForward),
         // Theirs is only late: another mirror brought what this repository left.
-        (Deleted, Rewritten) if both.is_late => there(Action::Delete),
-        (Created | Forward | Rewritten, Rewritten | Created) if both.is_late => there(Action::Force),
+        (Deleted, Rewritten) if is_late => there(Action::Delete),
+        (Created | Forward | Rewritten, Rewritten | Created) if is_late => there(Action::Force),
         (Deleted, Forward | Rewritten) => here(Action::Restore),
         (Forward | Rewritten, Deleted) => there(Action::Restore),
         // At first contact the result is the union.

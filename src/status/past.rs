@@ -5,7 +5,7 @@
 //! file at the same time, may lose lines. Absent: values that were moved forward, which the history of the ref contains.
 
 use std::cell::OnceCell;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -28,6 +28,9 @@ struct Line {
     #[serde(rename = "ref")]
     name: String,
     value: String,
+    /// The mirror whose value replaced it; `None` if a push did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    by: Option<String>,
 }
 
 /// The file, which is read when it is first asked.
@@ -35,7 +38,7 @@ struct Line {
 pub struct Past {
     path: PathBuf,
     now: Timestamp,
-    values: OnceCell<HashSet<(String, String)>>,
+    values: OnceCell<HashMap<(String, String), Option<String>>>,
 }
 
 impl Past {
@@ -45,36 +48,37 @@ impl Past {
         Self { path: layout.past(), now, values: OnceCell::new() }
     }
 
-    /// Whether the ref had this value and left it. A file that cannot be read says no.
+    /// Who moved the ref away from this value: a mirror, or a push (`Some(None)`). A file that cannot be read says nobody.
     #[must_use]
-    pub fn contains(&self, name: &RefName, value: Oid) -> bool {
+    pub fn find(&self, name: &RefName, value: Oid) -> Option<Option<&str>> {
         let values = self.values.get_or_init(|| {
             self.read().unwrap_or_else(|error| {
                 tracing::warn!("cannot read '{}': {error}", self.path.display());
-                HashSet::new()
+                HashMap::new()
             })
         });
-        values.contains(&(name.text().into_owned(), value.to_string()))
+        values.get(&(name.text().into_owned(), value.to_string())).map(Option::as_deref)
     }
 
-    fn read(&self) -> io::Result<HashSet<(String, String)>> {
+    fn read(&self) -> io::Result<HashMap<(String, String), Option<String>>> {
         let text = read(&self.path)?;
         let newest = text.rsplit(|byte| *byte == b'\n').take(MAX_LINES + 1);
         let lines = newest.filter_map(|line| serde_json::from_slice::<Line>(line).ok());
-        Ok(lines.filter(|line| is_recent(line, self.now)).map(|line| (line.name, line.value)).collect())
+        Ok(lines.filter(|line| is_recent(line, self.now)).map(|line| ((line.name, line.value), line.by)).collect())
     }
 }
 
-/// Adds values that refs were moved away from.
+/// Adds values that refs were moved away from, by a mirror or by pushes.
 ///
 /// # Errors
 /// The operating system's.
-pub fn note(repository: &Repository, left: &[(RefName, Oid)], now: Timestamp) -> io::Result<()> {
+pub fn note(repository: &Repository, left: &[(RefName, Oid)], by: Option<&str>, now: Timestamp) -> io::Result<()> {
     let layout = repository.layout();
     let before = Past::of(&layout, now);
     let mut text = Vec::new();
-    for (name, value) in left.iter().filter(|(name, value)| !before.contains(name, *value)) {
-        let line = Line { at: render_time(now), name: name.text().into_owned(), value: value.to_string() };
+    for (name, value) in left.iter().filter(|(name, value)| before.find(name, *value).is_none()) {
+        let (at, by) = (render_time(now), by.map(str::to_owned));
+        let line = Line { at, name: name.text().into_owned(), value: value.to_string(), by };
         serde_json::to_writer(&mut text, &line)?;
         text.push(b'\n');
     }

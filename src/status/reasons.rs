@@ -85,7 +85,7 @@ fn text_of_pull(reason: &PullReason) -> String {
         PullReason::GoneAndMoved => "upstream deleted it, but someone moved it here".into(),
         PullReason::NothingUpstream => "nothing is changed while upstream shows no refs".into(),
         PullReason::Hidden => {
-            "the mirror hides it from readers, although it has it; let the mirror's account read it, or leave it out with mirror_branch_regex".into()
+            "the mirror hides it from readers and may still have it; let the mirror's account read it, or leave it out with mirror_branch_regex".into()
         }
         PullReason::OurHead => "upstream deleted it, but HEAD of this repository names it".into(),
         PullReason::Unrelated => "nothing is taken before the first contact is confirmed".into(),

@@ -22,14 +22,11 @@ impl Pull<'_> {
         if rules.conflicts.is_none() || plan.stop.is_some() || deleted.is_empty() {
             return Ok(plan);
         }
-        let mut session = Session::connect(self.target, self.context.pool)?;
-        let mut shown = BTreeSet::new();
-        session.advertisement(&mut |name, _| {
-            if deleted.contains(name.as_bytes()) {
-                shown.insert(name.to_owned());
-            }
-        })?;
-        session.end();
+        let shown = self.shown(&deleted).unwrap_or_else(|error| {
+            // Nothing else has to wait for it.
+            tracing::warn!("mirror '{}': what it deleted cannot be confirmed: {error}", self.mirror.name);
+            deleted
+        });
         if shown.is_empty() {
             return Ok(plan);
         }
@@ -37,5 +34,18 @@ impl Pull<'_> {
             facts.both.is_hidden = true;
         }
         Ok(plan_pull(rules, observed))
+    }
+
+    /// Those of `names` that receive-pack shows.
+    fn shown(&self, names: &BTreeSet<RefName>) -> Result<BTreeSet<RefName>, Error> {
+        let mut session = Session::connect(self.target, self.context.pool)?;
+        let mut shown = BTreeSet::new();
+        session.advertisement(&mut |name, _| {
+            if names.contains(name.as_bytes()) {
+                shown.insert(name.to_owned());
+            }
+        })?;
+        session.end();
+        Ok(shown)
     }
 }

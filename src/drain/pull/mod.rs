@@ -52,6 +52,7 @@ pub(super) struct Pull<'a> {
     /// Of a two-way mirror: values that refs here have left.
     pub(super) left: &'a Left<'a>,
     pub(super) before: &'a Status,
+    pub(super) is_first: bool,
     /// The recent moves of refs; empty if a person asked to set flapping refs again.
     pub(super) moves: &'a [Move],
     /// Whether a person confirmed first contact.

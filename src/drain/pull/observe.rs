@@ -38,7 +38,7 @@ impl Pull<'_> {
             refs.push(self.facts(&one, objects, &mut history, listed.head_value.filter(|_| is_asked))?);
         }
         let here = self.this_side(compared)?;
-        let is_new = !self.mirrored.exists();
+        let is_new = self.is_first;
         let upstream_facts = Upstream {
             is_empty: listed.is_empty,
             had_refs: self.mirrored.exists() && self.mirrored.count() > 0 && !self.begins_anew(listed),

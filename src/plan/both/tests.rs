@@ -74,7 +74,7 @@ fn every_pair_of_movements() {
         ["nothing", "create here", "fast-forward here", "force here, kept", "delete here"],
         ["create there", "conflict", "-", "-", "-"],
         ["fast-forward there", "-", "conflict", "conflict", "restore there"],
-        ["force there", "-", "conflict", "conflict", "restore there"],
+        ["force there, kept", "-", "conflict", "conflict", "restore there"],
         ["delete there", "-", "restore here", "restore here", "nothing"],
     ];
     for (ours, row) in MOVEMENTS.into_iter().zip(table) {
@@ -115,7 +115,7 @@ fn what_contains_the_other_side_is_no_conflict_if_both_only_moved_forward() {
 fn a_tag_never_moves_forward() {
     use Movement::{Forward, Same};
     assert_eq!(decided(Conflicts::Keep, facts("refs/tags/v", Same, Forward).expect("possible")), "force here, kept");
-    assert_eq!(decided(Conflicts::Keep, facts("refs/tags/v", Forward, Same).expect("possible")), "force there");
+    assert_eq!(decided(Conflicts::Keep, facts("refs/tags/v", Forward, Same).expect("possible")), "force there, kept");
 }
 
 /// What this repository left is only late on the other side. It is kept first, because nobody knows that it is kept already.
@@ -132,6 +132,7 @@ fn a_late_value_is_no_movement() {
     assert_eq!(late(Created, Created), "force there, kept");
     assert_eq!(late(Deleted, Rewritten), "delete there, kept");
     assert_eq!(late(Same, Rewritten), "force here, kept", "ours did not move");
+    assert_eq!(late(Rewritten, Same), "force there", "a push here left it");
     assert_eq!(late(Rewritten, Forward), "conflict", "theirs moved on");
 }
 

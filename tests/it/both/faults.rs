@@ -1,86 +1,8 @@
-//! What a second look found: losers that were not kept, facts that were too old, and runs that repeated themselves.
+//! Runs that meet moving refs, hidden refs, refusals, and settings that change.
 
 use super::Pair;
 use crate::scene::sandbox::script;
 use crate::scene::servers::Kind;
-
-impl Pair {
-    /// Both sides commit to these branches, each for itself. Returns the commits: ours and theirs.
-    fn conflicting(&self, branches: &[&str]) -> (String, String) {
-        let (ours, theirs) = (self.ours(), self.theirs());
-        let values = (ours.commit("ours").trim().to_owned(), theirs.commit("theirs").trim().to_owned());
-        let refspecs: Vec<String> = branches.iter().map(|branch| format!("main:{branch}")).collect();
-        let refspecs: Vec<&str> = refspecs.iter().map(String::as_str).collect();
-        ours.push(&refspecs);
-        theirs.push(&refspecs);
-        values
-    }
-
-    /// Whether a commit is in a ref of this repository or of the mirror.
-    fn is_reachable(&self, commit: &str) -> bool {
-        [&self.here, &self.there].iter().any(|side| {
-            let said = self.sandbox.try_git(side, &["for-each-ref", "--contains", commit]);
-            said.status == 0 && !said.out.is_empty()
-        })
-    }
-
-    fn run(&self, words: &[&str]) -> crate::scene::sandbox::Completed {
-        self.sandbox.mirror_push(&self.here, words)
-    }
-}
-
-#[test]
-fn the_loser_is_kept_in_a_partial_repository_and_whatever_its_size() {
-    for (is_partial, options) in [(true, &[][..]), (false, &["max_rewritten_size=1KiB", "conflicts=ours"])] {
-        let pair = Pair::local(options).with(&["main"]);
-        let (_, theirs) = pair.conflicting(&["main"]);
-        if is_partial {
-            assert_eq!(pair.sync().status, 1);
-            pair.sandbox.git(&pair.here, &["config", "remote.origin.promisor", "true"]);
-            pair.sandbox.git(&pair.here, &["config", "remote.origin.url", "/nowhere"]);
-            pair.sandbox.git(&pair.here, &["config", "extensions.partialClone", "origin"]);
-        } else {
-            // It is too large to be fetched twice.
-            let tree = pair.sandbox.git_with_input(&pair.there, &["mktree"], b"");
-            let message: String =
-                (0_u64..1000).map(|n| format!("{:x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
-            let large = pair.sandbox.git(&pair.there, &["commit-tree", "-m", &message, "-p", &theirs, tree.trim()]);
-            pair.sandbox.git(&pair.there, &["update-ref", "refs/heads/main", large.trim()]);
-        }
-        let theirs = pair.there("main");
-        let words: &[&str] = if is_partial { &["resolve", "m", "main", "--ours"] } else { &["sync"] };
-        let said = pair.run(words);
-        assert!(said.status == 0 && pair.is_equal() && pair.here("main") != theirs, "{said:?}");
-        assert!(pair.is_reachable(&theirs), "{said:?}");
-        assert_eq!(pair.below("refs/rewritten").len(), 1, "{said:?}");
-    }
-}
-
-/// The ref of another conflict with the same value ends with that conflict.
-#[test]
-fn the_loser_is_kept_although_another_conflict_has_it() {
-    let pair = Pair::local(&["prune=deleted"]).with(&["main", "main:dev"]);
-    let (_, theirs) = pair.conflicting(&["main", "dev"]);
-    pair.sync();
-    assert_eq!(pair.run(&["resolve", "m", "main", "--ours"]).status, 1, "dev is still a conflict");
-    pair.sandbox.git(&pair.there, &["update-ref", "refs/heads/dev", &pair.there("main")]);
-    pair.sync();
-    assert!(pair.is_reachable(&theirs), "{:?}", pair.below("refs"));
-}
-
-#[test]
-fn what_a_conflict_showed_stays_if_the_mirror_is_another_one() {
-    let pair = Pair::local(&[]).with(&["main"]);
-    let (_, theirs) = pair.conflicting(&["main"]);
-    pair.sync();
-    std::fs::rename(&pair.there, pair.sandbox.path("lost.git")).unwrap();
-    let other = pair.sandbox.bare("other.git");
-    pair.sandbox.mirror_push_ok(&pair.here, &["set", "m", "--url", other.to_str().unwrap()]);
-    pair.sandbox.mirror_push_ok(&pair.here, &["sync"]);
-    assert!(pair.below("refs/conflicts").is_empty());
-    let kept = format!("refs/rewritten/m/{}/heads/main {theirs}", &theirs[..12]);
-    assert_eq!(pair.below("refs/rewritten"), [kept]);
-}
 
 /// A push that arrives while upstream's value is taken is decided by what it is, and not by what was there before.
 #[test]
@@ -154,6 +76,11 @@ fn refs_that_the_mirror_hides() {
         let said = pair.run(&["sync"]);
         assert!(!pair.here("feature").is_empty() && said.out.contains("hides it from readers"), "{said:?}");
     }
+    // A push to it is explained too.
+    ours.commit("more");
+    ours.push(&["main:feature"]);
+    let said = pair.run(&["sync"]);
+    assert!(said.status == 1 && said.out.contains("has it and hides it from readers"), "{said:?}");
     pair.sandbox.git(&pair.there, &["config", "receive.hideRefs", "refs/heads/odd"]);
     pair.sandbox.git(&pair.there, &["update-ref", "refs/heads/odd", "main"]);
     pair.sync();
@@ -272,31 +199,6 @@ fn head_does_not_follow_and_a_dangling_symbolic_ref_stops_nothing() {
     assert!(said.status == 0 && pair.status()["update_status"] == "finished", "{said:?}");
 }
 
-/// A value of the mirror that `git fsck` refuses stays there, and stops no other ref.
-#[test]
-fn a_malformed_value_of_the_mirror_is_not_overwritten_and_stops_nothing() {
-    for policy in ["conflicts=keep", "conflicts=ours"] {
-        let pair = Pair::local(&[policy]).with(&["main"]);
-        let (_, theirs) = pair.conflicting(&["main"]);
-        let body = pair.sandbox.git(&pair.there, &["cat-file", "commit", &theirs]).replace("author A", "author \u{0}A");
-        let body = body.replace("author ", "author  <");
-        let arguments = ["hash-object", "-t", "commit", "-w", "--stdin", "--literally"];
-        let bad = pair.sandbox.git_with_input(&pair.there, &arguments, body.as_bytes());
-        if crate::scene::sandbox::is_variant("reftable") {
-            return;
-        }
-        // git update-ref would refuse it.
-        std::fs::write(pair.there.join("refs/heads/main"), &bad).unwrap();
-        pair.sandbox.git(&pair.here, &["config", "receive.fsckObjects", "true"]);
-        pair.ours().push(&["main:other"]);
-        let said = pair.sync();
-        assert!(said.status == 1 && pair.here("other") == pair.there("other"), "{said:?}");
-        assert_eq!(pair.there("main"), bad.trim(), "{said:?}");
-        let outcome = pair.status()["refs"][0]["outcome"].clone();
-        assert_eq!(outcome, if policy == "conflicts=keep" { "conflict" } else { "rejected" }, "{said:?}");
-    }
-}
-
 /// Many rewritten refs are noted in one pass.
 #[test]
 fn thousands_of_rewritten_refs_take_seconds() {
@@ -316,4 +218,77 @@ fn thousands_of_rewritten_refs_take_seconds() {
     assert_eq!(pair.run(&["drain"]).status, 0);
     assert!(pair.is_equal() && begin.elapsed() < std::time::Duration::from_secs(20), "{:?}", begin.elapsed());
     assert_eq!(std::fs::read_to_string(pair.here.join("mirror-push/past")).unwrap().lines().count(), 3000);
+}
+
+/// What this mirror itself replaced here is not late when its people bring it back.
+#[test]
+fn the_mirrors_own_value_is_not_late() {
+    let pair = Pair::local(&[]).with(&["main"]);
+    let old = pair.sandbox.theirs(&pair.there, "main").trim().to_owned();
+    pair.sync();
+    let tree = pair.sandbox.git_with_input(&pair.there, &["mktree"], b"");
+    let new = pair.sandbox.git(&pair.there, &["commit-tree", "-m", "rewritten", tree.trim()]);
+    pair.sandbox.git(&pair.there, &["update-ref", "refs/heads/main", new.trim()]);
+    pair.sync();
+    assert_eq!(pair.here("main"), new.trim());
+    pair.sandbox.git(&pair.there, &["update-ref", "refs/heads/main", &old]);
+    let ours = pair.ours();
+    ours.commit("more");
+    ours.push(&["main"]);
+    let said = pair.run(&["drain"]);
+    assert!(said.status == 1 && said.out.contains("conflict") && pair.there("main") == old, "{said:?}");
+}
+
+/// A run is a first contact to its end, also for a value that was left here and for its later rounds.
+#[test]
+fn nothing_is_forced_in_any_round_of_a_first_contact() {
+    let pair = Pair::local(&[]).with(&["main"]);
+    let ours = pair.ours();
+    ours.commit("old");
+    ours.push(&["main"]);
+    pair.sync();
+    let old = pair.here("main");
+    let copy = pair.sandbox.path("copy.git");
+    pair.sandbox.git(&pair.sandbox.path(""), &["clone", "-q", "--bare", pair.there.to_str().unwrap(), "copy.git"]);
+    ours.git(&["commit", "-q", "--amend", "--allow-empty", "-m", "rewritten"]);
+    ours.push(&["+main"]);
+    pair.sync();
+    pair.sandbox.mirror_push_ok(&pair.here, &["set", "m", "--url", copy.to_str().unwrap()]);
+    let said = pair.sync();
+    assert!(said.status == 1 && pair.sandbox.oid(&copy, "main") == old, "{said:?}");
+    // A second round, because another ref moves there meanwhile.
+    let pair = Pair::local(&["conflicts=theirs"]);
+    let theirs = pair.theirs();
+    theirs.commit("one");
+    theirs.push(&["main", "main:q", "main:new"]);
+    pair.sandbox.git(&pair.here, &["fetch", "-q", pair.there.to_str().unwrap(), "main:main", "q:q"]);
+    let ours = pair.ours();
+    ours.commit("q");
+    ours.push(&["main:q"]);
+    let (left, _) = pair.conflicting(&["main"]);
+    let moved = pair.sandbox.git(&pair.there, &["commit-tree", "-m", "q", "-p", "q", "q^{tree}"]);
+    let lines = format!(
+        "#!/bin/sh\ntest -e done && exit 0\ntouch done\nunset GIT_QUARANTINE_PATH GIT_DIR GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES\n\
+         git --git-dir {} update-ref refs/heads/q {}\n",
+        pair.there.display(),
+        moved.trim()
+    );
+    script(&pair.here.join("hooks/pre-receive"), &lines);
+    let said = pair.sync();
+    // The hook recorded what was taken, so another run followed, which is no first contact.
+    let log = pair.run(&["log", "--json"]).json();
+    assert!(pair.here.join("done").exists() && log[0]["failed"] == 1, "{left} {log} {said:?}");
+}
+
+/// Receive-pack fails there: a deletion waits, and everything else is taken.
+#[test]
+fn a_deletion_that_cannot_be_confirmed_stops_nothing() {
+    let pair = Pair::local(&["prune=deleted"]).with(&["main", "main:x"]);
+    pair.theirs().push(&["main:new", ":x"]);
+    pair.sandbox.git(&pair.there, &["config", "receive.unpackLimit", "none"]);
+    pair.sync();
+    assert!(!pair.here("new").is_empty() && !pair.here("x").is_empty());
+    pair.sandbox.git(&pair.there, &["config", "--unset", "receive.unpackLimit"]);
+    pair.sync_ok();
+    assert!(pair.here("x").is_empty());
 }

@@ -3,6 +3,7 @@
 mod api;
 mod crash;
 mod faults;
+mod losers;
 mod rules;
 mod several;
 mod storm;
@@ -108,5 +109,28 @@ impl Pair {
 
     pub(crate) fn status(&self) -> serde_json::Value {
         self.sandbox.status(&self.here)
+    }
+
+    /// Both sides commit to these branches, each for itself. Returns the commits: ours and theirs.
+    pub(crate) fn conflicting(&self, branches: &[&str]) -> (String, String) {
+        let (ours, theirs) = (self.ours(), self.theirs());
+        let values = (ours.commit("ours").trim().to_owned(), theirs.commit("theirs").trim().to_owned());
+        let refspecs: Vec<String> = branches.iter().map(|branch| format!("main:{branch}")).collect();
+        let refspecs: Vec<&str> = refspecs.iter().map(String::as_str).collect();
+        ours.push(&refspecs);
+        theirs.push(&refspecs);
+        values
+    }
+
+    /// Whether a commit is in a ref of this repository or of the mirror.
+    pub(crate) fn is_reachable(&self, commit: &str) -> bool {
+        [&self.here, &self.there].iter().any(|side| {
+            let said = self.sandbox.try_git(side, &["for-each-ref", "--contains", commit]);
+            said.status == 0 && !said.out.is_empty()
+        })
+    }
+
+    pub(crate) fn run(&self, words: &[&str]) -> Completed {
+        self.sandbox.mirror_push(&self.here, words)
     }
 }
