@@ -49,7 +49,7 @@ pub(super) fn conflicts(session: &Session<'_>, asked: &Conflicts, out: &mut dyn 
             let (branch, kept) = (shell_word(&String::from_utf8_lossy(branch)), shell_word(&kept.text()));
             writeln!(
                 out,
-                "  merge   git switch {branch} && git fetch origin {kept} && git merge FETCH_HEAD && git push"
+                "  merge   git switch {branch} && git pull --ff-only && git fetch origin {kept} && git merge FETCH_HEAD && git push"
             )?;
         }
         let name = shell_word(&name);
@@ -74,7 +74,7 @@ pub(super) fn resolve(session: &Session<'_>, asked: &Wanted, out: &mut dyn Write
     let (Some(conflict), None) = (found.next(), found.next()) else {
         let (name, reference) = (&mirror.name, asked.reference.escape_debug());
         return Err(Usage(format!(
-            "'{reference}' is not one conflict of mirror '{name}'; 'git mirror-push conflicts {name}' lists them"
+            "'{reference}' is not in conflict with mirror '{name}', or is a branch and a tag; 'git mirror-push conflicts {name}' lists the conflicts with their full names"
         ))
         .into());
     };

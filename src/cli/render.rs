@@ -7,6 +7,7 @@ use super::Base;
 use crate::config::Direction;
 use crate::doctor::{Finding, Severity};
 use crate::drain::{Mode, Report};
+use crate::plan::Side;
 use crate::refs::Oid;
 use crate::status::{Outcome, RefOutcome, UpdateStatus, View};
 
@@ -42,13 +43,23 @@ pub(super) fn report(base: &Base, report: &Report, mode: Mode, out: &mut dyn Wri
     if is_quiet(base, report) {
         return Ok(());
     }
-    let word = if report.direction == Direction::Pull { "From" } else { "To" };
-    writeln!(out, "{word} {} ({})", report.url, report.remote)?;
+    let (taken, sent): (Vec<&RefOutcome>, Vec<&RefOutcome>) = match report.direction {
+        Direction::Push => (Vec::new(), shown.clone()),
+        Direction::Pull => (shown.clone(), Vec::new()),
+        // As git does, what is taken and what is sent are apart.
+        Direction::Both => shown.iter().partition(|outcome| outcome.side == Side::Here),
+    };
+    let first = if report.direction == Direction::Push || taken.is_empty() && !sent.is_empty() { "To" } else { "From" };
+    writeln!(out, "{first} {} ({})", report.url, report.remote)?;
     // The cause comes first.
     if let Some(error) = &report.error {
         writeln!(out, "   {}", painted(base, Colour::Red, &format!("{}: {error}", report.update_status.as_str())))?;
     }
-    refs(base, &shown, "", out)?;
+    refs(base, &taken, "", out)?;
+    if first == "From" && !sent.is_empty() {
+        writeln!(out, "To {} ({})", report.url, report.remote)?;
+    }
+    refs(base, &sent, "", out)?;
     if shown.len() > MAX_SAME_REASON {
         writeln!(out, "   {}", sum(&shown))?;
     }

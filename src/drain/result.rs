@@ -170,7 +170,9 @@ pub(super) fn attempt(result: &UpdateResult, after: &Status, started: Timestamp)
 
 /// The value that a forced update or a deletion replaced, or that was kept.
 fn replaced(outcome: &RefOutcome) -> Option<Replaced> {
-    let is_lost = matches!(outcome.outcome, Outcome::Forced | Outcome::Deleted) || outcome.kept_as.is_some();
+    // A conflict replaces nothing: its ref only shows what the mirror has.
+    let is_kept = outcome.kept_as.is_some() && outcome.outcome != Outcome::Conflict;
+    let is_lost = matches!(outcome.outcome, Outcome::Forced | Outcome::Deleted) || is_kept;
     let old = outcome.old_value().filter(|_| is_lost)?.to_string();
     Some(Replaced { name: outcome.name.text().into_owned(), old, new: outcome.new_value().map(|oid| oid.to_string()) })
 }

@@ -224,3 +224,25 @@ fn a_late_value_is_replaced_and_kept() {
         assert!(lines > 1 && lines <= 10_000, "{lines}");
     }
 }
+
+/// What is taken and what is sent are told apart, and a conflict is nothing that was replaced.
+#[test]
+fn the_text_names_the_side() {
+    let pair = Pair::local(&[]).with(&["main", "main:x"]);
+    let (ours, theirs) = (pair.ours(), pair.theirs());
+    ours.push(&["main:our"]);
+    theirs.push(&["main:their"]);
+    let url = pair.there.display();
+    let said = pair.sandbox.mirror_push_ok(&pair.here, &["sync"]).out;
+    let expected = format!("From {url} (m)\n * [new branch]      their\nTo {url} (m)\n * [new branch]      our\n");
+    assert_eq!(said, expected);
+    ours.commit("ours");
+    ours.push(&["main:x"]);
+    theirs.commit("theirs");
+    theirs.push(&["main:x"]);
+    pair.sync();
+    let log = pair.sandbox.mirror_push_ok(&pair.here, &["log", "--json"]).out;
+    assert!(!log.contains("replaced"), "{log}");
+    let said = pair.sandbox.mirror_push(&pair.here, &["resolve", "m", "our", "--ours"]);
+    assert!(said.status == 129 && said.err.contains("is not in conflict"), "{said:?}");
+}
