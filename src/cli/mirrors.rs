@@ -152,10 +152,12 @@ pub(super) fn remove(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
     by_name(&session.config()?, name)?;
     session.editor().remove(name)?;
     session.base.say(&format!("removed mirror '{name}'; its repository was not touched"));
-    let kept = format!("refs/rewritten/{name}/");
-    let is_kept = |found: &crate::refs::RefName| found.as_bytes().starts_with(kept.as_bytes());
-    if session.repository.list(is_kept).is_ok_and(|listing| !listing.refs.is_empty()) {
-        session.base.say(&format!("what it replaced here stays below {kept}"));
+    let (kept, conflicts) = (format!("refs/rewritten/{name}/"), format!("refs/conflicts/{name}/"));
+    for (below, what) in [(kept, "what was replaced stays"), (conflicts, "what was in conflict on the mirror stays")] {
+        let is_below = |found: &crate::refs::RefName| found.as_bytes().starts_with(below.as_bytes());
+        if session.repository.list(is_below).is_ok_and(|listing| !listing.refs.is_empty()) {
+            session.base.say(&format!("{what} below {below}"));
+        }
     }
     Ok(DONE)
 }

@@ -216,7 +216,9 @@ fn settings_there(repository: &Repository, mirror: &Mirror, local: &LocalMirror)
         }
     }
     for key in ["transfer.hideRefs", "receive.hideRefs"] {
-        if let Some(hidden) = there.git_config(key) {
+        // What we hide in every repository is not mirrored.
+        let is_ours = |hidden: &String| hidden.starts_with("refs/rewritten") || hidden.starts_with("refs/conflicts");
+        for hidden in there.git_config_all(key).iter().filter(|hidden| !is_ours(hidden)) {
             let text = format!("{key} = {hidden} there: we neither see nor update those refs");
             findings.push(Finding::warning("settings", text, "leave branches and tags visible to pushes"));
         }

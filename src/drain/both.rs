@@ -84,10 +84,8 @@ fn halves(
         let mirrored = open(contact)?;
         let mut taken = pull(contact, &PriorState { mirrored: &mirrored, ..*known }, heard.take());
         let mut decided = std::mem::take(&mut taken.for_mirror);
-        let noted = if is_dry { Ok(()) } else { note_replaced(contact, &taken) };
         join(whole, taken);
         note(contact, known, &mirrored, whole)?;
-        noted?;
         park(contact, known, &mut decided, whole);
         if whole.error.is_some() || decided.is_empty() {
             break;
@@ -196,16 +194,6 @@ fn is_known(contact: &Contact<'_>, scope: &Scope, known: &PriorState<'_>) -> Res
     Ok(true)
 }
 
-/// Notes the values that the pull replaced or deleted here.
-fn note_replaced(contact: &Contact<'_>, taken: &UpdateResult) -> Result<(), Error> {
-    let is_left = |outcome: &&RefOutcome| {
-        outcome.side == Side::Here && matches!(outcome.outcome, Outcome::Forced | Outcome::Deleted)
-    };
-    let replaced = taken.outcomes.values().filter(is_left);
-    let replaced = replaced.filter_map(|outcome| Some((outcome.name.clone(), outcome.local?)));
-    note_left_values(contact, &replaced.collect::<Vec<_>>(), Some(&contact.mirror.name))
-}
-
 /// Notes the values that pushes rewrote or deleted.
 fn note_left(contact: &Contact<'_>, touched: &Touched) -> Result<(), Error> {
     let names: Vec<&RefName> = touched.refs.keys().collect();
@@ -224,12 +212,17 @@ fn note_left(contact: &Contact<'_>, touched: &Touched) -> Result<(), Error> {
             }
         }
     }
-    note_left_values(contact, &left, None)
+    note_in_past(contact.repository, &left, None, (contact.context.now)())
 }
 
-fn note_left_values(contact: &Contact<'_>, left: &[(RefName, Oid)], by: Option<&str>) -> Result<(), Error> {
-    let noted = note_past(contact.repository, left, by, (contact.context.now)());
-    noted.map_err(Error::files("note what refs have left", contact.repository.layout().past()))
+/// Notes values in `mirror-push/past`; see [`note_past`].
+pub(super) fn note_in_past(
+    repository: &Repository,
+    left: &[(RefName, Oid)],
+    by: Option<&str>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    note_past(repository, left, by, now).map_err(Error::files("note what refs have left", repository.layout().past()))
 }
 
 /// Whether a ref was not decided for good because one side moved it.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use sha2::{Digest, Sha256};
 
-use super::both::for_mirror;
+use super::both::{for_mirror, note_in_past};
 use super::pull::Pull;
 use super::update::UpdateResult;
 use super::{Error, kept};
@@ -21,6 +21,18 @@ use crate::status::{Outcome, RefOutcome};
 use crate::wire::Error as WireError;
 
 impl Pull<'_> {
+    /// Notes, before it happens, which values of a two-way mirror's refs are replaced here. What this mirror replaced is not late when its
+    /// people bring it back.
+    pub(super) fn note_replaced(&self, sent: &[&Decision]) -> Result<(), Error> {
+        if self.mirror.is_pull() {
+            return Ok(());
+        }
+        let is_replaced = |one: &&&Decision| matches!(one.action, Action::Force | Action::Delete);
+        let replaced = sent.iter().filter(is_replaced).filter_map(|one| Some((one.name.clone(), one.local?)));
+        let replaced: Vec<(RefName, Oid)> = replaced.collect();
+        note_in_past(self.repository, &replaced, Some(&self.mirror.name), (self.context.now)())
+    }
+
     /// Prepares the push that follows: what is decided for the mirror, what is kept of it, and the refs of conflicts.
     pub(super) fn prepare_push(
         &self,

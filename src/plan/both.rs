@@ -66,9 +66,8 @@ pub(super) fn decide(
     };
     let is_set_here = side == Side::Here && action.is_sent();
     let action = match action {
-        action if is_set_here && facts.other.is_some() => {
-            let other = facts.other.clone().unwrap_or_default();
-            if action.is_sent() { Action::Reject(Reason::Pull(PullReason::TakenByOther(other))) } else { action }
+        _ if is_set_here && facts.other.is_some() => {
+            Action::Reject(Reason::Pull(PullReason::TakenByOther(facts.other.clone().unwrap_or_default())))
         }
         _ if is_set_here && facts.is_refused => Action::Refused,
         action if is_set_here && action != Action::Delete && facts.is_flapping => {

@@ -1,8 +1,9 @@
 //! `past`: values that refs of this repository were moved away from by a rewrite or a deletion, whoever did it. One JSON object on a line;
 //! at most 10,000 lines count, and none older than 90 days.
 //!
-//! Guaranteed: a line that is lost makes a late value a conflict, and never makes anybody's value late. A crash, or two runs that cut the
-//! file at the same time, may lose lines. Absent: values that were moved forward, which the history of the ref contains.
+//! Guaranteed: the newest line of a value counts. A line that is lost may make a late value a conflict, or a value that the mirror replaced a
+//! late one; whoever acts on that keeps the value first. A crash, or two runs that cut the file at the same time, may lose lines. Absent:
+//! values that were moved forward, which the history of the ref contains.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -64,11 +65,16 @@ impl Past {
         let text = read(&self.path)?;
         let newest = text.rsplit(|byte| *byte == b'\n').take(MAX_LINES + 1);
         let lines = newest.filter_map(|line| serde_json::from_slice::<Line>(line).ok());
-        Ok(lines.filter(|line| is_recent(line, self.now)).map(|line| ((line.name, line.value), line.by)).collect())
+        let mut values = HashMap::new();
+        for line in lines.filter(|line| is_recent(line, self.now)) {
+            values.entry((line.name, line.value)).or_insert(line.by);
+        }
+        Ok(values)
     }
 }
 
-/// Adds values that refs were moved away from, by a mirror or by pushes.
+/// Adds values that refs were moved away from, by a mirror or by pushes. What a mirror did is also recorded as a push when its hook ran, so
+/// that a push adds only what nobody is known to have done.
 ///
 /// # Errors
 /// The operating system's.
@@ -76,7 +82,11 @@ pub fn note(repository: &Repository, left: &[(RefName, Oid)], by: Option<&str>, 
     let layout = repository.layout();
     let before = Past::of(&layout, now);
     let mut text = Vec::new();
-    for (name, value) in left.iter().filter(|(name, value)| before.find(name, *value).is_none()) {
+    let is_new = |(name, value): &&(RefName, Oid)| match before.find(name, *value) {
+        None => true,
+        Some(known) => by.is_some() && known != by,
+    };
+    for (name, value) in left.iter().filter(is_new) {
         let (at, by) = (render_time(now), by.map(str::to_owned));
         let line = Line { at, name: name.text().into_owned(), value: value.to_string(), by };
         serde_json::to_writer(&mut text, &line)?;

@@ -220,6 +220,7 @@ impl Pull<'_> {
             let is_split = updates > 0 && update.refusals.groups().is_empty();
             let sent = if is_split { &sent[..updates] } else { &sent[..] };
             self.fence.map_or(Ok(()), Fence::check)?;
+            self.note_replaced(sent)?;
             let unkept = self.keep(sent, listed, result)?;
             if !unkept.is_empty() {
                 self.leave(&unkept, sent, update, result);

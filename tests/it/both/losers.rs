@@ -113,3 +113,13 @@ fn refs_that_were_rolled_back_lose_nothing() {
     pair.sync();
     assert!(pair.is_equal() && pair.is_reachable(&lost), "{:?}", pair.below("refs"));
 }
+
+#[test]
+fn remove_says_what_stays() {
+    let pair = Pair::local(&[]).with(&["main"]);
+    let (_, theirs) = pair.conflicting(&["main"]);
+    pair.sync();
+    let said = pair.sandbox.mirror_push_ok(&pair.here, &["remove", "m"]);
+    assert!(said.err.contains("what was in conflict on the mirror stays below refs/conflicts/m/"), "{said:?}");
+    assert!(pair.is_reachable(&theirs));
+}
