@@ -20,8 +20,11 @@ fn a_push_on_either_side_is_on_the_other_within_a_second() {
     let there = sandbox.upstream();
     let server = Server::start(&sandbox, Kind::Http);
     let url = server.url("up.git");
-    sandbox.mirror_push_ok(&here, &["--config", "server.toml", "add", "office", &url, "--direction", "both"]);
+    // The first run must find what it needs.
+    let add = ["--config", "server.toml", "add", "office", &url, "--direction", "both", "--disabled"];
+    sandbox.mirror_push_ok(&here, &add);
     server.configure_access(&sandbox, &here, "office");
+    sandbox.mirror_push_ok(&here, &["--config", "server.toml", "enable", "office"]);
     wait_for("the first run", || sandbox.refs(&here) == sandbox.refs(&there));
     wait_for("its end", || sandbox.status(&here)["update_status"] == "finished");
     let (ours, theirs) = (sandbox.work(&here), sandbox.work(&there));

@@ -1,4 +1,4 @@
-//! A run of a two-way mirror is killed at every third system call that changes files (`scene::injected`). The next one must find everything.
+//! A run of a two-way mirror is killed, or gets an error, at every third system call that changes files (`scene::injected`). The next one must find everything.
 
 use super::Pair;
 use crate::scene::injected::{Fault, Threads, at_every_point, is_reached, under};
@@ -10,7 +10,7 @@ fn copy(pair: &Pair, from: &str, to: &str) {
 }
 
 #[test]
-fn a_run_that_is_killed_at_any_step() {
+fn a_run_that_is_killed_or_has_no_space_at_any_step() {
     let names = ["main", "main:ours", "main:x", "main:y", "main:both", "main:d", "main:e"];
     let pair = Pair::local(&["prune=deleted"]).with(&names);
     let old = pair.here("y");
@@ -30,12 +30,15 @@ fn a_run_that_is_killed_at_any_step() {
     let sides = [("source.git", "source.saved"), ("there.git", "there.saved")];
     sides.iter().for_each(|(from, to)| copy(&pair, from, to));
     at_every_point(|point| {
-        if point.n() % 3 != 1 {
-            return true;
-        }
+        // One point in three, in turn with a kill and with a disk that is full.
+        let fault = match point.n() % 6 {
+            1 => Fault::Kill,
+            4 => Fault::Error("ENOSPC"),
+            _ => return true,
+        };
         sides.iter().for_each(|(to, from)| copy(&pair, from, to));
         let program = env!("CARGO_BIN_EXE_git-mirror-push");
-        let mut command = under(&pair.sandbox, Some((Fault::Kill, point)), Threads::All, program);
+        let mut command = under(&pair.sandbox, Some((fault, point)), Threads::All, program);
         run_with_input(command.arg("--git-dir").arg(&pair.here).arg("sync"), b"");
         let is_reached = is_reached(&pair.sandbox);
         let said = pair.sync();

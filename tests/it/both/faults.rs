@@ -23,11 +23,7 @@ fn a_push_during_the_run_is_decided_anew() {
         let parents: Vec<&str> = parents.iter().flat_map(|parent| ["-p", *parent]).collect();
         let tree = pair.sandbox.git_with_input(&pair.here, &["mktree"], b"");
         let new = pair.sandbox.git(&pair.here, &[&["commit-tree", "-m", "new", tree.trim()], &parents[..]].concat());
-        let lines = format!(
-            "#!/bin/sh\ntest -e done && exit 0\ntouch done\nunset GIT_QUARANTINE_PATH\ngit update-ref refs/heads/main {}\n",
-            new.trim()
-        );
-        script(&pair.here.join("hooks/pre-receive"), &lines);
+        pair.meanwhile(&format!("git --git-dir . update-ref refs/heads/main {}", new.trim()));
         let words: &[&str] = if resolves { &["resolve", "m", "main", "--theirs"] } else { &["sync"] };
         let said = pair.run(words);
         assert_eq!(pair.here("main"), new.trim(), "{said:?}");
@@ -50,14 +46,9 @@ fn a_push_there_between_the_halves_is_decided_anew() {
     pair.sandbox.theirs(&pair.there, "main");
     let theirs = pair.sandbox.theirs(&pair.there, "x").trim().to_owned();
     pair.sandbox.git(&pair.there, &["update-ref", "refs/heads/x", &pair.here("main")]);
-    let lines = format!(
-        "#!/bin/sh\ntest -e done && exit 0\ntouch done\nunset GIT_QUARANTINE_PATH GIT_DIR GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES\n\
-         git --git-dir {} update-ref refs/heads/x {theirs}\n",
-        pair.there.display()
-    );
-    script(&pair.here.join("hooks/pre-receive"), &lines);
+    let at_work = pair.meanwhile(&format!("git --git-dir {} update-ref refs/heads/x {theirs}", pair.there.display()));
     let said = pair.sync();
-    assert!(pair.here.join("done").exists() && said.status == 1, "{said:?}");
+    assert!(at_work.exists() && said.status == 1, "{said:?}");
     assert_eq!(pair.there("x"), theirs, "{said:?}");
     assert_eq!(pair.status()["refs"][0]["outcome"], "conflict");
     assert!(pair.below("refs/conflicts")[0].ends_with(&theirs));
@@ -130,10 +121,8 @@ fn a_refused_ref_waits_for_a_reason() {
     let asked = || std::fs::read_to_string(pair.there.join("asked")).unwrap_or_default();
     assert_eq!(pair.run(&["drain"]).status, 1);
     assert_eq!(asked(), "refs/heads/locked\n");
-    for _ in 0..2 {
-        std::thread::sleep(std::time::Duration::from_millis(1300));
-        pair.run(&["pull", "--due"]);
-    }
+    pair.check_when_due();
+    pair.check_when_due();
     ours.push(&["main:other"]);
     pair.run(&["drain"]);
     assert_eq!(asked(), "refs/heads/locked\nrefs/heads/other\n");
@@ -165,9 +154,8 @@ fn a_policy_that_was_edited_counts_at_the_next_check() {
     let path = pair.here.join("mirror-push/config.toml");
     let text = std::fs::read_to_string(&path).unwrap() + "conflicts = \"theirs\"\n";
     std::fs::write(&path, text).unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(1300));
-    let said = pair.run(&["pull", "--due"]);
-    assert!(pair.is_equal() && pair.here("main") == theirs, "{said:?}");
+    pair.check_when_due();
+    assert!(pair.is_equal() && pair.here("main") == theirs, "{}", pair.status());
 }
 
 /// Nothing is forced before both sides were compared once, whatever the policy says.
@@ -223,20 +211,26 @@ fn thousands_of_rewritten_refs_take_seconds() {
 /// What this mirror itself replaced here is not late when its people bring it back.
 #[test]
 fn the_mirrors_own_value_is_not_late() {
-    let pair = Pair::local(&[]).with(&["main"]);
-    let old = pair.sandbox.theirs(&pair.there, "main").trim().to_owned();
-    pair.sync();
-    let tree = pair.sandbox.git_with_input(&pair.there, &["mktree"], b"");
-    let new = pair.sandbox.git(&pair.there, &["commit-tree", "-m", "rewritten", tree.trim()]);
-    pair.sandbox.git(&pair.there, &["update-ref", "refs/heads/main", new.trim()]);
-    pair.sync();
-    assert_eq!(pair.here("main"), new.trim());
-    pair.sandbox.git(&pair.there, &["update-ref", "refs/heads/main", &old]);
-    let ours = pair.ours();
-    ours.commit("more");
-    ours.push(&["main"]);
-    let said = pair.run(&["drain"]);
-    assert!(said.status == 1 && said.out.contains("conflict") && pair.there("main") == old, "{said:?}");
+    for has_hooks in [false, true] {
+        let pair = Pair::local(&[]).with(&["main"]);
+        if has_hooks {
+            // Then git runs ours too, which records what was taken.
+            script(&pair.here.join("hooks/post-update"), "#!/bin/sh\n");
+        }
+        let old = pair.sandbox.theirs(&pair.there, "main").trim().to_owned();
+        pair.sync();
+        let tree = pair.sandbox.git_with_input(&pair.there, &["mktree"], b"");
+        let new = pair.sandbox.git(&pair.there, &["commit-tree", "-m", "rewritten", tree.trim()]);
+        pair.sandbox.git(&pair.there, &["update-ref", "refs/heads/main", new.trim()]);
+        pair.sync();
+        assert_eq!(pair.here("main"), new.trim());
+        pair.sandbox.git(&pair.there, &["update-ref", "refs/heads/main", &old]);
+        let ours = pair.ours();
+        ours.commit("more");
+        ours.push(&["main"]);
+        let said = pair.run(&["drain"]);
+        assert!(said.status == 1 && said.out.contains("conflict") && pair.there("main") == old, "{said:?}");
+    }
 }
 
 /// A run is a first contact to its end, also for a value that was left here and for its later rounds.
@@ -267,17 +261,12 @@ fn nothing_is_forced_in_any_round_of_a_first_contact() {
     ours.push(&["main:q"]);
     let (left, _) = pair.conflicting(&["main"]);
     let moved = pair.sandbox.git(&pair.there, &["commit-tree", "-m", "q", "-p", "q", "q^{tree}"]);
-    let lines = format!(
-        "#!/bin/sh\ntest -e done && exit 0\ntouch done\nunset GIT_QUARANTINE_PATH GIT_DIR GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES\n\
-         git --git-dir {} update-ref refs/heads/q {}\n",
-        pair.there.display(),
-        moved.trim()
-    );
-    script(&pair.here.join("hooks/pre-receive"), &lines);
+    let at_work =
+        pair.meanwhile(&format!("git --git-dir {} update-ref refs/heads/q {}", pair.there.display(), moved.trim()));
     let said = pair.sync();
     // The hook recorded what was taken, so another run followed, which is no first contact.
     let log = pair.run(&["log", "--json"]).json();
-    assert!(pair.here.join("done").exists() && log[0]["failed"] == 1, "{left} {log} {said:?}");
+    assert!(at_work.exists() && log[0]["failed"] == 1, "{left} {log} {said:?}");
 }
 
 /// Receive-pack fails there: a deletion waits, and everything else is taken.

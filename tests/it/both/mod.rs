@@ -10,7 +10,7 @@ mod storm;
 
 use std::path::{Path, PathBuf};
 
-use crate::scene::sandbox::{Completed, Sandbox, Work};
+use crate::scene::sandbox::{Completed, Sandbox, Work, script, wait_for};
 use crate::scene::servers::{Kind, Server};
 
 /// A repository (`here`) with a two-way mirror `m` (`there`), and the server that the mirror is behind.
@@ -132,5 +132,25 @@ impl Pair {
 
     pub(crate) fn run(&self, words: &[&str]) -> Completed {
         self.sandbox.mirror_push(&self.here, words)
+    }
+
+    /// While the next run sets refs here, `command` runs once. Returns the file that says so.
+    pub(crate) fn meanwhile(&self, command: &str) -> PathBuf {
+        let lines = format!(
+            "#!/bin/sh\ntest -e meanwhile && exit 0\ntouch meanwhile\nunset GIT_QUARANTINE_PATH GIT_OBJECT_DIRECTORY \
+             GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_DIR\n{command}\n"
+        );
+        script(&self.here.join("hooks/pre-receive"), &lines);
+        self.here.join("meanwhile")
+    }
+
+    /// Checks the mirror when its interval has passed.
+    pub(crate) fn check_when_due(&self) {
+        let last = || self.status()["last_check_at"].clone();
+        let before = last();
+        wait_for("a check that is due", || {
+            self.run(&["pull", "--due"]);
+            last() != before
+        });
     }
 }

@@ -178,6 +178,14 @@ fn doctor_says_what_makes_it_hard() {
     ours.push(&["main"]);
     assert_eq!(pair.sync().status, 1);
     assert_eq!(findings(), ["protection"]);
+    // What we hide in a repository is no finding.
+    let there = pair.there.display().to_string();
+    let local = pair.sandbox.source_named("local.git", &there, &["--direction", "both"]);
+    for hidden in ["refs/rewritten", "refs/conflicts"] {
+        pair.sandbox.git(&pair.there, &["config", "--add", "receive.hideRefs", hidden]);
+    }
+    let said = pair.sandbox.mirror_push(&local, &["doctor"]);
+    assert!(!said.out.contains("hideRefs"), "{said:?}");
 }
 
 /// A value that this repository left some time ago comes back by way of another mirror, while ours moves on.

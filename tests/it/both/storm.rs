@@ -9,21 +9,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use super::Pair;
+use crate::scene::random::Random;
 use crate::scene::sandbox::run_with_input;
 use crate::scene::servers::Kind;
 
 const REFS: [&str; 4] = ["refs/heads/main", "refs/heads/a", "refs/heads/b/c", "refs/tags/t"];
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound
-    }
-}
 
 struct Scene<'p> {
     pair: &'p Pair,
@@ -160,8 +150,13 @@ fn seeds(usual: u64) -> std::ops::Range<u64> {
 }
 
 fn scene(pair: &Pair, seed: u64) -> Scene<'_> {
-    let random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    Scene { pair, random, made: BTreeSet::new(), given_up: BTreeSet::new(), log: vec![format!("seed {seed}")] }
+    Scene {
+        pair,
+        random: Random::new(seed),
+        made: BTreeSet::new(),
+        given_up: BTreeSet::new(),
+        log: vec![format!("seed {seed}")],
+    }
 }
 
 fn scenes(kind: Option<Kind>) {

@@ -13,6 +13,7 @@ mod rules;
 
 use rules::{MAIN, Model, Queued, Refs};
 
+use crate::scene::random::Random;
 use crate::scene::sandbox::{Sandbox, run_with_input};
 
 const REFS: [&str; 6] = [MAIN, "refs/heads/a", "refs/heads/b", "refs/heads/c/d", "refs/tags/t", "refs/tags/u"];
@@ -42,20 +43,8 @@ enum Step {
     Kill(u64),
 }
 
-/// A generator of numbers, the same for the same seed (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound
-    }
-}
-
 fn scene(seed: u64) -> Vec<Step> {
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut random = Random::new(seed);
     let mut steps = vec![Step::Push(0), Step::Sync];
     for _ in 0..8 + random.below(14) {
         let name = random.below(REFS.len());

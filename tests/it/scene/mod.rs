@@ -5,6 +5,7 @@ pub(crate) mod daemon;
 pub(crate) mod disk;
 pub(crate) mod estate;
 pub(crate) mod injected;
+pub(crate) mod random;
 pub(crate) mod sandbox;
 pub(crate) mod servers;
 pub(crate) mod wire;
