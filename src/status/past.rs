@@ -125,3 +125,33 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_line_that_is_whole_and_recent_counts() {
+        let now: Timestamp = "2026-01-06T12:00:00Z".parse().expect("valid");
+        let value = |digit: char| Oid::from_hex(digit.to_string().repeat(40).as_bytes()).expect("valid");
+        let line = |at: &str, digit: char, by: &str| {
+            format!("{{\"at\":\"{at}\",\"ref\":\"refs/heads/x\",\"value\":\"{}\"{by}}}\n", value(digit))
+        };
+        let text = [
+            line("2025-10-01T00:00:00Z", '1', ""),
+            line("2026-01-05T00:00:00Z", '2', ""),
+            line("2026-01-06T00:00:00Z", '2', ",\"by\":\"m\""),
+            "{\"at\":\"2026\n".into(),
+            line("2026-01-06T00:00:00Z", '3', ""),
+        ];
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("past");
+        durable::replace_unsynced(&path, text.concat().as_bytes(), |_| Ok(())).expect("written");
+        let past = Past { path, now, values: OnceCell::new() };
+        let name = RefName::new(b"refs/heads/x").expect("valid");
+        assert_eq!(past.find(&name, value('1')), None, "it is too old");
+        assert_eq!(past.find(&name, value('2')), Some(Some("m")));
+        assert_eq!(past.find(&name, value('3')), Some(None));
+        assert_eq!(past.find(&name, value('4')), None);
+    }
+}

@@ -212,7 +212,9 @@ fn thousands_of_rewritten_refs_take_seconds() {
 #[test]
 fn the_mirrors_own_value_is_not_late() {
     for has_hooks in [false, true] {
-        let pair = Pair::local(&[]).with(&["main"]);
+        let pair = Pair::local(&[]).with(&["main", "main:other"]);
+        // With a conflict, each run looks at the whole record of what was pushed.
+        pair.conflicting(&["other"]);
         if has_hooks {
             // Then git runs ours too, which records what was taken.
             script(&pair.here.join("hooks/post-update"), "#!/bin/sh\n");
@@ -229,7 +231,7 @@ fn the_mirrors_own_value_is_not_late() {
         ours.commit("more");
         ours.push(&["main"]);
         let said = pair.run(&["drain"]);
-        assert!(said.status == 1 && said.out.contains("conflict") && pair.there("main") == old, "{said:?}");
+        assert!(said.out.contains("[conflict]        main") && pair.there("main") == old, "{said:?}");
     }
 }
 
@@ -280,4 +282,22 @@ fn a_deletion_that_cannot_be_confirmed_stops_nothing() {
     pair.sandbox.git(&pair.there, &["config", "--unset", "receive.unpackLimit"]);
     pair.sync_ok();
     assert!(pair.here("x").is_empty());
+}
+
+/// Another run begins while the mirror carries out the commands of this one. What it was told is to be looked at again.
+#[test]
+fn a_superseded_run_leaves_a_record_of_what_it_sent() {
+    let pair = Pair::local(&[]).with(&["main"]);
+    let status = pair.here.join("mirror-push/remotes/m/status.json");
+    let change = "s/\"generation\": *[0-9]*/\"generation\": 99999999999999/";
+    let lines = format!("#!/bin/sh\nsed -i '{change}' {}\n", status.display());
+    script(&pair.there.join("hooks/post-receive"), &lines);
+    let ours = pair.ours();
+    ours.commit("two");
+    ours.push(&["main"]);
+    let said = pair.run(&["drain"]);
+    assert!(said.out.contains("another run for this mirror has started"), "{said:?}");
+    let queue = pair.here.join("mirror-push/remotes/m/queue");
+    let names = std::fs::read_dir(queue).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(names.into_iter().any(|name| name.ends_with(".look")), "{said:?}");
 }

@@ -96,6 +96,8 @@ fn what_a_conflict_showed_before_is_kept() {
     pair.sandbox.git(&pair.here, &["update-ref", "refs/rewritten/m", "main"]);
     let other = pair.sandbox.bare("other.git");
     pair.sandbox.mirror_push_ok(&pair.here, &["set", "m", "--url", other.to_str().unwrap()]);
+    std::fs::rename(&pair.there, pair.sandbox.path("lost.git")).unwrap();
+    pair.sandbox.bare("there.git");
     pair.sync();
     assert!(pair.is_reachable(&first), "{:?}", pair.below("refs"));
 }
