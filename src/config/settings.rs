@@ -43,7 +43,7 @@ table! {
     mirror_branch_regex: BranchRegex, Remote, "regex; all", via "read::branch_regex";
 
     /// What to do with a ref that someone else changed on the mirror (of a pull mirror: that someone changed here): overwrite it, keep
-    /// it and report it, or fail without updating anything.
+    /// it and report it, or fail without updating anything. A two-way mirror has 'conflicts' instead.
     divergent_refs: Divergent, Remote, "\"overwrite\", \"keep\" or \"fail\"; \"overwrite\", of a pull mirror \"keep\"";
 
     /// Both: what to do with a ref that both sides moved, each to a value that does not contain the other's. "keep": neither side changes,
@@ -127,14 +127,14 @@ table! {
     /// this repository's default branch. The push protocol cannot set HEAD.
     set_head: bool, Remote, "boolean; false";
 
-    /// Pull: how often upstream is checked. "auto": after half the time since it last changed, between min_check_interval and
+    /// Pull, both: how often the mirror is checked. "auto": after half the time since it last changed, between min_check_interval and
     /// max_check_interval. "none": only when asked.
     interval: Interval, Remote, "\"auto\", \"none\" or duration; \"auto\"", via "read::interval";
 
-    /// Pull: the shortest time between two checks that nobody asked for.
+    /// Pull, both: the shortest time between two checks that nobody asked for.
     min_check_interval: Duration, Remote, "duration; \"1m\"", via "read::period";
 
-    /// Pull: the longest time between two checks, with interval = "auto".
+    /// Pull, both: the longest time between two checks, with interval = "auto".
     max_check_interval: Duration, Remote, "duration; \"30m\"", via "read::period";
 
     /// How long a replaced value stays under refs/rewritten/NAME. A pull keeps a value of this repository before it sets the ref to one that
@@ -145,17 +145,17 @@ table! {
     max_rewritten_size: u64, Remote, "size like \"100MiB\"; \"1GiB\"", via "read::size";
 
     /// Pull: whether HEAD follows upstream's HEAD. It is set if this repository is empty, or if it names the branch that upstream's HEAD
-    /// named before.
+    /// named before. Both: only an empty repository takes over the mirror's HEAD.
     follow_head: bool, Remote, "boolean; true";
 
-    /// Pull: which hooks of this repository run for taken refs. "policy": pre-receive, update and reference-transaction. What was taken
+    /// Pull, both: which hooks of this repository run for taken refs. "policy": pre-receive, update and reference-transaction. What was taken
     /// goes to the push mirrors in any case.
     hooks: Hooks, Remote, "\"all\", \"policy\" or \"none\"; \"all\"";
 
-    /// Pull: variables for the environment of these hooks, for example { GL_USER = "mirror" }. Only files that you or root own may set it.
+    /// Pull, both: variables for the environment of these hooks, for example { GL_USER = "mirror" }. Only files that you or root own may set it.
     hook_environment: BTreeMap<String, String>, Remote, "table of texts; none", via "read::hook_environment";
 
-    /// Pull: the largest pack that one run takes.
+    /// Pull, both: the largest pack that one run takes.
     max_input_size: u64, Remote, "size like \"4GiB\"; receive.maxInputSize of git", via "read::size";
 }
 
