@@ -152,7 +152,8 @@ impl Pull<'_> {
         Ok(places.into_iter().filter(|(name, _)| is_refused(name)).map(|(_, place)| place).collect())
     }
 
-    /// Brings values of the mirror here, from the stage, that are not here yet. Returns why git refuses them, if it does.
+    /// Brings values of the mirror here, from the stage, that are not here yet: all at once, or in halves if git refuses them, so that one of
+    /// them costs no other. Returns why git refuses the last one that it does, if it does.
     fn bring_here(&self, stage: Option<&Stage>, values: impl Iterator<Item = Oid>) -> Result<Option<Cleaned>, Error> {
         let mut missing = Vec::new();
         for value in values {
@@ -160,15 +161,22 @@ impl Pull<'_> {
                 missing.push(value);
             }
         }
+        missing.sort_unstable();
+        missing.dedup();
         let Some(stage) = stage.filter(|_| !missing.is_empty()) else { return Ok(None) };
-        let known: HashSet<Oid> = self.repository.list(|_| true)?.values().collect();
-        match stage.hand_over(self.repository, &missing, known.into_iter()) {
-            Ok(()) => Ok(None),
-            Err(refused @ WireError::Protocol(_)) => {
-                Ok(Some(Redactor::default().clean(&format!("what the mirror has cannot be kept here: {refused}"))))
+        let mut known: HashSet<Oid> = self.repository.list(|_| true)?.values().collect();
+        let (mut groups, mut refused) = (vec![&missing[..]], None);
+        while let Some(group) = groups.pop() {
+            match (stage.hand_over(self.repository, group, known.iter().copied()), group) {
+                (Ok(()), _) => known.extend(group),
+                (Err(WireError::Protocol(_)), [_, _, ..]) => {
+                    groups.extend(<[_; 2]>::from(group.split_at(group.len() / 2)));
+                }
+                (Err(why @ WireError::Protocol(_)), _) => refused = Some(why),
+                (Err(error), _) => return Err(error.into()),
             }
-            Err(error) => Err(error.into()),
         }
+        Ok(refused.map(|why| Redactor::default().clean(&format!("what the mirror has cannot be kept here: {why}"))))
     }
 }
 

@@ -6,12 +6,14 @@
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::pack::Sink;
 use super::session::sink_failed;
 use crate::durable;
-use crate::process::{self, Child, git};
+use crate::process::{Child, git};
+use crate::push::{DeltaBase, Incomplete, PackObjects, PackSource};
 use crate::refs::Oid;
 use crate::replies::Cause;
 use crate::repo::{self, Repository};
@@ -87,45 +89,51 @@ impl Stage {
         index(&self.path, &arguments, max, feed)
     }
 
-    /// Copies the pack that was taken into `repository`, if nothing of the history of `tips` is missing in both; that of `known` is complete.
-    /// With `receive.fsckObjects`, the pack is checked first.
+    /// Puts `tips` into `repository`, with what it lacks of their history; that of `known` is complete there. With `receive.fsckObjects`, the
+    /// objects are checked first.
     ///
     /// # Errors
-    /// [`Error`]; the repository then has nothing new, or a pack that no ref needs.
+    /// [`Error::Protocol`] if something of the history is missing in both, or fails its check; other [`Error`]s. The repository then has nothing
+    /// new, or a pack that no ref needs.
     pub fn hand_over(
         &self,
         repository: &Repository,
         tips: &[Oid],
         known: impl Iterator<Item = Oid>,
     ) -> Result<(), Error> {
-        let broken = |source| Error::Broken { doing: "reading the staged pack", source };
-        let pack = self.only_pack().map_err(broken)?.ok_or_else(|| Error::Protocol("no pack".into()))?;
-        let known = known.filter(|tip| repository.is_here(*tip).unwrap_or(false)).map(|tip| format!("^{tip}\n"));
-        let tips: String = tips.iter().map(|tip| format!("{tip}\n")).chain(known).collect();
-        let arguments = ["rev-list", "--objects", "--stdin", "--quiet"];
-        let checked = process::run("git rev-list", &mut git(&self.path, &arguments), tips.as_bytes(), GRACE);
-        if let Err(process::Error::Failed { message, .. }) = &checked
-            && !Cause::OurSide.is_in(message)
-            && !message.is_empty()
-        {
-            return Err(Error::Protocol(format!("an incomplete history: {}", message.replace('\n', " "))));
-        }
-        checked?;
-        let mut arguments = vec!["index-pack", "--stdin"];
+        let pack = PackSource::Program(PackObjects {
+            git_dir: self.path.clone(),
+            tips: tips.to_vec(),
+            haves: known.filter(|tip| repository.is_here(*tip).unwrap_or(false)).collect(),
+            ofs_delta: true,
+            incomplete: Incomplete::default(),
+            base: DeltaBase::Anywhere,
+            progress: Arc::default(),
+        });
+        let mut arguments = vec!["index-pack", "--stdin", "--fix-thin"];
         let key = ["receive.fsckObjects", "transfer.fsckObjects"]
             .into_iter()
             .find(|key| repository.git_config(key).is_some());
         arguments.extend(key.filter(|key| repository.git_flag(key)).map(|_| "--fsck-objects"));
-        let (mut file, _) = durable::open_to_read(&pack).map_err(broken)?;
+        let mut pack = pack.open()?;
         index(repository.git_dir(), &arguments, None, |sink| {
             let mut piece = vec![0; 64 << 10];
             loop {
-                match file.read(&mut piece).map_err(broken)? {
-                    0 => return Ok(()),
-                    length => sink(&piece[..length])?,
+                match pack.read(&mut piece) {
+                    Ok(0) => return Ok(()),
+                    Ok(length) => sink(&piece[..length])?,
+                    Err(error) => return Err(incomplete(&error)),
                 }
             }
         })
+    }
+
+    /// How large the packs are that were taken, in bytes.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn size(&self) -> io::Result<u64> {
+        self.packs()?.iter().map(|pack| Ok(pack.metadata()?.len())).sum()
     }
 
     /// The only pack, if exactly one was taken.
@@ -133,11 +141,14 @@ impl Stage {
     /// # Errors
     /// The operating system's.
     pub fn only_pack(&self) -> io::Result<Option<PathBuf>> {
+        let mut packs = self.packs()?;
+        Ok(packs.pop().filter(|_| packs.is_empty()))
+    }
+
+    fn packs(&self) -> io::Result<Vec<PathBuf>> {
         let packs = self.path.join("objects/pack");
         let names = durable::list(&packs)?;
-        let mut packed = names.into_iter().filter(|name| name.ends_with(".pack"));
-        let (first, second) = (packed.next(), packed.next());
-        Ok(first.filter(|_| second.is_none()).map(|name| packs.join(name)))
+        Ok(names.into_iter().filter(|name| name.ends_with(".pack")).map(|name| packs.join(name)).collect())
     }
 
     /// Opens it as a repository.
@@ -180,6 +191,15 @@ fn index(
         return Ok(());
     }
     Err(unusable(&message, max))
+}
+
+/// Why the history of what was taken cannot be packed.
+fn incomplete(error: &io::Error) -> Error {
+    let message = error.to_string();
+    if message.is_empty() || Cause::OurSide.is_in(&message) {
+        return Error::Program { program: "git pack-objects".into(), status: String::new(), message };
+    }
+    Error::Protocol(format!("an incomplete history: {}", message.replace('\n', " ")))
 }
 
 /// Removes what a killed run left in the directory `path`.

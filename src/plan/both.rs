@@ -4,7 +4,7 @@
 //! confirmed by the plan of a push ([`super::Decided`]). A ref that moves in between is decided again. So a run that is killed between
 //! any two steps leaves three values that are a row of the table.
 
-use super::pull::{ObservedPull, PullFacts, deletion};
+use super::pull::{ObservedPull, PullFacts, deletion, unfetched};
 use super::{Action, Conflicts, Decision, FirstContact, PullReason, Reason, Rules, Side};
 use crate::refs::{Ancestry, Local, Oid};
 
@@ -62,6 +62,7 @@ pub(super) fn decide(
     let (side, action) = match facts.local {
         Local::Unreadable => (Side::Here, Action::Reject(Reason::Unreadable)),
         _ if local.is_none() && facts.upstream.is_none() => return None,
+        _ if facts.unfetched.is_some() => (Side::Here, unfetched(facts)),
         _ => row(conflicts, rules, observed, facts, local),
     };
     let is_set_here = side == Side::Here && action.is_sent();

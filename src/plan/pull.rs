@@ -58,6 +58,8 @@ pub struct PullFacts {
     pub is_flapping: bool,
     /// Whether this repository refused the change earlier in the run.
     pub is_refused: bool,
+    /// Why upstream's value cannot be fetched; `None` if it can.
+    pub unfetched: Option<String>,
     /// The other pull mirror that selects this ref, if there is one.
     pub other: Option<String>,
     /// What matters only for a two-way mirror.
@@ -138,6 +140,7 @@ fn decide(rules: &Rules, observed: &ObservedPull, facts: &PullFacts) -> Option<D
     let action = match (facts.local, facts.upstream) {
         (Local::Symbolic, _) | (Local::Absent, None) => return None,
         (Local::Unreadable, _) => Action::Reject(Reason::Unreadable),
+        _ if facts.unfetched.is_some() => unfetched(facts),
         (Local::Absent, Some(upstream)) => match facts.base {
             None => Action::Create,
             Some(base) if base == upstream && observed.restore == Restore::Changed => {
@@ -173,6 +176,11 @@ fn decide(rules: &Rules, observed: &ObservedPull, facts: &PullFacts) -> Option<D
         step: None,
         action,
     })
+}
+
+/// The next run tries again.
+pub(super) fn unfetched(facts: &PullFacts) -> Action {
+    Action::Defer(Reason::Pull(PullReason::Unfetched(facts.unfetched.clone().unwrap_or_default())))
 }
 
 fn update(rules: &Rules, observed: &ObservedPull, facts: &PullFacts, local: Oid, upstream: Oid) -> Action {

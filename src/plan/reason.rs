@@ -100,4 +100,6 @@ pub enum PullReason {
     NotContained(Oid),
     /// Another pull mirror, which is named here, selects the ref too.
     TakenByOther(String),
+    /// Upstream does not give its value, or gives it damaged. Holds why.
+    Unfetched(String),
 }

@@ -30,7 +30,7 @@ mod report;
 
 pub use advertisement::{Advertised, Capabilities};
 pub use command::{Command, Request};
-pub use pack::{DeltaBase, Incomplete, PackObjects, PackSource};
+pub use pack::{DeltaBase, Incomplete, PackObjects, PackReader, PackSource};
 pub use progress::Progress;
 pub use report::{Answer, Report};
 

@@ -68,7 +68,8 @@ pub struct Incomplete {
     pub is_partial: bool,
 }
 
-pub(super) struct PackReader {
+/// The bytes of a pack.
+pub struct PackReader {
     bytes: Bytes,
     incomplete: Incomplete,
     header: Vec<u8>,
@@ -83,7 +84,10 @@ enum Bytes {
 
 impl PackSource {
     /// Begins to read.
-    pub(super) fn open(self) -> Result<PackReader, Error> {
+    ///
+    /// # Errors
+    /// `git pack-objects` cannot be started or told.
+    pub fn open(self) -> Result<PackReader, Error> {
         match self {
             Self::Made(pack, progress) => Ok(PackReader {
                 bytes: Bytes::Made(Cursor::new(pack)),

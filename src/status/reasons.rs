@@ -96,5 +96,6 @@ fn text_of_pull(reason: &PullReason) -> String {
         PullReason::TakenByOther(other) => {
             format!("pull mirror '{other}' selects this ref too; let only one of the two select it")
         }
+        PullReason::Unfetched(why) => format!("its value cannot be fetched from upstream: {why}"),
     }
 }

@@ -269,6 +269,7 @@ impl World {
             is_local_commit: true,
             is_flapping: is_flapping(local, remote),
             is_refused: false,
+            unfetched: None,
             other: None,
             both: BothFacts {
                 is_base_in_local: self.contains(local, base),

@@ -19,7 +19,6 @@ use crate::fetch::{Wanted, sink_failed};
 use crate::plan::{Decision, ObservedPull, Plan, Rules, plan_pull};
 use crate::push::{Answer, PackSource, Report};
 use crate::refs::{Ancestry, Local, Oid};
-use crate::replies;
 use crate::status::UpdateStatus;
 use crate::wire::Error as WireError;
 
@@ -55,8 +54,8 @@ impl Pull<'_> {
         let failure = match fetched {
             // Our receive-pack stopped reading: it says why.
             Ok(()) | Err(WireError::Broken { doing: "writing the objects", .. }) => None,
-            // Upstream's refs moved since it listed them.
-            Err(WireError::Remote(message)) if replies::is_moved_want(&message) => {
+            // Upstream's refs moved since it listed them, or it cannot give one of the values.
+            Err(WireError::Remote(_) | WireError::Protocol(_)) => {
                 *heard = self.look(rules)?;
                 return Ok(None);
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Pull;
 use super::stage::{Compared, Pair};
 use crate::config::{Direction, Mirror};
+use crate::credentials::Cleaned;
 use crate::drain::Error;
 use crate::drain::flapping::is_flapping;
 use crate::fetch::Listed;
@@ -30,19 +31,25 @@ impl Pull<'_> {
         let graph = self.repository.commit_graph();
         let mut history = History::new(objects, graph.as_ref());
         let mut refs = Vec::with_capacity(compared.refs.len());
+        let gives = |value: &Oid| !compared.unfetched.contains_key(value);
         for (name, local, there, base) in &compared.refs {
             let base = base.filter(|_| !self.begins_anew(listed));
             // Only the deletion of a ref asks whether its values are merged.
             let is_asked = there.is_none() && (base.is_some() || rules.prune == Prune::Mirror);
             let one = (name.clone(), *local, *there, base);
-            refs.push(self.facts(&one, objects, &mut history, listed.head_value.filter(|_| is_asked))?);
+            let default = listed.head_value.filter(|value| is_asked && gives(value));
+            refs.push(match there.and_then(|value| compared.unfetched.get(&value)) {
+                Some(why) => self.facts_without(&one, why),
+                None => self.facts(&one, objects, &mut history, default)?,
+            });
         }
         let here = self.this_side(compared)?;
+        let upstream: Vec<(RefName, Oid)> = upstream.iter().filter(|(_, value)| gives(value)).cloned().collect();
         let is_new = self.is_first;
         let upstream_facts = Upstream {
             is_empty: listed.is_empty,
             had_refs: self.mirrored.exists() && self.mirrored.count() > 0 && !self.begins_anew(listed),
-            is_unrelated: is_new && !self.is_confirmed && self.is_unrelated(objects, upstream, rules)?,
+            is_unrelated: is_new && !self.is_confirmed && self.is_unrelated(objects, &upstream, rules)?,
         };
         Ok(ObservedPull {
             refs,
@@ -103,9 +110,29 @@ impl Pull<'_> {
             is_local_commit,
             is_flapping: there.is_some_and(|there| is_flapping(self.moves, name, ours, there)),
             is_refused: false,
+            unfetched: None,
             other: self.other(name)?,
             both,
         })
+    }
+
+    /// The facts of a ref whose value upstream does not give.
+    fn facts_without(&self, (name, local, there, base): &Pair, why: &Cleaned) -> PullFacts {
+        PullFacts {
+            name: name.clone(),
+            local: *local,
+            upstream: *there,
+            base: *base,
+            ancestry: Ancestry::Unknown,
+            is_local_merged: false,
+            is_base_merged: false,
+            is_local_commit: false,
+            is_flapping: false,
+            is_refused: false,
+            unfetched: Some(why.to_string()),
+            other: None,
+            both: BothFacts::default(),
+        }
     }
 
     /// How ours, upstream's value and the base of a ref are related.

@@ -1,10 +1,11 @@
 //! The comparison of our refs, upstream's and the base, and the stage for objects that only upstream has.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::Pull;
 use super::check::Heard;
+use crate::credentials::{Cleaned, Redactor};
 use crate::drain::Error;
 use crate::drain::full_scan::{FullScan, Unchanged};
 use crate::drain::observe::unreadable;
@@ -12,12 +13,13 @@ use crate::durable;
 use crate::fetch::{Limit, Stage, Wanted, sweep};
 use crate::plan::Rules;
 use crate::refs::{Local, Oid, RefName};
-use crate::replies;
 use crate::repo::{History, Repository};
 use crate::wire::Error as WireError;
 
 /// How often upstream may change while its objects are asked for.
 const MAX_TRIES: u32 = 3;
+/// After how many fetches, one for each half, what is left counts as not given.
+const MAX_FETCHES: u32 = 64;
 /// How many values we name at most. Each costs upstream a lookup, and fifty bytes.
 const MAX_HAVES: usize = 1024;
 
@@ -31,6 +33,16 @@ pub(super) struct Compared {
     /// How many selected refs this repository has.
     pub(super) ours: usize,
     pub(super) scanned: FullScan,
+    /// The values that upstream does not give, each with the reason.
+    pub(super) unfetched: BTreeMap<Oid, Cleaned>,
+}
+
+/// What came of a fetch.
+enum Fetched {
+    /// Everything is staged but these values.
+    Except(BTreeMap<Oid, Cleaned>),
+    /// Upstream's refs changed since it listed them.
+    Moved,
 }
 
 impl Pull<'_> {
@@ -67,7 +79,7 @@ impl Pull<'_> {
     ) -> Result<(Option<Stage>, Compared), Error> {
         let mut tries = 0;
         loop {
-            let compared = self.compare(heard, rules)?;
+            let mut compared = self.compare(heard, rules)?;
             let wants = self.wants(&compared)?;
             if wants.is_empty() {
                 return Ok((None, compared));
@@ -75,18 +87,60 @@ impl Pull<'_> {
             tries += 1;
             let made = Stage::make(incoming, self.repository);
             let stage = made.map_err(Error::files("stage objects", incoming.to_owned()))?;
-            match self.fetch(heard, &stage, &wants, &compared) {
-                Ok(()) => return Ok((Some(stage), compared)),
-                // Upstream's refs moved since it listed them.
-                Err(Error::Push(WireError::Remote(message)))
-                    if replies::is_moved_want(&message) && tries < MAX_TRIES =>
-                {
-                    drop(stage);
-                    *heard = self.look(rules)?;
+            match self.fetch_each(heard, rules, &stage, &wants, &compared)? {
+                Fetched::Except(unfetched) => {
+                    compared.unfetched = unfetched;
+                    return Ok((Some(stage), compared));
                 }
-                Err(error) => return Err(error),
+                Fetched::Moved if tries < MAX_TRIES => {}
+                Fetched::Moved => {
+                    return Err(Error::NotTaken("upstream's refs change faster than they are read".into()));
+                }
             }
         }
+    }
+
+    /// Fetches `wants`: all at once, or in halves if upstream cannot give them, so that one of them costs no other.
+    fn fetch_each(
+        &self,
+        heard: &mut Heard,
+        rules: &Rules,
+        stage: &Stage,
+        wants: &[Oid],
+        compared: &Compared,
+    ) -> Result<Fetched, Error> {
+        self.progress.begin("receiving objects");
+        let tips: HashSet<Oid> = self.repository.list(|_| true)?.values().collect();
+        let mut haves = self.haves(compared, &tips)?;
+        let tips: Vec<Oid> = tips.into_iter().collect();
+        let (mut unfetched, mut groups, mut tries) = (BTreeMap::new(), vec![wants], 0);
+        while let Some(group) = groups.pop() {
+            tries += 1;
+            let error = match self.fetch(heard, stage, group, &haves, &tips) {
+                Ok(()) if groups.is_empty() => break,
+                Ok(()) => None,
+                Err(Error::Push(error @ (WireError::Remote(_) | WireError::Protocol(_)))) => Some(error),
+                Err(error) => return Err(error),
+            };
+            match (&error, group) {
+                (None, _) => haves.extend(group),
+                (Some(_), [_, _, ..]) if tries < MAX_FETCHES => {
+                    groups.extend(<[_; 2]>::from(group.split_at(group.len() / 2)));
+                }
+                (Some(error), _) => {
+                    let why = Redactor::default().clean(&error.to_string());
+                    unfetched.extend(group.iter().map(|value| (*value, why.clone())));
+                }
+            }
+            // The conversation is over. An older upstream answers one request in each.
+            let again = self.look(rules)?;
+            let has_moved = heard.refs != again.refs;
+            *heard = again;
+            if has_moved {
+                return Ok(Fetched::Moved);
+            }
+        }
+        Ok(Fetched::Except(unfetched))
     }
 
     /// The values of upstream that are not here, each once.
@@ -102,16 +156,15 @@ impl Pull<'_> {
         Ok(wants)
     }
 
-    fn fetch(&self, heard: &mut Heard, stage: &Stage, wants: &[Oid], compared: &Compared) -> Result<(), Error> {
-        self.progress.begin("receiving objects");
-        let tips: HashSet<Oid> = self.repository.list(|_| true)?.values().collect();
-        let haves = self.haves(compared, &tips)?;
+    /// Fetches one pack into the stage.
+    fn fetch(&self, heard: &mut Heard, stage: &Stage, wants: &[Oid], haves: &[Oid], tips: &[Oid]) -> Result<(), Error> {
         let max = self.mirror.pull.max_input_size.or_else(|| git_size(self.repository, "receive.maxInputSize"));
-        let max = max.map(|bytes| Limit { bytes, key: "max_input_size" });
-        let wanted = Wanted { wants, haves: &haves, progress: &self.progress };
+        let staged = stage.size().map_err(Error::files("list the stage", stage.path().to_owned()))?;
+        // Git takes 0 for no limit.
+        let max = max.map(|bytes| Limit { bytes: bytes.saturating_sub(staged).max(1), key: "max_input_size" });
+        let wanted = Wanted { wants, haves, progress: &self.progress };
         // Without a value that upstream certainly has, upstream is asked which it has, from our newest commit on.
-        let tips: Vec<Oid> = if haves.is_empty() { tips.into_iter().collect() } else { Vec::new() };
-        let mut walk = self.repository.newest_first(&tips);
+        let mut walk = self.repository.newest_first(if haves.is_empty() { tips } else { &[] });
         Ok(stage.take(max, |sink| heard.session.fetch(&wanted, &mut walk, sink))?)
     }
 
@@ -173,7 +226,7 @@ impl Pull<'_> {
         };
         scanned.gone = noted.iter().map(|(name, _)| name).filter(is_gone).cloned().collect();
         scanned.ours.incomplete = ours.incomplete;
-        Ok(Compared { refs, ours: ours.refs.len(), scanned })
+        Ok(Compared { refs, ours: ours.refs.len(), scanned, unfetched: BTreeMap::new() })
     }
 }
 

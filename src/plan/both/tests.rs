@@ -32,6 +32,7 @@ fn facts(refname: &str, ours: Movement, theirs: Movement) -> Option<PullFacts> {
         is_local_commit: true,
         is_flapping: false,
         is_refused: false,
+        unfetched: None,
         other: None,
         both: BothFacts {
             is_base_in_local: ours == Movement::Forward,

@@ -17,6 +17,7 @@ fn facts(refname: &str) -> PullFacts {
         is_local_commit: true,
         is_flapping: false,
         is_refused: false,
+        unfetched: None,
         other: None,
         both: BothFacts::default(),
     }
@@ -39,6 +40,7 @@ fn word(decision: &Decision) -> &'static str {
         (Action::Divergent(_), false) => "divergent",
         (Action::Kept(_), false) => "kept",
         (Action::Flapping(_), false) => "flapping",
+        (Action::Defer(_), false) => "deferred",
         (Action::Reject(_), false) => "reject",
         (Action::Refused, false) => "refused",
         other => panic!("{other:?}"),
@@ -85,6 +87,8 @@ fn the_table_of_updates() {
     }
     let broken = PullFacts { local: Local::Unreadable, ..usual() };
     assert_eq!(decided(&rules(Divergent::Overwrite, Prune::Merged), &observed(vec![broken])), ["reject"]);
+    let unfetched = PullFacts { unfetched: Some("damaged there".into()), ..usual() };
+    assert_eq!(decided(&rules(Divergent::Overwrite, Prune::Mirror), &observed(vec![unfetched])), ["deferred"]);
     let symbolic = PullFacts { local: Local::Symbolic, ..usual() };
     assert_eq!(decided(&rules(Divergent::Overwrite, Prune::Merged), &observed(vec![symbolic])), Vec::<&str>::new());
 }

@@ -301,3 +301,47 @@ fn a_superseded_run_leaves_a_record_of_what_it_sent() {
     let names = std::fs::read_dir(queue).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     assert!(names.into_iter().any(|name| name.ends_with(".look")), "{said:?}");
 }
+
+/// An object of one branch is missing there. Everything else goes in both directions.
+#[test]
+fn a_value_that_the_mirror_cannot_give_stops_neither_half() {
+    let pair = Pair::local(&[]).with(&["main"]);
+    let (ours, theirs) = (pair.ours(), pair.theirs());
+    theirs.push(&["main:a"]);
+    std::fs::write(theirs.path.join("file"), "theirs").unwrap();
+    theirs.git(&["add", "file"]);
+    theirs.commit("with a file");
+    theirs.push(&["main:bad"]);
+    let blob = pair.there("bad:file");
+    std::fs::remove_file(pair.there.join("objects").join(&blob[..2]).join(&blob[2..])).unwrap();
+    ours.commit("ours");
+    ours.push(&["main"]);
+    let expected =
+        ["refs/heads/a created here", "refs/heads/bad remote_failed here", "refs/heads/main fast_forwarded there"];
+    assert_eq!(pair.synced(), expected);
+}
+
+/// Both sides changed two branches, and what one of them has there is malformed. The other one's value is here, and can be merged or kept.
+#[test]
+fn a_malformed_value_costs_no_other_conflict_its_ref() {
+    let pair = Pair::local(&[]).with(&["main", "main:bad"]);
+    pair.conflicting(&["main", "bad"]);
+    pair.sandbox.git(&pair.here, &["config", "receive.fsckObjects", "true"]);
+    let (tree, parent) = (pair.there("main^{tree}"), pair.there("main"));
+    let commit = format!("tree {tree}\nparent {parent}\nauthor a <a> 1 +0000\ncommitter nobody\n\nmalformed\n");
+    let write = ["hash-object", "-t", "commit", "-w", "--stdin", "--literally"];
+    let bad = pair.sandbox.git_with_input(&pair.there, &write, commit.as_bytes());
+    pair.sandbox.git(&pair.there, &["update-ref", "refs/heads/bad", bad.trim()]);
+    let (left, right) = (pair.here("main"), pair.there("main"));
+    let outcomes = pair.synced();
+    assert_eq!(outcomes, ["refs/heads/bad conflict here", "refs/heads/main conflict here"]);
+    let places = pair.below("refs/conflicts");
+    assert!(places.len() == 1 && places[0].ends_with(&format!("/heads/main {right}")), "{places:?}");
+    pair.run(&["resolve", "m", "main", "--ours"]);
+    assert_eq!(pair.there("main"), left);
+    let kept = pair.below("refs/rewritten");
+    assert!(kept.iter().any(|line| line.ends_with(&format!("/heads/main {right}"))), "{kept:?}");
+    // What cannot be kept is not overwritten.
+    pair.run(&["resolve", "m", "bad", "--ours"]);
+    assert_eq!(pair.there("bad"), bad.trim());
+}

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Taking;
 use crate::scene::sandbox::{script, wait_for};
+use crate::scene::servers::Kind;
 
 #[test]
 fn a_pack_that_is_too_large_is_not_taken() {
@@ -189,4 +190,40 @@ fn a_branch_that_moves_between_two_pushes_of_a_run_is_not_deleted() {
     assert_eq!(s.here("main"), s.sandbox.oid(&s.up, "main"), "{said:?}");
     assert_eq!(s.here("x"), oid, "{said:?}");
     assert!(s.changed(&said).contains(&("refs/heads/x".into(), "kept".into())), "{said:?}");
+}
+
+/// An object of one branch is missing upstream. The other refs come at once, at first contact and later, and the branch when it can be read
+/// again.
+#[test]
+fn a_value_that_upstream_cannot_give_stops_no_other() {
+    for kind in [None, Some(Kind::Http), Some(Kind::Git), Some(Kind::Ssh)] {
+        let s = kind.map_or_else(|| Taking::local(&[]), |kind| Taking::behind(kind, &[]));
+        for round in ["first", "second"] {
+            let work = s.work();
+            work.commit(round);
+            work.push(&[&format!("main:{round}-a"), &format!("main:refs/tags/{round}")]);
+            std::fs::write(work.path.join("file"), round).unwrap();
+            work.git(&["add", "file"]);
+            work.commit("with a file");
+            work.push(&[&format!("main:{round}-bad")]);
+            work.git(&["reset", "-q", "--hard", "HEAD^"]);
+            work.commit("another");
+            work.push(&[&format!("main:{round}-z")]);
+            let blob = s.sandbox.oid(&s.up, &format!("{round}-bad:file"));
+            let file = s.up.join("objects").join(&blob[..2]).join(&blob[2..]);
+            let object = std::fs::read(&file).unwrap();
+            std::fs::remove_file(&file).unwrap();
+            let said = s.pull();
+            assert!(said.status == 1 && said.out.contains("cannot be fetched from upstream"), "{kind:?} {said:?}");
+            for name in ["a", "z", "bad"] {
+                let name = format!("refs/heads/{round}-{name}");
+                let expected = if name.ends_with("bad") { String::new() } else { s.sandbox.oid(&s.up, &name) };
+                assert_eq!(s.here(&name), expected, "{kind:?} {round}: {said:?}");
+            }
+            assert_eq!(s.leftovers(), Vec::<String>::new());
+            std::fs::write(&file, object).unwrap();
+            s.pull_ok();
+            assert!(s.is_taken(), "{kind:?} {round}");
+        }
+    }
 }
