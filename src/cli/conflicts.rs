@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::args::{Conflicts, Resolve as Wanted};
 use super::update::{Asked, exit_status, run};
 use super::{DONE, Session, Usage, by_name, print_json};
+use crate::config::Direction;
 use crate::drain::{MassDelete, Mode, Resolve};
 use crate::plan::Side;
 use crate::process::shell_word;
@@ -25,7 +26,10 @@ struct Json<'a> {
 pub(super) fn conflicts(session: &Session<'_>, asked: &Conflicts, out: &mut dyn Write) -> anyhow::Result<u8> {
     let config = session.config()?;
     let mirrors = match &asked.name {
-        Some(name) => vec![by_name(&config, name)?],
+        Some(name) => match by_name(&config, name)? {
+            mirror if mirror.direction == Direction::Both => vec![mirror],
+            _ => return Err(Usage(format!("mirror '{name}' goes one way only, so it has no conflicts; 'git mirror-push status {name}' shows its refs")).into()),
+        },
         None => config.mirrors.iter().collect(),
     };
     let layout = session.repository.layout();
@@ -92,5 +96,7 @@ pub(super) fn resolve(session: &Session<'_>, asked: &Wanted, out: &mut dyn Write
             mirror.name
         );
     }
-    Ok(exit_status(&reports))
+    let is_done = now.is_some_and(|now| now.outcome.is_done()) && reports.iter().all(|report| report.is_answered);
+    // Other refs may still be in conflict.
+    Ok(if is_done { DONE } else { exit_status(&reports) })
 }

@@ -172,7 +172,7 @@ impl Pull<'_> {
                 (Err(WireError::Protocol(_)), [_, _, ..]) => {
                     groups.extend(<[_; 2]>::from(group.split_at(group.len() / 2)));
                 }
-                (Err(why @ WireError::Protocol(_)), _) => refused = Some(why),
+                (Err(WireError::Protocol(why)), _) => refused = Some(why),
                 (Err(error), _) => return Err(error.into()),
             }
         }

@@ -116,19 +116,20 @@ impl Pull<'_> {
         let (mut unfetched, mut groups, mut tries) = (BTreeMap::new(), vec![wants], 0);
         while let Some(group) = groups.pop() {
             tries += 1;
-            let error = match self.fetch(heard, stage, group, &haves, &tips) {
+            let failure = match self.fetch(heard, stage, group, &haves, &tips) {
                 Ok(()) if groups.is_empty() => break,
                 Ok(()) => None,
-                Err(Error::Push(error @ (WireError::Remote(_) | WireError::Protocol(_)))) => Some(error),
+                Err(Error::Push(WireError::Protocol(why))) => Some(why),
+                Err(Error::Push(error @ WireError::Remote(_))) => Some(error.to_string()),
                 Err(error) => return Err(error),
             };
-            match (&error, group) {
+            match (failure, group) {
                 (None, _) => haves.extend(group),
                 (Some(_), [_, _, ..]) if tries < MAX_FETCHES => {
                     groups.extend(<[_; 2]>::from(group.split_at(group.len() / 2)));
                 }
-                (Some(error), _) => {
-                    let why = Redactor::default().clean(&error.to_string());
+                (Some(why), _) => {
+                    let why = Redactor::default().clean(&why);
                     unfetched.extend(group.iter().map(|value| (*value, why.clone())));
                 }
             }

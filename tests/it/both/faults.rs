@@ -337,11 +337,11 @@ fn a_malformed_value_costs_no_other_conflict_its_ref() {
     assert_eq!(outcomes, ["refs/heads/bad conflict here", "refs/heads/main conflict here"]);
     let places = pair.below("refs/conflicts");
     assert!(places.len() == 1 && places[0].ends_with(&format!("/heads/main {right}")), "{places:?}");
-    pair.run(&["resolve", "m", "main", "--ours"]);
-    assert_eq!(pair.there("main"), left);
+    let said = pair.run(&["resolve", "m", "main", "--ours"]);
+    assert_eq!((said.status, pair.there("main")), (0, left), "one conflict is over: {said:?}");
     let kept = pair.below("refs/rewritten");
     assert!(kept.iter().any(|line| line.ends_with(&format!("/heads/main {right}"))), "{kept:?}");
     // What cannot be kept is not overwritten.
-    pair.run(&["resolve", "m", "bad", "--ours"]);
+    assert_eq!(pair.run(&["resolve", "m", "bad", "--ours"]).status, 1);
     assert_eq!(pair.there("bad"), bad.trim());
 }
