@@ -62,6 +62,22 @@ pub enum Done {
     WasNot,
 }
 
+/// The scripts that git, or a dispatcher, runs after a push or commit, with the beginnings of their texts. Ours is not among them.
+///
+/// # Errors
+/// [`Error::Directory`]
+pub fn scripts(repository: &Repository) -> Result<Vec<(PathBuf, Vec<u8>)>, Error> {
+    let hooks = repository.hooks_directory()?;
+    let mut found = Vec::new();
+    for name in ["post-receive", "post-receive.previous", "post-update", "post-commit", "update"] {
+        let below = durable::list(&hooks.join(format!("{name}.d"))).unwrap_or_default();
+        found.push(hooks.join(name));
+        found.extend(below.into_iter().map(|part| hooks.join(format!("{name}.d")).join(part)));
+    }
+    let texts = found.into_iter().filter(|hook| is_executable(hook) && !is_ours(hook));
+    Ok(texts.map(|hook| (hook.clone(), text_of(&hook))).filter(|(_, text)| text.starts_with(b"#!")).collect())
+}
+
 /// Whether git runs our hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {

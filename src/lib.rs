@@ -34,6 +34,8 @@ pub mod drain;
 #[cfg(feature = "mirror")]
 pub mod fetch;
 #[cfg(feature = "mirror")]
+pub mod import;
+#[cfg(feature = "mirror")]
 pub mod install;
 #[cfg(feature = "mirror")]
 pub mod metrics;

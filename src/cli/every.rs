@@ -50,7 +50,16 @@ impl Base {
         ask: &(dyn Fn(&super::Session<'_>) -> anyhow::Result<T> + Sync),
         as_owner: AsOwner<'_, T>,
     ) -> anyhow::Result<(Vec<T>, usize)> {
-        let repositories = self.repositories()?;
+        Ok(self.act_in(&self.repositories()?, ask, as_owner))
+    }
+
+    /// The same in these repositories.
+    pub(super) fn act_in<T: Send>(
+        &self,
+        repositories: &[PathBuf],
+        ask: &(dyn Fn(&super::Session<'_>) -> anyhow::Result<T> + Sync),
+        as_owner: AsOwner<'_, T>,
+    ) -> (Vec<T>, usize) {
         let (next, answers) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(repositories.len());
         std::thread::scope(|scope| {
@@ -82,7 +91,7 @@ impl Base {
                 }
             }
         }
-        Ok((good, bad))
+        (good, bad)
     }
 }
 

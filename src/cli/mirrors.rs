@@ -12,11 +12,19 @@ use super::set::{assignments, join};
 use super::{DONE, Session, Usage, absolute, by_name, hook, now};
 use crate::config::{Change, Config, Edit, HookSetting, Place, Wake, edit};
 use crate::credentials::{self, Credentials, HostKey, Secret, identity};
+use crate::import::unknown;
 use crate::install::Done;
 use crate::mirror::{self, Extras, Keys, clean_url, host_keys_of, token_as_password};
 use crate::wire::{Address, parse};
 
 impl Session<'_> {
+    /// Tells the user of mirrors that other tools keep in git's configuration.
+    pub(super) fn tell_of_others(&self, config: &Config) {
+        for text in unknown(config, &self.repository.git_remotes()) {
+            self.base.say(&format!("{text}: git mirror-push import --dry-run"));
+        }
+    }
+
     /// The editor that makes the changes. An addition or a removal waits until no drain works on the mirror.
     pub(super) fn editor(&self) -> mirror::Editor<'_> {
         mirror::Editor {
@@ -83,6 +91,7 @@ pub(super) fn add(session: &Session<'_>, add: &Add) -> anyhow::Result<u8> {
     let is_enabled = config.mirror(&add.name).is_some_and(|mirror| mirror.is_enabled);
     wake_for(session, &config, &add.name);
     warn_of_working_tree(session, &add.name);
+    session.tell_of_others(&config);
     if let Some(remote) = &add.from_git_remote {
         warn_of_fetch(session, remote);
     }

@@ -21,8 +21,10 @@ mod daemon;
 mod doctor;
 mod every;
 mod examples;
+mod export;
 mod failure;
 mod hook;
+mod import;
 mod kept;
 mod keys;
 mod log;
@@ -172,10 +174,12 @@ fn in_repository(session: &Session<'_>, command: Command, out: &mut dyn Write) -
         Command::Kept(asked) => kept::kept(session, &asked, out),
         Command::Webhook(asked) => keys::webhook(session, &asked, out),
         Command::Doctor(_) => doctor::doctor(session, out),
+        Command::Export(_) => export::export(session, out),
         Command::Silent(silent) => protect::silent(session, silent.state),
         // These were answered above.
         Command::Check(_)
         | Command::Completions(_)
+        | Command::Import(_)
         | Command::Log(_)
         | Command::Man(_)
         | Command::Serve(_)
@@ -187,6 +191,8 @@ fn in_repository(session: &Session<'_>, command: Command, out: &mut dyn Write) -
 fn without_repository(base: &Base, command: &Command, out: &mut (dyn Write + Send)) -> Option<anyhow::Result<u8>> {
     Some(match command {
         Command::Token(token) => daemon::token(base, token, out),
+        Command::Import(asked) => import::import(base, asked, out),
+        Command::Export(asked) if asked.all => export::export_every(base, out),
         Command::Drain(drain) if drain.scope.all => every::drain(base, Mode::Drain.into(), out),
         Command::Pull(pull) if pull.scope.all => every::drain(base, Mode::Pull(update::check_of(pull)).into(), out),
         Command::Sync(sync) if sync.scope.all => every::drain(base, update::Asked::of(sync), out),
@@ -227,7 +233,7 @@ fn without_git_dir(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
 
 /// Whether a command only reads: it runs no program that the repository names, contacts no mirror and writes nothing.
 fn only_looks(command: &Command) -> bool {
-    matches!(command, Command::Status(_) | Command::List | Command::Show(_) | Command::Protected)
+    matches!(command, Command::Status(_) | Command::List | Command::Show(_) | Command::Protected | Command::Export(_))
 }
 
 impl Base {

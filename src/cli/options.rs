@@ -56,12 +56,7 @@ impl Settings {
     pub(super) fn keys(&self) -> Keys {
         let mut keys = Keys::new();
         if let Some(direction) = self.direction {
-            let word = match direction {
-                Direction::Push => "push",
-                Direction::Pull => "pull",
-                Direction::Both => "both",
-            };
-            keys.push(("direction", Change::Text(word.into())));
+            keys.push(("direction", Change::Text(direction.word().into())));
         }
         if let Some(only) = self.only_protected_branches {
             keys.push(("only_protected_branches", Change::Flag(only)));
@@ -127,6 +122,17 @@ pub(super) enum Direction {
     Pull,
     /// Whichever side changed a ref, the other side gets it
     Both,
+}
+
+impl Direction {
+    /// The value of the key.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Push => "push",
+            Self::Pull => "pull",
+            Self::Both => "both",
+        }
+    }
 }
 
 /// `divergent_refs`

@@ -36,6 +36,9 @@ pub(super) fn status(session: &Session<'_>, names: &[String], out: &mut dyn Writ
             }
         }
     }
+    if !session.base.global.json && names.is_empty() {
+        session.tell_of_others(&config);
+    }
     Ok(if views.iter().any(is_behind) { BEHIND } else { DONE })
 }
 

@@ -13,16 +13,7 @@ pub fn assignment(text: &str, place: Place) -> Result<(&'static str, Change), St
     let Some((key, value)) = text.split_once('=') else {
         return Err(format!("'{}' is not KEY=VALUE", text.escape_debug()));
     };
-    if matches!(key, "password" | "token" | "secret") {
-        return Err(
-            "a password does not belong on a command line; 'git mirror-push credential NAME' asks for it".into()
-        );
-    }
-    if key == "id" {
-        return Err("'id' cannot be changed: the API knows the mirror by it".into());
-    }
-    let is_it = |known: &&super::Key| known.name == key && known.place == place && !key.starts_with('[');
-    let known = keys().find(is_it).ok_or_else(|| unknown(key, place))?;
+    let known = settable(key, place)?;
     let value = value.trim();
     if value.is_empty() {
         return Ok((known.name, Change::Unset));
@@ -39,6 +30,25 @@ pub fn assignment(text: &str, place: Place) -> Result<(&'static str, Change), St
         return Err(format!("{key}: the value has a control character in it"));
     }
     Ok((known.name, Change::Text(string)))
+}
+
+/// The name of a key that may be set at `place`.
+///
+/// # Errors
+/// Why there is none, and what is near.
+pub fn known_key(key: &str, place: Place) -> Result<&'static str, String> {
+    settable(key, place).map(|known| known.name)
+}
+
+fn settable(key: &str, place: Place) -> Result<&'static super::Key, String> {
+    if matches!(key, "password" | "token" | "secret") {
+        return Err("a password does not belong here; 'git mirror-push credential NAME' asks for it".into());
+    }
+    if key == "id" {
+        return Err("'id' cannot be changed: the API knows the mirror by it".into());
+    }
+    let is_it = |known: &&super::Key| known.name == key && known.place == place && !key.starts_with('[');
+    keys().find(is_it).ok_or_else(|| unknown(key, place))
 }
 
 fn unknown(key: &str, place: Place) -> String {

@@ -28,7 +28,7 @@ mod unique;
 mod values;
 mod warnings;
 
-pub use assignment::assignment;
+pub use assignment::{assignment, known_key};
 pub use edit::{Change, Edit, check_edit, edit};
 pub use file::{Api, AuthMethod, HookSetting, TagsSetting, TopKeys, Wake};
 pub use keys::{Key, Place, SECTIONS, keys};
@@ -38,7 +38,7 @@ use load::{SERVER_FILE, read_trusted};
 pub use origin::{Origin, origins};
 pub use pull::{Direction, Hooks, Interval, Keep, Pull};
 pub use read::parse_period;
-pub use server::{Placed, Root, Server};
+pub use server::{Placed, Root, Server, repositories_below};
 pub use values::{BranchRegex, check_branch_regex};
 pub use warnings::{misread_url, twin, warnings};
 

@@ -65,7 +65,6 @@ pub struct Placed {
 
 impl Root {
     /// Everything below a directory.
-    #[cfg(test)]
     pub(super) fn at(path: &Path) -> Self {
         let (path, written) = (path.to_owned(), ("config.toml".into(), 1));
         Self { path, written, include: Vec::new(), exclude: Vec::new(), owners: Vec::new() }
@@ -265,6 +264,19 @@ impl Server {
         let address = crate::wire::parse(&expand(settings.url.as_deref()?, &self.place(git_dir)?)).ok()?.0;
         Some(settings.direction.unwrap_or_default().identity(&address))
     }
+}
+
+/// Every repository below a directory, sorted.
+///
+/// # Errors
+/// [`Error::Io`]
+pub fn repositories_below(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    let failed = |source| Error::Io { doing: "list the repositories below", path: directory.to_owned(), source };
+    let root = Root::at(&directory.canonicalize().map_err(failed)?);
+    let mut found = Vec::new();
+    root.repositories(&mut found).map_err(failed)?;
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// Whether a user has this name, or it is a number.

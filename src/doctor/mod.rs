@@ -12,6 +12,7 @@ use crate::config::{self, Config};
 use crate::repo::Repository;
 
 mod mirror;
+mod others;
 mod repository;
 mod two_way;
 
@@ -79,6 +80,7 @@ pub struct Subject<'a> {
 pub fn examine(subject: &Subject<'_>, shared: &crate::repo::Shared) -> Vec<Finding> {
     let mut findings = repository::examine(subject);
     let Ok(config) = subject.config else { return findings };
+    findings.extend(others::examine(subject, config));
     let (now, server) = (subject.now, subject.server);
     let of_mirrors = std::thread::scope(|scope| {
         let examine = |mirror| move || mirror::examine(&shared.to_local(), server, config, mirror, now);

@@ -23,12 +23,14 @@ mod history;
 mod pack;
 mod refs;
 mod reftable;
+mod remotes;
 mod shallow_partial;
 mod sharing;
 
 pub use git_refs::GitRefs;
 pub use history::History;
 pub use refs::Listing;
+pub use remotes::GitRemote;
 pub use sharing::Sharing;
 
 /// Why a repository cannot be read.

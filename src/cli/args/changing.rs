@@ -1,8 +1,10 @@
 //! Arguments of the commands that change the configuration, the stored keys and passwords, or the hook.
 
-use clap::{Args, ValueEnum};
+use std::path::PathBuf;
 
-use crate::cli::options::Settings;
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::cli::options::{Direction, Settings};
 
 /// `resolve`
 #[derive(Debug, Args)]
@@ -134,4 +136,60 @@ pub(in crate::cli) enum Switch {
     On,
     /// Update mirrors again, unless the server's file sets silent
     Off,
+}
+
+/// `import`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Import {
+    /// Where the mirrors are configured; default: git
+    #[command(subcommand)]
+    pub(in crate::cli) source: Option<Source>,
+    /// The repositories below this directory; default: the one that you are in, or all below the roots of the server's file
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(in crate::cli) root: Option<PathBuf>,
+    /// Only repositories whose path matches; '*' stands for any run of characters, '/' included
+    #[arg(long = "match", value_name = "PATTERN", global = true)]
+    pub(in crate::cli) matches: Option<String>,
+    /// The direction, where the source does not say it
+    #[arg(long, value_name = "DIRECTION", global = true)]
+    pub(in crate::cli) direction: Option<Direction>,
+    /// Delete on the mirror whatever is not here, and mirror every namespace, if the old tool did
+    #[arg(long, global = true)]
+    pub(in crate::cli) exact: bool,
+    /// Add the mirrors, but do not update them
+    #[arg(long, global = true)]
+    pub(in crate::cli) disabled: bool,
+    /// User name and password file for a host, where the source has no password; FILE is an absolute path (may be repeated)
+    #[arg(long, value_name = "HOST=USER:FILE", global = true)]
+    pub(in crate::cli) credential: Vec<String>,
+    /// Show what would be imported, and change nothing
+    #[arg(long, global = true, conflicts_with = "yes")]
+    pub(in crate::cli) dry_run: bool,
+    /// Do not ask
+    #[arg(long, global = true)]
+    pub(in crate::cli) yes: bool,
+}
+
+/// Where mirrors of other tools are configured.
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Source {
+    /// The remotes of git's configuration, as 'git remote add --mirror' and 'git clone --mirror' make them; Gitea and Forgejo have them too
+    Git,
+    /// A list: a JSON object in each line, with repository, name, url and keys of git-mirror-push-config(5), as 'export' prints it
+    List(ListFile),
+}
+
+/// The file of a list.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ListFile {
+    /// The file; '-' for standard input
+    pub(in crate::cli) file: PathBuf,
+}
+
+/// `export`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Export {
+    /// Every repository below the roots of the server's file
+    #[arg(long, conflicts_with = "git_dir")]
+    pub(in crate::cli) all: bool,
 }

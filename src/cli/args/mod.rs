@@ -10,7 +10,9 @@ mod changing;
 mod looking;
 mod serving;
 
-pub(super) use changing::{Add, Credential, HostKeys, InstallHook, Patterns, Resolve, Set, Silent, Switch, Webhook};
+pub(super) use changing::{
+    Add, Credential, Export, HostKeys, Import, InstallHook, Patterns, Resolve, Set, Silent, Source, Switch, Webhook,
+};
 pub(super) use looking::{Check, Conflicts, Doctor, Kept, Log, Show};
 pub(super) use serving::{Completions, CreateToken, Man, Page, Serve, Token, TokenAction, TokenScope};
 
@@ -153,6 +155,10 @@ pub(super) enum Command {
     Kept(Kept),
     /// Print the URL and the secret with which upstream's host says that it changed
     Webhook(Webhook),
+    /// Take over mirrors that other tools configured; nothing changes at the source
+    Import(Import),
+    /// Print the mirrors as lines of JSON, which 'import list' reads; passwords and keys are left out
+    Export(Export),
     /// Find problems in this setup and show how to fix them
     Doctor(Doctor),
     /// Run the daemon: drains when hooks wake it, the REST API and the web page

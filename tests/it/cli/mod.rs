@@ -7,6 +7,7 @@ mod doctor;
 pub(crate) mod documents;
 mod every;
 mod host_keys;
+mod import;
 mod keys;
 mod messages;
 mod monitoring;

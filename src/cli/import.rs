@@ -1,0 +1,300 @@
+//! `import`: mirrors that other tools configured become mirrors of ours. First everything is read and judged, then it is shown, and then,
+//! if the user agrees, written. Nothing changes at the source.
+//!
+//! If we are killed while we write, the next import finds what is written as present, and adds the rest.
+
+#![expect(clippy::disallowed_methods, reason = "reads the list that the user names")]
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use super::args::{Import, Source};
+use super::{BEHIND, Base, DONE, Session, Usage, hook};
+use crate::config::{self, HookSetting};
+use crate::credentials::{Credentials, Secret};
+use crate::import::{Found, Line, Wish, propose, pushing_lines, read_list};
+use crate::install;
+use crate::mirror::{Extras, Keys};
+use crate::plan::Pattern;
+use crate::repo::Repository;
+use crate::wake;
+use crate::wire::parse;
+
+mod judge;
+mod shown;
+
+use judge::judged_all;
+use shown::Shown;
+
+/// What becomes of one mirror of another tool.
+struct Judged {
+    repository: String,
+    from: String,
+    verdict: Verdict,
+}
+
+enum Verdict {
+    /// It is to be added.
+    Add(Addition),
+    /// A mirror with this name has its URL and direction.
+    Present(String),
+    /// A person has to decide.
+    Person(String),
+}
+
+/// User names and password files by host.
+type Logins = BTreeMap<String, (String, String)>;
+
+struct Addition {
+    name: String,
+    direction: String,
+    /// As it is shown.
+    url: String,
+    keys: Keys,
+    secret: Option<Secret>,
+    notes: Vec<String>,
+}
+
+/// Imports.
+pub(super) fn import(base: &Base, asked: &Import, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let logins = logins(&asked.credential)?;
+    let (sources, mut judged) = match &asked.source {
+        Some(Source::List(list)) => listed(base, asked, &list.file)?,
+        Some(Source::Git) | None => (places(base, asked)?.into_iter().map(|path| (path, None)).collect(), Vec::new()),
+    };
+    let paths: Vec<PathBuf> = sources.keys().cloned().collect();
+    let judge = |session: &Session<'_>| {
+        let git_dir = session.repository.git_dir();
+        let found = match sources.get(git_dir).cloned().flatten() {
+            Some(found) => found,
+            None if let Err(error) = config::authorise(&session.repository, &base.server) => {
+                vec![Found::Person { from: "git's configuration".into(), why: error.to_string() }]
+            }
+            None => in_git(&session.repository, asked),
+        };
+        Ok((git_dir.to_owned(), judged_all(session, asked, &logins, found)))
+    };
+    let (answers, bad) = base.act_in(&paths, &judge, &|_| None);
+    let mut additions: BTreeMap<PathBuf, Vec<usize>> = BTreeMap::new();
+    for (git_dir, found) in answers {
+        for one in found {
+            if matches!(one.verdict, Verdict::Add(_)) {
+                additions.entry(git_dir.clone()).or_default().push(judged.len());
+            }
+            judged.push(one);
+        }
+    }
+    let is_wanted = asked.dry_run || additions.is_empty() || asked.yes;
+    let shown = Shown { base, is_dry: true };
+    if !asked.yes {
+        shown.print(&judged, out)?;
+    }
+    if !is_wanted && !is_agreed(additions.values().map(Vec::len).sum())? {
+        return Ok(DONE);
+    }
+    if !asked.dry_run {
+        write(base, &additions, &mut judged)?;
+        let shown = Shown { base, is_dry: false };
+        if asked.yes { shown.print(&judged, out)? } else { shown.sum(&judged, out)? }
+    }
+    let needs_person = judged.iter().any(|one| matches!(one.verdict, Verdict::Person(_)));
+    Ok(if needs_person || bad > 0 { BEHIND } else { DONE })
+}
+
+fn logins(given: &[String]) -> anyhow::Result<Logins> {
+    let read = |text: &String| {
+        let (host, rest) = text.split_once('=')?;
+        let (user, file) = rest.split_once(':')?;
+        let is_good = !host.is_empty() && !user.is_empty() && Path::new(file).is_absolute();
+        is_good.then(|| (host.to_ascii_lowercase(), (user.to_owned(), file.to_owned())))
+    };
+    let wrong = || Usage("--credential is HOST=USER:FILE, with the absolute path of a file".into());
+    given.iter().map(|text| read(text).ok_or_else(|| wrong().into())).collect()
+}
+
+/// The repositories whose git configuration is read.
+fn places(base: &Base, asked: &Import) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = match &asked.root {
+        Some(root) => config::repositories_below(&base.start().join(root))?,
+        None => match base.session() {
+            Ok(session) => vec![session.repository.git_dir().to_owned()],
+            Err(error) if base.server.roots.is_empty() => {
+                return Err(error.context("give --root DIR, or change into a repository"));
+            }
+            Err(_) => base.repositories()?,
+        },
+    };
+    if let Some(pattern) = &asked.matches {
+        let pattern = Pattern::new(pattern.as_bytes());
+        found.retain(|path| pattern.matches(below(base, asked, path).as_bytes()));
+    }
+    Ok(found)
+}
+
+/// The path below the root, without `.git`.
+fn below(base: &Base, asked: &Import, git_dir: &Path) -> String {
+    let root = asked.root.as_ref().and_then(|root| base.start().join(root).canonicalize().ok());
+    let path = match root.and_then(|root| Some(git_dir.strip_prefix(root).ok()?.display().to_string())) {
+        Some(below) => below,
+        None => match base.server.place(git_dir) {
+            Some(placed) => placed.path,
+            None => git_dir.display().to_string(),
+        },
+    };
+    path.strip_suffix(".git").unwrap_or(&path).to_owned()
+}
+
+/// For each repository, what a list says about it; `None` for what its own configuration says.
+type Sources = BTreeMap<PathBuf, Option<Vec<Found>>>;
+
+/// Reads a list. A wrong line refuses all of it.
+fn listed(base: &Base, asked: &Import, file: &Path) -> anyhow::Result<(Sources, Vec<Judged>)> {
+    let text = match file.to_str() {
+        Some("-") => std::io::read_to_string(std::io::stdin()).context("cannot read standard input")?,
+        _ => {
+            let path = base.start().join(file);
+            let read = std::fs::File::open(&path).and_then(std::io::read_to_string);
+            read.with_context(|| format!("cannot read '{}'", path.display()))?
+        }
+    };
+    let lines = read_list(&text).map_err(|error| Usage(format!("{}: {error}", file.display())))?;
+    let roots: Vec<PathBuf> = match &asked.root {
+        Some(root) => vec![base.start().join(root)],
+        None => base.server.roots.iter().map(|root| root.path.clone()).collect(),
+    };
+    let pattern = asked.matches.as_ref().map(|pattern| Pattern::new(pattern.as_bytes()));
+    let (mut sources, mut judged) = (Sources::new(), Vec::new());
+    for Line { repository, mirror } in lines {
+        if pattern.as_ref().is_some_and(|pattern| !pattern.matches(repository.trim_end_matches(".git").as_bytes())) {
+            continue;
+        }
+        match there(&repository, &roots) {
+            Some(path) => sources.entry(path).or_default().get_or_insert_default().push(Found::Mirror(mirror)),
+            None => judged.push(Judged {
+                from: mirror.name,
+                verdict: Verdict::Person("there is no repository here; make it, or give --root DIR".into()),
+                repository,
+            }),
+        }
+    }
+    Ok((sources, judged))
+}
+
+/// The repository of this name: an absolute path, or one below a root, with or without `.git`.
+fn there(name: &str, roots: &[PathBuf]) -> Option<PathBuf> {
+    let is_plain = |name: &str| !Path::new(name).components().any(|part| part.as_os_str() == "..");
+    let bases = if name.starts_with('/') { vec![PathBuf::from("/")] } else { roots.to_vec() };
+    let names = [name.trim_start_matches('/').to_owned(), format!("{}.git", name.trim_start_matches('/'))];
+    let all = bases.iter().flat_map(|base| names.iter().map(move |name| base.join(name)));
+    let found =
+        all.filter(|_| is_plain(name)).find(|path| path.join("HEAD").is_file() && path.join("objects").is_dir());
+    found?.canonicalize().ok()
+}
+
+/// What git's configuration and the hooks of a repository say.
+fn in_git(repository: &Repository, asked: &Import) -> Vec<Found> {
+    let remotes = repository.git_remotes();
+    let namespaces = if remotes.iter().any(|remote| remote.is_mirror) { namespaces(repository) } else { Vec::new() };
+    let direction = asked.direction.map(super::options::Direction::word);
+    let wish = Wish { direction, is_exact: asked.exact };
+    let mut found: Vec<Found> = remotes.iter().flat_map(|remote| propose(remote, &namespaces, wish)).collect();
+    let is_known = |target: &str| {
+        remotes.iter().any(|remote| remote.name == target || remote.push_urls.iter().any(|url| url == target))
+    };
+    for (script, text) in install::scripts(repository).unwrap_or_default() {
+        for pushing in pushing_lines(&text) {
+            let script = script.strip_prefix(repository.git_dir()).unwrap_or(&script);
+            let from = format!("{}, line {}", script.display(), pushing.line);
+            let why = match &pushing.target {
+                Some(target) if is_known(target) => {
+                    let why = "it pushes by itself, so both push until you delete the line".into();
+                    found.push(Found::Person { from, why });
+                    continue;
+                }
+                Some(target) => match parse(target) {
+                    Ok((address, _)) => format!("it pushes to {} by itself", address.shown(&Credentials::default())),
+                    Err(_) => "it pushes by itself, to something that is no URL".to_owned(),
+                },
+                None => "it pushes by itself, and does not say where to in this line".to_owned(),
+            };
+            let why = format!("{why}; add that mirror (git mirror-push add), and delete the line");
+            found.push(Found::Person { from, why });
+        }
+    }
+    found
+}
+
+/// The namespaces of refs besides branches and tags, with the numbers of their refs.
+fn namespaces(repository: &Repository) -> Vec<(String, usize)> {
+    const OURS: [&str; 4] = ["refs/heads/", "refs/tags/", "refs/rewritten/", "refs/conflicts/"];
+    let listed = repository.list(|_| true).map(|listing| listing.refs).unwrap_or_default();
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for (name, _) in listed {
+        let text = name.text();
+        if let Some(end) = text.match_indices('/').nth(1).map(|(at, _)| at + 1)
+            && !OURS.contains(&&text[..end])
+        {
+            *counts.entry(text[..end].to_owned()).or_default() += 1;
+        }
+    }
+    counts.into_iter().collect()
+}
+
+/// Adds the mirrors. What cannot be added is left to a person.
+fn write(base: &Base, additions: &BTreeMap<PathBuf, Vec<usize>>, judged: &mut [Judged]) -> anyhow::Result<()> {
+    let paths: Vec<PathBuf> = additions.keys().cloned().collect();
+    let all = &*judged;
+    let add = |session: &Session<'_>| {
+        let mut failed: Vec<(usize, String)> = Vec::new();
+        let mut config = None;
+        for at in additions.get(session.repository.git_dir()).into_iter().flatten() {
+            let Verdict::Add(addition) = &all[*at].verdict else { continue };
+            let extras = Extras { secret: addition.secret.clone(), ..Extras::default() };
+            match session.editor().add(&addition.name, addition.keys.clone(), &extras) {
+                Ok(after) => config = Some(after),
+                Err(error) => failed.push((*at, error.to_string())),
+            }
+        }
+        let Some(config) = config else { return Ok((failed, true)) };
+        if config.hook != HookSetting::None
+            && let Err(error) = hook::ensure(session)
+        {
+            session.base.warn(&format!("'{}': {error:#}", session.repository.git_dir().display()));
+        }
+        let is_told = match paths.len() {
+            1 => {
+                session.wake(&config);
+                true
+            }
+            // A drain for each of many repositories would be too many processes.
+            _ => wake::hint(&base.environment.runtime_directory, session.repository.git_dir()),
+        };
+        Ok((failed, is_told))
+    };
+    let (answers, _) = base.act_in(&paths, &add, &|_| None);
+    let is_told = answers.iter().all(|(_, is_told)| *is_told);
+    for (at, why) in answers.into_iter().flat_map(|(failed, _)| failed) {
+        judged[at].verdict = Verdict::Person(why);
+    }
+    if !is_told {
+        base.say("the first syncs are due; no daemon runs for all of them: git mirror-push drain --all");
+    }
+    Ok(())
+}
+
+/// Asks on the terminal.
+fn is_agreed(count: usize) -> anyhow::Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        let text = format!(
+            "nothing was imported, because nobody can be asked; --yes imports these {count} mirrors, --dry-run only shows them"
+        );
+        return Err(Usage(text).into());
+    }
+    write!(std::io::stderr(), "Import {count} mirrors? (yes/no) ")?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}

@@ -1,0 +1,130 @@
+//! What `import` prints.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::{Judged, Verdict};
+use crate::cli::{Base, print_json};
+
+/// How many mirrors of one kind, or with one reason, are listed.
+const MAX_SHOWN: usize = 10;
+
+/// How it is printed.
+pub(super) struct Shown<'b> {
+    pub(super) base: &'b Base,
+    /// Whether nothing is written yet.
+    pub(super) is_dry: bool,
+}
+
+/// A mirror as `--json` prints it.
+#[derive(Serialize)]
+struct Json<'a> {
+    repository: &'a str,
+    from: &'a str,
+    action: &'static str,
+    name: Option<&'a str>,
+    direction: Option<&'a str>,
+    url: Option<&'a str>,
+    reason: Option<&'a str>,
+    notes: &'a [String],
+}
+
+impl Shown<'_> {
+    /// Prints what was found and what becomes of it.
+    pub(super) fn print(&self, judged: &[Judged], out: &mut dyn Write) -> anyhow::Result<()> {
+        if self.base.global.json {
+            return self.json(judged, out);
+        }
+        let most = if self.base.global.verbose > 0 { usize::MAX } else { MAX_SHOWN };
+        let mut added = 0;
+        for one in judged {
+            let Verdict::Add(addition) = &one.verdict else { continue };
+            added += 1;
+            if added <= most {
+                let (sign, url) = (addition.direction.as_str(), &addition.url);
+                writeln!(out, "{}: {} ({sign}) {url}  from {}", one.repository, addition.name, one.from)?;
+            }
+        }
+        if added > most {
+            writeln!(out, "and {} more; -v shows them all", added - most)?;
+        }
+        let mut notes: BTreeMap<&str, usize> = BTreeMap::new();
+        for one in judged {
+            if let Verdict::Add(addition) = &one.verdict {
+                addition.notes.iter().for_each(|note| *notes.entry(note).or_default() += 1);
+            }
+        }
+        for (note, count) in notes {
+            let of = if count == 1 { "1 mirror".to_owned() } else { format!("{count} mirrors") };
+            writeln!(out, "note for {of}: {note}")?;
+        }
+        self.sum(judged, out)
+    }
+
+    /// Prints what needs a person, and the sums.
+    pub(super) fn sum(&self, judged: &[Judged], out: &mut dyn Write) -> anyhow::Result<()> {
+        if self.base.global.json {
+            // The plan was printed, and asked about.
+            return Ok(());
+        }
+        let mut people: BTreeMap<&str, Vec<&Judged>> = BTreeMap::new();
+        let (mut added, mut present) = (0, 0);
+        for one in judged {
+            match &one.verdict {
+                Verdict::Add(_) => added += 1,
+                Verdict::Present(_) => present += 1,
+                Verdict::Person(why) => people.entry(why).or_default().push(one),
+            }
+        }
+        let needed: usize = people.values().map(Vec::len).sum();
+        people.into_iter().try_for_each(|(why, all)| self.people(why, &all, out))?;
+        let word = if self.is_dry { "to import" } else { "imported" };
+        let need = if needed == 1 { "needs you" } else { "need you" };
+        Ok(writeln!(out, "{added} {word}, {present} already here, {needed} {need}")?)
+    }
+
+    fn people(&self, why: &str, all: &[&Judged], out: &mut dyn Write) -> io::Result<()> {
+        let most = if self.base.global.verbose > 0 { usize::MAX } else { MAX_SHOWN };
+        writeln!(out, "needs you: {why}")?;
+        for one in all.iter().take(most) {
+            writeln!(out, "  {}: {}", one.repository, one.from)?;
+        }
+        if all.len() > most {
+            writeln!(out, "  and {} more (same reason)", all.len() - most)?;
+        }
+        Ok(())
+    }
+
+    fn json(&self, judged: &[Judged], out: &mut dyn Write) -> anyhow::Result<()> {
+        let all: Vec<Json<'_>> = judged
+            .iter()
+            .map(|Judged { repository, from, verdict }| {
+                let empty = Json {
+                    repository,
+                    from,
+                    action: "person",
+                    name: None,
+                    direction: None,
+                    url: None,
+                    reason: None,
+                    notes: &[],
+                };
+                match verdict {
+                    Verdict::Add(addition) => Json {
+                        action: if self.is_dry { "add" } else { "added" },
+                        name: Some(&addition.name),
+                        direction: Some(&addition.direction),
+                        url: Some(&addition.url),
+                        notes: &addition.notes,
+                        ..empty
+                    },
+                    Verdict::Present(name) => Json { action: "present", name: Some(name), ..empty },
+                    Verdict::Person(why) => Json { reason: Some(why), ..empty },
+                }
+            })
+            .collect();
+        print_json(out, &all)
+    }
+}

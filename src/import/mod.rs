@@ -1,0 +1,80 @@
+//! Mirrors that other tools configured, read as mirrors of ours. Pure: the callers read the sources, and write what is proposed.
+//!
+//! Guaranteed: what the old tool did is kept as far as it destroys no more than the defaults of `add`. What has no counterpart is left to a
+//! person, with the reason. Absent: gitolite, Gerrit, GitLab's and Gitea's API; cron.
+
+mod git;
+mod hooks;
+mod list;
+
+pub use git::{Wish, propose};
+pub use hooks::{Pushing, pushing_lines};
+pub use list::{Line, ListError, line_of, read_list};
+
+use crate::config::{Change, Config};
+use crate::mirror::Keys;
+use crate::repo::GitRemote;
+use crate::wire::parse;
+
+/// What becomes of a mirror of another tool.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Found {
+    /// It can be a mirror of ours.
+    Mirror(Proposed),
+    /// A person has to decide.
+    Person {
+        /// Where it was found.
+        from: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// A mirror of ours, not yet written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Proposed {
+    /// Its name, if that is free.
+    pub name: String,
+    /// Its URL, which may hold a user and a password.
+    pub url: String,
+    /// The keys that differ from the defaults.
+    pub keys: Keys,
+    /// Where it was found.
+    pub from: String,
+    /// What differs from what the old tool did.
+    pub notes: Vec<String>,
+}
+
+impl Proposed {
+    /// The direction that its keys say.
+    #[must_use]
+    pub fn direction(&self) -> &str {
+        let said = self.keys.iter().find_map(|(key, change)| match change {
+            Change::Text(word) if *key == "direction" => Some(&**word),
+            _ => None,
+        });
+        said.unwrap_or("push")
+    }
+}
+
+/// The remotes that mirror to, or from, where no mirror of ours does: a sentence for each.
+#[must_use]
+pub fn unknown(config: &Config, remotes: &[GitRemote]) -> Vec<String> {
+    let is_unknown = |remote: &&GitRemote| {
+        propose(remote, &[], Wish::default()).iter().any(|found| match found {
+            Found::Mirror(mirror) => mirror_at(config, &mirror.url).is_none(),
+            Found::Person { .. } => !remote.push_urls.iter().any(|url| mirror_at(config, url).is_some()),
+        })
+    };
+    let text = |remote: &GitRemote| {
+        format!("remote '{}' of git's configuration mirrors, and is no mirror of ours", remote.name.escape_debug())
+    };
+    remotes.iter().filter(is_unknown).map(text).collect()
+}
+
+/// The name of the mirror with this URL.
+#[must_use]
+pub fn mirror_at<'c>(config: &'c Config, url: &str) -> Option<&'c str> {
+    let identity = parse(url).ok()?.0.identity();
+    config.mirrors.iter().find(|mirror| mirror.address.identity() == identity).map(|mirror| &*mirror.name)
+}
