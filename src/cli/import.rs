@@ -197,7 +197,11 @@ fn there(name: &str, roots: &[PathBuf]) -> Option<PathBuf> {
 /// What git's configuration and the hooks of a repository say.
 fn in_git(repository: &Repository, asked: &Import) -> Vec<Found> {
     let remotes = repository.git_remotes();
-    let namespaces = if remotes.iter().any(|remote| remote.is_mirror) { namespaces(repository) } else { Vec::new() };
+    let namespaces = if remotes.iter().any(|remote| remote.is_mirror || !remote.push.is_empty()) {
+        namespaces(repository)
+    } else {
+        Vec::new()
+    };
     let direction = asked.direction.map(super::options::Direction::word);
     let wish = Wish { direction, is_exact: asked.exact };
     let mut found: Vec<Found> = remotes.iter().flat_map(|remote| propose(remote, &namespaces, wish)).collect();

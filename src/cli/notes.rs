@@ -39,6 +39,7 @@ fn empty_selection(session: &Session<'_>, config: &Config, mirror: &Mirror) -> a
     }
     let is_limited = mirror.only_protected_branches
         || mirror.mirror_branch_regex.is_some()
+        || !mirror.excluded.is_empty()
         || !matches!(mirror.tags, TagsSetting::All);
     if !is_limited || !mirror.refspecs.is_empty() {
         return Ok(None);
@@ -54,6 +55,7 @@ fn empty_selection(session: &Session<'_>, config: &Config, mirror: &Mirror) -> a
         ("only_protected_branches", mirror.only_protected_branches),
         ("mirror_branch_regex", mirror.mirror_branch_regex.is_some()),
         ("tags", !matches!(mirror.tags, TagsSetting::All)),
+        ("refspecs", !mirror.excluded.is_empty()),
     ];
     let keys: Vec<&str> = keys.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key).collect();
     Ok(Some(format!(

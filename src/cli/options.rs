@@ -46,7 +46,7 @@ pub(super) struct Settings {
     /// A host key to pin, as ssh-keyscan(1) prints it (may be repeated); it replaces those pinned before
     #[arg(long, value_name = "LINE")]
     pub(super) host_key: Vec<String>,
-    /// A namespace to mirror besides branches and tags, like 'refs/notes/*' (may be repeated)
+    /// A namespace to mirror besides branches and tags, like 'refs/notes/*'; '^refs/heads/private/*' leaves refs out (may be repeated)
     #[arg(long, value_name = "PATTERN")]
     pub(super) refspec: Vec<String>,
 }

@@ -208,6 +208,8 @@ pub struct Mirror {
     pub password_command: Option<Vec<String>>,
     /// Patterns of namespaces that are mirrored besides branches and tags.
     pub refspecs: Vec<String>,
+    /// Those of them that begin with `^`, without it: refs that are left out.
+    pub excluded: Vec<String>,
     /// Further options for ssh, `Keyword=value`.
     pub ssh_options: Vec<String>,
     /// The proxy's URL for http and https.
@@ -330,6 +332,7 @@ impl Config {
                 TagsSetting::Matching(texts) => Tags::Matching(patterns(texts)),
             },
             namespaces: patterns(&mirror.refspecs),
+            excluded: patterns(&mirror.excluded),
             divergent: mirror.divergent,
             conflicts: mirror.conflicts,
             prune: mirror.prune,

@@ -71,7 +71,8 @@ table! {
     /// root own may set it.
     password_command: Vec<String>, Remote, "array; none";
 
-    /// Refs to mirror in addition to branches and tags, for example "refs/notes/*".
+    /// Refs to mirror in addition to branches and tags, for example "refs/notes/*". "^refs/heads/private/*" leaves refs out, whatever else
+    /// selects them.
     refspecs: Vec<String>, Remote, "list of patterns; none", via "read::refspecs";
 
     /// Options of ssh_config(5), for example "Compression=yes". Options that run programs or weaken host key checking are refused.
@@ -188,6 +189,14 @@ impl Settings {
         }
     }
 
+    fn timeouts(&self) -> Timeouts {
+        Timeouts {
+            connect: self.connect_timeout.unwrap_or(DEFAULT_TIMEOUTS.connect),
+            stall: self.stall_timeout.unwrap_or(DEFAULT_TIMEOUTS.stall),
+            whole: self.timeout.unwrap_or(DEFAULT_TIMEOUTS.whole),
+        }
+    }
+
     /// The policy for refs that diverged. A two-way mirror has conflicts instead.
     fn divergent(&self, direction: Direction) -> Result<Divergent, Mistake> {
         match (direction, self.divergent_refs) {
@@ -205,11 +214,12 @@ impl Settings {
     pub(super) fn into_mirror(mut self, name: &str, id: u32) -> Result<Mirror, Mistake> {
         let pull = self.take_pull();
         let direction = self.direction.unwrap_or_default();
+        let timeouts = self.timeouts();
+        let (excluded, refspecs) = split_refspecs(self.refspecs.take().unwrap_or_default());
         let divergent = self.divergent(direction)?;
-        let no_url = || Mistake { key: "url", what: format!("remote '{name}' has no url") };
-        let url = self.url.ok_or_else(no_url)?;
-        let (address, in_url) =
-            crate::wire::parse(&url).map_err(|refused| Mistake { key: "url", what: refused.to_string() })?;
+        let wrong_url = |what: String| Mistake { key: "url", what };
+        let url = self.url.ok_or_else(|| wrong_url(format!("remote '{name}' has no url")))?;
+        let (address, in_url) = crate::wire::parse(&url).map_err(|refused| wrong_url(refused.to_string()))?;
         let only_protected_branches = self.only_protected_branches.unwrap_or(false);
         let mirror_branch_regex = self.mirror_branch_regex.filter(|regex| !regex.as_str().is_empty());
         if only_protected_branches && mirror_branch_regex.is_some() {
@@ -237,16 +247,13 @@ impl Settings {
             auth_method,
             password_file: self.password_file,
             password_command: self.password_command,
-            refspecs: self.refspecs.unwrap_or_default(),
+            refspecs,
+            excluded,
             ssh_options: self.ssh_options.unwrap_or_default(),
             proxy: self.proxy,
             ca_file: self.ca_file,
             allow_insecure_http: self.allow_insecure_http.unwrap_or(false),
-            timeouts: Timeouts {
-                connect: self.connect_timeout.unwrap_or(DEFAULT_TIMEOUTS.connect),
-                stall: self.stall_timeout.unwrap_or(DEFAULT_TIMEOUTS.stall),
-                whole: self.timeout.unwrap_or(DEFAULT_TIMEOUTS.whole),
-            },
+            timeouts,
             waits: Waits {
                 retry: self.retry_delay.unwrap_or(DEFAULT_WAITS.retry),
                 max_retry: self.max_retry_delay.unwrap_or(DEFAULT_WAITS.max_retry),
@@ -262,6 +269,12 @@ impl Settings {
             pull,
         })
     }
+}
+
+/// The refs that are left out, without `^`, and those that are added.
+fn split_refspecs(refspecs: Vec<String>) -> (Vec<String>, Vec<String>) {
+    let (excluded, refspecs): (Vec<_>, Vec<_>) = refspecs.into_iter().partition(|one| one.starts_with('^'));
+    (excluded.iter().map(|one| one[1..].to_owned()).collect(), refspecs)
 }
 
 /// The value of `auth_method` if no file has one. `has_user`: a user name is configured. `has_password`: a source of a password is.

@@ -115,6 +115,11 @@ pub fn check_branch_regex(text: &str) -> Result<(), String> {
 
 pub(super) fn check_refspec(pattern: &str) -> Result<(), String> {
     let stem = pattern.replace('*', "x");
+    if let Some(left_out) = stem.strip_prefix('^') {
+        let fix = "write it like \"^refs/heads/private/*\"";
+        let is_name = crate::refs::RefName::new(left_out.as_bytes()).is_some();
+        return if is_name { Ok(()) } else { Err(format!("'{pattern}' leaves no refs out; {fix}")) };
+    }
     match crate::refs::RefName::new(stem.as_bytes()) {
         None => Err(format!("'{pattern}' is not a namespace; write it like \"refs/notes/*\"")),
         Some(name) if name.branch().is_some() || name.tag().is_some() => {

@@ -43,7 +43,7 @@ pub fn propose(remote: &GitRemote, namespaces: &[(String, usize)], wish: Wish<'_
     let pull = || found(taken, "pull", &Keys::new(), &[PULLED.to_owned()]);
     let push = |urls: &[String]| {
         let all = || Ok(all_refs(namespaces, wish));
-        let pushed = if remote.push.is_empty() { all() } else { chosen_refs(&remote.push) };
+        let pushed = if remote.push.is_empty() { all() } else { chosen_refs(&remote.push, namespaces, wish) };
         pushed.map_or_else(person, |(keys, mut notes)| {
             notes.push(PUSHED.into());
             found(urls, "push", &keys, &notes)
@@ -102,48 +102,83 @@ fn all_refs(namespaces: &[(String, usize)], wish: Wish<'_>) -> (Keys, Vec<String
         return (keys, notes);
     }
     notes.push("git deleted everything there that is not here; prune = \"merged\" deletes what was deleted here and is merged; the old way: --exact".into());
-    if !namespaces.is_empty() {
-        let named: Vec<String> = namespaces.iter().map(|(name, count)| format!("{name}* ({count})")).collect();
-        notes.push(format!("also mirrored until now, and not any more: {}; to keep it: --exact", named.join(", ")));
-    }
+    notes.extend(left_behind(namespaces));
     (keys, notes)
 }
 
-/// The refs of `push` refspecs.
-fn chosen_refs(specs: &[String]) -> Result<(Keys, Vec<String>), String> {
-    let (mut branches, mut tags, mut others) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut has_all, mut is_forced) = (false, true);
-    for spec in specs {
-        let (force, pair) = spec.strip_prefix('+').map_or((false, &**spec), |rest| (true, rest));
-        is_forced &= force;
-        if pair.starts_with('^') {
-            return Err(format!("'{spec}' leaves refs out, which has no counterpart here"));
+/// The note on what was mirrored and is no branch or tag.
+fn left_behind(namespaces: &[(String, usize)]) -> Option<String> {
+    let named: Vec<String> = namespaces.iter().map(|(name, count)| format!("{name}* ({count})")).collect();
+    let text = format!("also mirrored until now, and not any more: {}; to keep it: --exact", named.join(", "));
+    (!named.is_empty()).then_some(text)
+}
+
+/// What `push` refspecs name.
+struct Chosen<'s> {
+    /// `refs/*` is among them.
+    has_all: bool,
+    /// Each begins with `+`.
+    is_forced: bool,
+    branches: Vec<&'s str>,
+    tags: Vec<&'s str>,
+    /// Refs of other namespaces, and those that are left out.
+    others: Vec<&'s str>,
+}
+
+impl<'s> Chosen<'s> {
+    fn read(specs: &'s [String]) -> Result<Self, String> {
+        let (branches, tags, others) = (Vec::new(), Vec::new(), Vec::new());
+        let mut chosen = Self { has_all: false, is_forced: true, branches, tags, others };
+        for spec in specs {
+            if let Some(left_out) = spec.strip_prefix('^') {
+                if !left_out.starts_with("refs/") {
+                    return Err(format!("'{spec}' leaves out refs that it does not name in full"));
+                }
+                chosen.others.push(spec);
+                continue;
+            }
+            let (is_forced, pair) = spec.strip_prefix('+').map_or((false, &**spec), |rest| (true, rest));
+            chosen.is_forced &= is_forced;
+            let (source, target) = pair.split_once(':').unwrap_or((pair, pair));
+            if source.is_empty() || target.is_empty() {
+                return Err(format!("'{spec}' pushes matching branches, or deletes, which has no counterpart here"));
+            }
+            if source != target {
+                return Err(format!("'{spec}' renames refs; a mirror keeps their names"));
+            }
+            match (source.strip_prefix("refs/heads/"), source.strip_prefix("refs/tags/")) {
+                _ if source == "refs/*" => chosen.has_all = true,
+                (Some(branch), _) => chosen.branches.push(branch),
+                (_, Some(tag)) => chosen.tags.push(tag),
+                _ if source.starts_with("refs/") => chosen.others.push(source),
+                _ => chosen.branches.push(source),
+            }
         }
-        let (source, target) = pair.split_once(':').unwrap_or((pair, pair));
-        if source.is_empty() || target.is_empty() {
-            return Err(format!("'{spec}' pushes matching branches, or deletes, which has no counterpart here"));
-        }
-        if source != target {
-            return Err(format!("'{spec}' renames refs; a mirror keeps their names"));
-        }
-        match source.strip_prefix("refs/heads/") {
-            _ if source == "refs/*" => has_all = true,
-            Some(branch) => branches.push(branch),
-            None if !source.starts_with("refs/") => branches.push(source),
-            None => match source.strip_prefix("refs/tags/") {
-                Some(tag) => tags.push(tag),
-                None => others.push(source),
-            },
+        match chosen.branches.is_empty() && !chosen.has_all {
+            true => Err("it pushes no branches, and a mirror of ours always has branches".into()),
+            false => Ok(chosen),
         }
     }
-    let mut keys = vec![("prune", Change::Text("never".into()))];
+}
+
+/// The refs of `push` refspecs.
+fn chosen_refs(
+    specs: &[String],
+    namespaces: &[(String, usize)],
+    wish: Wish<'_>,
+) -> Result<(Keys, Vec<String>), String> {
+    let Chosen { has_all, is_forced, branches, tags, others } = Chosen::read(specs)?;
+    let (mut keys, mut notes) = (vec![("prune", Change::Text("never".into()))], Vec::new());
     if !is_forced {
         keys.push(("divergent_refs", Change::Text("keep".into())));
     }
-    if !has_all {
-        if branches.is_empty() {
-            return Err("it pushes no branches, and a mirror of ours always has branches".into());
-        }
+    let mut refspecs: Vec<String> = others.iter().map(|&other| other.to_owned()).collect();
+    if has_all && wish.is_exact {
+        refspecs.extend(namespaces.iter().map(|(name, _)| format!("{name}*")));
+    } else if has_all {
+        refspecs.retain(|spec| spec.starts_with('^'));
+        notes.extend(left_behind(namespaces));
+    } else {
         if !branches.contains(&"*") {
             let words: Vec<String> = branches.iter().map(|branch| regex_of(branch)).collect();
             let whole = if let [one] = &words[..] { one.clone() } else { format!("({})", words.join("|")) };
@@ -152,13 +187,13 @@ fn chosen_refs(specs: &[String]) -> Result<(Keys, Vec<String>), String> {
         match &tags[..] {
             [] => keys.push(("tags", Change::Text("none".into()))),
             tags if tags.contains(&"*") => {}
-            tags => keys.push(("tags", Change::List(tags.iter().map(|tag| (*tag).to_owned()).collect()))),
-        }
-        if !others.is_empty() {
-            keys.push(("refspecs", Change::List(others.iter().map(|&other| other.to_owned()).collect())));
+            tags => keys.push(("tags", Change::List(tags.iter().map(|&tag| tag.to_owned()).collect()))),
         }
     }
-    Ok((keys, Vec::new()))
+    if !refspecs.is_empty() {
+        keys.push(("refspecs", Change::List(refspecs)));
+    }
+    Ok((keys, notes))
 }
 
 /// A branch of a refspec as a regular expression: `*` is any run of characters.

@@ -14,6 +14,8 @@ pub struct Rules {
     pub tags: Tags,
     /// Full-name patterns of the namespaces that the configuration adds.
     pub namespaces: Vec<Pattern>,
+    /// Full-name patterns of refs that are left out, whatever else selects them.
+    pub excluded: Vec<Pattern>,
     /// What happens to a ref that diverged.
     pub divergent: Divergent,
     /// Of a two-way mirror: what happens to a ref that both sides moved.
@@ -133,7 +135,9 @@ impl Rules {
     /// Whether the ref is mirrored at all. A ref that is not is invisible: never pushed, deleted or reported.
     #[must_use]
     pub fn selects(&self, name: NameRef<'_>) -> bool {
-        if let Some(branch) = name.branch() {
+        if self.excluded.iter().any(|pattern| pattern.matches(name.as_bytes())) {
+            false
+        } else if let Some(branch) = name.branch() {
             match &self.branches {
                 Branches::All => true,
                 Branches::Protected(patterns) => patterns.iter().any(|pattern| pattern.matches(branch)),

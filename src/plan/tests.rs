@@ -4,6 +4,7 @@ use super::*;
 use crate::refs::{Ancestry, Local};
 
 mod limits;
+mod selection;
 
 pub(super) fn oid(digit: u8) -> Oid {
     Oid::from_hex(&[b'0' + digit; 40]).expect("forty digits")
@@ -18,6 +19,7 @@ pub(super) fn rules(divergent: Divergent, prune: Prune) -> Rules {
         branches: Branches::All,
         tags: Tags::All,
         namespaces: vec![],
+        excluded: vec![],
         divergent,
         conflicts: None,
         prune,
@@ -222,38 +224,6 @@ fn fail_pushes_nothing_at_all() {
     let words: Vec<_> = failed.decisions.iter().map(|decision| word(&decision.action)).collect();
     assert_eq!(words, ["reject", "divergent", "reject"]);
     assert_eq!(plan(&rules(Divergent::Keep, Prune::Deleted), &seen).order.len(), 2);
-}
-
-#[test]
-fn an_empty_selection_selects_nothing() {
-    let none = Rules { branches: Branches::Protected(vec![]), ..rules(Divergent::Overwrite, Prune::Mirror) };
-    let seen = observed(vec![facts("refs/heads/main"), facts("refs/tags/v1"), deletable("refs/heads/x")]);
-    assert!(none.selects_no_branch());
-    assert_eq!(decided(&none, &seen), ["forced update"], "the tag alone");
-}
-
-#[test]
-fn what_is_not_selected_is_invisible() {
-    let some = Rules {
-        branches: Branches::Matching(regex::bytes::Regex::new("^(main|release/.*)$").expect("valid")),
-        tags: Tags::Matching(vec![Pattern::new(b"v*")]),
-        namespaces: vec![Pattern::new(b"refs/notes/*")],
-        ..rules(Divergent::Overwrite, Prune::Mirror)
-    };
-    for (refname, selected) in [
-        ("refs/heads/main", true),
-        ("refs/heads/release/1", true),
-        ("refs/heads/maintenance", false),
-        ("refs/tags/v1", true),
-        ("refs/tags/x1", false),
-        ("refs/notes/commits", true),
-        ("refs/pull/1/head", false),
-    ] {
-        assert_eq!(some.selects(name(refname).borrowed()), selected, "{refname}");
-        for situation in [facts(refname), deletable(refname)] {
-            assert_eq!(plan(&some, &observed(vec![situation])).decisions.len(), usize::from(selected), "{refname}");
-        }
-    }
 }
 
 #[test]

@@ -110,6 +110,7 @@ impl World {
                 branches: Branches::All,
                 tags: Tags::All,
                 namespaces: Vec::new(),
+                excluded: Vec::new(),
                 divergent: Divergent::Keep,
                 conflicts: Some(Conflicts::Keep),
                 prune: Prune::Deleted,

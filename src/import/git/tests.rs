@@ -82,10 +82,12 @@ fn refspecs_that_keep_names_choose_refs() {
         ),
         (&["+refs/tags/*"], "person: it pushes no branches, and a mirror of ours always has branches"),
         (&["main:master"], "person: 'main:master' renames refs; a mirror keeps their names"),
+        (&["+refs/*:refs/*", "^refs/tags/x", "+refs/notes/*"], "x push u prune=never refspecs=^refs/tags/x"),
+        (&["main", "^private"], "person: '^private' leaves out refs that it does not name in full"),
         (&[":"], "person: ':' pushes matching branches, or deletes, which has no counterpart here"),
         (
             &["+refs/heads/*:refs/heads/*", "^refs/heads/private/*"],
-            "person: '^refs/heads/private/*' leaves refs out, which has no counterpart here",
+            "x push u prune=never tags=none refspecs=^refs/heads/private/*",
         ),
     ] {
         assert_eq!(pushes(specs), expected, "{specs:?}");
