@@ -90,10 +90,22 @@ fn previous(invoked_as: &Path) -> Option<PathBuf> {
     (file.is_file() && file.permissions().mode() & 0o111 != 0).then(|| path.into())
 }
 
-/// Runs the previous hook with the same input.
+/// Runs the previous hook with the same input. Like git, it gives a script without `#!` to the shell.
 fn run_previous(hook: &Path, lines: &[u8]) -> u8 {
-    let Ok(mut previous) = Command::new(hook).stdin(Stdio::piped()).spawn() else {
-        return 1;
+    let started = match Command::new(hook).stdin(Stdio::piped()).spawn() {
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOEXEC.raw_os_error()) => {
+            Command::new("/bin/sh").arg(hook).stdin(Stdio::piped()).spawn()
+        }
+        started => started,
+    };
+    let mut previous = match started {
+        Ok(previous) => previous,
+        Err(error) => {
+            let text = format!("git-mirror-push: the previous hook '{}' cannot be started: {error}\n", hook.display());
+            // The pusher may be gone.
+            let _ = io::stderr().write_all(text.as_bytes());
+            return 1;
+        }
     };
     if let Some(mut stdin) = previous.stdin.take() {
         // A hook may end without reading its input.

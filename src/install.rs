@@ -75,7 +75,7 @@ pub fn scripts(repository: &Repository) -> Result<Vec<(PathBuf, Vec<u8>)>, Error
         found.extend(below.into_iter().map(|part| hooks.join(format!("{name}.d")).join(part)));
     }
     let texts = found.into_iter().filter(|hook| is_executable(hook) && !is_ours(hook));
-    Ok(texts.map(|hook| (hook.clone(), text_of(&hook))).filter(|(_, text)| text.starts_with(b"#!")).collect())
+    Ok(texts.map(|hook| (hook.clone(), text_of(&hook))).collect())
 }
 
 /// Whether git runs our hook.

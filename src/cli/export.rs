@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::{BEHIND, Base, DONE, Session};
 use crate::config::{Server, origins};
-use crate::credentials::{Credentials, identity};
+use crate::credentials::identity;
 use crate::import::line_of;
 use crate::repo::Repository;
 
@@ -32,7 +32,7 @@ fn lines(session: &Session<'_>) -> anyhow::Result<Lines> {
     let place = place_of(repository, server);
     let (mut text, mut secrets) = (String::new(), 0);
     for mirror in &session.config()?.mirrors {
-        let url = mirror.address.shown(&Credentials::default());
+        let url = mirror.address.plain();
         let found = origins(repository, server, &mirror.name)?;
         let line = line_of(&place, &mirror.name, &url, &found);
         text += &line.ok_or_else(|| anyhow::anyhow!("mirror '{}' has a value that JSON cannot hold", mirror.name))?;
@@ -55,7 +55,7 @@ fn print(base: &Base, all: &[Lines], out: &mut dyn Write) -> anyhow::Result<()> 
     all.iter().try_for_each(|lines| out.write_all(lines.text.as_bytes()))?;
     let secrets: usize = all.iter().map(|lines| lines.secrets).sum();
     if secrets > 0 {
-        base.say(&format!("{secrets} mirrors have a password or an ssh key of their own, which is not exported"));
+        base.say(&format!("passwords and ssh keys are not exported; so many mirrors have one: {secrets}"));
     }
     Ok(())
 }

@@ -81,23 +81,23 @@ pub(super) fn import(base: &Base, asked: &Import, out: &mut dyn Write) -> anyhow
     let mut additions: BTreeMap<PathBuf, Vec<usize>> = BTreeMap::new();
     for (git_dir, found) in answers {
         for one in found {
-            if matches!(one.verdict, Verdict::Add(_)) {
+            // A run that was killed may have left a mirror without the hook.
+            if matches!(one.verdict, Verdict::Add(_) | Verdict::Present(_)) {
                 additions.entry(git_dir.clone()).or_default().push(judged.len());
             }
             judged.push(one);
         }
     }
-    let is_wanted = asked.dry_run || additions.is_empty() || asked.yes;
-    let shown = Shown { base, is_dry: true };
+    let has_additions = judged.iter().any(|one| matches!(one.verdict, Verdict::Add(_)));
+    let is_wanted = asked.dry_run || !has_additions || asked.yes;
+    let shown = Shown { base, is_dry: true, unread: bad };
     if !asked.yes {
         shown.print(&judged, out)?;
     }
-    if !is_wanted && !is_agreed(additions.values().map(Vec::len).sum())? {
-        return Ok(DONE);
-    }
-    if !asked.dry_run {
+    let is_agreed = is_wanted || is_agreed(judged.iter().filter(|one| matches!(one.verdict, Verdict::Add(_))).count())?;
+    if !asked.dry_run && is_agreed && (asked.yes || has_additions) {
         write(base, &additions, &mut judged)?;
-        let shown = Shown { base, is_dry: false };
+        let shown = Shown { is_dry: false, ..shown };
         if asked.yes { shown.print(&judged, out)? } else { shown.sum(&judged, out)? }
     }
     let needs_person = judged.iter().any(|one| matches!(one.verdict, Verdict::Person(_)));
@@ -124,6 +124,7 @@ fn places(base: &Base, asked: &Import) -> anyhow::Result<Vec<PathBuf>> {
             Err(error) if base.server.roots.is_empty() => {
                 return Err(error.context("give --root DIR, or change into a repository"));
             }
+            Err(error) if base.is_in_repository() => return Err(error),
             Err(_) => base.repositories()?,
         },
     };
@@ -144,7 +145,7 @@ fn below(base: &Base, asked: &Import, git_dir: &Path) -> String {
             None => git_dir.display().to_string(),
         },
     };
-    path.strip_suffix(".git").unwrap_or(&path).to_owned()
+    path.strip_suffix("/.git").or_else(|| path.strip_suffix(".git")).unwrap_or(&path).to_owned()
 }
 
 /// For each repository, what a list says about it; `None` for what its own configuration says.
@@ -187,7 +188,8 @@ fn listed(base: &Base, asked: &Import, file: &Path) -> anyhow::Result<(Sources, 
 fn there(name: &str, roots: &[PathBuf]) -> Option<PathBuf> {
     let is_plain = |name: &str| !Path::new(name).components().any(|part| part.as_os_str() == "..");
     let bases = if name.starts_with('/') { vec![PathBuf::from("/")] } else { roots.to_vec() };
-    let names = [name.trim_start_matches('/').to_owned(), format!("{}.git", name.trim_start_matches('/'))];
+    let plain = name.trim_start_matches('/');
+    let names = [plain.to_owned(), format!("{plain}.git"), format!("{plain}/.git")];
     let all = bases.iter().flat_map(|base| names.iter().map(move |name| base.join(name)));
     let found =
         all.filter(|_| is_plain(name)).find(|path| path.join("HEAD").is_file() && path.join("objects").is_dir());
@@ -238,9 +240,9 @@ fn namespaces(repository: &Repository) -> Vec<(String, usize)> {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for (name, _) in listed {
         let text = name.text();
-        if let Some(end) = text.match_indices('/').nth(1).map(|(at, _)| at + 1)
-            && !OURS.contains(&&text[..end])
-        {
+        // A ref like refs/stash is in no namespace.
+        let end = text.match_indices('/').nth(1).map_or(text.len(), |(at, _)| at + 1);
+        if !OURS.contains(&&text[..end]) {
             *counts.entry(text[..end].to_owned()).or_default() += 1;
         }
     }
@@ -262,11 +264,16 @@ fn write(base: &Base, additions: &BTreeMap<PathBuf, Vec<usize>>, judged: &mut [J
                 Err(error) => failed.push((*at, error.to_string())),
             }
         }
-        let Some(config) = config else { return Ok((failed, true)) };
-        if config.hook != HookSetting::None
-            && let Err(error) = hook::ensure(session)
+        let is_changed = config.is_some();
+        let config = config.map_or_else(|| session.config(), Ok)?;
+        let hooked = if config.hook == HookSetting::None { Ok(()) } else { hook::ensure(session).map(drop) };
+        if let (Err(error), Some(first)) =
+            (hooked, additions.get(session.repository.git_dir()).and_then(|all| all.first()))
         {
-            session.base.warn(&format!("'{}': {error:#}", session.repository.git_dir().display()));
+            failed.push((*first, format!("the mirror is there, and the hook cannot be installed: {error:#}")));
+        }
+        if !is_changed {
+            return Ok((failed, true));
         }
         let is_told = match paths.len() {
             1 => {
@@ -297,7 +304,8 @@ fn is_agreed(count: usize) -> anyhow::Result<bool> {
         );
         return Err(Usage(text).into());
     }
-    write!(std::io::stderr(), "Import {count} mirrors? (yes/no) ")?;
+    let what = if count == 1 { "this mirror".to_owned() } else { format!("these {count} mirrors") };
+    write!(std::io::stderr(), "Import {what}? (yes/no) ")?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))

@@ -284,6 +284,16 @@ impl Base {
         Some((Owner::of(&git_dir, &self.server)?, git_dir))
     }
 
+    /// Whether a repository was named, or the working directory is in one, whatever state that is in.
+    fn is_in_repository(&self) -> bool {
+        let is_named = self.global.git_dir.is_some() || self.environment.git_dir.is_some();
+        let start = self.start();
+        let mut around = start.ancestors().flat_map(|path| [path.to_owned(), path.join(".git")]);
+        is_named
+            || self.global.directory.is_some()
+            || around.any(|path| path.join("HEAD").is_file() && path.join("objects").is_dir())
+    }
+
     /// The directory that relative paths begin at: that of `-C`, or the working directory.
     fn start(&self) -> PathBuf {
         match &self.global.directory {

@@ -284,10 +284,13 @@ fn is_user(name: &str) -> bool {
     name.parse::<u32>().is_ok() || uzers::get_user_by_name(name).is_some()
 }
 
+/// What may stand in braces in a template's URL.
+const PLACEHOLDERS: [&str; 4] = ["path", "path_dash", "path_underscore", "name"];
+
 /// The first placeholder of a template's URL that nothing fills in.
 pub(super) fn unknown_placeholder(url: &str) -> Option<&str> {
     let mut names = url.split('{').skip(1).filter_map(|part| part.split_once('}')).map(|(name, _)| name);
-    names.find(|name| !matches!(*name, "path" | "name"))
+    names.find(|name| !PLACEHOLDERS.contains(name))
 }
 
 /// Fills in the placeholders of a template's URL. In a URL with a scheme, special characters of the values are escaped. In a path or
@@ -316,13 +319,17 @@ pub(super) fn expand(url: &str, placed: &Placed) -> String {
     while let Some(at) = rest.find('{') {
         out.push_str(&rest[..at]);
         rest = &rest[at..];
-        let (value, length) = match rest {
-            _ if rest.starts_with("{path}") => (escaped(&placed.path), 6),
-            _ if rest.starts_with("{name}") => (escaped(&placed.name), 6),
-            _ => ("{".to_owned(), 1),
+        let known =
+            PLACEHOLDERS.into_iter().find(|name| rest[1..].strip_prefix(name).is_some_and(|end| end.starts_with('}')));
+        let value = match known {
+            Some("path") => escaped(&placed.path),
+            Some("path_dash") => escaped(&placed.path.replace('/', "-")),
+            Some("path_underscore") => escaped(&placed.path.replace('/', "_")),
+            Some(_) => escaped(&placed.name),
+            None => "{".to_owned(),
         };
         out.push_str(&value);
-        rest = &rest[length..];
+        rest = &rest[known.map_or(1, |name| name.len() + 2)..];
     }
     out + rest
 }

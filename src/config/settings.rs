@@ -21,7 +21,8 @@ table! {
     id: u32, Remote, "integer";
 
     /// The URL of the mirror: https, http, ssh, git, file, an absolute path, or user@host:path. In the server's files {path} is the
-    /// repository's path below root and {name} its last component, both without .git.
+    /// repository's path below root and {name} its last component, both without .git; {path_dash} and {path_underscore} are the path with
+    /// '-' or '_' in place of '/'.
     url: String, Remote, "URL, required", via "read::url";
 
     /// "push": the mirror gets what is pushed here. "pull": this repository takes what changes in the mirror, its upstream. "both":

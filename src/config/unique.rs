@@ -82,7 +82,7 @@ mod tests {
     use super::super::server::{Root, Template};
     use super::*;
 
-    const URLS: [&str; 9] = [
+    const URLS: [&str; 11] = [
         "https://h/{path}",
         "https://h/{path}.git",
         "https://h/b/{path}",
@@ -90,11 +90,13 @@ mod tests {
         "https://h/{name}",
         "https://h/{path}/{name}",
         "https://h/fixed",
+        "https://h/{path_dash}",
+        "git@h:{path_underscore}.git",
         "git@h:{path}",
         "git@h:b/{path}.git",
     ];
-    const PATHS: [&str; 10] =
-        ["a", "a.git", "b/b.git", "b.git/.git", "b/.git", "b/a", "b/b/a.git", "c d.git", "b/c d", "fixed.git"];
+    const PATHS: [&str; 11] =
+        ["b-a", "a", "a.git", "b/b.git", "b.git/.git", "b/.git", "b/a", "b/b/a.git", "c d.git", "b/c d", "fixed.git"];
 
     fn repository(git_dir: &Path) {
         std::fs::create_dir_all(git_dir.join("objects")).expect("made");

@@ -26,7 +26,7 @@ pub fn misread_url(address: &Address) -> Option<String> {
     let (_, rest) = url.split_once('{')?;
     let (name, _) = rest.split_once('}')?;
     Some(format!(
-        "the URL has '{{{name}}}', but only [remotes.NAME] of the server's file has placeholders ({{path}}, {{name}}); write the URL in full"
+        "the URL has '{{{name}}}', but only [remotes.NAME] of the server's file has placeholders ({{path}}, {{path_dash}}, {{path_underscore}}, {{name}}); write the URL in full"
     ))
 }
 

@@ -3,7 +3,7 @@
 //! | found | becomes |
 //! |---|---|
 //! | `mirror` without `fetch` | push, overwriting; `prune = "merged"`, with `--exact` `"mirror"` |
-//! | `fetch = +refs/*:refs/*`, as `git clone --mirror` writes it | pull; with another `pushurl` also push there |
+//! | `fetch = +refs/*:refs/*`, as `git clone --mirror` writes it, or branches and tags of it | pull; if it also pushes to a `pushurl`, push there |
 //! | `push` refspecs that keep names | push of these refs, `prune = "never"`; without `+`, `divergent_refs = "keep"` |
 //! | anything else that pushes | left to a person |
 //! | neither | nothing |
@@ -27,8 +27,8 @@ pub struct Wish<'a> {
 #[must_use]
 pub fn propose(remote: &GitRemote, namespaces: &[(String, usize)], wish: Wish<'_>) -> Vec<Found> {
     let from = source(remote);
-    let takes_all = remote.fetch.iter().any(|spec| spec.ends_with(":refs/*"));
-    if !remote.is_mirror && !takes_all && remote.push.is_empty() {
+    let takes = remote.fetch.iter().any(|spec| sets_own_refs(spec));
+    if !remote.is_mirror && !takes && remote.push.is_empty() {
         return Vec::new();
     }
     let person = |why: String| vec![Found::Person { from: from.clone(), why }];
@@ -40,7 +40,10 @@ pub fn propose(remote: &GitRemote, namespaces: &[(String, usize)], wish: Wish<'_
         urls.iter().enumerate().map(one).collect()
     };
     let taken = &remote.urls[..remote.urls.len().min(1)];
-    let pull = || found(taken, "pull", &Keys::new(), &[PULLED.to_owned()]);
+    let pull = |direction: &str| match taken_refs(&remote.fetch) {
+        Ok(keys) => found(taken, direction, &keys, &[PULLED.to_owned()]),
+        Err(why) => person(why),
+    };
     let push = |urls: &[String]| {
         let all = || Ok(all_refs(namespaces, wish));
         let pushed = if remote.push.is_empty() { all() } else { chosen_refs(&remote.push, namespaces, wish) };
@@ -52,24 +55,55 @@ pub fn propose(remote: &GitRemote, namespaces: &[(String, usize)], wish: Wish<'_
     if remote.urls.is_empty() && remote.push_urls.is_empty() {
         return person("it has no URL".into());
     }
-    if !takes_all {
+    if !takes {
         return push(&remote.push_urls);
     }
+    let targets: Vec<String> = remote.push_urls.iter().filter(|url| !is_no_push(url)).cloned().collect();
+    let is_relay = remote.has_push_url && !targets.is_empty() && (remote.is_mirror || !remote.push.is_empty());
     let is_clone = matches!(&*remote.name, "origin" | "_grokmirror") && remote.push.is_empty();
     match wish.direction {
         Some("push") => push(&remote.push_urls),
-        Some("both") => found(taken, "both", &Keys::new(), &[]),
-        Some(_) => pull(),
-        None if remote.has_push_url && remote.push_urls != remote.urls => {
-            let relay = push(&remote.push_urls).into_iter().map(|found| match found {
+        Some(direction) => pull(direction),
+        None if is_relay && targets.iter().any(|url| remote.urls.iter().any(|other| is_same_place(url, other))) => {
+            person("it fetches from and pushes to one repository; say which: --direction push, pull or both".into())
+        }
+        None if is_relay => {
+            let relay = push(&targets).into_iter().map(|found| match found {
                 Found::Mirror(mirror) => Found::Mirror(Proposed { name: format!("{}-push", mirror.name), ..mirror }),
                 person => person,
             });
-            pull().into_iter().chain(relay).collect()
+            pull("pull").into_iter().chain(relay).collect()
         }
-        None if is_clone || !remote.is_mirror => pull(),
+        None if is_clone || remote.has_push_url || !remote.is_mirror => pull("pull"),
         None => person("it fetches and pushes every ref; say which: --direction push, pull or both".into()),
     }
+}
+
+/// Whether a refspec of `fetch` sets branches or tags here, and not refs below `refs/remotes`.
+fn sets_own_refs(spec: &str) -> bool {
+    let target = spec.split_once(':').map_or("", |(_, target)| target);
+    ["refs/*", "refs/heads/", "refs/tags/"].iter().any(|own| target.starts_with(own))
+}
+
+/// Whether a `pushurl` is a word that only says that nobody is to push.
+fn is_no_push(url: &str) -> bool {
+    !url.contains(['/', ':'])
+}
+
+/// Whether two URLs name one repository, whatever their schemes and users are.
+fn is_same_place(one: &str, other: &str) -> bool {
+    let place = |url: &str| {
+        let identity = crate::wire::parse(url).ok()?.0.identity();
+        let rest = identity.split_once("://").map_or(&*identity, |(_, rest)| rest).to_owned();
+        let rest = rest.rsplit_once('@').map_or(&*rest, |(_, rest)| rest);
+        let (host, path) = rest.split_once('/')?;
+        let host = host.split(':').next().unwrap_or(host);
+        // Forges take a path below the home directory and one from the root for the same.
+        let parts = path.split('/').filter(|part| !part.is_empty() && *part != "." && !part.starts_with('~'));
+        let path = parts.collect::<Vec<_>>().join("/");
+        Some(format!("{host}/{}", path.trim_end_matches(".git")))
+    };
+    one == other || place(one).is_some() && place(one) == place(other)
 }
 
 fn source(remote: &GitRemote) -> String {
@@ -143,6 +177,15 @@ impl<'s> Chosen<'s> {
             if source.is_empty() || target.is_empty() {
                 return Err(format!("'{spec}' pushes matching branches, or deletes, which has no counterpart here"));
             }
+            let is_short = |name: &str| !name.starts_with("refs/");
+            let target = target.strip_prefix("refs/heads/").filter(|_| is_short(source)).unwrap_or(target);
+            let is_revision =
+                source == "HEAD" || source.contains('@') || source.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if is_short(source)
+                && (is_revision || ["heads/", "tags/", "remotes/"].iter().any(|part| source.starts_with(part)))
+            {
+                return Err(format!("'{spec}' does not name a branch in full"));
+            }
             if source != target {
                 return Err(format!("'{spec}' renames refs; a mirror keeps their names"));
             }
@@ -159,6 +202,15 @@ impl<'s> Chosen<'s> {
             false => Ok(chosen),
         }
     }
+}
+
+/// The refs of `fetch` refspecs.
+fn taken_refs(specs: &[String]) -> Result<Keys, String> {
+    // Refs below refs/remotes were copies for people.
+    let counts = |spec: &&String| spec.starts_with('^') || sets_own_refs(spec);
+    let chosen: Vec<String> = specs.iter().filter(counts).cloned().collect();
+    let (keys, _) = chosen_refs(&chosen, &[], Wish::default())?;
+    Ok(keys.into_iter().filter(|(key, _)| !matches!(*key, "prune" | "divergent_refs")).collect())
 }
 
 /// The refs of `push` refspecs.

@@ -23,6 +23,9 @@ fn target_of(line: &str) -> Option<Option<String>> {
     let words: Vec<&str> = line.split(is_between).filter(|word| !word.is_empty()).collect();
     let git = words.iter().position(|word| *word == "git" || word.ends_with("/git"))?;
     let push = git + words[git..].iter().position(|word| *word == "push")?;
+    if words[push - 1] == "stash" {
+        return None;
+    }
     let Some(target) = words[push + 1..].iter().find(|word| !word.starts_with('-')) else { return Some(None) };
     let target = target.trim_matches(['"', '\'']);
     let is_literal = !target.is_empty() && !target.contains(['$', '<', '>', '*', '\\']);
@@ -38,7 +41,7 @@ mod tests {
         let script =
             b"#!/bin/sh\n# git push --mirror x\nGIT_SSH_COMMAND='ssh -i k' git push -q --mirror git@host:a.git\n\
                        exec /usr/bin/git --git-dir=. push \"$REMOTE\" &\nfor r in a b; do git push --all backup; done\n\
-                       echo pushed to git\n(nohup git push 'https://u:p@h/x.git' main >/dev/null 2>&1 &)\ngit push\n";
+                       echo pushed to git; git stash push x\n(nohup git push 'https://u:p@h/x.git' main >/dev/null 2>&1 &)\ngit push\n";
         let literal = |line, target: &str| Pushing { line, target: Some(target.into()) };
         let expected = [
             literal(3, "git@host:a.git"),

@@ -30,6 +30,7 @@ pub struct ListError {
 /// # Errors
 /// The first line that is wrong.
 pub fn read_list(text: &str) -> Result<Vec<Line>, ListError> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines.map(|(at, line)| read_line(line).map_err(|what| ListError { number: at + 1, what })).collect()
 }
@@ -91,6 +92,9 @@ pub(super) fn name_of(url: &str) -> String {
         Ok((address, _)) => address.host().unwrap_or("local").to_owned(),
         Err(_) => "mirror".into(),
     };
+    if host.parse::<std::net::IpAddr>().is_ok() {
+        return valid_name(&host);
+    }
     let words: Vec<&str> = host.split('.').collect();
     let name = if words.len() > 1 { words[words.len() - 2] } else { words[0] };
     valid_name(name)
@@ -166,6 +170,7 @@ mod tests {
             ("https://github.com/a/b.git", "github"),
             ("ssh://git@office/x.git", "office"),
             ("/srv/x.git", "local"),
+            ("http://127.0.0.1:80/x", "127.0.0.1"),
             ("https://git.sr.ht/~a/b", "sr"),
         ] {
             assert_eq!(name_of(url), name);

@@ -1,4 +1,4 @@
-//! Mirrors that other tools configured, read as mirrors of ours. Pure: the callers read the sources, and write what is proposed.
+//! Mirrors that other tools configured, read as mirrors of ours. The callers read the sources, and write what is proposed.
 //!
 //! Guaranteed: what the old tool did is kept as far as it destroys no more than the defaults of `add`. What has no counterpart is left to a
 //! person, with the reason. Absent: gitolite, Gerrit, GitLab's and Gitea's API; cron.
@@ -14,7 +14,7 @@ pub use list::{Line, ListError, line_of, read_list};
 use crate::config::{Change, Config};
 use crate::mirror::Keys;
 use crate::repo::GitRemote;
-use crate::wire::parse;
+use crate::wire::{Address, parse};
 
 /// What becomes of a mirror of another tool.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,6 +75,10 @@ pub fn unknown(config: &Config, remotes: &[GitRemote]) -> Vec<String> {
 /// The name of the mirror with this URL.
 #[must_use]
 pub fn mirror_at<'c>(config: &'c Config, url: &str) -> Option<&'c str> {
-    let identity = parse(url).ok()?.0.identity();
+    let address = match parse(url).ok()?.0 {
+        Address::Local(path) => Address::Local(path.canonicalize().unwrap_or(path)),
+        address => address,
+    };
+    let identity = address.identity();
     config.mirrors.iter().find(|mirror| mirror.address.identity() == identity).map(|mirror| &*mirror.name)
 }

@@ -1,5 +1,7 @@
 //! The remotes of git's configuration, as other programs mirror with them (git-config(1), `remote.<name>`).
 
+use std::path::Path;
+
 use gix::remote::Direction;
 
 use super::Repository;
@@ -57,8 +59,10 @@ impl Repository {
         for remote in &mut remotes {
             match self.inner.find_remote(&*remote.name) {
                 Ok(found) => {
-                    let urls =
-                        |direction| found.urls(direction).map(|url| url.to_bstring().to_string()).collect::<Vec<_>>();
+                    let urls = |direction| {
+                        let texts = found.urls(direction).map(|url| url.to_bstring().to_string());
+                        texts.map(|url| self.absolute(url)).collect::<Vec<_>>()
+                    };
                     (remote.urls, remote.push_urls) = (urls(Direction::Fetch), urls(Direction::Push));
                 }
                 // The error may hold the URL, and so a password.
@@ -67,6 +71,22 @@ impl Repository {
         }
         remotes.sort_by(|one, other| one.name.cmp(&other.name));
         remotes
+    }
+
+    /// A relative path as git reads it: from the working tree, or from the directory of a bare repository.
+    fn absolute(&self, url: String) -> String {
+        let has_host = url.find(':').is_some_and(|colon| url.find('/').is_none_or(|slash| colon < slash));
+        let is_word = !url.contains('/');
+        if url.starts_with('/') || has_host || is_word && !self.base().join(&url).exists() {
+            return url;
+        }
+        let path = self.base().join(&url);
+        path.canonicalize().unwrap_or(path).to_str().map_or(url, str::to_owned)
+    }
+
+    fn base(&self) -> &Path {
+        let git_dir = self.git_dir();
+        git_dir.parent().filter(|_| self.has_working_tree()).unwrap_or(git_dir)
     }
 }
 

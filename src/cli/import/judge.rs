@@ -1,11 +1,11 @@
 //! What becomes of a mirror that was found: it is added, it is here already, or a person has to decide.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::{Addition, Judged, Logins, Verdict, below};
 use crate::cli::Session;
 use crate::cli::args::Import;
-use crate::cli::mirrors::checked_url;
+use crate::cli::mirrors::{checked_url, refuse_token};
 use crate::config::{self, Change, Config, Edit, check_edit};
 use crate::credentials::Credentials;
 use crate::import::{Found, Proposed};
@@ -17,7 +17,7 @@ pub(super) fn judged_all(session: &Session<'_>, asked: &Import, logins: &Logins,
     let repository = below(session.base, asked, session.repository.git_dir());
     let config = config::authorise(&session.repository, &session.base.server).map_err(Into::into);
     let config = config.and_then(|()| session.config());
-    let (mut names, mut urls) = (HashSet::new(), HashSet::new());
+    let (mut names, mut urls) = (HashSet::new(), HashMap::new());
     let mut judge = |one| match one {
         Found::Person { from, why } => (from, Verdict::Person(why)),
         Found::Mirror(mirror) => {
@@ -43,7 +43,7 @@ struct Judging<'j> {
     asked: &'j Import,
     logins: &'j Logins,
     names: &'j mut HashSet<String>,
-    urls: &'j mut HashSet<(String, String)>,
+    urls: &'j mut HashMap<(String, String), Keys>,
 }
 
 impl Judging<'_> {
@@ -57,8 +57,12 @@ impl Judging<'_> {
         if let Some(present) = config.mirrors.iter().find(is_it) {
             return Ok(Verdict::Present(present.name.clone()));
         }
-        if !self.urls.insert((identity, direction.clone())) {
-            return Ok(Verdict::Present(mirror.name));
+        match self.urls.insert((identity, direction.clone()), mirror.keys.clone()) {
+            Some(keys) if keys == mirror.keys => return Ok(Verdict::Present(mirror.name)),
+            Some(_) => {
+                anyhow::bail!("another mirror with this URL is found first, with other keys; make one mirror of both")
+            }
+            None => {}
         }
         let name = free_name(&mirror.name, |name| config.mirror(name).is_some() || self.names.contains(name));
         self.names.insert(name.clone());
@@ -74,6 +78,7 @@ impl Judging<'_> {
         } else if let Some(user) = credentials.username.filter(|_| !has(&keys, "username")) {
             keys.push(("username", Change::Text(user)));
         }
+        refuse_token(&keys, || Ok(credentials.secret.clone()))?;
         let secret = credentials.secret.filter(|secret| !secret.expose().is_empty());
         if secret.is_some() && !has(&keys, "auth_method") {
             keys.push(("auth_method", Change::Text("password".into())));

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{Judged, Verdict};
 use crate::cli::{Base, print_json};
+use crate::credentials::{Cleaned, Redactor};
 
 /// How many mirrors of one kind, or with one reason, are listed.
 const MAX_SHOWN: usize = 10;
@@ -16,6 +17,13 @@ pub(super) struct Shown<'b> {
     pub(super) base: &'b Base,
     /// Whether nothing is written yet.
     pub(super) is_dry: bool,
+    /// How many repositories could not be read.
+    pub(super) unread: usize,
+}
+
+/// Text of others, without what a terminal would obey.
+fn clean(text: &str) -> Cleaned {
+    Redactor::default().clean(&text.replace('\n', " "))
 }
 
 /// A mirror as `--json` prints it.
@@ -44,7 +52,8 @@ impl Shown<'_> {
             added += 1;
             if added <= most {
                 let (sign, url) = (addition.direction.as_str(), &addition.url);
-                writeln!(out, "{}: {} ({sign}) {url}  from {}", one.repository, addition.name, one.from)?;
+                let (repository, from) = (clean(&one.repository), clean(&one.from));
+                writeln!(out, "{repository}: {} ({sign}) {}  from {from}", addition.name, clean(url))?;
             }
         }
         if added > most {
@@ -58,7 +67,7 @@ impl Shown<'_> {
         }
         for (note, count) in notes {
             let of = if count == 1 { "1 mirror".to_owned() } else { format!("{count} mirrors") };
-            writeln!(out, "note for {of}: {note}")?;
+            writeln!(out, "note for {of}: {}", clean(note))?;
         }
         self.sum(judged, out)
     }
@@ -82,14 +91,21 @@ impl Shown<'_> {
         people.into_iter().try_for_each(|(why, all)| self.people(why, &all, out))?;
         let word = if self.is_dry { "to import" } else { "imported" };
         let need = if needed == 1 { "needs you" } else { "need you" };
-        Ok(writeln!(out, "{added} {word}, {present} already here, {needed} {need}")?)
+        let unread = match self.unread {
+            0 => String::new(),
+            count => format!(", {count} repositories cannot be read"),
+        };
+        if self.base.global.quiet {
+            return Ok(());
+        }
+        Ok(writeln!(out, "{added} {word}, {present} already here, {needed} {need}{unread}")?)
     }
 
     fn people(&self, why: &str, all: &[&Judged], out: &mut dyn Write) -> io::Result<()> {
         let most = if self.base.global.verbose > 0 { usize::MAX } else { MAX_SHOWN };
-        writeln!(out, "needs you: {why}")?;
+        writeln!(out, "needs you: {}", clean(why))?;
         for one in all.iter().take(most) {
-            writeln!(out, "  {}: {}", one.repository, one.from)?;
+            writeln!(out, "  {}: {}", clean(&one.repository), clean(&one.from))?;
         }
         if all.len() > most {
             writeln!(out, "  and {} more (same reason)", all.len() - most)?;

@@ -53,8 +53,31 @@ fn each_remote_becomes_what_its_row_says() {
     for direction in ["push", "pull", "both"] {
         assert_eq!(said(&old, Wish { direction: Some(direction), ..usual }), [format!("up {direction} u")]);
     }
-    let relay = GitRemote { push_urls: strings(&["p"]), has_push_url: true, ..clone };
-    assert_eq!(said(&relay, usual), ["origin pull u", "origin-push push p"]);
+    let relay = GitRemote { push_urls: strings(&["/p"]), has_push_url: true, ..clone };
+    assert_eq!(said(&relay, usual), ["origin pull u", "origin-push push /p"]);
+    // Only a remote that pushes by itself pushes to its pushurl, and some are no URLs.
+    let unpushed = GitRemote { is_mirror: false, ..relay.clone() };
+    assert_eq!(said(&unpushed, usual), ["origin pull u"]);
+    assert_eq!(said(&GitRemote { push_urls: strings(&["no_push"]), ..relay.clone() }, usual), ["origin pull u"]);
+    let urls =
+        |url: &str, push: &str| GitRemote { urls: strings(&[url]), push_urls: strings(&[push]), ..relay.clone() };
+    for (url, push) in
+        [("https://h/a.git", "ssh://git@h/a.git"), ("https://h/a.git", "https://h/a"), ("git@h:a", "https://h/a")]
+    {
+        assert!(said(&urls(url, push), usual)[0].contains("one repository"), "{url} {push}");
+    }
+    // Somebody left GitHub's refs/pull out, or some branches.
+    let edited = |specs: &[&str]| GitRemote {
+        fetch: strings(specs),
+        push_urls: strings(&["u"]),
+        has_push_url: false,
+        ..relay.clone()
+    };
+    let both = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
+    assert_eq!(said(&edited(&both), usual), ["origin pull u"]);
+    assert_eq!(said(&edited(&both[..1]), usual), ["origin pull u tags=none"]);
+    assert_eq!(said(&edited(&["+refs/*:refs/*", "^refs/pull/*"]), usual), ["origin pull u refspecs=^refs/pull/*"]);
+    assert!(said(&edited(&["+refs/heads/*:refs/heads/up/*"]), usual)[0].contains("renames"));
     let broken = GitRemote { error: Some("bad".into()), ..mirror.clone() };
     assert_eq!(said(&broken, usual), ["person: bad"]);
     let nowhere = GitRemote { urls: Vec::new(), push_urls: Vec::new(), ..mirror };
@@ -84,6 +107,9 @@ fn refspecs_that_keep_names_choose_refs() {
         (&["main:master"], "person: 'main:master' renames refs; a mirror keeps their names"),
         (&["+refs/*:refs/*", "^refs/tags/x", "+refs/notes/*"], "x push u prune=never refspecs=^refs/tags/x"),
         (&["main", "^private"], "person: '^private' leaves out refs that it does not name in full"),
+        (&["HEAD"], "person: 'HEAD' does not name a branch in full"),
+        (&["+tags/v1"], "person: '+tags/v1' does not name a branch in full"),
+        (&["+main:refs/heads/main"], "x push u prune=never mirror_branch_regex=^main$ tags=none"),
         (&[":"], "person: ':' pushes matching branches, or deletes, which has no counterpart here"),
         (
             &["+refs/heads/*:refs/heads/*", "^refs/heads/private/*"],

@@ -296,3 +296,71 @@ fn many_repositories_take_few_processes() {
     assert!(started <= 5, "{started}");
     assert!(said.out.contains("and 30 more; -v shows them all"), "{said:?}");
 }
+
+/// What was left half done is finished: a mirror without the hook. A hook that cannot be installed needs a person.
+#[test]
+fn a_mirror_without_the_hook_gets_it_with_the_next_import() {
+    let estate = Estate::new(NOBODY);
+    let here = estate.repository("a.git");
+    remote(&estate, &here, "gh", &[("url", "https://127.0.0.1:1/a.git"), ("mirror", "true")]);
+    let hooks = here.join("hooks");
+    std::fs::rename(&hooks, here.join("aside")).unwrap();
+    std::fs::write(&hooks, "").unwrap();
+    let said = estate.run(&["import", "--yes"]);
+    assert!(said.status == 1 && said.out.contains("the hook cannot be installed"), "{said:?}");
+    std::fs::remove_file(&hooks).unwrap();
+    std::fs::rename(here.join("aside"), &hooks).unwrap();
+    let said = estate.run(&["import", "--yes"]);
+    assert!(said.status == 0 && said.out.contains("0 imported, 1 already here, 0 need you"), "{said:?}");
+    assert!(here.join("hooks/post-receive").exists());
+}
+
+/// A wrong path is an error, not the wish to import everything.
+#[test]
+fn only_who_names_no_repository_imports_all() {
+    let estate = Estate::new(NOBODY);
+    let here = estate.repository("a.git");
+    remote(&estate, &here, "gh", &[("url", "https://127.0.0.1:1/a.git"), ("mirror", "true")]);
+    for words in [["--git-dir", "/nonexistent/x.git"], ["-C", "/nonexistent"]] {
+        let said = estate.run(&[&words[..], &["import", "--yes"]].concat());
+        assert!(said.status == 128 && !here.join("mirror-push").exists(), "{said:?}");
+    }
+}
+
+#[test]
+fn relative_paths_are_read_as_git_reads_them() {
+    let estate = Estate::new(NOBODY);
+    let here = estate.repository("deep/a.git");
+    let mirror = estate.mirror("m.git");
+    remote(&estate, &here, "m", &[("url", "../../../mirrors/m.git"), ("mirror", "true")]);
+    estate.sandbox.git(&here, &["push", "-q", "m"]);
+    let said = estate.run(&["import", "--yes"]);
+    assert!(said.status == 0 && said.out.contains(&format!("m (push) {}", mirror.display())), "{said:?}");
+    let again = estate.run(&["-C", "/", "import", "--root", estate.sandbox.path("git").to_str().unwrap(), "--yes"]);
+    assert!(again.out.contains("0 imported, 1 already here"), "{again:?}");
+    let status = estate.run(&["--git-dir", here.to_str().unwrap(), "status"]);
+    assert!(!status.err.contains("no mirror of ours"), "{status:?}");
+}
+
+#[test]
+fn hostile_text_is_cleaned_and_tokens_are_no_user_names() {
+    let estate = Estate::new(NOBODY);
+    estate.repository("a.git");
+    let list = estate.sandbox.path("list");
+    let token = format!("ghp_{}", "c4n4ry0123".repeat(4).split_at(36).0);
+    let lines = format!(
+        "\u{feff}{{\"repository\":\"nope\\u001b]0;x\\u0007\\u202e\",\"url\":\"/q\",\"name\":\"q\\nFAKE: 1 imported\"}}\n\
+         {{\"repository\":\"a\",\"url\":\"https://127.0.0.1:1/a\",\"username\":\"{token}\"}}\n\
+         {{\"repository\":\"a\",\"name\":\"x\",\"url\":\"https://127.0.0.1:1/b\"}}\n\
+         {{\"repository\":\"a\",\"name\":\"y\",\"url\":\"https://127.0.0.1:1/b\",\"prune\":\"never\"}}\n"
+    );
+    std::fs::write(&list, lines).unwrap();
+    let said = estate.run(&["import", "list", list.to_str().unwrap(), "--yes"]);
+    assert!(said.status == 1 && said.out.contains("1 imported, 0 already here, 3 need you"), "{said:?}");
+    assert!(said.out.contains("looks like a token") && said.out.contains("with other keys"), "{said:?}");
+    let all = said.out + &said.err + &estate.run(&["export", "--all"]).out;
+    assert!(
+        !all.contains(['\u{1b}', '\u{7}', '\u{202e}']) && !all.contains("\nFAKE") && !all.contains(&token),
+        "{all}"
+    );
+}

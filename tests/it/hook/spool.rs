@@ -250,3 +250,22 @@ fn a_pipe_in_place_of_the_configuration_keeps_no_pusher_waiting() {
     assert_ne!(run_with_input(&mut hook, line.as_bytes()).status, 124, "it waited");
     assert_eq!(count(&source.join("mirror-push/spool/incoming")), 1);
 }
+
+/// git gives a hook without `#!` to the shell. If a previous hook cannot be started at all, the pusher reads why, and the push is recorded.
+#[test]
+fn a_previous_hook_without_an_interpreter_runs_too() {
+    let scene = Scene::local(&[]);
+    let previous = scene.source.join("hooks/post-receive.previous");
+    script(&previous, "cat > seen\necho without an interpreter\n");
+    let work = scene.sandbox.work(&scene.source);
+    work.commit("one");
+    let said = work.push(&["main"]);
+    assert!(said.err.contains("remote: without an interpreter"), "{said:?}");
+    assert!(std::fs::read_to_string(scene.source.join("seen")).unwrap().ends_with(" refs/heads/main\n"));
+    script(&previous, "#!/nonexistent/interpreter\n");
+    work.commit("two");
+    let said = work.push(&["main"]);
+    assert!(said.err.contains("post-receive.previous' cannot be started"), "{said:?}");
+    scene.sandbox.mirror_push_ok(&scene.source, &["drain"]);
+    assert_eq!(scene.sandbox.refs(&scene.mirror), scene.sandbox.refs(&scene.source));
+}

@@ -222,7 +222,7 @@ fn likely_mistakes_are_refused_in_commands_and_are_warnings_in_files() {
     let port = "git@127.0.0.1:2222/acme/x.git";
     refused(&["add", "x", port], "ssh://git@127.0.0.1:2222/acme/x.git");
     refused(&["set", "m", "--url", port], "ssh://git@127.0.0.1:2222/acme/x.git");
-    refused(&["add", "x", "https://localhost/{path_dash}.git"], "{path_dash}");
+    refused(&["add", "x", "https://localhost/{path_dots}.git"], "{path_dots}");
     let twice = mirror.to_str().unwrap();
     refused(&["add", "x", twice], "mirror 'm' has the same URL");
     refused(&["add", "x", &format!("file://{twice}/")], "mirror 'm' has the same URL");
@@ -252,9 +252,9 @@ fn likely_mistakes_are_refused_in_commands_and_are_warnings_in_files() {
 
 #[test]
 fn a_placeholder_of_the_servers_file_that_nothing_fills_in_is_named() {
-    let estate = Estate::new("[[repositories]]\nroot = \"ROOT\"\n[remotes.b]\nurl = \"MIRRORS/{path_dash}.git\"\n");
+    let estate = Estate::new("[[repositories]]\nroot = \"ROOT\"\n[remotes.b]\nurl = \"MIRRORS/{path_dots}.git\"\n");
     let said = estate.run(&["status", "--all"]);
-    assert!(said.status == 128 && said.err.contains("{path_dash}") && said.err.contains("server.toml:3"), "{said:?}");
+    assert!(said.status == 128 && said.err.contains("{path_dots}") && said.err.contains("server.toml:3"), "{said:?}");
 }
 
 #[test]
