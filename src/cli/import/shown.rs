@@ -45,6 +45,9 @@ impl Shown<'_> {
         if self.base.global.json {
             return self.json(judged, out);
         }
+        if self.base.global.quiet && !self.is_dry {
+            return self.sum(judged, out);
+        }
         let most = if self.base.global.verbose > 0 { usize::MAX } else { MAX_SHOWN };
         let mut added = 0;
         for one in judged {

@@ -338,6 +338,7 @@ fn relative_paths_are_read_as_git_reads_them() {
     assert!(said.status == 0 && said.out.contains(&format!("m (push) {}", mirror.display())), "{said:?}");
     let again = estate.run(&["-C", "/", "import", "--root", estate.sandbox.path("git").to_str().unwrap(), "--yes"]);
     assert!(again.out.contains("0 imported, 1 already here"), "{again:?}");
+    assert_eq!(estate.run(&["import", "--yes", "-q"]).out, "");
     let status = estate.run(&["--git-dir", here.to_str().unwrap(), "status"]);
     assert!(!status.err.contains("no mirror of ours"), "{status:?}");
 }
