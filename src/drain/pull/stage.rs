@@ -20,6 +20,8 @@ use crate::wire::Error as WireError;
 const MAX_TRIES: u32 = 3;
 /// After how many fetches, one for each half, what is left counts as not given.
 const MAX_FETCHES: u32 = 64;
+/// After how many of them without one that came, the server is taken to refuse all. One bad value among 16,000 takes fewer.
+const MAX_REFUSED: u32 = 16;
 /// How many values we name at most. Each costs upstream a lookup, and fifty bytes.
 const MAX_HAVES: usize = 1024;
 
@@ -113,22 +115,30 @@ impl Pull<'_> {
         let tips: HashSet<Oid> = self.repository.list(|_| true)?.values().collect();
         let mut haves = self.haves(compared, &tips)?;
         let tips: Vec<Oid> = tips.into_iter().collect();
-        let (mut unfetched, mut groups, mut tries) = (BTreeMap::new(), vec![wants], 0);
+        let (mut unfetched, mut groups, mut tries, mut has_any) = (BTreeMap::new(), vec![wants], 0, false);
         while let Some(group) = groups.pop() {
             tries += 1;
             let failure = match self.fetch(heard, stage, group, &haves, &tips) {
                 Ok(()) if groups.is_empty() => break,
                 Ok(()) => None,
-                Err(Error::Push(WireError::Protocol(why))) => Some(why),
-                Err(Error::Push(error @ WireError::Remote(_))) => Some(error.to_string()),
+                Err(Error::Push(error @ (WireError::Remote(_) | WireError::Protocol(_)))) => Some(error),
                 Err(error) => return Err(error),
             };
             match (failure, group) {
-                (None, _) => haves.extend(group),
+                (None, _) => {
+                    has_any = true;
+                    haves.extend(group);
+                }
+                // A server that refuses everything is not asked again and again.
+                (Some(error), [_, _, ..]) if !has_any && tries >= MAX_REFUSED => return Err(error.into()),
                 (Some(_), [_, _, ..]) if tries < MAX_FETCHES => {
                     groups.extend(<[_; 2]>::from(group.split_at(group.len() / 2)));
                 }
-                (Some(why), _) => {
+                (Some(error), _) => {
+                    let why = match error {
+                        WireError::Protocol(why) => why,
+                        error => error.to_string(),
+                    };
                     let why = Redactor::default().clean(&why);
                     unfetched.extend(group.iter().map(|value| (*value, why.clone())));
                 }
