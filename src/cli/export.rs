@@ -2,9 +2,9 @@
 
 use std::io::Write;
 
-use super::{BEHIND, Base, DONE, Session};
+use super::{BEHIND, Base, DONE, Session, render};
 use crate::config::{Server, origins};
-use crate::credentials::identity;
+use crate::credentials::{identity, is_token};
 use crate::import::line_of;
 use crate::repo::Repository;
 
@@ -33,12 +33,15 @@ fn lines(session: &Session<'_>) -> anyhow::Result<Lines> {
     let (mut text, mut secrets) = (String::new(), 0);
     for mirror in &session.config()?.mirrors {
         let url = mirror.address.plain();
-        let found = origins(repository, server, &mirror.name)?;
+        let mut found = origins(repository, server, &mirror.name)?;
+        // Somebody may have written a token into the file by hand.
+        let is_token = mirror.username.as_deref().is_some_and(|user| is_token(user, None));
+        found.retain(|origin| !(is_token && origin.key == "username"));
         let line = line_of(&place, &mirror.name, &url, &found);
         text += &line.ok_or_else(|| anyhow::anyhow!("mirror '{}' has a value that JSON cannot hold", mirror.name))?;
         text.push('\n');
         let directory = repository.layout().remote(&mirror.name);
-        secrets += usize::from(directory.join("secret").exists() || identity(&directory).is_some());
+        secrets += usize::from(is_token || directory.join("secret").exists() || identity(&directory).is_some());
     }
     Ok(Lines { text, secrets })
 }
@@ -55,7 +58,8 @@ fn print(base: &Base, all: &[Lines], out: &mut dyn Write) -> anyhow::Result<()> 
     all.iter().try_for_each(|lines| out.write_all(lines.text.as_bytes()))?;
     let secrets: usize = all.iter().map(|lines| lines.secrets).sum();
     if secrets > 0 {
-        base.say(&format!("passwords and ssh keys are not exported; so many mirrors have one: {secrets}"));
+        let mirrors = render::counted(secrets, "mirror", "mirrors");
+        base.say(&format!("not exported: the passwords and ssh keys of {mirrors}"));
     }
     Ok(())
 }

@@ -104,6 +104,7 @@ pub(super) fn import(base: &Base, asked: &Import, out: &mut dyn Write) -> anyhow
     Ok(if needs_person || bad > 0 { BEHIND } else { DONE })
 }
 
+/// Reads `HOST=USER:FILE`.
 fn logins(given: &[String]) -> anyhow::Result<Logins> {
     let read = |text: &String| {
         let (host, rest) = text.split_once('=')?;
@@ -213,7 +214,9 @@ fn in_git(repository: &Repository, asked: &Import) -> Vec<Found> {
     for (script, text) in install::scripts(repository).unwrap_or_default() {
         for pushing in pushing_lines(&text) {
             let script = script.strip_prefix(repository.git_dir()).unwrap_or(&script);
-            let from = format!("{}, line {}", script.display(), pushing.line);
+            // Ours takes its place.
+            let moved = if script.ends_with("post-receive") { " (post-receive.previous after the import)" } else { "" };
+            let from = format!("{}{moved}, line {}", script.display(), pushing.line);
             let why = match &pushing.target {
                 Some(target) if is_known(target) => {
                     let why = "it pushes by itself, so both push until you delete the line".into();
@@ -265,15 +268,14 @@ fn write(base: &Base, additions: &BTreeMap<PathBuf, Vec<usize>>, judged: &mut [J
             }
         }
         let is_changed = config.is_some();
+        let git_dir = session.repository.git_dir();
         let config = config.map_or_else(|| session.config(), Ok)?;
         let hooked = if config.hook == HookSetting::None { Ok(()) } else { hook::ensure(session).map(drop) };
-        if let (Err(error), Some(first)) =
-            (hooked, additions.get(session.repository.git_dir()).and_then(|all| all.first()))
-        {
+        if let (Err(error), Some(first)) = (hooked, additions.get(git_dir).and_then(|all| all.first())) {
             failed.push((*first, format!("the mirror is there, and the hook cannot be installed: {error:#}")));
         }
         if !is_changed {
-            return Ok((failed, true));
+            return Ok((git_dir.to_owned(), failed, true));
         }
         let is_told = match paths.len() {
             1 => {
@@ -281,13 +283,20 @@ fn write(base: &Base, additions: &BTreeMap<PathBuf, Vec<usize>>, judged: &mut [J
                 true
             }
             // A drain for each of many repositories would be too many processes.
-            _ => wake::hint(&base.environment.runtime_directory, session.repository.git_dir()),
+            _ => wake::hint(&base.environment.runtime_directory, git_dir),
         };
-        Ok((failed, is_told))
+        Ok((git_dir.to_owned(), failed, is_told))
     };
     let (answers, _) = base.act_in(&paths, &add, &|_| None);
-    let is_told = answers.iter().all(|(_, is_told)| *is_told);
-    for (at, why) in answers.into_iter().flat_map(|(failed, _)| failed) {
+    let is_told = answers.iter().all(|(_, _, is_told)| *is_told);
+    for (path, all) in additions {
+        if !answers.iter().any(|(answered, ..)| answered == path) {
+            let why =
+                || Verdict::Person("the repository could not be read any more; the message above says why".into());
+            all.iter().for_each(|at| judged[*at].verdict = why());
+        }
+    }
+    for (at, why) in answers.into_iter().flat_map(|(_, failed, _)| failed) {
         judged[at].verdict = Verdict::Person(why);
     }
     if !is_told {

@@ -55,14 +55,15 @@ pub fn propose(remote: &GitRemote, namespaces: &[(String, usize)], wish: Wish<'_
     if remote.urls.is_empty() && remote.push_urls.is_empty() {
         return person("it has no URL".into());
     }
+    let targets: Vec<String> =
+        remote.push_urls.iter().filter(|url| !remote.has_push_url || !is_no_push(url)).cloned().collect();
     if !takes {
-        return push(&remote.push_urls);
+        return push(&targets);
     }
-    let targets: Vec<String> = remote.push_urls.iter().filter(|url| !is_no_push(url)).cloned().collect();
     let is_relay = remote.has_push_url && !targets.is_empty() && (remote.is_mirror || !remote.push.is_empty());
     let is_clone = matches!(&*remote.name, "origin" | "_grokmirror") && remote.push.is_empty();
     match wish.direction {
-        Some("push") => push(&remote.push_urls),
+        Some("push") => push(&targets),
         Some(direction) => pull(direction),
         None if is_relay && targets.iter().any(|url| remote.urls.iter().any(|other| is_same_place(url, other))) => {
             person("it fetches from and pushes to one repository; say which: --direction push, pull or both".into())

@@ -38,8 +38,8 @@ fn each_remote_becomes_what_its_row_says() {
     assert_eq!(said(&mirror, usual), ["gh push u"]);
     assert_eq!(said(&mirror, exact), ["gh push u prune=mirror refspecs=refs/notes/*"]);
     // git pushes to each URL.
-    let three = GitRemote { push_urls: strings(&["a", "b", "c"]), has_push_url: true, ..mirror.clone() };
-    assert_eq!(said(&three, usual), ["gh push a", "gh-2 push b", "gh-3 push c"]);
+    let three = GitRemote { push_urls: strings(&["/a", "/b", "/c"]), has_push_url: true, ..mirror.clone() };
+    assert_eq!(said(&three, usual), ["gh push /a", "gh-2 push /b", "gh-3 push /c"]);
     // git clone --mirror
     let clone = GitRemote { fetch: strings(&["+refs/*:refs/*"]), is_mirror: true, ..remote("origin", "u") };
     assert_eq!(said(&clone, usual), ["origin pull u"]);
@@ -55,6 +55,8 @@ fn each_remote_becomes_what_its_row_says() {
     }
     let relay = GitRemote { push_urls: strings(&["/p"]), has_push_url: true, ..clone };
     assert_eq!(said(&relay, usual), ["origin pull u", "origin-push push /p"]);
+    let forbidden = GitRemote { push_urls: strings(&["DISABLED"]), has_push_url: true, ..remote("gh", "/u") };
+    assert_eq!(said(&GitRemote { is_mirror: true, ..forbidden }, usual), [""; 0]);
     // Only a remote that pushes by itself pushes to its pushurl, and some are no URLs.
     let unpushed = GitRemote { is_mirror: false, ..relay.clone() };
     assert_eq!(said(&unpushed, usual), ["origin pull u"]);

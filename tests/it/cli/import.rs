@@ -359,7 +359,13 @@ fn hostile_text_is_cleaned_and_tokens_are_no_user_names() {
     let said = estate.run(&["import", "list", list.to_str().unwrap(), "--yes"]);
     assert!(said.status == 1 && said.out.contains("1 imported, 0 already here, 3 need you"), "{said:?}");
     assert!(said.out.contains("looks like a token") && said.out.contains("with other keys"), "{said:?}");
-    let all = said.out + &said.err + &estate.run(&["export", "--all"]).out;
+    // A token that somebody wrote into the file by hand is not exported either.
+    let file = estate.sandbox.path("git/a.git/mirror-push/config.toml");
+    let text = std::fs::read_to_string(&file).unwrap() + &format!("username = \"{token}\"\n");
+    std::fs::write(&file, text).unwrap();
+    let exported = estate.run(&["export", "--all"]);
+    assert!(exported.status == 0 && exported.err.contains("of 1 mirror"), "{exported:?}");
+    let all = said.out + &said.err + &exported.out;
     assert!(
         !all.contains(['\u{1b}', '\u{7}', '\u{202e}']) && !all.contains("\nFAKE") && !all.contains(&token),
         "{all}"
