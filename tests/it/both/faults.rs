@@ -307,6 +307,7 @@ fn a_superseded_run_leaves_a_record_of_what_it_sent() {
 fn a_value_that_the_mirror_cannot_give_stops_neither_half() {
     let pair = Pair::local(&[]).with(&["main"]);
     let (ours, theirs) = (pair.ours(), pair.theirs());
+    theirs.commit("for a");
     theirs.push(&["main:a"]);
     std::fs::write(theirs.path.join("file"), "theirs").unwrap();
     theirs.git(&["add", "file"]);
