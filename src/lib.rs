@@ -26,6 +26,8 @@ pub mod cli;
 #[cfg(feature = "mirror")]
 pub mod config;
 #[cfg(feature = "mirror")]
+pub mod create;
+#[cfg(feature = "mirror")]
 pub mod credentials;
 #[cfg(feature = "mirror")]
 pub mod doctor;

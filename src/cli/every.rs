@@ -145,7 +145,7 @@ impl Sums {
 
 /// Drains, syncs or plans.
 pub(super) fn drain(base: &Base, asked: Asked<'_>, out: &mut (dyn Write + Send)) -> anyhow::Result<u8> {
-    let (Asked { mode, adopts, restore, .. }, repositories) = (asked, base.repositories()?);
+    let (Asked { mode, adopts, creates, restore, .. }, repositories) = (asked, base.repositories()?);
     if base.server.top.silent == Some(true) && mode != Mode::Plan {
         base.say("silent: nothing leaves this machine");
     }
@@ -180,6 +180,7 @@ pub(super) fn drain(base: &Base, asked: Asked<'_>, out: &mut (dyn Write + Send))
         server: &base.server,
         mode,
         adopts,
+        creates,
         restore,
         pool: &Pool::default(),
         unchanged: update::unchanged(base),
@@ -198,9 +199,7 @@ pub(super) fn drain(base: &Base, asked: Asked<'_>, out: &mut (dyn Write + Send))
     } else if !base.global.quiet && mode != Mode::Plan {
         result = result.and(sums.print(out));
     }
-    if mode != Mode::Plan {
-        write_metrics(base);
-    }
+    write_metrics(base, mode);
     result?;
     Ok(if sums.behind.load(Ordering::Relaxed) > 0 || base.lacks_roots() { BEHIND } else { DONE })
 }
@@ -210,8 +209,14 @@ fn print_sorted(mut reports: Vec<Report>, out: &mut dyn Write) -> anyhow::Result
     print_json(out, &reports.iter().map(update::Json::from).collect::<Vec<_>>())
 }
 
-fn write_metrics(base: &Base) {
-    let written = base.server.top.metrics_file.as_ref().map(|file| measure::write_every(base, file));
+fn write_metrics(base: &Base, mode: Mode) {
+    let written = base
+        .server
+        .top
+        .metrics_file
+        .as_ref()
+        .filter(|_| mode != Mode::Plan)
+        .map(|file| measure::write_every(base, file));
     if let Some(Err(error)) = written {
         base.warn(&format!("{error:#}"));
     }

@@ -55,6 +55,10 @@ pub(super) fn report(base: &Base, report: &Report, mode: Mode, out: &mut dyn Wri
     if let Some(error) = &report.error {
         writeln!(out, "   {}", painted(base, Colour::Red, &format!("{}: {error}", report.update_status.as_str())))?;
     }
+    if report.created_repository {
+        let what = if mode == Mode::Plan { "would create the repository" } else { "created the repository" };
+        writeln!(out, "   {what}")?;
+    }
     refs(base, &taken, "", out)?;
     if first == "From" && !sent.is_empty() {
         writeln!(out, "To {} ({})", report.url, report.remote)?;
@@ -63,7 +67,7 @@ pub(super) fn report(base: &Base, report: &Report, mode: Mode, out: &mut dyn Wri
     if shown.len() > MAX_SAME_REASON {
         writeln!(out, "   {}", sum(&shown))?;
     }
-    if report.error.is_none() && shown.is_empty() {
+    if report.error.is_none() && shown.is_empty() && !report.created_repository {
         let nothing = if mode == Mode::Plan { "nothing to do" } else { "everything up to date" };
         writeln!(out, "   {nothing}")?;
     }

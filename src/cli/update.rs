@@ -114,6 +114,19 @@ pub(super) fn check_of(pull: &Pull) -> Check {
 
 /// Compares and mirrors everything.
 pub(super) fn sync(session: &Session<'_>, sync: &Sync, out: &mut dyn Write) -> anyhow::Result<u8> {
+    if sync.create {
+        let config = session.config()?;
+        let chosen = chosen(&config, &sync.scope.names)?;
+        let is_named = !sync.scope.names.is_empty();
+        let cannot: Vec<&&Mirror> = chosen.iter().filter(|mirror| mirror.create.is_none()).collect();
+        if let Some(mirror) = cannot.first().filter(|_| is_named || cannot.len() == chosen.len()) {
+            let name = &mirror.name;
+            let text = format!(
+                "nothing says how the repository of mirror '{name}' is created; choose one: git mirror-push set {name} create=path|ssh|push|github|gitlab|gitea"
+            );
+            return Err(Usage(text).into());
+        }
+    }
     Ok(exit_status(&run(session, Asked::of(sync), &sync.scope.names, out)?))
 }
 
@@ -123,6 +136,8 @@ pub(super) struct Asked<'a> {
     pub(super) mode: Mode,
     /// Whether first contact is confirmed (`--adopt`).
     pub(super) adopts: bool,
+    /// Whether repositories are made that were there once (`--create`).
+    pub(super) creates: bool,
     /// Whether refs that were deleted here are taken again (`--restore`).
     pub(super) restore: Restore,
     /// A conflict that is resolved.
@@ -131,7 +146,7 @@ pub(super) struct Asked<'a> {
 
 impl From<Mode> for Asked<'_> {
     fn from(mode: Mode) -> Self {
-        Self { mode, adopts: false, restore: Restore::Changed, resolve: None }
+        Self { mode, adopts: false, creates: false, restore: Restore::Changed, resolve: None }
     }
 }
 
@@ -140,7 +155,7 @@ impl Asked<'_> {
     pub(super) fn of(sync: &Sync) -> Self {
         let guard = if sync.allow_mass_delete { MassDelete::Allowed } else { MassDelete::Guarded };
         let restore = if sync.restore { Restore::All } else { Restore::Changed };
-        Self { mode: Mode::Sync(guard), adopts: sync.adopt, restore, resolve: None }
+        Self { mode: Mode::Sync(guard), adopts: sync.adopt, creates: sync.create, restore, resolve: None }
     }
 }
 
@@ -167,7 +182,7 @@ pub(super) fn run(
 
 /// Serves the mirrors of these names, or all of them.
 fn serve(session: &Session<'_>, asked: Asked<'_>, names: &[String]) -> anyhow::Result<Vec<Report>> {
-    let Asked { mode, adopts, restore, resolve } = asked;
+    let Asked { mode, adopts, creates, restore, resolve } = asked;
     let config = session.config()?;
     // A plan changes nothing, so it is made for disabled mirrors too.
     let is_served = |mirror: &&Mirror| match mode {
@@ -196,6 +211,7 @@ fn serve(session: &Session<'_>, asked: Asked<'_>, names: &[String]) -> anyhow::R
         mode,
         only: None,
         adopts,
+        creates,
         restore,
         resolve,
         pool: &pool,
@@ -238,6 +254,8 @@ pub(super) struct Json<'a> {
     remote: &'a str,
     update_status: UpdateStatus,
     error: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    created_repository: bool,
     refs: &'a [RefOutcome],
 }
 
@@ -249,6 +267,7 @@ impl<'a> From<&'a Report> for Json<'a> {
             remote: &report.remote,
             update_status: report.update_status,
             error: report.error.as_deref(),
+            created_repository: report.created_repository,
             refs: &report.refs,
         }
     }

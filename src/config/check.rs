@@ -95,13 +95,16 @@ fn mirrors(place: &Place<'_>, file: File, server: &Server, placed: Option<&Place
     let defaults = file.defaults.over(&server.defaults);
     let template = |name: &str| {
         let found = server.templates.get(name).map(|template| template.settings.clone()).unwrap_or_default();
-        let url = found.url.as_deref().zip(placed).map(|(url, placed)| expand(url, placed));
-        Settings { url, ..found }
+        let filled = |url: &Option<String>| url.as_deref().zip(placed).map(|(url, placed)| expand(url, placed));
+        Settings { url: filled(&found.url), create_url: filled(&found.create_url), ..found }
     };
     let mut own = BTreeSet::new();
     for (name, remote) in file.remotes {
         check_name(place, &name)?;
-        let settings = remote.over(&template(name.get_ref())).over(&defaults);
+        let of_server = template(name.get_ref());
+        // Somebody else may have chosen the address. A token that creates repositories must not go there.
+        let creates = if remote.url.is_some() { Settings::default() } else { of_server.clone() };
+        let settings = confined_by(remote.over(&of_server).over(&defaults), creates);
         // A mirror that was written by hand has no id: it gets the next one that is free.
         let id = match settings.id {
             Some(id) => id,
@@ -117,7 +120,8 @@ fn mirrors(place: &Place<'_>, file: File, server: &Server, placed: Option<&Place
         if settings.url.is_none() {
             continue;
         }
-        let mirror = settings.over(&defaults).into_mirror(name, id_of_template(name));
+        let settings = confined_by(settings.clone().over(&defaults), settings);
+        let mirror = settings.into_mirror(name, id_of_template(name));
         let mirror =
             mirror.map_err(|wrong| Error::Meaning { path: from.file.clone(), line: from.line, what: wrong.what })?;
         mirrors.push(Mirror { is_servers: !has_defaults, ..mirror });
@@ -130,6 +134,11 @@ fn mirrors(place: &Place<'_>, file: File, server: &Server, placed: Option<&Place
             Err(Error::Meaning { path: place.path.to_owned(), line, what })
         }
     }
+}
+
+/// The settings of a mirror. If it is confined, only `creates`, the template of the server's files, says who makes its repository.
+fn confined_by(settings: Settings, creates: Settings) -> Settings {
+    if settings.confined == Some(true) { settings.with_create_of(creates) } else { settings }
 }
 
 /// The line of the table of a mirror, from 1; 1 if another file has it.

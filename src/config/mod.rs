@@ -13,6 +13,7 @@ use crate::wire::{Address, Timeouts};
 
 mod assignment;
 mod check;
+mod create;
 mod edit;
 mod explain;
 mod file;
@@ -29,6 +30,7 @@ mod values;
 mod warnings;
 
 pub use assignment::{assignment, known_key};
+pub use create::{Create, Kind as CreateKind, Maker, Visibility};
 pub use edit::{Change, Edit, check_edit, edit};
 pub use file::{Api, AuthMethod, HookSetting, TagsSetting, TopKeys, Wake};
 pub use keys::{Key, Place, SECTIONS, keys};
@@ -234,6 +236,8 @@ pub struct Mirror {
     pub is_optimistic: bool,
     /// Whether we set HEAD of a mirror on this machine to our default branch, when that HEAD names a branch that we do not have.
     pub sets_head: bool,
+    /// Who makes its repository if it is not there; `None` if nobody does.
+    pub create: Option<Create>,
     /// What matters only when refs are taken from it.
     pub pull: Pull,
 }

@@ -11,7 +11,7 @@ use super::Error;
 use super::file::{Api, TopKeys};
 use super::keys::Table;
 use super::settings::Settings;
-use crate::credentials::{CredentialEnv, HandedOver, read_source};
+use crate::credentials::{CredentialEnv, HandedOver, read_source, read_token, token_key};
 use crate::plan::Pattern;
 
 /// What the server's files say for every repository.
@@ -150,14 +150,20 @@ impl Server {
         roots.flat_map(|root| &root.owners).any(|owner| Some(&**owner) == name || *owner == uid.to_string())
     }
 
-    /// The secrets that the server's files name for one repository, by the name of the mirror. Only mirrors that templates make, over http
-    /// or https, have one. The secrets are read with our rights.
+    /// The secrets that the server's files name for one repository, by the name of the mirror, and the tokens that create repositories, by
+    /// [`token_key`]. Only mirrors that templates make have them, and passwords only those over http or https. They are read with our rights.
     #[must_use]
     pub fn secrets_for(&self, git_dir: &Path) -> HashMap<String, HandedOver> {
         let is_placed = self.place(git_dir).is_some();
-        let templates = self.templates.iter().filter(|_| is_placed);
-        let secret = |(name, template): (&String, &Template)| {
-            let settings = template.settings.clone().over(&self.defaults);
+        let merged =
+            |(name, template): (&String, &Template)| (name.clone(), template.settings.clone().over(&self.defaults));
+        let templates: Vec<(String, Settings)> = self.templates.iter().filter(|_| is_placed).map(merged).collect();
+        let token = |(name, settings): &(String, Settings)| {
+            let found = read_token(settings.create_token_file.as_deref()?, None);
+            let found = found.map(|token| token.expose().to_owned()).map_err(|error| error.to_string());
+            Some((token_key(name), found))
+        };
+        let secret = |(name, settings): &(String, Settings)| {
             let url = settings.url.as_deref()?;
             let is_web = url.starts_with("http://") || url.starts_with("https://");
             let systemd = self.credential_env.directory.as_ref().map(|directory| directory.join(name));
@@ -165,7 +171,7 @@ impl Server {
             let found = is_web.then(|| read_source(file, command, systemd.as_deref()))??;
             Some((name.clone(), found))
         };
-        templates.filter_map(secret).collect()
+        templates.iter().filter_map(secret).chain(templates.iter().filter_map(token)).collect()
     }
 
     /// Every repository below the roots, sorted.

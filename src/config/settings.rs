@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::create::{Create, Kind, Maker, Visibility};
 use super::keys::table;
 use super::pull::{Direction, Hooks, Interval, Keep, Pull};
 use super::values::{BranchRegex, check_command};
@@ -129,6 +130,26 @@ table! {
     /// this repository's default branch. The push protocol cannot set HEAD.
     set_head: bool, Remote, "boolean; false";
 
+    /// Who makes the mirror's repository if it is not there at the first contact. "path": 'git init' on this machine. "ssh": 'git init' by
+    /// a shell of the host. "push": the host makes it at the first push. "github", "gitlab", "gitea": the host's API. Unset: nobody.
+    create: Kind, Remote, "\"path\", \"ssh\", \"push\", \"github\", \"gitlab\" or \"gitea\"; none";
+
+    /// Who may see a repository that is made.
+    create_visibility: Visibility, Remote, "\"private\", \"internal\" or \"public\"; \"private\"";
+
+    /// A file with the token that may create repositories, mode 0600. Unset: the mirror's own password.
+    create_token_file: PathBuf, Remote, "absolute path; none", via "read::absolute";
+
+    /// The address of the host's API, for example "https://ghe.example.com/api/v3". For "ssh": another ssh URL. Placeholders are those of url.
+    create_url: String, Remote, "URL; from url";
+
+    /// Most repositories that are made at one host in a minute.
+    create_per_minute: usize, Remote, "integer; 8", via "read::at_least_one";
+
+    /// In place of 'create': a program (absolute path) and its arguments. It reads one JSON object: repository, name, url, visibility,
+    /// description, default_branch, object_format. Only files that you or root own may set it.
+    create_command: Vec<String>, Remote, "array; none";
+
     /// Pull, both: how often the mirror is checked. "auto": after half the time since it last changed, between min_check_interval and
     /// max_check_interval. "none": only when asked.
     interval: Interval, Remote, "\"auto\", \"none\" or duration; \"auto\"", via "read::interval";
@@ -168,9 +189,13 @@ impl Settings {
         if self.only_protected_branches == Some(true) && has_regex {
             return Some(Mistake::exclusion());
         }
-        let command = self.password_command.as_deref()?;
-        let what = check_command(command, "password_command").err()?;
-        Some(Mistake { key: "password_command", what })
+        let commands =
+            [("password_command", &self.password_command), ("create_command", &self.create_command)].into_iter();
+        let wrong = |(key, command): (&'static str, &Option<Vec<String>>)| {
+            let what = check_command(command.as_deref()?, key).err()?;
+            Some(Mistake { key, what })
+        };
+        commands.filter_map(wrong).next()
     }
 }
 
@@ -187,6 +212,44 @@ impl Settings {
             hook_environment: self.hook_environment.take().unwrap_or_default(),
             max_rewritten_size: self.max_rewritten_size.unwrap_or(Pull::MAX_REWRITTEN_SIZE),
             max_input_size: self.max_input_size,
+        }
+    }
+
+    /// How the repository of a mirror at `address` is made; `None` if nobody makes it.
+    fn take_create(&mut self, direction: Direction, address: &Address) -> Result<Option<Create>, Mistake> {
+        let maker = match (self.create, self.create_command.take()) {
+            (Some(_), Some(_)) => {
+                let what = "create and create_command exclude each other; choose one";
+                return Err(Mistake { key: "create_command", what: what.into() });
+            }
+            (Some(kind), None) => Maker::Kind(kind),
+            (None, Some(command)) => Maker::Command(command),
+            (None, None) => return Ok(None),
+        };
+        let create = Create {
+            maker,
+            visibility: self.create_visibility.unwrap_or_default(),
+            token_file: self.create_token_file.take(),
+            url: self.create_url.take(),
+            per_minute: self.create_per_minute.unwrap_or(Create::PER_MINUTE),
+        };
+        // An upstream is never made.
+        if direction == Direction::Pull {
+            return Ok(None);
+        }
+        create.mistake(address).map_or(Ok(Some(create)), Err)
+    }
+
+    /// Takes over from `other` who makes the repository and how.
+    pub(super) fn with_create_of(self, other: Self) -> Self {
+        Self {
+            create: other.create,
+            create_visibility: other.create_visibility,
+            create_token_file: other.create_token_file,
+            create_url: other.create_url,
+            create_per_minute: other.create_per_minute,
+            create_command: other.create_command,
+            ..self
         }
     }
 
@@ -219,8 +282,9 @@ impl Settings {
         let (excluded, refspecs) = split_refspecs(self.refspecs.take().unwrap_or_default());
         let divergent = self.divergent(direction)?;
         let wrong_url = |what: String| Mistake { key: "url", what };
-        let url = self.url.ok_or_else(|| wrong_url(format!("remote '{name}' has no url")))?;
+        let url = self.url.take().ok_or_else(|| wrong_url(format!("remote '{name}' has no url")))?;
         let (address, in_url) = crate::wire::parse(&url).map_err(|refused| wrong_url(refused.to_string()))?;
+        let create = self.take_create(direction, &address)?;
         let only_protected_branches = self.only_protected_branches.unwrap_or(false);
         let mirror_branch_regex = self.mirror_branch_regex.filter(|regex| !regex.as_str().is_empty());
         if only_protected_branches && mirror_branch_regex.is_some() {
@@ -267,6 +331,7 @@ impl Settings {
             is_atomic: self.atomic.unwrap_or(false),
             is_optimistic: self.optimistic.unwrap_or(true),
             sets_head: self.set_head.unwrap_or(false),
+            create,
             pull,
         })
     }

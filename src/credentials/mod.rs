@@ -22,7 +22,9 @@ pub use cleaned::Cleaned;
 pub use host_keys::{HostKey, pins, read_host_keys, write_host_keys};
 pub use keys::{KeyType, generate_key, identity, public_key};
 pub use redact::Redactor;
-pub use sources::{CredentialEnv, CredentialRequest, HandedOver, find, hand_over, judge, read_source};
+pub use sources::{
+    CredentialEnv, CredentialRequest, HandedOver, find, hand_over, judge, read_source, read_token, token_key,
+};
 
 use crate::durable;
 use crate::process::shell_word;

@@ -121,6 +121,26 @@ pub fn hand_over(secrets: HashMap<String, HandedOver>) {
     let _ = HANDED.set(secrets);
 }
 
+/// The name under which root hands over the token of `create_token_file`. No mirror can have this name.
+#[must_use]
+pub fn token_key(mirror: &str) -> String {
+    format!("create:{mirror}")
+}
+
+/// The token in a file. If root handed one over for the `create_token_file` of `mirror`, that one.
+///
+/// # Errors
+/// When the file cannot be read, is empty, or other users can read it.
+pub fn read_token(file: &Path, mirror: Option<&str>) -> io::Result<Secret> {
+    let handed = mirror.and_then(|mirror| HANDED.get()?.get(&token_key(mirror)));
+    if let Some(handed) = handed {
+        return handed.clone().map_err(io::Error::other);
+    }
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("token file '{}': {error}", file.display()));
+    let missing = || io::Error::new(io::ErrorKind::NotFound, "it is missing or empty");
+    read_named_secret(file).and_then(|secret| secret.ok_or_else(missing)).map_err(named)
+}
+
 /// The secret from the first of these sources that is configured or exists, in the order of [`find`]. `None` if there is no such source.
 #[must_use]
 pub fn read_source(file: Option<&Path>, command: Option<&[String]>, systemd: Option<&Path>) -> Option<HandedOver> {

@@ -17,7 +17,7 @@ use crate::refs::{NameRef, Oid, RefName};
 use crate::repo::{self, Repository};
 use crate::spool;
 use crate::status::{self, Outcome};
-use crate::wire::Address;
+use crate::wire::{self, Address};
 
 /// The age in seconds from which a push that is not mirrored is reported.
 const LONG: u64 = 3600;
@@ -70,12 +70,22 @@ fn contact(repository: &Repository, mirror: &Mirror, server: &Server) -> Vec<Fin
             findings
         }
         Ok((None, _)) => upstream(mirror, refs.len()),
+        Err(drain::Error::Push(wire::Error::NotFound(_))) if will_be_made(repository, mirror) => {
+            let text = "there is no repository there yet; the next run creates it";
+            vec![Finding::warning("reachable", text, format!("git mirror-push sync {}", mirror.name))]
+        }
         Err(error) => {
             let credentials = mirror::credentials(repository, mirror).unwrap_or_default();
             let text = Redactor::new(&credentials).clean(&error.to_string()).replace('\n', " ");
             vec![Finding::error("reachable", text, fix(&error, mirror, &credentials))]
         }
     }
+}
+
+/// Whether the next run makes the mirror's repository if it is not there.
+fn will_be_made(repository: &Repository, mirror: &Mirror) -> bool {
+    let status = status::of(&repository.layout(), mirror).unwrap_or_default();
+    mirror.create.is_some() && status.last_successful_update_at.is_none()
 }
 
 /// What there is to say of an upstream that can be reached.
@@ -116,7 +126,7 @@ fn named(mirror: &Mirror, findings: Vec<Finding>) -> Vec<Finding> {
 }
 
 fn fix(error: &drain::Error, mirror: &Mirror, credentials: &Credentials) -> String {
-    use crate::wire::Error as Push;
+    use wire::Error as Push;
     let advice = drain::advice(error, mirror, credentials);
     // The advice may contain text of the server, for example the target of a redirect.
     let advice = advice.map(|advice| Redactor::new(credentials).clean(&advice).to_string());

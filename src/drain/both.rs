@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use super::absent::Presence;
 use super::after::keep_held;
 use super::coalesce::Touched;
 use super::contact::{Contact, PriorState, is_adopted, pull, push};
@@ -92,7 +93,8 @@ fn halves(
         }
         let mirrored = open(contact)?;
         let scope = Scope::Refs(decided.keys().cloned().collect());
-        let sent = push(contact, scope, &PriorState { mirrored: &mirrored, ..*known }, decided.clone())?;
+        let known = &PriorState { mirrored: &mirrored, ..*known };
+        let sent = push(contact, scope, known, decided.clone(), Presence::There)?;
         let has_moved = !is_dry && sent.error.is_none() && has_moved(&decided, &sent.outcomes);
         let is_new = |outcome: &RefOutcome| outcome.outcome.is_done() || outcome.outcome == Outcome::RemoteFailed;
         let has_changed = sent.outcomes.values().any(is_new);

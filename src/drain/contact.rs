@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::absent::{Presence, gone, presence};
 use super::both::{Left, both};
 use super::coalesce::Touched;
 use super::fence::Fence;
@@ -38,7 +39,7 @@ pub(super) struct Contact<'c> {
     pub(super) context: &'c Context<'c>,
     pub(super) mirror: &'c Mirror,
     pub(super) fence: Option<&'c Fence>,
-    target: &'c Target,
+    pub(super) target: &'c Target,
     progress: Arc<Progress>,
 }
 
@@ -58,11 +59,22 @@ pub(super) fn run_once(
         let progress = Arc::new(Progress::default());
         (context.on_begin)(mirror, Arc::clone(&progress));
         let contact = &Contact { repository, context, mirror, fence, target: &target, progress };
-        let result = match mirror.direction {
-            Direction::Push => push(contact, scope, known, BTreeMap::new())?,
+        let presence = if mirror.sends() { presence(contact, known)? } else { Presence::There };
+        // What a mirror said before it was made counts no more.
+        let heard = heard.filter(|_| presence == Presence::There);
+        let mut result = match mirror.direction {
             Direction::Pull => pull(contact, known, heard),
-            Direction::Both => both(contact, &scope, known, heard),
+            Direction::Both if presence != Presence::Missing => both(contact, &scope, known, heard),
+            _ => push(contact, scope, known, BTreeMap::new(), presence)?,
         };
+        result.creation = match (presence, &result.error) {
+            (Presence::ByPush, None) => Presence::Created,
+            (Presence::ByPush, Some(_)) => Presence::There,
+            (presence, _) => presence,
+        };
+        if mirror.sends() {
+            result.error = result.error.map(|error| gone(error, known));
+        }
         judge_by(&result, &target.credentials);
         Ok((result, target.credentials))
     };
@@ -71,12 +83,14 @@ pub(super) fn run_once(
     })
 }
 
-/// Updates the mirror. For a two-way mirror, `decided` says what happens to the refs of `scope`.
+/// Updates the mirror. For a two-way mirror, `decided` says what happens to the refs of `scope`. A mirror that is missing is only planned
+/// for.
 pub(super) fn push(
     contact: &Contact<'_>,
     scope: Scope,
     known: &PriorState<'_>,
     decided: BTreeMap<RefName, Decided>,
+    presence: Presence,
 ) -> Result<UpdateResult, Error> {
     let Contact { repository, context, mirror, fence, target, .. } = *contact;
     let PriorState { touched, mirrored, before, is_first } = *known;
@@ -109,6 +123,7 @@ pub(super) fn push(
         shallow,
         expected,
         decided,
+        presence,
     };
     Ok(run.run(scope))
 }

@@ -128,5 +128,6 @@ pub(super) fn deferred(repository: &Repository, mirror: &Mirror, status: Status,
         attempts: status.attempts,
         host: Host::Unknown,
         has_spooled: false,
+        created_repository: false,
     }
 }

@@ -24,6 +24,7 @@ use crate::repo::{Repository, Shared};
 use crate::spool;
 use crate::wire::{Class, Pool};
 
+mod absent;
 mod advice;
 mod after;
 mod backoff;
@@ -45,6 +46,7 @@ mod kept;
 mod observe;
 mod optimistic;
 mod pull;
+mod reach;
 mod record;
 mod refusal;
 mod report;
@@ -60,8 +62,8 @@ pub use advice::{advice, explained};
 pub use defer::{Down, defer};
 pub use full_scan::Unchanged;
 pub use kept::{Kept, expire_all, kept};
-pub use observe::reach;
 pub use pull::reach_upstream;
+pub use reach::reach;
 pub use report::{Host, Report};
 pub use run::serve;
 
@@ -110,6 +112,8 @@ pub struct Context<'a> {
     pub only: Option<&'a BTreeSet<RefName>>,
     /// Whether a person confirmed first contact with the mirrors (`--adopt`).
     pub adopts: bool,
+    /// Whether the repository of a mirror is made even if it was there once (`sync --create`).
+    pub creates: bool,
     /// Whether pull mirrors take refs again that were deleted here (`sync --restore`).
     pub restore: Restore,
     /// A conflict that a person resolves.
@@ -171,6 +175,17 @@ pub enum Error {
     /// The mirror cannot be reached, or the conversation with it failed.
     #[error(transparent)]
     Push(#[from] crate::wire::Error),
+    /// The mirror's repository is not there and could not be made.
+    #[error(transparent)]
+    Create(#[from] crate::create::Error),
+    /// The mirror's repository was there once and is not found now.
+    #[error("{source}; it was there{}", seen.as_ref().map(|day| format!(" on {day}")).unwrap_or_else(|| " once".into()))]
+    Gone {
+        /// The answer.
+        source: Box<crate::wire::Error>,
+        /// The day of the last success.
+        seen: Option<String>,
+    },
     /// The mirror may not be the intended one.
     #[error("first contact: '{url}' has {} this repository does not have, so nothing was sent; check the URL, and if it is right: git mirror-push sync {name} --adopt", values(*unknown))]
     FirstContact {
@@ -220,6 +235,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Push(error) => error.class(),
+            Self::Create(error) => error.class(),
             Self::Mirror(
                 mirror::Error::Locks { .. }
                 | mirror::Error::InsecureHttp
@@ -227,6 +243,7 @@ impl Error {
                 | mirror::Error::Refused(_),
             )
             | Self::FirstContact { .. }
+            | Self::Gone { .. }
             | Self::Unrelated { .. }
             | Self::NothingUpstream
             | Self::NotTaken(_) => Class::Permanent,
@@ -244,6 +261,15 @@ impl Error {
     fn retry_after(&self) -> Option<std::time::Duration> {
         match self {
             Self::Push(error) => error.retry_after(),
+            Self::Create(error) => error.retry_after(),
+            _ => None,
+        }
+    }
+
+    /// How long the mirror waits for its turn to be created, which is no failure.
+    fn turn(&self) -> Option<std::time::Duration> {
+        match self {
+            Self::Create(crate::create::Error::Waits { wait, .. }) => Some(*wait),
             _ => None,
         }
     }

@@ -5,14 +5,13 @@ use std::collections::{BTreeSet, HashMap};
 use super::Error;
 use super::coalesce::{RefHistory, Touched};
 use super::flapping::is_flapping;
-use crate::config;
-use crate::mirror::{self, LocalMirror};
+use crate::mirror::LocalMirror;
 use crate::plan::{Deleted, FirstContact, Kind, Limits, Mirror, Observed, RefFacts, Rules, Source};
 use crate::push::{Advertised, Capabilities, Session};
 use crate::refs::{Ancestry, Local, NameRef, Oid, RefName};
 use crate::repo::{History, Listing, Repository};
 use crate::status::{Held, Mirrored, Move};
-use crate::wire::{Address, Pool};
+use crate::wire::Address;
 
 /// Which refs are looked at.
 pub(super) enum Scope {
@@ -58,6 +57,18 @@ impl Remote {
             values,
             own: LocalMirror::of(address),
         }
+    }
+
+    /// The mirror's side of a repository that is still to be made.
+    pub(super) fn new_one(address: &Address, object_format: &str) -> Self {
+        let capabilities = Capabilities {
+            report_status: true,
+            delete_refs: true,
+            atomic: true,
+            object_format: object_format.to_owned(),
+            ..Capabilities::default()
+        };
+        AdvertisedRefs::default().into_remote(Advertised { capabilities, is_empty: true }, address)
     }
 
     /// Adds values whose objects the mirror has, with or without a ref.
@@ -369,20 +380,4 @@ impl FactBuilder<'_> {
 /// The error for a `mirrored/` that cannot be read. It must not count as empty.
 pub(super) fn unreadable(source: std::io::Error) -> Error {
     Error::files("read what the mirror had", "mirrored".into())(source)
-}
-
-/// Connects to a mirror and reads its advertisement. Changes nothing there.
-///
-/// # Errors
-/// [`Error`]
-pub fn reach(
-    repository: &Repository,
-    mirror: &config::Mirror,
-    server: &config::Server,
-    each: &mut dyn FnMut(NameRef<'_>, Oid),
-) -> Result<Advertised, Error> {
-    let mut session = Session::connect(&mirror::target(repository, mirror, server)?, &Pool::default())?;
-    let advertised = session.advertisement(each)?;
-    session.end();
-    Ok(advertised)
 }

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::absent::Presence;
 use super::update::UpdateResult;
 use super::{Context, Error, explained};
 use crate::config::{Direction, Mirror};
@@ -43,6 +44,8 @@ pub struct Report {
     pub host: Host,
     /// Whether the run spooled something for the push mirrors of the repository, and nobody was woken for it.
     pub has_spooled: bool,
+    /// Whether the mirror's repository was made. In a plan: whether it would be.
+    pub created_repository: bool,
 }
 
 impl Report {
@@ -86,6 +89,7 @@ pub(super) fn report(
         attempts: after.attempts,
         host: if result.is_host_down() { Host::Down } else { Host::Up },
         has_spooled: result.has_spooled,
+        created_repository: result.creation != Presence::There,
         refs: refs(result, side_of(mirror)),
     }
 }
@@ -114,6 +118,7 @@ pub(super) fn unchanged(
         attempts: status.attempts,
         host: Host::Up,
         has_spooled: false,
+        created_repository: false,
         refs: status.refs,
     }
 }
@@ -151,6 +156,7 @@ pub(super) fn failed(repository: &Repository, context: &Context<'_>, mirror: &Mi
         attempts: 0,
         host: Host::Unknown,
         has_spooled: false,
+        created_repository: false,
         refs: Vec::new(),
     }
 }

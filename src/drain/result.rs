@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 
+use super::absent::Presence;
 use super::backoff::delay;
 use super::explained;
 use super::update::UpdateResult;
@@ -73,9 +74,11 @@ pub(super) fn next_status(
         None if is_well => None,
         None => Some(summary(&refs)),
     };
-    let attempts = if is_well { 0 } else { before.attempts.saturating_add(1) };
-    let next = match run.next_look {
-        Some(look) if is_well => Some(look),
+    let turn = result.error.as_ref().and_then(super::Error::turn);
+    let (attempts, failing_since) = streak(before, is_well, turn.is_some(), run.started);
+    let next = match (run.next_look, turn) {
+        (Some(look), _) if is_well => Some(look),
+        (_, Some(turn)) => run.ended.checked_add(turn).ok(),
         _ => next_attempt(before, update_status, result, mirror, run),
     };
     let ended = render_time(run.ended);
@@ -90,13 +93,9 @@ pub(super) fn next_status(
         next_attempt_at: next.map(render_time),
         tried_up_to: None,
         last_full_at: if run.is_full { Some(render_time(run.started)) } else { before.last_full_at.clone() },
-        failing_since: match (is_well, &before.failing_since) {
-            (true, _) => None,
-            (false, None) => Some(render_time(run.started)),
-            (false, since) => since.clone(),
-        },
+        failing_since,
         notified_at: before.notified_at.clone(),
-        failures: if is_well { before.failures } else { counted(before.failures, result, update_status) },
+        failures: counted(before.failures, result, update_status, is_well || turn.is_some()),
         // The next run relies on the capabilities only if the status of this one is finished.
         greeting: result
             .capabilities
@@ -115,14 +114,27 @@ pub(super) fn next_status(
         moves: before.moves.clone(),
         needs_adoption: result.error.as_ref().is_some_and(super::Error::needs_adoption),
         pull: pull_state(before, result),
+        created_repository: before.created_repository || result.creation == Presence::Created,
         refs,
     }
 }
 
-/// The counters after this attempt.
-fn counted(before: Failures, result: &UpdateResult, update_status: UpdateStatus) -> Failures {
+/// How many attempts since the last success there were, and when the first failed. Whoever `waits` for its turn to be created has not failed
+/// once more; but without an attempt, nobody would wait for the time of the next one.
+fn streak(before: &Status, is_well: bool, waits: bool, started: Timestamp) -> (u32, Option<String>) {
+    let since = before.failing_since.clone();
+    match (is_well, waits) {
+        (true, _) => (0, None),
+        (false, true) => (before.attempts.max(1), since),
+        (false, false) => (before.attempts.saturating_add(1), since.or_else(|| Some(render_time(started)))),
+    }
+}
+
+/// The counters after this attempt, which may be `no_failure`.
+fn counted(before: Failures, result: &UpdateResult, update_status: UpdateStatus, no_failure: bool) -> Failures {
     let mut failures = before;
     match (&result.error, update_status) {
+        _ if no_failure => {}
         (_, UpdateStatus::Scheduled) => failures.temporary += 1,
         (Some(_), UpdateStatus::Failed) => failures.permanent += 1,
         (None, UpdateStatus::Failed) => failures.refs += 1,

@@ -326,7 +326,9 @@ fn plan_only(repository: &Repository, context: &Context<'_>, mirror: &Mirror) ->
     let records = spool::peek(&layout, &mirror.name).map_err(Error::files("read the queue", directory.clone()))?;
     let mirrored = Mirrored::open(&directory, &mirror.identity(), repository).map_err(unreadable)?;
     let touched = coalesce(&records, &[]);
-    let before = Status { moves: status::of(&layout, mirror).unwrap_or_default().moves, ..Status::default() };
+    let last = status::of(&layout, mirror).unwrap_or_default();
+    let last_successful_update_at = last.last_successful_update_at;
+    let before = Status { moves: last.moves, last_successful_update_at, ..Status::default() };
     let known = PriorState { touched: &touched, mirrored: &mirrored, before: &before, is_first: !mirrored.exists() };
     let (result, credentials) = run_once(repository, context, mirror, Scope::All, &known, None, None);
     let now = (context.now)();

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::absent::Presence;
 use super::companions::Companions;
 use super::fence::{Fence, Late};
 use super::foreign::Asked;
@@ -59,6 +60,8 @@ pub(super) struct UpdateResult {
     pub(super) pull: Option<PullState>,
     /// What is known of the objects that the mirror got together with its first branch.
     pub(super) companions: Companions,
+    /// Whether the mirror's repository was made for this run, or would be.
+    pub(super) creation: Presence,
 }
 
 impl UpdateResult {
@@ -98,6 +101,8 @@ pub(super) struct Run<'a> {
     pub(super) expected: Option<Capabilities>,
     /// Of a two-way mirror: what was decided for the refs in scope.
     pub(super) decided: BTreeMap<RefName, Decided>,
+    /// Whether the mirror's repository is there.
+    pub(super) presence: Presence,
 }
 
 impl Run<'_> {
@@ -115,6 +120,9 @@ impl Run<'_> {
         let rules = self.context.rules(self.repository, self.mirror)?;
         let (mut scope, mut asked) = selected(scope, &rules);
         let mut refusals = Refusals::default();
+        if self.presence == Presence::Missing {
+            return self.decide_for_a_new_one(&rules, result);
+        }
         self.progress.begin("connecting");
         let mut session = Some(Session::connect(self.target, self.context.pool)?);
         if let Some(current) = session.as_mut() {
@@ -181,10 +189,31 @@ impl Run<'_> {
             Scope::Refs(names) => (remote(session, address, rules, names)?, LocalRefs::Asked(names), None),
         };
         self.check_object_format(&there)?;
+        let plan = self.judge(rules, scope, (&mut there, ours, scanned.take()), refusals, result)?;
+        Ok((there, plan))
+    }
+
+    /// Decides what a repository would get that is still to be made.
+    fn decide_for_a_new_one(&self, rules: &Rules, result: &mut UpdateResult) -> Result<(), Error> {
+        let listing = self.repository.list(|name| rules.selects(name.borrowed()))?;
+        let mut there = Remote::new_one(&self.target.address, self.repository.object_format());
+        let sides = (&mut there, LocalRefs::Listed(listing), Some(FullScan::default()));
+        self.judge(rules, &Scope::All, sides, &Refusals::default(), result).map(drop)
+    }
+
+    /// Decides about the refs of both sides.
+    fn judge(
+        &self,
+        rules: &Rules,
+        scope: &Scope,
+        (there, ours, mut scanned): (&mut Remote, LocalRefs<'_>, Option<FullScan>),
+        refusals: &Refusals,
+        result: &mut UpdateResult,
+    ) -> Result<Plan, Error> {
         there.add_objects(result.companions.accepted());
         result.capabilities = Some(there.advertised.capabilities.clone());
         result.was_blank |= there.branches_and_tags == 0;
-        let (mut observed, noted) = observe(self.repository, ours, &there, &self.past, self.first_contact)?;
+        let (mut observed, noted) = observe(self.repository, ours, there, &self.past, self.first_contact)?;
         self.note_values(scanned.as_mut(), &observed.refs, &noted, result);
         for facts in &mut observed.refs {
             facts.is_refused = refusals.stands(&facts.name, facts.remote);
@@ -193,10 +222,10 @@ impl Run<'_> {
         let refs = result.portion.refs.unwrap_or(usize::MAX).min(self.mirror.max_refs_per_push);
         let companions = if result.portion.refs.is_none() { result.companions.most(refs) } else { 0 };
         observed.limits = Limits { refs: Some(refs), groups: refusals.groups().to_vec(), step: None, companions };
-        let plan = self.final_plan(rules, &mut observed, &there, result.portion);
+        let plan = self.final_plan(rules, &mut observed, there, result.portion);
         self.record_decisions(scope, &plan, refusals, result);
         result.scanned = scanned.or(result.scanned.take());
-        Ok((there, plan))
+        Ok(plan)
     }
 
     /// The final plan. A first plan shows what to ask the mirror, and whether a branch is sent in slices; then the plan is made again.

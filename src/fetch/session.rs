@@ -70,6 +70,29 @@ impl Session {
         Ok(Self { conversation, spoken, redactor: Redactor::new(&target.credentials) })
     }
 
+    /// Reads what upload-pack says first, to see whether the repository is there. Only [`Session::end`] may follow.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn greet(&mut self) -> Result<(), Error> {
+        let Self { conversation, redactor, .. } = self;
+        match conversation {
+            Conversation::Stream(stream) => match greeting(stream.lines()) {
+                Ok(_) => {
+                    stream.opened();
+                    Ok(())
+                }
+                Err(error) => Err(stream.failure(error, ConnectionStage::Reading, redactor)),
+            },
+            Conversation::Http(http) => {
+                let mut lines = http.info_refs(Service::UploadPack)?;
+                greeting(&mut lines).map_err(|error| http.clean(error))?;
+                drain(lines);
+                Ok(())
+            }
+        }
+    }
+
     /// Reads HEAD and the refs whose names begin with one of `prefixes`, and calls `each` with every ref that is not symbolic.
     ///
     /// # Errors

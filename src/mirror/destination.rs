@@ -1,8 +1,8 @@
 //! Where a run pushes to, and with which credentials: configuration and secrets become one target.
 
 use super::Error;
-use crate::config::{AuthMethod, Mirror, Server};
-use crate::credentials::{self, Credentials, identity, read_secret};
+use crate::config::{AuthMethod, Create, Mirror, Server};
+use crate::credentials::{self, Credentials, Secret, identity, read_secret};
 use crate::repo::Repository;
 use crate::wire::{Contacts, Ssh, Target};
 
@@ -38,6 +38,16 @@ pub fn found_credentials(repository: &Repository, mirror: &Mirror, server: &Serv
         is_confined: mirror.is_confined,
     };
     credentials::find(&wanted, &server.credential_env).map_err(Error::Credentials)
+}
+
+/// The token that creates the mirror's repository: that of `create_token_file`, or else the mirror's own password. `None` if it has none.
+///
+/// # Errors
+/// [`Error::Credentials`], when the file cannot be used.
+pub fn create_token(mirror: &Mirror, create: &Create, own: &Credentials) -> Result<Option<Secret>, Error> {
+    let Some(file) = create.token_file.as_deref() else { return Ok(own.secret.clone()) };
+    let name = mirror.is_servers.then_some(&*mirror.name);
+    credentials::read_token(file, name).map(Some).map_err(Error::Credentials)
 }
 
 /// Everything that is needed to connect to a mirror.

@@ -21,7 +21,7 @@ mod local;
 mod lock;
 mod removal;
 
-pub use destination::{credentials, found_credentials, target};
+pub use destination::{create_token, credentials, found_credentials, target};
 pub use edit::{Editor, Extras, Keys, WhileBusy, Wish, clean_url, token_as_password};
 pub use host_keys::{detect, host_keys_of};
 pub use local::{LocalMirror, LostHead};

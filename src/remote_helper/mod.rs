@@ -255,6 +255,7 @@ impl Helper {
             mode: if self.is_dry_run { Mode::Plan } else { Mode::Sync(MassDelete::Guarded) },
             only: Some(wanted),
             adopts: false,
+            creates: false,
             restore: Restore::Changed,
             resolve: None,
             pool: &Pool::default(),

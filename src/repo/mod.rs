@@ -6,12 +6,14 @@
 //! Nothing is cached between drains, so a crash leaves at most the temporary directory of `alternates`.
 
 use std::cell::OnceCell;
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use alternates::Added;
 use format::RefStorage;
 
+use crate::durable;
 use crate::layout::Layout;
 use crate::refs::{Oid, RefName};
 use crate::replies;
@@ -286,6 +288,16 @@ impl Repository {
     #[must_use]
     pub fn null_oid(&self) -> Oid {
         from_gix(self.inner.object_hash().null_ref())
+    }
+
+    /// The text of its file `description` (gitrepository-layout(5)), 4 KiB at most; empty if there is none.
+    #[must_use]
+    pub fn description(&self) -> String {
+        const MAX_READ: u64 = 4 << 10;
+        let mut text = Vec::new();
+        let read = durable::open_to_read(&self.git_dir.join("description"));
+        let _ = read.and_then(|(file, _)| file.take(MAX_READ).read_to_end(&mut text));
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     /// The branch that HEAD names, whether or not it exists. `None` when HEAD is detached.

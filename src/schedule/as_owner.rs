@@ -26,6 +26,8 @@ struct Printed {
     update_status: UpdateStatus,
     error: Option<String>,
     refs: Vec<RefOutcome>,
+    #[serde(default)]
+    created_repository: bool,
 }
 
 /// One job for all mirrors of such a repository. The queue treats the owner as a host, so the limits of a host apply to each owner.
@@ -49,6 +51,9 @@ pub(super) fn serve(every: &Every<'_>, owner: &Owner, job: &Job) -> Result<Vec<R
     asked.command.arg("--json").args(arguments(job.mode));
     if every.adopts {
         asked.command.arg("--adopt");
+    }
+    if every.creates {
+        asked.command.arg("--create");
     }
     if every.restore == Restore::All {
         asked.command.arg("--restore");
@@ -87,6 +92,7 @@ fn report(git_dir: &Path, printed: Printed, begin: Timestamp) -> Report {
             (true, false) => Direction::Pull,
             (false, _) => Direction::Push,
         },
+        created_repository: printed.created_repository,
         repository: git_dir.display().to_string(),
         url: name.clone(),
         remote: name,

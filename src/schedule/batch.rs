@@ -42,6 +42,8 @@ pub struct Every<'a> {
     pub mode: Mode,
     /// Whether a person confirmed first contact with the mirrors (`--adopt`).
     pub adopts: bool,
+    /// Whether the repository of a mirror is made even if it was there once (`sync --create`).
+    pub creates: bool,
     /// Whether pull mirrors take refs again that were deleted here (`sync --restore`).
     pub restore: Restore,
     /// Connections that are shared.
@@ -275,6 +277,7 @@ impl Every<'_> {
             mode,
             only: None,
             adopts: self.adopts,
+            creates: self.creates,
             restore: self.restore,
             resolve: None,
             pool: self.pool,

@@ -145,6 +145,7 @@ impl Workers {
             server: &server,
             mode: Mode::Drain,
             adopts: false,
+            creates: false,
             restore: Restore::Changed,
             pool: &self.pool,
             unchanged: Unchanged::Omitted,

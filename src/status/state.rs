@@ -76,6 +76,9 @@ pub struct Status {
     /// Of a pull mirror: what its last run knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull: Option<PullState>,
+    /// Whether we made the mirror's repository.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub created_repository: bool,
     /// The refs that are not up to date, and those that the rules kept.
     pub refs: Vec<RefOutcome>,
 }

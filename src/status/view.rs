@@ -64,6 +64,9 @@ pub struct View {
     pub last_check_at: Option<String>,
     /// Of a pull mirror: when something was last taken.
     pub last_change_at: Option<String>,
+    /// Whether we made its repository; left out if not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub created_repository: bool,
     /// The refs that are not up to date, and those that the rules kept.
     pub refs: Vec<RefOutcome>,
     /// The URL as the API shows it; see [`Address::masked`].
@@ -133,6 +136,7 @@ pub fn view(repository: &Repository, mirror: &Mirror, credentials: &Credentials,
         next_attempt_at,
         last_check_at,
         last_change_at,
+        created_repository: status.created_repository,
         refs: status.refs,
         needs_adoption: status.needs_adoption,
     })

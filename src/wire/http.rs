@@ -30,7 +30,7 @@ const USER_AGENT: &str = concat!("git/2.47 git-mirror-push/", env!("CARGO_PKG_VE
 
 /// A server that speaks HTTP.
 pub(crate) struct Http {
-    agent: Agent,
+    pub(super) agent: Agent,
     /// Whether the agent may have a connection that was used before, which the server may have closed.
     may_be_kept: bool,
     url: String,
@@ -160,7 +160,8 @@ impl Http {
         }
     }
 
-    fn read_error(&self, error: ureq::Error) -> Error {
+    /// The error of a request.
+    pub(super) fn read_error(&self, error: ureq::Error) -> Error {
         let host = self.connected_to();
         match error {
             ureq::Error::HostNotFound => Error::Resolve { host },

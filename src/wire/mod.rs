@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::credentials::Credentials;
 
 mod address;
+mod api;
 mod askpass;
 mod egress;
 mod error;
@@ -24,6 +25,7 @@ mod messages;
 mod packets;
 mod pool;
 mod read_ahead;
+mod shell;
 mod shown;
 mod ssh;
 mod ssh_control;
@@ -34,11 +36,13 @@ mod upload;
 mod watch;
 
 pub use address::{Address, Refused, parse};
+pub use api::{Api, Reply, Scheme};
 pub use askpass::{AskpassServer, VARIABLE as ASKPASS_VARIABLE, answer as answer_askpass};
 pub use egress::{Allowed, Egress};
 pub use error::{CertificateProblem, Class, Error, Limit, RetrySmaller};
 pub use local::Own;
 pub use pool::Pool;
+pub use shell::shell;
 pub use upload::Upload;
 
 pub(crate) use http::{Http, Lines as HttpLines, drain};

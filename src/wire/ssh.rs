@@ -115,7 +115,7 @@ pub(crate) fn known_as(host: &str, port: Option<u16>) -> String {
 
 /// The ssh command, the server that answers its question for the password, if there is one, and the socket of the shared connection, if
 /// there is one.
-fn prepare(
+pub(super) fn prepare(
     user: Option<&str>,
     host: &str,
     port: Option<u16>,
@@ -159,8 +159,11 @@ fn prepare(
     let shared = sockets.filter(|_| is_shareable).and_then(|sockets| {
         let kind = kind();
         let is_first = || target.ssh.contacts == Contacts::More && !sockets.has_met(&kind);
-        let contacts = if is_first() && shares_itself(&ssh, &whom, port) { Contacts::One } else { target.ssh.contacts };
-        sockets.socket(kind, contacts)
+        if is_first() && shares_itself(&ssh, &whom, port) {
+            sockets.leave_to_user(kind);
+            return None;
+        }
+        sockets.socket(kind, target.ssh.contacts)
     });
     shared.iter().flat_map(ControlSocket::options).for_each(|text| option(&mut ssh, text));
     if let Some(port) = port {

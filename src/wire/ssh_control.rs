@@ -41,8 +41,16 @@ pub(super) struct ControlSockets {
 struct State {
     directory: Option<tempfile::TempDir>,
     made: u32,
-    /// `None` after the first contact, which has a connection of its own, and after a failure.
-    sockets: HashMap<Kind, Option<PathBuf>>,
+    sockets: HashMap<Kind, Socket>,
+}
+
+enum Socket {
+    /// The next contact makes one: the first contact had a connection of its own, or a shared one failed.
+    Next,
+    /// That of the shared connection.
+    At(PathBuf),
+    /// The user's configuration of ssh names one.
+    OfUser,
 }
 
 /// The socket that a contact uses.
@@ -61,19 +69,25 @@ impl ControlSockets {
         }
         let path = match state.sockets.get(&kind) {
             None if contacts == Contacts::One => {
-                state.sockets.insert(kind, None);
+                state.sockets.insert(kind, Socket::Next);
                 return None;
             }
-            Some(Some(path)) => path.clone(),
-            Some(None) | None => state.new_path()?,
+            Some(Socket::OfUser) => return None,
+            Some(Socket::At(path)) => path.clone(),
+            Some(Socket::Next) | None => state.new_path()?,
         };
-        state.sockets.insert(kind.clone(), Some(path.clone()));
+        state.sockets.insert(kind.clone(), Socket::At(path.clone()));
         Some(ControlSocket { of: self.clone(), kind, path })
     }
 
     /// Whether a contact of this kind has begun before.
     pub(super) fn has_met(&self, kind: &Kind) -> bool {
         self.lock().sockets.contains_key(kind)
+    }
+
+    /// Leaves all contacts of this kind to the user's configuration of ssh.
+    pub(super) fn leave_to_user(&self, kind: Kind) {
+        self.lock().sockets.insert(kind, Socket::OfUser);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -103,9 +117,9 @@ impl ControlSocket {
     /// Gives later contacts another connection: something is wrong with this one.
     pub(super) fn discard(&self) {
         let mut state = self.of.lock();
-        if let Some(current) = state.sockets.get_mut(&self.kind).filter(|current| current.as_ref() == Some(&self.path))
-        {
-            *current = None;
+        let is_current = |socket: &&mut Socket| matches!(socket, Socket::At(path) if *path == self.path);
+        if let Some(current) = state.sockets.get_mut(&self.kind).filter(is_current) {
+            *current = Socket::Next;
         }
     }
 }

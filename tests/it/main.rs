@@ -8,6 +8,7 @@
 //! | `wire`, `push`, `fetch`, `remote_helper`: the way to a mirror and what is said there | `push/` |
 //! | pull mirrors: `fetch`, `drain::pull` | `pull/` |
 //! | two-way mirrors: `drain::both` | `both/` |
+//! | mirrors that do not exist yet: `create`, `drain::absent` | `create/` |
 //! | `serve`, `tokens` | `serve/` |
 //! | `cli`, `config`, `doctor`, `notify`, `metrics`, and the documents | `cli/` |
 //! | `install`, `schedule`, `credentials`: everything together | `system/` |
@@ -26,6 +27,7 @@
 
 mod both;
 mod cli;
+mod create;
 mod drain;
 mod hook;
 mod pull;

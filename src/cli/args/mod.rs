@@ -233,4 +233,7 @@ pub(super) struct Sync {
     /// Of pull mirrors: take refs again that were deleted here
     #[arg(long)]
     pub(super) restore: bool,
+    /// Make the repositories of mirrors that were there once and are gone, as 'create' of the configuration says
+    #[arg(long)]
+    pub(super) create: bool,
 }

@@ -61,7 +61,11 @@ fn the_mirrors_refs_are_read_first_whenever_they_are_not_known() {
     // Another URL is another mirror.
     sandbox.mirror_push_ok(&scene.source, &["set", "m", "--url", &scene.server().url("./mirror.git")]);
     scene.push(&["main"]);
-    assert_eq!(scene.methods(&["drain"], 0), "GET POST");
+    assert_eq!(
+        scene.methods(&["drain"], 0),
+        "GET GET POST",
+        "at the first contact, upload-pack is asked whether it is there"
+    );
     scene.push(&["main:a", "main:b", "main"]);
     assert_eq!(scene.methods(&["drain"], 0), "POST");
     sandbox.add_mirror_config(&scene.source, "max_refs_per_push = 2");

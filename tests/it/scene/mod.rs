@@ -4,10 +4,12 @@ pub(crate) mod browser;
 pub(crate) mod daemon;
 pub(crate) mod disk;
 pub(crate) mod estate;
+pub(crate) mod forge;
 pub(crate) mod injected;
 pub(crate) mod random;
 pub(crate) mod sandbox;
 pub(crate) mod servers;
+pub(crate) mod web;
 pub(crate) mod wire;
 
 use std::path::PathBuf;

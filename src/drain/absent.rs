@@ -1,0 +1,160 @@
+//! A mirror whose repository may not be there: the look before the first contact, and its creation.
+//!
+//! The look asks upload-pack. A request to receive-pack would make the repository at some hosts (GitLab, Gitea with push-to-create), whatever
+//! the URL. Over git:// and on this machine nothing is made by looking, so no look is needed there.
+//!
+//! Guaranteed: a repository is made once. One that was right once and is gone is made again only if a person asks for it (`sync --create`).
+//! A crash between the creation and the push leaves an empty repository, which the next run finds and fills.
+
+use super::contact::{Contact, PriorState};
+use super::{Error, Mode};
+use crate::config::{Create, CreateKind, Maker};
+use crate::create::{self, Made, Turn, Wanted, pace};
+use crate::fetch;
+use crate::mirror::create_token;
+use crate::wire::{self, Address, Contacts, Pool, Ssh, Target};
+
+/// Whether the repository of the mirror is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// It is, or receive-pack decides it.
+    #[default]
+    There,
+    /// This run made it.
+    Created,
+    /// The host makes it when this run pushes.
+    ByPush,
+    /// It is not, and a run that is no plan would make it.
+    Missing,
+}
+
+/// Finds out whether the repository is there, and makes it if it may be made.
+pub(super) fn presence(contact: &Contact<'_>, known: &PriorState<'_>) -> Result<Presence, Error> {
+    let (mirror, context) = (contact.mirror, contact.context);
+    let is_first = !was_there(known);
+    if !is_first && !context.creates && context.mode != Mode::Plan {
+        return Ok(Presence::There);
+    }
+    let Err(absent) = look(contact.target, context.pool) else { return Ok(Presence::There) };
+    if !matches!(absent, wire::Error::NotFound(_)) {
+        return Err(absent.into());
+    }
+    let Some(create) = mirror.create.as_ref().filter(|_| is_first || context.creates) else {
+        return Err(gone(absent.into(), known));
+    };
+    if context.mode == Mode::Plan {
+        return Ok(Presence::Missing);
+    }
+    if create.maker == Maker::Kind(CreateKind::Push) {
+        return made_by_push(contact);
+    }
+    make(contact, create)?;
+    Ok(Presence::Created)
+}
+
+/// Whether a run with the mirror at this address ended well, or left values there.
+fn was_there(known: &PriorState<'_>) -> bool {
+    known.mirrored.exists() || known.before.last_successful_update_at.is_some()
+}
+
+/// The error of a run. If the repository is not found and was there once, it says when.
+pub(super) fn gone(error: Error, known: &PriorState<'_>) -> Error {
+    match error {
+        Error::Push(source @ wire::Error::NotFound(_)) if was_there(known) => Error::Gone {
+            source: Box::new(source),
+            seen: known.before.last_successful_update_at.as_deref().and_then(|time| time.get(..10)).map(str::to_owned),
+        },
+        other => other,
+    }
+}
+
+/// Looks whether the repository is there, in a way that makes none.
+///
+/// # Errors
+/// [`wire::Error::NotFound`], when it is not there; an error of the host, when it cannot be reached. No error if upload-pack refuses us for
+/// another reason: receive-pack may still be open.
+pub(super) fn look(target: &Target, pool: &Pool) -> Result<(), wire::Error> {
+    match &target.address {
+        Address::Git { .. } => Ok(()),
+        Address::Local(path) if create::is_free(path) => {
+            let what = if path.is_dir() { "is an empty directory" } else { "is not a directory on this machine" };
+            Err(wire::Error::NotFound(format!("'{}' {what}", path.display())))
+        }
+        Address::Local(_) => Ok(()),
+        Address::Ssh { .. } | Address::Http { .. } => {
+            // Receive-pack is asked next, over the same connection.
+            let target = &Target { ssh: Ssh { contacts: Contacts::More, ..target.ssh.clone() }, ..target.clone() };
+            let mut session = fetch::Session::connect(target, pool, None)?;
+            match session.greet() {
+                Ok(()) => {
+                    session.end();
+                    Ok(())
+                }
+                Err(error @ wire::Error::NotFound(_)) => Err(error),
+                Err(error) if error.is_host_failure() => Err(error),
+                Err(_) => Ok(()),
+            }
+        }
+    }
+}
+
+/// The host makes the repository when something is pushed.
+fn made_by_push(contact: &Contact<'_>) -> Result<Presence, Error> {
+    match contact.repository.object_format() {
+        "sha1" => Ok(Presence::ByPush),
+        format => Err(create::Error::Refused(format!(
+            "hosts make SHA-1 repositories at the first push, and this repository's object format is {format}; choose another 'create'"
+        ))
+        .into()),
+    }
+}
+
+/// Makes the repository, at the pace of its host.
+fn make(contact: &Contact<'_>, create: &Create) -> Result<(), Error> {
+    let (mirror, context) = (contact.mirror, contact.context);
+    contact.fence.map_or(Ok(()), super::fence::Fence::check)?;
+    let token = create_token(mirror, create, &contact.target.credentials)?;
+    let wanted = Wanted {
+        repository: contact.repository,
+        mirror,
+        create,
+        target: contact.target,
+        token: token.as_ref(),
+        pool: context.pool,
+    };
+    let Some(host) = contact.target.address.host() else {
+        return create::create(&wanted).map(drop).map_err(Error::from);
+    };
+    let who = format!("{} {}", contact.repository.git_dir().display(), mirror.name);
+    let now = (context.now)();
+    let wait = |at: jiff::Timestamp| at.duration_since(now).try_into().unwrap_or_default();
+    let made = match pace().ask(host, &who, create.per_minute, now) {
+        Turn::Later { at, place } => {
+            return Err(create::Error::Waits { host: host.to_owned(), place, wait: wait(at) }.into());
+        }
+        Turn::Now(at_work) => {
+            let _alone = at_work.lock();
+            create::create(&wanted)
+        }
+    };
+    match made {
+        Ok(Made::Now) => {
+            tracing::info!("mirror '{}': its repository was created", mirror.name);
+            Ok(())
+        }
+        Ok(Made::Before) => look(contact.target, context.pool).map_err(|error| match error {
+            wire::Error::NotFound(_) => create::Error::Refused(format!(
+                "'{host}' says that it exists, and whoever pushes cannot see it; give the account or key of the mirror access to it"
+            ))
+            .into(),
+            other => other.into(),
+        }),
+        Err(error) => {
+            if let create::Error::Limited { wait, .. } = &error {
+                let until = now.checked_add(*wait).unwrap_or(now);
+                pace().wait(host, until, now);
+            }
+            Err(error.into())
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Nothing is made by looking, nothing twice, nothing for strangers, and not faster than the host wants.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::scene::daemon::Daemon;
+use crate::scene::estate::Estate;
+use crate::scene::forge::{ADMIN, Brand, Forge};
+use crate::scene::sandbox::{Sandbox, wait_for};
+
+/// GitLab makes a project at the first request to receive-pack, whatever the URL. A mistyped one must not leave a project behind.
+#[test]
+fn looking_creates_nothing_at_a_host_that_creates_on_push() {
+    let sandbox = Sandbox::of(("sha1", "files"));
+    let forge = Forge::start(&sandbox, Brand::Gitlab);
+    forge.create_on_push();
+    let source = sandbox.source(&forge.url("acme/typo.git"), &[]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    for command in [&["plan"][..], &["doctor"], &["sync"], &["drain"], &["status"], &["check"]] {
+        let said = sandbox.mirror_push(&source, command);
+        assert!(!forge.repository("acme").exists(), "{command:?}: {said:?}");
+    }
+    let said = sandbox.mirror_push(&source, &["sync"]);
+    assert!(said.status == 1 && said.out.contains("was not found") && said.out.contains("create it there"), "{said:?}");
+    let asked = forge.requests();
+    assert!(asked.iter().all(|request| request.contains("git-upload-pack")), "{asked:?}");
+
+    sandbox.mirror_push_ok(&source, &["set", "m", "create=push"]);
+    let said = sandbox.mirror_push_ok(&source, &["plan"]);
+    assert!(said.out.contains("would create the repository") && !forge.repository("acme").exists(), "{said:?}");
+    let said = sandbox.mirror_push_ok(&source, &["sync"]);
+    assert!(said.out.contains("created the repository"), "{said:?}");
+    assert_eq!(sandbox.refs(&forge.repository("acme/typo.git")), sandbox.refs(&source));
+    assert_eq!(sandbox.status(&source)["created_repository"], true);
+
+    // What is right already is not looked at first any more.
+    forge.requests();
+    let work = sandbox.work(&source);
+    work.commit("two");
+    work.push(&["main"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
+    let asked = forge.requests();
+    assert!(!asked.iter().any(|request| request.contains("git-upload-pack")), "{asked:?}");
+    // A plan and the doctor look first for ever: the project may be gone.
+    std::fs::remove_dir_all(forge.repository("acme/typo.git")).unwrap();
+    for command in ["plan", "doctor"] {
+        let said = sandbox.mirror_push(&source, &[command]);
+        assert!(said.status == 1 && !forge.repository("acme/typo.git").exists(), "{command}: {said:?}");
+    }
+}
+
+#[test]
+fn a_template_creates_at_the_pace_that_is_configured_and_one_at_a_time() {
+    let estate = Estate::new("");
+    let sandbox = &estate.sandbox;
+    let forge = Forge::start(sandbox, Brand::Gitea);
+    let token = sandbox.path("admin.token");
+    std::fs::write(&token, ADMIN).unwrap();
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
+    estate.configure(&format!(
+        "wake = \"none\"\n[[repositories]]\nroot = \"ROOT\"\n[remotes.forge]\nurl = \"{}\"\nallow_insecure_http = true\n\
+         create = \"gitea\"\ncreate_token_file = \"{}\"\ncreate_per_minute = 3\n",
+        forge.url("acme/{path_dash}.git"),
+        token.display()
+    ));
+    for number in 0..7 {
+        estate.repository(&format!("team/r{number}.git"));
+    }
+    let said = estate.run(&["sync", "--all", "--json"]);
+    let reports = said.json();
+    let reports = reports.as_array().unwrap();
+    let created = reports.iter().filter(|report| report["created_repository"] == true).count();
+    assert_eq!((created, forge.wishes().len()), (3, 3), "{said:?}");
+    assert_eq!(forge.most_at_work(), 1, "one at a time");
+    let waiting: Vec<&str> = reports.iter().filter_map(|report| report["error"].as_str()).collect();
+    assert_eq!(waiting.len(), 4, "{waiting:?}");
+    let is_said = |place: &str| {
+        waiting.iter().any(|text| text.starts_with(&format!("waiting to be created, {place} at '127.0.0.1', about ")))
+    };
+    assert!(["1st", "2nd", "3rd", "4th"].into_iter().all(is_said), "{waiting:?}");
+    assert!(reports.iter().all(|report| report["update_status"] != "failed"), "{said:?}");
+    // Whoever waits has not failed: a drain that is not asked leaves it alone.
+    assert_eq!(
+        estate
+            .run(&["drain", "--all", "--json"])
+            .json()
+            .as_array()
+            .map(|all| all.iter().filter(|report| report["created_repository"] == true).count()),
+        Some(0)
+    );
+    assert_eq!(forge.wishes().len(), 0);
+    let status = estate.run(&["status", "--all", "--json"]).json();
+    let failing = status.as_array().unwrap().iter().filter(|view| view["update_status"] == "failed").count();
+    assert_eq!(failing, 0, "{status}");
+}
+
+/// Somebody may have chosen the address of a confined mirror. The token of the server must not go there.
+#[test]
+fn a_mirror_of_the_api_gets_no_repository_and_no_token() {
+    let sandbox = Sandbox::of(("sha1", "files"));
+    let forge = Forge::start(&sandbox, Brand::Gitea);
+    let token = sandbox.path("admin.token");
+    std::fs::write(&token, ADMIN).unwrap();
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let keys = format!("create = \"gitea\"\ncreate_token_file = \"{}\"\nallow_insecure_http = true\n", token.display());
+    let template = format!("[defaults]\n{keys}\n[remotes.forge]\nurl = \"{}\"\n{keys}", forge.url("acme/{name}.git"));
+    let daemon = Daemon::start(&sandbox, &format!("[api]\nallow_local_network = true\n{template}"));
+    let repository = daemon.repository("widget");
+    let work = sandbox.work(&repository);
+    work.commit("one");
+    work.push(&["main"]);
+    // The template's own mirror is made.
+    wait_for("the mirror of the template", || forge.repository("acme/widget.git").exists());
+    forge.wishes();
+    // A mirror through the API is not, though [defaults] of the server's file would create it.
+    let id = daemon.add("widget", &forge.url("acme/other.git"));
+    let shown = || daemon.api("GET", &format!("projects/widget/remote_mirrors/{id}"), "").json();
+    wait_for("its failure", || shown()["update_status"] == "failed");
+    assert!(shown()["last_error"].as_str().unwrap().contains("was not found"), "{}", shown());
+    assert!(forge.wishes().is_empty() && !forge.repository("acme/other.git").exists());
+}
