@@ -3,19 +3,15 @@
 //!
 //! If we are killed while we write, the next import finds what is written as present, and adds the rest.
 
-#![expect(clippy::disallowed_methods, reason = "reads the list that the user names")]
-
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-
-use anyhow::Context;
 
 use super::args::{Import, Source};
 use super::{BEHIND, Base, DONE, Session, Usage, hook};
 use crate::config::{self, HookSetting};
 use crate::credentials::{Credentials, Secret};
-use crate::import::{Found, Line, Wish, propose, pushing_lines, read_list};
+use crate::import::{Found, Wish, propose, pushing_lines, read_simple};
 use crate::install;
 use crate::mirror::{Extras, Keys};
 use crate::plan::Pattern;
@@ -25,6 +21,7 @@ use crate::wire::parse;
 
 mod judge;
 mod shown;
+mod source;
 
 use judge::judged_all;
 use shown::Shown;
@@ -61,15 +58,12 @@ struct Addition {
 /// Imports.
 pub(super) fn import(base: &Base, asked: &Import, out: &mut dyn Write) -> anyhow::Result<u8> {
     let logins = logins(&asked.credential)?;
-    let (sources, mut judged) = match &asked.source {
-        Some(Source::List(list)) => listed(base, asked, &list.file)?,
-        Some(Source::Git) | None => (places(base, asked)?.into_iter().map(|path| (path, None)).collect(), Vec::new()),
-    };
+    let (sources, mut judged) = source::read(base, asked)?;
     let paths: Vec<PathBuf> = sources.keys().cloned().collect();
     let judge = |session: &Session<'_>| {
         let git_dir = session.repository.git_dir();
         let found = match sources.get(git_dir).cloned().flatten() {
-            Some(found) => found,
+            Some(found) => found.into_iter().chain(also(session, asked)).collect(),
             None if let Err(error) = config::authorise(&session.repository, &base.server) => {
                 vec![Found::Person { from: "git's configuration".into(), why: error.to_string() }]
             }
@@ -149,54 +143,6 @@ fn below(base: &Base, asked: &Import, git_dir: &Path) -> String {
     path.strip_suffix("/.git").or_else(|| path.strip_suffix(".git")).unwrap_or(&path).to_owned()
 }
 
-/// For each repository, what a list says about it; `None` for what its own configuration says.
-type Sources = BTreeMap<PathBuf, Option<Vec<Found>>>;
-
-/// Reads a list. A wrong line refuses all of it.
-fn listed(base: &Base, asked: &Import, file: &Path) -> anyhow::Result<(Sources, Vec<Judged>)> {
-    let text = match file.to_str() {
-        Some("-") => std::io::read_to_string(std::io::stdin()).context("cannot read standard input")?,
-        _ => {
-            let path = base.start().join(file);
-            let read = std::fs::File::open(&path).and_then(std::io::read_to_string);
-            read.with_context(|| format!("cannot read '{}'", path.display()))?
-        }
-    };
-    let lines = read_list(&text).map_err(|error| Usage(format!("{}: {error}", file.display())))?;
-    let roots: Vec<PathBuf> = match &asked.root {
-        Some(root) => vec![base.start().join(root)],
-        None => base.server.roots.iter().map(|root| root.path.clone()).collect(),
-    };
-    let pattern = asked.matches.as_ref().map(|pattern| Pattern::new(pattern.as_bytes()));
-    let (mut sources, mut judged) = (Sources::new(), Vec::new());
-    for Line { repository, mirror } in lines {
-        if pattern.as_ref().is_some_and(|pattern| !pattern.matches(repository.trim_end_matches(".git").as_bytes())) {
-            continue;
-        }
-        match there(&repository, &roots) {
-            Some(path) => sources.entry(path).or_default().get_or_insert_default().push(Found::Mirror(mirror)),
-            None => judged.push(Judged {
-                from: mirror.name,
-                verdict: Verdict::Person("there is no repository here; make it, or give --root DIR".into()),
-                repository,
-            }),
-        }
-    }
-    Ok((sources, judged))
-}
-
-/// The repository of this name: an absolute path, or one below a root, with or without `.git`.
-fn there(name: &str, roots: &[PathBuf]) -> Option<PathBuf> {
-    let is_plain = |name: &str| !Path::new(name).components().any(|part| part.as_os_str() == "..");
-    let bases = if name.starts_with('/') { vec![PathBuf::from("/")] } else { roots.to_vec() };
-    let plain = name.trim_start_matches('/');
-    let names = [plain.to_owned(), format!("{plain}.git"), format!("{plain}/.git")];
-    let all = bases.iter().flat_map(|base| names.iter().map(move |name| base.join(name)));
-    let found =
-        all.filter(|_| is_plain(name)).find(|path| path.join("HEAD").is_file() && path.join("objects").is_dir());
-    found?.canonicalize().ok()
-}
-
 /// What git's configuration and the hooks of a repository say.
 fn in_git(repository: &Repository, asked: &Import) -> Vec<Found> {
     let remotes = repository.git_remotes();
@@ -205,9 +151,7 @@ fn in_git(repository: &Repository, asked: &Import) -> Vec<Found> {
     } else {
         Vec::new()
     };
-    let direction = asked.direction.map(super::options::Direction::word);
-    let wish = Wish { direction, is_exact: asked.exact };
-    let mut found: Vec<Found> = remotes.iter().flat_map(|remote| propose(remote, &namespaces, wish)).collect();
+    let mut found: Vec<Found> = remotes.iter().flat_map(|remote| propose(remote, &namespaces, wish(asked))).collect();
     let is_known = |target: &str| {
         remotes.iter().any(|remote| remote.name == target || remote.push_urls.iter().any(|url| url == target))
     };
@@ -234,6 +178,23 @@ fn in_git(repository: &Repository, asked: &Import) -> Vec<Found> {
         }
     }
     found
+}
+
+/// What the repository itself says of a source that is read from elsewhere.
+fn also(session: &Session<'_>, asked: &Import) -> Vec<Found> {
+    let value = |key: &str| session.repository.git_config(key).unwrap_or_default();
+    match asked.source {
+        Some(Source::Gitolite) => {
+            let repository = below(session.base, asked, session.repository.git_dir());
+            read_simple(&value("gitolite.mirror.simple"), &value("gitolite.mirror.simple.extra-args"), &repository)
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What the user decided for all mirrors.
+fn wish(asked: &Import) -> Wish<'_> {
+    Wish { direction: asked.direction.map(super::options::Direction::word), is_exact: asked.exact }
 }
 
 /// The namespaces of refs besides branches and tags, with the numbers of their refs.

@@ -120,7 +120,7 @@ fn mirror(remote: &GitRemote, at: usize, url: &str, direction: &str, keys: &Keys
     keys.extend(remote.proxy.clone().map(|proxy| ("proxy", Change::Text(proxy))));
     let name = valid_name(&remote.name);
     let name = if at == 0 { name } else { format!("{name}-{}", at + 1) };
-    Proposed { name, url: url.to_owned(), keys, from: source(remote), notes: notes.to_vec() }
+    Proposed { name, url: url.to_owned(), keys, from: source(remote), notes: notes.to_vec(), hides_password: false }
 }
 
 const PULLED: &str = "git replaced and deleted whatever differed here; a pull mirror keeps what was changed here (divergent_refs) and what upstream rewrote (keep_rewritten). 'git remote update -p' would delete what is kept; turn it off: git config --unset-all remote.NAME.fetch";

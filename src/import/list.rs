@@ -58,7 +58,7 @@ fn read_line(line: &str) -> Result<Line, String> {
             keys.push((known_key(&key, Place::Remote)?, change(&key, value)?));
         }
     }
-    let mirror = Proposed { name, url, keys, from: "the list".into(), notes: Vec::new() };
+    let mirror = Proposed { name, url, keys, from: "the list".into(), notes: Vec::new(), hides_password: false };
     Ok(Line { repository, mirror })
 }
 

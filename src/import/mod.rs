@@ -1,13 +1,21 @@
 //! Mirrors that other tools configured, read as mirrors of ours. The callers read the sources, and write what is proposed.
 //!
 //! Guaranteed: what the old tool did is kept as far as it destroys no more than the defaults of `add`. What has no counterpart is left to a
-//! person, with the reason. Absent: gitolite, Gerrit, GitLab's and Gitea's API; cron.
+//! person, with the reason. Absent: cron.
 
+mod gerrit;
 mod git;
+mod gitea;
+mod gitlab;
+mod gitolite;
 mod hooks;
 mod list;
 
+pub use gerrit::{GerritSite, gerrit_base_path, read_gerrit};
 pub use git::{Wish, propose};
+pub use gitea::{gitea_pull, gitea_push};
+pub use gitlab::{gitlab_paths, gitlab_pull, gitlab_push};
+pub use gitolite::{GitoliteHost, GitoliteOptions, read_gitolite, read_simple};
 pub use hooks::{Pushing, pushing_lines};
 pub use list::{Line, ListError, line_of, read_list};
 
@@ -43,6 +51,8 @@ pub struct Proposed {
     pub from: String,
     /// What differs from what the old tool did.
     pub notes: Vec<String>,
+    /// Whether the source has a password for it and does not give it out.
+    pub hides_password: bool,
 }
 
 impl Proposed {

@@ -296,13 +296,24 @@ pub fn configured(words: &[String]) -> Command {
 /// # Errors
 /// [`Error`]. When `limit` is over, the program's process group is ended.
 pub fn run(name: &str, command: &mut Command, input: &[u8], limit: Duration) -> Result<Vec<u8>, Error> {
-    const MAX_OUTPUT: usize = 64 << 10;
+    run_up_to(64 << 10, name, command, input, limit)
+}
+
+/// Runs a program as [`run`] does, and returns up to 64 MiB of its standard output.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_long(name: &str, command: &mut Command, input: &[u8], limit: Duration) -> Result<Vec<u8>, Error> {
+    run_up_to(64 << 20, name, command, input, limit)
+}
+
+fn run_up_to(most: usize, name: &str, command: &mut Command, input: &[u8], limit: Duration) -> Result<Vec<u8>, Error> {
     let mut child = Child::start(name, command)?;
     let (mut stdin, stdout, end) = (child.stdin(), child.stdout(), child.killer());
     let input = input.to_owned();
     // The program may ignore its input or write without end, so nobody waits for these threads.
     std::thread::spawn(move || stdin.write_all(&input));
-    let output = Heard::listen(stdout, head(MAX_OUTPUT));
+    let output = Heard::listen(stdout, head(most));
     let status = child.wait_for(limit);
     let is_slow = matches!(status, Ok(None));
     if is_slow {

@@ -162,6 +162,9 @@ pub(in crate::cli) struct Import {
     /// User name and password file for a host, where the source has no password; FILE is an absolute path (may be repeated)
     #[arg(long, value_name = "HOST=USER:FILE", global = true)]
     pub(in crate::cli) credential: Vec<String>,
+    /// A file of mode 0600 with the token for the API of the source
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(in crate::cli) token_file: Option<PathBuf>,
     /// Show what would be imported, and change nothing
     #[arg(long, global = true, conflicts_with = "yes")]
     pub(in crate::cli) dry_run: bool,
@@ -175,8 +178,30 @@ pub(in crate::cli) struct Import {
 pub(in crate::cli) enum Source {
     /// The remotes of git's configuration, as 'git remote add --mirror' and 'git clone --mirror' make them; Gitea and Forgejo have them too
     Git,
+    /// The copies of gitolite (options mirror.*), as the user who runs it
+    Gitolite,
+    /// The remotes of Gerrit's replication plugin
+    Gerrit(Site),
+    /// The push and pull mirrors of a GitLab, by its API
+    Gitlab(Host),
+    /// The push and pull mirrors of a Gitea or Forgejo, by its API
+    Gitea(Host),
     /// A list: a JSON object in each line, with repository, name, url and keys of git-mirror-push-config(5), as 'export' prints it
     List(ListFile),
+}
+
+/// A site of Gerrit.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Site {
+    /// Its directory, which has etc/replication.config
+    pub(in crate::cli) site: PathBuf,
+}
+
+/// A host with an API.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Host {
+    /// Its address, for example https://gitlab.example.com
+    pub(in crate::cli) url: String,
 }
 
 /// The file of a list.

@@ -1,0 +1,172 @@
+//! The sources of `import`: what each says about which repository.
+
+#![expect(clippy::disallowed_methods, reason = "reads the files that the user names")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use super::{Judged, Verdict, wish};
+use crate::cli::args::{Import, Source};
+use crate::cli::{Base, Usage};
+use crate::config;
+use crate::import::{Found, GerritSite, GitoliteHost, Line, gerrit_base_path, read_gerrit, read_gitolite, read_list};
+use crate::plan::Pattern;
+use crate::process;
+
+mod api;
+
+/// For each repository, what a source says about it; `None` for what its own configuration says.
+pub(super) type Sources = BTreeMap<PathBuf, Option<Vec<Found>>>;
+
+/// What a source says, by repository: an absolute path, or one below a root, with or without `.git`.
+type Named = Vec<(String, Vec<Found>)>;
+
+/// How long a program of the source may take.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Reads the source. What is about repositories that are not here is judged already.
+pub(super) fn read(base: &Base, asked: &Import) -> anyhow::Result<(Sources, Vec<Judged>)> {
+    let (named, roots) = match &asked.source {
+        Some(Source::Git) | None => {
+            let places = super::places(base, asked)?.into_iter();
+            return Ok((places.map(|path| (path, None)).collect(), Vec::new()));
+        }
+        Some(Source::List(list)) => (listed(base, &list.file)?, roots(base, asked)),
+        Some(Source::Gitolite) => gitolite(base, asked)?,
+        Some(Source::Gerrit(site)) => gerrit(base, asked, &site.site)?,
+        Some(Source::Gitlab(host)) => {
+            let roots = roots(base, asked);
+            (api::gitlab(base, asked, &host.url, &roots)?, roots)
+        }
+        Some(Source::Gitea(host)) => (api::gitea(base, asked, &host.url)?, roots(base, asked)),
+    };
+    Ok(placed(asked, named, &roots))
+}
+
+/// Reads the files of a site of Gerrit.
+fn gerrit(base: &Base, asked: &Import, site: &Path) -> anyhow::Result<(Named, Vec<PathBuf>)> {
+    let site = base.start().join(site);
+    let read = |name: &str| match std::fs::read_to_string(site.join("etc").join(name)) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        read => read.with_context(|| format!("cannot read '{}'", site.join("etc").join(name).display())),
+    };
+    let mut files = GerritSite { main: read("replication.config")?, secure: read("secure.config")?, parts: Vec::new() };
+    for entry in std::fs::read_dir(site.join("etc/replication")).into_iter().flatten() {
+        let path = entry?.path();
+        if let Some(name) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".config")) {
+            files.parts.push((name.to_owned(), read(&format!("replication/{name}.config"))?));
+        }
+    }
+    files.parts.sort_unstable();
+    if files.main.is_empty() && files.parts.is_empty() {
+        bail!("'{}' has no etc/replication.config; give the directory of a Gerrit site", site.display());
+    }
+    let root = match &asked.root {
+        Some(root) => base.start().join(root),
+        None => site.join(gerrit_base_path(&read("gerrit.config")?).map_err(Usage)?),
+    };
+    let named = read_gerrit(&files, &projects(&root)?, wish(asked)).map_err(Usage)?;
+    Ok((named, vec![root]))
+}
+
+/// The paths of the repositories below a directory, without `.git`.
+fn projects(root: &Path) -> anyhow::Result<Vec<String>> {
+    let repositories = config::repositories_below(root)?;
+    let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+    let name = |path: &PathBuf| path.strip_prefix(&root).ok()?.to_str()?.strip_suffix(".git").map(str::to_owned);
+    Ok(repositories.iter().filter_map(name).collect())
+}
+
+/// Where repositories are looked for by their path.
+fn roots(base: &Base, asked: &Import) -> Vec<PathBuf> {
+    match &asked.root {
+        Some(root) => vec![base.start().join(root)],
+        None => base.server.roots.iter().map(|root| root.path.clone()).collect(),
+    }
+}
+
+/// Finds the repositories.
+fn placed(asked: &Import, named: Named, roots: &[PathBuf]) -> (Sources, Vec<Judged>) {
+    let pattern = asked.matches.as_ref().map(|pattern| Pattern::new(pattern.as_bytes()));
+    let (mut sources, mut judged) = (Sources::new(), Vec::new());
+    for (repository, found) in named {
+        if pattern.as_ref().is_some_and(|pattern| !pattern.matches(repository.trim_end_matches(".git").as_bytes())) {
+            continue;
+        }
+        if let Some(path) = there(&repository, roots) {
+            sources.entry(path).or_default().get_or_insert_default().extend(found);
+            continue;
+        }
+        judged.extend(found.into_iter().map(|found| Judged {
+            from: match found {
+                Found::Mirror(mirror) => mirror.name,
+                Found::Person { from, .. } => from,
+            },
+            verdict: Verdict::Person("there is no repository here; make it, or give --root DIR".into()),
+            repository: repository.clone(),
+        }));
+    }
+    (sources, judged)
+}
+
+/// The repository of this name.
+fn there(name: &str, roots: &[PathBuf]) -> Option<PathBuf> {
+    let is_plain = |name: &str| !Path::new(name).components().any(|part| part.as_os_str() == "..");
+    let bases = if name.starts_with('/') { vec![PathBuf::from("/")] } else { roots.to_vec() };
+    let plain = name.trim_start_matches('/');
+    let names = [plain.to_owned(), format!("{plain}.git"), format!("{plain}/.git")];
+    let all = bases.iter().flat_map(|base| names.iter().map(move |name| base.join(name)));
+    let found =
+        all.filter(|_| is_plain(name)).find(|path| path.join("HEAD").is_file() && path.join("objects").is_dir());
+    found?.canonicalize().ok()
+}
+
+/// Reads a list. A wrong line refuses all of it.
+fn listed(base: &Base, file: &Path) -> anyhow::Result<Named> {
+    let text = match file.to_str() {
+        Some("-") => std::io::read_to_string(std::io::stdin()).context("cannot read standard input")?,
+        _ => {
+            let path = base.start().join(file);
+            let read = std::fs::File::open(&path).and_then(std::io::read_to_string);
+            read.with_context(|| format!("cannot read '{}'", path.display()))?
+        }
+    };
+    let lines = read_list(&text).map_err(|error| Usage(format!("{}: {error}", file.display())))?;
+    Ok(lines.into_iter().map(|Line { repository, mirror }| (repository, vec![Found::Mirror(mirror)])).collect())
+}
+
+/// Asks gitolite, as the user who runs it: two processes, however many repositories there are.
+fn gitolite(base: &Base, asked: &Import) -> anyhow::Result<(Named, Vec<PathBuf>)> {
+    let run = |arguments: &[&str], input: &[u8]| {
+        let mut gitolite = process::command("gitolite");
+        let out = process::run_long("gitolite", gitolite.args(arguments), input, LIMIT);
+        out.map(|out| String::from_utf8_lossy(&out).into_owned())
+    };
+    let said =
+        run(&["query-rc", "-a"], b"").context("run import as the user who runs gitolite, with gitolite in PATH")?;
+    let Some(host) = GitoliteHost::read(&said) else { bail!("gitolite does not say where its repositories are") };
+    let root = asked.root.as_ref().map_or_else(|| host.base.clone(), |root| base.start().join(root));
+    let names = projects(&root)?;
+    // Every repository is looked at: its git configuration may name mirrors too.
+    let mut named: Named = names.iter().map(|name| (name.clone(), Vec::new())).collect();
+    let Some(name) = &host.name else {
+        base.say("gitolite has no HOSTNAME in ~/.gitolite.rc, so it has no copies");
+        return Ok((named, vec![root]));
+    };
+    let input: String = names.iter().map(|name| format!("{name}\n")).collect();
+    let text = run(&["git-config", "-ev", "-r", "%", r"^gitolite-options\.mirror\."], input.as_bytes())?;
+    let options = read_gitolite(&text, name, wish(asked));
+    for (master, count) in options.copies_of {
+        let are = if count == 1 {
+            "1 repository here is a copy".to_owned()
+        } else {
+            format!("{count} repositories here are copies")
+        };
+        base.say(&format!("{are} of {}: set the mirrors up there", master.escape_debug()));
+    }
+    named.extend(options.found);
+    Ok((named, vec![root]))
+}
