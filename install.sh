@@ -91,6 +91,9 @@ share/zsh/site-functions/_git-mirror-push
 share/fish/vendor_completions.d/git-mirror-push.fish
 share/git-mirror-push/config.toml
 share/git-mirror-push/nginx.conf
+share/git-mirror-push/gerrit-ref-updated
+share/git-mirror-push/grokmirror-updated
+share/git-mirror-push/fetch-and-record
 lib/sysusers.d/git-mirror-push.conf
 lib/tmpfiles.d/git-mirror-push.conf
 FILES
@@ -129,6 +132,9 @@ install_all() {
     put 644 "$tmp/fish" share/fish/vendor_completions.d/git-mirror-push.fish
     put 644 "$here/dist/config.toml" share/git-mirror-push/config.toml
     put 644 "$here/dist/nginx.conf" share/git-mirror-push/nginx.conf
+    for script in gerrit-ref-updated grokmirror-updated fetch-and-record; do
+        put 755 "$here/dist/$script" "share/git-mirror-push/$script"
+    done
     put 644 "$here/dist/sysusers.conf" lib/sysusers.d/git-mirror-push.conf
     put 644 "$here/dist/tmpfiles.conf" lib/tmpfiles.d/git-mirror-push.conf
     for unit in $units; do

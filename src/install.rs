@@ -5,6 +5,9 @@
 //! removed. To install takes two steps: the old file is renamed (an old link of ours is removed), then the new link is made. A crash
 //! between them leaves no `post-receive`, and pushes are not recorded. The next install repairs this. Uninstall puts
 //! `post-receive.previous` back, if there is one.
+//!
+//! Hosts that own `post-receive` run the hooks of others from a directory: `hooks/post-receive.d` of Gitea and Forgejo, and
+//! `custom_hooks/post-receive.d` of GitLab. There our link is one more file, and nothing is renamed.
 
 #![expect(clippy::disallowed_methods, reason = "moves hooks")]
 
@@ -78,6 +81,27 @@ pub fn scripts(repository: &Repository) -> Result<Vec<(PathBuf, Vec<u8>)>, Error
     Ok(texts.map(|hook| (hook.clone(), text_of(&hook))).collect())
 }
 
+/// The link in the directory from which the host of the repository runs the hooks of others. `None` if git alone runs hooks.
+fn part(git_dir: &Path, hooks: &Path) -> Option<PathBuf> {
+    const NAME: &str = "git-mirror-push";
+    let is_gitlab = git_dir.components().any(|part| part.as_os_str() == "@hashed");
+    let custom = git_dir.join("custom_hooks");
+    if is_gitlab || custom.is_dir() {
+        return Some(custom.join("post-receive.d").join(NAME));
+    }
+    let (hook, parts) = (hooks.join("post-receive"), hooks.join("post-receive.d"));
+    let is_dispatcher = !is_ours(&hook) && is_executable(&hook) && names(&text_of(&hook), ".d");
+    (is_dispatcher && parts.is_dir()).then(|| parts.join(NAME))
+}
+
+/// Whether GitLab runs our hook, whatever its name is: `custom_hooks/post-receive`, or a file in `custom_hooks/post-receive.d`.
+fn runs_in(part: &Path) -> bool {
+    let Some(directory) = part.parent() else { return false };
+    let others = durable::list(directory).unwrap_or_default();
+    let all = others.into_iter().map(|name| directory.join(name)).chain([directory.with_extension("")]);
+    all.into_iter().any(|hook| is_executable(&hook) && runs_ours(&hook))
+}
+
 /// Whether git runs our hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
@@ -101,8 +125,14 @@ pub fn state(repository: &Repository) -> Result<State, Error> {
     {
         return Ok(State::Live(command.into()));
     }
-    let hook = repository.hooks_directory()?.join("post-receive");
+    let hooks = repository.hooks_directory()?;
+    let hook = hooks.join("post-receive");
+    let part = part(repository.git_dir(), &hooks);
+    let custom = part.filter(|part| !part.starts_with(&hooks));
     Ok(match () {
+        () if custom.as_ref().is_some_and(|part| runs_in(part)) => State::Live(custom.unwrap_or(hook)),
+        () if custom.as_ref().is_some_and(|part| is_ours(part)) => State::Broken(custom.unwrap_or(hook)),
+        () if custom.is_some() => State::Missing(custom.unwrap_or(hook)),
         () if is_ours(&hook) && is_executable(&hook) => State::Live(hook),
         () if is_ours(&hook) => State::Broken(hook),
         () if is_executable(&hook) && (runs_ours(&hook) || parts(&hook).iter().any(|part| runs_ours(part))) => {
@@ -175,7 +205,8 @@ fn parts(hook: &Path) -> Vec<PathBuf> {
 pub fn ensure(repository: &Repository, program: &Path) -> Result<Done, Error> {
     let binary = binary(program)?;
     let hooks = repository.hooks_directory()?;
-    let hook = hooks.join("post-receive");
+    let part = part(repository.git_dir(), &hooks);
+    let hook = part.clone().unwrap_or_else(|| hooks.join("post-receive"));
     let previous = previous(&hook);
     if !is_ours(&hook) && matches!(state(repository)?, State::Live(_)) {
         // That hook runs ours already. If we installed ours as well, each push would be recorded twice.
@@ -185,9 +216,12 @@ pub fn ensure(repository: &Repository, program: &Path) -> Result<Done, Error> {
     if is_ours(&hook) && is_current() {
         return Ok(Done::WasThere(hook));
     }
+    let hooks = hook.parent().unwrap_or(&hooks).to_owned();
     check_owner(repository, &hooks)?;
     if is_ours(&hook) {
         fs::remove_file(&hook).map_err(failed("replace", &hook))?;
+    } else if part.is_some() && hook.symlink_metadata().is_ok() {
+        return Err(Error::InTheWay(hook));
     } else if hook.symlink_metadata().is_ok() {
         if previous.symlink_metadata().is_ok() {
             return Err(Error::InTheWay(previous));
@@ -205,6 +239,11 @@ pub fn ensure(repository: &Repository, program: &Path) -> Result<Done, Error> {
 /// [`Error`]
 pub fn uninstall(repository: &Repository) -> Result<Done, Error> {
     let hooks = repository.hooks_directory()?;
+    if let Some(part) = part(repository.git_dir(), &hooks).filter(|part| is_ours(part)) {
+        check_owner(repository, part.parent().unwrap_or(&hooks))?;
+        fs::remove_file(&part).map_err(failed("remove", &part))?;
+        return Ok(Done::Removed(part));
+    }
     let hook = hooks.join("post-receive");
     let previous = previous(&hook);
     let is_previous_there = previous.symlink_metadata().is_ok();

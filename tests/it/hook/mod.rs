@@ -1,4 +1,5 @@
 //! The hook and the spool.
 
+mod places;
 mod records;
 mod spool;
