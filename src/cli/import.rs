@@ -22,6 +22,7 @@ use crate::wire::parse;
 mod judge;
 mod shown;
 mod source;
+mod template;
 
 use judge::judged_all;
 use shown::Shown;
@@ -53,6 +54,8 @@ struct Addition {
     keys: Keys,
     secret: Option<Secret>,
     notes: Vec<String>,
+    /// Whether a template makes it, so that nothing is written in its repository.
+    is_of_template: bool,
 }
 
 /// Imports.
@@ -88,8 +91,19 @@ pub(super) fn import(base: &Base, asked: &Import, out: &mut dyn Write) -> anyhow
     if !asked.yes {
         shown.print(&judged, out)?;
     }
+    if !asked.template {
+        for group in template::groups(base, &additions, &judged) {
+            let (count, name) = (group.members.len(), &group.template.name);
+            base.say(&format!(
+                "mirror '{name}' follows one rule in all {count} repositories; --template writes it once, in the server's conf.d"
+            ));
+        }
+    }
     let is_agreed = is_wanted || is_agreed(judged.iter().filter(|one| matches!(one.verdict, Verdict::Add(_))).count())?;
     if !asked.dry_run && is_agreed && (asked.yes || has_additions) {
+        if asked.template {
+            write_templates(base, asked, &additions, &mut judged)?;
+        }
         write(base, &additions, &mut judged)?;
         let shown = Shown { is_dry: false, ..shown };
         if asked.yes { shown.print(&judged, out)? } else { shown.sum(&judged, out)? }
@@ -213,6 +227,32 @@ fn namespaces(repository: &Repository) -> Vec<(String, usize)> {
     counts.into_iter().collect()
 }
 
+/// Writes the templates for what follows one rule.
+fn write_templates(
+    base: &Base,
+    asked: &Import,
+    additions: &BTreeMap<PathBuf, Vec<usize>>,
+    judged: &mut [Judged],
+) -> anyhow::Result<()> {
+    let groups = template::groups(base, additions, judged);
+    if groups.is_empty() {
+        base.say("no mirror follows one rule in every repository below the roots, so there is no template");
+        return Ok(());
+    }
+    let source = asked.source.as_ref().map_or("git", Source::word);
+    let (templates, members): (Vec<_>, Vec<_>) =
+        groups.into_iter().map(|group| (group.template, group.members)).unzip();
+    let names: Vec<String> = templates.iter().map(|template| template.name.clone()).collect();
+    let file = config::add_templates(&base.server, source, templates)?;
+    base.say(&format!("wrote the template {} to '{}'", names.join(", "), file.display()));
+    for at in members.into_iter().flatten() {
+        if let Verdict::Add(addition) = &mut judged[at].verdict {
+            addition.is_of_template = true;
+        }
+    }
+    Ok(())
+}
+
 /// Adds the mirrors. What cannot be added is left to a person.
 fn write(base: &Base, additions: &BTreeMap<PathBuf, Vec<usize>>, judged: &mut [Judged]) -> anyhow::Result<()> {
     let paths: Vec<PathBuf> = additions.keys().cloned().collect();
@@ -222,13 +262,20 @@ fn write(base: &Base, additions: &BTreeMap<PathBuf, Vec<usize>>, judged: &mut [J
         let mut config = None;
         for at in additions.get(session.repository.git_dir()).into_iter().flatten() {
             let Verdict::Add(addition) = &all[*at].verdict else { continue };
+            if addition.is_of_template {
+                session.editor().prepare()?;
+                continue;
+            }
             let extras = Extras { secret: addition.secret.clone(), ..Extras::default() };
             match session.editor().add(&addition.name, addition.keys.clone(), &extras) {
                 Ok(after) => config = Some(after),
                 Err(error) => failed.push((*at, error.to_string())),
             }
         }
-        let is_changed = config.is_some();
+        let is_of_template =
+            |at: &usize| matches!(&all[*at].verdict, Verdict::Add(addition) if addition.is_of_template);
+        let members = additions.get(session.repository.git_dir()).into_iter().flatten();
+        let is_changed = config.is_some() || members.into_iter().any(is_of_template);
         let git_dir = session.repository.git_dir();
         let config = config.map_or_else(|| session.config(), Ok)?;
         let hooked = if config.hook == HookSetting::None { Ok(()) } else { hook::ensure(session).map(drop) };

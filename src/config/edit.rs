@@ -185,7 +185,7 @@ fn applied(old: &str, before: &Config, change: &Edit, is_template: &dyn Fn(&str)
 }
 
 /// The table of all remotes, made if it is not there.
-fn remotes(document: &mut DocumentMut) -> Result<&mut dyn toml_edit::TableLike, Error> {
+pub(super) fn remotes(document: &mut DocumentMut) -> Result<&mut dyn toml_edit::TableLike, Error> {
     let remotes = document.entry("remotes").or_insert_with(|| {
         let mut remotes = Table::new();
         remotes.set_implicit(true);
@@ -196,7 +196,7 @@ fn remotes(document: &mut DocumentMut) -> Result<&mut dyn toml_edit::TableLike, 
     })
 }
 
-fn set_all(table: &mut dyn toml_edit::TableLike, keys: &[(&str, Change)]) {
+pub(super) fn set_all(table: &mut dyn toml_edit::TableLike, keys: &[(&str, Change)]) {
     keys.iter().for_each(|(key, change)| set(table, key, change));
 }
 

@@ -25,6 +25,7 @@ mod pull;
 mod read;
 mod server;
 mod settings;
+mod template;
 mod unique;
 mod values;
 mod warnings;
@@ -41,6 +42,7 @@ pub use origin::{Origin, origins};
 pub use pull::{Direction, Hooks, Interval, Keep, Pull};
 pub use read::parse_period;
 pub use server::{Placed, Root, Server, repositories_below};
+pub use template::{NewTemplate, add_templates, common_url};
 pub use values::{BranchRegex, check_branch_regex};
 pub use warnings::{misread_url, twin, warnings};
 

@@ -162,6 +162,9 @@ pub(in crate::cli) struct Import {
     /// User name and password file for a host, where the source has no password; FILE is an absolute path (may be repeated)
     #[arg(long, value_name = "HOST=USER:FILE", global = true)]
     pub(in crate::cli) credential: Vec<String>,
+    /// Write one template of the server's file, conf.d/import-SOURCE.toml, where every repository below the roots has the same mirror
+    #[arg(long, global = true)]
+    pub(in crate::cli) template: bool,
     /// A file of mode 0600 with the token for the API of the source
     #[arg(long, value_name = "FILE", global = true)]
     pub(in crate::cli) token_file: Option<PathBuf>,
@@ -188,6 +191,20 @@ pub(in crate::cli) enum Source {
     Gitea(Host),
     /// A list: a JSON object in each line, with repository, name, url and keys of git-mirror-push-config(5), as 'export' prints it
     List(ListFile),
+}
+
+impl Source {
+    /// Its name.
+    pub(in crate::cli) fn word(&self) -> &'static str {
+        match self {
+            Self::Git => "git",
+            Self::Gitolite => "gitolite",
+            Self::Gerrit(_) => "gerrit",
+            Self::Gitlab(_) => "gitlab",
+            Self::Gitea(_) => "gitea",
+            Self::List(_) => "list",
+        }
+    }
 }
 
 /// A site of Gerrit.
