@@ -11,7 +11,7 @@ use super::args::{Import, Source};
 use super::{BEHIND, Base, DONE, Session, Usage, hook};
 use crate::config::{self, HookSetting};
 use crate::credentials::{Credentials, Secret};
-use crate::import::{Found, Wish, propose, pushing_lines, read_simple};
+use crate::import::{Found, Wish, as_whole, propose, propose_push, pushing_lines, read_simple};
 use crate::install;
 use crate::mirror::{Extras, Keys};
 use crate::plan::Pattern;
@@ -66,7 +66,7 @@ pub(super) fn import(base: &Base, asked: &Import, out: &mut dyn Write) -> anyhow
     let judge = |session: &Session<'_>| {
         let git_dir = session.repository.git_dir();
         let found = match sources.get(git_dir).cloned().flatten() {
-            Some(found) => found.into_iter().chain(also(session, asked)).collect(),
+            Some(found) => completed(session, asked, found),
             None if let Err(error) = config::authorise(&session.repository, &base.server) => {
                 vec![Found::Person { from: "git's configuration".into(), why: error.to_string() }]
             }
@@ -85,6 +85,7 @@ pub(super) fn import(base: &Base, asked: &Import, out: &mut dyn Write) -> anyhow
             judged.push(one);
         }
     }
+    refuse_shared(&mut judged);
     let has_additions = judged.iter().any(|one| matches!(one.verdict, Verdict::Add(_)));
     let is_wanted = asked.dry_run || !has_additions || asked.yes;
     let shown = Shown { base, is_dry: true, unread: bad };
@@ -110,6 +111,22 @@ pub(super) fn import(base: &Base, asked: &Import, out: &mut dyn Write) -> anyhow
     }
     let needs_person = judged.iter().any(|one| matches!(one.verdict, Verdict::Person(_)));
     Ok(if needs_person || bad > 0 { BEHIND } else { DONE })
+}
+
+/// Two repositories that push to one URL would undo each other's work.
+fn refuse_shared(judged: &mut [Judged]) {
+    let mut seen: BTreeMap<String, String> = BTreeMap::new();
+    for one in judged {
+        let Verdict::Add(addition) = &one.verdict else { continue };
+        if addition.direction == "pull" {
+            continue;
+        }
+        let other = seen.entry(addition.url.clone()).or_insert_with(|| one.repository.clone());
+        if *other != one.repository {
+            let why = format!("'{other}' is imported with the same URL; two repositories must not push to one mirror");
+            one.verdict = Verdict::Person(why);
+        }
+    }
 }
 
 /// Reads `HOST=USER:FILE`.
@@ -160,12 +177,12 @@ fn below(base: &Base, asked: &Import, git_dir: &Path) -> String {
 /// What git's configuration and the hooks of a repository say.
 fn in_git(repository: &Repository, asked: &Import) -> Vec<Found> {
     let remotes = repository.git_remotes();
-    let namespaces = if remotes.iter().any(|remote| remote.is_mirror || !remote.push.is_empty()) {
+    let others = if remotes.iter().any(|remote| remote.is_mirror || !remote.push.is_empty()) {
         namespaces(repository)
     } else {
         Vec::new()
     };
-    let mut found: Vec<Found> = remotes.iter().flat_map(|remote| propose(remote, &namespaces, wish(asked))).collect();
+    let mut found: Vec<Found> = remotes.iter().flat_map(|remote| propose(remote, &others, wish(asked))).collect();
     let is_known = |target: &str| {
         remotes.iter().any(|remote| remote.name == target || remote.push_urls.iter().any(|url| url == target))
     };
@@ -181,6 +198,11 @@ fn in_git(repository: &Repository, asked: &Import) -> Vec<Found> {
                     found.push(Found::Person { from, why });
                     continue;
                 }
+                Some(target) if parse(target).is_ok() && pushing.pushed.is_some() => {
+                    let pushed = pushing.pushed.unwrap_or_default();
+                    found.extend(propose_push(target, &pushed, &namespaces(repository), wish(asked), &from));
+                    continue;
+                }
                 Some(target) => match parse(target) {
                     Ok((address, _)) => format!("it pushes to {} by itself", address.shown(&Credentials::default())),
                     Err(_) => "it pushes by itself, to something that is no URL".to_owned(),
@@ -194,16 +216,22 @@ fn in_git(repository: &Repository, asked: &Import) -> Vec<Found> {
     found
 }
 
-/// What the repository itself says of a source that is read from elsewhere.
-fn also(session: &Session<'_>, asked: &Import) -> Vec<Found> {
+/// What was found elsewhere, together with what the repository itself says.
+fn completed(session: &Session<'_>, asked: &Import, mut found: Vec<Found>) -> Vec<Found> {
+    let Some(Source::Gitolite) = asked.source else { return found };
     let value = |key: &str| session.repository.git_config(key).unwrap_or_default();
-    match asked.source {
-        Some(Source::Gitolite) => {
-            let repository = below(session.base, asked, session.repository.git_dir());
-            read_simple(&value("gitolite.mirror.simple"), &value("gitolite.mirror.simple.extra-args"), &repository)
-        }
-        _ => Vec::new(),
+    let repository = source::gitolite_name(session.repository.git_dir());
+    found.extend(read_simple(
+        &value("gitolite.mirror.simple"),
+        &value("gitolite.mirror.simple.extra-args"),
+        &repository,
+    ));
+    if found.is_empty() {
+        return found;
     }
+    // gitolite and that hook run 'git push --mirror'.
+    let namespaces = namespaces(&session.repository);
+    found.into_iter().map(|found| as_whole(found, &namespaces, wish(asked))).collect()
 }
 
 /// What the user decided for all mirrors.

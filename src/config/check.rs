@@ -104,7 +104,9 @@ fn mirrors(place: &Place<'_>, file: File, server: &Server, placed: Option<&Place
         let of_server = template(name.get_ref());
         // Somebody else may have chosen the address. A token that creates repositories must not go there.
         let creates = if remote.url.is_some() { Settings::default() } else { of_server.clone() };
-        let settings = confined_by(remote.over(&of_server).over(&defaults), creates);
+        let written = remote.over(&of_server);
+        let says_create = written.says_create();
+        let settings = confined_by(written.over(&defaults), creates);
         // A mirror that was written by hand has no id: it gets the next one that is free.
         let id = match settings.id {
             Some(id) => id,
@@ -112,7 +114,8 @@ fn mirrors(place: &Place<'_>, file: File, server: &Server, placed: Option<&Place
             None => ids.range(..FIRST_OF_TEMPLATES).next_back().map_or(1, |last| last + 1),
         };
         ids.insert(id);
-        mirrors.push(settings.into_mirror(name.get_ref(), id).map_err(|wrong| place.at_key(&name, wrong))?);
+        let mirror = made(settings, name.get_ref(), id, says_create);
+        mirrors.push(mirror.map_err(|wrong| place.at_key(&name, wrong))?);
         own.insert(name.into_inner());
     }
     for (name, from) in server.templates.iter().filter(|(name, _)| placed.is_some() && !own.contains(*name)) {
@@ -120,8 +123,9 @@ fn mirrors(place: &Place<'_>, file: File, server: &Server, placed: Option<&Place
         if settings.url.is_none() {
             continue;
         }
+        let says_create = settings.says_create();
         let settings = confined_by(settings.clone().over(&defaults), settings);
-        let mirror = settings.into_mirror(name, id_of_template(name));
+        let mirror = made(settings, name, id_of_template(name), says_create);
         let mirror =
             mirror.map_err(|wrong| Error::Meaning { path: from.file.clone(), line: from.line, what: wrong.what })?;
         mirrors.push(Mirror { is_servers: !has_defaults, ..mirror });
@@ -134,6 +138,17 @@ fn mirrors(place: &Place<'_>, file: File, server: &Server, placed: Option<&Place
             Err(Error::Meaning { path: place.path.to_owned(), line, what })
         }
     }
+}
+
+/// The mirror of these settings. A `create` of `[defaults]` that does not fit its URL does not count.
+fn made(settings: Settings, name: &str, id: u32, says_create: bool) -> Result<Mirror, Mistake> {
+    if says_create {
+        return settings.into_mirror(name, id);
+    }
+    settings.clone().into_mirror(name, id).or_else(|wrong| match wrong.key.starts_with("create") {
+        true => settings.with_create_of(Settings::default()).into_mirror(name, id),
+        false => Err(wrong),
+    })
 }
 
 /// The settings of a mirror. If it is confined, only `creates`, the template of the server's files, says who makes its repository.

@@ -237,7 +237,16 @@ impl Settings {
         if direction == Direction::Pull {
             return Ok(None);
         }
+        if direction == Direction::Both && create.maker == Maker::Kind(Kind::Push) {
+            let what = "a two-way mirror is read before it is pushed to, so create = \"push\" makes none; choose another 'create'";
+            return Err(Mistake { key: "create", what: what.into() });
+        }
         create.mistake(address).map_or(Ok(Some(create)), Err)
+    }
+
+    /// Whether a key of these says who makes the repository.
+    pub(super) fn says_create(&self) -> bool {
+        self.create.is_some() || self.create_command.is_some()
     }
 
     /// Takes over from `other` who makes the repository and how.

@@ -41,7 +41,8 @@ pub(super) fn create(words: &[String], wanted: &Wanted<'_>, facts: &Facts) -> Re
         Ok(_) => Ok(Made::Now),
         Err(process::Error::Failed { status, message, .. }) => {
             let why = message.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
-            let why = redactor.clean(why);
+            let why: String = why.chars().filter(|c| !c.is_control()).take(300).collect();
+            let why = redactor.clean(&why);
             Err(Error::Program(format!("create_command failed{status}: {why}")))
         }
         Err(error) => Err(Error::Program(error.to_string())),

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Error, Made, Wanted};
 use crate::config::CreateKind;
-use crate::wire::{self, Address, Api, Reply, Scheme};
+use crate::wire::{self, Address, Api, Reply, Scheme, bracketed, parse};
 
 /// The host where a repository is made, and the place of the repository there.
 pub(super) struct Host {
@@ -28,7 +28,8 @@ impl Host {
             .filter(|(group, _)| kind == CreateKind::Gitlab || !group.contains('/'))
             .ok_or_else(|| refused(format!("'{path}' is not OWNER/NAME, as {} has it", kind.as_str())))?;
         let mirror = wanted.mirror;
-        if base.starts_with("http://") && !mirror.allow_insecure_http {
+        let is_plain = parse(&base).is_ok_and(|(address, _)| address.is_plain_http());
+        if is_plain && !mirror.allow_insecure_http {
             let what = "a token would go over plain http; use https in create_url, or set allow_insecure_http = true for this mirror";
             return Err(refused(what.into()));
         }
@@ -116,9 +117,10 @@ fn place(wanted: &Wanted<'_>, kind: CreateKind) -> Option<(String, String, Strin
     let (origin, name, path) = match address {
         Address::Http { .. } => {
             let (scheme, host, path) = address.url_parts()?;
-            (format!("{scheme}://{host}"), address.host()?.to_owned(), path.to_owned())
+            let path = percent_encoding::percent_decode_str(path).decode_utf8().ok()?;
+            (format!("{scheme}://{host}"), address.host()?.to_owned(), path.into_owned())
         }
-        Address::Ssh { host, path, .. } => (format!("https://{host}"), host.clone(), path.clone()),
+        Address::Ssh { host, path, .. } => (format!("https://{}", bracketed(host)), host.clone(), path.clone()),
         _ => return None,
     };
     let below = match kind {

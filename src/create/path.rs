@@ -3,10 +3,14 @@
 #![expect(clippy::disallowed_methods, reason = "makes a repository outside of our own")]
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File, Metadata};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use fs2::FileExt;
 
 use super::facts::Facts;
 use super::{Error, Made};
@@ -15,23 +19,30 @@ use crate::process;
 /// How long `git init` may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Makes the repository beside its place, syncs it, and moves it there. An empty directory at its place is replaced.
+/// Makes the repository beside its place, syncs it, and moves it there. An empty directory at its place is replaced, if it is like a new one.
 pub(super) fn create(path: &Path, facts: &Facts) -> Result<Made, Error> {
     let failed = |source| Error::Files { path: path.to_owned(), source };
     if !is_unused(path).map_err(failed)? {
         let what = format!("'{}' exists and is no repository; remove it, or change the URL", path.display());
         return Err(Error::Refused(what));
     }
-    let (parent, fresh) = beside(path).ok_or_else(|| failed(ErrorKind::InvalidInput.into()))?;
+    let parent = path.parent().ok_or_else(|| failed(ErrorKind::InvalidInput.into()))?;
     fs::create_dir_all(parent).map_err(failed)?;
-    // A run that was killed may have left it.
-    remove(&fresh).map_err(failed)?;
-    let made = init(&fresh, facts).and_then(|()| publish(&fresh, path, parent).map_err(failed));
-    if made.is_err() {
-        // The error that is returned says more.
-        let _ = remove(&fresh);
+    let stem = stem(path).ok_or_else(|| failed(ErrorKind::InvalidInput.into()))?;
+    remove_leftovers(parent, &stem).map_err(failed)?;
+    let fresh = Fresh::new(parent, &stem).map_err(failed)?;
+    init(&fresh.path, facts)?;
+    if let Ok(there) = fs::symlink_metadata(path)
+        && !is_like(&there, &fresh.path.metadata().map_err(failed)?)
+    {
+        let what = format!(
+            "'{}' is an empty directory with an owner or mode of its own; make the repository in it (git init --bare), or remove it",
+            path.display()
+        );
+        return Err(Error::Refused(what));
     }
-    made.map(|()| Made::Now)
+    fresh.publish(path, parent).map_err(failed)?;
+    Ok(Made::Now)
 }
 
 /// Whether nothing is there, or an empty directory. A place that cannot be looked at is not free.
@@ -49,13 +60,69 @@ fn is_unused(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// The directory above, and the path where the repository is made first.
-fn beside(path: &Path) -> Option<(&Path, PathBuf)> {
+fn is_like(one: &Metadata, other: &Metadata) -> bool {
+    (one.uid(), one.gid(), one.mode()) == (other.uid(), other.gid(), other.mode())
+}
+
+/// How the names begin under which the repository is made.
+fn stem(path: &Path) -> Option<OsString> {
     let mut name = OsString::from(".");
     name.push(path.file_name()?);
-    name.push(".creating");
-    let parent = path.parent()?;
-    Some((parent, parent.join(name)))
+    name.push(".creating-");
+    Some(name)
+}
+
+/// A directory that is removed again unless it is published. Its lock shows other runs that somebody works in it.
+struct Fresh {
+    path: PathBuf,
+    /// Holds the lock.
+    directory: File,
+}
+
+impl Fresh {
+    fn new(parent: &Path, stem: &OsString) -> io::Result<Self> {
+        let mut name = stem.clone();
+        name.push(format!("{:016x}", RandomState::new().hash_one(std::process::id())));
+        let path = parent.join(name);
+        DirBuilder::new().create(&path)?;
+        let directory = File::open(&path)?;
+        directory.lock_exclusive()?;
+        Ok(Self { path, directory })
+    }
+
+    /// Moves the repository to its place, once it is on the disk.
+    fn publish(&self, path: &Path, parent: &Path) -> io::Result<()> {
+        rustix::fs::syncfs(&self.directory)?;
+        // Fails if something that is no empty directory has come there meanwhile.
+        fs::rename(&self.path, path)?;
+        File::open(parent)?.sync_all()
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        // After `publish` it is not there any more. Whatever is left, the next run removes.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Removes what runs left that were killed: directories of ours whose lock nobody holds.
+fn remove_leftovers(parent: &Path, stem: &OsString) -> io::Result<()> {
+    let ours = rustix::process::geteuid().as_raw();
+    for entry in fs::read_dir(parent)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let rest = name.as_encoded_bytes().strip_prefix(stem.as_encoded_bytes()).unwrap_or_default();
+        let is_named = rest.len() == 16 && rest.iter().all(u8::is_ascii_hexdigit);
+        if !is_named || !entry.file_type()?.is_dir() || entry.metadata()?.uid() != ours {
+            continue;
+        }
+        let is_left = File::open(entry.path()).and_then(|directory| directory.try_lock_exclusive());
+        if is_left.is_ok() {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn init(fresh: &Path, facts: &Facts) -> Result<(), Error> {
@@ -71,19 +138,4 @@ fn init(fresh: &Path, facts: &Facts) -> Result<(), Error> {
     }
     let path = fresh.join("description");
     fs::write(&path, format!("{}\n", facts.description)).map_err(|source| Error::Files { path, source })
-}
-
-/// Moves the repository to its place, once it is on the disk.
-fn publish(fresh: &Path, path: &Path, parent: &Path) -> io::Result<()> {
-    rustix::fs::syncfs(File::open(fresh)?)?;
-    // Fails if something that is no empty directory has come there meanwhile.
-    fs::rename(fresh, path)?;
-    File::open(parent)?.sync_all()
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
 }

@@ -34,8 +34,8 @@ pub(super) fn create(wanted: &Wanted<'_>, facts: &Facts) -> Result<Made, Error> 
     }
 }
 
-/// The command. The repository is made beside its place and moved there, so a command that is killed leaves none. What exists is not
-/// changed. `None` if the path begins with the home directory of another user.
+/// The command. The repository is made beside its place and moved there, so a command that is killed leaves no part of one there. What
+/// exists is not changed. `None` if the path begins with the home directory of another user.
 fn command(path: &str, facts: &Facts) -> Option<String> {
     let path = match path.strip_prefix("~/") {
         // The shell begins in the home directory.
@@ -44,24 +44,32 @@ fn command(path: &str, facts: &Facts) -> Option<String> {
         None if path.starts_with('-') => format!("./{path}"),
         None => path.to_owned(),
     };
-    let (place, fresh) = (shell_word(&path), shell_word(&format!("{}.creating", path.trim_end_matches('/'))));
+    let path = path.trim_end_matches('/');
+    let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
+    let parent = if parent.is_empty() { "/" } else { parent };
+    let (place, parent) = (shell_word(path), shell_word(parent));
+    let pattern = shell_word(&format!(".{name}.creating-XXXXXX"));
     let mut steps = vec![
         "set -e".to_owned(),
-        format!("if test -e {place}; then echo {place} exists >&2; exit 1; fi"),
-        format!("rm -rf -- {fresh}"),
+        format!("if test -e {place} || test -L {place}; then echo {place} exists >&2; exit 1; fi"),
+        format!("mkdir -p -- {parent}"),
+        format!("fresh=$(mktemp -d {parent}/{pattern})"),
+        // mktemp(1) makes it for its user alone.
+        "chmod \"$(printf %o $((0777 & ~$(umask))))\" \"$fresh\"".to_owned(),
     ];
-    let format = if facts.is_sha256() { " --object-format=sha256" } else { "" };
-    steps.push(format!("git init --quiet --bare{format} -- {fresh}"));
+    // The host's git may have another default.
+    steps.push(format!("GIT_DEFAULT_HASH={} git init --quiet --bare -- \"$fresh\"", facts.object_format));
     if let Some(branch) = &facts.default_branch {
         // A git before 2.28 has no option for it.
         let head = shell_word(&format!("refs/heads/{branch}"));
-        steps.push(format!("git --git-dir={fresh} symbolic-ref HEAD {head}"));
+        steps.push(format!("git --git-dir=\"$fresh\" symbolic-ref HEAD {head}"));
     }
     if !facts.description.is_empty() {
         let text = shell_word(&facts.description);
-        steps.push(format!("printf '%s\\n' {text} >{fresh}/description"));
+        steps.push(format!("printf '%s\\n' {text} >\"$fresh/description\""));
     }
-    steps.push(format!("mv -- {fresh} {place}"));
+    // With -T, mv does not move it into a directory that has come there meanwhile.
+    steps.push(format!("mv -T -- \"$fresh\" {place}"));
     Some(steps.join("; "))
 }
 
@@ -77,15 +85,23 @@ mod tests {
             description: description.to_owned(),
         };
         let plain = command("/srv/a b.git", &facts(Some("main"), "sha1", "")).expect("a path");
-        let expected = "; git init --quiet --bare -- '/srv/a b.git.creating'; \
-                        git --git-dir='/srv/a b.git.creating' symbolic-ref HEAD 'refs/heads/main'; \
-                        mv -- '/srv/a b.git.creating' '/srv/a b.git'";
+        let expected = "mkdir -p -- '/srv'; fresh=$(mktemp -d '/srv'/'.a b.git.creating-XXXXXX'); ";
+        assert!(plain.contains(expected), "{plain}");
+        let expected = "GIT_DEFAULT_HASH=sha1 git init --quiet --bare -- \"$fresh\"; \
+                        git --git-dir=\"$fresh\" symbolic-ref HEAD 'refs/heads/main'; mv -T -- \"$fresh\" '/srv/a b.git'";
         assert!(plain.ends_with(expected), "{plain}");
         let hostile = command("x';id;'", &facts(None, "sha256", "it's $(id)")).expect("a path");
-        assert!(hostile.contains(r"--object-format=sha256 -- 'x'\'';id;'\''.creating'"), "{hostile}");
+        assert!(
+            hostile.contains("GIT_DEFAULT_HASH=sha256 ")
+                && hostile.contains(r"mv -T -- ")
+                && hostile.contains(r" 'x'\'';id;'"),
+            "{hostile}"
+        );
         assert!(hostile.contains(r"printf '%s\n' 'it'\''s $(id)' >"), "{hostile}");
-        assert!(command("~/x.git", &facts(None, "sha1", "")).expect("a path").ends_with(" './x.git'"));
-        assert!(command("-x.git", &facts(None, "sha1", "")).expect("a path").ends_with(" './-x.git'"));
+        for (path, quoted) in [("~/x.git", "'./x.git'"), ("-x.git", "'./-x.git'"), ("/x.git/", "'/x.git'")] {
+            let command = command(path, &facts(None, "sha1", "")).expect("a path");
+            assert!(command.ends_with(&format!(" {quoted}")), "{command}");
+        }
         assert_eq!(command("~other/x.git", &facts(None, "sha1", "")), None);
     }
 }

@@ -70,7 +70,7 @@ fn contact(repository: &Repository, mirror: &Mirror, server: &Server) -> Vec<Fin
             findings
         }
         Ok((None, _)) => upstream(mirror, refs.len()),
-        Err(drain::Error::Push(wire::Error::NotFound(_))) if will_be_made(repository, mirror) => {
+        Err(drain::Error::Push(wire::Error::NotFound(_))) if drain::will_be_made(repository, mirror) => {
             let text = "there is no repository there yet; the next run creates it";
             vec![Finding::warning("reachable", text, format!("git mirror-push sync {}", mirror.name))]
         }
@@ -80,12 +80,6 @@ fn contact(repository: &Repository, mirror: &Mirror, server: &Server) -> Vec<Fin
             vec![Finding::error("reachable", text, fix(&error, mirror, &credentials))]
         }
     }
-}
-
-/// Whether the next run makes the mirror's repository if it is not there.
-fn will_be_made(repository: &Repository, mirror: &Mirror) -> bool {
-    let status = status::of(&repository.layout(), mirror).unwrap_or_default();
-    mirror.create.is_some() && status.last_successful_update_at.is_none()
 }
 
 /// What there is to say of an upstream that can be reached.

@@ -6,12 +6,16 @@
 //! Guaranteed: a repository is made once. One that was right once and is gone is made again only if a person asks for it (`sync --create`).
 //! A crash between the creation and the push leaves an empty repository, which the next run finds and fills.
 
+use std::time::Duration;
+
 use super::contact::{Contact, PriorState};
 use super::{Error, Mode};
-use crate::config::{Create, CreateKind, Maker};
+use crate::config::{Create, CreateKind, Maker, Mirror};
 use crate::create::{self, Made, Turn, Wanted, pace};
 use crate::fetch;
 use crate::mirror::create_token;
+use crate::repo::Repository;
+use crate::status::{self, Mirrored};
 use crate::wire::{self, Address, Contacts, Pool, Ssh, Target};
 
 /// Whether the repository of the mirror is there.
@@ -48,13 +52,21 @@ pub(super) fn presence(contact: &Contact<'_>, known: &PriorState<'_>) -> Result<
     if create.maker == Maker::Kind(CreateKind::Push) {
         return made_by_push(contact);
     }
-    make(contact, create)?;
-    Ok(Presence::Created)
+    make(contact, create)
 }
 
 /// Whether a run with the mirror at this address ended well, or left values there.
 fn was_there(known: &PriorState<'_>) -> bool {
     known.mirrored.exists() || known.before.last_successful_update_at.is_some()
+}
+
+/// Whether the next run makes the repository of the mirror, if it is not there.
+#[must_use]
+pub fn will_be_made(repository: &Repository, mirror: &Mirror) -> bool {
+    let layout = repository.layout();
+    let was_right = status::of(&layout, mirror).is_ok_and(|status| status.last_successful_update_at.is_some());
+    let mirrored = Mirrored::open(&layout.remote(&mirror.name), &mirror.identity(), repository);
+    mirror.create.is_some() && !was_right && mirrored.is_ok_and(|mirrored| !mirrored.exists())
 }
 
 /// The error of a run. If the repository is not found and was there once, it says when.
@@ -109,10 +121,16 @@ fn made_by_push(contact: &Contact<'_>) -> Result<Presence, Error> {
     }
 }
 
+/// How long a creation waits for another one at the same host, before it gives its thread to others.
+const AT_WORK: Duration = Duration::from_secs(30);
+
+/// The longest wait that a host may ask for on behalf of all that wait there.
+const MAX_WAIT: Duration = Duration::from_secs(3600);
+
 /// Makes the repository, at the pace of its host.
-fn make(contact: &Contact<'_>, create: &Create) -> Result<(), Error> {
+fn make(contact: &Contact<'_>, create: &Create) -> Result<Presence, Error> {
     let (mirror, context) = (contact.mirror, contact.context);
-    contact.fence.map_or(Ok(()), super::fence::Fence::check)?;
+    let fenced = || contact.fence.map_or(Ok(()), super::fence::Fence::check);
     let token = create_token(mirror, create, &contact.target.credentials)?;
     let wanted = Wanted {
         repository: contact.repository,
@@ -123,7 +141,8 @@ fn make(contact: &Contact<'_>, create: &Create) -> Result<(), Error> {
         pool: context.pool,
     };
     let Some(host) = contact.target.address.host() else {
-        return create::create(&wanted).map(drop).map_err(Error::from);
+        fenced()?;
+        return create::create(&wanted).map(|_| Presence::Created).map_err(Error::from);
     };
     let who = format!("{} {}", contact.repository.git_dir().display(), mirror.name);
     let now = (context.now)();
@@ -133,16 +152,19 @@ fn make(contact: &Contact<'_>, create: &Create) -> Result<(), Error> {
             return Err(create::Error::Waits { host: host.to_owned(), place, wait: wait(at) }.into());
         }
         Turn::Now(at_work) => {
-            let _alone = at_work.lock();
+            let Some(_alone) = at_work.try_lock_for(AT_WORK) else {
+                return Err(create::Error::Waits { host: host.to_owned(), place: 1, wait: AT_WORK }.into());
+            };
+            fenced()?;
             create::create(&wanted)
         }
     };
     match made {
         Ok(Made::Now) => {
             tracing::info!("mirror '{}': its repository was created", mirror.name);
-            Ok(())
+            Ok(Presence::Created)
         }
-        Ok(Made::Before) => look(contact.target, context.pool).map_err(|error| match error {
+        Ok(Made::Before) => look(contact.target, context.pool).map(|()| Presence::There).map_err(|error| match error {
             wire::Error::NotFound(_) => create::Error::Refused(format!(
                 "'{host}' says that it exists, and whoever pushes cannot see it; give the account or key of the mirror access to it"
             ))
@@ -151,7 +173,7 @@ fn make(contact: &Contact<'_>, create: &Create) -> Result<(), Error> {
         }),
         Err(error) => {
             if let create::Error::Limited { wait, .. } = &error {
-                let until = now.checked_add(*wait).unwrap_or(now);
+                let until = now.checked_add((*wait).min(MAX_WAIT)).unwrap_or(now);
                 pace().wait(host, until, now);
             }
             Err(error.into())

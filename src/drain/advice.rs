@@ -33,6 +33,9 @@ pub fn advice(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Opti
         Error::Push(PushError::NotFound(_)) if mirror.is_pull() => format!(
             "is the URL right, and may the account read it? To change it: git mirror-push set {name} --url URL"
         ),
+        Error::Push(PushError::NotFound(_)) if mirror.create.is_some() => {
+            format!("the next update creates it: git mirror-push sync {name}")
+        }
         Error::Push(PushError::NotFound(_)) => match address {
             Address::Http { .. } => format!(
                 "create it there, or give the token access to it (many hosts answer 'not found' to both), or fix the URL: git mirror-push set {name} --url URL"

@@ -12,7 +12,7 @@ use crate::wire::Class;
 const LASTING: Duration = Duration::from_secs(6 * 3600);
 
 /// The longest wait that a server may ask for with `Retry-After`.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
+pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// How long to wait after failure number `attempts` (from 1). After a temporary failure, the wait is a random time between `retry_delay`
 /// and a limit that doubles with each failure up to `max_retry_delay`. It is never shorter than the server's `Retry-After`, of which 24

@@ -58,6 +58,7 @@ mod symbolic;
 mod update;
 mod verify;
 
+pub use absent::will_be_made;
 pub use advice::{advice, explained};
 pub use defer::{Down, defer};
 pub use full_scan::Unchanged;

@@ -185,7 +185,9 @@ fn is_final(error: &PushError, session: &Session) -> bool {
         | PushError::Certificate { .. }
         | PushError::Start { .. } => true,
         PushError::Status { status: 429 | 503, .. } => true,
-        PushError::Credentials(_) | PushError::NotFound(_) | PushError::Program { .. } => !session.can_continue(),
+        // At some hosts a normal update, which asks for the refs first, would make a repository that was deleted there.
+        PushError::NotFound(_) => true,
+        PushError::Credentials(_) | PushError::Program { .. } => !session.can_continue(),
         _ => false,
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use jiff::Timestamp;
 
 use super::absent::Presence;
-use super::backoff::delay;
+use super::backoff::{MAX_RETRY_AFTER, delay};
 use super::explained;
 use super::update::UpdateResult;
 use crate::config::Mirror;
@@ -78,7 +78,7 @@ pub(super) fn next_status(
     let (attempts, failing_since) = streak(before, is_well, turn.is_some(), run.started);
     let next = match (run.next_look, turn) {
         (Some(look), _) if is_well => Some(look),
-        (_, Some(turn)) => run.ended.checked_add(turn).ok(),
+        (_, Some(turn)) => run.ended.checked_add(turn.min(MAX_RETRY_AFTER)).ok(),
         _ => next_attempt(before, update_status, result, mirror, run),
     };
     let ended = render_time(run.ended);

@@ -141,6 +141,13 @@ impl Run<'_> {
                 None => Session::connect(self.target, self.context.pool)?,
             };
             let (there, plan) = self.decide(&mut current, &rules, &scope, &refusals, result)?;
+            // It was emptied, or deleted and made again by its host. What is spooled is then not all that it lacks.
+            let is_emptied = there.advertised.is_empty && self.past.mirrored.count() > 0;
+            if is_emptied && matches!(scope, Scope::Refs(_)) && self.context.only.is_none() && self.decided.is_empty() {
+                current.end();
+                scope = Scope::All;
+                continue;
+            }
             result.looked.append(&mut asked);
             if let Some(error) = plan.stop.and_then(|stop| self.stopped(stop)) {
                 current.end();

@@ -83,14 +83,22 @@ pub fn read_gerrit(
     let mut remotes = Vec::new();
     for (name, text) in &site.parts {
         let file = parsed(&format!("replication/{name}.config"), text)?;
-        // A file has one remote, which has the name of the file.
-        remotes.extend(remotes_of(&file).into_iter().map(|remote| Remote { name: name.clone(), ..remote }));
+        // A file has one remote, which has the name of the file. Gerrit ignores other files.
+        let mut of_file = remotes_of(&file, Unnamed::Counts);
+        match (of_file.pop(), of_file.is_empty()) {
+            (Some(remote), true) => remotes.push(Remote { name: name.clone(), ..remote }),
+            _ => {
+                return Err(format!(
+                    "'replication/{name}.config' has not exactly one [remote], so Gerrit ignores it; remove it or split it"
+                ));
+            }
+        }
     }
     if site.parts.is_empty() {
-        remotes = remotes_of(&main);
+        remotes = remotes_of(&main, Unnamed::Ignored);
     }
     let is_forced = flag(&main, "gerrit", "defaultForceUpdate");
-    let secrets = remotes_of(&secure);
+    let secrets = remotes_of(&secure, Unnamed::Ignored);
     let mut found: BTreeMap<String, Vec<Found>> = BTreeMap::new();
     for remote in &remotes {
         let secret = secrets.iter().find(|secret| secret.name == remote.name);
@@ -125,10 +133,21 @@ fn flag(file: &File, section: &str, key: &str) -> bool {
     file.boolean(format!("{section}.{key}").as_str()).is_ok_and(|value| value == Some(true))
 }
 
-fn remotes_of(file: &File) -> Vec<Remote> {
+/// What a `[remote]` without a name is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unnamed {
+    Counts,
+    Ignored,
+}
+
+fn remotes_of(file: &File, unnamed: Unnamed) -> Vec<Remote> {
     let mut remotes: Vec<Remote> = Vec::new();
     for section in file.sections_by_name("remote").into_iter().flatten() {
-        let Some(name) = section.header().subsection_name().map(ToString::to_string) else { continue };
+        let name = match section.header().subsection_name() {
+            Some(name) => name.to_string(),
+            None if unnamed == Unnamed::Counts => String::new(),
+            None => continue,
+        };
         let at = remotes.iter().position(|remote| remote.name == name).unwrap_or_else(|| {
             remotes.push(Remote { name, values: BTreeMap::new() });
             remotes.len() - 1
@@ -245,7 +264,10 @@ impl Reader<'_> {
         if let Some(threads) = number("threads").filter(|threads| *threads > 1) {
             notes.push(format!("threads = {threads} has its counterpart in the server's file: max_jobs_per_host"));
         }
-        let left_out = excluded_refs(remote.all("excludedrefspattern"))?;
+        let mut left_out = excluded_refs(remote.all("excludedrefspattern"))?;
+        if remote.last("replicatepermissions").is_some() && !remote.is("replicatepermissions") && self.wish.is_exact {
+            left_out.push("^refs/meta/config".into());
+        }
         if !left_out.is_empty() {
             keys.push(("refspecs", Change::List(left_out)));
         }
@@ -257,15 +279,27 @@ impl Reader<'_> {
             );
         }
         match remote.last("adminurl") {
+            _ if remote.last("createmissingrepositories").is_some() && !remote.is("createmissingrepositories") => {}
             Some(url) if url.starts_with("ssh://") => {
                 keys.push(("create", Change::Text("ssh".into())));
                 keys.push(("create_url", Change::Text(url.replace("${name}", name))));
             }
             Some(_) => notes.push("adminUrl is not taken over: choose create or create_command".into()),
-            None if remote.last("createmissingrepositories").is_none_or(|_| remote.is("createmissingrepositories")) => {
-                notes.push("Gerrit created missing repositories; here 'create' must be set for that".into());
-            }
-            None => {}
+            None => notes.push("Gerrit created missing repositories; here 'create' must be set for that".into()),
+        }
+        notes.extend(self.differences());
+        Ok((keys, notes))
+    }
+
+    /// What Gerrit did and we do not.
+    fn differences(&self) -> Vec<String> {
+        let (remote, mut notes) = (self.remote, Vec::new());
+        let has_all = remote.all("push").is_empty() || remote.all("push").iter().any(|spec| spec.contains("refs/*"));
+        if has_all && !self.wish.is_exact {
+            notes.push("Gerrit also sent refs/changes, refs/notes and refs/meta, which are not mirrored any more; to keep them: --exact".into());
+        }
+        if remote.is("mirror") && !self.wish.is_exact {
+            notes.push("Gerrit deleted everything there that is not here; prune = \"merged\" deletes what was deleted here and is merged; the old way: --exact".into());
         }
         for (key, what) in [
             ("replicateprojectdeletions", "deleted projects are not deleted at the mirror"),
@@ -279,7 +313,7 @@ impl Reader<'_> {
         if !unknown.is_empty() {
             notes.push(format!("not taken over: {}", unknown.join(", ")));
         }
-        Ok((keys, notes))
+        notes
     }
 
     /// The URL with the user name and the password of `secure.config`.

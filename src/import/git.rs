@@ -141,6 +141,20 @@ fn all_refs(namespaces: &[(String, usize)], wish: Wish<'_>) -> (Keys, Vec<String
     (keys, notes)
 }
 
+/// Adds to a mirror of another tool what `git push --mirror`, which that tool ran, means here.
+#[must_use]
+pub fn as_whole(found: Found, namespaces: &[(String, usize)], wish: Wish<'_>) -> Found {
+    match found {
+        Found::Mirror(mut mirror) => {
+            let (keys, notes) = all_refs(namespaces, wish);
+            mirror.keys.extend(keys);
+            mirror.notes.extend(notes);
+            Found::Mirror(mirror)
+        }
+        person => person,
+    }
+}
+
 /// The note on what was mirrored and is no branch or tag.
 fn left_behind(namespaces: &[(String, usize)]) -> Option<String> {
     let named: Vec<String> = namespaces.iter().map(|(name, count)| format!("{name}* ({count})")).collect();

@@ -23,9 +23,13 @@ pub fn gitea_push(mirror: &Value, wish: Wish<'_>) -> Found {
     } else {
         notes.push("it deleted everything there that is not here; prune = \"merged\" deletes what was deleted here and is merged; the old way: --exact".into());
     }
-    let interval = mirror["interval"].as_str().and_then(period);
-    if let (Some(interval), Some(false)) = (interval, mirror["sync_on_commit"].as_bool()) {
-        keys.push(("min_interval", Change::Text(interval)));
+    match (mirror["interval"].as_str().and_then(period), mirror["sync_on_commit"] == false) {
+        (Some(interval), true) => keys.push(("min_interval", Change::Text(interval))),
+        (None, true) => {
+            keys.push(("enabled", Change::Flag(false)));
+            notes.push("it was pushed by hand only (no interval, not on commit), so it is disabled here".into());
+        }
+        (_, false) => {}
     }
     let is_by_key = mirror["public_key"].as_str().is_some_and(|key| !key.is_empty());
     if is_by_key {
@@ -46,23 +50,22 @@ pub fn gitea_pull(repository: &Value) -> Option<Found> {
     if repository["mirror"] != true {
         return None;
     }
-    let url = without_user(repository["original_url"].as_str().filter(|url| !url.is_empty())?);
+    let from = "a mirror of Gitea".to_owned();
+    let Some(url) = repository["original_url"].as_str().filter(|url| !url.is_empty()) else {
+        let why = "it is a pull mirror, and the API does not say of what; add it by hand (git mirror-push add)";
+        return Some(Found::Person { from, why: why.into() });
+    };
     let mut keys = vec![("direction", Change::Text("pull".into()))];
-    if let Some(interval) = repository["mirror_interval"].as_str().and_then(period) {
-        keys.push(("interval", Change::Text(interval)));
+    if let Some(interval) = repository["mirror_interval"].as_str() {
+        // Without an interval, Gitea does not check by itself.
+        keys.push(("interval", Change::Text(period(interval).unwrap_or_else(|| "none".into()))));
     }
     let notes = vec![
-        "the old server takes from it too, until you switch its mirror off; its own fetches run no post-receive hook"
-            .into(),
+        "the old server takes from it too, until you switch its mirror off".into(),
+        "if upstream needs a password, store it: git mirror-push credential NAME".into(),
     ];
-    Some(Found::Mirror(Proposed {
-        name: "upstream".into(),
-        url,
-        keys,
-        from: "a mirror of Gitea".into(),
-        notes,
-        hides_password: true,
-    }))
+    let url = without_user(url);
+    Some(Found::Mirror(Proposed { name: "upstream".into(), url, keys, from, notes, hides_password: false }))
 }
 
 /// The regex for a filter of branches, globs with commas between; `None` for all.

@@ -21,7 +21,8 @@ pub fn gitlab_paths(project: &Value) -> Option<(String, String)> {
 /// Reads one of `GET /projects/:id/remote_mirrors`.
 #[must_use]
 pub fn gitlab_push(mirror: &Value) -> Found {
-    let url = without_user(mirror["url"].as_str().unwrap_or_default());
+    let masked = mirror["url"].as_str().unwrap_or_default();
+    let url = without_user(masked);
     let (mut keys, mut notes) = chosen(mirror, "only_protected_branches");
     if mirror["keep_divergent_refs"] == true {
         keys.push(("divergent_refs", Change::Text("keep".into())));
@@ -37,7 +38,7 @@ pub fn gitlab_push(mirror: &Value) -> Found {
         }
     }
     notes.push("GitLab pushes to it too, until you switch its mirror off (Settings, Repository, Mirroring repositories; or PUT enabled=false)".into());
-    let hides_password = !is_by_key;
+    let hides_password = !is_by_key && is_masked(masked);
     Found::Mirror(Proposed {
         name: name_of(&url),
         url,
@@ -55,16 +56,20 @@ pub fn gitlab_pull(project: &Value, pull: Option<&Value>) -> Option<Found> {
         return None;
     }
     let said = pull.unwrap_or(project);
-    let url = said["url"].as_str().or(project["import_url"].as_str())?;
-    let url = without_user(url);
+    let from = || "GitLab's pull mirror".to_owned();
+    let Some(masked) = said["url"].as_str().or(project["import_url"].as_str()) else {
+        let why = "it is a pull mirror, and the token may not see of what; add it by hand (git mirror-push add)";
+        return Some(Found::Person { from: from(), why: why.into() });
+    };
+    let url = without_user(masked);
     let (mut keys, mut notes) = chosen(said, "only_mirror_protected_branches");
     keys.push(("direction", Change::Text("pull".into())));
     if said["mirror_overwrites_diverged_branches"] == true {
         keys.push(("divergent_refs", Change::Text("overwrite".into())));
     }
     notes.push("GitLab takes from it too, until you switch its mirror off".into());
-    let from = "GitLab's pull mirror".into();
-    Some(Found::Mirror(Proposed { name: "upstream".into(), url, keys, from, notes, hides_password: true }))
+    let hides_password = is_masked(masked);
+    Some(Found::Mirror(Proposed { name: "upstream".into(), url, keys, from: from(), notes, hides_password }))
 }
 
 /// The keys that push and pull mirrors share, and notes.
@@ -83,14 +88,22 @@ fn chosen(said: &Value, only_protected: &str) -> (Keys, Vec<String>) {
     (keys, notes)
 }
 
+/// Whether GitLab left something out.
+fn is_masked(url: &str) -> bool {
+    url.contains("*****")
+}
+
 /// The URL without user and password, which are masked or not ours.
 pub(super) fn without_user(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let end = rest.find('/').unwrap_or(rest.len());
     let host = rest[..end].rsplit('@').next().unwrap_or_default();
     // Over ssh the user is no secret, unless it is masked.
-    let is_masked = rest[..end].contains("*****");
-    if scheme == "ssh" && !is_masked { url.to_owned() } else { format!("{scheme}://{host}{}", &rest[end..]) }
+    if scheme == "ssh" && !is_masked(&rest[..end]) {
+        url.to_owned()
+    } else {
+        format!("{scheme}://{host}{}", &rest[end..])
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::list::valid_name;
-use super::{Found, Proposed, Wish};
+use super::{Found, Proposed};
 use crate::config::Change;
 use crate::mirror::Keys;
 
@@ -57,7 +57,7 @@ const PREFIX: &str = "gitolite-options.mirror.";
 
 /// Reads what `gitolite git-config -ev -r % ^gitolite-options\.mirror\.` prints: repository, key and value in each line, with tabs between.
 #[must_use]
-pub fn read_gitolite(text: &str, host: &str, wish: Wish<'_>) -> GitoliteOptions {
+pub fn read_gitolite(text: &str, host: &str) -> GitoliteOptions {
     let mut repositories: BTreeMap<&str, Options<'_>> = BTreeMap::new();
     for line in text.lines() {
         let mut parts = line.splitn(3, '\t');
@@ -87,13 +87,13 @@ pub fn read_gitolite(text: &str, host: &str, wish: Wish<'_>) -> GitoliteOptions 
     }
     let mut all = GitoliteOptions::default();
     for (repository, options) in repositories {
-        let is_master = options.master == host;
-        if !is_master && !options.master.is_empty() {
+        let is_master = options.master == host && !host.is_empty();
+        if !is_master && !options.master.is_empty() && !host.is_empty() {
             *all.copies_of.entry(options.master.to_owned()).or_default() += 1;
         }
-        let copies = options.copies.iter().filter(|_| is_master).map(|(name, way)| copy(repository, name, *way, wish));
+        let copies = options.copies.iter().filter(|_| is_master).map(|(name, way)| copy(repository, name, *way));
         let others = options.others.iter().filter(|(_, url)| !url.is_empty());
-        let others = others.map(|(key, url)| other(repository, key, url, wish));
+        let others = others.map(|(key, url)| other(repository, key, url));
         let found: Vec<Found> = copies.chain(others).collect();
         if !found.is_empty() {
             all.found.push((repository.to_owned(), found));
@@ -103,13 +103,12 @@ pub fn read_gitolite(text: &str, host: &str, wish: Wish<'_>) -> GitoliteOptions 
 }
 
 const TURN_OFF: &str = "gitolite pushes to it too: rename its option in gitolite.conf to mirror.copies.nosync-quiet-1, and keep the copy listed, because a copy that is not listed refuses the master";
-const MERGED: &str = "gitolite deleted everything there that is not here; prune = \"merged\" deletes what was deleted here and is merged; the old way: --exact";
 
-fn copy(repository: &str, name: &str, way: Way, wish: Wish<'_>) -> Found {
+fn copy(repository: &str, name: &str, way: Way) -> Found {
     let mut mirror = Proposed {
         name: valid_name(name),
         url: format!("{name}:{repository}"),
-        keys: pruned(wish),
+        keys: Keys::new(),
         from: format!("gitolite's option mirror.copies ({name})"),
         notes: vec![
             "the copy lets in only the key of the user who runs gitolite: mirror as that user, whose ~/.ssh/config knows the host".into(),
@@ -117,9 +116,6 @@ fn copy(repository: &str, name: &str, way: Way, wish: Wish<'_>) -> Found {
         ],
         hides_password: false,
     };
-    if !wish.is_exact {
-        mirror.notes.push(MERGED.into());
-    }
     match way {
         Way::Async => {}
         Way::Sync => {
@@ -134,19 +130,15 @@ fn copy(repository: &str, name: &str, way: Way, wish: Wish<'_>) -> Found {
 }
 
 /// A mirror at any URL: `option mirror.extcopy-1 = file:///backup/%`.
-fn other(repository: &str, key: &str, url: &str, wish: Wish<'_>) -> Found {
+fn other(repository: &str, key: &str, url: &str) -> Found {
     Found::Mirror(Proposed {
         name: valid_name(key),
         url: url.replace('%', repository),
-        keys: pruned(wish),
+        keys: Keys::new(),
         from: format!("gitolite's option mirror.{key}"),
         notes: vec!["gitolite pushes to it too, until its option is removed from gitolite.conf".into()],
         hides_password: false,
     })
-}
-
-fn pruned(wish: Wish<'_>) -> Keys {
-    if wish.is_exact { vec![("prune", Change::Text("mirror".into()))] } else { Keys::new() }
 }
 
 /// The mirrors of the key `gitolite.mirror.simple` of git's configuration, which a widespread post-receive hook reads. `arguments` is the key
@@ -154,7 +146,6 @@ fn pruned(wish: Wish<'_>) -> Keys {
 #[must_use]
 pub fn read_simple(urls: &str, arguments: &str, repository: &str) -> Vec<Found> {
     let is_kept = arguments.split_whitespace().any(|word| word == "--no-force");
-    let name = repository.rsplit('/').next().unwrap_or(repository);
     let found = urls.split_whitespace().map(|url| {
         let mut keys = Keys::new();
         if is_kept {
@@ -162,7 +153,7 @@ pub fn read_simple(urls: &str, arguments: &str, repository: &str) -> Vec<Found> 
         }
         Found::Mirror(Proposed {
             name: super::list::name_of(url),
-            url: url.replace("REPO", name),
+            url: url.replace("REPO", repository),
             keys,
             from: "gitolite.mirror.simple of git's configuration".into(),
             notes: vec!["the hook that reads gitolite.mirror.simple pushes to it too, until the key is removed from gitolite.conf".into()],
@@ -176,7 +167,7 @@ pub fn read_simple(urls: &str, arguments: &str, repository: &str) -> Vec<Found> 
 mod tests {
     use super::*;
 
-    fn read(lines: &[&str], is_exact: bool) -> GitoliteOptions {
+    fn read(lines: &[&str]) -> GitoliteOptions {
         let text: String = lines
             .iter()
             .map(|line| {
@@ -185,7 +176,7 @@ mod tests {
                 format!("{}\t{PREFIX}{}\t{}\n", next(), next(), next())
             })
             .collect();
-        read_gitolite(&text, "frodo", Wish { direction: None, is_exact })
+        read_gitolite(&text, "frodo")
     }
 
     fn mirrors(options: &GitoliteOptions) -> Vec<(String, String, Keys)> {
@@ -219,12 +210,10 @@ mod tests {
             (&["a/b extcopy-1 file:///backup/%"], vec![plain("extcopy-1", "file:///backup/a/b")]),
             (&["a/b extcopy-1 "], vec![]),
         ] {
-            assert_eq!(mirrors(&read(lines, false)), expected, "{lines:?}");
+            assert_eq!(mirrors(&read(lines)), expected, "{lines:?}");
         }
-        let copies = read(&["a master gollum", "a copies frodo", "b master gollum", "b copies frodo"], false).copies_of;
+        let copies = read(&["a master gollum", "a copies frodo", "b master gollum", "b copies frodo"]).copies_of;
         assert_eq!(copies, BTreeMap::from([("gollum".to_owned(), 2)]));
-        let exact = mirrors(&read(&["a/b master frodo", "a/b copies sam"], true));
-        assert_eq!(exact[0].2, vec![("prune", Change::Text("mirror".into()))]);
     }
 
     #[test]
@@ -249,6 +238,6 @@ mod tests {
                 Found::Person { why, .. } => panic!("{why}"),
             })
             .collect();
-        assert_eq!(urls, ["git@h:acme/widget.git", "git@b:acme/widget.git"]);
+        assert_eq!(urls, ["git@h:acme/team/widget.git", "git@b:acme/team/widget.git"]);
     }
 }

@@ -12,11 +12,11 @@ mod hooks;
 mod list;
 
 pub use gerrit::{GerritSite, gerrit_base_path, read_gerrit};
-pub use git::{Wish, propose};
+pub use git::{Wish, as_whole, propose};
 pub use gitea::{gitea_pull, gitea_push};
 pub use gitlab::{gitlab_paths, gitlab_pull, gitlab_push};
 pub use gitolite::{GitoliteHost, GitoliteOptions, read_gitolite, read_simple};
-pub use hooks::{Pushing, pushing_lines};
+pub use hooks::{Pushed, Pushing, propose_push, pushing_lines};
 pub use list::{Line, ListError, line_of, read_list};
 
 use crate::config::{Change, Config};

@@ -171,7 +171,7 @@ fn identity_of_path(user: Option<&str>, path: &str) -> String {
     }
 }
 
-pub(super) fn bracketed(host: &str) -> String {
+pub(crate) fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 

@@ -12,7 +12,7 @@ use ureq::{Body, RequestBuilder};
 
 use super::headers::{seconds, target_of_redirect};
 use super::http::Http;
-use super::{Address, Error, Pool, Target, parse};
+use super::{Address, Error, Limit, Pool, Target, Timeouts, parse};
 use crate::credentials::{Credentials, Redactor, Secret};
 
 /// How a host wants its token.
@@ -44,6 +44,9 @@ pub struct Reply {
     redactor: Redactor,
 }
 
+/// Longest time for one request and its answer.
+const MAX_TIME: Duration = Duration::from_secs(60);
+
 /// Bytes of an answer that are read. A page of a hundred projects of GitLab has about 500 KiB.
 const MAX_ANSWER: u64 = 16 << 20;
 
@@ -68,7 +71,9 @@ impl Api {
         };
         let redactor = Redactor::new(&credentials);
         let base = url.trim_end_matches('/').to_owned();
-        let http = Http::new(&base, host, &Target { credentials, ..target.clone() }, pool)?;
+        let whole = target.timeouts.whole.min(MAX_TIME);
+        let timeouts = Timeouts { stall: target.timeouts.stall.min(whole), whole, ..target.timeouts };
+        let http = Http::new(&base, host, &Target { credentials, timeouts, ..target.clone() }, pool)?;
         Ok(Self { http, base, header, redactor })
     }
 
@@ -117,7 +122,10 @@ impl Api {
         let mut text = Vec::new();
         let mut reader = response.into_body().into_with_config().limit(u64::MAX).reader().take(MAX_ANSWER);
         let read = reader.read_to_end(&mut text);
-        read.map_err(|source| Error::Broken { doing: "reading the answer of its API", source })?;
+        read.map_err(|source| match source.kind() {
+            std::io::ErrorKind::TimedOut => Error::Timeout(Limit::Whole),
+            _ => Error::Broken { doing: "reading the answer of its API", source },
+        })?;
         let body = serde_json::from_slice(&text).unwrap_or(Value::Null);
         if status < 300 && body.is_null() && !text.is_empty() {
             return Err(Error::Unable(format!("what answers at {} is not an API: it sends no JSON", self.base)));

@@ -45,6 +45,7 @@ pub use pool::Pool;
 pub use shell::shell;
 pub use upload::Upload;
 
+pub(crate) use address::bracketed;
 pub(crate) use http::{Http, Lines as HttpLines, drain};
 pub(crate) use messages::{Messages, about};
 pub(crate) use packets::{broken, next_line, refused_by_server};

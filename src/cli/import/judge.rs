@@ -90,11 +90,11 @@ impl Judging<'_> {
         check_edit(&self.session.repository, &self.session.base.server, &Edit::Add(name.clone(), keys.clone()))?;
         let mut notes = mirror.notes;
         let has_password = secret.is_some() || has(&keys, "password_file");
-        if let (true, false, Address::Http { host, .. }) = (mirror.hides_password, has_password, &address) {
+        if let (true, false, Some(host)) = (mirror.hides_password, has_password, address.host()) {
             keys.retain(|(key, _)| *key != "enabled");
             keys.push(("enabled", Change::Flag(false)));
             notes.push(format!(
-                "the source does not give out the password for {host}, so the mirror is disabled: import with --credential {host}=USER:FILE, or store one (git mirror-push set NAME --username USER, git mirror-push credential NAME) and enable it"
+                "the source does not give out the user or password for {host}, so the mirror is disabled: import with --credential {host}=USER:FILE, or store one (git mirror-push set NAME --username USER, git mirror-push credential NAME) and enable it"
             ));
         }
         if secret.is_some() && address.is_plain_http() {

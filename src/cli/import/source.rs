@@ -43,7 +43,38 @@ pub(super) fn read(base: &Base, asked: &Import) -> anyhow::Result<(Sources, Vec<
         }
         Some(Source::Gitea(host)) => (api::gitea(base, asked, &host.url)?, roots(base, asked)),
     };
+    let may_be_absolute = matches!(asked.source, Some(Source::List(_)));
+    let named = if may_be_absolute { named } else { below_roots(named, &roots) };
     Ok(placed(asked, named, &roots))
+}
+
+/// Names from elsewhere lead below the roots only. Others are named as such, so that they need a person.
+fn below_roots(named: Named, roots: &[PathBuf]) -> Named {
+    let is_below = |name: &str| {
+        let there = there(name, roots);
+        let is_in =
+            |path: PathBuf| roots.iter().any(|root| root.canonicalize().is_ok_and(|root| path.starts_with(root)));
+        !name.starts_with('/') && there.is_none_or(is_in)
+    };
+    let judged = |(name, found): (String, Vec<Found>)| {
+        if is_below(&name) {
+            return (name, found);
+        }
+        let why = || "the source names a repository that is not below the root".to_owned();
+        let from = name.clone();
+        (
+            format!("./{}", name.trim_start_matches('/')),
+            found.iter().map(|_| Found::Person { from: from.clone(), why: why() }).collect(),
+        )
+    };
+    named.into_iter().map(judged).collect()
+}
+
+/// The name of a repository of gitolite: its path below the directory of its repositories, which is the last `repositories` in it.
+pub(super) fn gitolite_name(git_dir: &Path) -> String {
+    let text = git_dir.display().to_string();
+    let below = text.rsplit_once("/repositories/").map_or(&*text, |(_, below)| below);
+    below.strip_suffix(".git").unwrap_or(below).to_owned()
 }
 
 /// Reads the files of a site of Gerrit.
@@ -152,13 +183,13 @@ fn gitolite(base: &Base, asked: &Import) -> anyhow::Result<(Named, Vec<PathBuf>)
     let names = projects(&root)?;
     // Every repository is looked at: its git configuration may name mirrors too.
     let mut named: Named = names.iter().map(|name| (name.clone(), Vec::new())).collect();
-    let Some(name) = &host.name else {
+    let name = host.name.as_deref().unwrap_or_default();
+    if name.is_empty() {
         base.say("gitolite has no HOSTNAME in ~/.gitolite.rc, so it has no copies");
-        return Ok((named, vec![root]));
-    };
+    }
     let input: String = names.iter().map(|name| format!("{name}\n")).collect();
     let text = run(&["git-config", "-ev", "-r", "%", r"^gitolite-options\.mirror\."], input.as_bytes())?;
-    let options = read_gitolite(&text, name, wish(asked));
+    let options = read_gitolite(&text, name);
     for (master, count) in options.copies_of {
         let are = if count == 1 {
             "1 repository here is a copy".to_owned()

@@ -53,6 +53,10 @@ fn each_key_becomes_its_counterpart() {
         ),
         ("excludedRefsPattern = refs/meta/*\n", "divergent_refs=keep prune=never refspecs=^refs/meta/*"),
         (
+            "adminUrl = ssh://admin@host/srv/${name}.git\ncreateMissingRepositories = false\n",
+            "divergent_refs=keep prune=never",
+        ),
+        (
             "adminUrl = ssh://admin@host/srv/${name}.git\n",
             "create=ssh create_url=ssh://admin@host/srv/a/b.git divergent_refs=keep prune=never",
         ),
@@ -63,6 +67,10 @@ fn each_key_becomes_its_counterpart() {
     assert_eq!(keys(&mirror(&forced, "a/b")), "");
     let Some(Found::Mirror(exact)) = read(&forced, "a/b", true).pop() else { panic!("a mirror") };
     assert_eq!(keys(&exact), "prune=mirror refspecs=refs/changes/*,refs/meta/*,refs/notes/*");
+    let Some(Found::Mirror(exact)) = read(&format!("{forced}replicatePermissions = false\n"), "a/b", true).pop() else {
+        panic!("a mirror")
+    };
+    assert_eq!(keys(&exact), "prune=mirror refspecs=refs/changes/*,refs/meta/*,refs/notes/*,^refs/meta/config");
 }
 
 #[test]
@@ -111,6 +119,10 @@ fn what_has_no_counterpart_needs_a_person() {
     }
     let alone = mirror("[remote \"x\"]\nurl = ssh://h/all.git\nprojects = a/b\n", "a/b");
     assert_eq!(alone.url, "ssh://h/all.git");
+    for text in ["", "[remote]\nurl = a\n[remote \"x\"]\nurl = b\n"] {
+        let site = GerritSite { parts: vec![("two".into(), text.into())], ..GerritSite::default() };
+        assert!(read_gerrit(&site, &[], Wish::default()).expect_err(text).contains("not exactly one [remote]"));
+    }
     let error = read_gerrit(&site("[remote \"x\nhunter2"), &[], Wish::default()).expect_err("damaged");
     assert!(error.contains("replication.config") && !error.contains("hunter2"), "{error}");
 }
@@ -119,7 +131,7 @@ fn what_has_no_counterpart_needs_a_person() {
 fn files_for_each_remote_replace_those_of_the_main_file_and_passwords_are_joined() {
     let site = GerritSite {
         main: "[remote \"old\"]\nurl = ssh://old/${name}\n".into(),
-        parts: vec![("new".into(), "[remote]\n[remote \"x\"]\nurl = https://h/${name}.git\n".into())],
+        parts: vec![("new".into(), "[remote]\nurl = https://h/${name}.git\n".into())],
         secure: "[remote \"new\"]\nusername = bot\npassword = p@ss/w\n".into(),
     };
     let found = read_gerrit(&site, &["p".to_owned()], Wish::default()).expect("readable");

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 
 use crate::scene::estate::Estate;
-use crate::scene::sandbox::{Completed, Sandbox, script};
+use crate::scene::sandbox::{Completed, Sandbox, script, wait_for};
 use crate::scene::web::{self, Answer, Request};
 
 const NOBODY: &str = "wake = \"none\"\n[[repositories]]\nroot = \"ROOT\"\n";
@@ -28,7 +28,7 @@ fn actions(said: &Completed) -> Vec<String> {
 }
 
 /// The configuration of a repository's mirrors, without the ids.
-fn config(repository: &Path) -> String {
+pub(super) fn config(repository: &Path) -> String {
     let text = std::fs::read_to_string(repository.join("mirror-push/config.toml")).unwrap();
     text.lines().filter(|line| !line.starts_with("id = ")).fold(String::new(), |all, line| all + line + "\n")
 }
@@ -140,7 +140,8 @@ fn gitolite_copies_become_push_mirrors() {
     sandbox.mirror_push_ok(&widget, &["drain", "sam"]);
     let oracle = sandbox.bare("oracle.git");
     sandbox.git(&widget, &["push", "-q", "--mirror", oracle.to_str().unwrap()]);
-    assert_eq!(sandbox.refs(&copy), sandbox.refs(&oracle));
+    // A drain that the hook started may be at work.
+    wait_for("the copy", || sandbox.refs(&copy) == sandbox.refs(&oracle));
 }
 
 #[test]
@@ -389,74 +390,9 @@ fn gitea_mirrors_are_read_by_their_count() {
     assert!(lines.contains(&"acme/r2 upstream added https://up.example/r2.git".to_owned()), "{lines:?}");
     let text = config(&sandbox.path("git/acme/r2.git"));
     assert!(
-        text.contains("interval = \"8h\"") && text.contains("direction = \"pull\"") && text.contains("enabled = false"),
+        text.contains("interval = \"8h\"") && text.contains("direction = \"pull\"") && !text.contains("enabled"),
         "{text}"
     );
     assert_eq!(gitea.asked.lock().unwrap().len(), 2 + 60 + 1);
     assert!(gitea.most.load(Ordering::SeqCst) <= 4);
-}
-
-/// Twelve repositories with one rule and one password: one template, one password file, and nothing in the repositories.
-#[test]
-fn one_rule_for_many_repositories_is_one_template() {
-    let estate = Estate::new(NOBODY);
-    let sandbox = &estate.sandbox;
-    let all: Vec<PathBuf> = (0..12).map(|n| estate.repository(&format!("team/r{n}.git"))).collect();
-    let mirrors = sandbox.path("mirrors").display().to_string();
-    for (n, repository) in all.iter().enumerate() {
-        let remote = |name: &str, url: &str| {
-            sandbox.git(repository, &["config", &format!("remote.{name}.url"), url]);
-            sandbox.git(repository, &["config", &format!("remote.{name}.mirror"), "true"]);
-        };
-        remote("backup", &format!("{mirrors}/team-r{n}.git"));
-        remote("web", &format!("https://bot:c4nary@127.0.0.1:9/team/r{n}.git"));
-        estate.mirror(&format!("team-r{n}.git"));
-    }
-    sandbox.git(&all[3], &["config", "remote.only.url", "/srv/only.git"]);
-    sandbox.git(&all[3], &["config", "remote.only.mirror", "true"]);
-    let said = estate.run(&["import", "--dry-run"]);
-    assert!(
-        said.err.contains("mirror 'backup' follows one rule in all 12 repositories; --template writes it once"),
-        "{said:?}"
-    );
-    let said = estate.run(&["import", "--template", "--yes"]);
-    assert_eq!(said.status, 0, "{said:?}");
-    assert!(said.out.contains("25 imported, 0 already here, 0 need you"), "{said:?}");
-    let text = std::fs::read_to_string(sandbox.path("conf.d/import-git.toml")).unwrap();
-    assert!(text.contains(&format!("[remotes.backup]\nurl = \"{mirrors}/{{path_dash}}.git\"\n")), "{text}");
-    assert!(text.contains("[remotes.web]\nurl = \"https://127.0.0.1:9/{path}.git\"\nusername = \"bot\"\n"), "{text}");
-    let secret = sandbox.path("secrets/import-web");
-    assert!(text.contains(&format!("password_file = \"{}\"", secret.display())) && !text.contains("c4nary"), "{text}");
-    assert_eq!(std::fs::read_to_string(&secret).unwrap(), "c4nary\n");
-    assert_eq!(std::fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
-    let own: Vec<bool> = all.iter().map(|repository| repository.join("mirror-push/config.toml").exists()).collect();
-    assert_eq!(
-        own.iter().filter(|is_there| **is_there).count(),
-        1,
-        "only what is different is written in its repository"
-    );
-    assert!(config(&all[3]).contains("[remotes.only]"));
-    assert!(all.iter().all(|repository| repository.join("hooks/post-receive").is_symlink()));
-    let said = estate.run(&["import", "--template", "--yes"]);
-    assert!(said.out.contains("0 imported, 25 already here, 0 need you"), "{said:?}");
-    estate.run(&["drain", "--all"]);
-    for n in 0..12 {
-        assert_eq!(sandbox.refs(&sandbox.path(&format!("mirrors/team-r{n}.git"))), sandbox.refs(&all[n]), "r{n}");
-    }
-
-    // A repository without the mirror would get one by the template, so there is none.
-    let estate = Estate::new(NOBODY);
-    for n in 0..12 {
-        let repository = estate.repository(&format!("r{n}.git"));
-        if n > 0 {
-            estate.sandbox.git(&repository, &["config", "remote.gh.url", &format!("/srv/r{n}.git")]);
-            estate.sandbox.git(&repository, &["config", "remote.gh.mirror", "true"]);
-        }
-    }
-    let said = estate.run(&["import", "--template", "--yes"]);
-    assert!(
-        said.err.contains("no mirror follows one rule in every repository") && said.out.contains("11 imported"),
-        "{said:?}"
-    );
-    assert!(!estate.sandbox.path("conf.d").exists());
 }

@@ -213,6 +213,11 @@ fn answers_of_the_hosts_are_said_in_our_words_with_what_is_missing() {
         hosted.sandbox.mirror_push_ok(&hosted.source, &["set", "m", "allow_insecure_http=false"]);
         let said = hosted.sync();
         assert!(said.out.contains("a token would go over plain http"), "{word}: {said:?}");
+        // However the scheme is written.
+        let api = hosted.forge.api().replace("http://", "HTTP://");
+        hosted.sandbox.mirror_push_ok(&hosted.source, &["set", "m", &format!("create_url={api}")]);
+        assert!(hosted.sync().out.contains("a token would go over plain http"), "{word}");
+        assert!(hosted.forge.requests().iter().all(|request| !request.contains("/api/")), "{word}");
     }
     let hosted = Hosted::new(Brand::Github, "acme/deep/widget.git", &[]);
     assert!(hosted.sync().out.contains("'acme/deep/widget' is not OWNER/NAME, as github has it"));

@@ -42,8 +42,13 @@ fn looking_creates_nothing_at_a_host_that_creates_on_push() {
     sandbox.mirror_push_ok(&source, &["drain"]);
     let asked = forge.requests();
     assert!(!asked.iter().any(|request| request.contains("git-upload-pack")), "{asked:?}");
-    // A plan and the doctor look first for ever: the project may be gone.
+    // A push to a project that is gone does not ask for its refs, which would make it again. A plan and the doctor look first for ever.
     std::fs::remove_dir_all(forge.repository("acme/typo.git")).unwrap();
+    work.commit("three");
+    work.push(&["main"]);
+    let said = sandbox.mirror_push(&source, &["drain"]);
+    assert!(said.status == 1 && said.out.contains("; it was there on 2"), "{said:?}");
+    assert!(!forge.repository("acme/typo.git").exists(), "{said:?}");
     for command in ["plan", "doctor"] {
         let said = sandbox.mirror_push(&source, &[command]);
         assert!(said.status == 1 && !forge.repository("acme/typo.git").exists(), "{command}: {said:?}");
@@ -119,4 +124,52 @@ fn a_mirror_of_the_api_gets_no_repository_and_no_token() {
     wait_for("its failure", || shown()["update_status"] == "failed");
     assert!(shown()["last_error"].as_str().unwrap().contains("was not found"), "{}", shown());
     assert!(forge.wishes().is_empty() && !forge.repository("acme/other.git").exists());
+}
+
+/// A host makes a deleted project again when a whole run asks for its refs. Then it gets every ref, not only what is spooled.
+#[test]
+fn a_project_that_its_host_made_again_gets_every_ref() {
+    let sandbox = Sandbox::of(("sha1", "files"));
+    let forge = Forge::start(&sandbox, Brand::Gitlab);
+    forge.create_on_push();
+    let source = sandbox.source(&forge.url("acme/x.git"), &["create=push", "optimistic=false"]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main", "main:keep", "main:refs/tags/v1"]);
+    sandbox.mirror_push_ok(&source, &["sync"]);
+    std::fs::remove_dir_all(forge.repository("acme/x.git")).unwrap();
+    work.commit("two");
+    work.push(&["main"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
+    assert_eq!(sandbox.refs(&forge.repository("acme/x.git")), sandbox.refs(&source));
+}
+
+/// A wrong or hostile `Retry-After` parks nobody for years.
+#[test]
+fn no_host_parks_those_who_wait_for_longer_than_a_day() {
+    let estate = Estate::new("");
+    let sandbox = &estate.sandbox;
+    let forge = Forge::start(sandbox, Brand::Gitea);
+    let token = sandbox.path("admin.token");
+    std::fs::write(&token, ADMIN).unwrap();
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
+    estate.configure(&format!(
+        "wake = \"none\"\n[[repositories]]\nroot = \"ROOT\"\n[remotes.forge]\nurl = \"{}\"\nallow_insecure_http = true\n\
+         create = \"gitea\"\ncreate_token_file = \"{}\"\n",
+        forge.url("acme/{path}.git"),
+        token.display()
+    ));
+    for number in 0..3 {
+        estate.repository(&format!("r{number}.git"));
+    }
+    for _ in 0..3 {
+        forge.prepare(429, &[("Retry-After", "99999999")], "{}");
+    }
+    estate.run(&["sync", "--all"]);
+    let last = jiff::Timestamp::now().checked_add(std::time::Duration::from_secs(25 * 3600)).unwrap();
+    for view in estate.run(&["status", "--all", "--json"]).json().as_array().unwrap() {
+        let next: jiff::Timestamp = view["next_attempt_at"].as_str().unwrap().parse().unwrap();
+        assert!(next < last, "{view}");
+    }
+    assert_eq!(forge.wishes().len(), 1, "the others are not asked for meanwhile");
 }

@@ -86,6 +86,15 @@ fn nothing_that_exists_is_changed() {
     std::fs::create_dir(&place).unwrap();
     sandbox.mirror_push_ok(&source, &["sync"]);
     assert_eq!(sandbox.refs(&place), sandbox.refs(&source));
+    // One with an owner or mode of its own was made by somebody for a reason.
+    let other = sandbox.path("shared.git");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::set_permissions(&other, std::os::unix::fs::PermissionsExt::from_mode(0o2770)).unwrap();
+    sandbox.mirror_push_ok(&source, &["add", "shared", other.to_str().unwrap(), "create=path", "--disabled"]);
+    sandbox.mirror_push_ok(&source, &["enable", "shared"]);
+    let said = sandbox.mirror_push(&source, &["sync", "shared"]);
+    assert!(said.status == 1 && said.out.contains("owner or mode of its own"), "{said:?}");
+    assert_eq!(std::fs::read_dir(&other).unwrap().count(), 0);
     // Without 'create' the answer is what it always was.
     let said = sandbox.mirror_push(&source, &["add", "other", sandbox.path("typo.git").to_str().unwrap()]);
     assert_eq!(said.status, 0, "{said:?}");
@@ -93,6 +102,39 @@ fn nothing_that_exists_is_changed() {
     assert!(said.status == 1 && said.out.contains("is not a directory on this machine"), "{said:?}");
     let said = sandbox.mirror_push(&source, &["sync", "other", "--create"]);
     assert!(said.status == 129 && said.err.contains("set other create="), "{said:?}");
+}
+
+/// Six repositories with one mirror, whose runs begin at once: one makes it, and no half repository appears.
+#[test]
+fn runs_that_create_one_repository_at_once_make_a_whole_one() {
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.path("place/same.git");
+    let sources: Vec<PathBuf> = (0..6)
+        .map(|n| sandbox.source_named(&format!("s{n}"), mirror.to_str().unwrap(), &["create=path", "--disabled"]))
+        .collect();
+    for round in 0..4 {
+        let _ = std::fs::remove_dir_all(sandbox.path("place"));
+        std::thread::scope(|scope| {
+            for source in &sources {
+                let sandbox = &sandbox;
+                scope.spawn(move || {
+                    sandbox.mirror_push(source, &["enable", "m"]);
+                    sandbox.mirror_push(source, &["sync", "--create"]);
+                });
+            }
+        });
+        sandbox.git(&mirror, &["rev-parse", "--is-bare-repository"]);
+        sandbox.git(&mirror, &["fsck", "--strict"]);
+        let names: Vec<_> = std::fs::read_dir(sandbox.path("place")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, ["same.git"], "round {round}");
+    }
+    // What others have under a name like ours is left alone.
+    std::fs::remove_dir_all(&mirror).unwrap();
+    for name in [".same.git.creating", ".same.git.creating-mine", "same.git.creating"] {
+        std::fs::create_dir_all(sandbox.path("place").join(name).join("precious")).unwrap();
+    }
+    sandbox.mirror_push(&sources[0], &["sync", "--create"]);
+    assert_eq!(std::fs::read_dir(sandbox.path("place")).unwrap().count(), 4);
 }
 
 /// A run that creates its mirror is killed at every system call that changes files. The next run finds what is there and goes on.
@@ -189,6 +231,7 @@ fn keys_that_do_not_fit_the_url_are_refused() {
         ("git://127.0.0.1/x.git", &["create=push"], "create does not work with a git:// URL"),
         ("https://127.0.0.1/x/y.git", &["create=ssh"], "create = \"ssh\" needs an ssh URL"),
         ("https://127.0.0.1/x/y.git", &["create=forge"], "create"),
+        ("https://127.0.0.1/x/y.git", &["create=push", "--direction", "both"], "a two-way mirror is read before"),
         ("https://127.0.0.1/x/y.git", &["create=gitea", "create_visibility=internal"], "no internal repositories"),
         ("https://127.0.0.1/x/y.git", &["create=push", "create_visibility=public"], "the host chooses the visibility"),
         ("https://127.0.0.1/x/y.git", &["create=github", "create_url=https://u:p@127.0.0.1/api"], "create_url"),
@@ -199,4 +242,9 @@ fn keys_that_do_not_fit_the_url_are_refused() {
         assert!(said.status != 0 && said.err.contains(expected), "{keys:?}: {said:?}");
     }
     assert!(!std::fs::read_to_string(source.join("mirror-push/config.toml")).unwrap().contains("[remotes.n]"));
+    // [defaults] are for the mirrors that they fit.
+    let config = source.join("mirror-push/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}\n[defaults]\ncreate = \"github\"\n")).unwrap();
+    assert_eq!(sandbox.mirror_push_ok(&source, &["list"]).status, 0);
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use parking_lot::Mutex;
@@ -19,6 +20,8 @@ use crate::wire::{Address, Api, Pool, Reply, Scheme, Ssh, Target, parse};
 const AT_ONCE: usize = 4;
 /// How often a request is repeated that the host refused because there were too many.
 const TRIES: usize = 5;
+/// The longest wait that is waited.
+const MAX_WAIT: Duration = Duration::from_secs(120);
 /// Most pages of projects.
 const MAX_PAGES: usize = 10_000;
 
@@ -33,7 +36,8 @@ fn open(base: &Base, asked: &Import, url: &str, below: &str, scheme: Scheme) -> 
     if !matches!(address, Address::Http { .. }) || user.username.is_some() || user.secret.is_some() {
         return Err(Usage("the source is the http or https address of a host, without a user name".into()).into());
     }
-    let is_here = address.host().is_some_and(|host| host == "localhost" || host.starts_with("127."));
+    let is_loopback = |host: &str| host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    let is_here = address.host().is_some_and(|host| host == "localhost" || is_loopback(host));
     if address.is_plain_http() && !is_here {
         return Err(Usage("the token would go over plain http; use https".into()).into());
     }
@@ -51,13 +55,16 @@ fn open(base: &Base, asked: &Import, url: &str, below: &str, scheme: Scheme) -> 
 }
 
 /// Asks, and waits as long as the host wants before it asks again.
-fn get(api: &Api, path: &str) -> anyhow::Result<Reply> {
+fn get(base: &Base, api: &Api, path: &str) -> anyhow::Result<Reply> {
     for _ in 1..TRIES {
         let reply = api.get(path)?;
-        match reply.wait() {
-            Some(wait) => std::thread::sleep(wait),
-            None => return Ok(reply),
+        let Some(wait) = reply.wait() else { return Ok(reply) };
+        let seconds = wait.as_secs();
+        if wait > MAX_WAIT {
+            bail!("the host wants no more requests for {seconds} s; try again then");
         }
+        base.say(&format!("the host asks to wait {seconds} s"));
+        std::thread::sleep(wait);
     }
     Ok(api.get(path)?)
 }
@@ -123,7 +130,7 @@ pub(super) fn gitlab(base: &Base, asked: &Import, url: &str, roots: &[PathBuf]) 
     let (mut projects, mut next) = (Vec::new(), Some(first.to_owned()));
     for _ in 0..MAX_PAGES {
         let Some(path) = next.take() else { break };
-        let reply = get(&api, &path)?;
+        let reply = get(base, &api, &path)?;
         next = reply.header("link").and_then(next_of);
         if next.as_ref().is_some_and(|next| !api.holds(next)) {
             bail!("the host names a next page at another address, which is not asked");
@@ -133,7 +140,7 @@ pub(super) fn gitlab(base: &Base, asked: &Import, url: &str, roots: &[PathBuf]) 
     each(&projects, |project| {
         let (path, hashed) = gitlab_paths(project).context("a project has no path")?;
         let id = &project["id"];
-        let reply = get(&api, &format!("/projects/{id}/remote_mirrors?per_page=100"))?;
+        let reply = get(base, &api, &format!("/projects/{id}/remote_mirrors?per_page=100"))?;
         let mut found = match reply.status {
             401 | 403 | 404 => unreadable(reply.status, "the role Maintainer, and the scope read_api"),
             _ => list(reply)
@@ -143,7 +150,7 @@ pub(super) fn gitlab(base: &Base, asked: &Import, url: &str, roots: &[PathBuf]) 
                 .collect(),
         };
         if project["mirror"] == true {
-            let reply = get(&api, &format!("/projects/{id}/mirror/pull"))?;
+            let reply = get(base, &api, &format!("/projects/{id}/mirror/pull"))?;
             found.extend(gitlab_pull(project, Some(&reply.body).filter(|_| reply.status == 200)));
         }
         let is_hashed = there(&path, roots).is_none() && there(&hashed, roots).is_some();
@@ -160,17 +167,17 @@ fn next_of(link: &str) -> Option<String> {
 /// The push and pull mirrors of Gitea and Forgejo.
 pub(super) fn gitea(base: &Base, asked: &Import, url: &str) -> anyhow::Result<Named> {
     let api = open(base, asked, url, "/api/v1", Scheme::Token)?;
-    let repositories = pages(&api, "/repos/search?limit=50").context("cannot list the repositories")?;
+    let repositories = pages(base, &api, "/repos/search?limit=50").context("cannot list the repositories")?;
     each(&repositories, |repository| {
         let name = repository["full_name"].as_str().context("a repository has no name")?;
         let escaped: Vec<String> = name.split('/').map(segment).collect();
         let first = format!("/repos/{}/push_mirrors?limit=50", escaped.join("/"));
-        let reply = get(&api, &format!("{first}&page=1"))?;
+        let reply = get(base, &api, &format!("{first}&page=1"))?;
         let mut found: Vec<Found> = match reply.status {
             401 | 403 | 404 => unreadable(reply.status, "the rights of an administrator of the repository"),
             // "Mirror feature is disabled"
             400 => Vec::new(),
-            _ => all_of(&api, &first, reply)?.iter().map(|mirror| gitea_push(mirror, wish(asked))).collect(),
+            _ => all_of(base, &api, &first, reply)?.iter().map(|mirror| gitea_push(mirror, wish(asked))).collect(),
         };
         found.extend(gitea_pull(repository));
         // On the disk, names are in lower case.
@@ -182,20 +189,20 @@ fn segment(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
-fn pages(api: &Api, path: &str) -> anyhow::Result<Vec<Value>> {
-    let reply = get(api, &format!("{path}&page=1"))?;
-    all_of(api, path, reply)
+fn pages(base: &Base, api: &Api, path: &str) -> anyhow::Result<Vec<Value>> {
+    let reply = get(base, api, &format!("{path}&page=1"))?;
+    all_of(base, api, path, reply)
 }
 
 /// The first page and those after it, as `X-Total-Count` says how many there are.
-fn all_of(api: &Api, path: &str, first: Reply) -> anyhow::Result<Vec<Value>> {
+fn all_of(base: &Base, api: &Api, path: &str, first: Reply) -> anyhow::Result<Vec<Value>> {
     let total = first.header("x-total-count").and_then(|count| count.parse::<usize>().ok());
     let mut all = list(first)?;
     for page in 2..MAX_PAGES {
         if all.len() >= total.unwrap_or(0) {
             break;
         }
-        let more = list(get(api, &format!("{path}&page={page}"))?)?;
+        let more = list(get(base, api, &format!("{path}&page={page}"))?)?;
         if more.is_empty() {
             break;
         }

@@ -1,0 +1,126 @@
+//! `import`: one rule for many repositories, and pushes that stand in hooks.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use super::import_sources::config;
+use crate::scene::estate::Estate;
+use crate::scene::sandbox::{script, wait_for};
+
+const NOBODY: &str = "wake = \"none\"\n[[repositories]]\nroot = \"ROOT\"\n";
+
+/// Twelve repositories with one rule and one password: one template, one password file, and nothing in the repositories.
+#[test]
+fn one_rule_for_many_repositories_is_one_template() {
+    let estate = Estate::new(NOBODY);
+    let sandbox = &estate.sandbox;
+    let all: Vec<PathBuf> = (0..12).map(|n| estate.repository(&format!("team/r{n}.git"))).collect();
+    let mirrors = sandbox.path("mirrors").display().to_string();
+    for (n, repository) in all.iter().enumerate() {
+        let remote = |name: &str, url: &str| {
+            sandbox.git(repository, &["config", &format!("remote.{name}.url"), url]);
+            sandbox.git(repository, &["config", &format!("remote.{name}.mirror"), "true"]);
+        };
+        remote("backup", &format!("{mirrors}/team-r{n}.git"));
+        remote("web", &format!("https://bot:c4nary@127.0.0.1:9/team/r{n}.git"));
+        estate.mirror(&format!("team-r{n}.git"));
+    }
+    sandbox.git(&all[3], &["config", "remote.only.url", "/srv/only.git"]);
+    sandbox.git(&all[3], &["config", "remote.only.mirror", "true"]);
+    let said = estate.run(&["import", "--dry-run"]);
+    assert!(
+        said.err.contains("mirror 'backup' follows one rule in all 12 repositories; --template writes it once"),
+        "{said:?}"
+    );
+    let said = estate.run(&["import", "--template", "--yes"]);
+    assert_eq!(said.status, 0, "{said:?}");
+    assert!(said.out.contains("25 imported, 0 already here, 0 need you"), "{said:?}");
+    let text = std::fs::read_to_string(sandbox.path("conf.d/import-git.toml")).unwrap();
+    assert!(text.contains(&format!("[remotes.backup]\nurl = \"{mirrors}/{{path_dash}}.git\"\n")), "{text}");
+    assert!(text.contains("[remotes.web]\nurl = \"https://127.0.0.1:9/{path}.git\"\nusername = \"bot\"\n"), "{text}");
+    let secret = sandbox.path("secrets/import-web");
+    assert!(text.contains(&format!("password_file = \"{}\"", secret.display())) && !text.contains("c4nary"), "{text}");
+    assert_eq!(std::fs::read_to_string(&secret).unwrap(), "c4nary\n");
+    assert_eq!(std::fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
+    let own: Vec<bool> = all.iter().map(|repository| repository.join("mirror-push/config.toml").exists()).collect();
+    assert_eq!(
+        own.iter().filter(|is_there| **is_there).count(),
+        1,
+        "only what is different is written in its repository"
+    );
+    assert!(config(&all[3]).contains("[remotes.only]"));
+    assert!(all.iter().all(|repository| repository.join("hooks/post-receive").is_symlink()));
+    let said = estate.run(&["import", "--template", "--yes"]);
+    assert!(said.out.contains("0 imported, 25 already here, 0 need you"), "{said:?}");
+    estate.run(&["drain", "--all"]);
+    for (n, repository) in all.iter().enumerate() {
+        assert_eq!(sandbox.refs(&sandbox.path(&format!("mirrors/team-r{n}.git"))), sandbox.refs(repository), "r{n}");
+    }
+
+    // A repository without the mirror would get one by the template, so there is none.
+    let estate = Estate::new(NOBODY);
+    for n in 0..12 {
+        let repository = estate.repository(&format!("r{n}.git"));
+        if n > 0 {
+            estate.sandbox.git(&repository, &["config", "remote.gh.url", &format!("/srv/r{n}.git")]);
+            estate.sandbox.git(&repository, &["config", "remote.gh.mirror", "true"]);
+        }
+    }
+    let said = estate.run(&["import", "--template", "--yes"]);
+    assert!(
+        said.err.contains("no mirror follows one rule in every repository") && said.out.contains("11 imported"),
+        "{said:?}"
+    );
+    assert!(!estate.sandbox.path("conf.d").exists());
+}
+
+/// A hook that pushes by itself, in lines that are written out, becomes mirrors that get the same refs. The hook itself is the oracle.
+#[test]
+fn a_push_in_a_hook_becomes_a_mirror_that_gets_the_same_refs() {
+    let estate = Estate::new(NOBODY);
+    let sandbox = &estate.sandbox;
+    let source = estate.repository("a.git");
+    let lines = ["--mirror URL", "--force --all URL", "-q URL main +refs/tags/*:refs/tags/*", "--all --prune URL"];
+    let places: Vec<(PathBuf, PathBuf)> = (0..lines.len())
+        .map(|n| (estate.mirror(&format!("by-hook-{n}.git")), estate.mirror(&format!("ours-{n}.git"))))
+        .collect();
+    let text: String = lines
+        .iter()
+        .zip(&places)
+        .map(|(line, (place, _))| {
+            format!("git push {} >/dev/null 2>&1\n", line.replace("URL", place.to_str().unwrap()))
+        })
+        .collect();
+    let hook = source.join("hooks/post-receive");
+    script(&hook, &format!("#!/bin/sh\n{text}if true; then\n  git push --mirror /srv/other.git\nfi\n"));
+    let said = estate.run(&["import", "git", "--exact", "--yes"]);
+    assert!(said.status == 1 && said.out.contains("4 imported, 0 already here, 1 needs you"), "{said:?}");
+    assert!(
+        said.out.contains(
+            "until you delete hooks/post-receive (post-receive.previous after the import), line 2, both push"
+        ),
+        "{said:?}"
+    );
+    let names: Vec<String> = config(&source)
+        .lines()
+        .filter_map(|line| line.strip_prefix("[remotes."))
+        .map(|name| name.trim_end_matches(']').to_owned())
+        .collect();
+    assert_eq!(names, ["local", "local-2", "local-3", "local-4"]);
+    // Ours are led elsewhere, so that both can be compared.
+    for (name, (_, ours)) in names.iter().zip(&places) {
+        sandbox.mirror_push_ok(&source, &["set", name, "--url", ours.to_str().unwrap()]);
+    }
+    let work = sandbox.work(&source);
+    work.git(&["fetch", "-q", "origin"]);
+    work.git(&["reset", "-q", "--hard", "origin/main"]);
+    work.push(&["main:dev", "main:refs/tags/v1", "main:refs/notes/n"]);
+    work.commit("two");
+    work.push(&["main", "+main:dev"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
+    for (line, (by_hook, ours)) in lines.iter().zip(&places) {
+        // A drain that the hook started may be at work.
+        wait_for(line, || sandbox.refs(ours) == sandbox.refs(by_hook));
+        assert!(!sandbox.refs(ours).is_empty(), "{line}");
+    }
+}
