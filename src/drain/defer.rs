@@ -46,6 +46,8 @@ pub struct Down {
     pub attempts: u32,
     /// When that mirror is tried again.
     pub next_attempt_at: Timestamp,
+    /// The cause.
+    pub cause: Option<String>,
 }
 
 impl Down {
@@ -54,7 +56,7 @@ impl Down {
     pub fn of(report: &Report) -> Option<Self> {
         let next_attempt_at = report.next_attempt_at.filter(|_| report.host == Host::Down)?;
         let error = report.error.clone().unwrap_or_default();
-        Some(Self { error, attempts: report.attempts, next_attempt_at })
+        Some(Self { error, attempts: report.attempts, next_attempt_at, cause: report.cause.clone() })
     }
 }
 
@@ -90,6 +92,7 @@ pub fn defer(
     let after = Status {
         update_status: UpdateStatus::Scheduled,
         last_error: Some(down.error.clone()),
+        cause: down.cause.clone(),
         attempts: before.attempts.max(down.attempts),
         last_update_at: Some(render_time((context.now)())),
         next_attempt_at: Some(render_time(down.next_attempt_at)),
@@ -128,6 +131,7 @@ pub(super) fn deferred(repository: &Repository, mirror: &Mirror, status: Status,
         attempts: status.attempts,
         host: Host::Unknown,
         has_spooled: false,
+        cause: status.cause,
         created_repository: false,
     }
 }

@@ -29,6 +29,7 @@ mod advice;
 mod after;
 mod backoff;
 mod both;
+mod cause;
 mod check;
 mod chunk;
 mod claim;

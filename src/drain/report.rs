@@ -44,6 +44,8 @@ pub struct Report {
     pub host: Host,
     /// Whether the run spooled something for the push mirrors of the repository, and nobody was woken for it.
     pub has_spooled: bool,
+    /// What is wrong; see [`Status::cause`].
+    pub cause: Option<String>,
     /// Whether the mirror's repository was made. In a plan: whether it would be.
     pub created_repository: bool,
 }
@@ -89,6 +91,7 @@ pub(super) fn report(
         attempts: after.attempts,
         host: if result.is_host_down() { Host::Down } else { Host::Up },
         has_spooled: result.has_spooled,
+        cause: after.cause,
         created_repository: result.creation != Presence::There,
         refs: refs(result, side_of(mirror)),
     }
@@ -118,6 +121,7 @@ pub(super) fn unchanged(
         attempts: status.attempts,
         host: Host::Up,
         has_spooled: false,
+        cause: status.cause,
         created_repository: false,
         refs: status.refs,
     }
@@ -156,6 +160,7 @@ pub(super) fn failed(repository: &Repository, context: &Context<'_>, mirror: &Mi
         attempts: 0,
         host: Host::Unknown,
         has_spooled: false,
+        cause: None,
         created_repository: false,
         refs: Vec::new(),
     }

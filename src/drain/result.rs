@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::absent::Presence;
 use super::backoff::{MAX_RETRY_AFTER, delay};
+use super::cause::cause;
 use super::explained;
 use super::update::UpdateResult;
 use crate::config::Mirror;
@@ -114,6 +115,7 @@ pub(super) fn next_status(
         moves: before.moves.clone(),
         needs_adoption: result.error.as_ref().is_some_and(super::Error::needs_adoption),
         pull: pull_state(before, result),
+        cause: cause(result, &refs, mirror),
         created_repository: before.created_repository || result.creation == Presence::Created,
         refs,
     }

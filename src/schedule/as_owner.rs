@@ -92,6 +92,7 @@ fn report(git_dir: &Path, printed: Printed, begin: Timestamp) -> Report {
             (true, false) => Direction::Pull,
             (false, _) => Direction::Push,
         },
+        cause: status.cause.clone(),
         created_repository: printed.created_repository,
         repository: git_dir.display().to_string(),
         url: name.clone(),

@@ -86,6 +86,8 @@ struct App {
     lanes: Lanes,
     /// What webhooks may still do.
     allowances: Allowances,
+    /// What the overview of the page knows.
+    overview: page::Overview,
     /// The answer of `/metrics`, and when it was made.
     metrics: Mutex<Option<(Timestamp, String)>>,
     /// Repositories of which something has changed.
@@ -140,6 +142,7 @@ impl App {
             sessions: Sessions::default(),
             lanes: Lanes::default(),
             allowances: Allowances::default(),
+            overview: page::Overview::default(),
             metrics: Mutex::default(),
             events,
             scans: Mutex::default(),

@@ -76,6 +76,9 @@ pub struct Status {
     /// Of a pull mirror: what its last run knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull: Option<PullState>,
+    /// What is wrong, in a form that can be compared: `v1:HOST:KIND:CODE`. `None` if nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
     /// Whether we made the mirror's repository.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub created_repository: bool,

@@ -64,6 +64,12 @@ pub struct View {
     pub last_check_at: Option<String>,
     /// Of a pull mirror: when something was last taken.
     pub last_change_at: Option<String>,
+    /// What is wrong: `v1:HOST:KIND:CODE`; left out if nothing is. Equal causes are one trouble.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// The start of the first failed attempt since the last success; left out if the last one succeeded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<String>,
     /// Whether we made its repository; left out if not.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub created_repository: bool,
@@ -136,6 +142,8 @@ pub fn view(repository: &Repository, mirror: &Mirror, credentials: &Credentials,
         next_attempt_at,
         last_check_at,
         last_change_at,
+        cause: status.cause,
+        failing_since: status.failing_since,
         created_repository: status.created_repository,
         refs: status.refs,
         needs_adoption: status.needs_adoption,

@@ -28,7 +28,7 @@ fn served(queue: &mut Queue, now: i64) -> Option<Job> {
 }
 
 fn down(until: i64) -> Said {
-    Said::Down(Down { error: "no route".into(), attempts: 1, next_attempt_at: at(until) })
+    Said::Down(Down { error: "no route".into(), attempts: 1, next_attempt_at: at(until), cause: None })
 }
 
 #[test]

@@ -6,10 +6,11 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use maud::{Markup, html};
 
+use super::overview::{self, Stand};
 use super::{Asked, Visitor, layout, mirror, shown};
 use crate::serve::App;
 use crate::serve::projects::Project;
-use crate::status::{UpdateStatus, View};
+use crate::status::View;
 
 /// Repositories on one page.
 const PER_PAGE: usize = 50;
@@ -18,7 +19,8 @@ const PER_PAGE: usize = 50;
 pub(super) async fn show(State(app): State<Arc<App>>, visitor: Visitor, Query(asked): Asked) -> Response {
     shown(&app, visitor, move |app, visitor| {
         let text = |name: &str| asked.get(name).map(String::as_str).unwrap_or_default();
-        let (search, only) = (text("q").to_owned(), text("only") == "failed");
+        let search = text("q").to_owned();
+        let only = Only { state: if text("only") == "failed" { "failing" } else { text("state") }.to_owned(), cause: text("cause").to_owned() };
         let page = text("page").parse::<usize>().unwrap_or(1).max(1);
         let table = app.table();
         let lower = search.to_lowercase();
@@ -29,24 +31,29 @@ pub(super) async fn show(State(app): State<Arc<App>>, visitor: Visitor, Query(as
         let views = |project: &Arc<Project>| {
             app.mirrors(project).inspect_err(|error| tracing::warn!("'{}': {error}", project.git_dir.display()))
         };
-        let is_failed = |project: &&Arc<Project>| {
-            views(project).is_ok_and(|views| views.iter().any(|view| view.update_status == UpdateStatus::Failed))
+        let chosen = |project: &Arc<Project>| {
+            let views = views(project).ok().map(|views| views.into_iter().filter(|view| only.is_it(view)).collect::<Vec<View>>());
+            views.filter(|views| only.is_all() || !views.is_empty())
         };
-        let meant: Vec<&Arc<Project>> = if only { meant.into_iter().filter(is_failed).collect() } else { meant };
+        let is_chosen = |project: &&Arc<Project>| only.is_all() || chosen(project).is_some();
+        let meant: Vec<&Arc<Project>> = meant.into_iter().filter(is_chosen).collect();
         let rows: Vec<_> = meant.iter().skip((page - 1).saturating_mul(PER_PAGE)).take(PER_PAGE).collect();
-        let rows: Vec<_> = rows.into_iter().map(|project| (*project, views(project).ok())).collect();
+        let rows: Vec<_> = rows.into_iter().map(|project| (*project, chosen(project))).collect();
         let body = html! {
+            (overview::show(app, visitor))
             form.search role="search" action="/" {
                 label for="q" { "Find a repository" }
                 input id="q" name="q" type="search" value=(search);
-                label.check { input type="checkbox" name="only" value="failed" checked[only]; " Failed only" }
+                label.check { input type="checkbox" name="only" value="failed" checked[only.state == "failing"]; " Failed only" }
+                @if !only.cause.is_empty() { input type="hidden" name="cause" value=(only.cause); }
                 button { "Find" }
             }
-            @if rows.is_empty() && search.is_empty() && !only {
+            @if !only.is_all() { p { a href="/" { "Show all" } } }
+            @if rows.is_empty() && search.is_empty() && only.is_all() {
                 p { "No repositories yet. The server's file names the directories that contain them: root in [[repositories]]." }
             } @else if rows.is_empty() { p { "No matching repository." } }
             @else { (rows_table(&rows)) }
-            (pages(page, meant.len(), &search, only))
+            (pages(page, meant.len(), &search, &only))
         };
         let said = app.sessions.take_said(&visitor.id);
         Ok(layout::page(visitor, "Mirrored repositories", said.as_deref(), &body))
@@ -88,13 +95,32 @@ fn rows_table(rows: &[(&Arc<Project>, Option<Vec<View>>)]) -> Markup {
     }
 }
 
-fn pages(page: usize, total: usize, search: &str, only: bool) -> Markup {
+/// Which mirrors are listed; empty texts choose all.
+struct Only {
+    state: String,
+    cause: String,
+}
+
+impl Only {
+    fn is_all(&self) -> bool {
+        self.state.is_empty() && self.cause.is_empty()
+    }
+
+    fn is_it(&self, view: &View) -> bool {
+        (self.state.is_empty() || Stand::of(view).word() == self.state)
+            && (self.cause.is_empty() || view.enabled && view.cause.as_deref() == Some(&*self.cause))
+    }
+}
+
+fn pages(page: usize, total: usize, search: &str, only: &Only) -> Markup {
     let last = total.div_ceil(PER_PAGE).max(1);
     let link = |page: usize| {
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.append_pair("page", &page.to_string()).append_pair("q", search);
-        if only {
-            query.append_pair("only", "failed");
+        for (name, value) in [("state", &only.state), ("cause", &only.cause)] {
+            if !value.is_empty() {
+                query.append_pair(name, value);
+            }
         }
         format!("/?{}", query.finish())
     };

@@ -29,10 +29,12 @@ mod forms;
 mod layout;
 mod list;
 mod mirror;
+mod overview;
 mod plot;
 mod project;
 mod sessions;
 
+pub(super) use overview::Overview;
 pub(super) use sessions::Sessions;
 
 use forms::Form;
@@ -42,6 +44,7 @@ use sessions::Session;
 pub(super) fn router() -> Router<Arc<App>> {
     Router::new()
         .route("/", get(list::show))
+        .route("/retry", post(overview::retry))
         .route("/login", get(login_form).post(login))
         .route("/logout", post(logout))
         .route("/projects/{id}", get(project::show))

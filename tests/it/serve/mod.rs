@@ -5,5 +5,6 @@ mod fairness;
 mod http_abuse;
 mod life;
 mod listening;
+mod overview;
 mod page;
 mod roots;
