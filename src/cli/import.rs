@@ -19,6 +19,7 @@ use crate::repo::Repository;
 use crate::wake;
 use crate::wire::parse;
 
+mod cron;
 mod judge;
 mod shown;
 mod source;
@@ -62,6 +63,9 @@ struct Addition {
 pub(super) fn import(base: &Base, asked: &Import, out: &mut dyn Write) -> anyhow::Result<u8> {
     let logins = logins(&asked.credential)?;
     let (sources, mut judged) = source::read(base, asked)?;
+    if asked.cron {
+        judged.extend(cron::lines());
+    }
     let paths: Vec<PathBuf> = sources.keys().cloned().collect();
     let judge = |session: &Session<'_>| {
         let git_dir = session.repository.git_dir();

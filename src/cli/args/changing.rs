@@ -162,6 +162,12 @@ pub(in crate::cli) struct Import {
     /// User name and password file for a host, where the source has no password; FILE is an absolute path (may be repeated)
     #[arg(long, value_name = "HOST=USER:FILE", global = true)]
     pub(in crate::cli) credential: Vec<String>,
+    /// Also name the lines of cron and systemd, and of the scripts that they start, that run 'git push'
+    #[arg(long, global = true)]
+    pub(in crate::cli) cron: bool,
+    /// Make the repositories that are missing, for pull mirrors
+    #[arg(long, global = true)]
+    pub(in crate::cli) init: bool,
     /// Write one template of the server's file, conf.d/import-SOURCE.toml, where every repository below the roots has the same mirror
     #[arg(long, global = true)]
     pub(in crate::cli) template: bool,

@@ -45,7 +45,7 @@ pub(super) fn read(base: &Base, asked: &Import) -> anyhow::Result<(Sources, Vec<
     };
     let may_be_absolute = matches!(asked.source, Some(Source::List(_)));
     let named = if may_be_absolute { named } else { below_roots(named, &roots) };
-    Ok(placed(asked, named, &roots))
+    placed(asked, named, &roots)
 }
 
 /// Names from elsewhere lead below the roots only. Others are named as such, so that they need a person.
@@ -120,12 +120,15 @@ fn roots(base: &Base, asked: &Import) -> Vec<PathBuf> {
 }
 
 /// Finds the repositories.
-fn placed(asked: &Import, named: Named, roots: &[PathBuf]) -> (Sources, Vec<Judged>) {
+fn placed(asked: &Import, named: Named, roots: &[PathBuf]) -> anyhow::Result<(Sources, Vec<Judged>)> {
     let pattern = asked.matches.as_ref().map(|pattern| Pattern::new(pattern.as_bytes()));
     let (mut sources, mut judged) = (Sources::new(), Vec::new());
     for (repository, found) in named {
         if pattern.as_ref().is_some_and(|pattern| !pattern.matches(repository.trim_end_matches(".git").as_bytes())) {
             continue;
+        }
+        if asked.init && !asked.dry_run && is_missing(&repository, roots) && found.iter().all(is_pull) {
+            make(&repository, roots)?;
         }
         if let Some(path) = there(&repository, roots) {
             sources.entry(path).or_default().get_or_insert_default().extend(found);
@@ -140,7 +143,25 @@ fn placed(asked: &Import, named: Named, roots: &[PathBuf]) -> (Sources, Vec<Judg
             repository: repository.clone(),
         }));
     }
-    (sources, judged)
+    Ok((sources, judged))
+}
+
+fn is_pull(found: &Found) -> bool {
+    matches!(found, Found::Mirror(mirror) if mirror.direction() == "pull")
+}
+
+/// Whether there is no repository of this name, and it is clear where to make it: below the only root.
+fn is_missing(name: &str, roots: &[PathBuf]) -> bool {
+    let is_plain = !name.starts_with('/') && !Path::new(name).components().any(|part| part.as_os_str() == "..");
+    is_plain && roots.len() == 1 && there(name, roots).is_none()
+}
+
+/// Makes a bare repository below the root. The first pull decides where its HEAD points.
+fn make(name: &str, roots: &[PathBuf]) -> anyhow::Result<()> {
+    let path = roots[0].join(format!("{}.git", name.trim_end_matches(".git")));
+    let mut git = process::command("git");
+    let made = process::run("git init", git.args(["init", "--quiet", "--bare", "--"]).arg(&path), b"", LIMIT);
+    made.map(drop).with_context(|| format!("cannot make '{}'", path.display()))
 }
 
 /// The repository of this name.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::import_sources::config;
 use crate::scene::estate::Estate;
-use crate::scene::sandbox::{script, wait_for};
+use crate::scene::sandbox::{Completed, is_root, script, wait_for};
 
 const NOBODY: &str = "wake = \"none\"\n[[repositories]]\nroot = \"ROOT\"\n";
 
@@ -123,4 +123,66 @@ fn a_push_in_a_hook_becomes_a_mirror_that_gets_the_same_refs() {
         wait_for(line, || sandbox.refs(ours) == sandbox.refs(by_hook));
         assert!(!sandbox.refs(ours).is_empty(), "{line}");
     }
+}
+
+/// Cron's own directory is one of the test, in a mount namespace.
+#[test]
+fn lines_of_cron_that_push_are_named() {
+    if !is_root("a mount namespace with a directory of cron of its own") {
+        return;
+    }
+    let estate = Estate::new(NOBODY);
+    let sandbox = &estate.sandbox;
+    estate.repository("a.git");
+    let (cron, tool) = (sandbox.path("cron.d"), sandbox.path("mirror-all"));
+    std::fs::create_dir(&cron).unwrap();
+    let lines = format!(
+        "# git push never\n*/5 * * * * git cd /srv/git/a.git && git push --mirror ssh://bot:c4nary@127.0.0.1/a.git\n@daily git {}\n",
+        tool.display()
+    );
+    std::fs::write(cron.join("mirror"), lines).unwrap();
+    script(&tool, "#!/bin/sh\nfor x in *.git; do\n  cd $x; git push --mirror git@localhost:mirror/${x}; done\n");
+    let import = |more: &str| {
+        let run = format!("mkdir -p /etc/cron.d; mount --bind '{}' /etc/cron.d && exec \"$@\" {more}", cron.display());
+        let mut command = sandbox.command("unshare");
+        command.args(["--mount", "sh", "-c", &run, "sh", env!("CARGO_BIN_EXE_git-mirror-push"), "--config"]);
+        Completed::of(&command.arg(&estate.file).args(["import", "--dry-run"]).output().unwrap())
+    };
+    let said = import("--cron");
+    assert_eq!(said.status, 1, "{said:?}");
+    assert!(
+        said.out.contains("it pushes to ssh://*****@127.0.0.1/a.git by itself")
+            && said.out.contains("/etc/cron.d/mirror, line 2"),
+        "{said:?}"
+    );
+    assert!(
+        said.out.contains(&format!("{}, line 3", tool.display())) && said.out.contains("not written out"),
+        "{said:?}"
+    );
+    assert!(!format!("{said:?}").contains("c4nary"), "{said:?}");
+    assert!(!import("").out.contains("cron"));
+}
+
+#[test]
+fn missing_repositories_of_pull_mirrors_are_made_if_asked() {
+    let estate = Estate::new(NOBODY);
+    let sandbox = &estate.sandbox;
+    let up = estate.repository("up.git");
+    let list = sandbox.path("list");
+    let line = |name: &str, direction: &str| {
+        format!(
+            "{{\"repository\":\"{name}\",\"name\":\"up\",\"url\":\"{}\",\"direction\":\"{direction}\"}}\n",
+            up.display()
+        )
+    };
+    std::fs::write(&list, line("new/one", "pull") + &line("../evil", "pull") + &line("pushed", "push")).unwrap();
+    let run = |more: &[&str]| estate.run(&[&["import", "list", list.to_str().unwrap()], more].concat());
+    assert!(run(&["--yes"]).out.contains("0 imported, 0 already here, 3 need you"));
+    assert!(run(&["--init", "--dry-run"]).out.contains("3 need you") && !sandbox.path("git/new").exists());
+    let said = run(&["--init", "--yes"]);
+    assert!(said.out.contains("1 imported, 0 already here, 2 need you"), "{said:?}");
+    assert!(!sandbox.path("git/pushed.git").exists() && !sandbox.path("evil.git").exists());
+    let made = sandbox.path("git/new/one.git");
+    sandbox.mirror_push(&made, &["pull"]);
+    wait_for("the first pull", || sandbox.refs(&made) == sandbox.refs(&up));
 }
