@@ -208,7 +208,7 @@ impl Reader<'_> {
             urls: urls.iter().map(|url| self.with_password(url)).collect(),
             push_urls: urls.iter().map(|url| self.with_password(url)).collect(),
             push: self.remote.all("push").to_vec(),
-            is_mirror: true,
+            is_mirror: self.remote.all("push").is_empty(),
             ..GitRemote::default()
         };
         let is_mirror = self.remote.is("mirror");

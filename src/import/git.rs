@@ -8,7 +8,7 @@
 //! | anything else that pushes | left to a person |
 //! | neither | nothing |
 
-use super::list::valid_name;
+use super::list::{name_of, valid_name};
 use super::{Found, Proposed};
 use crate::config::Change;
 use crate::mirror::Keys;
@@ -46,7 +46,11 @@ pub fn propose(remote: &GitRemote, namespaces: &[(String, usize)], wish: Wish<'_
     };
     let push = |urls: &[String]| {
         let all = || Ok(all_refs(namespaces, wish));
-        let pushed = if remote.push.is_empty() { all() } else { chosen_refs(&remote.push, namespaces, wish) };
+        let pushed = match (remote.push.is_empty(), remote.is_mirror) {
+            (true, _) => all(),
+            (false, false) => chosen_refs(&remote.push, namespaces, wish),
+            (false, true) => chosen_refs(&remote.push, namespaces, wish).map(|chosen| as_mirror(chosen, wish)),
+        };
         pushed.map_or_else(person, |(keys, mut notes)| {
             notes.push(PUSHED.into());
             found(urls, "push", &keys, &notes)
@@ -118,7 +122,11 @@ fn mirror(remote: &GitRemote, at: usize, url: &str, direction: &str, keys: &Keys
         keys.push(("direction", Change::Text(direction.into())));
     }
     keys.extend(remote.proxy.clone().map(|proxy| ("proxy", Change::Text(proxy))));
-    let name = valid_name(&remote.name);
+    // Gitea and Forgejo give theirs names by chance.
+    let name = match remote.name.starts_with("remote_mirror_") {
+        true => name_of(url),
+        false => valid_name(&remote.name),
+    };
     let name = if at == 0 { name } else { format!("{name}-{}", at + 1) };
     Proposed { name, url: url.to_owned(), keys, from: source(remote), notes: notes.to_vec(), hides_password: false }
 }
@@ -138,6 +146,15 @@ fn all_refs(namespaces: &[(String, usize)], wish: Wish<'_>) -> (Keys, Vec<String
     }
     notes.push("git deleted everything there that is not here; prune = \"merged\" deletes what was deleted here and is merged; the old way: --exact".into());
     notes.extend(left_behind(namespaces));
+    (keys, notes)
+}
+
+/// Refspecs of a remote with `mirror`: git pushes them by force, and deletes what is not among them.
+fn as_mirror((mut keys, mut notes): (Keys, Vec<String>), wish: Wish<'_>) -> (Keys, Vec<String>) {
+    keys.retain(|(key, _)| !matches!(*key, "prune" | "divergent_refs"));
+    let (pruned, more) = all_refs(&[], wish);
+    keys.extend(pruned);
+    notes.extend(more);
     (keys, notes)
 }
 

@@ -56,6 +56,10 @@ fn imported_remotes_get_what_git_sent() {
         ("every", vec![("push", "+refs/*:refs/*")]),
         ("less", vec![("push", "+refs/heads/*:refs/heads/*"), ("push", "^refs/heads/release/*")]),
         ("chosen", vec![("push", "refs/heads/release/*:refs/heads/release/*"), ("push", "main")]),
+        (
+            "gitea",
+            vec![("mirror", "true"), ("push", "+refs/heads/*:refs/heads/*"), ("push", "+refs/tags/*:refs/tags/*")],
+        ),
     ];
     for (name, keys) in &mirrors {
         let url = estate.mirror(&format!("{name}.git")).display().to_string();
@@ -67,7 +71,7 @@ fn imported_remotes_get_what_git_sent() {
     }
     let said = estate.run(&["import", "git", "--exact", "--yes", "--match", "a"]);
     assert_eq!(said.status, 0, "{said:?}");
-    assert!(said.out.contains("10 imported, 0 already here, 0 need you"), "{said:?}");
+    assert!(said.out.contains("12 imported, 0 already here, 0 need you"), "{said:?}");
     // The hook does not know the server's file of this test.
     estate.run(&["--git-dir", source.to_str().unwrap(), "set", "wake=none"]);
     for (name, _) in &mirrors {
