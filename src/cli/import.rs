@@ -268,6 +268,9 @@ fn write_templates(
 ) -> anyhow::Result<()> {
     let groups = template::groups(base, additions, judged);
     if groups.is_empty() {
+        if !judged.iter().any(|one| matches!(one.verdict, Verdict::Add(_))) {
+            return Ok(());
+        }
         base.say("no mirror follows one rule in every repository below the roots, so there is no template");
         return Ok(());
     }

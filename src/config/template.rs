@@ -55,16 +55,18 @@ pub fn add_templates(server: &Server, source: &str, templates: Vec<NewTemplate>)
     let wrong = |what: &str| Error::Change(what.to_owned());
     let first = server.files.first().and_then(|path| path.parent());
     let directory = first.ok_or_else(|| wrong("a template needs a server's file; see git-mirror-push-config(5)"))?;
+    let absolute = std::path::absolute(directory);
+    let directory = &*absolute.map_err(|source| Error::Io { doing: "find", path: directory.to_owned(), source })?;
     let path = directory.join("conf.d").join(format!("import-{source}.toml"));
     let failed = |path: &Path, source| Error::Io { doing: "write", path: path.to_owned(), source };
     let old = match std::fs::read_to_string(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            format!("# git-mirror-push: mirrors that 'import {source}' found in every repository\n")
-        }
-        read => read.map_err(|source| failed(&path, source))?,
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        read => Some(read.map_err(|source| failed(&path, source))?),
     };
+    let first_line = format!("# git-mirror-push: mirrors that 'import {source}' found in every repository\n\n");
+    let head = if old.is_none() { &*first_line } else { "" };
     let mut document: DocumentMut =
-        old.parse().map_err(|error| Error::Change(format!("{}: {error}", path.display())))?;
+        old.unwrap_or_default().parse().map_err(|error| Error::Change(format!("{}: {error}", path.display())))?;
     let mut secrets = Vec::new();
     for NewTemplate { name, mut keys, secret } in templates {
         if server.templates.contains_key(&name) {
@@ -79,7 +81,7 @@ pub fn add_templates(server: &Server, source: &str, templates: Vec<NewTemplate>)
         set_all(&mut table, &keys);
         remotes(&mut document)?.insert(&name, Item::Table(table));
     }
-    let new = document.to_string();
+    let new = format!("{head}{document}");
     check::server(&path, &new, file::parse(&path, &new)?, server.clone())?;
     for (file, secret) in secrets {
         make(file.parent().unwrap_or(directory), 0o700).map_err(|source| failed(&file, source))?;

@@ -38,6 +38,7 @@ fn one_rule_for_many_repositories_is_one_template() {
     let text = std::fs::read_to_string(sandbox.path("conf.d/import-git.toml")).unwrap();
     assert!(text.contains(&format!("[remotes.backup]\nurl = \"{mirrors}/{{path_dash}}.git\"\n")), "{text}");
     assert!(text.contains("[remotes.web]\nurl = \"https://127.0.0.1:9/{path}.git\"\nusername = \"bot\"\n"), "{text}");
+    assert!(text.starts_with("# git-mirror-push: mirrors that 'import git' found"), "{text}");
     let secret = sandbox.path("secrets/import-web");
     assert!(text.contains(&format!("password_file = \"{}\"", secret.display())) && !text.contains("c4nary"), "{text}");
     assert_eq!(std::fs::read_to_string(&secret).unwrap(), "c4nary\n");
