@@ -84,14 +84,18 @@ pub fn scripts(repository: &Repository) -> Result<Vec<(PathBuf, Vec<u8>)>, Error
 /// The link in the directory from which the host of the repository runs the hooks of others. `None` if git alone runs hooks.
 fn part(git_dir: &Path, hooks: &Path) -> Option<PathBuf> {
     const NAME: &str = "git-mirror-push";
-    let is_gitlab = git_dir.components().any(|part| part.as_os_str() == "@hashed");
-    let custom = git_dir.join("custom_hooks");
-    if is_gitlab || custom.is_dir() {
-        return Some(custom.join("post-receive.d").join(NAME));
+    // Where GitLab keeps its repositories. A copy of one elsewhere has custom_hooks too, and nothing there runs them.
+    if git_dir.components().any(|part| part.as_os_str() == "@hashed") {
+        return Some(git_dir.join("custom_hooks/post-receive.d").join(NAME));
     }
     let (hook, parts) = (hooks.join("post-receive"), hooks.join("post-receive.d"));
-    let is_dispatcher = !is_ours(&hook) && is_executable(&hook) && names(&text_of(&hook), ".d");
+    let is_dispatcher = !is_ours(&hook) && is_executable(&hook) && runs_parts(&text_of(&hook));
     (is_dispatcher && parts.is_dir()).then(|| parts.join(NAME))
+}
+
+/// Whether a script runs what is in a directory named after it: `post-receive.d`, `${hookname}.d` or `$0.d`.
+fn runs_parts(script: &[u8]) -> bool {
+    ["post-receive.d", "}.d", "$0.d", "\".d", "hook.d", "name.d"].iter().any(|word| names(script, word))
 }
 
 /// Whether GitLab runs our hook, whatever its name is: `custom_hooks/post-receive`, or a file in `custom_hooks/post-receive.d`.
@@ -194,7 +198,7 @@ fn parts(hook: &Path) -> Vec<PathBuf> {
     let beside = hook.parent().filter(|_| names(&text, ".h"));
     let beside = beside.map(|hooks| listed(hooks).filter(is_part).collect::<Vec<_>>()).unwrap_or_default();
     let below = hook.with_file_name("post-receive.d");
-    let below = Some(below).filter(|_| names(&text, ".d")).map(|below| listed(&below).collect::<Vec<_>>());
+    let below = Some(below).filter(|_| runs_parts(&text)).map(|below| listed(&below).collect::<Vec<_>>());
     beside.into_iter().chain(below.unwrap_or_default()).filter(|part| is_executable(part)).collect()
 }
 

@@ -57,8 +57,17 @@ pub fn add_templates(server: &Server, source: &str, templates: Vec<NewTemplate>)
     let directory = first.ok_or_else(|| wrong("a template needs a server's file; see git-mirror-push-config(5)"))?;
     let absolute = std::path::absolute(directory);
     let directory = &*absolute.map_err(|source| Error::Io { doing: "find", path: directory.to_owned(), source })?;
-    let path = directory.join("conf.d").join(format!("import-{source}.toml"));
+    let conf = directory.join("conf.d");
+    let path = conf.join(format!("import-{source}.toml"));
     let failed = |path: &Path, source| Error::Io { doing: "write", path: path.to_owned(), source };
+    make(&conf, 0o755).map_err(|source| failed(&conf, source))?;
+    // Two imports at once must not lose the templates of one.
+    let lock = durable::open_lock(&conf.join(".import.lock"), 0o600).map_err(|source| failed(&conf, source))?;
+    fs2::FileExt::lock_exclusive(&lock).map_err(|source| failed(&conf, source))?;
+    if std::fs::symlink_metadata(&path).is_ok_and(|file| !file.is_file()) {
+        return Err(wrong(&format!("'{}' is no regular file, and is not replaced", path.display())));
+    }
+    let mode = std::fs::metadata(&path).map_or(0o644, |file| file.permissions().mode() & 0o777);
     let old = match std::fs::read_to_string(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         read => Some(read.map_err(|source| failed(&path, source))?),
@@ -69,7 +78,8 @@ pub fn add_templates(server: &Server, source: &str, templates: Vec<NewTemplate>)
         old.unwrap_or_default().parse().map_err(|error| Error::Change(format!("{}: {error}", path.display())))?;
     let mut secrets = Vec::new();
     for NewTemplate { name, mut keys, secret } in templates {
-        if server.templates.contains_key(&name) {
+        let is_written = remotes(&mut document)?.get(&name).is_some();
+        if is_written || server.templates.contains_key(&name) {
             return Err(wrong(&format!("the server's files have a template '{name}' already")));
         }
         if let Some(secret) = secret {
@@ -88,8 +98,7 @@ pub fn add_templates(server: &Server, source: &str, templates: Vec<NewTemplate>)
         let text = format!("{}\n", secret.expose());
         durable::replace(&file, text.as_bytes(), |_| Ok(())).map_err(|source| failed(&file, source))?;
     }
-    make(path.parent().unwrap_or(directory), 0o755).map_err(|source| failed(&path, source))?;
-    let readable = |file: &std::fs::File| file.set_permissions(std::fs::Permissions::from_mode(0o644));
+    let readable = |file: &std::fs::File| file.set_permissions(std::fs::Permissions::from_mode(mode));
     durable::replace(&path, new.as_bytes(), readable).map_err(|source| failed(&path, source))?;
     Ok(path)
 }

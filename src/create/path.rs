@@ -81,13 +81,21 @@ struct Fresh {
 
 impl Fresh {
     fn new(parent: &Path, stem: &OsString) -> io::Result<Self> {
-        let mut name = stem.clone();
-        name.push(format!("{:016x}", RandomState::new().hash_one(std::process::id())));
-        let path = parent.join(name);
-        DirBuilder::new().create(&path)?;
-        let directory = File::open(&path)?;
-        directory.lock_exclusive()?;
-        Ok(Self { path, directory })
+        const TRIES: u32 = 10;
+        for _ in 0..TRIES {
+            let mut name = stem.clone();
+            name.push(format!("{:016x}", RandomState::new().hash_one(std::process::id())));
+            let path = parent.join(name);
+            DirBuilder::new().create(&path)?;
+            let fresh = Self { directory: File::open(&path)?, path };
+            fresh.directory.lock_exclusive()?;
+            // Before the lock, another run may have taken it for a leftover.
+            let (held, named) = (fresh.directory.metadata()?, fresh.path.metadata());
+            if named.is_ok_and(|named| (named.dev(), named.ino()) == (held.dev(), held.ino())) {
+                return Ok(fresh);
+            }
+        }
+        Err(ErrorKind::ResourceBusy.into())
     }
 
     /// Moves the repository to its place, once it is on the disk.
@@ -111,15 +119,17 @@ fn remove_leftovers(parent: &Path, stem: &OsString) -> io::Result<()> {
     let ours = rustix::process::geteuid().as_raw();
     for entry in fs::read_dir(parent)? {
         let entry = entry?;
+        let Ok(file) = entry.metadata() else { continue };
         let name = entry.file_name();
         let rest = name.as_encoded_bytes().strip_prefix(stem.as_encoded_bytes()).unwrap_or_default();
         let is_named = rest.len() == 16 && rest.iter().all(u8::is_ascii_hexdigit);
-        if !is_named || !entry.file_type()?.is_dir() || entry.metadata()?.uid() != ours {
+        if !is_named || !file.is_dir() || file.uid() != ours {
             continue;
         }
         let is_left = File::open(entry.path()).and_then(|directory| directory.try_lock_exclusive());
         if is_left.is_ok() {
-            fs::remove_dir_all(entry.path())?;
+            // Somebody else may remove or publish it just now.
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
     Ok(())

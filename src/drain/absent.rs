@@ -80,6 +80,19 @@ pub(super) fn gone(error: Error, known: &PriorState<'_>) -> Error {
     }
 }
 
+/// The error of a run after something should have made the repository, and it is not found all the same.
+pub(super) fn not_made(error: Error, presence: Presence) -> Error {
+    match (error, presence) {
+        (Error::Push(source @ wire::Error::NotFound(_)), Presence::ByPush) => {
+            create::Error::Refused(format!("the host does not make it at a push of this account ({source})")).into()
+        }
+        (Error::Push(source @ wire::Error::NotFound(_)), Presence::Created) => {
+            create::Error::Program(format!("it was said to be created, and is not found ({source})")).into()
+        }
+        (error, _) => error,
+    }
+}
+
 /// Looks whether the repository is there, in a way that makes none.
 ///
 /// # Errors

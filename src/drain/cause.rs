@@ -15,7 +15,8 @@ pub(super) fn cause(result: &UpdateResult, refs: &[RefOutcome], mirror: &Mirror)
         Some(error) => of_error(error),
         None => (refs.iter().find(|outcome| outcome.outcome.is_failure())?.outcome.as_str(), "-".to_owned()),
     };
-    Some(format!("v1:{}:{kind}:{code}", mirror.address.host().unwrap_or("-")))
+    let host = mirror.address.host().map_or_else(|| "-".to_owned(), wire::bracketed);
+    Some(format!("v1:{host}:{kind}:{code}"))
 }
 
 /// A kind of error, and the code that belongs to it.

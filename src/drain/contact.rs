@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::absent::{Presence, gone, presence};
+use super::absent::{self, Presence, gone, presence};
 use super::both::{Left, both};
 use super::coalesce::Touched;
 use super::fence::Fence;
@@ -67,9 +67,10 @@ pub(super) fn run_once(
             Direction::Both if presence != Presence::Missing => both(contact, &scope, known, heard),
             _ => push(contact, scope, known, BTreeMap::new(), presence)?,
         };
+        result.error = result.error.map(|error| absent::not_made(error, presence));
         result.creation = match (presence, &result.error) {
             (Presence::ByPush, None) => Presence::Created,
-            (Presence::ByPush, Some(_)) => Presence::There,
+            (Presence::ByPush, Some(_)) | (_, Some(Error::Create(_))) => Presence::There,
             (presence, _) => presence,
         };
         if mirror.sends() {

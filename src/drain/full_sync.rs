@@ -39,6 +39,13 @@ pub(super) fn make_due(
         .map_err(Error::files("make a full sync due", layout.queue(&mirror.name)))
 }
 
+/// Queues a full sync for after this run.
+pub(super) fn request(repository: &Repository, context: &Context<'_>, mirror: &Mirror) -> Result<(), Error> {
+    let layout = repository.layout();
+    let made = spool::request_full_sync(&layout, &mirror.name, new_id((context.now)()));
+    made.map_err(Error::files("make a full sync due", layout.queue(&mirror.name)))
+}
+
 /// Whether `record` asks for everything that `other` asks for.
 fn asks_for_all_of(record: &Record, other: &Record) -> bool {
     record.updates.is_none()

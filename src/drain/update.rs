@@ -15,7 +15,7 @@ use super::full_scan::{FullScan, full_scan};
 use super::observe::{KnownValues, LocalRefs, Remote, Scope, observe, remote};
 use super::optimistic::Optimistic;
 use super::refusal::Refusals;
-use super::{Context, Error, Mode, chunk, symbolic};
+use super::{Context, Error, Mode, chunk, full_sync, symbolic};
 use crate::config::Mirror;
 use crate::credentials::Redactor;
 use crate::plan::{Decided, Decision, Divergent, FirstContact, Limits, Observed, Plan, Rules, Stop, plan};
@@ -135,6 +135,7 @@ impl Run<'_> {
                 }
             }
         }
+        let mut has_asked_for_all = matches!(scope, Scope::All);
         loop {
             let mut current = match session.take() {
                 Some(session) => session,
@@ -142,11 +143,9 @@ impl Run<'_> {
             };
             let (there, plan) = self.decide(&mut current, &rules, &scope, &refusals, result)?;
             // It was emptied, or deleted and made again by its host. What is spooled is then not all that it lacks.
-            let is_emptied = there.advertised.is_empty && self.past.mirrored.count() > 0;
-            if is_emptied && matches!(scope, Scope::Refs(_)) && self.context.only.is_none() && self.decided.is_empty() {
-                current.end();
-                scope = Scope::All;
-                continue;
+            let is_emptied = there.advertised.is_empty && self.past.mirrored.count() > 0 && self.fence.is_some();
+            if is_emptied && matches!(scope, Scope::Refs(_)) && !std::mem::replace(&mut has_asked_for_all, true) {
+                full_sync::request(self.repository, self.context, self.mirror)?;
             }
             result.looked.append(&mut asked);
             if let Some(error) = plan.stop.and_then(|stop| self.stopped(stop)) {

@@ -1,4 +1,4 @@
-//! One command for a shell on a host, over ssh.
+//! A script for a shell on a host, over ssh.
 
 use std::time::Duration;
 
@@ -7,11 +7,15 @@ use super::{Address, Error, Target};
 use crate::credentials::Redactor;
 use crate::process;
 
-/// Runs `command` by the shell of the target's host. What it writes to its standard output is lost.
+/// What the shell of the account is asked, whatever shell that is.
+const COMMAND: &str = "exec sh -s";
+
+/// Runs a script by sh(1) on the target's host, and returns its standard output. The script goes through standard input, so the shell of the
+/// account does not read it.
 ///
 /// # Errors
-/// [`Error`]: ssh's, or [`Error::Program`] with what the command wrote to its standard error.
-pub fn shell(target: &Target, command: &str, limit: Duration) -> Result<(), Error> {
+/// [`Error`]: ssh's, or [`Error::Program`] with what the script wrote to its standard error.
+pub fn shell(target: &Target, script: &str, limit: Duration) -> Result<Vec<u8>, Error> {
     let Address::Ssh { user, host, port, .. } = &target.address else {
         return Err(Error::Unable("a shell is reached by ssh only".into()));
     };
@@ -20,9 +24,9 @@ pub fn shell(target: &Target, command: &str, limit: Duration) -> Result<(), Erro
     }
     let redactor = Redactor::new(&target.credentials);
     // The server that answers ssh's question must live until ssh has ended.
-    let (mut ssh, _answers, _) = prepare(user.as_deref(), host, *port, command, target, None)?;
-    match process::run("ssh", &mut ssh, b"", limit) {
-        Ok(_) => Ok(()),
+    let (mut ssh, _answers, _) = prepare(user.as_deref(), host, *port, COMMAND, target, None)?;
+    match process::run("ssh", &mut ssh, script.as_bytes(), limit) {
+        Ok(out) => Ok(out),
         Err(process::Error::Failed { program, status, message }) => {
             let message = redactor.clean(&message);
             Err(error_of(program, status, &message, target.ssh.known_hosts.as_deref()).cleaned(&redactor))

@@ -32,10 +32,11 @@ pub(super) async fn show(State(app): State<Arc<App>>, visitor: Visitor, Query(as
             app.mirrors(project).inspect_err(|error| tracing::warn!("'{}': {error}", project.git_dir.display()))
         };
         let chosen = |project: &Arc<Project>| {
-            let views = views(project).ok().map(|views| views.into_iter().filter(|view| only.is_it(view)).collect::<Vec<View>>());
-            views.filter(|views| only.is_all() || !views.is_empty())
+            let views = views(project).ok()?;
+            Some(views.into_iter().filter(|view| only.is_it(view)).collect::<Vec<View>>())
         };
-        let is_chosen = |project: &&Arc<Project>| only.is_all() || chosen(project).is_some();
+        let ids = if only.is_all() { Default::default() } else { app.overview.chosen(app, &only.state, &only.cause) };
+        let is_chosen = |project: &&Arc<Project>| only.is_all() || ids.contains(&project.id);
         let meant: Vec<&Arc<Project>> = meant.into_iter().filter(is_chosen).collect();
         let rows: Vec<_> = meant.iter().skip((page - 1).saturating_mul(PER_PAGE)).take(PER_PAGE).collect();
         let rows: Vec<_> = rows.into_iter().map(|project| (*project, chosen(project))).collect();
@@ -45,6 +46,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, visitor: Visitor, Query(as
                 label for="q" { "Find a repository" }
                 input id="q" name="q" type="search" value=(search);
                 label.check { input type="checkbox" name="only" value="failed" checked[only.state == "failing"]; " Failed only" }
+                @if only.state != "failing" && !only.state.is_empty() { input type="hidden" name="state" value=(only.state); }
                 @if !only.cause.is_empty() { input type="hidden" name="cause" value=(only.cause); }
                 button { "Find" }
             }
@@ -108,7 +110,7 @@ impl Only {
 
     fn is_it(&self, view: &View) -> bool {
         (self.state.is_empty() || Stand::of(view).word() == self.state)
-            && (self.cause.is_empty() || view.enabled && view.cause.as_deref() == Some(&*self.cause))
+            && (self.cause.is_empty() || overview::cause_of(view).as_deref() == Some(&*self.cause))
     }
 }
 

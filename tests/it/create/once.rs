@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use crate::scene::Scene;
 use crate::scene::daemon::Daemon;
 use crate::scene::estate::Estate;
 use crate::scene::forge::{ADMIN, Brand, Forge};
@@ -172,4 +173,70 @@ fn no_host_parks_those_who_wait_for_longer_than_a_day() {
         assert!(next < last, "{view}");
     }
     assert_eq!(forge.wishes().len(), 1, "the others are not asked for meanwhile");
+}
+
+/// A mirror whose hook takes every ref away again: each run ends, and what was spooled is not pushed for ever.
+#[test]
+fn a_mirror_that_empties_itself_ends_the_run() {
+    let scene = Scene::local(&[]);
+    let (sandbox, source) = (&scene.sandbox, &scene.source);
+    let work = scene.work();
+    work.commit("one");
+    work.push(&["main", "main:a", "main:b", "main:c"]);
+    sandbox.mirror_push_ok(source, &["drain"]);
+    let pushes = sandbox.path("pushes");
+    scene.hook(
+        "post-receive",
+        &format!(
+            "echo >>'{}'\ngit for-each-ref --format='delete %(refname)' | git update-ref --stdin",
+            pushes.display()
+        ),
+    );
+    for name in ["main", "a", "b", "c"] {
+        sandbox.git(&scene.mirror, &["update-ref", "-d", &format!("refs/heads/{name}")]);
+    }
+    work.commit("two");
+    work.push(&["main"]);
+    for command in ["drain", "sync"] {
+        let mut program = sandbox.command("timeout");
+        let said = program.args(["60", env!("CARGO_BIN_EXE_git-mirror-push"), "--git-dir"]).arg(source).arg(command);
+        let status = said.output().unwrap().status;
+        assert_ne!(status.code(), Some(124), "{command} does not end");
+        let count = std::fs::read_to_string(&pushes).unwrap().lines().count();
+        assert!(count <= 20, "{command}: {count} pushes");
+    }
+}
+
+/// A run that finds its mirror emptied asks for everything before it pushes, so that being killed loses nothing.
+#[test]
+fn an_emptied_mirror_gets_every_ref_although_the_run_is_killed() {
+    let scene = Scene::local(&[]);
+    let (sandbox, source) = (&scene.sandbox, &scene.source);
+    sandbox.add_mirror_config(
+        source,
+        "stall_timeout = \"1s\"\nretry_delay = \"1s\"\nmax_retry_delay = \"1s\"\noptimistic = false",
+    );
+    let work = scene.work();
+    work.commit("one");
+    work.push(&["main", "main:a", "main:b"]);
+    sandbox.mirror_push_ok(source, &["drain"]);
+    for name in ["main", "a", "b"] {
+        sandbox.git(&scene.mirror, &["update-ref", "-d", &format!("refs/heads/{name}")]);
+    }
+    let armed = sandbox.path("armed");
+    std::fs::write(&armed, "").unwrap();
+    scene.hook(
+        "post-receive",
+        &format!("rm '{}' 2>/dev/null && kill -9 $(cat '{}')\nexit 0", armed.display(), sandbox.path("pid").display()),
+    );
+    work.commit("two");
+    work.push(&["main"]);
+    let mut program = sandbox.program(source);
+    let mut drain = program.args(["drain", "-q"]).spawn().unwrap();
+    std::fs::write(sandbox.path("pid"), drain.id().to_string()).unwrap();
+    drain.wait().unwrap();
+    wait_for("every ref", || {
+        sandbox.mirror_push(source, &["drain", "-q"]);
+        scene.is_mirrored()
+    });
 }

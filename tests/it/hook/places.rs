@@ -74,28 +74,53 @@ fn gitea_runs_the_hook_from_its_directory() {
 
 #[test]
 fn gitlab_runs_the_hook_from_custom_hooks() {
-    let scene = without_hook();
-    let (custom, sandbox) = (scene.source.join("custom_hooks"), &scene.sandbox);
-    std::fs::create_dir(&custom).unwrap();
-    assert!(doctor(&scene).contains("there is no '"), "{}", doctor(&scene));
-    sandbox.mirror_push_ok(&scene.source, &["install-hook"]);
-    let part = custom.join("post-receive.d/git-mirror-push");
-    assert!(part.is_symlink() && !scene.source.join("hooks/post-receive").exists());
-    assert!(doctor(&scene).contains("ok"), "{}", doctor(&scene));
-    let work = scene.work();
+    let sandbox = Sandbox::new();
+    let mirror = sandbox.bare("mirror.git");
+    std::fs::create_dir_all(sandbox.path("@hashed/ab")).unwrap();
+    let source = sandbox.source_named("@hashed/ab/source.git", mirror.to_str().unwrap(), &[]);
+    let part = source.join("custom_hooks/post-receive.d/git-mirror-push");
+    assert!(part.is_symlink() && !source.join("hooks/post-receive").exists(), "'add' knows the place");
+    let doctor = || {
+        let said = sandbox.mirror_push(&source, &["doctor"]).out;
+        said.lines().find(|line| line.contains("  hook: ")).unwrap().to_owned()
+    };
+    assert!(doctor().contains("ok"), "{}", doctor());
+    let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
     // Gitaly sets core.hooksPath for its git, whose hook runs the custom ones.
-    let line = format!("{} {} refs/heads/main\n", sandbox.digits('0'), sandbox.oid(&scene.source, "main"));
+    let line = format!("{} {} refs/heads/main\n", sandbox.digits('0'), sandbox.oid(&source, "main"));
     let mut hook = sandbox.command(&part);
-    assert_eq!(run_with_input(hook.env("GIT_DIR", &scene.source), line.as_bytes()).status, 0);
-    sandbox.mirror_push_ok(&scene.source, &["drain"]);
-    assert!(scene.is_mirrored());
-    sandbox.mirror_push_ok(&scene.source, &["uninstall-hook"]);
-    assert!(!part.is_symlink());
+    assert_eq!(run_with_input(hook.env("GIT_DIR", &source), line.as_bytes()).status, 0);
+    sandbox.mirror_push_ok(&source, &["drain"]);
+    assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
+    sandbox.mirror_push_ok(&source, &["uninstall-hook"]);
+    assert!(!part.is_symlink() && doctor().contains("there is no '"), "{}", doctor());
     // A script of the administrator that runs ours is enough.
-    script(&custom.join("post-receive"), "#!/bin/sh\nexec git-mirror-post-receive\n");
-    assert!(doctor(&scene).contains("ok"), "{}", doctor(&scene));
+    script(&source.join("custom_hooks/post-receive"), "#!/bin/sh\nexec git-mirror-post-receive\n");
+    assert!(doctor().contains("ok"), "{}", doctor());
+}
+
+/// Nothing runs `custom_hooks` in a copy of a repository of GitLab, nor `post-receive.d` of a script that only mentions some `.d`.
+#[test]
+fn a_directory_that_nothing_runs_is_no_place_for_the_hook() {
+    for prepare in [true, false] {
+        let scene = without_hook();
+        if prepare {
+            std::fs::create_dir(scene.source.join("custom_hooks")).unwrap();
+        } else {
+            std::fs::create_dir_all(scene.source.join("hooks/post-receive.d")).unwrap();
+            script(
+                &scene.source.join("hooks/post-receive"),
+                "#!/bin/sh\ntest -e /etc/profile.d/x.sh\ncat >/dev/null\n",
+            );
+        }
+        scene.sandbox.mirror_push_ok(&scene.source, &["install-hook"]);
+        assert!(doctor(&scene).contains("ok"), "{}", doctor(&scene));
+        scene.push(&["main"]);
+        scene.sandbox.mirror_push_ok(&scene.source, &["drain"]);
+        assert!(scene.is_mirrored(), "custom_hooks: {prepare}");
+    }
 }
 
 /// A script of `dist`, with the programs of this build.
