@@ -73,9 +73,11 @@ pub fn scripts(repository: &Repository) -> Result<Vec<(PathBuf, Vec<u8>)>, Error
     let hooks = repository.hooks_directory()?;
     let mut found = Vec::new();
     for name in ["post-receive", "post-receive.previous", "post-update", "post-commit", "update"] {
-        let below = durable::list(&hooks.join(format!("{name}.d"))).unwrap_or_default();
-        found.push(hooks.join(name));
-        found.extend(below.into_iter().map(|part| hooks.join(format!("{name}.d")).join(part)));
+        for hooks in [&hooks, &repository.git_dir().join("custom_hooks")] {
+            let below = durable::list(&hooks.join(format!("{name}.d"))).unwrap_or_default();
+            found.push(hooks.join(name));
+            found.extend(below.into_iter().map(|part| hooks.join(format!("{name}.d")).join(part)));
+        }
     }
     let texts = found.into_iter().filter(|hook| is_executable(hook) && !is_ours(hook));
     Ok(texts.map(|hook| (hook.clone(), text_of(&hook))).collect())

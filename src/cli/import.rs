@@ -69,13 +69,17 @@ pub(super) fn import(base: &Base, asked: &Import, out: &mut dyn Write) -> anyhow
     let paths: Vec<PathBuf> = sources.keys().cloned().collect();
     let judge = |session: &Session<'_>| {
         let git_dir = session.repository.git_dir();
-        let found = match sources.get(git_dir).cloned().flatten() {
-            Some(found) => completed(session, asked, found),
-            None if let Err(error) = config::authorise(&session.repository, &base.server) => {
-                vec![Found::Person { from: "git's configuration".into(), why: error.to_string() }]
-            }
-            None => in_git(&session.repository, asked),
-        };
+        let about = sources.get(git_dir).cloned().unwrap_or_default();
+        let mut found = about.elsewhere;
+        if about.is_of_gitolite {
+            found.extend(of_gitolite(session, asked, about.of_gitolite));
+        }
+        if about.reads_git {
+            found.extend(match config::authorise(&session.repository, &base.server) {
+                Err(error) => vec![Found::Person { from: "git's configuration".into(), why: error.to_string() }],
+                Ok(()) => in_git(&session.repository, asked),
+            });
+        }
         Ok((git_dir.to_owned(), judged_all(session, asked, &logins, found)))
     };
     let (answers, bad) = base.act_in(&paths, &judge, &|_| None);
@@ -220,9 +224,8 @@ fn in_git(repository: &Repository, asked: &Import) -> Vec<Found> {
     found
 }
 
-/// What was found elsewhere, together with what the repository itself says.
-fn completed(session: &Session<'_>, asked: &Import, mut found: Vec<Found>) -> Vec<Found> {
-    let Some(Source::Gitolite) = asked.source else { return found };
+/// What gitolite says, together with the key of a widespread hook that its configuration sets.
+fn of_gitolite(session: &Session<'_>, asked: &Import, mut found: Vec<Found>) -> Vec<Found> {
     let value = |key: &str| session.repository.git_config(key).unwrap_or_default();
     let repository = source::gitolite_name(session.repository.git_dir());
     found.extend(read_simple(

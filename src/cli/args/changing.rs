@@ -141,7 +141,7 @@ pub(in crate::cli) enum Switch {
 /// `import`
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Import {
-    /// Where the mirrors are configured; default: git
+    /// Where the mirrors are configured; default: git, gitolite and Gerrit, as far as they are here
     #[command(subcommand)]
     pub(in crate::cli) source: Option<Source>,
     /// The repositories below this directory; default: the one that you are in, or all below the roots of the server's file

@@ -2,7 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "reads the files that the user names")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,8 +18,21 @@ use crate::process;
 
 mod api;
 
-/// For each repository, what a source says about it; `None` for what its own configuration says.
-pub(super) type Sources = BTreeMap<PathBuf, Option<Vec<Found>>>;
+/// For each repository, what is said about it.
+pub(super) type Sources = BTreeMap<PathBuf, About>;
+
+/// What is said about one repository.
+#[derive(Clone, Debug, Default)]
+pub(super) struct About {
+    /// Whether its own configuration and hooks are read.
+    pub(super) reads_git: bool,
+    /// Whether gitolite serves it.
+    pub(super) is_of_gitolite: bool,
+    /// What gitolite says.
+    pub(super) of_gitolite: Vec<Found>,
+    /// What another source says.
+    pub(super) elsewhere: Vec<Found>,
+}
 
 /// What a source says, by repository: an absolute path, or one below a root, with or without `.git`.
 type Named = Vec<(String, Vec<Found>)>;
@@ -30,10 +43,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// Reads the source. What is about repositories that are not here is judged already.
 pub(super) fn read(base: &Base, asked: &Import) -> anyhow::Result<(Sources, Vec<Judged>)> {
     let (named, roots) = match &asked.source {
-        Some(Source::Git) | None => {
-            let places = super::places(base, asked)?.into_iter();
-            return Ok((places.map(|path| (path, None)).collect(), Vec::new()));
-        }
+        Some(Source::Git) => return Ok((in_place(base, asked)?, Vec::new())),
+        None => return Ok((every_local(base, asked)?, Vec::new())),
         Some(Source::List(list)) => (listed(base, &list.file)?, roots(base, asked)),
         Some(Source::Gitolite) => gitolite(base, asked)?,
         Some(Source::Gerrit(site)) => gerrit(base, asked, &site.site)?,
@@ -46,6 +57,50 @@ pub(super) fn read(base: &Base, asked: &Import) -> anyhow::Result<(Sources, Vec<
     let may_be_absolute = matches!(asked.source, Some(Source::List(_)));
     let named = if may_be_absolute { named } else { below_roots(named, &roots) };
     placed(asked, named, &roots)
+}
+
+/// The repositories whose own configuration is read.
+fn in_place(base: &Base, asked: &Import) -> anyhow::Result<Sources> {
+    let about = About { reads_git: true, ..About::default() };
+    Ok(super::places(base, asked)?.into_iter().map(|path| (path, about.clone())).collect())
+}
+
+/// Every source on this machine that says something of these repositories: their own configuration, gitolite, Gerrit.
+fn every_local(base: &Base, asked: &Import) -> anyhow::Result<Sources> {
+    let mut sources = in_place(base, asked)?;
+    let home = base.environment.credential_env.netrc.as_deref().and_then(Path::parent);
+    if home.is_some_and(|home| home.join(".gitolite.rc").is_file()) {
+        let (named, roots) = gitolite(base, asked)?;
+        for (name, found) in named {
+            let about = there(&name, &roots).and_then(|path| sources.get_mut(&path));
+            if let Some(about) = about {
+                about.is_of_gitolite = true;
+                about.of_gitolite.extend(found);
+            }
+        }
+    }
+    for site in sites(base, asked, &sources) {
+        let (named, roots) = gerrit(base, asked, &site)?;
+        for (name, found) in named {
+            if let Some(about) = there(&name, &roots).and_then(|path| sources.get_mut(&path)) {
+                about.elsewhere.extend(found);
+            }
+        }
+    }
+    Ok(sources)
+}
+
+/// The sites of Gerrit whose repositories are among these: a directory above them has `etc/gerrit.config` and what the replication plugin reads.
+fn sites(base: &Base, asked: &Import, sources: &Sources) -> BTreeSet<PathBuf> {
+    let root = asked.root.as_ref().map(|root| base.start().join(root));
+    let below = sources.keys().chain(&root);
+    let above = below.flat_map(|path| path.ancestors().skip(1).take(8)).collect::<BTreeSet<&Path>>();
+    let is_site = |path: &&Path| {
+        let etc = path.join("etc");
+        etc.join("gerrit.config").is_file()
+            && (etc.join("replication.config").is_file() || etc.join("replication").is_dir())
+    };
+    above.into_iter().filter(is_site).map(Path::to_owned).collect()
 }
 
 /// Names from elsewhere lead below the roots only. Others are named as such, so that they need a person.
@@ -131,7 +186,9 @@ fn placed(asked: &Import, named: Named, roots: &[PathBuf]) -> anyhow::Result<(So
             make(&repository, roots)?;
         }
         if let Some(path) = there(&repository, roots) {
-            sources.entry(path).or_default().get_or_insert_default().extend(found);
+            let about = sources.entry(path).or_default();
+            about.is_of_gitolite = matches!(asked.source, Some(Source::Gitolite));
+            if about.is_of_gitolite { &mut about.of_gitolite } else { &mut about.elsewhere }.extend(found);
             continue;
         }
         judged.extend(found.into_iter().map(|found| Judged {

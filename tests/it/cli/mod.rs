@@ -8,6 +8,7 @@ pub(crate) mod documents;
 mod every;
 mod host_keys;
 mod import;
+mod import_apis;
 mod import_fixtures;
 mod import_rules;
 mod import_sources;
