@@ -217,6 +217,15 @@ pub(super) fn server(path: &Path, text: &str, file: File, mut server: Server) ->
             owners: written.owners.unwrap_or_default(),
         });
     }
+    for (name, host) in file.hosts {
+        let text = name.get_ref().to_ascii_lowercase();
+        if text.is_empty() || text.contains(|c: char| c.is_whitespace() || matches!(c, '/' | '@')) {
+            let what = format!("'{}' is not the name of a host; write [hosts.\"github.com\"]", text.escape_debug());
+            return Err(place.at(&name, what));
+        }
+        let before = server.hosts.remove(&text).unwrap_or_default();
+        server.hosts.insert(text, host.over(&before));
+    }
     server.defaults = file.defaults.over(&server.defaults);
     for (name, remote) in file.remotes {
         check_name(&place, &name)?;

@@ -77,6 +77,8 @@ table! {
         #[serde(default)]
         repositories: Vec<Spanned<Repositories>>,
         #[serde(default)]
+        hosts: BTreeMap<Spanned<String>, HostKeys>,
+        #[serde(default)]
         defaults: Settings,
         #[serde(default)]
         remotes: BTreeMap<Spanned<String>, Settings>,
@@ -100,6 +102,17 @@ table! {
 
     /// How many mirrors of one repository may be created through the API and the page.
     max_mirrors_per_project: usize, Api, "integer; 20", via "read::at_least_one";
+}
+
+table! {
+    /// `[hosts.NAME]`: limits for one host.
+    pub HostKeys:
+
+    /// How many updates may run at this host at once, in place of max_jobs_per_host.
+    max_jobs: usize, Hosts, "integer; max_jobs_per_host", via "read::at_least_one";
+
+    /// How many updates may begin at this host in a minute.
+    max_per_minute: usize, Hosts, "integer; no limit", via "read::at_least_one";
 }
 
 table! {
@@ -176,7 +189,11 @@ impl File {
 
     /// The first table or key that belongs only in the server's file.
     pub(super) fn of_the_server(&self) -> Option<&'static str> {
-        let tables = [("repositories", !self.repositories.is_empty()), ("api", self.api.is_some())];
+        let tables = [
+            ("repositories", !self.repositories.is_empty()),
+            ("api", self.api.is_some()),
+            ("hosts", !self.hosts.is_empty()),
+        ];
         let tables = tables.into_iter().find_map(|(name, is_there)| is_there.then_some(name));
         tables.or_else(|| self.keys().said().find(|key| key.place == Place::Server).map(|key| key.name))
     }

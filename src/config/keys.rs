@@ -2,7 +2,7 @@
 //! that serde reads, the merging of two files, the list for git-mirror-push-config(5) and `docs/configuration.md`, the advice for a
 //! mistyped key, and `set KEY=VALUE`.
 
-use super::file::{Api, Repositories, TopKeys};
+use super::file::{Api, HostKeys, Repositories, TopKeys};
 use super::settings::Settings;
 
 /// Where a key stands.
@@ -16,6 +16,8 @@ pub enum Place {
     Api,
     /// In `[[repositories]]` of the server's files.
     Repositories,
+    /// In `[hosts.NAME]` of the server's files.
+    Hosts,
     /// In `[remotes.NAME]` or `[defaults]`.
     Remote,
 }
@@ -130,11 +132,12 @@ macro_rules! table {
 pub(super) use table;
 
 /// The places of keys in the order of the manual page, with their headings.
-pub const SECTIONS: [(Place, &str); 5] = [
+pub const SECTIONS: [(Place, &str); 6] = [
     (Place::Top, "Keys at the top of either file"),
     (Place::Server, "Keys at the top of the server's files"),
     (Place::Api, "Keys of [api]"),
     (Place::Repositories, "Keys of [[repositories]]"),
+    (Place::Hosts, "Keys of [hosts.NAME]"),
     (Place::Remote, "Keys of [remotes.NAME] and [defaults]"),
 ];
 
@@ -149,6 +152,12 @@ const TABLES: &[Key] = &[
         Place::Server,
         "table, repeated",
         "Where repositories are, for --all, the daemon and templates.",
+    ),
+    section(
+        "[hosts.NAME]",
+        Place::Server,
+        "table",
+        "Limits for one host. NAME is the host of a URL, with a port if only that port is meant: [hosts.\"github.com\"].",
     ),
     section("[api]", Place::Server, "table", "Limits for mirrors that are created through the API or the page."),
     section(
@@ -167,5 +176,5 @@ const TABLES: &[Key] = &[
 
 /// All keys. Those of one place are in the order of the manual page.
 pub fn keys() -> impl Iterator<Item = &'static Key> {
-    [TopKeys::KEYS, Api::KEYS, Repositories::KEYS, Settings::KEYS, TABLES].into_iter().flatten()
+    [TopKeys::KEYS, Api::KEYS, Repositories::KEYS, HostKeys::KEYS, Settings::KEYS, TABLES].into_iter().flatten()
 }

@@ -33,7 +33,7 @@ mod warnings;
 pub use assignment::{assignment, known_key};
 pub use create::{Create, Kind as CreateKind, Maker, Visibility};
 pub use edit::{Change, Edit, check_edit, edit};
-pub use file::{Api, AuthMethod, HookSetting, TagsSetting, TopKeys, Wake};
+pub use file::{Api, AuthMethod, HookSetting, HostKeys, TagsSetting, TopKeys, Wake};
 pub use keys::{Key, Place, SECTIONS, keys};
 pub use listen::Listen;
 pub use load::{Environment, authorise, load, load_server, names_in, preload};

@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use super::file::{Api, TopKeys};
+use super::file::{Api, HostKeys, TopKeys};
 use super::keys::Table;
 use super::settings::Settings;
 use crate::credentials::{CredentialEnv, HandedOver, read_source, read_token, token_key};
@@ -27,6 +27,8 @@ pub struct Server {
     pub credential_env: CredentialEnv,
     /// The files that were read, in order.
     pub files: Vec<PathBuf>,
+    /// `[hosts]`, by name in lower case.
+    pub hosts: BTreeMap<String, HostKeys>,
     pub(super) defaults: Settings,
     pub(super) templates: BTreeMap<String, Template>,
 }

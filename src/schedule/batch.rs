@@ -1,5 +1,6 @@
 //! Many repositories in one run (`--all`): each is scanned, and what is due is done host by host (see `queue`).
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,8 +12,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::as_owner;
 use super::pool::{Crew, Done, Task};
-use super::queue::{Job, JobLimits, Said};
-use crate::config::{self, Config, Mirror, Server};
+use super::queue::{HostLimit, Job, JobLimits, Said};
+use crate::config::{self, Config, HostKeys, Mirror, Server};
 use crate::drain::{self, Check, Context, Down, Error, Host, Mode, OnBegin, Report, Unchanged};
 use crate::durable;
 use crate::layout::Layout;
@@ -74,7 +75,10 @@ fn changed(path: &Path) -> Option<(i64, i64)> {
 pub fn drain_every(repositories: Vec<PathBuf>, every: &Every<'_>) {
     let crew = Crew::new(limits(every.server));
     let threads = limits(every.server).all.min(repositories.len().max(1));
-    crew.change(|queue| queue.scan_all(repositories));
+    crew.change(|queue| {
+        queue.set_limits(limits(every.server), named_limits(every.server));
+        queue.scan_all(repositories);
+    });
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| crew.work(every.now, &|task| every.act(task)));
@@ -91,6 +95,12 @@ pub(super) fn limits(server: &Server) -> JobLimits {
         per_repository: server.top.max_jobs_per_repository.unwrap_or(MAX_JOBS_PER_REPOSITORY),
         scans: std::thread::available_parallelism().map_or(1, usize::from),
     }
+}
+
+/// The limits of `[hosts]`.
+pub(super) fn named_limits(server: &Server) -> BTreeMap<String, HostLimit> {
+    let limit = |host: &HostKeys| HostLimit { jobs: host.max_jobs, per_minute: host.max_per_minute };
+    server.hosts.iter().map(|(name, host)| (name.clone(), limit(host))).collect()
 }
 
 impl Every<'_> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
-use super::batch::{Every, RECONCILE, limits};
+use super::batch::{Every, RECONCILE, limits, named_limits};
 use super::pool::{Crew, Done, Task};
 use super::queue::{Job, Queue};
 use crate::config::{Mirror, Server};
@@ -60,7 +60,10 @@ impl Workers {
         on_event: Box<dyn Fn(Event<'_>) + Send + Sync>,
     ) -> Self {
         let crew = Crew::new(limits(&server));
-        crew.change(Queue::open);
+        crew.change(|queue| {
+            queue.set_limits(limits(&server), named_limits(&server));
+            queue.open();
+        });
         Self { crew, server: Mutex::new(server), now, since: now(), random, pool: Pool::default(), on_event }
     }
 
@@ -72,9 +75,9 @@ impl Workers {
 
     /// Takes a new configuration. The number of threads changes only with a restart.
     pub fn reload(&self, server: Arc<Server>) {
-        let limits = limits(&server);
+        let (limits, named) = (limits(&server), named_limits(&server));
         *self.server.lock() = server;
-        self.crew.change(|queue| queue.set_limits(limits));
+        self.crew.change(|queue| queue.set_limits(limits, named));
     }
 
     /// Returns after [`Workers::halt`] was called and the running jobs have ended.

@@ -22,6 +22,11 @@ use jiff::{SignedDuration, Timestamp};
 use crate::drain::{Check, Down, MassDelete, Mode};
 use crate::push::Progress;
 
+mod limits;
+
+use limits::NamedHosts;
+pub(super) use limits::{HostLimit, JobLimits};
+
 /// A mirror: its repository and its name there.
 pub(super) type Key = (PathBuf, String);
 
@@ -38,30 +43,6 @@ pub(super) struct Job {
 impl Job {
     fn key(&self) -> Key {
         (self.git_dir.clone(), self.mirror.clone())
-    }
-}
-
-/// How much happens at once.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct JobLimits {
-    pub(super) all: usize,
-    pub(super) per_host: usize,
-    /// At a host that is far away, where a run spends most of its time waiting.
-    pub(super) per_far_host: usize,
-    pub(super) per_repository: usize,
-    /// Repositories that are scanned at once.
-    pub(super) scans: usize,
-}
-
-impl JobLimits {
-    /// How many runs that only wait may go on without a place.
-    pub(super) fn slow(self) -> usize {
-        2 * self.all
-    }
-
-    /// How many places anyone may take. The rest is for repositories of which no job runs.
-    fn unreserved(self) -> usize {
-        (self.all - self.all / 4).max(1)
     }
 }
 
@@ -125,6 +106,7 @@ impl Running {
 /// The jobs that wait, the jobs that run, and the times of later scans.
 pub(super) struct Queue {
     limits: JobLimits,
+    named: NamedHosts,
     hosts: BTreeMap<String, Host>,
     /// The host of the last job that began. The search for the next job begins after it.
     last: String,
@@ -168,6 +150,7 @@ impl Queue {
     pub(super) fn new(limits: JobLimits) -> Self {
         Self {
             limits,
+            named: NamedHosts::default(),
             hosts: BTreeMap::new(),
             last: String::new(),
             running: HashMap::new(),
@@ -251,8 +234,9 @@ impl Queue {
     }
 
     /// Changes the limits; what runs goes on.
-    pub(super) fn set_limits(&mut self, limits: JobLimits) {
+    pub(super) fn set_limits(&mut self, limits: JobLimits, named: BTreeMap<String, HostLimit>) {
         self.limits = limits;
+        self.named.set(named);
     }
 
     /// How many mirrors are being served, and how many wait.
@@ -281,7 +265,10 @@ impl Queue {
         let later = self.later.first().map(|(time, _)| *time);
         // The next check may show that a run only waits. Then a job that waits here gets its place.
         let look = self.running.values().filter_map(Running::next_look).min();
-        Next::Wait(later.into_iter().chain(look.filter(|_| self.is_open && !self.waiting.is_empty())).min())
+        let look = look.filter(|_| self.is_open && !self.waiting.is_empty());
+        let waiting = self.hosts.iter().filter(|(_, host)| !host.waiting.is_empty());
+        let free = waiting.filter_map(|(name, _)| self.named.free_at(name, now)).min();
+        Next::Wait(later.into_iter().chain(look).chain(free).min())
     }
 
     /// How many places are taken. Runs that only wait have none, as far as there are threads for them.
@@ -314,11 +301,14 @@ impl Queue {
         for running in self.running.values().filter(|running| running.waits) {
             *idle.entry(&running.host).or_default() += 1;
         }
+        let (named, hosts) = (&self.named, &self.hosts);
+        let running = || hosts.iter().map(|(name, host)| (&**name, host.running));
         let place = |(name, host): (&String, &Host)| {
             let limit = match host.has_answered {
                 _ if host.down.is_some() => usize::MAX,
-                _ if taken >= limits.all => 0,
+                _ if taken >= limits.all || named.is_full(name, running(), now) => 0,
                 _ if name.is_empty() => usize::MAX,
+                true if named.jobs(name).is_some() => usize::MAX,
                 true if host.first.is_some_and(|took| took >= FAR) => limits.per_far_host,
                 true => limits.per_host,
                 false => 1,
@@ -342,6 +332,7 @@ impl Queue {
             return Some(Next::Defer(job, down.clone()));
         }
         host.running += 1;
+        self.named.begin(&name, now);
         self.running.insert(job.key(), Running::new(job.host.clone(), now));
         *self.repositories.entry(job.git_dir.clone()).or_default() += 1;
         self.last = name;

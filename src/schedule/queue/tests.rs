@@ -1,5 +1,6 @@
 //! The order, the limits and the times of the queue.
 
+use super::limits::MINUTE;
 use super::*;
 
 const LIMITS: JobLimits = JobLimits { all: 8, per_host: 4, per_far_host: 6, per_repository: 2, scans: 1 };
@@ -91,6 +92,65 @@ fn open_queue() -> Queue {
 
 fn of_one_repository(n: usize) -> Job {
     Job { git_dir: "/x".into(), mirror: format!("m{n}"), ..job("h", 0) }
+}
+
+/// A daemon's queue at whose hosts `[hosts]` sets these limits.
+fn limited(name: &str, limit: HostLimit) -> Queue {
+    let mut queue = queue(&[]);
+    queue.open();
+    queue.set_limits(LIMITS, BTreeMap::from([(name.to_owned(), limit)]));
+    queue
+}
+
+#[test]
+fn a_named_host_has_one_limit_for_all_its_ports() {
+    let mut queue = limited("forge", HostLimit { jobs: Some(3), per_minute: None });
+    let endpoints = ["forge", "Forge:22", "forge:8443", "user@forge"];
+    for endpoint in endpoints {
+        queue.add(job(endpoint, 0));
+        let first = served(&mut queue, 0).expect("the first run of each");
+        queue.served(&first, Said::Up(FAR));
+    }
+    endpoints.iter().for_each(|endpoint| (1..9).for_each(|n| queue.add(job(endpoint, n))));
+    queue.add(job("forge.example", 0));
+    let begun: Vec<Job> = std::iter::from_fn(|| served(&mut queue, 0)).collect();
+    assert_eq!(begun.iter().filter(|job| job.host != "forge.example").count(), 3, "{begun:?}");
+    assert_eq!(begun.len(), 4, "another host is not held up");
+    assert_eq!(served(&mut queue, 99), None, "runs that only wait count too");
+    // The limit may also be higher than max_jobs_per_host, and one port may have its own.
+    let mut high = limited("forge:8443", HostLimit { jobs: Some(6), per_minute: None });
+    for endpoint in ["forge:8443", "forge"] {
+        high.add(job(endpoint, 0));
+        let first = served(&mut high, 0).expect("the first run of each");
+        high.served(&first, Said::Up(NEAR));
+    }
+    (1..9).for_each(|n| high.add(job("forge:8443", n)));
+    assert_eq!(std::iter::from_fn(|| served(&mut high, 0)).count(), 6);
+    high.set_limits(LIMITS, BTreeMap::new());
+    assert_eq!(served(&mut high, 0), None, "without the limit, max_jobs_per_host counts again");
+}
+
+#[test]
+fn a_named_host_takes_so_many_runs_a_minute_and_the_queue_wakes_for_the_next() {
+    let mut queue = limited("[::1]", HostLimit { jobs: None, per_minute: Some(10) });
+    let all: Vec<Job> = (0..100).map(|n| job(["::1:22", "[::1]"][n % 2], n)).collect();
+    all.iter().for_each(|job| queue.add(job.clone()));
+    let (mut now, mut begun) = (at(0), Vec::new());
+    while begun.len() < all.len() {
+        match queue.next(now) {
+            Next::Serve(job) => {
+                begun.push(now);
+                queue.served(&job, Said::Up(NEAR));
+            }
+            Next::Wait(Some(time)) => now = time,
+            other => panic!("{other:?} after {} runs", begun.len()),
+        }
+    }
+    let in_a_minute = |from: &Timestamp| begun.iter().filter(|time| *from <= **time && **time < *from + MINUTE).count();
+    assert_eq!(begun.iter().map(in_a_minute).max(), Some(10), "{begun:?}");
+    assert_eq!(now, at(9 * 60), "and no slower than that");
+    queue.add(job("::1:22", 0));
+    assert!(matches!(queue.next(now), Next::Wait(Some(time)) if time == at(600)), "what comes later waits as well");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::scene::estate::{Estate, TEMPLATE};
-use crate::scene::sandbox::{Completed, wait_for};
+use crate::scene::sandbox::{Completed, script, wait_for};
 use crate::scene::servers::{Kind, Server, free_port};
 
 #[test]
@@ -121,6 +121,9 @@ fn later_files_of_conf_d_override_earlier_ones_and_a_repositorys_file_overrides_
         ("notify = \"mail root\"\n", "server.toml:1"),
         ("notify = [\"mail\", \"root\"]\n", "absolute path of a program"),
         ("max_jobs = 0\n", "server.toml:1: max_jobs: at least 1"),
+        ("[hosts.h]\nmax_per_minute = 0\n", "server.toml:2: max_per_minute: at least 1"),
+        ("[hosts.h]\nmax_jobs_per_host = 1\n", "'max_jobs_per_host' here; it belongs at the top of the server's file"),
+        ("[hosts.\"https://h/\"]\nmax_jobs = 1\n", "server.toml:1: 'https://h/' is not the name of a host; write"),
         (
             "[remotes.t]\nurl = \"/m/{path}\"\nonly_protected_branches = true\nmirror_branch_regex = \"x\"\n",
             "server.toml:4: mirror_branch_regex and",
@@ -133,6 +136,9 @@ fn later_files_of_conf_d_override_earlier_ones_and_a_repositorys_file_overrides_
         assert!(said.status == 128 && said.err.contains(words), "{text}: {said:?}");
     }
     // Keys of the server do not belong in a repository.
+    std::fs::write(one.join("mirror-push/config.toml"), "[hosts.h]\nmax_jobs = 1\n").unwrap();
+    let said = estate.run(&[&dir[..], &["drain"]].concat());
+    assert!(said.status == 128 && said.err.contains("'hosts' belongs in the server's file"), "{said:?}");
     std::fs::write(one.join("mirror-push/config.toml"), "\n[[repositories]]\nroot = \"/srv\"\n").unwrap();
     let said = estate.run(&[&dir[..], &["drain"]].concat());
     assert!(
@@ -351,5 +357,26 @@ fn a_mirror_that_the_servers_file_disables_can_be_enabled_in_one_repository() {
         assert_eq!(estate.run(&["-C", one.to_str().unwrap(), command, "b"]).status, 0);
         let shown = estate.run(&["-C", one.to_str().unwrap(), "status", "--json"]).json();
         assert_eq!(shown[0]["enabled"], is_enabled, "{shown}");
+    }
+}
+
+#[test]
+fn a_host_with_a_limit_of_its_own_never_gets_more_updates_at_once() {
+    let estate = Estate::new(TEMPLATE);
+    let server = Server::start(&estate.sandbox, Kind::Git);
+    let url = format!("url = \"git://127.0.0.1:{}/mirrors/{{path}}.git\"", server.port());
+    let text = TEMPLATE.replace("url = \"MIRRORS/{path}.git\"", &url);
+    let (busy, overlap) = (estate.sandbox.path("busy"), estate.sandbox.path("overlap"));
+    let enter = format!("mkdir '{}' 2>/dev/null || exec touch '{}'", busy.display(), overlap.display());
+    let hook = format!("#!/bin/sh\n{enter}\nsleep 0.2\nrmdir '{}'\n", busy.display());
+    let limit = "[hosts.\"127.0.0.1\"]\nmax_jobs = 1\n";
+    for (first, text, overlaps) in [(0, format!("{text}{limit}"), false), (8, text, true)] {
+        for n in first..first + 8 {
+            estate.repository(&format!("r{n}.git"));
+            script(&estate.mirror(&format!("r{n}.git")).join("hooks/update"), &hook);
+        }
+        estate.configure(&text);
+        let said = estate.run(&["drain", "--all"]);
+        assert_eq!((said.status, overlap.exists()), (0, overlaps), "{said:?}");
     }
 }
