@@ -145,7 +145,7 @@ impl Sums {
 
 /// Drains, syncs or plans.
 pub(super) fn drain(base: &Base, asked: Asked<'_>, out: &mut (dyn Write + Send)) -> anyhow::Result<u8> {
-    let (Asked { mode, adopts, creates, restore, .. }, repositories) = (asked, base.repositories()?);
+    let (mode, repositories) = (asked.mode, base.repositories()?);
     if base.server.top.silent == Some(true) && mode != Mode::Plan {
         base.say("silent: nothing leaves this machine");
     }
@@ -176,22 +176,7 @@ pub(super) fn drain(base: &Base, asked: Asked<'_>, out: &mut (dyn Write + Send))
             if let Some(bars) = &bars { bars.suspend(say) } else { say() }
         }
     };
-    let every = Every {
-        server: &base.server,
-        mode,
-        adopts,
-        creates,
-        restore,
-        pool: &Pool::default(),
-        unchanged: update::unchanged(base),
-        now,
-        since: None,
-        random: update::random,
-        reconcile: None,
-        on_begin: &on_begin,
-        on_report: &on_report,
-    };
-    schedule::drain_every(repositories, &every);
+    run(base, &asked, repositories, &on_begin, &on_report);
     drop(bars);
     let (out, mut result) = printed.into_inner();
     if base.global.json {
@@ -202,6 +187,36 @@ pub(super) fn drain(base: &Base, asked: Asked<'_>, out: &mut (dyn Write + Send))
     write_metrics(base, mode);
     result?;
     Ok(if sums.behind.load(Ordering::Relaxed) > 0 || base.lacks_roots() { BEHIND } else { DONE })
+}
+
+/// Plans the syncs of all mirrors of these repositories.
+pub(super) fn plan(base: &Base, repositories: Vec<PathBuf>, on_report: schedule::OnReport<'_>) {
+    run(base, &Mode::Plan.into(), repositories, &|_, _, _| {}, on_report);
+}
+
+fn run(
+    base: &Base,
+    asked: &Asked<'_>,
+    repositories: Vec<PathBuf>,
+    on_begin: schedule::OnRun<'_>,
+    on_report: schedule::OnReport<'_>,
+) {
+    let every = Every {
+        server: &base.server,
+        mode: asked.mode,
+        adopts: asked.adopts,
+        creates: asked.creates,
+        restore: asked.restore,
+        pool: &Pool::default(),
+        unchanged: update::unchanged(base),
+        now,
+        since: None,
+        random: update::random,
+        reconcile: None,
+        on_begin,
+        on_report,
+    };
+    schedule::drain_every(repositories, &every);
 }
 
 fn print_sorted(mut reports: Vec<Report>, out: &mut dyn Write) -> anyhow::Result<()> {

@@ -21,6 +21,7 @@ use crate::wire::parse;
 
 mod cron;
 mod judge;
+mod look;
 mod shown;
 mod source;
 mod template;
@@ -44,6 +45,16 @@ enum Verdict {
     Person(String),
 }
 
+impl Judged {
+    fn needs_person(&self) -> bool {
+        match &self.verdict {
+            Verdict::Add(addition) => addition.looked.as_ref().is_some_and(Result::is_err),
+            Verdict::Present(_) => false,
+            Verdict::Person(_) => true,
+        }
+    }
+}
+
 /// User names and password files by host.
 type Logins = BTreeMap<String, (String, String)>;
 
@@ -57,6 +68,15 @@ struct Addition {
     notes: Vec<String>,
     /// Whether a template makes it, so that nothing is written in its repository.
     is_of_template: bool,
+    /// With `--check`: that the first sync can run, or why not.
+    looked: Option<Result<(), Unready>>,
+}
+
+/// Why a first sync cannot run.
+struct Unready {
+    why: String,
+    /// Equal for all mirrors with the same trouble.
+    cause: String,
 }
 
 /// Imports.
@@ -101,23 +121,22 @@ pub(super) fn import(base: &Base, asked: &Import, out: &mut dyn Write) -> anyhow
         shown.print(&judged, out)?;
     }
     if !asked.template {
-        for group in template::groups(base, &additions, &judged) {
-            let (count, name) = (group.members.len(), &group.template.name);
-            base.say(&format!(
-                "mirror '{name}' follows one rule in all {count} repositories; --template writes it once, in the server's conf.d"
-            ));
-        }
+        template::propose(base, &additions, &judged);
     }
     let is_agreed = is_wanted || is_agreed(judged.iter().filter(|one| matches!(one.verdict, Verdict::Add(_))).count())?;
     if !asked.dry_run && is_agreed && (asked.yes || has_additions) {
         if asked.template {
             write_templates(base, asked, &additions, &mut judged)?;
         }
-        write(base, &additions, &mut judged)?;
+        let changed = write(base, &additions, &mut judged);
+        if asked.check {
+            look::look(&base.reloaded()?, &additions, &mut judged);
+        }
+        tell(base, &changed);
         let shown = Shown { is_dry: false, ..shown };
         if asked.yes { shown.print(&judged, out)? } else { shown.sum(&judged, out)? }
     }
-    let needs_person = judged.iter().any(|one| matches!(one.verdict, Verdict::Person(_)));
+    let needs_person = judged.iter().any(Judged::needs_person);
     Ok(if needs_person || bad > 0 { BEHIND } else { DONE })
 }
 
@@ -291,8 +310,8 @@ fn write_templates(
     Ok(())
 }
 
-/// Adds the mirrors. What cannot be added is left to a person.
-fn write(base: &Base, additions: &BTreeMap<PathBuf, Vec<usize>>, judged: &mut [Judged]) -> anyhow::Result<()> {
+/// Adds the mirrors. What cannot be added is left to a person. Returns the repositories that have new mirrors.
+fn write(base: &Base, additions: &BTreeMap<PathBuf, Vec<usize>>, judged: &mut [Judged]) -> Vec<PathBuf> {
     let paths: Vec<PathBuf> = additions.keys().cloned().collect();
     let all = &*judged;
     let add = |session: &Session<'_>| {
@@ -320,21 +339,10 @@ fn write(base: &Base, additions: &BTreeMap<PathBuf, Vec<usize>>, judged: &mut [J
         if let (Err(error), Some(first)) = (hooked, additions.get(git_dir).and_then(|all| all.first())) {
             failed.push((*first, format!("the mirror is there, and the hook cannot be installed: {error:#}")));
         }
-        if !is_changed {
-            return Ok((git_dir.to_owned(), failed, true));
-        }
-        let is_told = match paths.len() {
-            1 => {
-                session.wake(&config);
-                true
-            }
-            // A drain for each of many repositories would be too many processes.
-            _ => wake::hint(&base.environment.runtime_directory, git_dir),
-        };
-        Ok((git_dir.to_owned(), failed, is_told))
+        Ok((git_dir.to_owned(), failed, is_changed))
     };
     let (answers, _) = base.act_in(&paths, &add, &|_| None);
-    let is_told = answers.iter().all(|(_, _, is_told)| *is_told);
+    let changed = answers.iter().filter(|(.., is_changed)| *is_changed).map(|(path, ..)| path.clone()).collect();
     for (path, all) in additions {
         if !answers.iter().any(|(answered, ..)| answered == path) {
             let why =
@@ -345,10 +353,23 @@ fn write(base: &Base, additions: &BTreeMap<PathBuf, Vec<usize>>, judged: &mut [J
     for (at, why) in answers.into_iter().flat_map(|(_, failed, _)| failed) {
         judged[at].verdict = Verdict::Person(why);
     }
-    if !is_told {
+    changed
+}
+
+/// Wakes the daemon for the first syncs. For a single repository, whatever its `wake` says is done.
+fn tell(base: &Base, changed: &[PathBuf]) {
+    if changed.len() == 1 {
+        let wake = |session: &Session<'_>| {
+            session.wake(&session.config()?);
+            Ok(())
+        };
+        base.act_in(changed, &wake, &|_| None);
+        return;
+    }
+    // A drain for each of many repositories would be too many processes.
+    if !changed.iter().all(|git_dir| wake::hint(&base.environment.runtime_directory, git_dir)) {
         base.say("the first syncs are due; no daemon runs for all of them: git mirror-push drain --all");
     }
-    Ok(())
 }
 
 /// Asks on the terminal.

@@ -248,6 +248,11 @@ impl Base {
         Ok(Self { environment, global, server, is_coloured })
     }
 
+    /// The same with the server's files as they are now.
+    fn reloaded(&self) -> anyhow::Result<Self> {
+        Self::new(self.environment.clone(), self.global.clone())
+    }
+
     /// The repository that was named, or the one that the working directory is in.
     fn session(&self) -> anyhow::Result<Session<'_>> {
         let start = self.start();

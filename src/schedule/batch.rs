@@ -35,6 +35,12 @@ pub(super) const RECONCILE: Duration = Duration::from_secs(24 * 3600);
 /// How many mirrors of one repository are served at once.
 const MAX_JOBS_PER_REPOSITORY: usize = 4;
 
+/// Called with the repository and the mirror of a run that begins.
+pub type OnRun<'a> = &'a (dyn Fn(&Path, &str, Arc<Progress>) + Sync);
+
+/// Called with the report on a mirror, or with a repository that could not be served at all.
+pub type OnReport<'a> = &'a (dyn Fn(Result<Report, (PathBuf, Error)>) + Sync);
+
 /// What a run over many repositories needs.
 pub struct Every<'a> {
     /// The server's files.
@@ -60,9 +66,9 @@ pub struct Every<'a> {
     /// How often a mirror is compared in full without being asked, if at all.
     pub reconcile: Option<Duration>,
     /// Called when the run of a mirror begins.
-    pub on_begin: &'a (dyn Fn(&Path, &str, Arc<Progress>) + Sync),
+    pub on_begin: OnRun<'a>,
     /// Called with the report on each mirror, and with each repository that could not be served at all.
-    pub on_report: &'a (dyn Fn(Result<Report, (PathBuf, Error)>) + Sync),
+    pub on_report: OnReport<'a>,
 }
 
 /// The ctime of a file (stat(2)), in seconds and nanoseconds; `None` when the file is not there. It also changes when a file is

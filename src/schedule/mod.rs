@@ -13,5 +13,5 @@ mod daemon;
 mod pool;
 mod queue;
 
-pub use batch::{Every, drain_every};
+pub use batch::{Every, OnReport, OnRun, drain_every};
 pub use daemon::{Event, Workers};

@@ -162,6 +162,9 @@ pub(in crate::cli) struct Import {
     /// User name and password file for a host, where the source has no password; FILE is an absolute path (may be repeated)
     #[arg(long, value_name = "HOST=USER:FILE", global = true)]
     pub(in crate::cli) credential: Vec<String>,
+    /// Look at each mirror once before its first sync, and say which are ready; not with --dry-run, which adds no mirror
+    #[arg(long, global = true, conflicts_with = "dry_run")]
+    pub(in crate::cli) check: bool,
     /// Also name the lines of cron and systemd, and of the scripts that they start, that run 'git push'
     #[arg(long, global = true)]
     pub(in crate::cli) cron: bool,

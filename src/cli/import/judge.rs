@@ -104,7 +104,7 @@ impl Judging<'_> {
             );
         }
         let url = address.shown(&Credentials::default());
-        Ok(Verdict::Add(Addition { name, direction, url, keys, secret, notes, is_of_template: false }))
+        Ok(Verdict::Add(Addition { name, direction, url, keys, secret, notes, is_of_template: false, looked: None }))
     }
 }
 

@@ -37,6 +37,9 @@ struct Json<'a> {
     url: Option<&'a str>,
     reason: Option<&'a str>,
     notes: &'a [String],
+    /// `--check`: "ready", or why the first sync cannot run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    check: Option<&'a str>,
 }
 
 impl Shown<'_> {
@@ -83,15 +86,25 @@ impl Shown<'_> {
         }
         let mut people: BTreeMap<&str, Vec<&Judged>> = BTreeMap::new();
         let (mut added, mut present) = (0, 0);
+        let (mut ready, mut unready) = (0, BTreeMap::<&str, (&str, Vec<&Judged>)>::new());
         for one in judged {
             match &one.verdict {
-                Verdict::Add(_) => added += 1,
+                Verdict::Add(addition) => {
+                    added += 1;
+                    match &addition.looked {
+                        Some(Ok(())) => ready += 1,
+                        Some(Err(bad)) => unready.entry(&bad.cause).or_insert((&bad.why, Vec::new())).1.push(one),
+                        None => {}
+                    }
+                }
                 Verdict::Present(_) => present += 1,
                 Verdict::Person(why) => people.entry(why).or_default().push(one),
             }
         }
         let needed: usize = people.values().map(Vec::len).sum();
-        people.into_iter().try_for_each(|(why, all)| self.people(why, &all, out))?;
+        people.into_iter().try_for_each(|(why, all)| self.people("needs you", why, &all, out))?;
+        let count: usize = unready.values().map(|(_, all)| all.len()).sum();
+        unready.into_values().try_for_each(|(why, all)| self.people("not ready", why, &all, out))?;
         let word = if self.is_dry { "to import" } else { "imported" };
         let need = if needed == 1 { "needs you" } else { "need you" };
         let unread = match self.unread {
@@ -101,12 +114,13 @@ impl Shown<'_> {
         if self.base.global.quiet {
             return Ok(());
         }
-        Ok(writeln!(out, "{added} {word}, {present} already here, {needed} {need}{unread}")?)
+        let looked = if ready + count > 0 { format!(" ({ready} ready, {count} not ready)") } else { String::new() };
+        Ok(writeln!(out, "{added} {word}{looked}, {present} already here, {needed} {need}{unread}")?)
     }
 
-    fn people(&self, why: &str, all: &[&Judged], out: &mut dyn Write) -> io::Result<()> {
+    fn people(&self, what: &str, why: &str, all: &[&Judged], out: &mut dyn Write) -> io::Result<()> {
         let most = if self.base.global.verbose > 0 { usize::MAX } else { MAX_SHOWN };
-        writeln!(out, "needs you: {}", clean(why))?;
+        writeln!(out, "{what}: {}", clean(why))?;
         for one in all.iter().take(most) {
             writeln!(out, "  {}: {}", clean(&one.repository), clean(&one.from))?;
         }
@@ -129,6 +143,7 @@ impl Shown<'_> {
                     url: None,
                     reason: None,
                     notes: &[],
+                    check: None,
                 };
                 match verdict {
                     Verdict::Add(addition) => Json {
@@ -137,6 +152,10 @@ impl Shown<'_> {
                         direction: Some(&addition.direction),
                         url: Some(&addition.url),
                         notes: &addition.notes,
+                        check: addition
+                            .looked
+                            .as_ref()
+                            .map(|looked| looked.as_ref().map_or_else(|bad| &*bad.why, |()| "ready")),
                         ..empty
                     },
                     Verdict::Present(name) => Json { action: "present", name: Some(name), ..empty },

@@ -63,3 +63,13 @@ fn rule(addition: &Addition) -> String {
     let keys: Vec<_> = addition.keys.iter().filter(|(key, _)| *key != "url").collect();
     format!("{} {keys:?} {:?}", addition.name, addition.secret.as_ref().map(Secret::expose))
 }
+
+/// Names the templates that `--template` would write.
+pub(super) fn propose(base: &Base, additions: &BTreeMap<PathBuf, Vec<usize>>, judged: &[Judged]) {
+    for group in groups(base, additions, judged) {
+        let (count, name) = (group.members.len(), &group.template.name);
+        base.say(&format!(
+            "mirror '{name}' follows one rule in all {count} repositories; --template writes it once, in the server's conf.d"
+        ));
+    }
+}

@@ -187,3 +187,56 @@ fn missing_repositories_of_pull_mirrors_are_made_if_asked() {
     sandbox.mirror_push(&made, &["pull"]);
     wait_for("the first pull", || sandbox.refs(&made) == sandbox.refs(&up));
 }
+
+/// `--check` looks at each new mirror before its first sync, sends nothing, and says which are ready and what is wrong with the others.
+#[test]
+fn check_says_which_of_the_imported_mirrors_are_ready() {
+    let estate = Estate::new(NOBODY);
+    let sandbox = &estate.sandbox;
+    let mirrors = sandbox.path("mirrors").display().to_string();
+    let [ready, stranger] = ["ready", "stranger"].map(|name| estate.mirror(&format!("{name}.git")));
+    let theirs = sandbox.git(&stranger, &["commit-tree", "-m", "theirs", &sandbox.git(&stranger, &["mktree"])]);
+    sandbox.git(&stranger, &["update-ref", "refs/heads/main", &theirs]);
+    let repository = estate.repository("r.git");
+    let closed = crate::scene::servers::free_port();
+    for (name, url) in [
+        ("ready", format!("{mirrors}/ready.git")),
+        ("stranger", format!("{mirrors}/stranger.git")),
+        ("missing", format!("{mirrors}/missing.git")),
+        ("missing-too", format!("{mirrors}/missing-too.git")),
+        ("closed", format!("git://127.0.0.1:{closed}/r.git")),
+    ] {
+        sandbox.git(&repository, &["config", &format!("remote.{name}.url"), &url]);
+        sandbox.git(&repository, &["config", &format!("remote.{name}.mirror"), "true"]);
+    }
+    let said = estate.run(&["import", "--check", "--yes"]);
+    assert_eq!(said.status, 1, "{said:?}");
+    assert!(said.out.contains("5 imported (1 ready, 4 not ready), 0 already here, 0 need you"), "{said:?}");
+    for (wrong, why) in [
+        ("stranger", "whose object this repository does not have, so nothing was sent"),
+        ("missing", "the mirror's repository was not found"),
+        ("closed", "cannot connect to '127.0.0.1'"),
+    ] {
+        let at = said.out.find(&format!("  r: remote.{wrong} of")).unwrap_or_else(|| panic!("{wrong}: {said:?}"));
+        let line = said.out[..at].lines().last().unwrap();
+        assert!(line.starts_with("not ready: ") && line.contains(why), "{said:?}");
+    }
+    assert_eq!(said.out.matches("not ready: ").count(), 3, "one cause is one line: {said:?}");
+    assert_eq!(sandbox.refs(&ready), [""; 0], "nothing was sent");
+    assert!(!sandbox.path("mirrors/missing.git").exists());
+    // A template's mirrors are looked at too, and a program reads what was found.
+    let other = Estate::new(NOBODY);
+    let mirrors = other.sandbox.path("mirrors").display().to_string();
+    for name in ["a", "b"] {
+        let repository = other.repository(&format!("{name}.git"));
+        other.sandbox.git(&repository, &["config", "remote.backup.url", &format!("{mirrors}/{name}.git")]);
+        other.sandbox.git(&repository, &["config", "remote.backup.mirror", "true"]);
+    }
+    other.mirror("a.git");
+    let said = other.run(&["import", "--template", "--check", "--yes", "--json"]);
+    let said = (said.status, said.json());
+    assert_eq!((said.0, said.1[0]["check"].as_str()), (1, Some("ready")), "{said:?}");
+    assert!(said.1[1]["check"].as_str().is_some_and(|why| why.contains("b.git")), "{said:?}");
+    let said = other.run(&["import", "--check", "--dry-run"]);
+    assert!(said.status == 129 && said.err.contains("--dry-run"), "{said:?}");
+}
