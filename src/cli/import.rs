@@ -19,6 +19,7 @@ use crate::repo::Repository;
 use crate::wake;
 use crate::wire::parse;
 
+mod ask;
 mod cron;
 mod judge;
 mod look;
@@ -26,6 +27,7 @@ mod shown;
 mod source;
 mod template;
 
+use ask::Asker;
 use judge::judged_all;
 use shown::Shown;
 
@@ -55,8 +57,12 @@ impl Judged {
     }
 }
 
-/// User names and password files by host.
-type Logins = BTreeMap<String, (String, String)>;
+/// What the user says about logins.
+struct Logins {
+    /// User names and password files by host.
+    given: BTreeMap<String, (String, String)>,
+    asker: Asker,
+}
 
 struct Addition {
     name: String,
@@ -81,7 +87,7 @@ struct Unready {
 
 /// Imports.
 pub(super) fn import(base: &Base, asked: &Import, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let logins = logins(&asked.credential)?;
+    let logins = Logins { given: logins(&asked.credential)?, asker: Asker::new(asked) };
     let (sources, mut judged) = source::read(base, asked)?;
     if asked.cron {
         judged.extend(cron::lines());
@@ -157,7 +163,7 @@ fn refuse_shared(judged: &mut [Judged]) {
 }
 
 /// Reads `HOST=USER:FILE`.
-fn logins(given: &[String]) -> anyhow::Result<Logins> {
+fn logins(given: &[String]) -> anyhow::Result<BTreeMap<String, (String, String)>> {
     let read = |text: &String| {
         let (host, rest) = text.split_once('=')?;
         let (user, file) = rest.split_once(':')?;

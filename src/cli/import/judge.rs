@@ -68,16 +68,7 @@ impl Judging<'_> {
         self.names.insert(name.clone());
         let mut keys: Keys = vec![("url", Change::Text(url))];
         keys.extend(mirror.keys);
-        let has = |keys: &Keys, wanted: &str| keys.iter().any(|(key, _)| *key == wanted);
-        let login = address.host().and_then(|host| self.logins.get(&host.to_ascii_lowercase()));
-        let is_bare = credentials.secret.is_none() && !has(&keys, "password_file") && !has(&keys, "password_command");
-        if let (Some((user, file)), true, Address::Http { .. }) = (login, is_bare, &address) {
-            keys.retain(|(key, _)| *key != "username");
-            keys.push(("username", Change::Text(user.clone())));
-            keys.push(("password_file", Change::Text(file.clone())));
-        } else if let Some(user) = credentials.username.filter(|_| !has(&keys, "username")) {
-            keys.push(("username", Change::Text(user)));
-        }
+        let credentials = self.log_in(credentials, &mut keys, &address, mirror.hides_password)?;
         refuse_token(&keys, || Ok(credentials.secret.clone()))?;
         let secret = credentials.secret.filter(|secret| !secret.expose().is_empty());
         if secret.is_some() && !has(&keys, "auth_method") {
@@ -106,6 +97,36 @@ impl Judging<'_> {
         let url = address.shown(&Credentials::default());
         Ok(Verdict::Add(Addition { name, direction, url, keys, secret, notes, is_of_template: false, looked: None }))
     }
+
+    /// Sets the user name and the password file of `--credential`, or what the user types, if the source has no password.
+    fn log_in(
+        &self,
+        mut credentials: Credentials,
+        keys: &mut Keys,
+        address: &Address,
+        is_hidden: bool,
+    ) -> anyhow::Result<Credentials> {
+        let login = address.host().and_then(|host| self.logins.given.get(&host.to_ascii_lowercase()));
+        let is_bare = credentials.secret.is_none() && !has(keys, "password_file") && !has(keys, "password_command");
+        if let (Some((user, file)), true, Address::Http { .. }) = (login, is_bare, address) {
+            keys.retain(|(key, _)| *key != "username");
+            keys.push(("username", Change::Text(user.clone())));
+            keys.push(("password_file", Change::Text(file.clone())));
+        } else if let (true, true, Address::Http { host, .. }) = (is_hidden, is_bare, address)
+            && let Some((user, secret)) = self.logins.asker.login(host)?
+        {
+            keys.retain(|(key, _)| *key != "username");
+            keys.push(("username", Change::Text(user)));
+            credentials.secret = Some(secret);
+        } else if let Some(user) = credentials.username.take().filter(|_| !has(keys, "username")) {
+            keys.push(("username", Change::Text(user)));
+        }
+        Ok(credentials)
+    }
+}
+
+fn has(keys: &Keys, wanted: &str) -> bool {
+    keys.iter().any(|(key, _)| *key == wanted)
 }
 
 /// The name, or with a number behind it if it is taken.

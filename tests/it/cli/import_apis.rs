@@ -206,3 +206,70 @@ fn gitea_mirrors_are_read_by_their_count() {
     assert_eq!(gitea.asked.lock().unwrap().len(), 2 + 60 + 1);
     assert!(gitea.most.load(Ordering::SeqCst) <= 4);
 }
+
+/// Types the answers on a terminal: each as soon as the program asks for it.
+const TYPIST: &str = "
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[2], sys.argv[2:])
+answers, seen = sys.argv[1].split(','), b''
+while True:
+    try:
+        read = os.read(terminal, 4096)
+    except OSError:
+        break
+    seen += read
+    sys.stdout.write(read.decode())
+    if answers and seen.endswith((b': ', b'(yes/no) ')):
+        os.write(terminal, answers.pop(0).encode() + b'\\n')
+        seen = b''
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+";
+
+#[test]
+fn a_password_that_the_source_hides_is_asked_for_once_per_host() {
+    let estate = Estate::new(NOBODY);
+    let sandbox = &estate.sandbox;
+    let gitlab = host("glpat-t0ken", |request, _| match request.uri.path() {
+        "/api/v4/projects" => {
+            let projects: Vec<Value> =
+                (1..=3).map(|id| json!({"id": id, "path_with_namespace": format!("acme/p{id}")})).collect();
+            web::json(200, &[], &json!(projects))
+        }
+        path => {
+            let id = path.split('/').nth(4).unwrap();
+            let host = if id == "3" { "other" } else { "mirror" };
+            let url = format!("https://*****:*****@{host}.example/p{id}.git");
+            web::json(
+                200,
+                &[],
+                &json!([{"id": 1, "enabled": true, "url": url, "auth_method": "password", "host_keys": []}]),
+            )
+        }
+    });
+    let all: Vec<_> = (1..=3).map(|id| estate.repository(&format!("acme/p{id}.git"))).collect();
+    let token = token_file(sandbox, "token", "glpat-t0ken\n");
+    let program = env!("CARGO_BIN_EXE_git-mirror-push");
+    let mut run = sandbox.command("python3");
+    run.args(["-c", TYPIST, "bot,c4nary,,yes", program, "--config"]).arg(&estate.file);
+    let said =
+        run.args(["import", "gitlab", &gitlab.url, "--token-file", &token, "--match", "acme/*"]).output().unwrap();
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.status.success(), "{text}");
+    assert_eq!(text.matches("User name").count(), 2, "once for each host: {text}");
+    assert!(!text.contains("c4nary"), "{text}");
+    for (at, repository) in all.iter().enumerate() {
+        let config = config(repository);
+        let is_other = at == 2;
+        assert_eq!(config.contains("enabled = false"), is_other, "{config}");
+        assert_eq!(config.contains("username = \"bot\""), !is_other, "{config}");
+        assert!(!config.contains("c4nary"), "{config}");
+        let holds = sandbox.command("grep").args(["-rl", "c4nary"]).arg(repository).output().unwrap().stdout;
+        let holds = String::from_utf8(holds).unwrap();
+        assert_eq!(holds.lines().count(), usize::from(!is_other), "{holds}");
+        for file in holds.lines() {
+            assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600, "{file}");
+        }
+    }
+}
