@@ -207,9 +207,9 @@ fn gitea_mirrors_are_read_by_their_count() {
     assert!(gitea.most.load(Ordering::SeqCst) <= 4);
 }
 
-/// Types the answers on a terminal: each as soon as the program asks for it.
+/// Types the answers on a terminal: each as soon as the program asks for it, and a password only when the terminal no longer echoes.
 const TYPIST: &str = "
-import os, pty, sys
+import os, pty, sys, termios, time
 pid, terminal = pty.fork()
 if pid == 0:
     os.execv(sys.argv[2], sys.argv[2:])
@@ -222,6 +222,9 @@ while True:
     seen += read
     sys.stdout.write(read.decode())
     if answers and seen.endswith((b': ', b'(yes/no) ')):
+        # The question may be there a moment before the echo is off.
+        while b'Password' in seen and termios.tcgetattr(terminal)[3] & termios.ECHO:
+            time.sleep(0.01)
         os.write(terminal, answers.pop(0).encode() + b'\\n')
         seen = b''
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
