@@ -4,7 +4,7 @@
 //! If we are killed while we write, the next import finds what is written as present, and adds the rest.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::args::{Import, Source};
@@ -27,7 +27,7 @@ mod shown;
 mod source;
 mod template;
 
-use ask::Asker;
+use ask::{Asker, is_agreed};
 use judge::judged_all;
 use shown::Shown;
 
@@ -129,21 +129,32 @@ pub(super) fn import(base: &Base, asked: &Import, out: &mut dyn Write) -> anyhow
     if !asked.template {
         template::propose(base, &additions, &judged);
     }
-    let is_agreed = is_wanted || is_agreed(judged.iter().filter(|one| matches!(one.verdict, Verdict::Add(_))).count())?;
-    if !asked.dry_run && is_agreed && (asked.yes || has_additions) {
-        if asked.template {
-            write_templates(base, asked, &additions, &mut judged)?;
-        }
-        let changed = write(base, &additions, &mut judged);
-        if asked.check {
-            look::look(&base.reloaded()?, &additions, &mut judged);
-        }
-        tell(base, &changed);
+    if !asked.dry_run && (is_wanted || is_import_agreed(&judged)?) && (asked.yes || has_additions) {
+        carry_out(base, asked, &additions, &mut judged)?;
         let shown = Shown { is_dry: false, ..shown };
         if asked.yes { shown.print(&judged, out)? } else { shown.sum(&judged, out)? }
     }
     let needs_person = judged.iter().any(Judged::needs_person);
     Ok(if needs_person || bad > 0 { BEHIND } else { DONE })
+}
+
+/// Writes what was agreed on, and wakes the daemon for it.
+fn carry_out(
+    base: &Base,
+    asked: &Import,
+    additions: &BTreeMap<PathBuf, Vec<usize>>,
+    judged: &mut [Judged],
+) -> anyhow::Result<()> {
+    if asked.template {
+        write_templates(base, asked, additions, judged)?;
+    }
+    let base = &base.reloaded()?;
+    let changed = write(base, additions, judged);
+    if asked.check {
+        look::look(base, additions, judged);
+    }
+    tell(base, &changed);
+    Ok(())
 }
 
 /// Two repositories that push to one URL would undo each other's work.
@@ -378,17 +389,10 @@ fn tell(base: &Base, changed: &[PathBuf]) {
     }
 }
 
-/// Asks on the terminal.
-fn is_agreed(count: usize) -> anyhow::Result<bool> {
-    if !std::io::stdin().is_terminal() {
-        let text = format!(
-            "nothing was imported, because nobody can be asked; --yes imports these {count} mirrors, --dry-run only shows them"
-        );
-        return Err(Usage(text).into());
-    }
-    let what = if count == 1 { "this mirror".to_owned() } else { format!("these {count} mirrors") };
-    write!(std::io::stderr(), "Import {what}? (yes/no) ")?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+fn is_import_agreed(judged: &[Judged]) -> anyhow::Result<bool> {
+    let what = match judged.iter().filter(|one| matches!(one.verdict, Verdict::Add(_))).count() {
+        1 => "this mirror".to_owned(),
+        count => format!("these {count} mirrors"),
+    };
+    is_agreed(&format!("Import {what}"), "nothing was imported")
 }

@@ -1,4 +1,5 @@
-//! User names and passwords that the source does not give out: asked for on the terminal, once for each host.
+//! Questions on the terminal: whether the user agrees, and for the user names and passwords that the source does not give out, once for
+//! each host.
 
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
@@ -6,6 +7,7 @@ use std::io::{IsTerminal, Write};
 use anyhow::Context;
 use parking_lot::Mutex;
 
+use crate::cli::Usage;
 use crate::cli::args::Import;
 use crate::credentials::{Cleaned, Redactor, Secret};
 
@@ -33,9 +35,10 @@ impl Asker {
         if let Some(known) = answers.get(&host.to_ascii_lowercase()) {
             return Ok(known.clone());
         }
-        let answer = asked(&Redactor::default().clean(host))?;
-        answers.insert(host.to_ascii_lowercase(), answer.clone());
-        Ok(answer)
+        let answer = asked(&Redactor::default().clean(host));
+        // Whoever could not answer is not asked again.
+        answers.insert(host.to_ascii_lowercase(), answer.as_ref().ok().cloned().flatten());
+        answer
     }
 }
 
@@ -53,4 +56,17 @@ fn asked(host: &Cleaned) -> anyhow::Result<Option<(String, Secret)>> {
     let password = rpassword::prompt_password(format!("Password or token of {user} at {host}: "))
         .context("cannot read the password from the terminal")?;
     Ok(Some((user.to_owned(), Secret::new(password))).filter(|(_, secret)| !secret.expose().trim().is_empty()))
+}
+
+/// Asks on the terminal. `otherwise` says what it means that nobody can be asked.
+pub(super) fn is_agreed(question: &str, otherwise: &str) -> anyhow::Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        let text =
+            format!("{otherwise}, because nobody can be asked; --yes agrees to everything, --dry-run only shows it");
+        return Err(Usage(text).into());
+    }
+    write!(std::io::stderr(), "{question}? (yes/no) ")?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }

@@ -10,7 +10,7 @@ use crate::cli::{Base, print_json};
 use crate::credentials::{Cleaned, Redactor};
 
 /// How many mirrors of one kind, or with one reason, are listed.
-const MAX_SHOWN: usize = 10;
+pub(super) const MAX_SHOWN: usize = 10;
 
 /// How it is printed.
 pub(super) struct Shown<'b> {

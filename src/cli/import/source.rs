@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
+use super::ask::is_agreed;
+use super::shown::MAX_SHOWN;
 use super::{Judged, Verdict, wish};
 use crate::cli::args::{Import, Source};
-use crate::cli::{Base, Usage};
+use crate::cli::{Base, Usage, talk};
 use crate::config;
 use crate::import::{Found, GerritSite, GitoliteHost, Line, gerrit_base_path, read_gerrit, read_gitolite, read_list};
 use crate::plan::Pattern;
@@ -178,13 +180,13 @@ fn roots(base: &Base, asked: &Import) -> Vec<PathBuf> {
 fn placed(asked: &Import, named: Named, roots: &[PathBuf]) -> anyhow::Result<(Sources, Vec<Judged>)> {
     let pattern = asked.matches.as_ref().map(|pattern| Pattern::new(pattern.as_bytes()));
     let (mut sources, mut judged) = (Sources::new(), Vec::new());
+    let is_wanted =
+        |name: &str| pattern.as_ref().is_none_or(|pattern| pattern.matches(name.trim_end_matches(".git").as_bytes()));
+    let named: Named = named.into_iter().filter(|(name, _)| is_wanted(name)).collect();
+    if asked.init && !asked.dry_run {
+        make_missing(asked, &named, roots)?;
+    }
     for (repository, found) in named {
-        if pattern.as_ref().is_some_and(|pattern| !pattern.matches(repository.trim_end_matches(".git").as_bytes())) {
-            continue;
-        }
-        if asked.init && !asked.dry_run && is_missing(&repository, roots) && found.iter().all(is_pull) {
-            make(&repository, roots)?;
-        }
         if let Some(path) = there(&repository, roots) {
             let about = sources.entry(path).or_default();
             about.is_of_gitolite = matches!(asked.source, Some(Source::Gitolite));
@@ -201,6 +203,28 @@ fn placed(asked: &Import, named: Named, roots: &[PathBuf]) -> anyhow::Result<(So
         }));
     }
     Ok((sources, judged))
+}
+
+/// Makes the repositories that only pull mirrors are for, if the user agrees.
+fn make_missing(asked: &Import, named: &Named, roots: &[PathBuf]) -> anyhow::Result<()> {
+    let is_missing = |name: &str, found: &[Found]| is_missing(name, roots) && found.iter().all(is_pull);
+    let missing: BTreeSet<&String> =
+        named.iter().filter(|(name, found)| is_missing(name, found)).map(|(name, _)| name).collect();
+    let what = match missing.len() {
+        0 => return Ok(()),
+        1 => "this repository".to_owned(),
+        count => format!("these {count} repositories"),
+    };
+    if !asked.yes {
+        missing.iter().take(MAX_SHOWN).for_each(|name| talk(&name.escape_debug().to_string()));
+        if missing.len() > MAX_SHOWN {
+            talk(&format!("and {} more", missing.len() - MAX_SHOWN));
+        }
+        if !is_agreed(&format!("Make {what}"), "nothing was made or imported")? {
+            return Ok(());
+        }
+    }
+    missing.into_iter().try_for_each(|name| make(name, roots))
 }
 
 fn is_pull(found: &Found) -> bool {

@@ -164,13 +164,13 @@ impl MirrorForm {
     }
 }
 
-/// Checks a form, and acts on it in a thread that may wait for the disk. On success redirects to the project.
-async fn act(
+/// Checks a form, and acts on it in a thread that may wait for the disk. Without an answer of `act`, redirects to `next`.
+pub(super) async fn checked(
     app: Arc<App>,
     visitor: Visitor,
-    id: u32,
     body: Bytes,
-    act: impl FnOnce(&App, &Visitor, &Project, &Form) -> Result<Result<&'static str, Markup>, Error> + Send + 'static,
+    next: &str,
+    act: impl FnOnce(&App, &Visitor, &Form) -> Option<Response> + Send + 'static,
 ) -> Response {
     let (lanes, name) = (Arc::clone(&app), visitor.token.name.clone());
     let done = lanes.lanes.write(&name, move || {
@@ -181,7 +181,24 @@ async fn act(
         if !visitor.may_write() {
             return Some(failed(&Error::Refused("This token is read-only.".into())));
         }
-        let done = visitor.project(&app, id).and_then(|project| act(&app, &visitor, &project, &form));
+        act(&app, &visitor, &form)
+    });
+    match done.await {
+        Ok(answer) => answer.unwrap_or_else(|| Redirect::to(next).into_response()),
+        Err(TooMany) => too_many(),
+    }
+}
+
+/// Acts on a form of a project. On success redirects to the project.
+async fn act(
+    app: Arc<App>,
+    visitor: Visitor,
+    id: u32,
+    body: Bytes,
+    act: impl FnOnce(&App, &Visitor, &Project, &Form) -> Result<Result<&'static str, Markup>, Error> + Send + 'static,
+) -> Response {
+    checked(app, visitor, body, &format!("/projects/{id}"), move |app, visitor, form| {
+        let done = visitor.project(app, id).and_then(|project| act(app, visitor, &project, form));
         match done {
             Ok(Ok(said)) => {
                 app.sessions.say(&visitor.id, said);
@@ -190,11 +207,8 @@ async fn act(
             Ok(Err(page)) => Some((StatusCode::UNPROCESSABLE_ENTITY, page).into_response()),
             Err(trouble) => Some(failed(&trouble)),
         }
-    });
-    match done.await {
-        Ok(answer) => answer.unwrap_or_else(|| Redirect::to(&format!("/projects/{id}")).into_response()),
-        Err(TooMany) => too_many(),
-    }
+    })
+    .await
 }
 
 /// Adds a mirror.

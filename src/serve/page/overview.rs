@@ -8,15 +8,14 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::Response;
 use jiff::Timestamp;
 use maud::{Markup, html};
 use parking_lot::Mutex;
 
-use super::forms::Form;
-use super::{Visitor, failed, layout, mirror, refused, too_many};
+use super::forms::checked;
+use super::{Visitor, layout, mirror};
 use crate::mirror::Wish;
-use crate::serve::mirrors::Error;
 use crate::serve::projects::Project;
 use crate::serve::{App, now};
 use crate::status::{UpdateStatus, View};
@@ -283,26 +282,15 @@ fn troubles<'r>(rows: &[&'r Row]) -> Vec<Trouble<'r>> {
 
 /// Asks for an update of the mirrors with one cause, those first whose last attempt is longest ago.
 pub(super) async fn retry(State(app): State<Arc<App>>, visitor: Visitor, body: Bytes) -> Response {
-    let (lanes, name) = (Arc::clone(&app), visitor.token.name.clone());
-    let done = lanes.lanes.write(&name, move || {
-        let form = Form::read(&body);
-        if !visitor.session.is_own_form(&form.csrf()) {
-            return Some(refused().into_response());
-        }
-        if !visitor.may_write() {
-            return Some(failed(&Error::Refused("This token is read-only.".into())));
-        }
+    checked(app, visitor, body, "/", |app, visitor, form| {
         let cause = form.text("cause").unwrap_or_default();
-        let said = ask_all(&app, &visitor, &cause);
+        let said = ask_all(app, visitor, &cause);
         app.overview.forget();
         tracing::info!("page: token '{}' retries the cause {cause:?}: {said}", visitor.token.name);
         app.sessions.say(&visitor.id, &said);
         None
-    });
-    match done.await {
-        Ok(answer) => answer.unwrap_or_else(|| Redirect::to("/").into_response()),
-        Err(_) => too_many(),
-    }
+    })
+    .await
 }
 
 /// Returns what to say of it.

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use super::import_sources::{actions, config};
 use crate::scene::estate::Estate;
-use crate::scene::sandbox::Sandbox;
 use crate::scene::web::{self, Answer, Request};
 
 const NOBODY: &str = "wake = \"none\"\n[[repositories]]\nroot = \"ROOT\"\n";
@@ -39,13 +38,6 @@ fn host(token: &'static str, answer: impl Fn(&Request, usize) -> Answer + Send +
         said
     });
     Host { url: format!("http://127.0.0.1:{port}"), asked, most }
-}
-
-fn token_file(sandbox: &Sandbox, name: &str, text: &str) -> String {
-    let path = sandbox.path(name);
-    std::fs::write(&path, text).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-    path.display().to_string()
 }
 
 /// 250 projects on three pages; one whose mirrors are hidden, one answer that the host delays, and one pull mirror.
@@ -94,8 +86,8 @@ fn gitlab_mirrors_are_read_page_by_page() {
     }
     // This one is where GitLab itself keeps it.
     estate.repository("@hashed/79/02/7902699be42c8a8e46fbbb4501726517e86b22c56a189f7625a6da49081b2451.git");
-    let token = token_file(sandbox, "token", "glpat-t0ken\n");
-    let password = token_file(sandbox, "password", "s3cret\n");
+    let token = sandbox.secret_file("token", "glpat-t0ken\n");
+    let password = sandbox.secret_file("password", "s3cret\n");
     let credential = format!("mirror.example=bot:{password}");
     let run = |more: &[&str]| estate.run(&[&["import", "gitlab", &gitlab.url], more].concat());
     let said = run(&["--token-file", &token, "--credential", &credential, "--yes", "--json"]);
@@ -147,7 +139,7 @@ fn gitlab_mirrors_are_read_page_by_page() {
 #[test]
 fn a_next_page_at_another_address_is_not_asked() {
     let estate = Estate::new(NOBODY);
-    let token = token_file(&estate.sandbox, "token", "t\n");
+    let token = estate.sandbox.secret_file("token", "t\n");
     let other = host("t", |_, _| web::json(200, &[], &json!([])));
     let link = format!("<{}/api/v4/projects?id_after=1>; rel=\"next\"", other.url);
     let gitlab = host("t", move |_, _| web::json(200, &[("link", &link)], &json!([])));
@@ -192,7 +184,7 @@ fn gitea_mirrors_are_read_by_their_count() {
     for id in 1..=3 {
         estate.repository(&format!("acme/r{id}.git"));
     }
-    let token = token_file(sandbox, "token", "gitea-t0ken\n");
+    let token = sandbox.secret_file("token", "gitea-t0ken\n");
     let said = estate.run(&["import", "gitea", &gitea.url, "--token-file", &token, "--yes", "--json"]);
     assert_eq!(said.status, 0, "{said:?}");
     let lines = actions(&said);
@@ -252,7 +244,7 @@ fn a_password_that_the_source_hides_is_asked_for_once_per_host() {
         }
     });
     let all: Vec<_> = (1..=3).map(|id| estate.repository(&format!("acme/p{id}.git"))).collect();
-    let token = token_file(sandbox, "token", "glpat-t0ken\n");
+    let token = sandbox.secret_file("token", "glpat-t0ken\n");
     let program = env!("CARGO_BIN_EXE_git-mirror-push");
     let mut run = sandbox.command("python3");
     run.args(["-c", TYPIST, "bot,c4nary,,yes", program, "--config"]).arg(&estate.file);

@@ -180,6 +180,9 @@ fn missing_repositories_of_pull_mirrors_are_made_if_asked() {
     let run = |more: &[&str]| estate.run(&[&["import", "list", list.to_str().unwrap()], more].concat());
     assert!(run(&["--yes"]).out.contains("0 imported, 0 already here, 3 need you"));
     assert!(run(&["--init", "--dry-run"]).out.contains("3 need you") && !sandbox.path("git/new").exists());
+    let said = run(&["--init"]);
+    assert!(said.status == 129 && said.err.contains("nothing was made or imported"), "{said:?}");
+    assert!(!sandbox.path("git/new").exists(), "nobody agreed to it");
     let said = run(&["--init", "--yes"]);
     assert!(said.out.contains("1 imported, 0 already here, 2 need you"), "{said:?}");
     assert!(!sandbox.path("git/pushed.git").exists() && !sandbox.path("evil.git").exists());

@@ -1,6 +1,5 @@
 //! `create = "github" | "gitlab" | "gitea" | "push"`: what the hosts are asked, and what their answers become.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use serde_json::json;
@@ -21,11 +20,9 @@ impl Hosted {
     fn new(brand: Brand, name: &str, keys: &[&str]) -> Self {
         let sandbox = Sandbox::of(("sha1", "files"));
         let forge = Forge::start(&sandbox, brand);
-        let token = sandbox.path("admin.token");
-        std::fs::write(&token, format!("{ADMIN}\n")).unwrap();
-        std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let token = sandbox.secret_file("admin.token", &format!("{ADMIN}\n"));
         let word = BRANDS.iter().find(|(known, _)| *known == brand).unwrap().1;
-        let (create, token) = (format!("create={word}"), format!("create_token_file={}", token.display()));
+        let (create, token) = (format!("create={word}"), format!("create_token_file={token}"));
         let usual = ["allow_insecure_http=true", &create, &token];
         let source = sandbox.source(&forge.url(name), &[&usual, keys].concat());
         std::fs::write(source.join("description"), "Widgets\n").unwrap();
@@ -254,10 +251,8 @@ fn a_sha256_repository_is_refused_where_the_host_would_make_another() {
     let sandbox = Sandbox::of(("sha256", "files"));
     let forge = Forge::start(&sandbox, Brand::Github);
     forge.create_on_push();
-    let token = sandbox.path("admin.token");
-    std::fs::write(&token, ADMIN).unwrap();
-    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let token = format!("create_token_file={}", token.display());
+    let token = sandbox.secret_file("admin.token", ADMIN);
+    let token = format!("create_token_file={token}");
     let source = sandbox.source(&forge.url("acme/widget.git"), &["allow_insecure_http=true", "create=github", &token]);
     let work = sandbox.work(&source);
     work.commit("one");

@@ -1,7 +1,5 @@
 //! Nothing is made by looking, nothing twice, nothing for strangers, and not faster than the host wants.
 
-use std::os::unix::fs::PermissionsExt;
-
 use crate::scene::Scene;
 use crate::scene::daemon::Daemon;
 use crate::scene::estate::Estate;
@@ -61,14 +59,12 @@ fn a_template_creates_at_the_pace_that_is_configured_and_one_at_a_time() {
     let estate = Estate::new("");
     let sandbox = &estate.sandbox;
     let forge = Forge::start(sandbox, Brand::Gitea);
-    let token = sandbox.path("admin.token");
-    std::fs::write(&token, ADMIN).unwrap();
-    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let token = sandbox.secret_file("admin.token", ADMIN);
     estate.configure(&format!(
         "wake = \"none\"\n[[repositories]]\nroot = \"ROOT\"\n[remotes.forge]\nurl = \"{}\"\nallow_insecure_http = true\n\
          create = \"gitea\"\ncreate_token_file = \"{}\"\ncreate_per_minute = 3\n",
         forge.url("acme/{path_dash}.git"),
-        token.display()
+        token
     ));
     for number in 0..7 {
         estate.repository(&format!("team/r{number}.git"));
@@ -106,10 +102,8 @@ fn a_template_creates_at_the_pace_that_is_configured_and_one_at_a_time() {
 fn a_mirror_of_the_api_gets_no_repository_and_no_token() {
     let sandbox = Sandbox::of(("sha1", "files"));
     let forge = Forge::start(&sandbox, Brand::Gitea);
-    let token = sandbox.path("admin.token");
-    std::fs::write(&token, ADMIN).unwrap();
-    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let keys = format!("create = \"gitea\"\ncreate_token_file = \"{}\"\nallow_insecure_http = true\n", token.display());
+    let token = sandbox.secret_file("admin.token", ADMIN);
+    let keys = format!("create = \"gitea\"\ncreate_token_file = \"{token}\"\nallow_insecure_http = true\n");
     let template = format!("[defaults]\n{keys}\n[remotes.forge]\nurl = \"{}\"\n{keys}", forge.url("acme/{name}.git"));
     let daemon = Daemon::start(&sandbox, &format!("[api]\nallow_local_network = true\n{template}"));
     let repository = daemon.repository("widget");
@@ -151,14 +145,12 @@ fn no_host_parks_those_who_wait_for_longer_than_a_day() {
     let estate = Estate::new("");
     let sandbox = &estate.sandbox;
     let forge = Forge::start(sandbox, Brand::Gitea);
-    let token = sandbox.path("admin.token");
-    std::fs::write(&token, ADMIN).unwrap();
-    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let token = sandbox.secret_file("admin.token", ADMIN);
     estate.configure(&format!(
         "wake = \"none\"\n[[repositories]]\nroot = \"ROOT\"\n[remotes.forge]\nurl = \"{}\"\nallow_insecure_http = true\n\
          create = \"gitea\"\ncreate_token_file = \"{}\"\n",
         forge.url("acme/{path}.git"),
-        token.display()
+        token
     ));
     for number in 0..3 {
         estate.repository(&format!("r{number}.git"));

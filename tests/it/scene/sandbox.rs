@@ -97,6 +97,14 @@ impl Sandbox {
         self.directory.path().join(name)
     }
 
+    /// A file that only its owner may read. Returns its path.
+    pub(crate) fn secret_file(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        path.display().to_string()
+    }
+
     /// Variables that every program in here gets, servers too.
     pub(crate) fn environment(&self) -> Vec<(&'static str, std::ffi::OsString)> {
         vec![
