@@ -34,15 +34,9 @@ pub(super) fn look(base: &Base, additions: &BTreeMap<PathBuf, Vec<usize>>, judge
     }
 }
 
-/// Whether a plan says that the sync would leave the mirror as it should be.
+/// Whether a plan says that the sync would leave the mirror as it should be. A report on one that is not well has an error.
 fn looked(report: &Report) -> Result<(), Unready> {
-    match &report.error {
-        Some(error) => Err(unready(&error.to_string(), report.cause.clone())),
-        None if report.is_behind() => {
-            Err(unready("some refs would stay as they are; git mirror-push plan lists them", None))
-        }
-        None => Ok(()),
-    }
+    report.error.as_ref().map_or(Ok(()), |error| Err(unready(&error.to_string(), report.cause.clone())))
 }
 
 fn unready(why: &str, cause: Option<String>) -> Unready {

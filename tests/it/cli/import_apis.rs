@@ -213,7 +213,9 @@ while True:
         break
     seen += read
     sys.stdout.write(read.decode())
-    if answers and seen.endswith((b': ', b'(yes/no) ')):
+    if seen.endswith((b': ', b'(yes/no) ')):
+        if not answers:
+            sys.exit('one question too many')
         # The question may be there a moment before the echo is off.
         while b'Password' in seen and termios.tcgetattr(terminal)[3] & termios.ECHO:
             time.sleep(0.01)

@@ -201,6 +201,13 @@ fn check_says_which_of_the_imported_mirrors_are_ready() {
     let theirs = sandbox.git(&stranger, &["commit-tree", "-m", "theirs", &sandbox.git(&stranger, &["mktree"])]);
     sandbox.git(&stranger, &["update-ref", "refs/heads/main", &theirs]);
     let repository = estate.repository("r.git");
+    // A mirror that has another value that is known here, for an old tool that did not force.
+    let diverged = estate.mirror("diverged.git");
+    let other = sandbox.git(&repository, &["commit-tree", "-m", "other", "main^{tree}"]);
+    sandbox.git(&repository, &["update-ref", "refs/heads/other", &other]);
+    sandbox.git(&repository, &["push", "-q", diverged.to_str().unwrap(), "other:main"]);
+    sandbox.git(&repository, &["config", "remote.diverged.url", diverged.to_str().unwrap()]);
+    sandbox.git(&repository, &["config", "remote.diverged.push", "refs/heads/*:refs/heads/*"]);
     let closed = crate::scene::servers::free_port();
     for (name, url) in [
         ("ready", format!("{mirrors}/ready.git")),
@@ -214,17 +221,18 @@ fn check_says_which_of_the_imported_mirrors_are_ready() {
     }
     let said = estate.run(&["import", "--check", "--yes"]);
     assert_eq!(said.status, 1, "{said:?}");
-    assert!(said.out.contains("5 imported (1 ready, 4 not ready), 0 already here, 0 need you"), "{said:?}");
+    assert!(said.out.contains("6 imported (1 ready, 5 not ready), 0 already here, 0 need you"), "{said:?}");
     for (wrong, why) in [
         ("stranger", "whose object this repository does not have, so nothing was sent"),
         ("missing", "the mirror's repository was not found"),
+        ("diverged", "1 ref is not up to date on the mirror: refs/heads/main (divergent)"),
         ("closed", "cannot connect to '127.0.0.1'"),
     ] {
         let at = said.out.find(&format!("  r: remote.{wrong} of")).unwrap_or_else(|| panic!("{wrong}: {said:?}"));
         let line = said.out[..at].lines().last().unwrap();
         assert!(line.starts_with("not ready: ") && line.contains(why), "{said:?}");
     }
-    assert_eq!(said.out.matches("not ready: ").count(), 3, "one cause is one line: {said:?}");
+    assert_eq!(said.out.matches("not ready: ").count(), 4, "one cause is one line: {said:?}");
     assert_eq!(sandbox.refs(&ready), [""; 0], "nothing was sent");
     assert!(!sandbox.path("mirrors/missing.git").exists());
     // A template's mirrors are looked at too, and a program reads what was found.
