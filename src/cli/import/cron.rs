@@ -3,8 +3,11 @@
 #![expect(clippy::disallowed_methods, reason = "reads the files of cron and systemd")]
 
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::fs::OFlags;
 
 use super::{Judged, Verdict};
 use crate::credentials::Credentials;
@@ -51,9 +54,11 @@ fn files(place: &Path) -> Vec<(String, Vec<u8>)> {
 
 /// The beginning of a regular file. One that cannot be read counts as none.
 fn read(path: &Path) -> Option<Vec<u8>> {
-    let file = std::fs::File::open(path).ok()?;
+    // A line may name anything. To open a pipe may take for ever, and to open a device may already do something.
+    std::fs::metadata(path).ok()?.is_file().then_some(())?;
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = std::fs::File::options().read(true).custom_flags(flags).open(path).ok()?;
     let mut text = Vec::new();
-    file.metadata().ok()?.is_file().then_some(())?;
     file.take(MAX_READ).read_to_end(&mut text).ok()?;
     Some(text)
 }

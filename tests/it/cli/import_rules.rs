@@ -137,9 +137,13 @@ fn lines_of_cron_that_push_are_named() {
     estate.repository("a.git");
     let (cron, tool) = (sandbox.path("cron.d"), sandbox.path("mirror-all"));
     std::fs::create_dir(&cron).unwrap();
+    // Whoever opens a pipe waits for its writer.
+    let pipe = sandbox.path("pipe");
+    assert!(sandbox.command("mkfifo").arg(&pipe).status().unwrap().success());
     let lines = format!(
-        "# git push never\n*/5 * * * * git cd /srv/git/a.git && git push --mirror ssh://bot:c4nary@127.0.0.1/a.git\n@daily git {}\n",
-        tool.display()
+        "# git push never\n*/5 * * * * git cd /srv/git/a.git && git push --mirror ssh://bot:c4nary@127.0.0.1/a.git\n@daily git {}\n@hourly git {}\n",
+        tool.display(),
+        pipe.display()
     );
     std::fs::write(cron.join("mirror"), lines).unwrap();
     script(&tool, "#!/bin/sh\nfor x in *.git; do\n  cd $x; git push --mirror git@localhost:mirror/${x}; done\n");
