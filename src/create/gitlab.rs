@@ -3,9 +3,10 @@
 use serde_json::json;
 
 use super::facts::Facts;
-use super::host::{Host, Rights, segment};
+use super::host::{Host, Rights};
 use super::{Error, Made};
 use crate::config::Visibility;
+use crate::wire::path_segment;
 
 const RIGHTS: Rights<'_> = Rights {
     needed: "the scope 'api', and a role that may create projects there (Maintainer, if the group does not say otherwise)",
@@ -13,7 +14,7 @@ const RIGHTS: Rights<'_> = Rights {
 };
 
 pub(super) fn create(host: &Host, facts: &Facts, visibility: Visibility) -> Result<Made, Error> {
-    let namespace = host.api.get(&format!("/namespaces/{}", segment(&host.group)))?;
+    let namespace = host.api.get(&format!("/namespaces/{}", path_segment(&host.group)))?;
     if namespace.status == 404 {
         return Err(Error::Refused(format!(
             "'{}' has no group or user '{}' that the token can see; create it first, or give the token access",

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Error, Made, Wanted};
 use crate::config::CreateKind;
-use crate::wire::{self, Address, Api, Reply, Scheme, bracketed, parse};
+use crate::wire::{self, Address, Api, Reply, Scheme, bracketed, parse, path_segment};
 
 /// The host where a repository is made, and the place of the repository there.
 pub(super) struct Host {
@@ -50,7 +50,7 @@ impl Host {
 
     /// Makes the repository below `/orgs/GROUP`, or below `/user` if the group is the user whose token it is.
     pub(super) fn create_for_group_or_user(&self, body: &Value, rights: &Rights<'_>) -> Result<Made, Error> {
-        let reply = self.api.post(&format!("/orgs/{}/repos", segment(&self.group)), body)?;
+        let reply = self.api.post(&format!("/orgs/{}/repos", path_segment(&self.group)), body)?;
         if reply.status != 404 {
             return self.judge(&reply, rights);
         }
@@ -141,9 +141,4 @@ fn place(wanted: &Wanted<'_>, kind: CreateKind) -> Option<(String, String, Strin
     let path = path.trim_matches('/');
     let path = root.and_then(|(_, root)| path.strip_prefix(root)?.strip_prefix('/')).unwrap_or(path);
     Some((base, name, path.strip_suffix(".git").unwrap_or(path).to_owned()))
-}
-
-/// A text as one part of a path.
-pub(super) fn segment(text: &str) -> String {
-    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }

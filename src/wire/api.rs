@@ -134,6 +134,12 @@ impl Api {
     }
 }
 
+/// A text as one part of the path of a URL.
+#[must_use]
+pub fn path_segment(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
 /// How long to wait if a host limits requests and does not say it.
 const USUAL_WAIT: Duration = Duration::from_secs(60);
 

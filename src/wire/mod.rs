@@ -36,7 +36,7 @@ mod upload;
 mod watch;
 
 pub use address::{Address, Refused, parse};
-pub use api::{Api, Reply, Scheme};
+pub use api::{Api, Reply, Scheme, path_segment};
 pub use askpass::{AskpassServer, VARIABLE as ASKPASS_VARIABLE, answer as answer_askpass};
 pub use egress::{Allowed, Egress};
 pub use error::{CertificateProblem, Class, Error, Limit, RetrySmaller};

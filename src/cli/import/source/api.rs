@@ -14,7 +14,7 @@ use crate::cli::{Base, Usage};
 use crate::config::DEFAULT_TIMEOUTS;
 use crate::credentials::{Credentials, read_token};
 use crate::import::{Found, gitea_pull, gitea_push, gitlab_paths, gitlab_pull, gitlab_push};
-use crate::wire::{Address, Api, Pool, Reply, Scheme, Ssh, Target, parse};
+use crate::wire::{Address, Api, Pool, Reply, Scheme, Ssh, Target, parse, path_segment};
 
 /// Requests at once.
 const AT_ONCE: usize = 4;
@@ -137,6 +137,9 @@ pub(super) fn gitlab(base: &Base, asked: &Import, url: &str, roots: &[PathBuf]) 
         }
         projects.extend(list(reply).context("cannot list the projects")?);
     }
+    if next.is_some() {
+        bail!("the host names more than {MAX_PAGES} pages of projects");
+    }
     each(&projects, |project| {
         let (path, hashed) = gitlab_paths(project).context("a project has no path")?;
         let id = &project["id"];
@@ -170,7 +173,7 @@ pub(super) fn gitea(base: &Base, asked: &Import, url: &str) -> anyhow::Result<Na
     let repositories = pages(base, &api, "/repos/search?limit=50").context("cannot list the repositories")?;
     each(&repositories, |repository| {
         let name = repository["full_name"].as_str().context("a repository has no name")?;
-        let escaped: Vec<String> = name.split('/').map(segment).collect();
+        let escaped: Vec<String> = name.split('/').map(path_segment).collect();
         let first = format!("/repos/{}/push_mirrors?limit=50", escaped.join("/"));
         let reply = get(base, &api, &format!("{first}&page=1"))?;
         let mut found: Vec<Found> = match reply.status {
@@ -183,10 +186,6 @@ pub(super) fn gitea(base: &Base, asked: &Import, url: &str) -> anyhow::Result<Na
         // On the disk, names are in lower case.
         Ok((name.to_lowercase(), found))
     })
-}
-
-fn segment(text: &str) -> String {
-    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
 fn pages(base: &Base, api: &Api, path: &str) -> anyhow::Result<Vec<Value>> {
