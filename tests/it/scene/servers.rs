@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -42,6 +43,13 @@ impl Drop for Server {
             // The whole group: git daemon, nginx and fcgiwrap have children.
             let _ = rustix::process::kill_process_group(rustix::process::Pid::from_child(child), Signal::KILL);
             let _ = child.wait();
+        }
+        // A worker of nginx is no child of ours and may die a moment later. Until then the port is taken, and the test may want it again.
+        for _ in 0..500 {
+            if TcpListener::bind(("127.0.0.1", self.port)).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 }
