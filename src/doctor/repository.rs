@@ -25,6 +25,7 @@ pub(super) fn examine(subject: &Subject<'_>) -> Vec<Finding> {
     findings.extend(records(subject));
     findings.extend(refs(subject));
     findings.push(durability(subject));
+    findings.extend(storage(subject));
     findings.extend(working_tree(subject));
     findings.push(clock(subject));
     findings.extend(large_files(subject));
@@ -208,6 +209,14 @@ fn working_tree(subject: &Subject<'_>) -> Option<Finding> {
     let text = "this repository has a working tree, and a commit made in it runs no hook";
     let fix = "git mirror-push sync after such a commit, or push to a bare repository";
     subject.repository.has_working_tree().then(|| Finding::warning("working-tree", text, fix))
+}
+
+/// Two machines that serve one repository would not see each other's locks in time.
+fn storage(subject: &Subject<'_>) -> Option<Finding> {
+    const FIX: &str = "run the daemon, the timer and the hooks of this repository on one machine only";
+    let path = subject.repository.git_dir();
+    let kind = durable::network_file_system(path).ok()??;
+    Some(Finding::warning("storage", format!("'{}' is on a network file system ({kind})", path.display()), FIX))
 }
 
 /// git by default syncs neither loose objects nor refs (git-config(1), core.fsync): a power failure may take back a push.

@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, RawDir};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::place::{Place, open_directory};
+use super::place::{Place, open_directory, open_without_links};
 
 /// Whether [`make_directory`] made the directory.
 #[cfg_attr(
@@ -117,6 +117,9 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
 
 fn open_to_list(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    if let Some(opened) = open_without_links(path, flags)? {
+        return Ok(opened);
+    }
     Ok(rustix::fs::openat(open_directory(path)?, ".", flags, Mode::empty())?)
 }
 

@@ -21,8 +21,10 @@ use rustix::io::Errno;
 
 mod directory;
 mod place;
+#[cfg(feature = "mirror")]
+mod storage;
 
-use place::{Place, is_a_link};
+use place::{Place, is_a_link, open_without_links};
 
 #[cfg(feature = "mirror")]
 pub use directory::{
@@ -30,6 +32,8 @@ pub use directory::{
     remove_all,
 };
 pub use directory::{make_all, sync_directory};
+#[cfg(feature = "mirror")]
+pub use storage::network_file_system;
 
 /// Opens a regular file. Also returns the metadata of the open descriptor, so that the caller can check owner and mode. A new file gets
 /// mode 0666 without the bits of the umask.
@@ -37,14 +41,25 @@ pub use directory::{make_all, sync_directory};
 /// # Errors
 /// The operating system's, or that the path is a symbolic link or no regular file.
 pub fn open(path: &Path, flags: OFlags) -> io::Result<(File, Metadata)> {
+    if !flags.contains(OFlags::CREATE)
+        && let Some(opened) = open_without_links(path, flags | SAFELY)?
+    {
+        return regular(opened);
+    }
     let place = Place::of(path)?;
     open_in(&place.directory, place.name, flags, 0o666)
 }
 
+/// How every file is opened.
+const SAFELY: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+
 fn open_in(directory: &OwnedFd, name: &OsStr, flags: OFlags, mode: u32) -> io::Result<(File, Metadata)> {
-    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let opened = rustix::fs::openat(directory, name, flags, Mode::from_bits_retain(mode));
-    let file = File::from(opened.map_err(|error| if error == Errno::LOOP { is_a_link() } else { error.into() })?);
+    let opened = rustix::fs::openat(directory, name, flags | SAFELY, Mode::from_bits_retain(mode));
+    regular(opened.map_err(|error| if error == Errno::LOOP { is_a_link() } else { error.into() })?)
+}
+
+fn regular(opened: OwnedFd) -> io::Result<(File, Metadata)> {
+    let file = File::from(opened);
     let metadata = file.metadata()?;
     if metadata.is_file() {
         return Ok((file, metadata));
@@ -74,6 +89,14 @@ pub fn open_shared(path: &Path, flags: OFlags) -> io::Result<(File, Metadata)> {
 /// As [`open`].
 pub fn open_to_read(path: &Path) -> io::Result<(File, Metadata)> {
     open(path, OFlags::RDONLY)
+}
+
+/// The ctime of a file (stat(2)), in seconds and nanoseconds; `None` when the file is not there. It also changes when a file is
+/// renamed to this name, and unlike the mtime it cannot be set back.
+#[cfg(feature = "mirror")]
+#[must_use]
+pub fn changed(path: &Path) -> Option<(i64, i64)> {
+    path.metadata().map(|file| (file.ctime(), file.ctime_nsec())).ok()
 }
 
 /// Whether a file belongs to us or to root.

@@ -38,11 +38,24 @@ impl<'p> Place<'p> {
 /// # Errors
 /// The operating system's, or that a component below `mirror-push` is a symbolic link.
 pub(super) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    if let Some(directory) = open_without_links(path, DIRECTORY)? {
+        return Ok(directory);
+    }
     let Some(ours) = ours_in(path) else { return Ok(rustix::fs::open(path, DIRECTORY, Mode::empty())?) };
     let opened = open_ours(ours)?;
     match path.strip_prefix(ours) {
         Ok(below) if below != Path::new("") => open_below(&opened, below),
         _ => Ok(opened),
+    }
+}
+
+/// Opens what is there in one step, if no component of the path is a symbolic link: openat2(2) of Linux 5.6. `None` if one is, or if the
+/// kernel or a sandbox does not know the call. Then each step has to be looked at.
+pub(super) fn open_without_links(path: &Path, flags: OFlags) -> io::Result<Option<OwnedFd>> {
+    match rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+        Ok(opened) => Ok(Some(opened)),
+        Err(Errno::LOOP | Errno::NOSYS | Errno::PERM) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -142,6 +155,8 @@ mod tests {
         ];
         for (name, is_opened) in table {
             assert_eq!(open_directory(&path(name)).is_ok(), is_opened, "{name}");
+            let at_once = open_without_links(&path(name), DIRECTORY).is_ok_and(|opened| opened.is_some());
+            assert!(is_opened || !at_once, "{name}, in one step");
             let ours = open_ours(&path("repo.git/mirror-push")).expect("opened");
             if let Ok(below) = Path::new(name).strip_prefix("repo.git/mirror-push") {
                 assert_eq!(walk(&ours, below).is_ok(), is_opened, "{name}, on an earlier kernel");

@@ -213,3 +213,21 @@ fn a_push_that_could_not_be_recorded_waits_and_is_reported() {
     assert_eq!(sandbox.status(&source)["pending"], 0);
     assert_eq!(ailments(&sandbox.mirror_push(&source, &["doctor", "--json"])).0, []);
 }
+
+#[test]
+fn a_repository_on_a_network_file_system_is_reported() {
+    let (sandbox, _, source) = scene();
+    let said = |inject: &str| {
+        let mut command = sandbox.command("strace");
+        command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=statfs", "-e", inject, "--"]);
+        let output = command.arg(env!("CARGO_BIN_EXE_git-mirror-push")).arg("doctor").current_dir(&source).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    // The kernel's answer, with the number of NFS in its first field.
+    let nfs = said("inject=statfs:poke_exit=@arg2=6969000000000000");
+    assert!(nfs.contains("storage: '") && nfs.contains("' is on a network file system (NFS)"), "{nfs}");
+    assert!(nfs.contains("on one machine only"), "{nfs}");
+    for local in ["inject=statfs:poke_exit=@arg2=53ef000000000000", "inject=statfs:error=EIO"] {
+        assert!(!said(local).contains("storage"), "{local}");
+    }
+}
