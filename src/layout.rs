@@ -29,6 +29,12 @@ impl Layout {
         self.root.join("config.toml")
     }
 
+    /// The repository.
+    #[must_use]
+    pub fn git_dir(&self) -> &Path {
+        self.root.parent().unwrap_or(&self.root)
+    }
+
     /// The lock file for changes of `config.toml`.
     #[must_use]
     pub fn config_lock(&self) -> PathBuf {

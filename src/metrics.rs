@@ -1,86 +1,76 @@
 //! Numbers in Prometheus' text format, for node_exporter's textfile collector and `/metrics`.
 //!
-//! The labels are the repository, the mirror and the class of a failure, never refs or URLs. The file is replaced as a whole by a rename,
-//! so the collector never reads half of it. A process that is killed leaves the old file or the new one.
+//! Every host has counts by state and sums. A mirror has series of its own only if something of it is not right, so that the text stays
+//! small with a hundred thousand mirrors; the file of a single repository shows all of its mirrors. The labels are the repository, the mirror, the
+//! host and the class of a failure, never refs or URLs. The file is replaced as a whole by a rename, so the collector never reads half of
+//! it. A process that is killed leaves the old file or the new one.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use jiff::Timestamp;
 
-use crate::config::Config;
 use crate::durable::{self, with_mode};
-use crate::repo::Repository;
-use crate::spool::{self, Backlog};
-use crate::status::{self, Status, UpdateStatus, last_check};
+use crate::status::{Failures, Standing, Summary};
 
-/// What is measured of one mirror.
-#[derive(Clone, Debug)]
-pub struct Measure {
-    /// The repository's path.
-    pub repository: String,
-    /// The mirror's name.
-    pub mirror: String,
-    /// Its status.
-    pub status: Status,
-    /// When its upstream was last checked, if it is a pull mirror.
-    pub checked: Option<Timestamp>,
-    /// The pushes that are not mirrored yet.
-    pub backlog: Backlog,
-    /// Records of the repository that could not be read.
-    pub corrupt: usize,
+/// Most mirrors that have series of their own.
+const MAX_MIRRORS: usize = 1000;
+/// Most hosts that are told apart. All others have the label `other`.
+const MAX_HOSTS: usize = 200;
+/// Most bytes of the series of mirrors.
+const MAX_SIZE: usize = 800_000;
+/// About as many bytes has each mirror in addition to its labels, and so many times are its labels in the text.
+const SIZE_OF_MIRROR: (usize, usize) = (300, 7);
+
+/// Which mirrors have series of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Series {
+    /// All.
+    OfAll,
+    /// Those of which something is not right, the worst first.
+    OfWrong,
 }
 
-impl Measure {
-    /// The age of the oldest push that is not mirrored yet, in seconds.
-    #[must_use]
-    pub fn oldest_pending(&self, now: Timestamp) -> u64 {
-        let now = u64::try_from(now.as_second()).unwrap_or(0);
-        self.backlog.oldest.map_or(0, |oldest| now.saturating_sub(oldest.as_secs()))
-    }
+/// What is shown of many mirrors.
+#[derive(Debug)]
+pub struct Metrics {
+    now: Timestamp,
+    series: Series,
+    /// The repository and the mirror.
+    mirrors: Vec<(String, Summary)>,
+    left_out: usize,
+    hosts: BTreeMap<String, Host>,
 }
 
-/// The numbers of every enabled mirror of a repository.
-///
-/// # Errors
-/// The operating system's, when its files cannot be read.
-pub fn measures(repository: &Repository, config: &Config, now: Timestamp) -> std::io::Result<Vec<Measure>> {
-    let layout = repository.layout();
-    let corrupt = spool::corrupt(&layout)?;
-    let enabled = config.mirrors.iter().filter(|mirror| mirror.is_enabled);
-    enabled
-        .map(|mirror| {
-            let status = status::of(&layout, mirror)?;
-            let checked = status.pull.as_ref().and_then(|_| last_check(&layout.remote(&mirror.name), &status, now));
-            Ok(Measure {
-                repository: repository.git_dir().display().to_string(),
-                mirror: mirror.name.clone(),
-                status,
-                checked,
-                backlog: spool::backlog(&layout, &mirror.name)?,
-                corrupt,
-            })
-        })
-        .collect()
+/// What is counted of the mirrors at one host.
+#[derive(Debug, Default)]
+struct Host {
+    standing: BTreeMap<Standing, usize>,
+    failures: Failures,
+    pending: usize,
+    oldest_pending: u64,
+    corrupt: usize,
+    last_success: Option<Timestamp>,
+    oldest_check: Option<Timestamp>,
 }
 
-type Value = fn(&Measure, Timestamp) -> Option<f64>;
+type OfMirror = fn(&Summary, Timestamp) -> Option<f64>;
+type OfHost = fn(&Host) -> Option<f64>;
 
 /// The gauges of a mirror: name, help and value.
-const GAUGES: [(&str, &str, Value); 9] = [
+const GAUGES: [(&str, &str, OfMirror); 9] = [
     (
         "up_to_date",
         "Whether every selected ref is up to date on the mirror, or kept by the rules, and no push waits.",
-        |m, _| Some(f64::from(u8::from(m.status.update_status == UpdateStatus::Finished && m.backlog.pushes == 0))),
+        |m, _| Some(f64::from(u8::from(m.is_right()))),
     ),
-    ("last_success_timestamp_seconds", "Time at which the last successful update ended.", |m, _| {
-        seconds(m.status.last_successful_update_at.as_deref())
-    }),
+    ("last_success_timestamp_seconds", "Time at which the last successful update ended.", |m, _| seconds(m.succeeded)),
     ("last_check_timestamp_seconds", "Time at which the upstream of a pull mirror was last checked.", |m, _| {
-        Some(m.checked?.as_millisecond() as f64 / 1000.0)
+        seconds(m.checked)
     }),
     ("last_change_timestamp_seconds", "Time at which a pull mirror last took something from its upstream.", |m, _| {
-        seconds(m.status.pull.as_ref()?.last_change_at.as_deref())
+        seconds(m.changed)
     }),
     ("pending_pushes", "Pushes that the mirror has not been given yet.", |m, _| Some(m.backlog.pushes as f64)),
     ("pending_refs", "Refs in the pushes that the mirror has not been given yet.", |m, _| Some(m.backlog.refs as f64)),
@@ -88,98 +78,252 @@ const GAUGES: [(&str, &str, Value); 9] = [
         Some(m.oldest_pending(now) as f64)
     }),
     ("push_duration_seconds", "How long the last attempt took.", |m, _| {
-        let ended = seconds(m.status.last_update_at.as_deref())?;
-        Some(ended - seconds(m.status.last_update_started_at.as_deref())?).filter(|took| *took >= 0.0)
+        Some(seconds(m.tried)? - seconds(m.started)?).filter(|took| *took >= 0.0)
     }),
-    ("corrupt_records", "Spool records of the repository that could not be read.", |m, _| Some(m.corrupt as f64)),
+    ("corrupt_records", "Spool records of the repository that could not be read.", |m, _| {
+        Some(m.corrupt as f64).filter(|count| *count > 0.0)
+    }),
 ];
 
-/// The metrics as text.
-#[must_use]
-pub fn render(measures: &[Measure], now: Timestamp) -> String {
-    let mut out = String::new();
-    for (name, help, value) in GAUGES {
-        header(&mut out, name, help, "gauge");
-        for measure in measures {
-            if let Some(value) = value(measure, now) {
-                let _ = writeln!(out, "git_mirror_push_{name}{{{}}} {value}", labels(measure));
+/// The gauges of a host: name, help and value.
+const HOST_GAUGES: [(&str, &str, OfHost); 5] = [
+    ("host_pending_pushes", "Pushes that the mirrors at the host have not been given yet.", |h| Some(h.pending as f64)),
+    ("host_oldest_pending_seconds", "Age of the oldest push that a mirror at the host has not been given yet.", |h| {
+        Some(h.oldest_pending as f64)
+    }),
+    ("host_last_success_timestamp_seconds", "Time at which the last successful update at the host ended.", |h| {
+        seconds(h.last_success)
+    }),
+    (
+        "host_oldest_check_timestamp_seconds",
+        "Time of the check that is longest ago, of the last ones of all upstreams at the host.",
+        |h| seconds(h.oldest_check),
+    ),
+    ("host_corrupt_records", "Spool records that could not be read, of repositories with a mirror at the host.", |h| {
+        Some(h.corrupt as f64)
+    }),
+];
+
+impl Metrics {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(series: Series, now: Timestamp) -> Self {
+        Self { now, series, mirrors: Vec::new(), left_out: 0, hosts: BTreeMap::new() }
+    }
+
+    /// Adds a mirror.
+    pub fn add(&mut self, repository: &str, mirror: &Summary) {
+        let is_known = self.hosts.contains_key(&mirror.host);
+        let host = if is_known || self.hosts.len() < MAX_HOSTS { &mirror.host } else { "other" };
+        self.hosts.entry(host.to_owned()).or_default().add(mirror, self.now);
+        if mirror.standing == Standing::Disabled || self.series == Series::OfWrong && !mirror.is_wrong() {
+            return;
+        }
+        self.mirrors.push((repository.to_owned(), mirror.clone()));
+        if self.mirrors.len() >= 2 * MAX_MIRRORS {
+            self.cut();
+        }
+    }
+
+    /// Keeps the worst.
+    fn cut(&mut self) {
+        self.mirrors.sort_by(|(path, one), (other_path, other)| {
+            let key = |mirror: &Summary| (mirror.standing, mirror.failing_since.or(mirror.tried));
+            key(one).cmp(&key(other)).then_with(|| (path, &one.name).cmp(&(other_path, &other.name)))
+        });
+        let mut size = 0;
+        let size_until = |(repository, mirror): &(String, Summary)| {
+            let (fixed, times) = SIZE_OF_MIRROR;
+            size += fixed + times * (repository.len() + mirror.name.len() + "repository=,mirror=".len());
+            size
+        };
+        let fitting = self.mirrors.iter().map(size_until).take_while(|size| *size <= MAX_SIZE).count();
+        self.left_out += self.mirrors.len() - fitting.min(MAX_MIRRORS).min(self.mirrors.len());
+        self.mirrors.truncate(fitting.min(MAX_MIRRORS));
+    }
+
+    /// The metrics as text.
+    #[must_use]
+    pub fn render(mut self) -> String {
+        self.cut();
+        let mut out = String::new();
+        header(&mut out, "mirrors", "Mirrors by host and state.", "gauge");
+        for (host, counts) in &self.hosts {
+            for (standing, count) in &counts.standing {
+                let (host, state) = (escaped(host), standing.word());
+                let _ = writeln!(out, "git_mirror_push_mirrors{{host=\"{host}\",state=\"{state}\"}} {count}");
             }
         }
-    }
-    header(&mut out, "failures_total", "Attempts that failed, by class.", "counter");
-    for measure in measures {
-        let failures = &measure.status.failures;
-        for (class, count) in
-            [("temporary", failures.temporary), ("permanent", failures.permanent), ("ref", failures.refs)]
-        {
-            let _ = writeln!(out, "git_mirror_push_failures_total{{{},class=\"{class}\"}} {count}", labels(measure));
+        for (name, help, value) in HOST_GAUGES {
+            header(&mut out, name, help, "gauge");
+            for (host, value) in self.hosts.iter().filter_map(|(host, sums)| Some((host, value(sums)?))) {
+                let _ = writeln!(out, "git_mirror_push_{name}{{host=\"{}\"}} {value}", escaped(host));
+            }
         }
+        header(&mut out, "host_failures_total", "Attempts that failed, by host and class.", "counter");
+        for (host, sums) in &self.hosts {
+            failures(&mut out, "host_failures_total", &format!("host=\"{}\"", escaped(host)), sums.failures);
+        }
+        header(&mut out, "mirrors_left_out", "Mirrors that are not right and have no series of their own.", "gauge");
+        let _ = writeln!(out, "git_mirror_push_mirrors_left_out {}", self.left_out);
+        let labels = |repository: &str, mirror: &Summary| {
+            format!("repository=\"{}\",mirror=\"{}\"", escaped(repository), escaped(&mirror.name))
+        };
+        for (name, help, value) in GAUGES {
+            header(&mut out, name, help, "gauge");
+            for (repository, mirror) in &self.mirrors {
+                if let Some(value) = value(mirror, self.now) {
+                    let _ = writeln!(out, "git_mirror_push_{name}{{{}}} {value}", labels(repository, mirror));
+                }
+            }
+        }
+        header(&mut out, "failures_total", "Attempts that failed, by class.", "counter");
+        for (repository, mirror) in &self.mirrors {
+            failures(&mut out, "failures_total", &labels(repository, mirror), mirror.failures);
+        }
+        out
     }
-    out
+
+    /// Replaces the file.
+    ///
+    /// # Errors
+    /// The operating system's; the old file is then still there.
+    pub fn write(self, file: &Path) -> std::io::Result<()> {
+        // The collector reads only names that end in .prom. The temporary file has another name, so a partial file is never read.
+        durable::replace_unsynced(file, self.render().as_bytes(), with_mode(0o644))
+            .map_err(|error| std::io::Error::new(error.kind(), format!("cannot write '{}': {error}", file.display())))
+    }
 }
 
-/// Replaces the file.
-///
-/// # Errors
-/// The operating system's; the old file is then still there.
-pub fn write(file: &Path, measures: &[Measure], now: Timestamp) -> std::io::Result<()> {
-    // The collector reads only names that end in .prom. The temporary file has another name, so a partial file is never read.
-    durable::replace_unsynced(file, render(measures, now).as_bytes(), with_mode(0o644))
-        .map_err(|error| std::io::Error::new(error.kind(), format!("cannot write '{}': {error}", file.display())))
+impl Host {
+    fn add(&mut self, mirror: &Summary, now: Timestamp) {
+        *self.standing.entry(mirror.standing).or_default() += 1;
+        self.failures.temporary += mirror.failures.temporary;
+        self.failures.permanent += mirror.failures.permanent;
+        self.failures.refs += mirror.failures.refs;
+        self.pending += mirror.backlog.pushes;
+        self.oldest_pending = self.oldest_pending.max(mirror.oldest_pending(now));
+        self.corrupt += mirror.corrupt;
+        self.last_success = self.last_success.max(mirror.succeeded);
+        let checks = [self.oldest_check, mirror.checked.filter(|_| mirror.standing != Standing::Disabled)];
+        self.oldest_check = checks.into_iter().flatten().min();
+    }
+}
+
+fn failures(out: &mut String, name: &str, labels: &str, failures: Failures) {
+    for (class, count) in [("temporary", failures.temporary), ("permanent", failures.permanent), ("ref", failures.refs)]
+    {
+        if count > 0 {
+            let _ = writeln!(out, "git_mirror_push_{name}{{{labels},class=\"{class}\"}} {count}");
+        }
+    }
 }
 
 fn header(out: &mut String, name: &str, help: &str, kind: &str) {
     let _ = writeln!(out, "# HELP git_mirror_push_{name} {help}\n# TYPE git_mirror_push_{name} {kind}");
 }
 
-fn labels(measure: &Measure) -> String {
-    let escaped = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-    format!("repository=\"{}\",mirror=\"{}\"", escaped(&measure.repository), escaped(&measure.mirror))
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-fn seconds(time: Option<&str>) -> Option<f64> {
-    Some(time?.parse::<Timestamp>().ok()?.as_millisecond() as f64 / 1000.0)
+fn seconds(time: Option<Timestamp>) -> Option<f64> {
+    Some(time?.as_millisecond() as f64 / 1000.0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::PullState;
+    use crate::spool::Backlog;
+    use crate::status::UpdateStatus;
     use std::time::Duration;
+
+    fn at(milliseconds: i64) -> Option<Timestamp> {
+        Some(Timestamp::from_millisecond(1_767_720_700_000 + milliseconds).expect("a time"))
+    }
+
+    fn mirror(name: &str, standing: Standing) -> Summary {
+        Summary {
+            id: 1,
+            name: name.into(),
+            host: "h:22".into(),
+            standing,
+            update_status: if standing == Standing::UpToDate { UpdateStatus::Finished } else { UpdateStatus::None },
+            cause: None,
+            error: None,
+            failing_since: None,
+            started: at(20_500),
+            tried: at(22_000),
+            succeeded: None,
+            checked: None,
+            changed: None,
+            backlog: Backlog::default(),
+            corrupt: 0,
+            failures: Failures { temporary: 2, ..Failures::default() },
+        }
+    }
+
+    fn has(text: &str, line: &str) {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
 
     #[test]
     fn renders_the_text_format() {
-        let status = Status {
-            update_status: UpdateStatus::Scheduled,
-            last_update_started_at: Some("2026-01-06T17:32:00.500Z".into()),
-            last_update_at: Some("2026-01-06T17:32:02.000Z".into()),
-            ..Status::default()
-        };
         let backlog = Backlog { pushes: 3, refs: 2, oldest: Some(Duration::from_secs(1_767_720_700)) };
-        let measure = |mirror: &str, status, checked| {
-            let (repository, mirror) = ("/srv/a\"b.git".into(), mirror.into());
-            Measure { repository, mirror, status, checked, backlog, corrupt: 0 }
-        };
-        let pull = PullState { last_change_at: Some("2026-01-06T17:32:01Z".into()), ..PullState::default() };
-        let pulled = Status { pull: Some(pull), ..Status::default() };
-        let checked = Some(Timestamp::from_second(1_767_720_721).expect("in range"));
-        let text = render(
-            &[measure("m", status, None), measure("up", pulled, checked)],
-            Timestamp::from_second(1_767_720_722).expect("in range"),
-        );
+        let mut metrics = Metrics::new(Series::OfWrong, at(22_000).expect("a time"));
+        metrics.add("/srv/a\"b.git", &Summary { backlog, ..mirror("m", Standing::Waiting) });
+        let (checked, changed) = (at(21_000), at(20_000));
+        metrics.add("/srv/b.git", &Summary { checked, changed, ..mirror("up", Standing::NeverTried) });
+        metrics.add("/srv/c.git", &Summary { succeeded: at(22_000), ..mirror("well", Standing::UpToDate) });
+        metrics.add("/srv/c.git", &mirror("off", Standing::Disabled));
+        let text = metrics.render();
         let labels = "{repository=\"/srv/a\\\"b.git\",mirror=\"m\"}";
         for line in [
             &format!("git_mirror_push_up_to_date{labels} 0"),
             &format!("git_mirror_push_pending_refs{labels} 2"),
             &format!("git_mirror_push_oldest_pending_seconds{labels} 22"),
             &format!("git_mirror_push_push_duration_seconds{labels} 1.5"),
-            "git_mirror_push_last_check_timestamp_seconds{repository=\"/srv/a\\\"b.git\",mirror=\"up\"} 1767720721",
-            "git_mirror_push_last_change_timestamp_seconds{repository=\"/srv/a\\\"b.git\",mirror=\"up\"} 1767720721",
+            "git_mirror_push_last_check_timestamp_seconds{repository=\"/srv/b.git\",mirror=\"up\"} 1767720721",
+            "git_mirror_push_last_change_timestamp_seconds{repository=\"/srv/b.git\",mirror=\"up\"} 1767720720",
             "# TYPE git_mirror_push_failures_total counter",
+            "git_mirror_push_failures_total{repository=\"/srv/b.git\",mirror=\"up\",class=\"temporary\"} 2",
+            "git_mirror_push_mirrors{host=\"h:22\",state=\"waiting\"} 1",
+            "git_mirror_push_mirrors{host=\"h:22\",state=\"up_to_date\"} 1",
+            "git_mirror_push_mirrors{host=\"h:22\",state=\"disabled\"} 1",
+            "git_mirror_push_host_failures_total{host=\"h:22\",class=\"temporary\"} 8",
+            "git_mirror_push_host_pending_pushes{host=\"h:22\"} 3",
+            "git_mirror_push_host_oldest_pending_seconds{host=\"h:22\"} 22",
+            "git_mirror_push_host_last_success_timestamp_seconds{host=\"h:22\"} 1767720722",
+            "git_mirror_push_host_oldest_check_timestamp_seconds{host=\"h:22\"} 1767720721",
+            "git_mirror_push_mirrors_left_out 0",
         ] {
-            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+            has(&text, line);
         }
-        assert!(!text.contains("last_success_timestamp_seconds{"), "the mirror never succeeded, so there is no value");
+        assert!(!text.contains("last_success_timestamp_seconds{repository"), "none of them ever succeeded: {text}");
         assert!(!text.contains(&format!("last_check_timestamp_seconds{labels}")), "a push mirror is not checked");
+        assert!(!text.contains("mirror=\"well\"") && !text.contains("mirror=\"off\""), "{text}");
+    }
+
+    #[test]
+    fn a_hundred_thousand_mirrors_make_less_than_a_megabyte() {
+        let mut metrics = Metrics::new(Series::OfWrong, at(0).expect("a time"));
+        for n in 0..100_000_u32 {
+            let standing = if n % 10 == 0 { Standing::Waiting } else { Standing::UpToDate };
+            let standing = if n == 99_999 { Standing::Failing } else { standing };
+            let host = format!("host-{}", n % 700);
+            metrics.add(
+                &format!("/srv/git/group-{}/{}/r{n:06}.git", n / 1000, "x".repeat(60)),
+                &Summary { host, ..mirror("m", standing) },
+            );
+        }
+        let text = metrics.render();
+        assert!(text.len() < 1_000_000, "{}", text.len());
+        let shown = text.lines().filter(|line| line.starts_with("git_mirror_push_up_to_date{")).count();
+        assert!((500..=1000).contains(&shown), "{shown}");
+        has(&text, &format!("git_mirror_push_mirrors_left_out {}", 10_001 - shown));
+        let failing = text.lines().find(|line| line.starts_with("git_mirror_push_up_to_date{"));
+        assert!(failing.is_some_and(|line| line.contains("r099999.git")), "the worst is first: {failing:?}");
+        let hosts = |line: &&str| line.starts_with("git_mirror_push_host_pending_pushes{");
+        assert_eq!(text.lines().filter(hosts).count(), 201);
     }
 }

@@ -1,15 +1,13 @@
 //! `check`: an answer for monitoring systems, in the manner of the monitoring plugins: one line, then `|` and numbers;
 //! 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN (<https://www.monitoring-plugins.org/doc/guidelines.html>).
 
-use std::collections::BTreeMap;
 use std::io::Write;
 
 use super::args::{self, Global};
 use super::{Base, Session, measure, now, render};
 use crate::config::{Environment, HookSetting, Interval, Mirror};
 use crate::install::{self, State};
-use crate::metrics::Measure;
-use crate::status::{self, UpdateStatus};
+use crate::status::{self, Standing, Summary, UpdateStatus};
 
 const UNKNOWN: u8 = 3;
 
@@ -33,9 +31,23 @@ pub(super) fn check(
 /// What is judged.
 #[derive(Default)]
 struct Judged {
-    measures: Vec<Measure>,
     /// How many mirrors are configured, disabled ones too.
     configured: usize,
+    /// How many are enabled.
+    enabled: usize,
+    /// How many of these are up to date, and nothing waits for them.
+    right: usize,
+    failed: usize,
+    /// How many wait for another attempt.
+    retrying: usize,
+    never: usize,
+    pending: usize,
+    /// The age of the oldest push that is not mirrored yet, in seconds.
+    oldest: u64,
+    /// Spool records that could not be read.
+    corrupt: usize,
+    /// The first failed mirror, or else the first that waits for another attempt, and its error.
+    worst: Option<(Standing, String)>,
     /// How many repositories with an enabled mirror are silent.
     silent: usize,
     /// How many repositories have an enabled mirror and are to have our hook, but git does not run it.
@@ -48,39 +60,77 @@ struct Judged {
     missing_roots: usize,
 }
 
+impl Judged {
+    /// Adds what is judged of another repository.
+    fn add(&mut self, other: Self) {
+        self.configured += other.configured;
+        self.enabled += other.enabled;
+        self.right += other.right;
+        self.failed += other.failed;
+        self.retrying += other.retrying;
+        self.never += other.never;
+        self.pending += other.pending;
+        self.oldest = self.oldest.max(other.oldest);
+        self.corrupt += other.corrupt;
+        self.silent += other.silent;
+        self.without_hook += other.without_hook;
+        self.unchecked += other.unchecked;
+        self.propose(other.worst);
+    }
+
+    fn propose(&mut self, new: Option<(Standing, String)>) {
+        let is_worse = |(new, _): &(Standing, String)| self.worst.as_ref().is_none_or(|(old, _)| new < old);
+        self.worst = new.filter(is_worse).or(self.worst.take());
+    }
+
+    fn add_mirror(&mut self, repository: &str, mirror: &Summary) {
+        self.enabled += 1;
+        self.right += usize::from(mirror.is_right());
+        self.failed += usize::from(mirror.standing == Standing::Failing);
+        self.retrying += usize::from(mirror.standing == Standing::Retrying);
+        self.never += usize::from(mirror.update_status == UpdateStatus::None);
+        self.pending += mirror.backlog.pushes;
+        self.oldest = self.oldest.max(mirror.oldest_pending(now()));
+        // Each mirror repeats the number of its repository.
+        self.corrupt = mirror.corrupt;
+        if matches!(mirror.standing, Standing::Failing | Standing::Retrying) {
+            let error = mirror.error.as_deref().unwrap_or_default().replace('|', " ");
+            self.propose(Some((mirror.standing, format!("{} of '{repository}': {error}", mirror.name))));
+        }
+    }
+}
+
 fn judged(base: &Base, check: &args::Check) -> anyhow::Result<Judged> {
     if check.scope.all {
-        let (all, unreadable) = base.ask_every(&of_one)?;
-        let mut sum = Judged { unreadable, missing_roots: base.server.missing_roots().count(), ..Judged::default() };
-        for one in all {
-            sum.measures.extend(one.measures);
-            sum.configured += one.configured;
-            sum.silent += one.silent;
-            sum.without_hook += one.without_hook;
-            sum.unchecked += one.unchecked;
-        }
+        let mut sum = Judged { missing_roots: base.server.missing_roots().count(), ..Judged::default() };
+        sum.unreadable =
+            base.take_every(&|path| base.ask_in(path, &|session| of_one(session, &[])), &mut |_, one| {
+                sum.add(one);
+                Ok(())
+            })?;
         return Ok(sum);
     }
     let session = base.session()?;
     super::chosen(&session.config()?, &check.scope.names)?;
-    let mut one = of_one(&session)?;
-    one.measures.retain(|measure| check.scope.names.is_empty() || check.scope.names.contains(&measure.mirror));
-    Ok(one)
+    of_one(&session, &check.scope.names)
 }
 
-fn of_one(session: &Session<'_>) -> anyhow::Result<Judged> {
+fn of_one(session: &Session<'_>, names: &[String]) -> anyhow::Result<Judged> {
     let config = session.config()?;
-    let measures = measure::measures(session)?;
-    let needs_hook = config.hook != HookSetting::None && !measures.is_empty();
-    Ok(Judged {
+    let mut mirrors = measure::summaries(session)?;
+    mirrors.retain(|mirror| mirror.standing != Standing::Disabled);
+    let needs_hook = config.hook != HookSetting::None && !mirrors.is_empty();
+    let mut one = Judged {
         configured: config.mirrors.len(),
-        silent: usize::from(config.is_silent && !measures.is_empty()),
+        silent: usize::from(config.is_silent && !mirrors.is_empty()),
         without_hook: usize::from(needs_hook && !matches!(install::state(&session.repository), Ok(State::Live(_)))),
         unchecked: config.mirrors.iter().filter(|mirror| is_unchecked(session, mirror)).count(),
-        unreadable: 0,
-        missing_roots: 0,
-        measures,
-    })
+        ..Judged::default()
+    };
+    let repository = session.repository.git_dir().display().to_string();
+    let is_meant = |mirror: &&Summary| names.is_empty() || names.contains(&mirror.name);
+    mirrors.iter().filter(is_meant).for_each(|mirror| one.add_mirror(&repository, mirror));
+    Ok(one)
 }
 
 /// Whether an upstream that is to be checked by the clock was not checked for twice the longest time between two checks.
@@ -99,50 +149,39 @@ fn is_unchecked(session: &Session<'_>, mirror: &Mirror) -> bool {
 
 /// Prints the line, and returns the exit status.
 fn answer(judged: &Judged, check: &args::Check, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let Judged { measures, configured, silent, without_hook, unchecked, unreadable, missing_roots } = judged;
-    let now = now();
-    let is = |wanted: UpdateStatus| measures.iter().filter(move |measure| measure.status.update_status == wanted);
-    let is_waiting = |measure: &&Measure| measure.status.attempts > 0;
-    let (failed, never) = (is(UpdateStatus::Failed).count(), is(UpdateStatus::None).count());
-    let waiting = is(UpdateStatus::Scheduled).filter(is_waiting).count();
-    let pending: usize = measures.iter().map(|measure| measure.backlog.pushes).sum();
-    // Each mirror repeats the number of its repository. So each repository is counted once.
-    let corrupt: BTreeMap<_, usize> = measures.iter().map(|measure| (&measure.repository, measure.corrupt)).collect();
-    let corrupt: usize = corrupt.values().sum();
-    let oldest = measures.iter().map(|measure| measure.oldest_pending(now)).max().unwrap_or(0);
+    let Judged { configured, enabled, right, failed, retrying, never, pending, oldest, corrupt, .. } = *judged;
+    let Judged { silent, without_hook, unchecked, unreadable, missing_roots, .. } = *judged;
     let (warning, critical) = (check.warning.as_secs(), check.critical.as_secs());
     let level = match () {
         () if failed > 0 || oldest >= critical => 2,
-        () if *unreadable + *missing_roots > 0 || *configured == 0 => UNKNOWN,
-        () if waiting + never + corrupt + silent + without_hook + unchecked > 0 || oldest >= warning => 1,
+        () if unreadable + missing_roots > 0 || configured == 0 => UNKNOWN,
+        () if retrying + never + corrupt + silent + without_hook + unchecked > 0 || oldest >= warning => 1,
         () => 0,
     };
     let word = ["OK", "WARNING", "CRITICAL", "UNKNOWN"][usize::from(level)];
-    let right = is(UpdateStatus::Finished).filter(|measure| measure.backlog.pushes == 0).count();
-    let mut said = vec![match (configured, measures.len()) {
-        (0, _) if *unreadable == 0 => "no mirror is configured".to_owned(),
+    let mut said = vec![match (configured, enabled) {
+        (0, _) if unreadable == 0 => "no mirror is configured".to_owned(),
         (0, _) => "nothing could be read".to_owned(),
         (_, 0) => "every mirror is disabled".to_owned(),
         (_, all) => format!("{right} of {all} mirrors up to date"),
     }];
-    if let Some(worst) = is(UpdateStatus::Failed).chain(is(UpdateStatus::Scheduled).filter(is_waiting)).next() {
-        let error = worst.status.last_error.as_deref().unwrap_or_default().replace('|', " ");
-        said.push(format!("{} of '{}': {error}", worst.mirror, worst.repository));
+    if let Some((_, text)) = &judged.worst {
+        said.push(text.clone());
     } else if oldest >= warning {
         said.push(format!("a push waits for {oldest} seconds"));
     }
     for (count, one, many) in [
         (never, "mirror was never tried", "mirrors were never tried"),
-        (*silent, "repository is silent: nothing is sent", "repositories are silent: nothing is sent"),
+        (silent, "repository is silent: nothing is sent", "repositories are silent: nothing is sent"),
         (
-            *without_hook,
+            without_hook,
             "repository has no hook: its pushes are not recorded",
             "repositories have no hook: their pushes are not recorded",
         ),
-        (*unchecked, "upstream was not checked for long", "upstreams were not checked for long"),
+        (unchecked, "upstream was not checked for long", "upstreams were not checked for long"),
         (corrupt, "spool record could not be read", "spool records could not be read"),
-        (*unreadable, "repository could not be read", "repositories could not be read"),
-        (*missing_roots, "root does not exist", "roots do not exist"),
+        (unreadable, "repository could not be read", "repositories could not be read"),
+        (missing_roots, "root does not exist", "roots do not exist"),
     ] {
         if count > 0 {
             said.push(render::counted(count, one, many));
@@ -150,10 +189,10 @@ fn answer(judged: &Judged, check: &args::Check, out: &mut dyn Write) -> anyhow::
     }
     writeln!(
         out,
-        "MIRRORS {word} - {} | mirrors={} failed={failed};;0 waiting={waiting};0 pending={pending} \
+        "MIRRORS {word} - {} | mirrors={} failed={failed};;0 waiting={retrying};0 pending={pending} \
          oldest={oldest}s;{warning};{critical} corrupt={corrupt};0",
         said.join("; "),
-        measures.len(),
+        enabled,
     )?;
     Ok(level)
 }

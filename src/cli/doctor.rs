@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use super::every::said_as_owner;
+use super::each::said_as_owner;
 use super::{BEHIND, Base, DONE, Session, now, print_json, render};
 use crate::doctor::{Finding, Severity, Subject, examine};
 use crate::owner::Hands;

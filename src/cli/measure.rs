@@ -3,15 +3,33 @@
 use std::path::Path;
 
 use super::{Base, Session, now};
-use crate::metrics::{self, Measure};
+use crate::metrics::{Metrics, Series};
+use crate::mirror;
+use crate::status::Summary;
 
-/// The numbers of every enabled mirror of a repository.
-pub(super) fn measures(session: &Session<'_>) -> anyhow::Result<Vec<Measure>> {
-    Ok(metrics::measures(&session.repository, &session.config()?, now())?)
+/// Every mirror of a repository in short.
+pub(super) fn summaries(session: &Session<'_>) -> anyhow::Result<Vec<Summary>> {
+    Ok(Summary::all(&session.repository.layout(), &session.config()?, now())?)
+}
+
+/// Writes the numbers of one repository.
+pub(super) fn write_one(session: &Session<'_>, file: &Path) -> anyhow::Result<()> {
+    let mut metrics = Metrics::new(Series::OfAll, now());
+    let repository = session.repository.git_dir().display().to_string();
+    summaries(session)?.iter().for_each(|mirror| metrics.add(&repository, mirror));
+    Ok(metrics.write(file)?)
 }
 
 /// Writes the numbers of all repositories.
 pub(super) fn write_every(base: &Base, file: &Path) -> anyhow::Result<()> {
-    let (measures, _) = base.ask_every(&measures)?;
-    Ok(metrics::write(file, &measures.concat(), now())?)
+    let mut metrics = Metrics::new(Series::OfWrong, now());
+    let summaries = |path: &Path| {
+        let (layout, config) = mirror::to_show(path, &base.server)?;
+        Ok(Summary::all(&layout, &config, now())?)
+    };
+    base.take_every(&summaries, &mut |git_dir, mirrors| {
+        mirrors.iter().for_each(|mirror| metrics.add(&git_dir.display().to_string(), mirror));
+        Ok(())
+    })?;
+    Ok(metrics.write(file)?)
 }

@@ -19,6 +19,7 @@ mod completions;
 mod conflicts;
 mod daemon;
 mod doctor;
+mod each;
 mod every;
 mod examples;
 mod export;
@@ -40,6 +41,7 @@ mod protect;
 mod render;
 mod set;
 mod status;
+mod status_all;
 mod update;
 
 pub use daemon::{Daemon, Run};
@@ -197,7 +199,7 @@ fn without_repository(base: &Base, command: &Command, out: &mut (dyn Write + Sen
         Command::Pull(pull) if pull.scope.all => every::drain(base, Mode::Pull(update::check_of(pull)).into(), out),
         Command::Sync(sync) if sync.scope.all => every::drain(base, update::Asked::of(sync), out),
         Command::Plan(names) if names.all => every::drain(base, Mode::Plan.into(), out),
-        Command::Status(names) if names.all => every::status(base, out),
+        Command::Status(names) if names.all => status_all::show(base, out),
         Command::Log(asked) => log::log(base, asked, out),
         Command::Doctor(asked) if asked.all => doctor::every(base, out),
         Command::InstallHook(hook) if hook.all => every::install_hook(base),

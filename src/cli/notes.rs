@@ -10,7 +10,7 @@ use crate::status::{self, Outcome, View};
 /// The notes on a mirror that is shown, a line each.
 pub(super) fn of(session: &Session<'_>, config: &Config, mirror: &Mirror, shown: &View) -> anyhow::Result<Vec<String>> {
     let mut notes = session.editor().warnings(config, mirror);
-    notes.extend(mirror::credentials(&session.repository, mirror).err().map(|error| error.to_string()));
+    notes.extend(mirror::credentials(&session.repository.layout(), mirror).err().map(|error| error.to_string()));
     notes.extend(empty_selection(session, config, mirror)?);
     let status = status::of(&session.repository.layout(), mirror)?;
     let original = status::original(&status, session.repository.git_dir(), mirror);

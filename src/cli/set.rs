@@ -28,7 +28,7 @@ pub(super) fn set(session: &Session<'_>, mut set: Set) -> anyhow::Result<u8> {
     let mut address = mirror.address.clone();
     if let Some(url) = &set.url {
         let (url, new, credentials) = checked_url(session, url)?;
-        let stored = mirror::credentials(&session.repository, mirror)?.secret;
+        let stored = mirror::credentials(&session.repository.layout(), mirror)?.secret;
         let credentials = told_token(session, credentials, secret.as_ref().or(stored.as_ref()));
         address = new;
         keys.push(("url", Change::Text(url)));
@@ -37,7 +37,7 @@ pub(super) fn set(session: &Session<'_>, mut set: Set) -> anyhow::Result<u8> {
     }
     keys.extend(set.settings.keys());
     join(&mut keys, typed)?;
-    refuse_token(&keys, || Ok(secret.clone().or(mirror::credentials(&session.repository, mirror)?.secret)))?;
+    refuse_token(&keys, || Ok(secret.clone().or(mirror::credentials(&session.repository.layout(), mirror)?.secret)))?;
     let extras = Extras {
         secret,
         host_keys: host_keys(&set.settings, &address)?,

@@ -5,16 +5,17 @@ use std::io::Write;
 use super::args::Show;
 use super::{BEHIND, DONE, Session, by_name, chosen, next, notes, now, print_json, render};
 use crate::config::{self, Config};
+use crate::layout::Layout;
 use crate::mirror;
 use crate::status::{UpdateStatus, View, view};
 
-pub(super) fn views(session: &Session<'_>, config: &Config, names: &[String]) -> anyhow::Result<Vec<View>> {
+pub(super) fn views(layout: &Layout, config: &Config, names: &[String]) -> anyhow::Result<Vec<View>> {
     chosen(config, names)?
         .into_iter()
         .map(|mirror| {
             // The secret only helps to mask a URL, and a stored URL holds none, so an error is ignored. `status` shows it as a note.
-            let credentials = mirror::credentials(&session.repository, mirror).unwrap_or_default();
-            Ok(view(&session.repository, mirror, &credentials, now())?)
+            let credentials = mirror::credentials(layout, mirror).unwrap_or_default();
+            Ok(view(layout, mirror, &credentials, now())?)
         })
         .collect()
 }
@@ -22,7 +23,7 @@ pub(super) fn views(session: &Session<'_>, config: &Config, names: &[String]) ->
 /// Shows the status of the mirrors.
 pub(super) fn status(session: &Session<'_>, names: &[String], out: &mut dyn Write) -> anyhow::Result<u8> {
     let config = session.config()?;
-    let views = views(session, &config, names)?;
+    let views = views(&session.repository.layout(), &config, names)?;
     if session.base.global.json {
         print_json(out, &views)?;
     } else if views.is_empty() {
@@ -50,7 +51,7 @@ pub(super) fn is_behind(view: &View) -> bool {
 /// Lists the mirrors as `git remote -v` does.
 pub(super) fn list(session: &Session<'_>, out: &mut dyn Write) -> anyhow::Result<u8> {
     let config = session.config()?;
-    let views = views(session, &config, &[])?;
+    let views = views(&session.repository.layout(), &config, &[])?;
     if session.base.global.json {
         print_json(out, &views)?;
         return Ok(DONE);
@@ -69,7 +70,7 @@ pub(super) fn show(session: &Session<'_>, asked: &Show, out: &mut dyn Write) -> 
         return origin(session, name, out);
     }
     let config = session.config()?;
-    let views = views(session, &config, &[by_name(&config, name)?.name.clone()])?;
+    let views = views(&session.repository.layout(), &config, &[by_name(&config, name)?.name.clone()])?;
     if session.base.global.json {
         print_json(out, &views)?;
         return Ok(DONE);

@@ -13,7 +13,6 @@ use super::progress::Bars;
 use super::{BEHIND, DONE, Session, Usage, by_name, chosen, now, print_json, render};
 use crate::config::Mirror;
 use crate::drain::{self, Check, Context, MassDelete, Mode, Report, Resolve, Unchanged};
-use crate::metrics;
 use crate::mirror::Lock;
 use crate::plan::Restore;
 use crate::push::Progress;
@@ -223,11 +222,10 @@ fn serve(session: &Session<'_>, asked: Asked<'_>, names: &[String]) -> anyhow::R
     };
     let reports = drain::drain(&session.shared, &context, &mirrors)?;
     drop(bars);
-    if let Some(file) = config.metrics_file.as_ref().filter(|_| mode != Mode::Plan) {
-        let written = super::measure::measures(session).and_then(|all| Ok(metrics::write(file, &all, now())?));
-        if let Err(error) = written {
-            session.base.warn(&format!("{error:#}"));
-        }
+    if let Some(file) = config.metrics_file.as_ref().filter(|_| mode != Mode::Plan)
+        && let Err(error) = super::measure::write_one(session, file)
+    {
+        session.base.warn(&format!("{error:#}"));
     }
     if reports.iter().any(|report| report.has_spooled) {
         session.wake(&config);

@@ -60,7 +60,8 @@ table! {
     /// How many of these updates may be for the same repository.
     max_jobs_per_repository: usize, Server, "integer; 4", via "read::at_least_one";
 
-    /// How often the daemon scans all repositories for work that no hook announced.
+    /// How often the daemon scans all repositories for work that no hook announced. If this is not set and a scan takes more than 0.6 s, the
+    /// daemon waits for 100 times as long as the scan took.
     scan_interval: Duration, Server, "duration; \"1m\"", via "read::period";
 
     /// How often the daemon compares all refs of every mirror.

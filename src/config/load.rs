@@ -12,7 +12,7 @@ use super::{Config, Error, Server, Trust, check, file, parse};
 use crate::credentials::CredentialEnv;
 use crate::durable;
 use crate::layout::Layout;
-use crate::repo::Repository;
+use crate::repo::{Plain, Repository};
 
 /// What the process reads from its environment.
 #[derive(Clone, Debug)]
@@ -137,6 +137,24 @@ pub fn load(repository: &Repository, server: &Server) -> Result<Config, Error> {
         server.check_url_of(repository.git_dir())?;
     }
     parse(&repository.layout().config(), &text, server, placed.as_ref(), trust)
+}
+
+/// Reads the file of a plain repository to show what is in it. `None` if others than we may write the file, so that the repository must be
+/// opened to know how far it is trusted.
+///
+/// # Errors
+/// [`Error`].
+pub fn load_plain(plain: &Plain, server: &Server) -> Result<Option<Config>, Error> {
+    let path = Layout::new(plain.git_dir()).config();
+    let failed = |source| Error::Io { doing: "read", path: path.clone(), source };
+    let text = match durable::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(source) => return Err(failed(source)),
+        Ok((text, file)) if durable::is_written_by_us_alone(&file) => text,
+        Ok(_) => return Ok(None),
+    };
+    let text = String::from_utf8(text).map_err(|_| failed(io::Error::other("it is not valid UTF-8")))?;
+    parse(&path, &text, server, server.place(plain.git_dir()).as_ref(), Trust::Full).map(Some)
 }
 
 /// The names of the mirrors in the repository's file, read from the table headers alone. This is enough to notice a new mirror.

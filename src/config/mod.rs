@@ -36,7 +36,7 @@ pub use edit::{Change, Edit, check_edit, edit};
 pub use file::{Api, AuthMethod, HookSetting, HostKeys, TagsSetting, TopKeys, Wake};
 pub use keys::{Key, Place, SECTIONS, keys};
 pub use listen::Listen;
-pub use load::{Environment, authorise, load, load_server, names_in, preload};
+pub use load::{Environment, authorise, load, load_plain, load_server, names_in, preload};
 use load::{SERVER_FILE, read_trusted};
 pub use origin::{Origin, origins};
 pub use pull::{Direction, Hooks, Interval, Keep, Pull};

@@ -125,7 +125,7 @@ impl Root {
                 if !entry.file_type()?.is_dir() {
                     continue;
                 }
-                if path.join("HEAD").is_file() && path.join("objects").is_dir() {
+                if is_repository(&path) {
                     if self.place(&path).is_some() {
                         found.push(path);
                     }
@@ -143,6 +143,20 @@ impl Server {
     #[must_use]
     pub fn place(&self, git_dir: &Path) -> Option<Placed> {
         self.roots.iter().find_map(|root| root.place(git_dir))
+    }
+
+    /// Whether [`Server::repositories`] would list this directory.
+    #[must_use]
+    pub fn lists(&self, git_dir: &Path) -> bool {
+        let is_listed = |root: &Root| {
+            let is_real = |path: &Path| path.symlink_metadata().is_ok_and(|file| file.is_dir());
+            let mut above = git_dir.ancestors().skip(1).take_while(|path| *path != root.path);
+            root.place(git_dir).is_some()
+                && is_real(git_dir)
+                && is_repository(git_dir)
+                && above.all(|path| is_real(path) && !is_repository(path))
+        };
+        self.roots.iter().any(is_listed)
     }
 
     /// Whether a root that holds the repository names its owner, who is called `name`.
@@ -285,6 +299,10 @@ pub fn repositories_below(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     root.repositories(&mut found).map_err(failed)?;
     found.sort_unstable();
     Ok(found)
+}
+
+fn is_repository(directory: &Path) -> bool {
+    directory.join("HEAD").is_file() && directory.join("objects").is_dir()
 }
 
 /// Whether a user has this name, or it is a number.

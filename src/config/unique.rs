@@ -42,7 +42,7 @@ impl Server {
     }
 
     /// Checks, like [`Server::check_urls`], that no template gives this repository the URL of another one. It looks only for repositories
-    /// that could have one of its URLs. If the templates or roots do not tell which these are, it checks all.
+    /// that could have one of its URLs. If the templates do not tell which these are, it checks all.
     ///
     /// # Errors
     /// As [`Server::check_urls`].
@@ -53,12 +53,12 @@ impl Server {
 
     /// Whether another repository may have one of the URLs of this one.
     fn may_collide(&self, git_dir: &Path, placed: &Placed) -> bool {
-        let [root] = &*self.roots else { return true };
         let urls: Vec<&str> = self.templates.values().filter_map(|found| found.settings.url.as_deref()).collect();
         // `x`, `x.git` and the working trees `x` and `x.git` have the same {path}.
         let is_there = |path: &str| {
-            let same = ["", ".git", "/.git", ".git/.git"].map(|suffix| root.path.join(format!("{path}{suffix}")));
-            same.iter().any(|twin| *twin != git_dir && twin.join("HEAD").exists())
+            let same = ["", ".git", "/.git", ".git/.git"].map(|suffix| format!("{path}{suffix}"));
+            let mut twins = self.roots.iter().flat_map(|root| same.iter().map(|twin| root.path.join(twin)));
+            twins.any(|twin| twin != git_dir && twin.join("HEAD").exists())
         };
         // Whether `two` may give another repository the URL that `one` gives to this one.
         let collides = |one: &str, two: &str| {

@@ -75,7 +75,7 @@ fn contact(repository: &Repository, mirror: &Mirror, server: &Server) -> Vec<Fin
             vec![Finding::warning("reachable", text, format!("git mirror-push sync {}", mirror.name))]
         }
         Err(error) => {
-            let credentials = mirror::credentials(repository, mirror).unwrap_or_default();
+            let credentials = mirror::credentials(&repository.layout(), mirror).unwrap_or_default();
             let text = Redactor::new(&credentials).clean(&error.to_string()).replace('\n', " ");
             vec![Finding::error("reachable", text, fix(&error, mirror, &credentials))]
         }

@@ -73,7 +73,7 @@ pub(super) fn tell(
     let (Some(command), Some(event)) = (&settings.command, notify::event(after, settings, (context.now)())) else {
         return Ok(());
     };
-    let credentials = credentials(repository, mirror).unwrap_or_default();
+    let credentials = credentials(&repository.layout(), mirror).unwrap_or_default();
     let message = notify::Message {
         event,
         repository: &repository.git_dir().display().to_string(),

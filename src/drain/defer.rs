@@ -116,7 +116,7 @@ pub(super) fn deferred(repository: &Repository, mirror: &Mirror, status: Status,
     Report {
         repository: repository.git_dir().display().to_string(),
         remote: mirror.name.clone(),
-        url: mirror.address.shown(&credentials(repository, mirror).unwrap_or_default()),
+        url: mirror.address.shown(&credentials(&repository.layout(), mirror).unwrap_or_default()),
         direction: mirror.direction,
         update_status: waiting,
         error: Some(match status.last_error {

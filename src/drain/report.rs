@@ -144,7 +144,7 @@ fn refs(result: UpdateResult, side: Side) -> Vec<RefOutcome> {
 
 /// The report on a run that failed outside of the update itself: a file could not be read or written, another run has begun, or a panic.
 pub(super) fn failed(repository: &Repository, context: &Context<'_>, mirror: &Mirror, error: &Error) -> Report {
-    let credentials = credentials(repository, mirror).unwrap_or_default();
+    let credentials = credentials(&repository.layout(), mirror).unwrap_or_default();
     Report {
         repository: repository.git_dir().display().to_string(),
         remote: mirror.name.clone(),

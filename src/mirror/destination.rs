@@ -3,6 +3,7 @@
 use super::Error;
 use crate::config::{AuthMethod, Create, Mirror, Server};
 use crate::credentials::{self, Credentials, Secret, identity, read_secret};
+use crate::layout::Layout;
 use crate::repo::Repository;
 use crate::wire::{Contacts, Ssh, Target};
 
@@ -10,8 +11,8 @@ use crate::wire::{Contacts, Ssh, Target};
 ///
 /// # Errors
 /// [`Error::Files`], when its secret cannot be read.
-pub fn credentials(repository: &Repository, mirror: &Mirror) -> Result<Credentials, Error> {
-    let path = repository.layout().remote(&mirror.name).join("secret");
+pub fn credentials(layout: &Layout, mirror: &Mirror) -> Result<Credentials, Error> {
+    let path = layout.remote(&mirror.name).join("secret");
     let secret = read_secret(&path).map_err(Error::files("read the secret", path))?;
     Ok(Credentials { username: mirror.username.clone(), secret, approval: None })
 }

@@ -20,6 +20,7 @@ mod host_keys;
 mod local;
 mod lock;
 mod removal;
+mod shown;
 
 pub use destination::{create_token, credentials, found_credentials, target};
 pub use edit::{Editor, Extras, Keys, WhileBusy, Wish, clean_url, token_as_password};
@@ -27,6 +28,7 @@ pub use host_keys::{detect, host_keys_of};
 pub use local::{LocalMirror, LostHead};
 pub use lock::Lock;
 pub use removal::{forget, is_being_removed, mark_removed};
+pub use shown::to_show;
 
 /// What went wrong with a mirror's files or settings.
 #[derive(Debug, thiserror::Error)]

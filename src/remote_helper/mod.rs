@@ -105,7 +105,7 @@ impl Helper {
 
     /// The error, cleaned of this mirror's password, and what to do about it.
     fn explained(&self, error: &drain::Error) -> anyhow::Error {
-        let credentials = mirror::credentials(&self.repository, self.mirror()).unwrap_or_default();
+        let credentials = mirror::credentials(&self.repository.layout(), self.mirror()).unwrap_or_default();
         anyhow::Error::msg(drain::explained(error, self.mirror(), &credentials))
     }
 

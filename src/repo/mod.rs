@@ -23,6 +23,7 @@ mod format;
 mod git_refs;
 mod history;
 mod pack;
+mod plain;
 mod refs;
 mod reftable;
 mod remotes;
@@ -31,6 +32,7 @@ mod sharing;
 
 pub use git_refs::GitRefs;
 pub use history::History;
+pub use plain::Plain;
 pub use refs::Listing;
 pub use remotes::GitRemote;
 pub use sharing::Sharing;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,16 +64,12 @@ pub struct Every<'a> {
     pub random: fn() -> u64,
     /// How often a mirror is compared in full without being asked, if at all.
     pub reconcile: Option<Duration>,
+    /// Called with each repository that was scanned.
+    pub on_scan: &'a (dyn Fn(&Path) + Sync),
     /// Called when the run of a mirror begins.
     pub on_begin: OnRun<'a>,
     /// Called with the report on each mirror, and with each repository that could not be served at all.
     pub on_report: OnReport<'a>,
-}
-
-/// The ctime of a file (stat(2)), in seconds and nanoseconds; `None` when the file is not there. It also changes when a file is
-/// renamed to this name, and unlike the mtime it cannot be set back.
-fn changed(path: &Path) -> Option<(i64, i64)> {
-    path.metadata().map(|file| (file.ctime(), file.ctime_nsec())).ok()
 }
 
 /// Serves every mirror of `repositories` for which there is something to do.
@@ -83,7 +78,7 @@ pub fn drain_every(repositories: Vec<PathBuf>, every: &Every<'_>) {
     let threads = limits(every.server).all.min(repositories.len().max(1));
     crew.change(|queue| {
         queue.set_limits(limits(every.server), named_limits(every.server));
-        queue.scan_all(repositories);
+        queue.scan_all(repositories, (every.now)());
     });
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -124,13 +119,17 @@ impl Every<'_> {
 
     fn try_act(&self, task: Task<'_>) -> Done {
         match task {
-            Task::Scan(git_dir) => match self.jobs_of(&git_dir) {
-                Ok(jobs) => Done { jobs, ..Done::default() },
-                Err(error) => {
-                    (self.on_report)(Err((git_dir, error)));
-                    Done::default()
+            Task::Scan(git_dir) => {
+                let found = self.jobs_of(&git_dir);
+                (self.on_scan)(&git_dir);
+                match found {
+                    Ok(jobs) => Done { jobs, ..Done::default() },
+                    Err(error) => {
+                        (self.on_report)(Err((git_dir, error)));
+                        Done::default()
+                    }
                 }
-            },
+            }
             Task::Serve(job) => {
                 let (said, has_spooled) = self.serve(job);
                 let onward = if has_spooled { self.onward(&job.git_dir) } else { Ok(Vec::new()) };
@@ -255,7 +254,7 @@ impl Every<'_> {
         }
         let queues = spool::queues(layout).map_err(files("list the mirrors"))?;
         let own = config::names_in(layout).map_err(files("read the configuration"))?;
-        let edited = changed(&layout.config());
+        let edited = durable::changed(&layout.config());
         for (name, queued) in &queues {
             let status = status::read(&layout.remote(name)).map_err(files("read the status"))?;
             let is_waiting = match status.pull {
@@ -268,7 +267,7 @@ impl Every<'_> {
             let is_waiting = is_waiting || *queued > 0 || status.is_new();
             let is_moved = match own.contains(name) {
                 true => {
-                    edited > changed(&layout.remote(name).join("status.json"))
+                    edited > durable::changed(&layout.remote(name).join("status.json"))
                         && self.is_moved(layout, git_dir, name, &status)
                 }
                 false => self.server.template_identity(name, git_dir).is_some_and(|address| !status.is_at(&address)),

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -27,6 +28,11 @@ pub enum Event<'a> {
         git_dir: &'a Path,
         /// The mirror.
         mirror: &'a str,
+    },
+    /// A repository was scanned.
+    Scanned {
+        /// The repository.
+        git_dir: &'a Path,
     },
     /// Its run has ended, or it waits for its next attempt.
     Ended(&'a Report),
@@ -98,7 +104,14 @@ impl Workers {
 
     /// Queues scans of these repositories' spools.
     pub fn scan(&self, git_dirs: Vec<PathBuf>) {
-        self.crew.change(|queue| queue.scan_all(git_dirs));
+        let now = (self.now)();
+        self.crew.change(|queue| queue.scan_all(git_dirs, now));
+    }
+
+    /// How long the last look through all spools took.
+    #[must_use]
+    pub fn scan_time(&self) -> Duration {
+        self.crew.read(Queue::scan_time)
     }
 
     /// Queues a full sync of a mirror. A mirror that is being served is served once more afterwards.
@@ -156,6 +169,7 @@ impl Workers {
             since: Some(self.since),
             random: self.random,
             reconcile: Some(server.top.reconcile_interval.unwrap_or(RECONCILE)),
+            on_scan: &|git_dir| (self.on_event)(Event::Scanned { git_dir }),
             on_begin: &|git_dir, mirror, progress| {
                 self.crew.note(|queue| queue.begun(&(git_dir.to_owned(), mirror.to_owned()), progress));
                 (self.on_event)(Event::Begun { git_dir, mirror });

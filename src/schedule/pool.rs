@@ -79,7 +79,7 @@ impl Crew {
                 Next::Wait(time) => state = self.wait(state, time, now()),
                 Next::Scan(git_dir) => {
                     (state, _) = self.act(state, act, Task::Scan(git_dir));
-                    state.queue.scanned();
+                    state.queue.scanned(now());
                 }
                 Next::Defer(job, down) => (state, _) = self.act(state, act, Task::Defer(&job, &down)),
                 Next::Serve(job) => {

@@ -23,9 +23,11 @@ use crate::drain::{Check, Down, MassDelete, Mode};
 use crate::push::Progress;
 
 mod limits;
+mod scans;
 
 use limits::NamedHosts;
 pub(super) use limits::{HostLimit, JobLimits};
+use scans::Scans;
 
 /// A mirror: its repository and its name there.
 pub(super) type Key = (PathBuf, String);
@@ -115,8 +117,7 @@ pub(super) struct Queue {
     /// How many jobs of a repository run.
     repositories: HashMap<PathBuf, usize>,
     waiting: BTreeSet<Key>,
-    scans: VecDeque<PathBuf>,
-    scanning: usize,
+    scans: Scans,
     later: BTreeSet<(Timestamp, Key)>,
     due: HashMap<Key, Timestamp>,
     /// Whether more jobs may arrive, as in the daemon.
@@ -156,8 +157,7 @@ impl Queue {
             running: HashMap::new(),
             repositories: HashMap::new(),
             waiting: BTreeSet::new(),
-            scans: VecDeque::new(),
-            scanning: 0,
+            scans: Scans::default(),
             later: BTreeSet::new(),
             due: HashMap::new(),
             is_open: false,
@@ -172,18 +172,21 @@ impl Queue {
 
     /// Queues a scan of a repository. A thread reads its spool and, if something may be due, adds jobs for its mirrors.
     pub(super) fn scan(&mut self, git_dir: PathBuf) {
-        if !self.is_halted && !self.scans.contains(&git_dir) {
-            self.scans.push_back(git_dir);
+        if !self.is_halted {
+            self.scans.wake(git_dir);
         }
     }
 
-    /// Queues scans of many repositories. Those that wait for a scan already are not added again.
-    pub(super) fn scan_all(&mut self, git_dirs: Vec<PathBuf>) {
+    /// Queues scans of all repositories. Those that wait for such a scan already are not added again.
+    pub(super) fn scan_all(&mut self, git_dirs: Vec<PathBuf>, now: Timestamp) {
         if !self.is_halted {
-            let known: BTreeSet<PathBuf> = self.scans.drain(..).collect();
-            self.scans.extend(git_dirs.into_iter().filter(|git_dir| !known.contains(git_dir)));
-            known.into_iter().rev().for_each(|git_dir| self.scans.push_front(git_dir));
+            self.scans.add_all(git_dirs, now);
         }
+    }
+
+    /// How long the last scan of all repositories took; zero before its end.
+    pub(super) fn scan_time(&self) -> Duration {
+        self.scans.took()
     }
 
     /// Queues a job. A mirror that waits already is not added again, but does what asks for more. A mirror that is being served is served
@@ -249,16 +252,14 @@ impl Queue {
             self.scan_at(key.clone(), None);
             self.scan(key.0);
         }
-        if self.scanning < self.limits.scans
-            && let Some(git_dir) = self.scans.pop_front()
-        {
-            self.scanning += 1;
+        let (scans, is_shared) = (self.limits.scans, self.is_open);
+        if let Some(git_dir) = self.scans.begin(scans, if is_shared { scans.div_ceil(2) } else { scans }) {
             return Next::Scan(git_dir);
         }
         if let Some(next) = self.next_job(now) {
             return next;
         }
-        let is_empty = self.scans.is_empty() && self.scanning == 0 && self.waiting.is_empty();
+        let is_empty = self.scans.is_empty() && self.waiting.is_empty();
         if is_empty && !self.is_open {
             return Next::End;
         }
@@ -340,8 +341,8 @@ impl Queue {
     }
 
     /// A repository was scanned.
-    pub(super) fn scanned(&mut self) {
-        self.scanning -= 1;
+    pub(super) fn scanned(&mut self, now: Timestamp) {
+        self.scans.end(now);
     }
 
     /// A job was served.

@@ -2,22 +2,20 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::SignedDuration;
 
+use super::lanes::TooMany;
+use super::summaries::Mirrors;
 use super::{App, now};
-use crate::config;
-use crate::metrics;
-use crate::repo;
-use crate::serve::lanes::TooMany;
+use crate::metrics::{Metrics, Series};
 
 /// Whether the repositories can be listed. For load balancers and monitoring.
 pub(super) async fn healthz(State(app): State<Arc<App>>) -> Response {
-    match (app.is_ready.load(Ordering::Relaxed), app.is_whole.load(Ordering::Relaxed)) {
+    match (app.look.is_ready(), app.look.is_whole()) {
         (true, true) => (StatusCode::OK, "ok\n").into_response(),
         // The other roots are served.
         (true, false) => (StatusCode::OK, "ok, but a root is missing; see the log\n").into_response(),
@@ -47,24 +45,26 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
 }
 
 fn numbers(app: &App) -> String {
-    let server = app.workers.server();
-    let mut measures = Vec::new();
+    app.see_changes();
+    let mut metrics = Metrics::new(Series::OfWrong, now());
+    let (mut unread, mut unreadable) = (0, 0);
     for project in &app.projects.table().projects {
-        let measured = repo::open_listed(&project.git_dir).map_err(anyhow::Error::from).and_then(|shared| {
-            let repository = shared.to_local();
-            let config = config::load(&repository, &server)?;
-            Ok(metrics::measures(&repository, &config, now())?)
-        });
-        match measured {
-            Ok(found) => measures.extend(found),
-            Err(error) => tracing::warn!("'{}': {error:#}", project.git_dir.display()),
+        match project.mirrors() {
+            Mirrors::Unread => unread += 1,
+            Mirrors::Unreadable => unreadable += 1,
+            Mirrors::Read(mirrors) => {
+                let repository = project.git_dir.display().to_string();
+                mirrors.iter().for_each(|mirror| metrics.add(&repository, mirror));
+            }
         }
     }
-    let mut text = metrics::render(&measures, now());
+    let mut text = metrics.render();
     let (running, waiting) = app.workers.counts();
     for (name, help, value) in [
         ("running_jobs", "Mirrors that are being served.", running),
         ("waiting_jobs", "Mirrors that wait to be served.", waiting),
+        ("unread_repositories", "Repositories that were not scanned yet since the daemon began.", unread),
+        ("unreadable_repositories", "Repositories whose mirrors cannot be read.", unreadable),
     ] {
         let _ = writeln!(
             text,

@@ -133,7 +133,7 @@ impl App {
         let mut address = mirror.address.clone();
         if let Some(url) = &wish.url {
             let (url, new, credentials) = allowed_url(url, &opened.server.api.egress())?;
-            let stored = mirror::credentials(&opened.repository, mirror).map_err(anyhow::Error::from)?.secret;
+            let stored = mirror::credentials(&opened.repository.layout(), mirror).map_err(anyhow::Error::from)?.secret;
             let credentials = token_as_password(credentials, secret.as_ref().or(stored.as_ref()));
             // Stored credentials must be sent only to the host that they were given for.
             let is_moved = new.url_parts().map(|place| (place.0, place.1))
@@ -174,6 +174,7 @@ impl App {
         opened.editor().prepare()?;
         opened.editor().request(&opened.config, &mirror.name, wish)?;
         self.workers.sync(&project.git_dir, mirror);
+        self.changed(&project.git_dir);
         Ok(())
     }
 
@@ -195,7 +196,7 @@ impl App {
         let opened = self.open(project)?;
         let name = opened.mirror(id)?.name.clone();
         opened.editor().unconfigure(&name)?;
-        self.tell(&project.git_dir);
+        self.changed(&project.git_dir);
         match opened.editor().delete_files(&name) {
             Ok(()) | Err(mirror::Error::Busy { .. }) => {}
             Err(error) => tracing::warn!("'{}': {error}", opened.repository.git_dir().display()),
@@ -209,7 +210,7 @@ impl App {
         if mirror.is_enabled && !opened.config.is_silent {
             self.workers.sync(&project.git_dir, mirror);
         }
-        self.tell(&project.git_dir);
+        self.changed(&project.git_dir);
         opened.view(mirror)
     }
 }
@@ -247,8 +248,8 @@ impl OpenProject {
 
     /// A mirror as it is shown.
     pub(super) fn view(&self, mirror: &Mirror) -> Result<View, Error> {
-        let credentials = mirror::credentials(&self.repository, mirror).unwrap_or_default();
-        Ok(view(&self.repository, mirror, &credentials, super::now()).map_err(anyhow::Error::from)?)
+        let credentials = mirror::credentials(&self.repository.layout(), mirror).unwrap_or_default();
+        Ok(view(&self.repository.layout(), mirror, &credentials, super::now()).map_err(anyhow::Error::from)?)
     }
 }
 

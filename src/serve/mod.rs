@@ -12,14 +12,13 @@
 //! Absent: TLS, which a reverse proxy adds, and user accounts; there are tokens instead. Only this module uses tokio.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use anyhow::Context;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, watch};
@@ -36,24 +35,25 @@ mod health;
 mod lanes;
 mod listen;
 mod log;
+mod look;
 mod mirrors;
 mod page;
 mod params;
 mod projects;
 mod router;
+mod summaries;
 mod triggers;
 mod wake;
 
 use access::Access;
 use lanes::Lanes;
 use listen::{ConnectionLimit, Listener};
+use look::{Look, Wanted};
 use page::Sessions;
-use projects::{Project, Projects};
+use projects::Projects;
 use triggers::Allowances;
 use wake::{Heard, WakeSocket};
 
-/// How often all spools are looked through when the server's file does not say.
-const SCAN: Duration = Duration::from_secs(60);
 /// The error of a daemon that hooks do not find.
 const NOT_ANNOUNCED: &str = "cannot write the file 'roots' in the runtime directory, from which hooks learn which repositories the daemon serves";
 /// How long running updates may continue when the daemon is told to end.
@@ -86,34 +86,34 @@ struct App {
     lanes: Lanes,
     /// What webhooks may still do.
     allowances: Allowances,
-    /// What the overview of the page knows.
-    overview: page::Overview,
+    /// When changes by other programs were last looked for.
+    seen: Mutex<Option<Timestamp>>,
     /// The answer of `/metrics`, and when it was made.
     metrics: Mutex<Option<(Timestamp, String)>>,
     /// Repositories of which something has changed.
     events: broadcast::Sender<PathBuf>,
-    /// Asks for a look through all spools.
-    scans: Mutex<Option<Sender<()>>>,
+    /// Asks for a look at the list of repositories, and through their spools.
+    scans: Mutex<Option<Sender<Wanted>>>,
     /// Held while the configuration is exchanged, so that an older one does not replace a newer one.
     configuring: Mutex<()>,
-    /// What was last said of the roots, to say it once.
-    remarks: Mutex<Vec<String>>,
-    /// When the repositories were last listed.
-    looked: Mutex<Option<Timestamp>>,
-    /// Whether the last listing of the repositories succeeded and their numbers are stored.
-    is_ready: AtomicBool,
-    /// Whether all roots were there.
-    is_whole: AtomicBool,
+    /// What the last look for repositories showed.
+    look: Look,
 }
 
 impl App {
-    fn new(server: Server, socket: WakeSocket, options: &Options) -> Self {
+    fn new(server: Server, socket: WakeSocket, options: &Options, app: &Weak<Self>) -> Self {
         let events = broadcast::channel(256).0;
-        let told = events.clone();
         let failures = Mutex::new(HashMap::new());
+        let app = Weak::clone(app);
         let on_event = move |event: Event<'_>| {
+            // Nothing happens before the daemon is made.
+            let Some(app) = app.upgrade() else { return };
             let git_dir = match event {
-                Event::Begun { git_dir, .. } => git_dir.to_owned(),
+                Event::Scanned { git_dir } => return app.summarize_if_changed(git_dir),
+                Event::Begun { git_dir, mirror } => {
+                    app.begun(git_dir, mirror);
+                    return app.tell(git_dir);
+                }
                 Event::Ended(report) => {
                     log::log_report(report);
                     let git_dir = PathBuf::from(&report.repository);
@@ -131,8 +131,7 @@ impl App {
                     git_dir.to_owned()
                 }
             };
-            // There may be no open page.
-            let _ = told.send(git_dir);
+            app.changed(&git_dir);
         };
         Self {
             socket,
@@ -142,63 +141,25 @@ impl App {
             sessions: Sessions::default(),
             lanes: Lanes::default(),
             allowances: Allowances::default(),
-            overview: page::Overview::default(),
+            seen: Mutex::default(),
             metrics: Mutex::default(),
             events,
             scans: Mutex::default(),
             configuring: Mutex::default(),
-            remarks: Mutex::default(),
-            looked: Mutex::default(),
-            is_ready: AtomicBool::new(false),
-            is_whole: AtomicBool::new(true),
+            look: Look::default(),
         }
+    }
+
+    /// Something of a repository has changed.
+    fn changed(&self, git_dir: &Path) {
+        self.summarize(git_dir);
+        self.tell(git_dir);
     }
 
     /// Tells the open pages that something of a repository has changed.
-    fn tell(&self, git_dir: &std::path::Path) {
+    fn tell(&self, git_dir: &Path) {
+        // There may be no open page.
         let _ = self.events.send(git_dir.to_owned());
-    }
-
-    /// Finds a project by number or path. Lists the repositories again for an unknown number, or for a path where a new repository is.
-    fn find(&self, id_or_path: &str) -> Option<Arc<Project>> {
-        let found = self.projects.table().find(id_or_path);
-        let is_number = id_or_path.bytes().all(|byte| byte.is_ascii_digit());
-        if found.is_some() || !(is_number || projects::may_be_new(&self.workers.server(), id_or_path)) {
-            return found;
-        }
-        self.look_around();
-        self.projects.table().find(id_or_path)
-    }
-
-    /// The projects. Tries to list them again if the last try is more than a second ago. If that fails, returns the last good table.
-    fn table(&self) -> Arc<projects::Table> {
-        let looked = self.looked.lock();
-        let is_old = looked.is_none_or(|looked| now().duration_since(looked) > SignedDuration::from_secs(1));
-        drop(looked);
-        if is_old {
-            self.look_around();
-        }
-        self.projects.table()
-    }
-
-    /// Lists the repositories, and returns them if that was possible. If the numbers cannot be stored, new repositories are served, but
-    /// the API and the page do not show them.
-    fn look_around(&self) -> Option<Vec<PathBuf>> {
-        *self.looked.lock() = Some(now());
-        let server = self.server_with_roots();
-        let listed = server.repositories().inspect_err(|error| tracing::error!("{error}")).ok();
-        let remarks = listed.as_ref().map(|git_dirs| server.remarks(git_dirs)).unwrap_or_default();
-        let mut said = self.remarks.lock();
-        remarks.iter().filter(|remark| !said.contains(remark)).for_each(|remark| tracing::warn!("{remark}"));
-        self.is_whole.store(server.missing_roots().next().is_none(), Ordering::Relaxed);
-        *said = remarks;
-        drop(said);
-        let numbered = listed.as_deref().map(|git_dirs| self.projects.refresh(&server, git_dirs));
-        if let Some(Err(error)) = &numbered {
-            tracing::error!("cannot store the project numbers: {error}");
-        }
-        self.is_ready.store(matches!(numbered, Some(Ok(()))), Ordering::Relaxed);
-        listed
     }
 
     /// Takes a configuration, and tells hooks which directories are served.
@@ -222,29 +183,9 @@ impl App {
         resolved
     }
 
-    /// Looks through all spools now and then, and when asked.
-    fn scan_for_ever(&self, asked: &Receiver<()>) {
-        loop {
-            if let Some(git_dirs) = self.look_around() {
-                self.workers.scan(git_dirs);
-            }
-            match asked.recv_timeout(self.workers.server().top.scan_interval.unwrap_or(SCAN)) {
-                Ok(()) | Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-        }
-    }
-
-    fn ask_for_scan(&self) {
-        if let Some(scans) = &*self.scans.lock() {
-            // If the receiver is gone, the daemon is ending.
-            let _ = scans.send(());
-        }
-    }
-
     fn heard(&self, heard: Heard) {
         match heard {
-            Heard::TooMuch => self.ask_for_scan(),
+            Heard::TooMuch => self.ask(Wanted::Scan),
             Heard::Repository(git_dir) => {
                 let server = self.workers.server();
                 // Anyone can send a hint, so only a canonical path below a root is accepted.
@@ -253,7 +194,8 @@ impl App {
                     && git_dir.join("HEAD").is_file()
                     && git_dir.canonicalize().is_ok_and(|real| real == git_dir)
                 {
-                    self.workers.wake(git_dir);
+                    self.workers.wake(git_dir.clone());
+                    self.add(&server, &git_dir);
                 }
             }
         }
@@ -273,7 +215,7 @@ pub fn run(server: Server, options: &Options) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let socket = WakeSocket::new(&options.runtime_directory)?;
     socket.announce(&server).context(NOT_ANNOUNCED)?;
-    let app = Arc::new(App::new(server, socket, options));
+    let app = Arc::new_cyclic(|app| App::new(server, socket, options, app));
     app.look_around();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -292,7 +234,7 @@ pub fn run(server: Server, options: &Options) -> anyhow::Result<()> {
     let workers = std::thread::scope(|scope| {
         let workers = scope.spawn(|| app.workers.run());
         scope.spawn(|| app.socket.listen(|heard| app.heard(heard)));
-        scope.spawn(move || app.scan_for_ever(&asked));
+        scope.spawn(move || app.look_for_ever(&asked));
         let told = runtime.block_on(attend(app, listeners, options));
         app.workers.halt();
         app.socket.close();
@@ -357,8 +299,8 @@ fn reload(app: &App, options: &Options) {
             let held = app.configuring.lock();
             app.take(Arc::new(server));
             drop(held);
-            app.projects.forget();
-            app.ask_for_scan();
+            app.projects.expire();
+            app.ask(Wanted::Scan);
             tracing::info!("the configuration was reloaded");
         }
     }

@@ -1,23 +1,25 @@
 //! The repositories below the roots as projects, each with a permanent number.
 //!
-//! Guaranteed: a number is never reused; `projects.json` in the state directory is replaced before a new number is shown. Absent:
-//! repositories that `include` and `exclude` leave out. A crash leaves the old file or the new one.
+//! Guaranteed: a number is never reused; it is on the disk before it is shown. Absent: repositories that `include` and `exclude` leave out.
+//! A crash leaves a line of `projects.jsonl` that is incomplete; its number was never shown, and the next line replaces it.
 
-#![expect(clippy::disallowed_methods, reason = "reads and replaces projects.json")]
+#![expect(clippy::disallowed_methods, reason = "appends to projects.jsonl")]
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Server;
+use super::summaries::Known;
+use crate::config::{Placed, Server};
 use crate::durable;
 
 /// A repository as the API knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Project {
     /// Stable.
     pub(super) id: u32,
@@ -27,36 +29,48 @@ pub(super) struct Project {
     pub(super) name: String,
     /// Where it is.
     pub(super) git_dir: PathBuf,
-}
-
-/// The file of numbers.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Numbers {
-    last: u32,
-    ids: BTreeMap<PathBuf, u32>,
+    /// See [`Project::mirrors`].
+    pub(super) known: Mutex<Known>,
 }
 
 /// The projects that are known now, sorted by path.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     pub(super) projects: Vec<Arc<Project>>,
-    /// The repositories that the table was made from, to see whether the list has changed.
-    git_dirs: Vec<PathBuf>,
     by_id: HashMap<u32, usize>,
-    by_path: HashMap<String, usize>,
+}
+
+/// A line of the file of numbers.
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
+    id: u32,
+    git_dir: PathBuf,
+}
+
+/// The file of numbers, and what is in it.
+#[derive(Debug)]
+struct Numbers {
+    path: PathBuf,
+    ids: HashMap<PathBuf, u32>,
+    last: u32,
+    /// The length of the file up to its last complete line. `None` before the file was read.
+    length: Option<u64>,
 }
 
 /// All projects.
 #[derive(Debug)]
 pub(super) struct Projects {
-    directory: PathBuf,
     table: Mutex<Arc<Table>>,
+    numbers: Mutex<Numbers>,
+    is_expired: AtomicBool,
 }
 
 impl Projects {
     /// No projects yet; [`Projects::refresh`] adds them. The numbers are stored in the daemon's state directory.
     pub(super) fn new(state_directory: &Path) -> Self {
-        Self { directory: state_directory.to_owned(), table: Mutex::default() }
+        let path = state_directory.join("projects.jsonl");
+        let numbers = Numbers { path, ids: HashMap::new(), last: 0, length: None };
+        Self { table: Mutex::default(), numbers: Mutex::new(numbers), is_expired: AtomicBool::new(false) }
     }
 
     /// What is known now.
@@ -64,70 +78,169 @@ impl Projects {
         Arc::clone(&self.table.lock())
     }
 
-    /// Forgets the table, so that the next refresh computes every path anew. The roots may have changed. The numbers stay.
-    pub(super) fn forget(&self) {
-        *self.table.lock() = Arc::default();
+    /// The project of a repository.
+    pub(super) fn at(&self, git_dir: &Path) -> Option<Arc<Project>> {
+        let id = *self.numbers.lock().ids.get(git_dir)?;
+        let table = self.table();
+        table.by_id.get(&id).map(|at| Arc::clone(&table.projects[*at]))
+    }
+
+    /// Makes the next refresh compute every path anew, and its next scan read every mirror: the configuration has changed. Numbers stay.
+    pub(super) fn expire(&self) {
+        self.is_expired.store(true, Ordering::Relaxed);
     }
 
     /// Makes the table from these repositories. Gives new ones a number, and stores it first.
     pub(super) fn refresh(&self, server: &Server, git_dirs: &[PathBuf]) -> io::Result<()> {
-        let mut table = self.table.lock();
-        if table.git_dirs == git_dirs {
+        let mut numbers = self.numbers.lock();
+        let old = self.table();
+        let is_known = |git_dir| numbers.ids.get(git_dir).is_some_and(|id| old.by_id.contains_key(id));
+        let is_expired = self.is_expired.load(Ordering::Relaxed);
+        if !is_expired && git_dirs.len() == old.projects.len() && git_dirs.iter().all(is_known) {
             return Ok(());
         }
-        let mut numbers = self.read()?;
-        let before = numbers.last;
-        let mut projects = Vec::new();
-        for git_dir in git_dirs {
-            let Some(placed) = server.place(git_dir) else { continue };
-            let id = *numbers.ids.entry(git_dir.clone()).or_insert_with(|| {
-                numbers.last += 1;
-                numbers.last
-            });
-            let project = Project { id, path: placed.path, name: placed.name, git_dir: git_dir.clone() };
-            projects.push(Arc::new(project));
+        let placed = git_dirs.iter().filter_map(|git_dir| Some((git_dir, server.place(git_dir)?)));
+        let placed: Vec<_> = placed.collect();
+        numbers.add(placed.iter().map(|(git_dir, _)| *git_dir))?;
+        let project = |(git_dir, placed): (&PathBuf, Placed)| {
+            let id = numbers.ids[git_dir];
+            let before = old.by_id.get(&id).map(|at| &old.projects[*at]).filter(|before| before.path == placed.path);
+            before.map_or_else(|| Arc::new(Project::new(id, placed, git_dir)), Arc::clone)
+        };
+        let projects = placed.into_iter().map(project).collect();
+        let table = Arc::new(Table::of(projects));
+        if is_expired {
+            self.is_expired.store(false, Ordering::Relaxed);
+            table.projects.iter().for_each(|project| project.known.lock().expire());
         }
-        if numbers.last != before {
-            self.write(&numbers)?;
-        }
-        projects.sort_by(|a, b| (&a.path, a.id).cmp(&(&b.path, b.id)));
-        let by_id = projects.iter().enumerate().map(|(at, project)| (project.id, at)).collect();
-        // If two roots contain the same path, the project with the lower number gets it.
-        let by_path = projects.iter().enumerate().rev().map(|(at, project)| (project.path.clone(), at)).collect();
-        *table = Arc::new(Table { projects, git_dirs: git_dirs.to_vec(), by_id, by_path });
+        *self.table.lock() = table;
         Ok(())
     }
 
-    fn read(&self) -> io::Result<Numbers> {
-        match std::fs::read(self.directory.join("projects.json")) {
-            Ok(text) => serde_json::from_slice(&text).map_err(io::Error::from),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Numbers::default()),
-            Err(error) => Err(error),
+    /// Adds one repository, if it is new and below a root.
+    pub(super) fn add(&self, server: &Server, git_dir: &Path) -> io::Result<()> {
+        let mut numbers = self.numbers.lock();
+        let Some(placed) = server.place(git_dir).filter(|_| server.lists(git_dir)) else { return Ok(()) };
+        let old = self.table();
+        if numbers.ids.get(git_dir).is_some_and(|id| old.by_id.contains_key(id)) {
+            return Ok(());
+        }
+        numbers.add(std::iter::once(&git_dir.to_owned()))?;
+        let mut projects = old.projects.clone();
+        projects.push(Arc::new(Project::new(numbers.ids[git_dir], placed, git_dir)));
+        *self.table.lock() = Arc::new(Table::of(projects));
+        Ok(())
+    }
+}
+
+impl Project {
+    fn new(id: u32, placed: Placed, git_dir: &Path) -> Self {
+        let Placed { path, name } = placed;
+        Self { id, path, name, git_dir: git_dir.to_owned(), known: Mutex::default() }
+    }
+}
+
+impl Numbers {
+    /// Gives a number to each of these that has none.
+    fn add<'g>(&mut self, git_dirs: impl Iterator<Item = &'g PathBuf>) -> io::Result<()> {
+        let length = match self.length {
+            Some(length) => length,
+            None => self.read()?,
+        };
+        let new = git_dirs.filter(|git_dir| !self.ids.contains_key(*git_dir));
+        let lines: Vec<Line> =
+            new.zip(self.last + 1..).map(|(git_dir, id)| Line { id, git_dir: git_dir.clone() }).collect();
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let mut text = Vec::new();
+        for line in &lines {
+            serde_json::to_writer(&mut text, line)?;
+            text.push(b'\n');
+        }
+        let mut file = std::fs::File::options().create(true).append(true).open(&self.path)?;
+        // An incomplete line would make the next one unreadable.
+        file.set_len(length)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        if length == 0 {
+            durable::sync_directory(self.path.parent().unwrap_or(&self.path))?;
+        }
+        self.length = Some(length + text.len() as u64);
+        self.take(lines);
+        Ok(())
+    }
+
+    fn take(&mut self, lines: Vec<Line>) {
+        for line in lines {
+            self.last = self.last.max(line.id);
+            self.ids.insert(line.git_dir, line.id);
         }
     }
 
-    fn write(&self, numbers: &Numbers) -> io::Result<()> {
-        durable::replace(&self.directory.join("projects.json"), &serde_json::to_vec(numbers)?, |_| Ok(()))
+    /// Reads the file. Returns the length of its complete lines.
+    fn read(&mut self) -> io::Result<u64> {
+        let text = match std::fs::read(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.read_old(),
+            text => text?,
+        };
+        let complete = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let lines = text[..complete].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let lines: Result<Vec<Line>, _> = lines.map(serde_json::from_slice).collect();
+        self.take(lines?);
+        self.length = Some(complete as u64);
+        Ok(complete as u64)
+    }
+
+    /// Takes the numbers of the file that an earlier version rewrote for each new repository.
+    fn read_old(&mut self) -> io::Result<u64> {
+        #[derive(Deserialize)]
+        struct Old {
+            last: u32,
+            ids: BTreeMap<PathBuf, u32>,
+        }
+        let old = match std::fs::read(self.path.with_extension("json")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            text => serde_json::from_slice::<Old>(&text?)?,
+        };
+        let mut text = Vec::new();
+        for (git_dir, id) in &old.ids {
+            serde_json::to_writer(&mut text, &Line { id: *id, git_dir: git_dir.clone() })?;
+            text.push(b'\n');
+        }
+        durable::replace(&self.path, &text, |_| Ok(()))?;
+        durable::remove_if_there(&self.path.with_extension("json"))?;
+        self.ids.extend(old.ids);
+        self.last = old.last;
+        self.length = Some(text.len() as u64);
+        Ok(text.len() as u64)
     }
 }
 
 impl Table {
+    fn of(mut projects: Vec<Arc<Project>>) -> Self {
+        projects.sort_by(|a, b| (&a.path, a.id).cmp(&(&b.path, b.id)));
+        let by_id = projects.iter().enumerate().map(|(at, project)| (project.id, at)).collect();
+        Self { projects, by_id }
+    }
+
     /// The project of that number, or of that path below its root.
     pub(super) fn find(&self, id_or_path: &str) -> Option<Arc<Project>> {
-        let by_id = || id_or_path.parse().ok().and_then(|id: u32| self.by_id.get(&id));
         let path = id_or_path.strip_suffix(".git").unwrap_or(id_or_path);
-        let at = self.by_path.get(path).or_else(by_id)?;
-        self.projects.get(*at).cloned()
+        // If two roots contain the same path, the project with the lower number gets it.
+        let at = self.projects.partition_point(|project| *project.path < *path);
+        let by_path = self.projects.get(at).filter(|project| project.path == path);
+        let by_id = || self.projects.get(*self.by_id.get(&id_or_path.parse().ok()?)?);
+        by_path.or_else(by_id).cloned()
     }
 }
 
-/// Whether a repository that is not listed yet may be at that path below a root, so that listing again is worthwhile.
-pub(super) fn may_be_new(server: &Server, path: &str) -> bool {
-    let is_plain = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
-    let stands = |git_dir: PathBuf| git_dir.join("HEAD").is_file() && server.place(&git_dir).is_some();
-    is_plain
-        && server
-            .roots
-            .iter()
-            .any(|root| ["", ".git", "/.git"].iter().any(|end| stands(root.path.join(format!("{path}{end}")))))
+/// The repositories at that path below a root that are there, also if they are not listed yet.
+pub(super) fn at_path(server: &Server, path: &str) -> Vec<PathBuf> {
+    if !Path::new(path).components().all(|part| matches!(part, Component::Normal(_))) {
+        return Vec::new();
+    }
+    let ends = ["", ".git", "/.git"];
+    let all = server.roots.iter().flat_map(|root| ends.map(|end| root.path.join(format!("{path}{end}"))));
+    all.filter(|git_dir| server.lists(git_dir)).collect()
 }

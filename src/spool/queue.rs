@@ -44,19 +44,38 @@ impl Claim {
     }
 }
 
-/// The number of pushes and full syncs that wait for `mirror`: those in its queue and those in `incoming`.
+/// Whether and how much waits for a mirror.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// The number of pushes and full syncs: those in its queue and those in `incoming`.
+    pub pushes: usize,
+    /// Whether anything waits, also a look at refs that is due later.
+    pub any: bool,
+}
+
+/// What waits for `mirror`.
+///
+/// # Errors
+/// The operating system's.
+pub fn waiting(layout: &Layout, mirror: &str) -> io::Result<Waiting> {
+    // A record moves from `incoming` to the queue, so in this order it is seen at least once.
+    let mut names = super::incoming(layout)?;
+    names.extend(list(&layout.queue(mirror))?);
+    // A push that could not be recorded is one that waits.
+    let is_marked = super::resync::is_marked(layout)?;
+    let any = is_marked || !names.is_empty();
+    names.retain(|name| !name.ends_with(LOOK));
+    names.sort_unstable();
+    names.dedup();
+    Ok(Waiting { pushes: names.len() + usize::from(is_marked), any })
+}
+
+/// The number of pushes and full syncs that wait for `mirror`.
 ///
 /// # Errors
 /// The operating system's.
 pub fn pending(layout: &Layout, mirror: &str) -> io::Result<usize> {
-    // A record moves from `incoming` to the queue, so in this order it is seen at least once.
-    let mut names = super::incoming(layout)?;
-    names.extend(list(&layout.queue(mirror))?);
-    names.retain(|name| !name.ends_with(LOOK));
-    names.sort_unstable();
-    names.dedup();
-    // A push that could not be recorded is one that waits.
-    Ok(names.len() + usize::from(super::resync::is_marked(layout)?))
+    Ok(waiting(layout, mirror)?.pushes)
 }
 
 /// When the last full sync in the queue of `mirror` was asked for, since the Unix epoch.
@@ -66,16 +85,6 @@ pub fn pending(layout: &Layout, mirror: &str) -> io::Result<usize> {
 pub fn last_full(layout: &Layout, mirror: &str) -> io::Result<Option<std::time::Duration>> {
     let names = list(&layout.queue(mirror))?;
     Ok(names.iter().filter(|name| name.ends_with(FULL)).filter_map(|name| Id::time_of(name)).max())
-}
-
-/// Whether anything waits for `mirror`, also a look at refs that is due later.
-///
-/// # Errors
-/// The operating system's.
-pub fn waits(layout: &Layout, mirror: &str) -> io::Result<bool> {
-    Ok(!super::incoming(layout)?.is_empty()
-        || !list(&layout.queue(mirror))?.is_empty()
-        || super::resync::is_marked(layout)?)
 }
 
 /// Whether something waits for `mirror` whose time has come at `now`, since the Unix epoch.

@@ -21,6 +21,7 @@ mod reasons;
 mod runner;
 mod sorted;
 mod state;
+mod summary;
 mod view;
 
 pub use checks::{CHECKED, last_check, next_check};
@@ -31,6 +32,7 @@ pub use outcome::{Outcome, RefOutcome};
 pub use past::{Past, note as note_past};
 pub use runner::Runner;
 pub use state::{Failures, Greeting, Move, Portion, PullState, Status};
+pub use summary::{Stamp, Standing, Summary};
 pub use view::{HostKey, View, view};
 
 use crate::config::Mirror;

@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::{RefOutcome, UpdateStatus, last_check, next_check, render_time};
 use crate::config::{Mirror, TagsSetting};
 use crate::credentials::{Cleaned, Credentials, read_host_keys};
+use crate::layout::Layout;
 use crate::plan::Divergent;
-use crate::repo::Repository;
 use crate::spool;
 use crate::wire::Address;
 
@@ -90,32 +90,29 @@ pub struct HostKey {
     pub fingerprint_sha256: String,
 }
 
-/// Shows `mirror` of `repository` as it is at `now`.
+/// Shows `mirror` of the repository with these files as it is at `now`.
 ///
 /// # Errors
 /// The operating system's, when the status, the queue or the pinned host keys cannot be read.
-pub fn view(repository: &Repository, mirror: &Mirror, credentials: &Credentials, now: Timestamp) -> io::Result<View> {
-    let layout = repository.layout();
+pub fn view(layout: &Layout, mirror: &Mirror, credentials: &Credentials, now: Timestamp) -> io::Result<View> {
     let directory = layout.remote(&mirror.name);
-    let status = super::of(&layout, mirror)?;
+    let status = super::of(layout, mirror)?;
     let last_check_at = last_check(&directory, &status, now).filter(|_| mirror.takes()).map(render_time);
     let last_change_at = status.pull.as_ref().and_then(|pull| pull.last_change_at.clone());
     let next_attempt_at = match &status.pull {
         Some(_) if mirror.is_enabled => next_check(&directory, &status, now, None).map(render_time),
         _ => status.next_attempt_at,
     };
-    let pending = if mirror.is_enabled { spool::pending(&layout, &mirror.name)? } else { 0 };
+    let waiting = if mirror.is_enabled { spool::waiting(layout, &mirror.name)? } else { spool::Waiting::default() };
     let host_keys = match mirror.address {
         Address::Ssh { .. } => read_host_keys(&layout.remote(&mirror.name))?,
         _ => Vec::new(),
     };
-    let is_waiting = mirror.is_enabled
-        && spool::waits(&layout, &mirror.name)?
-        && matches!(status.update_status, UpdateStatus::Finished | UpdateStatus::None);
+    let is_waiting = waiting.any && matches!(status.update_status, UpdateStatus::Finished | UpdateStatus::None);
     Ok(View {
         id: mirror.id,
         name: mirror.name.clone(),
-        repository: repository.git_dir().display().to_string(),
+        repository: layout.git_dir().display().to_string(),
         direction: mirror.direction.as_str(),
         enabled: mirror.is_enabled,
         url: mirror.address.shown(credentials),
@@ -137,7 +134,7 @@ pub fn view(repository: &Repository, mirror: &Mirror, credentials: &Credentials,
         last_update_at: status.last_update_at,
         last_update_started_at: status.last_update_started_at,
         last_successful_update_at: status.last_successful_update_at,
-        pending,
+        pending: waiting.pushes,
         attempts: status.attempts,
         next_attempt_at,
         last_check_at,

@@ -85,7 +85,7 @@ const MAY_IMPORT: [(&str, &[&str]); 30] = [
     ("notify", &["process", "config", "status"]),
     ("install", &["durable", "process", "repo"]),
     ("import", &["config", "mirror", "repo", "wire"]),
-    ("mirror", &["durable", "refs", "spool", "process", "repo", "wire", "config", "credentials"]),
+    ("mirror", &["layout", "durable", "refs", "spool", "process", "repo", "wire", "config", "credentials"]),
     ("create", &["config", "credentials", "process", "repo", "wire"]),
     (
         "drain",
@@ -175,6 +175,7 @@ const MAY_IMPORT: [(&str, &[&str]); 30] = [
     (
         "cli",
         &[
+            "layout",
             "refs",
             "spool",
             "repo",

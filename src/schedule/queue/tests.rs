@@ -267,9 +267,9 @@ fn times_are_kept_and_halting_forgets_them() {
     queue.scan_at(key(), Some(at(9)));
     assert!(matches!(queue.next(at(6)), Next::Wait(Some(time)) if time == at(9)));
     assert!(matches!(queue.next(at(9)), Next::Scan(path) if path.as_os_str() == "/x"));
-    queue.scan_all(vec!["/y".into(), "/y".into()]);
+    queue.scan_all(vec!["/y".into(), "/z".into()], at(9));
     assert!(matches!(queue.next(at(9)), Next::Wait(None)), "one scan at a time");
-    queue.scanned();
+    queue.scanned(at(9));
     queue.scan_at(key(), Some(at(20)));
     queue.halt();
     queue.add(job("a", 1));

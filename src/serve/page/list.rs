@@ -6,7 +6,7 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use maud::{Markup, html};
 
-use super::overview::{self, Stand};
+use super::overview;
 use super::{Asked, Visitor, layout, mirror, shown};
 use crate::serve::App;
 use crate::serve::projects::Project;
@@ -35,7 +35,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, visitor: Visitor, Query(as
             let views = views(project).ok()?;
             Some(views.into_iter().filter(|view| only.is_it(view)).collect::<Vec<View>>())
         };
-        let ids = if only.is_all() { Default::default() } else { app.overview.chosen(app, &only.state, &only.cause) };
+        let ids = if only.is_all() { Default::default() } else { overview::chosen(app, &visitor.token, &only.state, &only.cause) };
         let is_chosen = |project: &&Arc<Project>| only.is_all() || ids.contains(&project.id);
         let meant: Vec<&Arc<Project>> = meant.into_iter().filter(is_chosen).collect();
         let rows: Vec<_> = meant.iter().skip((page - 1).saturating_mul(PER_PAGE)).take(PER_PAGE).collect();
@@ -109,8 +109,9 @@ impl Only {
     }
 
     fn is_it(&self, view: &View) -> bool {
-        (self.state.is_empty() || Stand::of(view).word() == self.state)
-            && (self.cause.is_empty() || overview::cause_of(view).as_deref() == Some(&*self.cause))
+        let standing = overview::standing(view);
+        (self.state.is_empty() || standing.word() == self.state)
+            && (self.cause.is_empty() || overview::cause_of(standing, view.cause.as_deref()) == Some(&*self.cause))
     }
 }
 

@@ -34,7 +34,6 @@ mod plot;
 mod project;
 mod sessions;
 
-pub(super) use overview::Overview;
 pub(super) use sessions::Sessions;
 
 use forms::Form;

@@ -248,3 +248,42 @@ fn check_does_not_say_ok_while_a_root_is_missing() {
     let said = estate.run(&["check", "--all"]);
     assert!(said.status == 3 && said.out.contains("1 of 1 mirrors up to date; 1 root does not exist"), "{said:?}");
 }
+
+#[test]
+fn status_of_all_prints_one_array_and_the_worst_first() {
+    let estate = Estate::new(TEMPLATE);
+    let said = estate.run(&["status", "--all", "--json"]);
+    assert_eq!((said.status, &*said.out), (0, "[]\n"), "{said:?}");
+    let names: Vec<String> = (0..30).map(|n| format!("r{n:02}.git")).collect();
+    for name in &names {
+        estate.repository(name);
+        if name != "r07.git" {
+            estate.mirror(name);
+        }
+    }
+    assert_eq!(estate.run(&["install-hook", "--all"]).status, 0);
+    assert_eq!(estate.run(&["sync", "--all", "-q"]).status, 1);
+    let said = estate.run(&["status", "--all", "--json"]);
+    let all = said.json();
+    assert_eq!((said.status, all.as_array().unwrap().len()), (1, 30));
+    // The text is what a serializer of the whole array prints, in the order of the repositories.
+    let one = |name: &str| {
+        let path = estate.sandbox.path("git").join(name).canonicalize().unwrap();
+        all.as_array().unwrap().iter().position(|view| view["repository"] == path.to_str().unwrap())
+    };
+    assert!(names.iter().enumerate().all(|(at, name)| one(name) == Some(at)));
+    assert!(said.out.starts_with("[\n  {\n    \"id\"") && said.out.ends_with("\n  }\n]\n"), "{}", said.out);
+    let text = estate.run(&["status", "--all", "-v"]).out;
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        (lines.len(), lines[0]),
+        (31, "30 mirrors: 29 finished, 1 failed, 0 scheduled, 0 started, 0 never tried, 0 disabled")
+    );
+    assert!(lines[1].contains("r07.git") && lines[1].starts_with("failed"), "{text}");
+    assert_eq!(estate.run(&["status", "--all"]).out.lines().count(), 2);
+    names.iter().for_each(|name| drop(std::fs::remove_dir_all(estate.sandbox.path("mirrors").join(name))));
+    estate.run(&["sync", "--all", "-q"]);
+    let text = estate.run(&["status", "--all"]).out;
+    assert_eq!(text.lines().filter(|line| line.starts_with("failed ")).count(), 20, "{text}");
+    assert!(text.ends_with("and 10 more; -v shows them all\n"), "{text}");
+}

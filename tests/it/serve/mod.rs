@@ -5,6 +5,7 @@ mod fairness;
 mod http_abuse;
 mod life;
 mod listening;
+mod many;
 mod overview;
 mod page;
 mod roots;

@@ -1,0 +1,23 @@
+//! The mirrors of a repository, for those who only look: without opening the repository, where its files allow that.
+
+use std::path::Path;
+
+use super::Error;
+use crate::config::{self, Config, Server};
+use crate::layout::Layout;
+use crate::repo::{self, Plain};
+
+/// The files and the configuration of a repository that a list of repositories names. It is checked that another repository does not get
+/// its URL only if it must be opened: whoever listed the repositories has compared all of them.
+///
+/// # Errors
+/// [`Error::Repository`] and [`Error::Config`].
+pub fn to_show(git_dir: &Path, server: &Server) -> Result<(Layout, Config), Error> {
+    let config = Plain::at(git_dir).map(|plain| config::load_plain(&plain, server));
+    if let Some(config) = config.transpose()?.flatten() {
+        return Ok((Layout::new(git_dir), config));
+    }
+    let repository = repo::open_listed(git_dir)?.to_local();
+    let config = config::load(&repository, server)?;
+    Ok((repository.layout(), config))
+}

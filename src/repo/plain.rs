@@ -1,0 +1,76 @@
+//! A repository of which nothing need be opened to know that this program may read its own files there.
+//!
+//! Guaranteed: what is plain would be opened, with the same common directory. What is not plain may be so too; then it has to be opened to know.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::durable;
+
+/// A bare repository of ours in its simplest form: no worktree, alternates, grafts or extensions, and shared with nobody by its own
+/// configuration.
+#[derive(Debug)]
+pub struct Plain {
+    git_dir: PathBuf,
+}
+
+/// Words of git's configuration that make a repository another one than it seems, or send the reader to other files.
+const WORDS: [&[u8]; 4] = [b"extensions", b"include", b"sharedrepository", b"worktree"];
+
+impl Plain {
+    /// Looks at a directory, whose path has no symbolic links. `None` if it has to be opened.
+    #[must_use]
+    pub fn at(git_dir: &Path) -> Option<Self> {
+        let directory = git_dir.symlink_metadata().ok()?;
+        let is_ours = directory.is_dir() && directory.uid() == rustix::process::geteuid().as_raw();
+        let lacks = |name: &str| matches!(git_dir.join(name).try_exists(), Ok(false));
+        let is_simple = is_ours
+            && ["commondir", "info/grafts", "objects/info/alternates"].into_iter().all(lacks)
+            && git_dir.join("refs").is_dir();
+        let text = is_simple.then(|| durable::read(&git_dir.join("config")).ok())??.0.to_ascii_lowercase();
+        let has = |word: &&[u8]| text.windows(word.len()).any(|part| part == *word);
+        let is_plain = has(&(b"repositoryformatversion = 0" as &[u8])) && !WORDS.iter().any(has);
+        is_plain.then(|| Self { git_dir: git_dir.to_owned() })
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn git_dir(&self) -> &Path {
+        &self.git_dir
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "makes the files of the test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_simplest_form_is_plain() {
+        const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tbare = true\n";
+        let changes: [(&str, &str, bool); 9] = [
+            ("description", "any", true),
+            ("config", "[core]\n\trepositoryformatversion = 1\n", false),
+            ("config", "[core]\n\trepositoryformatversion = 0\n[extensions]\n\tobjectFormat = sha256\n", false),
+            ("config", "[core]\n\trepositoryformatversion = 0\n\tsharedRepository = group\n", false),
+            ("config", "[core]\n\trepositoryformatversion = 0\n[INCLUDE]\n\tpath = x\n", false),
+            ("config", "[core]\n\trepositoryformatversion = 0\n\tworktree = /elsewhere\n", false),
+            ("commondir", "..\n", false),
+            ("info/grafts", "", false),
+            ("objects/info/alternates", "/elsewhere\n", false),
+        ];
+        for (name, text, is_plain) in changes {
+            let scene = tempfile::tempdir().expect("a directory");
+            let git_dir = scene.path().join("r.git");
+            for directory in ["refs", "info", "objects/info"] {
+                std::fs::create_dir_all(git_dir.join(directory)).expect("made");
+            }
+            std::fs::write(git_dir.join("config"), CONFIG).expect("written");
+            assert!(Plain::at(&git_dir).is_some());
+            std::fs::write(git_dir.join(name), text).expect("written");
+            assert_eq!(Plain::at(&git_dir).is_some(), is_plain, "{name}: {text}");
+            std::os::unix::fs::symlink(&git_dir, scene.path().join("link.git")).expect("linked");
+            assert!(Plain::at(&scene.path().join("link.git")).is_none(), "a link");
+        }
+    }
+}

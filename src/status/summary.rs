@@ -1,0 +1,205 @@
+//! A mirror in short, for counts and lists over many repositories: a few hundred bytes, without its refs.
+
+use std::io;
+
+use jiff::Timestamp;
+
+use super::{CHECKED, Failures, Status, UpdateStatus, last_check};
+use crate::config::{Config, Mirror};
+use crate::durable;
+use crate::layout::Layout;
+use crate::spool;
+
+/// Most characters of an error.
+const MAX_ERROR: usize = 200;
+
+/// How a mirror stands. The order is that of lists: the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Something is wrong that a person must fix.
+    Failing,
+    /// Its repository cannot be read.
+    Unreadable,
+    /// An attempt failed, and the next one is due later.
+    Retrying,
+    /// Something waits for it.
+    Waiting,
+    /// It is being served.
+    Running,
+    /// Every selected ref is right.
+    UpToDate,
+    /// It was never tried.
+    NeverTried,
+    /// It is switched off.
+    Disabled,
+}
+
+impl Standing {
+    /// All, the worst first.
+    pub const ALL: [Self; 8] = [
+        Self::Failing,
+        Self::Unreadable,
+        Self::Retrying,
+        Self::Waiting,
+        Self::Running,
+        Self::UpToDate,
+        Self::NeverTried,
+        Self::Disabled,
+    ];
+
+    /// Of an enabled mirror with this status and this many failed attempts.
+    #[must_use]
+    pub fn of(is_enabled: bool, status: UpdateStatus, attempts: u32) -> Self {
+        match status {
+            _ if !is_enabled => Self::Disabled,
+            UpdateStatus::Failed => Self::Failing,
+            UpdateStatus::Scheduled if attempts > 0 => Self::Retrying,
+            UpdateStatus::Scheduled => Self::Waiting,
+            UpdateStatus::Started => Self::Running,
+            UpdateStatus::Finished => Self::UpToDate,
+            UpdateStatus::None => Self::NeverTried,
+        }
+    }
+
+    /// The word in addresses and labels.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Failing => "failing",
+            Self::Unreadable => "unreadable",
+            Self::Retrying => "retrying",
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::UpToDate => "up_to_date",
+            Self::NeverTried => "never_tried",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+/// The times of change (stat(2), ctime) of the files from which the mirrors of a repository are summed up. They also change when a file is
+/// renamed, and unlike the mtime they cannot be set back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stamp(Vec<Option<(i64, i64)>>);
+
+impl Stamp {
+    /// Of what all mirrors share.
+    #[must_use]
+    pub fn of_repository(layout: &Layout) -> Self {
+        let remotes = layout.root().join("remotes");
+        let paths = [layout.config(), remotes, layout.incoming(), layout.corrupt(), layout.resync()];
+        Self(paths.iter().map(|path| durable::changed(path)).collect())
+    }
+
+    /// With the mirrors of these names.
+    #[must_use]
+    pub fn and<'n>(mut self, layout: &Layout, names: impl Iterator<Item = &'n str>) -> Self {
+        for name in names {
+            let directory = layout.remote(name);
+            let paths = [directory.join("status.json"), directory.join(CHECKED), layout.queue(name)];
+            self.0.extend(paths.iter().map(|path| durable::changed(path)));
+        }
+        self
+    }
+}
+
+/// A mirror in short.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// Its number in the repository.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// The host of its address with the port, as in causes; `-` for this machine.
+    pub host: String,
+    /// How it stands. Something may wait for a mirror whose last run was good.
+    pub standing: Standing,
+    /// Its status after the last run.
+    pub update_status: UpdateStatus,
+    /// What is wrong: `v1:HOST:KIND:CODE`.
+    pub cause: Option<String>,
+    /// The last error, cut to 200 characters, if it stands badly.
+    pub error: Option<String>,
+    /// Since when it fails.
+    pub failing_since: Option<Timestamp>,
+    /// The beginning of the last attempt.
+    pub started: Option<Timestamp>,
+    /// The end of the last attempt.
+    pub tried: Option<Timestamp>,
+    /// The end of the last success.
+    pub succeeded: Option<Timestamp>,
+    /// When the upstream of a pull mirror was last checked.
+    pub checked: Option<Timestamp>,
+    /// When something was last taken from that upstream.
+    pub changed: Option<Timestamp>,
+    /// The pushes that are not mirrored yet, if it is enabled.
+    pub backlog: spool::Backlog,
+    /// Records of the repository that could not be read.
+    pub corrupt: usize,
+    /// Its failed attempts, ever.
+    pub failures: Failures,
+}
+
+impl Summary {
+    /// Every mirror of a repository in short.
+    ///
+    /// # Errors
+    /// The operating system's, when its files cannot be read.
+    pub fn all(layout: &Layout, config: &Config, now: Timestamp) -> io::Result<Vec<Self>> {
+        let corrupt = spool::corrupt(layout)?;
+        config.mirrors.iter().map(|mirror| Self::of(layout, mirror, corrupt, now)).collect()
+    }
+
+    fn of(layout: &Layout, mirror: &Mirror, corrupt: usize, now: Timestamp) -> io::Result<Self> {
+        let status = super::of(layout, mirror)?;
+        let checked = status.pull.as_ref().and_then(|_| last_check(&layout.remote(&mirror.name), &status, now));
+        let (mut backlog, mut stands) = (spool::Backlog::default(), status.update_status);
+        if mirror.is_enabled && spool::waiting(layout, &mirror.name)?.any {
+            backlog = spool::backlog(layout, &mirror.name)?;
+            if matches!(stands, UpdateStatus::Finished | UpdateStatus::None) {
+                stands = UpdateStatus::Scheduled;
+            }
+        }
+        let standing = Standing::of(mirror.is_enabled, stands, status.attempts);
+        let is_bad = matches!(standing, Standing::Failing | Standing::Retrying);
+        let Status { last_error, cause, failures, .. } = status;
+        let time = |text: Option<&str>| text?.parse().ok();
+        Ok(Self {
+            id: mirror.id,
+            name: mirror.name.clone(),
+            host: mirror.address.endpoint().unwrap_or_else(|| "-".into()),
+            standing,
+            update_status: status.update_status,
+            cause: cause.filter(|_| is_bad),
+            error: last_error.filter(|_| is_bad).map(|error| error.chars().take(MAX_ERROR).collect()),
+            failing_since: time(status.failing_since.as_deref()),
+            started: time(status.last_update_started_at.as_deref()),
+            tried: time(status.last_update_at.as_deref()),
+            succeeded: time(status.last_successful_update_at.as_deref()),
+            checked,
+            changed: time(status.pull.as_ref().and_then(|pull| pull.last_change_at.as_deref())),
+            backlog,
+            corrupt,
+            failures,
+        })
+    }
+
+    /// The age of the oldest push that is not mirrored yet, in seconds.
+    #[must_use]
+    pub fn oldest_pending(&self, now: Timestamp) -> u64 {
+        let now = u64::try_from(now.as_second()).unwrap_or(0);
+        self.backlog.oldest.map_or(0, |oldest| now.saturating_sub(oldest.as_secs()))
+    }
+
+    /// Whether every selected ref is right, and no push waits.
+    #[must_use]
+    pub fn is_right(&self) -> bool {
+        self.update_status == UpdateStatus::Finished && self.backlog.pushes == 0
+    }
+
+    /// Whether it is enabled and something is not as it should be, or waits.
+    #[must_use]
+    pub fn is_wrong(&self) -> bool {
+        (!self.is_right() || self.corrupt > 0) && self.standing != Standing::Disabled
+    }
+}

@@ -1,0 +1,143 @@
+//! What the daemon knows of many repositories without reading their files: which there are, their numbers, and how their mirrors stand.
+
+use rustix::process::Signal;
+
+use super::life::is_mirrored;
+use crate::scene::daemon::{self, Daemon, LOCAL, configure};
+use crate::scene::sandbox::{Sandbox, wait_for};
+use crate::scene::servers::free_port;
+
+/// No look through the repositories but the first.
+const ONE_LOOK: &str = "scan_interval = \"1h\"\n[api]\nallow_local_network = true\n";
+
+fn number(daemon: &Daemon<'_>, path: &str) -> Option<u64> {
+    daemon.api("GET", &format!("projects/{}", path.replace('/', "%2F")), "").json()["id"].as_u64()
+}
+
+#[test]
+fn a_number_is_permanent_and_an_incomplete_line_gives_none() {
+    let sandbox = Sandbox::new();
+    configure(&sandbox, LOCAL);
+    for name in ["a", "b"] {
+        daemon::repository(&sandbox, name);
+    }
+    let file = sandbox.path("state/projects.jsonl");
+    let port = free_port();
+    {
+        let daemon = Daemon::start_as_configured(&sandbox, port);
+        assert_eq!((number(&daemon, "a"), number(&daemon, "b")), (Some(1), Some(2)));
+    }
+    // A power failure during the line of a third repository.
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(text.lines().count(), 2, "{text}");
+    std::fs::write(&file, format!("{text}{{\"id\":3,\"git_dir\":\"/srv/c\"")).unwrap();
+    std::fs::rename(sandbox.path("srv/a.git"), sandbox.path("srv/z.git")).unwrap();
+    {
+        let daemon = Daemon::start_as_configured(&sandbox, port);
+        assert_eq!((number(&daemon, "b"), number(&daemon, "z"), number(&daemon, "a")), (Some(2), Some(3), None));
+    }
+    let lines = std::fs::read_to_string(&file).unwrap();
+    assert!(lines.starts_with(&text) && lines.lines().count() == 3 && lines.ends_with('\n'), "{lines}");
+    // The number of a repository that comes back is its old one. A file of an earlier version is read once.
+    std::fs::rename(sandbox.path("srv/z.git"), sandbox.path("srv/a.git")).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let old = |name: &str, id: u32| format!("\"{}\": {id}", sandbox.path("srv").join(name).display());
+    let text = format!("{{\"last\": 9, \"ids\": {{{}, {}}}}}", old("a.git", 4), old("gone.git", 9));
+    std::fs::write(sandbox.path("state/projects.json"), text).unwrap();
+    for _ in 0..2 {
+        let daemon = Daemon::start_as_configured(&sandbox, port);
+        assert_eq!((number(&daemon, "a"), number(&daemon, "b")), (Some(4), Some(10)));
+        assert!(!sandbox.path("state/projects.json").exists());
+    }
+}
+
+#[test]
+fn a_repository_that_a_client_names_is_found_without_a_look_and_no_other_is() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, ONE_LOOK);
+    let source = daemon.repository("acme/new");
+    assert_eq!(number(&daemon, "acme/new"), Some(1));
+    assert_eq!(number(&daemon, "acme/new.git"), Some(1));
+    // What the list would not contain is no project either: what lies inside a repository, or behind a link.
+    sandbox.git(&source, &["init", "-q", "--bare", "modules/inner.git"]);
+    std::os::unix::fs::symlink(&source, sandbox.path("srv/acme/link.git")).unwrap();
+    std::os::unix::fs::symlink(sandbox.path("srv/acme"), sandbox.path("srv/group")).unwrap();
+    std::fs::create_dir_all(sandbox.path("srv/acme/empty.git")).unwrap();
+    for path in
+        ["acme/new.git/modules/inner", "acme/link", "group/new", "acme/empty", "acme", "..", "%2E%2E/srv/acme/new"]
+    {
+        assert_eq!(daemon.api("GET", &format!("projects/{}", path.replace('/', "%2F")), "").status, 404, "{path}");
+    }
+    assert_eq!(daemon.api("GET", "projects", "").json().as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn the_page_sees_what_other_programs_change() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, ONE_LOOK);
+    let source = daemon.repository("acme/widget");
+    let mirror = sandbox.bare("mirror.git");
+    daemon.add("acme/widget", mirror.to_str().unwrap());
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    let counts = |state: &str, count: usize| {
+        let line = format!("git_mirror_push_mirrors{{host=\"-\",state=\"{state}\"}} {count}");
+        daemon.ask_with("GET", "/metrics", "", &[]).unwrap().text.lines().any(|found| found == line)
+    };
+    wait_for("the mirror", || is_mirrored(&sandbox, &source, &mirror));
+    wait_for("its state", || counts("up_to_date", 1));
+    sandbox.mirror_push_ok(&source, &["disable", "local"]);
+    wait_for("the change of the configuration", || counts("disabled", 1) && !counts("up_to_date", 1));
+    sandbox.mirror_push_ok(&source, &["enable", "local"]);
+    sandbox.mirror_push_ok(&source, &["add", "second", sandbox.path("none.git").to_str().unwrap(), "--disabled"]);
+    wait_for("the second mirror", || counts("disabled", 1) && counts("up_to_date", 1));
+    std::fs::write(source.join("mirror-push/config.toml"), "nonsense = [").unwrap();
+    let unreadable = || daemon.ask_with("GET", "/metrics", "", &[]).unwrap().text;
+    wait_for("the trouble", || unreadable().contains("\ngit_mirror_push_unreadable_repositories 1\n"));
+    std::fs::remove_file(source.join("mirror-push/config.toml")).unwrap();
+    daemon.signal(Signal::HUP);
+    wait_for("the repair", || unreadable().contains("\ngit_mirror_push_unreadable_repositories 0\n"));
+}
+
+#[test]
+fn metrics_and_health() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, &format!("scan_interval = \"1s\"\n{LOCAL}"));
+    let source = daemon.repository("acme/widget");
+    let mirror = sandbox.bare("mirror.git");
+    daemon.add("acme/widget", mirror.to_str().unwrap());
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    let metrics = || daemon.ask_with("GET", "/metrics", "", &[]).unwrap();
+    let has = |line: &str| metrics().text.lines().any(|found| found == line);
+    wait_for("the metrics", || has("git_mirror_push_mirrors{host=\"-\",state=\"up_to_date\"} 1"));
+    assert!(!metrics().text.contains("mirror=\"local\""), "a mirror that is right has no series of its own");
+    std::fs::rename(&mirror, sandbox.path("moved.git")).unwrap();
+    work.commit("two");
+    work.push(&["main"]);
+    let labels = format!("{{repository=\"{}\",mirror=\"local\"}}", source.display());
+    wait_for("the failure", || has("git_mirror_push_mirrors{host=\"-\",state=\"failing\"} 1"));
+    assert!(has(&format!("git_mirror_push_up_to_date{labels} 0")), "{}", metrics().text);
+    assert!(has("git_mirror_push_host_failures_total{host=\"-\",class=\"permanent\"} 1"), "{}", metrics().text);
+    let metrics = metrics();
+    assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    for name in [
+        "last_success_timestamp_seconds",
+        "pending_refs",
+        "oldest_pending_seconds",
+        "failures_total",
+        "push_duration_seconds",
+        "running_jobs",
+    ] {
+        assert!(metrics.text.contains(&format!("\ngit_mirror_push_{name}")), "{name}");
+    }
+    assert!(!metrics.text.contains("refs/heads") && !metrics.text.contains("mirror.git"));
+    std::fs::rename(sandbox.path("srv"), sandbox.path("elsewhere")).unwrap();
+    wait_for("the trouble", || daemon.ask("GET", "/healthz", "").unwrap().status == 503);
+    std::fs::rename(sandbox.path("elsewhere"), sandbox.path("srv")).unwrap();
+    wait_for("the repair", || daemon.ask("GET", "/healthz", "").unwrap().status == 200);
+    let _ = daemon::ask(&daemon.url("/?token=gmp-canary"), "GET", "", &[]);
+    assert!(!daemon.log().contains("gmp-canary"), "queries are not logged");
+}
