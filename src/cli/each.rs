@@ -6,15 +6,19 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 
 use super::{Base, Session, talk};
+use crate::mirror::SyncGroup;
 use crate::owner::{Hands, Owner};
 use crate::repo;
 
-/// How many repositories a thread takes at a time.
+/// Most repositories that a thread takes at a time.
 const PORTION: usize = 16;
+/// How many threads write at once. They wait for the disk most of the time, and one sync is for all of them.
+const WRITERS: usize = 32;
 /// How many portions wait to be taken.
 const AHEAD: usize = 16;
 
@@ -44,7 +48,7 @@ impl Base {
         read: &(dyn Fn(&Path) -> anyhow::Result<T> + Sync),
         take: &mut dyn FnMut(&Path, T) -> anyhow::Result<()>,
     ) -> anyhow::Result<usize> {
-        take_in(&self.repositories()?, read, take)
+        take_in(&self.repositories()?, threads(), read, take)
     }
 
     /// Asks in one repository.
@@ -76,7 +80,18 @@ impl Base {
     ) -> (Vec<T>, usize) {
         let mut answers = Vec::new();
         let act = |path: &Path| as_owner(path).unwrap_or_else(|| self.ask_in(path, ask));
-        let Ok(bad) = take_in::<T, Infallible>(repositories, &act, &mut |_, answer| {
+        let Ok(bad) = take_in::<T, Infallible>(repositories, threads(), &act, &mut |_, answer| {
+            answers.push(answer);
+            Ok(())
+        });
+        (answers, bad)
+    }
+
+    /// Writes in these repositories, with few syncs for all of them.
+    pub(super) fn write_in<T: Send>(&self, repositories: &[PathBuf], ask: Ask<'_, T>) -> (Vec<T>, usize) {
+        let (mut answers, group) = (Vec::new(), Arc::new(SyncGroup::default()));
+        let act = |path: &Path| group.join(|| self.ask_in(path, ask));
+        let Ok(bad) = take_in::<T, Infallible>(repositories, WRITERS, &act, &mut |_, answer| {
             answers.push(answer);
             Ok(())
         });
@@ -84,22 +99,28 @@ impl Base {
     }
 }
 
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Acts in these repositories, and gives the answers to `take` in their order.
 fn take_in<T: Send, E>(
     repositories: &[PathBuf],
+    threads: usize,
     act: &(dyn Fn(&Path) -> anyhow::Result<T> + Sync),
     take: &mut dyn FnMut(&Path, T) -> Result<(), E>,
 ) -> Result<usize, E> {
     let (next, mut bad) = (AtomicUsize::new(0), 0);
     let (sender, answers) = sync_channel(AHEAD);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(repositories.len());
+    let size = (repositories.len() / threads).clamp(1, PORTION);
+    let portions: Vec<&[PathBuf]> = repositories.chunks(size).collect();
     std::thread::scope(|scope| {
-        for _ in 0..threads {
-            let (sender, next) = (sender.clone(), &next);
+        for _ in 0..threads.min(portions.len()) {
+            let (sender, next, portions) = (sender.clone(), &next, &portions);
             scope.spawn(move || {
                 loop {
                     let portion = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(paths) = repositories.chunks(PORTION).nth(portion) else { return };
+                    let Some(paths) = portions.get(portion) else { return };
                     let acted: Vec<_> = paths.iter().map(|path| (path, act(path))).collect();
                     // Nobody takes more answers after an error.
                     if sender.send((portion, acted)).is_err() {

@@ -358,7 +358,7 @@ fn write(base: &Base, additions: &BTreeMap<PathBuf, Vec<usize>>, judged: &mut [J
         }
         Ok((git_dir.to_owned(), failed, is_changed))
     };
-    let (answers, _) = base.act_in(&paths, &add, &|_| None);
+    let (answers, _) = base.write_in(&paths, &add);
     let changed = answers.iter().filter(|(.., is_changed)| *is_changed).map(|(path, ..)| path.clone()).collect();
     for (path, all) in additions {
         if !answers.iter().any(|(answered, ..)| answered == path) {

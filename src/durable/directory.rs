@@ -112,7 +112,7 @@ pub fn private_directory_named(parent: &Path, prefix: &str) -> io::Result<tempfi
 /// # Errors
 /// The operating system's, when the directory cannot be opened or synced.
 pub fn sync_directory(path: &Path) -> io::Result<()> {
-    File::from(open_to_list(path)?).sync_all()
+    super::sync(&File::from(open_to_list(path)?))
 }
 
 fn open_to_list(path: &Path) -> io::Result<OwnedFd> {

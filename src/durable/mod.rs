@@ -20,6 +20,8 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 mod directory;
+#[cfg(feature = "mirror")]
+mod group;
 mod place;
 #[cfg(feature = "mirror")]
 mod storage;
@@ -33,7 +35,20 @@ pub use directory::{
 };
 pub use directory::{make_all, sync_directory};
 #[cfg(feature = "mirror")]
+pub use group::Group;
+#[cfg(feature = "mirror")]
 pub use storage::network_file_system;
+
+/// Syncs a file or a directory (fsync(2)), together with other threads if this thread is a member of a [`Group`].
+///
+/// # Errors
+/// The operating system's.
+pub fn sync(file: &File) -> io::Result<()> {
+    #[cfg(feature = "mirror")]
+    return group::sync(file);
+    #[cfg(not(feature = "mirror"))]
+    file.sync_all()
+}
 
 /// Opens a regular file. Also returns the metadata of the open descriptor, so that the caller can check owner and mode. A new file gets
 /// mode 0666 without the bits of the umask.
@@ -125,9 +140,12 @@ pub fn read(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
     if metadata.len() > MAX_READ {
         return Err(too_large());
     }
-    let mut bytes = Vec::with_capacity(4096);
-    // It may grow while it is read.
-    if (&mut file).take(MAX_READ + 1).read_to_end(&mut bytes)? as u64 > MAX_READ {
+    let expected = usize::try_from(metadata.len()).map_err(|_| too_large())?;
+    let mut bytes = vec![0; expected + 1];
+    let length = file.read(&mut bytes)?;
+    bytes.truncate(length);
+    // One read is enough for a small file that does not grow meanwhile.
+    if length != expected && (&mut file).take(MAX_READ + 1).read_to_end(&mut bytes)? as u64 > MAX_READ {
         return Err(too_large());
     }
     Ok((bytes, metadata))
@@ -157,7 +175,7 @@ pub fn write_synced(path: &Path, bytes: &[u8], like: &Path) -> io::Result<()> {
     let (mut file, _) = open_in(&new.directory, new.name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, wanted)?;
     give_permissions(&file, wanted)?;
     file.write_all(bytes)?;
-    file.sync_all()
+    sync(&file)
 }
 
 /// Restores the permission bits of group and others that the umask removed from `wanted`.
@@ -197,7 +215,7 @@ pub fn replace(path: &Path, bytes: &[u8], access: impl FnOnce(&File) -> io::Resu
     let (new, mut file) = Temporary::beside(path)?;
     file.write_all(bytes)?;
     access(&file)?;
-    file.sync_all()?;
+    sync(&file)?;
     new.rename(path)?;
     sync_directory(path.parent().unwrap_or(Path::new("/")))
 }

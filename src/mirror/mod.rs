@@ -22,6 +22,7 @@ mod lock;
 mod removal;
 mod shown;
 
+pub use crate::durable::Group as SyncGroup;
 pub use destination::{create_token, credentials, found_credentials, target};
 pub use edit::{Editor, Extras, Keys, WhileBusy, Wish, clean_url, token_as_password};
 pub use host_keys::{detect, host_keys_of};

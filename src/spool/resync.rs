@@ -39,5 +39,5 @@ pub(super) fn clear(layout: &Layout) -> io::Result<()> {
 fn set(layout: &Layout, value: &[u8; 1]) -> io::Result<()> {
     let (file, _) = durable::open_shared(&layout.resync(), OFlags::WRONLY | OFlags::CREATE)?;
     file.write_all_at(value, 0)?;
-    file.sync_all()
+    durable::sync(&file)
 }

@@ -291,13 +291,17 @@ fn many_repositories_take_few_processes() {
     }
     let log = estate.sandbox.path("strace");
     let mut strace = estate.sandbox.command("strace");
-    strace.args(["-f", "-qq", "-e", "trace=execve", "-o", log.to_str().unwrap(), "--"]);
+    strace.args(["-f", "-qq", "-e", "trace=execve,fsync,fdatasync,syncfs", "-o", log.to_str().unwrap(), "--"]);
     strace.arg(env!("CARGO_BIN_EXE_git-mirror-push")).arg("--config").arg(&estate.file).args(["import", "--yes"]);
     let said = Completed::of(&strace.output().unwrap());
     assert!(said.status == 0 && said.out.contains("40 imported"), "{said:?}");
     let started = std::fs::read_to_string(&log).unwrap();
     let started = started.lines().filter(|line| line.contains("execve(") && line.ends_with("= 0")).count();
     assert!(started <= 5, "{started}");
+    // One sync is for several repositories. Alone, each would take six or more.
+    let calls = std::fs::read_to_string(&log).unwrap();
+    let syncs = |name: &str| calls.lines().filter(|line| line.contains(&format!(" {name}("))).count();
+    assert!(syncs("fsync") + syncs("fdatasync") <= 1 && (1..=80).contains(&syncs("syncfs")), "{calls}");
     assert!(said.out.contains("and 30 more; -v shows them all"), "{said:?}");
 }
 

@@ -8,13 +8,14 @@ use std::time::SystemTime;
 
 use super::sandbox::Sandbox;
 
-const CALLS: [&str; 20] = [
+const CALLS: [&str; 21] = [
     "openat",
     "openat2",
     "write",
     "pwrite64",
     "fsync",
     "fdatasync",
+    "syncfs",
     "rename",
     "renameat",
     "renameat2",
