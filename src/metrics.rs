@@ -112,14 +112,16 @@ impl Metrics {
     }
 
     /// Adds a mirror.
-    pub fn add(&mut self, repository: &str, mirror: &Summary) {
-        let is_known = self.hosts.contains_key(&mirror.host);
-        let host = if is_known || self.hosts.len() < MAX_HOSTS { &mirror.host } else { "other" };
-        self.hosts.entry(host.to_owned()).or_default().add(mirror, self.now);
+    pub fn add(&mut self, repository: &Path, mirror: &Summary) {
+        let name = if self.hosts.len() < MAX_HOSTS { &mirror.host } else { "other" };
+        match self.hosts.get_mut(&mirror.host) {
+            Some(host) => host.add(mirror, self.now),
+            None => self.hosts.entry(name.to_owned()).or_default().add(mirror, self.now),
+        }
         if mirror.standing == Standing::Disabled || self.series == Series::OfWrong && !mirror.is_wrong() {
             return;
         }
-        self.mirrors.push((repository.to_owned(), mirror.clone()));
+        self.mirrors.push((repository.display().to_string(), mirror.clone()));
         if self.mirrors.len() >= 2 * MAX_MIRRORS {
             self.cut();
         }
@@ -271,11 +273,11 @@ mod tests {
     fn renders_the_text_format() {
         let backlog = Backlog { pushes: 3, refs: 2, oldest: Some(Duration::from_secs(1_767_720_700)) };
         let mut metrics = Metrics::new(Series::OfWrong, at(22_000).expect("a time"));
-        metrics.add("/srv/a\"b.git", &Summary { backlog, ..mirror("m", Standing::Waiting) });
+        metrics.add(Path::new("/srv/a\"b.git"), &Summary { backlog, ..mirror("m", Standing::Waiting) });
         let (checked, changed) = (at(21_000), at(20_000));
-        metrics.add("/srv/b.git", &Summary { checked, changed, ..mirror("up", Standing::NeverTried) });
-        metrics.add("/srv/c.git", &Summary { succeeded: at(22_000), ..mirror("well", Standing::UpToDate) });
-        metrics.add("/srv/c.git", &mirror("off", Standing::Disabled));
+        metrics.add(Path::new("/srv/b.git"), &Summary { checked, changed, ..mirror("up", Standing::NeverTried) });
+        metrics.add(Path::new("/srv/c.git"), &Summary { succeeded: at(22_000), ..mirror("well", Standing::UpToDate) });
+        metrics.add(Path::new("/srv/c.git"), &mirror("off", Standing::Disabled));
         let text = metrics.render();
         let labels = "{repository=\"/srv/a\\\"b.git\",mirror=\"m\"}";
         for line in [
@@ -312,7 +314,7 @@ mod tests {
             let standing = if n == 99_999 { Standing::Failing } else { standing };
             let host = format!("host-{}", n % 700);
             metrics.add(
-                &format!("/srv/git/group-{}/{}/r{n:06}.git", n / 1000, "x".repeat(60)),
+                Path::new(&format!("/srv/git/group-{}/{}/r{n:06}.git", n / 1000, "x".repeat(60))),
                 &Summary { host, ..mirror("m", standing) },
             );
         }

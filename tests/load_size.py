@@ -7,10 +7,8 @@ import http.client
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import threading
 import time
 
 PUSHED, FAILING = 200, 100
@@ -46,6 +44,9 @@ class Size:
             "GIT_AUTHOR_NAME": "T", "GIT_AUTHOR_EMAIL": "t@example.org",
             "GIT_COMMITTER_NAME": "T", "GIT_COMMITTER_EMAIL": "t@example.org",
         }
+
+    def build(self):
+        directory, program = self.directory, self.program
         with open(directory + "/server.toml", "w", encoding="utf-8") as file:
             file.write(f'[[repositories]]\nroot = "{directory}/srv"\n[remotes.m]\nurl = "{directory}/mirrors/{{path}}.git"\n')
         self.run("git", "init", "-q", directory + "/work")
@@ -90,9 +91,12 @@ class Size:
         return subprocess.run(arguments, env=self.environment, cwd=cwd or self.directory, check=True,
                               capture_output=True, text=True).stdout
 
-    def start(self):
-        """Returns how long it takes until the daemon is ready."""
+    def start(self, scans):
+        """Returns how long it takes until the daemon is ready. With `scans`, it scans all repositories over and over."""
         self.port = free_port()
+        self.run("mkdir", "-p", "conf.d")
+        with open(self.directory + "/conf.d/scans.toml", "w", encoding="utf-8") as file:
+            file.write('scan_interval = "1s"\n' if scans else "")
         begin = time.monotonic()
         self.daemon = subprocess.Popen([self.program, "serve", "-q", "--listen", f"127.0.0.1:{self.port}"], env=self.environment)
         while True:
@@ -137,7 +141,7 @@ class Size:
         return {"Cookie": answer.headers["Set-Cookie"].split(";")[0]}
 
     def requests(self, rounds=100):
-        """The times of each kind of request, while the daemon scans all repositories over and over."""
+        """The times of each kind of request."""
         token = {"PRIVATE-TOKEN": self.run(self.program, "token", "create", "--name", "load").strip()}
         page = self.sign_in(token["PRIVATE-TOKEN"])
         last = self.count // 20
@@ -145,16 +149,13 @@ class Size:
             "metrics": ("/metrics", {}),
             "projects": ("/api/v4/projects?page={}", token),
             "project": ("/api/v4/projects/{}", token),
-            "unknown_number": ("/api/v4/projects/99{}99", token),
+            "unknown_number": ("/api/v4/projects/9{}99999", token),
             "unknown_path": ("/api/v4/projects/none%2F{}", token),
             "mirrors": ("/api/v4/projects/{}/remote_mirrors", token),
             "page": ("/", page),
             "page_search": ("/?q=r0{}", page),
             "page_failing": ("/?state=failing", page),
         }
-        stop = threading.Event()
-        scans = threading.Thread(target=self.scan_until, args=[stop])
-        scans.start()
         times = {kind: [] for kind in kinds}
         sizes = {}
         for n in range(rounds):
@@ -164,23 +165,13 @@ class Size:
                 times[kind].append(time.monotonic() - begin)
                 assert status == (404 if kind.startswith("unknown") else 200), (kind, status, body[:300])
                 sizes[kind] = len(body)
-        stop.set()
-        scans.join()
         table = {kind: {"p50_ms": ms(percentile(found, .5)), "p99_ms": ms(percentile(found, .99)), "max_ms": ms(max(found))}
                  for kind, found in times.items()}
         table["metrics"]["bytes"] = sizes["metrics"]
         return table
 
-    def scan_until(self, stop):
-        while not stop.is_set():
-            self.daemon.send_signal(signal.SIGHUP)
-            time.sleep(0.5)
-
     def pushes(self, rounds=200):
-        """From the end of `git push` to the mirror's ref being right, while the daemon scans all repositories over and over."""
-        stop = threading.Event()
-        scans = threading.Thread(target=self.scan_until, args=[stop])
-        scans.start()
+        """From the end of `git push` to the mirror's ref being right."""
         waits = []
         for n in range(rounds):
             self.run("git", "commit", "-q", "--allow-empty", "-m", str(n), cwd=self.directory + "/work")
@@ -191,9 +182,14 @@ class Size:
                 assert time.monotonic() < begin + 60, "a push was not mirrored"
                 time.sleep(0.0005)
             waits.append(time.monotonic() - begin)
-        stop.set()
-        scans.join()
         return {"p50_ms": ms(percentile(waits, .5)), "p99_ms": ms(percentile(waits, .99)), "max_ms": ms(max(waits))}
+
+    def stop(self):
+        """Returns the most memory that the daemon had, in KiB."""
+        peak = self.peak()
+        self.daemon.terminate()
+        self.daemon.wait()
+        return peak
 
     def idle(self, seconds):
         before, begin = self.cpu(), time.monotonic()
@@ -233,19 +229,20 @@ def free_port():
 def measure(directory, program, count, idle):
     begin = time.monotonic()
     size = Size(directory, program, count)
+    size.build()
     row = {"repositories": count, "built_in_s": round(time.monotonic() - begin, 1)}
-    row["start_s"] = round(size.start(), 2)
+    row["start_s"] = round(size.start(scans=False), 2)
     try:
         size.settle()
         row["first_scan_cpu_s"] = round(size.cpu(), 2)
+        row["idle_percent_of_a_core"] = size.idle(idle)
+        row["daemon_peak_kib"] = size.stop()
+        size.start(scans=True)
         row["requests"] = size.requests()
         row["push_to_mirror"] = size.pushes()
-        size.settle()
-        row["idle_percent_of_a_core"] = size.idle(idle)
-        row["daemon_peak_kib"] = size.peak()
+        row["scanning_daemon_peak_kib"] = size.stop()
     finally:
-        size.daemon.terminate()
-        size.daemon.wait()
+        size.daemon.kill()
     row["status_all"] = size.status()
     row["status_all_json"] = size.status("--json")
     return row

@@ -15,8 +15,7 @@ pub(super) fn summaries(session: &Session<'_>) -> anyhow::Result<Vec<Summary>> {
 /// Writes the numbers of one repository.
 pub(super) fn write_one(session: &Session<'_>, file: &Path) -> anyhow::Result<()> {
     let mut metrics = Metrics::new(Series::OfAll, now());
-    let repository = session.repository.git_dir().display().to_string();
-    summaries(session)?.iter().for_each(|mirror| metrics.add(&repository, mirror));
+    summaries(session)?.iter().for_each(|mirror| metrics.add(session.repository.git_dir(), mirror));
     Ok(metrics.write(file)?)
 }
 
@@ -28,7 +27,7 @@ pub(super) fn write_every(base: &Base, file: &Path) -> anyhow::Result<()> {
         Ok(Summary::all(&layout, &config, now())?)
     };
     base.take_every(&summaries, &mut |git_dir, mirrors| {
-        mirrors.iter().for_each(|mirror| metrics.add(&git_dir.display().to_string(), mirror));
+        mirrors.iter().for_each(|mirror| metrics.add(git_dir, mirror));
         Ok(())
     })?;
     Ok(metrics.write(file)?)

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::durable;
+use crate::refs::RefName;
 
 /// A bare repository of ours in its simplest form: no worktree, alternates, grafts or extensions, and shared with nobody by its own
 /// configuration.
@@ -24,13 +25,19 @@ impl Plain {
         let directory = git_dir.symlink_metadata().ok()?;
         let is_ours = directory.is_dir() && directory.uid() == rustix::process::geteuid().as_raw();
         let lacks = |name: &str| matches!(git_dir.join(name).try_exists(), Ok(false));
-        let is_simple = is_ours
-            && ["commondir", "info/grafts", "objects/info/alternates"].into_iter().all(lacks)
-            && git_dir.join("refs").is_dir();
+        let is_simple = is_ours && ["commondir", "info/grafts", "objects/info/alternates"].into_iter().all(lacks);
         let text = is_simple.then(|| durable::read(&git_dir.join("config")).ok())??.0.to_ascii_lowercase();
         let has = |word: &&[u8]| text.windows(word.len()).any(|part| part == *word);
         let is_plain = has(&(b"repositoryformatversion = 0" as &[u8])) && !WORDS.iter().any(has);
         is_plain.then(|| Self { git_dir: git_dir.to_owned() })
+    }
+
+    /// The branch that HEAD names, if it names one.
+    #[must_use]
+    pub fn default_branch(&self) -> Option<RefName> {
+        let (head, _) = durable::read(&self.git_dir.join("HEAD")).ok()?;
+        let name = head.strip_prefix(b"ref:")?.trim_ascii();
+        RefName::new(name)
     }
 
     /// Its path.

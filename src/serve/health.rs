@@ -49,14 +49,11 @@ fn numbers(app: &App) -> String {
     let mut metrics = Metrics::new(Series::OfWrong, now());
     let (mut unread, mut unreadable) = (0, 0);
     for project in &app.projects.table().projects {
-        match project.mirrors() {
+        project.look(|mirrors| match mirrors {
             Mirrors::Unread => unread += 1,
             Mirrors::Unreadable => unreadable += 1,
-            Mirrors::Read(mirrors) => {
-                let repository = project.git_dir.display().to_string();
-                mirrors.iter().for_each(|mirror| metrics.add(&repository, mirror));
-            }
-        }
+            Mirrors::Read(mirrors) => mirrors.iter().for_each(|mirror| metrics.add(&project.git_dir, mirror)),
+        });
     }
     let mut text = metrics.render();
     let (running, waiting) = app.workers.counts();

@@ -3,6 +3,7 @@
 
 use crate::config::{self, AuthMethod, Change, Config, Direction, HookSetting, Mirror, Server};
 use crate::credentials::{Credentials, HostKey, Secret};
+use crate::layout::Layout;
 use crate::mirror::{self, Editor, Extras, Keys, clean_url, token_as_password};
 use crate::repo::{self, Repository};
 use crate::status::{View, view};
@@ -81,8 +82,13 @@ impl App {
 
     /// All mirrors of a project.
     pub(super) fn mirrors(&self, project: &Project) -> Result<Vec<View>, Error> {
-        let opened = self.open(project)?;
-        opened.config.mirrors.iter().map(|mirror| opened.view(mirror)).collect()
+        let (layout, config) = match mirror::to_show(&project.git_dir, &self.workers.server()) {
+            Err(mirror::Error::Repository(repo::Error::NotARepository { .. })) => {
+                return Err(Error::Missing("Project"));
+            }
+            found => found.map_err(anyhow::Error::from)?,
+        };
+        config.mirrors.iter().map(|mirror| shown(&layout, mirror)).collect()
     }
 
     /// Installs the hook and makes a mirror. If the mirror is enabled and silent mode is off, also requests the first sync.
@@ -248,9 +254,13 @@ impl OpenProject {
 
     /// A mirror as it is shown.
     pub(super) fn view(&self, mirror: &Mirror) -> Result<View, Error> {
-        let credentials = mirror::credentials(&self.repository.layout(), mirror).unwrap_or_default();
-        Ok(view(&self.repository.layout(), mirror, &credentials, super::now()).map_err(anyhow::Error::from)?)
+        shown(&self.repository.layout(), mirror)
     }
+}
+
+fn shown(layout: &Layout, mirror: &Mirror) -> Result<View, Error> {
+    let credentials = mirror::credentials(layout, mirror).unwrap_or_default();
+    Ok(view(layout, mirror, &credentials, super::now()).map_err(anyhow::Error::from)?)
 }
 
 /// Checks a URL. Returns it as it may be stored, its address, and the credentials that were in it.

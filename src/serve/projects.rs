@@ -134,6 +134,16 @@ impl Projects {
 }
 
 impl Project {
+    /// Whether its path contains a text, which is in lower case, whatever the case.
+    pub(super) fn is_found(&self, search: &str) -> bool {
+        let (path, search) = (self.path.as_bytes(), search.as_bytes());
+        match self.path.is_ascii() {
+            _ if search.is_empty() => true,
+            true => path.windows(search.len()).any(|part| part.eq_ignore_ascii_case(search)),
+            false => self.path.to_lowercase().as_bytes().windows(search.len()).any(|part| part == search),
+        }
+    }
+
     fn new(id: u32, placed: Placed, git_dir: &Path) -> Self {
         let Placed { path, name } = placed;
         Self { id, path, name, git_dir: git_dir.to_owned(), known: Mutex::default() }

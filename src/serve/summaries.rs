@@ -4,7 +4,6 @@
 //! anything that would be lost; a restart reads everything again.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -28,7 +27,7 @@ pub(super) struct Known {
 }
 
 /// The mirrors of a project.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) enum Mirrors {
     /// Nobody has read them yet.
     #[default]
@@ -36,7 +35,7 @@ pub(super) enum Mirrors {
     /// They cannot be read; the log says why.
     Unreadable,
     /// They are these.
-    Read(Arc<[Summary]>),
+    Read(Box<[Summary]>),
 }
 
 impl Known {
@@ -47,9 +46,9 @@ impl Known {
 }
 
 impl Project {
-    /// Its mirrors.
-    pub(super) fn mirrors(&self) -> Mirrors {
-        self.known.lock().mirrors.clone()
+    /// Looks at its mirrors.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Mirrors) -> T) -> T {
+        look(&self.known.lock().mirrors)
     }
 }
 
@@ -73,7 +72,7 @@ impl App {
         let Some(project) = self.projects.at(git_dir) else { return };
         let mut known = project.known.lock();
         if let Mirrors::Read(all) = &mut known.mirrors
-            && let Some(one) = Arc::make_mut(all).iter_mut().find(|one| one.name == mirror)
+            && let Some(one) = all.iter_mut().find(|one| one.name == mirror)
         {
             one.standing = Standing::Running;
         }
@@ -97,7 +96,7 @@ impl App {
             match &known.mirrors {
                 Mirrors::Unread | Mirrors::Unreadable => false,
                 Mirrors::Read(all) => {
-                    known.stamp == Stamp::of_repository(&layout).and(&layout, all.iter().map(|one| &*one.name))
+                    known.stamp == Stamp::begin(&layout).and(&layout, all.iter().map(|one| &*one.name))
                 }
             }
         };
@@ -109,7 +108,7 @@ impl App {
     fn read(&self, project: &Project) {
         let read = || -> anyhow::Result<Known> {
             // Before the files are read, so that a change meanwhile is seen later.
-            let stamp = Stamp::of_repository(&Layout::new(&project.git_dir));
+            let stamp = Stamp::begin(&Layout::new(&project.git_dir));
             let (layout, config) = mirror::to_show(&project.git_dir, &self.workers.server())?;
             let stamp = stamp.and(&layout, config.mirrors.iter().map(|mirror| &*mirror.name));
             let mirrors = Mirrors::Read(Summary::all(&layout, &config, now())?.into());

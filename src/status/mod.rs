@@ -5,7 +5,7 @@
 //! with a warning; damaged lines of `mirrored/` count as unknown, so that at worst a rewrite is reported as divergence.
 //! Absent: decisions. A crash leaves the old file or the new one.
 
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,7 @@ pub use outcome::{Outcome, RefOutcome};
 pub use past::{Past, note as note_past};
 pub use runner::Runner;
 pub use state::{Failures, Greeting, Move, Portion, PullState, Status};
-pub use summary::{Stamp, Standing, Summary};
+pub use summary::{HalfStamp, Stamp, Standing, Summary};
 pub use view::{HostKey, View, view};
 
 use crate::config::Mirror;
@@ -134,11 +134,9 @@ pub fn generation(directory: &Path) -> io::Result<u64> {
 /// as a warning.
 pub fn read_as_is(directory: &Path) -> io::Result<Status> {
     let path = directory.join("status.json");
-    // Most files are smaller than this. So the size need not be asked first, which matters with ten thousand files.
-    let mut text = Vec::with_capacity(4096);
-    match durable::open_to_read(&path).and_then(|(mut file, _)| file.read_to_end(&mut text)) {
+    let text = match durable::read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Status::default()),
-        read => read?,
+        read => read?.0,
     };
     match decoded(&text) {
         Ok(status) => Ok(status),

@@ -1,6 +1,8 @@
 //! A mirror in short, for counts and lists over many repositories: a few hundred bytes, without its refs.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 
@@ -77,28 +79,38 @@ impl Standing {
     }
 }
 
-/// The times of change (stat(2), ctime) of the files from which the mirrors of a repository are summed up. They also change when a file is
-/// renamed, and unlike the mtime they cannot be set back.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stamp(Vec<Option<(i64, i64)>>);
+/// A digest of the times of change (stat(2), ctime) of the files from which the mirrors of a repository are summed up. These times also
+/// change when a file is renamed, and unlike the mtime they cannot be set back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp(u64);
+
+/// A stamp of what all mirrors of a repository share.
+#[derive(Debug)]
+pub struct HalfStamp(DefaultHasher);
 
 impl Stamp {
-    /// Of what all mirrors share.
+    /// Begins with what all mirrors share.
     #[must_use]
-    pub fn of_repository(layout: &Layout) -> Self {
+    pub fn begin(layout: &Layout) -> HalfStamp {
         let remotes = layout.root().join("remotes");
         let paths = [layout.config(), remotes, layout.incoming(), layout.corrupt(), layout.resync()];
-        Self(paths.iter().map(|path| durable::changed(path)).collect())
+        HalfStamp(DefaultHasher::new()).with(&paths)
     }
+}
 
-    /// With the mirrors of these names.
+impl HalfStamp {
+    /// Adds the mirrors of these names.
     #[must_use]
-    pub fn and<'n>(mut self, layout: &Layout, names: impl Iterator<Item = &'n str>) -> Self {
+    pub fn and<'n>(mut self, layout: &Layout, names: impl Iterator<Item = &'n str>) -> Stamp {
         for name in names {
             let directory = layout.remote(name);
-            let paths = [directory.join("status.json"), directory.join(CHECKED), layout.queue(name)];
-            self.0.extend(paths.iter().map(|path| durable::changed(path)));
+            self = self.with(&[directory.join("status.json"), directory.join(CHECKED), layout.queue(name)]);
         }
+        Stamp(self.0.finish())
+    }
+
+    fn with(mut self, paths: &[PathBuf]) -> Self {
+        paths.iter().for_each(|path| durable::changed(path).hash(&mut self.0));
         self
     }
 }

@@ -17,8 +17,7 @@ pub(super) async fn list(State(app): State<Arc<App>>, request: Request) -> Respo
     answer(app, request, Access::Read, |ask| {
         let search = ask.parameters.text("search")?.unwrap_or_default().to_lowercase();
         let table = ask.app.table();
-        let is_shown =
-            |project: &&Arc<Project>| ask.token.reaches(&project.path) && project.path.to_lowercase().contains(&search);
+        let is_shown = |project: &&Arc<Project>| ask.token.reaches(&project.path) && project.is_found(&search);
         let found: Vec<&Arc<Project>> = table.projects.iter().filter(is_shown).collect();
         let pages = Pages::read(&ask.parameters)?;
         let headers = pages.headers(found.len(), &ask.client.base, &ask.uri);
@@ -39,8 +38,8 @@ pub(super) async fn one(State(app): State<Arc<App>>, path: Ids, request: Request
 }
 
 fn shown(project: &Project, base: &str) -> Value {
-    let head =
-        repo::open_listed(&project.git_dir).ok().and_then(|shared| shared.to_local().default_branch().ok().flatten());
+    let opened = || repo::open_listed(&project.git_dir).ok()?.to_local().default_branch().ok()?;
+    let head = repo::Plain::at(&project.git_dir).and_then(|plain| plain.default_branch()).or_else(opened);
     let branch = head.as_ref().and_then(|name| name.branch()).map(|name| String::from_utf8_lossy(name).into_owned());
     let namespace = project.path.rsplit_once('/').map_or("", |(namespace, _)| namespace);
     json!({

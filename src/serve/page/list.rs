@@ -24,9 +24,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, visitor: Visitor, Query(as
         let page = text("page").parse::<usize>().unwrap_or(1).max(1);
         let table = app.table();
         let lower = search.to_lowercase();
-        let is_meant = |project: &&Arc<Project>| {
-            visitor.token.reaches(&project.path) && project.path.to_lowercase().contains(&lower)
-        };
+        let is_meant = |project: &&Arc<Project>| visitor.token.reaches(&project.path) && project.is_found(&lower);
         let meant: Vec<&Arc<Project>> = table.projects.iter().filter(is_meant).collect();
         let views = |project: &Arc<Project>| {
             app.mirrors(project).inspect_err(|error| tracing::warn!("'{}': {error}", project.git_dir.display()))

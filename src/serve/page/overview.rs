@@ -49,11 +49,11 @@ fn parts(cause: &str) -> Option<(&str, &str, &str)> {
 fn each(app: &App, token: &Token, look: &mut dyn FnMut(&Arc<Project>, Option<&Summary>)) {
     let table = app.table();
     for project in table.projects.iter().filter(|project| token.reaches(&project.path)) {
-        match project.mirrors() {
+        project.look(|mirrors| match mirrors {
             Mirrors::Unread => {}
             Mirrors::Unreadable => look(project, None),
             Mirrors::Read(mirrors) => mirrors.iter().for_each(|mirror| look(project, Some(mirror))),
-        }
+        });
     }
 }
 
@@ -83,11 +83,11 @@ struct Trouble {
 /// The counts by state and the list of causes, of the projects that the visitor reaches.
 pub(super) fn show(app: &App, visitor: &Visitor) -> Markup {
     app.see_changes();
-    let mut counts: BTreeMap<Standing, usize> = BTreeMap::new();
+    let mut counts = [0; Standing::ALL.len()];
     let mut troubles: BTreeMap<String, Trouble> = BTreeMap::new();
     each(app, &visitor.token, &mut |_, mirror| {
         let standing = mirror.map_or(Standing::Unreadable, |mirror| mirror.standing);
-        *counts.entry(standing).or_default() += 1;
+        counts[standing as usize] += 1;
         if let Some(mirror) = mirror
             && let Some(cause) = cause_of(standing, mirror.cause.as_deref())
         {
@@ -102,12 +102,12 @@ pub(super) fn show(app: &App, visitor: &Visitor) -> Markup {
     troubles.sort_by_key(|trouble| (trouble.standing, std::cmp::Reverse(trouble.count)));
     let more = troubles.len().saturating_sub(MAX_CAUSES);
     html! {
-        @if !counts.is_empty() { section.overview aria-label="Overview" {
+        @if counts != [0; Standing::ALL.len()] { section.overview aria-label="Overview" {
             p.counts {
-                @for (standing, count) in &counts {
-                    a.{ "count " (standing.word()) } href={ "/?state=" (standing.word()) } { strong { (count) } " " (shown(*standing)) }
+                @for (standing, count) in Standing::ALL.into_iter().zip(counts).filter(|(_, count)| *count > 0) {
+                    a.{ "count " (standing.word()) } href={ "/?state=" (standing.word()) } { strong { (count) } " " (shown(standing)) }
                 }
-                span.faint { "of " (plural(counts.values().sum())) }
+                span.faint { "of " (plural(counts.iter().sum())) }
             }
             @if !troubles.is_empty() {
                 h2 { "What is wrong" }
