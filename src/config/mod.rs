@@ -27,6 +27,7 @@ mod server;
 mod settings;
 mod template;
 mod unique;
+mod urls;
 mod values;
 mod warnings;
 

@@ -11,6 +11,7 @@ use super::Error;
 use super::file::{Api, HostKeys, TopKeys};
 use super::keys::Table;
 use super::settings::Settings;
+use super::urls::Urls;
 use crate::credentials::{CredentialEnv, HandedOver, read_source, read_token, token_key};
 use crate::plan::Pattern;
 
@@ -31,6 +32,7 @@ pub struct Server {
     pub hosts: BTreeMap<String, HostKeys>,
     pub(super) defaults: Settings,
     pub(super) templates: BTreeMap<String, Template>,
+    pub(super) urls: Urls,
 }
 
 /// `[remotes.NAME]` of the server's files.

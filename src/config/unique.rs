@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use percent_encoding::percent_decode_str;
 
-use super::server::expand;
+use super::server::{Template, expand};
 use super::{Error, Placed, Server};
 
 impl Server {
@@ -24,31 +24,40 @@ impl Server {
     pub fn check_urls_of(&self, repositories: &[PathBuf]) -> Result<(), Error> {
         let mut seen: BTreeMap<String, &Path> = BTreeMap::new();
         for git_dir in repositories {
-            let Some(placed) = self.place(git_dir) else { continue };
-            for (name, template) in &self.templates {
-                let Some(url) = template.settings.url.as_deref().map(|url| expand(url, &placed)) else { continue };
+            for (name, url) in self.urls_of(git_dir) {
                 // Two mirrors of one repository may have one URL if they share no refs.
                 if let Some(other) = seen.insert(url, git_dir).filter(|other| *other != git_dir) {
-                    let what = format!(
-                        "remote '{name}': '{}' and '{}' would both be mirrored to one URL; use {{path}} in it, or exclude one",
-                        other.display(),
-                        git_dir.display(),
-                    );
-                    return Err(Error::Meaning { path: template.file.clone(), line: template.line, what });
+                    return Err(self.one_url(name, other, git_dir));
                 }
             }
         }
         Ok(())
     }
 
-    /// Checks, like [`Server::check_urls`], that no template gives this repository the URL of another one. It looks only for repositories
-    /// that could have one of its URLs. If the templates do not tell which these are, it checks all.
+    fn one_url(&self, name: &str, one: &Path, other: &Path) -> Error {
+        let Template { file, line, .. } = &self.templates[name];
+        let what = format!(
+            "remote '{name}': '{}' and '{}' would both be mirrored to one URL; use {{path}} in it, or exclude one",
+            one.display(),
+            other.display(),
+        );
+        Error::Meaning { path: file.clone(), line: *line, what }
+    }
+
+    /// Checks that no template gives this repository the URL of another one. It looks only for repositories that could have one of its
+    /// URLs. If the templates do not tell which these are, it lists all, once for this configuration.
     ///
     /// # Errors
     /// As [`Server::check_urls`].
     pub(super) fn check_url_of(&self, git_dir: &Path) -> Result<(), Error> {
         let placed = self.place(git_dir).filter(|_| self.has_templates());
-        if placed.is_some_and(|placed| self.may_collide(git_dir, &placed)) { self.check_urls() } else { Ok(()) }
+        if !placed.is_some_and(|placed| self.may_collide(git_dir, &placed)) {
+            return Ok(());
+        }
+        match self.twin(git_dir)? {
+            Some((name, other)) => Err(self.one_url(name, &other, git_dir)),
+            None => Ok(()),
+        }
     }
 
     /// Whether another repository may have one of the URLs of this one.
