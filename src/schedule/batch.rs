@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::as_owner;
-use super::pool::{Crew, Done, Task};
+use super::pool::{Crew, Done, Role, Task};
 use super::queue::{HostLimit, Job, JobLimits, Said};
 use crate::config::{self, Config, HostKeys, Mirror, Server};
 use crate::drain::{self, Check, Context, Down, Error, Host, Mode, OnBegin, Report, Unchanged};
@@ -82,7 +82,7 @@ pub fn drain_every(repositories: Vec<PathBuf>, every: &Every<'_>) {
     });
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            scope.spawn(|| crew.work(every.now, &|task| every.act(task)));
+            scope.spawn(|| crew.work(Role::Worker, every.now, &|task| every.act(task)));
         }
     });
 }

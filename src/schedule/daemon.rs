@@ -12,12 +12,15 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::batch::{Every, RECONCILE, limits, named_limits};
-use super::pool::{Crew, Done, Task};
+use super::pool::{Crew, Done, Role, Task};
 use super::queue::{Job, Queue};
 use crate::config::{Mirror, Server};
 use crate::drain::{Check, Error, MassDelete, Mode, Report, Unchanged};
 use crate::plan::Restore;
 use crate::wire::Pool;
+
+/// The nice value of the thread that looks through all repositories.
+const NICE: i32 = 10;
 
 /// What happens to a mirror or a repository.
 #[derive(Debug)]
@@ -90,10 +93,16 @@ impl Workers {
     pub fn run(&self) {
         let limits = limits(&self.server());
         std::thread::scope(|scope| {
+            let work = |role| self.crew.work(role, self.now, &|task| self.act(task));
             // The extra threads are for runs that only wait for their mirror, and for scans while all other threads serve mirrors.
             for _ in 0..limits.all + limits.slow() + limits.scans {
-                scope.spawn(|| self.crew.work(self.now, &|task| self.act(task)));
+                scope.spawn(move || work(Role::Worker));
             }
+            scope.spawn(move || {
+                // On Linux each thread has a priority of its own (sched(7)). Without it, the scanner delays the others a little.
+                let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+                work(Role::Scanner);
+            });
         });
     }
 
@@ -105,7 +114,7 @@ impl Workers {
     /// Queues scans of these repositories' spools.
     pub fn scan(&self, git_dirs: Vec<PathBuf>) {
         let now = (self.now)();
-        self.crew.change(|queue| queue.scan_all(git_dirs, now));
+        self.crew.change_for_all(|queue| queue.scan_all(git_dirs, now));
     }
 
     /// How long the last look through all spools took.
@@ -138,7 +147,7 @@ impl Workers {
 
     /// Makes the workers begin no further job.
     pub fn halt(&self) {
-        self.crew.change(Queue::halt);
+        self.crew.change_for_all(Queue::halt);
     }
 
     /// How many mirrors are being served, and how many wait.

@@ -32,6 +32,17 @@ pub(super) struct Done {
 pub(super) struct Crew {
     state: Mutex<State>,
     changed: Condvar,
+    /// The scanner has one of its own, so that nobody wakes it in place of a worker.
+    changed_for_scanner: Condvar,
+}
+
+/// What a thread is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Everything; in the daemon, everything but looks through all repositories.
+    Worker,
+    /// These looks alone.
+    Scanner,
 }
 
 struct State {
@@ -42,7 +53,11 @@ struct State {
 
 impl Crew {
     pub(super) fn new(limits: JobLimits) -> Self {
-        Self { state: Mutex::new(State { queue: Queue::new(limits), watch: None }), changed: Condvar::new() }
+        Self {
+            state: Mutex::new(State { queue: Queue::new(limits), watch: None }),
+            changed: Condvar::new(),
+            changed_for_scanner: Condvar::new(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -57,6 +72,13 @@ impl Crew {
         changed
     }
 
+    /// Changes the queue, and wakes the scanner too.
+    pub(super) fn change_for_all<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
+        let changed = self.change(change);
+        self.changed_for_scanner.notify_all();
+        changed
+    }
+
     /// Changes the queue in a way that gives nobody anything to do.
     pub(super) fn note(&self, change: impl FnOnce(&mut Queue)) {
         change(&mut self.lock().queue);
@@ -68,40 +90,52 @@ impl Crew {
     }
 
     /// Does tasks in the calling thread until none is left to begin. This is also the case after [`Queue::halt`].
-    pub(super) fn work(&self, now: fn() -> Timestamp, act: &dyn Fn(Task<'_>) -> Done) {
+    pub(super) fn work(&self, role: Role, now: fn() -> Timestamp, act: &dyn Fn(Task<'_>) -> Done) {
         let mut state = self.lock();
         loop {
-            match state.queue.next(now()) {
+            let next = match role {
+                Role::Worker => state.queue.next(now()),
+                Role::Scanner => state.queue.next_of_scanner(),
+            };
+            match next {
                 Next::End => {
                     self.changed.notify_all();
                     return;
                 }
+                Next::Wait(_) if role == Role::Scanner => self.changed_for_scanner.wait(&mut state),
                 Next::Wait(time) => state = self.wait(state, time, now()),
                 Next::Scan(git_dir) => {
-                    (state, _) = self.act(state, act, Task::Scan(git_dir));
+                    (state, _) = self.act(role, state, act, Task::Scan(git_dir));
                     state.queue.scanned(now());
                 }
-                Next::Defer(job, down) => (state, _) = self.act(state, act, Task::Defer(&job, &down)),
+                Next::Defer(job, down) => (state, _) = self.act(role, state, act, Task::Defer(&job, &down)),
                 Next::Serve(job) => {
                     let said;
-                    (state, said) = self.act(state, act, Task::Serve(&job));
+                    (state, said) = self.act(role, state, act, Task::Serve(&job));
                     state.queue.served(&job, said.unwrap_or(Said::Nothing));
                 }
             }
         }
     }
 
-    /// Does a task. Meanwhile another thread looks for the next one, or watches the clock.
+    /// Does a task. Meanwhile another worker looks for the next one, or watches the clock.
     fn act<'s>(
         &'s self,
+        role: Role,
         state: MutexGuard<'s, State>,
         act: &dyn Fn(Task<'_>) -> Done,
         task: Task<'_>,
     ) -> (MutexGuard<'s, State>, Option<Said>) {
         drop(state);
-        self.changed.notify_one();
+        if role == Role::Worker {
+            self.changed.notify_one();
+        }
         let done = act(task);
         let mut state = self.lock();
+        // A worker goes on with what it found. The scanner serves nothing itself.
+        if role == Role::Scanner && !done.jobs.is_empty() {
+            self.changed.notify_one();
+        }
         done.jobs.into_iter().for_each(|job| state.queue.add(job));
         (state, done.said)
     }

@@ -247,13 +247,28 @@ impl Queue {
         (self.running.len(), self.waiting.len())
     }
 
+    /// What the daemon's thread does next that looks through all repositories.
+    pub(super) fn next_of_scanner(&mut self) -> Next {
+        match self.scans.begin_next(usize::MAX) {
+            Some(git_dir) => Next::Scan(git_dir),
+            None if self.is_open => Next::Wait(None),
+            None => Next::End,
+        }
+    }
+
+    /// What any other thread does next.
     pub(super) fn next(&mut self, now: Timestamp) -> Next {
         while let Some((_, key)) = self.later.first().filter(|(time, _)| *time <= now).cloned() {
             self.scan_at(key.clone(), None);
             self.scan(key.0);
         }
-        let (scans, is_shared) = (self.limits.scans, self.is_open);
-        if let Some(git_dir) = self.scans.begin(scans, if is_shared { scans.div_ceil(2) } else { scans }) {
+        let scans = self.limits.scans;
+        let next = match self.is_open {
+            // The scanner may have one more.
+            true => self.scans.begin_woken(scans + 1),
+            false => self.scans.begin_woken(scans).or_else(|| self.scans.begin_next(scans)),
+        };
+        if let Some(git_dir) = next {
             return Next::Scan(git_dir);
         }
         if let Some(next) = self.next_job(now) {

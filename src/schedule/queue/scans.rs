@@ -1,7 +1,7 @@
 //! Which repositories' spools are looked at next. Pure.
 //!
-//! A repository that was woken, or whose time has come, does not wait for the look through all repositories. In the daemon that look takes
-//! half of the processors at most, so that it delays no push by much.
+//! A repository that was woken, or whose time has come, does not wait for the look through all repositories. In the daemon a thread of its
+//! own does that look, which gives way to all others, so that it delays no push by much.
 
 use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
@@ -42,19 +42,19 @@ impl Scans {
         self.all.extend(new);
     }
 
-    /// The next repository, when fewer than `most` are being scanned. The look through all repositories goes on only when fewer than
-    /// `most_of_all` are.
-    pub(super) fn begin(&mut self, most: usize, most_of_all: usize) -> Option<PathBuf> {
-        if self.running >= most {
-            return None;
-        }
-        let woken = self.woken.pop_front();
-        if let Some(git_dir) = &woken {
-            self.is_woken.remove(git_dir);
-        }
-        let next = woken.or_else(|| if self.running < most_of_all { self.all.pop_front() } else { None });
-        self.running += usize::from(next.is_some());
-        next
+    /// The next repository that was woken, when fewer than `most` are being scanned.
+    pub(super) fn begin_woken(&mut self, most: usize) -> Option<PathBuf> {
+        let next = if self.running < most { self.woken.pop_front() } else { None }?;
+        self.is_woken.remove(&next);
+        self.running += 1;
+        Some(next)
+    }
+
+    /// The next repository of the look through all, when fewer than `most` are being scanned.
+    pub(super) fn begin_next(&mut self, most: usize) -> Option<PathBuf> {
+        let next = if self.running < most { self.all.pop_front() } else { None }?;
+        self.running += 1;
+        Some(next)
     }
 
     /// A repository was scanned.
@@ -101,21 +101,19 @@ mod tests {
     fn a_woken_repository_does_not_wait_for_all_others() {
         let mut scans = Scans::default();
         scans.add_all(paths(&["a", "b", "c"]), at(0));
-        let begin = |scans: &mut Scans| scans.begin(2, 1).map(|path| path.display().to_string());
-        assert_eq!(begin(&mut scans).as_deref(), Some("a"));
-        assert_eq!(begin(&mut scans), None, "all others take one place");
-        scans.wake("c".into());
-        scans.wake("c".into());
-        scans.wake("d".into());
-        assert_eq!(begin(&mut scans).as_deref(), Some("c"));
-        assert_eq!(begin(&mut scans), None, "two places");
+        assert_eq!(scans.begin_next(9), Some("a".into()));
+        assert_eq!(scans.begin_woken(9), None);
+        ["c", "c", "d"].iter().for_each(|name| scans.wake(name.into()));
+        assert_eq!(scans.begin_woken(2), Some("c".into()));
+        assert_eq!(scans.begin_woken(2), None, "two places");
         scans.end(at(1));
-        assert_eq!(begin(&mut scans).as_deref(), Some("d"), "waking twice is waking once");
+        assert_eq!(scans.begin_woken(2), Some("d".into()), "waking twice is waking once");
         scans.end(at(1));
+        assert_eq!(scans.begin_woken(2), None);
         scans.end(at(1));
-        assert_eq!(begin(&mut scans).as_deref(), Some("b"));
+        assert_eq!(scans.begin_next(9), Some("b".into()));
         scans.wake("b".into());
-        assert_eq!(begin(&mut scans).as_deref(), Some("b"), "it may have changed since the scan began");
+        assert_eq!(scans.begin_woken(2), Some("b".into()), "it may have changed since the scan began");
     }
 
     #[test]
@@ -123,17 +121,17 @@ mod tests {
         let mut scans = Scans::default();
         scans.add_all(Vec::new(), at(0));
         scans.wake("x".into());
-        assert!(scans.begin(1, 1).is_some());
+        assert!(scans.begin_woken(1).is_some());
         scans.end(at(5));
         assert_eq!(scans.took(), Duration::ZERO, "no look through all repositories");
         scans.add_all(paths(&["a", "b"]), at(10));
-        assert_eq!(scans.begin(1, 1), Some("a".into()));
+        assert_eq!(scans.begin_next(1), Some("a".into()));
         scans.add_all(paths(&["a", "b", "c"]), at(11));
         let mut rest = Vec::new();
         loop {
             assert_eq!(scans.took(), Duration::ZERO);
             scans.end(at(12));
-            let Some(next) = scans.begin(1, 1) else { break };
+            let Some(next) = scans.begin_next(1) else { break };
             rest.push(next);
         }
         assert_eq!((rest, scans.took()), (paths(&["b", "a", "c"]), Duration::from_secs(2)));
