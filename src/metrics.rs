@@ -99,7 +99,7 @@ const HOST_GAUGES: [(&str, &str, OfHost); 5] = [
         "Time of the check that is longest ago, of the last ones of all upstreams at the host.",
         |h| seconds(h.oldest_check),
     ),
-    ("host_corrupt_records", "Spool records that could not be read, of repositories with a mirror at the host.", |h| {
+    ("host_corrupt_records", "Spool records that could not be read, counted for each mirror at the host.", |h| {
         Some(h.corrupt as f64)
     }),
 ];
@@ -162,9 +162,14 @@ impl Metrics {
                 let _ = writeln!(out, "git_mirror_push_{name}{{host=\"{}\"}} {value}", escaped(host));
             }
         }
-        header(&mut out, "host_failures_total", "Attempts that failed, by host and class.", "counter");
+        header(
+            &mut out,
+            "host_failed_attempts",
+            "Failed attempts, ever, of the mirrors at the host, by class.",
+            "gauge",
+        );
         for (host, sums) in &self.hosts {
-            failures(&mut out, "host_failures_total", &format!("host=\"{}\"", escaped(host)), sums.failures);
+            failures(&mut out, "host_failed_attempts", &format!("host=\"{}\"", escaped(host)), sums.failures);
         }
         header(&mut out, "mirrors_left_out", "Mirrors that are not right and have no series of their own.", "gauge");
         let _ = writeln!(out, "git_mirror_push_mirrors_left_out {}", self.left_out);
@@ -292,7 +297,7 @@ mod tests {
             "git_mirror_push_mirrors{host=\"h:22\",state=\"waiting\"} 1",
             "git_mirror_push_mirrors{host=\"h:22\",state=\"up_to_date\"} 1",
             "git_mirror_push_mirrors{host=\"h:22\",state=\"disabled\"} 1",
-            "git_mirror_push_host_failures_total{host=\"h:22\",class=\"temporary\"} 8",
+            "git_mirror_push_host_failed_attempts{host=\"h:22\",class=\"temporary\"} 8",
             "git_mirror_push_host_pending_pushes{host=\"h:22\"} 3",
             "git_mirror_push_host_oldest_pending_seconds{host=\"h:22\"} 22",
             "git_mirror_push_host_last_success_timestamp_seconds{host=\"h:22\"} 1767720722",

@@ -61,7 +61,7 @@ table! {
     max_jobs_per_repository: usize, Server, "integer; 4", via "read::at_least_one";
 
     /// How often the daemon scans all repositories for work that no hook announced. If this is not set and a scan takes more than 0.6 s, the
-    /// daemon waits for 100 times as long as the scan took.
+    /// daemon waits for 100 times as long as the scan took, and an hour at most.
     scan_interval: Duration, Server, "duration; \"1m\"", via "read::period";
 
     /// How often the daemon compares all refs of every mirror.

@@ -91,8 +91,10 @@ impl Root {
 
     /// Where in this root the repository is, if the globs choose it.
     fn place(&self, git_dir: &Path) -> Option<Placed> {
-        let below = git_dir.strip_prefix(&self.path).ok()?;
-        let below = if below.ends_with(".git") && below.parent()? != Path::new("") { below.parent()? } else { below };
+        // Without `//` and `/./`, which patterns and comparisons of texts would take for another path.
+        let below: PathBuf = git_dir.strip_prefix(&self.path).ok()?.components().collect();
+        let parent = below.parent()?;
+        let below = if below.ends_with(".git") && parent != Path::new("") { parent } else { &below };
         let whole = below.to_str().filter(|whole| !whole.is_empty())?;
         let path = whole.strip_suffix(".git").unwrap_or(whole);
         let is_in = |patterns: &[Pattern]| {

@@ -49,7 +49,7 @@ impl Server {
     ///
     /// # Errors
     /// As [`Server::check_urls`].
-    pub(super) fn check_url_of(&self, git_dir: &Path) -> Result<(), Error> {
+    pub fn check_url_of(&self, git_dir: &Path) -> Result<(), Error> {
         let placed = self.place(git_dir).filter(|_| self.has_templates());
         if !placed.is_some_and(|placed| self.may_collide(git_dir, &placed)) {
             return Ok(());

@@ -1,8 +1,8 @@
 //! The syncs of many threads, put together: one syncfs(2) instead of an fsync(2) for each file.
 //!
 //! Guaranteed: as with fsync, what was written to a file or changed in a directory before its sync began is on the disk when the sync
-//! returns. The order of what one thread does stays as it is. It costs more than it is asked for: everything that waits to be written to that
-//! file system is written.
+//! returns; where syncfs does less than that, fsync is used. The order of what one thread does stays as it is. It costs more than it is asked
+//! for: everything that waits to be written to that file system is written, and an error of another program's write is an error here too.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,6 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+
+use super::storage::is_synced_as_a_whole;
 
 /// How long a sync waits for those of the other members.
 const PATIENCE: Duration = Duration::from_millis(10);
@@ -62,6 +64,9 @@ impl Group {
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {
+        if !is_synced_as_a_whole(file)? {
+            return file.sync_all();
+        }
         let system = file.metadata()?.dev();
         let mut state = self.state.lock();
         if let Entry::Vacant(new) = state.files.entry(system) {

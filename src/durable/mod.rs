@@ -142,7 +142,12 @@ pub fn read(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
     }
     let expected = usize::try_from(metadata.len()).map_err(|_| too_large())?;
     let mut bytes = vec![0; expected + 1];
-    let length = file.read(&mut bytes)?;
+    let length = loop {
+        match file.read(&mut bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => break read?,
+        }
+    };
     bytes.truncate(length);
     // One read is enough for a small file that does not grow meanwhile.
     if length != expected && (&mut file).take(MAX_READ + 1).read_to_end(&mut bytes)? as u64 > MAX_READ {

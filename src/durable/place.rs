@@ -52,6 +52,9 @@ pub(super) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 /// Opens what is there in one step, if no component of the path is a symbolic link: openat2(2) of Linux 5.6. `None` if one is, or if the
 /// kernel or a sandbox does not know the call. Then each step has to be looked at.
 pub(super) fn open_without_links(path: &Path, flags: OFlags) -> io::Result<Option<OwnedFd>> {
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Ok(None);
+    }
     match rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
         Ok(opened) => Ok(Some(opened)),
         Err(Errno::LOOP | Errno::NOSYS | Errno::PERM) => Ok(None),
@@ -152,6 +155,7 @@ mod tests {
             ("repo.git/mirror-push/remotes/mirror-push/evil", false),
             ("repo.git/mirror-push/remotes/m/inside", false),
             ("repo.git/mirror-push/../../elsewhere", false),
+            ("real.git/mirror-push/../../elsewhere", false),
         ];
         for (name, is_opened) in table {
             assert_eq!(open_directory(&path(name)).is_ok(), is_opened, "{name}");

@@ -1,7 +1,9 @@
 //! On what kind of file system a directory is.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// File systems on which other machines may see the same files: the number of statfs(2), and the name. The numbers of Lustre, GPFS and GFS2
 /// are not in linux/magic.h.
@@ -32,6 +34,30 @@ pub fn network_file_system(path: &Path) -> io::Result<Option<&'static str>> {
     Ok(NETWORK.iter().find(|(known, _)| *known == number).map(|(_, name)| *name))
 }
 
+/// File systems of which syncfs(2) writes and reports what fsync(2) does.
+const SYNCED_AS_A_WHOLE: [(u32, &str); 5] = [
+    (0x0000_ef53, "ext4"),
+    (0x5846_5342, "XFS"),
+    (0x9123_683e, "Btrfs"),
+    (0xf2f5_2010, "F2FS"),
+    (0x0102_1994, "tmpfs"),
+];
+
+/// Whether syncfs(2) does for a file what fsync(2) does: on some file systems, and since Linux 5.8, which reports errors of earlier writes.
+///
+/// # Errors
+/// The operating system's.
+pub(super) fn is_synced_as_a_whole(file: &File) -> io::Result<bool> {
+    static REPORTS: OnceLock<bool> = OnceLock::new();
+    let number = rustix::fs::fstatfs(file)?.f_type as u32;
+    let reports = || {
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+        (numbers.next(), numbers.next()) >= (Some(5), Some(8))
+    };
+    Ok(SYNCED_AS_A_WHOLE.iter().any(|(known, _)| *known == number) && *REPORTS.get_or_init(reports))
+}
+
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "reads a header of the kernel")]
 mod tests {
@@ -58,6 +84,15 @@ mod tests {
             ("OCFS2_SUPER_MAGIC", "OCFS2"),
         ] {
             assert!(NETWORK.contains(&(value(constant), name)), "{constant}");
+        }
+        for (constant, name) in [
+            ("EXT4_SUPER_MAGIC", "ext4"),
+            ("XFS_SUPER_MAGIC", "XFS"),
+            ("BTRFS_SUPER_MAGIC", "Btrfs"),
+            ("F2FS_SUPER_MAGIC", "F2FS"),
+            ("TMPFS_MAGIC", "tmpfs"),
+        ] {
+            assert!(SYNCED_AS_A_WHOLE.contains(&(value(constant), name)), "{constant}");
         }
         for local in ["EXT4_SUPER_MAGIC", "XFS_SUPER_MAGIC", "TMPFS_MAGIC", "FUSE_SUPER_MAGIC"] {
             assert!(NETWORK.iter().all(|(number, _)| *number != value(local)), "{local}");

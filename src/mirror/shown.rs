@@ -7,8 +7,8 @@ use crate::config::{self, Config, Server};
 use crate::layout::Layout;
 use crate::repo::{self, Plain};
 
-/// The files and the configuration of a repository that a list of repositories names. It is checked that another repository does not get
-/// its URL only if it must be opened: whoever listed the repositories has compared all of them.
+/// The files and the configuration of a repository that a list of repositories names. Whether another repository gets the same URL is for the
+/// caller to know ([`Server::check_url_of`]).
 ///
 /// # Errors
 /// [`Error::Repository`] and [`Error::Config`].

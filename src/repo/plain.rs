@@ -1,6 +1,7 @@
 //! A repository of which nothing need be opened to know that this program may read its own files there.
 //!
-//! Guaranteed: what is plain would be opened, with the same common directory. What is not plain may be so too; then it has to be opened to know.
+//! Guaranteed: what is plain is ours, and no file in it leads to another directory. Absent: whether git would open it; its configuration or HEAD
+//! may be damaged. What is not plain may be just as good; then it has to be opened to know.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::durable;
 use crate::refs::RefName;
 
-/// A bare repository of ours in its simplest form: no worktree, alternates, grafts or extensions, and shared with nobody by its own
+/// A repository of ours in its simplest form: no worktree, alternates, grafts or extensions, and shared with nobody by its own
 /// configuration.
 #[derive(Debug)]
 pub struct Plain {

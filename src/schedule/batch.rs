@@ -64,7 +64,7 @@ pub struct Every<'a> {
     pub random: fn() -> u64,
     /// How often a mirror is compared in full without being asked, if at all.
     pub reconcile: Option<Duration>,
-    /// Called with each repository that was scanned.
+    /// Called with each repository that was scanned and has no job.
     pub on_scan: &'a (dyn Fn(&Path) + Sync),
     /// Called when the run of a mirror begins.
     pub on_begin: OnRun<'a>,
@@ -121,7 +121,10 @@ impl Every<'_> {
         match task {
             Task::Scan(git_dir) => {
                 let found = self.jobs_of(&git_dir);
-                (self.on_scan)(&git_dir);
+                // The reports on its jobs say the rest.
+                if !found.as_ref().is_ok_and(|jobs| !jobs.is_empty()) {
+                    (self.on_scan)(&git_dir);
+                }
                 match found {
                     Ok(jobs) => Done { jobs, ..Done::default() },
                     Err(error) => {

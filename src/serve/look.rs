@@ -21,6 +21,8 @@ use crate::durable;
 const SCAN: Duration = Duration::from_secs(60);
 /// Looks take at most one part of so many of the time, when the server's file does not say.
 const SHARE: u32 = 100;
+/// The longest time that is chosen from one look to the next. A look may have taken long because the machine slept.
+const RARELY: Duration = Duration::from_secs(3600);
 /// How old the list of repositories may be that a client gets.
 const FRESH: Duration = Duration::from_secs(1);
 /// A look that takes longer is made in the background.
@@ -100,7 +102,7 @@ impl App {
         let last = *self.look.last.lock();
         let age = last.map(|(at, took)| (now().duration_since(at).unsigned_abs(), took));
         match age {
-            Some((age, took)) if age <= FRESH.max(SHARE * took) => {}
+            Some((age, took)) if age <= FRESH.max(took.saturating_mul(SHARE)).min(RARELY) => {}
             Some((_, took)) if took > SHORT => self.ask(Wanted::List),
             _ => drop(self.look_around()),
         }
@@ -159,7 +161,7 @@ impl App {
     /// The time from one look through all spools to the next.
     fn scan_interval(&self) -> Duration {
         let listing = self.look.last.lock().map_or(Duration::ZERO, |(_, took)| took);
-        let grown = || SCAN.max(SHARE * (listing + self.workers.scan_time()));
+        let grown = || SCAN.max((listing + self.workers.scan_time()).saturating_mul(SHARE)).min(RARELY);
         self.workers.server().top.scan_interval.unwrap_or_else(grown)
     }
 

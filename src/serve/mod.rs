@@ -13,6 +13,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -86,6 +87,8 @@ struct App {
     lanes: Lanes,
     /// What webhooks may still do.
     allowances: Allowances,
+    /// The number of the configuration.
+    generation: AtomicU64,
     /// When changes by other programs were last looked for.
     seen: Mutex<Option<Timestamp>>,
     /// The answer of `/metrics`, and when it was made.
@@ -141,6 +144,7 @@ impl App {
             sessions: Sessions::default(),
             lanes: Lanes::default(),
             allowances: Allowances::default(),
+            generation: AtomicU64::new(0),
             seen: Mutex::default(),
             metrics: Mutex::default(),
             events,
@@ -168,6 +172,7 @@ impl App {
             tracing::error!("{NOT_ANNOUNCED}: {error}");
         }
         self.workers.reload(server);
+        self.generation.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The configuration. Resolves the symbolic links of roots that have appeared since it was read.
@@ -192,7 +197,7 @@ impl App {
                 let is_below = server.roots.iter().any(|root| git_dir.starts_with(&root.path));
                 if is_below
                     && git_dir.join("HEAD").is_file()
-                    && git_dir.canonicalize().is_ok_and(|real| real == git_dir)
+                    && git_dir.canonicalize().is_ok_and(|real| real.as_os_str() == git_dir.as_os_str())
                 {
                     self.workers.wake(git_dir.clone());
                     self.add(&server, &git_dir);

@@ -5,8 +5,9 @@
 
 #![expect(clippy::disallowed_methods, reason = "appends to projects.jsonl")]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,14 +79,7 @@ impl Projects {
         Arc::clone(&self.table.lock())
     }
 
-    /// The project of a repository.
-    pub(super) fn at(&self, git_dir: &Path) -> Option<Arc<Project>> {
-        let id = *self.numbers.lock().ids.get(git_dir)?;
-        let table = self.table();
-        table.by_id.get(&id).map(|at| Arc::clone(&table.projects[*at]))
-    }
-
-    /// Makes the next refresh compute every path anew, and its next scan read every mirror: the configuration has changed. Numbers stay.
+    /// Makes the next refresh compute every path anew, because the roots may have changed. Numbers stay.
     pub(super) fn expire(&self) {
         self.is_expired.store(true, Ordering::Relaxed);
     }
@@ -99,7 +93,11 @@ impl Projects {
         if !is_expired && git_dirs.len() == old.projects.len() && git_dirs.iter().all(is_known) {
             return Ok(());
         }
-        let placed = git_dirs.iter().filter_map(|git_dir| Some((git_dir, server.place(git_dir)?)));
+        // What was added while the list was made may not be in it.
+        let listed: HashSet<&PathBuf> = git_dirs.iter().collect();
+        let missed = old.projects.iter().map(|project| &project.git_dir).filter(|git_dir| !listed.contains(git_dir));
+        let missed = missed.filter(|git_dir| server.lists(git_dir));
+        let placed = git_dirs.iter().chain(missed).filter_map(|git_dir| Some((git_dir, server.place(git_dir)?)));
         let placed: Vec<_> = placed.collect();
         numbers.add(placed.iter().map(|(git_dir, _)| *git_dir))?;
         let project = |(git_dir, placed): (&PathBuf, Placed)| {
@@ -111,7 +109,6 @@ impl Projects {
         let table = Arc::new(Table::of(projects));
         if is_expired {
             self.is_expired.store(false, Ordering::Relaxed);
-            table.projects.iter().for_each(|project| project.known.lock().expire());
         }
         *self.table.lock() = table;
         Ok(())
@@ -119,10 +116,13 @@ impl Projects {
 
     /// Adds one repository, if it is new and below a root.
     pub(super) fn add(&self, server: &Server, git_dir: &Path) -> io::Result<()> {
-        let mut numbers = self.numbers.lock();
+        if self.table().at(server, git_dir).is_some() {
+            return Ok(());
+        }
         let Some(placed) = server.place(git_dir).filter(|_| server.lists(git_dir)) else { return Ok(()) };
+        let mut numbers = self.numbers.lock();
         let old = self.table();
-        if numbers.ids.get(git_dir).is_some_and(|id| old.by_id.contains_key(id)) {
+        if old.at(server, git_dir).is_some() {
             return Ok(());
         }
         numbers.add(std::iter::once(&git_dir.to_owned()))?;
@@ -168,7 +168,12 @@ impl Numbers {
             serde_json::to_writer(&mut text, line)?;
             text.push(b'\n');
         }
-        let mut file = std::fs::File::options().create(true).append(true).open(&self.path)?;
+        let mut file = std::fs::File::options().create(true).append(true).mode(0o600).open(&self.path)?;
+        if file.metadata()?.len() < length {
+            // Somebody has cut it, or put an older one in its place.
+            self.length = None;
+            return Err(io::Error::other(format!("'{}' is shorter than it was", self.path.display())));
+        }
         // An incomplete line would make the next one unreadable.
         file.set_len(length)?;
         file.write_all(&text)?;
@@ -196,7 +201,11 @@ impl Numbers {
         };
         let complete = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let lines = text[..complete].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let lines: Result<Vec<Line>, _> = lines.map(serde_json::from_slice).collect();
+        let line = |(at, line)| {
+            serde_json::from_slice(line)
+                .map_err(|error| io::Error::other(format!("line {} of '{}': {error}", at + 1, self.path.display())))
+        };
+        let lines: io::Result<Vec<Line>> = lines.enumerate().map(line).collect();
         self.take(lines?);
         self.length = Some(complete as u64);
         Ok(complete as u64)
@@ -234,6 +243,14 @@ impl Table {
         Self { projects, by_id }
     }
 
+    /// The project of a repository.
+    pub(super) fn at(&self, server: &Server, git_dir: &Path) -> Option<&Arc<Project>> {
+        let path = server.place(git_dir)?.path;
+        let first = self.projects.partition_point(|project| *project.path < *path);
+        let same = self.projects[first..].iter().take_while(|project| project.path == path);
+        same.into_iter().find(|project| project.git_dir == git_dir)
+    }
+
     /// The project of that number, or of that path below its root.
     pub(super) fn find(&self, id_or_path: &str) -> Option<Arc<Project>> {
         let path = id_or_path.strip_suffix(".git").unwrap_or(id_or_path);
@@ -247,7 +264,8 @@ impl Table {
 
 /// The repositories at that path below a root that are there, also if they are not listed yet.
 pub(super) fn at_path(server: &Server, path: &str) -> Vec<PathBuf> {
-    if !Path::new(path).components().all(|part| matches!(part, Component::Normal(_))) {
+    let is_plain = |part: &str| Path::new(part).components().eq([Component::Normal(part.as_ref())]);
+    if !path.split('/').all(is_plain) {
         return Vec::new();
     }
     let ends = ["", ".git", "/.git"];

@@ -4,6 +4,8 @@
 //! anything that would be lost; a restart reads everything again.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -11,7 +13,7 @@ use super::projects::Project;
 use super::{App, now};
 use crate::layout::Layout;
 use crate::mirror;
-use crate::status::{Stamp, Standing, Summary};
+use crate::status::{HalfStamp, Stamp, Standing, Summary};
 
 /// For how many repositories a visitor waits. With more, changes by other programs are seen at the next scan.
 const MAX_READ: usize = 1000;
@@ -22,8 +24,8 @@ const FRESH: SignedDuration = SignedDuration::from_secs(2);
 #[derive(Debug, Default)]
 pub(super) struct Known {
     mirrors: Mirrors,
-    /// What the files were like when they were read.
-    stamp: Stamp,
+    /// What the files were like when they were read. `None` if the next scan is to read them whatever they are like.
+    stamp: Option<Stamp>,
 }
 
 /// The mirrors of a project.
@@ -38,13 +40,6 @@ pub(super) enum Mirrors {
     Read(Box<[Summary]>),
 }
 
-impl Known {
-    /// What is known counts until the next scan.
-    pub(super) fn expire(&mut self) {
-        self.stamp = Stamp::default();
-    }
-}
-
 impl Project {
     /// Looks at its mirrors.
     pub(super) fn look<T>(&self, look: impl FnOnce(&Mirrors) -> T) -> T {
@@ -55,22 +50,24 @@ impl Project {
 impl App {
     /// Reads the mirrors of a repository again, because something of it has changed.
     pub(super) fn summarize(&self, git_dir: &Path) {
-        if let Some(project) = self.projects.at(git_dir) {
+        if let Some(project) = self.project_at(git_dir) {
             self.read(&project);
         }
     }
 
     /// Reads the mirrors of a repository again if its files have changed.
     pub(super) fn summarize_if_changed(&self, git_dir: &Path) {
-        if let Some(project) = self.projects.at(git_dir) {
+        if let Some(project) = self.project_at(git_dir) {
             self.read_if_changed(&project);
         }
     }
 
     /// A mirror is being served.
     pub(super) fn begun(&self, git_dir: &Path, mirror: &str) {
-        let Some(project) = self.projects.at(git_dir) else { return };
+        let Some(project) = self.project_at(git_dir) else { return };
         let mut known = project.known.lock();
+        // There may be no report.
+        known.stamp = None;
         if let Mirrors::Read(all) = &mut known.mirrors
             && let Some(one) = all.iter_mut().find(|one| one.name == mirror)
         {
@@ -89,35 +86,56 @@ impl App {
         }
     }
 
+    fn project_at(&self, git_dir: &Path) -> Option<Arc<Project>> {
+        self.projects.table().at(&self.workers.server(), git_dir).cloned()
+    }
+
     fn read_if_changed(&self, project: &Project) {
-        let layout = Layout::new(&project.git_dir);
-        let is_same = {
+        // Files are looked at without the lock, because their file system may hang.
+        let before = {
             let known = project.known.lock();
             match &known.mirrors {
-                Mirrors::Unread | Mirrors::Unreadable => false,
+                Mirrors::Unread | Mirrors::Unreadable => None,
                 Mirrors::Read(all) => {
-                    known.stamp == Stamp::begin(&layout).and(&layout, all.iter().map(|one| &*one.name))
+                    known.stamp.map(|stamp| (stamp, all.iter().map(|one| one.name.clone()).collect::<Vec<_>>()))
                 }
             }
         };
+        let is_same = before.is_some_and(|(stamp, names)| {
+            let layout = Layout::new(&project.git_dir);
+            Some(stamp) == self.begin_stamp(&layout).and(&layout, names.iter().map(|name| &**name), now())
+        });
         if !is_same {
             self.read(project);
         }
     }
 
+    fn begin_stamp(&self, layout: &Layout) -> HalfStamp {
+        Stamp::begin(layout, self.generation.load(Ordering::Relaxed))
+    }
+
     fn read(&self, project: &Project) {
         let read = || -> anyhow::Result<Known> {
             // Before the files are read, so that a change meanwhile is seen later.
-            let stamp = Stamp::begin(&Layout::new(&project.git_dir));
-            let (layout, config) = mirror::to_show(&project.git_dir, &self.workers.server())?;
-            let stamp = stamp.and(&layout, config.mirrors.iter().map(|mirror| &*mirror.name));
-            let mirrors = Mirrors::Read(Summary::all(&layout, &config, now())?.into());
-            Ok(Known { mirrors, stamp })
+            let stamp = self.begin_stamp(&Layout::new(&project.git_dir));
+            let server = self.workers.server();
+            server.check_url_of(&project.git_dir)?;
+            let (layout, config) = mirror::to_show(&project.git_dir, &server)?;
+            let stamp = stamp.and(&layout, config.mirrors.iter().map(|mirror| &*mirror.name), now());
+            let mirrors = Summary::all(&layout, &config, now())?;
+            // A run that is killed changes no file.
+            let is_still = mirrors.iter().all(|mirror| mirror.standing != Standing::Running);
+            Ok(Known { mirrors: Mirrors::Read(mirrors.into()), stamp: stamp.filter(|_| is_still) })
         };
-        let known = read().unwrap_or_else(|error| {
-            tracing::debug!("'{}': {error:#}", project.git_dir.display());
-            Known { mirrors: Mirrors::Unreadable, stamp: Stamp::default() }
-        });
-        *project.known.lock() = known;
+        match read() {
+            Ok(known) => *project.known.lock() = known,
+            Err(error) => {
+                let new = Known { mirrors: Mirrors::Unreadable, stamp: None };
+                let old = std::mem::replace(&mut *project.known.lock(), new);
+                if !matches!(old.mirrors, Mirrors::Unreadable) {
+                    tracing::warn!("'{}': {error:#}", project.git_dir.display());
+                }
+            }
+        }
     }
 }

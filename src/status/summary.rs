@@ -81,36 +81,49 @@ impl Standing {
 
 /// A digest of the times of change (stat(2), ctime) of the files from which the mirrors of a repository are summed up. These times also
 /// change when a file is renamed, and unlike the mtime they cannot be set back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp(u64);
 
 /// A stamp of what all mirrors of a repository share.
 #[derive(Debug)]
-pub struct HalfStamp(DefaultHasher);
+pub struct HalfStamp {
+    hasher: DefaultHasher,
+    /// The latest time, in milliseconds since the Unix epoch.
+    latest: i64,
+}
+
+/// The clock of a file system may stand still for so many milliseconds. A file that has just changed may change again without a trace.
+const TICK: i64 = 100;
 
 impl Stamp {
-    /// Begins with what all mirrors share.
+    /// Begins with what all mirrors share. `generation` is the number of the configuration.
     #[must_use]
-    pub fn begin(layout: &Layout) -> HalfStamp {
+    pub fn begin(layout: &Layout, generation: u64) -> HalfStamp {
+        let mut hasher = DefaultHasher::new();
+        generation.hash(&mut hasher);
         let remotes = layout.root().join("remotes");
         let paths = [layout.config(), remotes, layout.incoming(), layout.corrupt(), layout.resync()];
-        HalfStamp(DefaultHasher::new()).with(&paths)
+        HalfStamp { hasher, latest: 0 }.with(&paths)
     }
 }
 
 impl HalfStamp {
-    /// Adds the mirrors of these names.
+    /// Adds the mirrors of these names. `None` if one of the files has just changed.
     #[must_use]
-    pub fn and<'n>(mut self, layout: &Layout, names: impl Iterator<Item = &'n str>) -> Stamp {
+    pub fn and<'n>(mut self, layout: &Layout, names: impl Iterator<Item = &'n str>, now: Timestamp) -> Option<Stamp> {
         for name in names {
             let directory = layout.remote(name);
             self = self.with(&[directory.join("status.json"), directory.join(CHECKED), layout.queue(name)]);
         }
-        Stamp(self.0.finish())
+        (self.latest < now.as_millisecond() - TICK).then(|| Stamp(self.hasher.finish()))
     }
 
     fn with(mut self, paths: &[PathBuf]) -> Self {
-        paths.iter().for_each(|path| durable::changed(path).hash(&mut self.0));
+        for changed in paths.iter().map(|path| durable::changed(path)) {
+            changed.hash(&mut self.hasher);
+            let (seconds, nanoseconds) = changed.unwrap_or_default();
+            self.latest = self.latest.max(seconds.saturating_mul(1000) + nanoseconds / 1_000_000);
+        }
         self
     }
 }

@@ -37,7 +37,10 @@ pub(super) async fn show(State(app): State<Arc<App>>, visitor: Visitor, Query(as
         let is_chosen = |project: &&Arc<Project>| only.is_all() || ids.contains(&project.id);
         let meant: Vec<&Arc<Project>> = meant.into_iter().filter(is_chosen).collect();
         let rows: Vec<_> = meant.iter().skip((page - 1).saturating_mul(PER_PAGE)).take(PER_PAGE).collect();
-        let rows: Vec<_> = rows.into_iter().map(|project| (*project, chosen(project))).collect();
+        let rows = rows.into_iter().map(|project| (*project, chosen(project)));
+        // A summary may be older than the files.
+        let is_shown = |views: &Option<Vec<View>>| only.is_all() || views.as_ref().is_none_or(|views| !views.is_empty());
+        let rows: Vec<_> = rows.filter(|(_, views)| is_shown(views)).collect();
         let body = html! {
             (overview::show(app, visitor))
             form.search role="search" action="/" {

@@ -58,17 +58,29 @@ fn a_repository_that_a_client_names_is_found_without_a_look_and_no_other_is() {
     let source = daemon.repository("acme/new");
     assert_eq!(number(&daemon, "acme/new"), Some(1));
     assert_eq!(number(&daemon, "acme/new.git"), Some(1));
+    daemon.repository("acme/later");
     // What the list would not contain is no project either: what lies inside a repository, or behind a link.
     sandbox.git(&source, &["init", "-q", "--bare", "modules/inner.git"]);
     std::os::unix::fs::symlink(&source, sandbox.path("srv/acme/link.git")).unwrap();
     std::os::unix::fs::symlink(sandbox.path("srv/acme"), sandbox.path("srv/group")).unwrap();
     std::fs::create_dir_all(sandbox.path("srv/acme/empty.git")).unwrap();
-    for path in
-        ["acme/new.git/modules/inner", "acme/link", "group/new", "acme/empty", "acme", "..", "%2E%2E/srv/acme/new"]
-    {
+    for path in [
+        "acme/new.git/modules/inner",
+        "acme/link",
+        "group/new",
+        "acme/empty",
+        "acme",
+        "..",
+        "%2E%2E/srv/acme/new",
+        "acme//later",
+        "acme/./later",
+        "/acme/later",
+        "acme/later/",
+    ] {
         assert_eq!(daemon.api("GET", &format!("projects/{}", path.replace('/', "%2F")), "").status, 404, "{path}");
     }
-    assert_eq!(daemon.api("GET", "projects", "").json().as_array().unwrap().len(), 1);
+    assert_eq!(number(&daemon, "acme/later"), Some(2));
+    assert_eq!(daemon.api("GET", "projects", "").json().as_array().unwrap().len(), 2);
 }
 
 #[test]
@@ -120,7 +132,7 @@ fn metrics_and_health() {
     let labels = format!("{{repository=\"{}\",mirror=\"local\"}}", source.display());
     wait_for("the failure", || has("git_mirror_push_mirrors{host=\"-\",state=\"failing\"} 1"));
     assert!(has(&format!("git_mirror_push_up_to_date{labels} 0")), "{}", metrics().text);
-    assert!(has("git_mirror_push_host_failures_total{host=\"-\",class=\"permanent\"} 1"), "{}", metrics().text);
+    assert!(has("git_mirror_push_host_failed_attempts{host=\"-\",class=\"permanent\"} 1"), "{}", metrics().text);
     let metrics = metrics();
     assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     for name in [
