@@ -117,10 +117,10 @@ impl Workers {
         self.crew.change_for_all(|queue| queue.scan_all(git_dirs, now));
     }
 
-    /// How long the last look through all spools took.
+    /// How long the last look through all spools took, or the one that goes on has taken so far if that is longer.
     #[must_use]
     pub fn scan_time(&self) -> Duration {
-        self.crew.read(Queue::scan_time)
+        self.crew.read(|queue| queue.scan_time((self.now)()))
     }
 
     /// Queues a full sync of a mirror. A mirror that is being served is served once more afterwards.

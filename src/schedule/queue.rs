@@ -184,9 +184,9 @@ impl Queue {
         }
     }
 
-    /// How long the last scan of all repositories took; zero before its end.
-    pub(super) fn scan_time(&self) -> Duration {
-        self.scans.took()
+    /// How long the last scan of all repositories took, or the one that goes on has taken so far if that is longer.
+    pub(super) fn scan_time(&self, now: Timestamp) -> Duration {
+        self.scans.took(now)
     }
 
     /// Queues a job. A mirror that waits already is not added again, but does what asks for more. A mirror that is being served is served

@@ -67,9 +67,9 @@ impl Scans {
         }
     }
 
-    /// How long the last look through all repositories took; zero before its end.
-    pub(super) fn took(&self) -> Duration {
-        self.took
+    /// How long the last look through all repositories took, or the one that goes on has taken so far if that is longer.
+    pub(super) fn took(&self, now: Timestamp) -> Duration {
+        self.begun.map_or(self.took, |begun| self.took.max(now.duration_since(begun).unsigned_abs()))
     }
 
     /// Whether no repository waits or is being scanned.
@@ -123,18 +123,18 @@ mod tests {
         scans.wake("x".into());
         assert!(scans.begin_woken(1).is_some());
         scans.end(at(5));
-        assert_eq!(scans.took(), Duration::ZERO, "no look through all repositories");
+        assert_eq!(scans.took(at(9)), Duration::ZERO, "no look through all repositories");
         scans.add_all(paths(&["a", "b"]), at(10));
         assert_eq!(scans.begin_next(1), Some("a".into()));
         scans.add_all(paths(&["a", "b", "c"]), at(11));
         let mut rest = Vec::new();
         loop {
-            assert_eq!(scans.took(), Duration::ZERO);
+            assert_eq!(scans.took(at(11)), Duration::from_secs(1), "so far");
             scans.end(at(12));
             let Some(next) = scans.begin_next(1) else { break };
             rest.push(next);
         }
-        assert_eq!((rest, scans.took()), (paths(&["b", "a", "c"]), Duration::from_secs(2)));
+        assert_eq!((rest, scans.took(at(99))), (paths(&["b", "a", "c"]), Duration::from_secs(2)));
         assert!(scans.is_empty());
     }
 }
