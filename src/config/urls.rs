@@ -111,6 +111,7 @@ mod tests {
         assert_eq!((twin("a-b"), twin("a/b"), twin("c")), (Some(path("a/b")), Some(path("a-b")), None));
         std::fs::remove_dir_all(path("a/b")).expect("removed");
         assert_eq!(twin("a-b"), None);
+        assert_eq!(server.place(&path("a//./b")), server.place(&path("a/b")), "another text of one path");
         // It comes back, and was known before.
         make("a/b");
         assert_eq!((twin("a-b"), twin("a/b")), (Some(path("a/b")), Some(path("a-b"))));

@@ -113,6 +113,8 @@ impl App {
     /// the API and the page do not show them.
     pub(super) fn look_around(&self) -> Option<Vec<PathBuf>> {
         let begun = now();
+        // Before the configuration is taken: a number that is too small only makes the next look compute the paths again.
+        let generation = self.generation.load(Ordering::Relaxed);
         let server = self.server_with_roots();
         let listed = server.repositories().inspect_err(|error| tracing::error!("{error}")).ok();
         let mut remarks = listed.as_ref().map(|git_dirs| server.remarks(git_dirs)).unwrap_or_default();
@@ -122,7 +124,7 @@ impl App {
         self.look.is_partial.store(server.missing_roots().next().is_some(), Ordering::Relaxed);
         *said = remarks;
         drop(said);
-        let numbered = listed.as_deref().map(|git_dirs| self.projects.refresh(&server, git_dirs));
+        let numbered = listed.as_deref().map(|git_dirs| self.projects.refresh(&server, generation, git_dirs));
         if let Some(Err(error)) = &numbered {
             tracing::error!("cannot store the project numbers: {error}");
         }

@@ -304,7 +304,6 @@ fn reload(app: &App, options: &Options) {
             let held = app.configuring.lock();
             app.take(Arc::new(server));
             drop(held);
-            app.projects.expire();
             app.ask(Wanted::Scan);
             tracing::info!("the configuration was reloaded");
         }

@@ -10,7 +10,6 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -39,6 +38,8 @@ pub(super) struct Project {
 pub(super) struct Table {
     pub(super) projects: Vec<Arc<Project>>,
     by_id: HashMap<u32, usize>,
+    /// The number of the configuration that says where the roots are.
+    generation: u64,
 }
 
 /// A line of the file of numbers.
@@ -63,7 +64,6 @@ struct Numbers {
 pub(super) struct Projects {
     table: Mutex<Arc<Table>>,
     numbers: Mutex<Numbers>,
-    is_expired: AtomicBool,
 }
 
 impl Projects {
@@ -71,7 +71,7 @@ impl Projects {
     pub(super) fn new(state_directory: &Path) -> Self {
         let path = state_directory.join("projects.jsonl");
         let numbers = Numbers { path, ids: HashMap::new(), last: 0, length: None };
-        Self { table: Mutex::default(), numbers: Mutex::new(numbers), is_expired: AtomicBool::new(false) }
+        Self { table: Mutex::default(), numbers: Mutex::new(numbers) }
     }
 
     /// What is known now.
@@ -79,18 +79,14 @@ impl Projects {
         Arc::clone(&self.table.lock())
     }
 
-    /// Makes the next refresh compute every path anew, because the roots may have changed. Numbers stay.
-    pub(super) fn expire(&self) {
-        self.is_expired.store(true, Ordering::Relaxed);
-    }
-
-    /// Makes the table from these repositories. Gives new ones a number, and stores it first.
-    pub(super) fn refresh(&self, server: &Server, git_dirs: &[PathBuf]) -> io::Result<()> {
+    /// Makes the table from these repositories. Gives new ones a number, and stores it first. `generation` is the number of the configuration,
+    /// or an earlier one.
+    pub(super) fn refresh(&self, server: &Server, generation: u64, git_dirs: &[PathBuf]) -> io::Result<()> {
         let mut numbers = self.numbers.lock();
         let old = self.table();
         let is_known = |git_dir| numbers.ids.get(git_dir).is_some_and(|id| old.by_id.contains_key(id));
-        let is_expired = self.is_expired.load(Ordering::Relaxed);
-        if !is_expired && git_dirs.len() == old.projects.len() && git_dirs.iter().all(is_known) {
+        let is_same = generation == old.generation && git_dirs.len() == old.projects.len();
+        if is_same && git_dirs.iter().all(is_known) {
             return Ok(());
         }
         // What was added while the list was made may not be in it.
@@ -106,11 +102,7 @@ impl Projects {
             before.map_or_else(|| Arc::new(Project::new(id, placed, git_dir)), Arc::clone)
         };
         let projects = placed.into_iter().map(project).collect();
-        let table = Arc::new(Table::of(projects));
-        if is_expired {
-            self.is_expired.store(false, Ordering::Relaxed);
-        }
-        *self.table.lock() = table;
+        *self.table.lock() = Arc::new(Table::of(projects, generation));
         Ok(())
     }
 
@@ -128,7 +120,7 @@ impl Projects {
         numbers.add(std::iter::once(&git_dir.to_owned()))?;
         let mut projects = old.projects.clone();
         projects.push(Arc::new(Project::new(numbers.ids[git_dir], placed, git_dir)));
-        *self.table.lock() = Arc::new(Table::of(projects));
+        *self.table.lock() = Arc::new(Table::of(projects, old.generation));
         Ok(())
     }
 }
@@ -163,16 +155,12 @@ impl Numbers {
         if lines.is_empty() {
             return Ok(());
         }
-        let mut text = Vec::new();
-        for line in &lines {
-            serde_json::to_writer(&mut text, line)?;
-            text.push(b'\n');
-        }
+        let text = text_of(&lines)?;
         let mut file = std::fs::File::options().create(true).append(true).mode(0o600).open(&self.path)?;
         if file.metadata()?.len() < length {
             // Somebody has cut it, or put an older one in its place.
-            self.length = None;
-            return Err(io::Error::other(format!("'{}' is shorter than it was", self.path.display())));
+            tracing::warn!("'{}' is shorter than it was, and is written again", self.path.display());
+            return self.write_all(lines);
         }
         // An incomplete line would make the next one unreadable.
         file.set_len(length)?;
@@ -182,6 +170,18 @@ impl Numbers {
             durable::sync_directory(self.path.parent().unwrap_or(&self.path))?;
         }
         self.length = Some(length + text.len() as u64);
+        self.take(lines);
+        Ok(())
+    }
+
+    /// Replaces the file by all numbers that are known, and these new ones.
+    fn write_all(&mut self, mut lines: Vec<Line>) -> io::Result<()> {
+        let line = |(git_dir, id): (&PathBuf, &u32)| Line { id: *id, git_dir: git_dir.clone() };
+        lines.extend(self.ids.iter().map(line));
+        lines.sort_by_key(|line| line.id);
+        let text = text_of(&lines)?;
+        durable::replace(&self.path, &text, |_| Ok(()))?;
+        self.length = Some(text.len() as u64);
         self.take(lines);
         Ok(())
     }
@@ -222,25 +222,28 @@ impl Numbers {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
             text => serde_json::from_slice::<Old>(&text?)?,
         };
-        let mut text = Vec::new();
-        for (git_dir, id) in &old.ids {
-            serde_json::to_writer(&mut text, &Line { id: *id, git_dir: git_dir.clone() })?;
-            text.push(b'\n');
-        }
-        durable::replace(&self.path, &text, |_| Ok(()))?;
-        durable::remove_if_there(&self.path.with_extension("json"))?;
         self.ids.extend(old.ids);
         self.last = old.last;
-        self.length = Some(text.len() as u64);
-        Ok(text.len() as u64)
+        self.write_all(Vec::new())?;
+        durable::remove_if_there(&self.path.with_extension("json"))?;
+        Ok(self.length.unwrap_or_default())
     }
 }
 
+fn text_of(lines: &[Line]) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    for line in lines {
+        serde_json::to_writer(&mut text, line)?;
+        text.push(b'\n');
+    }
+    Ok(text)
+}
+
 impl Table {
-    fn of(mut projects: Vec<Arc<Project>>) -> Self {
+    fn of(mut projects: Vec<Arc<Project>>, generation: u64) -> Self {
         projects.sort_by(|a, b| (&a.path, a.id).cmp(&(&b.path, b.id)));
         let by_id = projects.iter().enumerate().map(|(at, project)| (project.id, at)).collect();
-        Self { projects, by_id }
+        Self { projects, by_id, generation }
     }
 
     /// The project of a repository.
@@ -271,4 +274,71 @@ pub(super) fn at_path(server: &Server, path: &str) -> Vec<PathBuf> {
     let ends = ["", ".git", "/.git"];
     let all = server.roots.iter().flat_map(|root| ends.map(|end| root.path.join(format!("{path}{end}"))));
     all.filter(|git_dir| server.lists(git_dir)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The daemon's state and two repositories.
+    fn scene() -> (tempfile::TempDir, Server, [PathBuf; 2]) {
+        let scene = tempfile::tempdir().expect("a directory");
+        let roots = scene.path().join("all/srv");
+        let git_dirs = ["a.git", "b.git"].map(|name| roots.join(name));
+        for git_dir in &git_dirs {
+            std::fs::create_dir_all(git_dir.join("objects")).expect("made");
+            std::fs::write(git_dir.join("HEAD"), "ref: refs/heads/main\n").expect("written");
+        }
+        let server = server_of(&roots);
+        (scene, server, git_dirs)
+    }
+
+    fn server_of(root: &Path) -> Server {
+        let file = root.with_file_name("server.toml");
+        let text = format!("[[repositories]]\nroot = \"{}\"\n", root.display());
+        std::fs::write(&file, text).expect("written");
+        crate::config::load_server(Some(&file), &Default::default()).expect("a configuration")
+    }
+
+    fn paths(projects: &Projects) -> Vec<(u32, String)> {
+        projects.table().projects.iter().map(|project| (project.id, project.path.clone())).collect()
+    }
+
+    #[test]
+    fn what_is_added_during_a_look_stays_and_what_is_gone_goes() {
+        let (scene, server, [a, b]) = scene();
+        let projects = Projects::new(scene.path());
+        projects.add(&server, &b).expect("added");
+        projects.refresh(&server, 0, std::slice::from_ref(&a)).expect("stored");
+        assert_eq!(paths(&projects), [(2, "a".into()), (1, "b".into())]);
+        std::fs::remove_dir_all(&b).expect("removed");
+        projects.refresh(&server, 0, std::slice::from_ref(&a)).expect("stored");
+        assert_eq!(paths(&projects), [(2, "a".into())]);
+    }
+
+    #[test]
+    fn another_configuration_gives_other_paths_and_the_same_numbers() {
+        let (scene, server, git_dirs) = scene();
+        let projects = Projects::new(scene.path());
+        projects.refresh(&server, 0, &git_dirs).expect("stored");
+        let above = server_of(&scene.path().join("all"));
+        projects.refresh(&above, 0, &git_dirs).expect("stored");
+        assert_eq!(paths(&projects), [(1, "a".into()), (2, "b".into())], "the list is the same");
+        projects.refresh(&above, 1, &git_dirs).expect("stored");
+        assert_eq!(paths(&projects), [(1, "srv/a".into()), (2, "srv/b".into())]);
+    }
+
+    #[test]
+    fn a_file_that_was_cut_is_written_again_with_every_number() {
+        let (scene, server, git_dirs) = scene();
+        let file = scene.path().join("projects.jsonl");
+        let projects = Projects::new(scene.path());
+        projects.refresh(&server, 0, &git_dirs[..1]).expect("stored");
+        std::fs::write(&file, "").expect("cut");
+        projects.refresh(&server, 0, &git_dirs).expect("stored");
+        let read = Projects::new(scene.path());
+        // In the other order, so that the numbers can only come from the file.
+        read.refresh(&server, 0, &[git_dirs[1].clone(), git_dirs[0].clone()]).expect("read");
+        assert_eq!(paths(&read), [(1, "a".into()), (2, "b".into())]);
+    }
 }

@@ -78,12 +78,16 @@ impl App {
     /// Sees what other programs have changed, unless that was just done or there are too many repositories.
     pub(super) fn see_changes(&self) {
         let table = self.table();
-        let mut seen = self.seen.lock();
         let is_fresh = |at: Timestamp| now().duration_since(at).abs() < FRESH;
-        if table.projects.len() <= MAX_READ && !seen.is_some_and(is_fresh) {
-            table.projects.iter().for_each(|project| self.read_if_changed(project));
+        {
+            let mut seen = self.seen.lock();
+            if table.projects.len() > MAX_READ || seen.is_some_and(is_fresh) {
+                return;
+            }
             *seen = Some(now());
         }
+        // Without the lock: a file system may hang, and no other visitor waits for it then.
+        table.projects.iter().for_each(|project| self.read_if_changed(project));
     }
 
     fn project_at(&self, git_dir: &Path) -> Option<Arc<Project>> {

@@ -286,4 +286,5 @@ fn status_of_all_prints_one_array_and_the_worst_first() {
     let text = estate.run(&["status", "--all"]).out;
     assert_eq!(text.lines().filter(|line| line.starts_with("failed ")).count(), 20, "{text}");
     assert!(text.ends_with("and 10 more; -v shows them all\n"), "{text}");
+    assert!(text.lines().nth(1).unwrap().contains("r07.git"), "the one that never succeeded is first: {text}");
 }

@@ -278,33 +278,6 @@ fn hooks_that_push_are_named_by_import_and_doctor() {
     assert!(!doctor().contains("also pushes"), "{}", doctor());
 }
 
-/// No process for each repository.
-#[test]
-fn many_repositories_take_few_processes() {
-    let estate = Estate::new(NOBODY);
-    for number in 0..40 {
-        let here = estate.repository(&format!("r{number}.git"));
-        let url = format!("https://127.0.0.1:1/r{number}.git");
-        let text = format!("[remote \"gh\"]\n\turl = {url}\n\tmirror = true\n");
-        let config = std::fs::read_to_string(here.join("config")).unwrap() + &text;
-        std::fs::write(here.join("config"), config).unwrap();
-    }
-    let log = estate.sandbox.path("strace");
-    let mut strace = estate.sandbox.command("strace");
-    strace.args(["-f", "-qq", "-e", "trace=execve,fsync,fdatasync,syncfs", "-o", log.to_str().unwrap(), "--"]);
-    strace.arg(env!("CARGO_BIN_EXE_git-mirror-push")).arg("--config").arg(&estate.file).args(["import", "--yes"]);
-    let said = Completed::of(&strace.output().unwrap());
-    assert!(said.status == 0 && said.out.contains("40 imported"), "{said:?}");
-    let started = std::fs::read_to_string(&log).unwrap();
-    let started = started.lines().filter(|line| line.contains("execve(") && line.ends_with("= 0")).count();
-    assert!(started <= 5, "{started}");
-    // One sync is for several repositories. Alone, each would take six or more.
-    let calls = std::fs::read_to_string(&log).unwrap();
-    let syncs = |name: &str| calls.lines().filter(|line| line.contains(&format!(" {name}("))).count();
-    assert!(syncs("fsync") + syncs("fdatasync") <= 1 && (1..=80).contains(&syncs("syncfs")), "{calls}");
-    assert!(said.out.contains("and 30 more; -v shows them all"), "{said:?}");
-}
-
 /// What was left half done is finished: a mirror without the hook. A hook that cannot be installed needs a person.
 #[test]
 fn a_mirror_without_the_hook_gets_it_with_the_next_import() {

@@ -1,5 +1,6 @@
-//! `import`: one rule for many repositories, and pushes that stand in hooks.
+//! `import` of many repositories: one rule for them, few processes and few syncs; and pushes that stand in hooks.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
@@ -254,4 +255,58 @@ fn check_says_which_of_the_imported_mirrors_are_ready() {
     assert!(said.1[1]["check"].as_str().is_some_and(|why| why.contains("b.git")), "{said:?}");
     let said = other.run(&["import", "--check", "--dry-run"]);
     assert!(said.status == 129 && said.err.contains("--dry-run"), "{said:?}");
+}
+
+/// No process for each repository.
+#[test]
+fn many_repositories_take_few_processes() {
+    let estate = Estate::new(NOBODY);
+    for number in 0..40 {
+        let here = estate.repository(&format!("r{number}.git"));
+        let url = format!("https://127.0.0.1:1/r{number}.git");
+        let text = format!("[remote \"gh\"]\n\turl = {url}\n\tmirror = true\n");
+        let config = std::fs::read_to_string(here.join("config")).unwrap() + &text;
+        std::fs::write(here.join("config"), config).unwrap();
+    }
+    let log = estate.sandbox.path("strace");
+    let mut strace = estate.sandbox.command("strace");
+    let calls = "trace=execve,write,renameat,fsync,fdatasync,syncfs";
+    strace.args(["-f", "-qq", "-e", calls, "-o", log.to_str().unwrap(), "--"]);
+    strace.arg(env!("CARGO_BIN_EXE_git-mirror-push")).arg("--config").arg(&estate.file).args(["import", "--yes"]);
+    let said = Completed::of(&strace.output().unwrap());
+    assert!(said.status == 0 && said.out.contains("40 imported"), "{said:?}");
+    let started = std::fs::read_to_string(&log).unwrap();
+    let started = started.lines().filter(|line| line.contains("execve(") && line.ends_with("= 0")).count();
+    assert!(started <= 5, "{started}");
+    // One sync is for several repositories. Alone, each would take six or more.
+    let calls = std::fs::read_to_string(&log).unwrap();
+    let syncs = |name: &str| calls.lines().filter(|line| line.contains(&format!(" {name}("))).count();
+    assert!(syncs("fsync") + syncs("fdatasync") <= 1 && (1..=80).contains(&syncs("syncfs")), "{calls}");
+    assert_eq!(renames_after_a_sync(&calls), 40, "each configuration was on the disk before it got its name");
+    assert!(said.out.contains("and 30 more; -v shows them all"), "{said:?}");
+}
+
+/// The number of configuration files that were renamed to their names after a whole syncfs(2) that began after the last write of that thread.
+/// Any other rename fails the test. The kernel is the witness: strace prints a call on one line, unless another event comes in between.
+fn renames_after_a_sync(trace: &str) -> usize {
+    let (mut written, mut begun) = (BTreeMap::new(), BTreeMap::new());
+    let (mut synced, mut renamed) = (Vec::new(), 0);
+    for (at, line) in trace.lines().enumerate() {
+        let (thread, call) = line.split_once(' ').unwrap();
+        let call = call.trim_start();
+        let is_end = !call.contains("<unfinished ...>");
+        match call {
+            _ if call.starts_with("write(") || call.starts_with("<... write") => drop(written.insert(thread, at)),
+            _ if call.starts_with("syncfs(") && !is_end => drop(begun.insert(thread, at)),
+            _ if call.starts_with("syncfs(") => synced.push((at, at)),
+            _ if call.starts_with("<... syncfs") => synced.push((begun.remove(thread).unwrap(), at)),
+            _ if call.starts_with("renameat(") && call.contains("\"config.toml\"") => {
+                let last = written[thread];
+                assert!(synced.iter().any(|(begin, end)| last < *begin && *end < at), "line {at}: {line}\n{trace}");
+                renamed += 1;
+            }
+            _ => {}
+        }
+    }
+    renamed
 }

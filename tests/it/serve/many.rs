@@ -1,10 +1,12 @@
 //! What the daemon knows of many repositories without reading their files: which there are, their numbers, and how their mirrors stand.
 
+use std::path::PathBuf;
+
 use rustix::process::Signal;
 
 use super::life::is_mirrored;
 use crate::scene::daemon::{self, Daemon, LOCAL, configure};
-use crate::scene::sandbox::{Sandbox, wait_for};
+use crate::scene::sandbox::{Sandbox, Work, script, wait_for};
 use crate::scene::servers::free_port;
 
 /// No look through the repositories but the first.
@@ -38,6 +40,7 @@ fn a_number_is_permanent_and_an_incomplete_line_gives_none() {
     }
     let lines = std::fs::read_to_string(&file).unwrap();
     assert!(lines.starts_with(&text) && lines.lines().count() == 3 && lines.ends_with('\n'), "{lines}");
+    assert!(lines.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{lines}");
     // The number of a repository that comes back is its old one. A file of an earlier version is read once.
     std::fs::rename(sandbox.path("srv/z.git"), sandbox.path("srv/a.git")).unwrap();
     std::fs::remove_file(&file).unwrap();
@@ -83,20 +86,29 @@ fn a_repository_that_a_client_names_is_found_without_a_look_and_no_other_is() {
     assert_eq!(daemon.api("GET", "projects", "").json().as_array().unwrap().len(), 2);
 }
 
+/// A repository with a mirror, to which one commit was pushed.
+fn mirrored<'s>(daemon: &Daemon<'s>) -> (PathBuf, PathBuf, Work<'s>) {
+    let source = daemon.repository("acme/widget");
+    let mirror = daemon.sandbox.bare("mirror.git");
+    daemon.add("acme/widget", mirror.to_str().unwrap());
+    let work = daemon.sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    (source, mirror, work)
+}
+
+/// Whether the metrics count so many mirrors of this machine in this state.
+fn counts(daemon: &Daemon<'_>, state: &str, count: usize) -> bool {
+    let line = format!("git_mirror_push_mirrors{{host=\"-\",state=\"{state}\"}} {count}");
+    daemon.ask_with("GET", "/metrics", "", &[]).unwrap().text.lines().any(|found| found == line)
+}
+
 #[test]
 fn the_page_sees_what_other_programs_change() {
     let sandbox = Sandbox::new();
     let daemon = Daemon::start(&sandbox, ONE_LOOK);
-    let source = daemon.repository("acme/widget");
-    let mirror = sandbox.bare("mirror.git");
-    daemon.add("acme/widget", mirror.to_str().unwrap());
-    let work = sandbox.work(&source);
-    work.commit("one");
-    work.push(&["main"]);
-    let counts = |state: &str, count: usize| {
-        let line = format!("git_mirror_push_mirrors{{host=\"-\",state=\"{state}\"}} {count}");
-        daemon.ask_with("GET", "/metrics", "", &[]).unwrap().text.lines().any(|found| found == line)
-    };
+    let (source, mirror, _) = mirrored(&daemon);
+    let counts = |state: &str, count: usize| counts(&daemon, state, count);
     wait_for("the mirror", || is_mirrored(&sandbox, &source, &mirror));
     wait_for("its state", || counts("up_to_date", 1));
     sandbox.mirror_push_ok(&source, &["disable", "local"]);
@@ -113,15 +125,73 @@ fn the_page_sees_what_other_programs_change() {
 }
 
 #[test]
-fn metrics_and_health() {
+fn a_summary_does_not_outlive_a_configuration_or_a_run_that_is_killed() {
     let sandbox = Sandbox::new();
-    let daemon = Daemon::start(&sandbox, &format!("scan_interval = \"1s\"\n{LOCAL}"));
-    let source = daemon.repository("acme/widget");
-    let mirror = sandbox.bare("mirror.git");
-    daemon.add("acme/widget", mirror.to_str().unwrap());
+    let there = sandbox.path("there");
+    std::fs::create_dir(&there).unwrap();
+    let template = |enabled: bool| {
+        let url = format!("{}/{{name}}.git", there.display());
+        configure(&sandbox, &format!("{ONE_LOOK}[remotes.t]\nurl = \"{url}\"\nenabled = {enabled}\n"));
+    };
+    template(true);
+    let daemon = Daemon::start_as_configured(&sandbox, free_port());
+    let source = daemon.repository("one/widget");
+    let mirror = sandbox.bare("there/widget.git");
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
+    daemon.signal(Signal::HUP);
+    wait_for("the mirror", || counts(&daemon, "up_to_date", 1));
+    // No file of the repository changes.
+    template(false);
+    daemon.signal(Signal::HUP);
+    wait_for("the configuration", || counts(&daemon, "disabled", 1));
+    template(true);
+    daemon.signal(Signal::HUP);
+    wait_for("the first configuration", || counts(&daemon, "up_to_date", 1));
+    // Of two repositories with one URL, the second one is not shown as if it were mirrored.
+    daemon.repository("two/widget");
+    assert!(number(&daemon, "two/widget").is_some());
+    let metrics = || daemon.ask_with("GET", "/metrics", "", &[]).unwrap().text;
+    wait_for("the second one", || metrics().contains("\ngit_mirror_push_unreadable_repositories 1\n"));
+    std::fs::remove_dir_all(sandbox.path("srv/two")).unwrap();
+    // A run of another program holds the lock of the mirror. When it is killed, no file changes.
+    let gate = sandbox.path("gate");
+    let waits = format!("#!/bin/sh\nwhile ! test -e '{}'; do sleep 0.05; done\n", gate.display());
+    script(&mirror.join("hooks/pre-receive"), &waits);
+    sandbox.git(&source, &["branch", "other", "main"]);
+    let mut run = sandbox.program(&source);
+    let mut run = run.arg("--config").arg(sandbox.path("server.toml")).args(["sync", "t"]).spawn().unwrap();
+    wait_for("the run", || counts(&daemon, "running", 1));
+    run.kill().unwrap();
+    run.wait().unwrap();
+    wait_for("its end", || !counts(&daemon, "running", 1));
+    std::fs::write(&gate, "").unwrap();
+}
+
+#[test]
+fn a_push_that_nobody_announced_is_mirrored_by_the_scan_that_finds_it() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, ONE_LOOK);
+    // They come first, so that all other threads sleep when the scan finds the push.
+    (0..100).for_each(|n| drop(daemon.repository(&format!("aaa/r{n}"))));
+    let (source, mirror, work) = mirrored(&daemon);
+    wait_for("the first sync", || is_mirrored(&sandbox, &source, &mirror));
+    sandbox.mirror_push_ok(&source, &["set", "wake=none"]);
+    for n in 0..3 {
+        work.commit(&n.to_string());
+        work.push(&["main"]);
+        assert!(!is_mirrored(&sandbox, &source, &mirror), "somebody announced it");
+        daemon.signal(Signal::HUP);
+        wait_for("the mirror", || is_mirrored(&sandbox, &source, &mirror));
+    }
+}
+
+#[test]
+fn metrics_and_health() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, &format!("scan_interval = \"1s\"\n{LOCAL}"));
+    let (source, mirror, work) = mirrored(&daemon);
     let metrics = || daemon.ask_with("GET", "/metrics", "", &[]).unwrap();
     let has = |line: &str| metrics().text.lines().any(|found| found == line);
     wait_for("the metrics", || has("git_mirror_push_mirrors{host=\"-\",state=\"up_to_date\"} 1"));
