@@ -36,6 +36,8 @@ pub mod drain;
 #[cfg(feature = "mirror")]
 pub mod fetch;
 #[cfg(feature = "mirror")]
+pub mod fleet;
+#[cfg(feature = "mirror")]
 pub mod import;
 #[cfg(feature = "mirror")]
 pub mod install;

@@ -6,6 +6,8 @@ use std::io::Write;
 use super::args::{self, Global};
 use super::{Base, Session, measure, now, render};
 use crate::config::{Environment, HookSetting, Interval, Mirror};
+use crate::credentials::Redactor;
+use crate::fleet::{Counts, Look, Only, Shown};
 use crate::install::{self, State};
 use crate::status::{self, Standing, Summary, UpdateStatus};
 
@@ -21,7 +23,7 @@ pub(super) fn check(
     match Base::new(environment, global).and_then(|base| judged(&base, check)) {
         Ok(judged) => answer(&judged, check, out),
         Err(error) => {
-            let text = crate::credentials::Redactor::default().clean(&format!("{error:#}")).replace(['\n', '|'], " ");
+            let text = Redactor::default().clean(&format!("{error:#}")).replace(['\n', '|'], " ");
             writeln!(out, "MIRRORS UNKNOWN - {text}")?;
             Ok(UNKNOWN)
         }
@@ -58,6 +60,10 @@ struct Judged {
     unreadable: usize,
     /// How many roots of the server's file are not there.
     missing_roots: usize,
+    /// How many nodes of the fleet are gone.
+    gone: usize,
+    /// How many URLs more than one mirror of the fleet pushes to.
+    twins: usize,
 }
 
 impl Judged {
@@ -101,6 +107,9 @@ impl Judged {
 }
 
 fn judged(base: &Base, check: &args::Check) -> anyhow::Result<Judged> {
+    if check.fleet {
+        return of_fleet(base);
+    }
     if check.scope.all {
         let mut sum = Judged { missing_roots: base.server.missing_roots().count(), ..Judged::default() };
         sum.unreadable =
@@ -113,6 +122,39 @@ fn judged(base: &Base, check: &args::Check) -> anyhow::Result<Judged> {
     let session = base.session()?;
     super::chosen(&session.config()?, &check.scope.names)?;
     of_one(&session, &check.scope.names)
+}
+
+/// Judges the copies in the database of the fleet.
+fn of_fleet(base: &Base) -> anyhow::Result<Judged> {
+    let mut look = Look::open(&base.fleet()?)?;
+    let Counts { mirrors, pushes, oldest } = look.counts(&Only::default())?;
+    let of = |state| mirrors.get(&state).copied().unwrap_or(0);
+    let (configured, unreadable) = (mirrors.values().sum(), of(Standing::Unreadable));
+    let worst = look.mirrors(&Only::default(), None, 1)?.pop();
+    let state = worst.as_ref().and_then(Shown::state).filter(|state| *state <= Standing::Retrying);
+    let text = |shown: &Shown| {
+        let text =
+            |key: &str| shown.shown.get(key).and_then(|value| value.as_str()).unwrap_or_default().replace('|', " ");
+        format!("{} of '{}' on {}: {}", text("name"), text("repository"), shown.node, text("last_error"))
+    };
+    Ok(Judged {
+        configured,
+        enabled: configured - of(Standing::Disabled) - unreadable,
+        right: of(Standing::UpToDate),
+        failed: of(Standing::Failing),
+        retrying: of(Standing::Retrying),
+        never: of(Standing::NeverTried),
+        pending: pushes,
+        oldest: oldest.map_or(0, |oldest| now().duration_since(oldest).unsigned_abs().as_secs()),
+        worst: worst
+            .as_ref()
+            .zip(state)
+            .map(|(worst, state)| (state, Redactor::default().clean(&text(worst)).on_one_line().to_string())),
+        unreadable,
+        gone: look.nodes()?.iter().filter(|node| !node.reachable).count(),
+        twins: look.twins()?.len(),
+        ..Judged::default()
+    })
 }
 
 fn of_one(session: &Session<'_>, names: &[String]) -> anyhow::Result<Judged> {
@@ -150,12 +192,12 @@ fn is_unchecked(session: &Session<'_>, mirror: &Mirror) -> bool {
 /// Prints the line, and returns the exit status.
 fn answer(judged: &Judged, check: &args::Check, out: &mut dyn Write) -> anyhow::Result<u8> {
     let Judged { configured, enabled, right, failed, retrying, never, pending, oldest, corrupt, .. } = *judged;
-    let Judged { silent, without_hook, unchecked, unreadable, missing_roots, .. } = *judged;
+    let Judged { silent, without_hook, unchecked, unreadable, missing_roots, gone, twins, .. } = *judged;
     let (warning, critical) = (check.warning.as_secs(), check.critical.as_secs());
     let level = match () {
-        () if failed > 0 || oldest >= critical => 2,
+        () if failed + gone > 0 || oldest >= critical => 2,
         () if unreadable + missing_roots > 0 || configured == 0 => UNKNOWN,
-        () if retrying + never + corrupt + silent + without_hook + unchecked > 0 || oldest >= warning => 1,
+        () if retrying + never + corrupt + silent + without_hook + unchecked + twins > 0 || oldest >= warning => 1,
         () => 0,
     };
     let word = ["OK", "WARNING", "CRITICAL", "UNKNOWN"][usize::from(level)];
@@ -182,6 +224,8 @@ fn answer(judged: &Judged, check: &args::Check, out: &mut dyn Write) -> anyhow::
         (corrupt, "spool record could not be read", "spool records could not be read"),
         (unreadable, "repository could not be read", "repositories could not be read"),
         (missing_roots, "root does not exist", "roots do not exist"),
+        (gone, "node is gone", "nodes are gone"),
+        (twins, "URL has more than one mirror", "URLs have more than one mirror"),
     ] {
         if count > 0 {
             said.push(render::counted(count, one, many));

@@ -51,6 +51,7 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
         "git mirror-push token create --name ci --scope read_api --expires 90d",
         "Makes a token that may only read, for 90 days",
     ),
+    ("fleet", "git mirror-push fleet", "Shows the machines that share a database, and what is wrong with them"),
     ("completions", "git mirror-push completions bash", "Prints the script for bash"),
     ("man", "git mirror-push man git-mirror-push-config", "Prints the manual page of the configuration"),
 ];

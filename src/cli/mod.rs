@@ -24,6 +24,7 @@ mod every;
 mod examples;
 mod export;
 mod failure;
+mod fleet;
 mod hook;
 mod import;
 mod kept;
@@ -162,7 +163,7 @@ fn in_repository(session: &Session<'_>, command: Command, out: &mut dyn Write) -
         Command::Pull(pull) => update::pull(session, &pull, out),
         Command::Sync(sync) => update::sync(session, &sync, out),
         Command::Plan(names) => update::plan(session, &names.names, out),
-        Command::Status(names) => status::status(session, &names.names, out),
+        Command::Status(asked) => status::status(session, &asked.scope.names, out),
         Command::Protect(patterns) => protect::protect(session, &patterns.patterns),
         Command::Unprotect(patterns) => protect::unprotect(session, &patterns.patterns),
         Command::Protected => protect::protected(session, out),
@@ -181,6 +182,7 @@ fn in_repository(session: &Session<'_>, command: Command, out: &mut dyn Write) -
         // These were answered above.
         Command::Check(_)
         | Command::Completions(_)
+        | Command::Fleet(_)
         | Command::Import(_)
         | Command::Log(_)
         | Command::Man(_)
@@ -199,7 +201,9 @@ fn without_repository(base: &Base, command: &Command, out: &mut (dyn Write + Sen
         Command::Pull(pull) if pull.scope.all => every::drain(base, Mode::Pull(update::check_of(pull)).into(), out),
         Command::Sync(sync) if sync.scope.all => every::drain(base, update::Asked::of(sync), out),
         Command::Plan(names) if names.all => every::drain(base, Mode::Plan.into(), out),
-        Command::Status(names) if names.all => status_all::show(base, out),
+        Command::Fleet(asked) => fleet::fleet(base, asked, out),
+        Command::Status(asked) if asked.fleet => fleet::status(base, asked, out),
+        Command::Status(asked) if asked.scope.all => status_all::show(base, out),
         Command::Log(asked) => log::log(base, asked, out),
         Command::Doctor(asked) if asked.all => doctor::every(base, out),
         Command::InstallHook(hook) if hook.all => every::install_hook(base),

@@ -5,8 +5,10 @@ use std::io::{self, Write};
 
 use super::Base;
 use crate::config::Direction;
+use crate::credentials::Redactor;
 use crate::doctor::{Finding, Severity};
 use crate::drain::{Mode, Report};
+use crate::fleet::Shown;
 use crate::plan::Side;
 use crate::refs::Oid;
 use crate::status::{Outcome, RefOutcome, UpdateStatus, View};
@@ -207,6 +209,29 @@ pub(super) fn row(base: &Base, view: &View, out: &mut dyn Write) -> io::Result<(
     let word = if view.enabled { view.update_status.as_str() } else { "disabled" };
     let error = view.last_error.as_ref().map(|error| format!("  {error}")).unwrap_or_default();
     writeln!(out, "{:<9}  {}  {}{error}", painted(base, colour, word), view.repository, view.name)
+}
+
+/// The copy of one mirror of the fleet on one line.
+pub(super) fn copied(base: &Base, mirror: &Shown, out: &mut dyn Write) -> io::Result<()> {
+    let text = |key: &str| mirror.shown.get(key).and_then(|value| value.as_str()).unwrap_or_default();
+    let colour = match text("update_status") {
+        "finished" => Colour::Green,
+        "failed" => Colour::Red,
+        _ => Colour::Yellow,
+    };
+    let is_disabled = mirror.shown.get("enabled").is_some_and(|enabled| enabled == false);
+    let word = if is_disabled { "disabled" } else { text("update_status") };
+    // Whoever may write to the database could put anything there.
+    let clean = |text: &str| Redactor::default().clean(text).on_one_line();
+    let error = Some(clean(text("last_error"))).filter(|error| !error.is_empty());
+    let error = error.map(|error| format!("  {error}")).unwrap_or_default();
+    let [node, repository, name] = [&mirror.node, text("repository"), text("name")].map(clean);
+    writeln!(out, "{:<9}  {node}  {repository}  {name}{error}", painted(base, colour, &clean(word)))
+}
+
+/// Whether a node lives, as a word.
+pub(super) fn live(base: &Base, is_live: bool) -> String {
+    if is_live { painted(base, Colour::Green, "live") } else { painted(base, Colour::Red, "gone") }
 }
 
 /// One finding of the doctor, and its fix.

@@ -226,6 +226,7 @@ pub(super) fn server(path: &Path, text: &str, file: File, mut server: Server) ->
         let before = server.hosts.remove(&text).unwrap_or_default();
         server.hosts.insert(text, host.over(&before));
     }
+    server.fleet = file.fleet.unwrap_or_default().over(&server.fleet);
     server.defaults = file.defaults.over(&server.defaults);
     for (name, remote) in file.remotes {
         check_name(&place, &name)?;
@@ -249,6 +250,11 @@ pub(super) fn server(path: &Path, text: &str, file: File, mut server: Server) ->
 fn check_tables(place: &Place<'_>, file: &File) -> Result<(), Error> {
     if let Some(what) = file.keys().notify.and_then(|command| check_command(&command, "notify").err()) {
         return Err(place.on(place.line_of_key(0, "notify").unwrap_or(1), what));
+    }
+    let command = file.fleet.as_ref().and_then(|fleet| fleet.password_command.as_ref());
+    if let Some(what) = command.and_then(|command| check_command(command, "password_command").err()) {
+        let header = place.line_of_key(0, "fleet").unwrap_or(1);
+        return Err(place.on(place.line_of_key(header, "password_command").unwrap_or(header), what));
     }
     for (name, remote) in &file.remotes {
         remote.mistake().map_or(Ok(()), |mistake| Err(place.at_key(name, mistake)))?;

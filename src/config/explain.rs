@@ -52,6 +52,7 @@ fn section(lines: &[&str], line: usize) -> Option<Place> {
         header if header.starts_with("[[repositories") => Place::Repositories,
         header if header.starts_with("[api") => Place::Api,
         header if header.starts_with("[hosts") => Place::Hosts,
+        header if header.starts_with("[fleet") => Place::Fleet,
         header if header.starts_with("[remotes") || header.starts_with("[defaults") => Place::Remote,
         _ => return None,
     })
@@ -69,6 +70,7 @@ fn unknown_key(key: &str, section: Option<Place>) -> String {
             Place::Api => "below [api] of the server's file",
             Place::Repositories => "below [[repositories]] of the server's file",
             Place::Hosts => "below [hosts.NAME] of the server's file",
+            Place::Fleet => "below [fleet] of the server's file",
             Place::Remote => "below [remotes.NAME] or [defaults]",
         };
         return format!("unknown key '{key}' here; it belongs {home}");

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::explain::explain;
+use super::fleet::FleetKeys;
 use super::keys::{Place, Table, table};
 use super::settings::Settings;
 use super::{Error, line_of, read};
@@ -79,6 +80,8 @@ table! {
         repositories: Vec<Spanned<Repositories>>,
         #[serde(default)]
         hosts: BTreeMap<Spanned<String>, HostKeys>,
+        #[serde(default)]
+        fleet: Option<FleetKeys>,
         #[serde(default)]
         defaults: Settings,
         #[serde(default)]
@@ -194,6 +197,7 @@ impl File {
             ("repositories", !self.repositories.is_empty()),
             ("api", self.api.is_some()),
             ("hosts", !self.hosts.is_empty()),
+            ("fleet", self.fleet.is_some()),
         ];
         let tables = tables.into_iter().find_map(|(name, is_there)| is_there.then_some(name));
         tables.or_else(|| self.keys().said().find(|key| key.place == Place::Server).map(|key| key.name))

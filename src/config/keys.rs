@@ -3,6 +3,7 @@
 //! mistyped key, and `set KEY=VALUE`.
 
 use super::file::{Api, HostKeys, Repositories, TopKeys};
+use super::fleet::FleetKeys;
 use super::settings::Settings;
 
 /// Where a key stands.
@@ -18,6 +19,8 @@ pub enum Place {
     Repositories,
     /// In `[hosts.NAME]` of the server's files.
     Hosts,
+    /// In `[fleet]` of the server's files.
+    Fleet,
     /// In `[remotes.NAME]` or `[defaults]`.
     Remote,
 }
@@ -132,12 +135,13 @@ macro_rules! table {
 pub(super) use table;
 
 /// The places of keys in the order of the manual page, with their headings.
-pub const SECTIONS: [(Place, &str); 6] = [
+pub const SECTIONS: [(Place, &str); 7] = [
     (Place::Top, "Keys at the top of either file"),
     (Place::Server, "Keys at the top of the server's files"),
     (Place::Api, "Keys of [api]"),
     (Place::Repositories, "Keys of [[repositories]]"),
     (Place::Hosts, "Keys of [hosts.NAME]"),
+    (Place::Fleet, "Keys of [fleet]"),
     (Place::Remote, "Keys of [remotes.NAME] and [defaults]"),
 ];
 
@@ -159,6 +163,7 @@ const TABLES: &[Key] = &[
         "table",
         "Limits for one host. NAME is the host of a URL, with a port if only that port is meant: [hosts.\"github.com\"].",
     ),
+    section("[fleet]", Place::Server, "table", "Several machines that know of each other; see docs/fleet.md."),
     section("[api]", Place::Server, "table", "Limits for mirrors that are created through the API or the page."),
     section(
         "[defaults]",
@@ -176,5 +181,7 @@ const TABLES: &[Key] = &[
 
 /// All keys. Those of one place are in the order of the manual page.
 pub fn keys() -> impl Iterator<Item = &'static Key> {
-    [TopKeys::KEYS, Api::KEYS, Repositories::KEYS, HostKeys::KEYS, Settings::KEYS, TABLES].into_iter().flatten()
+    [TopKeys::KEYS, Api::KEYS, Repositories::KEYS, HostKeys::KEYS, FleetKeys::KEYS, Settings::KEYS, TABLES]
+        .into_iter()
+        .flatten()
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
+use super::fleet::{check_advertise, check_database, check_node};
 use super::pull::{Interval, Keep};
 use super::values::{BranchRegex, check_proxy, check_push_option, check_refspec, check_ssh_option, check_url};
 use crate::wire::Allowed;
@@ -40,6 +41,18 @@ pub(super) fn branch_regex<'de, D: Deserializer<'de>>(d: D) -> Read<BranchRegex,
 
 pub(super) fn proxy<'de, D: Deserializer<'de>>(d: D) -> Read<String, D::Error> {
     text(d, check_proxy)
+}
+
+pub(super) fn database<'de, D: Deserializer<'de>>(d: D) -> Read<String, D::Error> {
+    text(d, check_database)
+}
+
+pub(super) fn node<'de, D: Deserializer<'de>>(d: D) -> Read<String, D::Error> {
+    text(d, check_node)
+}
+
+pub(super) fn advertise<'de, D: Deserializer<'de>>(d: D) -> Read<String, D::Error> {
+    text(d, check_advertise)
 }
 
 pub(super) fn refspecs<'de, D: Deserializer<'de>>(d: D) -> Read<Vec<String>, D::Error> {

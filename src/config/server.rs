@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 use super::file::{Api, HostKeys, TopKeys};
+use super::fleet::FleetKeys;
 use super::keys::Table;
 use super::settings::Settings;
 use super::urls::Urls;
@@ -30,6 +31,8 @@ pub struct Server {
     pub files: Vec<PathBuf>,
     /// `[hosts]`, by name in lower case.
     pub hosts: BTreeMap<String, HostKeys>,
+    /// `[fleet]`
+    pub fleet: FleetKeys,
     pub(super) defaults: Settings,
     pub(super) templates: BTreeMap<String, Template>,
     pub(super) urls: Urls,
@@ -216,12 +219,9 @@ impl Server {
         let mut remarks: Vec<String> = self.missing_roots().map(|root| root.missing().to_string()).collect();
         for root in &self.roots {
             let (file, line) = &root.written;
-            let unknown = root.owners.iter().filter(|owner| !is_user(owner));
-            remarks.extend(
-                unknown.map(|owner| {
-                    format!("{}:{line}: owners names '{owner}', and there is no such user", file.display())
-                }),
-            );
+            let file = file.display();
+            let said = |owner| format!("{file}:{line}: owners names '{owner}', and there is no such user");
+            remarks.extend(root.owners.iter().filter(|owner| !is_user(owner)).map(said));
         }
         if repositories.is_empty() {
             let roots: Vec<String> = self.roots.iter().map(|root| format!("'{}'", root.path.display())).collect();

@@ -16,6 +16,9 @@ use crate::metrics::{Metrics, Series};
 /// Whether the repositories can be listed. For load balancers and monitoring.
 pub(super) async fn healthz(State(app): State<Arc<App>>) -> Response {
     match (app.look.is_ready(), app.look.is_whole()) {
+        (true, true) if app.fleet.is_connected() == Some(false) => {
+            (StatusCode::OK, "ok, but the database of the fleet does not answer; see the log\n").into_response()
+        }
         (true, true) => (StatusCode::OK, "ok\n").into_response(),
         // The other roots are served.
         (true, false) => (StatusCode::OK, "ok, but a root is missing; see the log\n").into_response(),
@@ -68,5 +71,5 @@ fn numbers(app: &App) -> String {
             "# HELP git_mirror_push_{name} {help}\n# TYPE git_mirror_push_{name} gauge\ngit_mirror_push_{name} {value}"
         );
     }
-    text
+    text + &app.fleet.metrics()
 }

@@ -32,6 +32,7 @@ use crate::tokens::Store;
 mod access;
 mod api;
 mod client;
+mod fleet;
 mod health;
 mod lanes;
 mod listen;
@@ -101,6 +102,7 @@ struct App {
     configuring: Mutex<()>,
     /// What the last look for repositories showed.
     look: Look,
+    fleet: fleet::Fleet,
 }
 
 impl App {
@@ -137,6 +139,7 @@ impl App {
             app.changed(&git_dir);
         };
         Self {
+            fleet: fleet::Fleet::new(&server),
             socket,
             workers: Workers::new(Arc::new(server), now, random, Box::new(on_event)),
             projects: Projects::new(&options.state_directory),
@@ -240,10 +243,13 @@ pub fn run(server: Server, options: &Options) -> anyhow::Result<()> {
         let workers = scope.spawn(|| app.workers.run());
         scope.spawn(|| app.socket.listen(|heard| app.heard(heard)));
         scope.spawn(move || app.look_for_ever(&asked));
+        let (ended, stopped) = channel();
+        scope.spawn(move || app.beat_for_ever(&stopped));
         let told = runtime.block_on(attend(app, listeners, options));
         app.workers.halt();
         app.socket.close();
         app.scans.lock().take();
+        drop(ended);
         let grace = app.workers.server().top.shutdown_timeout.unwrap_or(SHUTDOWN);
         wait(&|| workers.is_finished(), grace);
         if !workers.is_finished() {

@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -29,8 +30,9 @@ pub(super) struct Project {
     pub(super) name: String,
     /// Where it is.
     pub(super) git_dir: PathBuf,
-    /// See [`Project::mirrors`].
     pub(super) known: Mutex<Known>,
+    /// Whether the copy in the database of the fleet is as new as `known`.
+    pub(super) is_copied: AtomicBool,
 }
 
 /// The projects that are known now, sorted by path.
@@ -138,7 +140,7 @@ impl Project {
 
     fn new(id: u32, placed: Placed, git_dir: &Path) -> Self {
         let Placed { path, name } = placed;
-        Self { id, path, name, git_dir: git_dir.to_owned(), known: Mutex::default() }
+        Self { id, path, name, git_dir: git_dir.to_owned(), known: Mutex::default(), is_copied: AtomicBool::new(false) }
     }
 }
 

@@ -45,6 +45,11 @@ impl Project {
     pub(super) fn look<T>(&self, look: impl FnOnce(&Mirrors) -> T) -> T {
         look(&self.known.lock().mirrors)
     }
+
+    /// Whether its mirrors were read, or could not be.
+    pub(super) fn is_read(&self) -> bool {
+        self.look(|mirrors| !matches!(mirrors, Mirrors::Unread))
+    }
 }
 
 impl App {
@@ -73,6 +78,7 @@ impl App {
         {
             one.standing = Standing::Running;
         }
+        project.is_copied.store(false, Ordering::Relaxed);
     }
 
     /// Sees what other programs have changed, unless that was just done or there are too many repositories.
@@ -141,5 +147,6 @@ impl App {
                 }
             }
         }
+        project.is_copied.store(false, Ordering::Relaxed);
     }
 }

@@ -265,7 +265,7 @@ fn basic(credentials: &Credentials) -> Option<String> {
 }
 
 /// Trusts the certificates of `file` and no others.
-fn certificates(file: &std::path::Path) -> Result<Trusting, Error> {
+pub(super) fn certificates(file: &std::path::Path) -> Result<Trusting, Error> {
     let unusable = |why: String| Error::Unable(format!("its ca_file '{}' cannot be used: {why}", file.display()));
     let pem = std::fs::read(file).map_err(|error| unusable(error.to_string()))?;
     let mut found = Vec::new();

@@ -43,6 +43,8 @@ pub use error::{CertificateProblem, Class, Error, Limit, RetrySmaller};
 pub use local::Own;
 pub use pool::Pool;
 pub use shell::shell;
+#[cfg(feature = "fleet")]
+pub use tls::client_tls;
 pub use upload::Upload;
 
 pub(crate) use address::bracketed;

@@ -40,6 +40,24 @@ impl Trusting {
     }
 }
 
+/// How the certificate of a server is judged that is no mirror: by the authorities in `ca_file`, as that of a mirror is, or by the system's.
+///
+/// # Errors
+/// [`super::Error::Unable`], when the file or the system's authorities cannot be used.
+#[cfg(feature = "fleet")]
+pub fn client_tls(ca_file: Option<&std::path::Path>) -> Result<ClientConfig, super::Error> {
+    use rustls_platform_verifier::BuilderVerifierExt;
+    if let Some(file) = ca_file {
+        return Ok((*super::http::certificates(file)?.config).clone());
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let config =
+        config.with_protocol_versions(rustls::ALL_VERSIONS).and_then(BuilderVerifierExt::with_platform_verifier);
+    let unusable =
+        |error: rustls::Error| super::Error::Unable(format!("the system's authorities cannot be used: {error}"));
+    Ok(config.map_err(unusable)?.with_no_client_auth())
+}
+
 impl<In: Transport> Connector<In> for Trusting {
     type Out = Either<In, Tls>;
 

@@ -10,6 +10,7 @@
 //! | two-way mirrors: `drain::both` | `both/` |
 //! | mirrors that do not exist yet: `create`, `drain::absent` | `create/` |
 //! | `serve`, `tokens` | `serve/` |
+//! | `fleet`: several daemons and a database | `fleet/` |
 //! | `cli`, `config`, `doctor`, `notify`, `metrics`, and the documents | `cli/` |
 //! | `install`, `schedule`, `credentials`: everything together | `system/` |
 //! | what a test is made of: a source and its mirror, a home, servers, the daemon | `scene/` |
@@ -29,6 +30,7 @@ mod both;
 mod cli;
 mod create;
 mod drain;
+mod fleet;
 mod hook;
 mod pull;
 mod push;

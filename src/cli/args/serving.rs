@@ -87,6 +87,31 @@ pub(in crate::cli) enum TokenScope {
     Pull,
 }
 
+/// `fleet`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Fleet {
+    /// What to do; default: show the machines
+    #[command(subcommand)]
+    pub(in crate::cli) action: Option<FleetAction>,
+}
+
+/// What `fleet` does.
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum FleetAction {
+    /// Make the tables in the database, or bring them up to date
+    Init(FleetInit),
+    /// Remove a machine that is gone, with its copies
+    Forget(Name),
+}
+
+/// `fleet init`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct FleetInit {
+    /// Print the statements for psql(1) instead, for somebody who may create a schema
+    #[arg(long)]
+    pub(in crate::cli) print: bool,
+}
+
 /// `completions`
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Completions {

@@ -6,6 +6,7 @@ pub(crate) mod disk;
 pub(crate) mod estate;
 pub(crate) mod forge;
 pub(crate) mod injected;
+pub(crate) mod postgres;
 pub(crate) mod random;
 pub(crate) mod sandbox;
 pub(crate) mod servers;

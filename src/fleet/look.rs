@@ -1,0 +1,243 @@
+//! What the database knows of all nodes, for people: `fleet`, `status --fleet`, `check --fleet`.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::database::Database;
+use super::{Access, Error, GONE, schema};
+use crate::status::Standing;
+
+/// A connection that only reads.
+pub struct Look {
+    database: Database,
+}
+
+/// A node.
+#[derive(Debug, Deserialize)]
+pub struct SeenNode {
+    /// Its name.
+    pub node: String,
+    /// Whether it lives.
+    pub reachable: bool,
+    /// When the database last heard of it, by the clock of the database.
+    pub as_of: Timestamp,
+    /// When it joined.
+    pub since: Timestamp,
+    /// The version of its program.
+    pub program: String,
+    /// Where its daemon is reached; empty if it does not say.
+    pub advertise: String,
+    /// By how many milliseconds its clock is ahead of that of the database.
+    pub clock_ahead_ms: i64,
+    /// How many mirrors it serves.
+    pub running: usize,
+    /// How many wait there to be served.
+    pub waiting: usize,
+    /// A digest of `[hosts]` of its configuration.
+    pub limits: String,
+    /// Its mirrors by state.
+    #[serde(deserialize_with = "by_state")]
+    pub mirrors: BTreeMap<Standing, usize>,
+}
+
+/// Which mirrors are meant; empty texts choose all.
+#[derive(Clone, Debug, Default)]
+pub struct Only {
+    /// Those of this node.
+    pub node: String,
+    /// Those at this host, with a port if it is not the usual one; `-` for a path.
+    pub host: String,
+    /// Those that stand like this.
+    pub state: Option<Standing>,
+}
+
+/// The copy of a mirror.
+#[derive(Debug, Deserialize)]
+pub struct Shown {
+    place: Place,
+    /// The node that has it.
+    pub node: String,
+    /// Whether that node lives.
+    pub reachable: bool,
+    /// When the database last heard of the node.
+    pub as_of: Timestamp,
+    /// As `status --json` of the node shows it.
+    pub shown: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A place in the order of the list: state, failing since, repository, name.
+#[derive(Clone, Debug, Deserialize)]
+struct Place(u8, String, i64, String);
+
+/// How many mirrors stand how, and what waits for them.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// The mirrors by state.
+    pub mirrors: BTreeMap<Standing, usize>,
+    /// The pushes that wait.
+    pub pushes: usize,
+    /// When the oldest of them was made.
+    pub oldest: Option<Timestamp>,
+}
+
+/// Mirrors that push to one URL.
+#[derive(Debug, Deserialize)]
+pub struct Twins {
+    /// The URL, masked.
+    pub url: String,
+    /// Its mirrors, the earliest first.
+    pub mirrors: Vec<Twin>,
+}
+
+/// One of them.
+#[derive(Debug, Deserialize, serde::Serialize)]
+pub struct Twin {
+    /// Its node.
+    pub node: String,
+    /// The directory of its repository.
+    pub repository: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// Most URLs that are listed for two mirrors each.
+const MAX_TWINS: usize = 100;
+
+const NODES: &str = "
+    select json_build_object(
+        'node', name, 'reachable', seen > clock_timestamp() - make_interval(secs => $1::integer), 'as_of', seen, 'since', since,
+        'program', program, 'advertise', advertise, 'clock_ahead_ms', clock_ahead_ms, 'running', running, 'waiting', waiting,
+        'limits', limits, 'mirrors', (
+            select coalesce(json_agg(json_build_array(state, mirrors)), '[]')
+            from (select state, sum(mirrors) as mirrors from tally where tally.node = node.name group by state) as of_node
+        )
+    )::text from node order by name";
+
+const MIRRORS: &str = "
+    select json_build_object(
+        'place', json_build_array(state, failing_since::text, repository, mirror.name), 'node', mirror.node,
+        'reachable', seen > clock_timestamp() - make_interval(secs => $1::integer), 'as_of', seen, 'shown', shown
+    )::text
+    from mirror join node on node.name = mirror.node
+    where ($2 = '' or mirror.node = $2) and ($3 = '' or host = $3) and ($4 = '' or state = $4::smallint)
+        and (state, failing_since, repository, mirror.name) > ($5::smallint, $6::timestamptz, $7::bigint, $8)
+    order by state, failing_since, repository, mirror.name limit $9::integer";
+
+const COUNTS: &str = "
+    select json_build_object('state', state, 'mirrors', sum(mirrors), 'pushes', sum(pushes), 'oldest', min(oldest))::text
+    from tally where ($1 = '' or node = $1) and ($2 = '' or host = $2) and ($3 = '' or state = $3::smallint) group by state";
+
+const TWINS: &str = "
+    select json_build_object('url', min(shown->>'url'), 'mirrors', json_agg(
+        json_build_object('node', mirror.node, 'repository', git_dir, 'name', name) order by repository, name
+    ))::text
+    from mirror join repository on repository.id = mirror.repository
+    where target in (select target from mirror where target is not null group by target having count(*) > 1 limit $1::integer)
+    group by target order by 1";
+
+const IS_LIVE: &str = "
+    select (instance <> '' and seen > clock_timestamp() - make_interval(secs => $2::integer))::text from node where name = $1";
+
+impl Shown {
+    /// How it stands, if this program knows that state.
+    #[must_use]
+    pub fn state(&self) -> Option<Standing> {
+        Standing::ALL.get(usize::from(self.place.0)).copied()
+    }
+}
+
+impl Look {
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn open(access: &Access) -> Result<Self, Error> {
+        let mut database = Database::connect(access)?;
+        schema::check(&mut database)?;
+        Ok(Self { database })
+    }
+
+    /// All nodes, by name.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn nodes(&mut self) -> Result<Vec<SeenNode>, Error> {
+        self.rows(NODES, &[&GONE.to_string()])
+    }
+
+    /// The next `most` mirrors after `last`, those that fail first, and of these those that fail longest.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn mirrors(&mut self, only: &Only, last: Option<&Shown>, most: usize) -> Result<Vec<Shown>, Error> {
+        let Place(state, since, repository, name) =
+            last.map_or_else(|| Place(0, "-infinity".into(), 0, String::new()), |shown| shown.place.clone());
+        let (gone, chosen, state) = (GONE.to_string(), chosen(only), state.to_string());
+        let (repository, most) = (repository.to_string(), most.to_string());
+        self.rows(MIRRORS, &[&gone, &only.node, &only.host, &chosen, &state, &since, &repository, &name, &most])
+    }
+
+    /// How many mirrors stand how.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn counts(&mut self, only: &Only) -> Result<Counts, Error> {
+        #[derive(Deserialize)]
+        struct Row {
+            state: usize,
+            mirrors: usize,
+            pushes: usize,
+            oldest: Option<Timestamp>,
+        }
+        let mut counts = Counts::default();
+        for row in self.rows::<Row>(COUNTS, &[&only.node, &only.host, &chosen(only)])? {
+            if let Some(standing) = Standing::ALL.get(row.state) {
+                counts.mirrors.insert(*standing, row.mirrors);
+                counts.pushes += row.pushes;
+                counts.oldest = [counts.oldest, row.oldest].into_iter().flatten().min();
+            }
+        }
+        Ok(counts)
+    }
+
+    /// The URLs that more than one mirror of the fleet pushes to.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn twins(&mut self) -> Result<Vec<Twins>, Error> {
+        self.rows(TWINS, &[&MAX_TWINS.to_string()])
+    }
+
+    /// Removes a node that does not run, with its copies.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn forget(&mut self, node: &str) -> Result<(), Error> {
+        self.database.transaction(|database| {
+            match database.rows::<bool>(IS_LIVE, &[node, &GONE.to_string()])?.first() {
+                None => Err(Error::NoNode(node.to_owned())),
+                Some(true) => Err(Error::StillThere(node.to_owned())),
+                Some(false) => {
+                    database.rows::<String>("delete from node where name = $1 returning to_json(name)::text", &[node])
+                }
+            }
+        })?;
+        Ok(())
+    }
+
+    fn rows<T: serde::de::DeserializeOwned>(&mut self, sql: &str, values: &[&str]) -> Result<Vec<T>, Error> {
+        self.database.transaction(|database| database.rows(sql, values))
+    }
+}
+
+/// The state as a parameter of a statement.
+fn chosen(only: &Only) -> String {
+    only.state.map(|state| (state as usize).to_string()).unwrap_or_default()
+}
+
+fn by_state<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Standing, usize>, D::Error> {
+    let pairs = Vec::<(usize, usize)>::deserialize(deserializer)?;
+    Ok(pairs.into_iter().filter_map(|(state, count)| Some((*Standing::ALL.get(state)?, count))).collect())
+}

@@ -1,0 +1,167 @@
+//! A node: one daemon's row in the database, and what it tells and learns at each beat.
+//!
+//! The row has a count of the node's transactions. If the database knows of fewer than this node has made, it has lost some, for example
+//! in a crash or because it was restored, and everything is sent again.
+
+use std::collections::HashSet;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::database::Database;
+use super::{Access, Error, GONE, Repository, Tallies, copies, schema};
+
+/// This machine's daemon as a node.
+pub struct Node {
+    access: Access,
+    /// Distinguishes this process from another one with the same name.
+    instance: String,
+    database: Option<Database>,
+    /// How many transactions the database has answered as done.
+    done: i64,
+}
+
+/// What a node tells at a beat.
+#[derive(Clone, Debug)]
+pub struct Pulse {
+    /// How many mirrors are being served.
+    pub running: usize,
+    /// How many wait to be served.
+    pub waiting: usize,
+    /// A digest of `[hosts]`, which is to be the same on all nodes.
+    pub limits: String,
+    /// This machine's clock.
+    pub now: Timestamp,
+}
+
+/// What a node learns at a beat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Whether the database may lack copies that this node has sent, so that all are to be sent again.
+    pub has_lost: bool,
+    /// How many nodes live, this one too.
+    pub live: u32,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    beat: Option<i64>,
+    live: u32,
+}
+
+/// Says that the node lives. Without a row of this process there is no beat.
+const BEAT: &str = "
+    with mine as (
+        update node set beat = beat + 1, seen = clock_timestamp(), running = $3::integer, waiting = $4::integer, limits = $5,
+            clock_ahead_ms = $6::bigint - (extract(epoch from clock_timestamp()) * 1000)::bigint
+        where name = $1 and instance = $2 returning beat
+    )
+    select json_build_object(
+        'beat', (select beat from mine),
+        'live', (select count(*) from node where name = $1 or seen > clock_timestamp() - make_interval(secs => $7::integer))
+    )::text";
+
+/// Takes the name, unless another process with this name lives.
+const JOIN: &str = "
+    insert into node as old (name, advertise, program, limits, instance, beat, since, seen, clock_ahead_ms, running, waiting)
+    values ($1, $3, $4, '', $2, 1, clock_timestamp(), clock_timestamp(), 0, 0, 0)
+    on conflict (name) do update set advertise = excluded.advertise, program = excluded.program, instance = excluded.instance,
+        beat = old.beat + 1, since = excluded.since, seen = excluded.seen, running = 0, waiting = 0
+    where old.instance in ('', excluded.instance) or old.seen < clock_timestamp() - make_interval(secs => $5::integer)
+    returning beat::text";
+
+/// Gives the name back.
+const LEAVE: &str = "update node set instance = '' where name = $1 and instance = $2 returning 'true'::text";
+
+/// Counts a transaction of this process.
+const COUNT: &str = "update node set beat = beat + 1 where name = $1 and instance = $2 returning beat::text";
+
+impl Node {
+    /// A node that has not joined yet. `instance` distinguishes this process from every other one.
+    #[must_use]
+    pub fn new(access: Access, instance: String) -> Self {
+        Self { access, instance, database: None, done: 0 }
+    }
+
+    /// Says that this node lives, and joins first if need be.
+    ///
+    /// # Errors
+    /// [`Error`]. The next beat connects again.
+    pub fn beat(&mut self, pulse: &Pulse) -> Result<Answer, Error> {
+        let numbers = [pulse.running.to_string(), pulse.waiting.to_string(), pulse.now.as_millisecond().to_string()];
+        let (gone, advertise) = (GONE.to_string(), self.access.keys.advertise.clone().unwrap_or_default());
+        let (beat, live, has_joined) = self.transaction(|database, name, instance| {
+            let [running, waiting, now] = numbers.each_ref().map(|number| &**number);
+            let values = [name, instance, running, waiting, &*pulse.limits, now, &*gone];
+            let row = database.rows::<Row>(BEAT, &values)?.into_iter().next().unwrap_or(Row { beat: None, live: 1 });
+            if let Some(beat) = row.beat {
+                return Ok((beat, row.live, false));
+            }
+            let values = [name, instance, &*advertise, env!("CARGO_PKG_VERSION"), &*gone];
+            let joined = database.rows::<i64>(JOIN, &values)?.into_iter().next();
+            Ok((joined.ok_or_else(|| Error::NameTaken(name.to_owned()))?, row.live, true))
+        })?;
+        let has_lost = has_joined || beat <= self.done;
+        self.done = beat;
+        Ok(Answer { has_lost, live: live.max(1) })
+    }
+
+    /// Sends copies of what the files of these repositories say, and says which are gone.
+    ///
+    /// # Errors
+    /// [`Error`]. Then the database has none of it.
+    pub fn send(&mut self, changed: &[Repository], gone: &HashSet<String>) -> Result<(), Error> {
+        self.counted(|database, name| copies::send(database, name, changed, gone))
+    }
+
+    /// Sends how many mirrors stand how.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn send_tallies(&mut self, tallies: &Tallies) -> Result<(), Error> {
+        self.counted(|database, name| copies::send_tallies(database, name, tallies))
+    }
+
+    /// The repositories of which the database has copies of this node, by their directories.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn copied(&mut self) -> Result<Vec<String>, Error> {
+        self.transaction(|database, name, _| copies::copied(database, name))
+    }
+
+    /// Gives the name back, so that the next daemon of this machine joins at once. If that fails, the name is free after a while.
+    pub fn leave(mut self) {
+        if self.database.is_some()
+            && let Err(error) =
+                self.transaction(|database, name, instance| database.rows::<bool>(LEAVE, &[name, instance]))
+        {
+            tracing::warn!("fleet: {error}");
+        }
+    }
+
+    /// A transaction that counts.
+    fn counted(&mut self, act: impl FnOnce(&mut Database, &str) -> Result<(), Error>) -> Result<(), Error> {
+        self.done = self.transaction(|database, name, instance| {
+            let beat = database.rows::<i64>(COUNT, &[name, instance])?.into_iter().next();
+            let beat = beat.ok_or_else(|| Error::NameTaken(name.to_owned()))?;
+            act(database, name).map(|()| beat)
+        })?;
+        Ok(())
+    }
+
+    /// A transaction on the connection, which is made if there is none, and given up after an error.
+    fn transaction<T>(&mut self, act: impl FnOnce(&mut Database, &str, &str) -> Result<T, Error>) -> Result<T, Error> {
+        let mut database = match self.database.take() {
+            Some(database) => database,
+            None => {
+                let mut database = Database::connect(&self.access)?;
+                schema::check(&mut database)?;
+                database
+            }
+        };
+        let done = database.transaction(|database| act(database, self.access.node(), &self.instance))?;
+        self.database = Some(database);
+        Ok(done)
+    }
+}
