@@ -2,11 +2,13 @@
 
 use std::io::Write;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::args::{Fleet, FleetAction, FleetInit, Status};
-use super::{BEHIND, Base, DONE, print_json, render};
-use crate::fleet::{Access, Error, Look, Only, SeenNode, Shown, init, print};
+use super::{BEHIND, Base, DONE, now, print_json, render};
+use crate::credentials::Redactor;
+use crate::fleet::{Access, Error, Look, Only, SeenHost, SeenNode, Shown, init, print};
 use crate::status::{Standing, render_time};
 
 /// How many mirrors that are not up to date are listed one by one.
@@ -40,7 +42,7 @@ pub(super) fn fleet(base: &Base, asked: &Fleet, out: &mut dyn Write) -> anyhow::
 
 /// Shows the nodes, and the URLs that more than one mirror pushes to.
 fn show(base: &Base, look: &mut Look, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let (nodes, twins) = (look.nodes()?, look.twins()?);
+    let (nodes, hosts, twins) = (look.nodes()?, look.hosts()?, look.twins()?);
     let is_right = nodes.iter().all(|node| node.reachable);
     let status = if is_right { DONE } else { BEHIND };
     // Limits differ where not all live nodes have the same.
@@ -51,7 +53,8 @@ fn show(base: &Base, look: &mut Look, out: &mut dyn Write) -> anyhow::Result<u8>
         let twins: Vec<Value> =
             twins.iter().map(|twins| json!({ "url": twins.url, "mirrors": twins.mirrors })).collect();
         let nodes: Vec<Value> = nodes.iter().map(as_json).collect();
-        print_json(out, &json!({ "nodes": nodes, "hosts_differ": !is_same, "double_urls": twins }))?;
+        let hosts: Vec<Value> = hosts.iter().map(host_as_json).collect();
+        print_json(out, &json!({ "nodes": nodes, "hosts": hosts, "hosts_differ": !is_same, "double_urls": twins }))?;
         return Ok(status);
     }
     if nodes.is_empty() {
@@ -59,6 +62,9 @@ fn show(base: &Base, look: &mut Look, out: &mut dyn Write) -> anyhow::Result<u8>
     }
     for node in &nodes {
         row(base, node, out)?;
+    }
+    for host in &hosts {
+        host_row(host, out)?;
     }
     if !is_same {
         writeln!(out, "warning: [hosts] is not the same in the configurations of all nodes")?;
@@ -88,6 +94,39 @@ fn row(base: &Base, node: &SeenNode, out: &mut dyn Write) -> anyhow::Result<()> 
         writeln!(out, "  its clock is {seconds} seconds {side} that of the database")?;
     }
     Ok(())
+}
+
+fn host_row(host: &SeenHost, out: &mut dyn Write) -> anyhow::Result<()> {
+    let limit = |limit: Option<usize>, words: &str| limit.map(|limit| format!("{limit} {words}"));
+    let limits = [limit(host.max_jobs, "at once"), limit(host.max_per_minute, "a minute")];
+    let limits = limits.into_iter().flatten().collect::<Vec<_>>().join(", ");
+    let nodes =
+        host.nodes.iter().map(|node| format!("{}: {} running, {} waiting", node.node, node.running, node.waiting));
+    let parts = [limits, nodes.collect::<Vec<_>>().join("; ")];
+    let parts: Vec<&str> = parts.iter().map(|part| &**part).filter(|part| !part.is_empty()).collect();
+    writeln!(out, "{}  {}", host.host, parts.join("  "))?;
+    if let Some(until) = until(host) {
+        let clean =
+            |text: &Option<String>| Redactor::default().clean(text.as_deref().unwrap_or_default()).on_one_line();
+        let (said, node) = (clean(&host.said), clean(&host.said_to));
+        writeln!(out, "  it has asked node {node} to wait until {}: {said}", render_time(until))?;
+    }
+    Ok(())
+}
+
+/// Until when a host has asked for no contact, by the clock of this machine.
+fn until(host: &SeenHost) -> Option<Timestamp> {
+    let left = host.wait_ms.filter(|left| *left > 0)?;
+    now().checked_add(SignedDuration::from_millis(left)).ok()
+}
+
+fn host_as_json(host: &SeenHost) -> Value {
+    let until = until(host);
+    json!({
+        "host": host.host, "max_jobs": host.max_jobs, "max_per_minute": host.max_per_minute, "nodes": host.nodes,
+        "wait_until": until.map(render_time), "said": host.said.as_ref().filter(|_| until.is_some()),
+        "said_to": host.said_to.as_ref().filter(|_| until.is_some()),
+    })
 }
 
 fn as_json(node: &SeenNode) -> Value {

@@ -112,10 +112,10 @@ table! {
     /// `[hosts.NAME]`: limits for one host.
     pub HostKeys:
 
-    /// How many updates may run at this host at once, in place of max_jobs_per_host.
+    /// How many updates may run at this host at once, in place of max_jobs_per_host. In a fleet: of all machines together.
     max_jobs: usize, Hosts, "integer; max_jobs_per_host", via "read::at_least_one";
 
-    /// How many updates may begin at this host in a minute.
+    /// How many updates may begin at this host in a minute. In a fleet: of all machines together.
     max_per_minute: usize, Hosts, "integer; no limit", via "read::at_least_one";
 }
 

@@ -54,7 +54,7 @@ impl Down {
     /// The state of the host, if the report shows that it is down.
     #[must_use]
     pub fn of(report: &Report) -> Option<Self> {
-        let next_attempt_at = report.next_attempt_at.filter(|_| report.host == Host::Down)?;
+        let next_attempt_at = report.next_attempt_at.filter(|_| matches!(report.host, Host::Down | Host::Busy))?;
         let error = report.error.clone().unwrap_or_default();
         Some(Self { error, attempts: report.attempts, next_attempt_at, cause: report.cause.clone() })
     }

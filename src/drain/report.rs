@@ -67,6 +67,8 @@ pub enum Host {
     Up,
     /// It failed before it said anything about the repository.
     Down,
+    /// It asked us to wait, for example with the status 429.
+    Busy,
 }
 
 /// The report on a run that ended with the status `after`.
@@ -89,7 +91,7 @@ pub(super) fn report(
         error: after.last_error,
         is_answered: result.is_answered(),
         attempts: after.attempts,
-        host: if result.is_host_down() { Host::Down } else { Host::Up },
+        host: result.host(),
         has_spooled: result.has_spooled,
         cause: after.cause,
         created_repository: result.creation != Presence::There,

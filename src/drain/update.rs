@@ -15,7 +15,7 @@ use super::full_scan::{FullScan, full_scan};
 use super::observe::{KnownValues, LocalRefs, Remote, Scope, observe, remote};
 use super::optimistic::Optimistic;
 use super::refusal::Refusals;
-use super::{Context, Error, Mode, chunk, full_sync, symbolic};
+use super::{Context, Error, Host, Mode, chunk, full_sync, symbolic};
 use crate::config::Mirror;
 use crate::credentials::Redactor;
 use crate::plan::{Decided, Decision, Divergent, FirstContact, Limits, Observed, Plan, Rules, Stop, plan};
@@ -75,9 +75,17 @@ impl UpdateResult {
         self.is_answered() && !refs.iter().any(|outcome| outcome.outcome.is_failure())
     }
 
-    /// Whether the host failed before it said anything about the repository.
-    pub(super) fn is_host_down(&self) -> bool {
-        matches!(&self.error, Some(Error::Push(error)) if self.outcomes.is_empty() && error.is_host_failure())
+    /// What the run showed about the host.
+    pub(super) fn host(&self) -> Host {
+        match &self.error {
+            Some(Error::Push(error)) if self.outcomes.is_empty() && error.is_host_failure() => {
+                match error.asks_to_wait() {
+                    true => Host::Busy,
+                    false => Host::Down,
+                }
+            }
+            _ => Host::Up,
+        }
     }
 }
 

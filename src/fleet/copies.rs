@@ -222,7 +222,7 @@ pub(super) fn send_tallies(database: &mut Database, node: &str, tallies: &Tallie
 }
 
 /// JSON that PostgreSQL takes: its texts have no null character (PostgreSQL, "JSON Types").
-fn json(value: &impl Serialize) -> Result<String, Error> {
+pub(super) fn json(value: &impl Serialize) -> Result<String, Error> {
     let text = serde_json::to_string(value).map_err(|error| Error::Odd(told(&error)))?;
     Ok(text.replace("\\u0000", "\\ufffd"))
 }

@@ -42,6 +42,38 @@ pub struct SeenNode {
     pub mirrors: BTreeMap<Standing, usize>,
 }
 
+/// A host of `[hosts]`, or one that has asked a node to wait.
+#[derive(Debug, Deserialize)]
+pub struct SeenHost {
+    /// Its name.
+    pub host: String,
+    /// Most jobs there at once, of all nodes that live.
+    pub max_jobs: Option<usize>,
+    /// Most contacts in a minute, of all nodes that live.
+    pub max_per_minute: Option<usize>,
+    /// For how many milliseconds from now it has asked for no contact.
+    pub wait_ms: Option<i64>,
+    /// What it said.
+    pub said: Option<String>,
+    /// To which node.
+    pub said_to: Option<String>,
+    /// What the nodes that live do there.
+    pub nodes: Vec<HostNode>,
+}
+
+/// What a node does at a host.
+#[derive(Debug, Deserialize, serde::Serialize)]
+pub struct HostNode {
+    /// Its name.
+    pub node: String,
+    /// Jobs that run.
+    pub running: usize,
+    /// Jobs that wait.
+    pub waiting: usize,
+    /// How many may run at once.
+    pub granted: usize,
+}
+
 /// Which mirrors are meant; empty texts choose all.
 #[derive(Clone, Debug, Default)]
 pub struct Only {
@@ -115,6 +147,18 @@ const NODES: &str = "
         )
     )::text from node order by name";
 
+const HOSTS: &str = "
+    select json_build_object(
+        'host', host.name, 'max_jobs', min(max_jobs), 'max_per_minute', min(max_per_minute),
+        'wait_ms', min(greatest(0, extract(epoch from wait_until - clock_timestamp()) * 1000))::bigint, 'said', said, 'said_to', said_to,
+        'nodes', coalesce(json_agg(json_build_object(
+            'node', demand.node, 'running', demand.running, 'waiting', demand.waiting, 'granted', granted
+        ) order by demand.node) filter (where node.name is not null), '[]')
+    )::text
+    from host left join demand on demand.host = host.name
+        left join node on node.name = demand.node and seen > clock_timestamp() - make_interval(secs => $1::integer)
+    where node.name is not null or wait_until > clock_timestamp() group by host.name order by host.name";
+
 const MIRRORS: &str = "
     select json_build_object(
         'place', json_build_array(state, failing_since::text, repository, mirror.name), 'node', mirror.node,
@@ -165,6 +209,14 @@ impl Look {
     /// [`Error`].
     pub fn nodes(&mut self) -> Result<Vec<SeenNode>, Error> {
         self.rows(NODES, &[&GONE.to_string()])
+    }
+
+    /// The hosts of `[hosts]`, and those that have asked a node to wait.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn hosts(&mut self) -> Result<Vec<SeenHost>, Error> {
+        self.rows(HOSTS, &[&GONE.to_string()])
     }
 
     /// The next `most` mirrors after `last`, those that fail first, and of these those that fail longest.

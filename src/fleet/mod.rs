@@ -19,12 +19,15 @@ mod database;
 #[cfg(not(feature = "fleet"))]
 #[path = "no_database.rs"]
 mod database;
+mod divide;
+mod hosts;
 mod look;
 mod node;
 mod schema;
 
 pub use copies::{Repository, Tallies, Tally, digest};
-pub use look::{Counts, Look, Only, SeenNode, Shown, Twin, Twins};
+pub use hosts::{Asked, Limit, Limits, Own, Use};
+pub use look::{Counts, HostNode, Look, Only, SeenHost, SeenNode, Shown, Twin, Twins};
 pub use node::{Answer, Node, Pulse};
 pub use schema::{init, print};
 

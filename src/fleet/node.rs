@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::database::Database;
+use super::hosts::{self, Asked, Limits, Own};
 use super::{Access, Error, GONE, Repository, Tallies, copies, schema};
 
 /// This machine's daemon as a node.
@@ -28,25 +29,28 @@ pub struct Pulse {
     pub running: usize,
     /// How many wait to be served.
     pub waiting: usize,
-    /// A digest of `[hosts]`, which is to be the same on all nodes.
-    pub limits: String,
     /// This machine's clock.
     pub now: Timestamp,
 }
 
 /// What a node learns at a beat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Answer {
     /// Whether the database may lack copies that this node has sent, so that all are to be sent again.
     pub has_lost: bool,
     /// How many nodes live, this one too.
-    pub live: u32,
+    pub live: usize,
+    /// The parts of the limits of `[hosts]` that this node may use.
+    pub parts: Limits,
+    /// The hosts that have asked other nodes to wait.
+    pub asked: Vec<Asked>,
 }
 
 #[derive(Deserialize)]
 struct Row {
     beat: Option<i64>,
-    live: u32,
+    live: usize,
+    turn: usize,
 }
 
 /// Says that the node lives. Without a row of this process there is no beat.
@@ -58,7 +62,8 @@ const BEAT: &str = "
     )
     select json_build_object(
         'beat', (select beat from mine),
-        'live', (select count(*) from node where name = $1 or seen > clock_timestamp() - make_interval(secs => $7::integer))
+        'live', (select count(*) from node where name = $1 or seen > clock_timestamp() - make_interval(secs => $7::integer)),
+        'turn', (extract(epoch from clock_timestamp()) / 10)::bigint
     )::text";
 
 /// Takes the name, unless another process with this name lives.
@@ -83,27 +88,35 @@ impl Node {
         Self { access, instance, database: None, done: 0 }
     }
 
-    /// Says that this node lives, and joins first if need be.
+    /// Says that this node lives, and joins first if need be. Then divides the limits of `[hosts]` anew.
     ///
     /// # Errors
     /// [`Error`]. The next beat connects again.
-    pub fn beat(&mut self, pulse: &Pulse) -> Result<Answer, Error> {
+    pub fn beat(&mut self, pulse: &Pulse, own: &Own<'_>) -> Result<Answer, Error> {
         let numbers = [pulse.running.to_string(), pulse.waiting.to_string(), pulse.now.as_millisecond().to_string()];
         let (gone, advertise) = (GONE.to_string(), self.access.keys.advertise.clone().unwrap_or_default());
-        let (beat, live, has_joined) = self.transaction(|database, name, instance| {
+        let limits = own.digest();
+        let (beat, answer) = self.transaction(|database, name, instance| {
             let [running, waiting, now] = numbers.each_ref().map(|number| &**number);
-            let values = [name, instance, running, waiting, &*pulse.limits, now, &*gone];
-            let row = database.rows::<Row>(BEAT, &values)?.into_iter().next().unwrap_or(Row { beat: None, live: 1 });
-            if let Some(beat) = row.beat {
-                return Ok((beat, row.live, false));
-            }
-            let values = [name, instance, &*advertise, env!("CARGO_PKG_VERSION"), &*gone];
-            let joined = database.rows::<i64>(JOIN, &values)?.into_iter().next();
-            Ok((joined.ok_or_else(|| Error::NameTaken(name.to_owned()))?, row.live, true))
+            let values = [name, instance, running, waiting, &*limits, now, &*gone];
+            let row = database.rows::<Row>(BEAT, &values)?.into_iter().next();
+            let Row { beat, live, turn } = row.ok_or_else(|| Error::Odd("no row".into()))?;
+            let has_joined = beat.is_none();
+            let beat = match beat {
+                Some(beat) => beat,
+                None => {
+                    let values = [name, instance, &*advertise, env!("CARGO_PKG_VERSION"), &*gone];
+                    let joined = database.rows::<i64>(JOIN, &values)?.into_iter().next();
+                    joined.ok_or_else(|| Error::NameTaken(name.to_owned()))?
+                }
+            };
+            let parts = hosts::divide(database, name, own, turn)?;
+            let asked = hosts::asked(database, name)?;
+            Ok((beat, Answer { has_lost: has_joined, live: live.max(1), parts, asked }))
         })?;
-        let has_lost = has_joined || beat <= self.done;
+        let has_lost = answer.has_lost || beat <= self.done;
         self.done = beat;
-        Ok(Answer { has_lost, live: live.max(1) })
+        Ok(Answer { has_lost, ..answer })
     }
 
     /// Sends copies of what the files of these repositories say, and says which are gone.
@@ -120,6 +133,14 @@ impl Node {
     /// [`Error`].
     pub fn send_tallies(&mut self, tallies: &Tallies) -> Result<(), Error> {
         self.counted(|database, name| copies::send_tallies(database, name, tallies))
+    }
+
+    /// Tells the other nodes that a host has asked this one to wait.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn ask(&mut self, asked: &Asked) -> Result<(), Error> {
+        self.transaction(|database, name, _| hosts::ask(database, name, asked))
     }
 
     /// The repositories of which the database has copies of this node, by their directories.

@@ -4,6 +4,7 @@
 //! until the next scan. What a person asked for is on the disk before it is in the queue of these threads. A crash leaves what a drain
 //! leaves; the first scan of the next daemon finds it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +14,9 @@ use parking_lot::Mutex;
 
 use super::batch::{Every, RECONCILE, limits, named_limits};
 use super::pool::{Crew, Done, Role, Task};
-use super::queue::{Job, Queue};
+use super::queue::{HostLimit, HostUse, Job, Parts, Queue};
 use crate::config::{Mirror, Server};
-use crate::drain::{Check, Error, MassDelete, Mode, Report, Unchanged};
+use crate::drain::{Check, Down, Error, MassDelete, Mode, Report, Unchanged};
 use crate::plan::Restore;
 use crate::wire::Pool;
 
@@ -143,6 +144,40 @@ impl Workers {
             mode: Mode::Pull(Check::Now),
         };
         self.crew.change(|queue| queue.add(job));
+    }
+
+    /// What happens at the hosts of `[hosts]`.
+    #[must_use]
+    pub fn uses(&self) -> BTreeMap<String, HostUse> {
+        self.crew.read(|queue| queue.uses((self.now)()))
+    }
+
+    /// Lets no more begin at hosts of `[hosts]` than these parts allow, as far as they are smaller than those that hold now. Returns what
+    /// happens there then.
+    pub fn lower(&self, parts: &BTreeMap<String, HostLimit>) -> BTreeMap<String, HostUse> {
+        self.crew.change(|queue| queue.lower(parts, (self.now)()))
+    }
+
+    /// Takes the parts of the limits of `[hosts]` that this machine may use.
+    pub fn share(&self, parts: Parts) {
+        self.crew.change(|queue| queue.share(parts));
+    }
+
+    /// Begins no job at a host before the time of `down`.
+    pub fn hold(&self, endpoint: &str, down: Down) {
+        self.crew.change(|queue| queue.hold(endpoint, down));
+    }
+
+    /// Ends a wait for a need.
+    pub fn urge(&self) {
+        self.crew.urge();
+    }
+
+    /// Waits until a job waits for a larger part of a limit, or the workers are halted, or the time is over. Returns whether they are halted.
+    #[must_use]
+    pub fn wait_for_need(&self, limit: Duration) -> bool {
+        self.crew.wait_for_need(limit);
+        self.crew.read(Queue::is_halted)
     }
 
     /// Makes the workers begin no further job.

@@ -15,3 +15,4 @@ mod queue;
 
 pub use batch::{Every, OnReport, OnRun, drain_every};
 pub use daemon::{Event, Workers};
+pub use queue::{HostLimit, HostUse, Parts};

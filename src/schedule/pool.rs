@@ -34,6 +34,8 @@ pub(super) struct Crew {
     changed: Condvar,
     /// The scanner has one of its own, so that nobody wakes it in place of a worker.
     changed_for_scanner: Condvar,
+    /// Something waits because this machine has too small a part of a limit of its fleet, or the end has come.
+    short: Condvar,
 }
 
 /// What a thread is for.
@@ -57,6 +59,7 @@ impl Crew {
             state: Mutex::new(State { queue: Queue::new(limits), watch: None }),
             changed: Condvar::new(),
             changed_for_scanner: Condvar::new(),
+            short: Condvar::new(),
         }
     }
 
@@ -72,16 +75,31 @@ impl Crew {
         changed
     }
 
-    /// Changes the queue, and wakes the scanner too.
+    /// Changes the queue, and wakes the scanner and who waits for a need too.
     pub(super) fn change_for_all<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
         let changed = self.change(change);
         self.changed_for_scanner.notify_all();
+        self.short.notify_all();
         changed
     }
 
     /// Changes the queue in a way that gives nobody anything to do.
     pub(super) fn note(&self, change: impl FnOnce(&mut Queue)) {
         change(&mut self.lock().queue);
+    }
+
+    /// Waits until something waits for a larger part of a limit, or the queue is halted, or the time is over.
+    pub(super) fn wait_for_need(&self, limit: Duration) {
+        let mut state = self.lock();
+        if !state.queue.is_short() && !state.queue.is_halted() {
+            self.short.wait_for(&mut state, limit);
+        }
+    }
+
+    /// Ends [`Crew::wait_for_need`], now or when it is called next.
+    pub(super) fn urge(&self) {
+        self.lock().queue.urge();
+        self.short.notify_all();
     }
 
     /// Looks at the queue.
@@ -103,7 +121,12 @@ impl Crew {
                     return;
                 }
                 Next::Wait(_) if role == Role::Scanner => self.changed_for_scanner.wait(&mut state),
-                Next::Wait(time) => state = self.wait(state, time, now()),
+                Next::Wait(time) => {
+                    if state.queue.is_short() {
+                        self.short.notify_all();
+                    }
+                    state = self.wait(state, time, now());
+                }
                 Next::Scan(git_dir) => {
                     (state, _) = self.act(role, state, act, Task::Scan(git_dir));
                     state.queue.scanned(now());

@@ -14,19 +14,23 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::drain::{Check, Down, MassDelete, Mode};
 use crate::push::Progress;
 
+mod fleet;
 mod limits;
+mod running;
 mod scans;
 
+pub use fleet::{HostUse, Parts};
+pub use limits::HostLimit;
+pub(super) use limits::JobLimits;
 use limits::NamedHosts;
-pub(super) use limits::{HostLimit, JobLimits};
+use running::Running;
 use scans::Scans;
 
 /// A mirror: its repository and its name there.
@@ -48,11 +52,6 @@ impl Job {
     }
 }
 
-/// How often the daemon checks whether a run only waits for its mirror.
-const LOOK: SignedDuration = SignedDuration::from_secs(5);
-/// A run that sends fewer bytes in a second, and makes no pack either, only waits.
-const MIN_SPEED: u64 = 10_000;
-
 /// How the "host" of an owner's job begins. No host has a space in its name.
 pub(super) const OWNER: &str = "owner ";
 
@@ -67,42 +66,6 @@ struct Host {
     /// How long the first run took that the host answered. Few others ran there then, so the load of the host hardly counts.
     first: Option<Duration>,
     down: Option<Down>,
-}
-
-/// A mirror that is being served.
-struct Running {
-    host: String,
-    /// Its progress, once it has begun.
-    progress: Option<Arc<Progress>>,
-    /// When the last check was, and how many bytes it had sent by then.
-    looked: (Timestamp, u64),
-    /// Whether the last check showed that it only waits for its mirror. Then it has no place.
-    waits: bool,
-    /// The job that arrived for it meanwhile.
-    again: Option<Job>,
-}
-
-impl Running {
-    fn new(host: String, now: Timestamp) -> Self {
-        Self { host, progress: None, looked: (now, 0), waits: false, again: None }
-    }
-
-    /// When the next check is due. `None` for a mirror on this machine: its run never only waits, because this machine does all the work.
-    /// Also `None` for the job of an owner, whose process does not tell what it does.
-    fn next_look(&self) -> Option<Timestamp> {
-        (!self.host.is_empty() && !self.host.starts_with(OWNER)).then(|| self.looked.0 + LOOK)
-    }
-
-    fn look(&mut self, now: Timestamp) {
-        if self.next_look().is_none_or(|next| next > now) {
-            return;
-        }
-        let sent = self.progress.as_ref().map_or(0, |progress| progress.bytes.load(Ordering::Relaxed));
-        let seconds = u64::try_from(now.duration_since(self.looked.0).as_secs()).unwrap_or(1);
-        let is_packing = self.progress.as_ref().is_some_and(|progress| progress.is_packing());
-        self.waits = !is_packing && sent.saturating_sub(self.looked.1) < MIN_SPEED.saturating_mul(seconds);
-        self.looked = (now, sent);
-    }
 }
 
 /// The jobs that wait, the jobs that run, and the times of later scans.
@@ -123,6 +86,8 @@ pub(super) struct Queue {
     /// Whether more jobs may arrive, as in the daemon.
     is_open: bool,
     is_halted: bool,
+    /// Whether something waits because this machine has too small a part of a limit of its fleet.
+    is_short: bool,
 }
 
 /// What the run of a job showed about its host.
@@ -162,6 +127,7 @@ impl Queue {
             due: HashMap::new(),
             is_open: false,
             is_halted: false,
+            is_short: false,
         }
     }
 
@@ -236,6 +202,11 @@ impl Queue {
         self.running.values_mut().for_each(|running| running.again = None);
     }
 
+    /// Whether [`Queue::halt`] was called.
+    pub(super) fn is_halted(&self) -> bool {
+        self.is_halted
+    }
+
     /// Changes the limits; what runs goes on.
     pub(super) fn set_limits(&mut self, limits: JobLimits, named: BTreeMap<String, HostLimit>) {
         self.limits = limits;
@@ -274,6 +245,7 @@ impl Queue {
         if let Some(next) = self.next_job(now) {
             return next;
         }
+        self.find_short(now);
         let is_empty = self.scans.is_empty() && self.waiting.is_empty();
         if is_empty && !self.is_open {
             return Next::End;
@@ -324,7 +296,7 @@ impl Queue {
                 _ if host.down.is_some() => usize::MAX,
                 _ if taken >= limits.all || named.is_full(name, running(), now) => 0,
                 _ if name.is_empty() => usize::MAX,
-                true if named.jobs(name).is_some() => usize::MAX,
+                true if named.jobs(name, now).is_some() => usize::MAX,
                 true if host.first.is_some_and(|took| took >= FAR) => limits.per_far_host,
                 true => limits.per_host,
                 false => 1,

@@ -3,12 +3,12 @@
 //! Guaranteed: no other thread waits for the database. Absent: a queue of changes. A mark on each project says that its copy is behind, and a
 //! daemon that ends before it has sent a copy reads and sends all of them after its next start.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::mem::Discriminant;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -16,18 +16,33 @@ use parking_lot::Mutex;
 use super::projects::{Project, Table};
 use super::summaries::Mirrors;
 use super::{App, now, random};
-use crate::config::Server;
-use crate::fleet::{self, Access, BEAT, CUT, Error, Node, Pulse, Repository, Tallies};
+use crate::config::{HostKeys, Server};
+use crate::credentials::Redactor;
+use crate::drain::{Down, Report};
+use crate::durable;
+use crate::fleet::{
+    Access, Answer, Asked, BEAT, CUT, Error, Limit, Limits, Node, Own, Pulse, Repository, Tallies, Use,
+};
 use crate::mirror;
+use crate::schedule::{HostLimit, HostUse, Parts};
 
 /// How many repositories are sent in one transaction.
 const BATCH: usize = 500;
 
+/// After a beat, so long until the next one if something waits for a larger part of a limit.
+const GAP: Duration = Duration::from_millis(100);
+/// The file in the state directory with the number of nodes that lived at the last beat.
+const LIVE: &str = "fleet-nodes";
+
 /// What is known of the fleet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Fleet {
     access: Option<Access>,
+    /// Where the number of nodes is kept.
+    live: PathBuf,
     state: Mutex<State>,
+    /// What hosts have asked this node since the last beat.
+    asked: Mutex<Vec<Asked>>,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +57,8 @@ struct State {
     said: Option<Discriminant<Error>>,
     /// Whether anything was logged.
     has_said: bool,
+    /// The parts of limits that this node has.
+    parts: Limits,
 }
 
 /// What the database has of this node.
@@ -52,14 +69,17 @@ struct Sent {
     /// The repositories with which they were compared last.
     table: Option<Arc<Table>>,
     tallies: Option<Tallies>,
+    /// How many nodes live.
+    live: usize,
 }
 
 impl Fleet {
     /// The fleet that the configuration names, if any.
-    pub(super) fn new(server: &Server) -> Self {
+    pub(super) fn new(server: &Server, state_directory: &Path) -> Self {
         // Until it is known to be cut off, it is taken for connected.
         let state = State { answered: uptime(), ..State::default() };
-        Self { access: Access::of(server), state: Mutex::new(state) }
+        let live = state_directory.join(LIVE);
+        Self { access: Access::of(server), live, state: Mutex::new(state), asked: Mutex::default() }
     }
 
     /// Whether the database has answered lately. `None` if there is no fleet.
@@ -73,7 +93,7 @@ impl Fleet {
     pub(super) fn metrics(&self) -> String {
         let Some(is_connected) = self.is_connected() else { return String::new() };
         let state = self.state.lock();
-        let (took, behind) = (state.took.as_secs_f64(), state.behind);
+        let (took, behind, parts) = (state.took.as_secs_f64(), state.behind, state.parts.clone());
         drop(state);
         let mut text = String::new();
         for (name, help, value) in [
@@ -84,7 +104,30 @@ impl Fleet {
             let name = format!("git_mirror_push_fleet_{name}");
             let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
         }
+        let name = "git_mirror_push_fleet_host_granted";
+        let _ = writeln!(text, "# HELP {name} Jobs that may run at once at a host of [hosts].\n# TYPE {name} gauge");
+        for (host, jobs) in parts.iter().filter_map(|(host, part)| Some((host, part.jobs?))) {
+            let _ = writeln!(text, "{name}{{host=\"{host}\"}} {jobs}");
+        }
         text
+    }
+
+    fn take(&self, answer: &Answer, begun: Duration) {
+        let mut state = self.state.lock();
+        state.answered = uptime();
+        state.took = state.answered.saturating_sub(begun);
+        state.parts = answer.parts.clone();
+    }
+
+    /// How many nodes lived at the last beat, also that of an earlier daemon; 1 if nobody knows.
+    fn last_live(&self) -> usize {
+        durable::read_text(&self.live).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1)
+    }
+
+    fn keep_live(&self, live: usize) {
+        if let Err(error) = durable::replace(&self.live, format!("{live}\n").as_bytes(), |_| Ok(())) {
+            tracing::warn!("cannot write '{}': {error}", self.live.display());
+        }
     }
 
     /// Logs what has changed.
@@ -105,18 +148,51 @@ impl Fleet {
 }
 
 impl App {
-    /// Tells the database that this node lives, and how its mirrors stand, until told to stop.
-    pub(super) fn beat_for_ever(&self, stopped: &Receiver<()>) {
+    /// Before anything begins: at hosts of `[hosts]` nothing may begin until the database has answered or failed to.
+    pub(super) fn hold_hosts(&self) {
+        if self.fleet.access.is_some() {
+            let none = HostLimit { jobs: Some(0), per_minute: Some(0) };
+            let of = self.workers.server().hosts.keys().map(|name| (name.clone(), none)).collect();
+            self.workers.share(Parts { of, until: now() + CUT, machines: self.fleet.last_live() });
+        }
+    }
+
+    /// A host has asked us to wait. The other nodes are to wait too.
+    pub(super) fn host_asked(&self, git_dir: &Path, report: &Report) {
+        let (Some(project), Some(until)) = (self.project_at(git_dir), report.next_attempt_at) else { return };
+        let host = project.look(|mirrors| match mirrors {
+            Mirrors::Read(all) => all.iter().find(|one| one.name == report.remote).map(|one| one.host.clone()),
+            _ => None,
+        });
+        if let Some(host) = host.filter(|_| self.fleet.access.is_some()) {
+            let milliseconds = i64::try_from(until.duration_since(now()).as_millis()).unwrap_or(0);
+            let said = report.error.clone().unwrap_or_default().on_one_line().to_string();
+            self.fleet.asked.lock().push(Asked { host, milliseconds, said });
+            self.workers.urge();
+        }
+    }
+
+    /// Tells the database that this node lives, and how its mirrors stand, until the workers are halted.
+    pub(super) fn beat_for_ever(&self) {
         let Some(access) = self.fleet.access.clone() else { return };
         let mut node = Node::new(access, format!("{:016x}{:016x}", random(), random()));
-        let mut sent = Sent::default();
+        let mut sent = Sent { live: self.fleet.last_live(), ..Sent::default() };
+        let (mut is_first, mut is_needed) = (true, false);
         loop {
             let begun = uptime();
-            self.fleet.note(self.beat(&mut node, &mut sent));
-            let left = BEAT.saturating_sub(uptime().saturating_sub(begun));
-            if stopped.recv_timeout(left) != Err(RecvTimeoutError::Timeout) {
+            let result = self.beat(&mut node, &mut sent);
+            if is_first && result.is_err() {
+                self.workers.share(Parts { of: BTreeMap::new(), until: now(), machines: sent.live });
+            }
+            self.fleet.note(result);
+            is_first = false;
+            // The first need is met at once, and later ones a few times in a second.
+            let gap = if is_needed { GAP } else { Duration::ZERO };
+            std::thread::park_timeout(gap.saturating_sub(uptime().saturating_sub(begun)));
+            if self.workers.wait_for_need(BEAT.saturating_sub(uptime().saturating_sub(begun))) {
                 break;
             }
+            is_needed = uptime().saturating_sub(begun) < BEAT;
         }
         node.leave();
     }
@@ -125,15 +201,29 @@ impl App {
         let begun = uptime();
         let (running, waiting) = self.workers.counts();
         let limits = limits(&self.workers.server());
-        let answer = node.beat(&Pulse { running, waiting, limits, now: now() })?;
-        {
-            let mut state = self.fleet.state.lock();
-            state.answered = uptime();
-            state.took = uptime().saturating_sub(begun);
+        let granted = self.fleet.state.lock().parts.clone();
+        let own = Own {
+            limits: &limits,
+            granted: &granted,
+            uses: &self.workers.uses().into_iter().map(of_fleet).collect(),
+            lower: &|parts| self.workers.lower(&of_schedule(parts)).into_iter().map(of_fleet).collect(),
+        };
+        let answer = node.beat(&Pulse { running, waiting, now: now() }, &own)?;
+        self.fleet.take(&answer, begun);
+        let parts = of_schedule(&answer.parts);
+        self.workers.share(Parts { of: parts, until: now() + CUT, machines: answer.live });
+        if sent.live != answer.live {
+            self.fleet.keep_live(answer.live);
+            sent.live = answer.live;
         }
+        for asked in std::mem::take(&mut *self.fleet.asked.lock()) {
+            node.ask(&asked)?;
+        }
+        answer.asked.iter().for_each(|asked| self.hold(asked));
         let table = self.projects.table();
         if answer.has_lost {
-            *sent = Sent { git_dirs: node.copied()?.into_iter().collect(), ..Sent::default() };
+            let git_dirs = node.copied()?.into_iter().collect();
+            *sent = Sent { git_dirs, live: sent.live, ..Sent::default() };
             table.projects.iter().for_each(|project| project.is_copied.store(false, Ordering::Relaxed));
         }
         self.remove_copies(node, sent, &table)?;
@@ -146,6 +236,14 @@ impl App {
             }
         }
         Ok(())
+    }
+
+    /// A host has asked another node to wait, so this one waits too.
+    fn hold(&self, asked: &Asked) {
+        let until = now() + Duration::from_millis(u64::try_from(asked.milliseconds).unwrap_or(0));
+        // Whoever may write to the database could put anything there.
+        let error = Redactor::default().clean(&asked.said).on_one_line();
+        self.workers.hold(&asked.host, Down { error, attempts: 1, next_attempt_at: until, cause: None });
     }
 
     /// Removes the copies of repositories that are gone. While a root is missing, nothing is known of what it held.
@@ -210,11 +308,20 @@ fn tallies(table: &Table) -> Tallies {
     tallies
 }
 
-/// A digest of the limits of hosts, to see whether they are the same on all nodes.
-fn limits(server: &Server) -> String {
-    let limits =
-        server.hosts.iter().map(|(name, host)| format!("{name} {:?} {:?}\n", host.max_jobs, host.max_per_minute));
-    fleet::digest(&limits.collect::<String>())
+/// `[hosts]` of the configuration, by the names that the queue has for them.
+fn limits(server: &Server) -> Limits {
+    let limit = |host: &HostKeys| Limit { jobs: host.max_jobs, per_minute: host.max_per_minute };
+    server.hosts.iter().map(|(name, host)| (name.trim_matches(['[', ']']).to_owned(), limit(host))).collect()
+}
+
+fn of_schedule(parts: &Limits) -> BTreeMap<String, HostLimit> {
+    let part = |part: &Limit| HostLimit { jobs: part.jobs, per_minute: part.per_minute };
+    parts.iter().map(|(name, limit)| (name.clone(), part(limit))).collect()
+}
+
+fn of_fleet((name, found): (String, HostUse)) -> (String, Use) {
+    let HostUse { running, waiting, begun } = found;
+    (name, Use { running, waiting, begun })
 }
 
 /// The time since this machine was started. Nobody can set it, and it counts while the machine sleeps.

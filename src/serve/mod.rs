@@ -137,9 +137,14 @@ impl App {
                 }
             };
             app.changed(&git_dir);
+            if let Event::Ended(report) = event
+                && report.host == crate::drain::Host::Busy
+            {
+                app.host_asked(&git_dir, report);
+            }
         };
         Self {
-            fleet: fleet::Fleet::new(&server),
+            fleet: fleet::Fleet::new(&server, &options.state_directory),
             socket,
             workers: Workers::new(Arc::new(server), now, random, Box::new(on_event)),
             projects: Projects::new(&options.state_directory),
@@ -224,6 +229,7 @@ pub fn run(server: Server, options: &Options) -> anyhow::Result<()> {
     let socket = WakeSocket::new(&options.runtime_directory)?;
     socket.announce(&server).context(NOT_ANNOUNCED)?;
     let app = Arc::new_cyclic(|app| App::new(server, socket, options, app));
+    app.hold_hosts();
     app.look_around();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -243,13 +249,11 @@ pub fn run(server: Server, options: &Options) -> anyhow::Result<()> {
         let workers = scope.spawn(|| app.workers.run());
         scope.spawn(|| app.socket.listen(|heard| app.heard(heard)));
         scope.spawn(move || app.look_for_ever(&asked));
-        let (ended, stopped) = channel();
-        scope.spawn(move || app.beat_for_ever(&stopped));
+        scope.spawn(|| app.beat_for_ever());
         let told = runtime.block_on(attend(app, listeners, options));
         app.workers.halt();
         app.socket.close();
         app.scans.lock().take();
-        drop(ended);
         let grace = app.workers.server().top.shutdown_timeout.unwrap_or(SHUTDOWN);
         wait(&|| workers.is_finished(), grace);
         if !workers.is_finished() {

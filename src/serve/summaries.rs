@@ -96,7 +96,7 @@ impl App {
         table.projects.iter().for_each(|project| self.read_if_changed(project));
     }
 
-    fn project_at(&self, git_dir: &Path) -> Option<Arc<Project>> {
+    pub(super) fn project_at(&self, git_dir: &Path) -> Option<Arc<Project>> {
         self.projects.table().at(&self.workers.server(), git_dir).cloned()
     }
 

@@ -304,6 +304,12 @@ impl Error {
         }
     }
 
+    /// Whether the host asks us to wait: it says too many requests came (RFC 6585, section 4), or when to come again.
+    #[must_use]
+    pub fn asks_to_wait(&self) -> bool {
+        matches!(self, Self::Status { status, retry_after, .. } if *status == 429 || retry_after.is_some())
+    }
+
     /// How long the server asks us to wait.
     #[must_use]
     pub fn retry_after(&self) -> Option<std::time::Duration> {

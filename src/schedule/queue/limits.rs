@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::fleet::{HostUse, Parts};
+
 /// How much happens at once.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::schedule) struct JobLimits {
@@ -30,11 +32,25 @@ impl JobLimits {
 
 /// The limits of one host of `[hosts]`; `None` is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::schedule) struct HostLimit {
+pub struct HostLimit {
     /// Most runs at once. Runs that only wait count too.
-    pub(in crate::schedule) jobs: Option<usize>,
+    pub jobs: Option<usize>,
     /// Most runs that begin in a minute.
-    pub(in crate::schedule) per_minute: Option<usize>,
+    pub per_minute: Option<usize>,
+}
+
+impl HostLimit {
+    /// The part of one of so many machines.
+    fn divided(self, machines: usize) -> Self {
+        let part = |limit: usize| (limit / machines.max(1)).max(1);
+        Self { jobs: self.jobs.map(part), per_minute: self.per_minute.map(part) }
+    }
+
+    /// The smaller of two limits.
+    fn at_most(self, other: Self) -> Self {
+        let least = |one: Option<usize>, other: Option<usize>| one.into_iter().chain(other).min();
+        Self { jobs: least(self.jobs, other.jobs), per_minute: least(self.per_minute, other.per_minute) }
+    }
 }
 
 pub(super) const MINUTE: SignedDuration = SignedDuration::from_secs(60);
@@ -44,6 +60,8 @@ pub(super) const MINUTE: SignedDuration = SignedDuration::from_secs(60);
 pub(super) struct NamedHosts {
     limits: BTreeMap<String, HostLimit>,
     begun: HashMap<String, VecDeque<Timestamp>>,
+    /// What this machine may use of them. `None` outside a fleet.
+    parts: Option<Parts>,
 }
 
 impl NamedHosts {
@@ -57,7 +75,7 @@ impl NamedHosts {
     }
 
     /// The name in `[hosts]` that holds for an endpoint: the endpoint itself, or its host without the port.
-    fn name(&self, endpoint: &str) -> Option<&str> {
+    pub(super) fn name(&self, endpoint: &str) -> Option<&str> {
         if self.limits.is_empty() {
             return None;
         }
@@ -69,15 +87,56 @@ impl NamedHosts {
         found.map(|(name, _)| &**name)
     }
 
+    /// Takes the parts of this machine.
+    pub(super) fn share(&mut self, parts: Parts) {
+        self.parts = Some(parts);
+    }
+
+    /// Makes parts smaller, as far as they are above these.
+    pub(super) fn lower(&mut self, parts: &BTreeMap<String, HostLimit>, now: Timestamp) {
+        let before: Vec<(String, HostLimit)> =
+            parts.keys().filter_map(|name| Some((name.clone(), self.limit(name, now)?))).collect();
+        let Some(held) = &mut self.parts else { return };
+        for (name, before) in before {
+            held.of.insert(name.clone(), before.at_most(parts[&name]));
+        }
+    }
+
+    /// Whether the limits are shared with other machines.
+    pub(super) fn is_shared(&self) -> bool {
+        self.parts.is_some()
+    }
+
+    /// How many runs began at each host in the last minute.
+    pub(super) fn begun_at_each(&self, now: Timestamp) -> BTreeMap<String, HostUse> {
+        let of = |name: &String| {
+            let times = self.begun.get(name).into_iter().flatten();
+            HostUse { begun: times.filter(|time| **time + MINUTE > now).count(), ..HostUse::default() }
+        };
+        self.limits.keys().map(|name| (name.clone(), of(name))).collect()
+    }
+
+    /// The limit that holds at a host of `[hosts]`.
+    fn limit(&self, name: &str, now: Timestamp) -> Option<HostLimit> {
+        let all = *self.limits.get(name)?;
+        let Some(parts) = &self.parts else { return Some(all) };
+        let part = parts.of.get(name).filter(|_| now < parts.until);
+        Some(part.copied().unwrap_or_else(|| all.divided(parts.machines)))
+    }
+
     /// Most runs at once at an endpoint, if `[hosts]` says it.
-    pub(super) fn jobs(&self, endpoint: &str) -> Option<usize> {
-        self.limits[self.name(endpoint)?].jobs
+    pub(super) fn jobs(&self, endpoint: &str, now: Timestamp) -> Option<usize> {
+        self.limit(self.name(endpoint)?, now)?.jobs
     }
 
     /// When a run may begin at an endpoint; `None` means now.
     pub(super) fn free_at(&self, endpoint: &str, now: Timestamp) -> Option<Timestamp> {
         let name = self.name(endpoint)?;
-        let most = self.limits[name].per_minute?;
+        let most = self.limit(name, now)?.per_minute?;
+        if most == 0 {
+            // Until the fleet gives it a part.
+            return Some(now + MINUTE);
+        }
         let begun = self.begun.get(name)?;
         let nth_last = begun.len().checked_sub(most).map(|at| begun[at])?;
         Some(nth_last + MINUTE).filter(|free| *free > now)
@@ -92,7 +151,7 @@ impl NamedHosts {
     ) -> bool {
         let Some(name) = self.name(endpoint) else { return false };
         let here = || running.filter(|(other, _)| self.name(other) == Some(name)).map(|(_, runs)| runs).sum::<usize>();
-        self.free_at(endpoint, now).is_some() || self.jobs(endpoint).is_some_and(|most| here() >= most)
+        self.free_at(endpoint, now).is_some() || self.jobs(endpoint, now).is_some_and(|most| here() >= most)
     }
 
     /// A run begins.

@@ -1,6 +1,8 @@
 //! The order, the limits and the times of the queue.
 
 use super::limits::MINUTE;
+use std::sync::atomic::Ordering;
+
 use super::*;
 
 const LIMITS: JobLimits = JobLimits { all: 8, per_host: 4, per_far_host: 6, per_repository: 2, scans: 1 };
@@ -151,6 +153,73 @@ fn a_named_host_takes_so_many_runs_a_minute_and_the_queue_wakes_for_the_next() {
     assert_eq!(now, at(9 * 60), "and no slower than that");
     queue.add(job("::1:22", 0));
     assert!(matches!(queue.next(now), Next::Wait(Some(time)) if time == at(600)), "what comes later waits as well");
+}
+
+/// A daemon's queue with a named host that has answered, and many jobs for it.
+fn of_fleet(limit: HostLimit) -> Queue {
+    let mut queue = limited("forge", limit);
+    queue.add(job("forge", 0));
+    let first = served(&mut queue, 0).expect("the first");
+    queue.served(&first, Said::Up(FAR));
+    (1..30).for_each(|n| queue.add(job("forge", n)));
+    queue
+}
+
+fn part(jobs: Option<usize>, per_minute: Option<usize>) -> BTreeMap<String, HostLimit> {
+    BTreeMap::from([("forge".to_owned(), HostLimit { jobs, per_minute })])
+}
+
+#[test]
+fn a_machine_of_a_fleet_goes_by_its_part_of_a_limit_and_without_one_by_an_even_part() {
+    let mut queue = of_fleet(HostLimit { jobs: Some(8), per_minute: None });
+    let count = |queue: &mut Queue, now| std::iter::from_fn(|| served(queue, now)).count();
+    queue.share(Parts { of: part(Some(0), None), until: at(10), machines: 4 });
+    assert_eq!((count(&mut queue, 0), queue.is_short()), (0, true));
+    queue.share(Parts { of: part(Some(3), None), until: at(10), machines: 4 });
+    assert!(!queue.is_short(), "nobody has looked yet");
+    assert_eq!((count(&mut queue, 0), queue.is_short()), (3, true));
+    assert_eq!(queue.uses(at(0))["forge"], HostUse { running: 3, waiting: 26, begun: 4 });
+    // A smaller part holds at once, a larger one only when it is given.
+    let first = job("forge", 1);
+    queue.served(&first, Said::Up(NEAR));
+    assert_eq!(queue.lower(&part(Some(2), None), at(1))["forge"].running, 2);
+    assert_eq!(count(&mut queue, 1), 0);
+    queue.lower(&part(Some(8), None), at(1));
+    assert_eq!(count(&mut queue, 1), 0);
+    // The database does not answer any more: 8 / 4, and 8 / 20 is 1.
+    queue.share(Parts { of: part(Some(4), None), until: at(10), machines: 4 });
+    assert_eq!((count(&mut queue, 9), count(&mut queue, 10)), (2, 0));
+    for n in [2, 3, 4] {
+        queue.served(&job("forge", n), Said::Up(NEAR));
+    }
+    assert_eq!(count(&mut queue, 11), 1, "two run in all");
+    queue.share(Parts { of: BTreeMap::new(), until: at(0), machines: 20 });
+    queue.served(&job("forge", 5), Said::Up(NEAR));
+    queue.served(&job("forge", 6), Said::Up(NEAR));
+    assert_eq!(count(&mut queue, 12), 1);
+}
+
+#[test]
+fn contacts_in_a_minute_are_shared_too_and_a_host_that_asked_another_machine_to_wait_is_left_alone() {
+    let mut queue = of_fleet(HostLimit { jobs: None, per_minute: Some(60) });
+    let count = |queue: &mut Queue, now| {
+        let mut begun = 0;
+        while let Some(job) = served(queue, now) {
+            queue.served(&job, Said::Up(NEAR));
+            begun += 1;
+        }
+        begun
+    };
+    queue.share(Parts { of: part(None, Some(0)), until: at(100), machines: 2 });
+    assert!(matches!(queue.next(at(1)), Next::Wait(Some(_))) && queue.is_short());
+    queue.share(Parts { of: part(None, Some(5)), until: at(100), machines: 2 });
+    assert_eq!((count(&mut queue, 1), count(&mut queue, 59)), (4, 0), "one began at 0");
+    assert_eq!(count(&mut queue, 61), 5);
+    let down = Down { error: "429".into(), attempts: 1, next_attempt_at: at(200), cause: None };
+    queue.hold("forge", down.clone());
+    queue.hold("forge", Down { next_attempt_at: at(150), ..down });
+    assert!(matches!(queue.next(at(190)), Next::Defer(_, Down { next_attempt_at, .. }) if next_attempt_at == at(200)));
+    assert!(matches!(queue.next(at(200)), Next::Serve(_)));
 }
 
 #[test]

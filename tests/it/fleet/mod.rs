@@ -1,6 +1,7 @@
 //! Several daemons that share a real PostgreSQL database. Each machine is a home of its own.
 
 mod faults;
+mod limits;
 mod nodes;
 mod protected;
 

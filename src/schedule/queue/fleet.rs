@@ -1,0 +1,86 @@
+//! What a fleet needs of the queue: what happens at the hosts of `[hosts]`, less of it at once, and hosts that asked another machine to wait.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::limits::HostLimit;
+use super::{Down, Queue};
+
+/// What happens at a host of `[hosts]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostUse {
+    /// Jobs that run.
+    pub running: usize,
+    /// Jobs that wait.
+    pub waiting: usize,
+    /// Jobs that began in the last minute.
+    pub begun: usize,
+}
+
+/// The parts of the limits of `[hosts]` that this machine may use.
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
+    /// By the name of the host.
+    pub of: BTreeMap<String, HostLimit>,
+    /// Until when they hold. Then each host has its limit divided by the number of machines, and at least 1.
+    pub until: Timestamp,
+    /// How many machines share the limits.
+    pub machines: usize,
+}
+
+impl Queue {
+    /// What happens at the hosts of `[hosts]`.
+    pub(in crate::schedule) fn uses(&self, now: Timestamp) -> BTreeMap<String, HostUse> {
+        let mut uses: BTreeMap<String, HostUse> = self.named.begun_at_each(now);
+        for (endpoint, host) in &self.hosts {
+            if let Some(found) = self.named.name(endpoint).and_then(|name| uses.get_mut(name)) {
+                found.running += host.running;
+                found.waiting += host.waiting.len();
+            }
+        }
+        uses
+    }
+
+    /// Lets no more begin than these parts allow, as far as they are smaller than the parts that hold now. Returns what happens then.
+    pub(in crate::schedule) fn lower(
+        &mut self,
+        parts: &BTreeMap<String, HostLimit>,
+        now: Timestamp,
+    ) -> BTreeMap<String, HostUse> {
+        self.named.lower(parts, now);
+        self.uses(now)
+    }
+
+    /// Takes new parts.
+    pub(in crate::schedule) fn share(&mut self, parts: Parts) {
+        self.named.share(parts);
+        self.is_short = false;
+    }
+
+    /// Whether something waits because this machine has too small a part of a limit. Known when a thread has found nothing else to do.
+    pub(in crate::schedule) fn is_short(&self) -> bool {
+        self.is_short
+    }
+
+    /// Makes it look as if something waited for a larger part.
+    pub(in crate::schedule) fn urge(&mut self) {
+        self.is_short = true;
+    }
+
+    pub(super) fn find_short(&mut self, now: Timestamp) {
+        let running = || self.hosts.iter().map(|(name, host)| (&**name, host.running));
+        let is_short = |(name, host): (&String, &super::Host)| {
+            !host.waiting.is_empty() && host.down.is_none() && self.named.is_full(name, running(), now)
+        };
+        self.is_short = self.named.is_shared() && self.hosts.iter().any(is_short);
+    }
+
+    /// A host has asked another machine to wait.
+    pub(in crate::schedule) fn hold(&mut self, endpoint: &str, down: Down) {
+        let host = self.hosts.entry(endpoint.to_owned()).or_default();
+        if host.down.as_ref().is_none_or(|known| known.next_attempt_at < down.next_attempt_at) {
+            host.down = Some(down);
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Limits of hosts that all nodes share, and hosts that ask one node to wait.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::{LOCAL, asked, init, start};
+use crate::scene::daemon::{self, Daemon, configure};
+use crate::scene::postgres::Postgres;
+use crate::scene::sandbox::{Sandbox, script, wait_for};
+use crate::scene::servers::{Kind, Server};
+use crate::scene::web;
+
+/// Machines of a fleet that mirror to one git daemon, at which so many jobs may run at once.
+struct Scene {
+    hub: Sandbox,
+    server: Server,
+    machines: Vec<Sandbox>,
+    /// A line for each beginning and end of a push that the server takes: `+` or `-`, the node, and the time in nanoseconds.
+    log: PathBuf,
+}
+
+impl Scene {
+    fn new(postgres: &Postgres, machines: usize, max_jobs: usize) -> Self {
+        let hub = Sandbox::new();
+        let server = Server::start(&hub, Kind::Git);
+        let machines: Vec<Sandbox> = (0..machines).map(|_| Sandbox::new()).collect();
+        let (url, port) = (postgres.url(), server.port());
+        for (node, machine) in machines.iter().enumerate() {
+            configure(
+                machine,
+                &format!(
+                    "{LOCAL}[fleet]\nurl = \"{url}\"\nnode = \"git{node}\"\n\n[hosts.\"127.0.0.1:{port}\"]\nmax_jobs = {max_jobs}\n\
+                     [remotes.hub]\nurl = \"{}\"\n",
+                    server.url(&format!("git{node}-{{path}}.git"))
+                ),
+            );
+        }
+        init(&machines[0]);
+        let log = hub.path("log");
+        Self { hub, server, machines, log }
+    }
+
+    /// Repositories of a machine, with a push in each that waits to be mirrored. The server takes so many milliseconds for each.
+    fn push(&self, node: usize, count: usize, milliseconds: usize) {
+        let machine = &self.machines[node];
+        for n in 0..count {
+            let mirror = self.hub.bare(&format!("git{node}-r{n}.git"));
+            let (log, seconds) = (self.log.display(), milliseconds as f64 / 1000.0);
+            let lines = format!(
+                "echo + git{node} $(date +%s%N) >>{log}\nsleep {seconds}\necho - git{node} $(date +%s%N) >>{log}\n"
+            );
+            script(&mirror.join("hooks/pre-receive"), &format!("#!/bin/sh\n{lines}"));
+            let source = daemon::repository(machine, &format!("r{n}"));
+            let work = machine.work(&source);
+            work.commit("one");
+            work.push(&["HEAD:refs/heads/main"]);
+        }
+    }
+
+    fn is_mirrored(&self, node: usize, count: usize) -> bool {
+        let refs = |path: PathBuf| self.hub.refs(&path);
+        (0..count).all(|n| {
+            let mirror = refs(self.hub.path(&format!("git{node}-r{n}.git")));
+            !mirror.is_empty() && mirror == refs(self.machines[node].path(&format!("srv/r{n}.git")))
+        })
+    }
+
+    /// What the server did, in the order of time: `+` or `-`, the node, the time in nanoseconds.
+    fn done(&self) -> Vec<(bool, String, u64)> {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let line = |line: &str| {
+            let words: Vec<&str> = line.split(' ').collect();
+            (words[0] == "+", words[1].to_owned(), words[2].parse().unwrap())
+        };
+        let mut done: Vec<_> = text.lines().map(line).collect();
+        done.sort_by_key(|(is_begin, _, time)| (*time, *is_begin));
+        done
+    }
+}
+
+/// The most pushes that the server took at once.
+fn most(done: &[(bool, String, u64)]) -> usize {
+    let (mut now, mut most) = (0_usize, 0);
+    for (is_begin, ..) in done {
+        now = if *is_begin { now + 1 } else { now - 1 };
+        most = most.max(now);
+    }
+    most
+}
+
+/// Which part of the places was used while something waited everywhere: from `from` to `to`.
+fn used(done: &[(bool, String, u64)], places: usize, from: u64, to: u64) -> f64 {
+    let (mut now, mut before, mut sum) = (0_u64, from, 0);
+    for (is_begin, _, time) in done {
+        let time = (*time).clamp(from, to);
+        sum += now * (time - before);
+        before = time;
+        now = if *is_begin { now + 1 } else { now - 1 };
+    }
+    sum as f64 / (places as u64 * (to - from)) as f64
+}
+
+#[test]
+fn all_nodes_together_never_exceed_the_limit_of_a_host_and_use_it() {
+    const COUNTS: [usize; 3] = [20, 20, 3];
+    let postgres = Postgres::start();
+    let scene = Scene::new(&postgres, 3, 4);
+    (0..3).for_each(|node| scene.push(node, COUNTS[node], 600));
+    let begun = Instant::now();
+    let daemons: Vec<Daemon<'_>> = scene.machines.iter().map(start).collect();
+    wait_for("all mirrors", || (0..3).all(|node| scene.is_mirrored(node, COUNTS[node])));
+    let took = begun.elapsed();
+    let done = scene.done();
+    assert_eq!(most(&done), 4, "{done:?}");
+    // Every node is served soon, also the one with little to do.
+    for node in ["git0", "git1", "git2"] {
+        let first = done.iter().find(|(_, who, _)| who == node).unwrap().2 - done[0].2;
+        assert!(first < 5_000_000_000, "{node} waited for {first} ns");
+    }
+    // Without the ramp at the beginning and the last pushes.
+    let (first, last) = (done[0].2 + 1_000_000_000, done[done.len() - 9].2);
+    let share = used(&done, 4, first, last);
+    assert!(share > 0.8, "{share} of the places were used; {took:?}");
+    let said = asked(&scene.machines[0], &["fleet"]).out;
+    let host = format!("127.0.0.1:{}  4 at once  git0: 0 running, 0 waiting; ", scene.server.port());
+    assert!(said.contains(&host), "{said}");
+    drop(daemons);
+}
+
+#[test]
+fn a_single_place_goes_round_and_a_node_that_is_killed_gives_its_place_back() {
+    let postgres = Postgres::start();
+    let scene = Scene::new(&postgres, 2, 1);
+    scene.push(0, 3, 100);
+    let mut first = start(&scene.machines[0]);
+    wait_for("the first node", || scene.is_mirrored(0, 3));
+    first.signal(Signal::KILL);
+    first.ended();
+    scene.push(1, 3, 100);
+    let _second = start(&scene.machines[1]);
+    // Nobody waits fifteen seconds.
+    std::thread::sleep(Duration::from_millis(300));
+    postgres.sql("update node set seen = seen - interval '20 s' where name = 'git0'");
+    wait_for("the second node", || scene.is_mirrored(1, 3));
+    assert_eq!(most(&scene.done()), 1);
+}
+
+#[test]
+fn without_the_database_each_node_has_an_even_part() {
+    let mut postgres = Postgres::start();
+    let scene = Scene::new(&postgres, 2, 4);
+    scene.push(0, 1, 10);
+    scene.push(1, 1, 10);
+    let mut daemons: Vec<Daemon<'_>> = scene.machines.iter().map(start).collect();
+    wait_for("both nodes", || scene.is_mirrored(0, 1) && scene.is_mirrored(1, 1));
+    let live = |machine: &Sandbox| std::fs::read_to_string(machine.path("state/fleet-nodes")).unwrap_or_default();
+    wait_for("the number of nodes", || scene.machines.iter().all(|machine| live(machine) == "2\n"));
+    postgres.kill();
+    // A daemon that starts while the database is down knows how many there were.
+    daemons.iter().for_each(|daemon| daemon.signal(Signal::TERM));
+    daemons.iter_mut().for_each(|daemon| assert_eq!(daemon.ended(), Some(0)));
+    std::fs::remove_file(&scene.log).unwrap();
+    scene.push(0, 12, 200);
+    let _one = start(&scene.machines[0]);
+    wait_for("the first node", || scene.is_mirrored(0, 12));
+    assert_eq!(most(&scene.done()), 2);
+}
+
+#[test]
+fn a_host_that_asks_one_node_to_wait_is_left_alone_by_all() {
+    const SECONDS: u64 = 6;
+    let postgres = Postgres::start();
+    // The time of each contact, and the node.
+    let contacts: Arc<Mutex<Vec<(Instant, String)>>> = Arc::default();
+    let noted = Arc::clone(&contacts);
+    let port = web::serve(move |request| {
+        let node = request.uri.path().trim_start_matches('/').split('-').next().unwrap().to_owned();
+        noted.lock().unwrap().push((Instant::now(), node));
+        let headers = [("Retry-After", &*SECONDS.to_string())];
+        web::json(429, &headers, &serde_json::json!({}))
+    });
+    let machines: Vec<Sandbox> = (0..2).map(|_| Sandbox::new()).collect();
+    for (node, machine) in machines.iter().enumerate() {
+        let url = postgres.url();
+        let mirror = format!("[remotes.hub]\nurl = \"http://127.0.0.1:{port}/git{node}-{{path}}.git\"\n");
+        configure(machine, &format!("{LOCAL}[fleet]\nurl = \"{url}\"\nnode = \"git{node}\"\n{mirror}"));
+    }
+    init(&machines[0]);
+    let daemons: Vec<Daemon<'_>> = machines.iter().map(start).collect();
+    for daemon in &daemons {
+        wait_for("the node", || daemon.log().contains("fleet: the database answers"));
+    }
+    let push = |machine: &Sandbox, name: &str| {
+        let source = daemon::repository(machine, name);
+        let work = machine.work(&source);
+        work.commit("one");
+        work.push(&["HEAD:refs/heads/main"]);
+    };
+    push(&machines[0], "r");
+    wait_for("a contact", || !contacts.lock().unwrap().is_empty());
+    let first = contacts.lock().unwrap()[0].0;
+    let asked_at = || asked(&machines[1], &["fleet"]).out;
+    wait_for("the word of the host", || asked_at().contains("it has asked node git0 to wait until "));
+    assert!(first.elapsed() < Duration::from_secs(2), "{:?}", first.elapsed());
+    std::thread::sleep(Duration::from_secs(2).saturating_sub(first.elapsed()));
+    // The other node has never seen the host, and leaves it alone.
+    push(&machines[1], "s");
+    wait_for("a contact of the other node", || contacts.lock().unwrap().iter().any(|(_, node)| node == "git1"));
+    let contacts = contacts.lock().unwrap();
+    for (at, node) in &contacts[1..] {
+        assert!(
+            at.duration_since(first) >= Duration::from_secs(SECONDS),
+            "{node} after {:?}",
+            at.duration_since(first)
+        );
+    }
+}
