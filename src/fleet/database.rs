@@ -1,6 +1,6 @@
 //! A connection to the database. The only file that names its client.
 //!
-//! Guaranteed: no call takes longer than [`LIMIT`], whatever the database or the network does. After an error the connection must be given
+//! Guaranteed: no call takes longer than its limit, whatever the database or the network does. After an error the connection must be given
 //! up: its transaction ends with it, and what an unfinished call left behind is unknown. Statements have no name, so a pooler such as
 //! PgBouncer may be in between.
 
@@ -19,9 +19,6 @@ use super::{Access, Error, told};
 use crate::credentials::{Redactor, Secret, read_source};
 use crate::wire::client_tls;
 
-/// The longest wait for one answer.
-const LIMIT: Duration = Duration::from_secs(5);
-
 /// What every transaction begins with. A commit does not wait for the disk: what is lost with it is noticed and sent again.
 const BEGIN: &str = "begin; set local synchronous_commit = off; set local statement_timeout = '5s'; \
                      set local search_path = git_mirror_push";
@@ -31,6 +28,8 @@ pub(super) struct Database {
     client: Client,
     /// Drives the connection while somebody waits for an answer.
     runtime: Runtime,
+    /// The longest wait for one answer.
+    limit: Duration,
 }
 
 /// Carries what is asked and answered.
@@ -46,7 +45,7 @@ impl Access {
 
 impl Database {
     /// Connects. Over the network the database must prove its name with a certificate, unless the configuration says otherwise.
-    pub(super) fn connect(access: &Access) -> Result<Self, Error> {
+    pub(super) fn connect(access: &Access, limit: Duration) -> Result<Self, Error> {
         let mut config: Config = access.url.parse().map_err(|error| Error::Url(told(&error)))?;
         if config.get_hosts().is_empty() {
             return Err(Error::Url("it names no host".into()));
@@ -58,7 +57,7 @@ impl Database {
             config.password(secret.expose());
         }
         config.application_name(format!("git-mirror-push {}", access.node()));
-        config.connect_timeout(LIMIT).tcp_user_timeout(LIMIT);
+        config.connect_timeout(limit).tcp_user_timeout(limit);
         if config.get_hosts().len() > 1 {
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
@@ -82,10 +81,10 @@ impl Database {
                 (client, Box::pin(carrier) as Carrier)
             })
         };
-        let (client, carrier) = wait(&runtime, connecting)?;
+        let (client, carrier) = wait(&runtime, limit, connecting)?;
         // Its error is that of the call that waits.
         drop(runtime.spawn(carrier));
-        Ok(Self { client, runtime })
+        Ok(Self { client, runtime, limit })
     }
 
     /// Does all of `act`, or nothing of it.
@@ -101,7 +100,7 @@ impl Database {
         let values: Vec<(&(dyn ToSql + Sync), Type)> =
             values.iter().map(|value| (value as &(dyn ToSql + Sync), Type::TEXT)).collect();
         let asked = async { self.client.query_typed(sql, &values).await.map_err(|error| failed(&error)) };
-        let rows = wait(&self.runtime, asked)?;
+        let rows = wait(&self.runtime, self.limit, asked)?;
         let read = |row: &tokio_postgres::Row| {
             let text: &str = row.try_get(0).map_err(|error| Error::Odd(told(&error)))?;
             serde_json::from_str(text).map_err(|error| Error::Odd(told(&error)))
@@ -111,14 +110,15 @@ impl Database {
 
     /// Runs statements without values that return nothing.
     pub(super) fn run(&mut self, sql: &str) -> Result<(), Error> {
-        wait(&self.runtime, async { self.client.batch_execute(sql).await.map_err(|error| failed(&error)) })
+        wait(&self.runtime, self.limit, async { self.client.batch_execute(sql).await.map_err(|error| failed(&error)) })
     }
 }
 
 /// Waits for an answer, but not for ever.
-fn wait<T>(runtime: &Runtime, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let late = || Error::Unreachable("it does not answer within 5 seconds".into());
-    runtime.block_on(async { tokio::time::timeout(LIMIT, answer).await.unwrap_or_else(|_| Err(late())) })
+fn wait<T>(runtime: &Runtime, limit: Duration, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let late =
+        || Error::Unreachable(Redactor::default().clean(&format!("it does not answer within {} s", limit.as_secs())));
+    runtime.block_on(async { tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(late())) })
 }
 
 /// Whether a host is this machine.

@@ -1,10 +1,14 @@
 //! How a limit of a host is divided among the nodes. Pure.
 //!
 //! A node that wants less than an even part gets what it wants. What nobody wants is divided too, so that the first job of a quiet node waits
-//! for no answer of the database. If there is less than one for each node that wants something, nodes take turns.
+//! for no answer of the database. If there is less than one for each node that wants something, nodes take turns: the place goes to the node
+//! that has been without one for longest. So a job that outlasts the turn of its node costs nobody a turn.
 //!
 //! A node may have its part only as far as the other nodes have given back what they had before. So the sum is never above the limit, in
 //! whatever order the nodes ask.
+
+/// How long a node has a place if others wait for it, in seconds.
+const TURN: i64 = 10;
 
 /// What a node has and wants at a host: places for jobs, or contacts in a minute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,39 +19,46 @@ pub(super) struct Claim {
     pub(super) used: usize,
     /// What it could use.
     pub(super) wanted: usize,
+    /// When it was last granted something after nothing, in seconds since the Unix epoch by the clock of the database; 0 if never.
+    pub(super) since: i64,
 }
 
-/// What the node `me` is granted of `limit`. `claims` are those of all nodes that live, in an order on which all agree, as is `turn`.
-pub(super) fn grant(limit: usize, claims: &[Claim], me: usize, turn: usize) -> usize {
+/// What the node `me` is granted of `limit` now, and since when it has something. `claims` are those of all nodes that live, in an order on
+/// which all agree.
+pub(super) fn grant(limit: usize, claims: &[Claim], me: usize, now: i64) -> (usize, i64) {
     let others = claims.iter().enumerate().filter(|(at, _)| *at != me);
     let held = others.map(|(_, claim)| claim.granted.max(claim.used)).sum();
-    parts(limit, claims, turn)[me].min(limit.saturating_sub(held))
+    let granted = parts(limit, claims, now)[me].min(limit.saturating_sub(held));
+    let is_new = granted > 0 && claims[me].granted == 0;
+    (granted, if is_new { now } else { claims[me].since })
 }
 
 /// The parts to which all nodes are entitled. Their sum is the limit.
-fn parts(limit: usize, claims: &[Claim], turn: usize) -> Vec<usize> {
+fn parts(limit: usize, claims: &[Claim], now: i64) -> Vec<usize> {
     let mut parts = vec![0; claims.len()];
-    let wanting: Vec<usize> = (0..claims.len()).filter(|at| claims[*at].wanted > 0).collect();
+    let mut wanting: Vec<usize> = (0..claims.len()).filter(|at| claims[*at].wanted > 0).collect();
     if wanting.len() > limit {
-        // The turns go over all nodes, so that one that wants something comes first in time, whoever else wants something meanwhile.
-        let first = turn.wrapping_mul(limit) % claims.len();
-        let in_turn = (first..claims.len()).chain(0..first).filter(|at| claims[*at].wanted > 0);
-        in_turn.take(limit).for_each(|at| parts[at] = 1);
+        // First those whose turn is not over, then those that have nothing, then those that have had something for longer than a turn.
+        let order = |claim: &Claim| match claim.granted {
+            0 => (1, claim.since),
+            _ if now < claim.since + TURN => (0, 0),
+            _ => (2, -claim.since),
+        };
+        wanting.sort_by_key(|at| order(&claims[*at]));
+        wanting.into_iter().take(limit).for_each(|at| parts[at] = 1);
         return parts;
     }
     let mut left = limit;
     // Those that want least come first: what they leave is divided among the others.
-    let mut by_want = wanting;
-    by_want.sort_by_key(|at| claims[*at].wanted);
-    for (place, at) in by_want.iter().enumerate() {
-        let nodes = by_want.len() - place;
-        parts[*at] = claims[*at].wanted.min(left.div_ceil(nodes));
+    wanting.sort_by_key(|at| claims[*at].wanted);
+    for (place, at) in wanting.iter().enumerate() {
+        parts[*at] = claims[*at].wanted.min(left.div_ceil(wanting.len() - place));
         left -= parts[*at];
     }
     let nodes = claims.len().max(1);
-    for place in 0..nodes.min(claims.len()) {
-        let at = (turn + place) % nodes;
-        parts[at] += left / nodes + usize::from(place < left % nodes);
+    let first = usize::try_from(now / TURN).unwrap_or(0);
+    for place in 0..claims.len() {
+        parts[(first + place) % nodes] += left / nodes + usize::from(place < left % nodes);
     }
     parts
 }

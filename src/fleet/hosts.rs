@@ -33,7 +33,7 @@ pub struct Use {
 }
 
 /// A row: what a node does, wants and may do at a host.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Demand {
     host: String,
     node: String,
@@ -42,8 +42,30 @@ struct Demand {
     granted: usize,
     begun: usize,
     granted_per_minute: usize,
+    /// When it was last granted a place, or contacts, after nothing.
+    since: i64,
+    since_per_minute: i64,
     max_jobs: Option<usize>,
     max_per_minute: Option<usize>,
+}
+
+impl Demand {
+    /// Its claim to places for jobs.
+    fn jobs(&self) -> Claim {
+        let Self { granted, since, running, waiting, .. } = *self;
+        Claim { granted, since, used: running, wanted: running + waiting }
+    }
+
+    /// Its claim to contacts in a minute.
+    fn contacts(&self) -> Claim {
+        let Self { granted_per_minute, since_per_minute, begun, waiting, .. } = *self;
+        Claim { granted: granted_per_minute, since: since_per_minute, used: begun, wanted: begun + waiting }
+    }
+
+    fn note(&mut self, found: Use) {
+        let Use { running, waiting, begun } = found;
+        (self.running, self.waiting, self.begun) = (running, waiting, begun);
+    }
 }
 
 /// Makes rows to lock, and locks them, in an order on which all agree.
@@ -55,18 +77,19 @@ const ADD: &str = "
 const LOCK: &str = "
     select to_json(name)::text from host where name in (select jsonb_array_elements_text($1::jsonb)) order by name for update";
 
-/// What the other nodes say that live. This is a statement of its own: it must see what was written before the locks were ours.
+/// What the nodes say that live. This is a statement of its own: it must see what was written before the locks were ours.
 const READ: &str = "
     select row_to_json(demand)::text from demand join node on node.name = demand.node
-    where host in (select jsonb_array_elements_text($1::jsonb)) and node.name <> $2
-        and seen > clock_timestamp() - make_interval(secs => $3::integer)";
+    where host in (select jsonb_array_elements_text($1::jsonb))
+        and seen > clock_timestamp() - make_interval(secs => $2::integer) order by node";
 
 const WRITE: &str = "
     with given as (select * from jsonb_populate_recordset(null::demand, $2::jsonb)),
     written as (
         insert into demand select * from given
         on conflict (host, node) do update set running = excluded.running, waiting = excluded.waiting, granted = excluded.granted,
-            begun = excluded.begun, granted_per_minute = excluded.granted_per_minute, max_jobs = excluded.max_jobs,
+            begun = excluded.begun, granted_per_minute = excluded.granted_per_minute,
+            since = excluded.since, since_per_minute = excluded.since_per_minute, max_jobs = excluded.max_jobs,
             max_per_minute = excluded.max_per_minute
         returning 1
     ), gone as (
@@ -78,8 +101,6 @@ const WRITE: &str = "
 pub struct Own<'a> {
     /// `[hosts]` of its configuration.
     pub limits: &'a Limits,
-    /// What it has been granted.
-    pub granted: &'a Limits,
     /// What it uses.
     pub uses: &'a BTreeMap<String, Use>,
     /// Makes it begin nothing more than these parts allow, and says what it uses then.
@@ -94,74 +115,50 @@ impl Own<'_> {
     }
 }
 
-/// Divides the limits anew. Returns the parts of this node. They hold once the transaction is done.
-pub(super) fn divide(database: &mut Database, node: &str, own: &Own<'_>, turn: usize) -> Result<Limits, Error> {
+/// Divides the limits anew. `now` is the time of the database, in seconds since the Unix epoch. Returns the parts of this node. They hold once
+/// the transaction is done.
+pub(super) fn divide(database: &mut Database, node: &str, own: &Own<'_>, now: i64) -> Result<Limits, Error> {
     let names = copies::json(&own.limits.keys().collect::<Vec<_>>())?;
-    let mut parts = Limits::new();
+    let mut known: Vec<Demand> = Vec::new();
     if !own.limits.is_empty() {
         database.rows::<u64>(ADD, &[&names])?;
         database.rows::<String>(LOCK, &[&names])?;
-        let others: Vec<Demand> = database.rows(READ, &[&names, node, &GONE.to_string()])?;
-        for name in own.limits.keys() {
-            let here = others.iter().filter(|demand| demand.host == *name).collect::<Vec<_>>();
-            parts.insert(name.clone(), part(node, own, name, &here, turn));
-        }
+        known = database.rows(READ, &[&names, &GONE.to_string()])?;
     }
+    let limits = own.limits.iter();
+    let mut mine: Vec<Demand> = limits.map(|(name, limit)| divided(&known, name, node, *limit, own, now)).collect();
+    let part = |row: &Demand| Limit {
+        jobs: row.max_jobs.map(|_| row.granted),
+        per_minute: row.max_per_minute.map(|_| row.granted_per_minute),
+    };
+    let parts: Limits = mine.iter().map(|row| (row.host.clone(), part(row))).collect();
     let uses = (own.lower)(&parts);
-    let rows: Vec<Demand> = parts.iter().map(|(name, part)| row(node, own, name, *part, &uses)).collect();
-    database.rows::<u64>(WRITE, &[node, &copies::json(&rows)?])?;
+    mine.iter_mut().for_each(|row| row.note(uses.get(&row.host).copied().unwrap_or_default()));
+    database.rows::<u64>(WRITE, &[node, &copies::json(&mine)?])?;
     Ok(parts)
 }
 
-/// The part of this node at a host, where `others` do something too.
-fn part(node: &str, own: &Own<'_>, name: &str, others: &[&Demand], turn: usize) -> Limit {
-    let used = own.uses.get(name).copied().unwrap_or_default();
-    let granted = own.granted.get(name).copied().unwrap_or_default();
-    // All nodes have the same order of names.
-    let me = others.iter().filter(|other| *other.node < *node).count();
-    let of = |mine: Claim, other: &dyn Fn(&Demand) -> Claim| -> Vec<Claim> {
-        let mut claims: Vec<(&str, Claim)> = others.iter().map(|demand| (&*demand.node, other(demand))).collect();
-        claims.push((node, mine));
-        claims.sort_by_key(|(node, _)| *node);
-        claims.into_iter().map(|(_, claim)| claim).collect()
-    };
-    let jobs = Claim { granted: granted.jobs.unwrap_or(0), used: used.running, wanted: used.running + used.waiting };
-    let jobs = of(jobs, &|demand| Claim {
-        granted: demand.granted,
-        used: demand.running,
-        wanted: demand.running + demand.waiting,
-    });
-    let contacts =
-        Claim { granted: granted.per_minute.unwrap_or(0), used: used.begun, wanted: used.begun + used.waiting };
-    let contacts = of(contacts, &|demand| Claim {
-        granted: demand.granted_per_minute,
-        used: demand.begun,
-        wanted: demand.begun + demand.waiting,
-    });
-    let limit = own.limits.get(name).copied().unwrap_or_default();
+/// The new row of this node at a host.
+fn divided(known: &[Demand], name: &str, node: &str, limit: Limit, own: &Own<'_>, now: i64) -> Demand {
+    let mut here: Vec<Demand> = known.iter().filter(|row| row.host == name).cloned().collect();
+    // All nodes have the same order.
+    let me = here.partition_point(|row| *row.node < *node);
+    if here.get(me).is_none_or(|row| row.node != node) {
+        here.insert(me, Demand { host: name.to_owned(), node: node.to_owned(), ..Demand::default() });
+    }
+    here[me].note(own.uses.get(name).copied().unwrap_or_default());
+    (here[me].max_jobs, here[me].max_per_minute) = (limit.jobs, limit.per_minute);
+    let mut row = here[me].clone();
     // The smallest limit that a node has holds for all.
-    let max_jobs = others.iter().filter_map(|demand| demand.max_jobs).chain(limit.jobs).min();
-    let per_minute = others.iter().filter_map(|demand| demand.max_per_minute).chain(limit.per_minute).min();
-    Limit {
-        jobs: max_jobs.map(|limit| grant(limit, &jobs, me, turn)),
-        per_minute: per_minute.map(|limit| grant(limit, &contacts, me, turn)),
+    if let Some(limit) = here.iter().filter_map(|row| row.max_jobs).min() {
+        let claims: Vec<Claim> = here.iter().map(Demand::jobs).collect();
+        (row.granted, row.since) = grant(limit, &claims, me, now);
     }
-}
-
-fn row(node: &str, own: &Own<'_>, name: &str, part: Limit, uses: &BTreeMap<String, Use>) -> Demand {
-    let Use { running, waiting, begun } = uses.get(name).copied().unwrap_or_default();
-    let limit = own.limits.get(name).copied().unwrap_or_default();
-    Demand {
-        host: name.to_owned(),
-        node: node.to_owned(),
-        running,
-        waiting,
-        granted: part.jobs.unwrap_or(0),
-        begun,
-        granted_per_minute: part.per_minute.unwrap_or(0),
-        max_jobs: limit.jobs,
-        max_per_minute: limit.per_minute,
+    if let Some(limit) = here.iter().filter_map(|row| row.max_per_minute).min() {
+        let claims: Vec<Claim> = here.iter().map(Demand::contacts).collect();
+        (row.granted_per_minute, row.since_per_minute) = grant(limit, &claims, me, now);
     }
+    row
 }
 
 /// A host that has asked somebody to wait.

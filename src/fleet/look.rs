@@ -1,12 +1,13 @@
 //! What the database knows of all nodes, for people: `fleet`, `status --fleet`, `check --fleet`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::database::Database;
-use super::{Access, Error, GONE, schema};
+use super::{Access, Error, GONE, LIMIT, schema};
 use crate::status::Standing;
 
 /// A connection that only reads.
@@ -184,6 +185,12 @@ const TWINS: &str = "
 const IS_LIVE: &str = "
     select (instance <> '' and seen > clock_timestamp() - make_interval(secs => $2::integer))::text from node where name = $1";
 
+impl std::fmt::Debug for Look {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Look")
+    }
+}
+
 impl Shown {
     /// How it stands, if this program knows that state.
     #[must_use]
@@ -198,7 +205,15 @@ impl Look {
     /// # Errors
     /// [`Error`].
     pub fn open(access: &Access) -> Result<Self, Error> {
-        let mut database = Database::connect(access)?;
+        Self::open_within(access, LIMIT)
+    }
+
+    /// Connects, and waits no longer than this for any answer.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn open_within(access: &Access, limit: Duration) -> Result<Self, Error> {
+        let mut database = Database::connect(access, limit)?;
         schema::check(&mut database)?;
         Ok(Self { database })
     }
@@ -279,7 +294,7 @@ impl Look {
         Ok(())
     }
 
-    fn rows<T: serde::de::DeserializeOwned>(&mut self, sql: &str, values: &[&str]) -> Result<Vec<T>, Error> {
+    pub(super) fn rows<T: serde::de::DeserializeOwned>(&mut self, sql: &str, values: &[&str]) -> Result<Vec<T>, Error> {
         self.database.transaction(|database| database.rows(sql, values))
     }
 }

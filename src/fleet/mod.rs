@@ -23,12 +23,14 @@ mod divide;
 mod hosts;
 mod look;
 mod node;
+mod projects;
 mod schema;
 
 pub use copies::{Repository, Tallies, Tally, digest};
 pub use hosts::{Asked, Limit, Limits, Own, Use};
 pub use look::{Counts, HostNode, Look, Only, SeenHost, SeenNode, Shown, Twin, Twins};
 pub use node::{Answer, Node, Pulse};
+pub use projects::{Listed, Numbered, expressions};
 pub use schema::{init, print};
 
 /// How often a node asks the database.
@@ -37,6 +39,9 @@ pub const BEAT: Duration = Duration::from_secs(2);
 pub const CUT: Duration = Duration::from_secs(10);
 /// A node of which the database has not heard for so many seconds is gone.
 const GONE: u32 = 15;
+
+/// The longest wait for one answer.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// Why the database of the fleet cannot be used.
 #[derive(Debug, thiserror::Error)]

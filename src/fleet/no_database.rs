@@ -1,5 +1,7 @@
 //! In place of `database` in a program that was built without it: a connection that cannot be made.
 
+use std::time::Duration;
+
 use serde::de::DeserializeOwned;
 
 use super::{Access, Error};
@@ -7,7 +9,7 @@ use super::{Access, Error};
 pub(super) enum Database {}
 
 impl Database {
-    pub(super) fn connect(_access: &Access) -> Result<Self, Error> {
+    pub(super) fn connect(_access: &Access, _limit: Duration) -> Result<Self, Error> {
         Err(Error::NotBuilt)
     }
 

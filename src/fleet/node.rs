@@ -4,13 +4,14 @@
 //! in a crash or because it was restored, and everything is sent again.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::database::Database;
 use super::hosts::{self, Asked, Limits, Own};
-use super::{Access, Error, GONE, Repository, Tallies, copies, schema};
+use super::{Access, Error, GONE, LIMIT, Numbered, Repository, Tallies, copies, projects, schema};
 
 /// This machine's daemon as a node.
 pub struct Node {
@@ -50,7 +51,7 @@ pub struct Answer {
 struct Row {
     beat: Option<i64>,
     live: usize,
-    turn: usize,
+    now: i64,
 }
 
 /// Says that the node lives. Without a row of this process there is no beat.
@@ -63,7 +64,7 @@ const BEAT: &str = "
     select json_build_object(
         'beat', (select beat from mine),
         'live', (select count(*) from node where name = $1 or seen > clock_timestamp() - make_interval(secs => $7::integer)),
-        'turn', (extract(epoch from clock_timestamp()) / 10)::bigint
+        'now', extract(epoch from clock_timestamp())::bigint
     )::text";
 
 /// Takes the name, unless another process with this name lives.
@@ -100,7 +101,7 @@ impl Node {
             let [running, waiting, now] = numbers.each_ref().map(|number| &**number);
             let values = [name, instance, running, waiting, &*limits, now, &*gone];
             let row = database.rows::<Row>(BEAT, &values)?.into_iter().next();
-            let Row { beat, live, turn } = row.ok_or_else(|| Error::Odd("no row".into()))?;
+            let Row { beat, live, now } = row.ok_or_else(|| Error::Odd("no row".into()))?;
             let has_joined = beat.is_none();
             let beat = match beat {
                 Some(beat) => beat,
@@ -110,13 +111,29 @@ impl Node {
                     joined.ok_or_else(|| Error::NameTaken(name.to_owned()))?
                 }
             };
-            let parts = hosts::divide(database, name, own, turn)?;
+            let parts = hosts::divide(database, name, own, now)?;
             let asked = hosts::asked(database, name)?;
             Ok((beat, Answer { has_lost: has_joined, live: live.max(1), parts, asked }))
         })?;
         let has_lost = answer.has_lost || beat <= self.done;
         self.done = beat;
         Ok(Answer { has_lost, ..answer })
+    }
+
+    /// Makes the numbers of this node's repositories those of the fleet. Returns the repositories that have another number there.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn number(&mut self, own: &[Numbered]) -> Result<Vec<Numbered>, Error> {
+        self.transaction(|database, name, _| projects::number(database, name, own))
+    }
+
+    /// Reserves numbers for repositories that are still to come.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn reserve(&mut self) -> Result<Range<u32>, Error> {
+        self.transaction(|database, name, _| projects::reserve(database, name))
     }
 
     /// Sends copies of what the files of these repositories say, and says which are gone.
@@ -176,7 +193,7 @@ impl Node {
         let mut database = match self.database.take() {
             Some(database) => database,
             None => {
-                let mut database = Database::connect(&self.access)?;
+                let mut database = Database::connect(&self.access, LIMIT)?;
                 schema::check(&mut database)?;
                 database
             }

@@ -6,7 +6,7 @@
 use serde::Deserialize;
 
 use super::database::Database;
-use super::{Access, Error};
+use super::{Access, Error, LIMIT};
 
 /// The version of the tables that this program knows.
 pub(super) const VERSION: u32 = 1;
@@ -49,7 +49,7 @@ pub(super) fn check(database: &mut Database) -> Result<(), Error> {
 /// # Errors
 /// [`Error`].
 pub fn init(access: &Access) -> Result<u32, Error> {
-    let mut database = Database::connect(access)?;
+    let mut database = Database::connect(access, LIMIT)?;
     database.run("begin")?;
     database.run(LOCK)?;
     let before = meta(&mut database)?.map_or(0, |meta| meta.version);
@@ -74,7 +74,7 @@ pub fn print(access: &Access) -> String {
                  grant select on git_mirror_push.meta to {user};\n\
                  grant select, insert, update, delete on git_mirror_push.node, git_mirror_push.repository, git_mirror_push.mirror,\n    \
                  git_mirror_push.tally, git_mirror_push.host, git_mirror_push.demand, git_mirror_push.setting to {user};\n\
-                 grant usage, update on git_mirror_push.repository_id_seq to {user};\n"
+                 grant select, usage, update on git_mirror_push.repository_id_seq to {user};\n"
             )
         }
     };

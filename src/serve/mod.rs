@@ -31,6 +31,7 @@ use crate::tokens::Store;
 
 mod access;
 mod api;
+mod beat;
 mod client;
 mod fleet;
 mod health;
@@ -39,6 +40,7 @@ mod listen;
 mod log;
 mod look;
 mod mirrors;
+mod numbers;
 mod page;
 mod params;
 mod projects;

@@ -1,23 +1,19 @@
 //! The repositories below the roots as projects, each with a permanent number.
 //!
-//! Guaranteed: a number is never reused; it is on the disk before it is shown. Absent: repositories that `include` and `exclude` leave out.
-//! A crash leaves a line of `projects.jsonl` that is incomplete; its number was never shown, and the next line replaces it.
+//! Guaranteed: a number is on the disk before it is shown (see `numbers`). Absent: repositories that `include` and `exclude` leave out.
 
-#![expect(clippy::disallowed_methods, reason = "appends to projects.jsonl")]
-
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 
+use super::numbers::Numbers;
 use super::summaries::Known;
 use crate::config::{Placed, Server};
-use crate::durable;
 
 /// A repository as the API knows it.
 #[derive(Debug)]
@@ -31,6 +27,8 @@ pub(super) struct Project {
     /// Where it is.
     pub(super) git_dir: PathBuf,
     pub(super) known: Mutex<Known>,
+    /// Whether its number is that of the fleet.
+    pub(super) is_numbered: AtomicBool,
     /// Whether the copy in the database of the fleet is as new as `known`.
     pub(super) is_copied: AtomicBool,
 }
@@ -44,23 +42,6 @@ pub(super) struct Table {
     generation: u64,
 }
 
-/// A line of the file of numbers.
-#[derive(Debug, Serialize, Deserialize)]
-struct Line {
-    id: u32,
-    git_dir: PathBuf,
-}
-
-/// The file of numbers, and what is in it.
-#[derive(Debug)]
-struct Numbers {
-    path: PathBuf,
-    ids: HashMap<PathBuf, u32>,
-    last: u32,
-    /// The length of the file up to its last complete line. `None` before the file was read.
-    length: Option<u64>,
-}
-
 /// All projects.
 #[derive(Debug)]
 pub(super) struct Projects {
@@ -71,9 +52,7 @@ pub(super) struct Projects {
 impl Projects {
     /// No projects yet; [`Projects::refresh`] adds them. The numbers are stored in the daemon's state directory.
     pub(super) fn new(state_directory: &Path) -> Self {
-        let path = state_directory.join("projects.jsonl");
-        let numbers = Numbers { path, ids: HashMap::new(), last: 0, length: None };
-        Self { table: Mutex::default(), numbers: Mutex::new(numbers) }
+        Self { table: Mutex::default(), numbers: Mutex::new(Numbers::new(state_directory)) }
     }
 
     /// What is known now.
@@ -127,6 +106,44 @@ impl Projects {
     }
 }
 
+/// How many numbers are to be reserved at least.
+const MIN_RESERVED: usize = 100;
+
+impl Projects {
+    /// Whether more numbers should be reserved.
+    pub(super) fn is_short_of_numbers(&self) -> bool {
+        self.numbers.lock().reserved.len() < MIN_RESERVED
+    }
+
+    /// Takes numbers that the fleet has reserved for this machine.
+    pub(super) fn reserve(&self, numbers: Range<u32>) {
+        self.numbers.lock().reserved = numbers;
+    }
+
+    /// Gives repositories the numbers that the fleet has for them.
+    pub(super) fn renumber(&self, given: Vec<(u32, PathBuf)>) -> io::Result<()> {
+        if given.is_empty() {
+            return Ok(());
+        }
+        let mut numbers = self.numbers.lock();
+        numbers.change(given)?;
+        let old = self.table();
+        let project = |project: &Arc<Project>| match numbers.ids.get(&project.git_dir) {
+            Some(id) if *id != project.id => {
+                let placed = Placed { path: project.path.clone(), name: project.name.clone() };
+                let new = Project::new(*id, placed, &project.git_dir);
+                *new.known.lock() = std::mem::take(&mut *project.known.lock());
+                new.is_numbered.store(true, Ordering::Relaxed);
+                Arc::new(new)
+            }
+            _ => Arc::clone(project),
+        };
+        let projects = old.projects.iter().map(project).collect();
+        *self.table.lock() = Arc::new(Table::of(projects, old.generation));
+        Ok(())
+    }
+}
+
 impl Project {
     /// Whether its path contains a text, which is in lower case, whatever the case.
     pub(super) fn is_found(&self, search: &str) -> bool {
@@ -140,105 +157,16 @@ impl Project {
 
     fn new(id: u32, placed: Placed, git_dir: &Path) -> Self {
         let Placed { path, name } = placed;
-        Self { id, path, name, git_dir: git_dir.to_owned(), known: Mutex::default(), is_copied: AtomicBool::new(false) }
-    }
-}
-
-impl Numbers {
-    /// Gives a number to each of these that has none.
-    fn add<'g>(&mut self, git_dirs: impl Iterator<Item = &'g PathBuf>) -> io::Result<()> {
-        let length = match self.length {
-            Some(length) => length,
-            None => self.read()?,
-        };
-        let new = git_dirs.filter(|git_dir| !self.ids.contains_key(*git_dir));
-        let lines: Vec<Line> =
-            new.zip(self.last + 1..).map(|(git_dir, id)| Line { id, git_dir: git_dir.clone() }).collect();
-        if lines.is_empty() {
-            return Ok(());
-        }
-        let text = text_of(&lines)?;
-        let mut file = std::fs::File::options().create(true).append(true).mode(0o600).open(&self.path)?;
-        if file.metadata()?.len() < length {
-            // Somebody has cut it, or put an older one in its place.
-            tracing::warn!("'{}' is shorter than it was, and is written again", self.path.display());
-            return self.write_all(lines);
-        }
-        // An incomplete line would make the next one unreadable.
-        file.set_len(length)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        if length == 0 {
-            durable::sync_directory(self.path.parent().unwrap_or(&self.path))?;
-        }
-        self.length = Some(length + text.len() as u64);
-        self.take(lines);
-        Ok(())
-    }
-
-    /// Replaces the file by all numbers that are known, and these new ones.
-    fn write_all(&mut self, mut lines: Vec<Line>) -> io::Result<()> {
-        let line = |(git_dir, id): (&PathBuf, &u32)| Line { id: *id, git_dir: git_dir.clone() };
-        lines.extend(self.ids.iter().map(line));
-        lines.sort_by_key(|line| line.id);
-        let text = text_of(&lines)?;
-        durable::replace(&self.path, &text, |_| Ok(()))?;
-        self.length = Some(text.len() as u64);
-        self.take(lines);
-        Ok(())
-    }
-
-    fn take(&mut self, lines: Vec<Line>) {
-        for line in lines {
-            self.last = self.last.max(line.id);
-            self.ids.insert(line.git_dir, line.id);
+        Self {
+            id,
+            path,
+            name,
+            git_dir: git_dir.to_owned(),
+            known: Mutex::default(),
+            is_numbered: AtomicBool::new(false),
+            is_copied: AtomicBool::new(false),
         }
     }
-
-    /// Reads the file. Returns the length of its complete lines.
-    fn read(&mut self) -> io::Result<u64> {
-        let text = match std::fs::read(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.read_old(),
-            text => text?,
-        };
-        let complete = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let lines = text[..complete].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let line = |(at, line)| {
-            serde_json::from_slice(line)
-                .map_err(|error| io::Error::other(format!("line {} of '{}': {error}", at + 1, self.path.display())))
-        };
-        let lines: io::Result<Vec<Line>> = lines.enumerate().map(line).collect();
-        self.take(lines?);
-        self.length = Some(complete as u64);
-        Ok(complete as u64)
-    }
-
-    /// Takes the numbers of the file that an earlier version rewrote for each new repository.
-    fn read_old(&mut self) -> io::Result<u64> {
-        #[derive(Deserialize)]
-        struct Old {
-            last: u32,
-            ids: BTreeMap<PathBuf, u32>,
-        }
-        let old = match std::fs::read(self.path.with_extension("json")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-            text => serde_json::from_slice::<Old>(&text?)?,
-        };
-        self.ids.extend(old.ids);
-        self.last = old.last;
-        self.write_all(Vec::new())?;
-        durable::remove_if_there(&self.path.with_extension("json"))?;
-        Ok(self.length.unwrap_or_default())
-    }
-}
-
-fn text_of(lines: &[Line]) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    for line in lines {
-        serde_json::to_writer(&mut text, line)?;
-        text.push(b'\n');
-    }
-    Ok(text)
 }
 
 impl Table {
@@ -279,6 +207,7 @@ pub(super) fn at_path(server: &Server, path: &str) -> Vec<PathBuf> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests make and remove repositories")]
 mod tests {
     use super::*;
 

@@ -8,7 +8,7 @@ fn claims(wanted: &[usize]) -> Vec<Claim> {
 
 #[test]
 fn parts_are_even_as_far_as_they_are_wanted_and_add_up_to_the_limit() {
-    for (limit, wanted, turn, expected) in [
+    for (limit, wanted, now, expected) in [
         (8, &[20, 20][..], 0, &[4, 4][..]),
         (8, &[20, 1], 0, &[7, 1]),
         (8, &[20, 0], 0, &[8, 0]),
@@ -17,27 +17,41 @@ fn parts_are_even_as_far_as_they_are_wanted_and_add_up_to_the_limit() {
         (9, &[2, 9, 9], 0, &[2, 4, 3]),
         (3, &[5, 5], 0, &[2, 1]),
         (1, &[5, 5, 5], 0, &[1, 0, 0]),
-        (1, &[5, 5, 5], 1, &[0, 1, 0]),
-        (2, &[5, 0, 5, 5], 1, &[0, 0, 1, 1]),
-        (2, &[5, 5, 0, 5], 1, &[1, 0, 0, 1]),
-        (1, &[0, 0], 3, &[0, 1]),
+        (1, &[0, 0], 30, &[0, 1]),
         (0, &[5], 0, &[0]),
         (5, &[], 0, &[]),
     ] {
-        let found = parts(limit, &claims(wanted), turn);
-        assert_eq!(found, expected, "{limit} {wanted:?} {turn}");
+        let found = parts(limit, &claims(wanted), now);
+        assert_eq!(found, expected, "{limit} {wanted:?} {now}");
         assert!(wanted.is_empty() || found.iter().sum::<usize>() == limit);
     }
 }
 
 #[test]
+fn a_single_place_goes_to_the_node_that_has_waited_longest() {
+    let node = |granted, since| Claim { granted, used: granted, wanted: 5, since };
+    let has = node(1, 100);
+    assert_eq!(parts(1, &[has, node(0, 50), node(0, 40)], 109), [1, 0, 0], "its turn is not over");
+    assert_eq!(parts(1, &[has, node(0, 50), node(0, 40)], 110), [0, 0, 1]);
+    assert_eq!(grant(1, &[has, node(0, 50), node(0, 40)], 2, 110), (0, 40), "it is not given back");
+    assert_eq!(grant(1, &[node(0, 100), node(0, 50), node(0, 40)], 2, 115), (1, 115));
+    assert_eq!(parts(1, &[node(0, 100), node(0, 50), node(1, 115)], 124), [0, 0, 1]);
+    assert_eq!(parts(2, &[node(1, 100), node(0, 50), node(1, 115)], 124), [0, 1, 1]);
+    assert_eq!(
+        parts(2, &[node(1, 100), node(0, 110), node(1, 105)], 124),
+        [0, 1, 1],
+        "who has had it longest gives it back"
+    );
+}
+
+#[test]
 fn nothing_is_granted_that_another_node_still_holds() {
-    let holds = |granted, used| Claim { granted, used, wanted: used };
+    let holds = |granted, used| Claim { granted, used, wanted: used, since: 0 };
     let wants = Claim { wanted: 9, ..Claim::default() };
-    assert_eq!(grant(8, &[holds(8, 2), wants], 1, 0), 0, "granted and not used");
-    assert_eq!(grant(8, &[holds(4, 7), wants], 1, 0), 1, "used above the grant");
-    assert_eq!(grant(8, &[holds(4, 4), wants], 1, 0), 4);
-    assert_eq!(grant(8, &[holds(9, 9), wants], 1, 0), 0, "more than the limit");
+    assert_eq!(grant(8, &[holds(8, 2), wants], 1, 0).0, 0, "granted and not used");
+    assert_eq!(grant(8, &[holds(4, 7), wants], 1, 0).0, 1, "used above the grant");
+    assert_eq!(grant(8, &[holds(4, 4), wants], 1, 0).0, 4);
+    assert_eq!(grant(8, &[holds(9, 9), wants], 1, 0).0, 0, "more than the limit");
 }
 
 /// A small generator of numbers (xorshift), so that a failure can be repeated.
@@ -76,7 +90,6 @@ struct Machine {
 
 const BEAT: u64 = 2;
 const GONE: u64 = 15;
-const TURN: u64 = 10;
 
 /// One node asks the database: exactly what `hosts` does in a transaction.
 fn ask(machines: &mut [Machine], me: usize, limits: &[usize], now: u64) {
@@ -89,13 +102,13 @@ fn ask(machines: &mut [Machine], me: usize, limits: &[usize], now: u64) {
         let claims: Vec<Claim> = live
             .iter()
             .map(|at| match *at == me {
-                true => Claim { granted: mine.granted[host], used: running, wanted },
+                true => Claim { granted: mine.granted[host], used: running, wanted, since: mine.known[host].since },
                 false => machines[*at].known[host],
             })
             .collect();
-        let granted = grant(*limit, &claims, place, usize::try_from(now / TURN).expect("small"));
+        let (granted, since) = grant(*limit, &claims, place, i64::try_from(now).expect("small"));
         machines[me].granted[host] = granted;
-        machines[me].known[host] = Claim { granted, used: running, wanted };
+        machines[me].known[host] = Claim { granted, used: running, wanted, since };
     }
 }
 
@@ -153,7 +166,7 @@ fn simulate(nodes: usize, limits: &[usize], seconds: u64) -> usize {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut machines = vec![Machine::new(limits.len()); nodes];
     let mut begun = 0;
-    for now in 0..seconds {
+    for now in 1..=seconds {
         for (at, machine) in machines.iter_mut().enumerate() {
             // A third of the nodes has far more work than the others.
             begun += machine.pass(now, at % 3 == 0, &mut random);
@@ -161,8 +174,8 @@ fn simulate(nodes: usize, limits: &[usize], seconds: u64) -> usize {
         for (host, limit) in limits.iter().enumerate() {
             let running: usize = machines.iter().map(|machine| machine.running[host]).sum();
             assert!(running <= *limit, "{running} of {limit} at {now} s");
-            // Turns for all nodes, and three for nodes that hold a place and are gone; and once more, because a job may outlast its turn.
-            let longest = 2 * TURN * (nodes.div_ceil(*limit) as u64 + 3);
+            // Turns for all nodes, and three for nodes that hold a place and are gone. A turn ends with the job, and that is known a beat later.
+            let longest = 16 * (nodes.div_ceil(*limit) as u64 + 3);
             let is_starved = |machine: &Machine| machine.hungry[host].is_some_and(|since| now - since > longest);
             assert!(
                 !machines.iter().any(is_starved),

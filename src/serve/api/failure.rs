@@ -5,6 +5,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use crate::credentials::Redactor;
+use crate::fleet::Listed;
 use crate::serve::access::Denied;
 use crate::serve::mirrors::Error;
 
@@ -40,6 +42,18 @@ impl Failure {
     /// A project that does not exist, or that the token does not reach. The answer does not show which.
     pub(in crate::serve) fn no_project() -> Self {
         Self::message(StatusCode::NOT_FOUND, "404 Project Not Found")
+    }
+
+    /// A project of another node. It must be asked there.
+    pub(in crate::serve) fn elsewhere(listed: &Listed) -> Self {
+        let there = match &*listed.advertise {
+            "" => String::new(),
+            url => format!("; ask {url}"),
+        };
+        let text = format!("409 Conflict: project {} is on node {}{there}", listed.id, listed.node);
+        // Whoever may write to the database could put anything there.
+        let text = Redactor::default().clean(&text).on_one_line();
+        Self::message(StatusCode::CONFLICT, &text)
     }
 
     /// A token with too many requests that are not answered yet.

@@ -10,28 +10,45 @@ use serde_json::{Value, json};
 
 use super::pages::Pages;
 use super::parameters::no_valid_value;
-use super::{Access, ApiRequest, Failure, Ids, answer, ids};
+use super::{Access, ApiRequest, Failure, Ids, Place, answer, ids};
 use crate::config::{AuthMethod, Direction, check_branch_regex};
 use crate::credentials;
+use crate::fleet::Listed;
 use crate::mirror;
 use crate::plan::{Divergent, Prune};
 use crate::serve::App;
 use crate::serve::mirrors::Error;
 use crate::serve::params::{MirrorParams, Tags};
-use crate::status::View;
+use crate::status::{View, render_time};
 use crate::wire::Address;
 
 /// `GET …`
 pub(super) async fn list(State(app): State<Arc<App>>, path: Ids, request: Request) -> Response {
     let ids = ids(path);
     answer(app, request, Access::Read, move |ask| {
-        let mut views = ask.app.mirrors(&*ask.project(&ids)?)?;
-        views.retain(|view| view.direction != Direction::Pull.as_str());
+        let mut shown: Vec<Value> = match ask.place(&ids)? {
+            Place::Here(project) => ask.app.mirrors(&project)?.into_iter().map(shown).collect(),
+            Place::There(listed) => copied(ask, &listed)?,
+        };
+        shown.retain(|mirror| mirror["direction"] != Direction::Pull.as_str());
         let pages = Pages::read(&ask.parameters)?;
-        let headers = pages.headers(views.len(), &ask.client.base, &ask.uri);
-        Ok((headers, axum::Json(pages.cut(views.into_iter().map(shown).collect()))).into_response())
+        let headers = pages.headers(shown.len(), &ask.client.base, &ask.uri);
+        Ok((headers, axum::Json(pages.cut(shown))).into_response())
     })
     .await
+}
+
+/// The mirrors of a project of another node, as the database knows them.
+fn copied(ask: &ApiRequest, listed: &Listed) -> Result<Vec<Value>, Failure> {
+    let copies = ask.app.fleet.ask(|look| look.mirrors_of(listed.id)).ok_or_else(|| Failure::elsewhere(listed))?;
+    let shown = copies.into_iter().map(|mut copy| {
+        copy.shown.remove("repository");
+        copy.shown.insert("node".into(), copy.node.into());
+        copy.shown.insert("reachable".into(), copy.reachable.into());
+        copy.shown.insert("as_of".into(), render_time(copy.as_of).into());
+        Value::Object(copy.shown)
+    });
+    Ok(shown.collect())
 }
 
 /// A mirror as the API shows it: without the path of its repository, and with user name and password masked.
@@ -48,10 +65,17 @@ fn shown(view: View) -> Value {
 pub(super) async fn one(State(app): State<Arc<App>>, path: Ids, request: Request) -> Response {
     let ids = ids(path);
     answer(app, request, Access::Read, move |ask| {
-        let project = ask.project(&ids)?;
+        let id = ApiRequest::mirror_id(&ids)?;
+        let project = match ask.place(&ids)? {
+            Place::Here(project) => project,
+            Place::There(listed) => {
+                let is_it = |mirror: &Value| mirror["id"] == id && mirror["direction"] != Direction::Pull.as_str();
+                let found = copied(ask, &listed)?.into_iter().find(is_it).ok_or(Error::Missing("Mirror"))?;
+                return Ok(axum::Json(found).into_response());
+            }
+        };
         let opened = ask.app.open(&project)?;
-        let view = opened.view(opened.push_mirror(ApiRequest::mirror_id(&ids)?)?)?;
-        Ok(axum::Json(shown(view)).into_response())
+        Ok(axum::Json(shown(opened.view(opened.push_mirror(id)?)?)).into_response())
     })
     .await
 }

@@ -18,6 +18,7 @@ use super::client::Client;
 use super::lanes;
 use super::projects::Project;
 use super::{App, now};
+use crate::fleet::Listed;
 use crate::tokens::Token;
 
 mod failure;
@@ -115,11 +116,34 @@ async fn answer(
     answered.await.unwrap_or_else(IntoResponse::into_response)
 }
 
+/// Where a project is.
+enum Place {
+    /// On this machine.
+    Here(Arc<Project>),
+    /// On another node of the fleet.
+    There(Listed),
+}
+
 impl ApiRequest {
-    /// The project that the path of the URL names, if the token reaches it.
+    /// The project that the path of the URL names, if the token reaches it. Only its own node can change it, or say more than the copies do.
     fn project(&self, ids: &[String]) -> Result<Arc<Project>, Failure> {
-        let found = ids.first().and_then(|id| self.app.find(id));
-        found.filter(|project| self.token.reaches(&project.path)).ok_or_else(Failure::no_project)
+        match self.place(ids)? {
+            Place::Here(project) => Ok(project),
+            Place::There(listed) => Err(Failure::elsewhere(&listed)),
+        }
+    }
+
+    /// The project that the path of the URL names, on whatever node, if the token reaches it.
+    fn place(&self, ids: &[String]) -> Result<Place, Failure> {
+        let id = ids.first().ok_or_else(Failure::no_project)?;
+        let found = match self.app.find(id) {
+            Some(project) => Some((project.path.clone(), Place::Here(project))),
+            None => {
+                let listed = self.app.fleet.ask(|look| look.project(id)).flatten();
+                listed.map(|listed| (listed.path.clone(), Place::There(listed)))
+            }
+        };
+        found.filter(|(path, _)| self.token.reaches(path)).map(|(_, place)| place).ok_or_else(Failure::no_project)
     }
 
     /// The number of the mirror in the path of the URL.

@@ -25,9 +25,19 @@ impl Pages {
         Ok(Self { page, per_page })
     }
 
+    /// How many rows come before it.
+    pub(super) fn skip(self) -> usize {
+        (self.page - 1).saturating_mul(self.per_page)
+    }
+
+    /// How many rows it has.
+    pub(super) fn per_page(self) -> usize {
+        self.per_page
+    }
+
     /// Its rows.
     pub(super) fn cut<T>(self, rows: Vec<T>) -> Vec<T> {
-        rows.into_iter().skip((self.page - 1).saturating_mul(self.per_page)).take(self.per_page).collect()
+        rows.into_iter().skip(self.skip()).take(self.per_page).collect()
     }
 
     /// The headers for `total` rows. `base` is scheme and host as the client knows them.

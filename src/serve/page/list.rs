@@ -6,8 +6,8 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use maud::{Markup, html};
 
-use super::overview;
 use super::{Asked, Visitor, layout, mirror, shown};
+use super::{fleet, overview};
 use crate::serve::App;
 use crate::serve::projects::Project;
 use crate::status::View;
@@ -57,6 +57,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, visitor: Visitor, Query(as
             } @else if rows.is_empty() { p { "No matching repository." } }
             @else { (rows_table(&rows)) }
             (pages(page, meant.len(), &search, &only))
+            @if only.is_all() { (fleet::section(app, visitor, &lower)) }
         };
         let said = app.sessions.take_said(&visitor.id);
         Ok(layout::page(visitor, "Mirrored repositories", said.as_deref(), &body))

@@ -25,6 +25,7 @@ use super::{App, now};
 use crate::tokens::Token;
 
 mod events;
+mod fleet;
 mod forms;
 mod layout;
 mod list;

@@ -6,6 +6,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use maud::{Markup, html};
 
+use super::fleet;
 use super::forms::{MirrorForm, USUAL};
 use super::{OfMirror, OfProject, Visitor, answer, layout, mirror, shown};
 use crate::serve::App;
@@ -14,11 +15,18 @@ use crate::serve::projects::Project;
 
 /// Shows the project.
 pub(super) async fn show(State(app): State<Arc<App>>, visitor: Visitor, Path(id): OfProject) -> Response {
-    shown(&app, visitor, move |app, visitor| {
-        let project = visitor.project(app, id)?;
-        whole(app, visitor, &project, None)
+    shown(&app, visitor, move |app, visitor| match visitor.project(app, id) {
+        Ok(project) => whole(app, visitor, &project, None),
+        Err(missing) => elsewhere(app, visitor, id).ok_or(missing),
     })
     .await
+}
+
+/// The page of a project of another machine, if the token reaches it.
+fn elsewhere(app: &App, visitor: &Visitor, id: u32) -> Option<Markup> {
+    let found = app.fleet.ask(|look| Ok((look.project(&id.to_string())?, look.mirrors_of(id)?)))?;
+    let listed = found.0.filter(|listed| listed.id == id && visitor.token.reaches(&listed.path))?;
+    Some(fleet::project(visitor, &listed, &found.1))
 }
 
 /// The page of a project. `wrong` is a form that was refused, and the reason.

@@ -3,6 +3,7 @@
 mod faults;
 mod limits;
 mod nodes;
+mod projects;
 mod protected;
 
 use std::path::PathBuf;
