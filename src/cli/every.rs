@@ -117,6 +117,7 @@ fn run(
         since: None,
         random: update::random,
         reconcile: None,
+        parked: &|_, _| None,
         on_scan: &|_| {},
         on_begin,
         on_report,

@@ -5,7 +5,7 @@ use std::io::Write;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::args::{Fleet, FleetAction, FleetInit, Status};
+use super::args::{Fleet, FleetAction, FleetInit, Status, Switch};
 use super::{BEHIND, Base, DONE, now, print_json, render};
 use crate::credentials::Redactor;
 use crate::fleet::{Access, Error, Look, Only, SeenHost, SeenNode, Shown, init, print};
@@ -40,9 +40,18 @@ pub(super) fn fleet(base: &Base, asked: &Fleet, out: &mut dyn Write) -> anyhow::
     Ok(DONE)
 }
 
+/// `silent --fleet`
+pub(super) fn silent(base: &Base, state: Switch) -> anyhow::Result<u8> {
+    Look::open(&base.fleet()?)?.set_silent(state == Switch::On)?;
+    if state == Switch::On {
+        base.say("silent: the daemons of the fleet send nothing; pushes are still spooled");
+    }
+    Ok(DONE)
+}
+
 /// Shows the nodes, and the URLs that more than one mirror pushes to.
 fn show(base: &Base, look: &mut Look, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let (nodes, hosts, twins) = (look.nodes()?, look.hosts()?, look.twins()?);
+    let (nodes, hosts, twins, is_silent) = (look.nodes()?, look.hosts()?, look.twins()?, look.is_silent()?);
     let is_right = nodes.iter().all(|node| node.reachable);
     let status = if is_right { DONE } else { BEHIND };
     // Limits differ where not all live nodes have the same.
@@ -54,7 +63,10 @@ fn show(base: &Base, look: &mut Look, out: &mut dyn Write) -> anyhow::Result<u8>
             twins.iter().map(|twins| json!({ "url": twins.url, "mirrors": twins.mirrors })).collect();
         let nodes: Vec<Value> = nodes.iter().map(as_json).collect();
         let hosts: Vec<Value> = hosts.iter().map(host_as_json).collect();
-        print_json(out, &json!({ "nodes": nodes, "hosts": hosts, "hosts_differ": !is_same, "double_urls": twins }))?;
+        print_json(
+            out,
+            &json!({ "nodes": nodes, "hosts": hosts, "hosts_differ": !is_same, "silent": is_silent, "double_urls": twins }),
+        )?;
         return Ok(status);
     }
     if nodes.is_empty() {
@@ -65,6 +77,9 @@ fn show(base: &Base, look: &mut Look, out: &mut dyn Write) -> anyhow::Result<u8>
     }
     for host in &hosts {
         host_row(host, out)?;
+    }
+    if is_silent {
+        writeln!(out, "silent: the daemons send nothing; 'git mirror-push silent --fleet off' ends it")?;
     }
     if !is_same {
         writeln!(out, "warning: [hosts] is not the same in the configurations of all nodes")?;

@@ -202,6 +202,7 @@ fn without_repository(base: &Base, command: &Command, out: &mut (dyn Write + Sen
         Command::Sync(sync) if sync.scope.all => every::drain(base, update::Asked::of(sync), out),
         Command::Plan(names) if names.all => every::drain(base, Mode::Plan.into(), out),
         Command::Fleet(asked) => fleet::fleet(base, asked, out),
+        Command::Silent(asked) if asked.fleet => fleet::silent(base, asked.state),
         Command::Status(asked) if asked.fleet => fleet::status(base, asked, out),
         Command::Status(asked) if asked.scope.all => status_all::show(base, out),
         Command::Log(asked) => log::log(base, asked, out),

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use base64::Engine;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::database::Database;
@@ -41,6 +41,11 @@ struct Mirror {
 }
 
 impl Repository {
+    /// Its directory.
+    pub(super) fn git_dir(&self) -> &str {
+        &self.git_dir
+    }
+
     /// Reads the files of a repository. `path` is its path below the root, without `.git`. `None` if it cannot have a copy, because its
     /// path is not UTF-8.
     ///
@@ -141,21 +146,48 @@ const REMOVE: &str = "
     select count(*)::text from gone";
 
 /// Changes the copies of a node.
-pub(super) fn send(
-    database: &mut Database,
-    node: &str,
-    changed: &[Repository],
-    gone: &HashSet<String>,
-) -> Result<(), Error> {
-    if !changed.is_empty() {
-        let text = json(&changed)?;
-        database.rows::<u64>(SEND_REPOSITORIES, &[node, &text])?;
-        database.rows::<u64>(SEND_MIRRORS, &[node, &text])?;
-    }
-    if !gone.is_empty() {
-        database.rows::<u64>(REMOVE, &[node, &json(&gone)?])?;
-    }
-    Ok(())
+pub(super) fn send(database: &mut Database, node: &str, changed: &[Repository]) -> Result<(), Error> {
+    let text = json(&changed)?;
+    database.rows::<u64>(SEND_REPOSITORIES, &[node, &text])?;
+    database.rows::<u64>(SEND_MIRRORS, &[node, &text]).map(drop)
+}
+
+/// Removes copies of a node.
+pub(super) fn remove(database: &mut Database, node: &str, gone: &HashSet<String>) -> Result<(), Error> {
+    database.rows::<u64>(REMOVE, &[node, &json(&gone)?]).map(drop)
+}
+
+/// A mirror that pushes to a URL to which an earlier mirror of the fleet pushes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Later {
+    /// The directory of its repository.
+    pub git_dir: String,
+    /// Its name.
+    pub name: String,
+    /// The node of the earlier one.
+    pub node: String,
+    /// The directory of the earlier one's repository.
+    pub repository: String,
+    /// The earlier one's name.
+    pub mirror: String,
+}
+
+const LATER: &str = "
+    select json_build_object('git_dir', own.git_dir, 'name', later.name, 'node', first.node, 'repository', theirs.git_dir,
+        'mirror', first.name)::text
+    from mirror later join repository own on own.id = later.repository
+        join lateral (
+            select * from mirror where mirror.target = later.target and (mirror.repository, mirror.name) < (later.repository, later.name)
+            order by mirror.repository, mirror.name limit 1
+        ) first on true
+        join repository theirs on theirs.id = first.repository
+    where later.node = $1 and later.target is not null
+        and ($2 = '[]' or own.git_dir in (select jsonb_array_elements_text($2::jsonb)))";
+
+/// The mirrors of a node that push to a URL to which an earlier mirror of the fleet pushes: those in these repositories, or, if none is named,
+/// all.
+pub(super) fn later(database: &mut Database, node: &str, git_dirs: &[&str]) -> Result<Vec<Later>, Error> {
+    database.rows(LATER, &[node, &json(&git_dirs)?])
 }
 
 /// The repositories of a node that have copies.

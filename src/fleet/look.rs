@@ -277,6 +277,26 @@ impl Look {
         self.rows(TWINS, &[&MAX_TWINS.to_string()])
     }
 
+    /// Whether nothing may leave any machine.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn is_silent(&mut self) -> Result<bool, Error> {
+        let found = self.rows::<bool>("select (value = 'true')::text from setting where name = 'silent'", &[])?;
+        Ok(found.first() == Some(&true))
+    }
+
+    /// Lets nothing leave any machine, or everything again.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn set_silent(&mut self, is_silent: bool) -> Result<(), Error> {
+        const SET: &str = "
+            insert into setting values ('silent', $1::jsonb) on conflict (name) do update set value = excluded.value
+            returning value::text";
+        self.rows::<bool>(SET, &[&is_silent.to_string()]).map(drop)
+    }
+
     /// Removes a node that does not run, with its copies.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ mod node;
 mod projects;
 mod schema;
 
-pub use copies::{Repository, Tallies, Tally, digest};
+pub use copies::{Later, Repository, Tallies, Tally, digest};
 pub use hosts::{Asked, Limit, Limits, Own, Use};
 pub use look::{Counts, HostNode, Look, Only, SeenHost, SeenNode, Shown, Twin, Twins};
 pub use node::{Answer, Node, Pulse};

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::database::Database;
 use super::hosts::{self, Asked, Limits, Own};
-use super::{Access, Error, GONE, LIMIT, Numbered, Repository, Tallies, copies, projects, schema};
+use super::{Access, Error, GONE, LIMIT, Later, Numbered, Repository, Tallies, copies, projects, schema};
 
 /// This machine's daemon as a node.
 pub struct Node {
@@ -41,6 +41,8 @@ pub struct Answer {
     pub has_lost: bool,
     /// How many nodes live, this one too.
     pub live: usize,
+    /// Whether nothing may leave any machine.
+    pub is_silent: bool,
     /// The parts of the limits of `[hosts]` that this node may use.
     pub parts: Limits,
     /// The hosts that have asked other nodes to wait.
@@ -52,6 +54,7 @@ struct Row {
     beat: Option<i64>,
     live: usize,
     now: i64,
+    silent: bool,
 }
 
 /// Says that the node lives. Without a row of this process there is no beat.
@@ -64,7 +67,8 @@ const BEAT: &str = "
     select json_build_object(
         'beat', (select beat from mine),
         'live', (select count(*) from node where name = $1 or seen > clock_timestamp() - make_interval(secs => $7::integer)),
-        'now', extract(epoch from clock_timestamp())::bigint
+        'now', extract(epoch from clock_timestamp())::bigint,
+        'silent', exists (select from setting where setting.name = 'silent' and value = 'true')
     )::text";
 
 /// Takes the name, unless another process with this name lives.
@@ -101,7 +105,7 @@ impl Node {
             let [running, waiting, now] = numbers.each_ref().map(|number| &**number);
             let values = [name, instance, running, waiting, &*limits, now, &*gone];
             let row = database.rows::<Row>(BEAT, &values)?.into_iter().next();
-            let Row { beat, live, now } = row.ok_or_else(|| Error::Odd("no row".into()))?;
+            let Row { beat, live, now, silent } = row.ok_or_else(|| Error::Odd("no row".into()))?;
             let has_joined = beat.is_none();
             let beat = match beat {
                 Some(beat) => beat,
@@ -113,7 +117,7 @@ impl Node {
             };
             let parts = hosts::divide(database, name, own, now)?;
             let asked = hosts::asked(database, name)?;
-            Ok((beat, Answer { has_lost: has_joined, live: live.max(1), parts, asked }))
+            Ok((beat, Answer { has_lost: has_joined, live: live.max(1), is_silent: silent, parts, asked }))
         })?;
         let has_lost = answer.has_lost || beat <= self.done;
         self.done = beat;
@@ -136,12 +140,25 @@ impl Node {
         self.transaction(|database, name, _| projects::reserve(database, name))
     }
 
-    /// Sends copies of what the files of these repositories say, and says which are gone.
+    /// Sends copies of what the files of these repositories say. Returns the mirrors in them that push to a URL to which an earlier mirror of
+    /// the fleet pushes.
     ///
     /// # Errors
     /// [`Error`]. Then the database has none of it.
-    pub fn send(&mut self, changed: &[Repository], gone: &HashSet<String>) -> Result<(), Error> {
-        self.counted(|database, name| copies::send(database, name, changed, gone))
+    pub fn send(&mut self, changed: &[Repository]) -> Result<Vec<Later>, Error> {
+        self.counted(|database, name| {
+            copies::send(database, name, changed)?;
+            let git_dirs: Vec<&str> = changed.iter().map(Repository::git_dir).collect();
+            if git_dirs.is_empty() { Ok(Vec::new()) } else { copies::later(database, name, &git_dirs) }
+        })
+    }
+
+    /// Removes the copies of these repositories.
+    ///
+    /// # Errors
+    /// [`Error`]. Then the database has them still.
+    pub fn remove(&mut self, gone: &HashSet<String>) -> Result<(), Error> {
+        self.counted(|database, name| copies::remove(database, name, gone))
     }
 
     /// Sends how many mirrors stand how.
@@ -168,6 +185,14 @@ impl Node {
         self.transaction(|database, name, _| copies::copied(database, name))
     }
 
+    /// The mirrors of this node that push to a URL to which an earlier mirror of the fleet pushes.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn later(&mut self) -> Result<Vec<Later>, Error> {
+        self.transaction(|database, name, _| copies::later(database, name, &[]))
+    }
+
     /// Gives the name back, so that the next daemon of this machine joins at once. If that fails, the name is free after a while.
     pub fn leave(mut self) {
         if self.database.is_some()
@@ -179,13 +204,14 @@ impl Node {
     }
 
     /// A transaction that counts.
-    fn counted(&mut self, act: impl FnOnce(&mut Database, &str) -> Result<(), Error>) -> Result<(), Error> {
-        self.done = self.transaction(|database, name, instance| {
+    fn counted<T>(&mut self, act: impl FnOnce(&mut Database, &str) -> Result<T, Error>) -> Result<T, Error> {
+        let (beat, done) = self.transaction(|database, name, instance| {
             let beat = database.rows::<i64>(COUNT, &[name, instance])?.into_iter().next();
             let beat = beat.ok_or_else(|| Error::NameTaken(name.to_owned()))?;
-            act(database, name).map(|()| beat)
+            act(database, name).map(|done| (beat, done))
         })?;
-        Ok(())
+        self.done = beat;
+        Ok(done)
     }
 
     /// A transaction on the connection, which is made if there is none, and given up after an error.

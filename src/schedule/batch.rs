@@ -64,6 +64,8 @@ pub struct Every<'a> {
     pub random: fn() -> u64,
     /// How often a mirror is compared in full without being asked, if at all.
     pub reconcile: Option<Duration>,
+    /// Why a mirror must not be served now, if it must not.
+    pub parked: &'a (dyn Fn(&Path, &str) -> Option<Down> + Sync),
     /// Called with each repository that was scanned and has no job.
     pub on_scan: &'a (dyn Fn(&Path) + Sync),
     /// Called when the run of a mirror begins.
@@ -317,6 +319,10 @@ impl Every<'_> {
 
     /// Serves a mirror. Returns what that showed about its host, and whether something was spooled for the push mirrors of the repository.
     fn serve(&self, job: &Job) -> (Said, bool) {
+        if let Some(down) = (self.parked)(&job.git_dir, &job.mirror) {
+            self.defer(job, &down);
+            return (Said::Nothing, false);
+        }
         if let Some(owner) = Owner::of(&job.git_dir, self.server) {
             match as_owner::serve(self, &owner, job) {
                 Ok(reports) => reports.into_iter().for_each(|report| (self.on_report)(Ok(report))),

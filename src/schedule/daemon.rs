@@ -4,7 +4,7 @@
 //! until the next scan. What a person asked for is on the disk before it is in the queue of these threads. A crash leaves what a drain
 //! leaves; the first scan of the next daemon finds it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +16,13 @@ use super::batch::{Every, RECONCILE, limits, named_limits};
 use super::pool::{Crew, Done, Role, Task};
 use super::queue::{HostLimit, HostUse, Job, Parts, Queue};
 use crate::config::{Mirror, Server};
+use crate::credentials::Cleaned;
 use crate::drain::{Check, Down, Error, MassDelete, Mode, Report, Unchanged};
 use crate::plan::Restore;
 use crate::wire::Pool;
 
+/// How often a mirror is looked at that is not served.
+const PARKED: Duration = Duration::from_secs(60);
 /// The nice value of the thread that looks through all repositories.
 const NICE: i32 = 10;
 
@@ -57,6 +60,8 @@ pub struct Workers {
     since: Timestamp,
     random: fn() -> u64,
     pool: Pool,
+    /// Mirrors that are not served, and why.
+    parked: Mutex<HashMap<(PathBuf, String), Cleaned>>,
     on_event: Box<dyn Fn(Event<'_>) + Send + Sync>,
 }
 
@@ -74,7 +79,16 @@ impl Workers {
             queue.set_limits(limits(&server), named_limits(&server));
             queue.open();
         });
-        Self { crew, server: Mutex::new(server), now, since: now(), random, pool: Pool::default(), on_event }
+        Self {
+            crew,
+            server: Mutex::new(server),
+            now,
+            since: now(),
+            random,
+            pool: Pool::default(),
+            parked: Mutex::default(),
+            on_event,
+        }
     }
 
     /// The configuration that counts now.
@@ -173,6 +187,20 @@ impl Workers {
         self.crew.urge();
     }
 
+    /// Of the repositories that `is_meant` chooses, serves these mirrors no more, for that reason, until this is called again. A mirror that is
+    /// served again has its turn within a minute.
+    pub fn park(&self, is_meant: &dyn Fn(&Path) -> bool, mirrors: HashMap<(PathBuf, String), Cleaned>) {
+        let mut parked = self.parked.lock();
+        parked.retain(|(git_dir, _), _| !is_meant(git_dir));
+        parked.extend(mirrors);
+    }
+
+    fn parked(&self, git_dir: &Path, mirror: &str) -> Option<Down> {
+        let error = self.parked.lock().get(&(git_dir.to_owned(), mirror.to_owned())).cloned()?;
+        let next_attempt_at = (self.now)() + PARKED;
+        Some(Down { error, attempts: 1, next_attempt_at, cause: Some("v1:-:double_url:-".into()) })
+    }
+
     /// Waits until a job waits for a larger part of a limit, or the workers are halted, or the time is over. Returns whether they are halted.
     #[must_use]
     pub fn wait_for_need(&self, limit: Duration) -> bool {
@@ -213,6 +241,7 @@ impl Workers {
             since: Some(self.since),
             random: self.random,
             reconcile: Some(server.top.reconcile_interval.unwrap_or(RECONCILE)),
+            parked: &|git_dir, mirror| self.parked(git_dir, mirror),
             on_scan: &|git_dir| (self.on_event)(Event::Scanned { git_dir }),
             on_begin: &|git_dir, mirror, progress| {
                 self.crew.note(|queue| queue.begun(&(git_dir.to_owned(), mirror.to_owned()), progress));

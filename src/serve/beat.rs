@@ -3,7 +3,7 @@
 //! Guaranteed: no other thread waits for the database. Absent: a queue of changes. A mark on each project says that its copy is behind, and a
 //! daemon that ends before it has sent a copy reads and sends all of them after its next start.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,9 +14,11 @@ use super::projects::{Project, Table};
 use super::summaries::Mirrors;
 use super::{App, now, random};
 use crate::config::{HostKeys, Server};
-use crate::credentials::Redactor;
+use crate::credentials::{Cleaned, Redactor};
 use crate::drain::{Down, Report};
-use crate::fleet::{Asked, BEAT, CUT, Error, Limit, Limits, Node, Numbered, Own, Pulse, Repository, Tallies, Use};
+use crate::fleet::{
+    Asked, BEAT, CUT, Error, Later, Limit, Limits, Node, Numbered, Own, Pulse, Repository, Tallies, Use,
+};
 use crate::mirror;
 use crate::schedule::{HostLimit, HostUse, Parts};
 
@@ -25,6 +27,9 @@ const BATCH: usize = 500;
 
 /// After a beat, so long until the next one if something waits for a larger part of a limit.
 const GAP: Duration = Duration::from_millis(100);
+/// How often all mirrors with one URL are looked for. Those of a repository whose copy is sent are looked for then.
+const LOOK: Duration = Duration::from_secs(60);
+
 /// What the database has of this node.
 #[derive(Default)]
 struct Sent {
@@ -33,8 +38,8 @@ struct Sent {
     /// The repositories with which they were compared last.
     table: Option<Arc<Table>>,
     tallies: Option<Tallies>,
-    /// How many nodes live.
-    live: usize,
+    /// When mirrors with one URL were last looked for, as time since this machine was started.
+    parked: Option<Duration>,
 }
 
 impl App {
@@ -43,7 +48,7 @@ impl App {
         if self.fleet.access.is_some() {
             let none = HostLimit { jobs: Some(0), per_minute: Some(0) };
             let of = self.workers.server().hosts.keys().map(|name| (name.clone(), none)).collect();
-            self.workers.share(Parts { of, until: now() + CUT, machines: self.fleet.last_live() });
+            self.workers.share(Parts { of, until: now() + CUT, machines: self.fleet.nodes() });
         }
     }
 
@@ -66,13 +71,18 @@ impl App {
     pub(super) fn beat_for_ever(&self) {
         let Some(access) = self.fleet.access.clone() else { return };
         let mut node = Node::new(access, format!("{:016x}{:016x}", random(), random()));
-        let mut sent = Sent { live: self.fleet.last_live(), ..Sent::default() };
+        let mut sent = Sent::default();
         let (mut is_first, mut is_needed) = (true, false);
         loop {
             let begun = uptime();
             let result = self.beat(&mut node, &mut sent);
             if is_first && result.is_err() {
-                self.workers.share(Parts { of: BTreeMap::new(), until: now(), machines: sent.live });
+                self.workers.share(Parts { of: BTreeMap::new(), until: now(), machines: self.fleet.nodes() });
+            }
+            if result.is_err() && self.fleet.is_connected() == Some(false) {
+                // Whether another mirror has the same URL is not known any more.
+                self.workers.park(&|_| true, HashMap::new());
+                sent.parked = None;
             }
             self.fleet.note(result);
             is_first = false;
@@ -100,10 +110,8 @@ impl App {
         self.fleet.take(&answer, begun);
         let parts = of_schedule(&answer.parts);
         self.workers.share(Parts { of: parts, until: now() + CUT, machines: answer.live });
-        if sent.live != answer.live {
-            self.fleet.keep_live(answer.live);
-            sent.live = answer.live;
-        }
+        self.fleet.keep_nodes(answer.live);
+        self.set_silent(answer.is_silent);
         for asked in std::mem::take(&mut *self.fleet.asked.lock()) {
             node.ask(&asked)?;
         }
@@ -111,7 +119,7 @@ impl App {
         let table = self.projects.table();
         if answer.has_lost {
             let git_dirs = node.copied()?.into_iter().collect();
-            *sent = Sent { git_dirs, live: sent.live, ..Sent::default() };
+            *sent = Sent { git_dirs, ..Sent::default() };
             for project in &table.projects {
                 project.is_copied.store(false, Ordering::Relaxed);
                 project.is_numbered.store(false, Ordering::Relaxed);
@@ -127,6 +135,11 @@ impl App {
                 node.send_tallies(&tallies)?;
                 sent.tallies = Some(tallies);
             }
+        }
+        let is_due = sent.parked.is_none_or(|at| begun.saturating_sub(at) >= LOOK);
+        if is_due {
+            self.workers.park(&|_| true, node.later()?.into_iter().map(reason).collect());
+            sent.parked = Some(begun);
         }
         Ok(())
     }
@@ -176,7 +189,7 @@ impl App {
         let gone: HashSet<String> =
             sent.git_dirs.iter().filter(|git_dir| !there.contains(&***git_dir)).cloned().collect();
         if !gone.is_empty() {
-            node.send(&[], &gone)?;
+            node.remove(&gone)?;
             sent.git_dirs.retain(|git_dir| !gone.contains(git_dir));
             sent.tallies = None;
         }
@@ -197,9 +210,15 @@ impl App {
             // Before the files are read, so that a change meanwhile is sent later.
             batch.iter().for_each(|project| project.is_copied.store(true, Ordering::Relaxed));
             let copies: Vec<Repository> = batch.iter().filter_map(|project| self.copy(project)).collect();
-            if let Err(error) = node.send(&copies, &HashSet::new()) {
-                batch.iter().for_each(|project| project.is_copied.store(false, Ordering::Relaxed));
-                return Err(error);
+            match node.send(&copies) {
+                Ok(later) => {
+                    let git_dirs: HashSet<&Path> = batch.iter().map(|project| &*project.git_dir).collect();
+                    self.workers.park(&|git_dir| git_dirs.contains(git_dir), later.into_iter().map(reason).collect());
+                }
+                Err(error) => {
+                    batch.iter().for_each(|project| project.is_copied.store(false, Ordering::Relaxed));
+                    return Err(error);
+                }
             }
             sent.git_dirs.extend(batch.iter().filter_map(|project| Some(project.git_dir.to_str()?.to_owned())));
         }
@@ -216,6 +235,14 @@ impl App {
         // Why it cannot be read is in the log: see `summaries`.
         read().unwrap_or_else(|_| Repository::unreadable(git_dir, path))
     }
+}
+
+/// A mirror that is not served, and why: it would overwrite what an earlier one of the fleet pushes.
+fn reason(later: Later) -> ((PathBuf, String), Cleaned) {
+    let Later { git_dir, name, node, repository, mirror } = later;
+    let why =
+        format!("mirror '{mirror}' of '{repository}' on node {node} pushes to the same URL; remove one of the two");
+    ((PathBuf::from(git_dir), name), Redactor::default().clean(&why).on_one_line())
 }
 
 /// How the mirrors of these projects stand.

@@ -5,9 +5,11 @@
 use std::fmt::Write as _;
 use std::mem::Discriminant;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use crate::config::Server;
 use crate::durable;
@@ -15,15 +17,15 @@ use crate::fleet::{Access, Answer, Asked, BEAT, CUT, Error, Limits, Look};
 
 /// How long a request waits for an answer of the database.
 const REQUEST: Duration = Duration::from_secs(1);
-/// The file in the state directory with the number of nodes that lived at the last beat.
-const LIVE: &str = "fleet-nodes";
+/// The file in the state directory with what is known of the fleet while its database does not answer.
+const KEPT: &str = "fleet.json";
 
 /// What is known of the fleet.
 #[derive(Debug)]
 pub(super) struct Fleet {
     pub(super) access: Option<Access>,
-    /// Where the number of nodes is kept.
-    live: PathBuf,
+    /// The file with what was known last.
+    path: PathBuf,
     state: Mutex<State>,
     /// What hosts have asked this node since the last beat.
     pub(super) asked: Mutex<Vec<Asked>>,
@@ -45,23 +47,37 @@ struct State {
     has_said: bool,
     /// The parts of limits that this node has.
     parts: Limits,
+    /// What was known last.
+    kept: Kept,
     /// Until when no request asks the database, because the last one failed.
     unread_until: Duration,
+}
+
+/// What a daemon that starts while the database does not answer must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Kept {
+    /// How many nodes lived.
+    nodes: usize,
+    /// Whether nothing may leave any machine.
+    silent: bool,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self { nodes: 1, silent: false }
+    }
 }
 
 impl Fleet {
     /// The fleet that the configuration names, if any.
     pub(super) fn new(server: &Server, state_directory: &Path) -> Self {
+        let path = state_directory.join(KEPT);
+        let access = Access::of(server);
+        let kept = access.as_ref().and_then(|_| serde_json::from_str(&durable::read_text(&path).ok()?).ok());
         // Until it is known to be cut off, it is taken for connected.
-        let state = State { answered: uptime(), ..State::default() };
-        let live = state_directory.join(LIVE);
-        Self {
-            access: Access::of(server),
-            live,
-            state: Mutex::new(state),
-            asked: Mutex::default(),
-            reader: Mutex::default(),
-        }
+        let state = State { answered: uptime(), kept: kept.unwrap_or_default(), ..State::default() };
+        Self { access, path, state: Mutex::new(state), asked: Mutex::default(), reader: Mutex::default() }
     }
 
     /// The name of this node. `None` without a fleet.
@@ -133,14 +149,44 @@ impl Fleet {
     }
 
     /// How many nodes lived at the last beat, also that of an earlier daemon; 1 if nobody knows.
-    pub(super) fn last_live(&self) -> usize {
-        durable::read_text(&self.live).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1)
+    pub(super) fn nodes(&self) -> usize {
+        self.state.lock().kept.nodes
     }
 
-    pub(super) fn keep_live(&self, live: usize) {
-        if let Err(error) = durable::replace(&self.live, format!("{live}\n").as_bytes(), |_| Ok(())) {
-            tracing::warn!("cannot write '{}': {error}", self.live.display());
+    /// Keeps the number of nodes.
+    pub(super) fn keep_nodes(&self, nodes: usize) {
+        self.keep(|kept| kept.nodes = nodes);
+    }
+
+    /// Whether nothing may leave any machine. Returns whether that has changed.
+    pub(super) fn set_silent(&self, is_silent: bool) -> bool {
+        self.keep(|kept| kept.silent = is_silent)
+    }
+
+    /// A configuration that is silent if the fleet is.
+    pub(super) fn as_silent(&self, server: &Arc<Server>) -> Arc<Server> {
+        if !self.state.lock().kept.silent {
+            return Arc::clone(server);
         }
+        let mut silent = (**server).clone();
+        silent.top.silent = Some(true);
+        Arc::new(silent)
+    }
+
+    /// Changes what is known, and stores it. Returns whether it was a change.
+    fn keep(&self, change: impl FnOnce(&mut Kept)) -> bool {
+        let mut state = self.state.lock();
+        let before = state.kept;
+        change(&mut state.kept);
+        let kept = state.kept;
+        drop(state);
+        if kept != before {
+            let text = serde_json::to_vec(&kept).unwrap_or_default();
+            if let Err(error) = durable::replace(&self.path, &text, |_| Ok(())) {
+                tracing::warn!("cannot write '{}': {error}", self.path.display());
+            }
+        }
+        kept != before
     }
 
     /// Logs what has changed.

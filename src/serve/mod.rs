@@ -100,8 +100,8 @@ struct App {
     events: broadcast::Sender<PathBuf>,
     /// Asks for a look at the list of repositories, and through their spools.
     scans: Mutex<Option<Sender<Wanted>>>,
-    /// Held while the configuration is exchanged, so that an older one does not replace a newer one.
-    configuring: Mutex<()>,
+    /// The configuration as it was read. Held while it is exchanged, so that an older one does not replace a newer one.
+    configured: Mutex<Arc<Server>>,
     /// What the last look for repositories showed.
     look: Look,
     fleet: fleet::Fleet,
@@ -145,10 +145,13 @@ impl App {
                 app.host_asked(&git_dir, report);
             }
         };
+        let fleet = fleet::Fleet::new(&server, &options.state_directory);
+        let server = Arc::new(server);
+        let workers = fleet.as_silent(&server);
         Self {
-            fleet: fleet::Fleet::new(&server, &options.state_directory),
+            fleet,
             socket,
-            workers: Workers::new(Arc::new(server), now, random, Box::new(on_event)),
+            workers: Workers::new(workers, now, random, Box::new(on_event)),
             projects: Projects::new(&options.state_directory),
             access: Access::new(Store::new(&options.state_directory)),
             sessions: Sessions::default(),
@@ -159,7 +162,7 @@ impl App {
             metrics: Mutex::default(),
             events,
             scans: Mutex::default(),
-            configuring: Mutex::default(),
+            configured: Mutex::new(server),
             look: Look::default(),
         }
     }
@@ -177,25 +180,33 @@ impl App {
     }
 
     /// Takes a configuration, and tells hooks which directories are served.
-    fn take(&self, server: Arc<Server>) {
-        if let Err(error) = self.socket.announce(&server) {
+    fn take(&self, server: &Arc<Server>) {
+        if let Err(error) = self.socket.announce(server) {
             tracing::error!("{NOT_ANNOUNCED}: {error}");
         }
-        self.workers.reload(server);
+        self.workers.reload(self.fleet.as_silent(server));
         self.generation.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The configuration. Resolves the symbolic links of roots that have appeared since it was read.
     fn server_with_roots(&self) -> Arc<Server> {
-        let _held = self.configuring.lock();
-        let server = self.workers.server();
-        let mut resolved = (*server).clone();
-        if !matches!(resolved.resolve_roots(), Ok(true)) {
-            return server;
+        let mut configured = self.configured.lock();
+        let mut resolved = (**configured).clone();
+        if matches!(resolved.resolve_roots(), Ok(true)) {
+            *configured = Arc::new(resolved);
+            self.take(&configured);
         }
-        let resolved = Arc::new(resolved);
-        self.take(Arc::clone(&resolved));
-        resolved
+        self.workers.server()
+    }
+
+    /// Nothing may leave any machine of the fleet, or everything again.
+    fn set_silent(&self, is_silent: bool) {
+        let configured = self.configured.lock();
+        if self.fleet.set_silent(is_silent) {
+            self.take(&configured);
+            tracing::info!("fleet: silent mode is {}", if is_silent { "on: nothing is sent" } else { "off" });
+            self.ask(Wanted::Scan);
+        }
     }
 
     fn heard(&self, heard: Heard) {
@@ -313,9 +324,10 @@ fn reload(app: &App, options: &Options) {
     match loaded {
         Err(error) => tracing::error!("the configuration stays as it was: {error}"),
         Ok(server) => {
-            let held = app.configuring.lock();
-            app.take(Arc::new(server));
-            drop(held);
+            let mut configured = app.configured.lock();
+            *configured = Arc::new(server);
+            app.take(&configured);
+            drop(configured);
             app.ask(Wanted::Scan);
             tracing::info!("the configuration was reloaded");
         }

@@ -127,6 +127,9 @@ pub(in crate::cli) struct Set {
 pub(in crate::cli) struct Silent {
     /// on or off
     pub(in crate::cli) state: Switch,
+    /// The daemons of all machines of the fleet, within seconds
+    #[arg(long, conflicts_with = "git_dir")]
+    pub(in crate::cli) fleet: bool,
 }
 
 /// On or off.

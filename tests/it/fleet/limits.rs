@@ -156,8 +156,8 @@ fn without_the_database_each_node_has_an_even_part() {
     scene.push(1, 1, 10);
     let mut daemons: Vec<Daemon<'_>> = scene.machines.iter().map(start).collect();
     wait_for("both nodes", || scene.is_mirrored(0, 1) && scene.is_mirrored(1, 1));
-    let live = |machine: &Sandbox| std::fs::read_to_string(machine.path("state/fleet-nodes")).unwrap_or_default();
-    wait_for("the number of nodes", || scene.machines.iter().all(|machine| live(machine) == "2\n"));
+    let live = |machine: &Sandbox| std::fs::read_to_string(machine.path("state/fleet.json")).unwrap_or_default();
+    wait_for("the number of nodes", || scene.machines.iter().all(|machine| live(machine).contains("\"nodes\":2")));
     postgres.kill();
     // A daemon that starts while the database is down knows how many there were.
     daemons.iter().for_each(|daemon| daemon.signal(Signal::TERM));

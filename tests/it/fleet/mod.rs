@@ -5,6 +5,7 @@ mod limits;
 mod nodes;
 mod projects;
 mod protected;
+mod together;
 
 use std::path::PathBuf;
 

@@ -1,0 +1,135 @@
+//! What the nodes do together: silent mode, one URL for two mirrors, and a storm in which everything fails once.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::{LOCAL, asked, copies, init, machine, repository, start, wait_for_copies};
+use crate::scene::daemon::{self, Daemon, configure};
+use crate::scene::postgres::Postgres;
+use crate::scene::sandbox::{Sandbox, wait_for};
+use crate::scene::servers::{Kind, Server};
+
+fn push(sandbox: &Sandbox, name: &str) {
+    let work = sandbox.work(&sandbox.path(&format!("srv/{name}.git")));
+    work.commit("more");
+    work.push(&["HEAD:refs/heads/main"]);
+}
+
+fn is_mirrored(sandbox: &Sandbox, name: &str) -> bool {
+    let refs = |place: &str| sandbox.refs(&sandbox.path(&format!("{place}/{name}.git")));
+    !refs("srv").is_empty() && refs("srv") == refs("there")
+}
+
+#[test]
+fn silent_mode_of_the_fleet_holds_for_all_daemons_and_after_a_restart_without_the_database() {
+    let mut postgres = Postgres::start();
+    let [one, two] = ["git1", "git2"].map(|name| machine(&postgres, name, ""));
+    init(&one);
+    for sandbox in [&one, &two] {
+        repository(sandbox, "a");
+    }
+    let mut daemons = [start(&one), start(&two)];
+    for (sandbox, node) in [(&one, "git1"), (&two, "git2")] {
+        push(sandbox, "a");
+        wait_for("the mirror", || is_mirrored(sandbox, "a"));
+        wait_for_copies(sandbox, node);
+    }
+    assert_eq!(asked(&two, &["silent", "--fleet", "on"]).status, 0);
+    for daemon in &daemons {
+        wait_for("silence", || daemon.log().contains("fleet: silent mode is on"));
+    }
+    assert!(asked(&one, &["fleet"]).out.contains("silent: the daemons send nothing"));
+    push(&one, "a");
+    push(&two, "a");
+    // The daemon that starts again does not need the database to know it.
+    postgres.kill();
+    daemons[0].signal(Signal::TERM);
+    assert_eq!(daemons[0].ended(), Some(0));
+    let _again = start(&one);
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(!is_mirrored(&one, "a") && !is_mirrored(&two, "a"));
+    postgres.start_again();
+    assert_eq!(asked(&one, &["silent", "--fleet", "off"]).status, 0);
+    wait_for("both mirrors", || is_mirrored(&one, "a") && is_mirrored(&two, "a"));
+    assert!(!asked(&one, &["fleet"]).out.contains("silent"));
+}
+
+#[test]
+fn of_two_mirrors_with_one_url_the_later_one_is_parked_while_the_database_answers() {
+    let mut postgres = Postgres::start();
+    let hub = Sandbox::new();
+    let server = Server::start(&hub, Kind::Git);
+    let machines: Vec<Sandbox> = (0..2).map(|_| Sandbox::new()).collect();
+    for (node, machine) in machines.iter().enumerate() {
+        let (url, there) = (postgres.url(), server.url("{path}.git"));
+        configure(
+            machine,
+            &format!("{LOCAL}[fleet]\nurl = \"{url}\"\nnode = \"git{node}\"\n[remotes.hub]\nurl = \"{there}\"\n"),
+        );
+        daemon::repository(machine, "a");
+    }
+    let mirror = hub.bare("a.git");
+    init(&machines[0]);
+    let _first = start(&machines[0]);
+    push(&machines[0], "a");
+    let is_theirs = || hub.refs(&mirror) == machines[0].refs(&machines[0].path("srv/a.git"));
+    wait_for("the first mirror", || !hub.refs(&mirror).is_empty() && is_theirs());
+    wait_for_copies(&machines[0], "git0");
+    // The same commit, so the first contact of the second one shows nothing strange.
+    push(&machines[1], "a");
+    let _second = start(&machines[1]);
+    let reason = "on node git0 pushes to the same URL; remove one of the two";
+    let error = |node: &str| copies(&machines[0], node).first().map(|copy| copy["last_error"].to_string());
+    wait_for("the copy", || error("git1").as_deref() == Some("null"));
+    push(&machines[1], "a");
+    wait_for("the reason", || error("git1").is_some_and(|error| error.contains(reason)));
+    assert!(is_theirs());
+    let said = asked(&machines[1], &["fleet"]).out;
+    let lines = format!("warning: more than one mirror pushes to git://127.0.0.1:{}/a.git:\n  git0  ", server.port());
+    assert!(said.contains(&lines), "{said}");
+    let said = asked(&machines[1], &["check", "--fleet"]);
+    assert!(said.status > 0 && said.out.contains("1 URL has more than one mirror"), "{said:?}");
+    assert!(!error("git0").is_some_and(|error| error.contains("same URL")), "the earlier one goes on");
+    push(&machines[0], "a");
+    wait_for("the first mirror", is_theirs);
+    postgres.kill();
+}
+
+#[test]
+fn in_a_storm_nothing_is_lost_and_all_copies_are_right_afterwards() {
+    const REPOSITORIES: usize = 8;
+    let mut postgres = Postgres::start();
+    let machines: Vec<Sandbox> = (0..3).map(|node| machine(&postgres, &format!("git{node}"), "")).collect();
+    init(&machines[0]);
+    let names: Vec<String> = (0..REPOSITORIES).map(|n| format!("r{n}")).collect();
+    for machine in &machines {
+        names.iter().for_each(|name| drop(repository(machine, name)));
+    }
+    let mut daemons: Vec<Daemon<'_>> = machines.iter().map(start).collect();
+    let each = |name: &str| machines.iter().for_each(|machine| push(machine, name));
+    for (round, name) in names.iter().cycle().take(3 * REPOSITORIES).enumerate() {
+        each(name);
+        match round {
+            // A node is killed, the database too, and each node stands still for a moment.
+            4 => daemons[0].signal(Signal::KILL),
+            8 => postgres.kill(),
+            10 => daemons[1].signal(Signal::STOP),
+            13 => daemons[1].signal(Signal::CONT),
+            15 => postgres.start_again(),
+            17 => daemons[2].signal(Signal::STOP),
+            20 => daemons[2].signal(Signal::CONT),
+            _ => {}
+        }
+    }
+    daemons[0].ended();
+    daemons[0] = start(&machines[0]);
+    // What the killed daemon had written is gone after fifteen seconds; nobody waits for that here.
+    postgres.sql("update node set seen = seen - interval '20 s' where name = 'git0'");
+    let begun = Instant::now();
+    for (node, machine) in machines.iter().enumerate() {
+        wait_for("every mirror", || names.iter().all(|name| is_mirrored(machine, name)));
+        wait_for_copies(machine, &format!("git{node}"));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+}
