@@ -61,7 +61,9 @@ impl Database {
         if config.get_hosts().len() > 1 {
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
-        let may_be_plain = config.get_hosts().iter().all(is_here) || access.keys.allow_insecure == Some(true);
+        let is_loopback = config.get_hostaddrs().iter().all(core::net::IpAddr::is_loopback);
+        let may_be_plain =
+            is_loopback && config.get_hosts().iter().all(is_here) || access.keys.allow_insecure == Some(true);
         let is_plain = match (config.get_ssl_mode(), may_be_plain) {
             (SslMode::Disable, false) => return Err(Error::Insecure),
             (SslMode::Disable | SslMode::Prefer, true) => true,

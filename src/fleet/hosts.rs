@@ -68,6 +68,9 @@ impl Demand {
     }
 }
 
+/// The largest limit that the tables hold. Nobody has more connections.
+const MAX: usize = 1_000_000;
+
 /// Makes rows to lock, and locks them, in an order on which all agree.
 const ADD: &str = "
     with added as (
@@ -126,20 +129,18 @@ pub(super) fn divide(database: &mut Database, node: &str, own: &Own<'_>, now: i6
         known = database.rows(READ, &[&names, &GONE.to_string()])?;
     }
     let limits = own.limits.iter();
-    let mut mine: Vec<Demand> = limits.map(|(name, limit)| divided(&known, name, node, *limit, own, now)).collect();
-    let part = |row: &Demand| Limit {
-        jobs: row.max_jobs.map(|_| row.granted),
-        per_minute: row.max_per_minute.map(|_| row.granted_per_minute),
-    };
-    let parts: Limits = mine.iter().map(|row| (row.host.clone(), part(row))).collect();
+    let divided: Vec<(Demand, Limit)> =
+        limits.map(|(name, limit)| divided(&known, name, node, *limit, own, now)).collect();
+    let parts: Limits = divided.iter().map(|(row, part)| (row.host.clone(), *part)).collect();
+    let mut mine: Vec<Demand> = divided.into_iter().map(|(row, _)| row).collect();
     let uses = (own.lower)(&parts);
     mine.iter_mut().for_each(|row| row.note(uses.get(&row.host).copied().unwrap_or_default()));
     database.rows::<u64>(WRITE, &[node, &copies::json(&mine)?])?;
     Ok(parts)
 }
 
-/// The new row of this node at a host.
-fn divided(known: &[Demand], name: &str, node: &str, limit: Limit, own: &Own<'_>, now: i64) -> Demand {
+/// The new row of this node at a host, and its part.
+fn divided(known: &[Demand], name: &str, node: &str, limit: Limit, own: &Own<'_>, now: i64) -> (Demand, Limit) {
     let mut here: Vec<Demand> = known.iter().filter(|row| row.host == name).cloned().collect();
     // All nodes have the same order.
     let me = here.partition_point(|row| *row.node < *node);
@@ -147,18 +148,21 @@ fn divided(known: &[Demand], name: &str, node: &str, limit: Limit, own: &Own<'_>
         here.insert(me, Demand { host: name.to_owned(), node: node.to_owned(), ..Demand::default() });
     }
     here[me].note(own.uses.get(name).copied().unwrap_or_default());
-    (here[me].max_jobs, here[me].max_per_minute) = (limit.jobs, limit.per_minute);
-    let mut row = here[me].clone();
+    let bounded = |limit: Option<usize>| limit.map(|limit| limit.min(MAX));
+    (here[me].max_jobs, here[me].max_per_minute) = (bounded(limit.jobs), bounded(limit.per_minute));
+    let (mut row, mut part) = (here[me].clone(), Limit::default());
     // The smallest limit that a node has holds for all.
     if let Some(limit) = here.iter().filter_map(|row| row.max_jobs).min() {
         let claims: Vec<Claim> = here.iter().map(Demand::jobs).collect();
         (row.granted, row.since) = grant(limit, &claims, me, now);
+        part.jobs = Some(row.granted);
     }
     if let Some(limit) = here.iter().filter_map(|row| row.max_per_minute).min() {
         let claims: Vec<Claim> = here.iter().map(Demand::contacts).collect();
         (row.granted_per_minute, row.since_per_minute) = grant(limit, &claims, me, now);
+        part.per_minute = Some(row.granted_per_minute);
     }
-    row
+    (row, part)
 }
 
 /// A host that has asked somebody to wait.
@@ -172,11 +176,15 @@ pub struct Asked {
     pub said: String,
 }
 
+/// The longest wait that is believed, in seconds, and most hosts that are. Whoever may write to the database could say anything.
+const LONGEST: i64 = 24 * 3600;
+
 /// How long hosts ask to wait, from now. Times of one clock mean nothing to another one.
 const ASKED: &str = "
-    select json_build_object('host', name, 'milliseconds', (extract(epoch from wait_until - clock_timestamp()) * 1000)::bigint,
+    select json_build_object('host', name, 'milliseconds', (extract(epoch from least(
+            wait_until - clock_timestamp(), make_interval(secs => $2::integer))) * 1000)::bigint,
         'said', said || ' (said to ' || said_to || ')')::text
-    from host where wait_until > clock_timestamp() and said_to <> $1";
+    from host where isfinite(wait_until) and wait_until > clock_timestamp() and said_to <> $1 order by wait_until limit 1000";
 const ASK: &str = "
     insert into host as old (name, wait_until, said, said_to)
     values ($1, clock_timestamp() + make_interval(secs => $2::double precision), $3, $4)
@@ -186,7 +194,7 @@ const ASK: &str = "
 
 /// The hosts that have asked other nodes to wait.
 pub(super) fn asked(database: &mut Database, node: &str) -> Result<Vec<Asked>, Error> {
-    database.rows(ASKED, &[node])
+    database.rows(ASKED, &[node, &LONGEST.to_string()])
 }
 
 /// A host has asked this node to wait.

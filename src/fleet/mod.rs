@@ -133,9 +133,10 @@ impl Access {
     }
 
     /// The user of the URL, who is to have the rights of a daemon; empty if it names none.
-    fn user(&self) -> &str {
+    fn user(&self) -> String {
         let rest = self.url.split_once("://").map_or("", |(_, rest)| rest);
-        rest.split_once('@').map_or("", |(user, _)| user)
+        let user = rest.split_once('@').map_or("", |(user, _)| user);
+        percent_encoding::percent_decode_str(user).decode_utf8_lossy().into_owned()
     }
 }
 

@@ -80,8 +80,11 @@ const JOIN: &str = "
     where old.instance in ('', excluded.instance) or old.seen < clock_timestamp() - make_interval(secs => $5::integer)
     returning beat::text";
 
-/// Gives the name back.
-const LEAVE: &str = "update node set instance = '' where name = $1 and instance = $2 returning 'true'::text";
+/// Gives the name back, and everything that was granted.
+const LEAVE: &str = "
+    with gone as (update node set instance = '' where name = $1 and instance = $2 returning name),
+    free as (delete from demand using gone where demand.node = gone.name returning 1)
+    select 'true' from gone";
 
 /// Counts a transaction of this process.
 const COUNT: &str = "update node set beat = beat + 1 where name = $1 and instance = $2 returning beat::text";
@@ -124,12 +127,12 @@ impl Node {
         Ok(Answer { has_lost, ..answer })
     }
 
-    /// Makes the numbers of this node's repositories those of the fleet. Returns the repositories that have another number there.
+    /// Makes the numbers of this node's repositories those of the fleet. `last` is the highest that it has ever given. Returns the repositories that have another number there.
     ///
     /// # Errors
     /// [`Error`].
-    pub fn number(&mut self, own: &[Numbered]) -> Result<Vec<Numbered>, Error> {
-        self.transaction(|database, name, _| projects::number(database, name, own))
+    pub fn number(&mut self, own: &[Numbered], last: u32) -> Result<Vec<Numbered>, Error> {
+        self.counted(|database, name| projects::number(database, name, own, last))
     }
 
     /// Reserves numbers for repositories that are still to come.
@@ -137,7 +140,7 @@ impl Node {
     /// # Errors
     /// [`Error`].
     pub fn reserve(&mut self) -> Result<Range<u32>, Error> {
-        self.transaction(|database, name, _| projects::reserve(database, name))
+        self.counted(projects::reserve)
     }
 
     /// Sends copies of what the files of these repositories say. Returns the mirrors in them that push to a URL to which an earlier mirror of

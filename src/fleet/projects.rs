@@ -58,10 +58,9 @@ pub struct Numbered {
     pub path: String,
 }
 
-/// Makes the numbers of a node's repositories those of the fleet. Returns the repositories that have another number there.
-pub(super) fn number(database: &mut Database, node: &str, own: &[Numbered]) -> Result<Vec<Numbered>, Error> {
+/// Makes the numbers of a node's repositories those of the fleet. `last` is the highest that it has ever given. Returns the repositories that have another number there.
+pub(super) fn number(database: &mut Database, node: &str, own: &[Numbered], last: u32) -> Result<Vec<Numbered>, Error> {
     database.rows::<u64>(LOCK, &[])?;
-    let last = own.iter().map(|numbered| numbered.id).max().unwrap_or(0);
     database.rows::<u64>(ABOVE, &[&last.max(1).to_string()])?;
     let text = copies::json(&own)?;
     for statement in [NUMBER, RENUMBER] {
@@ -78,8 +77,8 @@ const RESERVE: &str = "
 pub(super) fn reserve(database: &mut Database, node: &str) -> Result<Range<u32>, Error> {
     database.rows::<u64>(LOCK, &[])?;
     let last = database.rows::<u32>(RESERVE, &[node, &BLOCK.to_string()])?.pop();
-    let last = last.ok_or_else(|| Error::Odd("no number".into()))?;
-    Ok(last + 1 - BLOCK..last + 1)
+    let range = last.and_then(|last| Some(last.checked_add(1)?.checked_sub(BLOCK)?..last + 1));
+    range.ok_or_else(|| Error::Odd("no number".into()))
 }
 
 /// A repository of a node, as the API and the page list it.
@@ -131,6 +130,9 @@ impl Look {
         skip: usize,
         most: usize,
     ) -> Result<(Vec<Listed>, usize), Error> {
+        if search.contains('\0') {
+            return Ok((Vec::new(), 0));
+        }
         const CHOSEN: &str = "
             repository.node <> $4 and ($2 = '' or position($2 in lower(path)) > 0)
                 and ($3 = '[]' or path ~ any (array(select jsonb_array_elements_text($3::jsonb))))";
@@ -150,6 +152,9 @@ impl Look {
     /// # Errors
     /// [`Error`].
     pub fn project(&mut self, id_or_path: &str) -> Result<Option<Listed>, Error> {
+        if id_or_path.contains('\0') {
+            return Ok(None);
+        }
         let path = id_or_path.strip_suffix(".git").unwrap_or(id_or_path);
         let number = id_or_path.parse::<u32>().map(|id| id.to_string()).unwrap_or_default();
         let sql =

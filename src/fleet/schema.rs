@@ -65,7 +65,7 @@ pub fn init(access: &Access) -> Result<u32, Error> {
 pub fn print(access: &Access) -> String {
     let user = access.user();
     let grants = match user.is_empty() {
-        true => String::new(),
+        true => "\n-- The url names no user: give the user of the daemons rights on these rows.\n".to_owned(),
         false => {
             let user = format!("\"{}\"", user.replace('"', "\"\""));
             format!(

@@ -201,10 +201,14 @@ impl Workers {
         Some(Down { error, attempts: 1, next_attempt_at, cause: Some("v1:-:double_url:-".into()) })
     }
 
-    /// Waits until a job waits for a larger part of a limit, or the workers are halted, or the time is over. Returns whether they are halted.
-    #[must_use]
-    pub fn wait_for_need(&self, limit: Duration) -> bool {
+    /// Waits until a job waits for a larger part of a limit, or the workers are halted, or the time is over.
+    pub fn wait_for_need(&self, limit: Duration) {
         self.crew.wait_for_need(limit);
+    }
+
+    /// Whether [`Workers::halt`] was called.
+    #[must_use]
+    pub fn is_halted(&self) -> bool {
         self.crew.read(Queue::is_halted)
     }
 

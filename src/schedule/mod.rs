@@ -15,4 +15,4 @@ mod queue;
 
 pub use batch::{Every, OnReport, OnRun, drain_every};
 pub use daemon::{Event, Workers};
-pub use queue::{HostLimit, HostUse, Parts};
+pub use queue::{HostLimit, HostUse, Parts, bare};

@@ -27,9 +27,9 @@ mod running;
 mod scans;
 
 pub use fleet::{HostUse, Parts};
-pub use limits::HostLimit;
 pub(super) use limits::JobLimits;
 use limits::NamedHosts;
+pub use limits::{HostLimit, bare};
 use running::Running;
 use scans::Scans;
 
@@ -256,7 +256,7 @@ impl Queue {
         let look = look.filter(|_| self.is_open && !self.waiting.is_empty());
         let waiting = self.hosts.iter().filter(|(_, host)| !host.waiting.is_empty());
         let free = waiting.filter_map(|(name, _)| self.named.free_at(name, now)).min();
-        Next::Wait(later.into_iter().chain(look).chain(free).min())
+        Next::Wait(later.into_iter().chain(look).chain(free).chain(self.next_part(now)).min())
     }
 
     /// How many places are taken. Runs that only wait have none, as far as there are threads for them.

@@ -2,6 +2,7 @@
 //!
 //! Guaranteed: a request waits a second at most for the database, and not at all if it has just failed.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::mem::Discriminant;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Server;
 use crate::durable;
-use crate::fleet::{Access, Answer, Asked, BEAT, CUT, Error, Limits, Look};
+use crate::fleet::{Access, Answer, BEAT, CUT, Error, Limits, Look};
 
 /// How long a request waits for an answer of the database.
 const REQUEST: Duration = Duration::from_secs(1);
@@ -27,8 +28,8 @@ pub(super) struct Fleet {
     /// The file with what was known last.
     path: PathBuf,
     state: Mutex<State>,
-    /// What hosts have asked this node since the last beat.
-    pub(super) asked: Mutex<Vec<Asked>>,
+    /// Until when hosts have asked this node to wait, as time since this machine was started, and what they said.
+    pub(super) asked: Mutex<BTreeMap<String, (Duration, String)>>,
     /// A connection for requests. `None` if there is none yet, or the last one failed.
     reader: Mutex<Option<Look>>,
 }
@@ -37,6 +38,8 @@ pub(super) struct Fleet {
 struct State {
     /// When the database answered last, as time since this machine was started.
     answered: Duration,
+    /// Whether it has ever answered.
+    has_answered: bool,
     /// How long the last answer took.
     took: Duration,
     /// How many repositories have a copy that is behind their files.
@@ -107,7 +110,10 @@ impl Fleet {
             }
             Err(error) => {
                 tracing::warn!("fleet: for a request: {error}");
-                self.state.lock().unread_until = uptime() + BEAT;
+                // What one request asked says nothing about the next one.
+                if matches!(error, Error::Unreachable(_)) {
+                    self.state.lock().unread_until = uptime() + BEAT;
+                }
                 None
             }
         }
@@ -139,6 +145,7 @@ impl Fleet {
     pub(super) fn take(&self, answer: &Answer, begun: Duration) {
         let mut state = self.state.lock();
         state.answered = uptime();
+        state.has_answered = true;
         state.took = state.answered.saturating_sub(begun);
         state.parts = answer.parts.clone();
     }
@@ -187,6 +194,11 @@ impl Fleet {
             }
         }
         kept != before
+    }
+
+    /// Whether the database has ever answered this daemon.
+    pub(super) fn has_answered(&self) -> bool {
+        self.state.lock().has_answered
     }
 
     /// Logs what has changed.

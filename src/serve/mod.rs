@@ -33,6 +33,7 @@ mod access;
 mod api;
 mod beat;
 mod client;
+mod copies;
 mod fleet;
 mod health;
 mod lanes;

@@ -27,7 +27,7 @@ struct Line {
 pub(super) struct Numbers {
     path: PathBuf,
     pub(super) ids: HashMap<PathBuf, u32>,
-    last: u32,
+    pub(super) last: u32,
     /// The length of the file up to its last complete line. `None` before the file was read.
     length: Option<u64>,
     /// Numbers that the fleet has reserved for this machine.

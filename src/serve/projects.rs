@@ -115,6 +115,11 @@ impl Projects {
         self.numbers.lock().reserved.len() < MIN_RESERVED
     }
 
+    /// The highest number that was ever given.
+    pub(super) fn last_number(&self) -> u32 {
+        self.numbers.lock().last
+    }
+
     /// Takes numbers that the fleet has reserved for this machine.
     pub(super) fn reserve(&self, numbers: Range<u32>) {
         self.numbers.lock().reserved = numbers;
@@ -126,6 +131,16 @@ impl Projects {
             return Ok(());
         }
         let mut numbers = self.numbers.lock();
+        // Whoever may write to the database could give two of ours one number, and one that leaves room for no other.
+        let taken: HashSet<u32> = numbers.ids.values().copied().collect();
+        let is_sound = |(id, git_dir): &(u32, PathBuf)| {
+            *id > 0 && *id < u32::MAX / 2 && !taken.contains(id) && numbers.ids.contains_key(git_dir)
+        };
+        let given: Vec<(u32, PathBuf)> = given.into_iter().filter(is_sound).collect();
+        for (id, git_dir) in &given {
+            let path = git_dir.display();
+            tracing::warn!("fleet: the project of '{path}' has the number {id} now, as the fleet knows it");
+        }
         numbers.change(given)?;
         let old = self.table();
         let project = |project: &Arc<Project>| match numbers.ids.get(&project.git_dir) {

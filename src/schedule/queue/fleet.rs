@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::limits::HostLimit;
-use super::{Down, Queue};
+use super::{Down, OWNER, Queue};
 
 /// What happens at a host of `[hosts]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,13 +71,22 @@ impl Queue {
     pub(super) fn find_short(&mut self, now: Timestamp) {
         let running = || self.hosts.iter().map(|(name, host)| (&**name, host.running));
         let is_short = |(name, host): (&String, &super::Host)| {
-            !host.waiting.is_empty() && host.down.is_none() && self.named.is_full(name, running(), now)
+            let waits = !host.waiting.is_empty() && host.down.is_none();
+            waits && self.named.has_part(name, now) && self.named.is_full(name, running(), now)
         };
-        self.is_short = self.named.is_shared() && self.hosts.iter().any(is_short);
+        self.is_short = self.hosts.iter().any(is_short);
+    }
+
+    /// When this machine may use another part of a limit, if something waits for that.
+    pub(super) fn next_part(&self, now: Timestamp) -> Option<Timestamp> {
+        self.named.parts_until().filter(|until| self.is_short && *until > now)
     }
 
     /// A host has asked another machine to wait.
     pub(in crate::schedule) fn hold(&mut self, endpoint: &str, down: Down) {
+        if endpoint.is_empty() || endpoint.starts_with(OWNER) {
+            return;
+        }
         let host = self.hosts.entry(endpoint.to_owned()).or_default();
         if host.down.as_ref().is_none_or(|known| known.next_attempt_at < down.next_attempt_at) {
             host.down = Some(down);

@@ -53,7 +53,16 @@ impl HostLimit {
     }
 }
 
+/// How long a smaller part holds that is said before it is stored.
+const LOWERED: SignedDuration = SignedDuration::from_secs(10);
+
 pub(super) const MINUTE: SignedDuration = SignedDuration::from_secs(60);
+
+/// The name of a host of `[hosts]` as it is compared: an IPv6 address without its brackets.
+#[must_use]
+pub fn bare(name: &str) -> &str {
+    name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name)
+}
 
 /// The hosts of `[hosts]`, and what began there lately.
 #[derive(Default)]
@@ -67,11 +76,7 @@ pub(super) struct NamedHosts {
 impl NamedHosts {
     /// Changes the limits. What began counts on.
     pub(super) fn set(&mut self, limits: BTreeMap<String, HostLimit>) {
-        let bare = |name: String| match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
-            Some(address) => address.to_owned(),
-            None => name,
-        };
-        self.limits = limits.into_iter().map(|(name, limit)| (bare(name), limit)).collect();
+        self.limits = limits.into_iter().map(|(name, limit)| (bare(&name).to_owned(), limit)).collect();
     }
 
     /// The name in `[hosts]` that holds for an endpoint: the endpoint itself, or its host without the port.
@@ -94,17 +99,23 @@ impl NamedHosts {
 
     /// Makes parts smaller, as far as they are above these.
     pub(super) fn lower(&mut self, parts: &BTreeMap<String, HostLimit>, now: Timestamp) {
-        let before: Vec<(String, HostLimit)> =
-            parts.keys().filter_map(|name| Some((name.clone(), self.limit(name, now)?))).collect();
+        let least = |name: &String| Some(self.limit(name, now)?.at_most(*parts.get(name)?));
+        let of = parts.keys().filter_map(|name| Some((name.clone(), least(name)?))).collect();
         let Some(held) = &mut self.parts else { return };
-        for (name, before) in before {
-            held.of.insert(name.clone(), before.at_most(parts[&name]));
-        }
+        // What has expired must not hold again, and what is said now must.
+        held.until = held.until.max(now + LOWERED);
+        held.of = of;
     }
 
-    /// Whether the limits are shared with other machines.
-    pub(super) fn is_shared(&self) -> bool {
-        self.parts.is_some()
+    /// Whether this machine has less than the whole limit at an endpoint.
+    pub(super) fn has_part(&self, endpoint: &str, now: Timestamp) -> bool {
+        let name = self.name(endpoint).filter(|_| self.parts.is_some());
+        name.is_some_and(|name| self.limit(name, now) != self.limits.get(name).copied())
+    }
+
+    /// Until when the parts of this machine hold.
+    pub(super) fn parts_until(&self) -> Option<Timestamp> {
+        self.parts.as_ref().map(|parts| parts.until)
     }
 
     /// How many runs began at each host in the last minute.
@@ -120,8 +131,12 @@ impl NamedHosts {
     fn limit(&self, name: &str, now: Timestamp) -> Option<HostLimit> {
         let all = *self.limits.get(name)?;
         let Some(parts) = &self.parts else { return Some(all) };
-        let part = parts.of.get(name).filter(|_| now < parts.until);
-        Some(part.copied().unwrap_or_else(|| all.divided(parts.machines)))
+        if now >= parts.until {
+            return Some(all.divided(parts.machines));
+        }
+        // A host that has just been named has no part yet, and what was granted may be more than the file allows now.
+        let nothing = HostLimit { jobs: all.jobs.map(|_| 0), per_minute: all.per_minute.map(|_| 0) };
+        Some(parts.of.get(name).map_or(nothing, |part| part.at_most(all)))
     }
 
     /// Most runs at once at an endpoint, if `[hosts]` says it.

@@ -223,6 +223,28 @@ fn contacts_in_a_minute_are_shared_too_and_a_host_that_asked_another_machine_to_
 }
 
 #[test]
+fn parts_that_expire_wake_the_queue_and_a_new_configuration_holds_at_once() {
+    let limit = |jobs, per_minute| BTreeMap::from([("forge".to_owned(), HostLimit { jobs, per_minute })]);
+    let mut queue = of_fleet(HostLimit { jobs: Some(8), per_minute: None });
+    let count = |queue: &mut Queue, now| std::iter::from_fn(|| served(queue, now)).count();
+    queue.share(Parts { of: part(Some(0), None), until: at(10), machines: 4 });
+    assert!(matches!(queue.next(at(1)), Next::Wait(Some(time)) if time == at(10)));
+    assert_eq!(count(&mut queue, 10), 2, "the database does not answer: 8 / 4");
+    // It answers again, and says less, before that is stored.
+    assert_eq!(queue.lower(&part(Some(1), None), at(11))["forge"].running, 2);
+    queue.served(&job("forge", 1), Said::Up(NEAR));
+    assert_eq!(count(&mut queue, 11), 0);
+    // The file allows less than the part, names a limit that had none, and another host.
+    queue.share(Parts { of: part(Some(8), None), until: at(30), machines: 4 });
+    queue.set_limits(LIMITS, limit(Some(3), Some(3)));
+    assert_eq!(count(&mut queue, 12), 2);
+    queue.set_limits(LIMITS, BTreeMap::from([("new".to_owned(), HostLimit { jobs: Some(5), per_minute: None })]));
+    queue.add(job("new", 0));
+    assert_eq!(served(&mut queue, 12).filter(|job| job.host == "new"), None, "not before the fleet gives it a part");
+    assert!(queue.hosts["new"].running == 0 && queue.hosts["new"].waiting.len() == 1);
+}
+
+#[test]
 fn a_run_that_only_waits_gives_up_its_place_and_some_places_are_for_other_repositories() {
     let mut queue = open_queue();
     (0..60).for_each(|n| queue.add(of_one_repository(n)));

@@ -19,12 +19,14 @@ pub(super) async fn list(State(app): State<Arc<App>>, request: Request) -> Respo
     answer(app, request, Access::Read, |ask| {
         let search = ask.parameters.text("search")?.unwrap_or_default().to_lowercase();
         let pages = Pages::read(&ask.parameters)?;
-        if let Some((listed, count)) = of_all_nodes(ask, &search, pages) {
+        // Also finds what is new here, which the next beat tells the others.
+        let table = ask.app.table();
+        let of_all = ask.app.fleet.has_answered().then(|| of_all_nodes(ask, &search, pages)).flatten();
+        if let Some((listed, count)) = of_all {
             let headers = pages.headers(count, &ask.client.base, &ask.uri);
             let shown: Vec<Value> = listed.iter().map(|listed| wherever(ask, listed)).collect();
             return Ok((headers, axum::Json(shown)).into_response());
         }
-        let table = ask.app.table();
         let is_shown = |project: &&Arc<Project>| ask.token.reaches(&project.path) && project.is_found(&search);
         let found: Vec<&Arc<Project>> = table.projects.iter().filter(is_shown).collect();
         let headers = pages.headers(found.len(), &ask.client.base, &ask.uri);

@@ -47,7 +47,7 @@ fn pushes_are_mirrored_while_the_database_is_killed_or_hangs_and_copies_follow()
     assert_eq!(daemon.log().matches("WARN fleet:").count(), 1, "{}", daemon.log());
     postgres.pause();
     assert!(push(&one, "a") < Duration::from_secs(2));
-    wait_for("the time limit", || daemon.log().contains("it does not answer within 5 seconds"));
+    wait_for("the time limit", || daemon.log().contains("it does not answer within 5 s"));
     assert!(push(&one, "a") < Duration::from_secs(2));
     postgres.resume();
     wait_for_copies(&one, "git1");

@@ -105,10 +105,10 @@ fn used(done: &[(bool, String, u64)], places: usize, from: u64, to: u64) -> f64 
 
 #[test]
 fn all_nodes_together_never_exceed_the_limit_of_a_host_and_use_it() {
-    const COUNTS: [usize; 3] = [20, 20, 3];
+    const COUNTS: [usize; 3] = [14, 14, 3];
     let postgres = Postgres::start();
     let scene = Scene::new(&postgres, 3, 4);
-    (0..3).for_each(|node| scene.push(node, COUNTS[node], 600));
+    (0..3).for_each(|node| scene.push(node, COUNTS[node], 1000));
     let begun = Instant::now();
     let daemons: Vec<Daemon<'_>> = scene.machines.iter().map(start).collect();
     wait_for("all mirrors", || (0..3).all(|node| scene.is_mirrored(node, COUNTS[node])));
@@ -123,7 +123,7 @@ fn all_nodes_together_never_exceed_the_limit_of_a_host_and_use_it() {
     // Without the ramp at the beginning and the last pushes.
     let (first, last) = (done[0].2 + 1_000_000_000, done[done.len() - 9].2);
     let share = used(&done, 4, first, last);
-    assert!(share > 0.8, "{share} of the places were used; {took:?}");
+    assert!(share > 0.7, "{share} of the places were used; {took:?}");
     let said = asked(&scene.machines[0], &["fleet"]).out;
     let host = format!("127.0.0.1:{}  4 at once  git0: 0 running, 0 waiting; ", scene.server.port());
     assert!(said.contains(&host), "{said}");
@@ -146,6 +146,25 @@ fn a_single_place_goes_round_and_a_node_that_is_killed_gives_its_place_back() {
     postgres.sql("update node set seen = seen - interval '20 s' where name = 'git0'");
     wait_for("the second node", || scene.is_mirrored(1, 3));
     assert_eq!(most(&scene.done()), 1);
+}
+
+#[test]
+fn a_daemon_that_is_told_to_end_counts_until_its_last_push_is_over() {
+    let postgres = Postgres::start();
+    let scene = Scene::new(&postgres, 2, 1);
+    scene.push(0, 1, 4000);
+    let mut first = start(&scene.machines[0]);
+    wait_for("the push", || !scene.done().is_empty());
+    first.signal(Signal::TERM);
+    let row =
+        "select demand.running || ' ' || (instance <> '') from node join demand on node = name where name = 'git0'";
+    wait_for("a beat with the push", || postgres.sql(row) == "1 true");
+    scene.push(1, 1, 10);
+    let _second = start(&scene.machines[1]);
+    assert_eq!(first.ended(), Some(0));
+    wait_for("the second node", || scene.is_mirrored(1, 1));
+    assert_eq!(most(&scene.done()), 1);
+    assert_eq!(postgres.sql("select count(*) from demand where node = 'git0'"), "0");
 }
 
 #[test]

@@ -90,6 +90,10 @@ fn the_api_of_any_node_shows_all_and_changes_only_what_is_its_own() {
     assert_eq!(names("projects"), ["acme/a", "acme/b", "other/c"]);
     assert_eq!(names("projects?per_page=2&page=2"), ["other/c"]);
     assert_eq!(names("projects?search=ME%2FB"), ["acme/b"]);
+    // PostgreSQL takes no null character, and nobody else is to feel it.
+    assert_eq!(daemon.api("GET", "projects?search=%00", "").text, "[]");
+    assert_eq!(daemon.api("GET", "projects/a%00b", "").status, 404);
+    assert_eq!(names("projects").len(), 3);
     // A token that is bound to some projects, whatever node they are on.
     let bound = daemon.new_token("bound", &["--project", "acme/*"]);
     let with = |method: &str, path: &str| {
