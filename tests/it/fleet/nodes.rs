@@ -1,5 +1,11 @@
 //! What the nodes of a fleet know of each other, and what people see of it.
 
+use std::collections::BTreeMap;
+
+use git_mirror_push::config;
+use git_mirror_push::credentials::CredentialEnv;
+use git_mirror_push::fleet::{Access, Limits, Node, Own, Pulse};
+use jiff::{SignedDuration, Timestamp};
 use rustix::process::Signal;
 
 use super::{asked, copies, files, init, machine, node_of, repository, set_up, start, wait_for_copies};
@@ -194,4 +200,29 @@ fn without_a_fleet_or_a_database_the_commands_say_what_is_missing() {
         said.err.contains("the database of the fleet refuses: role \"gmp\" is not permitted to log in"),
         "{said:?}"
     );
+}
+
+#[test]
+fn a_clock_that_is_wrong_is_shown_and_nothing_depends_on_it() {
+    let postgres = Postgres::start();
+    let one = machine(&postgres, "git1", "");
+    init(&one);
+    let server = config::load_server(Some(&one.path("server.toml")), &CredentialEnv::default()).unwrap();
+    for (milliseconds, side) in [(-600_500, "behind"), (600_500, "ahead of")] {
+        let mut node = Node::new(Access::of(&server).unwrap(), "a process".into());
+        let (limits, uses) = (Limits::new(), BTreeMap::new());
+        let own = Own { limits: &limits, uses: &uses, lower: &|_| BTreeMap::new() };
+        let now = Timestamp::now() + SignedDuration::from_millis(milliseconds);
+        assert!(node.beat(&Pulse { running: 1, waiting: 2, now }, &own).unwrap().has_lost);
+        assert_eq!(node.beat(&Pulse { running: 1, waiting: 2, now }, &own).unwrap().live, 1);
+        let said = asked(&one, &["fleet"]);
+        let expected = format!("its clock is 600 seconds {side} that of the database");
+        assert!(said.status == 0 && said.out.contains("git1  live  ") && said.out.contains(&expected), "{said:?}");
+        let as_of: Timestamp = node_of(&one, "git1")["as_of"].as_str().unwrap().parse().unwrap();
+        assert!(
+            Timestamp::now().duration_since(as_of).abs() < SignedDuration::from_secs(60),
+            "by the database's clock"
+        );
+        node.leave();
+    }
 }
