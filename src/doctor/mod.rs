@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{self, Config};
 use crate::repo::Repository;
 
+mod fleet;
 mod mirror;
 mod others;
 mod repository;
@@ -81,6 +82,7 @@ pub fn examine(subject: &Subject<'_>, shared: &crate::repo::Shared) -> Vec<Findi
     let mut findings = repository::examine(subject);
     let Ok(config) = subject.config else { return findings };
     findings.extend(others::examine(subject, config));
+    findings.extend(fleet::examine(subject));
     let (now, server) = (subject.now, subject.server);
     let of_mirrors = std::thread::scope(|scope| {
         let examine = |mirror| move || mirror::examine(&shared.to_local(), server, config, mirror, now);

@@ -47,6 +47,9 @@ struct Demand {
     since_per_minute: i64,
     max_jobs: Option<usize>,
     max_per_minute: Option<usize>,
+    /// Whether the node lives. What it began in the last minute counts in any case.
+    #[serde(default, skip_serializing)]
+    live: bool,
 }
 
 impl Demand {
@@ -80,11 +83,11 @@ const ADD: &str = "
 const LOCK: &str = "
     select to_json(name)::text from host where name in (select jsonb_array_elements_text($1::jsonb)) order by name for update";
 
-/// What the nodes say that live. This is a statement of its own: it must see what was written before the locks were ours.
+/// What the nodes say that lived in the last minute. This is a statement of its own: it must see what was written before the locks were ours.
 const READ: &str = "
-    select row_to_json(demand)::text from demand join node on node.name = demand.node
-    where host in (select jsonb_array_elements_text($1::jsonb))
-        and seen > clock_timestamp() - make_interval(secs => $2::integer) order by node";
+    select (to_jsonb(demand) || jsonb_build_object('live', seen > clock_timestamp() - make_interval(secs => $2::integer)))::text
+    from demand join node on node.name = demand.node
+    where host in (select jsonb_array_elements_text($1::jsonb)) and seen > clock_timestamp() - interval '1 minute' order by node";
 
 const WRITE: &str = "
     with given as (select * from jsonb_populate_recordset(null::demand, $2::jsonb)),
@@ -118,9 +121,24 @@ impl Own<'_> {
     }
 }
 
-/// Divides the limits anew. `now` is the time of the database, in seconds since the Unix epoch. Returns the parts of this node. They hold once
-/// the transaction is done.
-pub(super) fn divide(database: &mut Database, node: &str, own: &Own<'_>, now: i64) -> Result<Limits, Error> {
+/// How many jobs began at each host in the last minute of an earlier process with this node's name. One that was killed may have begun as many as
+/// it had been granted.
+pub(super) fn begun(database: &mut Database, node: &str) -> Result<BTreeMap<String, usize>, Error> {
+    let sql = "
+        select json_build_array(host, greatest(begun, granted_per_minute))::text from demand join node on node.name = demand.node
+        where node = $1 and seen > clock_timestamp() - interval '1 minute'";
+    Ok(database.rows::<(String, usize)>(sql, &[node])?.into_iter().collect())
+}
+
+/// Divides the limits anew. `earlier` is what an earlier process began in the last minute. `now` is the time of the database, in seconds since
+/// the Unix epoch. Returns the parts of this node. They hold once the transaction is done.
+pub(super) fn divide(
+    database: &mut Database,
+    node: &str,
+    own: &Own<'_>,
+    earlier: &BTreeMap<String, usize>,
+    now: i64,
+) -> Result<Limits, Error> {
     let names = copies::json(&own.limits.keys().collect::<Vec<_>>())?;
     let mut known: Vec<Demand> = Vec::new();
     if !own.limits.is_empty() {
@@ -128,26 +146,34 @@ pub(super) fn divide(database: &mut Database, node: &str, own: &Own<'_>, now: i6
         database.rows::<String>(LOCK, &[&names])?;
         known = database.rows(READ, &[&names, &GONE.to_string()])?;
     }
+    let noted = |name: &str, uses: &BTreeMap<String, Use>| {
+        let found = uses.get(name).copied().unwrap_or_default();
+        Use { begun: found.begun + earlier.get(name).copied().unwrap_or(0), ..found }
+    };
     let limits = own.limits.iter();
-    let divided: Vec<(Demand, Limit)> =
-        limits.map(|(name, limit)| divided(&known, name, node, *limit, own, now)).collect();
+    let divided = limits.map(|(name, limit)| divided(&known, name, node, *limit, noted(name, own.uses), now));
+    let divided: Vec<(Demand, Limit)> = divided.collect();
     let parts: Limits = divided.iter().map(|(row, part)| (row.host.clone(), *part)).collect();
     let mut mine: Vec<Demand> = divided.into_iter().map(|(row, _)| row).collect();
     let uses = (own.lower)(&parts);
-    mine.iter_mut().for_each(|row| row.note(uses.get(&row.host).copied().unwrap_or_default()));
+    for row in &mut mine {
+        let found = noted(&row.host, &uses);
+        row.note(found);
+    }
     database.rows::<u64>(WRITE, &[node, &copies::json(&mine)?])?;
     Ok(parts)
 }
 
 /// The new row of this node at a host, and its part.
-fn divided(known: &[Demand], name: &str, node: &str, limit: Limit, own: &Own<'_>, now: i64) -> (Demand, Limit) {
-    let mut here: Vec<Demand> = known.iter().filter(|row| row.host == name).cloned().collect();
+fn divided(known: &[Demand], name: &str, node: &str, limit: Limit, found: Use, now: i64) -> (Demand, Limit) {
+    let (mut here, gone): (Vec<Demand>, Vec<Demand>) =
+        known.iter().filter(|row| row.host == name).cloned().partition(|row| row.live || row.node == node);
     // All nodes have the same order.
     let me = here.partition_point(|row| *row.node < *node);
     if here.get(me).is_none_or(|row| row.node != node) {
         here.insert(me, Demand { host: name.to_owned(), node: node.to_owned(), ..Demand::default() });
     }
-    here[me].note(own.uses.get(name).copied().unwrap_or_default());
+    here[me].note(found);
     let bounded = |limit: Option<usize>| limit.map(|limit| limit.min(MAX));
     (here[me].max_jobs, here[me].max_per_minute) = (bounded(limit.jobs), bounded(limit.per_minute));
     let (mut row, mut part) = (here[me].clone(), Limit::default());
@@ -159,6 +185,8 @@ fn divided(known: &[Demand], name: &str, node: &str, limit: Limit, own: &Own<'_>
     }
     if let Some(limit) = here.iter().filter_map(|row| row.max_per_minute).min() {
         let claims: Vec<Claim> = here.iter().map(Demand::contacts).collect();
+        // What nodes began that are gone by now counts for its minute, and they may not have said all of it.
+        let limit = limit.saturating_sub(gone.iter().map(|row| row.begun.max(row.granted_per_minute)).sum());
         (row.granted_per_minute, row.since_per_minute) = grant(limit, &claims, me, now);
         part.per_minute = Some(row.granted_per_minute);
     }

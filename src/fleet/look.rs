@@ -125,7 +125,7 @@ pub struct Twins {
 }
 
 /// One of them.
-#[derive(Debug, Deserialize, serde::Serialize)]
+#[derive(Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
 pub struct Twin {
     /// Its node.
     pub node: String,
@@ -182,6 +182,17 @@ const TWINS: &str = "
     from mirror join repository on repository.id = mirror.repository
     where target in (select target from mirror where target is not null group by target having count(*) > 1 limit $1::integer)
     group by target order by 1";
+
+const TWINS_OF: &str = "
+    select json_build_object('url', min(shown->>'url'), 'mirrors', json_agg(
+        json_build_object('node', mirror.node, 'repository', git_dir, 'name', name) order by repository, name
+    ))::text
+    from mirror join repository on repository.id = mirror.repository
+    where target in (
+        select target from mirror join repository on repository.id = mirror.repository
+        where repository.node = $1 and git_dir = $2 and target is not null
+    )
+    group by target having count(*) > 1 order by 1";
 
 const IS_LIVE: &str = "
     select (instance <> '' and seen > clock_timestamp() - make_interval(secs => $2::integer))::text from node where name = $1";
@@ -276,6 +287,14 @@ impl Look {
     /// [`Error`].
     pub fn twins(&mut self) -> Result<Vec<Twins>, Error> {
         self.rows(TWINS, &[&MAX_TWINS.to_string()])
+    }
+
+    /// The URLs of the mirrors of one repository of a node that other mirrors of the fleet push to as well.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn twins_of(&mut self, node: &str, git_dir: &str) -> Result<Vec<Twins>, Error> {
+        self.rows(TWINS_OF, &[node, git_dir])
     }
 
     /// Whether nothing may leave any machine.

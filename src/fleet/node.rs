@@ -3,7 +3,7 @@
 //! The row has a count of the node's transactions. If the database knows of fewer than this node has made, it has lost some, for example
 //! in a crash or because it was restored, and everything is sent again.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use jiff::Timestamp;
@@ -21,6 +21,8 @@ pub struct Node {
     database: Option<Database>,
     /// How many transactions the database has answered as done.
     done: i64,
+    /// What an earlier process with this name began at each host, and until when that counts, by the clock of the database.
+    earlier: (BTreeMap<String, usize>, i64),
 }
 
 /// What a node tells at a beat.
@@ -80,10 +82,13 @@ const JOIN: &str = "
     where old.instance in ('', excluded.instance) or old.seen < clock_timestamp() - make_interval(secs => $5::integer)
     returning beat::text";
 
-/// Gives the name back, and everything that was granted.
+/// Gives the name back, and everything that was granted. What began in the last minute counts on.
 const LEAVE: &str = "
     with gone as (update node set instance = '' where name = $1 and instance = $2 returning name),
-    free as (delete from demand using gone where demand.node = gone.name returning 1)
+    free as (
+        update demand set running = 0, waiting = 0, granted = 0, granted_per_minute = 0 from gone where demand.node = gone.name
+        returning 1
+    )
     select 'true' from gone";
 
 /// Counts a transaction of this process.
@@ -93,7 +98,7 @@ impl Node {
     /// A node that has not joined yet. `instance` distinguishes this process from every other one.
     #[must_use]
     pub fn new(access: Access, instance: String) -> Self {
-        Self { access, instance, database: None, done: 0 }
+        Self { access, instance, database: None, done: 0, earlier: (BTreeMap::new(), 0) }
     }
 
     /// Says that this node lives, and joins first if need be. Then divides the limits of `[hosts]` anew.
@@ -104,6 +109,7 @@ impl Node {
         let numbers = [pulse.running.to_string(), pulse.waiting.to_string(), pulse.now.as_millisecond().to_string()];
         let (gone, advertise) = (GONE.to_string(), self.access.keys.advertise.clone().unwrap_or_default());
         let limits = own.digest();
+        let mut earlier = std::mem::take(&mut self.earlier);
         let (beat, answer) = self.transaction(|database, name, instance| {
             let [running, waiting, now] = numbers.each_ref().map(|number| &**number);
             let values = [name, instance, running, waiting, &*limits, now, &*gone];
@@ -118,10 +124,16 @@ impl Node {
                     joined.ok_or_else(|| Error::NameTaken(name.to_owned()))?
                 }
             };
-            let parts = hosts::divide(database, name, own, now)?;
+            if has_joined {
+                earlier = (hosts::begun(database, name)?, now + 60);
+            } else if now >= earlier.1 {
+                earlier.0.clear();
+            }
+            let parts = hosts::divide(database, name, own, &earlier.0, now)?;
             let asked = hosts::asked(database, name)?;
             Ok((beat, Answer { has_lost: has_joined, live: live.max(1), is_silent: silent, parts, asked }))
         })?;
+        self.earlier = earlier;
         let has_lost = answer.has_lost || beat <= self.done;
         self.done = beat;
         Ok(Answer { has_lost, ..answer })

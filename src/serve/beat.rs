@@ -76,6 +76,10 @@ impl App {
                     std::thread::park_timeout(Duration::from_millis(20));
                 }
                 if self.workers.counts().0 == 0 {
+                    if is_done {
+                        // What began since the last beat counts for a minute. If this fails, the database assumes as much as it granted.
+                        let _ = self.beat(&mut node, &mut sent);
+                    }
                     break;
                 }
             }

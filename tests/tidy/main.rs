@@ -146,6 +146,7 @@ const MAY_IMPORT: [(&str, &[&str]); 31] = [
             "drain",
             "import",
             "install",
+            "fleet",
             "process",
         ],
     ),

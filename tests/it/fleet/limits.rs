@@ -24,6 +24,11 @@ struct Scene {
 
 impl Scene {
     fn new(postgres: &Postgres, machines: usize, max_jobs: usize) -> Self {
+        Self::with(postgres, machines, &format!("max_jobs = {max_jobs}"))
+    }
+
+    /// With this line for the host.
+    fn with(postgres: &Postgres, machines: usize, limit: &str) -> Self {
         let hub = Sandbox::new();
         let server = Server::start(&hub, Kind::Git);
         let machines: Vec<Sandbox> = (0..machines).map(|_| Sandbox::new()).collect();
@@ -32,7 +37,7 @@ impl Scene {
             configure(
                 machine,
                 &format!(
-                    "{LOCAL}[fleet]\nurl = \"{url}\"\nnode = \"git{node}\"\n\n[hosts.\"127.0.0.1:{port}\"]\nmax_jobs = {max_jobs}\n\
+                    "{LOCAL}[fleet]\nurl = \"{url}\"\nnode = \"git{node}\"\n\n[hosts.\"127.0.0.1:{port}\"]\n{limit}\n\
                      [remotes.hub]\nurl = \"{}\"\n",
                     server.url(&format!("git{node}-{{path}}.git"))
                 ),
@@ -164,7 +169,33 @@ fn a_daemon_that_is_told_to_end_counts_until_its_last_push_is_over() {
     assert_eq!(first.ended(), Some(0));
     wait_for("the second node", || scene.is_mirrored(1, 1));
     assert_eq!(most(&scene.done()), 1);
-    assert_eq!(postgres.sql("select count(*) from demand where node = 'git0'"), "0");
+    assert_eq!(postgres.sql("select sum(granted + running) from demand where node = 'git0'"), "0");
+}
+
+#[test]
+fn contacts_in_a_minute_count_also_after_a_restart_and_for_a_node_that_is_gone() {
+    const LIMIT: usize = 6;
+    let postgres = Postgres::start();
+    let scene = Scene::with(&postgres, 2, &format!("max_per_minute = {LIMIT}"));
+    scene.push(0, 4, 10);
+    let mut first = start(&scene.machines[0]);
+    wait_for("the first node", || scene.is_mirrored(0, 4));
+    first.signal(Signal::TERM);
+    assert_eq!(first.ended(), Some(0));
+    let begun = Instant::now();
+    let mut first = start(&scene.machines[0]);
+    scene.push(1, 4, 10);
+    let _second = start(&scene.machines[1]);
+    // A run may find nothing to push, and is a contact all the same.
+    let contacts = || postgres.sql("select sum(begun) from demand").parse::<usize>().unwrap();
+    wait_for("the rest of the limit", || contacts() == LIMIT);
+    assert!(scene.done().iter().filter(|(is_begin, ..)| *is_begin).count() <= LIMIT);
+    first.signal(Signal::KILL);
+    first.ended();
+    // It is gone, but was there in the last minute.
+    postgres.sql("update node set seen = seen - interval '20 s' where name = 'git0'");
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(contacts(), LIMIT, "{:?}", begun.elapsed());
 }
 
 #[test]

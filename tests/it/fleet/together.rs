@@ -88,6 +88,13 @@ fn of_two_mirrors_with_one_url_the_later_one_is_parked_while_the_database_answer
     let said = asked(&machines[1], &["fleet"]).out;
     let lines = format!("warning: more than one mirror pushes to git://127.0.0.1:{}/a.git:\n  git0  ", server.port());
     assert!(said.contains(&lines), "{said}");
+    let source = machines[1].path("srv/a.git");
+    let said = asked(&machines[1], &["-C", source.to_str().unwrap(), "doctor"]);
+    let line = format!("hub: double-url: git://127.0.0.1:{}/a.git is also the URL of 'hub' of '", server.port());
+    assert!(
+        said.status == 1 && said.out.contains(&line) && said.out.contains("git mirror-push disable hub"),
+        "{said:?}"
+    );
     let said = asked(&machines[1], &["check", "--fleet"]);
     assert!(said.status > 0 && said.out.contains("1 URL has more than one mirror"), "{said:?}");
     assert!(!error("git0").is_some_and(|error| error.contains("same URL")), "the earlier one goes on");
