@@ -157,7 +157,7 @@ pub(super) fn remove(database: &mut Database, node: &str, gone: &HashSet<String>
     database.rows::<u64>(REMOVE, &[node, &json(&gone)?]).map(drop)
 }
 
-/// A mirror that pushes to a URL to which an earlier mirror of the fleet pushes.
+/// A mirror that pushes to a URL to which an earlier mirror of another repository pushes. Two mirrors of one repository may share a URL.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Later {
     /// The directory of its repository.
@@ -177,7 +177,7 @@ const LATER: &str = "
         'mirror', first.name)::text
     from mirror later join repository own on own.id = later.repository
         join lateral (
-            select * from mirror where mirror.target = later.target and (mirror.repository, mirror.name) < (later.repository, later.name)
+            select * from mirror where mirror.target = later.target and mirror.repository < later.repository
             order by mirror.repository, mirror.name limit 1
         ) first on true
         join repository theirs on theirs.id = first.repository

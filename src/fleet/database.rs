@@ -19,17 +19,46 @@ use super::{Access, Error, told};
 use crate::credentials::{Redactor, Secret, read_source};
 use crate::wire::client_tls;
 
-/// What every transaction begins with. A commit does not wait for the disk: what is lost with it is noticed and sent again.
+/// What every transaction begins with. Of a machine that is cut off meanwhile the database must not wait with its locks. A commit does not wait for the disk: what is lost with it is noticed and sent again.
 const BEGIN: &str = "begin; set local synchronous_commit = off; set local statement_timeout = '5s'; \
-                     set local search_path = git_mirror_push";
+                     set local idle_in_transaction_session_timeout = '5s'; set local search_path = git_mirror_push";
 
 /// An open connection.
 pub(super) struct Database {
     client: Client,
-    /// Drives the connection while somebody waits for an answer.
-    runtime: Runtime,
+    driver: Driver,
     /// The longest wait for one answer.
     limit: Duration,
+}
+
+/// Drives the connection while somebody waits for an answer. At the end nobody waits for what goes on in it, a name server for example.
+struct Driver(Option<Runtime>);
+
+impl Driver {
+    fn new() -> Result<Self, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map(|runtime| Self(Some(runtime))).map_err(|error| Error::Unreachable(told(&error)))
+    }
+
+    fn runtime(&self) -> &Runtime {
+        self.0.as_ref().expect("it is taken at the end alone")
+    }
+
+    /// Waits for an answer, but not for ever.
+    fn wait<T>(&self, limit: Duration, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let why = format!("it does not answer within {} s", limit.as_secs());
+        let late = || Error::Unreachable(Redactor::default().clean(&why));
+        let waiting = async { tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(late())) };
+        self.runtime().block_on(waiting)
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// Carries what is asked and answered.
@@ -70,8 +99,7 @@ impl Database {
             _ => false,
         };
         config.ssl_mode(if is_plain { SslMode::Disable } else { SslMode::Require });
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Error::Unreachable(told(&error)))?;
+        let driver = Driver::new()?;
         let tls = client_tls(access.keys.ca_file.as_deref()).map_err(|error| Error::Url(told(&error)));
         let connecting = async {
             Ok(if is_plain {
@@ -83,10 +111,10 @@ impl Database {
                 (client, Box::pin(carrier) as Carrier)
             })
         };
-        let (client, carrier) = wait(&runtime, limit, connecting)?;
+        let (client, carrier) = driver.wait(limit, connecting)?;
         // Its error is that of the call that waits.
-        drop(runtime.spawn(carrier));
-        Ok(Self { client, runtime, limit })
+        drop(driver.runtime().spawn(carrier));
+        Ok(Self { client, driver, limit })
     }
 
     /// Does all of `act`, or nothing of it.
@@ -102,7 +130,7 @@ impl Database {
         let values: Vec<(&(dyn ToSql + Sync), Type)> =
             values.iter().map(|value| (value as &(dyn ToSql + Sync), Type::TEXT)).collect();
         let asked = async { self.client.query_typed(sql, &values).await.map_err(|error| failed(&error)) };
-        let rows = wait(&self.runtime, self.limit, asked)?;
+        let rows = self.driver.wait(self.limit, asked)?;
         let read = |row: &tokio_postgres::Row| {
             let text: &str = row.try_get(0).map_err(|error| Error::Odd(told(&error)))?;
             serde_json::from_str(text).map_err(|error| Error::Odd(told(&error)))
@@ -112,15 +140,8 @@ impl Database {
 
     /// Runs statements without values that return nothing.
     pub(super) fn run(&mut self, sql: &str) -> Result<(), Error> {
-        wait(&self.runtime, self.limit, async { self.client.batch_execute(sql).await.map_err(|error| failed(&error)) })
+        self.driver.wait(self.limit, async { self.client.batch_execute(sql).await.map_err(|error| failed(&error)) })
     }
-}
-
-/// Waits for an answer, but not for ever.
-fn wait<T>(runtime: &Runtime, limit: Duration, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let late =
-        || Error::Unreachable(Redactor::default().clean(&format!("it does not answer within {} s", limit.as_secs())));
-    runtime.block_on(async { tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(late())) })
 }
 
 /// Whether a host is this machine.

@@ -153,7 +153,12 @@ pub(super) fn divide(
     let limits = own.limits.iter();
     let divided = limits.map(|(name, limit)| divided(&known, name, node, *limit, noted(name, own.uses), now));
     let divided: Vec<(Demand, Limit)> = divided.collect();
-    let parts: Limits = divided.iter().map(|(row, part)| (row.host.clone(), *part)).collect();
+    let own_part = |(row, part): &(Demand, Limit)| {
+        // What an earlier process began is used up, and this one does not know of it.
+        let before = earlier.get(&row.host).copied().unwrap_or(0);
+        (row.host.clone(), Limit { per_minute: part.per_minute.map(|part| part.saturating_sub(before)), ..*part })
+    };
+    let parts: Limits = divided.iter().map(own_part).collect();
     let mut mine: Vec<Demand> = divided.into_iter().map(|(row, _)| row).collect();
     let uses = (own.lower)(&parts);
     for row in &mut mine {

@@ -180,7 +180,7 @@ const TWINS: &str = "
         json_build_object('node', mirror.node, 'repository', git_dir, 'name', name) order by repository, name
     ))::text
     from mirror join repository on repository.id = mirror.repository
-    where target in (select target from mirror where target is not null group by target having count(*) > 1 limit $1::integer)
+    where target in (select target from mirror where target is not null group by target having count(distinct repository) > 1 limit $1::integer)
     group by target order by 1";
 
 const TWINS_OF: &str = "
@@ -192,7 +192,7 @@ const TWINS_OF: &str = "
         select target from mirror join repository on repository.id = mirror.repository
         where repository.node = $1 and git_dir = $2 and target is not null
     )
-    group by target having count(*) > 1 order by 1";
+    group by target having count(distinct repository) > 1 order by 1";
 
 const IS_LIVE: &str = "
     select (instance <> '' and seen > clock_timestamp() - make_interval(secs => $2::integer))::text from node where name = $1";

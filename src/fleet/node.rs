@@ -109,7 +109,7 @@ impl Node {
         let numbers = [pulse.running.to_string(), pulse.waiting.to_string(), pulse.now.as_millisecond().to_string()];
         let (gone, advertise) = (GONE.to_string(), self.access.keys.advertise.clone().unwrap_or_default());
         let limits = own.digest();
-        let mut earlier = std::mem::take(&mut self.earlier);
+        let mut earlier = self.earlier.clone();
         let (beat, answer) = self.transaction(|database, name, instance| {
             let [running, waiting, now] = numbers.each_ref().map(|number| &**number);
             let values = [name, instance, running, waiting, &*limits, now, &*gone];

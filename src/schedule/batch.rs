@@ -175,7 +175,16 @@ impl Every<'_> {
             _ => mirror.is_enabled,
         };
         let served = config.mirrors.iter().filter(is_served);
-        served.map(|mirror| self.job(&layout, repository.git_dir(), mirror)).collect()
+        let mut jobs = Vec::new();
+        for mirror in served {
+            let job = self.job(&layout, repository.git_dir(), mirror)?;
+            // Here, and not when its turn has come: it contacts nobody, so it needs no place at its host.
+            match (self.parked)(&job.git_dir, &job.mirror) {
+                Some(down) => self.defer(&job, &down),
+                None => jobs.push(job),
+            }
+        }
+        Ok(jobs)
     }
 
     /// Jobs for the push mirrors of a repository that has just taken something.
@@ -321,6 +330,10 @@ impl Every<'_> {
     fn serve(&self, job: &Job) -> (Said, bool) {
         if let Some(down) = (self.parked)(&job.git_dir, &job.mirror) {
             self.defer(job, &down);
+            return (Said::Nothing, false);
+        }
+        // It may have become silent since the job was queued.
+        if self.server.top.silent == Some(true) && job.mode != Mode::Plan {
             return (Said::Nothing, false);
         }
         if let Some(owner) = Owner::of(&job.git_dir, self.server) {

@@ -131,13 +131,20 @@ impl App {
             let is_numbered = project.is_numbered.load(Ordering::Relaxed);
             is_numbered && !project.is_copied.load(Ordering::Relaxed) && project.is_read()
         };
-        let mut behind: Vec<&Arc<Project>> = table.projects.iter().filter(is_behind).collect();
-        let is_changed = !behind.is_empty();
-        while !behind.is_empty() && !self.is_over(begun) {
-            let batch: Vec<_> = behind.drain(..behind.len().min(BATCH)).collect();
-            // Before the files are read, so that a change meanwhile is sent later.
-            batch.iter().for_each(|project| project.is_copied.store(true, Ordering::Relaxed));
-            let copies: Vec<Repository> = batch.iter().filter_map(|project| self.copy(project)).collect();
+        let behind: Vec<&Arc<Project>> = table.projects.iter().filter(is_behind).collect();
+        let mut rest = &behind[..];
+        while !rest.is_empty() && !self.is_over(begun) {
+            let (mut batch, mut copies): (Vec<&Arc<Project>>, Vec<Repository>) = (Vec::new(), Vec::new());
+            // A disk may be slow, and the other nodes must not take this one for gone.
+            while let Some((project, others)) =
+                rest.split_first().filter(|_| batch.len() < BATCH && !self.is_over(begun))
+            {
+                // Before the files are read, so that a change meanwhile is sent later.
+                project.is_copied.store(true, Ordering::Relaxed);
+                copies.extend(self.copy(project));
+                batch.push(project);
+                rest = others;
+            }
             match node.send(&copies) {
                 Ok(later) => {
                     let git_dirs: HashSet<&Path> = batch.iter().map(|project| &*project.git_dir).collect();
@@ -153,8 +160,8 @@ impl App {
             runs.for_each(|project| project.is_copied.store(false, Ordering::Relaxed));
             sent.git_dirs.extend(batch.iter().filter_map(|project| Some(project.git_dir.to_str()?.to_owned())));
         }
-        self.fleet.note_behind(behind.len());
-        Ok(is_changed)
+        self.fleet.note_behind(rest.len());
+        Ok(!behind.is_empty())
     }
 
     /// The copy of a project. `None` if it cannot have one, or cannot be read just now; then it is tried again.

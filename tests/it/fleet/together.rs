@@ -104,6 +104,30 @@ fn of_two_mirrors_with_one_url_the_later_one_is_parked_while_the_database_answer
 }
 
 #[test]
+fn two_mirrors_of_one_repository_may_have_one_url() {
+    let postgres = Postgres::start();
+    let one = Sandbox::new();
+    configure(&one, &format!("{LOCAL}[fleet]\nurl = \"{}\"\nnode = \"git1\"\n", postgres.url()));
+    init(&one);
+    let server = Server::start(&one, Kind::Git);
+    let (source, mirror) = (daemon::repository(&one, "a"), one.bare("mirror.git"));
+    let url = server.url("mirror.git");
+    one.mirror_push_ok(&source, &["add", "heads", &url, "tags=none", "-q"]);
+    one.mirror_push_ok(&source, &["add", "tags", &url, "mirror_branch_regex=^$", "-q"]);
+    let _daemon = start(&one);
+    let work = one.work(&source);
+    work.commit("one");
+    work.git(&["tag", "v1"]);
+    work.push(&["HEAD:refs/heads/main", "v1"]);
+    wait_for("both", || one.refs(&mirror).len() == 2);
+    wait_for_copies(&one, "git1");
+    work.git(&["tag", "v2"]);
+    work.push(&["v2"]);
+    wait_for("the tag", || one.refs(&mirror).len() == 3);
+    assert!(!asked(&one, &["fleet"]).out.contains("more than one mirror"));
+}
+
+#[test]
 fn in_a_storm_nothing_is_lost_and_all_copies_are_right_afterwards() {
     const REPOSITORIES: usize = 8;
     let mut postgres = Postgres::start();
