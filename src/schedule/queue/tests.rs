@@ -236,8 +236,10 @@ fn parts_that_expire_wake_the_queue_and_a_new_configuration_holds_at_once() {
     assert_eq!(count(&mut queue, 11), 0);
     // The file allows less than the part, names a limit that had none, and another host.
     queue.share(Parts { of: part(Some(8), None), until: at(30), machines: 4 });
-    queue.set_limits(LIMITS, limit(Some(3), Some(3)));
+    queue.set_limits(LIMITS, limit(Some(3), Some(5)));
     assert_eq!(count(&mut queue, 12), 2);
+    queue.set_limits(LIMITS, limit(Some(8), Some(5)));
+    assert_eq!(count(&mut queue, 12), 0, "five began in this minute");
     queue.set_limits(LIMITS, BTreeMap::from([("new".to_owned(), HostLimit { jobs: Some(5), per_minute: None })]));
     queue.add(job("new", 0));
     assert_eq!(served(&mut queue, 12).filter(|job| job.host == "new"), None, "not before the fleet gives it a part");
