@@ -139,7 +139,8 @@ impl Node {
         Ok(Answer { has_lost, ..answer })
     }
 
-    /// Makes the numbers of this node's repositories those of the fleet. `last` is the highest that it has ever given. Returns the repositories that have another number there.
+    /// Makes the numbers of this node's repositories those of the fleet. `last` is the highest that it has ever given. Returns the
+    /// repositories that have another number there.
     ///
     /// # Errors
     /// [`Error`].

@@ -58,7 +58,8 @@ pub struct Numbered {
     pub path: String,
 }
 
-/// Makes the numbers of a node's repositories those of the fleet. `last` is the highest that it has ever given. Returns the repositories that have another number there.
+/// Makes the numbers of a node's repositories those of the fleet. `last` is the highest that it has ever given. Returns the repositories
+/// that have another number there.
 pub(super) fn number(database: &mut Database, node: &str, own: &[Numbered], last: u32) -> Result<Vec<Numbered>, Error> {
     database.rows::<u64>(LOCK, &[])?;
     database.rows::<u64>(ABOVE, &[&last.max(1).to_string()])?;

@@ -1,6 +1,6 @@
 //! What the daemon knows of its fleet: whether the database answers, which parts of limits it has, and what the database says for a request.
 //!
-//! Guaranteed: a request waits a second at most for the database, and not at all if it has just failed.
+//! Guaranteed: a request waits a second at most for each answer of the database, and not at all if it has just failed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -142,6 +142,7 @@ impl Fleet {
         text
     }
 
+    /// The database has answered a beat that began then.
     pub(super) fn take(&self, answer: &Answer, begun: Duration) {
         let mut state = self.state.lock();
         state.answered = uptime();
