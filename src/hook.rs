@@ -67,8 +67,8 @@ pub fn run(git_dir: PathBuf, invoked_as: &Path, mut input: impl Read) -> Ended {
     Ended { line, status }
 }
 
-/// The common directory of `git_dir` (gitrepository-layout(5), `commondir`). A linked worktree shares that of its repository; a repository
-/// is its own.
+/// The common directory of `git_dir` (gitrepository-layout(5), `commondir`): for a linked worktree
+/// that of its repository, otherwise `git_dir`.
 ///
 /// # Errors
 /// The operating system's, if `commondir` cannot be read and the directory has no `objects`. No drain would find a record there.

@@ -2,7 +2,7 @@
 //!
 //! The existing hook is renamed to `post-receive.previous`, where the hook binary finds and runs it. A rename keeps its bytes, mode and
 //! time, and renaming it back restores it. Uninstalling is one step: the old hook is renamed back, or, if there is none, our link is
-//! removed. To install takes two steps: the old file is renamed (an old link of ours is removed), then the new link is made. A crash
+//! removed. Installing takes two steps: the old file is renamed (an old link of ours is removed), then the new link is made. A crash
 //! between them leaves no `post-receive`, and pushes are not recorded. The next install repairs this. Uninstall puts
 //! `post-receive.previous` back, if there is one.
 //!
@@ -35,7 +35,9 @@ pub enum Error {
         /// The operating system's reason.
         source: io::Error,
     },
-    /// Another hook is at `post-receive`, and `post-receive.previous`, where it would be moved to, exists already.
+    /// Another hook is at `post-receive`, and `post-receive.previous`, where it would be moved to,
+    /// exists already. Or a file of others has the name of our link in the host's directory of
+    /// hooks.
     #[error("'{}' is in the way; move it elsewhere and try again", .0.display())]
     InTheWay(PathBuf),
     /// The value of `core.hooksPath` is not a usable path.
@@ -43,7 +45,7 @@ pub enum Error {
     Directory(#[from] repo::Error),
     /// Another user controls the repository's directory, its configuration, or a link at the hooks directory, and could make us write
     /// elsewhere.
-    #[error("the hook is left to the owner of '{}'; run this command as that user, or let nobody else write it", .0.display())]
+    #[error("the hook is not changed, because others own or may write '{}'; run this command as its owner, or let only the owner write it", .0.display())]
     OtherOwner(PathBuf),
     /// The hook binary is missing from the installation.
     #[error("the hook binary {BINARY} is not beside '{}'; install with install.sh", .0.display())]
@@ -65,7 +67,8 @@ pub enum Done {
     WasNot,
 }
 
-/// The scripts that git, or a dispatcher, runs after a push or commit, with the beginnings of their texts. Ours is not among them.
+/// The scripts that git, or a dispatcher, runs for a push or a commit, with the beginnings of their
+/// texts. Ours is not among them.
 ///
 /// # Errors
 /// [`Error::Directory`]
@@ -83,10 +86,12 @@ pub fn scripts(repository: &Repository) -> Result<Vec<(PathBuf, Vec<u8>)>, Error
     Ok(texts.map(|hook| (hook.clone(), text_of(&hook))).collect())
 }
 
-/// The link in the directory from which the host of the repository runs the hooks of others. `None` if git alone runs hooks.
+/// Where our link goes if the software that hosts the repository runs hooks from a directory.
+/// `None` if only git runs hooks.
 fn part(git_dir: &Path, hooks: &Path) -> Option<PathBuf> {
     const NAME: &str = "git-mirror-push";
-    // Where GitLab keeps its repositories. A copy of one elsewhere has custom_hooks too, and nothing there runs them.
+    // GitLab keeps its repositories below `@hashed`. A copy of one elsewhere has custom_hooks too,
+    // but nothing runs them.
     if git_dir.components().any(|part| part.as_os_str() == "@hashed") {
         return Some(git_dir.join("custom_hooks/post-receive.d").join(NAME));
     }
@@ -266,8 +271,9 @@ pub fn uninstall(repository: &Repository) -> Result<Done, Error> {
     Ok(Done::Removed(hook))
 }
 
-/// Makes sure that nobody but us or root chose where the hooks are: with the repository's directory, with a link, or with
-/// `core.hooksPath` in a configuration that others wrote or may write.
+/// Makes sure that only we or root chose where the hooks are. Others may choose it if they own the
+/// repository's directory or a link at the hooks directory, or if they own or may write a
+/// configuration with `core.hooksPath`.
 fn check_owner(repository: &Repository, hooks: &Path) -> Result<(), Error> {
     let (git_dir, config) = (repository.git_dir(), repository.git_dir().join("config"));
     let is_elsewhere = hooks != git_dir.join("hooks");

@@ -17,7 +17,7 @@ impl Layout {
         Self { root: git_dir.join("mirror-push") }
     }
 
-    /// `mirror-push`, which holds everything of ours.
+    /// `mirror-push`, the directory of all these files.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root

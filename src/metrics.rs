@@ -1,7 +1,8 @@
 //! Numbers in Prometheus' text format, for node_exporter's textfile collector and `/metrics`.
 //!
-//! Every host has counts by state and sums. A mirror has series of its own only if something of it is not right, so that the text stays
-//! small with a hundred thousand mirrors; the file of a single repository shows all of its mirrors. The labels are the repository, the mirror, the
+//! Every host has counts by state and sums. A mirror has series of its own only if it is not up
+//! to date, has pushes that wait, or has corrupt records. So the text stays small with a hundred
+//! thousand mirrors. The file of a single repository shows all of its mirrors. The labels are the repository, the mirror, the
 //! host and the class of a failure, never refs or URLs. The file is replaced as a whole by a rename, so the collector never reads half of
 //! it. A process that is killed leaves the old file or the new one.
 
@@ -16,11 +17,12 @@ use crate::status::{Failures, Standing, Summary};
 
 /// Most mirrors that have series of their own.
 const MAX_MIRRORS: usize = 1000;
-/// Most hosts that are told apart. All others have the label `other`.
+/// Most hosts that have a label of their own. All others have the label `other`.
 const MAX_HOSTS: usize = 200;
 /// Most bytes of the series of mirrors.
 const MAX_SIZE: usize = 800_000;
-/// About as many bytes has each mirror in addition to its labels, and so many times are its labels in the text.
+/// The series of one mirror: about how many bytes they have besides its labels, and how many times
+/// its labels occur in them.
 const SIZE_OF_MIRROR: (usize, usize) = (300, 7);
 
 /// Which mirrors have series of their own.
@@ -28,7 +30,7 @@ const SIZE_OF_MIRROR: (usize, usize) = (300, 7);
 pub enum Series {
     /// All.
     OfAll,
-    /// Those of which something is not right, the worst first.
+    /// Those that are not up to date, or have waiting pushes or corrupt records; the worst first.
     OfWrong,
 }
 
@@ -96,7 +98,7 @@ const HOST_GAUGES: [(&str, &str, OfHost); 5] = [
     }),
     (
         "host_oldest_check_timestamp_seconds",
-        "Time of the check that is longest ago, of the last ones of all upstreams at the host.",
+        "Oldest of the times at which the upstreams at the host were last checked.",
         |h| seconds(h.oldest_check),
     ),
     ("host_corrupt_records", "Spool records that could not be read, counted for each mirror at the host.", |h| {
@@ -105,7 +107,7 @@ const HOST_GAUGES: [(&str, &str, OfHost); 5] = [
 ];
 
 impl Metrics {
-    /// Nothing yet.
+    /// Metrics without mirrors.
     #[must_use]
     pub fn new(series: Series, now: Timestamp) -> Self {
         Self { now, series, mirrors: Vec::new(), left_out: 0, hosts: BTreeMap::new() }
@@ -165,13 +167,18 @@ impl Metrics {
         header(
             &mut out,
             "host_failed_attempts",
-            "Failed attempts, ever, of the mirrors at the host, by class.",
+            "Failed attempts so far of the mirrors at the host, by class.",
             "gauge",
         );
         for (host, sums) in &self.hosts {
             failures(&mut out, "host_failed_attempts", &format!("host=\"{}\"", escaped(host)), sums.failures);
         }
-        header(&mut out, "mirrors_left_out", "Mirrors that are not right and have no series of their own.", "gauge");
+        header(
+            &mut out,
+            "mirrors_left_out",
+            "Mirrors that are not up to date and have no series of their own.",
+            "gauge",
+        );
         let _ = writeln!(out, "git_mirror_push_mirrors_left_out {}", self.left_out);
         let labels = |repository: &str, mirror: &Summary| {
             format!("repository=\"{}\",mirror=\"{}\"", escaped(repository), escaped(&mirror.name))

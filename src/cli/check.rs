@@ -30,14 +30,14 @@ pub(super) fn check(
     }
 }
 
-/// What is judged.
+/// What the answer depends on: the sums over all mirrors and repositories.
 #[derive(Default)]
 struct Judged {
     /// How many mirrors are configured, disabled ones too.
     configured: usize,
     /// How many are enabled.
     enabled: usize,
-    /// How many of these are up to date, and nothing waits for them.
+    /// How many of the enabled mirrors are up to date and have no push waiting.
     right: usize,
     failed: usize,
     /// How many wait for another attempt.
@@ -97,7 +97,7 @@ impl Judged {
         self.never += usize::from(mirror.update_status == UpdateStatus::None);
         self.pending += mirror.backlog.pushes;
         self.oldest = self.oldest.max(mirror.oldest_pending(now()));
-        // Each mirror repeats the number of its repository.
+        // All mirrors of a repository have the same number: that of the repository.
         self.corrupt = mirror.corrupt;
         if matches!(mirror.standing, Standing::Failing | Standing::Retrying) {
             let error = mirror.error.as_deref().unwrap_or_default().replace('|', " ");
@@ -175,7 +175,8 @@ fn of_one(session: &Session<'_>, names: &[String]) -> anyhow::Result<Judged> {
     Ok(one)
 }
 
-/// Whether an upstream that is to be checked by the clock was not checked for twice the longest time between two checks.
+/// Whether the last check of an upstream is longer ago than twice the longest time between checks.
+/// `false` if it was never checked, or is checked only when asked.
 fn is_unchecked(session: &Session<'_>, mirror: &Mirror) -> bool {
     let longest = match mirror.pull.interval {
         _ if !mirror.takes() || !mirror.is_enabled => return false,
@@ -220,7 +221,7 @@ fn answer(judged: &Judged, check: &args::Check, out: &mut dyn Write) -> anyhow::
             "repository has no hook: its pushes are not recorded",
             "repositories have no hook: their pushes are not recorded",
         ),
-        (unchecked, "upstream was not checked for long", "upstreams were not checked for long"),
+        (unchecked, "upstream was last checked too long ago", "upstreams were last checked too long ago"),
         (corrupt, "spool record could not be read", "spool records could not be read"),
         (unreadable, "repository could not be read", "repositories could not be read"),
         (missing_roots, "root does not exist", "roots do not exist"),

@@ -1,4 +1,4 @@
-//! One question to every repository below the server's roots, in a few threads.
+//! Does the same in every repository below the server's roots, in a few threads.
 //!
 //! Guaranteed: the answers come in the order of the repositories, and only a few of them are in memory at once, unless one repository takes
 //! long. A repository that cannot be read is reported, counted and left out.
@@ -15,11 +15,11 @@ use crate::mirror::SyncGroup;
 use crate::owner::{Hands, Owner};
 use crate::repo;
 
-/// Most repositories that a thread takes at a time.
+/// The largest number of repositories that a thread takes at once.
 const PORTION: usize = 16;
-/// How many threads write at once. They wait for the disk most of the time, and one sync is for all of them.
+/// How many threads write at once. They wait for the disk most of the time, and share its syncs.
 const WRITERS: usize = 32;
-/// How many portions wait to be taken.
+/// How many finished portions may wait for the receiver.
 const AHEAD: usize = 16;
 
 /// What is asked in a repository.
@@ -51,12 +51,12 @@ impl Base {
         take_in(&self.repositories()?, threads(), read, take)
     }
 
-    /// Asks in one repository.
+    /// Opens one repository and calls `ask` in it.
     pub(super) fn ask_in<T>(&self, path: &Path, ask: Ask<'_, T>) -> anyhow::Result<T> {
         repo::open_listed(path).map_err(Into::into).and_then(|shared| ask(&self.session_at(shared)))
     }
 
-    /// Asks every repository.
+    /// Calls `ask` in every repository. Returns the answers, and how many repositories failed.
     pub(super) fn ask_every<T: Send>(&self, ask: Ask<'_, T>) -> anyhow::Result<(Vec<T>, usize)> {
         self.act_in_every(ask, &|_| None)
     }

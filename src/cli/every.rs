@@ -37,7 +37,7 @@ impl Sums {
         sum.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The last line of a run; nothing when nothing was due.
+    /// Prints the last line of a run. Prints nothing if nothing was due.
     fn print(&self, out: &mut dyn Write) -> std::io::Result<()> {
         let [well, behind, waiting] = [&self.well, &self.behind, &self.waiting].map(|sum| sum.load(Ordering::Relaxed));
         if well + behind + waiting == 0 {
@@ -143,7 +143,7 @@ fn write_metrics(base: &Base, mode: Mode) {
     }
 }
 
-/// What installing the hook in one repository did.
+/// The result of installing the hook in one repository.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Installed {
     Now,

@@ -38,7 +38,7 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
         "Brings a replaced branch back under another name",
     ),
     ("webhook", "git mirror-push webhook upstream", "Prints what to enter in the settings of upstream's host"),
-    ("import", "git mirror-push import --root /srv/git --dry-run", "Shows what the remotes of git would become"),
+    ("import", "git mirror-push import --root /srv/git --dry-run", "Shows what would be imported"),
     ("export", "git mirror-push export --all", "Prints every mirror, to move them to another server"),
     ("doctor", "git mirror-push doctor", "Looks for problems"),
     (

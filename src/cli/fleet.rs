@@ -15,7 +15,7 @@ use crate::status::{Standing, render_time};
 const MAX_SHOWN: usize = 20;
 /// How many copies are read at once.
 const PAGE: usize = 500;
-/// A clock that is so many milliseconds off is worth a word.
+/// If a clock is wrong by more than this many milliseconds, a line says so.
 const CLOCK_OFF: u64 = 5000;
 
 impl Base {
@@ -54,7 +54,7 @@ fn show(base: &Base, look: &mut Look, out: &mut dyn Write) -> anyhow::Result<u8>
     let (nodes, hosts, twins, is_silent) = (look.nodes()?, look.hosts()?, look.twins()?, look.is_silent()?);
     let is_right = nodes.iter().all(|node| node.reachable);
     let status = if is_right { DONE } else { BEHIND };
-    // Limits differ where not all live nodes have the same.
+    // Only live nodes are compared.
     let mut known = nodes.iter().filter(|node| node.reachable).map(|node| &node.limits);
     let first = known.next();
     let is_same = known.all(|other| Some(other) == first);
@@ -100,7 +100,7 @@ fn row(base: &Base, node: &SeenNode, out: &mut dyn Write) -> anyhow::Result<()> 
     let SeenNode { node: name, program, running, waiting, .. } = node;
     let work = match node.reachable {
         true => format!("{running} running, {waiting} waiting"),
-        false => format!("last heard of {}", render_time(node.as_of)),
+        false => format!("last heard from at {}", render_time(node.as_of)),
     };
     writeln!(out, "{name}  {}  {program}  {work}  {mirrors}", render::live(base, node.reachable))?;
     if node.reachable && node.clock_ahead_ms.unsigned_abs() > CLOCK_OFF {

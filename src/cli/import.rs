@@ -1,7 +1,7 @@
 //! `import`: mirrors that other tools configured become mirrors of ours. First everything is read and judged, then it is shown, and then,
 //! if the user agrees, written. Nothing changes at the source.
 //!
-//! If we are killed while we write, the next import finds what is written as present, and adds the rest.
+//! If we are killed while we write, the next import finds what was written, and adds the rest.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -72,16 +72,16 @@ struct Addition {
     keys: Keys,
     secret: Option<Secret>,
     notes: Vec<String>,
-    /// Whether a template makes it, so that nothing is written in its repository.
+    /// Whether a template makes it, so that its repository's file gets no table for it.
     is_of_template: bool,
-    /// With `--check`: that the first sync can run, or why not.
+    /// With `--check`: `Ok` if the first sync can run, otherwise why not.
     looked: Option<Result<(), Unready>>,
 }
 
 /// Why a first sync cannot run.
 struct Unready {
     why: String,
-    /// Equal for all mirrors with the same trouble.
+    /// The same text for all mirrors with the same problem, which are listed together.
     cause: String,
 }
 
@@ -112,7 +112,7 @@ pub(super) fn import(base: &Base, asked: &Import, out: &mut dyn Write) -> anyhow
     let mut additions: BTreeMap<PathBuf, Vec<usize>> = BTreeMap::new();
     for (git_dir, found) in answers {
         for one in found {
-            // A run that was killed may have left a mirror without the hook.
+            // Present mirrors too: a run that was killed may have left them without the hook.
             if matches!(one.verdict, Verdict::Add(_) | Verdict::Present(_)) {
                 additions.entry(git_dir.clone()).or_default().push(judged.len());
             }
@@ -233,7 +233,7 @@ fn in_git(repository: &Repository, asked: &Import) -> Vec<Found> {
     for (script, text) in install::scripts(repository).unwrap_or_default() {
         for pushing in pushing_lines(&text) {
             let script = script.strip_prefix(repository.git_dir()).unwrap_or(&script);
-            // Ours takes its place.
+            // Our hook takes the place of this script, which is renamed.
             let moved = if script.ends_with("post-receive") { " (post-receive.previous after the import)" } else { "" };
             let from = format!("{}{moved}, line {}", script.display(), pushing.line);
             let why = match &pushing.target {
@@ -249,9 +249,9 @@ fn in_git(repository: &Repository, asked: &Import) -> Vec<Found> {
                 }
                 Some(target) => match parse(target) {
                     Ok((address, _)) => format!("it pushes to {} by itself", address.shown(&Credentials::default())),
-                    Err(_) => "it pushes by itself, to something that is no URL".to_owned(),
+                    Err(_) => "it pushes by itself, and its target is not a URL".to_owned(),
                 },
-                None => "it pushes by itself, and does not say where to in this line".to_owned(),
+                None => "it pushes by itself, and this line does not name the target".to_owned(),
             };
             let why = format!("{why}; add that mirror (git mirror-push add), and delete the line");
             found.push(Found::Person { from, why });
@@ -260,7 +260,7 @@ fn in_git(repository: &Repository, asked: &Import) -> Vec<Found> {
     found
 }
 
-/// What gitolite says, together with the key of a widespread hook that its configuration sets.
+/// The mirrors of gitolite, and those of `gitolite.mirror.simple`, the key of a widespread hook.
 fn of_gitolite(session: &Session<'_>, asked: &Import, mut found: Vec<Found>) -> Vec<Found> {
     let value = |key: &str| session.repository.git_config(key).unwrap_or_default();
     let repository = source::gitolite_name(session.repository.git_dir());
@@ -298,7 +298,7 @@ fn namespaces(repository: &Repository) -> Vec<(String, usize)> {
     counts.into_iter().collect()
 }
 
-/// Writes the templates for what follows one rule.
+/// Writes the templates: one for each mirror that all repositories have in the same way.
 fn write_templates(
     base: &Base,
     asked: &Import,
@@ -310,7 +310,7 @@ fn write_templates(
         if !judged.iter().any(|one| matches!(one.verdict, Verdict::Add(_))) {
             return Ok(());
         }
-        base.say("no mirror follows one rule in every repository below the roots, so there is no template");
+        base.say("no mirror is the same in all repositories, or there are fewer than ten; no template is written");
         return Ok(());
     }
     let source = asked.source.as_ref().map_or("git", Source::word);
@@ -327,7 +327,8 @@ fn write_templates(
     Ok(())
 }
 
-/// Adds the mirrors. What cannot be added is left to a person. Returns the repositories that have new mirrors.
+/// Adds the mirrors. What cannot be added gets the verdict `Person`. Returns the repositories with
+/// new mirrors.
 fn write(base: &Base, additions: &BTreeMap<PathBuf, Vec<usize>>, judged: &mut [Judged]) -> Vec<PathBuf> {
     let paths: Vec<PathBuf> = additions.keys().cloned().collect();
     let all = &*judged;
@@ -373,7 +374,8 @@ fn write(base: &Base, additions: &BTreeMap<PathBuf, Vec<usize>>, judged: &mut [J
     changed
 }
 
-/// Wakes the daemon for the first syncs. For a single repository, whatever its `wake` says is done.
+/// Wakes the daemon for the first syncs. For a single repository, its key `wake` is respected, and
+/// a drain may be started.
 fn tell(base: &Base, changed: &[PathBuf]) {
     if changed.len() == 1 {
         let wake = |session: &Session<'_>| {

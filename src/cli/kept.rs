@@ -21,7 +21,7 @@ struct Json<'a> {
     kept: &'a Kept,
 }
 
-/// Lists, restores or ends what is kept.
+/// Lists, restores or deletes what is kept.
 pub(super) fn kept(session: &Session<'_>, asked: &Asked, out: &mut dyn Write) -> anyhow::Result<u8> {
     let config = session.config()?;
     let names: Vec<String> = match &asked.name {
@@ -80,7 +80,8 @@ fn restore(session: &Session<'_>, all: &[(&str, Kept)], wanted: &str, new_name: 
         return Err(Usage(format!("'{target}' exists; {fix}")).into());
     }
     let value = Oid::from_hex(found.value.as_bytes()).expect("a kept value is an object id");
-    // No hook runs for this, so the push mirrors are told here. If we are killed in between, the record that was begun causes a full sync.
+    // No hook runs for this, so the record for the push mirrors is written here. If we are killed
+    // before it is finished, the file that was begun causes a full sync.
     let id = new_id(now());
     let update = RefUpdate { old: value.null(), new: value, name };
     let record = spool::begin(&session.repository.layout(), id, &Record::of(id.time, vec![update]))?;

@@ -58,7 +58,7 @@ pub(super) fn webhook(session: &Session<'_>, asked: &Webhook, out: &mut dyn Writ
     }
     writeln!(out, "URL     {url}\nsecret  {}", secret.expose())?;
     if host == "SERVER" {
-        session.base.say("SERVER is the name of this server; hosts in [api] of its file sets it");
+        session.base.say("put the name of this server in place of SERVER, or set 'hosts' in [api] of its file");
     }
     session.base.say("enter both where upstream's host has its webhooks: content type application/json, event push");
     Ok(DONE)
@@ -185,7 +185,7 @@ pub(super) fn credential(session: &Session<'_>, asked: &Credential) -> anyhow::R
     session.editor().store_secret(&asked.name, &Secret::new(secret))?;
     if mirror.auth_method != AuthMethod::Password && !asked.clear {
         session.base.warn(&format!(
-            "auth_method is \"{}\"; git mirror-push set {} --auth-method password",
+            "auth_method is not \"password\" but \"{}\"; to change it: git mirror-push set {} --auth-method password",
             mirror.auth_method.as_str(),
             asked.name
         ));

@@ -1,4 +1,4 @@
-//! Measurements: what `check` judges, and the file for Prometheus' node_exporter.
+//! The summaries for `check`, and the metrics file for Prometheus' node_exporter.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use crate::metrics::{Metrics, Series};
 use crate::mirror;
 use crate::status::Summary;
 
-/// Every mirror of a repository in short.
+/// The summary of every mirror of a repository.
 pub(super) fn summaries(session: &Session<'_>) -> anyhow::Result<Vec<Summary>> {
     Ok(Summary::all(&session.repository.layout(), &session.config()?, now())?)
 }

@@ -18,7 +18,7 @@ use crate::mirror::{self, Extras, Keys, clean_url, host_keys_of, token_as_passwo
 use crate::wire::{Address, parse};
 
 impl Session<'_> {
-    /// Tells the user of mirrors that other tools keep in git's configuration.
+    /// Names the mirrors in git's configuration that other tools keep there.
     pub(super) fn tell_of_others(&self, config: &Config) {
         for text in unknown(config, &self.repository.git_remotes()) {
             self.base.say(&format!("{text}: git mirror-push import --dry-run"));

@@ -140,7 +140,7 @@ fn said(seconds: i64, failed: &str, maker: Maker, is_permanent: bool, name: &str
         }
         Maker::Nobody => {
             format!(
-                "next attempt at the first push that comes in {after} or later{failed}; {NOBODY}: 'git mirror-push sync {name}' tries now"
+                "next attempt at the first push that comes {after} from now or later{failed}; {NOBODY}: 'git mirror-push sync {name}' tries now"
             )
         }
     }
@@ -163,7 +163,7 @@ mod tests {
             (
                 600,
                 Maker::Nobody,
-                "next attempt at the first push that comes in 10 min or later, after 2 failed attempts; no daemon, drain or timer is running: 'git mirror-push sync m' tries now",
+                "next attempt at the first push that comes 10 min from now or later, after 2 failed attempts; no daemon, drain or timer is running: 'git mirror-push sync m' tries now",
             ),
             (7200, Maker::Daemon, "next attempt in 2 h, by the daemon, after 2 failed attempts"),
         ] {

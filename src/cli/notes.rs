@@ -29,8 +29,8 @@ pub(super) fn of(session: &Session<'_>, config: &Config, mirror: &Mirror, shown:
     Ok(notes)
 }
 
-/// The note on a mirror whose rules select no branch at all, or none of the branches and tags here. Its rules are probably
-/// not what was meant.
+/// The note on a mirror whose rules select no branch at all, or none of the branches and tags here.
+/// Such rules are probably a mistake.
 fn empty_selection(session: &Session<'_>, config: &Config, mirror: &Mirror) -> anyhow::Result<Option<String>> {
     let rules = config.rules(mirror, session.repository.default_branch()?.as_ref());
     if rules.selects_no_branch() {
@@ -76,7 +76,7 @@ fn divergence(mirror: &Mirror, shown: &View) -> Option<String> {
             "someone moved the divergent refs here; to see upstream's commits: git fetch mirror::{name}; to take them: set the refs to them (git fetch mirror::{name} BRANCH && git update-ref refs/heads/BRANCH FETCH_HEAD), or git mirror-push set {name} --divergent-refs overwrite, which keeps what is here below refs/rewritten/{name}"
         ),
         Direction::Both => format!(
-            "someone moved the refs in conflict on both sides; the commands that resolve it: git mirror-push conflicts {name}"
+            "both sides moved the refs in conflict; for the commands that resolve it: git mirror-push conflicts {name}"
         ),
         Direction::Push => format!(
             "someone else pushed to the divergent refs of the mirror; to fetch their commits: git fetch mirror::{name}; to overwrite them: git mirror-push set {name} --divergent-refs overwrite"

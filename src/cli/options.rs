@@ -9,7 +9,7 @@ use crate::mirror::Keys;
 /// What `add` and `set` have in common.
 #[derive(Debug, Args)]
 pub(super) struct Settings {
-    /// Whether the mirror gets our refs, we take the mirror's, or both
+    /// The direction: the mirror gets our refs, we take its refs, or both
     #[arg(long, value_name = "DIRECTION")]
     pub(super) direction: Option<Direction>,
     /// Mirror protected branches only
@@ -142,7 +142,7 @@ pub(super) enum Divergent {
     Overwrite,
     /// Keep the mirror's value, update the other refs, and report the mirror as failed
     Keep,
-    /// Nothing at all is pushed
+    /// Push nothing at all, and report the mirror as failed
     Fail,
 }
 
@@ -168,7 +168,7 @@ pub(super) enum AuthMethod {
     /// The key in the mirror's directory
     #[value(name = "ssh_public_key", alias = "ssh-public-key")]
     SshPublicKey,
-    /// ssh's own keys, or an open server
+    /// No credentials of ours: ssh uses its own keys, or the server needs none
     #[value(name = "none")]
     None,
 }

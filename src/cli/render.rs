@@ -48,7 +48,7 @@ pub(super) fn report(base: &Base, report: &Report, mode: Mode, out: &mut dyn Wri
     let (taken, sent): (Vec<&RefOutcome>, Vec<&RefOutcome>) = match report.direction {
         Direction::Push => (Vec::new(), shown.clone()),
         Direction::Pull => (shown.clone(), Vec::new()),
-        // As git does, what is taken and what is sent are apart.
+        // As in git, what is taken and what is sent is listed separately.
         Direction::Both => shown.iter().partition(|outcome| outcome.side == Side::Here),
     };
     let first = if report.direction == Direction::Push || taken.is_empty() && !sent.is_empty() { "To" } else { "From" };
@@ -169,7 +169,7 @@ fn line(base: &Base, outcome: &RefOutcome) -> String {
     if outcome.outcome.is_failure() { painted(base, Colour::Red, &text) } else { text }
 }
 
-/// How one mirror stands, and when it is tried next.
+/// Prints the status of one mirror, and when it is tried next.
 pub(super) fn view(base: &Base, view: &View, next: Option<&str>, out: &mut dyn Write) -> io::Result<()> {
     let (word, colour) = match view.update_status {
         _ if !view.enabled => ("disabled", Colour::Yellow),
@@ -221,7 +221,7 @@ pub(super) fn copied(base: &Base, mirror: &Shown, out: &mut dyn Write) -> io::Re
     };
     let is_disabled = mirror.shown.get("enabled").is_some_and(|enabled| enabled == false);
     let word = if is_disabled { "disabled" } else { text("update_status") };
-    // Whoever may write to the database could put anything there.
+    // Anybody with write access to the database could have put control sequences there.
     let clean = |text: &str| Redactor::default().clean(text).on_one_line();
     let error = Some(clean(text("last_error"))).filter(|error| !error.is_empty());
     let error = error.map(|error| format!("  {error}")).unwrap_or_default();

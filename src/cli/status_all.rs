@@ -1,4 +1,4 @@
-//! `status --all`. Only a few mirrors are in memory at once, however many there are.
+//! `status --all`. Without `-v`, only a few mirrors are in memory at once, however many there are.
 
 use std::collections::BTreeMap;
 use std::io::Write;

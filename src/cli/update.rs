@@ -1,4 +1,5 @@
-//! `drain`, `sync`, `plan`: the commands that update mirrors or say what an update would do.
+//! `drain`, `pull`, `sync`, `plan`: the commands that update mirrors or say what an update would
+//! do.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
@@ -36,11 +37,13 @@ pub(super) fn drain(session: &Session<'_>, drain: &args::Drain, out: &mut dyn Wr
 /// How long a woken drain stays for the next attempts. After that the next push, a timer or `sync` takes over.
 const MAX_STAY: Duration = Duration::from_secs(24 * 3600);
 
-/// How often a drain that stays reads the status files again. Another drain may have set an earlier attempt.
+/// How long a drain that stays waits until it reads the status files again. Another drain may have
+/// set an earlier attempt.
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Waits for the next attempt and makes it, until no mirror waits. Only one process per repository waits; the others exit. So it also reads
-/// the status files: a mirror may have failed in a drain that has exited.
+/// Waits for the next attempt and makes it, until no mirror waits. Only one process per repository
+/// waits; the others exit. This process also reads the status files, because a mirror may have
+/// failed in a drain that has exited.
 fn linger(session: &Session<'_>, mut reports: Vec<Report>, out: &mut dyn Write) -> anyhow::Result<()> {
     let spool = session.repository.layout().spool();
     let end = now().checked_add(MAX_STAY)?;
@@ -135,7 +138,7 @@ pub(super) struct Asked<'a> {
     pub(super) mode: Mode,
     /// Whether first contact is confirmed (`--adopt`).
     pub(super) adopts: bool,
-    /// Whether repositories are made that were there once (`--create`).
+    /// Whether a mirror's repository is made even if it was there once (`--create`).
     pub(super) creates: bool,
     /// Whether refs that were deleted here are taken again (`--restore`).
     pub(super) restore: Restore,

@@ -35,7 +35,7 @@ pub fn assignment(text: &str, place: Place) -> Result<(&'static str, Change), St
 /// The name of a key that may be set at `place`.
 ///
 /// # Errors
-/// Why there is none, and what is near.
+/// Why the key cannot be set there, and which key was probably meant.
 pub fn known_key(key: &str, place: Place) -> Result<&'static str, String> {
     settable(key, place).map(|known| known.name)
 }

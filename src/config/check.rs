@@ -102,7 +102,8 @@ fn mirrors(place: &Place<'_>, file: File, server: &Server, placed: Option<&Place
     for (name, remote) in file.remotes {
         check_name(place, &name)?;
         let of_server = template(name.get_ref());
-        // Somebody else may have chosen the address. A token that creates repositories must not go there.
+        // If this file has the URL, somebody else may have chosen it. The server's token that
+        // creates repositories must not be sent there.
         let creates = if remote.url.is_some() { Settings::default() } else { of_server.clone() };
         let written = remote.over(&of_server);
         let says_create = written.says_create();
@@ -163,7 +164,7 @@ fn text_line(text: &str, name: &str) -> usize {
     text.lines().position(|line| line.trim().starts_with("[remotes.") && is_header(line)).map_or(1, |at| at + 1)
 }
 
-/// Two mirrors that would undo each other's work: the name of one, and what is wrong.
+/// Finds two mirrors that would undo each other's work. Returns the name of one, and what is wrong.
 fn clash(mirrors: &[Mirror]) -> Option<(&str, String)> {
     let selects_all = |mirror: &Mirror| mirror.mirror_branch_regex.is_none() && !mirror.only_protected_branches;
     for pull in mirrors.iter().filter(|mirror| mirror.is_pull() && mirror.is_enabled) {
@@ -237,7 +238,9 @@ pub(super) fn server(path: &Path, text: &str, file: File, mut server: Server) ->
         let template = server.templates.entry(name.into_inner()).or_default();
         let settings = remote.over(&template.settings);
         if let Some(unknown) = settings.url.as_deref().and_then(unknown_placeholder) {
-            let what = format!("the url has the placeholder '{{{unknown}}}'; only {{path}} and {{name}} exist");
+            let what = format!(
+                "the url has the placeholder '{{{unknown}}}'; only {{path}}, {{path_dash}}, {{path_underscore}} and {{name}} exist"
+            );
             return Err(Error::Meaning { path: path.to_owned(), line, what });
         }
         *template = Template { settings, file: path.to_owned(), line };

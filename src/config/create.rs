@@ -83,9 +83,10 @@ pub struct Create {
     pub visibility: Visibility,
     /// `create_token_file`; `None` means the mirror's own password.
     pub token_file: Option<PathBuf>,
-    /// `create_url`: the address of the host's API, or another ssh URL; `None` means that the mirror's URL tells it.
+    /// `create_url`: the address of the host's API, or another ssh URL; `None` means that it
+    /// follows from the mirror's URL.
     pub url: Option<String>,
-    /// `create_per_minute`: most repositories that are made at one host in a minute.
+    /// `create_per_minute`: the largest number of repositories made at one host in a minute.
     pub per_minute: usize,
 }
 
@@ -93,7 +94,7 @@ impl Create {
     /// The default of `create_per_minute`: 480 in an hour, below GitHub's limit of 500.
     pub(super) const PER_MINUTE: usize = 8;
 
-    /// What keeps a mirror at `address` from being made like this.
+    /// Why the repository of a mirror at `address` cannot be made in this way; `None` if it can.
     pub(super) fn mistake(&self, address: &Address) -> Option<Mistake> {
         let wrong = |key, what: &str| Some(Mistake { key, what: what.to_owned() });
         let is_web = matches!(address, Address::Http { .. });
@@ -101,7 +102,7 @@ impl Create {
         match &self.maker {
             _ if matches!(address, Address::Git { .. }) => wrong(
                 "create",
-                "create does not work with a git:// URL, which shows no difference between absent and closed",
+                "create does not work with a git:// URL, which does not tell a missing repository from a forbidden one",
             ),
             Maker::Command(_) => None,
             Maker::Kind(Kind::Path) if !matches!(address, Address::Local(_)) => {
@@ -115,7 +116,7 @@ impl Create {
             Maker::Kind(Kind::Ssh) => self.ssh_mistake(),
             Maker::Kind(_) if !is_web && !is_ssh => wrong(
                 "create",
-                "create with a host's way needs an http, https or ssh URL; for a path use create = \"path\"",
+                "this value of create needs an http, https or ssh URL; for a path use create = \"path\"",
             ),
             Maker::Kind(Kind::Push) if self.visibility != Visibility::Private => wrong(
                 "create_visibility",

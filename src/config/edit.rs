@@ -1,4 +1,5 @@
-//! Changing a repository's file. Comments and order are kept, and what does not parse is never written.
+//! Changes a repository's file. Comments and order are kept. A text that is not a valid
+//! configuration is never written.
 //!
 //! The file `lock` beside it is locked meanwhile, so commands change the file one after another. The new file is synced before it replaces
 //! the old one.
@@ -102,7 +103,7 @@ fn editable(repository: &Repository) -> Result<Option<String>, Error> {
     }
 }
 
-/// Why we do not change such a file.
+/// The error for a file that another user may have written.
 fn not_ours(path: PathBuf) -> Error {
     let is_ours = durable::open_to_read(&path).is_ok_and(|(_, file)| durable::is_ours(&file));
     if is_ours { Error::WritableByGroup { path } } else { Error::OtherOwner { path } }

@@ -47,15 +47,17 @@ table! {
     /// How often the notification is repeated while the mirror still fails.
     notify_interval: Duration, Top, "duration; \"1d\"", via "read::period";
 
-    /// A file for the textfile collector of Prometheus. It is replaced after each drain: in a repository's file with that repository,
-    /// in the server's file with all of them after each --all.
+    /// A file for the textfile collector of Prometheus. If the repository's file sets this key,
+    /// each drain writes the metrics of that repository. If the server's file sets it, each --all
+    /// writes those of all repositories.
     metrics_file: PathBuf, Top, "absolute path; none", via "read::absolute";
 
-    /// How many mirrors --all and the daemon update at the same time. In the daemon, updates that only wait for a mirror are not counted,
-    /// but at most twice this number of them.
+    /// How many mirrors --all and the daemon update at the same time. In the daemon, updates that
+    /// only wait for a mirror are not counted; at most twice this number of them run.
     max_jobs: usize, Server, "integer; 16", via "read::at_least_one";
 
-    /// How many of these updates may go to the same host. In the daemon, as many additional updates may wait for an answer from that host.
+    /// How many of these updates may go to the same host. In the daemon, the same number of
+    /// additional updates may wait for an answer from that host.
     max_jobs_per_host: usize, Server, "integer; 8, or 16 for a host whose first answered update takes 100 ms or more and does not use ssh", via "read::at_least_one";
 
     /// How many of these updates may be for the same repository.
@@ -233,7 +235,7 @@ pub enum HookSetting {
     /// The repository is to have it, as `post-receive`.
     #[default]
     PostReceive,
-    /// None: something else records the pushes, or nothing does.
+    /// No hook of ours: something else records the pushes, or nothing does.
     None,
 }
 

@@ -38,7 +38,8 @@ table! {
 pub(super) fn check_database(url: &str) -> Result<(), String> {
     let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"));
     let rest = rest.ok_or("the url of a fleet is that of a PostgreSQL database: postgres://USER@HOST/DATABASE")?;
-    // As the client of the database reads it: a password may have a slash in it.
+    // The password reaches to the first '@', even if it has a slash in it. The client reads it so,
+    // too.
     let user = rest.split_once('@').map_or("", |(user, _)| user);
     let query = rest.split_once('?').map_or("", |(_, query)| query);
     if user.contains(':') || query.split('&').any(|pair| pair.starts_with("password=")) {
@@ -52,7 +53,12 @@ pub(super) fn check_database(url: &str) -> Result<(), String> {
 
 /// Checks the name of a node.
 pub(super) fn check_node(name: &str) -> Result<(), String> {
-    let wrong = || format!("'{}' is not a name for a node; use letters, digits, '.', '_' and '-'", name.escape_debug());
+    let wrong = || {
+        format!(
+            "'{}' is not a name for a node; use 1 to 64 letters, digits, '.', '_' and '-', and begin with a letter or digit",
+            name.escape_debug()
+        )
+    };
     if is_name(name) { Ok(()) } else { Err(wrong()) }
 }
 
@@ -71,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_urls_without_a_password_are_taken() {
+    fn only_urls_without_a_password_are_accepted() {
         for url in [
             "postgres://gmp@db1,db2:5433/mirrors?sslmode=require",
             "postgresql://gmp@%2Frun%2Fpostgresql/mirrors",

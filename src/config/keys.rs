@@ -6,7 +6,7 @@ use super::file::{Api, HostKeys, Repositories, TopKeys};
 use super::fleet::FleetKeys;
 use super::settings::Settings;
 
-/// Where a key stands.
+/// The table and the file in which a key may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// At the top of the repository's file or of the server's files.
@@ -30,7 +30,7 @@ pub enum Place {
 pub struct Key {
     /// Its name.
     pub name: &'static str,
-    /// Where it stands.
+    /// The table and the file in which it may be.
     pub place: Place,
     /// The type of its value, and after a semicolon the default.
     pub value: &'static str,
@@ -50,7 +50,7 @@ pub(super) trait Table {
     /// Its keys, in the order of the manual page.
     const KEYS: &'static [Key];
 
-    /// The values of `self`; for a key without a value, that of `below`.
+    /// Merges two tables: for each key the value of `self`, or else that of `below`.
     fn over(self, below: &Self) -> Self;
 
     /// The keys that have a value.
@@ -163,7 +163,12 @@ const TABLES: &[Key] = &[
         "table",
         "Limits for one host. NAME is the host of a URL, with a port if only that port is meant: [hosts.\"github.com\"].",
     ),
-    section("[fleet]", Place::Server, "table", "Several machines that know of each other; see docs/fleet.md."),
+    section(
+        "[fleet]",
+        Place::Server,
+        "table",
+        "The database of several machines that show each other's mirrors; see docs/fleet.md.",
+    ),
     section("[api]", Place::Server, "table", "Limits for mirrors that are created through the API or the page."),
     section(
         "[defaults]",

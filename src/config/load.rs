@@ -68,7 +68,7 @@ impl Environment {
     }
 }
 
-/// Where the server's file is when nothing says otherwise.
+/// The path of the server's file if neither the command line nor the environment names one.
 pub(super) const SERVER_FILE: &str = "/etc/git-mirror-push/config.toml";
 
 /// The texts of the server's files, in order, in a process that read them as root before it became another user. Empty in every other
@@ -139,8 +139,8 @@ pub fn load(repository: &Repository, server: &Server) -> Result<Config, Error> {
     parse(&repository.layout().config(), &text, server, placed.as_ref(), trust)
 }
 
-/// Reads the file of a plain repository to show what is in it. `None` if others than we may write the file, so that the repository must be
-/// opened to know how far it is trusted.
+/// Reads the file of a plain repository to show what is in it. `None` if somebody else may write
+/// the file: then the repository must be opened to find out how far the file is trusted.
 ///
 /// # Errors
 /// [`Error`].
@@ -206,8 +206,8 @@ pub fn authorise(repository: &Repository, server: &Server) -> Result<(), Error> 
 }
 
 /// The path of `info/alternates`, of `commondir`, or of a symbolic link in place of refs or objects, if there is one. With these, the
-/// contents of a repository may be files of somebody else. Links to single loose objects are not looked for, and the owner may make any of
-/// them later.
+/// contents of a repository may be files of somebody else. Links to single
+/// loose objects are not looked for. The owner may make such a link after this check.
 fn leads_outside(git_dir: &Path) -> io::Result<Option<PathBuf>> {
     let objects = git_dir.join("objects");
     for (path, is_link_only) in [

@@ -1,8 +1,9 @@
-//! Configuration: bytes to [`Config`], and from there to the rules of `plan`. Pure, except `load`, `edit`, `origin` and `server`.
+//! Configuration: bytes to [`Config`], and from there to the rules of `plan`. Pure, except `load`,
+//! `edit`, `origin`, `server`, `template`, `urls` and `unique`.
 //!
 //! Guaranteed: an unknown key, a value of the wrong kind, a bad URL or regex is an error that names the file and the line;
-//! a file with an error in it configures nothing. Absent: secrets, which are in files of their own. A crash while a command
-//! changes a file leaves the old file or the new one.
+//! a file with an error in it configures nothing. A crash while a command changes a file leaves the
+//! old file or the new one. Absent: secrets, which are in files of their own.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -108,7 +109,7 @@ pub enum Error {
     },
     /// Root does not act in another user's repository itself.
     #[error(
-        "repository '{}' belongs to user {owner}, in whose place root does not act here; use the command line, or run this as {owner}",
+        "repository '{}' belongs to user {owner}, and root does not act in it itself; use the command line, or run this as {owner}",
         path.display()
     )]
     OnlyAsOwner {
@@ -126,7 +127,7 @@ pub enum Error {
         /// The files that were read.
         files: Vec<PathBuf>,
     },
-    /// Another command holds the lock of the repository's file for too long.
+    /// Another command has held the lock of the repository's file for more than ten seconds.
     #[error("another command is changing '{}'; try again", path.display())]
     Busy {
         /// The file.
@@ -140,7 +141,7 @@ pub enum Error {
     Change(String),
 }
 
-/// The configuration of one repository, the server's file taken into account.
+/// The configuration of one repository, from its own file and the server's files.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Patterns of protected branches. `None` means that only the branch that HEAD names is protected.
@@ -243,7 +244,7 @@ pub struct Mirror {
     pub sets_head: bool,
     /// Who makes its repository if it is not there; `None` if nobody does.
     pub create: Option<Create>,
-    /// What matters only when refs are taken from it.
+    /// The settings for taking refs from it, and for keeping values that are replaced.
     pub pull: Pull,
 }
 
@@ -297,7 +298,8 @@ impl Mirror {
         self.direction != Direction::Pull
     }
 
-    /// What is known of the mirror belongs to this: its address (see [`Address::identity`]) and its direction.
+    /// Its address (see [`Address::identity`]) and its direction. If this changes, what was stored
+    /// about the mirror does not count any more.
     #[must_use]
     pub fn identity(&self) -> String {
         self.direction.identity(&self.address)

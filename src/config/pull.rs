@@ -1,4 +1,5 @@
-//! What the configuration says of a mirror whose refs are taken (`direction = "pull"` or `"both"`). Pure.
+//! The direction of a mirror, the settings for taking refs (`direction = "pull"` or `"both"`), and
+//! the settings for keeping values that are replaced. Pure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -47,7 +48,8 @@ impl Direction {
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Interval {
-    /// After half the time since upstream last changed.
+    /// After half the time since upstream last changed, within `min_check_interval` and
+    /// `max_check_interval`.
     #[default]
     Auto,
     /// Never.
@@ -86,7 +88,8 @@ pub enum Hooks {
     None,
 }
 
-/// The settings that matter only when refs are taken.
+/// The settings for taking refs. `keep_rewritten` and `max_rewritten_size` count for a push
+/// mirror too.
 #[derive(Clone, Debug)]
 pub struct Pull {
     /// `interval`

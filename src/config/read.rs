@@ -103,7 +103,9 @@ pub(super) fn version<'de, D: Deserializer<'de>>(d: D) -> Read<u32, D::Error> {
     const KNOWN: u32 = 1;
     made(d, |version| match version {
         ..=KNOWN => Ok(version),
-        _ => Err(format!("the file is of version {version}, this program knows {KNOWN}; install a later one")),
+        _ => Err(format!(
+            "the file is of version {version}, but this program knows only version {KNOWN}; install a newer git-mirror-push"
+        )),
     })
 }
 

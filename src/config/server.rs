@@ -71,13 +71,13 @@ pub struct Placed {
 }
 
 impl Root {
-    /// Everything below a directory.
+    /// A root with every repository below a directory.
     pub(super) fn at(path: &Path) -> Self {
         let (path, written) = (path.to_owned(), ("config.toml".into(), 1));
         Self { path, written, include: Vec::new(), exclude: Vec::new(), owners: Vec::new() }
     }
 
-    /// Whether it does not exist. One that cannot be looked at is not missing.
+    /// Whether it does not exist. A root that we may not look at counts as existing.
     fn is_missing(&self) -> bool {
         matches!(self.path.try_exists(), Ok(false))
     }
@@ -94,7 +94,7 @@ impl Root {
 
     /// Where in this root the repository is, if the globs choose it.
     fn place(&self, git_dir: &Path) -> Option<Placed> {
-        // Without `//` and `/./`, which patterns and comparisons of texts would take for another path.
+        // `components` removes `//` and `/./`, at which patterns and comparisons of texts fail.
         let below: PathBuf = git_dir.strip_prefix(&self.path).ok()?.components().collect();
         let parent = below.parent()?;
         let below = if below.ends_with(".git") && parent != Path::new("") { parent } else { &below };
@@ -116,7 +116,7 @@ impl Root {
         let mut open = vec![self.path.clone()];
         while let Some(directory) = open.pop() {
             let entries = match std::fs::read_dir(&directory) {
-                // A directory that somebody made unreadable, or that is gone by now, must not stop the others.
+                // An unreadable or deleted directory must not keep us from the other directories.
                 Err(error)
                     if directory != self.path
                         && matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound) =>
@@ -212,8 +212,8 @@ impl Server {
         Ok(found)
     }
 
-    /// What an administrator should know of a list of repositories: roots that are not there, owners that are no users, and that nothing is
-    /// served. A sentence each.
+    /// Warnings for an administrator, one sentence each: roots that do not exist, owners that are
+    /// not users, and a list of repositories that is empty.
     #[must_use]
     pub fn remarks(&self, repositories: &[PathBuf]) -> Vec<String> {
         let mut remarks: Vec<String> = self.missing_roots().map(|root| root.missing().to_string()).collect();

@@ -101,7 +101,7 @@ table! {
     /// Shortest delay before a retry after a temporary failure. The delay is random, below a limit that doubles with each failure.
     retry_delay: Duration, Remote, "duration; \"10s\"", via "read::period";
 
-    /// Upper limit of this delay.
+    /// Upper limit of the delay before a retry.
     max_retry_delay: Duration, Remote, "duration; \"1h\"", via "read::period";
 
     /// Minimum time between the starts of two updates.
@@ -143,7 +143,7 @@ table! {
     /// The address of the host's API, for example "https://ghe.example.com/api/v3". For "ssh": another ssh URL. Placeholders are those of url.
     create_url: String, Remote, "URL; from url";
 
-    /// Most repositories that are made at one host in a minute.
+    /// Maximum number of repositories that are created at one host in a minute.
     create_per_minute: usize, Remote, "integer; 8", via "read::at_least_one";
 
     /// In place of 'create': a program (absolute path) and its arguments. It reads one JSON object: repository, name, url, visibility,
@@ -200,7 +200,7 @@ impl Settings {
 }
 
 impl Settings {
-    /// What matters only when refs are taken.
+    /// The settings of pulls, and of keeping the values that a run replaces.
     fn take_pull(&mut self) -> Pull {
         Pull {
             interval: self.interval.unwrap_or_default(),
@@ -238,13 +238,13 @@ impl Settings {
             return Ok(None);
         }
         if direction == Direction::Both && create.maker == Maker::Kind(Kind::Push) {
-            let what = "a two-way mirror is read before it is pushed to, so create = \"push\" makes none; choose another 'create'";
+            let what = "a two-way mirror is read before it is pushed to, so create = \"push\" cannot create it; choose another 'create'";
             return Err(Mistake { key: "create", what: what.into() });
         }
         create.mistake(address).map_or(Ok(Some(create)), Err)
     }
 
-    /// Whether a key of these says who makes the repository.
+    /// Whether `create` or `create_command` is set.
     pub(super) fn says_create(&self) -> bool {
         self.create.is_some() || self.create_command.is_some()
     }
@@ -270,7 +270,7 @@ impl Settings {
         }
     }
 
-    /// The policy for refs that diverged. A two-way mirror has conflicts instead.
+    /// The policy for refs that diverged. A two-way mirror has `conflicts` instead.
     fn divergent(&self, direction: Direction) -> Result<Divergent, Mistake> {
         match (direction, self.divergent_refs) {
             (Direction::Both, Some(_)) => {
@@ -352,7 +352,8 @@ fn split_refspecs(refspecs: Vec<String>) -> (Vec<String>, Vec<String>) {
     (excluded.iter().map(|one| one[1..].to_owned()).collect(), refspecs)
 }
 
-/// The value of `auth_method` if no file has one. `has_user`: a user name is configured. `has_password`: a source of a password is.
+/// The value of `auth_method` if no file sets it. `has_user`: a user name is configured.
+/// `has_password`: a source of a password is configured.
 fn usual_method(address: &Address, has_user: bool, has_password: bool) -> AuthMethod {
     match address {
         Address::Http { .. } if has_user || has_password => AuthMethod::Password,

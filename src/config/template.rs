@@ -49,8 +49,9 @@ pub fn common_url(all: &[(Placed, &str)]) -> Option<String> {
 /// Adds templates to the file of a source, and returns the file.
 ///
 /// # Errors
-/// [`Error::Change`], when there is no server's file or a template with such a name is there; [`Error::Io`]; those of the configuration
-/// that it would give.
+/// [`Error::Change`], when there is no server's file, a template already has one of the names, or
+/// the file is no regular file or cannot be parsed; [`Error::Io`]; the errors of the resulting
+/// configuration.
 pub fn add_templates(server: &Server, source: &str, templates: Vec<NewTemplate>) -> Result<PathBuf, Error> {
     let wrong = |what: &str| Error::Change(what.to_owned());
     let first = server.files.first().and_then(|path| path.parent());

@@ -1,4 +1,5 @@
-//! Which repository gets which URL from the templates of the server's file, remembered as long as the configuration counts.
+//! Which repository gets which URL from the templates of the server's file, remembered as long as
+//! the configuration is in use.
 //!
 //! Guaranteed: of two repositories with one URL, whichever is asked about second finds the other. Absent: repositories that came after the
 //! list was made and that nobody has asked about.
@@ -12,7 +13,7 @@ use parking_lot::Mutex;
 use super::server::expand;
 use super::{Error, Server};
 
-/// What is remembered. A copy of the configuration remembers nothing yet: its roots may be others.
+/// What is remembered. A copy of the configuration starts empty, because its roots may differ.
 #[derive(Debug, Default)]
 pub(super) struct Urls(Mutex<Option<Table>>);
 

@@ -1,4 +1,4 @@
-//! `create_command`: a program of the administrator makes the repository.
+//! `create_command`: a configured program creates the repository.
 
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ use crate::config::Visibility;
 
 pub(super) fn create(host: &Host, facts: &Facts, visibility: Visibility) -> Result<Made, Error> {
     if facts.is_sha256() {
-        return Err(Error::Refused("GitHub has no repositories with SHA-256, and this repository is one".into()));
+        return Err(Error::Refused("GitHub has no SHA-256 repositories, and this repository uses SHA-256".into()));
     }
     let body = json!({
         "name": host.repository,

@@ -22,9 +22,9 @@ pub(super) fn create(host: &Host, facts: &Facts, visibility: Visibility) -> Resu
         )));
     }
     let Some(id) = namespace.body["id"].as_u64().filter(|_| namespace.status == 200) else {
-        // A status that means success is no answer either if there is no number in it.
+        // Without an id, a successful status is not enough.
         let judged = host.judge(&namespace, &RIGHTS)?;
-        return Err(Error::Refused(format!("'{}' gave no number for the group ({judged:?})", host.name)));
+        return Err(Error::Refused(format!("'{}' answered without a numeric id of the group ({judged:?})", host.name)));
     };
     let mut body = json!({
         "name": host.repository,

@@ -26,7 +26,7 @@ impl Host {
             .rsplit_once('/')
             .filter(|(group, name)| !group.is_empty() && !name.is_empty())
             .filter(|(group, _)| kind == CreateKind::Gitlab || !group.contains('/'))
-            .ok_or_else(|| refused(format!("'{path}' is not OWNER/NAME, as {} has it", kind.as_str())))?;
+            .ok_or_else(|| refused(format!("'{path}' is not OWNER/NAME, the form that {} needs", kind.as_str())))?;
         let mirror = wanted.mirror;
         let is_plain = parse(&base).is_ok_and(|(address, _)| address.is_plain_http());
         if is_plain && !mirror.allow_insecure_http {
@@ -135,7 +135,8 @@ fn place(wanted: &Wanted<'_>, kind: CreateKind) -> Option<(String, String, Strin
         }
         None => format!("{origin}{below}"),
     };
-    // A host below a path of its own has that path in both addresses.
+    // If the host's site is below a path, the URLs of the API and the repository begin with this
+    // path.
     let root =
         base.strip_suffix(below).and_then(|root| root.split_once("://")).and_then(|(_, rest)| rest.split_once('/'));
     let path = path.trim_matches('/');

@@ -1,6 +1,7 @@
-//! Makes the repository of a mirror that does not exist: empty, with our default branch's name, object format and description.
+//! Makes the repository of a mirror that does not exist: empty, with our object format and
+//! description. It also gets our default branch's name, except at GitHub and GitLab.
 //!
-//! `path` and `ssh` run `git init`; `github`, `gitlab` and `gitea` ask the API of the host; `command` runs a program of the administrator.
+//! `path` and `ssh` run `git init`; `github`, `gitlab` and `gitea` ask the API of the host; `create_command` runs a program.
 //! `pace` says when a host may be asked for one more.
 //!
 //! Guaranteed: nothing that exists is changed. A repository on this machine appears as a whole or not at all. A token goes only to the
@@ -47,7 +48,7 @@ pub struct Wanted<'w> {
     pub pool: &'w Pool,
 }
 
-/// What came of it.
+/// The result of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Made {
     /// It was made.
@@ -94,7 +95,7 @@ pub enum Error {
         /// The operating system's reason.
         source: std::io::Error,
     },
-    /// git or the administrator's program failed.
+    /// git or the program of `create_command` failed.
     #[error("cannot create the repository: {0}")]
     Program(String),
 }

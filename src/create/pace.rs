@@ -1,5 +1,6 @@
-//! When a host may be asked for one more repository: at most `create_per_minute` in any minute, one at a time, and not before the time that
-//! the host asked for. Who comes too early gets a time of its own, in the order of coming. The clock is an argument.
+//! When a host may be asked for one more repository: at most `create_per_minute` in any minute, one
+//! at a time, and not before the time that the host asked for. A mirror that asks too early is
+//! promised a later time, in the order of asking. The clock is an argument.
 //!
 //! This holds within one process. Absent: what other processes create.
 
@@ -27,15 +28,15 @@ struct Host {
     times: VecDeque<Timestamp>,
     /// The times of the creations of the last minute alone, in order.
     made: VecDeque<Timestamp>,
-    /// To whom the later ones are promised.
+    /// The promised times, by who asked.
     promised: HashMap<String, Timestamp>,
-    /// The host asked for nothing before this.
+    /// The host asked that nothing is created before this time.
     not_before: Option<Timestamp>,
     /// Held while something is created there.
     at_work: Arc<Mutex<()>>,
 }
 
-/// An answer.
+/// The answer to [`Pace::ask`].
 pub enum Turn {
     /// Create it now, and hold this lock meanwhile.
     Now(Arc<Mutex<()>>),
@@ -62,7 +63,7 @@ impl Pace {
         host.forget(now);
         let is_closed = host.made.len() >= per_minute || host.not_before.is_some_and(|until| until > now);
         let at = match host.promised.get(who) {
-            // Those who come late may not all come at once, nor while the host wants no one.
+            // A late asker gets a new time if the minute is full or the host asked for a pause.
             Some(at) if *at > now || !is_closed => *at,
             _ => host.next(per_minute, now),
         };

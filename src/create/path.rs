@@ -19,7 +19,8 @@ use crate::process;
 /// How long `git init` may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Makes the repository beside its place, syncs it, and moves it there. An empty directory at its place is replaced, if it is like a new one.
+/// Makes the repository beside its place, syncs it, and moves it there. An empty directory at its
+/// place is replaced if its owner, group and mode are those of a new directory.
 pub(super) fn create(path: &Path, facts: &Facts) -> Result<Made, Error> {
     let failed = |source| Error::Files { path: path.to_owned(), source };
     if !is_unused(path).map_err(failed)? {
@@ -64,7 +65,7 @@ fn is_like(one: &Metadata, other: &Metadata) -> bool {
     (one.uid(), one.gid(), one.mode()) == (other.uid(), other.gid(), other.mode())
 }
 
-/// How the names begin under which the repository is made.
+/// The beginning of the name of the directory in which the repository is made.
 fn stem(path: &Path) -> Option<OsString> {
     let mut name = OsString::from(".");
     name.push(path.file_name()?);
@@ -114,7 +115,7 @@ impl Drop for Fresh {
     }
 }
 
-/// Removes what runs left that were killed: directories of ours whose lock nobody holds.
+/// Removes what killed runs left: directories of this user whose lock nobody holds.
 fn remove_leftovers(parent: &Path, stem: &OsString) -> io::Result<()> {
     let ours = rustix::process::geteuid().as_raw();
     for entry in fs::read_dir(parent)? {

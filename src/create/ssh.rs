@@ -121,7 +121,7 @@ mod tests {
         }
         assert_eq!(super::script("~other/x.git", &facts(None, "sha1", "")), None);
     }
-    /// Hosts have other shells as sh(1). Those that are on this machine are tried.
+    /// On a host, sh(1) may be any of these shells. Those that are installed here are tried.
     #[test]
     #[expect(clippy::disallowed_methods, reason = "looks at what was made")]
     fn the_script_works_in_every_shell() {

@@ -41,7 +41,7 @@ pub struct CredentialRequest<'a> {
     pub command: Option<&'a [String]>,
     /// `(protocol, host with port, path)` as git's helpers know them. For `.netrc` only the host counts, without the port.
     pub place: Option<(&'a str, &'a str, &'a str)>,
-    /// Whether `auth_method` is `password`. Only then `.netrc` and helpers are read.
+    /// Whether `auth_method` is `password`. Only then are `.netrc` and helpers read.
     pub is_needed: bool,
     /// Whether git is configured with credential helpers.
     pub has_helper: bool,

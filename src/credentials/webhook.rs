@@ -113,6 +113,6 @@ mod tests {
             assert!(!right(name, wrong), "{name}: {wrong}");
         }
         let none = Delivery::to(None);
-        assert!(!none.is_right(&|asked| (asked == GITLAB).then_some("")), "no secret is no empty secret");
+        assert!(!none.is_right(&|asked| (asked == GITLAB).then_some("")), "a missing secret is not an empty secret");
     }
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::{Finding, Subject};
 use crate::fleet::{Access, Error, Look, Twin};
 
-/// How long an answer of the database is waited for.
+/// How long to wait for an answer of the database.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// Nothing without a fleet.
+/// The findings. Without a fleet there are none.
 pub(super) fn examine(subject: &Subject<'_>) -> Vec<Finding> {
     let Some(access) = Access::of(subject.server) else { return Vec::new() };
     let Some(git_dir) = subject.repository.git_dir().to_str() else { return Vec::new() };
@@ -25,7 +25,7 @@ fn unusable(error: &Error) -> Finding {
     Finding::warning("fleet", error.to_string(), fix)
 }
 
-/// The mirrors here that share a URL, each with the others.
+/// One finding for each mirror of this repository that has the URL. It names the others.
 fn of_url(access: &Access, git_dir: &str, url: &str, all: &[Twin]) -> Vec<Finding> {
     let is_here = |twin: &&Twin| twin.node == access.node() && twin.repository == git_dir;
     let shown = |twin: &Twin| format!("'{}' of '{}' on node {}", twin.name, twin.repository, twin.node);

@@ -126,7 +126,7 @@ fn fix(error: &drain::Error, mirror: &Mirror, credentials: &Credentials) -> Stri
     let advice = advice.map(|advice| Redactor::new(credentials).clean(&advice).to_string());
     advice.unwrap_or_else(|| match error {
         drain::Error::Push(Push::Resolve { .. } | Push::Connect { .. } | Push::Timeout(_) | Push::Broken { .. }) => {
-            "is the host up, and does a firewall or proxy let us through?".into()
+            "check that the host is up and that no firewall or proxy blocks the connection".into()
         }
         _ => format!("past attempts: git mirror-push log {}", mirror.name),
     })
@@ -178,11 +178,11 @@ fn met(repository: &Repository, mirror: &Mirror, there: &Advertised, refs: &Hash
     let mut findings = vec![Finding::ok("reachable", format!("{} refs", refs.len()))];
     if capabilities.object_format != repository.object_format() {
         let text = format!("its object format is {}, ours {}", capabilities.object_format, repository.object_format());
-        let fix = format!("make a new one: git init --bare --object-format={}", repository.object_format());
+        let fix = format!("make a new mirror: git init --bare --object-format={}", repository.object_format());
         findings.push(Finding::error("object-format", text, fix));
     }
     if !capabilities.report_status && !capabilities.report_status_v2 {
-        findings.push(Finding::error("capabilities", "it does not report what it did", "use another server"));
+        findings.push(Finding::error("capabilities", "it does not report the results of a push", "use another server"));
     }
     if !capabilities.delete_refs && mirror.prune != Prune::Never {
         findings.push(Finding::warning(
@@ -266,7 +266,7 @@ fn of_status(repository: &Repository, mirror: &Mirror) -> Vec<Finding> {
     let unknown = divergent.filter(|outcome| outcome.remote.is_some_and(is_unknown)).count();
     if unknown > 0 && mirror.direction == Direction::Push {
         let text = format!(
-            "{unknown} refs of the mirror have commits that are not here: someone pushed to it, or this repository came back from an older backup"
+            "{unknown} refs of the mirror have commits that are not here: someone pushed to it, or this repository was restored from an older backup"
         );
         let fix = format!(
             "take them over: git fetch mirror::{} '+refs/heads/*:refs/restored/*'; or let ours win: git mirror-push set {} --divergent-refs overwrite",

@@ -59,7 +59,7 @@ fn hook(subject: &Subject<'_>) -> Finding {
     match install::state(subject.repository) {
         Ok(State::Live(path)) => Finding::ok("hook", format!("'{}' is live", path.display())),
         Ok(State::Broken(path)) => {
-            Finding::error("hook", format!("'{}' leads to no program that can be run", path.display()), INSTALL)
+            Finding::error("hook", format!("'{}' does not lead to an executable program", path.display()), INSTALL)
         }
         Ok(State::Foreign(path)) => Finding::error(
             "hook",
@@ -81,7 +81,7 @@ fn configuration(subject: &Subject<'_>) -> Finding {
         Ok(config) if config.ignored.is_some() => {
             let ignored = config.ignored.iter().flatten().copied().collect::<Vec<_>>().join(", ");
             let ignored =
-                if ignored.is_empty() { String::new() } else { format!(", and these keys do not count: {ignored}") };
+                if ignored.is_empty() { String::new() } else { format!(", and these keys are ignored: {ignored}") };
             let path = subject.repository.layout().config();
             let is_ours = durable::open_to_read(&path).is_ok_and(|(_, file)| durable::is_ours(&file));
             let (why, fix) = if is_ours {
@@ -152,7 +152,7 @@ fn locks(subject: &Subject<'_>) -> Finding {
     let sharing = subject.repository.sharing();
     let first = match Lock::try_acquire(&spool, sharing) {
         Ok(Some(first)) => first,
-        Ok(None) => return Finding::ok("locks", "work: a drain that waits has one"),
+        Ok(None) => return Finding::ok("locks", "work: a waiting drain holds a lock"),
         Err(error) => return Finding::error("locks", error.to_string(), "use a file system with working locks"),
     };
     let second = Lock::try_acquire(&spool, sharing);
@@ -176,7 +176,7 @@ fn records(subject: &Subject<'_>) -> Vec<Finding> {
         findings.push(Finding::warning("records", text, fix));
     }
     if spool::incoming(&layout).is_ok_and(|names| !names.is_empty()) {
-        let text = "pushes wait that no drain has taken";
+        let text = "pushes are waiting for a drain";
         findings.push(Finding::warning("records", text, "git mirror-push drain; is 'wake' set to \"none\"?"));
     }
     findings
@@ -198,7 +198,7 @@ fn refs(subject: &Subject<'_>) -> Vec<Finding> {
     let hollow = listing.refs.iter().filter(|(_, value)| matches!(value, Local::At(oid) if is_hollow(*oid)));
     let hollow: Vec<String> = hollow.map(|(name, _)| name.to_string()).collect();
     if !hollow.is_empty() {
-        let text = format!("objects are missing that these refs name: {}", hollow.join(", "));
+        let text = format!("these refs name objects that are missing: {}", hollow.join(", "));
         findings.push(Finding::error("refs", text, restore));
     }
     findings
@@ -238,7 +238,7 @@ fn clock(subject: &Subject<'_>) -> Finding {
     let layout = subject.repository.layout();
     let fix = "set the clock, and keep it right with NTP";
     if subject.now.as_second() < 1_767_225_600 {
-        return Finding::error("clock", format!("it is {}, says this machine", subject.now), fix);
+        return Finding::error("clock", format!("the clock of this machine shows {}", subject.now), fix);
     }
     let now = Duration::try_from(subject.now.duration_since(jiff::Timestamp::UNIX_EPOCH)).unwrap_or_default();
     let names = spool::mirrors(&layout).unwrap_or_default();
@@ -246,7 +246,7 @@ fn clock(subject: &Subject<'_>) -> Finding {
         names.iter().filter_map(|name| spool::peek(&layout, name).ok()).flatten().map(|record| record.time).max();
     match newest {
         Some(newest) if newest > now + Duration::from_secs(300) => {
-            Finding::warning("clock", "a push is recorded that comes from the future", fix)
+            Finding::warning("clock", "a recorded push has a time in the future", fix)
         }
         _ => Finding::ok("clock", "plausible"),
     }

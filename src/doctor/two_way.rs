@@ -1,4 +1,5 @@
-//! What makes a two-way mirror hard to live with: branches that only one side protects, rewritten history, and different default branches.
+//! What causes trouble with a two-way mirror: branches that only one side protects, rewritten
+//! history, and different default branches.
 
 use super::Finding;
 use crate::config::Mirror;
@@ -14,7 +15,7 @@ pub(super) fn settings(repository: &Repository, mirror: &Mirror, head: Option<&R
         && ours != theirs
     {
         let text = format!(
-            "HEAD names {} here and {} there, so each side judges by another branch what is merged and may be deleted",
+            "HEAD names {} here and {} there, so the two sides use different branches to judge what is merged and may be deleted",
             ours.short(),
             theirs.short()
         );

@@ -1,9 +1,11 @@
 //! A mirror whose repository may not be there: the look before the first contact, and its creation.
 //!
-//! The look asks upload-pack. A request to receive-pack would make the repository at some hosts (GitLab, Gitea with push-to-create), whatever
-//! the URL. Over git:// and on this machine nothing is made by looking, so no look is needed there.
+//! The look asks upload-pack. A request to receive-pack would make the repository at some hosts
+//! (GitLab, Gitea with push-to-create), whatever the URL. On this machine, the look reads the
+//! directory. Over git:// a request makes nothing, so there is no look.
 //!
-//! Guaranteed: a repository is made once. One that was right once and is gone is made again only if a person asks for it (`sync --create`).
+//! Guaranteed: a repository is made once. One that a run updated once and that is gone now is made
+//! again only if a person asks for it (`sync --create`).
 //! A crash between the creation and the push leaves an empty repository, which the next run finds and fills.
 
 use std::time::Duration;
@@ -21,14 +23,14 @@ use crate::wire::{self, Address, Contacts, Pool, Ssh, Target};
 /// Whether the repository of the mirror is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Presence {
-    /// It is, or receive-pack decides it.
+    /// It is there, or receive-pack finds out.
     #[default]
     There,
     /// This run made it.
     Created,
     /// The host makes it when this run pushes.
     ByPush,
-    /// It is not, and a run that is no plan would make it.
+    /// It is not there. A run that does more than plan would make it.
     Missing,
 }
 
@@ -80,14 +82,14 @@ pub(super) fn gone(error: Error, known: &PriorState<'_>) -> Error {
     }
 }
 
-/// The error of a run after something should have made the repository, and it is not found all the same.
+/// The error of a run that does not find the repository although it should have been made.
 pub(super) fn not_made(error: Error, presence: Presence) -> Error {
     match (error, presence) {
         (Error::Push(source @ wire::Error::NotFound(_)), Presence::ByPush) => {
-            create::Error::Refused(format!("the host does not make it at a push of this account ({source})")).into()
+            create::Error::Refused(format!("the host did not create it when this account pushed ({source})")).into()
         }
         (Error::Push(source @ wire::Error::NotFound(_)), Presence::Created) => {
-            create::Error::Program(format!("it was said to be created, and is not found ({source})")).into()
+            create::Error::Program(format!("it was reported as created, but is not found ({source})")).into()
         }
         (error, _) => error,
     }
@@ -137,7 +139,7 @@ fn made_by_push(contact: &Contact<'_>) -> Result<Presence, Error> {
 /// How long a creation waits for another one at the same host, before it gives its thread to others.
 const AT_WORK: Duration = Duration::from_secs(30);
 
-/// The longest wait that a host may ask for on behalf of all that wait there.
+/// The longest time for which a host can stop all creations there.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
 
 /// Makes the repository, at the pace of its host.
@@ -179,7 +181,7 @@ fn make(contact: &Contact<'_>, create: &Create) -> Result<Presence, Error> {
         }
         Ok(Made::Before) => look(contact.target, context.pool).map(|()| Presence::There).map_err(|error| match error {
             wire::Error::NotFound(_) => create::Error::Refused(format!(
-                "'{host}' says that it exists, and whoever pushes cannot see it; give the account or key of the mirror access to it"
+                "'{host}' says that it exists, but the account that pushes cannot see it; give the account or key of the mirror access to it"
             ))
             .into(),
             other => other.into(),

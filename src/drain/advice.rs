@@ -43,10 +43,10 @@ pub fn advice(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Opti
             _ => format!("create it there, give access to it, or fix the URL: git mirror-push set {name} --url URL"),
         },
         Error::Gone { .. } if mirror.create.is_some() => format!(
-            "renamed, deleted, or the account lost access (many hosts answer 'not found' to all three); to create it anew: git mirror-push sync {name} --create"
+            "it was renamed or deleted, or the account lost access (many hosts answer 'not found' to all three); to create it again: git mirror-push sync {name} --create"
         ),
         Error::Gone { .. } => {
-            "renamed, deleted, or the account lost access (many hosts answer 'not found' to all three)".into()
+            "it was renamed or deleted, or the account lost access (many hosts answer 'not found' to all three)".into()
         }
         Error::NothingUpstream if mirror.sends() => {
             format!("if it is right that the mirror is empty, this gives it everything again: git mirror-push sync {name} --adopt")

@@ -1,7 +1,7 @@
 //! One run of a two-way mirror: first what is decided for this repository, then what is decided for the mirror.
 //!
 //! ```text
-//! pull ─▶ base ─▶ push ─▶ base      again, at most three times, while a ref moves in between
+//! pull ─▶ base ─▶ push ─▶ base      at most three rounds, while a ref moves in between
 //! ```
 //!
 //! Guaranteed: the pull decides every ref. The push carries out only what was decided for the mirror, and only if both sides still have
@@ -25,10 +25,10 @@ use crate::refs::{Local, Oid, RefName};
 use crate::repo::{History, Repository};
 use crate::status::{Mirrored, Outcome, Past, RefOutcome, UpdateStatus, note_past};
 
-/// How often a ref may move while a run is at work.
+/// Maximum number of rounds in a run. A round follows if a ref moved during the one before.
 const ROUNDS: u32 = 3;
 
-/// Values that refs of this repository have left.
+/// Earlier values of refs of this repository.
 #[derive(Debug, Default)]
 pub(super) struct Left<'t> {
     mirror: &'t str,
@@ -42,7 +42,7 @@ impl<'t> Left<'t> {
         Self { mirror, touched: Some(touched), past: Some(Past::of(&repository.layout(), now)) }
     }
 
-    /// Whether a ref had this value and left it, and not because this mirror replaced it.
+    /// Whether the ref had this value earlier. A value that this mirror replaced does not count.
     pub(super) fn contains(&self, name: &RefName, value: Oid) -> bool {
         let known = self.touched.and_then(|touched| touched.refs.get(name));
         match self.past.as_ref().and_then(|past| past.find(name, value)) {
@@ -101,7 +101,7 @@ fn halves(
         join(whole, sent);
         note(contact, known, &mirrored, whole)?;
         if let Some(pull) = whole.pull.as_mut().filter(|_| has_changed) {
-            // What was seen of the mirror is not what it has now.
+            // This push changed the mirror, so `seen` is stale.
             pull.seen = None;
         }
         if !has_moved {
@@ -114,7 +114,8 @@ fn halves(
     Ok(())
 }
 
-/// Leaves out what the mirror refused before, until there is a reason to try again: a push to the ref, a person, or the time.
+/// Skips what the mirror refused before, until there is a reason to try again: a push to the ref, a
+/// request of a person, or the time of the retry.
 fn park(
     contact: &Contact<'_>,
     known: &PriorState<'_>,
@@ -135,7 +136,8 @@ fn park(
     }
 }
 
-/// Says why a ref is never found as it was decided: of upload-pack and receive-pack, only one shows it.
+/// Gives the reason for refs that differ from the decision in every round: only one of upload-pack
+/// and receive-pack shows them.
 fn explain_hidden(decided: &BTreeMap<RefName, Decided>, whole: &mut UpdateResult) {
     for (name, one) in decided {
         let Some(outcome) = whole.outcomes.get_mut(name).filter(|now| !now.outcome.is_done()) else { continue };
@@ -171,8 +173,8 @@ fn note(
     Ok(())
 }
 
-/// Whether the mirror need not be contacted: the refs that were pushed here are as the mirror has them, which is so after every pull, because
-/// its hook records what was taken.
+/// Whether the mirror need not be contacted, because it already has the refs that were pushed here.
+/// That is so after every pull: the hook records what was taken from the mirror.
 fn is_known(contact: &Contact<'_>, scope: &Scope, known: &PriorState<'_>) -> Result<bool, Error> {
     let Scope::Refs(names) = scope else { return Ok(false) };
     let (touched, before) = (known.touched, known.before);
@@ -227,7 +229,7 @@ pub(super) fn note_in_past(
     note_past(repository, left, by, now).map_err(Error::files("note what refs have left", repository.layout().past()))
 }
 
-/// Whether a ref was not decided for good because one side moved it.
+/// Whether one side moved a ref after the decision, so that the ref was not updated.
 fn has_moved(decided: &BTreeMap<RefName, Decided>, outcomes: &BTreeMap<RefName, RefOutcome>) -> bool {
     decided.iter().any(|(name, decided)| {
         let outcome = outcomes.get(name).filter(|outcome| !outcome.outcome.is_done());
@@ -235,7 +237,8 @@ fn has_moved(decided: &BTreeMap<RefName, Decided>, outcomes: &BTreeMap<RefName, 
     })
 }
 
-/// Adds the result of the next half. What it looked at is not as it was before.
+/// Adds the result of the next half. It replaces the earlier outcomes of the refs that the next
+/// half looked at, except those that were updated.
 fn join(whole: &mut UpdateResult, next: UpdateResult) {
     let before = std::mem::take(whole);
     let is_looked_at = |name: &RefName| next.scanned.is_some() || next.looked.contains(name);
@@ -265,7 +268,7 @@ fn join(whole: &mut UpdateResult, next: UpdateResult) {
     };
 }
 
-/// What is decided for the mirror, of the decisions of a pull.
+/// The decisions of a pull that change the mirror.
 pub(super) fn for_mirror(plan: &Plan) -> BTreeMap<RefName, Decided> {
     let sent = plan.decisions.iter().filter(|one| one.side == Side::There && one.action.is_sent());
     sent.map(|one| {

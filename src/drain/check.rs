@@ -1,4 +1,5 @@
-//! The check of an upstream without the mirror's lock. Only if something changed, a run begins, which takes the lock.
+//! The check of an upstream without the mirror's lock. A run, which takes the lock, begins only if
+//! there is something to do.
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -79,7 +80,8 @@ pub(super) fn check_upstream(
     }
 }
 
-/// Whether the last run left nothing to do. A person who asks for a check also wants to know whether what failed works now.
+/// Whether the last run left nothing to do. After a failed run, a check that a person asks for
+/// always begins a run.
 fn is_settled(status: &Status, check: Check, now: Timestamp) -> bool {
     let is_retry_due = status.next_attempt().is_some_and(|next| next <= now);
     match status.update_status {

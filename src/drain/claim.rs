@@ -53,7 +53,7 @@ pub(super) fn claim_due(
     Ok(Due::Now(claim, Box::new(before)))
 }
 
-/// A time since the Unix epoch as the status has it.
+/// The timestamp of a time since the Unix epoch. `None` if it is out of range.
 pub(super) fn time_of(time: std::time::Duration) -> Option<Timestamp> {
     Timestamp::from_duration(time.try_into().ok()?).ok()
 }

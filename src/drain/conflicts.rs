@@ -1,4 +1,5 @@
-//! The refs in which the mirror's value of a conflict is here, so that people can merge it: `refs/conflicts/NAME/<8 digits>/heads/main`.
+//! The refs that hold the mirror's value of each conflict, so that people can merge it here:
+//! `refs/conflicts/NAME/<8 digits>/heads/main`.
 //!
 //! Guaranteed: a value of the mirror that a conflict named, or that the loser of a conflict had, stays below `refs/conflicts` or
 //! `refs/rewritten` until our ref contains it or `keep_rewritten` has passed. A crash leaves a ref too many, or an object that no ref needs.
@@ -21,8 +22,8 @@ use crate::status::{Outcome, RefOutcome};
 use crate::wire::Error as WireError;
 
 impl Pull<'_> {
-    /// Notes, before it happens, which values of a two-way mirror's refs are replaced here. What this mirror replaced is not late when its
-    /// people bring it back.
+    /// Notes, before the update, which values of our refs a two-way mirror replaces. If people push
+    /// such a value to this mirror again, it does not count as late.
     pub(super) fn note_replaced(&self, sent: &[&Decision]) -> Result<(), Error> {
         if self.mirror.is_pull() {
             return Ok(());
@@ -46,7 +47,8 @@ impl Pull<'_> {
         self.note_conflicts(stage, result)
     }
 
-    /// Keeps what the push replaces on the mirror and was not ours. What cannot be kept is not sent.
+    /// Keeps the values that the push replaces on the mirror and that were never ours. What cannot
+    /// be kept is not sent.
     fn keep_theirs(&self, plan: &Plan, stage: Option<&Stage>, result: &mut UpdateResult) -> Result<(), Error> {
         let is_kept = |one: &&Decision| one.side == Side::There && one.action.is_sent() && one.keeps;
         let kept: Vec<&Decision> = plan.decisions.iter().filter(is_kept).collect();
@@ -114,8 +116,9 @@ impl Pull<'_> {
         Ok(())
     }
 
-    /// Keeps the values of conflicts that are over or are about another value now, unless that or our ref contains them. The mirror may have
-    /// been rolled back, or be another one. Returns the refs whose value cannot be kept elsewhere.
+    /// Keeps the old values of conflicts that are over or now have another value, unless the new
+    /// value or our ref contains them. The mirror may have been rolled back, or be another one.
+    /// Returns the refs below `prefix` whose value cannot be kept elsewhere.
     fn keep_abandoned(
         &self,
         prefix: &str,
@@ -152,8 +155,9 @@ impl Pull<'_> {
         Ok(places.into_iter().filter(|(name, _)| is_refused(name)).map(|(_, place)| place).collect())
     }
 
-    /// Brings values of the mirror here, from the stage, that are not here yet: all at once, or in halves if git refuses them, so that one of
-    /// them costs no other. Returns why git refuses the last one that it does, if it does.
+    /// Copies values of the mirror that are not here yet from the stage: all at once, or in halves
+    /// if git refuses them, so that one bad value does not block the others. Returns the reason of
+    /// the last refusal, if there was one.
     fn bring_here(&self, stage: Option<&Stage>, values: impl Iterator<Item = Oid>) -> Result<Option<Cleaned>, Error> {
         let mut missing = Vec::new();
         for value in values {
@@ -187,7 +191,7 @@ fn place(prefix: &str, name: &RefName) -> Option<RefName> {
     RefName::new(&[prefix.as_bytes(), digits.as_bytes(), b"/", rest].concat())
 }
 
-/// The ref whose conflict a ref below `prefix` is for.
+/// The ref in conflict for which `place`, a ref below `prefix`, was made.
 fn replaced(prefix: &str, place: &RefName) -> Option<RefName> {
     let rest = place.as_bytes().strip_prefix(prefix.as_bytes())?;
     let at = rest.iter().position(|byte| *byte == b'/')?;

@@ -84,8 +84,8 @@ pub(super) fn run_once(
     })
 }
 
-/// Updates the mirror. For a two-way mirror, `decided` says what happens to the refs of `scope`. A mirror that is missing is only planned
-/// for.
+/// Updates the mirror. For a two-way mirror, `decided` says what happens to the refs of `scope`.
+/// For a mirror that is missing, the run only plans.
 pub(super) fn push(
     contact: &Contact<'_>,
     scope: Scope,

@@ -1,7 +1,8 @@
-//! What somebody else put on a mirror, and a push replaces or deletes there by the rules: it is fetched first, and kept in this repository
-//! (`kept`).
+//! Values that somebody else put on a mirror and that a push replaces or deletes there by the
+//! rules: they are fetched first, and kept in this repository (`kept`).
 //!
-//! Guaranteed: if it can be fetched, nothing that was never ours is replaced before it is here, under a ref. What the mirror does not give,
+//! Guaranteed: a value that was never ours is here, under a ref, before it is replaced, if it can
+//! be fetched. What the mirror does not give,
 //! what is larger than `max_rewritten_size`, and what is malformed or incomplete is not kept; the rules decide all the same. In a
 //! repository where another user could make git run his programs as us, nothing is kept. A crash leaves the stage, which the next
 //! run with such a value removes. Absent: values that this repository is known to have had; they were replaced here first.
@@ -24,13 +25,14 @@ use crate::wire::{Class, Error as WireError};
 /// How often one run fetches such a value of one ref. A ref that somebody moves faster waits.
 const MAX_TRIES: u32 = 3;
 
-/// What was asked of the mirror for the values in this run.
+/// What this run asked of the mirror to keep such values.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
     tries: BTreeMap<RefName, u32>,
-    /// How large the packs were that came, in bytes. All of a run together are at most `max_rewritten_size`.
+    /// The size of the packs that were received, in bytes. In one run it is at most
+    /// `max_rewritten_size`.
     bytes: u64,
-    /// Those bytes that no line of `kept.jsonl` counts yet.
+    /// The part of `bytes` that no line of `kept.jsonl` counts yet.
     pub(super) unnoted: u64,
     /// Values that the mirror does not give.
     unkept: HashSet<Oid>,
@@ -40,7 +42,7 @@ pub(super) struct Asked {
 #[derive(Default)]
 struct Brought {
     values: HashSet<Oid>,
-    /// Why those that are neither here nor in [`Asked::unkept`] have to wait.
+    /// Why the values that are neither here nor in [`Asked::unkept`] have to wait.
     passing: Option<Error>,
 }
 
@@ -109,7 +111,8 @@ impl Run<'_> {
         brought: Brought,
         result: &mut UpdateResult,
     ) -> Result<Vec<RefOutcome>, Error> {
-        // A value that a ref here has needs no other name. The ref of a conflict ends with it.
+        // A value that a ref here has needs no other name. A ref below `refs/conflicts` does not
+        // count, because it is deleted when its conflict ends.
         let is_other = |name: &[u8]| !name.starts_with(b"refs/rewritten/") && !name.starts_with(b"refs/conflicts/");
         let others = self.repository.list(|name| is_other(name.as_bytes()))?;
         let tips: HashSet<Oid> = others.values().collect();
@@ -138,7 +141,8 @@ impl Run<'_> {
         self.repository.layout().remote(&self.mirror.name).join("incoming")
     }
 
-    /// Brings the values of `missing` here: all at once, or in halves if that fails, so that one of them costs no other.
+    /// Fetches the values of `missing`: all at once, or in halves if that fails, so that one bad
+    /// value does not block the others.
     fn fetch_foreign(&self, missing: &[&Decision], result: &mut UpdateResult) -> Result<Brought, Error> {
         let mut brought = Brought::default();
         if missing.is_empty() {
@@ -173,7 +177,7 @@ impl Run<'_> {
                     break;
                 }
                 [_, _, ..] => groups.extend(<[_; 2]>::from(group.split_at(group.len() / 2))),
-                // Nothing is left of the size for this run.
+                // This run has used up `max_rewritten_size`.
                 _ if matches!(error, Error::Keep(_)) => {
                     brought.passing = Some(error);
                     break;
@@ -221,7 +225,8 @@ impl Run<'_> {
         let stage = Stage::make(&incoming, self.repository).map_err(Error::files("stage objects", incoming))?;
         let wants: Vec<Oid> = wanted.iter().copied().collect();
         let request = Wanted { wants: &wants, haves: &[], progress: &self.progress };
-        // The mirror does not know where a shallow history ends, so it gets no values from which it could conclude too much.
+        // With a shallow history no tips are sent: the mirror would conclude that all their
+        // ancestors are here.
         let tips: Vec<Oid> = known.iter().copied().filter(|_| self.shallow.is_empty()).collect();
         let mut walk = self.repository.newest_first(&tips);
         let left = self.mirror.pull.max_rewritten_size.saturating_sub(asked.bytes).saturating_sub(self.used()?);
@@ -240,8 +245,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// How much of `max_rewritten_size` earlier runs used up, in bytes. Whoever has a token controls a confined mirror, and could fill our disk
-    /// run by run, so what is kept of such a mirror counts until it ends.
+    /// How much of `max_rewritten_size` earlier runs used up, in bytes; 0 if the mirror is not
+    /// confined. Whoever has a token controls a confined mirror, and could fill our disk run by
+    /// run. So what is kept of such a mirror counts until it expires.
     fn used(&self) -> Result<u64, Error> {
         match self.mirror.is_confined {
             true => Ok(kept(self.repository, &self.mirror.name)?.iter().map(|kept| kept.fetched).sum()),

@@ -59,7 +59,8 @@ fn is_zero(bytes: &u64) -> bool {
     *bytes == 0
 }
 
-/// Keeps the values that `replaced` replace, and notes in their outcomes where. Returns the outcomes of those that cannot be kept.
+/// Keeps the values that the decisions in `replaced` replace, and notes in their outcomes where.
+/// Returns the outcomes of those that cannot be kept.
 pub(super) fn keep(
     repository: &Repository,
     mirror: &str,
@@ -86,7 +87,7 @@ pub(super) fn keep(
             made.push(name.clone());
             names.add(name.clone(), Local::At(value));
         }
-        // The time of a value that was kept before begins again.
+        // A value that was kept before gets a new time.
         let last = noted.get(&*name.text()).and_then(|line| line.at.parse::<Timestamp>().ok());
         if last.is_none_or(|last| now.duration_since(last) > RECENT) {
             lines.push(line(decision, &name, now));

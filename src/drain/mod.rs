@@ -159,7 +159,7 @@ impl Context<'_> {
     }
 }
 
-/// The callback for the begin of a mirror's run.
+/// The callback for the beginning of a mirror's run.
 pub type OnBegin<'a> = &'a (dyn Fn(&Mirror, Arc<Progress>) + Sync);
 
 /// Why a drain could not begin, or why a run failed.
@@ -307,8 +307,9 @@ pub fn drain(shared: &Shared, context: &Context<'_>, mirrors: &[&Mirror]) -> Res
     }))
 }
 
-/// Finishes interrupted removals, and gives what is in `incoming` to every enabled mirror. A mirror that has a queue, but is not in this
-/// configuration, gets a request for a full sync instead.
+/// Finishes interrupted removals, and gives what is in `incoming` to every enabled mirror that is
+/// pushed to. A mirror that has a queue, but is not in this configuration, gets a request for a
+/// full sync instead.
 ///
 /// # Errors
 /// [`Error`], when the spool cannot be read or written.
@@ -316,7 +317,7 @@ pub fn fan_out(repository: &Repository, context: &Context<'_>) -> Result<(), Err
     for mirror in context.config.mirrors.iter().filter(|mirror| mirror.is_enabled) {
         prepare(repository, &mirror.name)?;
     }
-    // What is pushed here is nothing that a pull mirror waits for.
+    // A pull mirror does not get what is pushed here.
     let gets_pushes = |mirror: &&Mirror| mirror.is_enabled && mirror.sends();
     let enabled: Vec<&str> = context.config.mirrors.iter().filter(gets_pushes).map(|mirror| &*mirror.name).collect();
     let layout = repository.layout();

@@ -1,4 +1,4 @@
-//! The first words with a mirror, for those who ask what is there and send nothing: `doctor` and the remote helper.
+//! Reads the advertisement of a mirror and sends nothing, for `doctor` and the remote helper.
 
 use super::{Error, absent};
 use crate::config;

@@ -1,9 +1,10 @@
 //! What follows from a refusal, within one run. Pure.
 //!
-//! A ref that may have moved since it was advertised is read again. If it moved, it is decided again, until the third refusal. If it did
-//! not move, it was refused for another reason, and the refusal is final. When the mirror's pre-receive hook declines a whole push, the
-//! push is bisected until the refs that cause it are found: at most 2·k·⌈log2(n)⌉+1 pushes for k such refs among n, and never more than 64
-//! in one run.
+//! A ref that may have moved since it was advertised is read again. If it moved, it is decided
+//! again, until the third refusal. If it did not move, it was refused for another reason, and the
+//! refusal is final. A push is bisected if the mirror's pre-receive hook declines the whole push,
+//! or if our own receive-pack refuses its whole pack. Bisecting finds the refs that cause it: at
+//! most 2·k·⌈log2(n)⌉+1 pushes for k such refs among n, and never more than 64 in one run.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +15,7 @@ use crate::refs::{Oid, RefName};
 use crate::replies::Cause;
 use crate::status::{Outcome, RefOutcome};
 
-/// How often one run tries to update a ref at most, if its lease (the expected old value) is always refused.
+/// How often one run tries to update a ref whose lease (the expected old value) is always refused.
 const MAX_TRIES: u32 = 3;
 
 /// How many pushes one run spends on bisecting.
@@ -78,7 +79,8 @@ impl Refusals {
         outcome
     }
 
-    /// Whether the ref must not be sent again: its refusal is final, or the side that refused still has the value `held`.
+    /// Whether the ref must not be sent again: its refusal is final, or it did not move since.
+    /// `held` is the value that it has now on the side that refused.
     pub(super) fn stands(&self, name: &RefName, held: Option<Oid>) -> bool {
         let refusal = self.refused.get(name);
         refusal.is_some_and(|refusal| refusal.lease == held || refusal.tries >= MAX_TRIES)
@@ -106,11 +108,13 @@ impl Refusals {
         }
     }
 
-    /// Halves a push that the mirror's pre-receive hook declined as a whole. `false` if the push is not halved: it was not declined as a
-    /// whole, it has one ref, it is atomic, or too many pushes would follow.
+    /// Halves a push that was declined as a whole: by the mirror's pre-receive hook, or by our own
+    /// receive-pack, which refuses the whole pack. Returns `false` if the push is not halved: it
+    /// was not declined as a whole, it has one ref, it is atomic, or too many pushes would follow.
     pub(super) fn bisect(&mut self, sent: &[&Decision], report: &Report, is_atomic: bool) -> bool {
         let is_cause = |decision: &Decision, message: &str| {
-            // Our own receive-pack refuses the whole pack if fsck finds one object at fault. The next pack is made anew.
+            // Our own receive-pack refuses a whole pack if fsck rejects one object of it. Each half
+            // gets a pack of its own.
             let is_pack = decision.side == Side::Here && Cause::MissingObjects.is_in(message);
             is_pack || Cause::HookDeclined.is_in(message)
         };
@@ -188,7 +192,7 @@ mod tests {
         let update = decision(Action::FastForward);
         #[rustfmt::skip]
         let table = [
-            // words                                                            outcome                   worth another look
+            // message                                                          outcome                   worth another look
             ("cannot lock ref 'x': Unable to create '/r/x.lock': File exists.",   Outcome::RemoteFailed,   true),
             ("cannot lock references",                                            Outcome::RemoteFailed,   true),
             ("failed to update ref: data is locked",                              Outcome::RemoteFailed,   true),

@@ -22,7 +22,7 @@ pub struct Report {
     pub remote: String,
     /// Its URL as it is shown.
     pub url: String,
-    /// Whether it gets our refs, or we take its refs.
+    /// Whether it gets our refs, we take its refs, or both.
     pub direction: Direction,
     /// Its status.
     pub update_status: UpdateStatus,
@@ -34,7 +34,8 @@ pub struct Report {
     pub next_attempt_at: Option<Timestamp>,
     /// Whether everything that was attempted is up to date.
     pub is_well: bool,
-    /// Whether contact was tried. `false` for a mirror that only waits.
+    /// Whether an update was tried. `false` if the mirror only waits, or if upstream was checked
+    /// and refs that failed earlier were not tried again.
     pub is_attempted: bool,
     /// Whether the mirror answered for every ref, so that its queue entries are finished.
     pub is_answered: bool,
@@ -42,7 +43,8 @@ pub struct Report {
     pub attempts: u32,
     /// What the attempt showed about the host.
     pub host: Host,
-    /// Whether the run spooled something for the push mirrors of the repository, and nobody was woken for it.
+    /// Whether the run spooled something for the push mirrors of the repository without waking
+    /// anybody.
     pub has_spooled: bool,
     /// What is wrong; see [`Status::cause`].
     pub cause: Option<String>,
@@ -63,7 +65,8 @@ impl Report {
 pub enum Host {
     /// Nothing: it was not contacted.
     Unknown,
-    /// It answered, even if the answer was an error about the repository. A run that failed here before the contact counts as this too.
+    /// It answered, even if the answer was an error about the repository. Also the value for a run
+    /// that failed on this machine before it contacted the host.
     Up,
     /// It failed before it said anything about the repository.
     Down,

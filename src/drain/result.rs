@@ -121,8 +121,9 @@ pub(super) fn next_status(
     }
 }
 
-/// How many attempts since the last success there were, and when the first failed. Whoever `waits` for its turn to be created has not failed
-/// once more; but without an attempt, nobody would wait for the time of the next one.
+/// How many attempts there were since the last success, and when the first of them failed. A mirror
+/// that waits for its turn to be created (`waits`) has not failed again. But it has at least one
+/// attempt, because `next_attempt_at` delays only a mirror with failed attempts.
 fn streak(before: &Status, is_well: bool, waits: bool, started: Timestamp) -> (u32, Option<String>) {
     let since = before.failing_since.clone();
     match (is_well, waits) {
@@ -132,7 +133,7 @@ fn streak(before: &Status, is_well: bool, waits: bool, started: Timestamp) -> (u
     }
 }
 
-/// The counters after this attempt, which may be `no_failure`.
+/// The counters of failures after this attempt. With `no_failure`, they stay as they were.
 fn counted(before: Failures, result: &UpdateResult, update_status: UpdateStatus, no_failure: bool) -> Failures {
     let mut failures = before;
     match (&result.error, update_status) {
@@ -184,7 +185,7 @@ pub(super) fn attempt(result: &UpdateResult, after: &Status, started: Timestamp)
 
 /// The value that a forced update or a deletion replaced, or that was kept.
 fn replaced(outcome: &RefOutcome) -> Option<Replaced> {
-    // A conflict replaces nothing: its ref only shows what the mirror has.
+    // A conflict replaces nothing: the ref in `kept_as` only shows what the mirror has.
     let is_kept = outcome.kept_as.is_some() && outcome.outcome != Outcome::Conflict;
     let is_lost = matches!(outcome.outcome, Outcome::Forced | Outcome::Deleted) || is_kept;
     let old = outcome.old_value().filter(|_| is_lost)?.to_string();

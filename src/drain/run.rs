@@ -47,7 +47,8 @@ fn serve_until_idle(repository: &Repository, context: &Context<'_>, mirror: &Mir
         Ok(Turn::Idle | Turn::Busy | Turn::Unwanted) => return None,
         Err(error) => return Some(failed(repository, context, mirror, &error)),
     };
-    // The drain of a push that arrived meanwhile may have found the lock taken. So look again after releasing it.
+    // The drain of a push that arrived meanwhile may have found the lock taken, so this one looks
+    // again after releasing it.
     while last.is_answered
         && context.mode != Mode::Plan
         && context.only.is_none()
@@ -93,7 +94,8 @@ pub(super) fn serve_once(
     mode: Mode,
     mut heard: Option<Recent>,
 ) -> Result<Turn, Error> {
-    // Whoever may write the file could change it each time it is read.
+    // Somebody who may write the configuration could change it before each read, so the tries are
+    // limited.
     const TRIES: u32 = 3;
     for _ in 0..TRIES {
         if let Some(turn) = try_serve(repository, context, mirror, mode, heard.take())? {
@@ -103,7 +105,8 @@ pub(super) fn serve_once(
     Ok(Turn::Busy)
 }
 
-/// `None` if the address changed between two looks at the configuration.
+/// `None` if the mirror's address changed, or the mirror was disabled or removed, between two reads
+/// of the configuration.
 fn try_serve(
     repository: &Repository,
     context: &Context<'_>,
@@ -114,7 +117,7 @@ fn try_serve(
     let directory = repository.layout().remote(&mirror.name);
     prepare(repository, &mirror.name)?;
     let lock = match mode {
-        // Nobody waits for these.
+        // Nobody waits for the result of such a run, so it does not wait for the lock.
         Mode::Drain | Mode::Pull(Check::Due) => match Lock::try_acquire(&directory, repository.sharing())? {
             Some(lock) => lock,
             None => return Ok(Some(Turn::Busy)),
@@ -134,18 +137,20 @@ fn try_serve(
     let context = &Context { config: &config, ..*context };
     let started = (context.now)();
     let due = claim_due(repository, context, mirror, mode, started)?;
-    // Claimed entries may ask for what was configured meanwhile: first the file is changed, then a sync is requested.
+    // Claimed entries may ask for a mirror as it is configured now: a person first changes the
+    // file, then requests a sync.
     let config = crate::config::load(repository, context.server)?;
     let is_same = |now: &&Mirror| now.is_enabled && now.identity() == mirror.identity();
     let Some(mirror) = config.mirror(&mirror.name).filter(is_same) else {
-        // They may be meant for another address.
+        // The claimed entries may be meant for another address.
         drop(lock);
         return Ok(None);
     };
     let context = &Context { config: &config, ..*context };
     match due {
         Due::Now(claim, before) => {
-            // After another run, what was heard before it may be older than what that run took.
+            // If another run ended in between, it may have taken newer values than those in
+            // `heard`.
             let heard = heard.filter(|recent| recent.generation == before.generation).map(|recent| recent.heard);
             let work = Work { mode, claim: &claim, started, heard };
             update_and_record(repository, context, mirror, work, *before).map(Some)
@@ -170,7 +175,7 @@ struct Work<'w> {
     heard: Option<Result<Heard, Error>>,
 }
 
-/// Updates the mirror and records the outcome; only then are the claimed entries finished.
+/// Updates the mirror and records the outcome. Finishes the claimed entries only after that.
 fn update_and_record(
     repository: &Repository,
     context: &Context<'_>,
@@ -239,7 +244,8 @@ fn placed(repository: &Repository, mirror: &Mirror, status: Status) -> Status {
     Status { repository: path, ..status }
 }
 
-/// Deletes what was kept long enough. A run that is over is recorded in any case, so an error is only logged.
+/// Deletes kept values whose time has passed. An error is only logged, so that the run is recorded
+/// in any case.
 fn expire(repository: &Repository, mirror: &Mirror, now: Timestamp) {
     if let Err(error) = kept::expire(repository, &mirror.name, mirror.pull.keep_rewritten, now) {
         tracing::warn!("mirror '{}': {error}", mirror.name);
@@ -284,7 +290,7 @@ fn write_started(
         pid: Some(std::process::id()),
         runner: Some(Runner::this()),
         generation: fence.generation,
-        // A two-way mirror decides all refs.
+        // A run of a two-way mirror may change any ref, whatever its scope.
         at_work: names(scope).filter(|_| mirror.direction != Direction::Both),
         tried_address: Some(mirror.identity()),
         ..before.clone()

@@ -150,7 +150,8 @@ impl Run<'_> {
                 None => Session::connect(self.target, self.context.pool)?,
             };
             let (there, plan) = self.decide(&mut current, &rules, &scope, &refusals, result)?;
-            // It was emptied, or deleted and made again by its host. What is spooled is then not all that it lacks.
+            // The mirror was emptied, or its host deleted it and made it again. It then lacks more
+            // than what is spooled.
             let is_emptied = there.advertised.is_empty && self.past.mirrored.count() > 0 && self.fence.is_some();
             if is_emptied && matches!(scope, Scope::Refs(_)) && !std::mem::replace(&mut has_asked_for_all, true) {
                 full_sync::request(self.repository, self.context, self.mirror)?;
@@ -207,7 +208,7 @@ impl Run<'_> {
         Ok((there, plan))
     }
 
-    /// Decides what a repository would get that is still to be made.
+    /// Decides what a repository that is still to be made would get.
     fn decide_for_a_new_one(&self, rules: &Rules, result: &mut UpdateResult) -> Result<(), Error> {
         let listing = self.repository.list(|name| rules.selects(name.borrowed()))?;
         let mut there = Remote::new_one(&self.target.address, self.repository.object_format());
@@ -252,7 +253,8 @@ impl Run<'_> {
         if observed.limits.step.is_some() { plan(rules, observed) } else { last }
     }
 
-    /// The error of a plan that was stopped. `None` if the plan is only shown; but first contact is an error then too.
+    /// The error of a plan that was stopped. `None` if the plan is only shown, except at first
+    /// contact, which is an error then too.
     fn stopped(&self, stop: Stop) -> Option<Error> {
         let unable = |what: &str| Error::Push(crate::wire::Error::Unable(what.into()));
         if self.context.mode == Mode::Plan && !matches!(stop, Stop::FirstContact { .. }) {

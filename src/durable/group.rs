@@ -1,8 +1,9 @@
 //! The syncs of many threads, put together: one syncfs(2) instead of an fsync(2) for each file.
 //!
-//! Guaranteed: as with fsync, what was written to a file or changed in a directory before its sync began is on the disk when the sync
-//! returns; where syncfs does less than that, fsync is used. The order of what one thread does stays as it is. It costs more than it is asked
-//! for: everything that waits to be written to that file system is written, and an error of another program's write is an error here too.
+//! Guaranteed: when a sync returns, everything that was written to its file or changed in its
+//! directory before it began is on the disk, as with fsync. Where syncfs does less than that, fsync
+//! is used. The syncs of one thread keep their order. The cost: syncfs writes everything that waits
+//! for that file system, and an error of another program's write is an error here too.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -53,7 +54,7 @@ impl Group {
             fn drop(&mut self) {
                 OF_THREAD.set(None);
                 self.0.state.lock().members -= 1;
-                // Those who wait may wait for this one only.
+                // The others may be waiting for this member only.
                 self.0.changed.notify_all();
             }
         }
@@ -123,7 +124,7 @@ mod tests {
                 let (group, path) = (Arc::clone(&group), scene.path().join(n.to_string()));
                 scope.spawn(move || {
                     group.join(|| {
-                        // The members do not have the same number of files, and one is slow.
+                        // The members do not sync equally often, and one is slow.
                         for _ in 0..=n * 3 {
                             let mut file = File::create(&path).expect("made");
                             file.write_all(b"x").expect("written");

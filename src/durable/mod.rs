@@ -120,8 +120,9 @@ pub fn is_ours(file: &Metadata) -> bool {
     [0, rustix::process::geteuid().as_raw()].contains(&file.uid())
 }
 
-/// Whether nobody but us and root chose the contents of a file: it is ours or root's, and no other user may write it. In a shared
-/// repository, a member of the group may give any name to a file of ours that the group may write: to a lock, say.
+/// Whether nobody but us and root chose the contents of a file: it is ours or root's, and no other
+/// user may write it. In a shared repository, a file of ours that the group may write, for example
+/// a lock, proves nothing: a member of the group may give it any other name.
 #[cfg(feature = "mirror")]
 #[must_use]
 pub fn is_written_by_us_alone(file: &Metadata) -> bool {
@@ -296,8 +297,8 @@ pub fn open_lock(path: &Path, mode: u32) -> io::Result<File> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         opened => return opened,
     }
-    // The file gets its name when its owner and mode are right. The mode of a file that is there is never changed: it could be another
-    // file of ours that somebody gave this name.
+    // The file gets its name only when its owner and mode are right. The mode of an existing file
+    // is never changed: it could be another file of ours that somebody gave this name.
     let (new, file) = Temporary::beside(path)?;
     let owner = rustix::fs::fstat(&place.directory)?;
     if rustix::process::geteuid().is_root() && owner.st_uid != 0 {

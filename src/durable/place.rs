@@ -49,8 +49,9 @@ pub(super) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     }
 }
 
-/// Opens what is there in one step, if no component of the path is a symbolic link: openat2(2) of Linux 5.6. `None` if one is, or if the
-/// kernel or a sandbox does not know the call. Then each step has to be looked at.
+/// Opens a path in one step with openat2(2) of Linux 5.6, if no component of it is a symbolic link.
+/// `None` if one is, if the path contains `..`, or if the kernel or a sandbox does not know the
+/// call. The caller then opens one component after the other.
 pub(super) fn open_without_links(path: &Path, flags: OFlags) -> io::Result<Option<OwnedFd>> {
     if path.components().any(|part| part == Component::ParentDir) {
         return Ok(None);

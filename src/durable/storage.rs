@@ -1,4 +1,4 @@
-//! On what kind of file system a directory is.
+//! The kind of file system that a directory is on.
 
 use std::fs::File;
 use std::io;
@@ -34,7 +34,7 @@ pub fn network_file_system(path: &Path) -> io::Result<Option<&'static str>> {
     Ok(NETWORK.iter().find(|(known, _)| *known == number).map(|(_, name)| *name))
 }
 
-/// File systems of which syncfs(2) writes and reports what fsync(2) does.
+/// File systems on which syncfs(2) writes and reports no less than fsync(2) does.
 const SYNCED_AS_A_WHOLE: [(u32, &str); 5] = [
     (0x0000_ef53, "ext4"),
     (0x5846_5342, "XFS"),
@@ -43,7 +43,8 @@ const SYNCED_AS_A_WHOLE: [(u32, &str); 5] = [
     (0x0102_1994, "tmpfs"),
 ];
 
-/// Whether syncfs(2) does for a file what fsync(2) does: on some file systems, and since Linux 5.8, which reports errors of earlier writes.
+/// Whether syncfs(2) does for a file what fsync(2) does. That is so on some file systems, and only
+/// since Linux 5.8: since then syncfs reports errors of earlier writes.
 ///
 /// # Errors
 /// The operating system's.

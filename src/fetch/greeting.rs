@@ -45,7 +45,7 @@ pub(super) struct Commands {
 }
 
 impl Commands {
-    /// Whether a question for a server with the commands `expected` can be answered.
+    /// Whether this server can answer a request that was made for the commands `expected`.
     pub(super) fn understands(&self, expected: &Self) -> bool {
         self.ls_refs && self.fetch && self.object_format == expected.object_format
     }

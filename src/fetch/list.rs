@@ -11,7 +11,8 @@ use crate::wire::Error;
 /// What upstream said besides its refs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listed {
-    /// The branch that its HEAD names, whether or not that branch exists.
+    /// The branch that its HEAD names. If that branch does not exist, it is known only if `unborn`
+    /// was asked for, or from the first line of an older advertisement.
     pub head: Option<RefName>,
     /// The commit of HEAD, if HEAD names no branch or a branch that exists.
     pub head_value: Option<Oid>,

@@ -1,8 +1,10 @@
-//! The conversation with upload-pack (gitprotocol-v2(5), gitprotocol-pack(5)): a list of refs, and a pack of what is missing here. A second,
-//! shorter one asks a mirror which of its refs are symbolic.
+//! The conversation with upload-pack (gitprotocol-v2(5), gitprotocol-pack(5)): a list of refs, and
+//! a pack of what is missing here. A second, shorter conversation asks a mirror which of its refs
+//! are symbolic.
 //!
-//! Guaranteed: nothing here changes upstream; memory does not grow with the pack; a list or message that is too long is an error. Absent:
-//! decisions, and what becomes of the pack: a [`Stage`] keeps it apart from the repository.
+//! Guaranteed: nothing here changes upstream; memory does not grow with the pack; a list or message
+//! that is too long is an error. Absent: decisions. A [`Stage`] keeps the pack apart from the
+//! repository.
 
 #[cfg(fuzzing)]
 pub mod fuzzed;

@@ -112,7 +112,8 @@ pub(super) fn acknowledgments<R: Read>(
         Some(line) if line == b"acknowledgments" => {}
         _ => return Err(Error::Protocol("no acknowledgments".into())),
     }
-    // A delimiter, which reads as an empty line, ends the section if another one follows; otherwise a flush packet does.
+    // If another section follows, a delimiter ends this one, and it reads as an empty line.
+    // Otherwise a flush packet ends it.
     while let Some(line) = line(lines)?.filter(|line| !line.is_empty()) {
         count(&mut length, &line)?;
         if line == b"ready" {
@@ -161,7 +162,8 @@ pub(super) fn read_older<R: Read>(
         return Err(Error::Unable("it does not support side-band-64k".into()));
     }
     let (mut length, mut is_answered) = (0, false);
-    // Git answers each value with ACK until it has found two that are not each other's parents. Bands begin with 1, 2 or 3.
+    // Git answers each value with ACK until it has found two of which neither is a parent of the
+    // other. A side-band packet begins with the byte 1, 2 or 3.
     while !is_answered || matches!(lines.peek_line(), Some(Ok(Ok(PacketLineRef::Data([b'A', ..]))))) {
         match line(lines)? {
             Some(line) if line == b"NAK" || line.starts_with(b"ACK ") => count(&mut length, &line)?,

@@ -35,7 +35,7 @@ enum Spoken {
     Two(Commands),
     /// An older version, and the capabilities of its advertisement.
     Older(Vec<String>),
-    /// Something else than was expected, so that it cannot understand what it was asked.
+    /// Not what was expected, so upstream cannot understand the request that was sent.
     Misjudged,
 }
 
@@ -162,7 +162,8 @@ impl Session {
         }
     }
 
-    /// Whether upstream speaks otherwise than was known when the session began, so that it must be asked in a new one.
+    /// Whether upstream does not speak the protocol that this session expected. It must then be
+    /// asked in a new session.
     #[must_use]
     pub fn is_misjudged(&self) -> bool {
         matches!(self.spoken, Spoken::Misjudged)
@@ -198,7 +199,7 @@ fn list_over_stream(
         stream.opened();
         let Some(commands) = greeting.commands().filter(|now| now.understands(&expected)) else {
             *spoken = Spoken::Misjudged;
-            return Err(Error::Protocol("it speaks otherwise than before".into()));
+            return Err(Error::Protocol("it does not speak the same protocol as before".into()));
         };
         *spoken = Spoken::Two(commands);
         return list::answer(stream.lines(), &expected, each);

@@ -89,12 +89,13 @@ impl Stage {
         index(&self.path, &arguments, max, feed)
     }
 
-    /// Puts `tips` into `repository`, with what it lacks of their history; that of `known` is complete there. With `receive.fsckObjects`, the
-    /// objects are checked first.
+    /// Puts `tips` into `repository`, with the part of their history that it lacks. The history of
+    /// each value of `known` that is in `repository` is complete there. With `receive.fsckObjects`,
+    /// the objects are checked first.
     ///
     /// # Errors
-    /// [`Error::Protocol`] if something of the history is missing in both, or fails its check; other [`Error`]s. The repository then has nothing
-    /// new, or a pack that no ref needs.
+    /// [`Error::Protocol`] if a part of the history is missing in both, or an object fails its
+    /// check; other [`Error`]s. The repository then has nothing new, or a pack that no ref needs.
     pub fn hand_over(
         &self,
         repository: &Repository,
@@ -179,7 +180,7 @@ fn index(
     let mut stdin = child.stdin();
     let fed = feed(&mut |bytes| stdin.write_all(bytes).map_err(sink_failed));
     drop(stdin);
-    // If its reader is gone, the program says why.
+    // If `git index-pack` stopped reading, its own message says why.
     let is_gone = |error: &Error| matches!(error, Error::Broken { doing: "writing the objects", source } if source.kind() == io::ErrorKind::BrokenPipe);
     if let Err(error) = fed.as_ref()
         && !is_gone(error)

@@ -32,7 +32,8 @@ pub struct Repository {
 struct Mirror {
     name: String,
     host: String,
-    /// A digest of where it pushes to. `None` if it does not, or is disabled.
+    /// A digest of the address that it pushes to. `None` if it does not push, is disabled, or is a
+    /// path on this machine.
     target: Option<String>,
     state: usize,
     failing_since: Option<String>,
@@ -81,7 +82,7 @@ impl Mirror {
         Ok(Self {
             name: summary.name,
             host: summary.host,
-            // The path of a mirror on this machine means something else on another one.
+            // On another machine, the same path is another mirror.
             target: is_sent.then(|| digest(&mirror.address.identity())),
             state: summary.standing as usize,
             failing_since: summary.failing_since.map(render_time),
@@ -195,7 +196,7 @@ pub(super) fn copied(database: &mut Database, node: &str) -> Result<Vec<String>,
     database.rows("select to_json(git_dir)::text from repository where node = $1", &[node])
 }
 
-/// How many mirrors of a node stand how at a host.
+/// The mirrors of a node that have one state at one host, and what waits for them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     mirrors: usize,

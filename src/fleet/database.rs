@@ -19,7 +19,9 @@ use super::{Access, Error, told};
 use crate::credentials::{Redactor, Secret, read_source};
 use crate::wire::client_tls;
 
-/// What every transaction begins with. Of a machine that is cut off meanwhile the database must not wait with its locks. A commit does not wait for the disk: what is lost with it is noticed and sent again.
+/// What every transaction begins with. The timeouts make the database give up the locks of a
+/// machine that is cut off. A commit does not wait for the disk: if the database loses one, the
+/// node notices it and sends everything again.
 const BEGIN: &str = "begin; set local synchronous_commit = off; set local statement_timeout = '5s'; \
                      set local idle_in_transaction_session_timeout = '5s'; set local search_path = git_mirror_push";
 
@@ -31,7 +33,8 @@ pub(super) struct Database {
     limit: Duration,
 }
 
-/// Drives the connection while somebody waits for an answer. At the end nobody waits for what goes on in it, a name server for example.
+/// Drives the connection while a call waits for its answer. When it is dropped, it does not wait
+/// for what still runs in it, for example a name lookup.
 struct Driver(Option<Runtime>);
 
 impl Driver {
@@ -61,7 +64,7 @@ impl Drop for Driver {
     }
 }
 
-/// Carries what is asked and answered.
+/// The task that sends and receives on the connection.
 type Carrier = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>;
 
 impl Access {
@@ -80,7 +83,9 @@ impl Database {
             return Err(Error::Url("it names no host".into()));
         }
         if config.get_password().is_some() {
-            return Err(Error::Url("it holds a password; put it into a file, and name that with password_file".into()));
+            return Err(Error::Url(
+                "it holds a password; put it into a file, and name the file with password_file".into(),
+            ));
         }
         if let Some(secret) = access.password()? {
             config.password(secret.expose());
@@ -112,7 +117,7 @@ impl Database {
             })
         };
         let (client, carrier) = driver.wait(limit, connecting)?;
-        // Its error is that of the call that waits.
+        // An error of this task is also the error of the call that waits.
         drop(driver.runtime().spawn(carrier));
         Ok(Self { client, driver, limit })
     }

@@ -1,11 +1,13 @@
 //! How a limit of a host is divided among the nodes. Pure.
 //!
-//! A node that wants less than an even part gets what it wants. What nobody wants is divided too, so that the first job of a quiet node waits
-//! for no answer of the database. If there is less than one for each node that wants something, nodes take turns: the place goes to the node
-//! that has been without one for longest. So a job that outlasts the turn of its node costs nobody a turn.
+//! A node that wants less than an even part gets what it wants. What nobody wants is divided too,
+//! so that the first job of a quiet node need not wait for an answer of the database. If there is
+//! less than one for each node that wants something, nodes take turns. Of the nodes that have
+//! nothing, the one whose last turn began first is next. If a job outlasts the turn of its node,
+//! the others wait longer, but the order stays.
 //!
-//! A node may have its part only as far as the other nodes have given back what they had before. So the sum is never above the limit, in
-//! whatever order the nodes ask.
+//! A node gets no more of its part than the other nodes have given back of what they had before. So
+//! the sum is never above the limit, in whatever order the nodes ask.
 
 /// How long a node has a place if others wait for it, in seconds.
 const TURN: i64 = 10;
@@ -15,7 +17,7 @@ const TURN: i64 = 10;
 pub(super) struct Claim {
     /// What it has been granted.
     pub(super) granted: usize,
-    /// What it uses. This is more than it has been granted, after a smaller grant.
+    /// What it uses. This can exceed the grant, after the grant was lowered.
     pub(super) used: usize,
     /// What it could use.
     pub(super) wanted: usize,

@@ -9,7 +9,7 @@ use super::database::Database;
 use super::divide::{Claim, grant};
 use super::{Error, GONE, copies, digest};
 
-/// The limits of a host; `None` is none.
+/// The limits of a host. `None` means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limit {
     /// Most jobs at once.
@@ -74,7 +74,7 @@ impl Demand {
 /// The largest limit that the tables hold. Nobody has more connections.
 const MAX: usize = 1_000_000;
 
-/// Makes rows to lock, and locks them, in an order on which all agree.
+/// Makes the rows of the hosts, and locks them in an order that is the same on all nodes.
 const ADD: &str = "
     with added as (
         insert into host (name) select jsonb_array_elements_text($1::jsonb) on conflict do nothing returning 1
@@ -83,7 +83,8 @@ const ADD: &str = "
 const LOCK: &str = "
     select to_json(name)::text from host where name in (select jsonb_array_elements_text($1::jsonb)) order by name for update";
 
-/// What the nodes say that lived in the last minute. This is a statement of its own: it must see what was written before the locks were ours.
+/// The rows of the nodes that lived in the last minute. This is a statement of its own: it must see
+/// what others wrote before this transaction had the locks.
 const READ: &str = "
     select (to_jsonb(demand) || jsonb_build_object('live', seen > clock_timestamp() - make_interval(secs => $2::integer)))::text
     from demand join node on node.name = demand.node
@@ -109,7 +110,7 @@ pub struct Own<'a> {
     pub limits: &'a Limits,
     /// What it uses.
     pub uses: &'a BTreeMap<String, Use>,
-    /// Makes it begin nothing more than these parts allow, and says what it uses then.
+    /// Makes the node begin no more jobs than these parts allow, and returns what it uses then.
     pub lower: &'a dyn Fn(&Limits) -> BTreeMap<String, Use>,
 }
 
@@ -121,8 +122,8 @@ impl Own<'_> {
     }
 }
 
-/// How many jobs began at each host in the last minute of an earlier process with this node's name. One that was killed may have begun as many as
-/// it had been granted.
+/// How many jobs an earlier process with this node's name began at each host in the last minute. A
+/// process that was killed may have begun as many as it had been granted.
 pub(super) fn begun(database: &mut Database, node: &str) -> Result<BTreeMap<String, usize>, Error> {
     let sql = "
         select json_build_array(host, greatest(begun, granted_per_minute))::text from demand join node on node.name = demand.node
@@ -154,7 +155,8 @@ pub(super) fn divide(
     let divided = limits.map(|(name, limit)| divided(&known, name, node, *limit, noted(name, own.uses), now));
     let divided: Vec<(Demand, Limit)> = divided.collect();
     let own_part = |(row, part): &(Demand, Limit)| {
-        // What an earlier process began is used up, and this one does not know of it.
+        // What an earlier process began is used up, and the counts of this process do not contain
+        // it.
         let before = earlier.get(&row.host).copied().unwrap_or(0);
         (row.host.clone(), Limit { per_minute: part.per_minute.map(|part| part.saturating_sub(before)), ..*part })
     };
@@ -190,7 +192,8 @@ fn divided(known: &[Demand], name: &str, node: &str, limit: Limit, found: Use, n
     }
     if let Some(limit) = here.iter().filter_map(|row| row.max_per_minute).min() {
         let claims: Vec<Claim> = here.iter().map(Demand::contacts).collect();
-        // What nodes began that are gone by now counts for its minute, and they may not have said all of it.
+        // What nodes that are gone began in the last minute still counts. They may have begun all
+        // that they had been granted.
         let limit = limit.saturating_sub(gone.iter().map(|row| row.begun.max(row.granted_per_minute)).sum());
         (row.granted_per_minute, row.since_per_minute) = grant(limit, &claims, me, now);
         part.per_minute = Some(row.granted_per_minute);
@@ -209,10 +212,11 @@ pub struct Asked {
     pub said: String,
 }
 
-/// The longest wait that is believed, in seconds, and most hosts that are. Whoever may write to the database could say anything.
+/// The longest wait that is believed, in seconds, because anybody who may write to the database
+/// could write a longer one. For the same reason at most 1000 hosts are read.
 const LONGEST: i64 = 24 * 3600;
 
-/// How long hosts ask to wait, from now. Times of one clock mean nothing to another one.
+/// How long hosts ask to wait, from now. A duration, because the clocks of two machines may differ.
 const ASKED: &str = "
     select json_build_object('host', name, 'milliseconds', (extract(epoch from least(
             wait_until - clock_timestamp(), make_interval(secs => $2::integer))) * 1000)::bigint,

@@ -82,7 +82,7 @@ pub struct Only {
     pub node: String,
     /// Those at this host, with a port if it is not the usual one; `-` for a path.
     pub host: String,
-    /// Those that stand like this.
+    /// Those in this state.
     pub state: Option<Standing>,
 }
 
@@ -104,7 +104,7 @@ pub struct Shown {
 #[derive(Clone, Debug, Deserialize)]
 struct Place(u8, String, i64, String);
 
-/// How many mirrors stand how, and what waits for them.
+/// The number of mirrors in each state, and what waits for them.
 #[derive(Debug, Default)]
 pub struct Counts {
     /// The mirrors by state.
@@ -124,7 +124,7 @@ pub struct Twins {
     pub mirrors: Vec<Twin>,
 }
 
-/// One of them.
+/// A mirror that pushes to the same URL as another one.
 #[derive(Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
 pub struct Twin {
     /// Its node.
@@ -135,7 +135,7 @@ pub struct Twin {
     pub name: String,
 }
 
-/// Most URLs that are listed for two mirrors each.
+/// How many URLs of [`Twins`] are listed at most.
 const MAX_TWINS: usize = 100;
 
 const NODES: &str = "
@@ -246,7 +246,8 @@ impl Look {
         self.rows(HOSTS, &[&GONE.to_string()])
     }
 
-    /// The next `most` mirrors after `last`, those that fail first, and of these those that fail longest.
+    /// The next `most` mirrors after `last`. Failing mirrors come first, and of these the ones that
+    /// have failed longest.
     ///
     /// # Errors
     /// [`Error`].
@@ -258,7 +259,7 @@ impl Look {
         self.rows(MIRRORS, &[&gone, &only.node, &only.host, &chosen, &state, &since, &repository, &name, &most])
     }
 
-    /// How many mirrors stand how.
+    /// The number of mirrors in each state.
     ///
     /// # Errors
     /// [`Error`].
@@ -281,7 +282,7 @@ impl Look {
         Ok(counts)
     }
 
-    /// The URLs that more than one mirror of the fleet pushes to.
+    /// The URLs that mirrors of more than one repository of the fleet push to.
     ///
     /// # Errors
     /// [`Error`].
@@ -289,7 +290,7 @@ impl Look {
         self.rows(TWINS, &[&MAX_TWINS.to_string()])
     }
 
-    /// The URLs of the mirrors of one repository of a node that other mirrors of the fleet push to as well.
+    /// The URLs that mirrors of this repository push to, and mirrors of other repositories too.
     ///
     /// # Errors
     /// [`Error`].
@@ -297,7 +298,7 @@ impl Look {
         self.rows(TWINS_OF, &[node, git_dir])
     }
 
-    /// Whether nothing may leave any machine.
+    /// Whether silent mode is on for the whole fleet: then nothing may leave any machine.
     ///
     /// # Errors
     /// [`Error`].
@@ -306,7 +307,7 @@ impl Look {
         Ok(found.first() == Some(&true))
     }
 
-    /// Lets nothing leave any machine, or everything again.
+    /// Turns silent mode on or off for the whole fleet.
     ///
     /// # Errors
     /// [`Error`].

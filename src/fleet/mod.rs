@@ -35,9 +35,9 @@ pub use schema::{init, print};
 
 /// How often a node asks the database.
 pub const BEAT: Duration = Duration::from_secs(2);
-/// A node that was not answered for so long is cut off: it relies on itself alone.
+/// A node that had no answer for this long is cut off. It then relies on itself alone.
 pub const CUT: Duration = Duration::from_secs(10);
-/// A node of which the database has not heard for so many seconds is gone.
+/// A node is gone if the database has not heard of it for this many seconds.
 const GONE: u32 = 15;
 
 /// The longest wait for one answer.
@@ -77,7 +77,7 @@ pub enum Error {
     NoTables,
     /// Its tables are of another version.
     #[error(
-        "the tables in the database of the fleet are of version {found}, and this program knows version {}: {fix}",
+        "the tables in the database of the fleet have version {found}, but this program knows only version {}: {fix}",
         schema::VERSION
     )]
     Version {
@@ -144,7 +144,7 @@ impl Access {
 fn told(error: &dyn std::error::Error) -> Cleaned {
     let causes = std::iter::successors(Some(error), |error| error.source());
     let mut texts: Vec<String> = causes.map(ToString::to_string).collect();
-    // Many an error repeats its cause.
+    // Many errors repeat their cause.
     texts.dedup_by(|inner, outer| outer.contains(&**inner));
     Redactor::default().clean(&texts.join(": "))
 }

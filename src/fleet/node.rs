@@ -1,7 +1,8 @@
 //! A node: one daemon's row in the database, and what it tells and learns at each beat.
 //!
-//! The row has a count of the node's transactions. If the database knows of fewer than this node has made, it has lost some, for example
-//! in a crash or because it was restored, and everything is sent again.
+//! The row has a count of the node's transactions. If the count is lower than the one that this
+//! node knows, the database has lost some, for example in a crash or because it was restored.
+//! Everything is then sent again.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
@@ -82,7 +83,8 @@ const JOIN: &str = "
     where old.instance in ('', excluded.instance) or old.seen < clock_timestamp() - make_interval(secs => $5::integer)
     returning beat::text";
 
-/// Gives the name back, and everything that was granted. What began in the last minute counts on.
+/// Gives the name back, and everything that was granted. What began in the last minute still
+/// counts.
 const LEAVE: &str = "
     with gone as (update node set instance = '' where name = $1 and instance = $2 returning name),
     free as (
@@ -177,7 +179,7 @@ impl Node {
         self.counted(|database, name| copies::remove(database, name, gone))
     }
 
-    /// Sends how many mirrors stand how.
+    /// Sends the number of mirrors in each state.
     ///
     /// # Errors
     /// [`Error`].
@@ -219,7 +221,7 @@ impl Node {
         }
     }
 
-    /// A transaction that counts.
+    /// A transaction that is counted in the row of this node.
     fn counted<T>(&mut self, act: impl FnOnce(&mut Database, &str) -> Result<T, Error>) -> Result<T, Error> {
         let (beat, done) = self.transaction(|database, name, instance| {
             let beat = database.rows::<i64>(COUNT, &[name, instance])?.into_iter().next();
@@ -230,7 +232,8 @@ impl Node {
         Ok(done)
     }
 
-    /// A transaction on the connection, which is made if there is none, and given up after an error.
+    /// A transaction. Connects if there is no connection, and gives up the connection after an
+    /// error.
     fn transaction<T>(&mut self, act: impl FnOnce(&mut Database, &str, &str) -> Result<T, Error>) -> Result<T, Error> {
         let mut database = match self.database.take() {
             Some(database) => database,

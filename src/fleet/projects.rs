@@ -1,7 +1,9 @@
-//! The repositories of all nodes as projects of the API and the page: their numbers, lists, and what the copies say of one.
+//! The repositories of all nodes, as the projects that the API and the page show: their numbers,
+//! lists of them, and the copies of the mirrors of one.
 //!
-//! The numbers are the fleet's. A node that joins keeps a number as far as no other node has it. New ones come from a block that the node has
-//! reserved, so that they are free also while the database does not answer.
+//! A number is unique in the fleet. A node that joins keeps each of its numbers that no other node
+//! has. New repositories get numbers from a block that the node has reserved, so that the node can
+//! number them while the database does not answer.
 
 use std::ops::Range;
 
@@ -15,10 +17,11 @@ use super::{Error, GONE, copies};
 /// How many numbers a node reserves at once.
 const BLOCK: u32 = 1000;
 
-/// Who gives out numbers waits for whoever else does. The number has no meaning.
+/// Two nodes never give out numbers at once: the second one waits. The number of the lock has no
+/// meaning.
 const LOCK: &str = "with locked as (select pg_advisory_xact_lock(4283691723)) select '0' from locked";
 
-/// Makes sure that no number from here on is taken.
+/// Makes sure that the sequence gives only numbers above those that the node has given.
 const ABOVE: &str = "
     select setval('repository_id_seq', greatest((select last_value from repository_id_seq), $1::bigint))::text";
 
@@ -53,13 +56,14 @@ pub struct Numbered {
     pub id: u32,
     /// Its directory.
     pub git_dir: String,
-    /// Its path below the root. Not known of an answer.
+    /// Its path below the root. Empty in an answer of the database.
     #[serde(default)]
     pub path: String,
 }
 
-/// Makes the numbers of a node's repositories those of the fleet. `last` is the highest that it has ever given. Returns the repositories
-/// that have another number there.
+/// Registers a node's repositories in the database, under their numbers where those are free.
+/// `last` is the highest number that the node has ever given. Returns the repositories that have
+/// another number in the database.
 pub(super) fn number(database: &mut Database, node: &str, own: &[Numbered], last: u32) -> Result<Vec<Numbered>, Error> {
     database.rows::<u64>(LOCK, &[])?;
     database.rows::<u64>(ABOVE, &[&last.max(1).to_string()])?;
@@ -97,7 +101,7 @@ pub struct Listed {
     pub reachable: bool,
     /// When the database last heard of it.
     pub as_of: Timestamp,
-    /// How the worst of its mirrors stands, as a place in [`crate::status::Standing::ALL`].
+    /// The worst state of its mirrors, as an index into [`crate::status::Standing::ALL`].
     pub worst: Option<usize>,
 }
 
@@ -118,8 +122,9 @@ const LISTED: &str = "
 const MAX_COUNTED: usize = 10_001;
 
 impl Look {
-    /// Some of the repositories of all nodes, by path, and how many there are; from 10,001 on they are not counted. `search` is in lower case.
-    /// `paths` are [`expressions`], of which one must match; none means all. Those of the node `except` are left out.
+    /// Some of the repositories of all nodes, ordered by path, and how many match. The count ends
+    /// at 10,001. `search` is in lower case. `paths` are [`expressions`]: one of them must match,
+    /// and an empty list matches all. Repositories of the node `except` are skipped.
     ///
     /// # Errors
     /// [`Error`].
@@ -148,7 +153,8 @@ impl Look {
         Ok((listed, count.into_iter().next().unwrap_or(0)))
     }
 
-    /// The repository with this number or path. Of two with one path, the lower number has it.
+    /// The repository with this number or path. If two have this path, it is the one with the lower
+    /// number.
     ///
     /// # Errors
     /// [`Error`].

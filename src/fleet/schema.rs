@@ -1,7 +1,7 @@
 //! The tables of the fleet, and how they change from one version of the program to the next.
 //!
 //! Each version has a file of statements; they only add, and remove what was left unused one version earlier. A program works with tables of
-//! its own version, and with later ones that say so. So nodes are upgraded one by one, the tables last.
+//! its own version, and with later ones that allow it (`oldest`). So nodes are upgraded one by one, the tables last.
 
 use serde::Deserialize;
 
@@ -14,7 +14,8 @@ pub(super) const VERSION: u32 = 1;
 /// The statements that lead to each version from the one before, from version 1 on.
 const STEPS: [&str; VERSION as usize] = [include_str!("schema/1.sql")];
 
-/// So that two who make the tables wait for each other. The number has no meaning.
+/// The lock of whoever makes the tables, so that two never do it at once. The number of the lock
+/// has no meaning.
 const LOCK: &str = "select pg_advisory_xact_lock(4283691722)";
 
 #[derive(Deserialize)]
@@ -60,12 +61,13 @@ pub fn init(access: &Access) -> Result<u32, Error> {
     check(&mut database).map(|()| before)
 }
 
-/// The statements for whoever may make the tables: all of them, and the rights of the user of the daemons.
+/// The statements for an administrator who makes the tables by hand: all steps, and the rights of
+/// the user of the daemons.
 #[must_use]
 pub fn print(access: &Access) -> String {
     let user = access.user();
     let grants = match user.is_empty() {
-        true => "\n-- The url names no user: give the user of the daemons rights on these rows.\n".to_owned(),
+        true => "\n-- The url names no user: give the user of the daemons rights on these tables.\n".to_owned(),
         false => {
             let user = format!("\"{}\"", user.replace('"', "\"\""));
             format!(

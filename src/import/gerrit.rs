@@ -70,7 +70,7 @@ impl Remote {
     }
 }
 
-/// Reads the files for the repositories `projects`, which are paths without `.git`. What is wrong with a file is an error.
+/// Reads the files for the repositories `projects`, which are paths without `.git`.
 ///
 /// # Errors
 /// What is wrong. Never a part of a file, which may hold a password.
@@ -133,7 +133,7 @@ fn flag(file: &File, section: &str, key: &str) -> bool {
     file.boolean(format!("{section}.{key}").as_str()).is_ok_and(|value| value == Some(true))
 }
 
-/// What a `[remote]` without a name is.
+/// What a `[remote]` section without a name means.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Unnamed {
     Counts,
@@ -246,7 +246,7 @@ impl Reader<'_> {
         Ok((chosen.is_empty() || matches(chosen)?) && !matches(excluded)?)
     }
 
-    /// The keys that do not depend on what is pushed, and what is to be said.
+    /// The keys that do not depend on what is pushed, and the notes.
     fn keys(&self, name: &str) -> Result<(Keys, Vec<String>), String> {
         let remote = self.remote;
         let (mut keys, mut notes) = (Keys::new(), Vec::new());
@@ -262,7 +262,7 @@ impl Reader<'_> {
             keys.push(("max_refs_per_push", Change::Toml(count.to_string())));
         }
         if let Some(threads) = number("threads").filter(|threads| *threads > 1) {
-            notes.push(format!("threads = {threads} has its counterpart in the server's file: max_jobs_per_host"));
+            notes.push(format!("threads = {threads} is not taken over; set max_jobs_per_host in the server's file"));
         }
         let mut left_out = excluded_refs(remote.all("excludedrefspattern"))?;
         if remote.last("replicatepermissions").is_some() && !remote.is("replicatepermissions") && self.wish.is_exact {
@@ -274,7 +274,7 @@ impl Reader<'_> {
         if !remote.all("authgroup").is_empty() {
             keys.push(("enabled", Change::Flag(false)));
             notes.push(
-                "authGroup limited which projects leave; nothing here knows these groups, so the mirror is disabled"
+                "authGroup limited which projects were sent; these groups are not known here; the mirror is disabled"
                     .into(),
             );
         }
@@ -299,7 +299,7 @@ impl Reader<'_> {
             notes.push("Gerrit also sent refs/changes, refs/notes and refs/meta, which are not mirrored any more; to keep them: --exact".into());
         }
         if remote.is("mirror") && !self.wish.is_exact {
-            notes.push("Gerrit deleted everything there that is not here; prune = \"merged\" deletes what was deleted here and is merged; the old way: --exact".into());
+            notes.push("Gerrit deleted every ref of the mirror that is not here; prune = \"merged\" deletes only refs that were deleted here and are merged; to delete as Gerrit did: --exact".into());
         }
         for (key, what) in [
             ("replicateprojectdeletions", "deleted projects are not deleted at the mirror"),
@@ -339,7 +339,7 @@ const TURN_OFF: &str = "Gerrit pushes to it too: remove the remote from replicat
 /// What Gerrit sends besides branches and tags.
 const OTHERS: &[&str] = &["refs/changes/", "refs/meta/", "refs/notes/"];
 
-/// Adds keys; the refs that are left out join those that are there.
+/// Adds keys. A key that `into` has already keeps its value, but a list is extended.
 fn add(into: &mut Keys, added: Keys) {
     for (key, change) in added {
         let there = into.iter_mut().find(|(known, _)| *known == key);
@@ -351,7 +351,8 @@ fn add(into: &mut Keys, added: Keys) {
     }
 }
 
-/// Whether a pattern of Gerrit means this project: a name, a prefix with `*`, or a regular expression after `^` for the whole name.
+/// Whether a pattern of Gerrit matches this project. A pattern is a name, a prefix before `*`, or,
+/// if it begins with `^`, a regular expression for the whole name.
 fn is_match(pattern: &str, project: &str) -> Result<bool, String> {
     if !pattern.starts_with('^') {
         return Ok(match pattern.strip_suffix('*') {
@@ -359,7 +360,8 @@ fn is_match(pattern: &str, project: &str) -> Result<bool, String> {
             None => project == pattern,
         });
     }
-    // Gerrit's documentation excludes projects with this form, and RE2 has no look-ahead.
+    // Gerrit's documentation excludes projects with this form, which needs look-ahead, and the
+    // regex crate has none.
     if let Some(inner) = pattern.strip_prefix("^(?:(?!").and_then(|rest| rest.strip_suffix(").)*$")) {
         return is_match(&format!("^.*(?:{inner}).*"), project).map(|is_in| !is_in);
     }

@@ -3,10 +3,10 @@
 //! | found | becomes |
 //! |---|---|
 //! | `mirror` without `fetch` | push, overwriting; `prune = "merged"`, with `--exact` `"mirror"` |
-//! | `fetch = +refs/*:refs/*`, as `git clone --mirror` writes it, or branches and tags of it | pull; if it also pushes to a `pushurl`, push there |
+//! | `fetch = +refs/*:refs/*`, as `git clone --mirror` writes it, or branches and tags of it | pull; if it also pushes to a `pushurl`, a second mirror that pushes there |
 //! | `push` refspecs that keep names | push of these refs, `prune = "never"`; without `+`, `divergent_refs = "keep"` |
 //! | anything else that pushes | left to a person |
-//! | neither | nothing |
+//! | any other remote | nothing |
 
 use super::list::{name_of, valid_name};
 use super::{Found, Proposed};
@@ -23,7 +23,8 @@ pub struct Wish<'a> {
     pub is_exact: bool,
 }
 
-/// Reads one remote. `namespaces` are those of the refs here besides branches and tags, like `refs/notes/`, with their numbers.
+/// Reads one remote. `namespaces` are those of the refs here that are no branches or tags, like
+/// `refs/notes/`, each with the number of its refs.
 #[must_use]
 pub fn propose(remote: &GitRemote, namespaces: &[(String, usize)], wish: Wish<'_>) -> Vec<Found> {
     let from = source(remote);
@@ -90,7 +91,7 @@ fn sets_own_refs(spec: &str) -> bool {
     ["refs/*", "refs/heads/", "refs/tags/"].iter().any(|own| target.starts_with(own))
 }
 
-/// Whether a `pushurl` is a word that only says that nobody is to push.
+/// Whether a `pushurl` is no URL, but a word such as `DISABLED` that forbids pushes.
 fn is_no_push(url: &str) -> bool {
     !url.contains(['/', ':'])
 }
@@ -103,7 +104,7 @@ fn is_same_place(one: &str, other: &str) -> bool {
         let rest = rest.rsplit_once('@').map_or(&*rest, |(_, rest)| rest);
         let (host, path) = rest.split_once('/')?;
         let host = host.split(':').next().unwrap_or(host);
-        // Forges take a path below the home directory and one from the root for the same.
+        // For a forge, a path below the home directory (`~`) and one from the root are the same.
         let parts = path.split('/').filter(|part| !part.is_empty() && *part != "." && !part.starts_with('~'));
         let path = parts.collect::<Vec<_>>().join("/");
         Some(format!("{host}/{}", path.trim_end_matches(".git")))
@@ -122,7 +123,7 @@ fn mirror(remote: &GitRemote, at: usize, url: &str, direction: &str, keys: &Keys
         keys.push(("direction", Change::Text(direction.into())));
     }
     keys.extend(remote.proxy.clone().map(|proxy| ("proxy", Change::Text(proxy))));
-    // Gitea and Forgejo give theirs names by chance.
+    // Gitea and Forgejo give their remotes random names.
     let name = match remote.name.starts_with("remote_mirror_") {
         true => name_of(url),
         false => valid_name(&remote.name),
@@ -132,7 +133,7 @@ fn mirror(remote: &GitRemote, at: usize, url: &str, direction: &str, keys: &Keys
 }
 
 const PULLED: &str = "git replaced and deleted whatever differed here; a pull mirror keeps what was changed here (divergent_refs) and what upstream rewrote (keep_rewritten). 'git remote update -p' would delete what is kept; turn it off: git config --unset-all remote.NAME.fetch";
-const PUSHED: &str = "nothing was changed in git's configuration: whatever runs 'git push NAME' still pushes too. When nothing does: git config --remove-section remote.NAME";
+const PUSHED: &str = "git's configuration is unchanged: a script with 'git push NAME' still pushes. When none does: git config --remove-section remote.NAME";
 
 /// Every ref, as `mirror` pushes it.
 fn all_refs(namespaces: &[(String, usize)], wish: Wish<'_>) -> (Keys, Vec<String>) {
@@ -144,7 +145,7 @@ fn all_refs(namespaces: &[(String, usize)], wish: Wish<'_>) -> (Keys, Vec<String
         }
         return (keys, notes);
     }
-    notes.push("git deleted everything there that is not here; prune = \"merged\" deletes what was deleted here and is merged; the old way: --exact".into());
+    notes.push("git deleted every ref of the mirror that is not here; prune = \"merged\" deletes only refs that were deleted here and are merged; to delete as git did: --exact".into());
     notes.extend(left_behind(namespaces));
     (keys, notes)
 }
@@ -198,7 +199,7 @@ impl<'s> Chosen<'s> {
         for spec in specs {
             if let Some(left_out) = spec.strip_prefix('^') {
                 if !left_out.starts_with("refs/") {
-                    return Err(format!("'{spec}' leaves out refs that it does not name in full"));
+                    return Err(format!("'{spec}' excludes refs, but does not name them in full (refs/...)"));
                 }
                 chosen.others.push(spec);
                 continue;
@@ -238,7 +239,7 @@ impl<'s> Chosen<'s> {
 
 /// The refs of `fetch` refspecs.
 fn taken_refs(specs: &[String]) -> Result<Keys, String> {
-    // Refs below refs/remotes were copies for people.
+    // A refspec that sets refs below refs/remotes mirrors nothing: these refs are only for people.
     let counts = |spec: &&String| spec.starts_with('^') || sets_own_refs(spec);
     let chosen: Vec<String> = specs.iter().filter(counts).cloned().collect();
     let (keys, _) = chosen_refs(&chosen, &[], Wish::default())?;

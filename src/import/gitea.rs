@@ -21,7 +21,7 @@ pub fn gitea_push(mirror: &Value, wish: Wish<'_>) -> Found {
     if wish.is_exact {
         keys.push(("prune", Change::Text("mirror".into())));
     } else {
-        notes.push("it deleted everything there that is not here; prune = \"merged\" deletes what was deleted here and is merged; the old way: --exact".into());
+        notes.push("Gitea deleted every ref of the mirror that is not here; prune = \"merged\" deletes only refs that were deleted here and are merged; to delete as Gitea did: --exact".into());
     }
     match (mirror["interval"].as_str().and_then(period), mirror["sync_on_commit"] == false) {
         (Some(interval), true) => keys.push(("min_interval", Change::Text(interval))),
@@ -34,11 +34,10 @@ pub fn gitea_push(mirror: &Value, wish: Wish<'_>) -> Found {
     let is_by_key = mirror["public_key"].as_str().is_some_and(|key| !key.is_empty());
     if is_by_key {
         keys.push(("auth_method", Change::Text("ssh_public_key".into())));
-        notes.push("its private key is not given out, so a new one is made; 'git mirror-push public-key NAME' prints what the host must let in".into());
+        notes.push("its private key is not given out, so a new one is made; 'git mirror-push public-key NAME' prints the key that the host must accept".into());
     }
     notes.push(
-        "it is pushed to by its old server too, until you delete the push mirror there (Settings, Mirror settings)"
-            .into(),
+        "the old server pushes to it too, until you delete the push mirror there (Settings, Mirror settings)".into(),
     );
     let (name, from) = (name_of(&url), "push mirrors of Gitea".into());
     Found::Mirror(Proposed { name, url, keys, from, notes, hides_password: !is_by_key })
@@ -52,7 +51,7 @@ pub fn gitea_pull(repository: &Value) -> Option<Found> {
     }
     let from = "a mirror of Gitea".to_owned();
     let Some(url) = repository["original_url"].as_str().filter(|url| !url.is_empty()) else {
-        let why = "it is a pull mirror, and the API does not say of what; add it by hand (git mirror-push add)";
+        let why = "it is a pull mirror, but the API does not give its upstream; add it by hand (git mirror-push add)";
         return Some(Found::Person { from, why: why.into() });
     };
     let mut keys = vec![("direction", Change::Text("pull".into()))];
@@ -61,7 +60,7 @@ pub fn gitea_pull(repository: &Value) -> Option<Found> {
         keys.push(("interval", Change::Text(period(interval).unwrap_or_else(|| "none".into()))));
     }
     let notes = vec![
-        "the old server takes from it too, until you switch its mirror off".into(),
+        "the old server also fetches from upstream, until you switch its mirror off".into(),
         "if upstream needs a password, store it: git mirror-push credential NAME".into(),
     ];
     let url = without_user(url);
@@ -79,7 +78,8 @@ fn regex_of(filter: &str) -> Option<String> {
     Some(format!("^({})$", words.join("|")))
 }
 
-/// A duration as Go prints it (`8h0m0s`), as a duration of our files. `None` for none.
+/// A duration as Go prints it (`8h0m0s`), as a duration of our files. `None` for zero, and for a
+/// text that is no such duration.
 fn period(text: &str) -> Option<String> {
     let (mut seconds, mut digits) = (0_u64, String::new());
     for c in text.chars() {

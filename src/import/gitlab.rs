@@ -8,8 +8,8 @@ use super::{Found, Proposed};
 use crate::config::Change;
 use crate::mirror::Keys;
 
-/// The path of a project's repository below GitLab's root: where it is in a copy by names, and where GitLab keeps it (hashed storage). `None`
-/// if this is no project.
+/// The two paths of a project's repository: by names, for a copy of the repositories, and in
+/// GitLab's hashed storage. `None` if this is no project.
 #[must_use]
 pub fn gitlab_paths(project: &Value) -> Option<(String, String)> {
     let path = project["path_with_namespace"].as_str()?.to_owned();
@@ -30,7 +30,7 @@ pub fn gitlab_push(mirror: &Value) -> Found {
     let is_by_key = mirror["auth_method"] == "ssh_public_key";
     if is_by_key {
         keys.push(("auth_method", Change::Text("ssh_public_key".into())));
-        notes.push("GitLab keeps its private key, so a new one is made; 'git mirror-push public-key NAME' prints what the host must let in".into());
+        notes.push("GitLab keeps its private key, so a new one is made; 'git mirror-push public-key NAME' prints the key that the host must accept".into());
     }
     for key in mirror["host_keys"].as_array().into_iter().flatten() {
         if let Some(fingerprint) = key["fingerprint_sha256"].as_str() {
@@ -49,7 +49,8 @@ pub fn gitlab_push(mirror: &Value) -> Found {
     })
 }
 
-/// Reads `GET /projects/:id/mirror/pull`, or the fields of the project itself from before GitLab 17.5. `None` if the project has no pull mirror.
+/// Reads `GET /projects/:id/mirror/pull`. Without that answer, as before GitLab 17.5, it reads the
+/// fields of the project. `None` if the project has no pull mirror.
 #[must_use]
 pub fn gitlab_pull(project: &Value, pull: Option<&Value>) -> Option<Found> {
     if project["mirror"] != true {
@@ -58,7 +59,7 @@ pub fn gitlab_pull(project: &Value, pull: Option<&Value>) -> Option<Found> {
     let said = pull.unwrap_or(project);
     let from = || "GitLab's pull mirror".to_owned();
     let Some(masked) = said["url"].as_str().or(project["import_url"].as_str()) else {
-        let why = "it is a pull mirror, and the token may not see of what; add it by hand (git mirror-push add)";
+        let why = "it is a pull mirror, but the token may not see its upstream; add it by hand (git mirror-push add)";
         return Some(Found::Person { from: from(), why: why.into() });
     };
     let url = without_user(masked);
@@ -67,7 +68,7 @@ pub fn gitlab_pull(project: &Value, pull: Option<&Value>) -> Option<Found> {
     if said["mirror_overwrites_diverged_branches"] == true {
         keys.push(("divergent_refs", Change::Text("overwrite".into())));
     }
-    notes.push("GitLab takes from it too, until you switch its mirror off".into());
+    notes.push("GitLab also fetches from upstream, until you switch its mirror off".into());
     let hides_password = is_masked(masked);
     Some(Found::Mirror(Proposed { name: "upstream".into(), url, keys, from: from(), notes, hides_password }))
 }
@@ -88,7 +89,7 @@ fn chosen(said: &Value, only_protected: &str) -> (Keys, Vec<String>) {
     (keys, notes)
 }
 
-/// Whether GitLab left something out.
+/// Whether GitLab has masked a part of the URL.
 fn is_masked(url: &str) -> bool {
     url.contains("*****")
 }

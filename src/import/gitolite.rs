@@ -1,5 +1,6 @@
-//! Mirrors of gitolite: the options `mirror.*` as `gitolite git-config` prints them, and the key that a widespread hook reads. The
-//! configuration of gitolite itself is not read. Pure.
+//! Mirrors of gitolite: the options `mirror.*` as `gitolite git-config` prints them, and the key
+//! `gitolite.mirror.simple`, which a widespread hook reads. The configuration of gitolite itself is
+//! not read. Pure.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -37,7 +38,7 @@ pub struct GitoliteOptions {
     pub copies_of: BTreeMap<String, usize>,
 }
 
-/// How gitolite updates a copy. Later ones win.
+/// How gitolite updates a copy. If several apply to one copy, the last in this list counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Way {
     Async,
@@ -111,7 +112,7 @@ fn copy(repository: &str, name: &str, way: Way) -> Found {
         keys: Keys::new(),
         from: format!("gitolite's option mirror.copies ({name})"),
         notes: vec![
-            "the copy lets in only the key of the user who runs gitolite: mirror as that user, whose ~/.ssh/config knows the host".into(),
+            "the copy accepts only the key of the user who runs gitolite: mirror as that user, whose ~/.ssh/config knows the host".into(),
             TURN_OFF.into(),
         ],
         hides_password: false,
@@ -119,11 +120,13 @@ fn copy(repository: &str, name: &str, way: Way) -> Found {
     match way {
         Way::Async => {}
         Way::Sync => {
-            mirror.notes.push("gitolite let the pusher wait for this copy (sync); a mirror of ours never does".into());
+            mirror.notes.push(
+                "gitolite made the pusher wait for this copy (sync); a mirror of ours never makes anybody wait".into(),
+            );
         }
         Way::NoSync => {
             mirror.keys.push(("enabled", Change::Flag(false)));
-            mirror.notes.push("it was pushed by hand or by cron (nosync), so it is disabled here".into());
+            mirror.notes.push("it was pushed to by hand or by cron only (nosync), so it is disabled here".into());
         }
     }
     Found::Mirror(mirror)

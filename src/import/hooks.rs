@@ -1,4 +1,4 @@
-//! Lines of hooks that push by themselves. They are found, and never changed. Pure.
+//! Lines of hooks that run `git push`. This module finds them and changes none. Pure.
 
 use super::git::{Wish, propose};
 use super::list::name_of;
@@ -11,7 +11,7 @@ use crate::repo::GitRemote;
 pub struct Pushing {
     /// Which line, from 1 on.
     pub line: usize,
-    /// Where it pushes to: a URL or the name of a remote. `None` if that is not written out.
+    /// Where it pushes to: a URL or the name of a remote. `None` if that is not literal (`$URL`).
     pub target: Option<String>,
     /// What it pushes, if the line is that command alone and everything in it is written out.
     pub pushed: Option<Pushed>,
@@ -59,7 +59,7 @@ pub fn propose_push(
             if pushed.is_atomic {
                 mirror.keys.push(("atomic", Change::Flag(true)));
             }
-            mirror.notes = vec![format!("until you delete {from}, both push")];
+            mirror.notes = vec![format!("until you delete {from}, it pushes too")];
             Found::Mirror(Proposed { from: from.to_owned(), ..mirror })
         }
     };

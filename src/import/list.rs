@@ -1,4 +1,5 @@
-//! The list: one JSON object in each line, as `export` writes it. `repository`, `name`, `url`, and any key of a mirror.
+//! The list: one JSON object in each line, as `export` writes it. Its keys are `repository`,
+//! `name`, `url`, and the configuration keys of a mirror.
 
 use serde_json::{Map, Value};
 
@@ -25,7 +26,7 @@ pub struct ListError {
     pub what: String,
 }
 
-/// Reads a list. Empty lines are left out.
+/// Reads a list. Empty lines are skipped.
 ///
 /// # Errors
 /// The first line that is wrong.
@@ -86,7 +87,8 @@ fn toml_of(value: Value) -> Option<toml_edit::Value> {
     })
 }
 
-/// The name for a mirror that has none: its host's, without what all hosts have.
+/// The name for a mirror that has none: the last part but one of the name of its host, `github` of
+/// `github.com`. A name without dots or an address is taken whole.
 pub(super) fn name_of(url: &str) -> String {
     let host = match crate::wire::parse(url) {
         Ok((address, _)) => address.host().unwrap_or("local").to_owned(),
@@ -108,9 +110,10 @@ pub(super) fn valid_name(text: &str) -> String {
     if name.is_empty() { "mirror".into() } else { name.to_owned() }
 }
 
-/// The line for a mirror. `origins` are its keys; `url` is its own, where a template has another text.
+/// The line for a mirror. `origins` are its keys. `url` is the URL of this mirror, not the text of
+/// a template.
 ///
-/// `None` if a value is no JSON.
+/// `None` if a value cannot be written as JSON.
 #[must_use]
 pub fn line_of(repository: &str, name: &str, url: &str, origins: &[Origin]) -> Option<String> {
     let mut map = Map::new();

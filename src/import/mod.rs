@@ -1,7 +1,8 @@
 //! Mirrors that other tools configured, read as mirrors of ours. The callers read the sources, and write what is proposed.
 //!
-//! Guaranteed: what the old tool did is kept as far as it destroys no more than the defaults of `add`. What has no counterpart is left to a
-//! person, with the reason. Absent: cron.
+//! Guaranteed: a proposal does what the old tool did, unless that destroys more than the defaults
+//! of `add` do. What has no counterpart is reported, with the reason, for a person to decide.
+//! Absent: the jobs of cron.
 
 mod gerrit;
 mod git;
@@ -56,7 +57,7 @@ pub struct Proposed {
 }
 
 impl Proposed {
-    /// The direction that its keys say.
+    /// The direction in its keys; `push` if they have none.
     #[must_use]
     pub fn direction(&self) -> &str {
         let said = self.keys.iter().find_map(|(key, change)| match change {
@@ -67,7 +68,7 @@ impl Proposed {
     }
 }
 
-/// The remotes that mirror to, or from, where no mirror of ours does: a sentence for each.
+/// A sentence for each git remote that mirrors to or from a URL that no mirror of ours has.
 #[must_use]
 pub fn unknown(config: &Config, remotes: &[GitRemote]) -> Vec<String> {
     let is_unknown = |remote: &&GitRemote| {
@@ -77,7 +78,10 @@ pub fn unknown(config: &Config, remotes: &[GitRemote]) -> Vec<String> {
         })
     };
     let text = |remote: &GitRemote| {
-        format!("remote '{}' of git's configuration mirrors, and is no mirror of ours", remote.name.escape_debug())
+        format!(
+            "remote '{}' of git's configuration is a mirror, but git-mirror-push has no mirror for it",
+            remote.name.escape_debug()
+        )
     };
     remotes.iter().filter(is_unknown).map(text).collect()
 }

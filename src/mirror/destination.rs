@@ -1,4 +1,5 @@
-//! Where a run pushes to, and with which credentials: configuration and secrets become one target.
+//! Where a run connects to, and with which credentials: configuration and secrets become one
+//! target.
 
 use super::Error;
 use crate::config::{AuthMethod, Create, Mirror, Server};
@@ -23,7 +24,8 @@ pub fn credentials(layout: &Layout, mirror: &Mirror) -> Result<Credentials, Erro
 /// [`Error::Credentials`], when a source of its credentials cannot be used.
 pub fn found_credentials(repository: &Repository, mirror: &Mirror, server: &Server) -> Result<Credentials, Error> {
     if mirror.is_foreign {
-        // Whoever wrote the file chose the address, and our password or key is for another one.
+        // Another user wrote the file and chose the address. Our password or key is not for that
+        // address.
         return Ok(Credentials { username: mirror.username.clone(), ..Credentials::default() });
     }
     let wanted = credentials::CredentialRequest {

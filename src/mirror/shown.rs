@@ -1,4 +1,5 @@
-//! The mirrors of a repository, for those who only look: without opening the repository, where its files allow that.
+//! The mirrors of a repository, only to show them. The repository is opened only if its files do
+//! not suffice (see [`Plain`]).
 
 use std::path::Path;
 
@@ -7,8 +8,8 @@ use crate::config::{self, Config, Server};
 use crate::layout::Layout;
 use crate::repo::{self, Plain};
 
-/// The files and the configuration of a repository that a list of repositories names. Whether another repository gets the same URL is for the
-/// caller to know ([`Server::check_url_of`]).
+/// The files and the configuration of a repository that a list of repositories names. The
+/// caller checks that no other repository gets the same URL ([`Server::check_url_of`]).
 ///
 /// # Errors
 /// [`Error::Repository`] and [`Error::Config`].

@@ -1,8 +1,9 @@
 //! The rules of a two-way mirror: a fourth table. L is ours, R the mirror's, B the base. Each side's movement since B decides.
 //!
-//! Two runs of this table follow each other: what it decides for this repository is done first, and what it decides for the mirror is then
-//! confirmed by the plan of a push ([`super::Decided`]). A ref that moves in between is decided again. So a run that is killed between
-//! any two steps leaves three values that are a row of the table.
+//! A run does first what the table decides for this repository. The plan of a push then confirms
+//! what the table decided for the mirror ([`super::Decided`]). A ref that moves in between is
+//! decided again. A run that is killed between any two steps leaves values of L, R and B that a row
+//! of the table covers.
 
 use super::pull::{ObservedPull, PullFacts, deletion, unfetched};
 use super::{Action, Conflicts, Decision, FirstContact, PullReason, Reason, Rules, Side};
@@ -79,7 +80,8 @@ pub(super) fn decide(
     let keeps = match (side, &action) {
         (Side::Here, Action::Force) => true,
         (Side::Here, Action::Delete) => !(facts.is_local_merged && facts.is_local_commit),
-        // Nobody is known to have moved our ref away from it: it may have come back from a backup.
+        // If the mirror's value is the base, it is kept unless our ref is known to have left it:
+        // our ref may have come back from a backup.
         (Side::There, Action::Force) => facts.upstream != facts.base || !facts.both.is_late,
         (Side::There, Action::Delete) => facts.upstream != facts.base,
         _ => false,
@@ -121,7 +123,7 @@ fn row(
             here(Action::FastForward)
         }
         (Created, Created) | (Forward, Forward) if both.is_remote_in_local && !is_tag => there(Action::FastForward),
-        // Theirs is only late: another mirror brought what this repository left.
+        // The mirror is only late: it has a value that this repository had and left.
         (Deleted, Rewritten) if is_late => there(Action::Delete),
         (Created | Forward | Rewritten, Rewritten | Created) if is_late => there(Action::Force),
         (Deleted, Forward | Rewritten) => here(Action::Restore),

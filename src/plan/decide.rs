@@ -34,12 +34,13 @@ pub(super) fn decide(rules: &Rules, observed: &Observed, facts: &RefFacts) -> Op
         _ if is_set && facts.is_flapping => Action::Flapping(Reason::Flapping { remote: facts.remote, local }),
         action => action,
     };
-    // What was never ours would be gone, unless our default branch contains it.
+    // The command would lose a value that was never ours, so the value is kept first. A deletion
+    // loses nothing that our default branch contains.
     let is_foreign = facts.remote.is_some() && !facts.is_remote_known;
     let keeps = is_foreign
         && match action {
             Action::Force => true,
-            // What contains a tag's commit does not contain the tag.
+            // The new value contains the tag's commit, but not the tag object.
             Action::FastForward => facts.name.tag().is_some(),
             Action::Delete => !facts.deleted.is_remote_merged,
             _ => false,

@@ -18,7 +18,7 @@ pub struct Limits {
     /// The branch whose history is sent in slices, and the intermediate value that the next push sets it to. Used only when the branch is
     /// pushed alone.
     pub step: Option<(RefName, Oid)>,
-    /// The push of the lone default branch may also carry the objects of at most this many other refs.
+    /// A push of the default branch alone may carry the objects of at most this many other refs.
     pub companions: usize,
 }
 

@@ -35,27 +35,32 @@ pub enum Action {
     UpToDate,
     /// The side that is updated lacks the ref.
     Create,
-    /// That side deleted the ref, and the other has a value that it did not have then.
+    /// That side deleted the ref. It is made again, because the other side changed it since, or
+    /// because a person asked for it (`--restore`).
     Restore,
     /// The value of the side that is updated is an ancestor of the new one.
     FastForward,
-    /// That value is replaced. The lease is that value: the command is refused if the ref has changed meanwhile.
+    /// The value of the side that is updated is replaced. That value is the lease: the command is
+    /// refused if the ref has changed meanwhile.
     Force,
     /// The ref is deleted. The lease is its value.
     Delete,
-    /// The mirror has a value that we are not known to have had. The rules keep it, or first contact is not confirmed.
+    /// The side that is updated has a value that the other is not known to have had. The rules keep
+    /// it, or first contact is not confirmed.
     Divergent(Reason),
     /// Both sides moved the ref, each to a value that does not contain the other's. Neither is updated.
     Conflict(Reason),
-    /// The ref is not here, but the mirror has it. We do not delete it there, for this reason.
+    /// One side has the ref and the other does not. It is neither deleted nor made, for this
+    /// reason.
     Kept(Reason),
     /// The mirror goes back and forth between values that it held before; see [`RefFacts::is_flapping`].
     Flapping(Reason),
-    /// We do not send the ref, for this reason. The mirror was not asked.
+    /// No command is sent for the ref, for this reason. The side that is updated was not asked.
     Reject(Reason),
     /// A fact that the decision needs could not be read. A later run decides.
     Defer(Reason),
-    /// The mirror refused this change earlier in the run; see [`RefFacts::is_refused`].
+    /// The side that is updated refused this change earlier in the run; see
+    /// [`RefFacts::is_refused`].
     Refused,
 }
 
@@ -128,8 +133,9 @@ pub struct Plan {
     pub order: Vec<usize>,
     /// The decisions of the next push, as indices.
     pub next: Vec<usize>,
-    /// The refs that the next push does not set although it carries their objects, as indices. Only the push of the lone default branch
-    /// to an empty mirror has them, so that the refs need no second pack.
+    /// The refs that the next push does not set although it carries their objects, as indices. Only
+    /// a push of the default branch alone to an empty mirror has them. Their own push then needs no
+    /// second pack.
     pub companions: Vec<usize>,
     /// Why nothing at all is sent, if the reason is the mirror as a whole and not one of its refs.
     pub stop: Option<Stop>,

@@ -31,7 +31,7 @@ pub enum Restore {
     /// They stay deleted until upstream changes them.
     #[default]
     Changed,
-    /// They are.
+    /// They are taken again.
     All,
 }
 
@@ -50,7 +50,7 @@ pub struct PullFacts {
     pub ancestry: Ancestry,
     /// Whether L is an ancestor of upstream's default branch. Known only for a ref that upstream does not have.
     pub is_local_merged: bool,
-    /// The same of B.
+    /// Whether B is, too.
     pub is_base_merged: bool,
     /// Whether L is a commit. A tag object is in no history, even if its commit is.
     pub is_local_commit: bool,
@@ -89,7 +89,8 @@ pub struct Upstream {
     pub is_unrelated: bool,
 }
 
-/// Decides every observed ref. The plan of a two-way mirror also has decisions for the other side; it takes only those for this one.
+/// Decides every observed ref. The plan of a two-way mirror also has decisions for the other side.
+/// Its `order` and `next` have only those for this side.
 #[must_use]
 pub fn plan_pull(rules: &Rules, observed: &ObservedPull) -> Plan {
     let mut decisions: Vec<Decision> = observed
@@ -178,7 +179,7 @@ fn decide(rules: &Rules, observed: &ObservedPull, facts: &PullFacts) -> Option<D
     })
 }
 
-/// The next run tries again.
+/// The decision about a ref whose value cannot be fetched. The next run tries again.
 pub(super) fn unfetched(facts: &PullFacts) -> Action {
     Action::Defer(Reason::Pull(PullReason::Unfetched(facts.unfetched.clone().unwrap_or_default())))
 }

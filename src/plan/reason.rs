@@ -2,7 +2,7 @@
 
 use crate::refs::{Oid, RefName};
 
-/// Why a ref stays as it is on the mirror.
+/// Why a ref is not updated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// The name is too long: a command of the push protocol must fit in one packet line.

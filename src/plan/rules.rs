@@ -54,11 +54,11 @@ pub enum Tags {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Divergent {
-    /// Our value replaces the mirror's.
+    /// The value of the side that is updated is replaced.
     Overwrite,
-    /// Keep the mirror's value, update the other refs, and report the mirror as failed.
+    /// The ref keeps its value, the other refs are updated, and the mirror is reported as failed.
     Keep,
-    /// Nothing at all is pushed.
+    /// Nothing at all is pushed or taken.
     Fail,
 }
 

@@ -132,9 +132,9 @@ impl Session {
         matches!(self.conversation, Conversation::Http(_))
     }
 
-    /// Whether the mirror may still carry out the commands of a push that failed with `error`. Over a stream the answer is yes once
-    /// receive-pack has answered and commands are being sent, whatever message ended the connection, unless the pack could not be made.
-    /// Otherwise `error` decides.
+    /// Whether the mirror may still carry out the commands of a push that failed with `error`. Over
+    /// a stream it may, whatever `error` is, once receive-pack has answered and the commands are on
+    /// their way. It cannot if the pack could not be made. In all other cases `error` decides.
     #[must_use]
     pub fn may_carry_out(&self, error: &Error) -> bool {
         let is_asked = matches!(&self.conversation, Conversation::Stream(stream) if stream.may_be_carried_out());

@@ -1,5 +1,6 @@
-//! The pack of a push: either made in process already, or made by `git pack-objects`, which knows deltas, bitmaps and threads. We tell it
-//! what the mirror has, and pass the bytes on.
+//! The pack of a push: made in process already, read from a file or pipe, or made by `git
+//! pack-objects`, which knows deltas, bitmaps and threads. We tell the program what the mirror has,
+//! and pass the bytes on.
 //!
 //! When the program fails, the reader returns an error and no end of file, so half a pack is never taken for a whole one. Dropping the
 //! reader ends the program and its threads.
@@ -86,7 +87,7 @@ impl PackSource {
     /// Begins to read.
     ///
     /// # Errors
-    /// `git pack-objects` cannot be started or told.
+    /// `git pack-objects` cannot be started, or ends before it has read its input.
     pub fn open(self) -> Result<PackReader, Error> {
         match self {
             Self::Made(pack, progress) => Ok(PackReader {

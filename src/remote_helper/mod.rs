@@ -1,9 +1,10 @@
 //! `git fetch mirror::NAME`, `git ls-remote mirror::NAME`, `git push mirror::NAME`: a configured mirror as a git remote, with its stored
 //! credentials and pinned host keys (gitremote-helpers(7)).
 //!
-//! git itself reads: over ssh, git:// and paths from the mirror's upload-pack (`connect`), over http through its own helper (see `web`). A
-//! push goes through lock, plan, lease and status like any other; what the rules do not allow is refused with the reason. A crash leaves
-//! what a crash of a drain, or of git's own fetch, leaves.
+//! git itself does the reading: over ssh, git:// and paths from the mirror's upload-pack
+//! (`connect`), over http through git's own helper (see `web`). A push goes through lock, plan,
+//! lease and status like any other; what the rules do not allow is refused with the reason. A crash
+//! leaves what a crash of a drain, or of git's own fetch, leaves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, Read, Write};

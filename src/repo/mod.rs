@@ -1,4 +1,4 @@
-//! The repository whose refs are mirrored, read with gix; refs that gix cannot read, with git.
+//! The repository whose refs are mirrored. gix reads it; git reads the refs that gix cannot read.
 //!
 //! Guaranteed: a repository of another user is refused unless `safe.directory` allows it (git-config(1)). So is one that git would not
 //! open, and one with grafts, because git sees another history there than the one that is stored. Replace refs are ignored: the stored
@@ -121,8 +121,8 @@ impl Shared {
     }
 }
 
-/// Opens a repository that a list of repositories names. Its common directory must be that very directory: with a file `commondir`, whoever
-/// may write there could name another repository.
+/// Opens a repository that a list of repositories names. `path` must be its common directory.
+/// Otherwise somebody who may write there could name another repository with a file `commondir`.
 ///
 /// # Errors
 /// As [`open`].
@@ -148,7 +148,7 @@ pub fn open(path: &Path) -> Result<Shared, Error> {
         if replies::is_other_owner(&reason) {
             return Error::OtherOwner { path };
         }
-        // What a file holds is no part of a message: it may be a password.
+        // A message must not have the content of a file in it, which may be a password.
         let reason = match std::fs::metadata(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => "there is no such directory".into(),
             Ok(metadata) if metadata.is_file() => "it is a file".into(),

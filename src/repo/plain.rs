@@ -1,7 +1,9 @@
-//! A repository of which nothing need be opened to know that this program may read its own files there.
+//! Repositories that need not be opened: a look at a few files shows that this program may read its
+//! own files there.
 //!
-//! Guaranteed: what is plain is ours, and no file in it leads to another directory. Absent: whether git would open it; its configuration or HEAD
-//! may be damaged. What is not plain may be just as good; then it has to be opened to know.
+//! Guaranteed: a plain repository is ours, and no file in it leads to another directory. Absent:
+//! whether git would open it; its configuration or HEAD may be damaged. A repository that is not
+//! plain may be usable too; only opening it shows that.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! The remotes of git's configuration, as other programs mirror with them (git-config(1), `remote.<name>`).
+//! The remotes of git's configuration, with which other programs mirror (git-config(1),
+//! `remote.<name>`).
 
 use std::path::Path;
 
@@ -66,7 +67,7 @@ impl Repository {
                     (remote.urls, remote.push_urls) = (urls(Direction::Fetch), urls(Direction::Push));
                 }
                 // The error may hold the URL, and so a password.
-                Err(_) => remote.error = Some("a URL of it cannot be read".into()),
+                Err(_) => remote.error = Some("one of its URLs cannot be read".into()),
             }
         }
         remotes.sort_by(|one, other| one.name.cmp(&other.name));
@@ -90,7 +91,8 @@ impl Repository {
     }
 }
 
-/// Whether the repository itself says so. What the user or the system configures names no mirror of this repository.
+/// Whether a section is in the repository's own configuration. A remote that the user or the system
+/// configures is no mirror of this repository.
 fn is_own(source: gix::config::Source) -> bool {
     matches!(source, gix::config::Source::Local | gix::config::Source::Worktree)
 }

@@ -1,4 +1,5 @@
-//! Many repositories in one run (`--all`): each is scanned, and what is due is done host by host (see `queue`).
+//! Many repositories in one run (`--all`): each is scanned, and what is due is done, while the
+//! hosts take turns (see `queue`).
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -123,7 +124,7 @@ impl Every<'_> {
         match task {
             Task::Scan(git_dir) => {
                 let found = self.jobs_of(&git_dir);
-                // The reports on its jobs say the rest.
+                // If it has jobs, the reports on them tell the caller.
                 if !found.as_ref().is_ok_and(|jobs| !jobs.is_empty()) {
                     (self.on_scan)(&git_dir);
                 }
@@ -178,7 +179,8 @@ impl Every<'_> {
         let mut jobs = Vec::new();
         for mirror in served {
             let job = self.job(&layout, repository.git_dir(), mirror)?;
-            // Here, and not when its turn has come: it contacts nobody, so it needs no place at its host.
+            // A parked mirror is deferred here, and not when its turn comes. That contacts nobody,
+            // so it needs no place at its host.
             match (self.parked)(&job.git_dir, &job.mirror) {
                 Some(down) => self.defer(&job, &down),
                 None => jobs.push(job),
@@ -332,7 +334,7 @@ impl Every<'_> {
             self.defer(job, &down);
             return (Said::Nothing, false);
         }
-        // It may have become silent since the job was queued.
+        // Silent mode may have begun since the job was queued.
         if self.server.top.silent == Some(true) && job.mode != Mode::Plan {
             return (Said::Nothing, false);
         }

@@ -21,7 +21,7 @@ use crate::drain::{Check, Down, Error, MassDelete, Mode, Report, Unchanged};
 use crate::plan::Restore;
 use crate::wire::Pool;
 
-/// How often a mirror is looked at that is not served.
+/// How often a mirror that is not served is looked at.
 const PARKED: Duration = Duration::from_secs(60);
 /// The nice value of the thread that looks through all repositories.
 const NICE: i32 = 10;
@@ -29,7 +29,7 @@ const NICE: i32 = 10;
 /// What happens to a mirror or a repository.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// Its run begins.
+    /// The run of a mirror begins.
     Begun {
         /// The repository.
         git_dir: &'a Path,
@@ -41,7 +41,7 @@ pub enum Event<'a> {
         /// The repository.
         git_dir: &'a Path,
     },
-    /// Its run has ended, or it waits for its next attempt.
+    /// The run of a mirror has ended, or the mirror waits for its next attempt.
     Ended(&'a Report),
     /// Work on a repository failed, and there is no report on a mirror that says so.
     Failed {
@@ -52,7 +52,7 @@ pub enum Event<'a> {
     },
 }
 
-/// Threads that serve mirrors, and the queue before them.
+/// Threads that serve mirrors, and their queue.
 pub struct Workers {
     crew: Crew,
     server: Mutex<Arc<Server>>,
@@ -114,7 +114,8 @@ impl Workers {
                 scope.spawn(move || work(Role::Worker));
             }
             scope.spawn(move || {
-                // On Linux each thread has a priority of its own (sched(7)). Without it, the scanner delays the others a little.
+                // On Linux each thread has a priority of its own (sched(7)). If this fails, the
+                // scanner only delays the others a little.
                 let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
                 work(Role::Scanner);
             });
@@ -166,8 +167,8 @@ impl Workers {
         self.crew.read(|queue| queue.uses((self.now)()))
     }
 
-    /// Lets no more begin at hosts of `[hosts]` than these parts allow, as far as they are smaller than those that hold now. Returns what
-    /// happens there then.
+    /// Lowers this machine's parts of the limits of `[hosts]` to `parts`, where these are smaller
+    /// than the parts in force. Returns what happens at these hosts afterwards.
     pub fn lower(&self, parts: &BTreeMap<String, HostLimit>) -> BTreeMap<String, HostUse> {
         self.crew.change(|queue| queue.lower(parts, (self.now)()))
     }
@@ -182,13 +183,14 @@ impl Workers {
         self.crew.change(|queue| queue.hold(endpoint, down));
     }
 
-    /// Ends a wait for a need.
+    /// Ends [`Workers::wait_for_need`], now or when it is called next.
     pub fn urge(&self) {
         self.crew.urge();
     }
 
-    /// Of the repositories that `is_meant` chooses, serves these mirrors no more, for that reason, until this is called again. A mirror that is
-    /// served again has its turn within a minute.
+    /// Replaces the set of mirrors that are not served, for the repositories that `is_meant`
+    /// chooses. `mirrors` has the reason for each. A mirror that is served again has its turn
+    /// within a minute.
     pub fn park(&self, is_meant: &dyn Fn(&Path) -> bool, mirrors: HashMap<(PathBuf, String), Cleaned>) {
         let mut parked = self.parked.lock();
         parked.retain(|(git_dir, _), _| !is_meant(git_dir));

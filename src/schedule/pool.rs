@@ -32,24 +32,26 @@ pub(super) struct Done {
 pub(super) struct Crew {
     state: Mutex<State>,
     changed: Condvar,
-    /// The scanner has one of its own, so that nobody wakes it in place of a worker.
+    /// The same for the scanner alone, so that a wake-up for a worker never goes to the scanner.
     changed_for_scanner: Condvar,
-    /// Something waits because this machine has too small a part of a limit of its fleet, or the end has come.
+    /// Notified when a job waits because this machine has too small a part of a limit of its fleet,
+    /// and when the queue is halted.
     short: Condvar,
 }
 
 /// What a thread is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// Everything; in the daemon, everything but looks through all repositories.
+    /// All tasks. In the daemon, the scanner has the scans of all repositories.
     Worker,
-    /// These looks alone.
+    /// Only the scans of all repositories.
     Scanner,
 }
 
 struct State {
     queue: Queue,
-    /// Until when one of the threads waits at most. The others sleep until they are woken.
+    /// The time at which one of the waiting threads wakes up by itself. The others sleep until they
+    /// are woken.
     watch: Option<Timestamp>,
 }
 
@@ -67,15 +69,15 @@ impl Crew {
         self.state.lock()
     }
 
-    /// Changes the queue, and wakes a thread, which may have something to do now. A thread that gets a task wakes the next one, so a few
-    /// threads are awake at a few tasks, however many there are.
+    /// Changes the queue, and wakes one thread, which may have something to do now. A thread that
+    /// gets a task wakes the next thread. So few tasks wake only few threads.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
         let changed = change(&mut self.lock().queue);
         self.changed.notify_one();
         changed
     }
 
-    /// Changes the queue, and wakes the scanner and who waits for a need too.
+    /// As [`Crew::change`]. Also wakes the scanner, and ends [`Crew::wait_for_need`].
     pub(super) fn change_for_all<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
         let changed = self.change(change);
         self.changed_for_scanner.notify_all();
@@ -83,7 +85,7 @@ impl Crew {
         changed
     }
 
-    /// Changes the queue in a way that gives nobody anything to do.
+    /// Changes the queue without waking a thread: the change makes no task.
     pub(super) fn note(&self, change: impl FnOnce(&mut Queue)) {
         change(&mut self.lock().queue);
     }
@@ -155,7 +157,7 @@ impl Crew {
         }
         let done = act(task);
         let mut state = self.lock();
-        // A worker goes on with what it found. The scanner serves nothing itself.
+        // A worker takes the new jobs itself. The scanner serves no job, so it wakes a worker.
         if role == Role::Scanner && !done.jobs.is_empty() {
             self.changed.notify_one();
         }
@@ -163,7 +165,8 @@ impl Crew {
         (state, done.said)
     }
 
-    /// Waits until this thread is woken. If no other thread waits at most until `time`, this one does.
+    /// Waits until this thread is woken. It also wakes up by itself at `time`, unless another
+    /// thread already wakes up then or earlier.
     fn wait<'s>(
         &'s self,
         mut state: MutexGuard<'s, State>,

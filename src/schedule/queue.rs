@@ -155,8 +155,8 @@ impl Queue {
         self.scans.took(now)
     }
 
-    /// Queues a job. A mirror that waits already is not added again, but does what asks for more. A mirror that is being served is served
-    /// once more afterwards.
+    /// Queues a job. A mirror that waits already is not added again; its job gets the mode that
+    /// does more. A mirror that is being served is served once more afterwards.
     pub(super) fn add(&mut self, job: Job) {
         if self.is_halted {
             return;
@@ -218,7 +218,7 @@ impl Queue {
         (self.running.len(), self.waiting.len())
     }
 
-    /// What the daemon's thread does next that looks through all repositories.
+    /// What the scanner does next: the thread of the daemon that scans all repositories.
     pub(super) fn next_of_scanner(&mut self) -> Next {
         match self.scans.begin_next(usize::MAX) {
             Some(git_dir) => Next::Scan(git_dir),
@@ -235,7 +235,7 @@ impl Queue {
         }
         let scans = self.limits.scans;
         let next = match self.is_open {
-            // The scanner may have one more.
+            // One more, because one of the running scans may be the scanner's.
             true => self.scans.begin_woken(scans + 1),
             false => self.scans.begin_woken(scans).or_else(|| self.scans.begin_next(scans)),
         };
@@ -251,7 +251,8 @@ impl Queue {
             return Next::End;
         }
         let later = self.later.first().map(|(time, _)| *time);
-        // The next check may show that a run only waits. Then a job that waits here gets its place.
+        // The next look at the running jobs may show that one of them only waits for its mirror.
+        // Then a waiting job gets its place.
         let look = self.running.values().filter_map(Running::next_look).min();
         let look = look.filter(|_| self.is_open && !self.waiting.is_empty());
         let waiting = self.hosts.iter().filter(|(_, host)| !host.waiting.is_empty());

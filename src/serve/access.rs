@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::tokens::{self, Scope, Store, Token};
 
-/// Failures of one client within [`WINDOW`] after which it is told to wait.
+/// After this many failures within [`WINDOW`], a client must wait.
 const MAX_FAILURES: u32 = 10;
 /// See [`MAX_FAILURES`].
 const WINDOW: Duration = Duration::from_secs(60);
@@ -33,7 +33,7 @@ pub(super) enum Denied {
     Limited(u64),
 }
 
-/// The tokens, and who failed.
+/// The tokens, and the failures of each client.
 pub(super) struct Access {
     pub(super) store: Store,
     cached: Mutex<Cached>,

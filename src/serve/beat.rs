@@ -1,7 +1,8 @@
-//! The daemon as a node of a fleet: a thread that tells the database every two seconds that it lives, learns its parts of limits, and sends
-//! copies of what has changed (`copies`).
+//! The daemon as a node of a fleet: every two seconds a thread tells the database that the node is
+//! alive, gets the node's parts of limits, and sends copies of what has changed (`copies`).
 //!
-//! Guaranteed: no other thread waits for the database. While updates run, the node goes on to say so, also when the daemon is told to end.
+//! Guaranteed: no worker waits for the database. The beats continue while updates run, also after
+//! the daemon was told to end.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,13 +18,14 @@ use crate::drain::{Down, Report};
 use crate::fleet::{Asked, BEAT, CUT, Error, Limit, Limits, Node, Own, Pulse, Use};
 use crate::schedule::{HostLimit, HostUse, Parts, bare};
 
-/// After a beat, so long until the next one if something waits for a larger part of a limit.
+/// The time from one beat to the next while something waits for a larger part of a limit.
 const GAP: Duration = Duration::from_millis(100);
-/// The longest wait that a host may ask of another node, as far as it is believed.
+/// If a host asked another node to wait, this node waits for at most this long.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 impl App {
-    /// Before anything begins: at hosts of `[hosts]` nothing may begin until the database has answered or failed to.
+    /// Called before any run begins. No run may begin at a host of `[hosts]` until the database has
+    /// answered or has failed to answer.
     pub(super) fn hold_hosts(&self) {
         if self.fleet.access.is_some() {
             self.workers.share(Parts { of: BTreeMap::new(), until: now() + CUT, machines: self.fleet.nodes() });
@@ -61,7 +63,9 @@ impl App {
             }
             let is_done = result.is_ok();
             self.fleet.note(result);
-            // The first need is met at once, and later ones a few times in a second. A database that fails is not asked more often.
+            // If something waits for a larger part of a limit, the next beat comes at once. If that
+            // continues, the beats are `GAP` apart. A database that fails is asked only every
+            // `BEAT`.
             let gap = match (is_done, is_needed) {
                 (false, _) => BEAT,
                 (true, true) => GAP,
@@ -77,7 +81,9 @@ impl App {
                 }
                 if self.workers.counts().0 == 0 {
                     if is_done {
-                        // What began since the last beat counts for a minute. If this fails, the database assumes as much as it granted.
+                        // Runs that began since the last beat count against the limits for a
+                        // minute. If this beat fails, the database assumes that all it granted has
+                        // begun.
                         let _ = self.beat(&mut node, &mut sent);
                     }
                     break;
@@ -104,10 +110,11 @@ impl App {
             lower: &|parts| self.workers.lower(&of_schedule(parts)).into_iter().map(of_fleet).collect(),
         };
         let answer = node.beat(&Pulse { running, waiting, now: at }, &own)?;
-        // Before anything fails: the node says it once.
+        // Noted before anything below can fail, because `node.beat` reports the loss only once.
         sent.has_lost |= answer.has_lost;
         self.fleet.take(&answer, begun);
-        // The others count from when the database heard of us, and that was not before the beat began.
+        // The other nodes count from the time when the database got this beat, which is not before
+        // the beat began. So this node stops using its parts early enough.
         self.workers.share(Parts { of: of_schedule(&answer.parts), until: at + CUT, machines: answer.live });
         self.fleet.keep_nodes(answer.live);
         self.set_silent(answer.is_silent);
@@ -118,7 +125,7 @@ impl App {
 
     /// Tells the other nodes for how long hosts have asked this one to wait.
     fn tell_asked(&self, node: &mut Node) -> Result<(), Error> {
-        // A statement of its own, so that no worker waits for the database.
+        // The copy releases the lock at once, so that no worker waits for the database.
         let asked = self.fleet.asked.lock().clone();
         for (host, (until, said)) in asked {
             let left = until.saturating_sub(uptime());

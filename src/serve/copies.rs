@@ -1,7 +1,8 @@
 //! What the daemon sends to the database of its fleet: the numbers of its projects, and copies of how their mirrors stand.
 //!
-//! Guaranteed: what the database may have lost is sent again, also if that fails at first. Absent: a queue of changes. A mark on each project
-//! says that its copy is behind, and a daemon that ends before it has sent a copy reads and sends all of them after its next start.
+//! Guaranteed: what the database may have lost is sent again, also if that fails at first. Absent:
+//! a queue of changes. Instead, each project has a mark that its copy is behind. A daemon that
+//! starts reads and sends all copies, so a copy that the last daemon did not send is not forgotten.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -20,17 +21,18 @@ use crate::status::Standing;
 
 /// How many repositories are sent in one transaction.
 const BATCH: usize = 200;
-/// How often all mirrors with one URL are looked for. Those of a repository whose copy is sent are looked for then.
+/// How often the daemon looks for all mirrors that have the same URL as another one. For the
+/// mirrors of a repository, it looks whenever it sends their copy.
 const LOOK: Duration = Duration::from_secs(60);
 
 /// What the database has of this node.
 #[derive(Default)]
 pub(super) struct Sent {
-    /// Whether the database may have lost something, and not all of it was marked yet.
+    /// Whether the database may have lost something, and the projects are not yet marked as behind.
     pub(super) has_lost: bool,
     /// The directories of the repositories that have copies.
     git_dirs: HashSet<String>,
-    /// The repositories with which they were compared last.
+    /// The table with which `git_dirs` was last compared.
     table: Option<Arc<Table>>,
     tallies: Option<Tallies>,
     /// When mirrors with one URL were last looked for, as time since this machine was started.
@@ -38,7 +40,7 @@ pub(super) struct Sent {
 }
 
 impl App {
-    /// Sends what the database does not have, until the beat that has begun then has taken two seconds.
+    /// Sends what the database does not have, until two seconds after the beat began (`begun`).
     pub(super) fn send(&self, node: &mut Node, sent: &mut Sent, begun: Duration) -> Result<(), Error> {
         if sent.has_lost {
             for project in &self.projects.table().projects {
@@ -73,12 +75,13 @@ impl App {
         sent.parked = None;
     }
 
-    /// Whether the beat that has begun then has taken long enough.
+    /// Whether the beat that began at `begun` must end: it has taken two seconds, or the workers
+    /// are halted.
     fn is_over(&self, begun: Duration) -> bool {
         uptime().saturating_sub(begun) >= BEAT || self.workers.is_halted()
     }
 
-    /// Makes the numbers of projects those of the fleet.
+    /// Gives projects the numbers that the fleet has for them.
     fn number(&self, node: &mut Node, begun: Duration) -> Result<(), Error> {
         let table = self.projects.table();
         let of = |project: &Arc<Project>| {
@@ -107,7 +110,8 @@ impl App {
         Ok(())
     }
 
-    /// Removes the copies of repositories that are gone. While a root is missing, nothing is known of what it held.
+    /// Removes the copies of repositories that are gone. While a root is missing, it removes
+    /// nothing, because the repositories there may still exist.
     fn remove_copies(&self, node: &mut Node, sent: &mut Sent, table: &Arc<Table>) -> Result<(), Error> {
         let is_same = sent.table.as_ref().is_some_and(|known| Arc::ptr_eq(known, table));
         if is_same || !self.look.is_ready() || !self.look.is_whole() {
@@ -155,7 +159,8 @@ impl App {
                     return Err(error);
                 }
             }
-            // The end of a run that is killed changes no file, so its copy is read again.
+            // No file changes when a run is killed. So the copy of a project with a running mirror
+            // is read and sent again.
             let runs = batch.iter().filter(|project| project.is_running());
             runs.for_each(|project| project.is_copied.store(false, Ordering::Relaxed));
             sent.git_dirs.extend(batch.iter().filter_map(|project| Some(project.git_dir.to_str()?.to_owned())));
@@ -164,7 +169,8 @@ impl App {
         Ok(!behind.is_empty())
     }
 
-    /// The copy of a project. `None` if it cannot have one, or cannot be read just now; then it is tried again.
+    /// The copy of a project. `None` if it cannot have one, or if it cannot be read now. In the
+    /// second case the next beat tries again.
     fn copy(&self, project: &Project) -> Option<Repository> {
         let (git_dir, path) = (&project.git_dir, &project.path);
         let read = || -> anyhow::Result<Option<Repository>> {
@@ -195,7 +201,8 @@ impl Project {
     }
 }
 
-/// A mirror that is not served, and why: it would overwrite what an earlier one of the fleet pushes.
+/// A mirror that is not served, and why: another mirror of the fleet has the same URL and was there
+/// first, and this one would overwrite what that one pushes.
 fn reason(later: Later) -> ((PathBuf, String), Cleaned) {
     let Later { git_dir, name, node, repository, mirror } = later;
     let why =

@@ -1,6 +1,8 @@
-//! What the daemon knows of its fleet: whether the database answers, which parts of limits it has, and what the database says for a request.
+//! What the daemon knows of its fleet: whether the database answers, which parts of limits this
+//! node has, and what the database answers to a request.
 //!
-//! Guaranteed: a request waits a second at most for each answer of the database, and not at all if it has just failed.
+//! Guaranteed: a request waits at most a second for each answer of the database, and not at all if
+//! the database has just failed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -18,7 +20,8 @@ use crate::fleet::{Access, Answer, BEAT, CUT, Error, Limits, Look};
 
 /// How long a request waits for an answer of the database.
 const REQUEST: Duration = Duration::from_secs(1);
-/// The file in the state directory with what is known of the fleet while its database does not answer.
+/// The file in the state directory with what a daemon must know of the fleet if it starts while the
+/// database does not answer.
 const KEPT: &str = "fleet.json";
 
 /// What is known of the fleet.
@@ -95,7 +98,8 @@ impl Fleet {
         Some(uptime().saturating_sub(answered) < CUT)
     }
 
-    /// What the database says for a request. `None` if there is no fleet, or the database does not answer; then nobody waits for it long.
+    /// What the database answers to a request. `None` if there is no fleet, or if the database does
+    /// not answer within a second.
     pub(super) fn ask<T>(&self, ask: impl FnOnce(&mut Look) -> Result<T, Error>) -> Option<T> {
         let access = self.access.as_ref().filter(|_| self.is_connected() == Some(true))?;
         let mut reader = self.reader.try_lock_for(REQUEST)?;
@@ -110,7 +114,7 @@ impl Fleet {
             }
             Err(error) => {
                 tracing::warn!("fleet: for a request: {error}");
-                // What one request asked says nothing about the next one.
+                // Any other error concerns only this request, so the next one may ask.
                 if matches!(error, Error::Unreachable(_)) {
                     self.state.lock().unread_until = uptime() + BEAT;
                 }
@@ -142,7 +146,7 @@ impl Fleet {
         text
     }
 
-    /// The database has answered a beat that began then.
+    /// Notes that the database has answered the beat that began at `begun`.
     pub(super) fn take(&self, answer: &Answer, begun: Duration) {
         let mut state = self.state.lock();
         state.answered = uptime();
@@ -151,12 +155,13 @@ impl Fleet {
         state.parts = answer.parts.clone();
     }
 
-    /// So many repositories have a copy that is behind their files.
+    /// Notes how many repositories have a copy that is behind their files.
     pub(super) fn note_behind(&self, count: usize) {
         self.state.lock().behind = count;
     }
 
-    /// How many nodes lived at the last beat, also that of an earlier daemon; 1 if nobody knows.
+    /// How many nodes were alive at the last beat, of this daemon or of an earlier one; 1 if that
+    /// is unknown.
     pub(super) fn nodes(&self) -> usize {
         self.state.lock().kept.nodes
     }
@@ -166,7 +171,7 @@ impl Fleet {
         self.keep(|kept| kept.nodes = nodes);
     }
 
-    /// Whether nothing may leave any machine. Returns whether that has changed.
+    /// Sets whether nothing may leave any machine. Returns whether that has changed.
     pub(super) fn set_silent(&self, is_silent: bool) -> bool {
         self.keep(|kept| kept.silent = is_silent)
     }
@@ -202,16 +207,16 @@ impl Fleet {
         self.state.lock().has_answered
     }
 
-    /// Logs what has changed.
+    /// Logs the result of a beat, unless the last one that was logged was of the same kind.
     pub(super) fn note(&self, result: Result<(), Error>) {
         let mut state = self.state.lock();
-        // The same trouble has many wordings.
+        // Errors of one kind may have different messages, so only the kinds are compared.
         let kind = result.as_ref().err().map(std::mem::discriminant);
         if state.said == kind && state.has_said {
             return;
         }
         match result {
-            Err(error) => tracing::warn!("fleet: {error}; pushes are mirrored all the same"),
+            Err(error) => tracing::warn!("fleet: {error}; pushes are still mirrored"),
             Ok(()) => tracing::info!("fleet: the database answers"),
         }
         state.said = kind;

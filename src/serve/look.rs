@@ -1,4 +1,6 @@
-//! Which repositories there are: the daemon looks below the roots now and then, never because of what a client asks.
+//! Which repositories there are: the daemon looks below the roots now and then. A request starts a
+//! look only if the last one is old enough, or, for an unknown number, only a limited number of
+//! times.
 //!
 //! Guaranteed: a request waits for no look that takes long. A repository that a client or a hook names is found before the next look. Absent: a
 //! watch of the directories; a new repository that nobody names is seen at the next look.
@@ -17,18 +19,19 @@ use super::{App, now};
 use crate::config::Server;
 use crate::durable;
 
-/// How often all spools are looked through when the server's file does not say.
+/// The shortest time between two looks through all spools, when the server's file does not set it.
 const SCAN: Duration = Duration::from_secs(60);
-/// Looks take at most one part of so many of the time, when the server's file does not say.
+/// When the server's file does not set the interval, looks take at most 1/`SHARE` of the time.
 const SHARE: u32 = 100;
-/// The longest time that is chosen from one look to the next. A look may have taken long because the machine slept.
+/// The longest time from one look to the next that the daemon chooses. It matters if a look seemed
+/// to take long because the machine slept.
 const RARELY: Duration = Duration::from_secs(3600);
-/// How old the list of repositories may be that a client gets.
+/// A client gets a list of repositories that is at most this old, or older if looks take long.
 const FRESH: Duration = Duration::from_secs(1);
 /// A look that takes longer is made in the background.
 const SHORT: Duration = Duration::from_millis(10);
 
-/// Most looks for unknown numbers in this time.
+/// How many looks for unknown numbers there may be, and in which time.
 const NUMBERS: (usize, Duration) = (10, Duration::from_secs(10));
 
 /// What is asked of the thread that looks.
@@ -47,7 +50,7 @@ pub(super) struct Look {
     last: Mutex<Option<(Timestamp, Duration)>>,
     /// The times of the last looks for unknown numbers.
     for_numbers: Mutex<Vec<Timestamp>>,
-    /// What was said of the roots, to say it once.
+    /// The warnings about roots that were logged, so that each is logged only once.
     remarks: Mutex<Vec<String>>,
     /// Whether the repositories could be listed and their numbers are stored.
     is_ready: AtomicBool,
@@ -68,7 +71,7 @@ impl Look {
 }
 
 impl App {
-    /// Finds a project by number or path, also one that was not listed yet.
+    /// Finds a project by number or path, even if no look has found it yet.
     pub(super) fn find(&self, id_or_path: &str) -> Option<Arc<Project>> {
         self.projects.table().find(id_or_path).or_else(|| {
             let server = self.workers.server();
@@ -80,7 +83,8 @@ impl App {
         })
     }
 
-    /// Whether an unknown number is worth a look: the look is short, and there were few of that kind.
+    /// Whether to look for an unknown number: the last look was short, and few were made for
+    /// unknown numbers lately.
     fn may_look_for_number(&self) -> bool {
         let is_short = self.look.last.lock().is_none_or(|(_, took)| took <= SHORT);
         let mut looks = self.look.for_numbers.lock();
@@ -113,7 +117,8 @@ impl App {
     /// the API and the page do not show them.
     pub(super) fn look_around(&self) -> Option<Vec<PathBuf>> {
         let begun = now();
-        // Before the configuration is taken: a number that is too small only makes the next look compute the paths again.
+        // Read before the configuration is: if the number is too small, the next look only computes
+        // the paths again.
         let generation = self.generation.load(Ordering::Relaxed);
         let server = self.server_with_roots();
         let listed = server.repositories().inspect_err(|error| tracing::error!("{error}")).ok();
@@ -141,7 +146,8 @@ impl App {
             }
             let mut waited = Duration::ZERO;
             while let Some(left) = self.scan_interval().checked_sub(waited).filter(|left| !left.is_zero()) {
-                // The scan that has just begun says only at its end how long it took.
+                // How long the scan that has just begun takes is known only at its end. So the
+                // interval is computed again after each step.
                 let (step, begun) = (left.min(SCAN), now());
                 match asked.recv_timeout(step) {
                     Ok(Wanted::Scan) => break,

@@ -13,7 +13,8 @@ use super::App;
 use super::params::MirrorParams;
 use super::projects::Project;
 
-/// Most mirrors of a project that are made through the API or the page, when the server's file does not say.
+/// How many mirrors a project may have that were made through the API or the page, when the
+/// server's file does not set it.
 const MAX_MIRRORS: usize = 20;
 
 /// Time limit for a server to send its host keys.
@@ -51,7 +52,9 @@ impl From<mirror::Error> for Error {
             | mirror::Error::Config(config::Error::Change(text) | config::Error::Value(text)) => Self::Refused(text),
             mirror::Error::Config(config::Error::OnlyAsOwner { .. } | config::Error::ForeignRepository { .. }) => {
                 Self::Refused(
-                    "the repository belongs to another user of the server, who changes its mirrors there".into(),
+                    "the repository belongs to another user of the server; \
+                     only that user can change its mirrors"
+                        .into(),
                 )
             }
             busy @ mirror::Error::Busy { .. } => Self::Busy(busy.to_string()),
@@ -98,7 +101,7 @@ impl App {
         let most = opened.server.api.max_mirrors_per_project.unwrap_or(MAX_MIRRORS);
         if opened.config.mirrors.iter().filter(|mirror| mirror.is_confined).count() >= most {
             let fix = "max_mirrors_per_project in [api] of the server's file";
-            return Err(Error::Refused(format!("the project has {most} mirrors, the most that it may have ({fix})")));
+            return Err(Error::Refused(format!("the project has {most} mirrors and may have no more ({fix})")));
         }
         let url = wish.url.as_deref().unwrap_or_default();
         let (url, address, credentials) = allowed_url(url, &opened.server.api.egress())?;
@@ -237,7 +240,8 @@ impl OpenProject {
         self.config.mirrors.iter().find(|mirror| mirror.id == id).ok_or(Error::Missing("Mirror"))
     }
 
-    /// The mirror of that number, if it may be changed through API and page. A two-way mirror may only be enabled and disabled.
+    /// The mirror of that number, if its settings may be changed through the API and the page.
+    /// Those of a two-way mirror may not, except that it may be enabled and disabled.
     pub(super) fn changeable(&self, id: u32) -> Result<&Mirror, Error> {
         let mirror = self.mirror(id)?;
         match mirror.direction {

@@ -9,7 +9,8 @@
 //! Guaranteed: a daemon that is stopped, killed or restarted at any moment loses no recorded push, because all state is in the spools and
 //! the repositories. Mirrors that were created through the API or the page are confined (see `wire::Egress`). Work that may wait runs in
 //! threads of its own (`lanes`), and no token can take all of them. The size and number of requests, connections and sessions are limited.
-//! Absent: TLS, which a reverse proxy adds, and user accounts; there are tokens instead. Only this module uses tokio.
+//! Absent: TLS, which a reverse proxy adds, and user accounts; there are tokens instead. Only this
+//! module and the client of the fleet's database use tokio.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -59,7 +60,7 @@ use projects::Projects;
 use triggers::Allowances;
 use wake::{Heard, WakeSocket};
 
-/// The error of a daemon that hooks do not find.
+/// The error if hooks cannot find out that this daemon serves their repository.
 const NOT_ANNOUNCED: &str = "cannot write the file 'roots' in the runtime directory, from which hooks learn which repositories the daemon serves";
 /// How long running updates may continue when the daemon is told to end.
 const SHUTDOWN: Duration = Duration::from_secs(30);
@@ -67,7 +68,7 @@ const SHUTDOWN: Duration = Duration::from_secs(30);
 /// How the daemon is set up.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where to listen; `None` only drains.
+    /// Where to listen. With `None`, the daemon has no API and no page.
     pub listen: Option<Listen>,
     /// Where its own state is.
     pub state_directory: PathBuf,
@@ -99,9 +100,10 @@ struct App {
     metrics: Mutex<Option<(Timestamp, String)>>,
     /// Repositories of which something has changed.
     events: broadcast::Sender<PathBuf>,
-    /// Asks for a look at the list of repositories, and through their spools.
+    /// Asks the thread of `look` to list the repositories, or to look through their spools too.
     scans: Mutex<Option<Sender<Wanted>>>,
-    /// The configuration as it was read. Held while it is exchanged, so that an older one does not replace a newer one.
+    /// The configuration as it was read. The lock is held while a new one is taken, so that an
+    /// older one does not replace a newer one.
     configured: Mutex<Arc<Server>>,
     /// What the last look for repositories showed.
     look: Look,
@@ -200,7 +202,7 @@ impl App {
         self.workers.server()
     }
 
-    /// Nothing may leave any machine of the fleet, or everything again.
+    /// Turns silent mode on or off for this node, as it is set for the fleet.
     fn set_silent(&self, is_silent: bool) {
         let configured = self.configured.lock();
         if self.fleet.set_silent(is_silent) {

@@ -1,7 +1,8 @@
 //! The permanent numbers of projects, in the file `projects.jsonl` of the daemon's state directory.
 //!
-//! Guaranteed: a number is never reused, and on the disk before it is shown. A later line of a repository replaces an earlier one. A crash
-//! leaves a line that is incomplete; its number was never shown, and the next line replaces it.
+//! Guaranteed: a number is never reused, and it is on the disk before it is shown. A later line of
+//! a repository replaces an earlier one. A crash may leave an incomplete line. Its number was never
+//! shown, and the next line overwrites it.
 
 #![expect(clippy::disallowed_methods, reason = "appends to projects.jsonl")]
 
@@ -35,7 +36,7 @@ pub(super) struct Numbers {
 }
 
 impl Numbers {
-    /// Those in the file of this directory, which is read when it is needed.
+    /// The numbers in the file of this directory. The file is read when it is first needed.
     pub(super) fn new(state_directory: &Path) -> Self {
         let path = state_directory.join("projects.jsonl");
         Self { path, ids: HashMap::new(), last: 0, length: None, reserved: 0..0 }
@@ -57,7 +58,8 @@ impl Numbers {
             None => self.read()?,
         };
         let new = git_dirs.filter(|git_dir| !self.ids.contains_key(*git_dir));
-        // Without reserved numbers, one that another machine has may be taken. Then the fleet gives another one later.
+        // Without reserved numbers, this may take a number that another machine has. The fleet
+        // replaces it later.
         let ids = self.reserved.clone().chain(self.last.max(self.reserved.end.saturating_sub(1)) + 1..);
         let lines: Vec<Line> = new.zip(ids).map(|(git_dir, id)| Line { id, git_dir: git_dir.clone() }).collect();
         self.append(lines, length)

@@ -18,7 +18,7 @@ use crate::config::{Placed, Server};
 /// A repository as the API knows it.
 #[derive(Debug)]
 pub(super) struct Project {
-    /// Stable.
+    /// Its permanent number. Only the fleet may replace it.
     pub(super) id: u32,
     /// Its path below the root, without `.git`.
     pub(super) path: String,
@@ -38,11 +38,10 @@ pub(super) struct Project {
 pub(super) struct Table {
     pub(super) projects: Vec<Arc<Project>>,
     by_id: HashMap<u32, usize>,
-    /// The number of the configuration that says where the roots are.
+    /// The number of the configuration from which the paths were made.
     generation: u64,
 }
 
-/// All projects.
 #[derive(Debug)]
 pub(super) struct Projects {
     table: Mutex<Arc<Table>>,
@@ -131,7 +130,8 @@ impl Projects {
             return Ok(());
         }
         let mut numbers = self.numbers.lock();
-        // Whoever may write to the database could give two of ours one number, and one that leaves room for no other.
+        // Anyone who may write to the database could give one number to two of our projects, or a
+        // number so large that no larger one is left.
         let taken: HashSet<u32> = numbers.ids.values().copied().collect();
         let is_sound = |(id, git_dir): &(u32, PathBuf)| {
             *id > 0 && *id < u32::MAX / 2 && !taken.contains(id) && numbers.ids.contains_key(git_dir)
@@ -160,7 +160,8 @@ impl Projects {
 }
 
 impl Project {
-    /// Whether its path contains a text, which is in lower case, whatever the case.
+    /// Whether its path contains `search`, which is in lower case. The case of the path does not
+    /// matter.
     pub(super) fn is_found(&self, search: &str) -> bool {
         let (path, search) = (self.path.as_bytes(), search.as_bytes());
         match self.path.is_ascii() {
@@ -210,7 +211,7 @@ impl Table {
     }
 }
 
-/// The repositories at that path below a root that are there, also if they are not listed yet.
+/// The repositories that exist at that path below a root, whether they are listed yet or not.
 pub(super) fn at_path(server: &Server, path: &str) -> Vec<PathBuf> {
     let is_plain = |part: &str| Path::new(part).components().eq([Component::Normal(part.as_ref())]);
     if !path.split('/').all(is_plain) {

@@ -38,7 +38,6 @@ const HEADERS: [(&str, &str); 6] = [
     ("cache-control", "no-store"),
 ];
 
-/// All routes, with what applies to each.
 pub(super) fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/healthz", get(health::healthz))
@@ -59,7 +58,8 @@ async fn answered(run: impl Future<Output = Response>) -> Response {
     }
 }
 
-/// The request with its whole body. That of a webhook may be large, and its handler reads it piece by piece.
+/// The request with its whole body, except for a webhook: its body may be large, and its handler
+/// reads it piece by piece.
 async fn whole(request: Request) -> Result<Request, api::Failure> {
     if api::is_webhook(request.method(), request.uri().path()) {
         return Ok(request);

@@ -1,7 +1,8 @@
 //! What the daemon knows of every mirror without reading a file: for the overview of the page and for `/metrics`.
 //!
-//! Guaranteed: it is as new as the last run of the mirror, the last change through API or page, or the last scan, whatever was last. Absent:
-//! anything that would be lost; a restart reads everything again.
+//! Guaranteed: it is as new as the last run of the mirror, the last change through API or page, or
+//! the last scan, whichever was last. Absent: state on the disk. A daemon that starts reads
+//! everything again.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,16 +16,18 @@ use crate::layout::Layout;
 use crate::mirror;
 use crate::status::{HalfStamp, Stamp, Standing, Summary};
 
-/// For how many repositories a visitor waits. With more, changes by other programs are seen at the next scan.
+/// With at most this many repositories, a request looks for changes by other programs. With more,
+/// the next scan sees them.
 const MAX_READ: usize = 1000;
-/// How often that is done at most.
+/// The shortest time between two looks for changes by other programs.
 const FRESH: SignedDuration = SignedDuration::from_secs(2);
 
 /// What is known of the mirrors of a project.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     mirrors: Mirrors,
-    /// What the files were like when they were read. `None` if the next scan is to read them whatever they are like.
+    /// The stamp of the files when they were read. `None` if the next scan is to read them even if
+    /// they have not changed.
     stamp: Option<Stamp>,
 }
 
@@ -36,7 +39,7 @@ pub(super) enum Mirrors {
     Unread,
     /// They cannot be read; the log says why.
     Unreadable,
-    /// They are these.
+    /// They were read.
     Read(Box<[Summary]>),
 }
 
@@ -71,7 +74,7 @@ impl App {
     pub(super) fn begun(&self, git_dir: &Path, mirror: &str) {
         let Some(project) = self.project_at(git_dir) else { return };
         let mut known = project.known.lock();
-        // There may be no report.
+        // The run may end without a report, so the next scan reads the files in any case.
         known.stamp = None;
         if let Mirrors::Read(all) = &mut known.mirrors
             && let Some(one) = all.iter_mut().find(|one| one.name == mirror)
@@ -133,7 +136,8 @@ impl App {
             let (layout, config) = mirror::to_show(&project.git_dir, &server)?;
             let stamp = stamp.and(&layout, config.mirrors.iter().map(|mirror| &*mirror.name), now());
             let mirrors = Summary::all(&layout, &config, now())?;
-            // A run that is killed changes no file.
+            // No file changes when a run is killed. So a running mirror is read again at the next
+            // scan.
             let is_still = mirrors.iter().all(|mirror| mirror.standing != Standing::Running);
             Ok(Known { mirrors: Mirrors::Read(mirrors.into()), stamp: stamp.filter(|_| is_still) })
         };

@@ -1,8 +1,9 @@
-//! What makes the check of an upstream due besides its clock: the API and webhooks.
+//! What makes the check of an upstream due, other than its interval: the API and webhooks.
 //!
-//! Guaranteed: the last delivery is never dropped. Two webhooks that find nothing new are served at once, then one in five seconds for each
-//! mirror; the next one waits, and stands for all that follow before its time. One that finds a change costs nothing. Absent: what upstream
-//! has; a check finds that out.
+//! Guaranteed: the last delivery is never dropped. For each mirror, two webhooks that find nothing
+//! new are served at once, then one every five seconds. The next one waits, and its check also
+//! serves those that come before it is made. When a webhook finds a change, two are served at once
+//! again. Absent: what upstream has; a check finds that out.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ const AT_ONCE: u32 = 2;
 /// How often one more is served after that.
 const PERIOD: SignedDuration = SignedDuration::from_secs(5);
 
-/// A note from before this many seconds after the begin of a run may have been taken by it.
+/// In seconds. A run may have taken a note that was written up to this long after the run began.
 const TAKEN: u64 = 2;
 
 /// What webhooks may still do.
@@ -45,14 +46,14 @@ struct Allowance {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
     Now,
-    /// Then, for this delivery and for all that follow before.
+    /// At this time, for this delivery and for all that come before it.
     At(Timestamp),
     /// At a time that an earlier delivery got.
     WithEarlier,
 }
 
 impl Allowances {
-    /// Takes one.
+    /// Counts a webhook, and says when its check may be made.
     fn take(&self, key: (PathBuf, String), change: Option<&str>, now: Timestamp) -> Turn {
         let mut all = self.0.lock();
         let full = || Allowance { left: AT_ONCE, since: now, change: change.map(str::to_owned), later: None };
@@ -60,7 +61,7 @@ impl Allowances {
         if entry.change.as_deref() != change {
             *entry = full();
         }
-        // A time that is further away is of a clock that was set back since.
+        // If the time is further away, the clock was set back since.
         if entry.later.is_some_and(|later| now < later && later.duration_since(now) <= PERIOD * 2) {
             return Turn::WithEarlier;
         }
@@ -124,7 +125,8 @@ impl App {
         }
     }
 
-    /// Makes the check due for which webhooks waited. Silent mode and the mirror may have been changed meanwhile.
+    /// Makes the check due that webhooks waited for. Silent mode and the mirror may have been
+    /// changed meanwhile.
     fn pull_now(&self, project: &Project, name: &str) {
         let pull = || {
             let opened = self.open(project)?;

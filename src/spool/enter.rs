@@ -1,4 +1,5 @@
-//! Entering a record: written to `tmp`, synced, renamed into `incoming`, the directory synced.
+//! Enters a record: writes it to `tmp`, syncs it, renames it into `incoming`, and syncs the
+//! directory.
 //!
 //! If the hook is killed before the rename, a file stays in `tmp`, and the next drain compares everything.
 //! If it is killed after the rename, the record is there, whatever the exit status of the hook is.

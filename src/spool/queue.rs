@@ -1,4 +1,4 @@
-//! One mirror's queue: claim what is in it, finish what has a durable outcome.
+//! The queue of one mirror: entries are claimed, and finished once their outcome is durable.
 //!
 //! Claiming leaves the entries where they are, except damaged ones; the mirror's lock makes the claim exclusive. Only claimed
 //! entries are finished, so an entry that arrives meanwhile stays.
@@ -61,7 +61,7 @@ pub fn waiting(layout: &Layout, mirror: &str) -> io::Result<Waiting> {
     // A record moves from `incoming` to the queue, so in this order it is seen at least once.
     let mut names = super::incoming(layout)?;
     names.extend(list(&layout.queue(mirror))?);
-    // A push that could not be recorded is one that waits.
+    // A push that could not be recorded waits too.
     let is_marked = super::resync::is_marked(layout)?;
     let any = is_marked || !names.is_empty();
     names.retain(|name| !name.ends_with(LOOK));
@@ -87,7 +87,7 @@ pub fn last_full(layout: &Layout, mirror: &str) -> io::Result<Option<std::time::
     Ok(names.iter().filter(|name| name.ends_with(FULL)).filter_map(|name| Id::time_of(name)).max())
 }
 
-/// Whether something waits for `mirror` whose time has come at `now`, since the Unix epoch.
+/// Whether something that waits for `mirror` is due at `now`, a time since the Unix epoch.
 ///
 /// # Errors
 /// The operating system's.
@@ -151,7 +151,7 @@ pub fn is_empty(layout: &Layout) -> io::Result<bool> {
     Ok(super::incoming(layout)?.is_empty() && list(&layout.tmp())?.is_empty() && !super::resync::is_marked(layout)?)
 }
 
-/// The mirrors that have files here, each with the number of entries in its queue.
+/// The mirrors that have a queue here, each with the number of entries in it.
 ///
 /// # Errors
 /// The operating system's.
@@ -168,7 +168,8 @@ pub fn queues(layout: &Layout) -> io::Result<Vec<(String, usize)>> {
     Ok(queues)
 }
 
-/// The mirrors that have files here, also those whose queue cannot be listed, so that such a queue does not stop the other mirrors.
+/// The mirrors that have a queue here, also those whose queue cannot be listed, so that such a
+/// queue does not stop the other mirrors.
 ///
 /// # Errors
 /// The operating system's.

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{PullState, Status, UpdateStatus};
 use crate::config::Interval;
 
-/// Over which time missed checks are spread, unless their interval is shorter.
+/// Missed checks are spread over this time, or over the interval of the mirror if that is shorter.
 const SPREAD: Duration = Duration::from_secs(300);
 
 /// The file in a mirror's directory whose time says when upstream was last checked.
@@ -27,13 +27,15 @@ pub fn last_check(directory: &Path, status: &Status, now: Timestamp) -> Option<T
     checked.filter(is_likely).max(run.filter(is_likely)).map(|time| time.min(now))
 }
 
-/// When upstream is to be checked next without being asked. `None` is never; a time that has passed is now. What became due by the clock
-/// before `since`, when no daemon was there, is spread over five minutes after it, so that a restart does not check everything at once.
+/// When upstream is to be checked next if nobody requests a check. `None` means never; a time that
+/// has passed means now. Checks that became due by the clock before `since`, while no daemon ran,
+/// are spread over five minutes after `since`, so that a restart does not check everything at once.
 #[must_use]
 pub fn next_check(directory: &Path, status: &Status, now: Timestamp, since: Option<Timestamp>) -> Option<Timestamp> {
     let next_attempt = status.next_attempt();
     let Some(pull) = &status.pull else { return next_attempt.or(Some(Timestamp::UNIX_EPOCH)) };
-    // After an error of the whole run, the back-off decides. Refs that are not up to date keep no other ref waiting.
+    // After an error of the whole run, the back-off decides. Single refs that are not up to date do
+    // not delay the check of the others.
     if pull.has_failed || status.update_status == UpdateStatus::Scheduled {
         return next_attempt.or(Some(Timestamp::UNIX_EPOCH));
     }

@@ -87,7 +87,7 @@ pub fn read(directory: &Path) -> io::Result<Status> {
     Ok(status)
 }
 
-/// The status of a configured mirror, as [`read`] and [`Status::at`] give it.
+/// The status of a configured mirror: [`read`], then [`Status::at`] with its identity.
 ///
 /// # Errors
 /// As [`read_as_is`].
@@ -95,7 +95,8 @@ pub fn of(layout: &Layout, mirror: &Mirror) -> io::Result<Status> {
     Ok(read(&layout.remote(&mirror.name))?.at(&mirror.identity()))
 }
 
-/// Whether the run of a status that says `started` is still active: its lock is held. If we may not open the lock, we look for the process.
+/// Whether the run of a status that says `started` is still active. It is if its lock is held. If
+/// we may not open the lock, we look for the process.
 fn is_at_work(directory: &Path, status: &Status) -> bool {
     match durable::open_to_read(&directory.join("lock")) {
         // We hold the lock for a moment. `Lock::try_acquire` waits longer than that, so no drain gives up.
@@ -172,7 +173,8 @@ fn decoded(text: &[u8]) -> Result<Status, Unusable> {
 
 fn later(path: &Path, version: u64) -> io::Error {
     let text = format!(
-        "'{}' is of version {version}, this program knows {VERSION}; install a later one, or remove the file",
+        "'{}' has version {version}, but this program knows only version {VERSION}; \
+         install a newer git-mirror-push, or remove the file",
         path.display()
     );
     io::Error::new(io::ErrorKind::Unsupported, text)

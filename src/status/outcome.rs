@@ -130,7 +130,8 @@ pub struct RefOutcome {
 }
 
 impl RefOutcome {
-    /// What becomes of a decision that is not sent, or that the mirror agrees to.
+    /// The outcome of a decision for which nothing is sent, or whose command the mirror carries
+    /// out.
     #[must_use]
     pub fn of(decision: &Decision) -> Self {
         let reason = match &decision.action {
@@ -184,7 +185,7 @@ impl RefOutcome {
 /// The form in files and JSON.
 #[derive(Serialize, Deserialize)]
 struct Written {
-    /// Bytes that are no UTF-8 are replaced. `ref_hex` then holds all bytes of the name.
+    /// Bytes that are not UTF-8 are replaced. `ref_hex` then holds all bytes of the name.
     #[serde(rename = "ref")]
     name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]

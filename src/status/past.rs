@@ -1,9 +1,11 @@
 //! `past`: values that refs of this repository were moved away from by a rewrite or a deletion, whoever did it. One JSON object on a line;
 //! at most 10,000 lines count, and none older than 90 days.
 //!
-//! Guaranteed: the newest line of a value counts. A line that is lost may make a late value a conflict, or a value that the mirror replaced a
-//! late one; whoever acts on that keeps the value first. A crash, or two runs that cut the file at the same time, may lose lines. Absent:
-//! values that were moved forward, which the history of the ref contains.
+//! Guaranteed: the newest line of a value counts. A crash, or two runs that cut the file at the
+//! same time, may lose lines. Then the mirror's old value of a ref may count as a conflict,
+//! although the mirror is only late. Or a value that the mirror itself replaced earlier may count
+//! as late; a run keeps such a value before it replaces it. Absent: values that were moved forward,
+//! which the history of the ref contains.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -43,13 +45,14 @@ pub struct Past {
 }
 
 impl Past {
-    /// That of a repository.
+    /// The file of a repository.
     #[must_use]
     pub fn of(layout: &Layout, now: Timestamp) -> Self {
         Self { path: layout.past(), now, values: OnceCell::new() }
     }
 
-    /// Who moved the ref away from this value: a mirror, or a push (`Some(None)`). A file that cannot be read says nobody.
+    /// Who moved the ref away from this value: a mirror, or a push (`Some(None)`). `None` if that
+    /// is not recorded, or if the file cannot be read.
     #[must_use]
     pub fn find(&self, name: &RefName, value: Oid) -> Option<Option<&str>> {
         let values = self.values.get_or_init(|| {
@@ -73,8 +76,9 @@ impl Past {
     }
 }
 
-/// Adds values that refs were moved away from, by a mirror or by pushes. What a mirror did is also recorded as a push when its hook ran, so
-/// that a push adds only what nobody is known to have done.
+/// Adds values that refs were moved away from, by a mirror or by pushes. If the hook ran for a
+/// change by a mirror, it recorded that change as a push too. So for pushes, this adds only values
+/// that have no line yet.
 ///
 /// # Errors
 /// The operating system's.
@@ -101,7 +105,8 @@ pub fn note(repository: &Repository, left: &[(RefName, Oid)], by: Option<&str>, 
     cut(&path, repository, now)
 }
 
-/// Leaves the newer half of the lines that count, once there are twice as many.
+/// Once the file has more than twice `MAX_LINES` lines, keeps only the recent ones of the last
+/// `MAX_LINES`.
 fn cut(path: &Path, repository: &Repository, now: Timestamp) -> io::Result<()> {
     let text = read(path)?;
     let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();

@@ -29,22 +29,22 @@ fn text(reason: &Reason) -> String {
             format!("the mirror has {}, which is not in our history: someone else changed it there", remote.short())
         }
         Reason::Flapping { remote, local } => format!(
-            "flapping: the mirror has {}, here it is {}, and the mirror left that value twice within an hour; does another mirror write to this ref? A new value, or 'git mirror-push sync', sends it again",
+            "flapping: the mirror has {}, here it is {}, and such an update was undone at least twice within an hour; does another mirror write to this ref? It is sent again when it has a new value, or with 'git mirror-push sync'",
             short(remote),
             short(local)
         ),
         Reason::Conflict { local, remote, base } => format!(
-            "both sides moved it from {}: here it is {}, there {}, and neither contains the other; 'git mirror-push conflicts' shows how to end it",
+            "both sides moved it from {}: here it is {}, there {}, and neither contains the other; 'git mirror-push conflicts' shows how to resolve it",
             short(base),
             short(local),
             short(remote)
         ),
-        Reason::Moved => "it moved while it was decided; the next run decides again".into(),
+        Reason::Moved => "the ref changed during this run; the next run decides again".into(),
         Reason::Incomplete(why) => {
             format!("not deleted: the refs of this repository could not be listed completely: {why}")
         }
         Reason::NoRefs => "not deleted: this repository has no refs at all".into(),
-        Reason::PruneNever => "not here, and prune = \"never\"".into(),
+        Reason::PruneNever => "this repository does not have it, and prune = \"never\"".into(),
         Reason::NeverHad => "this repository never had it".into(),
         Reason::RemoteNotMerged => "deleted here, but what the mirror has is not merged into the default branch".into(),
         Reason::ValueNotMerged => "deleted here, but what was deleted is not merged into the default branch".into(),

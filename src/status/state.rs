@@ -26,7 +26,7 @@ pub struct Status {
     pub attempts: u32,
     /// When the next attempt is due, if one waits.
     pub next_attempt_at: Option<String>,
-    /// The newest spool record that an attempt has tried and had to leave in the queue.
+    /// The newest spool record that an attempt tried without success. It is still in the queue.
     #[serde(default)]
     pub tried_up_to: Option<String>,
     /// The start of the last attempt that compared everything.
@@ -70,7 +70,7 @@ pub struct Status {
     /// The mirror's capabilities at the last contact, if that succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub greeting: Option<Greeting>,
-    /// How much the mirror takes in one push, during an update that is too large for it.
+    /// How much the mirror takes in one push. Set during an update that is too large for one push.
     #[serde(default, skip_serializing_if = "Portion::is_whole")]
     pub portion: Portion,
     /// Of a pull mirror: what its last run knows.
@@ -123,7 +123,7 @@ pub struct Greeting {
 /// A ref of the mirror that was set to another value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Move {
-    /// Its name; bytes that are no UTF-8 are replaced.
+    /// Its name; bytes that are not UTF-8 are replaced.
     #[serde(rename = "ref")]
     pub name: String,
     /// When.
@@ -160,7 +160,7 @@ impl Portion {
         *self == Self::default()
     }
 
-    /// After a push that arrived: the next one may hold more refs again.
+    /// Lets the next push hold more refs again, after a push that arrived.
     pub fn grow(&mut self) {
         self.refs = self.refs.map(|refs| refs.saturating_mul(2));
     }
@@ -173,9 +173,10 @@ impl Status {
         self.last_update_started_at.is_none()
     }
 
-    /// The status of the mirror at `address`: what is known of another address is left out. The result keeps the counters, the number of
-    /// the run, the repository, the address with which first contact is over, and `notified_at`, so that a recovery is still notified. A
-    /// status that says `started` is returned as it is.
+    /// The status of the mirror at `address`. If this status is about another address, the result
+    /// keeps only `version`, `failures`, `generation`, `repository`, `address` and `notified_at`.
+    /// It keeps `notified_at` so that a recovery is still reported. A status that says `started` is
+    /// returned as it is.
     #[must_use]
     pub fn at(self, address: &str) -> Self {
         if self.is_at(address) || self.update_status == UpdateStatus::Started {
@@ -192,7 +193,8 @@ impl Status {
         }
     }
 
-    /// Whether this status is about the mirror at `address`. A status without an address counts as such.
+    /// Whether this status is about the mirror at `address`. A status without an address is about
+    /// every one.
     #[must_use]
     pub fn is_at(&self, address: &str) -> bool {
         self.tried_address.as_ref().or(self.address.as_ref()).is_none_or(|tried| tried == address)

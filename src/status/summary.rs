@@ -28,7 +28,7 @@ pub enum Standing {
     Waiting,
     /// It is being served.
     Running,
-    /// Every selected ref is right.
+    /// Every selected ref is up to date, or the rules kept it.
     UpToDate,
     /// It was never tried.
     NeverTried,
@@ -49,7 +49,7 @@ impl Standing {
         Self::Disabled,
     ];
 
-    /// Of an enabled mirror with this status and this many failed attempts.
+    /// The standing of a mirror with this status and this many failed attempts.
     #[must_use]
     pub fn of(is_enabled: bool, status: UpdateStatus, attempts: u32) -> Self {
         match status {
@@ -63,7 +63,7 @@ impl Standing {
         }
     }
 
-    /// The word in addresses and labels.
+    /// The word in URLs of the page and in labels.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -79,8 +79,9 @@ impl Standing {
     }
 }
 
-/// A digest of the times of change (stat(2), ctime) of the files from which the mirrors of a repository are summed up. These times also
-/// change when a file is renamed, and unlike the mtime they cannot be set back.
+/// A digest of the times of change (stat(2), ctime) of the files that are read for the summaries of
+/// a repository's mirrors. These times also change when a file is renamed, and unlike the mtime
+/// they cannot be set back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp(u64);
 
@@ -92,7 +93,8 @@ pub struct HalfStamp {
     latest: i64,
 }
 
-/// The clock of a file system may stand still for so many milliseconds. A file that has just changed may change again without a trace.
+/// In milliseconds. The clock of a file system advances in steps of at most this length. So a file
+/// that has just changed may change again within a step, and its time stays the same.
 const TICK: i64 = 100;
 
 impl Stamp {
@@ -141,9 +143,9 @@ pub struct Summary {
     pub standing: Standing,
     /// Its status after the last run.
     pub update_status: UpdateStatus,
-    /// What is wrong: `v1:HOST:KIND:CODE`.
+    /// The cause if the mirror is failing or retrying: `v1:HOST:KIND:CODE`.
     pub cause: Option<String>,
-    /// The last error, cut to 200 characters, if it stands badly.
+    /// The last error, cut to 200 characters, if the mirror is failing or retrying.
     pub error: Option<String>,
     /// Since when it fails.
     pub failing_since: Option<Timestamp>,
@@ -216,13 +218,14 @@ impl Summary {
         self.backlog.oldest.map_or(0, |oldest| now.saturating_sub(oldest.as_secs()))
     }
 
-    /// Whether every selected ref is right, and no push waits.
+    /// Whether every selected ref is up to date or kept by the rules, and no push waits.
     #[must_use]
     pub fn is_right(&self) -> bool {
         self.update_status == UpdateStatus::Finished && self.backlog.pushes == 0
     }
 
-    /// Whether it is enabled and something is not as it should be, or waits.
+    /// Whether it is enabled, and is not up to date, or has pushes that wait or records that could
+    /// not be read.
     #[must_use]
     pub fn is_wrong(&self) -> bool {
         (!self.is_right() || self.corrupt > 0) && self.standing != Standing::Disabled

@@ -22,7 +22,7 @@ pub struct View {
     pub name: String,
     /// The repository's path.
     pub repository: String,
-    /// `push` or `pull`.
+    /// `push`, `pull` or `both`.
     pub direction: &'static str,
     /// Whether the mirror is updated.
     pub enabled: bool,
@@ -60,11 +60,12 @@ pub struct View {
     pub attempts: u32,
     /// When the next attempt is due; of a pull mirror, the next check.
     pub next_attempt_at: Option<String>,
-    /// Of a pull mirror: when upstream was last checked.
+    /// Of a pull mirror or a two-way mirror: when it was last checked.
     pub last_check_at: Option<String>,
-    /// Of a pull mirror: when something was last taken.
+    /// Of a pull mirror or a two-way mirror: when something was last taken.
     pub last_change_at: Option<String>,
-    /// What is wrong: `v1:HOST:KIND:CODE`; left out if nothing is. Equal causes are one trouble.
+    /// What is wrong: `v1:HOST:KIND:CODE`; left out if nothing is. Mirrors with the same cause have
+    /// the same problem.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
     /// The start of the first failed attempt since the last success; left out if the last one succeeded.

@@ -34,7 +34,7 @@ pub enum Address {
     Http {
         /// The URL without user information and without final slashes.
         url: String,
-        /// The host, for messages.
+        /// The host without the port, and an IPv6 address without its brackets.
         host: String,
     },
 }
@@ -159,8 +159,9 @@ impl Address {
     }
 }
 
-/// The path of an ssh address, for the comparison of addresses. A path in the home directory of the user names another repository for
-/// another user. Only `git` is left out, because on all forges that is one user, with or without a leading slash.
+/// The path of an ssh address, for the comparison of addresses. A path in the home directory of the
+/// user names another repository for another user, so the result holds the user. `git` is not in
+/// it, because all users of a forge connect as `git`: `git@host:path` is the same as `host:path`.
 fn identity_of_path(user: Option<&str>, path: &str) -> String {
     let below_home = path.strip_prefix("~/").unwrap_or(path);
     match user {

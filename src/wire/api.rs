@@ -47,12 +47,14 @@ pub struct Reply {
 /// Longest time for one request and its answer.
 const MAX_TIME: Duration = Duration::from_secs(60);
 
-/// Bytes of an answer that are read. A page of a hundred projects of GitLab has about 500 KiB.
+/// At most this many bytes of an answer are read. A page of a hundred projects of GitLab has about
+/// 500 KiB.
 const MAX_ANSWER: u64 = 16 << 20;
 
 impl Api {
-    /// Prepares requests to the API at `base`, an http or https address without a `/` at its end. Everything else, such as proxy, trusted
-    /// certificates and time limits, is that of `target`. Nothing is sent yet.
+    /// Prepares requests to the API at `base`, an http or https address. Everything else, such as
+    /// proxy and trusted certificates, is that of `target`. So are the time limits, but a request
+    /// takes at most `MAX_TIME`. Nothing is sent yet.
     ///
     /// # Errors
     /// [`Error::Unable`], when `base` is no such address; [`Error::Blocked`], when the target's egress policy forbids it.
@@ -96,7 +98,7 @@ impl Api {
         self.read(post.send(body.to_string()), &url)
     }
 
-    /// Whether an address is below that of the API.
+    /// Whether a URL is below the base URL of the API.
     #[must_use]
     pub fn holds(&self, url: &str) -> bool {
         url.strip_prefix(&self.base).is_some_and(|rest| rest.starts_with(['/', '?']))
@@ -140,7 +142,7 @@ pub fn path_segment(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
-/// How long to wait if a host limits requests and does not say it.
+/// How long to wait if a host limits requests and does not say how long.
 const USUAL_WAIT: Duration = Duration::from_secs(60);
 
 impl Reply {

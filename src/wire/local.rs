@@ -25,7 +25,7 @@ pub(super) fn start(service: Service, path: &Path) -> Result<Child, Error> {
 /// How our own receive-pack is to run.
 #[derive(Clone, Debug, Default)]
 pub struct Own {
-    /// Settings of git, `name=value`, which come before those of the repository.
+    /// Settings of git, `name=value`. They override those of the repository.
     pub settings: Vec<String>,
     /// Variables for the environment of its hooks.
     pub environment: Vec<(String, String)>,
@@ -43,7 +43,7 @@ pub(super) fn connect_own(path: &Path, own: &Own, timeouts: Timeouts) -> Result<
     Ok((Stream::of_child(child, timeouts), pid))
 }
 
-/// Starts a service, after `prepare` has added to the command.
+/// Starts a service. `prepare` adds arguments and variables to the command before.
 fn start_with(service: Service, path: &Path, prepare: impl FnOnce(&mut Command)) -> Result<Child, Error> {
     if !path.is_dir() {
         return Err(Error::NotFound(format!("'{}' is not a directory on this machine", path.display())));

@@ -1,7 +1,8 @@
 //! The way to a mirror: addresses, transports, and the reasons why a contact failed.
 //!
 //! `Connection::open` reaches a service of git. A `Stream` is two byte streams (a program, ssh, TCP), and `Http` is requests and answers.
-//! What is said over them is the business of `push` and `fetch`. gix-transport reads and writes the packet lines.
+//! `push` and `fetch` hold the conversation over them. gix-transport reads and writes the packet
+//! lines.
 //!
 //! Guaranteed: a connection that ends leaves no process behind, except the shared connection of ssh (see `ssh_control`); every wait has a
 //! limit; a confined mirror reaches only what its egress policy allows; an error says whether another try is worth it. Absent: the
@@ -89,7 +90,7 @@ pub struct Target {
     pub address: Address,
     /// The user name and the password or token.
     pub credentials: Credentials,
-    /// Its private key and pinned host keys, when it has them.
+    /// The settings for ssh: private key, pinned host keys, options.
     pub ssh: Ssh,
     /// PEM certificates that are trusted instead of the system's.
     pub ca_file: Option<std::path::PathBuf>,
@@ -97,14 +98,14 @@ pub struct Target {
     pub proxy: Option<String>,
     /// The limits of waiting.
     pub timeouts: Timeouts,
-    /// What it may reach; `None` is everything.
+    /// Which addresses may be connected to; `None` allows all.
     pub egress: Option<Egress>,
 }
 
 /// Settings for ssh in addition to the user's own configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Ssh {
-    /// A private key to use, and no other.
+    /// The only private key that ssh may use.
     pub identity: Option<std::path::PathBuf>,
     /// The file of pinned host keys; only these count then.
     pub known_hosts: Option<std::path::PathBuf>,
@@ -112,7 +113,7 @@ pub struct Ssh {
     pub askpass: Option<std::path::PathBuf>,
     /// Further options in the form of ssh_config(5), `Keyword=value`.
     pub options: Vec<String>,
-    /// How many contacts are likely.
+    /// How many contacts are likely within a minute.
     pub contacts: Contacts,
 }
 
@@ -131,7 +132,7 @@ pub enum Contacts {
 pub struct Timeouts {
     /// Maximum time to establish a connection.
     pub connect: Duration,
-    /// Maximum time without a byte sent or received.
+    /// Abort when nothing was sent or received for this long.
     pub stall: Duration,
     /// Maximum time for one whole contact.
     pub whole: Duration,
@@ -154,7 +155,8 @@ pub(crate) enum Connection {
 }
 
 impl Connection {
-    /// Reaches a service of the mirror, over a connection of `pool` if one serves. Over http nothing is sent yet.
+    /// Connects to a service of the mirror. Uses a connection of `pool` if one fits. Over http
+    /// nothing is sent yet.
     pub(crate) fn open(service: Service, target: &Target, pool: &Pool) -> Result<Self, Error> {
         if let Some(egress) = target.egress.as_ref().filter(|_| !matches!(target.address, Address::Git { .. })) {
             egress.check(&target.address)?;

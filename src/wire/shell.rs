@@ -7,11 +7,11 @@ use super::{Address, Error, Target};
 use crate::credentials::Redactor;
 use crate::process;
 
-/// What the shell of the account is asked, whatever shell that is.
+/// The command for the login shell of the account. Every shell understands it.
 const COMMAND: &str = "exec sh -s";
 
-/// Runs a script by sh(1) on the target's host, and returns its standard output. The script goes through standard input, so the shell of the
-/// account does not read it.
+/// Runs a script with sh(1) on the target's host, and returns its standard output. sh reads the
+/// script from standard input, so the login shell of the account does not interpret it.
 ///
 /// # Errors
 /// [`Error`]: ssh's, or [`Error::Program`] with what the script wrote to its standard error.

@@ -21,14 +21,14 @@ use super::Contacts;
 use crate::durable;
 use crate::process::{command, run};
 
-/// Most kinds that are remembered. One more drops all others.
+/// Maximum number of kinds that are remembered. If one more comes, all others are dropped first.
 const MAX_KINDS: usize = 256;
 /// How long ssh may take to close a connection at the end.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest socket path that ssh certainly accepts. While ssh makes the socket, it appends a random suffix to the path.
 const MAX_PATH: usize = 80;
 
-/// What two contacts must have in common: everything that ssh is told.
+/// What two contacts must have in common to share a connection: everything that ssh is told.
 pub(super) type Kind = Vec<OsString>;
 
 /// The sockets of the connections that a pool shares.
@@ -45,11 +45,12 @@ struct State {
 }
 
 enum Socket {
-    /// The next contact makes one: the first contact had a connection of its own, or a shared one failed.
+    /// The next contact gets a new socket: the first contact had a connection of its own, or the
+    /// shared connection failed.
     Next,
-    /// That of the shared connection.
+    /// The socket of the shared connection.
     At(PathBuf),
-    /// The user's configuration of ssh names one.
+    /// The user's configuration of ssh names a socket.
     OfUser,
 }
 
@@ -114,7 +115,7 @@ impl ControlSocket {
         ["ControlMaster=auto".into(), path, "ControlPersist=60".into()]
     }
 
-    /// Gives later contacts another connection: something is wrong with this one.
+    /// Gives later contacts another connection, because this one failed.
     pub(super) fn discard(&self) {
         let mut state = self.of.lock();
         let is_current = |socket: &&mut Socket| matches!(socket, Socket::At(path) if *path == self.path);
@@ -139,7 +140,7 @@ impl Drop for State {
     }
 }
 
-/// A path as ssh_config(5) has it, where `%` begins a token.
+/// A path in the form of ssh_config(5): `%` begins a token there, so it is doubled.
 fn doubled(path: &Path) -> String {
     path.display().to_string().replace('%', "%%")
 }

@@ -40,7 +40,8 @@ impl Trusting {
     }
 }
 
-/// How the certificate of a server is judged that is no mirror: by the authorities in `ca_file`, as that of a mirror is, or by the system's.
+/// The TLS configuration for a server that is not a mirror. Its certificate is judged like that of
+/// a mirror if there is a `ca_file`, and by the system's authorities otherwise.
 ///
 /// # Errors
 /// [`super::Error::Unable`], when the file or the system's authorities cannot be used.

@@ -1,4 +1,5 @@
-//! The program against real git, sshd, nginx with git http-backend, and git daemon, each test in a home of its own.
+//! Integration tests: they run the program against real git, sshd, nginx with git http-backend,
+//! git daemon and PostgreSQL. Each test has a home of its own.
 //!
 //! | to test | look in |
 //! |---|---|
@@ -11,8 +12,8 @@
 //! | mirrors that do not exist yet: `create`, `drain::absent` | `create/` |
 //! | `serve`, `tokens` | `serve/` |
 //! | `fleet`: several daemons and a database | `fleet/` |
-//! | `cli`, `config`, `doctor`, `notify`, `metrics`, and the documents | `cli/` |
-//! | `install`, `schedule`, `credentials`: everything together | `system/` |
+//! | `cli`, `config`, `doctor`, `import`, `notify`, `metrics`, and the documents | `cli/` |
+//! | `install`, `schedule`, `credentials`, `owner`: everything together | `system/` |
 //! | what a test is made of: a source and its mirror, a home, servers, the daemon | `scene/` |
 //!
 //! The rules themselves are tables beside the code: `src/plan/tests.rs`. `tests/tidy/` checks the sources and the documents.

@@ -271,7 +271,7 @@ fn functions_are_short_enough_to_read() {
 
 #[test]
 fn only_the_daemon_is_asynchronous() {
-    // The client of the fleet's database has no other form.
+    // The client of the fleet's database has only an asynchronous API.
     let may_be = |name: &str| name.starts_with("src/serve/") || name == "src/fleet/database.rs";
     for (name, text) in sources().iter().filter(|(name, _)| name.starts_with("src/") && !may_be(name)) {
         let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));

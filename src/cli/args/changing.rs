@@ -57,7 +57,7 @@ pub(in crate::cli) struct Credential {
 pub(in crate::cli) struct Webhook {
     /// The pull mirror
     pub(in crate::cli) name: String,
-    /// Make a new secret; the old one does not count any more
+    /// Make a new secret; the old one is not accepted any more
     #[arg(long)]
     pub(in crate::cli) rotate: bool,
 }
@@ -95,13 +95,13 @@ pub(in crate::cli) struct Add {
     /// Further keys of git-mirror-push-config(5); VALUE is TOML, a bare word is a string
     #[arg(value_name = "KEY=VALUE")]
     pub(in crate::cli) keys: Vec<String>,
-    /// Everything else
+    /// The options that 'set' has too
     #[command(flatten)]
     pub(in crate::cli) settings: Settings,
     /// Add the mirror, but do not update it
     #[arg(long)]
     pub(in crate::cli) disabled: bool,
-    /// Confirm first contact: the mirror at this URL is the one that is meant, whatever it holds now
+    /// Confirm first contact: the mirror at this URL is the intended one, whatever it has now
     #[arg(long)]
     pub(in crate::cli) adopt: bool,
 }
@@ -117,7 +117,7 @@ pub(in crate::cli) struct Set {
     /// Its new URL; credentials in it replace the stored ones
     #[arg(long, value_name = "URL", allow_hyphen_values = true)]
     pub(in crate::cli) url: Option<String>,
-    /// Everything else
+    /// The options that 'add' has too
     #[command(flatten)]
     pub(in crate::cli) settings: Settings,
 }
@@ -127,7 +127,7 @@ pub(in crate::cli) struct Set {
 pub(in crate::cli) struct Silent {
     /// on or off
     pub(in crate::cli) state: Switch,
-    /// The daemons of all machines of the fleet, within seconds
+    /// Switch it for the daemons of all machines of the fleet; it takes seconds
     #[arg(long, conflicts_with = "git_dir")]
     pub(in crate::cli) fleet: bool,
 }
@@ -144,7 +144,8 @@ pub(in crate::cli) enum Switch {
 /// `import`
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Import {
-    /// Where the mirrors are configured; default: git, gitolite and Gerrit, as far as they are here
+    /// Where the mirrors are configured; default: git, and gitolite and Gerrit if this machine has
+    /// them
     #[command(subcommand)]
     pub(in crate::cli) source: Option<Source>,
     /// The repositories below this directory; default: the one that you are in, or all below the roots of the server's file
@@ -168,13 +169,15 @@ pub(in crate::cli) struct Import {
     /// Look at each mirror once before its first sync, and say which are ready; not with --dry-run, which adds no mirror
     #[arg(long, global = true, conflicts_with = "dry_run")]
     pub(in crate::cli) check: bool,
-    /// Also name the lines of cron and systemd, and of the scripts that they start, that run 'git push'
+    /// Also name the lines that run 'git push' in files of cron and systemd and in scripts they
+    /// start
     #[arg(long, global = true)]
     pub(in crate::cli) cron: bool,
     /// Make the repositories that are missing, for pull mirrors
     #[arg(long, global = true)]
     pub(in crate::cli) init: bool,
-    /// Write one template of the server's file, conf.d/import-SOURCE.toml, where every repository below the roots has the same mirror
+    /// If every repository below the roots (at least ten) has the same mirror, write one template
+    /// for all of them into conf.d/import-SOURCE.toml beside the server's file
     #[arg(long, global = true)]
     pub(in crate::cli) template: bool,
     /// A file of mode 0600 with the token for the API of the source

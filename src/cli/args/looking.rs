@@ -1,4 +1,4 @@
-//! Arguments of `log`, `doctor`, `check` and `show`.
+//! Arguments of `status`, `log`, `kept`, `conflicts`, `doctor`, `check` and `show`.
 
 use clap::Args;
 
@@ -20,7 +20,8 @@ pub(in crate::cli) struct Status {
     /// Of the fleet: only the mirrors at this host, with its port if that is not the usual one
     #[arg(long, value_name = "HOST", requires = "fleet")]
     pub(in crate::cli) host: Option<String>,
-    /// Of the fleet: only the mirrors in this state: failing, retrying, waiting, running, up_to_date, never_tried or disabled
+    /// Of the fleet: only the mirrors in this state: failing, unreadable, retrying, waiting,
+    /// running, up_to_date, never_tried or disabled
     #[arg(long, value_name = "STATE", requires = "fleet", value_parser = state)]
     pub(in crate::cli) state: Option<Standing>,
 }
@@ -53,10 +54,10 @@ fn number(text: &str) -> Result<usize, String> {
 pub(in crate::cli) struct Kept {
     /// The mirror; default: all
     pub(in crate::cli) name: Option<String>,
-    /// Make this ref again, with the value that it had last; it must not exist
+    /// Make this ref again with the value that was kept last; the ref must not exist
     #[arg(long, value_name = "REF", conflicts_with = "expire")]
     pub(in crate::cli) restore: Option<String>,
-    /// Give the ref that is made again another name
+    /// With --restore: another name for the ref
     #[arg(long = "as", value_name = "NAME", requires = "restore")]
     pub(in crate::cli) new_name: Option<String>,
     /// Delete what is kept, now

@@ -18,7 +18,8 @@ pub(super) use serving::{
     Completions, CreateToken, Fleet, FleetAction, FleetInit, Man, Page, Serve, Token, TokenAction, TokenScope,
 };
 
-/// Mirror the branches and tags of a bare repository: to other hosts, or from an upstream; and say which ref is not there and why
+/// Mirror the branches and tags of a bare repository to other hosts, or from an upstream, and
+/// report each ref that is not up to date, with the reason
 #[derive(Debug, Parser)]
 #[command(name = "git-mirror-push", bin_name = "git mirror-push", version, max_term_width = 100)]
 #[command(subcommand_help_heading = "Commands", disable_help_subcommand = true)]
@@ -27,7 +28,7 @@ pub(super) use serving::{
     not up to date; 128 bad repository or configuration; 129 usage."
 )]
 pub(super) struct Cli {
-    /// What is shared by all commands
+    /// The options of all commands
     #[command(flatten)]
     pub(super) global: Global,
     /// The command
@@ -153,9 +154,9 @@ pub(super) enum Command {
     Conflicts(Conflicts),
     /// Let one side of a conflict win; the other value is kept
     Resolve(Resolve),
-    /// List the replaced values that are kept here, bring one back, or end them
+    /// List the replaced values that are kept here, restore one, or delete them
     Kept(Kept),
-    /// Print the URL and the secret with which upstream's host says that it changed
+    /// Print the URL and the secret of the webhook that makes a check of upstream due
     Webhook(Webhook),
     /// Take over mirrors that other tools configured; nothing changes at the source
     Import(Import),
@@ -231,13 +232,13 @@ pub(super) struct Sync {
     /// Delete more refs at once than max_deletes allows
     #[arg(long)]
     pub(super) allow_mass_delete: bool,
-    /// Confirm first contact: the mirror at this URL is the one that is meant, whatever it holds now
+    /// Confirm first contact: the mirror at this URL is the intended one, whatever it has now
     #[arg(long)]
     pub(super) adopt: bool,
     /// Of pull mirrors: take refs again that were deleted here
     #[arg(long)]
     pub(super) restore: bool,
-    /// Make the repositories of mirrors that were there once and are gone, as 'create' of the configuration says
+    /// Make the repositories that were there once and are gone, in the way of the key 'create'
     #[arg(long)]
     pub(super) create: bool,
 }

@@ -1,4 +1,4 @@
-//! Arguments of `serve`, `token`, `man` and `completions`.
+//! Arguments of `serve`, `token`, `fleet`, `man` and `completions`.
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -65,7 +65,8 @@ pub(in crate::cli) struct CreateToken {
     /// What it may do
     #[arg(long, default_value = "api")]
     pub(in crate::cli) scope: TokenScope,
-    /// A project that it is bound to, by its path below the root or a pattern with *; default: all
+    /// Limit the token to a project: its path below the root, or a pattern with * (may be
+    /// repeated); default: all projects
     #[arg(long = "project", value_name = "PATH")]
     pub(in crate::cli) projects: Vec<String>,
     /// Lifetime of the token; default: unlimited
@@ -107,7 +108,7 @@ pub(in crate::cli) enum FleetAction {
 /// `fleet init`
 #[derive(Debug, Args)]
 pub(in crate::cli) struct FleetInit {
-    /// Print the statements for psql(1) instead, for somebody who may create a schema
+    /// Print the statements for psql(1) instead; somebody who may create a schema runs them
     #[arg(long)]
     pub(in crate::cli) print: bool,
 }

@@ -1,5 +1,5 @@
-//! Questions on the terminal: whether the user agrees, and for the user names and passwords that the source does not give out, once for
-//! each host.
+//! Questions on the terminal. One is whether the user agrees. The other asks, once for each host,
+//! for the user name and password that the source does not give out.
 
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
@@ -19,7 +19,7 @@ pub(super) struct Asker {
 }
 
 impl Asker {
-    /// Asks only somebody who can answer, and who is asked about the import too.
+    /// Asks only on a terminal, and not with `--yes` or `--dry-run`.
     pub(super) fn new(asked: &Import) -> Self {
         let may_ask = !asked.yes && !asked.dry_run && std::io::stdin().is_terminal();
         Self { may_ask, answers: Mutex::default() }
@@ -36,7 +36,7 @@ impl Asker {
             return Ok(known.clone());
         }
         let answer = asked(&Redactor::default().clean(host));
-        // Whoever could not answer is not asked again.
+        // After an error the user is not asked again.
         answers.insert(host.to_ascii_lowercase(), answer.as_ref().ok().cloned().flatten());
         answer
     }
@@ -58,7 +58,7 @@ fn asked(host: &Cleaned) -> anyhow::Result<Option<(String, Secret)>> {
     Ok(Some((user.to_owned(), Secret::new(password))).filter(|(_, secret)| !secret.expose().trim().is_empty()))
 }
 
-/// Asks on the terminal. `otherwise` says what it means that nobody can be asked.
+/// Asks on the terminal. Without one, this is an error, whose text begins with `otherwise`.
 pub(super) fn is_agreed(question: &str, otherwise: &str) -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() {
         let text =

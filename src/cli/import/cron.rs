@@ -1,4 +1,5 @@
-//! Lines of cron and systemd that push by themselves. They are named, and never changed: what they mirror is imported by a list or a template.
+//! Lines of cron and systemd that push by themselves. They are reported and never changed. A person
+//! replaces them with a list or a template.
 
 #![expect(clippy::disallowed_methods, reason = "reads the files of cron and systemd")]
 
@@ -54,7 +55,8 @@ fn files(place: &Path) -> Vec<(String, Vec<u8>)> {
 
 /// The beginning of a regular file. One that cannot be read counts as none.
 fn read(path: &Path) -> Option<Vec<u8>> {
-    // A line may name anything. To open a pipe may take for ever, and to open a device may already do something.
+    // A line may name any file. Opening a pipe may block for ever, and opening
+    // a device may have effects.
     std::fs::metadata(path).ok()?.is_file().then_some(())?;
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = std::fs::File::options().read(true).custom_flags(flags).open(path).ok()?;
@@ -81,7 +83,8 @@ fn judged(name: &str, text: &[u8]) -> Vec<Judged> {
                 "it pushes to {} by itself; add that mirror (git mirror-push add), and delete the line",
                 address.shown(&Credentials::default())
             ),
-            None => "it pushes by itself to what is not written out; a list (import list) or a template of the server's file replaces it, then delete the line".into(),
+            None => "it pushes by itself and names no target here; replace it with a list (import list) or a template"
+                .into(),
         };
         Judged {
             repository: "cron".into(),

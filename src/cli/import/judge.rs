@@ -37,7 +37,8 @@ pub(super) fn judged_all(session: &Session<'_>, asked: &Import, logins: &Logins,
     judged.collect()
 }
 
-/// What a verdict needs. `names` and `urls` are those that this import has given away in the repository.
+/// What a verdict needs. `names` and `urls` are those that this import already uses in the
+/// repository.
 struct Judging<'j> {
     session: &'j Session<'j>,
     asked: &'j Import,
@@ -60,7 +61,7 @@ impl Judging<'_> {
         match self.urls.insert((identity, direction.clone()), mirror.keys.clone()) {
             Some(keys) if keys == mirror.keys => return Ok(Verdict::Present(mirror.name)),
             Some(_) => {
-                anyhow::bail!("another mirror with this URL is found first, with other keys; make one mirror of both")
+                anyhow::bail!("the source has two mirrors with this URL and different keys; make one mirror of both")
             }
             None => {}
         }
@@ -129,7 +130,7 @@ fn has(keys: &Keys, wanted: &str) -> bool {
     keys.iter().any(|(key, _)| *key == wanted)
 }
 
-/// The name, or with a number behind it if it is taken.
+/// The name. If it is taken, the name with a number after it.
 fn free_name(name: &str, is_taken: impl Fn(&str) -> bool) -> String {
     let numbered = (2..).map(|number| format!("{name}-{number}"));
     std::iter::once(name.to_owned()).chain(numbered).find(|name| !is_taken(name)).expect("numbers do not end")

@@ -1,4 +1,5 @@
-//! `import --check`: a look at each new mirror before its first sync. Nothing is sent and nothing is written.
+//! `import --check`: a look at each new mirror before its first sync. Nothing is sent, and no ref
+//! or status changes. Objects of an upstream are fetched into the stage.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -34,7 +35,8 @@ pub(super) fn look(base: &Base, additions: &BTreeMap<PathBuf, Vec<usize>>, judge
     }
 }
 
-/// Whether a plan says that the sync would leave the mirror as it should be. A report on one that is not well has an error.
+/// Whether the sync would bring the mirror up to date. If it would not, the report of the plan has
+/// an error.
 fn looked(report: &Report) -> Result<(), Unready> {
     report.error.as_ref().map_or(Ok(()), |error| Err(unready(&error.to_string(), report.cause.clone())))
 }

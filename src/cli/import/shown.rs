@@ -12,7 +12,7 @@ use crate::credentials::{Cleaned, Redactor};
 /// How many mirrors of one kind, or with one reason, are listed.
 pub(super) const MAX_SHOWN: usize = 10;
 
-/// How it is printed.
+/// How the mirrors are printed.
 pub(super) struct Shown<'b> {
     pub(super) base: &'b Base,
     /// Whether nothing is written yet.
@@ -21,7 +21,7 @@ pub(super) struct Shown<'b> {
     pub(super) unread: usize,
 }
 
-/// Text of others, without what a terminal would obey.
+/// Text from outside, without control sequences for a terminal.
 fn clean(text: &str) -> Cleaned {
     Redactor::default().clean(&text.replace('\n', " "))
 }
@@ -81,7 +81,7 @@ impl Shown<'_> {
     /// Prints what needs a person, and the sums.
     pub(super) fn sum(&self, judged: &[Judged], out: &mut dyn Write) -> anyhow::Result<()> {
         if self.base.global.json {
-            // The plan was printed, and asked about.
+            // `print` has printed the plan before the user was asked.
             return Ok(());
         }
         let mut people: BTreeMap<&str, Vec<&Judged>> = BTreeMap::new();

@@ -23,7 +23,7 @@ mod api;
 /// For each repository, what is said about it.
 pub(super) type Sources = BTreeMap<PathBuf, About>;
 
-/// What is said about one repository.
+/// What the sources say about one repository.
 #[derive(Clone, Debug, Default)]
 pub(super) struct About {
     /// Whether its own configuration and hooks are read.
@@ -32,7 +32,7 @@ pub(super) struct About {
     pub(super) is_of_gitolite: bool,
     /// What gitolite says.
     pub(super) of_gitolite: Vec<Found>,
-    /// What another source says.
+    /// What any other source says.
     pub(super) elsewhere: Vec<Found>,
 }
 
@@ -42,7 +42,7 @@ type Named = Vec<(String, Vec<Found>)>;
 /// How long a program of the source may take.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Reads the source. What is about repositories that are not here is judged already.
+/// Reads the source. Mirrors of repositories that are not here are returned with their verdict.
 pub(super) fn read(base: &Base, asked: &Import) -> anyhow::Result<(Sources, Vec<Judged>)> {
     let (named, roots) = match &asked.source {
         Some(Source::Git) => return Ok((in_place(base, asked)?, Vec::new())),
@@ -105,7 +105,8 @@ fn sites(base: &Base, asked: &Import, sources: &Sources) -> BTreeSet<PathBuf> {
     above.into_iter().filter(is_site).map(Path::to_owned).collect()
 }
 
-/// Names from elsewhere lead below the roots only. Others are named as such, so that they need a person.
+/// A name from another program must be that of a repository below the roots. For any other name, a
+/// person has to decide.
 fn below_roots(named: Named, roots: &[PathBuf]) -> Named {
     let is_below = |name: &str| {
         let there = there(name, roots);
@@ -205,7 +206,7 @@ fn placed(asked: &Import, named: Named, roots: &[PathBuf]) -> anyhow::Result<(So
     Ok((sources, judged))
 }
 
-/// Makes the repositories that only pull mirrors are for, if the user agrees.
+/// Makes the missing repositories whose mirrors are all pull mirrors, if the user agrees.
 fn make_missing(asked: &Import, named: &Named, roots: &[PathBuf]) -> anyhow::Result<()> {
     let is_missing = |name: &str, found: &[Found]| is_missing(name, roots) && found.iter().all(is_pull);
     let missing: BTreeSet<&String> =
@@ -283,7 +284,7 @@ fn gitolite(base: &Base, asked: &Import) -> anyhow::Result<(Named, Vec<PathBuf>)
     let Some(host) = GitoliteHost::read(&said) else { bail!("gitolite does not say where its repositories are") };
     let root = asked.root.as_ref().map_or_else(|| host.base.clone(), |root| base.start().join(root));
     let names = projects(&root)?;
-    // Every repository is looked at: its git configuration may name mirrors too.
+    // Every repository is looked at: its git configuration may have gitolite.mirror.simple.
     let mut named: Named = names.iter().map(|name| (name.clone(), Vec::new())).collect();
     let name = host.name.as_deref().unwrap_or_default();
     if name.is_empty() {

@@ -1,4 +1,5 @@
-//! Many mirrors with one rule: one template of the server's file in place of a mirror in each repository.
+//! Many mirrors that differ only in the URL: one template of the server's file in place of a mirror
+//! in each repository.
 //!
 //! A template applies to every repository below the roots. So one is made only where each of them has the mirror: otherwise more would be
 //! sent than before.
@@ -11,7 +12,7 @@ use crate::cli::Base;
 use crate::config::{Change, NewTemplate, Placed, common_url};
 use crate::credentials::Secret;
 
-/// The fewest mirrors that make a template.
+/// With fewer repositories, no template is made.
 const FEWEST: usize = 10;
 
 /// The mirrors that one template can replace.
@@ -21,14 +22,14 @@ pub(super) struct Group {
     pub(super) members: Vec<usize>,
 }
 
-/// Finds the groups of mirrors that have one rule.
+/// Finds the groups of mirrors that differ only in the URL.
 pub(super) fn groups(base: &Base, additions: &BTreeMap<PathBuf, Vec<usize>>, judged: &[Judged]) -> Vec<Group> {
     let Ok(all) = base.server.repositories() else { return Vec::new() };
     if all.len() < FEWEST {
         return Vec::new();
     }
     let all: BTreeSet<&PathBuf> = all.iter().collect();
-    // By everything but the URL.
+    // The mirrors, grouped by everything but the URL.
     let mut alike: BTreeMap<String, Vec<(&PathBuf, usize, &Addition)>> = BTreeMap::new();
     for (path, at) in additions.iter().flat_map(|(path, all)| all.iter().map(move |at| (path, *at))) {
         if let Verdict::Add(addition) = &judged[at].verdict {
@@ -69,7 +70,7 @@ pub(super) fn propose(base: &Base, additions: &BTreeMap<PathBuf, Vec<usize>>, ju
     for group in groups(base, additions, judged) {
         let (count, name) = (group.members.len(), &group.template.name);
         base.say(&format!(
-            "mirror '{name}' follows one rule in all {count} repositories; --template writes it once, in the server's conf.d"
+            "mirror '{name}' is the same in all {count} repositories; --template writes it once, in the server's conf.d"
         ));
     }
 }

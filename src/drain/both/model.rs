@@ -1,5 +1,6 @@
-//! Random schedules of a model: one ref on two or three sides, users, and runs that are interleaved step by step and killed between any two.
-//! Decisions come from the table itself. No commit may be lost that no user gave up, and everything comes to rest.
+//! Random schedules of a model: one ref on two or three sides, users, and runs that are interleaved
+//! step by step and killed between any two steps. Decisions come from the table itself. A commit
+//! may be lost only if a user gave it up, and everything comes to rest.
 //!
 //! `MIRROR_PUSH_MODEL_SCHEDULES` sets how many schedules each arrangement gets (default 25,000).
 
@@ -16,7 +17,7 @@ use crate::plan::{BothFacts, Upstream};
 use crate::refs::{Ancestry, Local, Oid, RefName};
 use crate::status::{Move, Outcome, RefOutcome};
 
-/// Commits are numbers below 128, and a set of them is a number.
+/// A commit is a number below 128. A set of commits is a bit mask.
 type Commit = usize;
 type Commits = u128;
 
@@ -284,7 +285,7 @@ impl World {
         let (refs, here) = (vec![facts], Here { head: None, selected: 1, incomplete: None });
         let observed = ObservedPull { refs, here, upstream: Upstream::default(), ..ObservedPull::default() };
         let decision = plan_pull(&self.rules, &observed).decisions.pop()?;
-        // The plan of the push knows the mirror's side.
+        // The push plans again, and checks for flapping on the mirror's side.
         let is_flap = decision.side == Side::There && decision.action.is_sent() && is_flapping(remote, local);
         if is_flap {
             let reason = crate::plan::Reason::Moved;
@@ -347,9 +348,9 @@ fn schedule(seed: u64, sides: usize, links: &[(usize, usize)], most: usize) -> u
 /// Its name, how many sides it has, its mirrors, and in how many rounds it settles at most.
 type Arrangement = (&'static str, usize, &'static [(usize, usize)], usize);
 
-/// Two sides that are each other's mirrors, a chain, a star and a ring of three.
+/// One mirror, two sides that are each other's mirrors, a chain, a star and a ring of three.
 #[test]
-#[expect(clippy::disallowed_methods, clippy::print_stdout, reason = "how long a test runs is said from outside")]
+#[expect(clippy::disallowed_methods, clippy::print_stdout, reason = "the environment sets the number of schedules")]
 fn no_commit_is_lost_and_everything_comes_to_rest() {
     let schedules = std::env::var("MIRROR_PUSH_MODEL_SCHEDULES").ok().and_then(|text| text.parse().ok());
     let schedules: u64 = schedules.unwrap_or(25_000);

@@ -29,7 +29,7 @@ impl Pull<'_> {
         self.record(&update.plan, &update.refusals, result);
     }
 
-    /// Reads the refs that were sent again. The facts of those that moved are collected anew.
+    /// Reads again the refs that were sent. The facts of those that moved are collected anew.
     pub(super) fn look_again(
         &self,
         update: &mut Update<'_>,

@@ -28,7 +28,7 @@ impl Heard {
 }
 
 impl Pull<'_> {
-    /// Reads upstream's refs.
+    /// Connects to upstream and reads its refs.
     pub(super) fn look(&self, rules: &Rules) -> Result<Heard, Error> {
         self.progress.begin("connecting");
         let known = self.before.pull.as_ref().and_then(|pull| pull.speaks_two.as_deref());
@@ -58,7 +58,7 @@ impl Pull<'_> {
         Ok(None)
     }
 
-    /// Reads upstream's refs again, in the same conversation or in a new one.
+    /// Reads upstream's refs in this conversation.
     pub(super) fn list(&self, session: &mut Session, rules: &Rules) -> Result<(Listed, Vec<(RefName, Oid)>), Error> {
         let mut refs = Vec::new();
         let listed = session.list(&rules.prefixes(), &mut |name, oid| {

@@ -1,5 +1,6 @@
-//! Upstream's pack goes straight into our receive-pack, which indexes it once, where no decision depends on objects: at the first pull of an
-//! empty repository, and when refs were only added and branches only moved forward. That they moved forward is checked by receive-pack.
+//! Where no decision depends on objects, upstream's pack goes straight into our receive-pack, which
+//! indexes it once. That is so at the first pull of an empty repository, and when refs were only
+//! added and branches only moved forward. receive-pack checks that they moved forward.
 //!
 //! Guaranteed: if the pack is cut short, receive-pack refuses it, and no ref moves. If receive-pack refuses anything, the usual way through
 //! the stage follows; it finds what was taken already.

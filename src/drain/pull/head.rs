@@ -10,8 +10,9 @@ use crate::process::{self, git};
 use crate::refs::{Local, Oid, RefName};
 
 impl Pull<'_> {
-    /// Sets HEAD, if this repository was empty before the first pull, or if ours names the branch that upstream's named before. Returns
-    /// false if the next run is to try it again. `refs` are the selected refs of upstream.
+    /// Sets HEAD if our HEAD names the branch that upstream's HEAD named before. The first pull
+    /// sets it if this repository was empty, or if our HEAD names a branch that does not exist.
+    /// Returns false if the next run is to try it again. `refs` are the selected refs of upstream.
     pub(super) fn follow_head(
         &self,
         listed: &Listed,
@@ -30,7 +31,8 @@ impl Pull<'_> {
         let follows =
             self.mirror.is_pull() && ours.as_ref().is_some_and(|ours| before.as_deref() == Some(&*ours.text()));
         if ours.as_ref() != Some(head) && (is_first || follows) && !self.set_head(head)? {
-            // Ours still names what upstream's named before. A branch that is not selected never comes.
+            // HEAD is not set yet. The next run tries again, unless the branch is not selected and
+            // so never comes.
             return Ok(refs.binary_search_by(|(name, _)| name.cmp(head)).is_err());
         }
         pull.head = Some(head.text().into_owned());
@@ -39,7 +41,8 @@ impl Pull<'_> {
 
     /// Sets HEAD. Returns false if that is not possible yet.
     fn set_head(&self, head: &RefName) -> Result<bool, Error> {
-        // A HEAD that names no branch is of no use, unless this repository has no branch at all.
+        // A HEAD that names a missing branch is of no use, unless this repository has no refs at
+        // all.
         if self.repository.has_refs()? && matches!(self.repository.find_each(&[head])?.first(), Some(Local::Absent)) {
             return Ok(false);
         }

@@ -1,5 +1,5 @@
-//! Refs that the mirror hides from readers. What upload-pack does not show may still be there, so that receive-pack is asked too before a
-//! two-way mirror deletes a ref here.
+//! Refs that the mirror hides from readers. What upload-pack does not show may still be there. So
+//! receive-pack is asked too before a two-way mirror deletes a ref here.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::push::Session;
 use crate::refs::RefName;
 
 impl Pull<'_> {
-    /// The plan without deletions here of what the mirror still has.
+    /// Removes from the plan the deletions here of refs that the mirror still has.
     pub(super) fn confirm_deletions(
         &self,
         plan: Plan,

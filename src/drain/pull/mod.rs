@@ -49,7 +49,7 @@ pub(super) struct Pull<'a> {
     pub(super) target: &'a Target,
     pub(super) context: &'a Context<'a>,
     pub(super) mirrored: &'a Mirrored,
-    /// Of a two-way mirror: values that refs here have left.
+    /// Of a two-way mirror: values that refs here had and no longer have.
     pub(super) left: &'a Left<'a>,
     pub(super) before: &'a Status,
     pub(super) is_first: bool,
@@ -142,7 +142,7 @@ impl Pull<'_> {
             return Ok(());
         }
         let ended = self.take_all(&mut update, &listed, result);
-        // A base must not say what no push mirror was told.
+        // If spooling fails, the new base is not stored: the push mirrors do not know of it yet.
         self.pass_on(&update.observed, &update.taken, result).inspect_err(|_| result.held.clear())?;
         ended?;
         if rules.conflicts.is_some() {
@@ -153,7 +153,7 @@ impl Pull<'_> {
         self.finish(&rules, &listed, &refs, ours, &taken, result)
     }
 
-    /// Notes what the next run has to know.
+    /// Follows upstream's HEAD, packs the refs, and notes what the next run has to know.
     fn finish(
         &self,
         rules: &Rules,
@@ -170,7 +170,8 @@ impl Pull<'_> {
             if result.outcomes.values().any(|outcome| outcome.outcome.is_done()) {
                 pull.last_change_at = Some(render_time((self.context.now)()));
             }
-            // A stage that could not be removed is removed by the next run.
+            // If the stage could not be removed, `seen` stays empty, so that the next run removes
+            // it.
             let is_clean = has_followed && !self.incoming().exists();
             let is_settled = is_clean && result.error.is_none() && !has_passing(&result.outcomes);
             let ours = after(ours, taken);
@@ -185,7 +186,8 @@ impl Pull<'_> {
         let scanned = result.scanned.as_mut().expect("the refs were compared");
         let (unnoted, gone) = (std::mem::take(&mut scanned.unnoted), std::mem::take(&mut scanned.gone));
         let null = self.repository.null_oid();
-        // The base of a ref that neither side has is forgotten. That of a ref which is kept here still counts.
+        // The base of a ref that neither side has is forgotten. If the ref is still here, its base
+        // stays.
         let is_here = |facts: &&PullFacts| facts.local != Local::Absent;
         let kept: BTreeSet<&RefName> = observed.refs.iter().filter(is_here).map(|facts| &facts.name).collect();
         let gone: Vec<RefName> = gone.into_iter().filter(|name| !kept.contains(name)).collect();
@@ -215,7 +217,8 @@ impl Pull<'_> {
         while !update.plan.next.is_empty() {
             let sent: Vec<Decision> = update.plan.next_push().into_iter().cloned().collect();
             let sent: Vec<&Decision> = sent.iter().collect();
-            // What contains a deleted value is set first, in a push of its own.
+            // Updates are sent before deletions, in a push of their own: an updated ref may contain
+            // a deleted value.
             let updates = sent.iter().rposition(|one| one.action != Action::Delete).map_or(0, |at| at + 1);
             let is_split = updates > 0 && update.refusals.groups().is_empty();
             let sent = if is_split { &sent[..updates] } else { &sent[..] };
@@ -273,7 +276,8 @@ impl Pull<'_> {
         for decision in sent {
             let mut keeps = decision.keeps;
             if decision.action == Action::Delete && !keeps {
-                // Upstream's default branch contains it. But what counts is whether a branch here does.
+                // Upstream's default branch contains the value. It is still kept, unless a branch
+                // here contains it too: the branch of the same name, or our default branch.
                 let local = decision.local.unwrap_or(self.repository.null_oid());
                 let mut is_contained = false;
                 for head in &heads {
@@ -354,7 +358,8 @@ fn after(ours: Listing, taken: &[Decision]) -> Listing {
     Listing { refs: refs.into_iter().collect(), incomplete: ours.incomplete }
 }
 
-/// Whether an outcome may be another one at the next try, although neither side changes. What is still to be sent is judged then.
+/// Whether a ref may have another outcome at the next try although neither side changes. Refs that
+/// are still to be sent to the mirror do not count: the push judges them.
 fn has_passing(outcomes: &BTreeMap<RefName, RefOutcome>) -> bool {
     outcomes.values().any(|outcome| outcome.outcome == Outcome::RemoteFailed && outcome.side == Side::Here)
 }

@@ -15,7 +15,7 @@ use crate::process::{self, git};
 use crate::refs::{Ancestry, Local, Oid, RefName};
 use crate::repo::{History, Repository};
 
-/// How long git may take to look for the roots of both histories.
+/// How long git may take to look for the roots of one history.
 const LIMIT: Duration = Duration::from_secs(600);
 
 impl Pull<'_> {
@@ -34,7 +34,7 @@ impl Pull<'_> {
         let gives = |value: &Oid| !compared.unfetched.contains_key(value);
         for (name, local, there, base) in &compared.refs {
             let base = base.filter(|_| !self.begins_anew(listed));
-            // Only the deletion of a ref asks whether its values are merged.
+            // Whether the values of a ref are merged matters only if the ref may be deleted.
             let is_asked = there.is_none() && (base.is_some() || rules.prune == Prune::Mirror);
             let one = (name.clone(), *local, *there, base);
             let default = listed.head_value.filter(|value| is_asked && gives(value));
@@ -165,7 +165,8 @@ impl Pull<'_> {
         })
     }
 
-    /// Another enabled pull mirror that selects the ref, if there is one.
+    /// Another enabled mirror that takes this ref, if there is one. For a two-way mirror, only pull
+    /// mirrors count.
     fn other(&self, name: &RefName) -> Result<Option<String>, Error> {
         let is_other = |other: &&Mirror| {
             let takes = if self.mirror.is_pull() { other.takes() } else { other.is_pull() };
@@ -181,8 +182,9 @@ impl Pull<'_> {
         Ok(others.find(selects).map(|other| other.name.clone()))
     }
 
-    /// Whether both sides have selected branches or tags, and no branch of one shares a commit with a branch of the other. If two histories
-    /// share a commit, they share a root of it.
+    /// Whether both sides have selected branches or tags, and no branch of one shares a commit with
+    /// a branch of the other. Two histories that share a commit also share a root, so only roots
+    /// are compared.
     fn is_unrelated(&self, objects: &Repository, upstream: &[(RefName, Oid)], rules: &Rules) -> Result<bool, Error> {
         let is_branch_or_tag = |name: &RefName| name.branch().or_else(|| name.tag()).is_some();
         let ours: Vec<(RefName, Oid)> = self

@@ -18,17 +18,18 @@ use crate::wire::Error as WireError;
 
 /// How often upstream may change while its objects are asked for.
 const MAX_TRIES: u32 = 3;
-/// After how many fetches, one for each half, what is left counts as not given.
+/// After how many fetches no group is halved any more. Its values then count as not given.
 const MAX_FETCHES: u32 = 64;
-/// After how many of them without one that came, the server is taken to refuse all. One bad value among 16,000 takes fewer.
+/// After how many fetches without a success the server is taken to refuse everything. One bad value
+/// among 16,000 is found in fewer.
 const MAX_REFUSED: u32 = 16;
-/// How many values we name at most. Each costs upstream a lookup, and fifty bytes.
+/// How many values `haves` returns at most. Each costs upstream a lookup, and fifty bytes.
 const MAX_HAVES: usize = 1024;
 
 /// A ref: ours, upstream's, and the base.
 pub(super) type Pair = (RefName, Local, Option<Oid>, Option<Oid>);
 
-/// The three lists of refs as one.
+/// The result of comparing the three lists of refs.
 pub(super) struct Compared {
     /// The refs that are not the same on both sides: ours, upstream's, and the base.
     pub(super) refs: Vec<Pair>,
@@ -39,9 +40,9 @@ pub(super) struct Compared {
     pub(super) unfetched: BTreeMap<Oid, Cleaned>,
 }
 
-/// What came of a fetch.
+/// The result of a fetch.
 enum Fetched {
-    /// Everything is staged but these values.
+    /// Everything is staged, except these values.
     Except(BTreeMap<Oid, Cleaned>),
     /// Upstream's refs changed since it listed them.
     Moved,
@@ -102,7 +103,8 @@ impl Pull<'_> {
         }
     }
 
-    /// Fetches `wants`: all at once, or in halves if upstream cannot give them, so that one of them costs no other.
+    /// Fetches `wants` in one request. If upstream cannot give them, fetches them in halves, so
+    /// that one bad value does not prevent the others.
     fn fetch_each(
         &self,
         heard: &mut Heard,
@@ -143,7 +145,8 @@ impl Pull<'_> {
                     unfetched.extend(group.iter().map(|value| (*value, why.clone())));
                 }
             }
-            // The conversation is over. An older upstream answers one request in each.
+            // The conversation is over: an older upstream answers only one request for objects in
+            // each.
             let again = self.look(rules)?;
             let has_moved = heard.refs != again.refs;
             *heard = again;
@@ -174,13 +177,15 @@ impl Pull<'_> {
         // Git takes 0 for no limit.
         let max = max.map(|bytes| Limit { bytes: bytes.saturating_sub(staged).max(1), key: "max_input_size" });
         let wanted = Wanted { wants, haves, progress: &self.progress };
-        // Without a value that upstream certainly has, upstream is asked which it has, from our newest commit on.
+        // If no value is known that upstream has, we name ours from the newest commit on, and
+        // upstream says which it has.
         let mut walk = self.repository.newest_first(if haves.is_empty() { tips } else { &[] });
         Ok(stage.take(max, |sink| heard.session.fetch(&wanted, &mut walk, sink))?)
     }
 
-    /// Values that upstream had, and that a ref here still contains. `mirrored/` keeps no object alive, so another base is an unknown. The
-    /// bases of refs that changed come first.
+    /// Values that upstream had, and that a ref here still contains. `mirrored/` keeps no object
+    /// alive, so the history of any other base may be incomplete here. The bases of refs that
+    /// changed come first.
     pub(super) fn haves(&self, compared: &Compared, tips: &HashSet<Oid>) -> Result<Vec<Oid>, Error> {
         let graph = self.repository.commit_graph();
         let mut history = History::new(self.repository, graph.as_ref());

@@ -1,5 +1,6 @@
-//! Taking refs: commands to our own `git receive-pack`, so that leases, quarantine, fsck, hooks and the connectivity check are git's. The
-//! lease of each command is the value that was planned on.
+//! Taking refs: commands to our own `git receive-pack`. So git itself does the leases, the
+//! quarantine, fsck, the hooks and the connectivity check. The lease (old value) of each command is
+//! our value that the plan saw.
 //!
 //! Settings that are meant for people (`receive.denyNonFastForwards`, `receive.denyDeletes`) do not stop an update that the rules decided.
 //! Git hands our settings on to the hooks; our hook removes them before it starts a drain, and `wire` before it starts a receive-pack.
@@ -38,7 +39,8 @@ use crate::wire::Own;
 const RUNNER: &str = "receive-pack";
 /// The hooks that may refuse an update.
 const POLICY: [&str; 3] = ["pre-receive", "update", "reference-transaction"];
-/// Of how many runs one, on average, lets git collect garbage. The number of a run is a time.
+/// On average, one run in this many lets git collect garbage. The number of a run is a time in
+/// milliseconds, so its remainder is as good as random.
 const GC_EVERY: u64 = 16;
 /// After how many refs in one run all refs are packed.
 const MANY: usize = 1000;
@@ -46,15 +48,15 @@ const MANY: usize = 1000;
 const LIMIT: Duration = Duration::from_secs(600);
 /// How long the receive-pack of a killed run may take to end without a signal.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long it may take after one.
+/// How long it may take after each signal.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// What our receive-pack does with a branch whose new value does not contain the old one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Forced {
-    /// It sets it, because that was decided.
+    /// It sets the branch, because the plan decided so.
     Set,
-    /// It refuses it.
+    /// It refuses the update.
     Refused,
 }
 
@@ -136,11 +138,14 @@ impl Pull<'_> {
         if pull.hooks == Hooks::None || self.stands_for_hook() {
             settings.push("core.hooksPath=/dev/null".into());
         }
-        // To check the new objects, git asks the alternates of its quarantine for their refs. That is this repository, whose refs it has.
+        // To check new objects, git runs a command that lists the refs of each alternate of its
+        // quarantine. The only alternate is this repository, whose refs git has already, so the
+        // command lists none.
         if !self.repository.git_dir().join("objects/info/alternates").exists() {
             settings.push("core.alternateRefsCommand=true".into());
         }
-        // Git looks whether there is garbage after every push. A few objects can wait for it.
+        // After every push, git looks whether there is garbage to collect. That can wait for a few
+        // runs.
         if self.mirrored.exists() && !self.before.generation.is_multiple_of(GC_EVERY) {
             settings.push("receive.autogc=false".into());
         }
@@ -198,7 +203,7 @@ impl Pull<'_> {
                     refusals.unanswered(decision, cut.as_ref(), why)
                 }
             };
-            // Only what was replaced has another name now.
+            // Only if the value was replaced does the outcome name the ref that keeps it.
             let kept_as = result.outcomes.get(&decision.name).and_then(|before| before.kept_as.clone());
             let kept_as = kept_as.filter(|_| outcome.outcome.is_done());
             result.outcomes.insert(decision.name.clone(), RefOutcome { kept_as, ..outcome });
@@ -209,8 +214,8 @@ impl Pull<'_> {
         again
     }
 
-    /// Spools what was taken, unless our hook did, so that every push mirror gets it; also `moved`, what earlier runs may have taken.
-    /// Returns whether it wrote a record.
+    /// Spools what was taken, so that every push mirror gets it, unless our hook spooled it. Also
+    /// spools `moved`, which earlier runs may have taken. Returns whether it wrote a record.
     pub(super) fn spool(&self, taken: &[&Decision], moved: Vec<RefUpdate>) -> Result<bool, Error> {
         let is_onward = |other: &Mirror| other.is_enabled && other.sends() && other.name != self.mirror.name;
         let has_onward = self.context.config.mirrors.iter().any(is_onward);
@@ -291,7 +296,8 @@ impl Pull<'_> {
             && runner.is_alive()
             && let Some(group) = Pid::from_raw(runner.pid.cast_signed())
         {
-            // It may be setting refs, and a signal could then leave locks behind. Only a hook takes longer.
+            // It may be setting refs, and a signal could then leave locks behind. If it takes
+            // longer than this, it is waiting for a hook.
             if !has_ended(group, PATIENCE) {
                 tracing::warn!("git receive-pack of a run that was killed still runs; it gets a signal");
                 for signal in [Signal::TERM, Signal::KILL] {

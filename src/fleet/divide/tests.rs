@@ -33,7 +33,7 @@ fn a_single_place_goes_to_the_node_that_has_waited_longest() {
     let has = node(1, 100);
     assert_eq!(parts(1, &[has, node(0, 50), node(0, 40)], 109), [1, 0, 0], "its turn is not over");
     assert_eq!(parts(1, &[has, node(0, 50), node(0, 40)], 110), [0, 0, 1]);
-    assert_eq!(grant(1, &[has, node(0, 50), node(0, 40)], 2, 110), (0, 40), "it is not given back");
+    assert_eq!(grant(1, &[has, node(0, 50), node(0, 40)], 2, 110), (0, 40), "the first node has not given it back");
     assert_eq!(grant(1, &[node(0, 100), node(0, 50), node(0, 40)], 2, 115), (1, 115));
     assert_eq!(parts(1, &[node(0, 100), node(0, 50), node(1, 115)], 124), [0, 0, 1]);
     assert_eq!(parts(2, &[node(1, 100), node(0, 50), node(1, 115)], 124), [0, 1, 1]);
@@ -139,7 +139,8 @@ impl Machine {
         }
         let is_away = now < self.away;
         if is_away && (self.is_dead || now - self.seen > 10) {
-            // What a node does that is cut off, it does above the limit; here its jobs have ended by then.
+            // A node that is cut off may run jobs above the limit. In the simulation they have
+            // ended by then.
             self.running.fill(0);
             self.granted.fill(0);
             self.hungry.fill(None);
@@ -174,7 +175,8 @@ fn simulate(nodes: usize, limits: &[usize], seconds: u64) -> usize {
         for (host, limit) in limits.iter().enumerate() {
             let running: usize = machines.iter().map(|machine| machine.running[host]).sum();
             assert!(running <= *limit, "{running} of {limit} at {now} s");
-            // Turns for all nodes, and three for nodes that hold a place and are gone. A turn ends with the job, and that is known a beat later.
+            // A turn for every node, and three more for nodes that hold a place and are gone. A
+            // turn ends when its job ends, and the others learn that a beat later.
             let longest = 16 * (nodes.div_ceil(*limit) as u64 + 3);
             let is_starved = |machine: &Machine| machine.hungry[host].is_some_and(|since| now - since > longest);
             assert!(
@@ -183,7 +185,7 @@ fn simulate(nodes: usize, limits: &[usize], seconds: u64) -> usize {
             );
         }
         for me in 0..nodes {
-            // A node that has too little asks a few times in a second, the others every two seconds.
+            // A node that has too little asks every second, the others every two seconds.
             let is_due = (now + me as u64).is_multiple_of(BEAT) || machines[me].is_short();
             if is_due && now >= machines[me].away {
                 ask(&mut machines, me, limits, now);

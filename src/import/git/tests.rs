@@ -1,4 +1,4 @@
-//! Each row of the tables, with git's own spellings.
+//! Each row of the table, with git's own spellings.
 
 use super::*;
 
@@ -57,7 +57,7 @@ fn each_remote_becomes_what_its_row_says() {
     assert_eq!(said(&relay, usual), ["origin pull u", "origin-push push /p"]);
     let forbidden = GitRemote { push_urls: strings(&["DISABLED"]), has_push_url: true, ..remote("gh", "/u") };
     assert_eq!(said(&GitRemote { is_mirror: true, ..forbidden }, usual), [""; 0]);
-    // Only a remote that pushes by itself pushes to its pushurl, and some are no URLs.
+    // A pushurl counts only if the remote has `mirror` or `push`. Some pushurls are no URLs.
     let unpushed = GitRemote { is_mirror: false, ..relay.clone() };
     assert_eq!(said(&unpushed, usual), ["origin pull u"]);
     assert_eq!(said(&GitRemote { push_urls: strings(&["no_push"]), ..relay.clone() }, usual), ["origin pull u"]);
@@ -108,7 +108,7 @@ fn refspecs_that_keep_names_choose_refs() {
         (&["+refs/tags/*"], "person: it pushes no branches, and a mirror of ours always has branches"),
         (&["main:master"], "person: 'main:master' renames refs; a mirror keeps their names"),
         (&["+refs/*:refs/*", "^refs/tags/x", "+refs/notes/*"], "x push u prune=never refspecs=^refs/tags/x"),
-        (&["main", "^private"], "person: '^private' leaves out refs that it does not name in full"),
+        (&["main", "^private"], "person: '^private' excludes refs, but does not name them in full (refs/...)"),
         (&["HEAD"], "person: 'HEAD' does not name a branch in full"),
         (&["+tags/v1"], "person: '+tags/v1' does not name a branch in full"),
         (&["+main:refs/heads/main"], "x push u prune=never mirror_branch_regex=^main$ tags=none"),

@@ -119,7 +119,8 @@ fn a_tag_never_moves_forward() {
     assert_eq!(decided(Conflicts::Keep, facts("refs/tags/v", Forward, Same).expect("possible")), "force there, kept");
 }
 
-/// What this repository left is only late on the other side. It is kept first, because nobody knows that it is kept already.
+/// If the mirror has a value that this repository had and left, the mirror is only late. The value
+/// is kept first, because it may not be kept already.
 #[test]
 fn a_late_value_is_no_movement() {
     use Movement::{Created, Deleted, Forward, Rewritten, Same};

@@ -1,4 +1,6 @@
-//! What a fleet needs of the queue: what happens at the hosts of `[hosts]`, less of it at once, and hosts that asked another machine to wait.
+//! What a fleet needs from the queue: to know what happens at the hosts of `[hosts]`, to lower or
+//! replace this machine's parts of their limits, and to hold a host that asked another machine to
+//! wait.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +25,8 @@ pub struct HostUse {
 pub struct Parts {
     /// By the name of the host.
     pub of: BTreeMap<String, HostLimit>,
-    /// Until when they hold. Then each host has its limit divided by the number of machines, and at least 1.
+    /// Until when they hold. After that, the part for each host is its limit divided by the number
+    /// of machines, and at least 1.
     pub until: Timestamp,
     /// How many machines share the limits.
     pub machines: usize,
@@ -42,7 +45,8 @@ impl Queue {
         uses
     }
 
-    /// Lets no more begin than these parts allow, as far as they are smaller than the parts that hold now. Returns what happens then.
+    /// Lowers the parts of this machine to `parts`, where these are smaller than the parts in
+    /// force. Returns what happens at these hosts afterwards.
     pub(in crate::schedule) fn lower(
         &mut self,
         parts: &BTreeMap<String, HostLimit>,
@@ -63,7 +67,7 @@ impl Queue {
         self.is_short
     }
 
-    /// Makes it look as if something waited for a larger part.
+    /// Sets [`Queue::is_short`] although no job waits for a larger part.
     pub(in crate::schedule) fn urge(&mut self) {
         self.is_short = true;
     }
@@ -77,7 +81,7 @@ impl Queue {
         self.is_short = self.hosts.iter().any(is_short);
     }
 
-    /// When this machine may use another part of a limit, if something waits for that.
+    /// The time at which the parts end, if a job waits for a larger part.
     pub(super) fn next_part(&self, now: Timestamp) -> Option<Timestamp> {
         self.named.parts_until().filter(|until| self.is_short && *until > now)
     }

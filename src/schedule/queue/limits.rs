@@ -30,7 +30,7 @@ impl JobLimits {
     }
 }
 
-/// The limits of one host of `[hosts]`; `None` is none.
+/// The limits of one host of `[hosts]`; `None` means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostLimit {
     /// Most runs at once. Runs that only wait count too.
@@ -40,7 +40,7 @@ pub struct HostLimit {
 }
 
 impl HostLimit {
-    /// The part of one of so many machines.
+    /// The part of each machine if the limit is divided evenly among `machines`; at least 1.
     fn divided(self, machines: usize) -> Self {
         let part = |limit: usize| (limit / machines.max(1)).max(1);
         Self { jobs: self.jobs.map(part), per_minute: self.per_minute.map(part) }
@@ -53,7 +53,8 @@ impl HostLimit {
     }
 }
 
-/// How long a smaller part holds that is said before it is stored.
+/// [`NamedHosts::lower`] makes parts smaller before the database has stored them. They apply for at
+/// least this long.
 const LOWERED: SignedDuration = SignedDuration::from_secs(10);
 
 pub(super) const MINUTE: SignedDuration = SignedDuration::from_secs(60);
@@ -74,12 +75,13 @@ pub(super) struct NamedHosts {
 }
 
 impl NamedHosts {
-    /// Changes the limits. What began counts on.
+    /// Changes the limits. Runs that began before still count.
     pub(super) fn set(&mut self, limits: BTreeMap<String, HostLimit>) {
         self.limits = limits.into_iter().map(|(name, limit)| (bare(&name).to_owned(), limit)).collect();
     }
 
-    /// The name in `[hosts]` that holds for an endpoint: the endpoint itself, or its host without the port.
+    /// The name in `[hosts]` whose limits apply to an endpoint: the endpoint itself, or its host
+    /// without the port.
     pub(super) fn name(&self, endpoint: &str) -> Option<&str> {
         if self.limits.is_empty() {
             return None;
@@ -97,12 +99,13 @@ impl NamedHosts {
         self.parts = Some(parts);
     }
 
-    /// Makes parts smaller, as far as they are above these.
+    /// Lowers each part of this machine to the one given here. A smaller part stays as it is.
     pub(super) fn lower(&mut self, parts: &BTreeMap<String, HostLimit>, now: Timestamp) {
         let least = |name: &String| Some(self.limit(name, now)?.at_most(*parts.get(name)?));
         let of = parts.keys().filter_map(|name| Some((name.clone(), least(name)?))).collect();
         let Some(held) = &mut self.parts else { return };
-        // What has expired must not hold again, and what is said now must.
+        // `least` comes from the limits that apply now, so an expired part does not apply again.
+        // The lowered parts apply even if the earlier ones have expired.
         held.until = held.until.max(now + LOWERED);
         held.of = of;
     }

@@ -1,7 +1,8 @@
 //! Which repositories' spools are looked at next. Pure.
 //!
-//! A repository that was woken, or whose time has come, does not wait for the look through all repositories. In the daemon a thread of its
-//! own does that look, which gives way to all others, so that it delays no push by much.
+//! A repository that was woken, or whose time has come, does not wait for the look through all
+//! repositories. In the daemon, a separate thread does that look. It has a lower priority than the
+//! other threads, so that it hardly delays a push.
 
 use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ pub(super) struct Scans {
     /// The rest of the look through all repositories.
     all: VecDeque<PathBuf>,
     running: usize,
-    /// When the look through all repositories began that is not over yet.
+    /// When the current look through all repositories began. `None` if there is none.
     begun: Option<Timestamp>,
     /// How long the last one took.
     took: Duration,
@@ -67,7 +68,8 @@ impl Scans {
         }
     }
 
-    /// How long the last look through all repositories took, or the one that goes on has taken so far if that is longer.
+    /// How long the last look through all repositories took, or how long the current one has taken
+    /// so far, whichever is longer.
     pub(super) fn took(&self, now: Timestamp) -> Duration {
         self.begun.map_or(self.took, |begun| self.took.max(now.duration_since(begun).unsigned_abs()))
     }

@@ -96,7 +96,7 @@ fn of_one_repository(n: usize) -> Job {
     Job { git_dir: "/x".into(), mirror: format!("m{n}"), ..job("h", 0) }
 }
 
-/// A daemon's queue at whose hosts `[hosts]` sets these limits.
+/// A daemon's queue for which `[hosts]` sets this limit at the host `name`.
 fn limited(name: &str, limit: HostLimit) -> Queue {
     let mut queue = queue(&[]);
     queue.open();
@@ -179,7 +179,7 @@ fn a_machine_of_a_fleet_goes_by_its_part_of_a_limit_and_without_one_by_an_even_p
     assert!(!queue.is_short(), "nobody has looked yet");
     assert_eq!((count(&mut queue, 0), queue.is_short()), (3, true));
     assert_eq!(queue.uses(at(0))["forge"], HostUse { running: 3, waiting: 26, begun: 4 });
-    // A smaller part holds at once, a larger one only when it is given.
+    // `lower` makes a smaller part apply at once. A larger one applies only after `share`.
     let first = job("forge", 1);
     queue.served(&first, Said::Up(NEAR));
     assert_eq!(queue.lower(&part(Some(2), None), at(1))["forge"].running, 2);

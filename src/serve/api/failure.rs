@@ -1,5 +1,7 @@
-//! The error answers of the API, in GitLab's two shapes. `error` is for a malformed parameter or body, for a wrong route, and for a token
-//! that is expired or read-only. `message` is for everything else, also for a well-formed value that a field refuses.
+//! The error answers of the API, in GitLab's two shapes. `error` is for a malformed parameter, for
+//! a body that is malformed, too large or too slow, for a wrong route, and for a token that is
+//! expired or whose scope does not allow the request. `message` is for everything else, also for a
+//! well-formed value that a field refuses.
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -44,7 +46,7 @@ impl Failure {
         Self::message(StatusCode::NOT_FOUND, "404 Project Not Found")
     }
 
-    /// A project of another node. It must be asked there.
+    /// A project of another node. The client must ask that node.
     pub(in crate::serve) fn elsewhere(listed: &Listed) -> Self {
         let there = match &*listed.advertise {
             "" => String::new(),
@@ -72,7 +74,7 @@ impl Failure {
         Self::error(StatusCode::REQUEST_TIMEOUT, "408 Request Timeout")
     }
 
-    /// A token that may only look.
+    /// A token whose scope does not allow the request.
     pub(in crate::serve) fn scope() -> Self {
         let text = "The request requires higher privileges than provided by the access token.";
         let body = json!({ "error": "insufficient_scope", "error_description": text, "scope": "api" });

@@ -41,7 +41,6 @@ const VERSION: &str = concat!("18.4.0-git-mirror-push.", env!("CARGO_PKG_VERSION
 type Ids = Result<Path<Vec<String>>, PathRejection>;
 type Answer = Result<Response, Failure>;
 
-/// The routes.
 pub(super) fn router() -> Router<Arc<App>> {
     Router::new()
         .route("/api/v4/version", get(version))
@@ -125,7 +124,8 @@ enum Place {
 }
 
 impl ApiRequest {
-    /// The project that the path of the URL names, if the token reaches it. Only its own node can change it, or say more than the copies do.
+    /// The project that the path of the URL names, if the token reaches it. Only the node of the
+    /// project can change it, or show what is not in the copies.
     fn project(&self, ids: &[String]) -> Result<Arc<Project>, Failure> {
         match self.place(ids)? {
             Place::Here(project) => Ok(project),

@@ -35,7 +35,7 @@ impl Pages {
         self.per_page
     }
 
-    /// Its rows.
+    /// The rows of this page, out of all `rows`.
     pub(super) fn cut<T>(self, rows: Vec<T>) -> Vec<T> {
         rows.into_iter().skip(self.skip()).take(self.per_page).collect()
     }

@@ -1,4 +1,4 @@
-//! `/projects`: the repositories, as far as clients of the remote mirrors API look at them.
+//! `/projects`: the repositories, with the attributes that clients of the remote mirrors API need.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub(super) async fn list(State(app): State<Arc<App>>, request: Request) -> Respo
     answer(app, request, Access::Read, |ask| {
         let search = ask.parameters.text("search")?.unwrap_or_default().to_lowercase();
         let pages = Pages::read(&ask.parameters)?;
-        // Also finds what is new here, which the next beat tells the others.
+        // This also finds new repositories here. The next beat sends them to the database.
         let table = ask.app.table();
         let of_all = ask.app.fleet.has_answered().then(|| of_all_nodes(ask, &search, pages)).flatten();
         if let Some((listed, count)) = of_all {
@@ -36,7 +36,8 @@ pub(super) async fn list(State(app): State<Arc<App>>, request: Request) -> Respo
     .await
 }
 
-/// Some of the projects of all nodes, and how many there are. `None` without a fleet, or if its database does not answer.
+/// One page of the projects of all nodes that match, and how many match. `None` without a fleet, or
+/// if its database does not answer.
 fn of_all_nodes(ask: &ApiRequest, search: &str, pages: Pages) -> Option<(Vec<Listed>, usize)> {
     let paths = expressions(&ask.token.projects);
     ask.app.fleet.ask(|look| look.projects(search, &paths, "", pages.skip(), pages.per_page()))

@@ -1,7 +1,8 @@
 //! `/projects/:id/mirror/pull`: GitLab's pull mirror API, and the webhook that makes a check due.
 //!
-//! A webhook is a hint: nothing in its body is believed. It is authorised by a token, or by the webhook secret of the mirror: the signatures
-//! of GitHub, Gitea and Forgejo, or GitLab's header.
+//! A webhook is a hint: its body is not used, except to check its signature. It is authorised by a
+//! token, or by the webhook secret of the mirror: the signatures of GitHub, Gitea and Forgejo, or
+//! GitLab's header.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +31,7 @@ use crate::serve::{lanes, now};
 /// Largest body of a webhook, in bytes: GitHub sends no larger one. It is never in memory as a whole.
 const MAX_BODY: usize = 25 << 20;
 
-/// After this time a webhook is refused.
+/// A webhook that is refused gets its answer no earlier than this long after it came.
 const REFUSAL: Duration = Duration::from_millis(500);
 
 /// The name of the mirror that PUT makes.
@@ -84,7 +85,8 @@ async fn triggered(app: Arc<App>, ids: Vec<String>, request: Request) -> Result<
         let began = tokio::time::Instant::now();
         let done = by_webhook(app, &client, ids, &parts, body).await;
         if done.is_err() {
-            // Its time must not tell whether there is such a project, such a mirror, or such a secret.
+            // The time of the answer must not show whether there is such a project, mirror or
+            // secret.
             tokio::time::sleep_until(began + REFUSAL).await;
         }
         return done;
@@ -116,7 +118,8 @@ pub(in crate::serve) fn is_webhook(method: &Method, path: &str) -> bool {
     method == Method::POST && path.starts_with("/api/v4/projects/") && path.ends_with("/mirror/pull")
 }
 
-/// A delivery with the secret of a webhook. Every failure is the same answer, after the same work.
+/// A delivery that is authorised by the secret of a webhook. A wrong secret, a project without a
+/// pull mirror, and an unknown project get the same answer.
 async fn by_webhook(
     app: Arc<App>,
     client: &Client,

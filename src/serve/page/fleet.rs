@@ -12,7 +12,8 @@ use crate::status::{Standing, render_time};
 /// Projects of other machines on one page.
 const MAX_LISTED: usize = 50;
 
-/// The other machines and their projects. `search` is in lower case. Nothing without a fleet; a word if its database does not answer.
+/// The other machines and their projects. `search` is in lower case. Empty without a fleet. If its
+/// database does not answer, a sentence says so.
 pub(super) fn section(app: &App, visitor: &Visitor, search: &str) -> Markup {
     let Some(own) = app.fleet.node() else { return html! {} };
     let paths = expressions(&visitor.token.projects);
@@ -41,14 +42,14 @@ fn row(visitor: &Visitor, node: &SeenNode) -> Markup {
         li {
             strong { @match link(&node.advertise) { Some(url) => a href=(url) { (node.node) }, None => (node.node) } }
             " " (live(node.reachable))
-            @if !node.reachable { " last heard of " (mirror::time(Some(&render_time(node.as_of)))) }
+            @if !node.reachable { " last heard from at " (mirror::time(Some(&render_time(node.as_of)))) }
             // A token for some projects does not learn of others.
             @if sees_all { @for (state, count) in &node.mirrors { " " span.faint { (count) " " (state.word().replace('_', " ")) } } }
         }
     }
 }
 
-/// The address of a daemon, if it is one.
+/// The address of a daemon, if it is an http or https URL.
 fn link(advertise: &str) -> Option<&str> {
     Some(advertise).filter(|url| url.starts_with("https://") || url.starts_with("http://"))
 }
@@ -94,7 +95,7 @@ pub(super) fn project(visitor: &Visitor, listed: &Listed, mirrors: &[Shown]) -> 
             ". Its mirrors are shown as they were at " (mirror::time(Some(&render_time(listed.as_of)))) ". "
             @match link(&listed.advertise) {
                 Some(url) => { "To change them, go " a href={ (url.trim_end_matches('/')) "/projects/" (listed.id) } { "there" } "." },
-                None => "They can be changed on that machine alone.",
+                None => "They can be changed only on that machine.",
             }
         }
         table {

@@ -20,14 +20,14 @@ use crate::serve::mirrors::Error;
 use crate::serve::params::MirrorParams;
 use crate::serve::projects::Project;
 
-/// The choice of `divergent_refs` in the form of a new mirror that leaves it to the direction.
+/// The choice of `divergent_refs` in the form of a new mirror that means the default of its
+/// direction.
 pub(super) const USUAL: &str = "usual";
 
 /// A form as it was sent.
 pub(super) struct Form(Vec<(String, String)>);
 
 impl Form {
-    /// Reads it.
     pub(super) fn read(body: &[u8]) -> Self {
         Self(form_urlencoded::parse(body).into_owned().collect())
     }
@@ -211,7 +211,6 @@ async fn act(
     .await
 }
 
-/// Adds a mirror.
 pub(super) async fn add(State(app): State<Arc<App>>, visitor: Visitor, Path(id): OfProject, body: Bytes) -> Response {
     act(app, visitor, id, body, |app, visitor, project, form| {
         let filled = MirrorForm::read(form, "", false);
@@ -225,7 +224,6 @@ pub(super) async fn add(State(app): State<Arc<App>>, visitor: Visitor, Path(id):
     .await
 }
 
-/// Changes a mirror.
 pub(super) async fn change(
     State(app): State<Arc<App>>,
     visitor: Visitor,
@@ -254,7 +252,6 @@ async fn switch(app: Arc<App>, visitor: Visitor, (id, mirror): (u32, u32), body:
     .await
 }
 
-/// Enables a mirror.
 pub(super) async fn enable(
     State(app): State<Arc<App>>,
     visitor: Visitor,
@@ -264,7 +261,6 @@ pub(super) async fn enable(
     switch(app, visitor, ids, body, true).await
 }
 
-/// Disables a mirror.
 pub(super) async fn disable(
     State(app): State<Arc<App>>,
     visitor: Visitor,
@@ -300,7 +296,6 @@ pub(super) async fn adopt(State(app): State<Arc<App>>, visitor: Visitor, Path(id
     update_now(app, visitor, ids, body, mirror::Wish::Adopt, done).await
 }
 
-/// Removes a mirror.
 pub(super) async fn remove(
     State(app): State<Arc<App>>,
     visitor: Visitor,

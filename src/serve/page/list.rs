@@ -38,7 +38,8 @@ pub(super) async fn show(State(app): State<Arc<App>>, visitor: Visitor, Query(as
         let meant: Vec<&Arc<Project>> = meant.into_iter().filter(is_chosen).collect();
         let rows: Vec<_> = meant.iter().skip((page - 1).saturating_mul(PER_PAGE)).take(PER_PAGE).collect();
         let rows = rows.into_iter().map(|project| (*project, chosen(project)));
-        // A summary may be older than the files.
+        // A summary may be older than the files, and then no mirror of the project is listed any
+        // more.
         let is_shown = |views: &Option<Vec<View>>| only.is_all() || views.as_ref().is_none_or(|views| !views.is_empty());
         let rows: Vec<_> = rows.filter(|(_, views)| is_shown(views)).collect();
         let body = html! {
@@ -99,7 +100,7 @@ fn rows_table(rows: &[(&Arc<Project>, Option<Vec<View>>)]) -> Markup {
     }
 }
 
-/// Which mirrors are listed; empty texts choose all.
+/// Which mirrors are listed. An empty text selects all states, or all causes.
 struct Only {
     state: String,
     cause: String,

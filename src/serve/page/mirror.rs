@@ -19,7 +19,7 @@ struct Shown {
     public_key: Option<String>,
 }
 
-/// All mirrors of a project: the part of the page that is kept up to date.
+/// All mirrors of a project: the part of the page that its script updates.
 pub(super) fn table(visitor: &Visitor, project: &Project, opened: &OpenProject) -> Result<Markup, Error> {
     let gather = |mirror| {
         let view = opened.view(mirror)?;

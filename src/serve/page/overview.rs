@@ -1,6 +1,8 @@
-//! The overview above the list: how many mirrors stand how, and what is wrong, by host and cause.
+//! The overview above the list: how many mirrors are in each state, and what is wrong, by host and
+//! cause.
 //!
-//! No file is read for it: see `summaries`.
+//! It comes from the summaries in memory. Only what other programs changed is read: see
+//! `summaries`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,18 +27,19 @@ const MAX_CAUSES: usize = 20;
 /// Most mirrors that one form asks to be updated.
 const MAX_RETRIED: usize = 500;
 
-/// The cause of a mirror that is not right. A status of an earlier version has none, and the owner of a repository could write anything there.
+/// The cause of a mirror that is failing or retrying. A status of an earlier version has no cause,
+/// and the owner of a repository could write any text as the cause. Both count as `unknown`.
 pub(super) fn cause_of(standing: Standing, said: Option<&str>) -> Option<&str> {
     let is_bad = matches!(standing, Standing::Failing | Standing::Retrying);
     is_bad.then(|| said.filter(|cause| parts(cause).is_some()).unwrap_or("v1:-:unknown:-"))
 }
 
-/// How a mirror stands that is shown.
+/// The state of a mirror that is shown.
 pub(super) fn standing(view: &View) -> Standing {
     Standing::of(view.enabled, view.update_status, view.attempts)
 }
 
-/// Host, kind and code of a cause, if it is one.
+/// Host, kind and code of a cause, if it has the known form.
 fn parts(cause: &str) -> Option<(&str, &str, &str)> {
     let mut parts = cause.strip_prefix("v1:")?.rsplitn(3, ':');
     let (code, kind, host) = (parts.next()?, parts.next()?, parts.next()?);
@@ -57,7 +60,8 @@ fn each(app: &App, token: &Token, look: &mut dyn FnMut(&Arc<Project>, Option<&Su
     }
 }
 
-/// The numbers of the projects that have a mirror in this state, with this cause; empty texts choose all.
+/// The numbers of the projects that have a mirror in this state and with this cause. An empty text
+/// selects all states, or all causes.
 pub(super) fn chosen(app: &App, token: &Token, state: &str, cause: &str) -> BTreeSet<u32> {
     app.see_changes();
     let mut found = BTreeSet::new();
@@ -71,7 +75,7 @@ pub(super) fn chosen(app: &App, token: &Token, state: &str, cause: &str) -> BTre
     found
 }
 
-/// One trouble: everything with one cause.
+/// All mirrors that have the same cause.
 struct Trouble {
     cause: String,
     standing: Standing,
@@ -97,7 +101,7 @@ pub(super) fn show(app: &App, visitor: &Visitor) -> Markup {
             }
         }
     });
-    // Failing before retrying, and the most frequent first.
+    // Failing ones come before retrying ones. In each group, the most frequent cause comes first.
     let mut troubles: Vec<Trouble> = troubles.into_values().collect();
     troubles.sort_by_key(|trouble| (trouble.standing, std::cmp::Reverse(trouble.count)));
     let more = troubles.len().saturating_sub(MAX_CAUSES);
@@ -164,7 +168,7 @@ fn of(visitor: &Visitor, trouble: &Trouble) -> Markup {
     }
 }
 
-/// Asks for an update of the mirrors with one cause, those first whose last attempt is longest ago.
+/// Requests an update of the mirrors with one cause, beginning with the oldest last attempt.
 pub(super) async fn retry(State(app): State<Arc<App>>, visitor: Visitor, body: Bytes) -> Response {
     checked(app, visitor, body, "/", |app, visitor, form| {
         let cause = form.text("cause").unwrap_or_default();
@@ -176,7 +180,7 @@ pub(super) async fn retry(State(app): State<Arc<App>>, visitor: Visitor, body: B
     .await
 }
 
-/// Returns what to say of it.
+/// Requests the updates. Returns a message for the visitor.
 fn ask_all(app: &App, visitor: &Visitor, cause: &str) -> String {
     app.see_changes();
     let mut meant: Vec<(Option<Timestamp>, Arc<Project>, u32)> = Vec::new();
@@ -196,9 +200,9 @@ fn ask_all(app: &App, visitor: &Visitor, cause: &str) -> String {
     }
     match (meant.len(), asked, first_error) {
         (0, ..) => "No mirror has this cause any more.".into(),
-        (all, 0, Some(error)) => format!("None of {} could be asked for: {error}", plural(all)),
+        (all, 0, Some(error)) => format!("No update could be requested of {}: {error}", plural(all)),
         (all, asked, _) if asked == all => "The updates are under way.".into(),
-        (all, asked, _) => format!("{asked} of {} are asked for.", plural(all)),
+        (all, asked, _) => format!("Updates of {asked} of {} were requested.", plural(all)),
     }
 }
 

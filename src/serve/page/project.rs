@@ -68,7 +68,7 @@ pub(super) async fn edit(State(app): State<Arc<App>>, visitor: Visitor, Path((id
     .await
 }
 
-/// The page with that form.
+/// The page with the form of a mirror that is to be changed. `wrong` is why it was refused.
 pub(super) fn edit_page(
     visitor: &Visitor,
     project: &Project,
@@ -92,8 +92,8 @@ pub(super) async fn remove(State(app): State<Arc<App>>, visitor: Visitor, Path((
         let opened = app.open(&project)?;
         let view = opened.view(opened.mirror(mirror)?)?;
         let body = html! {
-            p { "The mirror " strong { (view.name) } " (" (view.url) ") is forgotten here, with its password and key. "
-                "The repository there is not touched." }
+            p { "The mirror " strong { (view.name) } " (" (view.url) ") is removed from this server, with its password and key. "
+                "The repository at that URL is not changed." }
             form.actions action={ "/projects/" (id) "/mirrors/" (mirror) "/remove" } method="post" {
                 (layout::csrf(visitor))
                 button.danger { "Remove mirror" }

@@ -12,7 +12,8 @@ fn two_addresses_of_one_repository_have_one_identity() {
     let identity = |text: &str| parse(text).expect("valid").0.identity();
     for (one, two) in [
         ("git@H:acme/x", "ssh://git@h:22/~/acme/x/"),
-        // Forges have one user, and ignore a slash at the beginning; so do most configurations, which name no user at all.
+        // All users of a forge connect as `git`. An address without a user counts as one with
+        // `git`.
         ("git@h:acme/x", "h:acme/x"),
         ("alice@h:x", "ssh://alice@h/~/x"),
         ("alice@h:x", "ssh://bob@h/~alice/x"),

@@ -51,7 +51,7 @@ fn only_pinned_host_keys_and_the_mirrors_own_key_are_used() {
         assert!(has(&keyless, word), "{word}: {keyless:?}");
     }
     assert_eq!(keyless[..2], ["-F", "none"], "ssh reads no configuration file");
-    // The options are the administrator's, and so are the keys that they name.
+    // A confined mirror must not use the keys that the administrator's options name.
     let options = ["IdentityFile=/root/key", "identityagent /run/agent", "Compression=yes"].map(str::to_owned);
     for (key, egress, is_named) in [(None, None, true), (Some(path("key")), confined.clone(), false)] {
         let mut target = target(key.as_deref(), Some(&path("pins")), egress);

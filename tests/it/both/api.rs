@@ -1,4 +1,5 @@
-//! A two-way mirror under the daemon: both APIs, both triggers, and no echo.
+//! A two-way mirror under the daemon: both APIs, a run after a push here and after a request to the
+//! API, and no change that is sent back to where it came from.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ fn a_push_on_either_side_is_on_the_other_within_a_second() {
     let there = sandbox.upstream();
     let server = Server::start(&sandbox, Kind::Http);
     let url = server.url("up.git");
-    // The first run must find what it needs.
+    // The mirror is enabled when the access is configured, so that the first run succeeds.
     let add = ["--config", "server.toml", "add", "office", &url, "--direction", "both", "--disabled"];
     sandbox.mirror_push_ok(&here, &add);
     server.configure_access(&sandbox, &here, "office");
@@ -52,7 +53,8 @@ fn a_push_on_either_side_is_on_the_other_within_a_second() {
     assert!(at(95) < Duration::from_secs(2), "{times:?}");
     let status = sandbox.status(&here);
     assert!(status["refs"].as_array().unwrap().is_empty(), "{status}");
-    // A push here is a look and a push, a push there is a look and a fetch. Nothing is sent back.
+    // A push here costs one request for the refs and one push. A push there costs one request for
+    // the refs and one fetch. Nothing is sent back.
     let requests = server.requests(&sandbox);
     let count = |what: &str| requests[before..].iter().filter(|request| request.contains(what)).count();
     let (pushes, looks) = (count("POST /up.git/git-receive-pack"), count("POST /up.git/git-upload-pack"));

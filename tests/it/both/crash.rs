@@ -1,4 +1,5 @@
-//! A run of a two-way mirror is killed, or gets an error, at every third system call that changes files (`scene::injected`). The next one must find everything.
+//! A run of a two-way mirror is killed, or gets an error, at one in three of the system calls that
+//! `scene::injected` lists. The next run must complete the work.
 
 use super::Pair;
 use crate::scene::injected::{Fault, Threads, at_every_point, is_reached, under};

@@ -4,7 +4,8 @@ use super::Pair;
 use crate::scene::sandbox::script;
 use crate::scene::servers::Kind;
 
-/// A push that arrives while upstream's value is taken is decided by what it is, and not by what was there before.
+/// A push arrives while upstream's value is taken. The decision is about the pushed value, not
+/// about the value before it.
 #[test]
 fn a_push_during_the_run_is_decided_anew() {
     for resolves in [true, false] {
@@ -17,7 +18,8 @@ fn a_push_during_the_run_is_decided_anew() {
             let old = pair.here("main");
             (old, pair.sandbox.theirs(&pair.there, "main").trim().to_owned())
         };
-        // Somebody merges both, or commits on top of ours, just before our receive-pack sets the ref.
+        // Somebody commits on top of ours, or on top of theirs, just before our receive-pack sets
+        // the ref.
         pair.sandbox.git(&pair.here, &["fetch", "-q", pair.there.to_str().unwrap(), "main"]);
         let parents: &[&str] = if resolves { &[&ours] } else { &[&theirs] };
         let parents: Vec<&str> = parents.iter().flat_map(|parent| ["-p", *parent]).collect();
@@ -36,7 +38,7 @@ fn a_push_during_the_run_is_decided_anew() {
     }
 }
 
-/// The mirror moves after it was looked at: what was decided for it does not count any more.
+/// A ref of the mirror moves after the run has read it. The decision about it is not carried out.
 #[test]
 fn a_push_there_between_the_halves_is_decided_anew() {
     let pair = Pair::local(&[]).with(&["main", "main:x"]);
@@ -67,7 +69,7 @@ fn refs_that_the_mirror_hides() {
         let said = pair.run(&["sync"]);
         assert!(!pair.here("feature").is_empty() && said.out.contains("hides it from readers"), "{said:?}");
     }
-    // A push to it is explained too.
+    // The failure of a push to it is explained too.
     ours.commit("more");
     ours.push(&["main:feature"]);
     let said = pair.run(&["sync"]);
@@ -110,7 +112,7 @@ fn a_kept_ref_that_comes_back_is_no_longer_listed() {
     assert!(pair.is_equal() && pair.status()["refs"].as_array().unwrap().is_empty(), "{}", pair.status());
 }
 
-/// A ref that the mirror refused is not sent again with every check, but after a push to it.
+/// A ref that the mirror refused is sent again after a push to it, and not at every check.
 #[test]
 fn a_refused_ref_waits_for_a_reason() {
     let pair = Pair::local(&["interval=1s"]).with(&["main"]);
@@ -133,7 +135,8 @@ fn a_refused_ref_waits_for_a_reason() {
     assert_eq!(asked().matches("locked").count(), 2);
 }
 
-/// A mirror that shows nothing any more is not followed, until a person says that it is to be filled again.
+/// If the mirror has no refs any more, nothing is deleted here. It is filled again only if a person
+/// says so.
 #[test]
 fn an_emptied_mirror_is_filled_again_if_a_person_says_so() {
     let pair = Pair::local(&["prune=deleted"]).with(&["main", "main:x"]);
@@ -187,7 +190,7 @@ fn head_does_not_follow_and_a_dangling_symbolic_ref_stops_nothing() {
     assert!(said.status == 0 && pair.status()["update_status"] == "finished", "{said:?}");
 }
 
-/// Many rewritten refs are noted in one pass.
+/// The old values of many rewritten refs are recorded in one pass.
 #[test]
 fn thousands_of_rewritten_refs_take_seconds() {
     let pair = Pair::local(&[]).with(&["main"]);
@@ -208,7 +211,8 @@ fn thousands_of_rewritten_refs_take_seconds() {
     assert_eq!(std::fs::read_to_string(pair.here.join("mirror-push/past")).unwrap().lines().count(), 3000);
 }
 
-/// What this mirror itself replaced here is not late when its people bring it back.
+/// A value that this mirror itself replaced here does not count as late when it comes back on the
+/// mirror.
 #[test]
 fn the_mirrors_own_value_is_not_late() {
     for has_hooks in [false, true] {
@@ -216,7 +220,7 @@ fn the_mirrors_own_value_is_not_late() {
         // With a conflict, each run looks at the whole record of what was pushed.
         pair.conflicting(&["other"]);
         if has_hooks {
-            // Then git runs ours too, which records what was taken.
+            // With this hook, git also runs our hook, which records what was taken.
             script(&pair.here.join("hooks/post-update"), "#!/bin/sh\n");
         }
         let old = pair.sandbox.theirs(&pair.there, "main").trim().to_owned();
@@ -235,7 +239,8 @@ fn the_mirrors_own_value_is_not_late() {
     }
 }
 
-/// A run is a first contact to its end, also for a value that was left here and for its later rounds.
+/// A run that begins as a first contact stays one to its end: in its later rounds, and for a value
+/// that this repository had before.
 #[test]
 fn nothing_is_forced_in_any_round_of_a_first_contact() {
     let pair = Pair::local(&[]).with(&["main"]);
@@ -252,7 +257,7 @@ fn nothing_is_forced_in_any_round_of_a_first_contact() {
     pair.sandbox.mirror_push_ok(&pair.here, &["set", "m", "--url", copy.to_str().unwrap()]);
     let said = pair.sync();
     assert!(said.status == 1 && pair.sandbox.oid(&copy, "main") == old, "{said:?}");
-    // A second round, because another ref moves there meanwhile.
+    // There is a second round, because another ref moves on the mirror meanwhile.
     let pair = Pair::local(&["conflicts=theirs"]);
     let theirs = pair.theirs();
     theirs.commit("one");
@@ -284,7 +289,8 @@ fn a_deletion_that_cannot_be_confirmed_stops_nothing() {
     assert!(pair.here("x").is_empty());
 }
 
-/// Another run begins while the mirror carries out the commands of this one. What it was told is to be looked at again.
+/// Another run begins while the mirror carries out the commands of this one. A record says that the
+/// refs of these commands must be read again.
 #[test]
 fn a_superseded_run_leaves_a_record_of_what_it_sent() {
     let pair = Pair::local(&[]).with(&["main"]);
@@ -302,7 +308,7 @@ fn a_superseded_run_leaves_a_record_of_what_it_sent() {
     assert!(names.into_iter().any(|name| name.ends_with(".look")), "{said:?}");
 }
 
-/// An object of one branch is missing there. Everything else goes in both directions.
+/// An object of one branch is missing on the mirror. All other refs are synced in both directions.
 #[test]
 fn a_value_that_the_mirror_cannot_give_stops_neither_half() {
     let pair = Pair::local(&[]).with(&["main"]);
@@ -322,7 +328,8 @@ fn a_value_that_the_mirror_cannot_give_stops_neither_half() {
     assert_eq!(pair.synced(), expected);
 }
 
-/// Both sides changed two branches, and what one of them has there is malformed. The other one's value is here, and can be merged or kept.
+/// Both sides changed two branches, and the mirror's value of one branch is malformed. The mirror's
+/// value of the other branch is here, and can be merged or kept.
 #[test]
 fn a_malformed_value_costs_no_other_conflict_its_ref() {
     let pair = Pair::local(&[]).with(&["main", "main:bad"]);

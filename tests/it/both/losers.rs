@@ -13,7 +13,7 @@ fn the_loser_is_kept_in_a_partial_repository_and_whatever_its_size() {
             pair.sandbox.git(&pair.here, &["config", "remote.origin.url", "/nowhere"]);
             pair.sandbox.git(&pair.here, &["config", "extensions.partialClone", "origin"]);
         } else {
-            // It is too large to be fetched twice.
+            // The mirror's value is larger than `max_rewritten_size`.
             let tree = pair.sandbox.git_with_input(&pair.there, &["mktree"], b"");
             let message: String =
                 (0_u64..1000).map(|n| format!("{:x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
@@ -29,13 +29,18 @@ fn the_loser_is_kept_in_a_partial_repository_and_whatever_its_size() {
     }
 }
 
-/// The ref of another conflict with the same value ends with that conflict.
+/// Another conflict has a ref with the same value. That ref is deleted when that conflict is over,
+/// so the loser needs its own ref.
 #[test]
 fn the_loser_is_kept_although_another_conflict_has_it() {
     let pair = Pair::local(&["prune=deleted"]).with(&["main", "main:dev"]);
     let (_, theirs) = pair.conflicting(&["main", "dev"]);
     pair.sync();
-    assert_eq!(pair.run(&["resolve", "m", "main", "--ours"]).status, 0, "dev is still a conflict, and not asked about");
+    assert_eq!(
+        pair.run(&["resolve", "m", "main", "--ours"]).status,
+        0,
+        "dev is in conflict too, but was not asked for"
+    );
     pair.sandbox.git(&pair.there, &["update-ref", "refs/heads/dev", &pair.there("main")]);
     pair.sync();
     assert!(pair.is_reachable(&theirs), "{:?}", pair.below("refs"));
@@ -55,7 +60,8 @@ fn what_a_conflict_showed_stays_if_the_mirror_is_another_one() {
     assert_eq!(pair.below("refs/rewritten"), [kept]);
 }
 
-/// A value of the mirror that `git fsck` refuses stays there, and stops no other ref.
+/// The mirror has a value that `git fsck` refuses. It is not overwritten, and the other refs are
+/// still mirrored.
 #[test]
 fn a_malformed_value_of_the_mirror_is_not_overwritten_and_stops_nothing() {
     for policy in ["conflicts=keep", "conflicts=ours"] {
@@ -91,7 +97,7 @@ fn what_a_conflict_showed_before_is_kept() {
     pair.sync();
     assert_eq!(pair.status()["refs"][0]["outcome"], "conflict");
     assert!(pair.is_reachable(&second), "{:?}", pair.below("refs"));
-    // It stays where it is if it cannot be kept elsewhere.
+    // The ref below refs/conflicts stays if none can be made below refs/rewritten.
     pair.sandbox.git(&pair.here, &["update-ref", "-d", &format!("refs/rewritten/m/{}/heads/main", &second[..12])]);
     pair.sandbox.git(&pair.here, &["update-ref", "refs/rewritten/m", "main"]);
     let other = pair.sandbox.bare("other.git");
@@ -102,7 +108,8 @@ fn what_a_conflict_showed_before_is_kept() {
     assert!(pair.is_reachable(&first), "{:?}", pair.below("refs"));
 }
 
-/// Our refs come back from a backup, and `mirror-push/` does not: nobody moved them away from what the mirror has.
+/// Our refs are restored from a backup, and `mirror-push/` is not. So our refs are older than the
+/// base, although nobody moved them back.
 #[test]
 fn refs_that_were_rolled_back_lose_nothing() {
     let pair = Pair::local(&[]).with(&["main"]);

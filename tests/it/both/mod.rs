@@ -18,7 +18,7 @@ pub(crate) struct Pair {
     pub(crate) sandbox: Sandbox,
     pub(crate) here: PathBuf,
     pub(crate) there: PathBuf,
-    /// It ends when the scene does.
+    /// Kept here because dropping it ends the server.
     pub(crate) _server: Option<Server>,
 }
 
@@ -40,7 +40,7 @@ impl Pair {
         Self { sandbox, here, there, _server: Some(server) }
     }
 
-    /// Ours gets a commit on main and more refs, which go there.
+    /// Makes a commit, pushes `refspecs` to our repository, and syncs.
     pub(crate) fn with(self, refspecs: &[&str]) -> Self {
         let work = self.ours();
         work.commit("one");
@@ -59,7 +59,7 @@ impl Pair {
         self.work(&self.there)
     }
 
-    /// It has main checked out, if there is one.
+    /// A working tree of `bare`, with main checked out if `bare` has it.
     fn work(&self, bare: &Path) -> Work<'_> {
         let work = self.sandbox.work(bare);
         if !self.sandbox.oid(bare, "main").is_empty() {
@@ -79,7 +79,7 @@ impl Pair {
         said
     }
 
-    /// The refs that a sync does not find up to date, with the side and the outcome.
+    /// Syncs. Returns the refs that were not up to date, each with its outcome and its side.
     pub(crate) fn synced(&self) -> Vec<String> {
         let said = self.sync();
         let all = said.json();
@@ -134,7 +134,8 @@ impl Pair {
         self.sandbox.mirror_push(&self.here, words)
     }
 
-    /// While the next run sets refs here, `command` runs once. Returns the file that says so.
+    /// Makes `command` run once, while the next run sets refs here. Returns the path of a file that
+    /// exists after that.
     pub(crate) fn meanwhile(&self, command: &str) -> PathBuf {
         let lines = format!(
             "#!/bin/sh\ntest -e meanwhile && exit 0\ntouch meanwhile\nunset GIT_QUARANTINE_PATH GIT_OBJECT_DIRECTORY \
@@ -144,7 +145,7 @@ impl Pair {
         self.here.join("meanwhile")
     }
 
-    /// Checks the mirror when its interval has passed.
+    /// Waits until the interval of the mirror has passed, and checks it.
     pub(crate) fn check_when_due(&self) {
         let last = || self.status()["last_check_at"].clone();
         let before = last();

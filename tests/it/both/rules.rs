@@ -22,7 +22,7 @@ fn what_either_side_adds_and_moves_forward_is_on_both() {
         ];
         assert_eq!(said, expected);
         assert!(pair.is_equal());
-        // A deletion of what is merged goes to the other side, from either.
+        // A merged branch that is deleted on either side is deleted on the other side.
         ours.push(&[":our"]);
         theirs.push(&[":their"]);
         assert_eq!(pair.synced(), ["refs/heads/our deleted there", "refs/heads/their deleted here"]);
@@ -108,7 +108,7 @@ fn a_person_resolves_a_conflict_and_the_other_value_is_kept() {
         let (left, mut right) = (pair.here("main"), pair.there("main"));
         if policy.is_none() {
             assert_eq!(pair.sync().status, 1);
-            // What the person saw is what is resolved.
+            // `resolve` refuses if the mirror's value is not the one that the person saw.
             theirs.commit("more");
             theirs.push(&["main"]);
             let said = pair.sandbox.mirror_push(&pair.here, &["resolve", "m", "main", side]);
@@ -178,7 +178,7 @@ fn doctor_says_what_makes_it_hard() {
     ours.push(&["main"]);
     assert_eq!(pair.sync().status, 1);
     assert_eq!(findings(), ["protection"]);
-    // What we hide in a repository is no finding.
+    // `receive.hideRefs` of our own namespaces on the mirror is no finding.
     let there = pair.there.display().to_string();
     let local = pair.sandbox.source_named("local.git", &there, &["--direction", "both"]);
     for hidden in ["refs/rewritten", "refs/conflicts"] {
@@ -188,7 +188,8 @@ fn doctor_says_what_makes_it_hard() {
     assert!(!said.out.contains("hideRefs"), "{said:?}");
 }
 
-/// A value that this repository left some time ago comes back by way of another mirror, while ours moves on.
+/// A value that this repository had earlier comes back through another mirror, while our ref moves
+/// on.
 #[test]
 fn a_late_value_is_replaced_and_kept() {
     for is_known in [true, false] {
@@ -233,7 +234,8 @@ fn a_late_value_is_replaced_and_kept() {
     }
 }
 
-/// What is taken and what is sent are told apart, and a conflict is nothing that was replaced.
+/// The text separates what is taken from what is sent. The log does not list a conflict as
+/// replaced.
 #[test]
 fn the_text_names_the_side() {
     let pair = Pair::local(&[]).with(&["main", "main:x"]);

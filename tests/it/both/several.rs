@@ -1,4 +1,5 @@
-//! More than two repositories: a star with us in the middle, a chain and a ring. They come to rest, with the same refs everywhere.
+//! Three repositories: a star with us in the middle, a chain and a ring. After a few rounds nothing
+//! changes any more, and all have the same refs.
 
 use std::path::PathBuf;
 
@@ -35,7 +36,8 @@ impl Several {
         work.push(refspecs);
     }
 
-    /// Checks and drains everywhere until nothing changes. Returns in how many rounds that is.
+    /// Pulls and drains everywhere until nothing changes. Returns how many rounds changed
+    /// something.
     fn settle(&self) -> usize {
         let refs = || self.repositories.iter().map(|one| self.sandbox.refs(one)).collect::<Vec<_>>();
         let mut before = refs();
@@ -73,7 +75,7 @@ fn a_star_a_chain_and_a_ring_come_to_rest() {
         all.push(2, &["main"]);
         all.push(1, &["main:refs/tags/one", "main:branch"]);
         assert!(all.settle() <= 3 && all.are_equal(), "{links:?}: {}", all.statuses());
-        // A deletion and a rewrite go round too, and neither comes back.
+        // A deletion and a rewrite reach all repositories too, and neither is undone.
         let work = all.sandbox.work(&all.repositories[1]);
         work.push(&[":x"]);
         work.git(&["commit", "-q", "--amend", "--allow-empty", "-m", "rewritten"]);

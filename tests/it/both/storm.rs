@@ -1,10 +1,13 @@
 //! Random scenes with real repositories and the built program: people who commit, rewrite, delete, make again and merge on both sides, syncs,
-//! drains and pulls, and kills at any time. No commit is lost that nobody gave up, and what differs at the end is reported.
+//! drains and pulls, and kills at any time. A commit is lost only if somebody gave it up. What
+//! differs at the end is reported.
 //!
-//! The same scenes run with what administrators do without a base: pull with overwrite and push by force, and the same with a pre-receive hook
-//! that pushes to the other side first, as GitLab's documentation of bidirectional mirroring recommends.
+//! The same scenes also run with two setups without a base: pull with overwrite and push by force;
+//! and the same with a pre-receive hook that pushes to the other side first, as GitLab's
+//! documentation of bidirectional mirroring recommends.
 //!
-//! `MIRROR_PUSH_STORM_SCENES` sets how many scenes each test has (default 100, and 12 of the others), `MIRROR_PUSH_STORM_SEED` the first seed.
+//! `MIRROR_PUSH_STORM_SCENES` sets how many scenes each test has (default: 100 with a two-way
+//! mirror, 12 without a base). `MIRROR_PUSH_STORM_SEED` sets the first seed.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -89,7 +92,7 @@ impl Scene<'_> {
         let mut git = self.pair.sandbox.command("git");
         let moved = run_with_input(git.current_dir(side).args(["update-ref", "--stdin", "-z"]), update.as_bytes());
         if moved.status != 0 {
-            // What a killed run left at work moved it meanwhile.
+            // A process that a killed run left behind has moved the ref meanwhile.
             self.log.push(moved.err);
             self.made.remove(&new);
             return;
@@ -112,7 +115,7 @@ impl Scene<'_> {
         self.pair.sandbox.try_git(&self.pair.here, &["push", "-q", there, &format!("{new}:{name}")]).status == 0
     }
 
-    /// One job of those that have no base, or both, the pull first.
+    /// One job of a setup without a base: the pull, the push, or both with the pull first.
     fn overwrite(&mut self, word: &str) {
         let (here, there) = (&self.pair.here, self.pair.there.to_str().unwrap());
         let all = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
@@ -149,7 +152,8 @@ impl Scene<'_> {
         self.made.iter().filter(|one| !self.given_up.contains(*one) && !reachable.contains(*one)).collect()
     }
 
-    /// Runs until nothing changes, and looks at what is left.
+    /// Syncs until nothing changes. Then checks that no commit is lost and that each difference is
+    /// reported.
     fn settle(&mut self) {
         let pair = self.pair;
         let both = || (pair.sandbox.refs(&pair.here), pair.sandbox.refs(&pair.there));
@@ -174,7 +178,7 @@ impl Scene<'_> {
     }
 }
 
-/// The seeds of the scenes, of which there are `usual` if the environment says nothing.
+/// The seeds of the scenes: `usual` many, unless the environment says otherwise.
 fn seeds(usual: u64) -> std::ops::Range<u64> {
     let number = |key: &str| std::env::var(key).ok().and_then(|text| text.parse::<u64>().ok());
     let first = number("MIRROR_PUSH_STORM_SEED").unwrap_or(1);

@@ -18,7 +18,7 @@ fn scene() -> (Sandbox, PathBuf, PathBuf) {
     (sandbox, mirror, source)
 }
 
-/// The findings that are not `ok`: the check and the severity of each, and the JSON of all.
+/// The findings that are not `ok`: the check and the severity of each, and their JSON as one text.
 fn ailments(said: &Completed) -> (Vec<(String, String)>, String) {
     let findings = said.json();
     let word = |finding: &serde_json::Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
@@ -56,7 +56,7 @@ fn problems_of_the_repository_are_reported_with_their_fixes() {
             // core.hooksPath makes git look for all hooks of this user in another directory.
             s.git(source, &["config", "--global", "core.hooksPath", s.path("elsewhere").to_str().unwrap()]);
         }),
-        ("hook", "error", "leads to no program", &|_, _, source| {
+        ("hook", "error", "does not lead to an executable program", &|_, _, source| {
             let hook = source.join("hooks/post-receive");
             std::fs::remove_file(&hook).unwrap();
             std::os::unix::fs::symlink("/gone/git-mirror-post-receive", &hook).unwrap();
@@ -78,7 +78,7 @@ fn problems_of_the_repository_are_reported_with_their_fixes() {
         ("records", "warning", "could not be read", &|_, _, source| {
             std::fs::write(source.join("mirror-push/spool/corrupt/x"), "").unwrap();
         }),
-        ("records", "warning", "no drain has taken", &|s, _, source| {
+        ("records", "warning", "pushes are waiting for a drain", &|s, _, source| {
             s.git(&s.path("source.git.work"), &["push", "-q", "origin", "main:more"]);
             assert!(source.exists());
         }),
@@ -167,7 +167,7 @@ fn a_source_that_is_older_than_its_mirror_is_reported_with_the_fix() {
     assert_eq!(sandbox.mirror_push(&source, &["sync"]).status, 1);
     let (found, text) = ailments(&sandbox.mirror_push(&source, &["doctor", "--json"]));
     assert_eq!(found, [("divergence".to_owned(), "error".to_owned())]);
-    assert!(text.contains("came back from an older backup") && text.contains("git fetch mirror::m"), "{text}");
+    assert!(text.contains("was restored from an older backup") && text.contains("git fetch mirror::m"), "{text}");
 }
 
 #[test]
@@ -198,7 +198,8 @@ fn at_first_contact_doctor_says_how_to_confirm_it() {
     let (found, text) = ailments(&said);
     assert!(found.contains(&("first-contact".into(), "error".into())), "{text}");
     assert!(text.contains("git mirror-push sync m --adopt"), "{text}");
-    // The first would fetch the stranger's commits, the second would overwrite them.
+    // `git fetch` would get the stranger's commits, `--divergent-refs overwrite` would overwrite
+    // them.
     assert!(!text.contains("git fetch") && !text.contains("--divergent-refs overwrite"), "{text}");
 }
 

@@ -1,4 +1,4 @@
-//! The commands that look at every repository of a server.
+//! The commands with `--all`, and the configuration files that they read.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! `import` and `export`: mirrors of other tools become mirrors of ours, and nothing changes where they come from.
+//! `import` and `export`: mirrors of other tools become mirrors of ours. The configuration of those
+//! tools is not changed.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -33,7 +34,7 @@ fn files(directory: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u32)> {
     found
 }
 
-/// What `--json` prints: `REPOSITORY NAME ACTION`.
+/// The entries that `--json` printed, each as `REPOSITORY NAME ACTION`.
 fn actions(said: &Completed) -> Vec<String> {
     let all = said.json();
     let text = |one: &serde_json::Value, key: &str| one[key].as_str().unwrap_or("-").to_owned();
@@ -41,7 +42,7 @@ fn actions(said: &Completed) -> Vec<String> {
     lines.map(|one| format!("{} {} {}", text(one, "repository"), text(one, "name"), text(one, "action"))).collect()
 }
 
-/// The same refs arrive as `git push` sent, from the next push on.
+/// From the next push on, an imported mirror gets the same refs that `git push` would send.
 #[test]
 fn imported_remotes_get_what_git_sent() {
     let estate = Estate::new(NOBODY);
@@ -169,7 +170,7 @@ fn an_export_is_a_list_for_another_server() {
     assert_eq!(actions(&only).len(), 2);
 }
 
-/// One wrong line refuses the list, and one mirror that cannot be added stops no other.
+/// A list with one wrong line is refused. A mirror that cannot be added does not stop the others.
 #[test]
 fn a_list_is_read_as_a_whole_and_written_one_by_one() {
     let estate = Estate::new(NOBODY);
@@ -215,7 +216,7 @@ fn a_login_is_given_once_for_a_host() {
     }
 }
 
-/// How people write git's configuration.
+/// Forms that git accepts: includes, `insteadOf`, upper case, CRLF, a section in two parts.
 #[test]
 fn git_decides_what_its_configuration_says() {
     let estate = Estate::new(NOBODY);
@@ -262,7 +263,11 @@ fn hooks_that_push_are_named_by_import_and_doctor() {
         let texts = all.as_array().unwrap().iter().map(|one| one["text"].as_str().unwrap().to_owned());
         texts.collect::<Vec<_>>().join("\n")
     };
-    assert!(doctor().contains("remote 'gh' of git's configuration mirrors, and is no mirror of ours"), "{}", doctor());
+    assert!(
+        doctor().contains("remote 'gh' of git's configuration is a mirror, but git-mirror-push has no mirror for it"),
+        "{}",
+        doctor()
+    );
     let status = || estate.run(&["--git-dir", here.to_str().unwrap(), "status"]).err;
     assert!(status().contains("remote 'gh'") && status().contains("git mirror-push import"), "{}", status());
     let said = estate.run(&["import", "--yes"]);
@@ -278,7 +283,7 @@ fn hooks_that_push_are_named_by_import_and_doctor() {
     assert!(!doctor().contains("also pushes"), "{}", doctor());
 }
 
-/// What was left half done is finished: a mirror without the hook. A hook that cannot be installed needs a person.
+/// If the hook cannot be installed, a person is needed. The next import installs the missing hook.
 #[test]
 fn a_mirror_without_the_hook_gets_it_with_the_next_import() {
     let estate = Estate::new(NOBODY);
@@ -296,7 +301,7 @@ fn a_mirror_without_the_hook_gets_it_with_the_next_import() {
     assert!(here.join("hooks/post-receive").exists());
 }
 
-/// A wrong path is an error, not the wish to import everything.
+/// A wrong path is an error. It does not import all repositories.
 #[test]
 fn only_who_names_no_repository_imports_all() {
     let estate = Estate::new(NOBODY);

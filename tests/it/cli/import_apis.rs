@@ -1,4 +1,4 @@
-//! `import` from GitLab and Gitea by their APIs, which a server of the test speaks.
+//! `import` from GitLab and Gitea through their APIs. A server of the test stands in for them.
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use crate::scene::web::{self, Answer, Request};
 
 const NOBODY: &str = "wake = \"none\"\n[[repositories]]\nroot = \"ROOT\"\n";
 
-/// A host whose answers a test makes, and what it was asked.
+/// A host whose answers a test makes, the requests that it got, and the most requests at once.
 struct Host {
     url: String,
     asked: Arc<Mutex<Vec<String>>>,
@@ -84,7 +84,7 @@ fn gitlab_mirrors_are_read_page_by_page() {
     for id in 1..=6 {
         estate.repository(&format!("acme/p{id}.git"));
     }
-    // This one is where GitLab itself keeps it.
+    // The repository of project 7 is where GitLab itself keeps it.
     estate.repository("@hashed/79/02/7902699be42c8a8e46fbbb4501726517e86b22c56a189f7625a6da49081b2451.git");
     let token = sandbox.secret_file("token", "glpat-t0ken\n");
     let password = sandbox.secret_file("password", "s3cret\n");
@@ -135,7 +135,7 @@ fn gitlab_mirrors_are_read_page_by_page() {
     assert!(said.status == 129 && said.err.contains("the token would go over plain http"), "{said:?}");
 }
 
-/// A host that sends the token's owner elsewhere gets no request there.
+/// If a host refers to another address, by its next page or by a redirect, nothing is sent there.
 #[test]
 fn a_next_page_at_another_address_is_not_asked() {
     let estate = Estate::new(NOBODY);

@@ -1,5 +1,5 @@
-//! Mirrors of other tools as they stand in the world, each with its source, and what becomes of each. The share that needs no hand is
-//! printed for each source.
+//! Mirrors as other tools have them, and what `import` makes of each. For each tool the test prints
+//! how many mirrors need no person.
 
 use std::path::Path;
 
@@ -11,13 +11,14 @@ use serde_json::Value;
 
 use crate::scene::estate::Estate;
 
-/// Where the fixture is from, its text, and what becomes of it: `NAME KEY=VALUE …` for each mirror with ` | ` between, `? WORDS` for what needs a
-/// person, or nothing.
+/// The name of the fixture, its text, and the expected result: `NAME KEY=VALUE …` for each mirror
+/// with ` | ` between, `? WORDS` for what needs a person, or nothing.
 type Fixture = (&'static str, &'static str, &'static str);
 
 /// Sections of git's configuration.
 const GIT: &[Fixture] = &include!("import_fixtures/git.in");
-/// `repo key value` in each line, as `gitolite git-config` prints it for the host frodo; or `simple:` and the URLs.
+/// `KEY VALUE` in each line, for the option `mirror.KEY` of `acme/widget`, read on the host frodo;
+/// or `simple:` and the URLs, then perhaps ` ARGS ` and arguments.
 const GITOLITE: &[Fixture] = &include!("import_fixtures/gitolite.in");
 /// `replication.config`, for the project `acme/widget`.
 const GERRIT: &[Fixture] = &include!("import_fixtures/gerrit.in");
@@ -36,7 +37,7 @@ fn text_of(change: &Change) -> String {
     }
 }
 
-/// What was found, in the words of the fixtures.
+/// What was found, in the form of the fixtures.
 fn said(found: &[Found]) -> String {
     let one = |found: &Found| match found {
         Found::Person { why, .. } => format!("? {why}"),
@@ -53,7 +54,8 @@ fn said(found: &[Found]) -> String {
     found.iter().map(one).collect::<Vec<_>>().join(" | ")
 }
 
-/// Compares, and counts the mirrors and those that need nobody.
+/// Compares each fixture with what was found. Prints the number of mirrors, and of those that need
+/// no person.
 fn judge(source: &str, all: &[Fixture], found: impl Fn(usize, &str) -> String) {
     let (mut mirrors, mut alone, mut wrong) = (0, 0, Vec::new());
     for (at, (name, text, expected)) in all.iter().enumerate() {
@@ -71,11 +73,11 @@ fn judge(source: &str, all: &[Fixture], found: impl Fn(usize, &str) -> String) {
             alone += usize::from(!part.starts_with('?'));
         }
     }
-    eprintln!("{source}: {} fixtures, {mirrors} mirrors, {alone} need no hand", all.len());
+    eprintln!("{source}: {} fixtures, {mirrors} mirrors, {alone} need no person", all.len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The mirrors of a repository's file, in the words of the fixtures.
+/// The mirrors in a repository's file, in the form of the fixtures.
 fn mirrors_of(repository: &Path) -> Vec<String> {
     let Ok(text) = std::fs::read_to_string(repository.join("mirror-push/config.toml")) else { return Vec::new() };
     let mut found: Vec<(String, Vec<String>)> = Vec::new();

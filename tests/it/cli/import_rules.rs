@@ -1,4 +1,5 @@
-//! `import` of many repositories: one rule for them, few processes and few syncs; and pushes that stand in hooks.
+//! `import` of many repositories: one template for them, few processes and few syncs; pushes in
+//! hooks and in cron; `--init` and `--check`.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -30,7 +31,7 @@ fn one_rule_for_many_repositories_is_one_template() {
     sandbox.git(&all[3], &["config", "remote.only.mirror", "true"]);
     let said = estate.run(&["import", "--dry-run"]);
     assert!(
-        said.err.contains("mirror 'backup' follows one rule in all 12 repositories; --template writes it once"),
+        said.err.contains("mirror 'backup' is the same in all 12 repositories; --template writes it once"),
         "{said:?}"
     );
     let said = estate.run(&["import", "--template", "--yes"]);
@@ -59,7 +60,7 @@ fn one_rule_for_many_repositories_is_one_template() {
         assert_eq!(sandbox.refs(&sandbox.path(&format!("mirrors/team-r{n}.git"))), sandbox.refs(repository), "r{n}");
     }
 
-    // A repository without the mirror would get one by the template, so there is none.
+    // One repository has no such mirror. A template would give it one, so no template is written.
     let estate = Estate::new(NOBODY);
     for n in 0..12 {
         let repository = estate.repository(&format!("r{n}.git"));
@@ -70,13 +71,14 @@ fn one_rule_for_many_repositories_is_one_template() {
     }
     let said = estate.run(&["import", "--template", "--yes"]);
     assert!(
-        said.err.contains("no mirror follows one rule in every repository") && said.out.contains("11 imported"),
+        said.err.contains("no mirror is the same in all repositories") && said.out.contains("11 imported"),
         "{said:?}"
     );
     assert!(!estate.sandbox.path("conf.d").exists());
 }
 
-/// A hook that pushes by itself, in lines that are written out, becomes mirrors that get the same refs. The hook itself is the oracle.
+/// Lines of a hook that push to a literal URL become mirrors that get the same refs. The refs that
+/// the hook itself pushes are the expected ones.
 #[test]
 fn a_push_in_a_hook_becomes_a_mirror_that_gets_the_same_refs() {
     let estate = Estate::new(NOBODY);
@@ -109,7 +111,7 @@ fn a_push_in_a_hook_becomes_a_mirror_that_gets_the_same_refs() {
         .map(|name| name.trim_end_matches(']').to_owned())
         .collect();
     assert_eq!(names, ["local", "local-2", "local-3", "local-4"]);
-    // Ours are led elsewhere, so that both can be compared.
+    // Our mirrors get other URLs, so that both results can be compared.
     for (name, (_, ours)) in names.iter().zip(&places) {
         sandbox.mirror_push_ok(&source, &["set", name, "--url", ours.to_str().unwrap()]);
     }
@@ -121,13 +123,13 @@ fn a_push_in_a_hook_becomes_a_mirror_that_gets_the_same_refs() {
     work.push(&["main", "+main:dev"]);
     sandbox.mirror_push_ok(&source, &["drain"]);
     for (line, (by_hook, ours)) in lines.iter().zip(&places) {
-        // A drain that the hook started may be at work.
+        // A drain that the hook started may still run.
         wait_for(line, || sandbox.refs(ours) == sandbox.refs(by_hook));
         assert!(!sandbox.refs(ours).is_empty(), "{line}");
     }
 }
 
-/// Cron's own directory is one of the test, in a mount namespace.
+/// In a mount namespace, a directory of the test replaces /etc/cron.d.
 #[test]
 fn lines_of_cron_that_push_are_named() {
     if !is_root("a mount namespace with a directory of cron of its own") {
@@ -138,7 +140,7 @@ fn lines_of_cron_that_push_are_named() {
     estate.repository("a.git");
     let (cron, tool) = (sandbox.path("cron.d"), sandbox.path("mirror-all"));
     std::fs::create_dir(&cron).unwrap();
-    // Whoever opens a pipe waits for its writer.
+    // Opening a pipe waits for a writer. So the import must not open it.
     let pipe = sandbox.path("pipe");
     assert!(sandbox.command("mkfifo").arg(&pipe).status().unwrap().success());
     let lines = format!(
@@ -206,7 +208,8 @@ fn check_says_which_of_the_imported_mirrors_are_ready() {
     let theirs = sandbox.git(&stranger, &["commit-tree", "-m", "theirs", &sandbox.git(&stranger, &["mktree"])]);
     sandbox.git(&stranger, &["update-ref", "refs/heads/main", &theirs]);
     let repository = estate.repository("r.git");
-    // A mirror that has another value that is known here, for an old tool that did not force.
+    // This mirror has another commit on main, which this repository has too. The old tool did not
+    // force its pushes.
     let diverged = estate.mirror("diverged.git");
     let other = sandbox.git(&repository, &["commit-tree", "-m", "other", "main^{tree}"]);
     sandbox.git(&repository, &["update-ref", "refs/heads/other", &other]);
@@ -240,7 +243,7 @@ fn check_says_which_of_the_imported_mirrors_are_ready() {
     assert_eq!(said.out.matches("not ready: ").count(), 4, "one cause is one line: {said:?}");
     assert_eq!(sandbox.refs(&ready), [""; 0], "nothing was sent");
     assert!(!sandbox.path("mirrors/missing.git").exists());
-    // A template's mirrors are looked at too, and a program reads what was found.
+    // `--check` covers the mirrors of a template too, and `--json` has its results.
     let other = Estate::new(NOBODY);
     let mirrors = other.sandbox.path("mirrors").display().to_string();
     for name in ["a", "b"] {
@@ -257,7 +260,7 @@ fn check_says_which_of_the_imported_mirrors_are_ready() {
     assert!(said.status == 129 && said.err.contains("--dry-run"), "{said:?}");
 }
 
-/// No process for each repository.
+/// The number of processes does not grow with the number of repositories.
 #[test]
 fn many_repositories_take_few_processes() {
     let estate = Estate::new(NOBODY);
@@ -286,8 +289,10 @@ fn many_repositories_take_few_processes() {
     assert!(said.out.contains("and 30 more; -v shows them all"), "{said:?}");
 }
 
-/// The number of configuration files that were renamed to their names after a whole syncfs(2) that began after the last write of that thread.
-/// Any other rename fails the test. The kernel is the witness: strace prints a call on one line, unless another event comes in between.
+/// The number of configuration files that were renamed to their final names. Before each rename, a
+/// syncfs(2) must have begun after the last write of the same thread, and must have ended.
+/// Otherwise the test fails. strace prints a call on one line, unless another event comes in
+/// between.
 fn renames_after_a_sync(trace: &str) -> usize {
     let (mut written, mut begun) = (BTreeMap::new(), BTreeMap::new());
     let (mut synced, mut renamed) = (Vec::new(), 0);

@@ -1,4 +1,5 @@
-//! `import` from gitolite and Gerrit: what they mirror becomes ours, and nothing changes where it comes from.
+//! `import` from gitolite and Gerrit: their mirrors become ours, and their configuration is not
+//! changed.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +10,7 @@ use serde_json::Value;
 use crate::scene::estate::Estate;
 use crate::scene::sandbox::{Completed, Sandbox, script, wait_for};
 
-/// What `--json` prints: `REPOSITORY NAME ACTION URL`.
+/// The entries that `--json` printed, sorted, each as `REPOSITORY NAME ACTION URL`.
 pub(super) fn actions(said: &Completed) -> Vec<String> {
     let all = said.json();
     let text = |one: &Value, key: &str| one[key].as_str().unwrap_or("-").to_owned();
@@ -83,7 +84,7 @@ fn gitolite_copies_become_push_mirrors() {
 
     let log = sandbox.path("started");
     let import = |more: &[&str]| {
-        // The processes are counted: gitolite is perl, and whatever it starts is its own affair.
+        // This script records each start of gitolite. What gitolite itself starts is not counted.
         let bin = sandbox.path("bin");
         std::fs::create_dir_all(&bin).unwrap();
         let line = format!("#!/bin/sh\necho \"$1\" >>'{}'\nexec /usr/bin/gitolite \"$@\"\n", log.display());
@@ -98,7 +99,7 @@ fn gitolite_copies_become_push_mirrors() {
     assert!(said.err.contains("1 repository here is a copy of sam"), "{said:?}");
     assert!(said.out.contains("nosync-quiet-1") && said.out.contains("--exact"), "{said:?}");
     assert_eq!(std::fs::read_to_string(&log).unwrap(), "query-rc\ngit-config\n", "two processes");
-    // Without a source, gitolite is one of those that are here.
+    // If no source is named, `import` finds gitolite too.
     let every = sandbox
         .command(env!("CARGO_BIN_EXE_git-mirror-push"))
         .args(["import", "--dry-run", "--root"])
@@ -132,7 +133,8 @@ fn gitolite_copies_become_push_mirrors() {
     assert!(said.out.contains("0 imported, 4 already here, 0 need you"), "{said:?}");
     assert_eq!(config(&widget), again, "a second import writes nothing");
 
-    // Real pushes flow. The alias of ssh is a path here; git itself sends the same refs to another copy.
+    // A real push is mirrored. A path replaces the URL with the ssh alias. For comparison, git
+    // pushes the same refs to another copy.
     sandbox.mirror_push_ok(&widget, &["set", "sam", "--url", copy.to_str().unwrap()]);
     let work = sandbox.work(&widget);
     work.commit("one");
@@ -147,7 +149,7 @@ fn gitolite_copies_become_push_mirrors() {
     sandbox.mirror_push_ok(&widget, &["drain", "sam"]);
     let oracle = sandbox.bare("oracle.git");
     sandbox.git(&widget, &["push", "-q", "--mirror", oracle.to_str().unwrap()]);
-    // A drain that the hook started may be at work.
+    // A drain that the hook started may still run.
     wait_for("the copy", || sandbox.refs(&copy) == sandbox.refs(&oracle));
 }
 
@@ -214,7 +216,8 @@ fn gerrit_remotes_become_mirrors_of_each_project() {
     let said = estate.run(&["import", "--root", below.join("git").to_str().unwrap(), "--dry-run"]);
     assert!(said.out.contains("new: host-one (push)") && said.out.contains("replication.config"), "{said:?}");
 
-    // Files for each remote replace the remotes of the main file. A damaged one refuses all.
+    // Files for each remote replace the remotes of the main file. If one is damaged, nothing is
+    // imported.
     say("replication/second.config", &format!("[remote \"any\"]\n\turl = {mirrors}/2/${{name}}.git\n"));
     let said = run(&["--dry-run", "--json"]);
     assert!(actions(&said).iter().all(|line| line.contains(" second add ")), "{said:?}");

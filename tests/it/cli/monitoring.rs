@@ -184,7 +184,7 @@ fn status_says_who_makes_the_next_attempt() {
     says("no daemon, drain or timer is running: 'git mirror-push drain m' mirrors what waits");
     assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
     says(
-        "min or later, after 1 failed attempt; no daemon, drain or timer is running: 'git mirror-push sync m' tries now",
+        "min from now or later, after 1 failed attempt; no daemon, drain or timer is running: 'git mirror-push sync m' tries now",
     );
     // A drain that a hook started waits for the next attempt.
     let mut drain = sandbox.program(&source).args(["drain", "--detach"]).spawn().unwrap();

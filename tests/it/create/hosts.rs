@@ -77,7 +77,7 @@ fn each_host_is_asked_once_in_its_own_words() {
             }),
         };
         assert_eq!(hosted.forge.wishes(), [wish], "{word}");
-        // From then on the API is left alone.
+        // After that, the API gets no more requests.
         let work = hosted.sandbox.work(&hosted.source);
         work.commit("two");
         work.push(&["main"]);
@@ -101,7 +101,7 @@ fn a_user_a_group_below_a_group_and_a_public_repository() {
     assert_eq!(hosted.sync().status, 0);
     assert!(hosted.is_mirrored("acme/sub/widget.git"));
     assert_eq!(hosted.forge.wishes()[0]["visibility"], "internal");
-    // With a table of its own for the API.
+    // With its own URL for the API.
     let hosted = Hosted::new(Brand::Gitea, "bot/widget.git", &[]);
     let api = format!("create_url={}/", hosted.forge.api());
     hosted.sandbox.mirror_push_ok(&hosted.source, &["set", "m", &api]);
@@ -210,14 +210,14 @@ fn answers_of_the_hosts_are_said_in_our_words_with_what_is_missing() {
         hosted.sandbox.mirror_push_ok(&hosted.source, &["set", "m", "allow_insecure_http=false"]);
         let said = hosted.sync();
         assert!(said.out.contains("a token would go over plain http"), "{word}: {said:?}");
-        // However the scheme is written.
+        // The case of the scheme does not matter.
         let api = hosted.forge.api().replace("http://", "HTTP://");
         hosted.sandbox.mirror_push_ok(&hosted.source, &["set", "m", &format!("create_url={api}")]);
         assert!(hosted.sync().out.contains("a token would go over plain http"), "{word}");
         assert!(hosted.forge.requests().iter().all(|request| !request.contains("/api/")), "{word}");
     }
     let hosted = Hosted::new(Brand::Github, "acme/deep/widget.git", &[]);
-    assert!(hosted.sync().out.contains("'acme/deep/widget' is not OWNER/NAME, as github has it"));
+    assert!(hosted.sync().out.contains("'acme/deep/widget' is not OWNER/NAME, the form that github needs"));
 }
 
 /// The host says that the repository exists, and upload-pack says that it does not: the account that pushes cannot see it.
@@ -230,7 +230,7 @@ fn a_repository_that_exists_and_cannot_be_seen_is_said() {
         std::fs::write(hosted.forge.repository("acme/widget.git"), "").unwrap();
         let said = hosted.sync();
         assert!(said.status == 1, "{word}: {said:?}");
-        assert_eq!(hosted.forge.wishes().len(), 0, "{word}: the look found something");
+        assert_eq!(hosted.forge.wishes().len(), 0, "{word}: nothing is created where something exists");
         let (status, body) = match brand {
             Brand::Github => (422, r#"{"errors":[{"message":"name already exists on this account"}]}"#),
             Brand::Gitlab => (400, r#"{"message":{"path":["has already been taken"]}}"#),
@@ -240,7 +240,7 @@ fn a_repository_that_exists_and_cannot_be_seen_is_said() {
         hosted.forge.prepare(status, &[], body);
         let said = hosted.sync();
         assert!(
-            said.status == 1 && said.out.contains("says that it exists, and whoever pushes cannot see it"),
+            said.status == 1 && said.out.contains("says that it exists, but the account that pushes cannot see it"),
             "{word}: {said:?}"
         );
     }
@@ -258,7 +258,7 @@ fn a_sha256_repository_is_refused_where_the_host_would_make_another() {
     work.commit("one");
     work.push(&["main"]);
     let said = sandbox.mirror_push(&source, &["sync"]);
-    assert!(said.status == 1 && said.out.contains("GitHub has no repositories with SHA-256"), "{said:?}");
+    assert!(said.status == 1 && said.out.contains("GitHub has no SHA-256 repositories"), "{said:?}");
     sandbox.mirror_push_ok(&source, &["set", "m", "create=push"]);
     let said = sandbox.mirror_push(&source, &["sync"]);
     assert!(said.status == 1 && said.out.contains("hosts make SHA-1 repositories"), "{said:?}");

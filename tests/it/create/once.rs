@@ -1,4 +1,5 @@
-//! Nothing is made by looking, nothing twice, nothing for strangers, and not faster than the host wants.
+//! Reading creates no repository, a repository is not created twice or for a mirror of the API, and
+//! repositories are not created faster than the host allows.
 
 use crate::scene::Scene;
 use crate::scene::daemon::Daemon;
@@ -6,7 +7,8 @@ use crate::scene::estate::Estate;
 use crate::scene::forge::{ADMIN, Brand, Forge};
 use crate::scene::sandbox::{Sandbox, wait_for};
 
-/// GitLab makes a project at the first request to receive-pack, whatever the URL. A mistyped one must not leave a project behind.
+/// GitLab makes a project at the first request to receive-pack, whatever the URL. A mistyped URL
+/// must not leave a project behind.
 #[test]
 fn looking_creates_nothing_at_a_host_that_creates_on_push() {
     let sandbox = Sandbox::of(("sha1", "files"));
@@ -33,7 +35,7 @@ fn looking_creates_nothing_at_a_host_that_creates_on_push() {
     assert_eq!(sandbox.refs(&forge.repository("acme/typo.git")), sandbox.refs(&source));
     assert_eq!(sandbox.status(&source)["created_repository"], true);
 
-    // What is right already is not looked at first any more.
+    // After the first sync, upload-pack is not asked before a push.
     forge.requests();
     let work = sandbox.work(&source);
     work.commit("two");
@@ -41,7 +43,8 @@ fn looking_creates_nothing_at_a_host_that_creates_on_push() {
     sandbox.mirror_push_ok(&source, &["drain"]);
     let asked = forge.requests();
     assert!(!asked.iter().any(|request| request.contains("git-upload-pack")), "{asked:?}");
-    // A push to a project that is gone does not ask for its refs, which would make it again. A plan and the doctor look first for ever.
+    // A push to a project that is gone does not ask receive-pack for the refs, because that would
+    // make the project again. `plan` and `doctor` always ask upload-pack first.
     std::fs::remove_dir_all(forge.repository("acme/typo.git")).unwrap();
     work.commit("three");
     work.push(&["main"]);
@@ -82,7 +85,7 @@ fn a_template_creates_at_the_pace_that_is_configured_and_one_at_a_time() {
     };
     assert!(["1st", "2nd", "3rd", "4th"].into_iter().all(is_said), "{waiting:?}");
     assert!(reports.iter().all(|report| report["update_status"] != "failed"), "{said:?}");
-    // Whoever waits has not failed: a drain that is not asked leaves it alone.
+    // A mirror that waits has not failed. A drain does not create its repository before its turn.
     assert_eq!(
         estate
             .run(&["drain", "--all", "--json"])
@@ -139,7 +142,7 @@ fn a_project_that_its_host_made_again_gets_every_ref() {
     assert_eq!(sandbox.refs(&forge.repository("acme/x.git")), sandbox.refs(&source));
 }
 
-/// A wrong or hostile `Retry-After` parks nobody for years.
+/// A wrong or hostile `Retry-After` does not delay the mirrors for years.
 #[test]
 fn no_host_parks_those_who_wait_for_longer_than_a_day() {
     let estate = Estate::new("");
@@ -164,10 +167,11 @@ fn no_host_parks_those_who_wait_for_longer_than_a_day() {
         let next: jiff::Timestamp = view["next_attempt_at"].as_str().unwrap().parse().unwrap();
         assert!(next < last, "{view}");
     }
-    assert_eq!(forge.wishes().len(), 1, "the others are not asked for meanwhile");
+    assert_eq!(forge.wishes().len(), 1, "no other repository is requested meanwhile");
 }
 
-/// A mirror whose hook takes every ref away again: each run ends, and what was spooled is not pushed for ever.
+/// A hook of the mirror deletes every ref after each push. Each run still ends, and the spooled
+/// refs are not pushed again and again.
 #[test]
 fn a_mirror_that_empties_itself_ends_the_run() {
     let scene = Scene::local(&[]);
@@ -199,7 +203,8 @@ fn a_mirror_that_empties_itself_ends_the_run() {
     }
 }
 
-/// A run that finds its mirror emptied asks for everything before it pushes, so that being killed loses nothing.
+/// A run that finds its mirror emptied requests a full sync before it pushes, so nothing is lost if
+/// the run is killed.
 #[test]
 fn an_emptied_mirror_gets_every_ref_although_the_run_is_killed() {
     let scene = Scene::local(&[]);

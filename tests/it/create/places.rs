@@ -45,7 +45,7 @@ fn a_path_is_created_once_with_our_branch_format_and_description() {
     let status = sandbox.status(&source);
     assert!(status["created_repository"] == true && status["update_status"] == "finished", "{status}");
 
-    // A mirror that was right once and is gone is not made again by itself.
+    // A mirror that was there once and is gone is made again only if a person asks for it.
     std::fs::rename(&mirror, sandbox.path("moved.git")).unwrap();
     let work = sandbox.work(&source);
     work.commit("two");
@@ -82,11 +82,12 @@ fn nothing_that_exists_is_changed() {
     let said = sandbox.mirror_push(&source, &["sync"]);
     assert!(said.status == 1 && !sandbox.path("nowhere").exists(), "a link is not followed: {said:?}");
     std::fs::remove_file(&place).unwrap();
-    // An empty directory may be a mount point or was made for us; a repository there is what was asked for.
+    // An empty directory may be a mount point, or may have been made for the mirror. So the
+    // repository is created in it.
     std::fs::create_dir(&place).unwrap();
     sandbox.mirror_push_ok(&source, &["sync"]);
     assert_eq!(sandbox.refs(&place), sandbox.refs(&source));
-    // One with an owner or mode of its own was made by somebody for a reason.
+    // A directory with an owner or mode of its own was made by somebody for a reason.
     let other = sandbox.path("shared.git");
     std::fs::create_dir(&other).unwrap();
     std::fs::set_permissions(&other, std::os::unix::fs::PermissionsExt::from_mode(0o2770)).unwrap();
@@ -95,7 +96,7 @@ fn nothing_that_exists_is_changed() {
     let said = sandbox.mirror_push(&source, &["sync", "shared"]);
     assert!(said.status == 1 && said.out.contains("owner or mode of its own"), "{said:?}");
     assert_eq!(std::fs::read_dir(&other).unwrap().count(), 0);
-    // Without 'create' the answer is what it always was.
+    // Without `create`, nothing is created.
     let said = sandbox.mirror_push(&source, &["add", "other", sandbox.path("typo.git").to_str().unwrap()]);
     assert_eq!(said.status, 0, "{said:?}");
     let said = sandbox.mirror_push(&source, &["sync", "other"]);
@@ -128,7 +129,7 @@ fn runs_that_create_one_repository_at_once_make_a_whole_one() {
         let names: Vec<_> = std::fs::read_dir(sandbox.path("place")).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names, ["same.git"], "round {round}");
     }
-    // What others have under a name like ours is left alone.
+    // Directories of others with names like those of our temporary directories are not removed.
     std::fs::remove_dir_all(&mirror).unwrap();
     for name in [".same.git.creating", ".same.git.creating-mine", "same.git.creating"] {
         std::fs::create_dir_all(sandbox.path("place").join(name).join("precious")).unwrap();
@@ -137,7 +138,8 @@ fn runs_that_create_one_repository_at_once_make_a_whole_one() {
     assert_eq!(std::fs::read_dir(sandbox.path("place")).unwrap().count(), 4);
 }
 
-/// A run that creates its mirror is killed at every system call that changes files. The next run finds what is there and goes on.
+/// A run that creates its mirror is killed at one in three of the system calls that
+/// `scene::injected` lists. The next run completes the work.
 #[test]
 fn a_creation_that_is_killed_is_taken_up_by_the_next_run() {
     let sandbox = Sandbox::new();
@@ -185,7 +187,7 @@ fn a_shell_over_ssh_creates_a_repository() {
     assert_eq!(head(&sandbox, &mirror), "refs/heads/trunk");
     assert_eq!(std::fs::read_to_string(mirror.join("description")).unwrap(), "It's the \"widget\" $(id)\n");
 
-    // An account that only serves git says so, and the mirror waits for a person.
+    // With an account that only serves git, the error says what is needed.
     let keys = sandbox.path("ssh/authorized_keys");
     let key = std::fs::read_to_string(&keys).unwrap();
     std::fs::write(&keys, format!("command=\"git-shell -c \\\"$SSH_ORIGINAL_COMMAND\\\"\" {key}")).unwrap();
@@ -242,7 +244,7 @@ fn keys_that_do_not_fit_the_url_are_refused() {
         assert!(said.status != 0 && said.err.contains(expected), "{keys:?}: {said:?}");
     }
     assert!(!std::fs::read_to_string(source.join("mirror-push/config.toml")).unwrap().contains("[remotes.n]"));
-    // [defaults] are for the mirrors that they fit.
+    // A key in [defaults] applies only to the mirrors whose URL it fits.
     let config = source.join("mirror-push/config.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, format!("{text}\n[defaults]\ncreate = \"github\"\n")).unwrap();

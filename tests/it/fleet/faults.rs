@@ -1,4 +1,5 @@
-//! A database that is killed, hangs, forgets or is of another version. No push waits for it.
+//! A database that is killed, hangs, loses rows or has tables of another version. No push waits for
+//! it.
 
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,7 @@ fn pushes_are_mirrored_while_the_database_is_killed_or_hangs_and_copies_follow()
     wait_for("the warning", || daemon.log().contains("fleet: cannot reach the database of the fleet: "));
     let said = asked(&one, &["status", "--fleet"]);
     assert!(said.status == 128 && said.err.contains("cannot reach the database of the fleet"), "{said:?}");
-    wait_for("a word in /healthz", || {
+    wait_for("a message in /healthz", || {
         let answer = daemon.ask("GET", "/healthz", "").unwrap();
         answer.status == 200 && answer.text.contains("the database of the fleet does not answer")
     });
@@ -78,16 +79,16 @@ fn copies_that_the_database_has_lost_are_sent_again() {
     }
     let _daemon = start(&one);
     wait_for_copies(&one, "git1");
-    // An older state came back: fewer transactions, and what they did.
+    // As after the restore of an older backup: later changes of the rows are missing.
     postgres.sql(
         "update node set beat = beat - 1; update mirror set shown = '{}' where name = 'backup'; delete from tally",
     );
     wait_for_copies(&one, "git1");
     wait_for("the count", || node_of(&one, "git1")["mirrors"] == serde_json::json!({ "up_to_date": 3 }));
-    // Rows of a repository that is not here, from before.
+    // Rows of a repository that does not exist any more.
     postgres.sql("insert into repository (node, git_dir, path) values ('git1', '/gone', 'gone'); update node set beat = beat - 1");
     wait_for("the end of what is gone", || postgres.sql("select count(*) from repository") == "3");
-    // Somebody forgot the node, or wiped everything.
+    // Somebody deleted the node, or the whole schema.
     postgres.sql("delete from node");
     wait_for_copies(&one, "git1");
     postgres.sql("drop schema git_mirror_push cascade");
@@ -103,19 +104,19 @@ fn a_node_of_another_version_joins_where_the_tables_allow_it() {
     let one = machine(&postgres, "git1", "");
     init(&one);
     repository(&one, "a");
-    // The tables of a later version that this one may still use.
+    // Tables of a later version, which this version may still use.
     postgres.sql("update meta set version = 2; alter table node add column later text; alter table mirror add column later integer");
     let daemon = start(&one);
     wait_for_copies(&one, "git1");
     assert_eq!(asked(&one, &["fleet", "init"]).status, 0, "they stay as they are");
     assert_eq!(postgres.sql("select version from meta"), "2");
-    // Tables that it must not use: it mirrors, and says what to do.
+    // Tables that this version must not use. The daemon still mirrors, and its log says what to do.
     postgres.sql("update meta set oldest = 2");
     drop(daemon);
     let daemon = start(&one);
     push(&one, "a");
     wait_for("the refusal", || {
-        daemon.log().contains("of version 2, and this program knows version 1: install a later")
+        daemon.log().contains("have version 2, but this program knows only version 1: install a later")
     });
     let said = asked(&one, &["fleet"]);
     assert!(said.status == 128 && said.err.contains("install a later version of it"), "{said:?}");

@@ -1,4 +1,4 @@
-//! Several daemons that share a real PostgreSQL database. Each machine is a home of its own.
+//! Several daemons that share a real PostgreSQL database. Each machine is a sandbox of its own.
 
 mod faults;
 mod limits;
@@ -16,7 +16,8 @@ use crate::scene::postgres::Postgres;
 use crate::scene::sandbox::{Completed, Sandbox, wait_for};
 use crate::scene::servers::free_port;
 
-/// A machine of the fleet that mirrors every repository of its own, with the database as `node`. `lines` go to `[fleet]`.
+/// A machine of the fleet, with the name `node`, that mirrors all its repositories. `lines` are
+/// added to `[fleet]`.
 fn machine(postgres: &Postgres, node: &str, lines: &str) -> Sandbox {
     let sandbox = Sandbox::new();
     set_up(&sandbox, postgres, node, lines);
@@ -65,7 +66,8 @@ fn node_of(sandbox: &Sandbox, name: &str) -> Value {
     nodes.iter().find(|node| node["node"] == name).cloned().unwrap_or_default()
 }
 
-/// What the copies say of the mirrors of a node, without what a copy adds, in the order of `status --all`.
+/// The copies of the mirrors of a node, without the fields `node`, `reachable` and `as_of`, which
+/// only copies have. In the order of `status --all`.
 fn copies(sandbox: &Sandbox, node: &str) -> Vec<Value> {
     let said = asked(sandbox, &["status", "--fleet", "--json", "--node", node]);
     if said.err.contains("the fleet has no node") {
@@ -81,7 +83,7 @@ fn copies(sandbox: &Sandbox, node: &str) -> Vec<Value> {
     copies
 }
 
-/// What the files of a machine say.
+/// The status of all mirrors, from the files of the machine.
 fn files(sandbox: &Sandbox) -> Vec<Value> {
     asked(sandbox, &["status", "--all", "--json"]).json().as_array().unwrap().clone()
 }

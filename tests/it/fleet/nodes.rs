@@ -41,7 +41,7 @@ fn any_node_shows_the_mirrors_of_all_nodes_as_their_files_say() {
     let said = asked(&two, &["check", "--fleet"]);
     assert!(said.status == 0 && said.out.starts_with("MIRRORS OK - 4 of 4 mirrors up to date | mirrors=4"), "{said:?}");
 
-    // A mirror of the other machine that refuses: failing comes first, on either machine, with its error.
+    // A mirror of git2 refuses a push. `status --fleet` on git1 lists this mirror first.
     script(&two.path("there/a.git/hooks/pre-receive"), "#!/bin/sh\necho no thanks >&2\nexit 1\n");
     let work = two.work(&two.path("srv/a.git"));
     work.commit("two");
@@ -102,7 +102,7 @@ fn a_node_that_is_gone_is_shown_as_it_was_and_can_be_forgotten() {
     assert!(said.status == 128 && said.err.contains("node 'git2' is running"), "{said:?}");
     other.signal(Signal::KILL);
     other.ended();
-    // Nobody waits fifteen seconds.
+    // A node is gone after fifteen seconds without a beat. The test does not wait for that.
     postgres.sql("update node set seen = seen - interval '20 s' where name = 'git2'");
     let node = node_of(&one, "git2");
     assert_eq!(node["reachable"], false, "{node}");
@@ -120,7 +120,7 @@ fn a_node_that_is_gone_is_shown_as_it_was_and_can_be_forgotten() {
     assert_eq!(copies(&one, "git2").len(), 0);
     let said = asked(&one, &["fleet", "forget", "git2"]);
     assert!(said.status == 128 && said.err.contains("the fleet has no node 'git2'"), "{said:?}");
-    // It comes back, and sends everything.
+    // The node comes back and sends all its copies again.
     let _other = start(&two);
     wait_for("the node", || node_of(&one, "git2")["reachable"] == true);
     wait_for_copies(&two, "git2");
@@ -137,7 +137,7 @@ fn of_two_daemons_with_one_name_the_second_does_not_join_until_the_first_ends() 
     wait_for_copies(&one, "git1");
     let second = start(&two);
     wait_for("the refusal", || second.log().contains("another running daemon is node 'git1' of the fleet"));
-    // It mirrors all the same.
+    // The second daemon mirrors although it has not joined.
     let work = two.work(&source);
     work.commit("one");
     work.push(&["HEAD:refs/heads/main"]);

@@ -1,4 +1,5 @@
-//! The repositories of all nodes as projects of any node's API and page, and their numbers.
+//! The API and the page of each node show the repositories of all nodes as projects. Every project
+//! has one number in the whole fleet.
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -8,7 +9,7 @@ use crate::scene::daemon::{Daemon, LOCAL, configure};
 use crate::scene::postgres::Postgres;
 use crate::scene::sandbox::{Sandbox, wait_for};
 
-/// The projects that a daemon lists: node, path and number.
+/// The projects that a daemon lists: path and number.
 fn listed(daemon: &Daemon<'_>) -> Vec<(String, u64)> {
     let all = daemon.api("GET", "projects", "").json();
     let one = |project: &Value| {
@@ -21,7 +22,7 @@ fn listed(daemon: &Daemon<'_>) -> Vec<(String, u64)> {
 fn a_node_that_joins_keeps_its_numbers_as_far_as_they_are_free() {
     let mut postgres = Postgres::start();
     let machines = [Sandbox::new(), Sandbox::new()];
-    // Both have had numbers of their own.
+    // Before they join, both machines give numbers of their own.
     for (node, machine) in machines.iter().enumerate() {
         configure(machine, LOCAL);
         for name in ["a", "b"] {
@@ -47,14 +48,14 @@ fn a_node_that_joins_keeps_its_numbers_as_far_as_they_are_free() {
     assert_eq!((number("a0"), number("b0")), (1, 2));
     assert!(number("a1") > 1_000_000 && number("b1") > number("a1"), "{all:?}");
     assert!(second.log().contains("srv/a1.git' has the number "), "{}", second.log());
-    // The numbers stay: after a restart, and also if the node has lost its own file of them.
+    // The numbers stay after a restart, even if the node has lost its file of numbers.
     second.signal(Signal::TERM);
     assert_eq!(second.ended(), Some(0));
     std::fs::remove_file(machines[1].path("state/projects.jsonl")).unwrap();
     let second = start(&machines[1]);
     wait_for_copies(&machines[1], "git1");
     wait_for("the numbers", || listed(&second) == all && listed(&first) == all);
-    // New repositories of both, while the database is down: no number twice.
+    // Both machines get a repository while the database is down. The two numbers differ.
     postgres.kill();
     repository(&machines[0], "new0");
     repository(&machines[1], "new1");
@@ -90,7 +91,7 @@ fn the_api_of_any_node_shows_all_and_changes_only_what_is_its_own() {
     assert_eq!(names("projects"), ["acme/a", "acme/b", "other/c"]);
     assert_eq!(names("projects?per_page=2&page=2"), ["other/c"]);
     assert_eq!(names("projects?search=ME%2FB"), ["acme/b"]);
-    // PostgreSQL takes no null character, and nobody else is to feel it.
+    // PostgreSQL accepts no null character. A request with one must not disturb later requests.
     assert_eq!(daemon.api("GET", "projects?search=%00", "").text, "[]");
     assert_eq!(daemon.api("GET", "projects/a%00b", "").status, 404);
     assert_eq!(names("projects").len(), 3);
@@ -127,14 +128,18 @@ fn the_api_of_any_node_shows_all_and_changes_only_what_is_its_own() {
         assert_eq!(answer.status, 409, "{method} {path}: {answer:?}");
         assert!(text.contains("is on node git2") && text.contains(THERE), "{method} {path}: {text}");
     }
-    assert_eq!(with("DELETE", "projects/other%2Fc/remote_mirrors/1").status, 404, "not even where it is");
+    assert_eq!(
+        with("DELETE", "projects/other%2Fc/remote_mirrors/1").status,
+        404,
+        "a bound token does not learn the node"
+    );
     assert_eq!(other.api("GET", &format!("projects/{id}/remote_mirrors"), "").json(), own);
-    // The node is gone: the last known state.
+    // When a node is gone, its last known state is shown.
     other.signal(Signal::KILL);
     other.ended();
     postgres.sql("update node set seen = seen - interval '20 s' where name = 'git2'");
     assert_eq!(daemon.api("GET", &format!("projects/{id}"), "").json()["reachable"], false);
-    // Without the database, only what is here.
+    // Without the database, a node shows only its own repositories.
     postgres.pause();
     assert_eq!(names("projects"), ["acme/a"]);
     assert_eq!(daemon.api("GET", &format!("projects/{id}"), "").status, 404);
@@ -173,7 +178,7 @@ fn the_page_of_any_node_shows_all_machines() {
         assert!(shown.text.contains(part), "{part}: {shown:?}");
     }
     assert!(!shown.text.contains("Add a mirror"));
-    // A token for other projects learns nothing of them.
+    // A token for `acme/*` shows nothing of the project `other/<b>`, not even in a count.
     let bound = log_in(&daemon.new_token("bound", &["--project", "acme/*"]));
     let list = page(&bound, "/").text;
     assert!(

@@ -1,4 +1,4 @@
-//! How the connection to the database is protected, and what never gets into it.
+//! The connection to the database is protected, and no secret gets into the database.
 
 use super::{LOCAL, asked, copies, init, machine, start, wait_for_copies};
 use crate::scene::daemon::{self, configure};
@@ -65,7 +65,7 @@ fn tls_is_verified_and_the_password_comes_from_a_file_a_command_or_systemd() {
         }
         assert!(!said.err.contains("pa55"), "{said:?}");
     }
-    // As LoadCredential= of systemd gives it.
+    // The password is a file `fleet`, as LoadCredential= of systemd provides it.
     configure(&sandbox, &format!("{LOCAL}[fleet]\nnode = \"git1\"\n{}{authority}", url("localhost", "require")));
     sandbox.secret_file("fleet", "pa55 w0rd\n");
     let mut command = sandbox.command(env!("CARGO_BIN_EXE_git-mirror-push"));
@@ -77,7 +77,7 @@ fn tls_is_verified_and_the_password_comes_from_a_file_a_command_or_systemd() {
     );
     let _daemon = start(&sandbox);
     wait_for_copies(&sandbox, "git1");
-    // PostgreSQL says so itself.
+    // PostgreSQL itself reports that each connection of the daemon uses TLS.
     let encrypted =
         "select bool_and(ssl)::text from pg_stat_ssl join pg_stat_activity using (pid) where usename = 'gmp'";
     assert_eq!(postgres.sql(encrypted), "true");

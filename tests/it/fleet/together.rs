@@ -1,4 +1,5 @@
-//! What the nodes do together: silent mode, one URL for two mirrors, and a storm in which everything fails once.
+//! What the nodes do together: silent mode, two mirrors with one URL, and many pushes while nodes
+//! and the database fail.
 
 use std::time::{Duration, Instant};
 
@@ -42,7 +43,7 @@ fn silent_mode_of_the_fleet_holds_for_all_daemons_and_after_a_restart_without_th
     assert!(asked(&one, &["fleet"]).out.contains("silent: the daemons send nothing"));
     push(&one, "a");
     push(&two, "a");
-    // The daemon that starts again does not need the database to know it.
+    // A daemon that starts again knows of silent mode without the database.
     postgres.kill();
     daemons[0].signal(Signal::TERM);
     assert_eq!(daemons[0].ended(), Some(0));
@@ -76,7 +77,8 @@ fn of_two_mirrors_with_one_url_the_later_one_is_parked_while_the_database_answer
     let is_theirs = || hub.refs(&mirror) == machines[0].refs(&machines[0].path("srv/a.git"));
     wait_for("the first mirror", || !hub.refs(&mirror).is_empty() && is_theirs());
     wait_for_copies(&machines[0], "git0");
-    // The same commit, so the first contact of the second one shows nothing strange.
+    // Both machines have the same commit, so the second mirror finds no other commits at first
+    // contact.
     push(&machines[1], "a");
     let _second = start(&machines[1]);
     let reason = "on node git0 pushes to the same URL; remove one of the two";
@@ -142,7 +144,8 @@ fn in_a_storm_nothing_is_lost_and_all_copies_are_right_afterwards() {
     for (round, name) in names.iter().cycle().take(3 * REPOSITORIES).enumerate() {
         each(name);
         match round {
-            // A node is killed, the database too, and each node stands still for a moment.
+            // The first node and the database are killed. Each of the other two nodes is stopped
+            // for some rounds.
             4 => daemons[0].signal(Signal::KILL),
             8 => postgres.kill(),
             10 => daemons[1].signal(Signal::STOP),
@@ -155,7 +158,7 @@ fn in_a_storm_nothing_is_lost_and_all_copies_are_right_afterwards() {
     }
     daemons[0].ended();
     daemons[0] = start(&machines[0]);
-    // What the killed daemon had written is gone after fifteen seconds; nobody waits for that here.
+    // A killed daemon keeps its node name for fifteen seconds. The test does not wait for that.
     postgres.sql("update node set seen = seen - interval '20 s' where name = 'git0'");
     let begun = Instant::now();
     for (node, machine) in machines.iter().enumerate() {

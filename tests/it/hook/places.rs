@@ -1,5 +1,5 @@
-//! Hosts that own `post-receive` run the hooks of others from a directory, and some run no hook of git at all: then a program of theirs feeds
-//! the hook.
+//! Some hosts own `post-receive` and run the hooks of others from a directory. Other hosts run no
+//! git hook at all; there, a script of `dist` feeds the hook.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -66,7 +66,8 @@ fn gitea_runs_the_hook_from_its_directory() {
     sandbox.mirror_push_ok(&scene.source, &["uninstall-hook"]);
     let names: Vec<_> = std::fs::read_dir(&parts).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["gitea"]);
-    // Something else of that name is not moved: the host would run it from its new name too.
+    // Another file of that name is not renamed, because the host would run it under its new name
+    // too.
     std::fs::write(parts.join("git-mirror-push"), "x").unwrap();
     let said = sandbox.mirror_push(&scene.source, &["install-hook"]);
     assert!(said.status == 128 && said.err.contains("is in the way"), "{said:?}");
@@ -79,7 +80,7 @@ fn gitlab_runs_the_hook_from_custom_hooks() {
     std::fs::create_dir_all(sandbox.path("@hashed/ab")).unwrap();
     let source = sandbox.source_named("@hashed/ab/source.git", mirror.to_str().unwrap(), &[]);
     let part = source.join("custom_hooks/post-receive.d/git-mirror-push");
-    assert!(part.is_symlink() && !source.join("hooks/post-receive").exists(), "'add' knows the place");
+    assert!(part.is_symlink() && !source.join("hooks/post-receive").exists(), "'add' installs the hook there");
     let doctor = || {
         let said = sandbox.mirror_push(&source, &["doctor"]).out;
         said.lines().find(|line| line.contains("  hook: ")).unwrap().to_owned()
@@ -88,7 +89,8 @@ fn gitlab_runs_the_hook_from_custom_hooks() {
     let work = sandbox.work(&source);
     work.commit("one");
     work.push(&["main"]);
-    // Gitaly sets core.hooksPath for its git, whose hook runs the custom ones.
+    // Gitaly sets core.hooksPath, and its own hook there runs the custom hooks. The test calls the
+    // custom hook itself.
     let line = format!("{} {} refs/heads/main\n", sandbox.digits('0'), sandbox.oid(&source, "main"));
     let mut hook = sandbox.command(&part);
     assert_eq!(run_with_input(hook.env("GIT_DIR", &source), line.as_bytes()).status, 0);
@@ -96,12 +98,13 @@ fn gitlab_runs_the_hook_from_custom_hooks() {
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
     sandbox.mirror_push_ok(&source, &["uninstall-hook"]);
     assert!(!part.is_symlink() && doctor().contains("there is no '"), "{}", doctor());
-    // A script of the administrator that runs ours is enough.
+    // A script of the administrator that runs our hook is enough.
     script(&source.join("custom_hooks/post-receive"), "#!/bin/sh\nexec git-mirror-post-receive\n");
     assert!(doctor().contains("ok"), "{}", doctor());
 }
 
-/// Nothing runs `custom_hooks` in a copy of a repository of GitLab, nor `post-receive.d` of a script that only mentions some `.d`.
+/// In a copy of a GitLab repository, nothing runs `custom_hooks`. A script that only mentions
+/// another `.d` does not run `post-receive.d`.
 #[test]
 fn a_directory_that_nothing_runs_is_no_place_for_the_hook() {
     for prepare in [true, false] {

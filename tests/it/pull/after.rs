@@ -1,4 +1,4 @@
-//! What a run leaves behind besides the refs that it took: HEAD, and packed refs.
+//! What a run changes besides the values of refs: HEAD, and the packing of refs.
 
 use super::Taking;
 use crate::scene::sandbox::script;

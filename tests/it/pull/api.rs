@@ -61,7 +61,7 @@ fn the_pull_mirror_is_made_shown_and_changed_as_at_gitlab() {
     let both = json!({ "only_mirror_protected_branches": true, "mirror_branch_regex": "x" });
     assert_eq!(daemon.api("PUT", PULL, &both.to_string()).status, 400);
     assert_eq!(daemon.api("PUT", PULL, "{\"mirror_branch_regex\":\"(\"}").status, 400);
-    // The API of push mirrors does not know it.
+    // The API of push mirrors does not show the pull mirror.
     assert_eq!(daemon.api("GET", "projects/acme%2Fwidget/remote_mirrors", "").json(), json!([]));
     let id = shown["id"].as_u64().unwrap();
     assert_eq!(daemon.api("DELETE", &format!("projects/acme%2Fwidget/remote_mirrors/{id}"), "").status, 404);
@@ -95,7 +95,8 @@ fn a_trigger_brings_a_change_here_and_onward_within_a_second() {
     let work = sandbox.work(&up);
     for round in 0..6 {
         if round == 3 {
-            // Our hook is no longer the only one, so git runs it.
+            // While our hook is the only one, the pull spools in its place. With a second hook, git
+            // runs both.
             script(&here.join("hooks/post-update"), "#!/bin/sh\n");
         }
         work.commit(&format!("{round}"));
@@ -123,7 +124,7 @@ fn a_token_of_scope_pull_can_trigger_and_nothing_else() {
     assert_eq!(ask(&other, "POST", PULL), 404);
     assert_eq!([ask(&reader, "POST", PULL), ask(&reader, "GET", PULL)], [403, 200]);
     let login = daemon.ask_with("POST", "/login", &format!("token={pull}"), &[]).unwrap();
-    assert_eq!(login.status, 401, "the page is not for it");
+    assert_eq!(login.status, 401, "a token of scope pull cannot log in");
 }
 
 #[test]
@@ -164,7 +165,7 @@ fn webhooks_of_three_kinds_are_believed_by_their_secret_alone() {
     assert_eq!((wrong.status, &wrong.text), (404, &unknown.text));
     assert_eq!(unknown.status, 404);
     assert_eq!(post(&[], PULL).status, 401);
-    // Hosts name every commit of a push, so a body may be large.
+    // The body of a webhook lists every commit of the push, so it may be large.
     let large = "x".repeat(2 << 20);
     let send =
         |body: &str, headers: &[(&str, &str)]| daemon.ask_with("POST", &format!("/api/v4/{PULL}"), body, headers);
@@ -173,7 +174,7 @@ fn webhooks_of_three_kinds_are_believed_by_their_secret_alone() {
     assert_eq!(send(&large[1..], &[("X-Hub-Signature-256", &signature)]).unwrap().status, 404);
     let token = daemon.new_token("large", &["--scope", "pull"]);
     assert_eq!(send(&large, &[("PRIVATE-TOKEN", &token)]).unwrap().status, 202);
-    // The answer may come while the client still sends, and be lost.
+    // The server may answer while the client still sends. Then the client may not see the answer.
     let answer = send(&"x".repeat(26 << 20), &[("X-Gitlab-Token", secret)]);
     assert!(answer.as_ref().is_none_or(|answer| answer.status == 413), "{answer:?}");
     // A new secret ends the old one.
@@ -205,7 +206,8 @@ fn a_flood_of_webhooks_makes_few_checks_and_drops_no_change() {
     assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
 }
 
-/// A webhook came too early and waits. Silent mode begins meanwhile; when it ends, the check is made, although no clock asks for it.
+/// A webhook comes too early and waits. Silent mode begins and ends. Then the check is made,
+/// although `interval` is `none`.
 #[test]
 fn a_webhook_that_waits_is_not_lost_to_silent_mode() {
     let sandbox = Sandbox::new();

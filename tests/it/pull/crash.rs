@@ -1,5 +1,6 @@
 //! A pull is killed, or gets an error, at every system call that changes files (`scene::injected`). The next pull and drain must find
-//! everything: upstream's refs here and on the push mirror, and the replaced values under their second names.
+//! everything: upstream's refs here and on the push mirror, and the replaced values below
+//! `refs/rewritten`.
 
 use super::Taking;
 use crate::scene::injected::{Fault, Point, Threads, at_every_point, is_reached, under};
@@ -138,7 +139,8 @@ fn a_pull_whose_disk_is_full_at_any_step() {
     Sample::new("all").survives(Fault::Error("ENOSPC"));
 }
 
-/// Brings a replaced value back. Wherever that is killed, the push mirror has the branch as soon as this repository has it.
+/// `kept --restore` is killed at a step. If the branch is here then, the next drain sends it to the
+/// push mirror.
 #[test]
 fn a_restoration_that_is_killed_at_any_step() {
     let sample = Sample::new("all");

@@ -1,4 +1,5 @@
-//! Kills, lies and floods.
+//! Runs that are killed, packs that are too large, objects that upstream lacks, names that are
+//! taken, and pushers who move refs during a pull.
 
 use std::time::Duration;
 
@@ -26,7 +27,8 @@ fn a_pack_that_is_too_large_is_not_taken() {
     assert!(s.is_taken());
 }
 
-/// The receive-pack of a killed run still waits in a hook. The next run ends it before it reads our refs.
+/// The receive-pack of a killed run still waits in a hook. The next run ends this receive-pack
+/// before it reads our refs.
 #[test]
 fn the_receive_pack_of_a_killed_run_does_not_outlive_it() {
     let s = Taking::local(&[]);
@@ -53,7 +55,7 @@ fn the_receive_pack_of_a_killed_run_does_not_outlive_it() {
 #[test]
 fn a_pusher_who_moves_a_ref_during_the_pull_keeps_his_commit() {
     let s = Taking::local(&[]).with(&["main", "main:x"]);
-    // The pre-receive hook stands for a pusher who is faster.
+    // The pre-receive hook moves the ref, as a faster pusher would.
     let oid = s.sandbox.git(&s.here, &["commit-tree", "-m", "theirs", "-p", "main", "main^{tree}"]);
     let lines =
         format!("#!/bin/sh\ncat > /dev/null\nenv -u GIT_QUARANTINE_PATH git update-ref refs/heads/x {}\n", oid.trim());
@@ -92,7 +94,8 @@ fn a_pusher_who_moves_a_branch_that_upstream_deletes_keeps_his_commit() {
     }
 }
 
-/// The branch that contains what is deleted is refused here, so the deleted value gets another name.
+/// A hook here refuses the branch that contains the deleted value. So the value is kept below
+/// `refs/rewritten`.
 #[test]
 fn what_only_a_refused_branch_contains_is_kept() {
     let s = Taking::local(&["--prune", "merged"]).with(&["main", "main:x"]);
@@ -124,7 +127,8 @@ fn a_kept_ref_finds_a_free_name() {
     assert!(s.kept().contains(&longer), "{:?}", s.kept());
 }
 
-/// Every name for a kept value is taken, as a hostile upstream could arrange it. The ref stays as it is, and the others come.
+/// Every name for a kept value is taken, as a hostile upstream could arrange it. The ref is not
+/// replaced, and the other refs are taken.
 #[test]
 fn a_value_that_cannot_be_kept_is_not_replaced() {
     let s = Taking::local(&["--prune", "deleted"]).with(&["main"]);
@@ -177,7 +181,8 @@ fn nothing_is_replaced_if_it_cannot_be_noted_what_is_kept() {
     assert_eq!(s.sandbox.refs(&onward), s.sandbox.refs(&s.up));
 }
 
-/// A pusher moves a branch after we planned its deletion, and before the commands are sent: during the push of the updates.
+/// A pusher moves a branch after its deletion is planned and before the deletion is sent: while the
+/// updates are sent.
 #[test]
 fn a_branch_that_moves_between_two_pushes_of_a_run_is_not_deleted() {
     let s = Taking::local(&["--prune", "deleted"]).with(&["main", "main:x"]);
@@ -192,8 +197,8 @@ fn a_branch_that_moves_between_two_pushes_of_a_run_is_not_deleted() {
     assert!(s.changed(&said).contains(&("refs/heads/x".into(), "kept".into())), "{said:?}");
 }
 
-/// An object of one branch is missing upstream. The other refs come at once, at first contact and later, and the branch when it can be read
-/// again.
+/// An object of one branch is missing upstream. The other refs are taken at once, at first contact
+/// and later. The branch is taken when its object is there again.
 #[test]
 fn a_value_that_upstream_cannot_give_stops_no_other() {
     for kind in [None, Some(Kind::Http), Some(Kind::Git), Some(Kind::Ssh)] {

@@ -116,7 +116,8 @@ fn a_malformed_object_is_refused_and_the_other_branches_come() {
     assert_eq!(s.leftovers(), Vec::<String>::new());
 }
 
-/// In a shared repository, a member of the group could let git run a program as the user who pulls.
+/// In a shared repository, a member of the group could make git run a program as the user who
+/// pulls.
 #[test]
 fn what_members_of_the_group_may_have_written_stops_a_pull_of_a_shared_repository() {
     use std::os::unix::fs::PermissionsExt;
@@ -124,7 +125,8 @@ fn what_members_of_the_group_may_have_written_stops_a_pull_of_a_shared_repositor
     let mode = |path: &str, mode: u32| {
         std::fs::set_permissions(s.here.join(path), std::fs::Permissions::from_mode(mode)).unwrap();
     };
-    // A member could take `core.sharedRepository` out of a config that he can write, but not change the mode of the directory.
+    // The mode of the directory shows that the repository is shared. A member cannot change it, but
+    // could remove `core.sharedRepository` from a config that he can write.
     mode("", 0o2775);
     hook(&s, "update", "exit 0");
     mode("config", 0o644);

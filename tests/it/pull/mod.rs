@@ -1,4 +1,4 @@
-//! Pull mirrors: what changes upstream comes here.
+//! Pull mirrors: changes of upstream are taken here.
 
 mod after;
 mod api;
@@ -100,7 +100,7 @@ impl Taking {
         all.lines().map(str::to_owned).collect()
     }
 
-    /// What stays in the mirror's directory only while a run is at work.
+    /// The files in the mirror's directory that may exist only during a run.
     pub(crate) fn leftovers(&self) -> Vec<String> {
         let directory = self.here.join("mirror-push/remotes/m");
         let names =

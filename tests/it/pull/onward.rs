@@ -3,7 +3,7 @@
 use super::Taking;
 use crate::scene::sandbox::wait_for;
 
-/// Adds a push mirror `onward` to the repository here.
+/// Adds a push mirror to the repository here. Returns the mirror's path.
 fn add_onward(s: &Taking, name: &str) -> std::path::PathBuf {
     let mirror = s.sandbox.bare(&format!("{name}.git"));
     s.sandbox.mirror_push_ok(&s.here, &["add", name, &mirror.display().to_string()]);
@@ -28,7 +28,7 @@ fn what_was_taken_is_spooled_whatever_hooks_says() {
         s.sandbox.mirror_push_ok(&s.here, &["drain"]);
         assert_eq!(s.sandbox.refs(&onward), s.sandbox.refs(&s.up), "{hooks}");
         let attempts = s.sandbox.mirror_push_ok(&s.here, &["log", "m", "--json"]).json();
-        assert_eq!(attempts.as_array().unwrap().len(), 2, "{hooks}: the upstream is not contacted for what it gave");
+        assert_eq!(attempts.as_array().unwrap().len(), 2, "{hooks}: a drain contacts no upstream");
     }
 }
 
@@ -107,7 +107,7 @@ fn our_settings_reach_no_other_receive_pack() {
     for (repository, key) in [(&s.here, "receive.denyNonFastForwards"), (&onward, "receive.denyNonFastForwards")] {
         s.sandbox.git(repository, &["config", key, "true"]);
     }
-    // With wake = "auto", the hook of the taken refs starts the drain.
+    // With wake = "auto", a drain is started after the pull.
     let config = s.here.join("mirror-push/config.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("wake = \"none\"\n", "")).unwrap();

@@ -1,4 +1,5 @@
-//! The rules of a pull, with real repositories: CONTRACT's table of updates, deletions, first contact.
+//! The rules of a pull, with real repositories: updates, deletions, first contact
+//! (`docs/rules.md`).
 
 use super::Taking;
 use crate::scene::sandbox::Sandbox;
@@ -80,7 +81,7 @@ fn forward_rewritten_and_moved_here() {
     assert!(moved_ref["reason"].as_str().unwrap().contains("someone moved the ref here"), "{moved_ref}");
     let log = s.sandbox.mirror_push_ok(&s.here, &["log", "--json"]).out;
     assert!(log.contains(&first), "the old value of the forced update is in the log: {log}");
-    // The fix: make the branch here what upstream has.
+    // The fix: set `moved` back to a value that upstream's contains, and `ahead` to upstream's.
     for branch in ["moved", "ahead"] {
         let upstream = s.sandbox.oid(&s.up, branch);
         if branch == "moved" {
@@ -105,7 +106,7 @@ fn overwrite_replaces_what_was_moved_here_and_keeps_it() {
     assert!(s.kept()[0].ends_with(moved.trim()));
     let kept = std::fs::read_to_string(s.here.join("mirror-push/remotes/m/kept.jsonl")).unwrap();
     assert!(kept.contains(moved.trim()) && kept.contains("refs/heads/main"), "{kept}");
-    // Pushers can neither delete nor make such refs, and can fetch them.
+    // Pushers can fetch such refs. They can neither delete nor create them.
     let name = s.kept()[0].split(' ').next().unwrap().to_owned();
     let work = s.sandbox.work(&s.here);
     let said = s.sandbox.try_git(&work.path, &["push", "origin", &format!(":{name}")]);
@@ -125,7 +126,7 @@ fn overwrite_replaces_what_was_moved_here_and_keeps_it() {
     assert_eq!(s.here("refs/heads/before"), moved.trim());
     s.sandbox.mirror_push_ok(&s.here, &["kept", "--expire"]);
     assert!(s.kept().is_empty() && s.sandbox.mirror_push_ok(&s.here, &["kept"]).out.is_empty());
-    // Without the promise, nothing is kept.
+    // With `keep_rewritten = 0`, nothing is kept.
     let none = Taking::local(&["--divergent-refs", "overwrite", "keep_rewritten=0"]).with(&["main"]);
     none.sandbox.theirs(&none.here, "main");
     assert_eq!(none.pulled(), [outcome("main", "forced")]);
@@ -186,7 +187,7 @@ fn deletions_follow_prune() {
         assert!(!s.here("ours").is_empty(), "a branch of ours alone is not reported and stays");
         let is_kept = s.kept().iter().any(|line| line.ends_with(&unmerged));
         assert_eq!(is_kept, prune == "deleted", "{prune}: what is in no other branch is kept under another name");
-        // A second run says the same and changes nothing.
+        // A second run keeps no further value.
         s.sandbox.mirror_push(&s.here, &["sync"]);
         assert_eq!(s.kept().len(), usize::from(prune == "deleted"));
     }
@@ -257,7 +258,7 @@ fn every_change_of_a_tag_is_a_rewrite() {
     work.push(&["+v1"]);
     assert_eq!(s.pulled(), [("refs/tags/v1".to_owned(), "forced".to_owned())]);
     assert_eq!(s.kept(), [format!("refs/rewritten/m/{}/tags/v1 {first}", &first[..12])]);
-    // Moved here too: it stays.
+    // The tag was moved here too, so it is not replaced.
     s.sandbox.git(&s.here, &["tag", "-f", "v1", &first]);
     work.commit("three");
     work.git(&["tag", "-f", "v1"]);
@@ -284,7 +285,8 @@ fn unrelated_histories_are_kept_apart_until_a_person_confirms() {
         assert_eq!(sandbox.refs(&here), before, "{command:?}");
     }
     assert!(sandbox.git(&here, &["count-objects", "-v"]).contains("count: 2"), "nothing of upstream is here");
-    // A person confirms: nothing is deleted, and no branch is replaced that upstream's history does not contain.
+    // A person confirms. Nothing is deleted. A branch is replaced only if upstream's branch
+    // contains its value.
     let said = sandbox.mirror_push(&here, &["sync", "--adopt", "--json"]);
     assert_eq!(sandbox.outcomes(&said), [outcome("main", "divergent"), outcome("theirs", "created")], "{said:?}");
     assert!(!sandbox.oid(&here, "ours").is_empty());
@@ -359,7 +361,7 @@ fn what_is_kept_ends_with_its_time() {
     std::fs::write(&noted, format!("{line}\nnot a line of ours\n")).unwrap();
     let second = s.sandbox.theirs(&s.here, "x").trim().to_owned();
     s.pull_ok();
-    assert_eq!(s.kept().len(), 2, "only the reconciling sync ends it");
+    assert_eq!(s.kept().len(), 2, "a pull does not expire it");
     s.sandbox.mirror_push_ok(&s.here, &["drain", "--reconcile"]);
     assert!(matches!(&s.kept()[..], [only] if only.ends_with(&second)), "{:?}", s.kept());
     let text = std::fs::read_to_string(&noted).unwrap();

@@ -22,7 +22,7 @@ fn first_second_and_unchanged_over_every_transport() {
         let status = std::fs::read(s.here.join("mirror-push/remotes/m/status.json")).unwrap();
         s.pull_ok();
         let after = std::fs::read(s.here.join("mirror-push/remotes/m/status.json")).unwrap();
-        assert_eq!(status, after, "{kind:?}: an unchanged upstream writes no status");
+        assert_eq!(status, after, "{kind:?}: a pull without changes writes no status");
         assert!(s.here.join("mirror-push/remotes/m/checked").exists());
     }
 }
@@ -44,7 +44,8 @@ fn an_unchanged_upstream_costs_one_request() {
     assert_eq!(requests[before..].len(), 2, "a list and a pack: {:?}", &requests[before..]);
 }
 
-/// The first question goes out before the greeting. An upstream that meanwhile speaks an older version, or another object format, is asked again.
+/// A pull sends its first request before it has read the server's greeting. If upstream now speaks
+/// an older version, or another object format, the pull asks again.
 #[test]
 fn an_upstream_that_speaks_otherwise_than_before_is_asked_again() {
     // Over ssh, the server here drops GIT_PROTOCOL and speaks version 0.
@@ -117,7 +118,7 @@ fn an_upstream_that_cannot_be_taken_from_is_explained_in_one_line() {
     assert!(said(&other.display().to_string()).contains("object format"));
     let refused = sandbox.mirror_push(&here, &["set", "m", "--url", &here.display().to_string()]);
     assert!(refused.status == 129 && refused.err.contains("this repository itself"), "{refused:?}");
-    // A link that leads here only later is noticed by the run.
+    // The link is made after `set`, so only the run can see that it leads here.
     let link = sandbox.path("link.git").display().to_string();
     sandbox.mirror_push_ok(&here, &["set", "m", "--url", &link]);
     std::os::unix::fs::symlink(&here, &link).unwrap();

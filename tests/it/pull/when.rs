@@ -64,7 +64,7 @@ fn an_upstream_that_is_gone_is_tried_again_and_found() {
     assert!(said.status == 1 && said.out.contains("not found"), "{said:?}");
     let before = attempts(&s);
     s.sandbox.mirror_push(&s.here, &["pull", "--due"]);
-    assert_eq!(attempts(&s), before, "the back-off holds for what nobody asked for");
+    assert_eq!(attempts(&s), before, "`pull --due` respects the back-off");
     std::fs::rename(&aside, &s.up).unwrap();
     s.pull_ok();
     assert_eq!(s.status()["update_status"], "finished");
@@ -128,8 +128,8 @@ fn what_was_heard_before_the_lock_counts_only_if_nothing_changed_meanwhile() {
         status["generation"] = (status["generation"].as_u64().unwrap() + 1).into();
         std::fs::write(remote.join("status.json"), status.to_string()).unwrap();
     });
-    assert!(s.is_taken(), "what another run may have seen is not older than what is taken");
-    // What was heard for fewer refs must not look like a deletion of the others.
+    assert!(s.is_taken(), "after another run, the pull asks upstream again");
+    // An answer for a smaller selection of refs must not look like a deletion of the other refs.
     s.sandbox.mirror_push_ok(&s.here, &["set", "m", "prune=deleted"]);
     work.push(&["main:dev"]);
     s.pull_ok();

@@ -1,4 +1,5 @@
-//! Each outcome except `flapping` and `remote_failed`, end to end, over each transport.
+//! Each outcome except `restored`, `conflict`, `flapping` and `remote_failed`, end to end, over
+//! each transport.
 
 use std::path::Path;
 
@@ -68,8 +69,8 @@ fn every_outcome(kind: Kind, git: Option<&Path>) {
     let outcomes = sandbox.outcomes(&said);
     assert!(outcomes.contains(&("refs/heads/fresh".into(), "remote_rejected".into())), "{said:?}");
     assert!(outcomes.contains(&("refs/heads/main".into(), "forced".into())), "{said:?}");
-    assert!(said.out.contains("frozen until Monday"), "the mirror's own words: {said:?}");
-    // and all is well in the end
+    assert!(said.out.contains("frozen until Monday"), "the mirror's own message: {said:?}");
+    // without the hook, everything is pushed
     std::fs::remove_file(hook).unwrap();
     sandbox.mirror_push_ok(&source, &["sync"]);
     sandbox.git(&mirror, &["branch", "-D", "theirs"]);
@@ -142,7 +143,8 @@ fn one_get_and_one_post_on_one_connection() {
     work.push(&["main"]);
     sandbox.mirror_push_ok(&source, &["drain"]);
     let requests = server.requests(&sandbox);
-    // The first contact looks first, so that it makes nothing.
+    // The first contact asks upload-pack first, because a request to receive-pack makes the
+    // repository at some hosts.
     let [look, get, post] = requests.as_slice() else { panic!("{requests:?}") };
     let connection = look.split(' ').next().unwrap();
     for (number, request) in [(1, look), (2, get)] {

@@ -1,4 +1,5 @@
-//! What somebody else put on a mirror and a push replaces or deletes there stays here, below `refs/rewritten`.
+//! A push replaces or deletes what somebody else put on the mirror. The value is kept here, below
+//! `refs/rewritten`.
 
 use crate::scene::Scene;
 use crate::scene::injected::{Fault, Threads, at_every_point, is_reached, under};
@@ -18,7 +19,7 @@ impl Scene {
         self.foreign_with(branch, 4096)
     }
 
-    /// Somebody commits a file with so many lines.
+    /// Somebody commits a file with that many lines to a branch of the mirror.
     fn foreign_with(&self, branch: &str, lines: usize) -> String {
         let text: String = (0..lines).map(|number| format!("{number} {branch}\n")).collect();
         let blob = self.sandbox.git_with_input(&self.mirror, &["hash-object", "-w", "--stdin"], text.as_bytes());
@@ -58,17 +59,17 @@ fn what_is_replaced_or_deleted_there_is_kept_here_over_every_transport() {
         assert!(!scene.source.join("mirror-push/remotes/m/incoming").exists());
         let listed = scene.sandbox.mirror_push_ok(&scene.source, &["kept", "--json"]).json();
         assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
-        // Brought back under another name, it goes to the mirror like every branch.
+        // A value that is restored under another name goes to the mirror like every branch.
         scene.sandbox.mirror_push_ok(&scene.source, &["kept", "m", "--restore", "topic", "--as", "rescued"]);
         scene.sandbox.mirror_push_ok(&scene.source, &["drain"]);
         assert_eq!(scene.sandbox.oid(&scene.mirror, "rescued"), topic, "{kind:?}");
-        // Without anything foreign, nothing is asked of upload-pack.
+        // A push that replaces nothing foreign keeps nothing.
         scene.push(&["+main"]);
         assert!(scene.sync_foreign().status == 0 && scene.kept().len() == 2, "{kind:?}");
     }
 }
 
-/// A value of ours that comes back from elsewhere, or that a branch here has, needs no second name.
+/// A value that was ours before, or that a branch here has, needs no ref below `refs/rewritten`.
 #[test]
 fn what_was_ours_is_not_kept() {
     let scene = Scene::local(&["--prune", "mirror"]).with(&["main", "main:old"]);
@@ -83,7 +84,7 @@ fn what_was_ours_is_not_kept() {
     assert_eq!(scene.kept(), Vec::<String>::new());
 }
 
-/// The rules decide although nothing can be kept, and the log names the value.
+/// If a value cannot be kept, it is replaced nevertheless. The log contains the value.
 #[test]
 fn what_cannot_be_kept_is_replaced_all_the_same() {
     for (setting, kind) in [("max_rewritten_size=1KiB", None), ("keep_rewritten=0", None), ("", Some(Kind::Http))] {
@@ -105,8 +106,8 @@ fn what_cannot_be_kept_is_replaced_all_the_same() {
     }
 }
 
-/// If ssh itself fails while upload-pack is asked, the ref waits, and others are pushed. A server that runs no upload-pack for this account
-/// refuses for good.
+/// If ssh itself fails during the request to upload-pack, the ref waits, and other refs are pushed.
+/// If the server refuses upload-pack to this account, the ref is replaced and nothing is kept.
 #[test]
 fn a_value_waits_for_a_failure_that_may_pass() {
     for (status, waits) in [(255, true), (1, false)] {
@@ -139,7 +140,8 @@ fn a_value_waits_for_a_failure_that_may_pass() {
     }
 }
 
-/// One value that cannot be kept costs no other. A ref that upload-pack hides is asked for by its value.
+/// If one value cannot be kept, the others still are. A ref that upload-pack hides is requested by
+/// its object id.
 #[test]
 fn each_value_that_can_be_kept_is() {
     let scene = Scene::local(&[]).with(&["main", "main:small", "main:large", "main:hidden"]);
@@ -147,7 +149,8 @@ fn each_value_that_can_be_kept_is() {
     scene.sandbox.git(&scene.mirror, &["config", "uploadpack.hideRefs", "refs/heads/hidden"]);
     let (small, hidden) = (scene.foreign_with("small", 1), scene.foreign_with("hidden", 1));
     let large = scene.foreign("large");
-    // The size is for all values of a run. What did not fit beside others is tried alone in the next run.
+    // `max_rewritten_size` limits all values of a run together. A value that did not fit with the
+    // others has the whole size in the next run.
     let said = scene.sync_foreign();
     assert_eq!((said.status, scene.sandbox.oid(&scene.mirror, "large")), (1, large.clone()), "{said:?}");
     let said = scene.sync_foreign();
@@ -157,7 +160,8 @@ fn each_value_that_can_be_kept_is() {
     assert_eq!(scene.kept(), expected, "{said:?}");
 }
 
-/// A tag object is not contained in what contains its commit. A broken ref here costs nothing.
+/// A branch that contains the commit of a tag does not contain the tag object. A broken ref here
+/// does not stop that.
 #[test]
 fn a_foreign_tag_is_kept() {
     let scene = Scene::local(&[]).with(&["main", "main:refs/tags/v1"]);
@@ -174,7 +178,8 @@ fn a_foreign_tag_is_kept() {
     assert!(log.contains(&tag), "{log}");
 }
 
-/// Whoever has a token controls a confined mirror, and must not fill the disk with it run by run.
+/// Whoever has a token controls a confined mirror. He must not fill the disk with kept values over
+/// several runs.
 #[test]
 fn of_a_confined_mirror_only_so_much_is_kept() {
     let scene = Scene::behind(Kind::Http, &[]).with(&["main", "main:x"]);
@@ -189,7 +194,7 @@ fn of_a_confined_mirror_only_so_much_is_kept() {
         assert!(said.status == 0 && scene.is_mirrored(), "{said:?}");
         scene.kept().contains(&Scene::kept_as(&oid, "x"))
     };
-    assert!((1..=8).all(is_kept), "one run after the other has the whole size");
+    assert!((1..=8).all(is_kept), "each run has the whole size");
     scene.sandbox.mirror_push_ok(&scene.source, &["kept", "m", "--expire"]);
     std::fs::write(&path, text + "confined = true\n").unwrap();
     let kept: Vec<bool> = (9..=16).map(is_kept).collect();
@@ -211,7 +216,7 @@ fn a_value_that_no_ref_can_keep_is_not_replaced() {
     assert_eq!(scene.sandbox.oid(&scene.mirror, "x"), x);
     assert_eq!(scene.sandbox.oid(&scene.mirror, "y"), scene.sandbox.oid(&scene.source, "y"));
     assert!(scene.kept().contains(&Scene::kept_as(&y, "y")), "{said:?}");
-    // All names are taken by a ref above them.
+    // The ref `refs/rewritten/m` blocks all names below it.
     for line in scene.kept() {
         scene.sandbox.git(&scene.source, &["update-ref", "-d", line.split(' ').next().unwrap()]);
     }
@@ -221,7 +226,7 @@ fn a_value_that_no_ref_can_keep_is_not_replaced() {
     assert_eq!(scene.sandbox.oid(&scene.mirror, "x"), x);
 }
 
-/// What is not whole is not kept, and nothing of it comes here.
+/// A value whose objects are incomplete is not kept.
 #[test]
 fn a_foreign_value_without_its_objects_is_not_kept() {
     let scene = Scene::local(&[]).with(&["main"]);
@@ -234,7 +239,8 @@ fn a_foreign_value_without_its_objects_is_not_kept() {
     assert!(scene.kept().is_empty() && said.err.contains(&oid), "{said:?}");
 }
 
-/// Wherever a run is killed or the disk is full, the mirror has the foreign value, or this repository has.
+/// At whatever step a run is killed or the disk is full, the foreign value is on the mirror or is
+/// kept here.
 #[test]
 fn a_foreign_value_survives_a_run_that_is_killed_or_has_no_space_at_any_step() {
     let scene = Scene::local(&[]).with(&["main"]);

@@ -110,7 +110,10 @@ fn files_of_a_later_version_are_refused_and_left_alone() {
     std::fs::write(&status, &later).unwrap();
     for command in ["sync", "status"] {
         let said = sandbox.mirror_push(&source, &[command]);
-        assert!(said.status != 0 && format!("{said:?}").contains("is of version 2, this program knows 1"), "{said:?}");
+        assert!(
+            said.status != 0 && format!("{said:?}").contains("version 2, but this program knows only version 1"),
+            "{said:?}"
+        );
         assert_eq!(std::fs::read_to_string(&status).unwrap(), later);
     }
     std::fs::write(&status, &kept).unwrap();

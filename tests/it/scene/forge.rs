@@ -71,7 +71,6 @@ impl Forge {
         format!("http://127.0.0.1:{}/{name}", self.port)
     }
 
-    /// The address of the API.
     pub(crate) fn api(&self) -> String {
         self.url(&self.state.base()[1..])
     }
@@ -80,7 +79,8 @@ impl Forge {
         self.state.sandbox.join("hosted").join(name)
     }
 
-    /// What the next request that would create something gets instead.
+    /// Prepares the answer to the next request that would create something. That request creates
+    /// nothing.
     pub(crate) fn prepare(&self, status: u16, headers: &[(&'static str, &'static str)], body: &str) {
         self.state.known.lock().unwrap().prepared.push_back((status, headers.to_vec(), body.to_owned()));
     }
@@ -158,7 +158,7 @@ impl State {
             known.most_at_work = known.most_at_work.max(known.at_work);
             known.prepared.pop_front()
         };
-        // A host takes its time, so that two at once would be seen.
+        // A creation takes a moment, so that two at once are counted as two.
         std::thread::sleep(std::time::Duration::from_millis(50));
         self.known.lock().unwrap().at_work -= 1;
         if let Some((status, headers, text)) = prepared {
@@ -208,7 +208,8 @@ impl State {
         command
     }
 
-    /// `git http-backend`, but for a repository that is not there.
+    /// Answers with `git http-backend`. If the repository does not exist, a push may create it;
+    /// otherwise the answer is 404.
     fn git(&self, method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Answer {
         let name = uri.path().trim_start_matches('/').split(".git/").next().unwrap().to_owned() + ".git";
         let is_push = uri.query().is_some_and(|query| query.contains("git-receive-pack"));

@@ -1,7 +1,9 @@
-//! Faults that strace injects: a program is killed, or gets an error, at every system call in `CALLS`: those that open, write, sync, rename,
-//! link, remove, make or lock files and directories. The programs that it starts run without faults.
+//! Faults that strace injects. A program is killed, or gets an error, at a system call in `CALLS`.
+//! These calls open, write, truncate, sync, rename, link, remove, make or lock files and
+//! directories, or change their mode. The programs that it starts run without faults.
 //!
-//! A run of the tests takes one call in three, other ones each day. `MIRROR_PUSH_POINTS=all` takes every call.
+//! A run of the tests takes every third call. Which calls these are depends on the day.
+//! `MIRROR_PUSH_POINTS=all` takes every call.
 
 use std::process::Command;
 use std::time::SystemTime;
@@ -62,7 +64,7 @@ impl Fault {
     }
 }
 
-/// In which threads of the program the calls are counted, in each from one on.
+/// The threads of the program whose calls are counted. strace counts each thread's calls from one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Threads {
     Main,
@@ -81,13 +83,14 @@ pub(crate) fn under(sandbox: &Sandbox, fault: Option<(Fault, Point)>, threads: T
     strace
 }
 
-/// Whether the last fault was reached: otherwise the program has fewer such calls.
+/// Whether the last fault was reached. If not, the program makes fewer such calls.
 pub(crate) fn is_reached(sandbox: &Sandbox) -> bool {
     let log = std::fs::read_to_string(sandbox.path("strace")).unwrap();
     log.contains("INJECTED") || log.contains("killed by SIGKILL")
 }
 
-/// Runs `each` for the points that are this day's turn and that it reaches. Returns how many it has at least.
+/// Runs `each` for the points of this day, of each call until `each` returns false: then the
+/// program makes no more such calls. Returns a lower bound of the number of all points.
 pub(crate) fn at_every_point(mut each: impl FnMut(Point) -> bool) -> usize {
     let step = if std::env::var("MIRROR_PUSH_POINTS").is_ok_and(|which| which == "all") { 1 } else { 3 };
     let day = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() / 86400;

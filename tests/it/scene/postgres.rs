@@ -21,7 +21,7 @@ pub(crate) struct Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         self.resume();
-        // An immediate shutdown: PostgreSQL, "Shutting Down the Server".
+        // SIGQUIT is an immediate shutdown (manual of PostgreSQL, "Shutting Down the Server").
         let _ = kill_process(Pid::from_child(&self.server), Signal::QUIT);
         let _ = self.server.wait();
     }
@@ -64,7 +64,7 @@ impl Postgres {
         let sockets = format!("unix_socket_directories={}", directory.path().display());
         let mut command = as_user(&programs.join("postgres"));
         command.arg("-D").arg(directory.path().join("data")).args(["-p", &port.to_string()]);
-        // The machine does not fail in a test, so nothing must reach the disk.
+        // The machine does not fail in a test, so nothing needs to be synced to the disk.
         for setting in ["listen_addresses=127.0.0.1", &sockets, "fsync=off", "max_connections=30"] {
             command.args(["-c", setting]);
         }
@@ -148,7 +148,7 @@ impl Postgres {
         self.sql_in("postgres", "select pg_reload_conf()");
     }
 
-    /// The server, and the processes that it has for connections.
+    /// The server and all its child processes.
     fn processes(&self) -> Vec<Pid> {
         let server = Pid::from_child(&self.server);
         let listed = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", server.as_raw_nonzero()));
@@ -157,7 +157,7 @@ impl Postgres {
         std::iter::once(server).chain(children).collect()
     }
 
-    /// Lets nobody get an answer any more; connections stay open.
+    /// Stops its processes, so that nobody gets an answer. Connections stay open.
     pub(crate) fn pause(&self) {
         self.processes().into_iter().for_each(|pid| kill_process(pid, Signal::STOP).unwrap());
     }

@@ -1,4 +1,5 @@
-//! An isolated home: own HOME, own git configuration, fixed identity and dates, nothing of the machine's but its programs.
+//! An isolated home: its own HOME and git configuration, a fixed identity and fixed dates. Of the
+//! machine, it uses only the programs.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -140,7 +141,6 @@ impl Sandbox {
         Completed::of(&self.command("git").current_dir(directory).args(arguments).output().unwrap())
     }
 
-    /// Runs git with input.
     pub(crate) fn git_with_input(&self, directory: &Path, arguments: &[&str], input: &[u8]) -> String {
         let mut command = self.command("git");
         command.current_dir(directory).args(arguments);
@@ -218,7 +218,7 @@ impl Sandbox {
         run_with_input(self.program(repository).args(arguments), input.as_bytes())
     }
 
-    /// Runs it and expects exit status 0.
+    /// Runs `git mirror-push` for this repository. Fails if its exit status is not 0.
     pub(crate) fn mirror_push_ok(&self, repository: &Path, arguments: &[&str]) -> Completed {
         let said = self.mirror_push(repository, arguments);
         assert_eq!(said.status, 0, "git mirror-push {arguments:?}: {said:?}");
@@ -280,7 +280,8 @@ impl Sandbox {
         oid
     }
 
-    /// The outcome of every ref in the output of `drain --json`, `sync --json` or `plan --json`.
+    /// The outcome of every ref in the output of a command with `--json`: `drain`, `sync`, `pull`,
+    /// `plan`.
     pub(crate) fn outcomes(&self, said: &Completed) -> Vec<(String, String)> {
         let word = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         let reports = said.json();
@@ -361,7 +362,6 @@ pub(crate) fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) {
     }
 }
 
-/// A working tree.
 pub(crate) struct Work<'s> {
     sandbox: &'s Sandbox,
     pub(crate) path: PathBuf,

@@ -109,7 +109,7 @@ impl Server {
         Self { kind: Kind::Https, root: sandbox.path(""), port, children }
     }
 
-    /// A web server with that certificate, which asks for no password; its files are in `directory`.
+    /// A web server that asks for no password, with that certificate. Its files are in `directory`.
     pub(crate) fn start_open(sandbox: &Sandbox, directory: &Path, certificate: &Path, key: &Path) -> Self {
         let port = free_port();
         let pair = (certificate.to_owned(), key.to_owned());

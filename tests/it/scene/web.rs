@@ -44,7 +44,6 @@ pub(crate) fn serve(answer: impl Fn(&Request) -> Answer + Send + Sync + 'static)
     port
 }
 
-/// An answer in JSON.
 pub(crate) fn json(status: u16, headers: &[(&str, &str)], body: &serde_json::Value) -> Answer {
     let mut answer = Response::builder().status(status).header("content-type", "application/json");
     for (name, value) in headers {

@@ -112,7 +112,7 @@ fn a_project_has_a_bounded_number_of_mirrors_and_a_regex_a_bounded_size() {
     }
     let more = make(serde_json::json!({}));
     assert_eq!(more.status, 400, "{more:?}");
-    assert!(more.text.contains("the project has 3 mirrors, the most that it may have"), "{more:?}");
+    assert!(more.text.contains("the project has 3 mirrors and may have no more"), "{more:?}");
     assert_eq!(daemon.api("DELETE", "projects/1/remote_mirrors/2", "").status, 204);
     assert_eq!(make(serde_json::json!({})).status, 201);
 }

@@ -1,4 +1,5 @@
-//! The daemon's life: woken by hooks, killed and restarted, told to end or to read its files again; and nothing is lost.
+//! The daemon is woken by hooks, killed, restarted, told to end, and told to read its files again.
+//! No push is lost.
 
 use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
@@ -329,7 +330,7 @@ fn a_full_disk_below_the_daemons_state_keeps_nobody_out_and_stops_no_drain() {
     let sandbox = Sandbox::new();
     configure(&sandbox, &format!("scan_interval = \"1s\"\n{LOCAL}"));
     let Some(state) = crate::scene::disk::Small::new(&sandbox, &sandbox.path("state")) else { return };
-    // The file of numbers is as long as its pages, but for one more number.
+    // The file of project numbers has room for exactly one more line in its last page.
     let numbers = |length: usize| format!("{{\"id\":7,\"git_dir\":\"/{}\"}}\n", "x".repeat(length));
     let widget = format!("{{\"id\":8,\"git_dir\":\"{}\"}}\n", sandbox.path("srv/acme/widget.git").display());
     let text = numbers(4096 - numbers(0).len() - widget.len());
@@ -351,7 +352,7 @@ fn a_full_disk_below_the_daemons_state_keeps_nobody_out_and_stops_no_drain() {
     work.push(&["main"]);
     work.git(&["push", "-q", other.to_str().unwrap(), "main"]);
     wait_for("the mirrors", || is_mirrored(&sandbox, &source, &mirror) && is_mirrored(&sandbox, &other, &second));
-    wait_for("the trouble to be told", || daemon.ask("GET", "/healthz", "").unwrap().status == 503);
+    wait_for("the trouble to be reported", || daemon.ask("GET", "/healthz", "").unwrap().status == 503);
     state.free();
     wait_for("the repair", || daemon.api("GET", "projects/acme%2Fother", "").status == 200);
     wait_for("the health", || daemon.ask("GET", "/healthz", "").unwrap().status == 200);

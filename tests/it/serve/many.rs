@@ -1,4 +1,5 @@
-//! What the daemon knows of many repositories without reading their files: which there are, their numbers, and how their mirrors stand.
+//! What the daemon knows of many repositories without reading their files: which repositories
+//! exist, their numbers, and the states of their mirrors.
 
 use std::path::PathBuf;
 
@@ -9,7 +10,7 @@ use crate::scene::daemon::{self, Daemon, LOCAL, configure};
 use crate::scene::sandbox::{Sandbox, Work, script, wait_for};
 use crate::scene::servers::free_port;
 
-/// No look through the repositories but the first.
+/// With an interval of an hour, the daemon scans the repositories only at its start.
 const ONE_LOOK: &str = "scan_interval = \"1h\"\n[api]\nallow_local_network = true\n";
 
 fn number(daemon: &Daemon<'_>, path: &str) -> Option<u64> {
@@ -29,7 +30,7 @@ fn a_number_is_permanent_and_an_incomplete_line_gives_none() {
         let daemon = Daemon::start_as_configured(&sandbox, port);
         assert_eq!((number(&daemon, "a"), number(&daemon, "b")), (Some(1), Some(2)));
     }
-    // A power failure during the line of a third repository.
+    // As after a power failure while the line of a third repository was written.
     let text = std::fs::read_to_string(&file).unwrap();
     assert_eq!(text.lines().count(), 2, "{text}");
     std::fs::write(&file, format!("{text}{{\"id\":3,\"git_dir\":\"/srv/c\"")).unwrap();
@@ -62,7 +63,8 @@ fn a_repository_that_a_client_names_is_found_without_a_look_and_no_other_is() {
     assert_eq!(number(&daemon, "acme/new"), Some(1));
     assert_eq!(number(&daemon, "acme/new.git"), Some(1));
     daemon.repository("acme/later");
-    // What the list would not contain is no project either: what lies inside a repository, or behind a link.
+    // A path that the list would not contain is no project either: one inside a repository, or
+    // behind a link.
     sandbox.git(&source, &["init", "-q", "--bare", "modules/inner.git"]);
     std::os::unix::fs::symlink(&source, sandbox.path("srv/acme/link.git")).unwrap();
     std::os::unix::fs::symlink(sandbox.path("srv/acme"), sandbox.path("srv/group")).unwrap();
@@ -173,7 +175,7 @@ fn a_summary_does_not_outlive_a_configuration_or_a_run_that_is_killed() {
 fn a_push_that_nobody_announced_is_mirrored_by_the_scan_that_finds_it() {
     let sandbox = Sandbox::new();
     let daemon = Daemon::start(&sandbox, ONE_LOOK);
-    // They come first, so that all other threads sleep when the scan finds the push.
+    // The scan reads these repositories first, so all other threads sleep when it finds the push.
     (0..100).for_each(|n| drop(daemon.repository(&format!("aaa/r{n}"))));
     let (source, mirror, work) = mirrored(&daemon);
     wait_for("the first sync", || is_mirrored(&sandbox, &source, &mirror));
@@ -195,7 +197,7 @@ fn metrics_and_health() {
     let metrics = || daemon.ask_with("GET", "/metrics", "", &[]).unwrap();
     let has = |line: &str| metrics().text.lines().any(|found| found == line);
     wait_for("the metrics", || has("git_mirror_push_mirrors{host=\"-\",state=\"up_to_date\"} 1"));
-    assert!(!metrics().text.contains("mirror=\"local\""), "a mirror that is right has no series of its own");
+    assert!(!metrics().text.contains("mirror=\"local\""), "a mirror that is up to date has no series of its own");
     std::fs::rename(&mirror, sandbox.path("moved.git")).unwrap();
     work.commit("two");
     work.push(&["main"]);

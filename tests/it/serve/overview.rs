@@ -1,4 +1,5 @@
-//! The overview of the page: counts by state, one entry for each cause, and what one form asks of all that share it.
+//! The overview of the page: counts by state, one entry for each cause of failures, and one form
+//! that retries all mirrors with the same cause.
 
 use std::path::PathBuf;
 
@@ -45,7 +46,7 @@ fn equal_causes_are_one_trouble_and_are_retried_together() {
         sources.push(source);
     }
     let right = sandbox.bare("right.git");
-    // Two are not found at one host, one is right, and one is disabled.
+    // Two mirrors are not found at one host, one is up to date, and one is disabled.
     for n in 0..2 {
         daemon.add(&format!("team/r{n}"), &forge.url(&format!("acme/r{n}.git")));
     }
@@ -80,7 +81,7 @@ fn equal_causes_are_one_trouble_and_are_retried_together() {
     }
     assert!(person.get("/?state=disabled").text.contains("team/r3"));
 
-    // A browser sees it without errors, on a narrow screen too.
+    // A browser shows the overview without errors and without horizontal scrolling.
     let shots = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("page/overview");
     let browser = Browser::start(&sandbox, &shots);
     browser.goto(&daemon.url("/"));
@@ -92,7 +93,7 @@ fn equal_causes_are_one_trouble_and_are_retried_together() {
     assert!(browser.script(wide).as_i64().unwrap() <= 0);
     assert_eq!(browser.complaints(), Vec::<String>::new());
 
-    // A token that reaches one project sees and does only that.
+    // A token for one project sees only that project. A token that may only read cannot retry.
     let narrow = daemon.new_token("narrow", &["--project", "team/r0"]);
     let narrow = Person::new(&daemon, &narrow);
     let page = narrow.get("/").text;
@@ -108,7 +109,7 @@ fn equal_causes_are_one_trouble_and_are_retried_together() {
     assert_eq!(refused.status, 403, "a form of another site");
     assert_eq!(forge.requests().len(), 0, "{before}");
 
-    // The host has them now; one form asks for both.
+    // The host has both repositories now. One form retries both mirrors.
     for n in 0..2 {
         let made = sandbox.bare(&format!("hosted/acme/r{n}.git"));
         sandbox.git(&made, &["config", "http.receivepack", "true"]);

@@ -352,7 +352,7 @@ fn a_mirror_that_the_servers_file_disables_can_be_enabled_in_one_repository() {
     let refs = |path: &str| estate.sandbox.refs(&estate.sandbox.path(path));
     assert_eq!(refs("mirrors/one.git"), refs("git/one.git"));
     assert_eq!(refs("mirrors/two.git"), Vec::<String>::new());
-    // `disable`, then `enable` again, is no different.
+    // `disable` and then `enable` in this repository work too.
     for (command, is_enabled) in [("disable", false), ("enable", true)] {
         assert_eq!(estate.run(&["-C", one.to_str().unwrap(), command, "b"]).status, 0);
         let shown = estate.run(&["-C", one.to_str().unwrap(), "status", "--json"]).json();

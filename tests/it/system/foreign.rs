@@ -1,5 +1,5 @@
-//! A user other than root who serves another user's repository, and a shared repository with files of another member: nothing that the
-//! other user names is run, read, followed or written.
+//! A user other than root serves another user's repository, or a shared repository with files of
+//! another member. Nothing that the other user names is run, read, followed or written.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
@@ -92,7 +92,8 @@ impl Shared {
     }
 }
 
-/// What Bob may say, and what he may not, in his own repository and as a member of a group that shares ours.
+/// Which keys of Bob's file count, in his own repository and as a member of a group that shares
+/// ours.
 #[test]
 fn only_harmless_keys_of_another_users_file_count() {
     if !is_root("files of other users are needed") {
@@ -170,7 +171,7 @@ fn only_harmless_keys_of_another_users_file_count() {
         let said = shared.run(&["doctor"]);
         assert!(
             said.out.contains(
-                "its mirrors are confined, and these keys do not count: max_retry_delay, metrics_file, notify"
+                "its mirrors are confined, and these keys are ignored: max_retry_delay, metrics_file, notify"
             ),
             "{said:?}"
         );
@@ -205,7 +206,8 @@ fn keys_secrets_and_pins_of_another_user_are_not_used() {
     assert!(shared.run(&["public-key", "m"]).out.contains("bob"));
 }
 
-/// A member of the group gives files of ours that the group may write, and that the member filled, names that decide what we do.
+/// A member of the group fills a file of ours that the group may write. He renames it, so that its
+/// content would decide what we do.
 #[test]
 fn a_file_that_the_group_may_write_does_not_speak_for_its_owner() {
     if !is_root("files of other users are needed") {
@@ -232,7 +234,7 @@ fn a_file_that_the_group_may_write_does_not_speak_for_its_owner() {
     let said = shared.run(&["set", "m", "prune=mirror"]);
     assert!(said.status == 128 && said.err.contains("chmod go-w"), "{said:?}");
     assert!(shared.run(&["doctor"]).out.contains("can be written by the group"));
-    // Whoever has read it makes it count.
+    // When the group may no longer write the file, it counts.
     std::fs::set_permissions(&shared.config, std::fs::Permissions::from_mode(0o644)).unwrap();
     let said = shared.run(&["sync"]);
     assert!(said.status == 1 && ran.exists(), "{said:?}");

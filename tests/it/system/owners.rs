@@ -143,7 +143,7 @@ fn commands_of_root_run_in_a_child_with_the_rights_of_the_owner() {
     let mut helper = sandbox.command(env!("CARGO_BIN_EXE_git-remote-mirror"));
     helper.env("GIT_MIRROR_PUSH_CONFIG", &estate.file).env("GIT_DIR", &source);
     let said = crate::scene::sandbox::run_with_input(helper.args(["backup", "backup"]), b"capabilities\nlist\n");
-    assert!(said.status == 128 && said.err.contains("in whose place root does not act"), "{said:?}");
+    assert!(said.status == 128 && said.err.contains("and root does not act in it itself"), "{said:?}");
 }
 
 #[test]

@@ -18,11 +18,11 @@ use crate::wire::{Address, Api, Pool, Reply, Scheme, Ssh, Target, parse, path_se
 
 /// Requests at once.
 const AT_ONCE: usize = 4;
-/// How often a request is repeated that the host refused because there were too many.
+/// How often a request is sent at most, if the host answers that there are too many.
 const TRIES: usize = 5;
-/// The longest wait that is waited.
+/// The longest wait that we accept.
 const MAX_WAIT: Duration = Duration::from_secs(120);
-/// Most pages of projects.
+/// The largest number of pages that are read.
 const MAX_PAGES: usize = 10_000;
 
 /// Opens the API of the host at `url`.
@@ -54,7 +54,7 @@ fn open(base: &Base, asked: &Import, url: &str, below: &str, scheme: Scheme) -> 
     Ok(Api::new(&url, scheme, &token, &target, &Pool::default())?)
 }
 
-/// Asks, and waits as long as the host wants before it asks again.
+/// Sends a GET request. If the host asks to wait, waits and sends it again.
 fn get(base: &Base, api: &Api, path: &str) -> anyhow::Result<Reply> {
     for _ in 1..TRIES {
         let reply = api.get(path)?;
@@ -115,7 +115,7 @@ fn each<T: Sync, R: Send>(all: &[T], one: impl Fn(&T) -> anyhow::Result<R> + Syn
     Ok(done.into_iter().map(|(_, result)| result).collect())
 }
 
-/// What becomes of an answer about one project that is not a list.
+/// What a person is told of a project whose mirrors the token may not see.
 fn unreadable(status: u16, needs: &str) -> Vec<Found> {
     vec![Found::Person {
         from: "the API".into(),
