@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -69,12 +70,24 @@ pub fn start_drain(program: &Path, server: Option<&Path>, git_dir: &Path) -> io:
     for variable in ["GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT", "GIT_MIRROR_PUSH_PULL"] {
         drain.env_remove(variable);
     }
-    drain.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map(drop)
+    // When the pusher's terminal closes, the kernel sends SIGHUP to the process group in its foreground. The drain is not in that group from
+    // its first moment on, which is before it can leave the session.
+    drain.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map(drop)
 }
 
-/// Leaves the session of the pusher, so that the end of that session does not end this drain.
+/// Leaves the session of the pusher, so that the end of that session does not end this drain, and no program of it asks at the pusher's
+/// terminal.
 #[cfg(feature = "mirror")]
 pub fn leave_session() {
-    // This fails only if this process leads a process group. Then it is not in the pusher's group anyway.
-    let _ = rustix::process::setsid();
+    use rustix::process::{setpgid, setsid};
+    if setsid().is_err() {
+        // The leader of a process group cannot leave its session (setsid(2)), and `start_drain` made this process one. So it joins the group of
+        // the session's leader for a moment. If that group is gone, the session has no terminal any more.
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        // Field 6 of proc_pid_stat(5). The name of the program, field 2, may have spaces and parentheses in it.
+        let session = stat.rsplit(')').next().and_then(|fields| fields.split_whitespace().nth(3)?.parse().ok());
+        if let Some(leader) = session.and_then(rustix::process::Pid::from_raw) {
+            let _ = setpgid(None, Some(leader)).and_then(|()| setsid());
+        }
+    }
 }

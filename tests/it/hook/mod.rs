@@ -3,3 +3,4 @@
 mod places;
 mod records;
 mod spool;
+mod terminal;
