@@ -127,9 +127,10 @@ fn remove_leftovers(parent: &Path, stem: &OsString) -> io::Result<()> {
         if !is_named || !file.is_dir() || file.uid() != ours {
             continue;
         }
-        let is_left = File::open(entry.path()).and_then(|directory| directory.try_lock_exclusive());
-        if is_left.is_ok() {
-            // Somebody else may remove or publish it just now.
+        let Ok(directory) = File::open(entry.path()) else { continue };
+        if directory.try_lock_exclusive().is_ok() {
+            // Somebody else may remove or publish it just now. The lock is held until it is gone: a run that has just made it waits for the lock,
+            // and then sees that it is gone.
             let _ = fs::remove_dir_all(entry.path());
         }
     }

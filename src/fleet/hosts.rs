@@ -88,7 +88,7 @@ const LOCK: &str = "
 const READ: &str = "
     select (to_jsonb(demand) || jsonb_build_object('live', seen > clock_timestamp() - make_interval(secs => $2::integer)))::text
     from demand join node on node.name = demand.node
-    where host in (select jsonb_array_elements_text($1::jsonb)) and seen > clock_timestamp() - interval '1 minute' order by node";
+    where host in (select jsonb_array_elements_text($1::jsonb)) and seen > clock_timestamp() - interval '1 minute' order by node collate \"C\"";
 
 const WRITE: &str = "
     with given as (select * from jsonb_populate_recordset(null::demand, $2::jsonb)),
@@ -175,7 +175,7 @@ pub(super) fn divide(
 fn divided(known: &[Demand], name: &str, node: &str, limit: Limit, found: Use, now: i64) -> (Demand, Limit) {
     let (mut here, gone): (Vec<Demand>, Vec<Demand>) =
         known.iter().filter(|row| row.host == name).cloned().partition(|row| row.live || row.node == node);
-    // All nodes have the same order.
+    // `READ` sorts by bytes, as this does, whatever the collation of the database is. So all nodes have the same order.
     let me = here.partition_point(|row| *row.node < *node);
     if here.get(me).is_none_or(|row| row.node != node) {
         here.insert(me, Demand { host: name.to_owned(), node: node.to_owned(), ..Demand::default() });

@@ -152,7 +152,7 @@ const HOSTS: &str = "
     select json_build_object(
         'host', host.name, 'max_jobs', min(max_jobs) filter (where node.name is not null),
         'max_per_minute', min(max_per_minute) filter (where node.name is not null),
-        'wait_ms', min(greatest(0, extract(epoch from wait_until - clock_timestamp()) * 1000))::bigint, 'said', said, 'said_to', said_to,
+        'wait_ms', min(greatest(0, extract(epoch from wait_until - clock_timestamp()) * 1000)) filter (where isfinite(wait_until))::bigint, 'said', said, 'said_to', said_to,
         'nodes', coalesce(json_agg(json_build_object(
             'node', demand.node, 'running', demand.running, 'waiting', demand.waiting, 'granted', granted
         ) order by demand.node) filter (where node.name is not null), '[]')

@@ -22,6 +22,8 @@ pub struct Node {
     database: Option<Database>,
     /// How many transactions the database has answered as done.
     done: i64,
+    /// Whether it has lost some since the last beat.
+    has_lost: bool,
     /// What an earlier process with this name began at each host, and until when that counts, by the clock of the database.
     earlier: (BTreeMap<String, usize>, i64),
 }
@@ -100,7 +102,7 @@ impl Node {
     /// A node that has not joined yet. `instance` distinguishes this process from every other one.
     #[must_use]
     pub fn new(access: Access, instance: String) -> Self {
-        Self { access, instance, database: None, done: 0, earlier: (BTreeMap::new(), 0) }
+        Self { access, instance, database: None, done: 0, has_lost: false, earlier: (BTreeMap::new(), 0) }
     }
 
     /// Says that this node lives, and joins first if need be. Then divides the limits of `[hosts]` anew.
@@ -136,9 +138,15 @@ impl Node {
             Ok((beat, Answer { has_lost: has_joined, live: live.max(1), is_silent: silent, parts, asked }))
         })?;
         self.earlier = earlier;
-        let has_lost = answer.has_lost || beat <= self.done;
+        self.has_lost |= answer.has_lost;
+        self.count(beat);
+        Ok(Answer { has_lost: std::mem::take(&mut self.has_lost), ..answer })
+    }
+
+    /// The database has counted a transaction of this node. If it knows of fewer than this node has made, it has lost some.
+    fn count(&mut self, beat: i64) {
+        self.has_lost |= beat <= self.done;
         self.done = beat;
-        Ok(Answer { has_lost, ..answer })
     }
 
     /// Makes the numbers of this node's repositories those of the fleet. `last` is the highest that it has ever given. Returns the
@@ -228,7 +236,7 @@ impl Node {
             let beat = beat.ok_or_else(|| Error::NameTaken(name.to_owned()))?;
             act(database, name).map(|done| (beat, done))
         })?;
-        self.done = beat;
+        self.count(beat);
         Ok(done)
     }
 

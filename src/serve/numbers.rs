@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable;
 
-/// A line of the file of numbers.
+/// A line of the file of numbers. With an empty path, the number was given once and is nobody's now.
 #[derive(Debug, Serialize, Deserialize)]
 struct Line {
     id: u32,
@@ -94,6 +94,10 @@ impl Numbers {
         let line = |(git_dir, id): (&PathBuf, &u32)| Line { id: *id, git_dir: git_dir.clone() };
         let known: HashSet<PathBuf> = lines.iter().map(|line| line.git_dir.clone()).collect();
         lines.extend(self.ids.iter().filter(|(git_dir, _)| !known.contains(*git_dir)).map(line));
+        if self.last > 0 && lines.iter().all(|line| line.id < self.last) {
+            // The highest number was that of a repository which has another one now. It must not be given again.
+            lines.push(Line { id: self.last, git_dir: PathBuf::new() });
+        }
         lines.sort_by_key(|line| line.id);
         let text = text_of(&lines)?;
         durable::replace(&self.path, &text, |_| Ok(()))?;
@@ -108,7 +112,9 @@ impl Numbers {
             if self.reserved.contains(&line.id) {
                 self.reserved.start = line.id + 1;
             }
-            self.ids.insert(line.git_dir, line.id);
+            if !line.git_dir.as_os_str().is_empty() {
+                self.ids.insert(line.git_dir, line.id);
+            }
         }
     }
 

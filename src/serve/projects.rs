@@ -16,7 +16,7 @@ use super::summaries::Known;
 use crate::config::{Placed, Server};
 
 /// A repository as the API knows it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Project {
     /// Its permanent number. Only the fleet may replace it.
     pub(super) id: u32,
@@ -26,11 +26,13 @@ pub(super) struct Project {
     pub(super) name: String,
     /// Where it is.
     pub(super) git_dir: PathBuf,
-    pub(super) known: Mutex<Known>,
+    /// What its files said when they were last read. A project that replaces this one shares this and the marks, because a thread may still
+    /// read for this one.
+    pub(super) known: Arc<Mutex<Known>>,
     /// Whether its number is that of the fleet.
-    pub(super) is_numbered: AtomicBool,
+    pub(super) is_numbered: Arc<AtomicBool>,
     /// Whether the copy in the database of the fleet is as new as `known`.
-    pub(super) is_copied: AtomicBool,
+    pub(super) is_copied: Arc<AtomicBool>,
 }
 
 /// The projects that are known now, sorted by path.
@@ -78,8 +80,14 @@ impl Projects {
         numbers.add(placed.iter().map(|(git_dir, _)| *git_dir))?;
         let project = |(git_dir, placed): (&PathBuf, Placed)| {
             let id = numbers.ids[git_dir];
-            let before = old.by_id.get(&id).map(|at| &old.projects[*at]).filter(|before| before.path == placed.path);
-            before.map_or_else(|| Arc::new(Project::new(id, placed, git_dir)), Arc::clone)
+            match old.by_id.get(&id).map(|at| &old.projects[*at]) {
+                None => Arc::new(Project::new(id, placed, git_dir)),
+                Some(before) if before.path == placed.path => Arc::clone(before),
+                Some(before) => {
+                    before.is_copied.store(false, Ordering::Relaxed);
+                    Arc::new(Project { path: placed.path, name: placed.name, ..Project::clone(before) })
+                }
+            }
         };
         let projects = placed.into_iter().map(project).collect();
         *self.table.lock() = Arc::new(Table::of(projects, generation));
@@ -130,13 +138,7 @@ impl Projects {
             return Ok(());
         }
         let mut numbers = self.numbers.lock();
-        // Anyone who may write to the database could give one number to two of our projects, or a
-        // number so large that no larger one is left.
-        let taken: HashSet<u32> = numbers.ids.values().copied().collect();
-        let is_sound = |(id, git_dir): &(u32, PathBuf)| {
-            *id > 0 && *id < u32::MAX / 2 && !taken.contains(id) && numbers.ids.contains_key(git_dir)
-        };
-        let given: Vec<(u32, PathBuf)> = given.into_iter().filter(is_sound).collect();
+        let given = sound(given, &numbers.ids);
         for (id, git_dir) in &given {
             let path = git_dir.display();
             tracing::warn!("fleet: the project of '{path}' has the number {id} now, as the fleet knows it");
@@ -145,17 +147,31 @@ impl Projects {
         let old = self.table();
         let project = |project: &Arc<Project>| match numbers.ids.get(&project.git_dir) {
             Some(id) if *id != project.id => {
-                let placed = Placed { path: project.path.clone(), name: project.name.clone() };
-                let new = Project::new(*id, placed, &project.git_dir);
-                *new.known.lock() = std::mem::take(&mut *project.known.lock());
-                new.is_numbered.store(true, Ordering::Relaxed);
-                Arc::new(new)
+                project.is_numbered.store(true, Ordering::Relaxed);
+                Arc::new(Project { id: *id, ..Project::clone(project) })
             }
             _ => Arc::clone(project),
         };
         let projects = old.projects.iter().map(project).collect();
         *self.table.lock() = Arc::new(Table::of(projects, old.generation));
         Ok(())
+    }
+}
+
+/// The numbers that may be given to these repositories. Anyone who may write to the database could give one number to two of our projects, or
+/// a number so large that no larger one is left. Projects may take each other's numbers.
+fn sound(mut given: Vec<(u32, PathBuf)>, ids: &HashMap<PathBuf, u32>) -> Vec<(u32, PathBuf)> {
+    given.retain(|(id, git_dir)| *id > 0 && *id < u32::MAX / 2 && ids.contains_key(git_dir));
+    loop {
+        let moved: HashSet<&PathBuf> = given.iter().map(|(_, git_dir)| git_dir).collect();
+        let kept = ids.iter().filter(|(git_dir, _)| !moved.contains(git_dir)).map(|(_, id)| *id);
+        let mut taken: HashSet<u32> = kept.collect();
+        let before = given.len();
+        // A project that keeps its number may need one that was given to another project, so all are judged again.
+        given.retain(|(id, _)| taken.insert(*id));
+        if given.len() == before {
+            return given;
+        }
     }
 }
 
@@ -178,9 +194,9 @@ impl Project {
             path,
             name,
             git_dir: git_dir.to_owned(),
-            known: Mutex::default(),
-            is_numbered: AtomicBool::new(false),
-            is_copied: AtomicBool::new(false),
+            known: Arc::default(),
+            is_numbered: Arc::default(),
+            is_copied: Arc::default(),
         }
     }
 }
@@ -226,6 +242,7 @@ pub(super) fn at_path(server: &Server, path: &str) -> Vec<PathBuf> {
 #[expect(clippy::disallowed_methods, reason = "tests make and remove repositories")]
 mod tests {
     use super::*;
+    use crate::serve::summaries::Mirrors;
 
     /// The daemon's state and two repositories.
     fn scene() -> (tempfile::TempDir, Server, [PathBuf; 2]) {
@@ -273,6 +290,32 @@ mod tests {
         assert_eq!(paths(&projects), [(1, "a".into()), (2, "b".into())], "the list is the same");
         projects.refresh(&above, 1, &git_dirs).expect("stored");
         assert_eq!(paths(&projects), [(1, "srv/a".into()), (2, "srv/b".into())]);
+    }
+
+    #[test]
+    fn the_fleet_may_exchange_numbers_and_what_is_read_meanwhile_counts() {
+        let (scene, server, git_dirs) = scene();
+        let projects = Projects::new(scene.path());
+        projects.refresh(&server, 0, &git_dirs).expect("stored");
+        let before = projects.table();
+        projects.renumber(vec![(2, git_dirs[0].clone()), (1, git_dirs[1].clone())]).expect("stored");
+        assert_eq!(paths(&projects), [(2, "a".into()), (1, "b".into())]);
+        // A scan that began before reads for the project that it knows.
+        before.projects[0].known.lock().mirrors = Mirrors::Unreadable;
+        assert!(projects.table().projects[0].is_read());
+        // Numbers that two projects would share are refused.
+        projects.renumber(vec![(7, git_dirs[0].clone()), (7, git_dirs[1].clone())]).expect("stored");
+        assert_eq!(paths(&projects), [(7, "a".into()), (1, "b".into())]);
+        projects.renumber(vec![(1, git_dirs[0].clone()), (0, git_dirs[1].clone())]).expect("stored");
+        assert_eq!(paths(&projects), [(7, "a".into()), (1, "b".into())]);
+        // A number that was given once is never given again.
+        let file = scene.path().join("projects.jsonl");
+        projects.renumber(vec![(3, git_dirs[0].clone())]).expect("stored");
+        std::fs::write(&file, "").expect("cut");
+        projects.renumber(vec![(4, git_dirs[0].clone())]).expect("stored");
+        let read = Projects::new(scene.path());
+        read.refresh(&server, 0, &git_dirs).expect("read");
+        assert_eq!(read.last_number(), 7);
     }
 
     #[test]

@@ -25,7 +25,7 @@ const FRESH: SignedDuration = SignedDuration::from_secs(2);
 /// What is known of the mirrors of a project.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    mirrors: Mirrors,
+    pub(super) mirrors: Mirrors,
     /// The stamp of the files when they were read. `None` if the next scan is to read them even if
     /// they have not changed.
     stamp: Option<Stamp>,

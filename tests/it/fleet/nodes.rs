@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use git_mirror_push::config;
 use git_mirror_push::credentials::CredentialEnv;
-use git_mirror_push::fleet::{Access, Limits, Node, Own, Pulse};
+use git_mirror_push::fleet::{Access, Limit, Limits, Node, Own, Pulse, Use};
 use jiff::{SignedDuration, Timestamp};
 use rustix::process::Signal;
 
@@ -224,5 +224,47 @@ fn a_clock_that_is_wrong_is_shown_and_nothing_depends_on_it() {
             "by the database's clock"
         );
         node.leave();
+    }
+}
+
+#[test]
+fn a_database_that_loses_transactions_between_two_beats_is_noticed() {
+    let postgres = Postgres::start();
+    let one = machine(&postgres, "git1", "");
+    init(&one);
+    let server = config::load_server(Some(&one.path("server.toml")), &CredentialEnv::default()).unwrap();
+    let mut node = Node::new(Access::of(&server).unwrap(), "a process".into());
+    let (limits, uses) = (Limits::new(), BTreeMap::new());
+    let own = Own { limits: &limits, uses: &uses, lower: &|_| BTreeMap::new() };
+    let pulse = Pulse { running: 0, waiting: 0, now: Timestamp::now() };
+    let mut has_lost = |node: &mut Node| node.beat(&pulse, &own).unwrap().has_lost;
+    assert!(has_lost(&mut node), "it has just joined");
+    (0..3).for_each(|_| drop(node.send(&[]).unwrap()));
+    assert!(!has_lost(&mut node));
+    // As after a crash with synchronous_commit = off, behind a pooler that keeps the connection. The next transaction is no beat.
+    postgres.sql("update node set beat = beat - 2");
+    node.send(&[]).unwrap();
+    assert!(has_lost(&mut node));
+    assert!(!has_lost(&mut node));
+}
+
+#[test]
+fn nodes_have_one_order_whatever_the_collation_of_the_database_is() {
+    let postgres = Postgres::start();
+    let machines = ["b", "Z", "a"].map(|name| machine(&postgres, name, ""));
+    init(&machines[0]);
+    // In this collation, as in those of most languages, `b` comes before `Z`.
+    postgres.sql("alter table demand alter column node type text collate \"en-x-icu\"");
+    let limits = Limits::from([("host".to_owned(), Limit { jobs: Some(3), per_minute: None })]);
+    let mut nodes = machines.each_ref().map(|machine| {
+        let server = config::load_server(Some(&machine.path("server.toml")), &CredentialEnv::default()).unwrap();
+        Node::new(Access::of(&server).unwrap(), "a process".into())
+    });
+    let uses = BTreeMap::from([("host".to_owned(), Use { running: 0, waiting: 9, begun: 0 })]);
+    let own = Own { limits: &limits, uses: &uses, lower: &|_| uses.clone() };
+    let pulse = Pulse { running: 0, waiting: 9, now: Timestamp::now() };
+    for round in 0..4 {
+        let parts = nodes.each_mut().map(|node| node.beat(&pulse, &own).unwrap().parts["host"].jobs);
+        assert!(round < 2 || parts == [Some(1); 3], "{parts:?}");
     }
 }

@@ -48,7 +48,7 @@ impl Postgres {
         let programs = found.filter(|path| path.join("postgres").is_file()).max().unwrap();
         let data = directory.path().join("data");
         let mut initdb = as_user(&programs.join("initdb"));
-        initdb.args(["-N", "-A", "trust", "-U", "postgres", "--no-instructions", "-D"]).arg(&data);
+        initdb.args(["-N", "-E", "UTF8", "-A", "trust", "-U", "postgres", "--no-instructions", "-D"]).arg(&data);
         assert!(initdb.stdout(Stdio::null()).status().unwrap().success());
         let port = free_port();
         let server = Self::spawn(&directory, &programs, port);
