@@ -1,7 +1,8 @@
-"""What the number of repositories costs: a daemon and `status --all` at 1,000, 10,000 and 100,000 repositories with a mirror each.
+"""What the number of repositories costs: a daemon and `status --all` with given numbers of
+repositories, each with one mirror.
 
-Used by tests/load. The repositories are written file by file, as a first sync leaves them: git would need an hour. One in a hundred has a
-mirror that fails.
+Used by tests/load. The repositories are written file by file, in the state after a first sync,
+because git would need an hour. From number 200 on, one in a hundred has a mirror that fails.
 """
 import http.client
 import json
@@ -35,8 +36,10 @@ def files_below(top):
 
 
 class Size:
-    def __init__(self, directory, program, count):
-        self.directory, self.program, self.count = directory, program, count
+    """A machine with so many repositories. The first `mirrored` of them have a mirror that is there."""
+
+    def __init__(self, directory, program, count, mirrored=PUSHED):
+        self.directory, self.program, self.count, self.mirrored = directory, program, count, mirrored
         self.environment = {
             "PATH": os.environ["PATH"], "HOME": directory, "LC_ALL": "C", "GIT_CONFIG_NOSYSTEM": "1",
             "RUNTIME_DIRECTORY": directory + "/run", "STATE_DIRECTORY": directory + "/state",
@@ -45,10 +48,13 @@ class Size:
             "GIT_COMMITTER_NAME": "T", "GIT_COMMITTER_EMAIL": "t@example.org",
         }
 
+    def configuration(self):
+        return f'[remotes.m]\nurl = "{self.directory}/mirrors/{{path}}.git"\n'
+
     def build(self):
         directory, program = self.directory, self.program
         with open(directory + "/server.toml", "w", encoding="utf-8") as file:
-            file.write(f'[[repositories]]\nroot = "{directory}/srv"\n[remotes.m]\nurl = "{directory}/mirrors/{{path}}.git"\n')
+            file.write(f'[[repositories]]\nroot = "{directory}/srv"\n{self.configuration()}')
         self.run("git", "init", "-q", directory + "/work")
         self.run("git", "commit", "-q", "--allow-empty", "-m", "one", cwd=directory + "/work")
         first, mirror = self.source(0), self.mirror(0)
@@ -70,7 +76,7 @@ class Size:
         name = b"group0/r000000"
         for n in range(1, self.count):
             own = f"group{n // 1000}/r{n:06}".encode()
-            pairs = [(self.source(n), ours)] + ([(self.mirror(n), theirs)] if n < PUSHED else [])
+            pairs = [(self.source(n), ours)] + ([(self.mirror(n), theirs)] if n < self.mirrored else [])
             for top, (directories, files, links) in pairs:
                 os.makedirs(top)
                 for inner in directories:
@@ -79,7 +85,7 @@ class Size:
                     os.symlink(target, f"{top}/{inner}")
                 for inner, (content, mode) in files.items():
                     content = content.replace(name, own)
-                    if inner.endswith("status.json") and n >= PUSHED and n % FAILING == 0:
+                    if inner.endswith("status.json") and n >= self.mirrored and n % FAILING == 0:
                         status = json.loads(content)
                         status.update(update_status="failed", attempts=1, failing_since=status["last_update_at"],
                                       last_error=f"'{self.mirror(n)}' is not a repository")
@@ -88,8 +94,9 @@ class Size:
                         file.write(content)
 
     def run(self, *arguments, cwd=None):
-        return subprocess.run(arguments, env=self.environment, cwd=cwd or self.directory, check=True,
-                              capture_output=True, text=True).stdout
+        done = subprocess.run(arguments, env=self.environment, cwd=cwd or self.directory, capture_output=True, text=True)
+        assert done.returncode == 0, (arguments, done)
+        return done.stdout
 
     def start(self, scans):
         """Returns how long it takes until the daemon is ready. With `scans`, it scans all repositories over and over."""
@@ -171,7 +178,7 @@ class Size:
         return table
 
     def pushes(self, rounds=200):
-        """From the end of `git push` to the mirror's ref being right."""
+        """The times from the end of `git push` until the mirror has the same value."""
         waits = []
         for n in range(rounds):
             self.run("git", "commit", "-q", "--allow-empty", "-m", str(n), cwd=self.directory + "/work")
@@ -197,7 +204,7 @@ class Size:
         return round(100 * (self.cpu() - before) / (time.monotonic() - begin), 2)
 
     def status(self, *options):
-        """One `status --all`."""
+        """Measures one `status --all`: time, CPU time, peak memory, size of the output."""
         with open(self.directory + "/out", "wb") as out:
             begin = time.monotonic()
             child = subprocess.Popen([self.program, "status", "--all", *options], env=self.environment, stdout=out)

@@ -159,6 +159,7 @@ fn of_fleet(base: &Base) -> anyhow::Result<Judged> {
 
 fn of_one(session: &Session<'_>, names: &[String]) -> anyhow::Result<Judged> {
     let config = session.config()?;
+    let is_meant = |name: &String| names.is_empty() || names.contains(name);
     let mut mirrors = measure::summaries(session)?;
     mirrors.retain(|mirror| mirror.standing != Standing::Disabled);
     let needs_hook = config.hook != HookSetting::None && !mirrors.is_empty();
@@ -166,12 +167,11 @@ fn of_one(session: &Session<'_>, names: &[String]) -> anyhow::Result<Judged> {
         configured: config.mirrors.len(),
         silent: usize::from(config.is_silent && !mirrors.is_empty()),
         without_hook: usize::from(needs_hook && !matches!(install::state(&session.repository), Ok(State::Live(_)))),
-        unchecked: config.mirrors.iter().filter(|mirror| is_unchecked(session, mirror)).count(),
+        unchecked: config.mirrors.iter().filter(|one| is_meant(&one.name) && is_unchecked(session, one)).count(),
         ..Judged::default()
     };
     let repository = session.repository.git_dir().display().to_string();
-    let is_meant = |mirror: &&Summary| names.is_empty() || names.contains(&mirror.name);
-    mirrors.iter().filter(is_meant).for_each(|mirror| one.add_mirror(&repository, mirror));
+    mirrors.iter().filter(|mirror| is_meant(&mirror.name)).for_each(|mirror| one.add_mirror(&repository, mirror));
     Ok(one)
 }
 

@@ -10,17 +10,15 @@ use std::path::{Path, PathBuf};
 use super::args::{Import, Source};
 use super::{BEHIND, Base, DONE, Session, Usage, hook};
 use crate::config::{self, HookSetting};
-use crate::credentials::{Credentials, Secret};
-use crate::import::{Found, Wish, as_whole, propose, propose_push, pushing_lines, read_simple};
-use crate::install;
+use crate::credentials::Secret;
+use crate::import::{Found, Wish};
 use crate::mirror::{Extras, Keys};
 use crate::plan::Pattern;
-use crate::repo::Repository;
 use crate::wake;
-use crate::wire::parse;
 
 mod ask;
 mod cron;
+mod found;
 mod judge;
 mod look;
 mod shown;
@@ -28,6 +26,7 @@ mod source;
 mod template;
 
 use ask::{Asker, is_agreed};
+use found::{in_git, of_gitolite};
 use judge::judged_all;
 use shown::Shown;
 
@@ -87,6 +86,9 @@ struct Unready {
 
 /// Imports.
 pub(super) fn import(base: &Base, asked: &Import, out: &mut dyn Write) -> anyhow::Result<u8> {
+    if base.global.json && !asked.yes && !asked.dry_run {
+        return Err(Usage("--json asks no question; use it with --dry-run or --yes".into()).into());
+    }
     let logins = Logins { given: logins(&asked.credential)?, asker: Asker::new(asked) };
     let (sources, mut judged) = source::read(base, asked)?;
     if asked.cron {
@@ -218,84 +220,9 @@ fn below(base: &Base, asked: &Import, git_dir: &Path) -> String {
     path.strip_suffix("/.git").or_else(|| path.strip_suffix(".git")).unwrap_or(&path).to_owned()
 }
 
-/// What git's configuration and the hooks of a repository say.
-fn in_git(repository: &Repository, asked: &Import) -> Vec<Found> {
-    let remotes = repository.git_remotes();
-    let others = if remotes.iter().any(|remote| remote.is_mirror || !remote.push.is_empty()) {
-        namespaces(repository)
-    } else {
-        Vec::new()
-    };
-    let mut found: Vec<Found> = remotes.iter().flat_map(|remote| propose(remote, &others, wish(asked))).collect();
-    let is_known = |target: &str| {
-        remotes.iter().any(|remote| remote.name == target || remote.push_urls.iter().any(|url| url == target))
-    };
-    for (script, text) in install::scripts(repository).unwrap_or_default() {
-        for pushing in pushing_lines(&text) {
-            let script = script.strip_prefix(repository.git_dir()).unwrap_or(&script);
-            // Our hook takes the place of this script, which is renamed.
-            let moved = if script.ends_with("post-receive") { " (post-receive.previous after the import)" } else { "" };
-            let from = format!("{}{moved}, line {}", script.display(), pushing.line);
-            let why = match &pushing.target {
-                Some(target) if is_known(target) => {
-                    let why = "it pushes by itself, so both push until you delete the line".into();
-                    found.push(Found::Person { from, why });
-                    continue;
-                }
-                Some(target) if parse(target).is_ok() && pushing.pushed.is_some() => {
-                    let pushed = pushing.pushed.unwrap_or_default();
-                    found.extend(propose_push(target, &pushed, &namespaces(repository), wish(asked), &from));
-                    continue;
-                }
-                Some(target) => match parse(target) {
-                    Ok((address, _)) => format!("it pushes to {} by itself", address.shown(&Credentials::default())),
-                    Err(_) => "it pushes by itself, and its target is not a URL".to_owned(),
-                },
-                None => "it pushes by itself, and this line does not name the target".to_owned(),
-            };
-            let why = format!("{why}; add that mirror (git mirror-push add), and delete the line");
-            found.push(Found::Person { from, why });
-        }
-    }
-    found
-}
-
-/// The mirrors of gitolite, and those of `gitolite.mirror.simple`, the key of a widespread hook.
-fn of_gitolite(session: &Session<'_>, asked: &Import, mut found: Vec<Found>) -> Vec<Found> {
-    let value = |key: &str| session.repository.git_config(key).unwrap_or_default();
-    let repository = source::gitolite_name(session.repository.git_dir());
-    found.extend(read_simple(
-        &value("gitolite.mirror.simple"),
-        &value("gitolite.mirror.simple.extra-args"),
-        &repository,
-    ));
-    if found.is_empty() {
-        return found;
-    }
-    // gitolite and that hook run 'git push --mirror'.
-    let namespaces = namespaces(&session.repository);
-    found.into_iter().map(|found| as_whole(found, &namespaces, wish(asked))).collect()
-}
-
 /// What the user decided for all mirrors.
 fn wish(asked: &Import) -> Wish<'_> {
     Wish { direction: asked.direction.map(super::options::Direction::word), is_exact: asked.exact }
-}
-
-/// The namespaces of refs besides branches and tags, with the numbers of their refs.
-fn namespaces(repository: &Repository) -> Vec<(String, usize)> {
-    const OURS: [&str; 4] = ["refs/heads/", "refs/tags/", "refs/rewritten/", "refs/conflicts/"];
-    let listed = repository.list(|_| true).map(|listing| listing.refs).unwrap_or_default();
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for (name, _) in listed {
-        let text = name.text();
-        // A ref like refs/stash is in no namespace.
-        let end = text.match_indices('/').nth(1).map_or(text.len(), |(at, _)| at + 1);
-        if !OURS.contains(&&text[..end]) {
-            *counts.entry(text[..end].to_owned()).or_default() += 1;
-        }
-    }
-    counts.into_iter().collect()
 }
 
 /// Writes the templates: one for each mirror that all repositories have in the same way.
@@ -350,10 +277,13 @@ fn write(base: &Base, additions: &BTreeMap<PathBuf, Vec<usize>>, judged: &mut [J
         let is_of_template =
             |at: &usize| matches!(&all[*at].verdict, Verdict::Add(addition) if addition.is_of_template);
         let members = additions.get(session.repository.git_dir()).into_iter().flatten();
-        let is_changed = config.is_some() || members.into_iter().any(is_of_template);
+        let is_changed = config.is_some() || members.clone().any(is_of_template);
+        // One whose mirror was there may lack the hook, if the run that added it was killed.
+        let was_there = members.into_iter().any(|at| matches!(&all[*at].verdict, Verdict::Present(_)));
         let git_dir = session.repository.git_dir();
         let config = config.map_or_else(|| session.config(), Ok)?;
-        let hooked = if config.hook == HookSetting::None { Ok(()) } else { hook::ensure(session).map(drop) };
+        let needs_hook = config.hook != HookSetting::None && (is_changed || was_there);
+        let hooked = if needs_hook { hook::ensure(session).map(drop) } else { Ok(()) };
         if let (Err(error), Some(first)) = (hooked, additions.get(git_dir).and_then(|all| all.first())) {
             failed.push((*first, format!("the mirror is there, and the hook cannot be installed: {error:#}")));
         }
@@ -386,7 +316,8 @@ fn tell(base: &Base, changed: &[PathBuf]) {
         return;
     }
     // A drain for each of many repositories would be too many processes.
-    if !changed.iter().all(|git_dir| wake::hint(&base.environment.runtime_directory, git_dir)) {
+    let is_unserved = |git_dir: &&PathBuf| !wake::hint(&base.environment.runtime_directory, git_dir);
+    if changed.iter().filter(is_unserved).count() > 0 {
         base.say("the first syncs are due; no daemon runs for all of them: git mirror-push drain --all");
     }
 }

@@ -58,7 +58,8 @@ fn restore(session: &Session<'_>, all: &[(&str, Kept)], wanted: &str, new_name: 
         let short = [kept.name.strip_prefix("refs/heads/"), kept.name.strip_prefix("refs/tags/")];
         kept.name == wanted || kept.kept_as == wanted || short.contains(&Some(wanted))
     };
-    let Some((_, found)) = all.iter().rev().find(is_it) else {
+    // The times are UTC in one format, so their texts sort as they do.
+    let Some((_, found)) = all.iter().filter(is_it).max_by_key(|(_, kept)| &kept.at) else {
         return Err(Usage(format!(
             "nothing is kept of '{}'; 'git mirror-push kept' lists what is",
             wanted.escape_debug()

@@ -88,6 +88,7 @@ fn views_of(base: &Base, git_dir: &Path) -> anyhow::Result<Vec<View>> {
 
 fn rank(view: &View) -> u8 {
     match view.update_status {
+        _ if !view.enabled => 2,
         UpdateStatus::Failed => 0,
         UpdateStatus::Scheduled | UpdateStatus::Started => 1,
         UpdateStatus::None | UpdateStatus::Finished => 2,

@@ -79,6 +79,11 @@ impl Pace {
         Turn::Now(Arc::clone(&host.at_work))
     }
 
+    /// Until when nothing may be created at `host`, because it asked for a pause.
+    pub fn paused(&self, host: &str, now: Timestamp) -> Option<Timestamp> {
+        self.hosts.lock().get(host)?.not_before.filter(|until| *until > now)
+    }
+
     /// Moves what is promised so that nothing happens at `host` before `until`.
     pub fn wait(&self, host: &str, until: Timestamp, now: Timestamp) {
         let mut hosts = self.hosts.lock();
@@ -99,11 +104,14 @@ impl Pace {
 }
 
 impl Host {
-    /// The earliest time for one more, after all that are promised.
+    /// The earliest time for one more, after all that are promised, and after the minute of what was created later than promised.
     fn next(&self, per_minute: usize, now: Timestamp) -> Timestamp {
-        let of_window = self.times.len().checked_sub(per_minute).map(|at| self.times[at]);
-        let after_window = of_window.and_then(|time| time.checked_add(MINUTE).ok());
-        [Some(now), self.not_before, self.times.back().copied(), after_window]
+        let after_window = |times: &VecDeque<Timestamp>| {
+            let first = times.len().checked_sub(per_minute).map(|at| times[at]);
+            first.and_then(|time| time.checked_add(MINUTE).ok())
+        };
+        let (promised, made) = (after_window(&self.times), after_window(&self.made));
+        [Some(now), self.not_before, self.times.back().copied(), promised, made]
             .into_iter()
             .flatten()
             .max()
@@ -156,6 +164,16 @@ mod tests {
         assert_eq!(ask("f", 130), Some((260, 3)));
         assert_eq!([ask("d", 200), ask("e", 259), ask("f", 260)], [None, None, None]);
         assert!(matches!(pace.ask("other", "a", 2, at(0)), Turn::Now(_)), "hosts do not wait for each other");
+    }
+
+    #[test]
+    fn what_was_created_late_counts_for_those_who_come_first() {
+        let pace = Pace::default();
+        let ask = |who: &str, now| matches!(pace.ask("h", who, 2, at(now)), Turn::Now(_));
+        assert_eq!(["a", "b", "c", "d"].map(|who| ask(who, 0)), [true, true, false, false]);
+        assert_eq!(["c", "d"].map(|who| ask(who, 110)), [true, true], "they come later than promised");
+        assert_eq!(["e", "f"].map(|who| ask(who, 121)), [false, false]);
+        assert_eq!(["e", "f"].map(|who| ask(who, 170)), [true, true]);
     }
 
     /// A thousand repositories, of which some come late and some never, at a host that asks for a pause now and then.

@@ -170,6 +170,12 @@ fn make(contact: &Contact<'_>, create: &Create) -> Result<Presence, Error> {
             let Some(_alone) = at_work.try_lock_for(AT_WORK) else {
                 return Err(create::Error::Waits { host: host.to_owned(), place: 1, wait: AT_WORK }.into());
             };
+            // The creation that ran until now may have heard that the host asks for a pause.
+            let now = (context.now)();
+            if let Some(until) = pace().paused(host, now) {
+                let wait = until.duration_since(now).try_into().unwrap_or_default();
+                return Err(create::Error::Waits { host: host.to_owned(), place: 1, wait }.into());
+            }
             fenced()?;
             create::create(&wanted)
         }
@@ -188,6 +194,7 @@ fn make(contact: &Contact<'_>, create: &Create) -> Result<Presence, Error> {
         }),
         Err(error) => {
             if let create::Error::Limited { wait, .. } = &error {
+                let now = (context.now)();
                 let until = now.checked_add((*wait).min(MAX_WAIT)).unwrap_or(now);
                 pace().wait(host, until, now);
             }

@@ -84,7 +84,7 @@ impl Pull<'_> {
         if let Some(why) = self.bring_here(stage, values.into_iter())? {
             tracing::warn!("mirror '{}': {why}", self.mirror.name);
         }
-        let (mut commands, mut over) = (Vec::new(), Vec::new());
+        let (mut commands, mut over, mut kept_as) = (Vec::new(), Vec::new(), Vec::new());
         for outcome in result.outcomes.values_mut().filter(|outcome| outcome.outcome == Outcome::Conflict) {
             let (Some(remote), Some(name)) = (outcome.remote, place(&prefix, &outcome.name)) else { continue };
             if !self.repository.is_here(remote)? {
@@ -96,12 +96,16 @@ impl Pull<'_> {
                 commands
                     .push((name.clone(), [b"update ", name.as_bytes(), format!("\0{remote}\0\0").as_bytes()].concat()));
             }
-            outcome.kept_as = Some(name);
+            kept_as.push((outcome.name.clone(), name));
         }
         let delete = |name: &RefName| [b"delete ", name.as_bytes(), b"\0\0"].concat();
         commands.extend(left.keys().map(|name| (name.clone(), delete(name))));
         over.extend(left.into_iter().map(|(name, value)| (name, value, None)));
         let unkept = self.keep_abandoned(&prefix, &over, result)?;
+        // After the abandoned values, which have names of their own below refs/rewritten.
+        for (name, kept_as) in kept_as {
+            result.outcomes.entry(name).and_modify(|outcome| outcome.kept_as = Some(kept_as));
+        }
         commands.retain(|(name, _)| !unkept.contains(name));
         let commands: Vec<Vec<u8>> = commands.into_iter().map(|(_, command)| command).collect();
         if kept::update_refs(self.repository, &commands.concat()).is_ok() {

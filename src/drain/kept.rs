@@ -5,13 +5,11 @@
 //! `receive.hideRefs` names them.
 
 use std::collections::{HashMap, HashSet};
-use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Keep;
@@ -282,17 +280,15 @@ pub(super) fn update_refs(repository: &Repository, commands: &[u8]) -> Result<()
 }
 
 fn append(path: &Path, lines: &[Kept]) -> std::io::Result<()> {
-    let (mut file, _) = durable::open_shared(path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?;
     let mut text = Vec::new();
     for line in lines {
         serde_json::to_writer(&mut text, line)?;
         text.push(b'\n');
     }
-    file.write_all(&text)?;
-    file.sync_all()
+    durable::append_lines(path, &text)?.sync_all()
 }
 
-/// What is kept of a mirror, oldest first. A value that was kept twice is listed once, with the later date.
+/// What is kept of a mirror, oldest first. A value that was kept twice is listed once, with the later date and all that was fetched for it.
 ///
 /// # Errors
 /// [`Error`], when the list or the refs cannot be read.
@@ -300,10 +296,17 @@ pub fn kept(repository: &Repository, mirror: &str) -> Result<Vec<Kept>, Error> {
     let prefix = format!("refs/rewritten/{mirror}/");
     let listed = repository.list(|name| name.as_bytes().starts_with(prefix.as_bytes()))?;
     let there: HashSet<String> = listed.refs.into_iter().map(|(name, _)| name.text().into_owned()).collect();
+    let mut fetched: HashMap<String, u64> = HashMap::new();
     let mut lines = read(&repository.layout().remote(mirror).join("kept.jsonl"))?;
-    let mut seen = HashSet::new();
+    for line in &lines {
+        *fetched.entry(line.kept_as.clone()).or_default() += line.fetched;
+    }
     lines.reverse();
-    lines.retain(|line| there.contains(&line.kept_as) && seen.insert(line.kept_as.clone()));
+    // The last line of a ref takes the sum of all of them.
+    lines.retain_mut(|line| {
+        let sum = fetched.remove(&line.kept_as).filter(|_| there.contains(&line.kept_as));
+        sum.map(|sum| line.fetched = sum).is_some()
+    });
     lines.reverse();
     Ok(lines)
 }

@@ -115,7 +115,8 @@ impl Refusals {
         let is_cause = |decision: &Decision, message: &str| {
             // Our own receive-pack refuses a whole pack if fsck rejects one object of it. Each half
             // gets a pack of its own.
-            let is_pack = decision.side == Side::Here && Cause::MissingObjects.is_in(message);
+            let is_passing = Cause::DiskFull.is_in(message) || Cause::Locked.is_in(message);
+            let is_pack = decision.side == Side::Here && Cause::MissingObjects.is_in(message) && !is_passing;
             is_pack || Cause::HookDeclined.is_in(message)
         };
         let is_declined = |decision: &&Decision| matches!(report.answers.get(&decision.name), Some(Answer::Refused(message)) if is_cause(decision, message));

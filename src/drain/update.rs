@@ -342,7 +342,10 @@ impl Run<'_> {
             self.mark_failed(&sent, &error, result);
             return Err(error.into());
         }
-        tracing::info!("mirror '{}': {reason}; the next push is smaller", self.mirror.name);
+        match &given_up {
+            Some(name) => tracing::info!("mirror '{}': {reason}; '{name}' is not sent in this run", self.mirror.name),
+            None => tracing::info!("mirror '{}': {reason}; the next push is smaller", self.mirror.name),
+        }
         Ok(given_up)
     }
 

@@ -1,5 +1,7 @@
 //! Directories: made, listed, synced and removed, without following a link below `mirror-push`.
 
+#[cfg(feature = "mirror")]
+use std::ffi::OsStr;
 use std::fs::File;
 #[cfg(feature = "mirror")]
 use std::fs::Permissions;
@@ -7,6 +9,8 @@ use std::io;
 #[cfg(feature = "mirror")]
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+#[cfg(feature = "mirror")]
+use std::os::unix::ffi::OsStrExt;
 #[cfg(feature = "mirror")]
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -142,19 +146,25 @@ pub fn list(directory: &Path) -> io::Result<Vec<String>> {
 /// The operating system's.
 #[cfg(feature = "mirror")]
 pub fn list_there(directory: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for_each(directory, |name| names.push(String::from_utf8_lossy(name).into_owned()))?;
+    names.sort_unstable();
+    Ok(names)
+}
+
+#[cfg(feature = "mirror")]
+fn for_each(directory: &Path, mut act: impl FnMut(&[u8])) -> io::Result<()> {
     let opened = open_to_list(directory)?;
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut entries = RawDir::new(opened, &mut buffer);
-    let mut names = Vec::new();
     while let Some(entry) = entries.next() {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
-            names.push(String::from_utf8_lossy(name).into_owned());
+            act(name);
         }
     }
-    names.sort_unstable();
-    Ok(names)
+    Ok(())
 }
 
 /// Removes a file, or a directory with everything in it. A missing `path` in an existing directory is no error. A link is removed, and not
@@ -170,7 +180,10 @@ pub fn remove_all(path: &Path) -> io::Result<()> {
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(error) => return Err(error.into()),
     }
-    for name in list_there(path)? {
+    // A name need not be UTF-8.
+    let mut names = Vec::new();
+    for_each(path, |name| names.push(OsStr::from_bytes(name).to_owned()))?;
+    for name in names {
         remove_all(&path.join(name))?;
     }
     match rustix::fs::unlinkat(&place.directory, place.name, AtFlags::REMOVEDIR) {
@@ -220,6 +233,8 @@ mod tests {
             std::fs::write(path(file), "").expect("written");
         }
         std::os::unix::fs::symlink(path("elsewhere"), path("mirror-push/remotes/m/queue/link")).expect("linked");
+        let odd = path("mirror-push/remotes/m/queue").join(OsStr::from_bytes(b"\xff"));
+        std::fs::write(odd, "").expect("written");
         remove_all(&path("mirror-push/remotes/m")).expect("removed");
         remove_all(&path("mirror-push/remotes/m")).expect("nothing is there");
         assert_eq!(list(&path("mirror-push/remotes")).expect("listed"), Vec::<String>::new());

@@ -22,6 +22,8 @@ use rustix::io::Errno;
 mod directory;
 #[cfg(feature = "mirror")]
 mod group;
+#[cfg(feature = "mirror")]
+mod lines;
 mod place;
 #[cfg(feature = "mirror")]
 mod storage;
@@ -36,6 +38,8 @@ pub use directory::{
 pub use directory::{make_all, sync_directory};
 #[cfg(feature = "mirror")]
 pub use group::Group;
+#[cfg(feature = "mirror")]
+pub use lines::append_lines;
 #[cfg(feature = "mirror")]
 pub use storage::network_file_system;
 

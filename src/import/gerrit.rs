@@ -153,15 +153,17 @@ fn remotes_of(file: &File, unnamed: Unnamed) -> Vec<Remote> {
             remotes.len() - 1
         });
         let mut names: Vec<String> = section.value_names().collect();
+        // The names of keys differ in case, and `values` ignores it.
+        names.iter_mut().for_each(|name| name.make_ascii_lowercase());
         names.sort_unstable();
-        names.dedup_by(|one, other| one.eq_ignore_ascii_case(other));
+        names.dedup();
         for name in names {
             let mut texts: Vec<String> = section.values(&name).iter().map(ToString::to_string).collect();
             if texts.is_empty() {
                 // A key without a value is true.
                 texts.push(String::new());
             }
-            remotes[at].values.entry(name.to_ascii_lowercase()).or_default().extend(texts);
+            remotes[at].values.entry(name).or_default().extend(texts);
         }
     }
     remotes

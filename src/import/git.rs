@@ -133,7 +133,7 @@ fn mirror(remote: &GitRemote, at: usize, url: &str, direction: &str, keys: &Keys
 }
 
 const PULLED: &str = "git replaced and deleted whatever differed here; a pull mirror keeps what was changed here (divergent_refs) and what upstream rewrote (keep_rewritten). 'git remote update -p' would delete what is kept; turn it off: git config --unset-all remote.NAME.fetch";
-const PUSHED: &str = "git's configuration is unchanged: a script with 'git push NAME' still pushes. When none does: git config --remove-section remote.NAME";
+pub(super) const PUSHED: &str = "git's configuration is unchanged: a script with 'git push NAME' still pushes. When none does: git config --remove-section remote.NAME";
 
 /// Every ref, as `mirror` pushes it.
 fn all_refs(namespaces: &[(String, usize)], wish: Wish<'_>) -> (Keys, Vec<String>) {

@@ -1,6 +1,6 @@
 //! Lines of hooks that run `git push`. This module finds them and changes none. Pure.
 
-use super::git::{Wish, propose};
+use super::git::{PUSHED, Wish, propose};
 use super::list::name_of;
 use super::{Found, Proposed};
 use crate::config::Change;
@@ -59,7 +59,8 @@ pub fn propose_push(
             if pushed.is_atomic {
                 mirror.keys.push(("atomic", Change::Flag(true)));
             }
-            mirror.notes = vec![format!("until you delete {from}, it pushes too")];
+            mirror.notes.retain(|note| note != PUSHED);
+            mirror.notes.push(format!("until you delete {from}, it pushes too"));
             Found::Mirror(Proposed { from: from.to_owned(), ..mirror })
         }
     };
@@ -85,7 +86,17 @@ fn target_of(line: &str) -> Option<Option<String>> {
     if words[push - 1] == "stash" {
         return None;
     }
-    let Some(target) = words[push + 1..].iter().find(|word| !word.starts_with('-')) else { return Some(None) };
+    // git-push(1): options whose value may be the next word.
+    let has_value = |word: &str| matches!(word, "-o" | "--push-option" | "--receive-pack" | "--exec" | "--repo");
+    let mut rest = words[push + 1..].iter();
+    let target = loop {
+        match rest.next() {
+            None => return Some(None),
+            Some(word) if has_value(word) => drop(rest.next()),
+            Some(word) if word.starts_with('-') => {}
+            Some(word) => break word,
+        }
+    };
     let target = target.trim_matches(['"', '\'']);
     let is_literal = !target.is_empty() && !target.contains(['$', '<', '>', '*', '\\']);
     Some(is_literal.then(|| target.to_owned()))
@@ -168,7 +179,8 @@ mod tests {
         let script =
             b"#!/bin/sh\n# git push --mirror x\nGIT_SSH_COMMAND='ssh -i k' git push -q --mirror git@host:a.git\n\
                        exec /usr/bin/git --git-dir=. push \"$REMOTE\" &\nfor r in a b; do git push --all backup; done\n\
-                       echo pushed to git; git stash push x\n(nohup git push 'https://u:p@h/x.git' main >/dev/null 2>&1 &)\ngit push\n";
+                       echo pushed to git; git stash push x\n(nohup git push 'https://u:p@h/x.git' main >/dev/null 2>&1 &)\ngit push\n\
+                       git push -o ci.skip --receive-pack git-receive-pack origin main\n";
         let literal = |line, target: &str| Pushing { line, target: Some(target.into()), pushed: None };
         let expected = [
             literal(3, "git@host:a.git"),
@@ -176,6 +188,7 @@ mod tests {
             literal(5, "backup"),
             literal(7, "https://u:p@h/x.git"),
             Pushing { line: 8, target: None, pushed: None },
+            literal(9, "origin"),
         ];
         assert_eq!(pushing_lines(script), expected);
         assert_eq!(pushing_lines(b"\x7fELF\xff git push x"), []);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use super::lanes::TooMany;
 use super::summaries::Mirrors;
@@ -35,11 +35,14 @@ const KEPT: SignedDuration = SignedDuration::from_secs(5);
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
     let asked = Arc::clone(&app);
     let text = app.lanes.read("", move || {
-        let mut kept = asked.metrics.lock();
-        match &*kept {
-            Some((at, text)) if now().duration_since(*at).abs() < KEPT => text.clone(),
-            _ => kept.insert((now(), numbers(&asked))).1.clone(),
-        }
+        let is_fresh = |(at, _): &&(Timestamp, String)| now().duration_since(*at).abs() < KEPT;
+        let kept = asked.metrics.lock().as_ref().filter(is_fresh).map(|(_, text)| text.clone());
+        kept.unwrap_or_else(|| {
+            // Without the lock: a file system may hang, and only this request waits for it then.
+            let text = numbers(&asked);
+            *asked.metrics.lock() = Some((now(), text.clone()));
+            text
+        })
     });
     match text.await {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),

@@ -189,7 +189,7 @@ impl App {
 
     /// The host keys that a mirror's server offers now.
     pub(super) fn offered_keys(&self, opened: &OpenProject, mirror: &Mirror) -> Result<Vec<HostKey>, Error> {
-        config::authorise(&opened.repository, &opened.server).map_err(anyhow::Error::from)?;
+        config::authorise(&opened.repository, &opened.server).map_err(mirror::Error::Config)?;
         let offered = mirror::detect(mirror, &opened.server, DETECT_LIMIT)?;
         match offered.is_empty() {
             true => Err(Error::Refused(format!(

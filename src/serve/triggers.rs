@@ -58,7 +58,8 @@ impl Allowances {
         let mut all = self.0.lock();
         let full = || Allowance { left: AT_ONCE, since: now, change: change.map(str::to_owned), later: None };
         let entry = all.entry(key).or_insert_with(full);
-        if entry.change.as_deref() != change {
+        let is_set_back = entry.since.duration_since(now) > PERIOD;
+        if entry.change.as_deref() != change || is_set_back {
             *entry = full();
         }
         // If the time is further away, the clock was set back since.

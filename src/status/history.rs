@@ -1,9 +1,8 @@
 //! Past attempts, one JSON object on a line, bounded: above 1 MiB the older half goes.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
-use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::UpdateStatus;
@@ -57,8 +56,7 @@ pub fn append(directory: &Path, attempt: &Attempt) -> io::Result<()> {
     let path = directory.join("history.jsonl");
     let mut line = serde_json::to_vec(attempt)?;
     line.push(b'\n');
-    let (mut file, _) = durable::open_shared(&path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?;
-    file.write_all(&line)?;
+    let file = durable::append_lines(&path, &line)?;
     if file.metadata()?.len() > MAX_SIZE {
         cut(&path)?;
     }

@@ -9,11 +9,10 @@
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
-use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::render_time;
@@ -100,8 +99,7 @@ pub fn note(repository: &Repository, left: &[(RefName, Oid)], by: Option<&str>, 
         return Ok(());
     }
     let path = layout.past();
-    let (mut file, _) = durable::open_shared(&path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?;
-    file.write_all(&text)?;
+    durable::append_lines(&path, &text)?;
     cut(&path, repository, now)
 }
 

@@ -192,6 +192,9 @@ fn texts(value: &Value, into: &mut Vec<String>) {
         Value::Array(values) => values.iter().for_each(|value| texts(value, into)),
         Value::Object(fields) => {
             for (key, value) in fields {
+                if into.len() >= 10 {
+                    return;
+                }
                 let mut below = Vec::new();
                 texts(value, &mut below);
                 let is_plain = matches!(&**key, "message" | "resource" | "field" | "code");

@@ -265,7 +265,7 @@ fn known_key(file: &Path, line: usize) -> Option<HostKey> {
 }
 
 /// A file name in the form of ssh_config(5): in double quotes, and with `%` doubled, because ssh expands `%`.
-fn file_option(keyword: &str, path: &Path) -> String {
+pub(super) fn file_option(keyword: &str, path: &Path) -> String {
     format!("{keyword}=\"{}\"", path.display().to_string().replace('%', "%%"))
 }
 

@@ -11,13 +11,14 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
 use super::Contacts;
+use super::ssh::file_option;
 use crate::durable;
 use crate::process::{command, run};
 
@@ -110,9 +111,7 @@ impl State {
 impl ControlSocket {
     /// The options with which ssh uses the shared connection, or opens it.
     pub(super) fn options(&self) -> [OsString; 3] {
-        let mut path = OsString::from("ControlPath=");
-        path.push(doubled(&self.path));
-        ["ControlMaster=auto".into(), path, "ControlPersist=60".into()]
+        ["ControlMaster=auto".into(), file_option("ControlPath", &self.path).into(), "ControlPersist=60".into()]
     }
 
     /// Gives later contacts another connection, because this one failed.
@@ -130,8 +129,7 @@ impl Drop for State {
         let Some(directory) = &self.directory else { return };
         let sockets = (1..=self.made).map(|number| directory.path().join(number.to_string()));
         for socket in sockets.filter(|socket| socket.exists()) {
-            let mut path = OsString::from("-oControlPath=");
-            path.push(doubled(&socket));
+            let path = format!("-o{}", file_option("ControlPath", &socket));
             let mut exit = command("ssh");
             exit.args(["-F", "none", "-O", "exit"]).arg(path).arg("--").arg("mirror");
             // A connection that does not end now ends within a minute.
@@ -140,14 +138,25 @@ impl Drop for State {
     }
 }
 
-/// A path in the form of ssh_config(5): `%` begins a token there, so it is doubled.
-fn doubled(path: &Path) -> String {
-    path.display().to_string().replace('%', "%%")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// ssh itself reads the option: `ssh -G` prints what it takes as the path.
+    #[test]
+    fn ssh_takes_any_path_as_the_control_path() {
+        for path in ["/tmp/plain/1", "/tmp/with a space/1", "/tmp/per%cent/1"] {
+            let socket = ControlSocket { path: path.into(), kind: Vec::new(), of: ControlSockets::default() };
+            let mut ssh = command("ssh");
+            ssh.args(["-G", "-F", "none"]);
+            for option in socket.options() {
+                ssh.arg("-o").arg(option);
+            }
+            let said = run("ssh", ssh.arg("host"), b"", Duration::from_secs(30)).expect("run");
+            let said = String::from_utf8_lossy(&said);
+            assert!(said.lines().any(|line| line.replace("%%", "%") == format!("controlpath {path}")), "{said}");
+        }
+    }
 
     #[test]
     fn a_connection_that_broke_is_given_up_for_all_later_contacts() {

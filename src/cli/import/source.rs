@@ -208,9 +208,13 @@ fn placed(asked: &Import, named: Named, roots: &[PathBuf]) -> anyhow::Result<(So
 
 /// Makes the missing repositories whose mirrors are all pull mirrors, if the user agrees.
 fn make_missing(asked: &Import, named: &Named, roots: &[PathBuf]) -> anyhow::Result<()> {
-    let is_missing = |name: &str, found: &[Found]| is_missing(name, roots) && found.iter().all(is_pull);
-    let missing: BTreeSet<&String> =
-        named.iter().filter(|(name, found)| is_missing(name, found)).map(|(name, _)| name).collect();
+    let mut pulls: BTreeMap<&String, bool> = BTreeMap::new();
+    for (name, found) in named.iter().filter(|(_, found)| !found.is_empty()) {
+        // A list has a line for each mirror, and a project may have no mirror at all.
+        *pulls.entry(name).or_insert(true) &= found.iter().all(is_pull);
+    }
+    let missing = pulls.into_iter().filter(|(name, all)| *all && is_missing(name, roots));
+    let missing: BTreeSet<&String> = missing.map(|(name, _)| name).collect();
     let what = match missing.len() {
         0 => return Ok(()),
         1 => "this repository".to_owned(),

@@ -213,7 +213,7 @@ impl Pull<'_> {
 fn roots(repository: &Repository, tips: &BTreeSet<Oid>) -> Result<BTreeSet<Oid>, Error> {
     let input: String = tips.iter().map(|oid| format!("{oid}\n")).collect();
     let command = &mut git(repository.git_dir(), &["rev-list", "--max-parents=0", "--stdin"]);
-    let said = process::run("git rev-list", command, input.as_bytes(), LIMIT)
+    let said = process::run_long("git rev-list", command, input.as_bytes(), LIMIT)
         .map_err(|error| Error::Mirror(crate::mirror::Error::Program(error)))?;
     Ok(said.split(|byte| *byte == b'\n').filter_map(Oid::from_hex).collect())
 }

@@ -87,6 +87,9 @@ fn names_urls_and_projects() {
     let names: Vec<&str> =
         two.iter().map(|found| if let Found::Mirror(mirror) = found { &*mirror.name } else { "?" }).collect();
     assert_eq!(names, ["Two", "Two-2"]);
+    // Keys sort between the two spellings of one key.
+    let two = "[remote \"Two\"]\nURL = ssh://one/${name}\npush = +refs/heads/*:refs/heads/*\nurl = ssh://two/${name}\n";
+    assert_eq!(read(two, "p", false).len(), 2);
     for (pattern, project, is_chosen) in [
         ("a/b", "a/b", true),
         ("a/b", "a/bc", false),

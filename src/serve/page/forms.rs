@@ -38,6 +38,12 @@ impl Form {
         found.filter(|value| !value.is_empty()).map(str::to_owned)
     }
 
+    /// A field as it was filled in; `None` when it is empty. A password may begin or end with a space.
+    fn exact(&self, name: &str) -> Option<String> {
+        let found = self.0.iter().find(|(field, _)| field == name).map(|(_, value)| value.clone());
+        found.filter(|value| !value.is_empty())
+    }
+
     /// The CSRF token, which proves that the form belongs to the session.
     pub(super) fn csrf(&self) -> String {
         self.text("csrf").unwrap_or_default()
@@ -145,7 +151,9 @@ impl MirrorForm {
             true => None,
             false => Some(word("divergent_refs", &self.divergent_refs, &Divergent::WORDS)?),
         };
-        let direction = word("direction", &self.direction, &Direction::WORDS)?;
+        // The page makes no two-way mirrors.
+        let one_way = [Direction::Push, Direction::Pull].map(Direction::as_str);
+        let direction = word("direction", &self.direction, &one_way)?;
         let is_said = !self.is_stored && direction != Direction::default().as_str();
         let further = is_said.then(|| ("direction", Change::Text(direction.into())));
         Ok(MirrorParams {
@@ -214,7 +222,7 @@ async fn act(
 pub(super) async fn add(State(app): State<Arc<App>>, visitor: Visitor, Path(id): OfProject, body: Bytes) -> Response {
     act(app, visitor, id, body, |app, visitor, project, form| {
         let filled = MirrorForm::read(form, "", false);
-        let added = filled.wish(form.text("password"), None).and_then(|wish| app.create(project, &wish));
+        let added = filled.wish(form.exact("password"), None).and_then(|wish| app.create(project, &wish));
         match added {
             Ok(_) => Ok(Ok("The mirror was added.")),
             Err(Error::Failed(error)) => Err(Error::Failed(error)),
@@ -234,7 +242,7 @@ pub(super) async fn change(
         let before = MirrorForm::of(app.open(project)?.changeable(mirror)?);
         let filled = MirrorForm::read(form, &before.name, true);
         let changed =
-            filled.wish(form.text("password"), Some(&before.url)).and_then(|wish| app.update(project, mirror, &wish));
+            filled.wish(form.exact("password"), Some(&before.url)).and_then(|wish| app.update(project, mirror, &wish));
         match changed {
             Ok(_) => Ok(Ok("The mirror was changed.")),
             Err(Error::Failed(error)) => Err(Error::Failed(error)),

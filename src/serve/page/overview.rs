@@ -111,7 +111,8 @@ pub(super) fn show(app: &App, visitor: &Visitor) -> Markup {
                 @for (standing, count) in Standing::ALL.into_iter().zip(counts).filter(|(_, count)| *count > 0) {
                     a.{ "count " (standing.word()) } href={ "/?state=" (standing.word()) } { strong { (count) } " " (shown(standing)) }
                 }
-                span.faint { "of " (plural(counts.iter().sum())) }
+                // What cannot be read are repositories.
+                span.faint { "of " (plural(counts.iter().sum::<usize>() - counts[Standing::Unreadable as usize])) }
             }
             @if !troubles.is_empty() {
                 h2 { "What is wrong" }
@@ -154,7 +155,7 @@ fn of(visitor: &Visitor, trouble: &Trouble) -> Markup {
         li {
             span.{ "badge " (class) } { (shown(trouble.standing)) }
             " " strong { (host) } " " (trouble.example)
-            " " span.faint { "since " (mirror::time(trouble.since.map(render_time).as_deref())) }
+            @if let Some(since) = trouble.since { " " span.faint { "since " (mirror::time(Some(&render_time(since)))) } }
             " " a href={ "/?" (query.finish()) } { "Show " (plural(trouble.count)) }
             @if visitor.may_write() {
                 form action="/retry" method="post" {

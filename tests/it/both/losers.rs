@@ -96,6 +96,8 @@ fn what_a_conflict_showed_before_is_kept() {
     pair.sandbox.git(&pair.there, &["update-ref", "refs/heads/main", &first]);
     pair.sync();
     assert_eq!(pair.status()["refs"][0]["outcome"], "conflict");
+    let kept_as = pair.status()["refs"][0]["kept_as"].as_str().unwrap().to_owned();
+    assert!(kept_as.starts_with("refs/conflicts/m/"), "{kept_as} is not what is to be merged");
     assert!(pair.is_reachable(&second), "{:?}", pair.below("refs"));
     // The ref below refs/conflicts stays if none can be made below refs/rewritten.
     pair.sandbox.git(&pair.here, &["update-ref", "-d", &format!("refs/rewritten/m/{}/heads/main", &second[..12])]);

@@ -344,7 +344,10 @@ fn hostile_text_is_cleaned_and_tokens_are_no_user_names() {
     std::fs::write(&list, lines).unwrap();
     let said = estate.run(&["import", "list", list.to_str().unwrap(), "--yes"]);
     assert!(said.status == 1 && said.out.contains("1 imported, 0 already here, 3 need you"), "{said:?}");
-    assert!(said.out.contains("looks like a token") && said.out.contains("with other keys"), "{said:?}");
+    assert!(
+        said.out.contains("looks like a token") && said.out.contains("with this URL and different keys"),
+        "{said:?}"
+    );
     // A token that somebody wrote into the file by hand is not exported either.
     let file = estate.sandbox.path("git/a.git/mirror-push/config.toml");
     let text = std::fs::read_to_string(&file).unwrap() + &format!("username = \"{token}\"\n");

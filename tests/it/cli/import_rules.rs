@@ -101,7 +101,7 @@ fn a_push_in_a_hook_becomes_a_mirror_that_gets_the_same_refs() {
     assert!(said.status == 1 && said.out.contains("4 imported, 0 already here, 1 needs you"), "{said:?}");
     assert!(
         said.out.contains(
-            "until you delete hooks/post-receive (post-receive.previous after the import), line 2, both push"
+            "until you delete hooks/post-receive (post-receive.previous after the import), line 2, it pushes too"
         ),
         "{said:?}"
     );
@@ -127,6 +127,22 @@ fn a_push_in_a_hook_becomes_a_mirror_that_gets_the_same_refs() {
         wait_for(line, || sandbox.refs(ours) == sandbox.refs(by_hook));
         assert!(!sandbox.refs(ours).is_empty(), "{line}");
     }
+}
+
+/// A remote that mirrors nothing by itself is not pushed to once the line of the hook is deleted.
+#[test]
+fn a_hook_that_pushes_to_a_plain_remote_becomes_a_mirror() {
+    let estate = Estate::new(NOBODY);
+    let (source, backup) = (estate.repository("a.git"), estate.mirror("backup.git"));
+    estate.sandbox.git(&source, &["config", "remote.backup.url", backup.to_str().unwrap()]);
+    let hook = source.join("hooks/post-receive");
+    script(&hook, "#!/bin/sh\ngit push --mirror backup\n");
+    // A question has no place in JSON.
+    let said = estate.run(&["import", "git", "--json"]);
+    assert!(said.status == 129 && said.err.contains("use it with --dry-run or --yes"), "{said:?}");
+    let said = estate.run(&["import", "git", "--yes"]);
+    assert!(said.status == 0 && said.out.contains("1 imported, 0 already here, 0 need you"), "{said:?}");
+    assert!(config(&source).contains(&format!("url = \"{}\"", backup.display())), "{}", config(&source));
 }
 
 /// In a mount namespace, a directory of the test replaces /etc/cron.d.
@@ -164,7 +180,7 @@ fn lines_of_cron_that_push_are_named() {
         "{said:?}"
     );
     assert!(
-        said.out.contains(&format!("{}, line 3", tool.display())) && said.out.contains("not written out"),
+        said.out.contains(&format!("{}, line 3", tool.display())) && said.out.contains("names no target here"),
         "{said:?}"
     );
     assert!(!format!("{said:?}").contains("c4nary"), "{said:?}");

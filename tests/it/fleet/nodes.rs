@@ -237,7 +237,7 @@ fn a_database_that_loses_transactions_between_two_beats_is_noticed() {
     let (limits, uses) = (Limits::new(), BTreeMap::new());
     let own = Own { limits: &limits, uses: &uses, lower: &|_| BTreeMap::new() };
     let pulse = Pulse { running: 0, waiting: 0, now: Timestamp::now() };
-    let mut has_lost = |node: &mut Node| node.beat(&pulse, &own).unwrap().has_lost;
+    let has_lost = |node: &mut Node| node.beat(&pulse, &own).unwrap().has_lost;
     assert!(has_lost(&mut node), "it has just joined");
     (0..3).for_each(|_| drop(node.send(&[]).unwrap()));
     assert!(!has_lost(&mut node));

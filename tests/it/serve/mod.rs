@@ -6,6 +6,7 @@ mod http_abuse;
 mod life;
 mod listening;
 mod many;
+mod openapi;
 mod overview;
 mod page;
 mod roots;

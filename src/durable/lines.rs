@@ -1,0 +1,51 @@
+//! Files of lines that only grow: histories and lists.
+//!
+//! Guaranteed: a line is written at once. If the machine stops in the middle of it, only that line is lost.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+use super::open_shared;
+
+/// Appends lines, which end in newlines, to a file, and makes it if it is missing. If a crash or a full disk has left an incomplete line at the
+/// end of the file, the first new line does not continue it. Nothing is synced. Returns the file.
+///
+/// # Errors
+/// The operating system's.
+pub fn append_lines(path: &Path, lines: &[u8]) -> io::Result<File> {
+    let (mut file, before) = open_shared(path, OFlags::RDWR | OFlags::APPEND | OFlags::CREATE)?;
+    let mut last = *b"\n";
+    if before.len() > 0 {
+        // Somebody else may have cut the file meanwhile.
+        let _ = file.read_at(&mut last, before.len() - 1)?;
+    }
+    if last == *b"\n" {
+        file.write_all(lines)?;
+    } else {
+        file.write_all(&[b"\n", lines].concat())?;
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "makes the files of the tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_never_continues_an_incomplete_one() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("lines");
+        for (before, after) in [(None, "new\n"), (Some("old\n"), "old\nnew\n"), (Some("ol"), "ol\nnew\n")] {
+            if let Some(before) = before {
+                std::fs::write(&path, before).expect("written");
+            }
+            append_lines(&path, b"new\n").expect("appended");
+            assert_eq!(std::fs::read_to_string(&path).expect("read"), after);
+        }
+    }
+}
