@@ -334,7 +334,7 @@ def pairs(fleet, alone, pushes):
     walls, waits = {"fleet": [], "none": []}, {"fleet": [], "none": []}
     for n in range(pushes):
         for name in ("fleet", "none") if n % 2 else ("none", "fleet"):
-            machine, at = machines[name], 500 + n % 100
+            machine, at = machines[name], 501 + n % 99
             begin = time.monotonic()
             machine.push(at, commits[name][n])
             end = time.monotonic()

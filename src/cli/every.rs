@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::each::said_as_owner;
 use super::progress::Bars;
+use super::protect::end_of_silence;
 use super::update::Asked;
 use super::{BEHIND, Base, DONE, hook, measure, now, print_json, render, talk, update};
 use crate::config::HookSetting;
@@ -51,7 +52,7 @@ impl Sums {
 pub(super) fn drain(base: &Base, asked: Asked<'_>, out: &mut (dyn Write + Send)) -> anyhow::Result<u8> {
     let (mode, repositories) = (asked.mode, base.repositories()?);
     if base.server.top.silent == Some(true) && mode != Mode::Plan {
-        base.say("silent: nothing leaves this machine");
+        base.say(&format!("silent: nothing leaves this machine; {}", end_of_silence(base)));
     }
     let (sums, reports) = (Sums::default(), Mutex::new(Vec::new()));
     let printed = Mutex::new((out, std::io::Result::Ok(())));

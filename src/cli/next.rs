@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::Session;
+use super::protect::end_of_silence;
 use crate::config::{Config, Direction, Wake};
 use crate::mirror::Lock;
 use crate::process;
+use crate::spool;
 use crate::status::{UpdateStatus, View};
 use crate::wake;
 
@@ -25,16 +27,14 @@ enum Maker {
 }
 
 impl Maker {
-    fn of(session: &Session<'_>, view: &View) -> Self {
+    fn of(session: &Session<'_>) -> Self {
         match () {
             () if wake::is_served(&session.base.environment.runtime_directory, session.repository.git_dir()) => {
                 Self::Daemon
             }
             // The timer runs `drain --all`, which drains only repositories below the roots of the server's file.
             () if session.base.server.place(session.repository.git_dir()).is_some() && has_timer() => Self::Timer,
-            // A waiting drain does not wait for the retry of a permanent failure.
-            () if view.update_status == UpdateStatus::Scheduled => Self::drain(session),
-            () => Self::Nobody,
+            () => Self::drain(session),
         }
     }
 
@@ -56,31 +56,36 @@ pub(super) fn attempt(session: &Session<'_>, config: &Config, view: &View, now: 
     if !view.enabled || view.update_status == UpdateStatus::Started {
         return None;
     }
-    if session.base.server.top.silent == Some(true) {
-        return Some(
-            "silent mode: nothing is sent; to end it, remove 'silent = true' from the server's file".to_owned(),
-        );
-    }
     if config.is_silent {
-        return Some("silent mode: nothing is sent; 'git mirror-push silent off' ends it".to_owned());
+        return Some(format!("silent mode: nothing is sent; {}", end_of_silence(session.base)));
     }
     if view.next_attempt_at.is_none() && view.pending == 0 {
         return None;
     }
     if view.direction != Direction::Push.as_str() {
         let next = view.next_attempt_at.as_ref().and_then(|next| next.parse::<Timestamp>().ok())?;
-        let maker = Maker::of(session, view);
+        let maker = Maker::of(session);
         return Some(next_check(next.duration_since(now).as_secs(), &failed(view.attempts), maker, &view.name));
     }
     let Some(next) = view.next_attempt_at.as_ref().and_then(|next| next.parse::<Timestamp>().ok()) else {
-        // With `wake = "auto"`, the hook has already woken a drain.
-        let nobody = config.wake == Wake::None && Maker::of(session, view) == Maker::Nobody;
+        // With `wake = "auto"`, a drain was started, which may not have come to this mirror yet. If it was killed, nobody else comes.
+        let is_due = config.wake == Wake::None || has_waited(session, view, now);
+        let nobody = is_due && Maker::of(session) == Maker::Nobody;
         return nobody.then(|| format!("{NOBODY}: 'git mirror-push drain {}' mirrors what waits", view.name));
     };
     let failed = failed(view.attempts);
     // A new push ends the wait for the retry of a permanent failure.
     let is_permanent = view.update_status == UpdateStatus::Failed;
-    Some(said(next.duration_since(now).as_secs(), &failed, Maker::of(session, view), is_permanent, &view.name))
+    Some(said(next.duration_since(now).as_secs(), &failed, Maker::of(session), is_permanent, &view.name))
+}
+
+/// Whether something waits for the mirror for longer than a drain needs to begin.
+fn has_waited(session: &Session<'_>, view: &View, now: Timestamp) -> bool {
+    const LONG: SignedDuration = SignedDuration::from_secs(10);
+    let backlog = spool::backlog(&session.repository.layout(), &view.name);
+    let oldest = backlog.ok().and_then(|backlog| backlog.oldest);
+    let oldest = oldest.and_then(|oldest| Timestamp::from_duration(oldest.try_into().ok()?).ok());
+    oldest.is_some_and(|oldest| now.duration_since(oldest) >= LONG)
 }
 
 /// When upstream is checked next, and by whom.
@@ -128,6 +133,12 @@ fn said(seconds: i64, failed: &str, maker: Maker, is_permanent: bool, name: &str
     let when = if seconds <= 0 { "next attempt: due".to_owned() } else { format!("next attempt in {after}") };
     match maker {
         Maker::Daemon => format!("{when}, by the daemon{failed}"),
+        // It does not wait for the retry of a permanent failure.
+        Maker::Drain if is_permanent => {
+            format!(
+                "next attempt at the next push{failed}; the waiting drain does not try it again: 'git mirror-push sync {name}' tries now"
+            )
+        }
         Maker::Drain => format!("{when}, by the waiting drain{failed}"),
         Maker::Timer => format!("{when}, by the timer{failed}"),
         Maker::Unknown => format!("{when}{failed}"),
@@ -169,6 +180,10 @@ mod tests {
         ] {
             assert_eq!(said(seconds, ", after 2 failed attempts", maker, false, "m"), expected);
         }
+        assert_eq!(
+            said(20_000, "", Maker::Drain, true, "m"),
+            "next attempt at the next push; the waiting drain does not try it again: 'git mirror-push sync m' tries now"
+        );
         assert_eq!(
             said(20_000, "", Maker::Nobody, true, "m"),
             "next attempt at the next push; no daemon, drain or timer is running: 'git mirror-push sync m' tries now"

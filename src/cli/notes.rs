@@ -52,16 +52,18 @@ fn empty_selection(session: &Session<'_>, config: &Config, mirror: &Mirror) -> a
         return Ok(None);
     }
     let keys = [
-        ("only_protected_branches", mirror.only_protected_branches),
-        ("mirror_branch_regex", mirror.mirror_branch_regex.is_some()),
-        ("tags", !matches!(mirror.tags, TagsSetting::All)),
-        ("refspecs", !mirror.excluded.is_empty()),
+        ("only_protected_branches", "false", mirror.only_protected_branches),
+        ("mirror_branch_regex", "REGEX", mirror.mirror_branch_regex.is_some()),
+        ("tags", "all", !matches!(mirror.tags, TagsSetting::All)),
+        ("refspecs", "REFSPECS", !mirror.excluded.is_empty()),
     ];
-    let keys: Vec<&str> = keys.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key).collect();
+    let set = || keys.iter().filter(|(.., is_set)| *is_set);
+    let (keys, fixes): (Vec<&str>, Vec<String>) = set().map(|(key, value, _)| (*key, format!("{key}={value}"))).unzip();
     Ok(Some(format!(
-        "nothing is mirrored: no branch or tag of this repository matches {}; to change that: git mirror-push set {} KEY=VALUE",
+        "nothing is mirrored: no branch or tag of this repository matches {}; to change that: git mirror-push set {} {}",
         keys.join(" and "),
-        mirror.name
+        mirror.name,
+        fixes.join(" ")
     )))
 }
 

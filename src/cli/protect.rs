@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::args::Switch;
-use super::{DONE, Session, Usage, print_json};
+use super::{Base, DONE, Session, Usage, print_json};
 use crate::config::{Change, Config, Edit, edit};
 use crate::mirror::Keys;
 
@@ -79,6 +79,14 @@ pub(super) fn set_keys(session: &Session<'_>, keys: Keys) -> anyhow::Result<u8> 
         session.wake(&config);
     }
     Ok(DONE)
+}
+
+/// How silent mode ends.
+pub(super) fn end_of_silence(base: &Base) -> &'static str {
+    match base.server.top.silent {
+        Some(true) => "to end it, remove 'silent = true' from the server's file",
+        _ => "'git mirror-push silent off' ends it",
+    }
 }
 
 /// Switches silent mode.

@@ -165,7 +165,14 @@ fn line(base: &Base, outcome: &RefOutcome) -> String {
         Outcome::RemoteFailed => ('!', "[remote failure]".to_owned(), ""),
     };
     let reason = outcome.reason.as_ref().map(|reason| format!(" ({})", reason.replace('\n', " "))).unwrap_or_default();
-    let text = format!(" {flag} {summary:<17} {name}{note}{reason}");
+    // Of a push, only a value that was never here is kept before it is replaced.
+    let kept = match (&outcome.kept_as, outcome.side) {
+        (Some(kept), Side::There) if matches!(outcome.outcome, Outcome::Forced | Outcome::Deleted) => {
+            format!(" ({old} was not from here; kept as {kept})")
+        }
+        _ => String::new(),
+    };
+    let text = format!(" {flag} {summary:<17} {name}{note}{reason}{kept}");
     if outcome.outcome.is_failure() { painted(base, Colour::Red, &text) } else { text }
 }
 

@@ -3,8 +3,9 @@
 use std::io::Write;
 
 use super::args::Show;
-use super::{BEHIND, DONE, Session, by_name, chosen, next, notes, now, print_json, render};
-use crate::config::{self, Config};
+use super::{BEHIND, DONE, Session, Usage, by_name, chosen, next, notes, now, print_json, render};
+use crate::config::{self, Config, HookSetting, Mirror};
+use crate::install::{self, State};
 use crate::layout::Layout;
 use crate::mirror;
 use crate::status::{UpdateStatus, View, view};
@@ -39,6 +40,13 @@ pub(super) fn status(session: &Session<'_>, names: &[String], out: &mut dyn Writ
     }
     if !session.base.global.json && names.is_empty() {
         session.tell_of_others(&config);
+        let needs_hook =
+            config.hook != HookSetting::None && config.mirrors.iter().any(|one| one.is_enabled && one.sends());
+        if needs_hook && install::state(&session.repository).is_ok_and(|state| !matches!(state, State::Live(_))) {
+            session.base.warn(
+                "git does not run our hook, so pushes are not recorded; to install it: git mirror-push install-hook",
+            );
+        }
     }
     Ok(if views.iter().any(is_behind) { BEHIND } else { DONE })
 }
@@ -63,19 +71,22 @@ pub(super) fn list(session: &Session<'_>, out: &mut dyn Write) -> anyhow::Result
     Ok(DONE)
 }
 
-/// Shows the configuration of one mirror.
+/// Shows the configuration of one mirror, or of all.
 pub(super) fn show(session: &Session<'_>, asked: &Show, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let name = &*asked.name;
-    if asked.origin {
-        return origin(session, name, out);
-    }
     let config = session.config()?;
-    let views = views(&session.repository.layout(), &config, &[by_name(&config, name)?.name.clone()])?;
+    if asked.origin {
+        return origin(session, only(&config, asked.name.as_deref())?, out);
+    }
+    let names: Vec<String> = asked.name.iter().cloned().collect();
+    let views = views(&session.repository.layout(), &config, &names)?;
     if session.base.global.json {
         print_json(out, &views)?;
         return Ok(DONE);
     }
-    for view in &views {
+    for (at, view) in views.iter().enumerate() {
+        if at > 0 {
+            writeln!(out)?;
+        }
         let regex = view.mirror_branch_regex.as_deref().unwrap_or("-");
         for (key, value) in [
             ("name", view.name.as_str()),
@@ -96,10 +107,18 @@ pub(super) fn show(session: &Session<'_>, asked: &Show, out: &mut dyn Write) -> 
     Ok(DONE)
 }
 
+/// The mirror of this name; without a name, the only one.
+fn only<'c>(config: &'c Config, name: Option<&str>) -> anyhow::Result<&'c Mirror> {
+    match (name, &*config.mirrors) {
+        (Some(name), _) => by_name(config, name),
+        (None, [only]) => Ok(only),
+        (None, _) => Err(Usage("name one mirror; 'git mirror-push list' shows them".into()).into()),
+    }
+}
+
 /// Shows which file set each value of a mirror.
-fn origin(session: &Session<'_>, name: &str, out: &mut dyn Write) -> anyhow::Result<u8> {
-    by_name(&session.config()?, name)?;
-    let origins = config::origins(&session.repository, &session.base.server, name)?;
+fn origin(session: &Session<'_>, mirror: &Mirror, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let origins = config::origins(&session.repository, &session.base.server, &mirror.name)?;
     if session.base.global.json {
         let json = origins.iter().map(|origin| {
             serde_json::json!({"key": origin.key, "value": origin.value, "file": origin.file.display().to_string()})

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::args::{self, Pull, Sync};
 use super::progress::Bars;
+use super::protect::end_of_silence;
 use super::{BEHIND, DONE, Session, Usage, by_name, chosen, now, print_json, render};
 use crate::config::Mirror;
 use crate::drain::{self, Check, Context, MassDelete, Mode, Report, Resolve, Unchanged};
@@ -198,7 +199,7 @@ fn serve(session: &Session<'_>, asked: Asked<'_>, names: &[String]) -> anyhow::R
         session.base.warn(&format!("mirror '{name}' is disabled; 'git mirror-push enable {name}' serves it again"));
     }
     if config.is_silent && mode != Mode::Plan {
-        session.base.say("silent: nothing leaves this machine");
+        session.base.say(&format!("silent: nothing leaves this machine; {}", end_of_silence(session.base)));
     }
     let bars = Bars::start(session.base).filter(|_| mode != Mode::Plan);
     let on_begin = |mirror: &Mirror, progress: Arc<Progress>| {

@@ -19,26 +19,60 @@ pub(super) fn explain(message: &str, text: &str, line: usize) -> String {
     if header(&lines, line).is_some_and(|header| header == "[remotes]") {
         return "write [remotes.NAME]: a mirror has a name".into();
     }
+    let value = written.split_once('=').map_or("", |(_, value)| value.trim());
+    let known = keys().find(|known| known.name == key);
+    if let Some(text) = misspelt(&message, &lines, line, key, value) {
+        return match known.map_or("", |known| known.kind()) {
+            "boolean" => format!("write {key} = true or {key} = false"),
+            _ => text,
+        };
+    }
     let is_of_other_kind =
         ["invalid type", "invalid value", "wanted string or table"].iter().any(|start| message.starts_with(start));
     if is_of_other_kind {
         if written == "[repositories]" {
             return "write [[repositories]], with two brackets: there may be several".into();
         }
-        let known = keys().find(|known| known.name == key);
         if let Some(known) = known.filter(|known| known.value.starts_with("duration")) {
             return format!("{} is a string with a unit: \"10s\", \"5m\", \"3h\" or \"2d\"", known.name);
         }
         if let Some(known) = known {
+            match known.kind() {
+                "boolean" => return format!("write {key} = true or {key} = false"),
+                "integer" => return format!("{key} is a number, 0 or more"),
+                _ => {}
+            }
             let quoted =
                 if known.kind() == "text" { "; put quotes around a text that looks like a number" } else { "" };
             return format!("{key} needs another kind of value, namely {}{quoted}", known.kind());
         }
     }
-    match keys().find(|known| known.name == key) {
+    match known {
         Some(known) if !message.contains(known.name) => format!("{}: {message}", known.name),
         _ => message,
     }
+}
+
+/// What is wrong with a line that is no TOML, or that is there twice.
+fn misspelt(message: &str, lines: &[&str], line: usize, key: &str, value: &str) -> Option<String> {
+    if message.starts_with("duplicate key") {
+        let is_header = key.is_empty();
+        let same = |earlier: &&str| match is_header {
+            true => Some(earlier.replace(' ', "")) == header(lines, line),
+            false => earlier.split_once('=').is_some_and(|(earlier, _)| earlier.trim() == key),
+        };
+        let before = lines.iter().take(line.saturating_sub(1)).rposition(same)? + 1;
+        let what = if is_header { header(lines, line)? } else { key.to_owned() };
+        return Some(format!("{what} is there already, at line {before}"));
+    }
+    let is_word = value.starts_with(|first: char| first.is_ascii_alphabetic() || first == '/')
+        && !matches!(value, "true" | "false" | "inf" | "nan")
+        && !value.contains(['"', '\'']);
+    if is_word && message.starts_with("invalid") {
+        return Some(format!("write {key} = \"{value}\": a text needs quotation marks"));
+    }
+    let is_open = value.starts_with('"') && !value[1..].contains('"');
+    (is_open && !value.starts_with("\"\"\"")).then(|| "a quotation mark is not closed".into())
 }
 
 /// The last table header up to and including a line, without its spaces.
@@ -144,7 +178,7 @@ mod tests {
                 "invalid type: integer `3`, expected a boolean",
                 format!("{remote}atomic = 3"),
                 3,
-                "atomic needs another kind of value, namely boolean",
+                "write atomic = true or atomic = false",
             ),
             (
                 "wanted string or table",
@@ -159,6 +193,42 @@ mod tests {
                 "write [remotes.NAME]",
             ),
             ("something else", String::new(), 1, "something else"),
+            (
+                "invalid float, expected `nan`",
+                format!("{remote}prune = never"),
+                3,
+                "write prune = \"never\": a text needs quotation marks",
+            ),
+            (
+                "invalid basic string, expected `\"`",
+                format!("{remote}prune = \"never"),
+                3,
+                "a quotation mark is not closed",
+            ),
+            (
+                "duplicate key",
+                format!("{remote}[remotes.m]\nurl = \"/m\""),
+                3,
+                "[remotes.m] is there already, at line 1",
+            ),
+            (
+                "duplicate key",
+                format!("{remote}tags = \"all\"\ntags = \"none\""),
+                4,
+                "tags is there already, at line 3",
+            ),
+            (
+                "invalid type: string \"yes\", expected a boolean",
+                format!("{remote}enabled = \"yes\""),
+                3,
+                "write enabled = true",
+            ),
+            (
+                "invalid value: integer `-1`, expected usize",
+                format!("{remote}max_deletes = -1"),
+                3,
+                "max_deletes is a number, 0 or more",
+            ),
         ] {
             let found = explain(message, &text, line);
             assert!(found.contains(expected), "{message}: {found}");

@@ -14,8 +14,11 @@ pub fn explained(error: &Error, mirror: &Mirror, credentials: &Credentials) -> C
     let redactor = Redactor::new(credentials);
     let text = redactor.clean(&error.to_string()).on_one_line();
     match advice(error, mirror, credentials) {
-        // The advice may contain text of the server, for example the target of a redirect.
-        Some(advice) => text.and(&redactor.clean(&format!("; {advice}"))),
+        // The target of a redirect is text of the server. Our own words must not be masked, even if the password is one of them.
+        Some(advice) if matches!(error, Error::Push(PushError::Redirect { .. })) => {
+            text.and(&redactor.clean(&format!("; {advice}")))
+        }
+        Some(advice) => text.and_ours(&format!("; {advice}")),
         None => text,
     }
 }
@@ -59,9 +62,8 @@ pub fn advice(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Opti
         Error::Push(PushError::HostKeyChanged { .. }) => format!(
             "somebody may be intercepting the connection: ask the administrator of the host for its fingerprint before you pin it: git mirror-push host-keys {name} --detect"
         ),
-        Error::Push(PushError::Redirect { location, .. }) => {
-            format!("git mirror-push set {name} --url {}", repository_at(location.as_deref()))
-        }
+        Error::Push(PushError::Redirect { location, .. }) => about_redirect(location.as_deref(), name),
+        Error::Push(PushError::Connect { source, .. }) => return about_connection(source.kind(), address),
         Error::Push(PushError::Certificate { problem, .. }) => return about_certificate(*problem, name),
         Error::Push(PushError::NotSmart(_)) if address.plain().ends_with(".git") => {
             format!("no git repository answers at this URL; give the one that 'git clone' takes: git mirror-push set {name} --url URL")
@@ -110,6 +112,27 @@ fn about_credentials(mirror: &Mirror, credentials: &Credentials) -> String {
             "authorise a key of this user there, or give the mirror its own: git mirror-push set {name} --auth-method ssh_public_key"
         ),
     }
+}
+
+fn about_connection(kind: ErrorKind, address: &Address) -> Option<String> {
+    let (_, port) = address.host_and_port().filter(|_| kind == ErrorKind::ConnectionRefused)?;
+    Some(format!("nothing listens at port {port} there, or a firewall refuses the connection"))
+}
+
+fn about_redirect(location: Option<&str>, name: &str) -> String {
+    match is_login(location) {
+        true => format!(
+            "that is a page to sign in: check the URL and the credentials: git mirror-push set {name} --url URL, git mirror-push credential {name}"
+        ),
+        false => format!("git mirror-push set {name} --url {}", repository_at(location)),
+    }
+}
+
+/// Whether a redirect leads to a page for signing in. Its last component says so at GitLab, GitHub, Gitea and most others.
+fn is_login(location: Option<&str>) -> bool {
+    let last = location.unwrap_or_default().trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let last = last.to_ascii_lowercase();
+    ["login", "signin", "sign_in", "sign-in", "sso"].iter().any(|word| last.starts_with(word))
 }
 
 /// The URL of the repository to which a redirect leads. `URL` if the target is not known, or has characters that a shell may interpret.
@@ -168,6 +191,19 @@ mod tests {
             (Some("https://h/a;id"), "URL"),
         ] {
             assert_eq!(repository_at(location), url, "{location:?}");
+        }
+    }
+
+    #[test]
+    fn a_page_to_sign_in_is_no_repository() {
+        for (location, is_page) in [
+            ("https://h/users/sign_in", true),
+            ("https://h/login", true),
+            ("https://h/user/login/", true),
+            ("https://h/a/login.git/info/refs", false),
+            ("https://h/a/b.git/info/refs", false),
+        ] {
+            assert_eq!(is_login(Some(location)), is_page, "{location}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A mirror that waits: for its next attempt, or because its host is known to be down.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -7,7 +8,7 @@ use jiff::Timestamp;
 use super::backoff::Now;
 use super::fence::{self, Fence};
 use super::{Context, Error, Host, Mode, Report, full_sync};
-use crate::config::Mirror;
+use crate::config::{Config, Mirror};
 use crate::credentials::Cleaned;
 use crate::mirror::{Lock, credentials, new_id};
 use crate::repo::Repository;
@@ -24,13 +25,25 @@ pub(super) fn due(
 ) -> Option<Timestamp> {
     let layout = repository.layout();
     let secret = layout.remote(&mirror.name).join("secret");
-    let files = [layout.config(), secret];
-    let changed = files.iter().chain(&context.server.files).filter_map(|path| modified(path)).max();
+    let files = [layout.config()];
+    let files = files.iter().chain(&context.server.files);
+    // The files may have changed for another mirror. A host must not get a wrong password again for that, and what it asked us to wait holds.
+    let is_same = status.tried_settings.as_ref().is_some_and(|tried| *tried == settings(context.config, mirror));
+    let changed = files.filter(|_| !is_same).chain([&secret]).filter_map(|path| modified(path)).max();
     let newest = claim.records.iter().map(|record| record.time).max();
     let newest = newest.and_then(|time| Timestamp::from_duration(time.try_into().ok()?).ok());
     // Only records that no failed attempt has tried count as new. Names sort by time.
     let has_new_push = claim.names.iter().any(|name| status.tried_up_to.as_ref().is_none_or(|tried| name > tried));
     Now { now: (context.now)(), status, waits: mirror.waits, newest, has_new_push, changed }.due()
+}
+
+/// A digest of everything that the configuration says of a mirror.
+pub(super) fn settings(config: &Config, mirror: &Mirror) -> String {
+    // An id may depend on the other mirrors.
+    let mirrors = vec![Mirror { id: 0, ..mirror.clone() }];
+    let mut hasher = DefaultHasher::new();
+    format!("{:?}", Config { mirrors, ..config.clone() }).hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
 }
 
 fn modified(path: &Path) -> Option<Timestamp> {
@@ -97,6 +110,7 @@ pub fn defer(
         last_update_at: Some(render_time((context.now)())),
         next_attempt_at: Some(render_time(down.next_attempt_at)),
         tried_address: Some(mirror.identity()),
+        tried_settings: Some(settings(context.config, mirror)),
         generation: Fence::after(&before, directory.clone(), (context.now)()).generation,
         pid: None,
         runner: None,
@@ -120,7 +134,7 @@ pub(super) fn deferred(repository: &Repository, mirror: &Mirror, status: Status,
         direction: mirror.direction,
         update_status: waiting,
         error: Some(match status.last_error {
-            Some(error) => error.and_ours(&format!("; tried again at {}", render_time(due))),
+            Some(error) => error.and_ours(&format!("; not tried again before {}", render_time(due))),
             None => Cleaned::from("held back until ").and_ours(&render_time(due)),
         }),
         refs: Vec::new(),

@@ -83,6 +83,7 @@ pub(super) fn next_status(
         _ => next_attempt(before, update_status, result, mirror, run),
     };
     let ended = render_time(run.ended);
+    let capabilities = result.capabilities.clone().filter(|_| update_status == UpdateStatus::Finished);
     Status {
         version: before.version,
         update_status,
@@ -98,20 +99,17 @@ pub(super) fn next_status(
         notified_at: before.notified_at.clone(),
         failures: counted(before.failures, result, update_status, is_well || turn.is_some()),
         // The next run relies on the capabilities only if the status of this one is finished.
-        greeting: result
-            .capabilities
-            .clone()
-            .filter(|_| update_status == UpdateStatus::Finished)
-            .map(|capabilities| Greeting { url: mirror.address.shown(credentials), capabilities }),
+        greeting: capabilities.map(|capabilities| Greeting { url: mirror.address.shown(credentials), capabilities }),
         portion: if result.is_answered() { Portion::default() } else { result.portion },
         pid: None,
         runner: None,
         at_work: None,
-        // The caller replaces the generation and the address; it has set the repository in `before`.
+        // The caller replaces the generation and the address; it has set the repository and the settings in `before`.
         generation: before.generation,
         address: before.address.clone(),
         repository: before.repository.clone(),
         tried_address: Some(mirror.identity()),
+        tried_settings: before.tried_settings.clone(),
         moves: before.moves.clone(),
         needs_adoption: result.error.as_ref().is_some_and(super::Error::needs_adoption),
         pull: pull_state(before, result),

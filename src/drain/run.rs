@@ -7,6 +7,7 @@ use super::check::check_upstream;
 use super::claim::{Due, claim_due, time_of};
 use super::coalesce::coalesce;
 use super::contact::{PriorState, is_adopted, run_once};
+use super::defer;
 use super::fence::{self, Fence};
 use super::flapping::remembered;
 use super::observe::{Scope, unreadable};
@@ -185,7 +186,8 @@ fn update_and_record(
 ) -> Result<Turn, Error> {
     let Work { mode, claim, started, heard } = work;
     let directory = repository.layout().remote(&mirror.name);
-    let before = placed(repository, mirror, before);
+    let before =
+        Status { tried_settings: Some(defer::settings(context.config, mirror)), ..placed(repository, mirror, before) };
     let mut touched = coalesce(&claim.records, &claim.waiting);
     touched.is_released |= matches!(mode, Mode::Sync(_));
     let open = || Mirrored::open(&directory, &mirror.identity(), repository).map_err(unreadable);

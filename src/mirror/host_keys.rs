@@ -48,6 +48,9 @@ pub fn detect(mirror: &config::Mirror, server: &config::Server, limit: Duration)
     let said = match process::run("ssh-keyscan", &mut scan, b"", limit + Duration::from_secs(30)) {
         // It found no key, and says nothing about it.
         Err(process::Error::Failed { message, .. }) if message.is_empty() => Vec::new(),
+        Err(process::Error::Failed { message, .. }) if message.contains("getaddrinfo ") => {
+            return Err(Error::Refused(format!("cannot resolve the host name '{}'", place.address.escape_debug())));
+        }
         said => said?,
     };
     let mut keys: Vec<HostKey> = String::from_utf8_lossy(&said)

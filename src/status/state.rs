@@ -52,6 +52,9 @@ pub struct Status {
     /// The address of the last attempt. What the status says of refs, attempts and errors belongs to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tried_address: Option<String>,
+    /// A digest of the settings of the last attempt. Other settings are a reason to try again at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried_settings: Option<String>,
     /// Whether first contact waits for a person's confirmation.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub needs_adoption: bool,

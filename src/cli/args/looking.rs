@@ -100,8 +100,8 @@ pub(in crate::cli) struct Check {
 /// `show`
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Show {
-    /// The mirror
-    pub(in crate::cli) name: String,
+    /// The mirror; by default all
+    pub(in crate::cli) name: Option<String>,
     /// Show which file set each value
     #[arg(long)]
     pub(in crate::cli) origin: bool,

@@ -120,7 +120,7 @@ fn problems_of_a_mirror_are_reported_with_their_fixes() {
         ("enabled", "enable m", &|s, _, source| {
             s.mirror_push_ok(source, &["disable", "m"]);
         }),
-        ("reachable", "check that the host is up", &|s, _, source| set(s, source, "git://127.0.0.1:1/x.git")),
+        ("reachable", "nothing listens at port 1 there", &|s, _, source| set(s, source, "git://127.0.0.1:1/x.git")),
         ("reachable", "create it there", &|s, _, source| set(s, source, "/nowhere.git")),
         ("credentials", "credential m", &|s, _, source| {
             set(s, source, "https://bot@127.0.0.1:1/x.git");

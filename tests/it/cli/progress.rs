@@ -44,7 +44,7 @@ fn scene(sandbox: &Sandbox) -> PathBuf {
         (random >> 56) as u8
     };
     for n in 0..FILES {
-        let noise: Vec<u8> = (0..4000).map(|_| byte()).collect();
+        let noise: Vec<u8> = (0..8_000).map(|_| byte()).collect();
         std::fs::write(work.path.join(format!("file{n}")), noise).unwrap();
     }
     work.git(&["add", "."]);

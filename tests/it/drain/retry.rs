@@ -29,7 +29,7 @@ fn a_host_that_is_down_is_not_tried_at_every_push_and_sync_does_not_wait() {
         work.commit("more");
         work.push(&["main"]);
         let said = sandbox.mirror_push(&source, &["drain"]);
-        assert!(said.status == 0 && said.out.contains("tried again at"), "{said:?}");
+        assert!(said.status == 0 && said.out.contains("not tried again before"), "{said:?}");
     }
     assert_eq!(attempts(&source), 1, "a push does not shorten the wait");
     assert_eq!(sandbox.mirror_push(&source, &["sync"]).status, 1);
@@ -45,6 +45,26 @@ fn a_host_that_is_down_is_not_tried_at_every_push_and_sync_does_not_wait() {
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
     let status = sandbox.mirror_push_ok(&source, &["status", "--json"]).json()[0].clone();
     assert_eq!((&status["attempts"], &status["next_attempt_at"]), (&0.into(), &serde_json::Value::Null));
+}
+
+/// A host that locks accounts after wrong passwords must not get one for each mirror that is added.
+#[test]
+fn another_mirror_in_the_file_is_no_reason_to_try_again() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.source(sandbox.path("missing.git").to_str().unwrap(), &[]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
+    let other = sandbox.bare("other.git");
+    sandbox.mirror_push_ok(&source, &["add", "other", other.to_str().unwrap(), "-q"]);
+    sandbox.mirror_push_ok(&source, &["drain"]);
+    assert_eq!((attempts(&source), sandbox.refs(&other)), (1, sandbox.refs(&source)));
+    // Its own settings are one, and so are rules that hold for every mirror.
+    sandbox.mirror_push_ok(&source, &["set", "m", "timeout=77m"]);
+    assert_eq!((sandbox.mirror_push(&source, &["drain"]).status, attempts(&source)), (1, 2));
+    sandbox.mirror_push_ok(&source, &["protect", "release/*"]);
+    assert_eq!((sandbox.mirror_push(&source, &["drain"]).status, attempts(&source)), (1, 3));
 }
 
 #[test]
