@@ -1,15 +1,20 @@
 //! How root acts in a repository of another user: through a child process with that user's uid, gid and groups.
 //!
-//! The child does whatever runs a program, contacts a mirror or writes in the repository. Root itself only reads there: to see
-//! whether something is due, and for `status --all`, `log`, `check`, the metrics, the API and the page.
+//! The child does whatever runs a program, contacts a mirror or writes in the repository. Root
+//! itself only reads there: to see whether something is due, and for `status --all`, `log`,
+//! `export --all`, `check`, the metrics, the API and the page.
 //!
-//! The child starts as root, in a session of its own without a terminal. It reads its secrets and the server's files. Then it gives up
-//! root's rights, before it has a second thread, and cannot get them back. After that, only root can trace the child or read its memory.
-//! The child gets only the variables of root's environment that it needs. It gets SIGTERM when root's process ends.
+//! The child starts as root, in a session of its own without a controlling terminal. It reads its
+//! secrets and the server's files. Then it gives up root's rights, before it has a second thread,
+//! and cannot get them back. After that, only root can trace the child or read its memory. The
+//! child gets only the variables of root's environment that it needs. It gets SIGTERM when root's
+//! process ends.
 //!
-//! Root passes the secrets of the server's files over standard input, to a child that may contact mirrors. The child uses a secret only for
-//! a mirror over https or http that the repository's own file does not mention, because a setting in that file could send the secret
-//! elsewhere. Absent: the API and the page. They refuse to change such a repository.
+//! Root passes the secrets of the server's files over standard input, to a child that may contact
+//! mirrors: passwords of mirrors over https or http, and tokens that create repositories. The child
+//! uses them only for a mirror whose settings all come from the server's files, because a setting
+//! in the repository's own file could send the secret elsewhere. Absent: the API and the page. They
+//! refuse to change such a repository.
 
 #![expect(clippy::disallowed_methods, reason = "reads what root hands over, and starts this program as another user")]
 

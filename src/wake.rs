@@ -76,18 +76,26 @@ pub fn start_drain(program: &Path, server: Option<&Path>, git_dir: &Path) -> io:
 }
 
 /// Leaves the session of the pusher, so that the end of that session does not end this drain, and no program of it asks at the pusher's
-/// terminal.
+/// terminal. `false` if another process, which this function has started, does the work.
 #[cfg(feature = "mirror")]
-pub fn leave_session() {
-    use rustix::process::{setpgid, setsid};
-    if setsid().is_err() {
-        // The leader of a process group cannot leave its session (setsid(2)), and `start_drain` made this process one. So it joins the group of
-        // the session's leader for a moment. If that group is gone, the session has no terminal any more.
-        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        // Field 6 of proc_pid_stat(5). The name of the program, field 2, may have spaces and parentheses in it.
-        let session = stat.rsplit(')').next().and_then(|fields| fields.split_whitespace().nth(3)?.parse().ok());
-        if let Some(leader) = session.and_then(rustix::process::Pid::from_raw) {
-            let _ = setpgid(None, Some(leader)).and_then(|()| setsid());
-        }
+#[must_use]
+pub fn leave_session() -> bool {
+    use rustix::process::{Pid, getpid, setpgid, setsid};
+    if setsid().is_ok() {
+        return true;
     }
+    // The leader of a process group cannot leave its session (setsid(2)), and `start_drain` made this process one. So it joins the group of
+    // the session's leader for a moment.
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Field 6 of proc_pid_stat(5). The name of the program, field 2, may have spaces and parentheses in it.
+    let session = stat.rsplit(')').next().and_then(|fields| fields.split_whitespace().nth(3)?.parse().ok());
+    let leader = session.and_then(Pid::from_raw);
+    let joined = |leader: Pid| leader == getpid() || setpgid(None, Some(leader)).and_then(|()| setsid()).is_ok();
+    if leader.is_some_and(joined) {
+        return true;
+    }
+    // The leader is not to be seen, for example in another PID namespace. A child of this process leads no group.
+    let again =
+        std::env::current_exe().and_then(|program| Command::new(program).args(std::env::args_os().skip(1)).spawn());
+    again.is_err()
 }

@@ -62,13 +62,16 @@ _git_mirror_push_names() {
         *) return ;;
     esac
     # A word after an option may be its value.
-    [[ $2 == -* || $3 == --* ]] && return
+    [[ $2 == -* || $3 == --* || $3 == = ]] && return
     COMPREPLY+=($(compgen -W "$(git-mirror-push "${where[@]}" list 2>/dev/null | cut -f1)" -- "$2"))
 }
 complete -F _git_mirror_push_names -o bashdefault -o default git-mirror-push
 
 _git_mirror_push() {
-    local words=("${COMP_WORDS[@]:2}") current=$((COMP_CWORD - 1))
+    # git's own options may come first: git -C DIR mirror-push.
+    local at=1 current=$((COMP_CWORD - 1))
+    while ((at < COMP_CWORD)) && [[ ${COMP_WORDS[at]} != mirror-push ]]; do at=$((at + 1)); done
+    local words=("${COMP_WORDS[@]:1:at - 1}" "${COMP_WORDS[@]:at + 1}")
     local COMP_WORDS=(git-mirror-push "${words[@]}") COMP_CWORD=$current
     _git_mirror_push_names git-mirror-push "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
 }
@@ -81,10 +84,15 @@ _git_mirror_push_names() {
 }
 "#;
 
-/// The script for zsh. It completes names of mirrors where clap's script has only a default.
+/// The script for zsh. It completes names of mirrors where clap's script calls `_default`, which
+/// completes file names.
 fn zsh(script: &str) -> String {
     let end = "if [ \"$funcstack[1]\"";
-    let of_mirrors = |line: &str| line.contains(":name -- The mirror") || line.contains(":names -- The mirrors");
+    let of_mirrors = |line: &str| {
+        line.contains(":name -- The mirror")
+            || line.contains(":name -- The pull mirror")
+            || line.contains(":names -- The mirrors")
+    };
     let mut text = String::with_capacity(script.len() + ZSH.len());
     for line in script.lines() {
         if line.starts_with(end) {

@@ -1,5 +1,6 @@
 //! `public-key`, `host-keys`, `credential`, `webhook`: keys, passwords and secrets.
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 
 use anyhow::Context;
@@ -60,7 +61,10 @@ pub(super) fn webhook(session: &Session<'_>, asked: &Webhook, out: &mut dyn Writ
     if host == "SERVER" {
         session.base.say("put the name of this server in place of SERVER, or set 'hosts' in [api] of its file");
     }
-    session.base.say("enter both where upstream's host has its webhooks: content type application/json, event push");
+    session.base.say(
+        "enter the URL and the secret in the webhook settings of upstream's host: \
+         content type application/json, event push",
+    );
     Ok(DONE)
 }
 
@@ -71,6 +75,14 @@ struct Json<'a> {
     fingerprint_md5: &'a str,
     r#type: &'a str,
     hosts: &'a str,
+}
+
+/// Those of `given` that are not pinned for the same host.
+fn new_keys(pinned: &[HostKey], mut given: Vec<HostKey>) -> Vec<HostKey> {
+    let named = |key: &HostKey| (key.hosts.clone(), key.sha256.clone());
+    let mut known: BTreeSet<_> = pinned.iter().map(named).collect();
+    given.retain(|key| known.insert(named(key)));
+    given
 }
 
 /// Shows, detects, adds or clears pinned host keys.
@@ -87,7 +99,12 @@ pub(super) fn host_keys(session: &Session<'_>, asked: &HostKeys, out: &mut dyn W
         return changed(session, mirror);
     }
     if !asked.add.is_empty() {
-        keys.extend(host_keys_of(&asked.add, &mirror.address)?);
+        let added = new_keys(&keys, host_keys_of(&asked.add, &mirror.address)?);
+        if added.is_empty() {
+            session.base.say("these keys are pinned already");
+            return Ok(DONE);
+        }
+        keys.extend(added);
         session.editor().pin(&asked.name, &keys)?;
         return changed(session, mirror);
     }
@@ -110,8 +127,7 @@ pub(super) fn host_keys(session: &Session<'_>, asked: &HostKeys, out: &mut dyn W
     show(session, &offered, out)?;
     out.flush()?;
     // The host names are compared too: ssh looks up a key by the name of the host.
-    let named = |key: &HostKey| (key.hosts.clone(), key.sha256.clone());
-    if keys.iter().map(named).eq(offered.iter().map(named)) {
+    if new_keys(&keys, offered.clone()).is_empty() && new_keys(&offered, keys.clone()).is_empty() {
         session.base.say("these keys are pinned already");
         return Ok(DONE);
     }

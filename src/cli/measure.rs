@@ -23,8 +23,7 @@ pub(super) fn write_one(session: &Session<'_>, file: &Path) -> anyhow::Result<()
 pub(super) fn write_every(base: &Base, file: &Path) -> anyhow::Result<()> {
     let mut metrics = Metrics::new(Series::OfWrong, now());
     let summaries = |path: &Path| {
-        let (layout, config) = mirror::to_show(path, &base.server)?;
-        Ok(Summary::all(&layout, &config, now())?)
+        Ok(mirror::with_shown(path, &base.server, |layout, config| Summary::all(layout, config, now()))??)
     };
     base.take_every(&summaries, &mut |git_dir, mirrors| {
         mirrors.iter().for_each(|mirror| metrics.add(git_dir, mirror));

@@ -128,7 +128,7 @@ fn run(cli: Cli, serve: Run<'_>) -> anyhow::Result<u8> {
         Command::Completions(completions) => return completions::completions(completions.shell, out),
         Command::Man(man) => return man::man(man.page, out),
         Command::Check(check) => return check::check(environment, cli.global, check, out),
-        Command::Drain(drain) if drain.detach => wake::leave_session(),
+        Command::Drain(drain) if drain.detach && !wake::leave_session() => return Ok(DONE),
         _ => {}
     }
     let base = Base::new(environment, cli.global)?;

@@ -134,7 +134,7 @@ fn said(seconds: i64, failed: &str, maker: Maker, is_permanent: bool, name: &str
     match maker {
         Maker::Daemon => format!("{when}, by the daemon{failed}"),
         // It does not wait for the retry of a permanent failure.
-        Maker::Drain if is_permanent => {
+        Maker::Drain if is_permanent && seconds > 0 => {
             format!(
                 "next attempt at the next push{failed}; the waiting drain does not try it again: 'git mirror-push sync {name}' tries now"
             )

@@ -52,7 +52,7 @@ fn empty_selection(session: &Session<'_>, config: &Config, mirror: &Mirror) -> a
         return Ok(None);
     }
     let keys = [
-        ("only_protected_branches", "false", mirror.only_protected_branches),
+        ("only_protected_branches", "false (or git mirror-push protect BRANCH)", mirror.only_protected_branches),
         ("mirror_branch_regex", "REGEX", mirror.mirror_branch_regex.is_some()),
         ("tags", "all", !matches!(mirror.tags, TagsSetting::All)),
         ("refspecs", "REFSPECS", !mirror.excluded.is_empty()),

@@ -167,7 +167,8 @@ fn line(base: &Base, outcome: &RefOutcome) -> String {
     let reason = outcome.reason.as_ref().map(|reason| format!(" ({})", reason.replace('\n', " "))).unwrap_or_default();
     // Of a push, only a value that was never here is kept before it is replaced.
     let kept = match (&outcome.kept_as, outcome.side) {
-        (Some(kept), Side::There) if matches!(outcome.outcome, Outcome::Forced | Outcome::Deleted) => {
+        // The name has digits of the value, which may be another one: that of a conflict that is over.
+        (Some(kept), Side::There) if !old.is_empty() && kept.text().contains(&format!("/{old}")) => {
             format!(" ({old} was not from here; kept as {kept})")
         }
         _ => String::new(),

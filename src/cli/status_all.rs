@@ -82,8 +82,7 @@ fn as_text(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
 }
 
 fn views_of(base: &Base, git_dir: &Path) -> anyhow::Result<Vec<View>> {
-    let (layout, config) = mirror::to_show(git_dir, &base.server)?;
-    status::views(&layout, &config, &[])
+    mirror::with_shown(git_dir, &base.server, |layout, config| status::views(layout, config, &[]))?
 }
 
 fn rank(view: &View) -> u8 {

@@ -237,11 +237,9 @@ pub(super) fn server(path: &Path, text: &str, file: File, mut server: Server) ->
         let line = line_of(text, name.span().start);
         let template = server.templates.entry(name.into_inner()).or_default();
         let settings = remote.over(&template.settings);
-        let urls = [("url", &settings.url), ("create_url", &settings.create_url)];
-        let unknown = urls.into_iter().find_map(|(key, url)| Some((key, unknown_placeholder(url.as_deref()?)?)));
-        if let Some((key, unknown)) = unknown {
+        if let Some(unknown) = settings.url.as_deref().and_then(unknown_placeholder) {
             let what = format!(
-                "the {key} has the placeholder '{{{unknown}}}'; only {{path}}, {{path_dash}}, {{path_underscore}} and {{name}} exist"
+                "the url has the placeholder '{{{unknown}}}'; only {{path}}, {{path_dash}}, {{path_underscore}} and {{name}} exist"
             );
             return Err(Error::Meaning { path: path.to_owned(), line, what });
         }

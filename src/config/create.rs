@@ -54,7 +54,7 @@ pub enum Visibility {
 }
 
 impl Visibility {
-    /// The word of the files and of the hosts.
+    /// The word in configuration files and in the APIs of the hosts.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -100,8 +100,8 @@ impl Create {
         let is_web = matches!(address, Address::Http { .. });
         let is_ssh = matches!(address, Address::Ssh { .. });
         match &self.maker {
-            _ if matches!(address, Address::Git { .. }) => wrong(
-                "create",
+            maker if matches!(address, Address::Git { .. }) => wrong(
+                if matches!(maker, Maker::Command(_)) { "create_command" } else { "create" },
                 "create does not work with a git:// URL, which does not tell a missing repository from a forbidden one",
             ),
             Maker::Command(_) => None,
@@ -133,7 +133,11 @@ impl Create {
 
     fn ssh_mistake(&self) -> Option<Mistake> {
         let parsed = self.url.as_deref().map(crate::wire::parse)?;
-        let is_ssh = matches!(&parsed, Ok((Address::Ssh { .. }, user)) if user.secret.is_none());
+        if matches!(&parsed, Ok((_, user)) if user.secret.is_some()) {
+            let what = "create_url must not have a password in it".into();
+            return Some(Mistake { key: "create_url", what });
+        }
+        let is_ssh = matches!(&parsed, Ok((Address::Ssh { .. }, _)));
         (!is_ssh).then(|| Mistake {
             key: "create_url",
             what: "create_url must be an ssh URL here: ssh://user@host/path.git, or user@host:path.git".into(),

@@ -32,7 +32,7 @@ pub enum Change {
     Number(u32),
     /// A value of another type, as TOML.
     Toml(String),
-    /// No value: the server's files or the built-in default decide.
+    /// No value: `[defaults]` of this file, the server's files or the built-in default decide.
     Unset,
 }
 

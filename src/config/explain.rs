@@ -22,10 +22,7 @@ pub(super) fn explain(message: &str, text: &str, line: usize) -> String {
     let value = written.split_once('=').map_or("", |(_, value)| value.trim());
     let known = keys().find(|known| known.name == key);
     if let Some(text) = misspelt(&message, &lines, line, key, value) {
-        return match known.map_or("", |known| known.kind()) {
-            "boolean" => format!("write {key} = true or {key} = false"),
-            _ => text,
-        };
+        return text;
     }
     let is_of_other_kind =
         ["invalid type", "invalid value", "wanted string or table"].iter().any(|start| message.starts_with(start));
@@ -69,7 +66,12 @@ fn misspelt(message: &str, lines: &[&str], line: usize, key: &str, value: &str) 
         && !matches!(value, "true" | "false" | "inf" | "nan")
         && !value.contains(['"', '\'']);
     if is_word && message.starts_with("invalid") {
-        return Some(format!("write {key} = \"{value}\": a text needs quotation marks"));
+        // Without the value, which may be a password.
+        return Some(match keys().find(|known| known.name == key).map_or("", |known| known.kind()) {
+            "boolean" => format!("write {key} = true or {key} = false"),
+            "integer" => format!("{key} is a number, 0 or more"),
+            _ => format!("{key}: a text needs quotation marks: {key} = \"…\""),
+        });
     }
     let is_open = value.starts_with('"') && !value[1..].contains('"');
     (is_open && !value.starts_with("\"\"\"")).then(|| "a quotation mark is not closed".into())
@@ -197,7 +199,7 @@ mod tests {
                 "invalid float, expected `nan`",
                 format!("{remote}prune = never"),
                 3,
-                "write prune = \"never\": a text needs quotation marks",
+                "prune: a text needs quotation marks: prune = \"…\"",
             ),
             (
                 "invalid basic string, expected `\"`",

@@ -44,7 +44,7 @@ impl Direction {
     }
 }
 
-/// `interval`: when upstream is checked without being asked.
+/// `interval`: when upstream is checked although nobody asked for a check.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Interval {

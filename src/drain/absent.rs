@@ -177,7 +177,13 @@ fn make(contact: &Contact<'_>, create: &Create) -> Result<Presence, Error> {
                 return Err(create::Error::Waits { host: host.to_owned(), place: 1, wait }.into());
             }
             fenced()?;
-            create::create(&wanted)
+            let made = create::create(&wanted);
+            // Under the lock, so that the next creation hears of it.
+            if let Err(create::Error::Limited { wait, .. }) = &made {
+                let now = (context.now)();
+                pace().wait(host, now.checked_add((*wait).min(MAX_WAIT)).unwrap_or(now), now);
+            }
+            made
         }
     };
     match made {
@@ -192,13 +198,6 @@ fn make(contact: &Contact<'_>, create: &Create) -> Result<Presence, Error> {
             .into(),
             other => other.into(),
         }),
-        Err(error) => {
-            if let create::Error::Limited { wait, .. } = &error {
-                let now = (context.now)();
-                let until = now.checked_add((*wait).min(MAX_WAIT)).unwrap_or(now);
-                pace().wait(host, until, now);
-            }
-            Err(error.into())
-        }
+        Err(error) => Err(error.into()),
     }
 }

@@ -63,7 +63,7 @@ pub fn advice(error: &Error, mirror: &Mirror, credentials: &Credentials) -> Opti
             "somebody may be intercepting the connection: ask the administrator of the host for its fingerprint before you pin it: git mirror-push host-keys {name} --detect"
         ),
         Error::Push(PushError::Redirect { location, .. }) => about_redirect(location.as_deref(), name),
-        Error::Push(PushError::Connect { source, .. }) => return about_connection(source.kind(), address),
+        Error::Push(PushError::Connect { source, host }) => return about_connection(source.kind(), host, address),
         Error::Push(PushError::Certificate { problem, .. }) => return about_certificate(*problem, name),
         Error::Push(PushError::NotSmart(_)) if address.plain().ends_with(".git") => {
             format!("no git repository answers at this URL; give the one that 'git clone' takes: git mirror-push set {name} --url URL")
@@ -114,8 +114,10 @@ fn about_credentials(mirror: &Mirror, credentials: &Credentials) -> String {
     }
 }
 
-fn about_connection(kind: ErrorKind, address: &Address) -> Option<String> {
-    let (_, port) = address.host_and_port().filter(|_| kind == ErrorKind::ConnectionRefused)?;
+/// `host` is where the connection was to go: the host of the address, or a proxy.
+fn about_connection(kind: ErrorKind, host: &str, address: &Address) -> Option<String> {
+    let is_refused = |(own, _): &(&str, u16)| kind == ErrorKind::ConnectionRefused && *own == host;
+    let (_, port) = address.host_and_port().filter(is_refused)?;
     Some(format!("nothing listens at port {port} there, or a firewall refuses the connection"))
 }
 

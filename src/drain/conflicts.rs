@@ -103,7 +103,7 @@ impl Pull<'_> {
         over.extend(left.into_iter().map(|(name, value)| (name, value, None)));
         let unkept = self.keep_abandoned(&prefix, &over, result)?;
         // After the abandoned values, which have names of their own below refs/rewritten.
-        for (name, kept_as) in kept_as {
+        for (name, kept_as) in kept_as.into_iter().filter(|(_, kept_as)| !unkept.contains(kept_as)) {
             result.outcomes.entry(name).and_modify(|outcome| outcome.kept_as = Some(kept_as));
         }
         commands.retain(|(name, _)| !unkept.contains(name));

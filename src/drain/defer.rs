@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::backoff::Now;
 use super::fence::{self, Fence};
 use super::{Context, Error, Host, Mode, Report, full_sync};
-use crate::config::{Config, Mirror};
+use crate::config::Mirror;
 use crate::credentials::Cleaned;
 use crate::mirror::{Lock, credentials, new_id};
 use crate::repo::Repository;
@@ -27,9 +27,11 @@ pub(super) fn due(
     let secret = layout.remote(&mirror.name).join("secret");
     let files = [layout.config()];
     let files = files.iter().chain(&context.server.files);
-    // The files may have changed for another mirror. A host must not get a wrong password again for that, and what it asked us to wait holds.
-    let is_same = status.tried_settings.as_ref().is_some_and(|tried| *tried == settings(context.config, mirror));
-    let changed = files.filter(|_| !is_same).chain([&secret]).filter_map(|path| modified(path)).max();
+    // After a permanent failure, the files may have changed for another mirror. A host must not get a wrong password again for that.
+    let tried = status.tried_settings.as_ref().filter(|_| status.update_status == UpdateStatus::Failed);
+    let is_same = tried.is_some_and(|tried| *tried == settings(context, mirror));
+    let own = [Some(&secret), mirror.password_file.as_ref(), mirror.ca_file.as_ref()];
+    let changed = files.filter(|_| !is_same).chain(own.into_iter().flatten()).filter_map(|path| modified(path)).max();
     let newest = claim.records.iter().map(|record| record.time).max();
     let newest = newest.and_then(|time| Timestamp::from_duration(time.try_into().ok()?).ok());
     // Only records that no failed attempt has tried count as new. Names sort by time.
@@ -37,12 +39,14 @@ pub(super) fn due(
     Now { now: (context.now)(), status, waits: mirror.waits, newest, has_new_push, changed }.due()
 }
 
-/// A digest of everything that the configuration says of a mirror.
-pub(super) fn settings(config: &Config, mirror: &Mirror) -> String {
+/// A digest of everything in the configuration that an attempt depends on.
+pub(super) fn settings(context: &Context<'_>, mirror: &Mirror) -> String {
     // An id may depend on the other mirrors.
-    let mirrors = vec![Mirror { id: 0, ..mirror.clone() }];
+    let own = Mirror { id: 0, ..mirror.clone() };
+    // The server's [api] says to which addresses a confined mirror may connect.
+    let api = mirror.is_confined.then_some(&context.server.api);
     let mut hasher = DefaultHasher::new();
-    format!("{:?}", Config { mirrors, ..config.clone() }).hash(&mut hasher);
+    format!("{:?}", (own, &context.config.protected_branches, api)).hash(&mut hasher);
     format!("{:016x}", hasher.finish())
 }
 
@@ -110,7 +114,7 @@ pub fn defer(
         last_update_at: Some(render_time((context.now)())),
         next_attempt_at: Some(render_time(down.next_attempt_at)),
         tried_address: Some(mirror.identity()),
-        tried_settings: Some(settings(context.config, mirror)),
+        tried_settings: Some(settings(context, mirror)),
         generation: Fence::after(&before, directory.clone(), (context.now)()).generation,
         pid: None,
         runner: None,

@@ -70,6 +70,7 @@ pub(super) fn keep(
         return Ok(Vec::new());
     }
     let (mut commands, mut made, mut lines, mut refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut placed: Vec<(RefName, &Decision)> = Vec::new();
     let mut names = Names::read(repository, mirror)?;
     let noted = read(&repository.layout().remote(mirror).join("kept.jsonl"))?;
     let noted: HashMap<&str, &Kept> = noted.iter().map(|line| (&*line.kept_as, line)).collect();
@@ -91,18 +92,20 @@ pub(super) fn keep(
             lines.push(line(decision, &name, now));
         }
         if let Some(outcome) = result.outcomes.get_mut(&decision.name) {
-            outcome.kept_as = Some(name);
+            outcome.kept_as = Some(name.clone());
         }
+        placed.push((name, *decision));
     }
     if let Err(error) = update_refs(repository, &commands.concat()) {
         // One name that cannot be made must stop no other.
         for (name, why) in make_each(repository, &commands, &made, &error)? {
             lines.retain(|line| line.kept_as != name.text());
-            for decision in replaced {
-                let Some(outcome) = result.outcomes.get_mut(&decision.name) else { continue };
-                if outcome.kept_as.take_if(|kept_as| *kept_as == name).is_some() {
-                    refused.push(RefOutcome::new(decision, Outcome::Rejected, Some(why.clone())));
+            for (_, decision) in placed.iter().filter(|(kept_as, _)| *kept_as == name) {
+                // A ref that is gone on both sides has no outcome.
+                if let Some(outcome) = result.outcomes.get_mut(&decision.name) {
+                    outcome.kept_as = None;
                 }
+                refused.push(RefOutcome::new(decision, Outcome::Rejected, Some(why.clone())));
             }
         }
     }

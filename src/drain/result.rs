@@ -104,7 +104,7 @@ pub(super) fn next_status(
         pid: None,
         runner: None,
         at_work: None,
-        // The caller replaces the generation and the address; it has set the repository and the settings in `before`.
+        // The caller replaces the generation, the settings and the address; it has set the repository in `before`.
         generation: before.generation,
         address: before.address.clone(),
         repository: before.repository.clone(),

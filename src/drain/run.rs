@@ -17,7 +17,7 @@ use super::result::{Times, attempt, next_status};
 use super::scope::{names, scope};
 use super::update::UpdateResult;
 use super::{Check, Context, Error, Mode, Report, fan_out, kept};
-use crate::config::{Config, Direction, Mirror};
+use crate::config::{Direction, Mirror};
 use crate::mirror::{Lock, forget, prepare};
 use crate::repo::Repository;
 use crate::spool::{self, Claim};
@@ -186,7 +186,7 @@ fn update_and_record(
 ) -> Result<Turn, Error> {
     let Work { mode, claim, started, heard } = work;
     let directory = repository.layout().remote(&mirror.name);
-    let before = placed(repository, context.config, mirror, before);
+    let before = placed(repository, mirror, before);
     let mut touched = coalesce(&claim.records, &claim.waiting);
     touched.is_released |= matches!(mode, Mode::Sync(_));
     let open = || Mirrored::open(&directory, &mirror.identity(), repository).map_err(unreadable);
@@ -218,7 +218,7 @@ fn update_and_record(
     let times =
         Times { started, ended, random: (context.random)(), is_full, next_look: next_look.into_iter().flatten().min() };
     let mut after = next_status(&before, &result, &credentials, mirror, &times);
-    after.generation = fence.generation;
+    (after.generation, after.tried_settings) = (fence.generation, Some(defer::settings(context, mirror)));
     after.address = if is_known { Some(mirror.identity()) } else { before.address };
     let moves = if touched.is_released { &[][..] } else { &before.moves };
     after.moves = remembered(moves, result.outcomes.values(), ended);
@@ -238,11 +238,11 @@ fn update_and_record(
     Ok(done.into())
 }
 
-/// The status with the settings of this attempt, and the path of this repository or of the one that it is a copy of.
-fn placed(repository: &Repository, config: &Config, mirror: &Mirror, status: Status) -> Status {
+/// The status with the path of this repository, or of the one that it is a copy of.
+fn placed(repository: &Repository, mirror: &Mirror, status: Status) -> Status {
     let original = status::original(&status, repository.git_dir(), mirror);
     let path = original.as_deref().unwrap_or(repository.git_dir()).to_str().map(str::to_owned);
-    Status { repository: path, tried_settings: Some(defer::settings(config, mirror)), ..status }
+    Status { repository: path, ..status }
 }
 
 /// Deletes kept values whose time has passed. An error is only logged, so that the run is recorded

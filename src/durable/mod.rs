@@ -27,6 +27,8 @@ mod lines;
 mod place;
 #[cfg(feature = "mirror")]
 mod storage;
+#[cfg(feature = "mirror")]
+mod within;
 
 use place::{Place, is_a_link, open_without_links};
 
@@ -42,6 +44,8 @@ pub use group::Group;
 pub use lines::append_lines;
 #[cfg(feature = "mirror")]
 pub use storage::network_file_system;
+#[cfg(feature = "mirror")]
+pub use within::{is_missing, stat, within};
 
 /// Syncs a file or a directory (fsync(2)), together with other threads if this thread is a member of a [`Group`].
 ///
@@ -115,7 +119,8 @@ pub fn open_to_read(path: &Path) -> io::Result<(File, Metadata)> {
 #[cfg(feature = "mirror")]
 #[must_use]
 pub fn changed(path: &Path) -> Option<(i64, i64)> {
-    path.metadata().map(|file| (file.ctime(), file.ctime_nsec())).ok()
+    let found = within::from_there(path, |at, rest| rustix::fs::statat(at, rest, AtFlags::empty())).ok()?;
+    Some((found.st_ctime, i64::try_from(found.st_ctime_nsec).ok()?))
 }
 
 /// Whether a file belongs to us or to root.

@@ -13,8 +13,11 @@ use std::path::{Component, Path};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+#[cfg(feature = "mirror")]
+use super::within::from_there;
+
 /// How a directory is opened when only names in it are used.
-const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+pub(super) const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// A name in an open directory.
 pub(super) struct Place<'p> {
@@ -56,7 +59,12 @@ pub(super) fn open_without_links(path: &Path, flags: OFlags) -> io::Result<Optio
     if path.components().any(|part| part == Component::ParentDir) {
         return Ok(None);
     }
-    match rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+    let resolve = ResolveFlags::NO_SYMLINKS;
+    #[cfg(feature = "mirror")]
+    let opened = from_there(path, |at, rest| rustix::fs::openat2(at, rest, flags, Mode::empty(), resolve));
+    #[cfg(not(feature = "mirror"))]
+    let opened = rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), resolve);
+    match opened {
         Ok(opened) => Ok(Some(opened)),
         Err(Errno::LOOP | Errno::NOSYS | Errno::PERM) => Ok(None),
         Err(error) => Err(error.into()),

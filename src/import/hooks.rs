@@ -87,7 +87,9 @@ fn target_of(line: &str) -> Option<Option<String>> {
         return None;
     }
     // git-push(1): options whose value may be the next word.
-    let has_value = |word: &str| matches!(word, "-o" | "--push-option" | "--receive-pack" | "--exec" | "--repo");
+    let has_value = |word: &str| {
+        matches!(word, "-o" | "--push-option" | "--recurse-submodules" | "--receive-pack" | "--exec" | "--repo")
+    };
     let mut rest = words[push + 1..].iter();
     let target = loop {
         match rest.next() {

@@ -29,7 +29,7 @@ pub use host_keys::{detect, host_keys_of};
 pub use local::{LocalMirror, LostHead};
 pub use lock::Lock;
 pub use removal::{forget, is_being_removed, mark_removed};
-pub use shown::to_show;
+pub use shown::{to_show, with_shown};
 
 /// What went wrong with a mirror's files or settings.
 #[derive(Debug, thiserror::Error)]

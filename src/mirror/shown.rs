@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::Error;
 use crate::config::{self, Config, Server};
+use crate::durable;
 use crate::layout::Layout;
 use crate::repo::{self, Plain};
 
@@ -21,4 +22,12 @@ pub fn to_show(git_dir: &Path, server: &Server) -> Result<(Layout, Config), Erro
     let repository = repo::open_listed(git_dir)?.to_local();
     let config = config::load(&repository, server)?;
     Ok((repository.layout(), config))
+}
+
+/// Looks at the mirrors of a repository as [`to_show`] does, and opens its directory only once.
+///
+/// # Errors
+/// As [`to_show`].
+pub fn with_shown<T>(git_dir: &Path, server: &Server, look: impl FnOnce(&Layout, &Config) -> T) -> Result<T, Error> {
+    durable::within(git_dir, || to_show(git_dir, server).map(|(layout, config)| look(&layout, &config)))
 }

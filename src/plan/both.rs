@@ -80,10 +80,9 @@ pub(super) fn decide(
     let keeps = match (side, &action) {
         (Side::Here, Action::Force) => true,
         (Side::Here, Action::Delete) => !(facts.is_local_merged && facts.is_local_commit),
-        // If the mirror's value is the base, it is kept unless our ref is known to have left it:
-        // our ref may have come back from a backup.
-        (Side::There, Action::Force) => facts.upstream != facts.base || !facts.both.is_late,
-        (Side::There, Action::Delete) => facts.upstream != facts.base,
+        // A mirror's value that is not the base is kept. The base is kept too, unless a push here
+        // is known to have replaced it: our refs may have been restored from a backup.
+        (Side::There, Action::Force | Action::Delete) => facts.upstream != facts.base || !facts.both.is_late,
         _ => false,
     };
     let (name, remote, base) = (facts.name.clone(), facts.upstream, facts.base);
@@ -128,7 +127,8 @@ fn row(
         (Created | Forward | Rewritten, Rewritten | Created) if is_late => there(Action::Force),
         (Deleted, Forward | Rewritten) => here(Action::Restore),
         (Forward | Rewritten, Deleted) => there(Action::Restore),
-        // At first contact the result is the union.
+        // While first contact is not confirmed, `conflicts` does not apply: neither side wins by
+        // itself.
         _ if observed.first_contact == FirstContact::Unconfirmed => conflict(Conflicts::Keep, facts, local),
         _ => conflict(conflicts, facts, local),
     }

@@ -90,7 +90,8 @@ const LOCAL_VARIABLES: [&str; 15] = [
 /// Additional object directories (git(1)).
 const ALTERNATES: &str = "GIT_ALTERNATE_OBJECT_DIRECTORIES";
 
-/// Variables that pass on the settings of `git -c`. They are meant for this repository, not for the mirror's.
+/// Variables that pass configuration to git: those of `git -c`, and `GIT_CONFIG_KEY_<n>`. They are
+/// meant for this repository, not for the mirror's.
 pub const CONFIG_VARIABLES: [&str; 2] = ["GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT"];
 
 /// A program that runs in its own process group.

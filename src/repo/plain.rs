@@ -27,7 +27,7 @@ impl Plain {
     pub fn at(git_dir: &Path) -> Option<Self> {
         let directory = git_dir.symlink_metadata().ok()?;
         let is_ours = directory.is_dir() && directory.uid() == rustix::process::geteuid().as_raw();
-        let lacks = |name: &str| matches!(git_dir.join(name).try_exists(), Ok(false));
+        let lacks = |name: &str| durable::is_missing(&git_dir.join(name));
         let is_simple = is_ours && ["commondir", "info/grafts", "objects/info/alternates"].into_iter().all(lacks);
         let text = is_simple.then(|| durable::read(&git_dir.join("config")).ok())??.0.to_ascii_lowercase();
         let has = |word: &&[u8]| text.windows(word.len()).any(|part| part == *word);

@@ -88,6 +88,8 @@ pub(super) struct Queue {
     is_halted: bool,
     /// Whether something waits because this machine has too small a part of a limit of its fleet.
     is_short: bool,
+    /// Whether somebody wants to be heard by the fleet at once; see [`Queue::urge`].
+    is_urged: bool,
 }
 
 /// What the run of a job showed about its host.
@@ -128,6 +130,7 @@ impl Queue {
             is_open: false,
             is_halted: false,
             is_short: false,
+            is_urged: false,
         }
     }
 

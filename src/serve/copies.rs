@@ -90,20 +90,20 @@ impl App {
         };
         let is_new = |project: &&Arc<Project>| !project.is_numbered.load(Ordering::Relaxed);
         let new: Vec<&Arc<Project>> = table.projects.iter().filter(is_new).collect();
-        for part in new.chunks(BATCH) {
-            if self.is_over(begun) {
-                return Ok(());
-            }
+        let (mut changed, mut asked): (Vec<(u32, PathBuf)>, usize) = (Vec::new(), 0);
+        for part in new.chunks(BATCH).take_while(|_| !self.is_over(begun)) {
             let own: Vec<Numbered> = part.iter().copied().filter_map(of).collect();
-            let changed = node.number(&own, self.projects.last_number())?.into_iter();
-            let changed = changed.map(|numbered| (numbered.id, PathBuf::from(numbered.git_dir)));
-            let of_part = |git_dir: &Path| part.iter().any(|project| project.git_dir == git_dir);
-            if let Err(error) = self.projects.renumber(changed.filter(|(_, git_dir)| of_part(git_dir)).collect()) {
-                tracing::error!("cannot store the project numbers: {error}");
-                return Ok(());
-            }
-            part.iter().for_each(|project| project.is_numbered.store(true, Ordering::Relaxed));
+            let given = node.number(&own, self.projects.last_number())?.into_iter();
+            let given = given.map(|numbered| (numbered.id, PathBuf::from(numbered.git_dir)));
+            changed.extend(given.filter(|(_, git_dir)| part.iter().any(|project| project.git_dir == *git_dir)));
+            asked += part.len();
         }
+        // All at once, because projects may have exchanged their numbers.
+        if let Err(error) = self.projects.renumber(changed) {
+            tracing::error!("cannot store the project numbers: {error}");
+            return Ok(());
+        }
+        new[..asked].iter().for_each(|project| project.is_numbered.store(true, Ordering::Relaxed));
         if self.projects.is_short_of_numbers() {
             self.projects.reserve(node.reserve()?);
         }

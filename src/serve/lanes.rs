@@ -1,4 +1,4 @@
-//! Threads for what may wait: for the disk, a lock, a name server or a remote.
+//! Threads for work that may block: on the disk, a lock, a name server or a remote.
 //!
 //! There are three kinds of work: checking tokens, reading, and changing. Guaranteed: each kind has its own threads, so no kind waits for
 //! another. One token gets at most its share of the threads for reading and for changing. A thread keeps its place until its work is done,
@@ -19,7 +19,8 @@ const READERS: (usize, usize) = (16, 8);
 const WRITERS: (usize, usize) = (16, 2);
 /// The threads of all kinds.
 pub(super) const THREADS: usize = JUDGES + READERS.0 + WRITERS.0;
-/// The most requests of one token that have a thread or wait for one. Reading and changing are counted apart.
+/// The maximum number of requests of one token that have a thread or wait for one. Reading and
+/// changing are counted apart.
 const MAX_IN_LINE: usize = 64;
 
 /// The token has too many requests that are not answered yet.

@@ -95,7 +95,7 @@ struct App {
     /// The number of the configuration.
     generation: AtomicU64,
     /// When changes by other programs were last looked for.
-    seen: Mutex<Option<Timestamp>>,
+    seen: Mutex<summaries::Seen>,
     /// The answer of `/metrics`, and when it was made.
     metrics: Mutex<Option<(Timestamp, String)>>,
     /// Repositories of which something has changed.

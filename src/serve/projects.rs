@@ -80,12 +80,14 @@ impl Projects {
         numbers.add(placed.iter().map(|(git_dir, _)| *git_dir))?;
         let project = |(git_dir, placed): (&PathBuf, Placed)| {
             let id = numbers.ids[git_dir];
-            match old.by_id.get(&id).map(|at| &old.projects[*at]) {
+            let before = old.by_id.get(&id).map(|at| &old.projects[*at]);
+            match before.filter(|before| before.git_dir == *git_dir) {
                 None => Arc::new(Project::new(id, placed, git_dir)),
                 Some(before) if before.path == placed.path => Arc::clone(before),
+                // The copy has the old path.
                 Some(before) => {
-                    before.is_copied.store(false, Ordering::Relaxed);
-                    Arc::new(Project { path: placed.path, name: placed.name, ..Project::clone(before) })
+                    let known = Arc::clone(&before.known);
+                    Arc::new(Project { known, ..Project::new(id, placed, git_dir) })
                 }
             }
         };
@@ -158,7 +160,7 @@ impl Projects {
     }
 }
 
-/// The numbers that may be given to these repositories. Anyone who may write to the database could give one number to two of our projects, or
+/// Those of these numbers that may be given. Anyone who may write to the database could give one number to two of our projects, or
 /// a number so large that no larger one is left. Projects may take each other's numbers.
 fn sound(mut given: Vec<(u32, PathBuf)>, ids: &HashMap<PathBuf, u32>) -> Vec<(u32, PathBuf)> {
     given.retain(|(id, git_dir)| *id > 0 && *id < u32::MAX / 2 && ids.contains_key(git_dir));
@@ -172,6 +174,10 @@ fn sound(mut given: Vec<(u32, PathBuf)>, ids: &HashMap<PathBuf, u32>) -> Vec<(u3
         if given.len() == before {
             return given;
         }
+        tracing::warn!(
+            "fleet: {} numbers of projects cannot be those of the fleet, because other projects have them",
+            before - given.len()
+        );
     }
 }
 

@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::projects::Project;
 use super::{App, now};
+use crate::durable;
 use crate::layout::Layout;
 use crate::mirror;
 use crate::status::{HalfStamp, Stamp, Standing, Summary};
@@ -21,6 +22,13 @@ use crate::status::{HalfStamp, Stamp, Standing, Summary};
 const MAX_READ: usize = 1000;
 /// The shortest time between two looks for changes by other programs.
 const FRESH: SignedDuration = SignedDuration::from_secs(2);
+
+/// The last look for changes by other programs.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    at: Option<Timestamp>,
+    is_looking: bool,
+}
 
 /// What is known of the mirrors of a project.
 #[derive(Debug, Default)]
@@ -90,13 +98,15 @@ impl App {
         let is_fresh = |at: Timestamp| now().duration_since(at).abs() < FRESH;
         {
             let mut seen = self.seen.lock();
-            if table.projects.len() > MAX_READ || seen.is_some_and(is_fresh) {
+            // Only one visitor looks at a time: a file system that hangs must not take all threads.
+            if table.projects.len() > MAX_READ || seen.is_looking || seen.at.is_some_and(is_fresh) {
                 return;
             }
-            *seen = Some(now());
+            *seen = Seen { at: Some(now()), is_looking: true };
         }
         // Without the lock: a file system may hang, and no other visitor waits for it then.
         table.projects.iter().for_each(|project| self.read_if_changed(project));
+        *self.seen.lock() = Seen { at: Some(now()), is_looking: false };
     }
 
     pub(super) fn project_at(&self, git_dir: &Path) -> Option<Arc<Project>> {
@@ -114,13 +124,15 @@ impl App {
                 }
             }
         };
-        let is_same = before.is_some_and(|(stamp, names)| {
-            let layout = Layout::new(&project.git_dir);
-            Some(stamp) == self.begin_stamp(&layout).and(&layout, names.iter().map(|name| &**name), now())
+        durable::within(&project.git_dir, || {
+            let is_same = before.is_some_and(|(stamp, names)| {
+                let layout = Layout::new(&project.git_dir);
+                Some(stamp) == self.begin_stamp(&layout).and(&layout, names.iter().map(|name| &**name), now())
+            });
+            if !is_same {
+                self.read(project);
+            }
         });
-        if !is_same {
-            self.read(project);
-        }
     }
 
     fn begin_stamp(&self, layout: &Layout) -> HalfStamp {

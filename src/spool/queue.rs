@@ -23,7 +23,8 @@ pub struct Claim {
     pub names: Vec<String>,
     /// The records, in the order of `names`.
     pub records: Vec<Record>,
-    /// Records that are due later. They stay in the queue, but the values that they name count as ours already.
+    /// Records that are due later. They stay in the queue. The values that they name already count
+    /// as values that this repository had.
     pub waiting: Vec<Record>,
     /// File names, in the order of `waiting`.
     pub waiting_names: Vec<String>,
@@ -143,7 +144,8 @@ pub fn corrupt(layout: &Layout) -> io::Result<usize> {
     Ok(list(&layout.corrupt())?.len())
 }
 
-/// Whether nothing waits to be given to the mirrors: no record, no mark, no remains of a hook that was killed.
+/// Whether nothing waits to be given to the mirrors: no record in `incoming`, no mark, and no file
+/// in `tmp`, which a hook is writing now or a killed hook left.
 ///
 /// # Errors
 /// The operating system's.

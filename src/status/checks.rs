@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{PullState, Status, UpdateStatus};
 use crate::config::Interval;
+use crate::durable;
 
 /// Missed checks are spread over this time, or over the interval of the mirror if that is shorter.
 const SPREAD: Duration = Duration::from_secs(300);
@@ -19,8 +20,8 @@ pub const CHECKED: &str = "checked";
 /// does not count: the clock was wrong then.
 #[must_use]
 pub fn last_check(directory: &Path, status: &Status, now: Timestamp) -> Option<Timestamp> {
-    let checked = directory.join(CHECKED).symlink_metadata().and_then(|file| file.modified()).ok();
-    let checked = checked.and_then(|time| Timestamp::try_from(time).ok());
+    let checked = durable::stat(&directory.join(CHECKED)).ok();
+    let checked = checked.and_then(|file| Timestamp::new(file.st_mtime, i32::try_from(file.st_mtime_nsec).ok()?).ok());
     let run = status.last_update_at.as_deref().and_then(|time| time.parse().ok());
     // The clock of a file server may be ahead of ours.
     let is_likely = |time: &Timestamp| time.duration_since(now) < SignedDuration::from_mins(5);

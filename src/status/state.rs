@@ -52,7 +52,7 @@ pub struct Status {
     /// The address of the last attempt. What the status says of refs, attempts and errors belongs to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tried_address: Option<String>,
-    /// A digest of the settings of the last attempt. Other settings are a reason to try again at once.
+    /// A digest of the settings of the last attempt. After a permanent failure, a changed file with the same settings is no reason to try again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tried_settings: Option<String>,
     /// Whether first contact waits for a person's confirmation.

@@ -98,7 +98,7 @@ pub struct HostKey {
 pub fn view(layout: &Layout, mirror: &Mirror, credentials: &Credentials, now: Timestamp) -> io::Result<View> {
     let directory = layout.remote(&mirror.name);
     let status = super::of(layout, mirror)?;
-    let last_check_at = last_check(&directory, &status, now).filter(|_| mirror.takes()).map(render_time);
+    let last_check_at = if mirror.takes() { last_check(&directory, &status, now).map(render_time) } else { None };
     let last_change_at = status.pull.as_ref().and_then(|pull| pull.last_change_at.clone());
     let next_attempt_at = match &status.pull {
         Some(_) if mirror.is_enabled => next_check(&directory, &status, now, None).map(render_time),

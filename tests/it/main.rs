@@ -16,7 +16,9 @@
 //! | `install`, `schedule`, `credentials`, `owner`: everything together | `system/` |
 //! | what a test is made of: a source and its mirror, a home, servers, the daemon | `scene/` |
 //!
-//! The rules themselves are tables beside the code: `src/plan/tests.rs`. `tests/tidy/` checks the sources and the documents.
+//! The rules themselves are tables beside the code: `src/plan/tests.rs` for a push,
+//! `src/plan/pull/tests.rs` and `src/plan/both/tests.rs` for the others. `tests/tidy/` checks the
+//! sources and the documents.
 
 #![allow(
     clippy::unwrap_used,

@@ -7,7 +7,7 @@ use crate::cli::args::Import;
 use crate::credentials::Credentials;
 use crate::import::{Found, as_whole, propose, propose_push, pushing_lines, read_simple};
 use crate::install;
-use crate::repo::Repository;
+use crate::repo::{GitRemote, Repository};
 use crate::wire::parse;
 
 /// What git's configuration and the hooks of a repository say.
@@ -19,15 +19,16 @@ pub(super) fn in_git(repository: &Repository, asked: &Import) -> Vec<Found> {
         Vec::new()
     };
     let proposed: Vec<Vec<Found>> = remotes.iter().map(|remote| propose(remote, &others, wish(asked))).collect();
-    let remote_of = |target: &str| {
-        remotes.iter().position(|remote| remote.name == target || remote.push_urls.iter().any(|url| url == target))
-    };
-    // A remote that only makes a pull mirror, or none, is not pushed to without the script.
-    let is_pushed_to = |target: &str| remote_of(target).is_some_and(|at| proposed[at].iter().any(is_push));
+    let is_of =
+        |remote: &GitRemote, target: &str| remote.name == target || remote.push_urls.iter().any(|url| url == target);
+    // A remote that only makes a pull mirror, or none, is not pushed to without the script. Several may have one URL.
+    let both = || remotes.iter().zip(&proposed);
+    let is_pushed_to = |target: &str| both().any(|(remote, found)| is_of(remote, target) && found.iter().any(is_push));
     let urls_of = |target: &str| match remotes.iter().find(|remote| remote.name == target) {
         Some(remote) => remote.push_urls.clone(),
         None => vec![target.to_owned()],
     };
+    let are_urls = |urls: &[String]| !urls.is_empty() && urls.iter().all(|url| parse(url).is_ok());
     let mut scripts = Vec::new();
     for (script, text) in install::scripts(repository).unwrap_or_default() {
         for pushing in pushing_lines(&text) {
@@ -41,14 +42,16 @@ pub(super) fn in_git(repository: &Repository, asked: &Import) -> Vec<Found> {
                     scripts.push(Found::Person { from, why });
                     continue;
                 }
-                Some(target) if pushing.pushed.is_some() && urls_of(target).iter().all(|url| parse(url).is_ok()) => {
+                Some(target) if pushing.pushed.is_some() && are_urls(&urls_of(target)) => {
                     let pushed = pushing.pushed.unwrap_or_default();
                     for url in urls_of(target) {
                         scripts.extend(propose_push(&url, &pushed, &namespaces(repository), wish(asked), &from));
                     }
                     continue;
                 }
-                Some(target) if remote_of(target).is_some() => format!("it pushes to remote '{target}' by itself"),
+                Some(target) if remotes.iter().any(|remote| is_of(remote, target)) => {
+                    format!("it pushes to remote '{target}' by itself")
+                }
                 Some(target) => match parse(target) {
                     Ok((address, _)) => format!("it pushes to {} by itself", address.shown(&Credentials::default())),
                     Err(_) => "it pushes by itself, and its target is not a URL".to_owned(),

@@ -4,9 +4,10 @@
 //! list ─▶ stage what is missing ─▶ observe ─▶ plan ─▶ keep ─▶ take ─▶ spool ─▶ base
 //! ```
 //!
-//! Guaranteed: what the plan refuses never enters the repository; a value that is replaced is kept first; what was taken is spooled before
-//! the base says so. So after a crash at any point, the next run finds a state that the rules know. Absent: who asked for the run, and its
-//! status (`run`).
+//! Guaranteed: what the plan refuses never enters the repository; a value that is to be kept
+//! (`keep_rewritten`) is kept before it is replaced; what was taken is spooled before the base says
+//! so. So after a crash at any point, the next run finds a state that the rules know. Absent: who
+//! asked for the run, and its status (`run`).
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -217,19 +218,21 @@ impl Pull<'_> {
         while !update.plan.next.is_empty() {
             let sent: Vec<Decision> = update.plan.next_push().into_iter().cloned().collect();
             let sent: Vec<&Decision> = sent.iter().collect();
-            // Updates are sent before deletions, in a push of their own: an updated ref may contain
-            // a deleted value.
+            // The updates, with the deletions that make room for new names, are a push of their own
+            // before the other deletions: the new value of a default branch may contain a value
+            // that is deleted, which then need not be kept.
             let updates = sent.iter().rposition(|one| one.action != Action::Delete).map_or(0, |at| at + 1);
             let is_split = updates > 0 && update.refusals.groups().is_empty();
             let sent = if is_split { &sent[..updates] } else { &sent[..] };
             self.fence.map_or(Ok(()), Fence::check)?;
-            self.note_replaced(sent)?;
             let unkept = self.keep(sent, listed, result)?;
             if !unkept.is_empty() {
                 self.leave(&unkept, sent, update, result);
                 continue;
             }
-            // The pack of the stage is what is missing, if every ref that needs its objects is taken at once.
+            self.note_replaced(sent)?;
+            // The pack of the stage is sent as it is only if every ref that needs its objects is
+            // updated at once. Otherwise objects that nothing needs yet would enter the repository.
             let is_first = update.taken.is_empty() && update.refusals.groups().is_empty();
             let is_whole = is_first && self.is_whole(&update.observed, sent)?;
             let staged = update.stage.filter(|_| is_whole);
@@ -262,7 +265,8 @@ impl Pull<'_> {
         Ok(true)
     }
 
-    /// Keeps what is replaced, and notes where. Returns the outcomes of those that cannot be kept, and so must not be sent.
+    /// Keeps the values that are replaced, and notes where. If a value cannot be kept, its ref must
+    /// not be sent: returns the outcomes of these refs.
     fn keep(&self, sent: &[&Decision], listed: &Listed, result: &mut UpdateResult) -> Result<Vec<RefOutcome>, Error> {
         if self.mirror.pull.keep_rewritten == Keep::Nothing {
             return Ok(Vec::new());
@@ -276,8 +280,9 @@ impl Pull<'_> {
         for decision in sent {
             let mut keeps = decision.keeps;
             if decision.action == Action::Delete && !keeps {
-                // Upstream's default branch contains the value. It is still kept, unless a branch
-                // here contains it too: the branch of the same name, or our default branch.
+                // Upstream's default branch contains the value. The value is still kept, unless a
+                // branch here contains it too: our branch with the name of upstream's default
+                // branch, or our own default branch.
                 let local = decision.local.unwrap_or(self.repository.null_oid());
                 let mut is_contained = false;
                 for head in &heads {

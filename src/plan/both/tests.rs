@@ -76,7 +76,7 @@ fn every_pair_of_movements() {
         ["create there", "conflict", "-", "-", "-"],
         ["fast-forward there", "-", "conflict", "conflict", "restore there"],
         ["force there, kept", "-", "conflict", "conflict", "restore there"],
-        ["delete there", "-", "restore here", "restore here", "nothing"],
+        ["delete there, kept", "-", "restore here", "restore here", "nothing"],
     ];
     for (ours, row) in MOVEMENTS.into_iter().zip(table) {
         for (theirs, expected) in MOVEMENTS.into_iter().zip(row) {
@@ -135,6 +135,7 @@ fn a_late_value_is_no_movement() {
     assert_eq!(late(Deleted, Rewritten), "delete there, kept");
     assert_eq!(late(Same, Rewritten), "force here, kept", "ours did not move");
     assert_eq!(late(Rewritten, Same), "force there", "a push here left it");
+    assert_eq!(late(Deleted, Same), "delete there", "a push here deleted it");
     assert_eq!(late(Rewritten, Forward), "conflict", "theirs moved on");
 }
 
@@ -156,7 +157,10 @@ fn only_what_is_decided_for_this_side_is_taken() {
         facts("refs/heads/c", Deleted, Same).expect("possible"),
     ];
     let plan = planned(Conflicts::Keep, refs);
-    assert_eq!(plan.decisions.iter().map(words).collect::<Vec<_>>(), ["create here", "create there", "delete there"]);
+    assert_eq!(
+        plan.decisions.iter().map(words).collect::<Vec<_>>(),
+        ["create here", "create there", "delete there, kept"]
+    );
     assert_eq!((plan.order, plan.next), (vec![0], vec![0]));
 }
 

@@ -59,17 +59,18 @@ impl Queue {
     /// Takes new parts.
     pub(in crate::schedule) fn share(&mut self, parts: Parts) {
         self.named.share(parts);
-        self.is_short = false;
+        (self.is_short, self.is_urged) = (false, false);
     }
 
-    /// Whether something waits because this machine has too small a part of a limit. Known when a thread has found nothing else to do.
+    /// Whether something waits because this machine has too small a part of a limit. This is
+    /// computed when a thread finds no job to begin.
     pub(in crate::schedule) fn is_short(&self) -> bool {
-        self.is_short
+        self.is_short || self.is_urged
     }
 
     /// Sets [`Queue::is_short`] although no job waits for a larger part.
     pub(in crate::schedule) fn urge(&mut self) {
-        self.is_short = true;
+        self.is_urged = true;
     }
 
     pub(super) fn find_short(&mut self, now: Timestamp) {

@@ -74,7 +74,7 @@ fn a_malformed_value_of_the_mirror_is_not_overwritten_and_stops_nothing() {
         if crate::scene::sandbox::is_variant("reftable") {
             return;
         }
-        // git update-ref would refuse it.
+        // Written directly, so that no check of git can refuse it.
         std::fs::write(pair.there.join("refs/heads/main"), &bad).unwrap();
         pair.sandbox.git(&pair.here, &["config", "receive.fsckObjects", "true"]);
         pair.ours().push(&["main:other"]);
@@ -97,7 +97,7 @@ fn what_a_conflict_showed_before_is_kept() {
     pair.sync();
     assert_eq!(pair.status()["refs"][0]["outcome"], "conflict");
     let kept_as = pair.status()["refs"][0]["kept_as"].as_str().unwrap().to_owned();
-    assert!(kept_as.starts_with("refs/conflicts/m/"), "{kept_as} is not what is to be merged");
+    assert!(kept_as.starts_with("refs/conflicts/m/"), "{kept_as} is not the ref of the conflict");
     assert!(pair.is_reachable(&second), "{:?}", pair.below("refs"));
     // The ref below refs/conflicts stays if none can be made below refs/rewritten.
     pair.sandbox.git(&pair.here, &["update-ref", "-d", &format!("refs/rewritten/m/{}/heads/main", &second[..12])]);
@@ -123,6 +123,24 @@ fn refs_that_were_rolled_back_lose_nothing() {
     pair.sandbox.git(&pair.here, &["update-ref", "refs/heads/main", &old]);
     pair.sync();
     assert!(pair.is_equal() && pair.is_reachable(&lost), "{:?}", pair.below("refs"));
+}
+
+/// A backup without a branch is restored, and `mirror-push/` is not. So the branch is gone here, although nobody deleted it.
+#[test]
+fn a_branch_that_a_backup_did_not_have_is_not_lost() {
+    for prune in ["deleted", "merged"] {
+        let pair = Pair::local(&["--prune", prune]).with(&["main", "main:x"]);
+        pair.sync();
+        let ours = pair.ours();
+        let only = ours.commit("only").trim().to_owned();
+        ours.push(&["HEAD:x"]);
+        pair.sync();
+        assert_eq!(pair.sandbox.oid(&pair.there, "x"), only);
+        pair.sandbox.git(&pair.here, &["update-ref", "-d", "refs/heads/x"]);
+        pair.sync();
+        let is_there = pair.sandbox.refs(&pair.there).iter().any(|line| line.ends_with("refs/heads/x"));
+        assert!(is_there || pair.is_reachable(&only), "{prune}: {:?}", pair.below("refs"));
+    }
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn what_either_side_adds_and_moves_forward_is_on_both() {
 }
 
 #[test]
-fn a_rewrite_goes_to_the_side_that_did_not_move_and_is_kept() {
+fn a_rewrite_goes_to_the_side_that_did_not_move_and_the_value_replaced_here_is_kept() {
     let pair = Pair::local(&[]).with(&["main", "main:x", "main:y"]);
     let old = pair.here("x");
     let (ours, theirs) = (pair.ours(), pair.theirs());
@@ -158,7 +158,7 @@ fn the_first_contact_makes_the_union() {
 }
 
 #[test]
-fn doctor_says_what_makes_it_hard() {
+fn doctor_reports_what_hinders_a_two_way_mirror() {
     let pair = Pair::behind(Kind::Http, &[]).with(&["main"]);
     let findings = || {
         let said = pair.sandbox.mirror_push(&pair.here, &["doctor", "--json"]).json();

@@ -41,7 +41,9 @@ fn completions_know_the_mirrors() {
     assert_eq!(bash("git mirror-push --git-dir = . sync b", 6), "backup");
     assert_eq!(bash("git mirror-push -C '~/../source.git' sync b", 5), "backup", "relative to home");
     assert_eq!(bash("git mirror-push set office --prune b", 5), "", "the value of an option");
+    assert_eq!(bash("git mirror-push set office --prune = b", 6), "", "the same after =, as bash divides it");
     assert_eq!(bash("git mirror-push add off", 3), "", "a new name");
+    assert_eq!(bash("git -C ../source.git mirror-push set off", 5), "office offsite", "git's own options");
     let fish = format!(
         "source '{}'; complete -C 'git-mirror-push status off'",
         share("fish/vendor_completions.d/git-mirror-push.fish")

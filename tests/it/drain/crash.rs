@@ -1,5 +1,6 @@
-//! The hook, drains and other commands are killed, or get an error, at every system call that changes files (`scene::injected`). Then a
-//! drain or sync without faults must find everything, and the mirror must equal the source.
+//! The hook, drains and other commands are killed, or get an error, at system calls that change
+//! files. `scene::injected` chooses the calls. Then a drain or sync without faults must find
+//! everything, and the mirror must equal the source.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -26,7 +27,8 @@ impl Sample {
         let new = work.commit("two");
         work.git(&["checkout", "-q", "--orphan", "other"]);
         work.commit("rewritten");
-        // The hook records the first push. It does not run for the second push: `Sample::hook` runs it with the line of that push.
+        // The hook records the next push. It does not run for the push after that: `Sample::hook`
+        // runs it later, with the line of that push.
         work.push(&["+other:topic", ":gone"]);
         std::fs::rename(source.join("hooks/post-receive"), source.join("hooks/kept")).unwrap();
         work.push(&["main"]);
@@ -214,8 +216,9 @@ fn a_drain_that_lacks_descriptors_at_any_step() {
     drain_survives(Fault::Error("EMFILE"));
 }
 
-/// In each round the spool also holds the mark of a push that could not be recorded, a file that a killed hook left, or a damaged
-/// record. A second mirror is behind too, and no record names one of the refs. After one more drain both mirrors equal the source.
+/// In each round the spool also holds the mark of a push that could not be recorded, a file that a
+/// killed hook left, or a damaged record. A second mirror is behind too. One ref (`unnamed`) is in
+/// no record. After one more drain both mirrors equal the source.
 #[test]
 fn a_drain_that_finds_damage_and_is_killed_at_any_step() {
     const ID: &str = "0000000001.000000001.1.0000000000000001";

@@ -60,10 +60,15 @@ fn another_mirror_in_the_file_is_no_reason_to_try_again() {
     sandbox.mirror_push_ok(&source, &["add", "other", other.to_str().unwrap(), "-q"]);
     sandbox.mirror_push_ok(&source, &["drain"]);
     assert_eq!((attempts(&source), sandbox.refs(&other)), (1, sandbox.refs(&source)));
-    // Its own settings are one, and so are rules that hold for every mirror.
-    sandbox.mirror_push_ok(&source, &["set", "m", "timeout=77m"]);
+    // Its own settings are one, and so are rules that hold for every mirror, also if they were written by hand.
+    let config = source.join("mirror-push/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text.replacen("[remotes.m]\n", "[remotes.m]\ntimeout = \"77m\"\n", 1);
+    std::fs::write(&config, &text).unwrap();
     assert_eq!((sandbox.mirror_push(&source, &["drain"]).status, attempts(&source)), (1, 2));
-    sandbox.mirror_push_ok(&source, &["protect", "release/*"]);
+    std::fs::write(&config, format!("# Nothing new.\n{text}")).unwrap();
+    assert_eq!((sandbox.mirror_push(&source, &["drain"]).status, attempts(&source)), (0, 2));
+    std::fs::write(&config, format!("protected_branches = [\"release/*\"]\n{text}")).unwrap();
     assert_eq!((sandbox.mirror_push(&source, &["drain"]).status, attempts(&source)), (1, 3));
 }
 

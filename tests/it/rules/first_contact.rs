@@ -83,7 +83,7 @@ fn one_unknown_value_among_known_ones_stops_a_run_that_would_overwrite_it() {
     let (_, _, refs) = stands(&sandbox, &source);
     let pairs: Vec<(&str, &str)> = refs.iter().map(|(name, outcome)| (&**name, &**outcome)).collect();
     assert_eq!(pairs, [("refs/heads/b", "divergent"), ("refs/heads/main", "rejected")]);
-    // Under keep nothing is lost, so what can be sent is sent.
+    // `keep` overwrites nothing on the mirror, so the other refs are sent.
     sandbox.mirror_push_ok(&source, &["set", "m", "--divergent-refs", "keep"]);
     assert_eq!(sandbox.mirror_push(&source, &["drain"]).status, 1);
     assert_eq!(sandbox.oid(&mirror, "main"), sandbox.oid(&source, "main"));
@@ -221,7 +221,7 @@ fn a_base_of_an_earlier_version_is_taken_over_and_ends_first_contact() {
     }
     sandbox.mirror_push_ok(&source, &["sync"]);
     assert_eq!(sandbox.refs(&mirror), sandbox.refs(&source));
-    assert!(!mirrored.join("refs").exists() && mirrored.join("packed-refs").is_dir(), "an earlier version fails here");
+    assert!(!mirrored.join("refs").exists() && mirrored.join("packed-refs").is_dir(), "earlier versions find no base");
     // An earlier version opens `packed-refs` as a file. That fails now.
     assert!(std::fs::read(mirrored.join("packed-refs")).is_err());
     // A run that is killed before it removes the old files leaves them. The next change of the base removes them.

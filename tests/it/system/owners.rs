@@ -18,7 +18,7 @@ fn give(sandbox: &Sandbox, path: &Path) {
     assert!(sandbox.command("chown").args(["-hR", &OWNER.to_string()]).arg(path).status().unwrap().success());
 }
 
-/// What below a directory does not belong to the owner.
+/// The paths that do not belong to the owner: of a directory and everything below it.
 fn foreign(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open = vec![directory.to_owned()];

@@ -1,0 +1,122 @@
+//! Many looks into one repository. Its directory is opened once, so that the kernel does not look up the whole path for each file. With
+//! 100,000 repositories, that is a third of the time of `status --all`.
+//!
+//! Guaranteed: each path means what it means without this, unless somebody moves the repository meanwhile; then its old files are read to
+//! the end. Absent: paths with `..`, or outside the directory, which are looked up as usual.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use super::place::DIRECTORY;
+
+thread_local! {
+    static OPENED: RefCell<Option<(PathBuf, OwnedFd)>> = const { RefCell::new(None) };
+}
+
+/// Does something with the files in a directory, whose path has no symbolic links. If it cannot be opened, every path is looked up as usual.
+pub fn within<T>(directory: &Path, act: impl FnOnce() -> T) -> T {
+    struct Opened;
+    impl Drop for Opened {
+        fn drop(&mut self) {
+            OPENED.set(None);
+        }
+    }
+    let opened = rustix::fs::openat2(CWD, directory, DIRECTORY, Mode::empty(), ResolveFlags::NO_SYMLINKS);
+    OPENED.set(opened.ok().map(|opened| (directory.to_owned(), opened)));
+    let _opened = Opened;
+    act()
+}
+
+/// Gives the open directory that a path is in, and the rest of the path.
+pub(super) fn from_there<T>(path: &Path, act: impl FnOnce(BorrowedFd<'_>, &Path) -> T) -> T {
+    OPENED.with_borrow(|opened| {
+        let found = opened.as_ref().and_then(|(directory, opened)| {
+            let rest = path.as_os_str().as_bytes().strip_prefix(directory.as_os_str().as_bytes())?;
+            let rest = rest.strip_prefix(b"/").filter(|rest| !rest.is_empty() && !rest.starts_with(b"/"))?;
+            Some((opened.as_fd(), Path::new(std::ffi::OsStr::from_bytes(rest))))
+        });
+        match found {
+            Some((directory, rest)) => act(directory, rest),
+            None => act(CWD, path),
+        }
+    })
+}
+
+/// The metadata of a file; of a symbolic link those of the link itself.
+///
+/// # Errors
+/// The operating system's.
+pub fn stat(path: &Path) -> io::Result<Stat> {
+    Ok(from_there(path, |directory, rest| rustix::fs::statat(directory, rest, AtFlags::SYMLINK_NOFOLLOW))?)
+}
+
+/// Whether nothing has this path. `false` if that cannot be found out.
+#[must_use]
+pub fn is_missing(path: &Path) -> bool {
+    let found = from_there(path, |directory, rest| rustix::fs::statat(directory, rest, AtFlags::SYMLINK_NOFOLLOW));
+    found.err() == Some(Errno::NOENT)
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "makes the files of the tests")]
+mod tests {
+    use super::super::{list, read};
+    use super::*;
+
+    #[test]
+    fn each_path_means_the_same_within_a_directory() {
+        let scene = tempfile::tempdir().expect("a directory");
+        let root = scene.path().canonicalize().expect("there");
+        let path = |name: &str| root.join(name);
+        for name in ["r.git/mirror-push/remotes", "r.git.other", "elsewhere"] {
+            std::fs::create_dir_all(path(name)).expect("made");
+        }
+        for name in ["r.git/config", "r.git/mirror-push/file", "r.git.other/config", "elsewhere/file"] {
+            std::fs::write(path(name), name).expect("written");
+        }
+        std::os::unix::fs::symlink(path("elsewhere"), path("r.git/mirror-push/link")).expect("linked");
+        let look = || {
+            let names = [
+                "r.git",
+                "r.git/config",
+                "r.git/missing",
+                "r.git/mirror-push/file",
+                "r.git/mirror-push/link/file",
+                "r.git/mirror-push/link",
+                "r.git.other/config",
+                "r.git/../elsewhere/file",
+                "r.git//config",
+                "elsewhere/file",
+            ];
+            names.map(|name| {
+                let path = path(name);
+                let text = read(&path).map(|(text, _)| text).map_err(|error| error.to_string());
+                let names = list(&path).map_err(|error| error.to_string());
+                (
+                    text,
+                    names,
+                    stat(&path).map(|found| found.st_ino).map_err(|error| error.to_string()),
+                    is_missing(&path),
+                )
+            })
+        };
+        let usual = look();
+        assert!(usual[0].1.is_ok() && usual[1].0.is_ok() && usual[4].0.is_err(), "{usual:?}");
+        assert_eq!(within(&path("r.git"), look), usual);
+        assert_eq!(within(&path("missing"), look), usual);
+        assert_eq!(look(), usual, "and afterwards");
+        // Proof that the open directory is used: it is found although it has another name now.
+        let moved = within(&path("r.git"), || {
+            std::fs::rename(path("r.git"), path("moved.git")).expect("moved");
+            read(&path("r.git/config")).map(|(text, _)| text)
+        });
+        assert_eq!(moved.expect("read"), b"r.git/config");
+        assert!(read(&path("r.git/config")).is_err());
+    }
+}
