@@ -49,7 +49,8 @@ impl Now<'_> {
         let is_since = |time: Option<Timestamp>| time.is_some_and(|time| ended.is_none_or(|ended| time > ended));
         // After a successful attempt, `next_attempt_at` only says when some refs are read again. That delays nothing else.
         let retry = self.status.next_attempt().filter(|_| self.status.attempts > 0);
-        // A changed configuration or secret ends every wait for a retry. A new push ends only the wait after a permanent failure.
+        // A changed configuration or secret ends every wait for a retry (`changed` says which changes count). A new push ends only the wait after
+        // a permanent failure.
         let is_parked = self.status.update_status == UpdateStatus::Failed;
         let has_news = is_since(self.changed) || is_parked && self.has_new_push;
         let retry = retry.filter(|_| !has_news);

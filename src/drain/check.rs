@@ -17,7 +17,6 @@ use crate::durable;
 use crate::mirror::target;
 use crate::push::Progress;
 use crate::repo::Repository;
-use crate::spool;
 use crate::status::{self, CHECKED, Mirrored, Status, UpdateStatus, next_check};
 
 /// Checks upstream without the lock, and takes what changed if anything did. A mirror for which something is queued, or whose last run left
@@ -33,7 +32,7 @@ pub(super) fn check_upstream(
     let files = |doing| Error::files(doing, directory.clone());
     let status = status::of(&layout, mirror).map_err(files("read the status"))?;
     let generation = status.generation;
-    let pending = spool::pending(&layout, &mirror.name).map_err(files("read the queue"))?;
+    let pending = status::waiting(&layout, mirror).map_err(files("read the queue"))?.pushes;
     let now = (context.now)();
     let is_due = || next_check(&directory, &status, now, context.since).is_some_and(|next| next <= now);
     if check == Check::Due && pending == 0 && !is_due() {

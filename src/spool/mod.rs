@@ -32,7 +32,7 @@ pub use fan_out::{FanOut, fan_out, incoming};
 #[cfg(feature = "mirror")]
 pub use queue::{
     Backlog, Claim, Waiting, backlog, claim, corrupt, finish, is_due, is_empty, last_full, mirrors, next_look, peek,
-    pending, queues, request, request_full_sync, waiting,
+    pending, queued, queues, request, request_full_sync, waiting,
 };
 pub use record::{Record, Unreadable, decode, encode};
 #[cfg(feature = "mirror")]

@@ -64,11 +64,26 @@ pub fn waiting(layout: &Layout, mirror: &str) -> io::Result<Waiting> {
     names.extend(list(&layout.queue(mirror))?);
     // A push that could not be recorded waits too.
     let is_marked = super::resync::is_marked(layout)?;
-    let any = is_marked || !names.is_empty();
-    names.retain(|name| !name.ends_with(LOOK));
-    names.sort_unstable();
-    names.dedup();
-    Ok(Waiting { pushes: names.len() + usize::from(is_marked), any })
+    let waiting = Waiting::of(names);
+    Ok(Waiting { pushes: waiting.pushes + usize::from(is_marked), any: waiting.any || is_marked })
+}
+
+/// What waits for `mirror` in its own queue. A mirror that sends nothing gets no push of `incoming`.
+///
+/// # Errors
+/// The operating system's.
+pub fn queued(layout: &Layout, mirror: &str) -> io::Result<Waiting> {
+    Ok(Waiting::of(list(&layout.queue(mirror))?))
+}
+
+impl Waiting {
+    fn of(mut names: Vec<String>) -> Self {
+        let any = !names.is_empty();
+        names.retain(|name| !name.ends_with(LOOK));
+        names.sort_unstable();
+        names.dedup();
+        Self { pushes: names.len(), any }
+    }
 }
 
 /// The number of pushes and full syncs that wait for `mirror`.

@@ -33,7 +33,7 @@ pub use past::{Past, note as note_past};
 pub use runner::Runner;
 pub use state::{Failures, Greeting, Move, Portion, PullState, Status};
 pub use summary::{HalfStamp, Stamp, Standing, Summary};
-pub use view::{HostKey, View, view};
+pub use view::{HostKey, View, view, waiting};
 
 use crate::config::Mirror;
 use crate::durable;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-use super::{CHECKED, Failures, Status, UpdateStatus, last_check};
+use super::{CHECKED, Failures, Status, UpdateStatus, last_check, waiting};
 use crate::config::{Config, Mirror};
 use crate::durable;
 use crate::layout::Layout;
@@ -181,7 +181,7 @@ impl Summary {
         let status = super::of(layout, mirror)?;
         let checked = status.pull.as_ref().and_then(|_| last_check(&layout.remote(&mirror.name), &status, now));
         let (mut backlog, mut stands) = (spool::Backlog::default(), status.update_status);
-        if mirror.is_enabled && spool::waiting(layout, &mirror.name)?.any {
+        if mirror.is_enabled && waiting(layout, mirror)?.any {
             backlog = spool::backlog(layout, &mirror.name)?;
             if matches!(stands, UpdateStatus::Finished | UpdateStatus::None) {
                 stands = UpdateStatus::Scheduled;

@@ -91,6 +91,17 @@ pub struct HostKey {
     pub fingerprint_sha256: String,
 }
 
+/// What waits for a mirror.
+///
+/// # Errors
+/// The operating system's.
+pub fn waiting(layout: &Layout, mirror: &Mirror) -> io::Result<spool::Waiting> {
+    match mirror.sends() {
+        true => spool::waiting(layout, &mirror.name),
+        false => spool::queued(layout, &mirror.name),
+    }
+}
+
 /// Shows `mirror` of the repository with these files as it is at `now`.
 ///
 /// # Errors
@@ -104,7 +115,7 @@ pub fn view(layout: &Layout, mirror: &Mirror, credentials: &Credentials, now: Ti
         Some(_) if mirror.is_enabled => next_check(&directory, &status, now, None).map(render_time),
         _ => status.next_attempt_at,
     };
-    let waiting = if mirror.is_enabled { spool::waiting(layout, &mirror.name)? } else { spool::Waiting::default() };
+    let waiting = if mirror.is_enabled { waiting(layout, mirror)? } else { spool::Waiting::default() };
     let host_keys = match mirror.address {
         Address::Ssh { .. } => read_host_keys(&layout.remote(&mirror.name))?,
         _ => Vec::new(),

@@ -50,6 +50,11 @@ fn silent_mode_stops_pulls() {
     s.work().push(&["main"]);
     s.pull_ok();
     assert!(!s.is_taken());
+    // A push here does not wait for a mirror that only takes.
+    let ours = s.sandbox.work(&s.here);
+    ours.commit("ours");
+    ours.push(&["HEAD:refs/heads/ours"]);
+    assert_eq!(s.status()["pending"], 0, "{}", s.status());
     s.sandbox.mirror_push_ok(&s.here, &["silent", "off"]);
     s.pull_ok();
     assert!(s.is_taken());
