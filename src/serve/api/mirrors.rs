@@ -39,7 +39,7 @@ pub(super) async fn list(State(app): State<Arc<App>>, path: Ids, request: Reques
 }
 
 /// The mirrors of a project of another node, as the database knows them.
-fn copied(ask: &ApiRequest, listed: &Listed) -> Result<Vec<Value>, Failure> {
+pub(super) fn copied(ask: &ApiRequest, listed: &Listed) -> Result<Vec<Value>, Failure> {
     let copies = ask.app.fleet.ask(|look| look.mirrors_of(listed.id)).ok_or_else(|| Failure::elsewhere(listed))?;
     let shown = copies.into_iter().map(|mut copy| {
         copy.shown.remove("repository");

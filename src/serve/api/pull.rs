@@ -14,8 +14,9 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::{Access, ApiRequest, Failure, Ids, answer, ids};
-use crate::config::{AuthMethod, Change, Hooks, Mirror, check_branch_regex};
+use super::mirrors::copied;
+use super::{Access, ApiRequest, Failure, Ids, Place, answer, ids};
+use crate::config::{AuthMethod, Change, Direction, Hooks, Mirror, check_branch_regex};
 use crate::credentials::Secret;
 use crate::credentials::webhook::{self, Delivery};
 use crate::plan::Divergent;
@@ -41,9 +42,14 @@ const NAME: &str = "upstream";
 pub(super) async fn show(State(app): State<Arc<App>>, path: Ids, request: Request) -> Response {
     let ids = ids(path);
     answer(app, request, Access::Read, move |ask| {
-        let opened = ask.app.open(&*ask.project(&ids)?)?;
-        let mirror = upstream(&opened)?.ok_or_else(not_mirrored)?;
-        Ok(axum::Json(shown(&opened, mirror)?).into_response())
+        let shown = match ask.place(&ids)? {
+            Place::Here(project) => {
+                let opened = ask.app.open(&project)?;
+                shown(&opened, upstream(&opened)?.ok_or_else(not_mirrored)?)?
+            }
+            Place::There(listed) => of_copy(&copied(ask, &listed)?)?,
+        };
+        Ok(axum::Json(shown).into_response())
     })
     .await
 }
@@ -203,6 +209,35 @@ fn shown(opened: &OpenProject, mirror: &Mirror) -> Result<Value, Failure> {
         "mirror_overwrites_diverged_branches": mirror.divergent == Divergent::Overwrite,
         "mirror_branch_regex": view.mirror_branch_regex,
     }))
+}
+
+/// The pull mirror among the mirrors of a project of another node. Which hooks run there, the database does not know.
+fn of_copy(copies: &[Value]) -> Result<Value, Failure> {
+    let pulls: Vec<&Value> = copies.iter().filter(|copy| copy["direction"] == Direction::Pull.as_str()).collect();
+    let is_named = |copy: &&&Value| pulls.len() == 1 || copy["name"] == NAME;
+    let copy = pulls.iter().find(is_named).ok_or_else(not_mirrored)?;
+    let mut shown = json!({
+        "mirror_trigger_builds": null,
+        "only_mirror_protected_branches": copy["only_protected_branches"],
+        "mirror_overwrites_diverged_branches": copy["divergent_refs"] == "overwrite",
+    });
+    for field in [
+        "id",
+        "update_status",
+        "url",
+        "last_error",
+        "last_update_at",
+        "last_update_started_at",
+        "last_successful_update_at",
+        "enabled",
+        "mirror_branch_regex",
+        "node",
+        "reachable",
+        "as_of",
+    ] {
+        shown[field] = copy[field].clone();
+    }
+    Ok(shown)
 }
 
 /// The attributes that PUT gives.

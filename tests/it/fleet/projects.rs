@@ -116,6 +116,17 @@ fn the_api_of_any_node_shows_all_and_changes_only_what_is_its_own() {
     let same = daemon.api("GET", &format!("projects/{id}/remote_mirrors/{mirror}"), "").json();
     assert_eq!(same["url"], own[0]["url"]);
     assert_eq!(daemon.api("GET", &format!("projects/{id}/remote_mirrors/7"), "").status, 404);
+    // GitLab's pull mirror API shows the copy too.
+    let pull = format!("projects/{id}/mirror/pull");
+    assert_eq!(daemon.api("GET", &pull, "").status, 400, "there is none");
+    let made = other.api("PUT", &pull, r#"{"url": "https://upstream.invalid/x.git", "enabled": false}"#);
+    assert_eq!(made.status, 200, "{made:?}");
+    wait_for("the copy", || daemon.api("GET", &pull, "").status == 200);
+    let (copy, own_pull) = (daemon.api("GET", &pull, "").json(), other.api("GET", &pull, "").json());
+    for (field, value) in own_pull.as_object().unwrap() {
+        assert!(copy[field] == *value || field == "mirror_trigger_builds", "{field}: {copy} {own_pull}");
+    }
+    assert_eq!(copy["node"], "git2");
     for (method, path, body) in [
         ("POST", format!("projects/{id}/remote_mirrors"), r#"{"url": "https://example.org/x.git"}"#),
         ("PUT", format!("projects/{id}/remote_mirrors/{mirror}"), r#"{"enabled": false}"#),
@@ -133,7 +144,7 @@ fn the_api_of_any_node_shows_all_and_changes_only_what_is_its_own() {
         404,
         "a bound token does not learn the node"
     );
-    assert_eq!(other.api("GET", &format!("projects/{id}/remote_mirrors"), "").json(), own);
+    assert_eq!(other.api("GET", &format!("projects/{id}/remote_mirrors"), "").json(), own, "nothing was changed");
     // When a node is gone, its last known state is shown.
     other.signal(Signal::KILL);
     other.ended();
