@@ -199,6 +199,7 @@ pub fn become_asked() -> io::Result<()> {
         // A program of the child started this process. So it runs as that user already, and gets no secrets.
         return Ok(());
     }
+    let parent = rustix::process::getppid();
     // Programs that the owner chose must not reach root's terminal.
     rustix::process::setsid()?;
     let mut secrets = HashMap::new();
@@ -222,7 +223,11 @@ pub fn become_asked() -> io::Result<()> {
     if set_thread_res_uid(None, Uid::ROOT, None).is_ok() {
         return Err(io::Error::other("the rights of root could not be given up"));
     }
+    // The kernel forgets this when the user changes, so it comes last. Root's process may have ended before.
     set_parent_process_death_signal(Some(Signal::TERM))?;
+    if rustix::process::getppid() != parent {
+        return Err(io::Error::other("the process of root has ended"));
+    }
     hand_over(secrets);
     Ok(())
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 
+use super::lanes::TooMany;
 use super::mirrors::{Error, OpenProject};
 use super::projects::Project;
 use super::{App, now};
@@ -20,6 +21,8 @@ use crate::config::{Interval, Mirror};
 use crate::mirror::Wish;
 use crate::status::{self, UpdateStatus};
 
+/// Delayed checks share the threads of one token, so that they do not take those of requests.
+const LANE: &str = "delayed webhooks";
 /// How many webhooks that find nothing are served at once.
 const AT_ONCE: u32 = 2;
 /// How often one more is served after that.
@@ -116,7 +119,14 @@ impl App {
                 // The last delivery may come after a run has read upstream's refs, so a check follows in any case.
                 tokio::runtime::Handle::current().spawn(async move {
                     tokio::time::sleep(wait).await;
-                    tokio::task::spawn_blocking(move || app.pull_now(&project, &name)).await
+                    loop {
+                        let (own, project, name) = (Arc::clone(&app), Arc::clone(&project), name.clone());
+                        match app.lanes.write(LANE, move || own.pull_now(&project, &name)).await {
+                            Ok(()) => return,
+                            // The last delivery is never dropped.
+                            Err(TooMany) => tokio::time::sleep(PERIOD.unsigned_abs()).await,
+                        }
+                    }
                 });
                 if mirror.pull.interval == Interval::None {
                     self.note(opened, mirror)?;
