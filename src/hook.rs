@@ -155,7 +155,7 @@ fn begin_record(layout: &Layout, lines: &[u8]) -> io::Result<Option<Entering>> {
 }
 
 /// Whether a push must be recorded. Branches and tags always count. Another ref counts if a configuration file names a namespace that may
-/// contain it. An unnecessary record costs one comparison; a missing one leaves the mirror out of date until the next sync.
+/// contain it, or cannot be read. An unnecessary record costs one comparison; a missing one leaves the mirror out of date until the next sync.
 fn touches_something_mirrored(layout: &Layout, updates: &[RefUpdate]) -> bool {
     if updates.iter().any(|update| update.name.branch().or_else(|| update.name.tag()).is_some()) {
         return true;
@@ -163,7 +163,7 @@ fn touches_something_mirrored(layout: &Layout, updates: &[RefUpdate]) -> bool {
     let names_namespace = |text: &[u8]| {
         namespaces_named_in(text).any(|prefix| updates.iter().any(|update| update.name.as_bytes().starts_with(prefix)))
     };
-    !updates.is_empty() && configuration_texts(layout).iter().any(|text| names_namespace(text))
+    !updates.is_empty() && all_texts(layout).is_none_or(|texts| texts.iter().any(|text| names_namespace(text)))
 }
 
 /// The quoted strings that begin with `refs/`, each up to its first `*`.
@@ -171,6 +171,25 @@ fn namespaces_named_in(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| matches!(byte, b'"' | b'\'' | b'\n'))
         .filter(|quoted| quoted.starts_with(b"refs/"))
         .filter_map(|quoted| quoted.split(|byte| *byte == b'*').next())
+}
+
+/// The texts of all files that may name a namespace: those of [`configuration_texts`], and the files of `conf.d`. `None` if one cannot be read.
+fn all_texts(layout: &Layout) -> Option<Vec<Vec<u8>>> {
+    let server = server_configuration();
+    let names = match std::fs::read_dir(server.with_file_name("conf.d")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        names => names.ok()?.map(|name| Some(name.ok()?.path())).collect::<Option<Vec<_>>>()?,
+    };
+    let mut texts = Vec::new();
+    for text in std::iter::once(durable::read(&layout.config()).map(|(text, _)| text))
+        .chain(std::iter::once(server).chain(names).map(std::fs::read))
+    {
+        match text {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            text => texts.push(text.ok()?),
+        }
+    }
+    Some(texts)
 }
 
 /// The texts of the repository's file and of the server's file. A file that cannot be read is skipped.

@@ -230,7 +230,12 @@ pub fn ensure(repository: &Repository, program: &Path) -> Result<Done, Error> {
     let hooks = hook.parent().unwrap_or(&hooks).to_owned();
     check_owner(repository, &hooks)?;
     if is_ours(&hook) {
-        fs::remove_file(&hook).map_err(failed("replace", &hook))?;
+        // In one step, so that no push comes while there is no hook.
+        let new = hooks.join(format!(".post-receive.{}", std::process::id()));
+        let _ = fs::remove_file(&new);
+        std::os::unix::fs::symlink(&binary, &new).map_err(failed("make", &new))?;
+        fs::rename(&new, &hook).map_err(failed("replace", &hook))?;
+        return Ok(Done::Installed(hook));
     } else if part.is_some() && hook.symlink_metadata().is_ok() {
         return Err(Error::InTheWay(hook));
     } else if hook.symlink_metadata().is_ok() {

@@ -162,7 +162,8 @@ fn of_one(session: &Session<'_>, names: &[String]) -> anyhow::Result<Judged> {
     let is_meant = |name: &String| names.is_empty() || names.contains(name);
     let mut mirrors = measure::summaries(session)?;
     mirrors.retain(|mirror| mirror.standing != Standing::Disabled);
-    let needs_hook = config.hook != HookSetting::None && !mirrors.is_empty();
+    let sends = config.mirrors.iter().any(|mirror| mirror.is_enabled && mirror.sends());
+    let needs_hook = config.hook != HookSetting::None && sends;
     let mut one = Judged {
         configured: config.mirrors.len(),
         silent: usize::from(config.is_silent && !mirrors.is_empty()),

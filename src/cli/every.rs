@@ -83,11 +83,12 @@ pub(super) fn drain(base: &Base, asked: Asked<'_>, out: &mut (dyn Write + Send))
     };
     run(base, &asked, repositories, &on_begin, &on_report);
     drop(bars);
-    let (out, mut result) = printed.into_inner();
+    let (out, result) = printed.into_inner();
+    let mut result = result.map_err(anyhow::Error::from);
     if base.global.json {
-        print_sorted(reports.into_inner(), out)?;
+        result = result.and(print_sorted(reports.into_inner(), out));
     } else if !base.global.quiet && mode != Mode::Plan {
-        result = result.and(sums.print(out));
+        result = result.and(sums.print(out).map_err(anyhow::Error::from));
     }
     write_metrics(base, mode);
     result?;

@@ -216,7 +216,8 @@ pub(super) fn row(base: &Base, view: &View, out: &mut dyn Write) -> io::Result<(
     };
     let word = if view.enabled { view.update_status.as_str() } else { "disabled" };
     let error = view.last_error.as_ref().map(|error| format!("  {error}")).unwrap_or_default();
-    writeln!(out, "{:<9}  {}  {}{error}", painted(base, colour, word), view.repository, view.name)
+    let word = painted(base, colour, &format!("{word:<9}"));
+    writeln!(out, "{word}  {}  {}{error}", view.repository, view.name)
 }
 
 /// The copy of one mirror of the fleet on one line.
@@ -234,7 +235,8 @@ pub(super) fn copied(base: &Base, mirror: &Shown, out: &mut dyn Write) -> io::Re
     let error = Some(clean(text("last_error"))).filter(|error| !error.is_empty());
     let error = error.map(|error| format!("  {error}")).unwrap_or_default();
     let [node, repository, name] = [&mirror.node, text("repository"), text("name")].map(clean);
-    writeln!(out, "{:<9}  {node}  {repository}  {name}{error}", painted(base, colour, &clean(word)))
+    let word = painted(base, colour, &format!("{:<9}", clean(word).to_string()));
+    writeln!(out, "{word}  {node}  {repository}  {name}{error}")
 }
 
 /// Whether a node lives, as a word.

@@ -18,6 +18,7 @@ use crate::drain::{self, Check, Context, MassDelete, Mode, Report, Resolve, Unch
 use crate::mirror::Lock;
 use crate::plan::Restore;
 use crate::push::Progress;
+use crate::repo;
 use crate::spool;
 use crate::status::{self, RefOutcome, UpdateStatus};
 use crate::wire;
@@ -53,13 +54,20 @@ fn linger(session: &Session<'_>, mut reports: Vec<Report>, out: &mut dyn Write) 
     loop {
         let is_held = |report: &&Report| report.update_status == UpdateStatus::Scheduled;
         let held = reports.iter().filter(is_held).filter_map(|report| report.next_attempt_at).min();
-        let Some(next) = held.into_iter().chain(waiting(session)?).min().filter(|next| *next <= end) else {
-            return Ok(());
-        };
+        // Somebody may be writing a file of the configuration. The mirrors still wait then.
+        let read = waiting(session).or_else(|error| {
+            tracing::warn!("'{}': {error:#}", session.repository.git_dir().display());
+            now().checked_add(POLL_INTERVAL).map(Some)
+        });
+        let next = held.into_iter().chain(read?).min();
+        let Some(next) = next.filter(|next| *next <= end && now() < end) else { return Ok(()) };
         match Duration::try_from(next.duration_since(now())) {
             Ok(left) if !left.is_zero() => std::thread::park_timeout(left.min(POLL_INTERVAL)),
             _ => {
-                reports = run(session, Mode::Drain.into(), &[], out)?;
+                reports = attempt(session, out).unwrap_or_else(|error| {
+                    tracing::warn!("'{}': {error:#}", session.repository.git_dir().display());
+                    Vec::new()
+                });
                 // If nothing was attempted, another drain probably holds the lock. The longer pause gives it time.
                 pause = if !reports.iter().any(|report| report.is_attempted) {
                     (pause * 2).min(POLL_INTERVAL * 6)
@@ -72,9 +80,20 @@ fn linger(session: &Session<'_>, mut reports: Vec<Report>, out: &mut dyn Write) 
     }
 }
 
+/// One more attempt, with the server's files as they are now: they may have been changed since this process began to wait.
+fn attempt(session: &Session<'_>, out: &mut dyn Write) -> anyhow::Result<Vec<Report>> {
+    let base = session.base.reloaded()?;
+    let session = base.session_at(repo::open(session.repository.git_dir())?);
+    run(&session, Mode::Drain.into(), &[], out)
+}
+
 /// When the next work is due: the first next attempt in the status files, or the first queued request to read some refs again later.
 fn waiting(session: &Session<'_>) -> anyhow::Result<Option<Timestamp>> {
     let config = session.config()?;
+    if config.is_silent {
+        // 'silent off' wakes a drain.
+        return Ok(None);
+    }
     let layout = session.repository.layout();
     let mut next = None;
     for mirror in config.mirrors.iter().filter(|mirror| mirror.is_enabled) {

@@ -54,8 +54,11 @@ impl Now<'_> {
         let is_parked = self.status.update_status == UpdateStatus::Failed;
         let has_news = is_since(self.changed) || is_parked && self.has_new_push;
         let retry = retry.filter(|_| !has_news);
-        let interval = started.and_then(|time| time.checked_add(self.waits.min_interval).ok());
-        let settled = self.newest.and_then(|time| time.checked_add(self.waits.settle).ok());
+        // A time in the future was written while the clock was wrong, or on another machine. It holds nothing back for longer than usual.
+        let after = |time: Option<Timestamp>, wait: Duration| time?.min(self.now).checked_add(wait).ok();
+        let latest = self.now.checked_add(MAX_RETRY_AFTER).unwrap_or(Timestamp::MAX);
+        let retry = retry.map(|time| time.min(latest));
+        let (interval, settled) = (after(started, self.waits.min_interval), after(self.newest, self.waits.settle));
         [retry, interval, settled].into_iter().flatten().max().filter(|time| *time > self.now)
     }
 }

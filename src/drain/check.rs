@@ -73,7 +73,7 @@ pub(super) fn check_upstream(
             Ok(unchanged(repository, mirror, &target.credentials, status, (context.now)()).into())
         }
         news => {
-            let heard = news.transpose().map(|heard| Recent { generation, heard });
+            let heard = news.transpose().map(|heard| Recent { generation, identity: mirror.identity(), heard });
             serve_once(repository, context, mirror, context.mode, heard)
         }
     }

@@ -107,14 +107,17 @@ impl Pull<'_> {
             result.outcomes.entry(name).and_modify(|outcome| outcome.kept_as = Some(kept_as));
         }
         commands.retain(|(name, _)| !unkept.contains(name));
-        let commands: Vec<Vec<u8>> = commands.into_iter().map(|(_, command)| command).collect();
-        if kept::update_refs(self.repository, &commands.concat()).is_ok() {
+        let all: Vec<u8> = commands.iter().flat_map(|(_, command)| command).copied().collect();
+        if kept::update_refs(self.repository, &all).is_ok() {
             return Ok(());
         }
         // One ref that cannot be made stops no other.
-        for command in &commands {
+        for (name, command) in &commands {
             if let Err(error) = kept::update_refs(self.repository, command) {
                 tracing::warn!("mirror '{}': a ref below {prefix} cannot be set: {error}", self.mirror.name);
+                for outcome in result.outcomes.values_mut() {
+                    outcome.kept_as.take_if(|kept_as| kept_as == name);
+                }
             }
         }
         Ok(())

@@ -229,7 +229,7 @@ impl Run<'_> {
         // ancestors are here.
         let tips: Vec<Oid> = known.iter().copied().filter(|_| self.shallow.is_empty()).collect();
         let mut walk = self.repository.newest_first(&tips);
-        let left = self.mirror.pull.max_rewritten_size.saturating_sub(asked.bytes).saturating_sub(self.used()?);
+        let left = self.mirror.pull.max_rewritten_size.saturating_sub(self.used(asked)?);
         // Git takes 0 for no limit.
         let limit = Limit { bytes: left.max(1), key: "max_rewritten_size" };
         match stage.take(Some(limit), |sink| session.fetch(&request, &mut walk, sink)) {
@@ -245,14 +245,16 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// How much of `max_rewritten_size` earlier runs used up, in bytes; 0 if the mirror is not
-    /// confined. Whoever has a token controls a confined mirror, and could fill our disk run by
+    /// How much of `max_rewritten_size` is used up, in bytes: by this run, and of a confined mirror by
+    /// earlier ones. Whoever has a token controls a confined mirror, and could fill our disk run by
     /// run. So what is kept of such a mirror counts until it expires.
-    fn used(&self) -> Result<u64, Error> {
-        match self.mirror.is_confined {
-            true => Ok(kept(self.repository, &self.mirror.name)?.iter().map(|kept| kept.fetched).sum()),
-            false => Ok(0),
+    fn used(&self, asked: &Asked) -> Result<u64, Error> {
+        if !self.mirror.is_confined {
+            return Ok(asked.bytes);
         }
+        // The list has what this run has noted already.
+        let noted: u64 = kept(self.repository, &self.mirror.name)?.iter().map(|kept| kept.fetched).sum();
+        Ok(noted + asked.unnoted)
     }
 }
 

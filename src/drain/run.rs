@@ -18,7 +18,7 @@ use super::scope::{names, scope};
 use super::update::UpdateResult;
 use super::{Check, Context, Error, Mode, Report, fan_out, kept};
 use crate::config::{Direction, Mirror};
-use crate::mirror::{Lock, forget, prepare};
+use crate::mirror::{Lock, forget, is_being_removed, prepare};
 use crate::repo::Repository;
 use crate::spool::{self, Claim};
 use crate::status::{self, Mirrored, Runner, Status, UpdateStatus, next_check, render_time};
@@ -55,9 +55,15 @@ fn serve_until_idle(repository: &Repository, context: &Context<'_>, mirror: &Mir
         && context.only.is_none()
         && has_more(repository, context, mirror)
     {
-        let has_spooled = last.has_spooled;
+        let (has_spooled, created_repository) = (last.has_spooled, last.created_repository);
         match serve_once(repository, context, mirror, Mode::Drain, None) {
-            Ok(Turn::Report(report)) => last = Report { has_spooled: report.has_spooled || has_spooled, ..*report },
+            Ok(Turn::Report(report)) => {
+                last = Report {
+                    has_spooled: report.has_spooled || has_spooled,
+                    created_repository: report.created_repository || created_repository,
+                    ..*report
+                };
+            }
             Ok(Turn::Idle | Turn::Busy | Turn::Unwanted) => break,
             Err(error) => return Some(Report { has_spooled, ..failed(repository, context, mirror, &error) }),
         }
@@ -130,10 +136,12 @@ fn try_serve(
     let mirror = match config.mirror(&mirror.name) {
         Some(mirror) if mirror.is_enabled => mirror,
         Some(_) => return Ok(Some(Turn::Unwanted)),
-        None => {
+        // Another server's file may still name it, so only a removal deletes its files.
+        None if is_being_removed(&directory) => {
             forget(&directory).map_err(Error::files("forget a removed mirror", directory))?;
             return Ok(Some(Turn::Unwanted));
         }
+        None => return Ok(Some(Turn::Unwanted)),
     };
     let context = &Context { config: &config, ..*context };
     let started = (context.now)();
@@ -151,8 +159,10 @@ fn try_serve(
     match due {
         Due::Now(claim, before) => {
             // If another run ended in between, it may have taken newer values than those in
-            // `heard`.
-            let heard = heard.filter(|recent| recent.generation == before.generation).map(|recent| recent.heard);
+            // `heard`. If the address was changed, another upstream was heard.
+            let is_new =
+                |recent: &Recent| recent.generation == before.generation && recent.identity == mirror.identity();
+            let heard = heard.filter(is_new).map(|recent| recent.heard);
             let work = Work { mode, claim: &claim, started, heard };
             update_and_record(repository, context, mirror, work, *before).map(Some)
         }
@@ -164,6 +174,8 @@ fn try_serve(
 pub(super) struct Recent {
     /// The number of the last run at that time.
     pub(super) generation: u64,
+    /// Whose answer it is; see [`Mirror::identity`].
+    pub(super) identity: String,
     pub(super) heard: Result<Heard, Error>,
 }
 

@@ -91,7 +91,7 @@ fn regular(opened: OwnedFd) -> io::Result<(File, Metadata)> {
     Err(io::Error::new(kind, "it is not a regular file"))
 }
 
-/// Opens a file as [`open`] does. If it is ours and the group may write its directory, the group may write the file too.
+/// Opens a file as [`open`] does. If it is ours, is empty, and the group may write its directory, the group may write the file too.
 ///
 /// # Errors
 /// As [`open`].
@@ -99,8 +99,9 @@ pub fn open_shared(path: &Path, flags: OFlags) -> io::Result<(File, Metadata)> {
     let place = Place::of(path)?;
     let (file, metadata) = open_in(&place.directory, place.name, flags, 0o666)?;
     let wanted = rustix::fs::fstat(&place.directory)?.st_mode & 0o060;
-    let is_mine = metadata.uid() == rustix::process::geteuid().as_raw();
-    if is_mine && wanted & 0o020 != 0 && metadata.mode() & wanted != wanted {
+    // Only a file that was just made. A member of the group could give a private file of ours this name.
+    let is_new = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.len() == 0;
+    if is_new && wanted & 0o020 != 0 && metadata.mode() & wanted != wanted {
         file.set_permissions(Permissions::from_mode(metadata.mode() & 0o777 | wanted))?;
     }
     Ok((file, metadata))

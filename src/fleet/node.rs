@@ -120,6 +120,8 @@ impl Node {
             let row = database.rows::<Row>(BEAT, &values)?.into_iter().next();
             let Row { beat, live, now, silent } = row.ok_or_else(|| Error::Odd("no row".into()))?;
             let has_joined = beat.is_none();
+            // Before joining, which says that the node lives now.
+            let begun = if has_joined { hosts::begun(database, name)? } else { BTreeMap::new() };
             let beat = match beat {
                 Some(beat) => beat,
                 None => {
@@ -129,7 +131,7 @@ impl Node {
                 }
             };
             if has_joined {
-                earlier = (hosts::begun(database, name)?, now + 60);
+                earlier = (begun, now + 60);
             } else if now >= earlier.1 {
                 earlier.0.clear();
             }

@@ -111,7 +111,9 @@ fn pushed_by(line: &str) -> Option<Pushed> {
     // A redirection may follow, and nothing that runs another command.
     let is_alone = rest.is_empty()
         || rest.starts_with(['>', '<']) && !rest.trim_end_matches(['&', ' ', ';']).contains([';', '|', '(']);
-    let before = line[..end].strip_suffix(['1', '2']).filter(|rest| rest.ends_with(' ')).unwrap_or(&line[..end]);
+    // The number of a descriptor stands right before its redirection.
+    let number = line[..end].strip_suffix(['1', '2']).filter(|rest| rest.ends_with(' '));
+    let before = number.filter(|_| line[end..].starts_with(['>', '<'])).unwrap_or(&line[..end]);
     if !is_alone || line.starts_with(char::is_whitespace) || before.contains(['$', '`', '(', '\\', '"', '\'']) {
         return None;
     }

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, Read, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -19,6 +20,7 @@ use crate::credentials::Redactor;
 use crate::drain::{self, Context, MassDelete, Mode, Report, Unchanged};
 use crate::mirror;
 use crate::plan::Restore;
+use crate::process::{self, git};
 use crate::refs::{Local, Oid, RefName};
 use crate::repo::{self, Repository, Shared};
 use crate::status::{Outcome, RefOutcome};
@@ -44,7 +46,7 @@ struct Helper {
 /// Runs the helper. git starts it as `git-remote-mirror REMOTE NAME` and writes commands to its standard input.
 #[must_use]
 pub fn main() -> ExitCode {
-    crate::process::forbid_core_files();
+    process::forbid_core_files();
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -222,7 +224,8 @@ impl Helper {
         let refspecs: Vec<(&str, &str)> = lines.iter().map(|line| refspec_of(line)).collect();
         let here = self.here(&refspecs)?;
         for (source, name) in refspecs {
-            match checked(source, name, &here) {
+            let value = self.value_of(source, &here);
+            match checked(source, value, name, &here) {
                 Ok(name) => {
                     wanted.insert(name);
                 }
@@ -245,6 +248,23 @@ impl Helper {
         let names: BTreeSet<RefName> = words.filter_map(|word| RefName::new(word.as_bytes())).collect();
         let values = self.repository.find_each(&names.iter().collect::<Vec<_>>())?;
         Ok(names.into_iter().zip(values).collect())
+    }
+
+    /// The value that git is to push: of an empty source, nothing. Git passes a source on as the user has written it (`HEAD~1`).
+    fn value_of(&self, source: &str, here: &BTreeMap<RefName, Local>) -> Local {
+        if source.is_empty() {
+            return Local::Absent;
+        }
+        if let Some(name) = RefName::new(source.as_bytes()) {
+            return here.get(&name).copied().unwrap_or(Local::Absent);
+        }
+        let resolved = || {
+            let arguments = ["rev-parse", "--verify", "--quiet", "--end-of-options", source];
+            let said =
+                process::run("git rev-parse", &mut git(self.repository.git_dir(), &arguments), b"", LIMIT).ok()?;
+            Oid::from_hex(said.trim_ascii_end())
+        };
+        Oid::from_hex(source.as_bytes()).or_else(resolved).map_or(Local::Absent, Local::At)
     }
 
     fn drain(&self, wanted: &BTreeSet<RefName>) -> anyhow::Result<Option<Report>> {
@@ -283,23 +303,22 @@ impl Helper {
     }
 }
 
+/// How long git may take to find a value.
+const LIMIT: Duration = Duration::from_secs(60);
+
 /// The two sides of `push [+]SOURCE:NAME`.
 fn refspec_of(line: &str) -> (&str, &str) {
     let refspec = line.strip_prefix("push ").unwrap_or(line).trim_start_matches('+');
     refspec.split_once(':').unwrap_or((refspec, refspec))
 }
 
-/// Checks one refspec. A mirror has our refs under their own names, so the pushed value must be the value of the ref here.
-fn checked(source: &str, name: &str, here: &BTreeMap<RefName, Local>) -> Result<RefName, &'static str> {
+/// Checks one refspec. A mirror has our refs under their own names, so the pushed value must be the value of the ref here. Only an empty source
+/// is a deletion.
+fn checked(source: &str, value: Local, name: &str, here: &BTreeMap<RefName, Local>) -> Result<RefName, &'static str> {
     let Some(wanted) = RefName::new(name.as_bytes()) else { return Err("not a ref name") };
-    let value_of = |name: &RefName| here.get(name).copied().unwrap_or(Local::Absent);
-    let value = match RefName::new(source.as_bytes()) {
-        _ if source.is_empty() => Local::Absent,
-        Some(source) => value_of(&source),
-        None => Oid::from_hex(source.as_bytes()).map_or(Local::Absent, Local::At),
-    };
-    match value_of(&wanted) {
-        here if here == value => Ok(wanted),
+    let is_deletion = value == Local::Absent;
+    match here.get(&wanted).copied().unwrap_or(Local::Absent) {
+        here if here == value && is_deletion == source.is_empty() => Ok(wanted),
         Local::Absent => Err("a mirror holds this repository's refs, and this one is not here"),
         _ => Err("a mirror holds this repository's refs, and this one has another value here"),
     }

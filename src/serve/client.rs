@@ -30,7 +30,10 @@ impl Client {
     /// The client that speaks over the connection of `peer`.
     pub(super) fn new(peer: &Peer, headers: &HeaderMap) -> Self {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).filter(|_| peer.is_local);
-        let last = header("x-forwarded-for").and_then(|all| all.rsplit(',').next()).map(str::trim);
+        // A proxy may add a line of its own to those of the client.
+        let forwarded = headers.get_all("x-forwarded-for").into_iter().next_back().filter(|_| peer.is_local);
+        let forwarded = forwarded.and_then(|value| value.to_str().ok());
+        let last = forwarded.and_then(|all| all.rsplit(',').next()).map(str::trim);
         let scheme = match header("x-forwarded-proto") {
             Some("https") => "https",
             _ => "http",

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io;
 use std::mem::Discriminant;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +24,23 @@ const REQUEST: Duration = Duration::from_secs(1);
 /// The file in the state directory with what a daemon must know of the fleet if it starts while the
 /// database does not answer.
 const KEPT: &str = "fleet.json";
+
+impl Kept {
+    /// What the file says. If it cannot be read, nothing leaves this machine until the database has answered.
+    fn read(path: &Path) -> Self {
+        let read = || match durable::read_text(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            text => serde_json::from_str(&text?).map_err(io::Error::from),
+        };
+        read().unwrap_or_else(|error| {
+            tracing::warn!(
+                "cannot read '{}', so this node is silent until the database answers: {error}",
+                path.display()
+            );
+            Self { silent: true, ..Self::default() }
+        })
+    }
+}
 
 /// What is known of the fleet.
 #[derive(Debug)]
@@ -55,6 +73,8 @@ struct State {
     parts: Limits,
     /// What was known last.
     kept: Kept,
+    /// Whether that is in the file.
+    is_stored: bool,
     /// Until when no request asks the database, because the last one failed.
     unread_until: Duration,
 }
@@ -80,9 +100,9 @@ impl Fleet {
     pub(super) fn new(server: &Server, state_directory: &Path) -> Self {
         let path = state_directory.join(KEPT);
         let access = Access::of(server);
-        let kept = access.as_ref().and_then(|_| serde_json::from_str(&durable::read_text(&path).ok()?).ok());
+        let kept = access.as_ref().map(|_| Kept::read(&path)).unwrap_or_default();
         // Until it is known to be cut off, it is taken for connected.
-        let state = State { answered: uptime(), kept: kept.unwrap_or_default(), ..State::default() };
+        let state = State { answered: uptime(), kept, is_stored: true, ..State::default() };
         Self { access, path, state: Mutex::new(state), asked: Mutex::default(), reader: Mutex::default() }
     }
 
@@ -191,11 +211,14 @@ impl Fleet {
         let mut state = self.state.lock();
         let before = state.kept;
         change(&mut state.kept);
-        let kept = state.kept;
+        let (kept, is_stored) = (state.kept, state.is_stored);
         drop(state);
-        if kept != before {
+        if kept != before || !is_stored {
             let text = serde_json::to_vec(&kept).unwrap_or_default();
-            if let Err(error) = durable::replace(&self.path, &text, |_| Ok(())) {
+            let written = durable::replace(&self.path, &text, |_| Ok(()));
+            // If this fails, for example on a full disk, the next beat tries again.
+            self.state.lock().is_stored = written.is_ok();
+            if let (Err(error), true) = (written, is_stored || kept != before) {
                 tracing::warn!("cannot write '{}': {error}", self.path.display());
             }
         }

@@ -171,6 +171,8 @@ impl ConnectionLimit {
 impl CrowdState {
     fn is_idle(&mut self, slot: &mut u64, handle: AbortHandle) {
         self.next += 1;
+        // A request that was refused before it was whole never made its connection busy.
+        self.idle.remove(slot);
         *slot = self.next;
         self.idle.insert(*slot, handle);
     }

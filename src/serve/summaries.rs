@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 
 use super::projects::Project;
 use super::{App, now};
@@ -28,6 +29,15 @@ const FRESH: SignedDuration = SignedDuration::from_secs(2);
 pub(super) struct Seen {
     at: Option<Timestamp>,
     is_looking: bool,
+}
+
+/// One look. It ends however its thread ends.
+struct Looking<'s>(&'s Mutex<Seen>);
+
+impl Drop for Looking<'_> {
+    fn drop(&mut self) {
+        *self.0.lock() = Seen { at: Some(now()), is_looking: false };
+    }
 }
 
 /// What is known of the mirrors of a project.
@@ -105,8 +115,8 @@ impl App {
             *seen = Seen { at: Some(now()), is_looking: true };
         }
         // Without the lock: a file system may hang, and no other visitor waits for it then.
+        let _looking = Looking(&self.seen);
         table.projects.iter().for_each(|project| self.read_if_changed(project));
-        *self.seen.lock() = Seen { at: Some(now()), is_looking: false };
     }
 
     pub(super) fn project_at(&self, git_dir: &Path) -> Option<Arc<Project>> {

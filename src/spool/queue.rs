@@ -121,7 +121,11 @@ pub fn next_look(layout: &Layout, mirror: &str) -> io::Result<Option<std::time::
         names.iter().filter(|name| name.ends_with(LOOK)).map(|name| durable::read(&layout.queue(mirror).join(name)));
     let mut next = None;
     for text in records {
-        let look = text.ok().and_then(|(text, _)| decode(&text).ok()?.look);
+        // A damaged entry is due at once: the run that claims it compares everything.
+        let look = match text {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            text => decode(&text?.0).map_or(Some(std::time::Duration::ZERO), |record| record.look),
+        };
         next = [next, look].into_iter().flatten().min();
     }
     Ok(next)

@@ -80,6 +80,9 @@ pub fn read_history(directory: &Path) -> io::Result<Vec<Attempt>> {
 fn cut(path: &Path) -> io::Result<()> {
     let (text, file) = durable::read(path)?;
     let middle = text.len() / 2;
-    let start = text[middle..].iter().position(|byte| *byte == b'\n').map_or(text.len(), |at| middle + at + 1);
+    let after = |place: usize| text[place..].iter().position(|byte| *byte == b'\n').map(|at| place + at + 1);
+    // The last line stays, however long it is: it may name values that were overwritten.
+    let last = text[..text.len().saturating_sub(1)].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let start = after(middle).unwrap_or(last).min(last);
     durable::replace_unsynced(path, &text[start..], |new| new.set_permissions(file.permissions()))
 }

@@ -140,7 +140,8 @@ impl Http {
                 let (message, problem) = certificate_problem(why);
                 Error::Certificate { host, message, problem }
             }
-            other => Error::Certificate { host, message: other.to_string(), problem: CertificateProblem::Other },
+            // For example an alert or a damaged record, maybe after the commands were sent.
+            other => Error::Broken { doing: "speaking TLS with it", source: io::Error::other(other.to_string()) },
         }
     }
 

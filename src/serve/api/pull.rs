@@ -211,9 +211,10 @@ fn shown(opened: &OpenProject, mirror: &Mirror) -> Result<Value, Failure> {
     }))
 }
 
-/// The pull mirror among the mirrors of a project of another node. Which hooks run there, the database does not know.
+/// The mirror that takes from upstream, among the mirrors of a project of another node. Which hooks run there, the database does not know.
 fn of_copy(copies: &[Value]) -> Result<Value, Failure> {
-    let pulls: Vec<&Value> = copies.iter().filter(|copy| copy["direction"] == Direction::Pull.as_str()).collect();
+    let takes = |copy: &&Value| copy["direction"] != Direction::Push.as_str();
+    let pulls: Vec<&Value> = copies.iter().filter(takes).collect();
     let is_named = |copy: &&&Value| pulls.len() == 1 || copy["name"] == NAME;
     let copy = pulls.iter().find(is_named).ok_or_else(not_mirrored)?;
     let mut shown = json!({

@@ -97,8 +97,14 @@ fn a_push_goes_through_the_rules_over_every_transport() {
             let said = scene.git(&["push", "--force", "mirror::m", refspec]);
             assert!(said.status == 1 && said.err.contains("holds this repository's refs"), "{refspec}: {said:?}");
         }
-        // What was deleted here may be deleted there.
+        // A value that is written in another way is the value all the same.
+        let said = scene.git(&["push", "mirror::m", "HEAD:main", "fresh^{}:fresh"]);
+        assert_eq!(said.status, 0, "{kind:?}: {said:?}");
+        // What was deleted here may be deleted there, and is not deleted by the push of a value.
         scene.sandbox.git(&work, &["push", "-q", "origin", ":fresh"]);
+        let said = scene.git(&["push", "--force", "mirror::m", "HEAD~1:refs/heads/fresh"]);
+        assert!(said.status == 1 && said.err.contains("this one is not here"), "{kind:?}: {said:?}");
+        assert_eq!(scene.sandbox.oid(&scene.mirror, "fresh"), two);
         let said = scene.git(&["push", "mirror::m", ":fresh"]);
         assert_eq!(said.status, 0, "{kind:?}: {said:?}");
         assert_eq!(scene.sandbox.oid(&scene.mirror, "fresh"), "");
