@@ -192,7 +192,8 @@ fn all_texts(layout: &Layout) -> Option<Vec<Vec<u8>>> {
     Some(texts)
 }
 
-/// The texts of the repository's file and of the server's file. A file that cannot be read is skipped.
+/// The texts of the repository's file and of the server's file, without those of `conf.d`. A file
+/// that cannot be read is skipped.
 fn configuration_texts(layout: &Layout) -> Vec<Vec<u8>> {
     let own = durable::read(&layout.config()).map(|(text, _)| text);
     [own, std::fs::read(server_configuration())].into_iter().flatten().collect()

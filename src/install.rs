@@ -179,7 +179,8 @@ fn runs_ours(hook: &Path) -> bool {
     hook.canonicalize().is_ok_and(is_binary) || names(&text_of(hook), BINARY)
 }
 
-/// Whether a script has the word in a line that is no comment.
+/// Whether a script has the word in a line that is no comment. `false` for a text that does not
+/// begin with `#!`.
 fn names(script: &[u8], word: &str) -> bool {
     let is_comment = |line: &[u8]| line.trim_ascii_start().starts_with(b"#");
     let mut lines = script.split(|byte| *byte == b'\n').filter(|line| !is_comment(line));

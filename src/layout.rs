@@ -47,7 +47,7 @@ impl Layout {
         self.root.join("spool")
     }
 
-    /// Records being written.
+    /// Records that are still being written.
     #[must_use]
     pub fn tmp(&self) -> PathBuf {
         self.root.join("spool/tmp")

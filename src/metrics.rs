@@ -1,10 +1,12 @@
 //! Numbers in Prometheus' text format, for node_exporter's textfile collector and `/metrics`.
 //!
-//! Every host has counts by state and sums. A mirror has series of its own only if it is not up
-//! to date, has pushes that wait, or has corrupt records. So the text stays small with a hundred
-//! thousand mirrors. The file of a single repository shows all of its mirrors. The labels are the repository, the mirror, the
-//! host and the class of a failure, never refs or URLs. The file is replaced as a whole by a rename, so the collector never reads half of
-//! it. A process that is killed leaves the old file or the new one.
+//! For each host there are the number of mirrors in each state, and sums over its mirrors. A mirror
+//! has series of its own only if it is not up to date, has pushes that wait, or has corrupt
+//! records, and never if it is disabled. So the text stays small with a hundred thousand mirrors.
+//! The file of a single repository has series for all of its enabled mirrors. The labels are the
+//! repository, the mirror, the host, the state of mirrors and the class of a failure, never refs or
+//! URLs. A rename replaces the whole file, so the collector never reads half of it. A process that
+//! is killed leaves the old file or the new one.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -28,7 +30,7 @@ const SIZE_OF_MIRROR: (usize, usize) = (300, 7);
 /// Which mirrors have series of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Series {
-    /// All.
+    /// All that are enabled.
     OfAll,
     /// Those that are not up to date, or have waiting pushes or corrupt records; the worst first.
     OfWrong,
@@ -129,7 +131,7 @@ impl Metrics {
         }
     }
 
-    /// Keeps the worst.
+    /// Keeps the mirrors that are worst, as many as the limits allow.
     fn cut(&mut self) {
         self.mirrors.sort_by(|(path, one), (other_path, other)| {
             let key = |mirror: &Summary| (mirror.standing, mirror.failing_since.or(mirror.tried));

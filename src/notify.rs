@@ -1,8 +1,8 @@
 //! Notifications: a mirror begins to fail, still fails, or has recovered.
 //!
-//! The configured command reads one JSON object from standard input and has ten seconds. No shell is involved. An event counts as sent
-//! once the command has succeeded. After a crash between that and the record of it in the status, the event is sent again. So a crash
-//! may repeat an event and loses none.
+//! The configured command reads one JSON object from standard input and has ten seconds. No shell
+//! is involved. An event counts as sent once the command has succeeded. The status records it after
+//! that, so a crash in between repeats the event. No event is lost.
 
 use std::time::Duration;
 

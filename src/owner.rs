@@ -10,11 +10,11 @@
 //! child gets only the variables of root's environment that it needs. It gets SIGTERM when root's
 //! process ends.
 //!
-//! Root passes the secrets of the server's files over standard input, to a child that may contact
-//! mirrors: passwords of mirrors over https or http, and tokens that create repositories. The child
-//! uses them only for a mirror whose settings all come from the server's files, because a setting
-//! in the repository's own file could send the secret elsewhere. Absent: the API and the page. They
-//! refuse to change such a repository.
+//! To a child that may contact mirrors, root passes the secrets of the server's files over standard
+//! input. These are passwords of mirrors over https or http, and tokens that create repositories.
+//! The child uses a secret only for a mirror whose settings all come from the server's files,
+//! because a setting in the repository's own file could send the secret elsewhere. Absent: the API
+//! and the page. They refuse to change such a repository.
 
 #![expect(clippy::disallowed_methods, reason = "reads what root hands over, and starts this program as another user")]
 

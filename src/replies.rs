@@ -81,7 +81,7 @@ impl Cause {
 /// Whether upload-pack refuses to send an object because no ref has it any more: a ref moved after it was listed.
 #[must_use]
 pub fn is_moved_want(message: &str) -> bool {
-    // git; JGit says "want ... not valid".
+    // The first is git's message; the second is JGit's: "want ... not valid".
     has(message, &["not our ref"]) || message.contains("want ") && message.contains(" not valid")
 }
 

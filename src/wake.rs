@@ -70,13 +70,15 @@ pub fn start_drain(program: &Path, server: Option<&Path>, git_dir: &Path) -> io:
     for variable in ["GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT", "GIT_MIRROR_PUSH_PULL"] {
         drain.env_remove(variable);
     }
-    // When the pusher's terminal closes, the kernel sends SIGHUP to the process group in its foreground. The drain is not in that group from
-    // its first moment on, which is before it can leave the session.
+    // When the pusher's terminal closes, the kernel sends SIGHUP to the process group in its
+    // foreground. The drain needs some time to leave the session. So it gets a process group of its
+    // own from the start.
     drain.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map(drop)
 }
 
-/// Leaves the session of the pusher, so that the end of that session does not end this drain, and no program of it asks at the pusher's
-/// terminal. `false` if another process, which this function has started, does the work.
+/// Leaves the session of the pusher. Then the end of that session does not end this drain, and no
+/// program that the drain starts asks at the pusher's terminal. `false` if this function has
+/// started another process, which does the work.
 #[cfg(feature = "mirror")]
 #[must_use]
 pub fn leave_session() -> bool {
@@ -84,8 +86,9 @@ pub fn leave_session() -> bool {
     if setsid().is_ok() {
         return true;
     }
-    // The leader of a process group cannot leave its session (setsid(2)), and `start_drain` made this process one. So it joins the group of
-    // the session's leader for a moment.
+    // The leader of a process group cannot leave its session (setsid(2)), and `start_drain` made
+    // this process such a leader. So this process joins the group of the session's leader for a
+    // moment.
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // Field 6 of proc_pid_stat(5). The name of the program, field 2, may have spaces and parentheses in it.
     let session = stat.rsplit(')').next().and_then(|fields| fields.split_whitespace().nth(3)?.parse().ok());
@@ -94,7 +97,9 @@ pub fn leave_session() -> bool {
     if leader.is_some_and(joined) {
         return true;
     }
-    // The leader is not to be seen, for example in another PID namespace. A child of this process leads no group.
+    // The session's leader is not visible, for example because it is in another PID namespace, or
+    // its group cannot be joined. A child of this process leads no group, so it can leave the
+    // session.
     let again =
         std::env::current_exe().and_then(|program| Command::new(program).args(std::env::args_os().skip(1)).spawn());
     again.is_err()

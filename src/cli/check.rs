@@ -48,7 +48,8 @@ struct Judged {
     oldest: u64,
     /// Spool records that could not be read.
     corrupt: usize,
-    /// The first failed mirror, or else the first that waits for another attempt, and its error.
+    /// The worst mirror, and its error: the first failed one, or else (only with `--fleet`) the
+    /// first unreadable one, or else the first that waits for another attempt.
     worst: Option<(Standing, String)>,
     /// How many repositories with an enabled mirror are silent.
     silent: usize,

@@ -49,7 +49,8 @@ pub(super) fn silent(base: &Base, state: Switch) -> anyhow::Result<u8> {
     Ok(DONE)
 }
 
-/// Shows the nodes, and the URLs that more than one mirror pushes to.
+/// Shows the nodes and the hosts, whether silent mode is on, and the URLs that more than one mirror
+/// pushes to.
 fn show(base: &Base, look: &mut Look, out: &mut dyn Write) -> anyhow::Result<u8> {
     let (nodes, hosts, twins, is_silent) = (look.nodes()?, look.hosts()?, look.twins()?, look.is_silent()?);
     let is_right = nodes.iter().all(|node| node.reachable);
@@ -217,7 +218,7 @@ fn all_as_json(look: &mut Look, only: &Only, out: &mut dyn Write) -> anyhow::Res
         shown.insert("node".into(), mirror.node.as_str().into());
         shown.insert("reachable".into(), mirror.reachable.into());
         shown.insert("as_of".into(), render_time(mirror.as_of).into());
-        // As serde_json prints an element of an array.
+        // The layout is the same as when serde_json prints an array.
         write!(out, "{before}\n  {}", serde_json::to_string_pretty(&shown)?.replace('\n', "\n  "))?;
         before = ",";
         Ok(true)

@@ -58,7 +58,7 @@ fn restore(session: &Session<'_>, all: &[(&str, Kept)], wanted: &str, new_name: 
         let short = [kept.name.strip_prefix("refs/heads/"), kept.name.strip_prefix("refs/tags/")];
         kept.name == wanted || kept.kept_as == wanted || short.contains(&Some(wanted))
     };
-    // The times are UTC in one format, so their texts sort as they do.
+    // All times are UTC in one format, so the texts sort in the order of the times.
     let Some((_, found)) = all.iter().filter(is_it).max_by_key(|(_, kept)| &kept.at) else {
         return Err(Usage(format!(
             "nothing is kept of '{}'; 'git mirror-push kept' lists what is",

@@ -225,7 +225,8 @@ fn contacts(command: &Command) -> bool {
     )
 }
 
-/// The arguments without `--git-dir`: the child is told the real path.
+/// The arguments without `--git-dir`, because `Owner::command` already passes this option with the
+/// real path.
 fn without_git_dir(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let (mut kept, mut is_value) = (Vec::new(), false);
     for argument in arguments {
@@ -296,7 +297,8 @@ impl Base {
         Some((Owner::of(&git_dir, &self.server)?, git_dir))
     }
 
-    /// Whether a repository was named, or the working directory is in one, whatever state that is in.
+    /// Whether a repository or a directory was named (`--git-dir`, `$GIT_DIR` or `-C`), or the
+    /// working directory is in a repository. The repository may be one that cannot be opened.
     fn is_in_repository(&self) -> bool {
         let is_named = self.global.git_dir.is_some() || self.environment.git_dir.is_some();
         let start = self.start();

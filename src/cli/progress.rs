@@ -45,7 +45,7 @@ impl Bars {
             while !over.load(Ordering::Relaxed) {
                 shown.lock().retain(|(bar, progress)| {
                     bar.set_message(progress.phase().to_string());
-                    // The run is over when it has dropped its counters.
+                    // The run is over when it has dropped its reference to the counters.
                     let is_running = Arc::strong_count(progress) > 1;
                     if !is_running {
                         bar.finish_and_clear();

@@ -165,9 +165,10 @@ fn line(base: &Base, outcome: &RefOutcome) -> String {
         Outcome::RemoteFailed => ('!', "[remote failure]".to_owned(), ""),
     };
     let reason = outcome.reason.as_ref().map(|reason| format!(" ({})", reason.replace('\n', " "))).unwrap_or_default();
-    // Of a push, only a value that was never here is kept before it is replaced.
+    // A push keeps a replaced value only if that value was never here.
     let kept = match (&outcome.kept_as, outcome.side) {
-        // The name has digits of the value, which may be another one: that of a conflict that is over.
+        // The name contains the first digits of the kept value. The kept value may differ from the
+        // replaced one: it may come from a conflict that is over.
         (Some(kept), Side::There) if !old.is_empty() && kept.text().contains(&format!("/{old}")) => {
             format!(" ({old} was not from here; kept as {kept})")
         }

@@ -110,7 +110,8 @@ fn take_url(keys: &mut Keys, url: &mut Option<String>) -> anyhow::Result<()> {
     }
 }
 
-/// Warns which refs the next run overwrites on the mirror, if the policy was changed to `overwrite`.
+/// If the policy was changed to `overwrite`, warns which refs the next run overwrites. These are
+/// refs on the mirror, or refs here if we take the mirror's refs.
 fn tell_what_is_overwritten(session: &Session<'_>, before: &Mirror, after: &Mirror) -> anyhow::Result<()> {
     use crate::plan::Divergent::Overwrite;
     if before.divergent == Overwrite || after.divergent != Overwrite || !after.is_enabled {

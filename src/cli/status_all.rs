@@ -27,7 +27,7 @@ fn as_json(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
     let bad = base.take_every(&views, &mut |_, views| {
         for view in &views {
             is_behind |= status::is_behind(view);
-            // As serde_json prints an element of an array.
+            // The layout is the same as when serde_json prints an array.
             write!(out, "{before}\n  {}", serde_json::to_string_pretty(view)?.replace('\n', "\n  "))?;
             before = ",";
         }

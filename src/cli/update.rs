@@ -87,7 +87,8 @@ fn attempt(session: &Session<'_>, out: &mut dyn Write) -> anyhow::Result<Vec<Rep
     run(&session, Mode::Drain.into(), &[], out)
 }
 
-/// When the next work is due: the first next attempt in the status files, or the first queued request to read some refs again later.
+/// When the next work is due. This is the earliest next attempt in the status files, or the
+/// earliest time at which a queued record asks to read some refs again.
 fn waiting(session: &Session<'_>) -> anyhow::Result<Option<Timestamp>> {
     let config = session.config()?;
     if config.is_silent {

@@ -108,7 +108,8 @@ fn mirrors(place: &Place<'_>, file: File, server: &Server, placed: Option<&Place
         let written = remote.over(&of_server);
         let says_create = written.says_create();
         let settings = confined_by(written.over(&defaults), creates);
-        // A mirror that was written by hand has no id: it gets the next one that is free.
+        // A mirror that was written by hand has no id. It gets the largest id so far, plus one. Ids
+        // of templates do not count.
         let id = match settings.id {
             Some(id) => id,
             None if server.templates.contains_key(name.get_ref()) => id_of_template(name.get_ref()),
@@ -141,7 +142,8 @@ fn mirrors(place: &Place<'_>, file: File, server: &Server, placed: Option<&Place
     }
 }
 
-/// The mirror of these settings. A `create` of `[defaults]` that does not fit its URL does not count.
+/// The mirror of these settings. If `create` comes from `[defaults]` and does not fit the mirror's
+/// URL, it is ignored.
 fn made(settings: Settings, name: &str, id: u32, says_create: bool) -> Result<Mirror, Mistake> {
     if says_create {
         return settings.into_mirror(name, id);

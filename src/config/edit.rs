@@ -1,8 +1,8 @@
 //! Changes a repository's file. Comments and order are kept. A text that is not a valid
 //! configuration is never written.
 //!
-//! The file `lock` beside it is locked meanwhile, so commands change the file one after another. The new file is synced before it replaces
-//! the old one.
+//! A change holds the lock on the file `lock` in the same directory, so commands change the file
+//! one after another. The new file is synced before it replaces the old one.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -71,7 +71,8 @@ pub fn edit(repository: &Repository, server: &Server, change: &Edit) -> Result<C
     Ok(after)
 }
 
-/// Takes the lock of a file. `None` when it is not free within ten seconds: a change takes milliseconds.
+/// Takes the lock of a file. `None` if the lock does not become free within ten seconds. A change
+/// takes only milliseconds.
 fn take(lock: &std::fs::File) -> io::Result<Option<()>> {
     const PAUSE: Duration = Duration::from_millis(10);
     for _ in 0..1000 {

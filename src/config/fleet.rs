@@ -10,8 +10,9 @@ table! {
     /// `[fleet]`: several machines that know of each other. Read when the daemon starts.
     pub FleetKeys:
 
-    /// The PostgreSQL database (13 or later) that all nodes share, without a password. Of several hosts, separated by commas, the one that
-    /// can be written to is used.
+    /// The URL of the PostgreSQL database (13 or later) that all nodes share. It must not contain a
+    /// password. It may name several hosts, separated by commas; the one that accepts writes is
+    /// used.
     url: String, Fleet, "postgres://USER@HOST/DATABASE; none: this machine is alone", via "read::database";
 
     /// A file with the password of the database. Only its owner may be able to read it.
@@ -38,8 +39,8 @@ table! {
 pub(super) fn check_database(url: &str) -> Result<(), String> {
     let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"));
     let rest = rest.ok_or("the url of a fleet is that of a PostgreSQL database: postgres://USER@HOST/DATABASE")?;
-    // The password reaches to the first '@', even if it has a slash in it. The client reads it so,
-    // too.
+    // The password ends at the first '@', even if it contains a slash. The client reads the URL in
+    // the same way.
     let user = rest.split_once('@').map_or("", |(user, _)| user);
     let query = rest.split_once('?').map_or("", |(_, query)| query);
     if user.contains(':') || query.split('&').any(|pair| pair.starts_with("password=")) {

@@ -1,5 +1,6 @@
-//! Reads the environment variables that users set, and the configuration files. The hook does not contain this module and reads some of
-//! them itself. `origin` reads the files a second time.
+//! Reads the environment variables that users or systemd set, and the configuration files. The
+//! hook does not contain this module; it reads some of the variables itself. `origin` reads the
+//! files a second time.
 
 #![expect(clippy::disallowed_methods, reason = "reads the environment and the configuration files")]
 
@@ -126,7 +127,8 @@ pub fn load_server(named: Option<&Path>, credential_env: &CredentialEnv) -> Resu
     Ok(server)
 }
 
-/// Reads the file of a repository; a missing file is one without mirrors of its own.
+/// Reads the file of a repository. If the file is missing, the repository has no mirrors of its
+/// own.
 ///
 /// # Errors
 /// [`Error`].
@@ -205,9 +207,10 @@ pub fn authorise(repository: &Repository, server: &Server) -> Result<(), Error> 
     Ok(())
 }
 
-/// The path of `info/alternates`, of `commondir`, or of a symbolic link in place of refs or objects, if there is one. With these, the
-/// contents of a repository may be files of somebody else. Links to single
-/// loose objects are not looked for. The owner may make such a link after this check.
+/// The first path that shows that the contents of a repository may be files of somebody else:
+/// `objects/info/alternates`, `commondir`, or a symbolic link in place of HEAD, refs, packs or
+/// object directories. Symbolic links to single loose objects, and those deeper in `refs`, are not
+/// looked for. The owner may still make such a link after this check.
 fn leads_outside(git_dir: &Path) -> io::Result<Option<PathBuf>> {
     let objects = git_dir.join("objects");
     for (path, is_link_only) in [

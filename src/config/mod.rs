@@ -1,5 +1,5 @@
-//! Configuration: bytes to [`Config`], and from there to the rules of `plan`. Pure, except `load`,
-//! `edit`, `origin`, `server`, `template`, `urls` and `unique`.
+//! Configuration: makes a [`Config`] from the bytes of files, and from that the rules of `plan`.
+//! Pure, except `load`, `edit`, `origin`, `server`, `template`, `urls` and `unique`.
 //!
 //! Guaranteed: an unknown key, a value of the wrong kind, a bad URL or regex is an error that names the file and the line;
 //! a file with an error in it configures nothing. A crash while a command changes a file leaves the
@@ -66,7 +66,8 @@ pub enum Error {
     /// A file or directory cannot be read or written.
     #[error("cannot {doing} '{}': {source}", path.display())]
     Io {
-        /// What was being done: `read`, `write`, `look at` or `list the repositories below`.
+        /// What was being done: `read`, `write`, `find`, `look at` or
+        /// `list the repositories below`.
         doing: &'static str,
         /// The file.
         path: PathBuf,

@@ -136,7 +136,8 @@ pub(super) fn keep<'de, D: Deserializer<'de>>(d: D) -> Read<Keep, D::Error> {
     })
 }
 
-/// Names and values for the environment of hooks. What git itself reads, and what decides where programs are found, is refused.
+/// Names and values for the environment of hooks. `PATH` and names that begin with `GIT_` or `LD_`
+/// are refused, because they would change what git does or which programs and libraries run.
 pub(super) fn hook_environment<'de, D: Deserializer<'de>>(d: D) -> Read<BTreeMap<String, String>, D::Error> {
     made(d, |table: BTreeMap<String, String>| {
         for (name, value) in &table {

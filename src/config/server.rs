@@ -111,7 +111,7 @@ impl Root {
     }
 
     /// The repositories below this root: directories with `HEAD` and `objects`, also a `.git` in a working tree. Symbolic links are not
-    /// followed. The inside of such a directory is not searched, but the rest of a working tree is.
+    /// followed. The inside of a repository is not searched. The rest of a working tree is searched.
     fn repositories(&self, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
         let mut open = vec![self.path.clone()];
         while let Some(directory) = open.pop() {
@@ -166,15 +166,15 @@ impl Server {
         self.roots.iter().any(is_listed)
     }
 
-    /// Whether a root that holds the repository names its owner, who is called `name`.
+    /// Whether a root that holds the repository names the repository's owner in `owners`, by number (`uid`) or by name (`name`).
     #[must_use]
     pub fn names_owner(&self, git_dir: &Path, uid: u32, name: Option<&str>) -> bool {
         let roots = self.roots.iter().filter(|root| git_dir.starts_with(&root.path));
         roots.flat_map(|root| &root.owners).any(|owner| Some(&**owner) == name || *owner == uid.to_string())
     }
 
-    /// The secrets that the server's files name for one repository, by the name of the mirror, and the tokens that create repositories, by
-    /// [`token_key`]. Only mirrors that templates make have them, and passwords only those over http or https. They are read with our rights.
+    /// The secrets that the server's files name for the templates of one repository that a root holds: passwords (http or https only) by the
+    /// name of the mirror, and tokens that create repositories, by [`token_key`]. All are read with our rights.
     #[must_use]
     pub fn secrets_for(&self, git_dir: &Path) -> HashMap<String, HandedOver> {
         let is_placed = self.place(git_dir).is_some();
@@ -309,7 +309,7 @@ fn is_repository(directory: &Path) -> bool {
     directory.join("HEAD").is_file() && directory.join("objects").is_dir()
 }
 
-/// Whether a user has this name, or it is a number.
+/// Whether a user has this name, or the name is a number.
 fn is_user(name: &str) -> bool {
     name.parse::<u32>().is_ok() || uzers::get_user_by_name(name).is_some()
 }

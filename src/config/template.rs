@@ -28,7 +28,8 @@ pub struct NewTemplate {
     pub secret: Option<Secret>,
 }
 
-/// The URL with a placeholder that gives each of these repositories its own URL. `None` if there is none.
+/// A URL with one placeholder that becomes, for each of these repositories, the URL given with it.
+/// `None` if there is no such URL.
 #[must_use]
 pub fn common_url(all: &[(Placed, &str)]) -> Option<String> {
     let (placed, url) = all.first()?;
@@ -62,7 +63,7 @@ pub fn add_templates(server: &Server, source: &str, templates: Vec<NewTemplate>)
     let path = conf.join(format!("import-{source}.toml"));
     let failed = |path: &Path, source| Error::Io { doing: "write", path: path.to_owned(), source };
     make(&conf, 0o755).map_err(|source| failed(&conf, source))?;
-    // Two imports at once must not lose the templates of one.
+    // If two imports of one source run at the same time, neither may lose the other's templates.
     let lock = durable::open_lock(&conf.join(".import.lock"), 0o600).map_err(|source| failed(&conf, source))?;
     fs2::FileExt::lock_exclusive(&lock).map_err(|source| failed(&conf, source))?;
     if std::fs::symlink_metadata(&path).is_ok_and(|file| !file.is_file()) {

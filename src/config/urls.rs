@@ -1,8 +1,8 @@
 //! Which repository gets which URL from the templates of the server's file, remembered as long as
 //! the configuration is in use.
 //!
-//! Guaranteed: of two repositories with one URL, whichever is asked about second finds the other. Absent: repositories that came after the
-//! list was made and that nobody has asked about.
+//! Guaranteed: if two repositories get the same URL, the check of the second one finds the first.
+//! Absent: repositories that came after the list was made and that nobody has asked about.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::server::expand;
 use super::{Error, Server};
 
-/// What is remembered. A copy of the configuration starts empty, because its roots may differ.
+/// What is remembered. A copy of the configuration remembers nothing, because its roots may differ.
 #[derive(Debug, Default)]
 pub(super) struct Urls(Mutex<Option<Table>>);
 

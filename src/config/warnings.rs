@@ -30,7 +30,8 @@ pub fn misread_url(address: &Address) -> Option<String> {
     ))
 }
 
-/// The URL of the repository that a page of GitHub, GitLab, Gitea or Bitbucket shows. `None` when the address is that of no page.
+/// The URL of the repository that a page of GitHub, GitLab, Gitea or Bitbucket shows. `None` if the
+/// address is not that of such a page.
 fn web_page_of(address: &Address) -> Option<String> {
     const PARTS: [&str; 9] =
         ["/-/", "/tree/", "/blob/", "/commits/", "/commit/", "/pull/", "/issues/", "/src/branch/", "/src/commit/"];

@@ -48,7 +48,8 @@ impl Host {
         Ok(Self { api, name, group: group.to_owned(), repository: repository.to_owned() })
     }
 
-    /// Makes the repository below `/orgs/GROUP`, or below `/user` if the group is the user whose token it is.
+    /// Makes the repository below `/orgs/GROUP`. If there is no such organisation and the group is
+    /// the user whose token it is, makes it below `/user`.
     pub(super) fn create_for_group_or_user(&self, body: &Value, rights: &Rights<'_>) -> Result<Made, Error> {
         let reply = self.api.post(&format!("/orgs/{}/repos", path_segment(&self.group)), body)?;
         if reply.status != 404 {

@@ -4,9 +4,11 @@
 //! `path` and `ssh` run `git init`; `github`, `gitlab` and `gitea` ask the API of the host; `create_command` runs a program.
 //! `pace` says when a host may be asked for one more.
 //!
-//! Guaranteed: nothing that exists is changed. A repository on this machine appears as a whole or not at all. A token goes only to the
-//! API of its host. Absent: whether a repository may be made ([`crate::drain`] decides that, once for each mirror), and what is pushed into
-//! it. After a crash there is no repository, or an empty one, which the next run finds.
+//! Guaranteed: nothing that exists is changed, except that `path` may replace an empty directory. A
+//! repository on this machine appears as a whole or not at all. A token goes only to the API of the
+//! mirror's host, or to `create_url`. Absent: whether a repository may be made ([`crate::drain`]
+//! decides that, once for each mirror), and what is pushed into it. After a crash there is no
+//! repository, or an empty one, which the next run finds.
 
 use std::path::PathBuf;
 use std::time::Duration;

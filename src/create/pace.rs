@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How long a time is held for someone who does not come back.
+/// How long after its time a promise is kept for someone who does not come back.
 const HELD: Duration = Duration::from_secs(3600);
 
 /// The creations at all hosts.
@@ -24,7 +24,8 @@ pub struct Pace {
 
 #[derive(Default)]
 struct Host {
-    /// The times of the creations of the last minute, and those that are promised, in order.
+    /// All times that were given out, of the last minute and later, in order. A creation that came
+    /// late stands here with its promised time.
     times: VecDeque<Timestamp>,
     /// The times of the creations of the last minute alone, in order.
     made: VecDeque<Timestamp>,
@@ -104,7 +105,8 @@ impl Pace {
 }
 
 impl Host {
-    /// The earliest time for one more, after all that are promised, and after the minute of what was created later than promised.
+    /// The earliest time for one more creation. It is not before any promised time, and never gives
+    /// more than `per_minute` in a minute, counted by promised times and by real ones.
     fn next(&self, per_minute: usize, now: Timestamp) -> Timestamp {
         let after_window = |times: &VecDeque<Timestamp>| {
             let first = times.len().checked_sub(per_minute).map(|at| times[at]);

@@ -90,7 +90,7 @@ impl Fresh {
             DirBuilder::new().create(&path)?;
             let fresh = Self { directory: File::open(&path)?, path };
             fresh.directory.lock_exclusive()?;
-            // Before the lock, another run may have taken it for a leftover.
+            // Before we had the lock, another run may have removed the directory as a leftover.
             let (held, named) = (fresh.directory.metadata()?, fresh.path.metadata());
             if named.is_ok_and(|named| (named.dev(), named.ino()) == (held.dev(), held.ino())) {
                 return Ok(fresh);
@@ -110,7 +110,7 @@ impl Fresh {
 
 impl Drop for Fresh {
     fn drop(&mut self) {
-        // After `publish` it is not there any more. Whatever is left, the next run removes.
+        // After `publish` the directory is not there any more. The next run removes what is left.
         let _ = fs::remove_dir_all(&self.path);
     }
 }
@@ -129,8 +129,9 @@ fn remove_leftovers(parent: &Path, stem: &OsString) -> io::Result<()> {
         }
         let Ok(directory) = File::open(entry.path()) else { continue };
         if directory.try_lock_exclusive().is_ok() {
-            // Somebody else may remove or publish it just now. The lock is held until it is gone: a run that has just made it waits for the lock,
-            // and then sees that it is gone.
+            // Another run may remove or publish the directory just now. We hold its lock until the
+            // directory is gone. A run that has just made it waits for the lock, and then sees that
+            // the directory is gone.
             let _ = fs::remove_dir_all(entry.path());
         }
     }

@@ -64,7 +64,8 @@ fn script(path: &str, facts: &Facts) -> Option<String> {
         format!("fresh=$(mktemp -d {parent}/{pattern})"),
         "trap 'rm -rf -- \"$fresh\"' EXIT".to_owned(),
         "trap 'exit 1' HUP INT TERM".to_owned(),
-        // mktemp(1) makes it for its user alone. Without a letter before '=', chmod(1) obeys the umask.
+        // mktemp(1) makes the directory accessible only to its user. Without a letter before '=',
+        // chmod(1) obeys the umask.
         "chmod '=rwx' \"$fresh\"".to_owned(),
         // The host's git may have another default.
         format!("GIT_DEFAULT_HASH={} git init --quiet --bare -- \"$fresh\"", facts.object_format),
@@ -81,11 +82,11 @@ fn script(path: &str, facts: &Facts) -> Option<String> {
     steps.extend([
         format!("if test -e {place} || test -L {place}; then {refuse}; fi"),
         format!("mv -- \"$fresh\" {place}"),
-        // It was moved into a directory that had come there meanwhile.
+        // If a directory had come to the place meanwhile, mv(1) moved the repository into it.
         format!("if test -e {place}/\"${{fresh##*/}}\"; then rm -rf -- {place}/\"${{fresh##*/}}\"; {refuse}; fi"),
         format!("echo '{DONE}'"),
     ]);
-    // In one line, so that it is read before anything runs.
+    // The script is one line, so that the shell reads all of it before anything runs.
     Some(steps.join("; ") + "\n")
 }
 

@@ -57,8 +57,8 @@ impl HostKey {
 /// The keys that are pinned in a mirror's directory.
 ///
 /// # Errors
-/// The operating system's, or [`io::ErrorKind::PermissionDenied`] when the file belongs to another user or
-/// can be written by one. A missing file pins nothing.
+/// The operating system's, or [`io::ErrorKind::PermissionDenied`] when the file belongs to another
+/// user or another user can write it. A missing file pins nothing.
 pub fn read_host_keys(directory: &Path) -> io::Result<Vec<HostKey>> {
     let text = pins(directory)?.map(|path| durable::read_text(&path)).transpose()?;
     Ok(text.unwrap_or_default().lines().filter_map(HostKey::parse).collect())
@@ -85,7 +85,9 @@ pub fn pins(directory: &Path) -> io::Result<Option<PathBuf>> {
     }
 }
 
-/// Pins exactly these keys. If there are none, the file is removed, and ssh's own known_hosts decides again.
+/// Pins exactly these keys. If there are none, the file is removed. Then ssh's own known_hosts
+/// decides again; a confined mirror is not contacted without a pinned key, unless it may reach all
+/// addresses.
 ///
 /// # Errors
 /// The operating system's. What was pinned is then still pinned, unless only the last sync of the directory failed.

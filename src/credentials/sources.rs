@@ -45,7 +45,8 @@ pub struct CredentialRequest<'a> {
     pub is_needed: bool,
     /// Whether git is configured with credential helpers.
     pub has_helper: bool,
-    /// Whether all settings of the mirror come from the server's files. Only then root's secrets may be used for the repository's owner.
+    /// Whether all settings of the mirror come from the server's files. Only for such a mirror is a
+    /// secret used that root handed over to a process of the repository's owner.
     pub is_servers: bool,
     /// Whether only the mirror's own secret may be used, because someone other than the administrator may have created the mirror.
     pub is_confined: bool,
@@ -127,7 +128,8 @@ pub fn token_key(mirror: &str) -> String {
     format!("create:{mirror}")
 }
 
-/// The token in a file. If root handed one over for the `create_token_file` of `mirror`, that one.
+/// The token in a file. If root handed over a token for `mirror`, returns that one and reads no
+/// file.
 ///
 /// # Errors
 /// When the file cannot be read, is empty, or other users can read it.

@@ -63,7 +63,7 @@ impl Delivery {
         self.body.update(piece);
     }
 
-    /// Whether one of the proofs is right. It takes the same time if there is no secret.
+    /// Whether one of the proofs is right. The check takes the same time if there is no secret.
     #[must_use]
     pub fn is_right<'h>(self, header: &dyn Fn(&str) -> Option<&'h str>) -> bool {
         let (known, expected) = (self.secret.as_ref().map_or("", Secret::expose), self.body.sign());

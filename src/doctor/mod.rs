@@ -1,7 +1,9 @@
 //! What is wrong with a setup, and how to fix it. The doctor writes and removes a probe file in the spool, and may make the lock file
 //! there. It changes nothing else.
 //!
-//! Each check is one function that returns its findings; a failed check does not end the others.
+//! Each check is one function that returns its findings. A failed check does not end the others,
+//! with one exception: without a valid configuration, only the repository and the machine are
+//! examined.
 
 use std::borrow::Cow;
 

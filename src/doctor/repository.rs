@@ -1,4 +1,5 @@
-//! The repository and the machine: git, hook, spool, locks, refs, durability, clock.
+//! The repository and the machine: git, hook, configuration, spool, locks, refs, durability, file
+//! system, working tree, clock, Git LFS.
 
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
@@ -128,7 +129,8 @@ fn spool(subject: &Subject<'_>) -> Vec<Finding> {
     let probe = layout.tmp().join(format!("{}.doctor", crate::mirror::new_id(subject.now).file_name()));
     // The probe is not empty, because an empty file fits on a full disk.
     let written = durable::write_synced(&probe, &[0; 4096], &layout.incoming());
-    // It is removed even after an error. Otherwise a drain would take what was written for the record of a hook that was killed.
+    // The probe is removed even after an error. Otherwise a drain would treat it as the record of a
+    // hook that was killed.
     let written = durable::remove_if_there(&probe).and(written);
     findings.push(match written {
         Ok(()) => Finding::ok("spool", "can be written"),

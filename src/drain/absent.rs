@@ -1,8 +1,8 @@
 //! A mirror whose repository may not be there: the look before the first contact, and its creation.
 //!
 //! The look asks upload-pack. A request to receive-pack would make the repository at some hosts
-//! (GitLab, Gitea with push-to-create), whatever the URL. On this machine, the look reads the
-//! directory. Over git:// a request makes nothing, so there is no look.
+//! (GitLab, Gitea with push-to-create), even if the URL is wrong. On this machine, the look reads
+//! the directory. Over git:// a request makes nothing, so there is no look.
 //!
 //! Guaranteed: a repository is made once. One that a run updated once and that is gone now is made
 //! again only if a person asks for it (`sync --create`).
@@ -23,7 +23,7 @@ use crate::wire::{self, Address, Contacts, Pool, Ssh, Target};
 /// Whether the repository of the mirror is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Presence {
-    /// It is there, or receive-pack finds out.
+    /// It is there, or the answer of receive-pack will show whether it is.
     #[default]
     There,
     /// This run made it.
@@ -136,7 +136,8 @@ fn made_by_push(contact: &Contact<'_>) -> Result<Presence, Error> {
     }
 }
 
-/// How long a creation waits for another one at the same host, before it gives its thread to others.
+/// How long a creation waits for another one at the same host. After that, the run ends and another
+/// run can use its thread.
 const AT_WORK: Duration = Duration::from_secs(30);
 
 /// The longest time for which a host can stop all creations there.

@@ -136,8 +136,8 @@ fn park(
     }
 }
 
-/// Gives the reason for refs that differ from the decision in every round: only one of upload-pack
-/// and receive-pack shows them.
+/// Sets the reason of refs that still differ from the decision after the last round. Either
+/// upload-pack shows such a ref and receive-pack hides it, or the other way round.
 fn explain_hidden(decided: &BTreeMap<RefName, Decided>, whole: &mut UpdateResult) {
     for (name, one) in decided {
         let Some(outcome) = whole.outcomes.get_mut(name).filter(|now| !now.outcome.is_done()) else { continue };
@@ -237,8 +237,9 @@ fn has_moved(decided: &BTreeMap<RefName, Decided>, outcomes: &BTreeMap<RefName, 
     })
 }
 
-/// Adds the result of the next half. It replaces the earlier outcomes of the refs that the next
-/// half looked at, except those that were updated.
+/// Adds the result of the next half. For a ref that the next half looked at, its outcome replaces
+/// the earlier one. If the next half has no outcome for the ref, the earlier one is removed, unless
+/// the ref was updated.
 fn join(whole: &mut UpdateResult, next: UpdateResult) {
     let before = std::mem::take(whole);
     let is_looked_at = |name: &RefName| next.scanned.is_some() || next.looked.contains(name);

@@ -12,9 +12,9 @@ use crate::status::{self, Status, UpdateStatus, render_time};
 
 /// Whether a mirror is to be updated now.
 pub(super) enum Due {
-    /// With these queue entries, and the status before.
+    /// Now, with these queue entries. The status is the one before this run.
     Now(Claim, Box<Status>),
-    /// Not now. A report if pushes wait.
+    /// Not now. There is a report if pushes wait.
     Not(Option<Box<Report>>),
 }
 
@@ -40,7 +40,7 @@ pub(super) fn claim_due(
             settle_waiting(repository, mirror, &before, &claim)?;
             return Ok(Due::Not(None));
         }
-        // Without an entry in the queue, the time of the next check has come already.
+        // A check without queue entries begins only when it is due, so it does not wait here.
         if (mode == Mode::Drain || !claim.names.is_empty())
             && let Some(due) = due(repository, context, mirror, &before, &claim)
         {

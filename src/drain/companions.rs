@@ -53,8 +53,9 @@ impl Companions {
         matches!(self, Self::Refused) && report.cut.is_none()
     }
 
-    /// Sends no companions any more, after a push with them failed as a whole: an object of theirs may be the cause, for example one that
-    /// is missing here. `false` if the plan's next push has none.
+    /// Makes sure that no later push carries companions, after a push with them failed as a whole.
+    /// An object of a companion may be the cause, for example one that is missing here. Returns
+    /// `false` if the plan's next push has no companions.
     pub(super) fn give_up(&mut self, plan: &Plan) -> bool {
         let had_some = !plan.companions.is_empty();
         if had_some {

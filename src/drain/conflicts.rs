@@ -1,8 +1,9 @@
 //! The refs that hold the mirror's value of each conflict, so that people can merge it here:
 //! `refs/conflicts/NAME/<8 digits>/heads/main`.
 //!
-//! Guaranteed: a value of the mirror that a conflict named, or that the loser of a conflict had, stays below `refs/conflicts` or
-//! `refs/rewritten` until our ref contains it or `keep_rewritten` has passed. A crash leaves a ref too many, or an object that no ref needs.
+//! Guaranteed: a value of the mirror that a conflict named, or that the loser of a conflict had,
+//! stays below `refs/conflicts` or `refs/rewritten` until our ref contains it or `keep_rewritten`
+//! has passed. A crash may leave a ref that is not needed, or an object that no ref needs.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -102,7 +103,7 @@ impl Pull<'_> {
         commands.extend(left.keys().map(|name| (name.clone(), delete(name))));
         over.extend(left.into_iter().map(|(name, value)| (name, value, None)));
         let unkept = self.keep_abandoned(&prefix, &over, result)?;
-        // After the abandoned values, which have names of their own below refs/rewritten.
+        // This comes after `keep_abandoned`, which may set `kept_as` to a ref below refs/rewritten.
         for (name, kept_as) in kept_as.into_iter().filter(|(_, kept_as)| !unkept.contains(kept_as)) {
             result.outcomes.entry(name).and_modify(|outcome| outcome.kept_as = Some(kept_as));
         }
@@ -111,7 +112,7 @@ impl Pull<'_> {
         if kept::update_refs(self.repository, &all).is_ok() {
             return Ok(());
         }
-        // One ref that cannot be made stops no other.
+        // A ref that cannot be set does not stop the others.
         for (name, command) in &commands {
             if let Err(error) = kept::update_refs(self.repository, command) {
                 tracing::warn!("mirror '{}': a ref below {prefix} cannot be set: {error}", self.mirror.name);

@@ -29,7 +29,7 @@ pub(super) struct PriorState<'a> {
     pub(super) touched: &'a Touched,
     pub(super) mirrored: &'a Mirrored,
     pub(super) before: &'a Status,
-    /// Whether this run is the first contact, also after it has noted a base.
+    /// Whether this run is the first contact. It stays true after this run has noted a base.
     pub(super) is_first: bool,
 }
 
@@ -104,7 +104,7 @@ pub(super) fn push(
     let moves = if touched.is_released { &[][..] } else { &before.moves };
     let past = KnownValues { touched, mirrored, moves };
     let is_over = !is_first || context.adopts || is_adopted(mirror, touched);
-    // Of a two-way mirror, the pull has judged the first contact.
+    // The pull of a two-way mirror has judged the first contact already.
     let is_over = is_over || !decided.is_empty();
     let first_contact = if is_over { FirstContact::Over } else { FirstContact::Unconfirmed };
     let portion = before.portion;

@@ -48,8 +48,8 @@ impl Fence {
     }
 }
 
-/// Requests that a run reads these refs again, not before `look`. Without refs, nothing is written. Older records that the new one covers
-/// are removed.
+/// Requests that a run reads these refs again, not before `look`. Nothing is written if there are
+/// no refs, or if nothing is sent to the mirror. Older records that the new one covers are removed.
 pub(super) fn look_at(
     repository: &Repository,
     mirror: &Mirror,

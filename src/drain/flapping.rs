@@ -19,7 +19,8 @@ const MAX_RETURNS: usize = 2;
 /// Most moves that are remembered of one mirror; the oldest are forgotten.
 const MAX_MOVES: usize = 1000;
 
-/// Whether setting `name`, which has the value `remote` on the side that is updated, to `local` would be one return too many. A new value on either side ends the flapping.
+/// Whether an update of `name` to `local` would be one return too many. `remote` is the present
+/// value on the side that is updated. A new value on either side ends the flapping.
 pub(super) fn is_flapping(moves: &[Move], name: &RefName, remote: Option<Oid>, local: Oid) -> bool {
     if moves.is_empty() {
         return false;

@@ -1,11 +1,12 @@
 //! Values that somebody else put on a mirror and that a push replaces or deletes there by the
-//! rules: they are fetched first, and kept in this repository (`kept`).
+//! rules. They are fetched first, and kept in this repository (`kept`).
 //!
 //! Guaranteed: a value that was never ours is here, under a ref, before it is replaced, if it can
-//! be fetched. What the mirror does not give,
-//! what is larger than `max_rewritten_size`, and what is malformed or incomplete is not kept; the rules decide all the same. In a
-//! repository where another user could make git run his programs as us, nothing is kept. A crash leaves the stage, which the next
-//! run with such a value removes. Absent: values that this repository is known to have had; they were replaced here first.
+//! be fetched. Not kept: what the mirror does not give, what is larger than `max_rewritten_size`,
+//! and what is malformed or incomplete. It is replaced all the same if the rules say so. Nothing is
+//! kept in a partial repository, or in one where another user could make git run his programs as
+//! us. A crash leaves the stage, which the next run with such a value removes. Absent: values that
+//! this repository is known to have had; they were replaced here first.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;

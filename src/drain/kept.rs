@@ -333,7 +333,8 @@ fn read_text(path: &Path) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// Deletes all refs, whatever their time, while no run is at work.
+/// Deletes all refs that `kept.jsonl` names, whatever their time. It takes the mirror's lock, so no
+/// run is at work.
 ///
 /// # Errors
 /// The list cannot be read or written, or the lock cannot be taken.

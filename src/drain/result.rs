@@ -104,7 +104,8 @@ pub(super) fn next_status(
         pid: None,
         runner: None,
         at_work: None,
-        // The caller replaces the generation, the settings and the address; it has set the repository in `before`.
+        // The caller replaces the generation, the address, the settings and the moves. It has set
+        // the repository in `before`.
         generation: before.generation,
         address: before.address.clone(),
         repository: before.repository.clone(),

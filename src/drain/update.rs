@@ -1,8 +1,10 @@
 //! One update: as many pushes as the plan needs, on as few connections as the transport allows.
 //!
-//! The first scan covers the whole scope. Before each further push, the refs that remain are read again on the connection of that push. So
-//! the expected old value of every command was advertised on the same connection. A ref that moved meanwhile is decided again, until the
-//! third refusal (see `refusal`). A push that is too large for the mirror is sent in smaller ones (see `chunk`).
+//! The first scan covers the whole scope. Before each further push, the refs that remain are read
+//! again on the connection of that push. So the expected old value of every command was advertised
+//! on the same connection. Only an optimistic push takes it from the base (see `optimistic`). A ref
+//! that moved meanwhile is decided again, until the third refusal (see `refusal`). A push that is
+//! too large for the mirror is sent in smaller ones (see `chunk`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -30,7 +32,7 @@ use crate::wire::{RetrySmaller, Target};
 pub(super) struct UpdateResult {
     /// The outcome of each ref that was looked at.
     pub(super) outcomes: BTreeMap<RefName, RefOutcome>,
-    /// Refs that were asked for by name and were read, with or without an outcome.
+    /// Refs that were asked for by name, with or without an outcome, selected or not.
     pub(super) looked: BTreeSet<RefName>,
     /// What is newly known of refs, to be stored in `mirrored/`.
     pub(super) held: HashMap<RefName, Held>,

@@ -1,4 +1,5 @@
 //! Directories: made, listed, synced and removed, without following a link below `mirror-push`.
+//! Only a private directory is made by the path of its parent, and follows links in that path.
 
 #[cfg(feature = "mirror")]
 use std::ffi::OsStr;

@@ -3,9 +3,9 @@
 //! Guaranteed: when a sync returns, everything that was written to its file or changed in its
 //! directory before it began is on the disk, as with fsync. Where syncfs does less than that, fsync
 //! is used. The syncs of one thread keep their order. The cost: syncfs writes everything that waits
-//! for that file system, and an error of another program's write is an error here too. Absent: an error
-//! that the kernel has already reported to another program, of a file that was written before the
-//! round began. fsync would report it again.
+//! for that file system, and an error of another program's write is an error here too. Absent: an
+//! error that the kernel has already reported, to another program or to an earlier round, of a file
+//! that was written before the round began. fsync would report it again.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

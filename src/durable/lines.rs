@@ -1,6 +1,7 @@
 //! Files of lines that only grow: histories and lists.
 //!
-//! Guaranteed: a line is written at once. If the machine stops in the middle of it, only that line is lost.
+//! Guaranteed: all new lines go to one `write`. An incomplete line at the end of the file damages
+//! no line that is added after it.
 
 use std::fs::File;
 use std::io::{self, Write};

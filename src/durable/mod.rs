@@ -202,7 +202,7 @@ fn give_permissions(file: &File, wanted: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Renames a file. It replaces the file at the new path.
+/// Renames a file. A file that is already at the new path is replaced.
 ///
 /// # Errors
 /// The operating system's.

@@ -1,8 +1,10 @@
-//! Many looks into one repository. Its directory is opened once, so that the kernel does not look up the whole path for each file. With
-//! 100,000 repositories, that is a third of the time of `status --all`.
+//! Many reads in one repository. Its directory is opened once, so that the kernel does not look up
+//! the whole path for each file. With 100,000 repositories, this saves a third of the time of
+//! `status --all`.
 //!
-//! Guaranteed: each path means what it means without this, unless somebody moves the repository meanwhile; then its old files are read to
-//! the end. Absent: paths with `..`, or outside the directory, which are looked up as usual.
+//! Guaranteed: each path names the same file as without this. The exception: if somebody moves the
+//! repository meanwhile, the files of the moved repository are read. Absent: paths outside the
+//! directory, which are looked up as usual.
 
 use std::cell::RefCell;
 use std::io;
@@ -19,7 +21,9 @@ thread_local! {
     static OPENED: RefCell<Option<(PathBuf, OwnedFd)>> = const { RefCell::new(None) };
 }
 
-/// Does something with the files in a directory, whose path has no symbolic links. If it cannot be opened, every path is looked up as usual.
+/// Calls `act`. Meanwhile this thread looks up paths below `directory` from its open descriptor. If
+/// `directory` cannot be opened, or its path contains a symbolic link, every path is looked up as
+/// usual.
 pub fn within<T>(directory: &Path, act: impl FnOnce() -> T) -> T {
     struct Opened;
     impl Drop for Opened {

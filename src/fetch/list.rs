@@ -16,7 +16,8 @@ pub struct Listed {
     pub head: Option<RefName>,
     /// The commit of HEAD, if HEAD names no branch or a branch that exists.
     pub head_value: Option<Oid>,
-    /// Whether it shows no refs at all.
+    /// Whether it shows no refs at all. With version 2, only HEAD and the refs that were asked for
+    /// count.
     pub is_empty: bool,
     /// Its object format: `sha1` or `sha256`.
     pub object_format: String,
@@ -84,7 +85,8 @@ pub(super) fn answer<R: Read>(
     Ok(reading.listed)
 }
 
-/// Reads the advertisement of an older version, whose first line was read already. Returns its capabilities too.
+/// Reads the advertisement of an older version. `first` is its first line, which was read already.
+/// Also returns its capabilities.
 pub(super) fn advertisement<R: Read>(
     lines: &mut StreamingPeekableIter<R>,
     first: &[u8],

@@ -36,8 +36,8 @@ pub(super) enum Ending {
     Open,
 }
 
-/// The request of version 2. `common` are values that upstream has too, as it said before; `haves` are those that it has not been asked
-/// about.
+/// The request of version 2. `common` are values of which upstream said before that it has them
+/// too. `haves` are the other values to name.
 pub(super) fn request(
     commands: &Commands,
     wanted: &Wanted<'_>,

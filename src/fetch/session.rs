@@ -39,16 +39,18 @@ enum Spoken {
     Misjudged,
 }
 
-/// How many values one round of the negotiation names at first. Each round names twice as many.
+/// How many values the first round of the negotiation names. Each further round names twice as many
+/// as the one before.
 const FIRST_ROUND: usize = 32;
 /// Most values that one round names.
 const MAX_ROUND: usize = 1024;
-/// Most values that are named at all. After that the pack is asked for, even if it holds what is here already.
+/// When this many values are named, no further round begins: the pack is requested, even if it
+/// contains objects that are here already.
 const MAX_NAMED: usize = 16_384;
 
 impl Session {
-    /// Connects. With `object_format`, upstream is known to speak version 2 with this format; otherwise that is found out. Over http
-    /// nothing is sent yet.
+    /// Connects. `object_format` is what [`Session::speaks_two`] returned for an earlier session;
+    /// `None` if nothing is known. Over http nothing is sent yet.
     ///
     /// # Errors
     /// [`Error`]; many errors of a connection appear only in [`Session::list`].
@@ -108,8 +110,9 @@ impl Session {
         }
     }
 
-    /// Asks for the objects of `wanted.wants` and gives the bytes of the pack to `sink`. `walk` yields values that are here, newest first,
-    /// when it is not known which of them upstream has too. Call it after [`Session::list`].
+    /// Asks for the objects of `wanted.wants` and gives the bytes of the pack to `sink`. `walk`
+    /// yields values that are here, newest first. They are named to upstream to find out which of
+    /// them it has too. `walk` is empty if that is known. Call this after [`Session::list`].
     ///
     /// # Errors
     /// [`Error`], also that of `sink`.

@@ -1,7 +1,8 @@
 //! The stage: a bare repository of its own, in a mirror's directory, for objects that were taken from upstream and not yet accepted. Its
 //! alternate is our repository, so history can be read across both, while our repository does not see the new objects.
 //!
-//! Guaranteed: the stage is removed when the value is dropped. After a crash it stays, and the next run removes it with [`sweep`].
+//! Guaranteed: the stage is removed when the value is dropped. After a crash, or if it could not be
+//! made completely, its files stay, and the next run removes them with [`sweep`].
 
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -19,7 +20,8 @@ use crate::replies::Cause;
 use crate::repo::{self, Repository};
 use crate::wire::Error;
 
-/// How long `git index-pack` may take to end after the last byte: it resolves the deltas then.
+/// How long `git index-pack` may run after the last byte of the pack. In this time it resolves the
+/// deltas.
 const GRACE: Duration = Duration::from_secs(3 * 3600);
 
 /// The largest pack that is taken.
@@ -90,8 +92,8 @@ impl Stage {
     }
 
     /// Puts `tips` into `repository`, with the part of their history that it lacks. The history of
-    /// each value of `known` that is in `repository` is complete there. With `receive.fsckObjects`,
-    /// the objects are checked first.
+    /// each value of `known` that is in `repository` must be complete there. With
+    /// `receive.fsckObjects`, or else `transfer.fsckObjects`, the objects are checked first.
     ///
     /// # Errors
     /// [`Error::Protocol`] if a part of the history is missing in both, or an object fails its

@@ -1,4 +1,5 @@
-//! Which refs of a mirror are symbolic. receive-pack does not say it, so upload-pack is asked (gitprotocol-v2(5), `ls-refs`).
+//! Which refs of a mirror are symbolic. receive-pack does not report that, so upload-pack is asked
+//! (gitprotocol-v2(5), `ls-refs`).
 //!
 //! Guaranteed: one additional contact that changes nothing; an answer that is too long is an error. Absent: mirrors on this machine, which
 //! `mirror::LocalMirror` reads. A server without protocol version 2 reports HEAD alone.

@@ -1,7 +1,8 @@
 //! A connection to the database. The only file that names its client.
 //!
-//! Guaranteed: no call takes longer than its limit, whatever the database or the network does. After an error the connection must be given
-//! up: its transaction ends with it, and what an unfinished call left behind is unknown. Statements have no name, so a pooler such as
+//! Guaranteed: no call takes longer than its limit, whatever the database or the network does.
+//! After an error the caller must drop the connection: nothing here rolls its transaction back, and
+//! whether an unfinished call took effect is unknown. Statements have no name, so a pooler such as
 //! PgBouncer may be in between.
 
 use std::pin::Pin;

@@ -6,8 +6,8 @@
 //! nothing, the one whose last turn began first is next. If a job outlasts the turn of its node,
 //! the others wait longer, but the order stays.
 //!
-//! A node gets no more of its part than the other nodes have given back of what they had before. So
-//! the sum is never above the limit, in whatever order the nodes ask.
+//! A node is granted no more than the limit minus what the other nodes still have or use. So the
+//! sum is never above the limit, in whatever order the nodes ask.
 
 /// How long a node has a place if others wait for it, in seconds.
 const TURN: i64 = 10;
@@ -21,12 +21,13 @@ pub(super) struct Claim {
     pub(super) used: usize,
     /// What it could use.
     pub(super) wanted: usize,
-    /// When it was last granted something after nothing, in seconds since the Unix epoch by the clock of the database; 0 if never.
+    /// When its grant last rose from 0, in seconds since the Unix epoch by the clock of the
+    /// database; 0 if it never did.
     pub(super) since: i64,
 }
 
-/// What the node `me` is granted of `limit` now, and since when it has something. `claims` are those of all nodes that live, in an order on
-/// which all agree.
+/// What the node `me` is granted of `limit` now, and when its grant last rose from 0. `claims` are
+/// those of all nodes that live, in the same order on every node.
 pub(super) fn grant(limit: usize, claims: &[Claim], me: usize, now: i64) -> (usize, i64) {
     let others = claims.iter().enumerate().filter(|(at, _)| *at != me);
     let held = others.map(|(_, claim)| claim.granted.max(claim.used)).sum();

@@ -1,5 +1,6 @@
-//! The limits of `[hosts]`, divided among the nodes: what each of them uses, wants and may do. A node asks in a transaction that locks the
-//! rows of its hosts, so two nodes never get the same place.
+//! The limits of `[hosts]`, divided among the nodes: what each node uses, wants and may do. A node
+//! claims its part in a transaction that locks the rows of its hosts, so two nodes never get the
+//! same place.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +43,7 @@ struct Demand {
     granted: usize,
     begun: usize,
     granted_per_minute: usize,
-    /// When it was last granted a place, or contacts, after nothing.
+    /// When its grant of places last rose from 0. `since_per_minute`: the same for contacts.
     since: i64,
     since_per_minute: i64,
     max_jobs: Option<usize>,
@@ -122,7 +123,7 @@ impl Own<'_> {
     }
 }
 
-/// How many jobs an earlier process with this node's name began at each host in the last minute. A
+/// How many jobs an earlier process with this node's name began at each host in its last minute. A
 /// process that was killed may have begun as many as it had been granted.
 pub(super) fn begun(database: &mut Database, node: &str) -> Result<BTreeMap<String, usize>, Error> {
     let sql = "
@@ -131,8 +132,9 @@ pub(super) fn begun(database: &mut Database, node: &str) -> Result<BTreeMap<Stri
     Ok(database.rows::<(String, usize)>(sql, &[node])?.into_iter().collect())
 }
 
-/// Divides the limits anew. `earlier` is what an earlier process began in the last minute. `now` is the time of the database, in seconds since
-/// the Unix epoch. Returns the parts of this node. They hold once the transaction is done.
+/// Divides the limits again. `earlier` is what an earlier process began at each host in the last
+/// minute. `now` is the time of the database, in seconds since the Unix epoch. Returns the parts of
+/// this node. They are valid only after the transaction has been committed.
 pub(super) fn divide(
     database: &mut Database,
     node: &str,

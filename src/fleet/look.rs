@@ -318,7 +318,7 @@ impl Look {
         self.rows::<bool>(SET, &[&is_silent.to_string()]).map(drop)
     }
 
-    /// Removes a node that does not run, with its copies.
+    /// Removes a node and its copies. A node that runs is refused.
     ///
     /// # Errors
     /// [`Error`].

@@ -1,4 +1,5 @@
-//! In place of `database` in a program that was built without it: a connection that cannot be made.
+//! Replaces the module `database` in a program that was built without the feature `fleet`. Every
+//! connection fails.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! A node: one daemon's row in the database, and what it tells and learns at each beat.
 //!
-//! The row has a count of the node's transactions. If the count is lower than the one that this
-//! node knows, the database has lost some, for example in a crash or because it was restored.
-//! Everything is then sent again.
+//! The row has a count of the node's beats and of its transactions that change copies or numbers.
+//! If the count is lower than the one that this node knows, the database has lost some of them, for
+//! example in a crash or because it was restored. Everything is then sent again.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
@@ -145,7 +145,8 @@ impl Node {
         Ok(Answer { has_lost: std::mem::take(&mut self.has_lost), ..answer })
     }
 
-    /// The database has counted a transaction of this node. If it knows of fewer than this node has made, it has lost some.
+    /// Notes the count after a transaction of this node. If the count has not grown, the database
+    /// has lost transactions.
     fn count(&mut self, beat: i64) {
         self.has_lost |= beat <= self.done;
         self.done = beat;

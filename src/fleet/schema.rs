@@ -1,7 +1,9 @@
 //! The tables of the fleet, and how they change from one version of the program to the next.
 //!
-//! Each version has a file of statements; they only add, and remove what was left unused one version earlier. A program works with tables of
-//! its own version, and with later ones that allow it (`oldest`). So nodes are upgraded one by one, the tables last.
+//! Each version has a file of statements. These add, and remove only what the version before left
+//! unused. A program works with tables of its own version, and with later ones that allow it
+//! (`oldest`). It refuses earlier ones: an upgraded node does not join until the tables are
+//! upgraded too.
 
 use serde::Deserialize;
 

@@ -22,7 +22,8 @@ pub struct GerritSite {
     pub secure: String,
 }
 
-/// The keys of `[remote]` that need no counterpart, or whose meaning is read elsewhere.
+/// The keys of `[remote]` that the note "not taken over" does not name: another function here reads
+/// them, or they need no counterpart.
 const READ: [&str; 24] = [
     "url",
     "push",

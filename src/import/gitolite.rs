@@ -34,7 +34,7 @@ impl GitoliteHost {
 pub struct GitoliteOptions {
     /// For each repository, its mirrors.
     pub found: Vec<(String, Vec<Found>)>,
-    /// How many repositories are copies of another host.
+    /// For each other host: of how many repositories it is the master.
     pub copies_of: BTreeMap<String, usize>,
 }
 

@@ -77,7 +77,8 @@ pub fn pushing_lines(script: &[u8]) -> Vec<Pushing> {
         .collect()
 }
 
-/// The target of a `git push` in a line; the inner `None` if it is not written out. `None` if the line has no such command.
+/// The target of a `git push` in a line. `None` if the line has no such command. `Some(None)` if
+/// the target is missing or not literal.
 fn target_of(line: &str) -> Option<Option<String>> {
     let is_between = |letter: char| letter.is_whitespace() || matches!(letter, ';' | '&' | '|' | '(' | ')' | '`');
     let words: Vec<&str> = line.split(is_between).filter(|word| !word.is_empty()).collect();

@@ -102,7 +102,7 @@ pub(super) fn name_of(url: &str) -> String {
     valid_name(name)
 }
 
-/// The text as a name for a mirror: other characters become `-`.
+/// Turns a text into a name for a mirror. A character that a name cannot have becomes `-`.
 pub(super) fn valid_name(text: &str) -> String {
     let is_good = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-');
     let name: String = text.chars().map(|letter| if is_good(letter) { letter } else { '-' }).take(60).collect();

@@ -1,9 +1,11 @@
 //! Adding, changing and removing a mirror, for the command line and the API.
 //!
-//! Guaranteed: the files of a new mirror, its ssh key included, are made before the configuration names it. The files of a removed mirror
-//! are deleted after its entry in the configuration. So a crash leaves a mirror that works, or no mirror. A crash during a change may leave
-//! a mirror without its new password or key. If URL and password change together, the new URL never gets the old password. Absent: waking
-//! drains, installing the hook, what an API token may do, and whether a stored password may be sent to another host. The callers do that.
+//! Guaranteed: the files of a new mirror, its ssh key included, are made before the configuration
+//! names it. When a mirror is removed, its entry in the configuration is deleted first, then its
+//! files. So a crash during either leaves a mirror that works, or no mirror. A crash during a
+//! change may leave a mirror without its new password or key. If URL and password change together,
+//! the new URL never gets the old password. Absent: waking drains, installing the hook, what an API
+//! token may do, and whether a stored password may be sent to another host. The callers do that.
 
 use std::path::PathBuf;
 
@@ -210,8 +212,8 @@ impl Editor<'_> {
         Ok(config)
     }
 
-    /// Makes a full sync of a mirror due. Does nothing for a disabled mirror, unless the request confirms first contact, which is
-    /// kept for later.
+    /// Makes a full sync of a mirror due. Does nothing for a disabled mirror. But a request that
+    /// confirms first contact is stored for a disabled mirror too.
     ///
     /// # Errors
     /// [`Error`]
@@ -325,8 +327,9 @@ impl Editor<'_> {
     }
 }
 
-/// The credentials of a URL. If the user name is a token, it becomes the password. `known` is the password that was given separately
-/// or is stored. Hosts with such tokens accept any user name.
+/// The credentials of a URL. If the user name is a token, the token becomes the password, and the
+/// user name becomes `x-access-token`: hosts with such tokens accept any user name. `known` is the
+/// password that was given separately or is stored.
 #[must_use]
 pub fn token_as_password(found: Credentials, known: Option<&Secret>) -> Credentials {
     match found.username {

@@ -29,8 +29,9 @@ pub fn host_keys_of(lines: &[String], address: &Address) -> Result<Vec<HostKey>,
     lines.iter().map(read).collect()
 }
 
-/// The host keys that the mirror's server offers, under the name by which ssh looks them up: the user's ssh configuration may give the
-/// host another name, port or alias. For a confined mirror, no ssh configuration counts, and only an address that the server's files allow
+/// The host keys that the mirror's server offers, under the name by which ssh looks them up. The
+/// user's ssh configuration and the mirror's ssh options may give the host another name, port or
+/// alias. For a confined mirror neither counts, and only an address that the server's files allow
 /// is asked. Empty when the server offers no key that we can read.
 ///
 /// # Errors
@@ -46,7 +47,7 @@ pub fn detect(mirror: &config::Mirror, server: &config::Server, limit: Duration)
     let mut scan = process::command("ssh-keyscan");
     scan.args(["-T", &seconds, "-p", &place.port, "--", &place.address]);
     let said = match process::run("ssh-keyscan", &mut scan, b"", limit + Duration::from_secs(30)) {
-        // It found no key, and says nothing about it.
+        // ssh-keyscan found no key. It fails without a message then.
         Err(process::Error::Failed { message, .. }) if message.is_empty() => Vec::new(),
         Err(process::Error::Failed { message, .. }) if message.contains("getaddrinfo ") => {
             return Err(Error::Refused(format!("cannot resolve the host name '{}'", place.address.escape_debug())));

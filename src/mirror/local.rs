@@ -26,7 +26,7 @@ pub struct LocalMirror {
     by_git: Option<GitRefs>,
     /// HEAD as git reports it, when the file is only a stub. Read once.
     head_by_git: OnceCell<Result<Option<RefName>, String>>,
-    /// Its symbolic refs, if they are not files: read when they are asked for.
+    /// Its symbolic refs, if its refs are not files. Read when they are first asked for.
     symbolic: OnceCell<Result<BTreeSet<RefName>, String>>,
 }
 
@@ -86,7 +86,7 @@ impl LocalMirror {
         }
     }
 
-    /// Why its HEAD cannot be read: then any branch may be the one that it names.
+    /// Why its HEAD cannot be read. In that case HEAD may name any branch.
     #[must_use]
     pub fn head_error(&self) -> Option<String> {
         match (&self.by_git, &self.head) {

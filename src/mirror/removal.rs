@@ -28,9 +28,10 @@ pub fn is_being_removed(directory: &Path) -> bool {
     directory.join(REMOVED).is_file()
 }
 
-/// Removes the files of a mirror that is not configured. The caller holds the lock; its file stays. The queue goes last but one, because
-/// a drain finds the directory by its queue. The mark of the removal goes last, because a drain takes a queue without the mark for that of
-/// a mirror which the file of another server names.
+/// Removes the files of a mirror that is not configured. The caller holds the lock. The lock file
+/// stays. The queue is removed last but one, because a drain finds the directory by its queue. The
+/// mark of the removal is removed last: if a drain finds a queue without the mark, it keeps the
+/// queue, because the file of another server may name that mirror.
 ///
 /// # Errors
 /// The operating system's.

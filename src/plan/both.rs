@@ -1,9 +1,9 @@
 //! The rules of a two-way mirror: a fourth table. L is ours, R the mirror's, B the base. Each side's movement since B decides.
 //!
-//! A run does first what the table decides for this repository. The plan of a push then confirms
-//! what the table decided for the mirror ([`super::Decided`]). A ref that moves in between is
-//! decided again. A run that is killed between any two steps leaves values of L, R and B that a row
-//! of the table covers.
+//! A run first carries out what the table decides for this repository. Then the plan of a push
+//! checks what the table decided for the mirror ([`super::Decided`]). If a ref moved in between, it
+//! is decided again. If a run is killed between two steps, a row of the table covers the values of
+//! L, R and B that it leaves.
 
 use super::pull::{ObservedPull, PullFacts, deletion, unfetched};
 use super::{Action, Conflicts, Decision, FirstContact, PullReason, Reason, Rules, Side};

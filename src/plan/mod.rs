@@ -35,8 +35,8 @@ pub enum Action {
     UpToDate,
     /// The side that is updated lacks the ref.
     Create,
-    /// That side deleted the ref. It is made again, because the other side changed it since, or
-    /// because a person asked for it (`--restore`).
+    /// The side that is updated deleted the ref. The ref is made again, because the other side
+    /// changed it since, or because a person asked for it (`--restore`).
     Restore,
     /// The value of the side that is updated is an ancestor of the new one.
     FastForward,
@@ -53,11 +53,13 @@ pub enum Action {
     /// One side has the ref and the other does not. It is neither deleted nor made, for this
     /// reason.
     Kept(Reason),
-    /// The mirror goes back and forth between values that it held before; see [`RefFacts::is_flapping`].
+    /// On the side that is updated, the ref goes back and forth between values that it had before;
+    /// see [`RefFacts::is_flapping`] and [`PullFacts::is_flapping`].
     Flapping(Reason),
     /// No command is sent for the ref, for this reason. The side that is updated was not asked.
     Reject(Reason),
-    /// A fact that the decision needs could not be read. A later run decides.
+    /// A fact that the decision needs could not be read, or the ref moved after it was decided. A
+    /// later run decides.
     Defer(Reason),
     /// The side that is updated refused this change earlier in the run; see
     /// [`RefFacts::is_refused`].

@@ -63,7 +63,8 @@ pub struct Decided {
     pub local: Option<Oid>,
     /// The mirror's value.
     pub remote: Option<Oid>,
-    /// What happens to it. The rules of a push still decide whether it is deleted.
+    /// What happens to the mirror's ref. The rules of a push still decide whether the ref is
+    /// deleted.
     pub action: Action,
     /// The base.
     pub base: Option<Oid>,

@@ -50,7 +50,8 @@ pub struct PullFacts {
     pub ancestry: Ancestry,
     /// Whether L is an ancestor of upstream's default branch. Known only for a ref that upstream does not have.
     pub is_local_merged: bool,
-    /// Whether B is, too.
+    /// Whether B is an ancestor of upstream's default branch. Known only for a ref that upstream
+    /// does not have.
     pub is_base_merged: bool,
     /// Whether L is a commit. A tag object is in no history, even if its commit is.
     pub is_local_commit: bool,
@@ -135,7 +136,8 @@ fn stop(observed: &ObservedPull) -> Option<Stop> {
     }
 }
 
-/// Decides about one selected ref. `None` if the ref is symbolic here, if neither side has it, or if it is ours alone.
+/// Decides about one selected ref. `None` if the ref is symbolic here, if neither side has it, or
+/// if [`deletion`] decides nothing.
 fn decide(rules: &Rules, observed: &ObservedPull, facts: &PullFacts) -> Option<Decision> {
     let local = if let Local::At(oid) = facts.local { Some(oid) } else { None };
     let action = match (facts.local, facts.upstream) {
@@ -201,7 +203,8 @@ fn update(rules: &Rules, observed: &ObservedPull, facts: &PullFacts, local: Oid,
     }
 }
 
-/// Decides a ref that upstream does not have. `None` if it is ours alone.
+/// Decides a ref that upstream does not have. `None` if it is ours alone, or while first contact is
+/// not confirmed.
 pub(super) fn deletion(rules: &Rules, observed: &ObservedPull, facts: &PullFacts, local: Oid) -> Option<Action> {
     if observed.first_contact == FirstContact::Unconfirmed {
         return None;

@@ -23,7 +23,8 @@ pub enum Reason {
     NotHere(Oid),
     /// The mirror's value is no ancestor of ours.
     NotInHistory(Oid),
-    /// The ref went back and forth between values on the mirror too often within an hour.
+    /// On the side that is updated, the ref went back and forth between values too often within an
+    /// hour.
     Flapping {
         /// What the mirror has; `None` is no such ref.
         remote: Option<Oid>,
@@ -64,13 +65,13 @@ pub enum Reason {
         /// Our default branch.
         default_branch: Option<RefName>,
     },
-    /// The HEAD of the mirror, which may name it, cannot be read, for this reason.
+    /// The HEAD of the mirror cannot be read, for this reason. It may name the ref.
     HeadUnreadable(String),
     /// A reason that only a pull has.
     Pull(PullReason),
     /// More refs would be deleted than the limit allows.
     TooManyDeletes {
-        /// How many would be.
+        /// How many refs would be deleted.
         count: usize,
         /// The limit.
         limit: usize,
@@ -90,7 +91,7 @@ pub enum PullReason {
     GoneAndMoved,
     /// Upstream shows no refs, although it had some.
     NothingUpstream,
-    /// Readers of the mirror do not see the ref, but it has it.
+    /// The mirror has the ref and hides it from readers.
     Hidden,
     /// Our HEAD names it, and upstream no longer has it.
     OurHead,

@@ -20,7 +20,7 @@ pub struct Rules {
     pub divergent: Divergent,
     /// Of a two-way mirror: what happens to a ref that both sides moved.
     pub conflicts: Option<Conflicts>,
-    /// Which of the refs that are not here are deleted.
+    /// Which refs are deleted on the side that is updated, if the other side lacks them.
     pub prune: Prune,
     /// The guard against a mass deletion.
     pub max_deletes: MaxDeletes,
@@ -90,13 +90,14 @@ pub enum Conflicts {
     Theirs,
 }
 
-/// `prune`: which of the refs that are not here are deleted.
+/// `prune`: which refs are deleted on the side that is updated, if the other side lacks them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Prune {
-    /// Those that were deleted here and whose values are in the default branch.
+    /// Those that the other side deleted and whose values are in the default branch of the other
+    /// side.
     Merged,
-    /// Those that were deleted here and that nobody changed on the mirror.
+    /// Those that the other side deleted and that nobody changed on the side that is updated.
     Deleted,
     /// All.
     Mirror,
@@ -123,7 +124,7 @@ impl Prune {
 /// `max_deletes`: how many refs one run may delete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MaxDeletes {
-    /// Unset: at most 50, or half of the mirror's selected refs if that is more.
+    /// Unset: at most 50, or half of the selected refs of the side that is updated if that is more.
     Default,
     /// This many.
     Limit(usize),
@@ -132,7 +133,8 @@ pub enum MaxDeletes {
 }
 
 impl Rules {
-    /// Whether the ref is mirrored at all. A ref that is not is invisible: never pushed, deleted or reported.
+    /// Whether the ref is mirrored at all. Any other ref is invisible: it is never pushed, taken,
+    /// deleted or reported.
     #[must_use]
     pub fn selects(&self, name: NameRef<'_>) -> bool {
         if self.excluded.iter().any(|pattern| pattern.matches(name.as_bytes())) {

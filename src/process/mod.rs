@@ -323,7 +323,8 @@ fn run_up_to(most: usize, name: &str, command: &mut Command, input: &[u8], limit
     let (status, message) = child.end(Duration::ZERO);
     // Kills the processes that the program left behind in its process group, which may hold its output open.
     end(Signal::KILL);
-    // A secret must not be cut because this machine is busy, so this waits longer than for messages.
+    // On a busy machine the output may arrive late. It may be a secret, which must not be cut, so
+    // we wait longer than for messages.
     let out = output.last_words(10 * LAST_WORDS);
     if is_slow {
         return Err(Error::TooSlow { program: name.to_owned(), limit });

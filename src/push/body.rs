@@ -1,7 +1,7 @@
 //! The body of a POST to receive-pack: commands, then the pack.
 //!
-//! Guaranteed: a pack of up to 1 MiB is read completely before it is sent, because some servers need its length. A larger pack is never
-//! held in memory.
+//! Guaranteed: a pack of up to 1 MiB is read completely before it is sent, because some servers
+//! need the length of the body. Of a larger pack, only a little more than 1 MiB is read in advance.
 
 use std::io::{self, Cursor, Read};
 

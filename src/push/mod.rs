@@ -9,7 +9,8 @@
 //!
 //! Guaranteed: no request is sent twice. A session that ends leaves no process behind, except the ssh process of a shared connection, which
 //! belongs to the pool. Every wait has a limit. Memory does not grow with what the mirror sends, except for the refs that were asked for.
-//! Absent: decisions, retries, state. After a crash the mirror sees a broken connection; git applies a push only when it has all of it.
+//! Absent: decisions, retries, state. After a crash the mirror sees a broken connection. git
+//! carries out a push only after it has received the whole push.
 
 use std::path::Path;
 
@@ -100,8 +101,9 @@ impl Session {
     /// [`Session::advertisement`] may follow on the same connection.
     ///
     /// # Errors
-    /// [`Error`], when the request fails before its report; over a stream also when the report is cut short before its first answer.
-    /// Otherwise a report that is cut short is no error; it only lacks answers.
+    /// [`Error`], when the request fails before its report. Over a stream, a report that is cut
+    /// short before its first answer is an error too. Any other report that is cut short is no
+    /// error: it lacks answers, and `Report::cut` says why.
     pub fn push(&mut self, request: &Request<'_>, pack: Option<PackSource>) -> Result<Report, Error> {
         match &mut self.conversation {
             Conversation::Stream(stream) => stream.push(request, pack, &self.redactor),

@@ -1,6 +1,6 @@
-//! The pack of a push: made in process already, read from a file or pipe, or made by `git
-//! pack-objects`, which knows deltas, bitmaps and threads. We tell the program what the mirror has,
-//! and pass the bytes on.
+//! The pack of a push. It was made in this process before, or it is read from a file or pipe, or
+//! `git pack-objects` makes it, which knows deltas, bitmaps and threads. We tell `git pack-objects`
+//! what the mirror has, and pass on the bytes that it writes.
 //!
 //! When the program fails, the reader returns an error and no end of file, so half a pack is never taken for a whole one. Dropping the
 //! reader ends the program and its threads.
@@ -64,8 +64,9 @@ pub enum DeltaBase {
 pub struct Incomplete {
     /// History ends at the commits of the file `shallow`.
     pub is_shallow: bool,
-    /// Objects that a promisor remote has may be missing here. They are not fetched for a push: a mirror that has them does not need
-    /// them in the pack, and any other mirror refuses the ref.
+    /// Objects that a promisor remote has may be missing here. They are not fetched for a push. A
+    /// mirror that has them does not need them in the pack. A mirror that lacks them refuses the
+    /// ref.
     pub is_partial: bool,
 }
 

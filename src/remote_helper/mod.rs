@@ -1,10 +1,10 @@
 //! `git fetch mirror::NAME`, `git ls-remote mirror::NAME`, `git push mirror::NAME`: a configured mirror as a git remote, with its stored
 //! credentials and pinned host keys (gitremote-helpers(7)).
 //!
-//! git itself does the reading: over ssh, git:// and paths from the mirror's upload-pack
-//! (`connect`), over http through git's own helper (see `web`). A push goes through lock, plan,
-//! lease and status like any other; what the rules do not allow is refused with the reason. A crash
-//! leaves what a crash of a drain, or of git's own fetch, leaves.
+//! git itself does the reading. Over ssh and git://, and at a path, it talks to the mirror's
+//! upload-pack (`connect`). Over http it uses its own helper (see `web`). A push goes through lock,
+//! plan, lease and status like any other. What the rules do not allow is refused with the reason. A
+//! crash leaves what a crash of a drain, or of git's own fetch, leaves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, Read, Write};
@@ -158,8 +158,8 @@ impl Helper {
         Ok(self.web.as_mut().expect("it was just started"))
     }
 
-    /// The answer to an option that concerns pushes; `None` for any other. git's own helper for http must not answer for a push, which
-    /// the rules decide.
+    /// The answer to an option that concerns pushes; `None` for any other option. The rules decide
+    /// what a push does, so git's own helper for http must not answer such an option.
     fn option_of_pushes(&mut self, option: &str) -> Option<&'static str> {
         match option.split_once(' ').unwrap_or((option, "")) {
             ("dry-run", value) => {
@@ -338,7 +338,7 @@ fn block(first: &str, input: &mut dyn BufRead) -> io::Result<Vec<String>> {
 
 fn answer(asked: &RefName, report: Option<&Report>, mirror: &str) -> String {
     let of_ref = |outcome: &&RefOutcome| outcome.name == *asked;
-    // git knows the ref by its own name, with nothing escaped.
+    // git expects the name of the ref as it is, with nothing escaped.
     let name = asked.text();
     let Some(report) = report else {
         return format!("error {name} the mirror was disabled or removed meanwhile, or silent mode was switched on");

@@ -24,7 +24,8 @@ const ANY_VERSION: [&str; 4] = ["noop", "preciousobjects", "partialclone", "work
 const VERSION_1: [&str; 6] =
     ["noop-v1", "objectformat", "compatobjectformat", "refstorage", "relativeworktrees", "submodulepathconfig"];
 
-/// Refuses a repository that git would refuse, and one whose history git sees differently than it is stored.
+/// Refuses a repository that git would refuse, and one with grafts, because git sees another
+/// history there than the one that is stored.
 pub(super) fn examine(repository: &gix::Repository, git_dir: &Path) -> Result<RefStorage, Error> {
     let refused = |name: &str, why| Error::Extension { path: git_dir.to_owned(), name: name.to_owned(), why };
     let config = repository.config_snapshot();

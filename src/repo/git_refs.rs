@@ -1,5 +1,6 @@
-//! Refs that gix cannot read (`reftable`), read with git. A list, or any number of names, takes one process, or a few if the tables change
-//! meanwhile or git does not list a name, but never one per ref.
+//! Refs that gix cannot read (`reftable`), read with git. A list, or a lookup of any number of
+//! names, starts one process. It starts a few if the tables change meanwhile, or if git does not
+//! list a name. It never starts one per ref.
 //!
 //! gix reads objects, ancestry and configuration as usual. Guaranteed: a list is a snapshot, because git reads the tables as they were when
 //! it began. We read the names in the tables too (see `reftable`), and so notice when git omits refs of a damaged table. Absent: every

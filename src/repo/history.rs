@@ -171,8 +171,9 @@ impl Repository {
         walk.new_commits(most)
     }
 
-    /// The commits from `tips` down to values of `haves`, and the values that were reached. `None` when there are more than `most`
-    /// commits, or when a line of history does not reach such a value.
+    /// The commits from `tips` down to values of `haves`, and the values that were reached. `None`
+    /// when there are more than `most` commits, when a commit cannot be read, or when a line of
+    /// history does not reach such a value.
     fn closed_by(
         &self,
         tips: &[ObjectId],

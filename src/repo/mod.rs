@@ -62,7 +62,8 @@ pub enum Error {
         /// Git's message.
         message: String,
     },
-    /// It uses something that this program does not know, so git's rule is to leave it alone (gitrepository-layout(5)).
+    /// It uses an extension that this program does not know, or that its format version does not
+    /// allow. Git's rule is to leave such a repository alone (gitrepository-layout(5)).
     #[error("repository '{}' has extensions.{name}{why}", path.display())]
     Extension {
         /// The repository.
@@ -122,7 +123,8 @@ impl Shared {
 }
 
 /// Opens a repository that a list of repositories names. `path` must be its common directory.
-/// Otherwise somebody who may write there could name another repository with a file `commondir`.
+/// Otherwise somebody who may write in `path` could make it lead to another repository, with a file
+/// `commondir`.
 ///
 /// # Errors
 /// As [`open`].
@@ -324,7 +326,8 @@ impl Repository {
         self.may_hold(oid) && self.inner.has_object(to_gix(oid))
     }
 
-    /// Whether the object is here. A damaged object is not.
+    /// Whether the object is here. An object whose header cannot be read is not. The rest of it is
+    /// not checked.
     ///
     /// # Errors
     /// [`Error::Read`] when the operating system did not let us look.

@@ -18,7 +18,8 @@ pub struct Plain {
     git_dir: PathBuf,
 }
 
-/// Words of git's configuration that make a repository another one than it seems, or send the reader to other files.
+/// Words of git's configuration for what a plain repository does not have: extensions, included
+/// files, sharing and a working tree elsewhere.
 const WORDS: [&[u8]; 4] = [b"extensions", b"include", b"sharedrepository", b"worktree"];
 
 impl Plain {

@@ -1,8 +1,9 @@
 //! The ref names in the tables of a reftable repository (git's `Documentation/technical/reftable`), to check what git lists.
 //!
-//! At a damaged table `git for-each-ref` ends with exit status 0 and lists only the refs before it. If we took that for the whole list, we
-//! would delete all others on the mirror. So we read the tables too, and check header, footer and its checksum, every record of every ref
-//! block, and the order of the names. A table that fails a check is an error. Values are passed over.
+//! At a damaged table `git for-each-ref` ends with exit status 0 and lists only the refs before it.
+//! If we took that for the whole list, we would delete all others on the mirror. So we read the
+//! tables too. We check the header, the footer and its checksum, every record of every ref block,
+//! and the order of the names. A table that fails a check is an error. Values are skipped.
 
 #![expect(clippy::disallowed_methods, reason = "reads the tables")]
 

@@ -248,8 +248,10 @@ impl Every<'_> {
         Ok(Self::job_of(git_dir, mirror, mode))
     }
 
-    /// Whether a full comparison is due: the last one is older than `reconcile`, and the mirror has no next attempt or has failed. Each
-    /// mirror is due up to a tenth earlier, so that mirrors that were made together are not always compared together.
+    /// Whether a full comparison is due: there was none yet, or the last one is older than
+    /// `reconcile`; and the mirror has no next attempt or has failed. Each mirror is due up to a
+    /// tenth of `reconcile` earlier, so that mirrors that were made together are not always
+    /// compared together.
     fn is_comparison_due(&self, git_dir: &Path, name: &str, status: &Status) -> bool {
         let is_quiet = status.next_attempt_at.is_none() || status.update_status == UpdateStatus::Failed;
         let Some(interval) = self.reconcile.filter(|_| is_quiet) else { return false };

@@ -203,7 +203,8 @@ impl Workers {
         Some(Down { error, attempts: 1, next_attempt_at, cause: Some("v1:-:double_url:-".into()) })
     }
 
-    /// Waits until a job waits for a larger part of a limit, or the workers are halted, or the time is over.
+    /// Waits until a job waits for a larger part of a limit, or the workers are halted, or the time
+    /// is over. [`Workers::urge`] and [`Workers::scan`] also end it.
     pub fn wait_for_need(&self, limit: Duration) {
         self.crew.wait_for_need(limit);
     }

@@ -32,10 +32,11 @@ pub(super) struct Done {
 pub(super) struct Crew {
     state: Mutex<State>,
     changed: Condvar,
-    /// The same for the scanner alone, so that a wake-up for a worker never goes to the scanner.
+    /// As `changed`, but for the scanner alone. So a wake-up for a worker never goes to the
+    /// scanner.
     changed_for_scanner: Condvar,
-    /// Notified when a job waits because this machine has too small a part of a limit of its fleet,
-    /// and when the queue is halted.
+    /// Ends [`Crew::wait_for_need`]. Notified when a job waits because this machine has too small a
+    /// part of a limit of its fleet, and by [`Crew::urge`] and [`Crew::change_for_all`].
     short: Condvar,
 }
 
@@ -90,7 +91,9 @@ impl Crew {
         change(&mut self.lock().queue);
     }
 
-    /// Waits until something waits for a larger part of a limit, or the queue is halted, or the time is over.
+    /// Waits until something waits for a larger part of a limit, or the time is over.
+    /// [`Crew::urge`] and [`Crew::change_for_all`] (a halt, or scans of all repositories) also end
+    /// it.
     pub(super) fn wait_for_need(&self, limit: Duration) {
         let mut state = self.lock();
         if !state.queue.is_short() && !state.queue.is_halted() {

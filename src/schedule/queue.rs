@@ -63,7 +63,8 @@ struct Host {
     waiting: VecDeque<Job>,
     running: usize,
     has_answered: bool,
-    /// How long the first run took that the host answered. Few others ran there then, so the load of the host hardly counts.
+    /// The duration of the first run that the host answered. Few other runs were going on there
+    /// then, so the load of the host hardly counts.
     first: Option<Duration>,
     down: Option<Down>,
 }
@@ -88,7 +89,7 @@ pub(super) struct Queue {
     is_halted: bool,
     /// Whether something waits because this machine has too small a part of a limit of its fleet.
     is_short: bool,
-    /// Whether somebody wants to be heard by the fleet at once; see [`Queue::urge`].
+    /// Whether [`Queue::urge`] was called since this machine last got its parts.
     is_urged: bool,
 }
 
@@ -221,7 +222,7 @@ impl Queue {
         (self.running.len(), self.waiting.len())
     }
 
-    /// What the scanner does next: the thread of the daemon that scans all repositories.
+    /// What the scanner does next. The scanner is the daemon's thread that scans all repositories.
     pub(super) fn next_of_scanner(&mut self) -> Next {
         match self.scans.begin_next(usize::MAX) {
             Some(git_dir) => Next::Scan(git_dir),

@@ -75,7 +75,7 @@ impl App {
             self.workers.wait_for_need((begun + BEAT).saturating_sub(uptime()));
             is_needed = uptime() < begun + BEAT;
             if self.workers.is_halted() {
-                // What runs still counts.
+                // Runs that have not ended still count against the limits, so the beats continue.
                 while self.workers.counts().0 > 0 && uptime() < begun + BEAT {
                     std::thread::park_timeout(Duration::from_millis(20));
                 }

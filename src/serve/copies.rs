@@ -169,8 +169,8 @@ impl App {
         Ok(!behind.is_empty())
     }
 
-    /// The copy of a project. `None` if it cannot have one, or if it cannot be read now. In the
-    /// second case the next beat tries again.
+    /// The copy of a project. `None` if it cannot have one, or if it cannot be read and its summary
+    /// does not say so yet. In the second case the next beat tries again.
     fn copy(&self, project: &Project) -> Option<Repository> {
         let (git_dir, path) = (&project.git_dir, &project.path);
         let read = || -> anyhow::Result<Option<Repository>> {

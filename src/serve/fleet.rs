@@ -118,8 +118,8 @@ impl Fleet {
         Some(uptime().saturating_sub(answered) < CUT)
     }
 
-    /// What the database answers to a request. `None` if there is no fleet, or if the database does
-    /// not answer within a second.
+    /// What the database answers to a request. `None` if there is no fleet, if the database has not
+    /// answered lately, or if it reports an error or does not answer within a second.
     pub(super) fn ask<T>(&self, ask: impl FnOnce(&mut Look) -> Result<T, Error>) -> Option<T> {
         let access = self.access.as_ref().filter(|_| self.is_connected() == Some(true))?;
         let mut reader = self.reader.try_lock_for(REQUEST)?;

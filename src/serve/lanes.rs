@@ -112,7 +112,7 @@ async fn place(places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
     Arc::clone(places).acquire_owned().await.expect("nobody closes it")
 }
 
-/// Runs blocking work in a thread, which holds `places` until it is done.
+/// Runs blocking work in a thread. `places` are held until the work is done.
 async fn in_thread<T: Send + 'static>(places: impl Send + 'static, act: impl FnOnce() -> T + Send + 'static) -> T {
     let work = move || {
         let _held = places;

@@ -1,6 +1,6 @@
 //! Which repositories there are: the daemon looks below the roots now and then. A request starts a
-//! look only if the last one is old enough, or, for an unknown number, only a limited number of
-//! times.
+//! look only if the last one is old enough. For unknown numbers, requests may start a limited
+//! number of looks.
 //!
 //! Guaranteed: a request waits for no look that takes long. A repository that a client or a hook names is found before the next look. Absent: a
 //! watch of the directories; a new repository that nobody names is seen at the next look.
@@ -19,9 +19,11 @@ use super::{App, now};
 use crate::config::Server;
 use crate::durable;
 
-/// The shortest time between two looks through all spools, when the server's file does not set it.
+/// The shortest interval between looks through all spools that the daemon chooses, when the
+/// server's file does not set it. A look that is asked for comes earlier.
 const SCAN: Duration = Duration::from_secs(60);
-/// When the server's file does not set the interval, looks take at most 1/`SHARE` of the time.
+/// Looks take at most 1/`SHARE` of the time, unless [`RARELY`] is shorter. The interval in the
+/// server's file replaces this limit for looks through all spools.
 const SHARE: u32 = 100;
 /// The longest time from one look to the next that the daemon chooses. It matters if a look seemed
 /// to take long because the machine slept.

@@ -240,8 +240,8 @@ impl OpenProject {
         self.config.mirrors.iter().find(|mirror| mirror.id == id).ok_or(Error::Missing("Mirror"))
     }
 
-    /// The mirror of that number, if its settings may be changed through the API and the page.
-    /// Those of a two-way mirror may not, except that it may be enabled and disabled.
+    /// The mirror of that number, if all its settings may be changed through the API and the page.
+    /// A two-way mirror may only be enabled and disabled, and the page may pin its host keys.
     pub(super) fn changeable(&self, id: u32) -> Result<&Mirror, Error> {
         let mirror = self.mirror(id)?;
         match mirror.direction {

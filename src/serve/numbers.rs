@@ -95,7 +95,8 @@ impl Numbers {
         let known: HashSet<PathBuf> = lines.iter().map(|line| line.git_dir.clone()).collect();
         lines.extend(self.ids.iter().filter(|(git_dir, _)| !known.contains(*git_dir)).map(line));
         if self.last > 0 && lines.iter().all(|line| line.id < self.last) {
-            // The highest number was that of a repository which has another one now. It must not be given again.
+            // The repository that had the highest number has another one now. That number must not
+            // be given again.
             lines.push(Line { id: self.last, git_dir: PathBuf::new() });
         }
         lines.sort_by_key(|line| line.id);

@@ -26,8 +26,9 @@ pub(super) struct Project {
     pub(super) name: String,
     /// Where it is.
     pub(super) git_dir: PathBuf,
-    /// What its files said when they were last read. A project that replaces this one shares this and the marks, because a thread may still
-    /// read for this one.
+    /// What its files said when they were last read. A project that replaces this one shares this,
+    /// because a thread may still read for this one. It also shares the marks below, unless the
+    /// path has changed.
     pub(super) known: Arc<Mutex<Known>>,
     /// Whether its number is that of the fleet.
     pub(super) is_numbered: Arc<AtomicBool>,
@@ -160,8 +161,9 @@ impl Projects {
     }
 }
 
-/// Those of these numbers that may be given. Anyone who may write to the database could give one number to two of our projects, or
-/// a number so large that no larger one is left. Projects may take each other's numbers.
+/// Keeps only the numbers that may be given. Anyone who may write to the database could give one
+/// number to two of our projects, or a number so large that no larger one is left. Projects may
+/// take each other's numbers.
 fn sound(mut given: Vec<(u32, PathBuf)>, ids: &HashMap<PathBuf, u32>) -> Vec<(u32, PathBuf)> {
     given.retain(|(id, git_dir)| *id > 0 && *id < u32::MAX / 2 && ids.contains_key(git_dir));
     loop {

@@ -70,7 +70,8 @@ async fn whole(request: Request) -> Result<Request, api::Failure> {
     Ok(Request::from_parts(parts, all.into()))
 }
 
-/// Reads a body of at most `limit` bytes, piece by piece. From then on its connection is busy, and is not closed for another one.
+/// Reads a body of at most `limit` bytes, piece by piece. After the last piece, its connection is
+/// busy and is not closed for another one.
 ///
 /// # Errors
 /// The answer, if the body is too large or takes too long.

@@ -87,7 +87,7 @@ impl Allowances {
 }
 
 impl App {
-    /// Makes a check due, because someone with a token asked for it. During a run, one more run follows.
+    /// Makes a check due now. During a run, one more run follows.
     pub(super) fn pull(&self, project: &Project, opened: &OpenProject, mirror: &Mirror) -> Result<(), Error> {
         // Nothing else would repeat a check that is lost in a crash.
         if opened.config.is_silent || mirror.pull.interval == Interval::None {

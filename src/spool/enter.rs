@@ -34,7 +34,8 @@ impl Id {
         format!("{:010}.{:09}.{}.{:016x}", self.time.as_secs(), self.time.subsec_nanos(), self.pid, self.random)
     }
 
-    /// The time that a file name contains, since the Unix epoch. `None` if the name does not have the form of [`Id::file_name`].
+    /// The time that a file name contains, since the Unix epoch. `None` if the name does not begin
+    /// like [`Id::file_name`]. The rest of the name may be anything.
     #[must_use]
     pub fn time_of(file_name: &str) -> Option<Duration> {
         let mut parts = file_name.split('.');
@@ -44,7 +45,7 @@ impl Id {
         ))
     }
 
-    /// The process that a file name contains. `None` if the name does not have the form of [`Id::file_name`].
+    /// The process that a file name contains. `None` if the third part of the name is not a number.
     #[must_use]
     pub fn pid_of(file_name: &str) -> Option<u32> {
         file_name.split('.').nth(2)?.parse().ok()
@@ -92,7 +93,8 @@ impl Entering {
     /// Moves the record into `incoming`, durably.
     ///
     /// # Errors
-    /// The operating system's. Unless only the last sync failed, the record is not in `incoming`. Its file in `tmp` causes a full sync.
+    /// The operating system's. If only the last sync failed, the record is in `incoming`. After any
+    /// other error, its file is still in `tmp` and causes a full sync.
     pub fn finish(self) -> io::Result<()> {
         rename(&self.tmp, &self.incoming.join(self.tmp.file_name().unwrap_or_default()))?;
         sync_directory(&self.incoming)

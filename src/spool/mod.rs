@@ -8,9 +8,10 @@
 //! mirror-push/remotes/NAME/queue/   one entry for each push that is not yet mirrored to NAME, and for each request to compare refs
 //! ```
 //!
-//! Guaranteed: a record in `incoming` or in a queue is whole or is recognised as damaged; every transition is one rename or
-//! link that is synced before the step that depends on it; a repeated transition is harmless, since an entry keeps the
-//! name of its record. A crash may therefore repeat work and never loses it.
+//! Guaranteed: a record in `incoming` or in a queue is whole or is recognised as damaged. Every
+//! transition is one rename or link, which is synced before the step that depends on it. A repeated
+//! transition does no harm, because an entry keeps the name of its record. So a crash may repeat
+//! work, and loses none.
 //! Absent: what the records mean. They are hints; the repository is the truth.
 
 #[cfg(feature = "mirror")]
@@ -39,8 +40,8 @@ pub use record::{Record, Unreadable, decode, encode};
 pub use resync::is_marked;
 pub use resync::mark;
 
-/// Makes the spool's directories with the permissions `directory_mode` (also the setgid bit), and the file of the resync mark.
-/// What is there already keeps its permissions.
+/// Makes the spool's directories with the permissions `directory_mode`, which may contain the
+/// setgid bit, and the file of the resync mark. What is there already keeps its permissions.
 ///
 /// # Errors
 /// The operating system's.

@@ -48,7 +48,8 @@ impl Claim {
 /// Whether and how much waits for a mirror.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Waiting {
-    /// The number of pushes and full syncs: those in its queue and those in `incoming`.
+    /// The number of pushes and full syncs that wait. [`waiting`] counts the queue, `incoming`, and
+    /// a push that could not be recorded. [`queued`] counts only the queue.
     pub pushes: usize,
     /// Whether anything waits, also a look at refs that is due later.
     pub any: bool,
@@ -189,8 +190,8 @@ pub fn queues(layout: &Layout) -> io::Result<Vec<(String, usize)>> {
     Ok(queues)
 }
 
-/// The mirrors that have a queue here, also those whose queue cannot be listed, so that such a
-/// queue does not stop the other mirrors.
+/// The mirrors that have a queue here. A queue that cannot be listed counts too, so that it does
+/// not stop the other mirrors.
 ///
 /// # Errors
 /// The operating system's.
@@ -245,7 +246,7 @@ pub fn peek(layout: &Layout, mirror: &str) -> io::Result<Vec<Record>> {
     Ok(records.into_values().collect())
 }
 
-/// Removes claimed entries. The outcome they led to must be durable before.
+/// Removes claimed entries. Their outcome must be durable before this call.
 ///
 /// # Errors
 /// The operating system's; entries that remain are mirrored again.

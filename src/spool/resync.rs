@@ -19,7 +19,8 @@ pub fn mark(layout: &Layout) -> io::Result<()> {
     set(layout, b"1")
 }
 
-/// Whether the repository is marked. A missing file is no mark; one that cannot be read is an error, not "no".
+/// Whether the repository is marked. If the file is missing, it is not. A file that cannot be read
+/// is an error.
 #[cfg(feature = "mirror")]
 pub fn is_marked(layout: &Layout) -> io::Result<bool> {
     let mut mark = [0];
@@ -30,7 +31,7 @@ pub fn is_marked(layout: &Layout) -> io::Result<bool> {
     }
 }
 
-/// Takes the mark away, or makes the file without it.
+/// Clears the mark. Makes the file if it is missing.
 #[cfg(feature = "mirror")]
 pub(super) fn clear(layout: &Layout) -> io::Result<()> {
     set(layout, b"0")

@@ -20,8 +20,9 @@ pub fn original(status: &Status, git_dir: &Path, mirror: &Mirror) -> Option<Path
     (theirs != ours && is_same && still_has(other, mirror)).then(|| other.to_owned())
 }
 
-/// Whether another repository may still push to this mirror. Its file has the mirror enabled at the same address, or does not have the
-/// mirror, which a template may make, or cannot be read.
+/// Whether another repository may still push to this mirror. It may if its file has the mirror
+/// enabled at the same address, or if its file cannot be read. It also may if its file does not
+/// have the mirror, because a template may make it.
 fn still_has(git_dir: &Path, mirror: &Mirror) -> bool {
     let path = Layout::new(git_dir).config();
     let Ok(text) = durable::read_text(&path) else { return true };
@@ -29,7 +30,7 @@ fn still_has(git_dir: &Path, mirror: &Mirror) -> bool {
     config.mirror(&mirror.name).is_none_or(|theirs| theirs.is_enabled && theirs.identity() == mirror.identity())
 }
 
-/// What stays the same however a directory is named: its device and inode.
+/// The device and inode of a directory. They do not depend on the path by which it is opened.
 fn identity(directory: &Path) -> Option<(u64, u64)> {
     let metadata = std::fs::metadata(directory).ok()?;
     Some((metadata.dev(), metadata.ino()))

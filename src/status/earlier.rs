@@ -37,7 +37,8 @@ pub(super) fn values(directory: &Path, repository: &Repository) -> io::Result<Ve
     Ok(found)
 }
 
-/// The address that those values belong to: that of the last contact. `None` if the status in a mirror's `directory` does not have it.
+/// The address that the values of an earlier version belong to, which is the address of the last
+/// contact. `None` if the status in a mirror's `directory` does not have it.
 pub(super) fn address(directory: &Path) -> io::Result<Option<String>> {
     let greeting = super::read_as_is(directory)?.greeting;
     Ok(greeting.and_then(|greeting| Some(wire::parse(&greeting.url).ok()?.0.identity())))

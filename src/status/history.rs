@@ -1,4 +1,5 @@
-//! Past attempts, one JSON object on a line, bounded: above 1 MiB the older half goes.
+//! Past attempts, one JSON object on each line. When the file is larger than 1 MiB, its older half
+//! is removed.
 
 use std::io;
 use std::path::Path;
@@ -15,7 +16,7 @@ const MAX_SIZE: u64 = 1 << 20;
 /// One attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// Its begin.
+    /// When it began.
     pub started_at: String,
     /// Its end.
     pub finished_at: String,
@@ -31,12 +32,12 @@ pub struct Attempt {
     pub bytes: u64,
     /// The error, cleaned.
     pub error: Option<Cleaned>,
-    /// What was overwritten or deleted on the mirror.
+    /// The values that forced updates and deletions replaced, and those that were kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaced: Vec<Replaced>,
 }
 
-/// A value that the mirror had and has no longer.
+/// A value of a ref that was replaced, or that was kept under another ref.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replaced {
     /// The ref; bytes that are no UTF-8 are replaced.

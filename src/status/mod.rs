@@ -1,8 +1,9 @@
 //! The last outcome of each mirror, its past attempts, and what it held after our last contact.
 //!
-//! Guaranteed: `status.json` is replaced as a whole and synced before spool entries are finished; `history.jsonl` is bounded;
-//! `mirrored/` holds only values that this repository itself had. A damaged `status.json` counts as one that says "never tried",
-//! with a warning; damaged lines of `mirrored/` count as unknown, so that at worst a rewrite is reported as divergence.
+//! Guaranteed: `status.json` is replaced as a whole and synced before spool entries are finished.
+//! `history.jsonl` is bounded. `mirrored/` holds only values that this repository itself had. A
+//! damaged `status.json` causes a warning and counts as one that says "never tried". Damaged lines
+//! of `mirrored/` count as unknown, so that at worst a rewrite is reported as divergence.
 //! Absent: decisions. A crash leaves the old file or the new one.
 
 use std::io;
@@ -152,7 +153,7 @@ pub fn read_as_is(directory: &Path) -> io::Result<Status> {
 
 /// Why a text is no status for this program.
 enum Unusable {
-    /// A later program wrote it; it must not be replaced.
+    /// A later version of this program wrote it. It must not be replaced.
     Later(u64),
     Damaged(serde_json::Error),
 }

@@ -72,7 +72,8 @@ impl Outcome {
         matches!(self, Self::Created | Self::FastForwarded | Self::Forced | Self::Deleted | Self::Restored)
     }
 
-    /// Whether the mirror is not up to date because of it: `scheduled` after [`Self::RemoteFailed`], `failed` after the others.
+    /// Whether a ref with this outcome makes the mirror not up to date. The mirror's status is then
+    /// `scheduled` after [`Self::RemoteFailed`], and `failed` after the others.
     #[must_use]
     pub fn is_failure(self) -> bool {
         matches!(

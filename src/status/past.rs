@@ -2,10 +2,10 @@
 //! at most 10,000 lines count, and none older than 90 days.
 //!
 //! Guaranteed: the newest line of a value counts. A crash, or two runs that cut the file at the
-//! same time, may lose lines. Then the mirror's old value of a ref may count as a conflict,
-//! although the mirror is only late. Or a value that the mirror itself replaced earlier may count
-//! as late; a run keeps such a value before it replaces it. Absent: values that were moved forward,
-//! which the history of the ref contains.
+//! same time, may lose lines. Then an old value on the mirror may count as a conflict, although the
+//! mirror is only late. A value that the mirror itself replaced earlier may count as late; a run
+//! keeps such a value before it replaces it. Absent: values that were moved forward. The history of
+//! the ref contains them.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;

@@ -76,7 +76,7 @@ pub struct Status {
     /// How much the mirror takes in one push. Set during an update that is too large for one push.
     #[serde(default, skip_serializing_if = "Portion::is_whole")]
     pub portion: Portion,
-    /// Of a pull mirror: what its last run knows.
+    /// Of a pull mirror or a two-way mirror: what its last pull knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull: Option<PullState>,
     /// What is wrong, in a form that can be compared: `v1:HOST:KIND:CODE`. `None` if nothing is.

@@ -224,7 +224,7 @@ impl Summary {
         self.update_status == UpdateStatus::Finished && self.backlog.pushes == 0
     }
 
-    /// Whether it is enabled, and is not up to date, or has pushes that wait or records that could
+    /// Whether an enabled mirror is not up to date, has pushes that wait, or has records that could
     /// not be read.
     #[must_use]
     pub fn is_wrong(&self) -> bool {

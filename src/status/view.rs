@@ -58,7 +58,7 @@ pub struct View {
     pub pending: usize,
     /// Failed attempts since the last success.
     pub attempts: u32,
-    /// When the next attempt is due; of a pull mirror, the next check.
+    /// When the next attempt is due; of a pull mirror or a two-way mirror, the next check.
     pub next_attempt_at: Option<String>,
     /// Of a pull mirror or a two-way mirror: when it was last checked.
     pub last_check_at: Option<String>,

@@ -185,7 +185,8 @@ impl Reply {
     }
 }
 
-/// The texts in a value, at most ten. A key of an object stands before its text.
+/// The texts in a value, about ten at most. The key of a text stands before it, unless the key is
+/// `message`, `resource`, `field` or `code`.
 fn texts(value: &Value, into: &mut Vec<String>) {
     match value {
         Value::String(text) if into.len() < 10 => into.push(text.clone()),

@@ -2,8 +2,9 @@
 //! GIT_ASKPASS).
 //!
 //! That program is this one, started again by ssh or git. It gets the password over a socket in a temporary directory, so the password is
-//! in no argument, no environment and no file. The owner of the socket decides which questions it answers: for ssh exactly one, and only
-//! if it asks for the password of the mirror's own host, because a jump host on the way may ask too. The socket is gone when the
+//! in no argument, no environment and no file. The owner of the socket decides which questions are
+//! answered. For ssh it answers exactly one question: the one for the password of the mirror's own
+//! host. A jump host on the way may ask too, and gets no answer. The socket is gone when the
 //! connection ends, or earlier.
 
 use std::io::{self, Read, Write};

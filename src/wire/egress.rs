@@ -1,8 +1,9 @@
 //! Which addresses a confined mirror may connect to: public ones, and those that the server's file allows.
 //!
-//! A host name is resolved once, all its addresses are checked, and only checked addresses are connected to. A name that changes its
-//! address in between gains nothing. The rules and messages are those of GitLab for outbound requests. A proxy resolves the name again;
-//! in that case only the address that we see is checked.
+//! Each time a host name is resolved, all its addresses are checked, and only checked addresses are
+//! connected to. So a name that changes its address in between gains nothing. The rules and
+//! messages are those of GitLab for outbound requests. A proxy resolves the name again; in that
+//! case only the addresses that we see are checked.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
@@ -169,7 +170,8 @@ fn refusal(address: IpAddr) -> Option<&'static str> {
         IpAddr::V4(v4) => of_v4(v4.octets()),
         IpAddr::V6(v6) => of_v6(v6),
     };
-    // Only an address of this machine can be bound to.
+    // Only an address of this machine can be bound to, unless net.ipv4.ip_nonlocal_bind is set
+    // (ip(7)).
     return found.or_else(|| UdpSocket::bind((address, 0)).is_ok().then_some(LOCALHOST));
 
     fn of_v4(octets: [u8; 4]) -> Option<&'static str> {

@@ -1,6 +1,7 @@
-//! Why a contact with a mirror failed, and whether another try may succeed. If the failure has an error code, the code decides.
-//! ssh and receive-pack have only messages; we read those that all versions in use write in the C locale. "One ref" means that
-//! the other refs arrive and the mirror counts as failed. `https` can fail like `http`, and in three more ways.
+//! Why a contact with a mirror failed, and whether another try may succeed. If the failure has an
+//! error code, the code decides. ssh and receive-pack have only messages. We read the messages that
+//! all versions in use write in the C locale. In the table, "one ref" means that the other refs
+//! arrive and the mirror counts as failed. `https` can fail like `http`, and in three more ways.
 //!
 //! | transport | failure | class |
 //! |---|---|---|
@@ -283,8 +284,8 @@ fn shortened(said: &str) -> String {
 }
 
 impl Error {
-    /// Cleans what the other side said in the error, and then shortens it. If it was shortened first, the beginning of a secret could
-    /// remain.
+    /// Cleans what the other side said in the error, and then shortens it. In the other order, the
+    /// beginning of a secret could remain.
     #[must_use]
     pub(crate) fn cleaned(self, redactor: &Redactor) -> Self {
         let clean = |said: String| shortened(&redactor.clean(&said));

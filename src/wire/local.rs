@@ -43,7 +43,8 @@ pub(super) fn connect_own(path: &Path, own: &Own, timeouts: Timeouts) -> Result<
     Ok((Stream::of_child(child, timeouts), pid))
 }
 
-/// Starts a service. `prepare` adds arguments and variables to the command before.
+/// Starts a service. `prepare` adds variables, and the arguments that come before the name of the
+/// service.
 fn start_with(service: Service, path: &Path, prepare: impl FnOnce(&mut Command)) -> Result<Child, Error> {
     if !path.is_dir() {
         return Err(Error::NotFound(format!("'{}' is not a directory on this machine", path.display())));

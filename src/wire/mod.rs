@@ -4,9 +4,11 @@
 //! `push` and `fetch` hold the conversation over them. gix-transport reads and writes the packet
 //! lines.
 //!
-//! Guaranteed: a connection that ends leaves no process behind, except the shared connection of ssh (see `ssh_control`); every wait has a
-//! limit; a confined mirror reaches only what its egress policy allows; an error says whether another try is worth it. Absent: the
-//! conversation, decisions, state. After a crash the mirror sees a broken connection.
+//! Guaranteed: a connection that ends leaves no process behind, except the shared connection of ssh
+//! (see `ssh_control`); every wait has a limit, except in an [`Upload`], where git holds the
+//! conversation; a confined mirror reaches only what its egress policy allows; an error says
+//! whether another try is worth it. Absent: the conversation, decisions, state. After a crash the
+//! mirror sees a broken connection.
 
 use std::time::Duration;
 

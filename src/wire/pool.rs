@@ -1,8 +1,8 @@
 //! Connections that outlive one contact: mirrors at one web server share a few, whatever their repository. For ssh see `ssh_control`.
 //!
-//! Credentials are sent with each request and do not belong to a connection, so mirrors with different ones may share it. A server may
-//! close an idle connection at any time. A request that only reads is then repeated once. A push follows such a request on the same
-//! connection and is never sent twice.
+//! Credentials are sent with each request and do not belong to a connection, so mirrors with
+//! different credentials may share it. A server may close an idle connection at any time. A request
+//! for `info/refs` is then repeated once. A POST is never sent twice.
 
 use std::collections::HashMap;
 use std::path::PathBuf;

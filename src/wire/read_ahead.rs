@@ -1,7 +1,7 @@
 //! A read-ahead buffer for ssh: a thread reads from the socket, at most 16 MiB ahead of the reader.
 //!
-//! ssh is slow when its reader lags behind, because it moves its growing buffer again and again. With 100,000 refs that took more time than
-//! everything else.
+//! ssh is slow when its reader lags behind, because ssh then moves its growing buffer again and
+//! again. With 100,000 refs, these moves took more time than everything else.
 
 use std::io::{self, Cursor, Read};
 use std::net::Shutdown;

@@ -1,5 +1,5 @@
-//! How an address is shown: with its user name by commands and the page, masked by the API and in notifications, plain in
-//! the configuration. Pure.
+//! How an address is shown. Commands and the page show its user name. The API and notifications
+//! mask it. The configuration has the address without the user name of http. Pure.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -69,7 +69,8 @@ impl Address {
         }
     }
 
-    /// The URL as it is configured. Its only credential is the user name of ssh.
+    /// The URL for the configuration: a path as it is, `ssh://` also for an scp-style address. Its
+    /// only credential is the user name of ssh.
     #[must_use]
     pub fn plain(&self) -> String {
         self.with_user(encoded)

@@ -63,7 +63,8 @@ pub(super) fn start(
     Ok((Child::start("ssh", &mut ssh)?, offer))
 }
 
-/// Tells ssh how to authenticate: without questions, or with one for the password, which the returned server answers.
+/// Tells ssh how to authenticate. Without a password for the mirror, ssh asks nothing. Otherwise
+/// ssh asks for the password once, and the returned server answers.
 fn authenticate(
     ssh: &mut Command,
     host: &str,
@@ -183,7 +184,8 @@ fn shares_itself(ssh: &Command, whom: &str, port: Option<u16>) -> bool {
     String::from_utf8_lossy(&said).lines().any(is_path)
 }
 
-/// Whether an option names a key or an agent. They are for the mirrors of the administrator, and not for a host that a token chose.
+/// Whether an option names a key or an agent. Such options are for the administrator's mirrors, and
+/// not for a host that a user of the API chose.
 fn is_of_a_key(option: &str) -> bool {
     is_one_of(option, &["IdentityFile", "CertificateFile", "IdentityAgent"])
 }

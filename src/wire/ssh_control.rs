@@ -3,11 +3,14 @@
 //! Mirrors with the same ssh options, key and known_hosts contents get the same `ControlPath`: from the second contact on, or from the
 //! first one if more are likely. The socket is in a directory of mode 0700. ssh itself opens the shared connection. A contact gets a
 //! connection of its own if sshd allows no more sessions on the shared one, or if two contacts try to open it at the same time. ssh keeps
-//! the connection for one minute after the last session; the end of the pool closes it at once. If `ssh_options` name `ControlPath` or
-//! `ControlMaster`, the user's settings apply instead.
+//! the connection for one minute after the last session; the end of the pool closes it at once. If
+//! `ssh_options` name `ControlPath` or `ControlMaster`, the user's settings apply instead. The same
+//! holds if more contacts are likely and the user's ssh_config(5) sets `ControlPath`.
 //!
-//! Guaranteed: a connection on which a contact broke or reached a limit is not used again by later ones. After a crash the connection ends
-//! within a minute, and an empty directory remains. Absent: mirrors with a password; each of them gets its own connection.
+//! Guaranteed: later contacts do not use a connection on which a push broke, or on which any
+//! contact reached a limit. After a crash the connection ends within a minute after its last
+//! session, and an empty directory remains. Absent: mirrors with a password; each of their contacts
+//! gets its own connection.
 
 use std::collections::HashMap;
 use std::ffi::OsString;

@@ -165,8 +165,9 @@ impl Stream {
         self.offer = None;
     }
 
-    /// The two directions, for two threads: a service that sends messages while it receives never blocks us, and we never block it.
-    /// The direction to the service can be taken once.
+    /// The two directions, for two threads. So a service that sends messages while it receives
+    /// cannot block us, and we cannot block it. Call it once: it takes the direction to the
+    /// service.
     pub(crate) fn split(&mut self) -> (Sending<'_>, Receiving<'_>) {
         let output = self.output.take().expect("a stream is split once");
         let abort = &self.abort;

@@ -28,7 +28,8 @@ impl Upload {
     /// Reaches the mirror. `None` for http.
     ///
     /// # Errors
-    /// [`Error`]. [`Upload::end`] tells what the program writes to standard error.
+    /// [`Error`], when the connection or the program cannot be started. A later failure of the
+    /// program is reported by [`Upload::end`].
     pub fn connect(target: &Target) -> Result<Option<Self>, Error> {
         if let (Some(egress), Address::Local(_)) = (&target.egress, &target.address) {
             egress.check(&target.address)?;

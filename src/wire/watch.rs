@@ -1,8 +1,9 @@
 //! The time limits of one conversation: `stall_timeout` and `timeout`.
 //!
-//! A thread waits for the limit that is due first. Each byte that is sent or received restarts `stall_timeout`, which does not run while
-//! this machine makes the pack. When a limit is reached, the thread calls `abort` (signal the process group, shut down the socket). Then
-//! the blocked read or write returns, and [`Watch::expired`] tells which limit it was.
+//! A thread waits for the limit that is due first. Each byte that is sent or received restarts
+//! `stall_timeout`. That limit does not run while this machine makes the pack. When a limit is
+//! reached, the thread calls `abort`, which signals the process group or shuts down the socket.
+//! Then the blocked read or write returns, and [`Watch::expired`] says which limit it was.
 
 #![expect(clippy::disallowed_methods, reason = "measures how long nothing happened")]
 

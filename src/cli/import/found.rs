@@ -21,7 +21,8 @@ pub(super) fn in_git(repository: &Repository, asked: &Import) -> Vec<Found> {
     let proposed: Vec<Vec<Found>> = remotes.iter().map(|remote| propose(remote, &others, wish(asked))).collect();
     let is_of =
         |remote: &GitRemote, target: &str| remote.name == target || remote.push_urls.iter().any(|url| url == target);
-    // A remote that only makes a pull mirror, or none, is not pushed to without the script. Several may have one URL.
+    // If a remote becomes only a pull mirror, or no mirror, then only the script pushes to it.
+    // Several remotes may have the same URL.
     let both = || remotes.iter().zip(&proposed);
     let is_pushed_to = |target: &str| both().any(|(remote, found)| is_of(remote, target) && found.iter().any(is_push));
     let urls_of = |target: &str| match remotes.iter().find(|remote| remote.name == target) {
@@ -86,7 +87,8 @@ pub(super) fn of_gitolite(session: &Session<'_>, asked: &Import, mut found: Vec<
     found.into_iter().map(|found| as_whole(found, &namespaces, wish(asked))).collect()
 }
 
-/// The namespaces of refs besides branches and tags, with the numbers of their refs.
+/// The namespaces of refs, with the number of refs in each. Branches, tags and the refs that we
+/// keep (`refs/rewritten/`, `refs/conflicts/`) are left out.
 fn namespaces(repository: &Repository) -> Vec<(String, usize)> {
     const OURS: [&str; 4] = ["refs/heads/", "refs/tags/", "refs/rewritten/", "refs/conflicts/"];
     let listed = repository.list(|_| true).map(|listing| listing.refs).unwrap_or_default();

@@ -81,7 +81,7 @@ impl Shown<'_> {
     /// Prints what needs a person, and the sums.
     pub(super) fn sum(&self, judged: &[Judged], out: &mut dyn Write) -> anyhow::Result<()> {
         if self.base.global.json {
-            // `print` has printed the plan before the user was asked.
+            // With `--json` nobody is asked, and `print` prints everything.
             return Ok(());
         }
         let mut people: BTreeMap<&str, Vec<&Judged>> = BTreeMap::new();

@@ -1,8 +1,8 @@
-//! Many mirrors that differ only in the URL: one template of the server's file in place of a mirror
-//! in each repository.
+//! If the mirrors of all repositories differ only in the URL, one template in the server's file can
+//! replace them.
 //!
-//! A template applies to every repository below the roots. So one is made only where each of them has the mirror: otherwise more would be
-//! sent than before.
+//! A template applies to every repository below the roots. So we make a template only if every
+//! repository has the mirror. Otherwise more would be sent than before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

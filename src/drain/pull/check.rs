@@ -84,7 +84,8 @@ impl Pull<'_> {
         Ok(listing)
     }
 
-    /// A digest of everything that decides what a run does: both sides with their HEADs, the settings of the mirror, and the rules.
+    /// A digest of what decides a run: both sides with their HEADs, the settings of the mirror, and
+    /// the rules. It does not cover whether another mirror takes a ref (`PullFacts::other`).
     pub(super) fn digest(
         &self,
         rules: &Rules,

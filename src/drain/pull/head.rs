@@ -1,4 +1,5 @@
-//! HEAD of this repository, which follows upstream's (`follow_head`). With a two-way mirror, only an empty repository does that.
+//! HEAD of this repository, which follows upstream's HEAD (`follow_head`). With a two-way mirror,
+//! only the first pull may set it.
 
 use std::time::Duration;
 
@@ -10,8 +11,9 @@ use crate::process::{self, git};
 use crate::refs::{Local, Oid, RefName};
 
 impl Pull<'_> {
-    /// Sets HEAD if our HEAD names the branch that upstream's HEAD named before. The first pull
-    /// sets it if this repository was empty, or if our HEAD names a branch that does not exist.
+    /// For a pull mirror, sets HEAD if our HEAD names the branch that upstream's HEAD named before.
+    /// The first pull of any mirror sets it if this repository had no selected refs, or if our HEAD
+    /// names a branch that does not exist.
     /// Returns false if the next run is to try it again. `refs` are the selected refs of upstream.
     pub(super) fn follow_head(
         &self,

@@ -61,7 +61,8 @@ pub(super) struct Pull<'a> {
     /// Whether this run may still write; `None` for one that never does.
     pub(super) fence: Option<&'a Fence>,
     pub(super) progress: Arc<Progress>,
-    /// Whether the only hook here is ours, and this run spools in its place. Found out once, when a hook would run.
+    /// Whether the only hook here is ours, so that this run spools in its place. It is determined
+    /// once, at the first use.
     pub(super) hook: OnceCell<bool>,
 }
 

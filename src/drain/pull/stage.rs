@@ -18,12 +18,13 @@ use crate::wire::Error as WireError;
 
 /// How often upstream may change while its objects are asked for.
 const MAX_TRIES: u32 = 3;
-/// After how many fetches no group is halved any more. Its values then count as not given.
+/// After this number of fetches, a group that fails is not halved. Its values count as not given.
 const MAX_FETCHES: u32 = 64;
-/// After how many fetches without a success the server is taken to refuse everything. One bad value
-/// among 16,000 is found in fewer.
+/// After this number of fetches without a success, the server counts as one that refuses
+/// everything. One bad value among 16,000 is found with fewer fetches.
 const MAX_REFUSED: u32 = 16;
-/// How many values `haves` returns at most. Each costs upstream a lookup, and fifty bytes.
+/// How many values `haves` returns at most. Each costs a lookup at upstream, and fifty bytes of the
+/// request.
 const MAX_HAVES: usize = 1024;
 
 /// A ref: ours, upstream's, and the base.

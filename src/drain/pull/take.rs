@@ -203,7 +203,7 @@ impl Pull<'_> {
                     refusals.unanswered(decision, cut.as_ref(), why)
                 }
             };
-            // Only if the value was replaced does the outcome name the ref that keeps it.
+            // The outcome names the ref that keeps the value only if the value was replaced.
             let kept_as = result.outcomes.get(&decision.name).and_then(|before| before.kept_as.clone());
             let kept_as = kept_as.filter(|_| outcome.outcome.is_done());
             result.outcomes.insert(decision.name.clone(), RefOutcome { kept_as, ..outcome });
@@ -245,7 +245,8 @@ impl Pull<'_> {
             .map_err(Error::files("spool what was taken", layout.spool()))
     }
 
-    /// Whether git would run our hook and no other. This run then does what the hook would do, without a process.
+    /// Whether git would run our hook and no other. Then git runs no hook, and this run does the
+    /// work of the hook itself.
     fn stands_for_hook(&self) -> bool {
         let is_alone = || install::is_alone(self.repository).unwrap_or(false);
         self.mirror.pull.hooks == Hooks::All && *self.hook.get_or_init(is_alone)

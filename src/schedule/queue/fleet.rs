@@ -62,8 +62,8 @@ impl Queue {
         (self.is_short, self.is_urged) = (false, false);
     }
 
-    /// Whether something waits because this machine has too small a part of a limit. This is
-    /// computed when a thread finds no job to begin.
+    /// Whether something waits because this machine has too small a part of a limit, or
+    /// [`Queue::urge`] was called. The former is computed when a thread finds no job to begin.
     pub(in crate::schedule) fn is_short(&self) -> bool {
         self.is_short || self.is_urged
     }

@@ -1,7 +1,8 @@
-//! The error answers of the API, in GitLab's two shapes. `error` is for a malformed parameter, for
-//! a body that is malformed, too large or too slow, for a wrong route, and for a token that is
-//! expired or whose scope does not allow the request. `message` is for everything else, also for a
-//! well-formed value that a field refuses.
+//! The error answers of the API, in GitLab's two shapes. `error` is for a parameter that is
+//! missing, malformed, excluded by another one, or none of the allowed words. It is also for a body
+//! that is malformed, too large or too slow, for a wrong route, and for a token that is expired or
+//! whose scope does not allow the request. `message` is for everything else, also for a well-formed
+//! value that a field refuses.
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};

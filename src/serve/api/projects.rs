@@ -14,7 +14,8 @@ use crate::serve::App;
 use crate::serve::projects::Project;
 use crate::status::render_time;
 
-/// `GET /projects`, with `search`: those of all nodes of the fleet, or those of this machine if the database does not answer.
+/// `GET /projects`, with or without `search`. Lists the projects of all nodes of the fleet, or
+/// those of this machine if the database does not answer.
 pub(super) async fn list(State(app): State<Arc<App>>, request: Request) -> Response {
     answer(app, request, Access::Read, |ask| {
         let search = ask.parameters.text("search")?.unwrap_or_default().to_lowercase();

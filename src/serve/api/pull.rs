@@ -170,7 +170,8 @@ fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// The pull mirror of a project. If there are several, the one named `upstream`.
+/// The mirror that the project takes refs from: a pull mirror or a two-way mirror. If there are
+/// several, the one named `upstream`.
 fn upstream(opened: &OpenProject) -> Result<Option<&Mirror>, Failure> {
     let pulls: Vec<&Mirror> = opened.config.mirrors.iter().filter(|mirror| mirror.takes()).collect();
     match &*pulls {

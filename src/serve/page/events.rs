@@ -1,5 +1,5 @@
-//! What keeps a project's table up to date: the table itself, sent again whenever it has changed (server-sent events, HTML Living
-//! Standard section 9.2).
+//! Keeps a project's table on the page up to date: sends the table again whenever it has changed
+//! (server-sent events, HTML Living Standard section 9.2).
 
 use std::convert::Infallible;
 use std::path::PathBuf;

@@ -26,7 +26,8 @@ pub(super) fn page(visitor: &Visitor, title: &str, said: Option<&str>, body: &Ma
     )
 }
 
-/// The hidden field with the CSRF token. Every form except the login must have it.
+/// The hidden field with the CSRF token. Every form that changes something must have it, except the
+/// login.
 pub(super) fn csrf(visitor: &Visitor) -> Markup {
     html! { input type="hidden" name="csrf" value=(visitor.session.csrf); }
 }

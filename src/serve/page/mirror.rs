@@ -189,7 +189,7 @@ pub(super) fn badge(view: &View) -> Markup {
     html! { span.{ "badge " (class) } title=[view.last_error.as_deref()] { (word) } }
 }
 
-/// A time, or that there was none.
+/// A time as the page shows it; `never` if there is none.
 pub(super) fn time(time: Option<&str>) -> Markup {
     html! {
         @match time {

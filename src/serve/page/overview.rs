@@ -111,7 +111,7 @@ pub(super) fn show(app: &App, visitor: &Visitor) -> Markup {
                 @for (standing, count) in Standing::ALL.into_iter().zip(counts).filter(|(_, count)| *count > 0) {
                     a.{ "count " (standing.word()) } href={ "/?state=" (standing.word()) } { strong { (count) } " " (shown(standing)) }
                 }
-                // What cannot be read are repositories.
+                // `Unreadable` counts repositories, not mirrors.
                 span.faint { "of " (plural(counts.iter().sum::<usize>() - counts[Standing::Unreadable as usize])) }
             }
             @if !troubles.is_empty() {

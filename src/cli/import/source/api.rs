@@ -193,7 +193,8 @@ fn pages(base: &Base, api: &Api, path: &str) -> anyhow::Result<Vec<Value>> {
     all_of(base, api, path, reply)
 }
 
-/// The first page and those after it, as `X-Total-Count` says how many there are.
+/// The items of the first page and of the pages after it. `X-Total-Count` is the number of all
+/// items. Without this header, only the first page is read.
 fn all_of(base: &Base, api: &Api, path: &str, first: Reply) -> anyhow::Result<Vec<Value>> {
     let total = first.header("x-total-count").and_then(|count| count.parse::<usize>().ok());
     let mut all = list(first)?;
