@@ -177,9 +177,12 @@ fn namespaces_named_in(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn all_texts(layout: &Layout) -> Option<Vec<Vec<u8>>> {
     let server = server_configuration();
     let names = match std::fs::read_dir(server.with_file_name("conf.d")) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Vec::new(),
         names => names.ok()?.map(|name| Some(name.ok()?.path())).collect::<Option<Vec<_>>>()?,
     };
+    // As the server's configuration is read. A pipe would block the hook.
+    let is_read = |path: &PathBuf| path.extension().is_some_and(|end| end == "toml") && path.is_file();
+    let names = names.into_iter().filter(is_read);
     let mut texts = Vec::new();
     for text in std::iter::once(durable::read(&layout.config()).map(|(text, _)| text))
         .chain(std::iter::once(server).chain(names).map(std::fs::read))

@@ -235,7 +235,10 @@ pub fn ensure(repository: &Repository, program: &Path) -> Result<Done, Error> {
         let new = hooks.join(format!(".post-receive.{}", std::process::id()));
         let _ = fs::remove_file(&new);
         std::os::unix::fs::symlink(&binary, &new).map_err(failed("make", &new))?;
-        fs::rename(&new, &hook).map_err(failed("replace", &hook))?;
+        if let Err(error) = fs::rename(&new, &hook) {
+            let _ = fs::remove_file(&new);
+            return Err(failed("replace", &hook)(error));
+        }
         return Ok(Done::Installed(hook));
     } else if part.is_some() && hook.symlink_metadata().is_ok() {
         return Err(Error::InTheWay(hook));

@@ -2,7 +2,7 @@
 //!
 //! The configured command reads one JSON object from standard input and has ten seconds. No shell
 //! is involved. An event counts as sent once the command has succeeded. The status records it after
-//! that, so a crash in between repeats the event. No event is lost.
+//! that, so a crash in between repeats the event and does not lose it.
 
 use std::time::Duration;
 

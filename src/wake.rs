@@ -99,8 +99,12 @@ pub fn leave_session() -> bool {
     }
     // The session's leader is not visible, for example because it is in another PID namespace, or
     // its group cannot be joined. A child of this process leads no group, so it can leave the
-    // session.
-    let again =
-        std::env::current_exe().and_then(|program| Command::new(program).args(std::env::args_os().skip(1)).spawn());
-    again.is_err()
+    // session. There is at most one such child, and none of a child that root has started: it would
+    // lack what root handed over.
+    const AGAIN: &str = "GIT_MIRROR_PUSH_DETACHED";
+    if [AGAIN, "GIT_MIRROR_PUSH_OWNER"].iter().any(|name| std::env::var_os(name).is_some()) {
+        return true;
+    }
+    let again = |program| Command::new(program).args(std::env::args_os().skip(1)).env(AGAIN, "1").spawn();
+    std::env::current_exe().and_then(again).is_err()
 }

@@ -1,7 +1,8 @@
 //! Does the same in every repository below the server's roots, in a few threads.
 //!
-//! Guaranteed: the answers come in the order of the repositories, and only a few of them are in memory at once, unless one repository takes
-//! long. A repository that cannot be read is reported, counted and left out.
+//! Guaranteed: the answers come in the order of the repositories. `take_every` has only a few of
+//! them in memory at once, unless one repository takes long. A repository that cannot be read is
+//! reported, counted and skipped.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

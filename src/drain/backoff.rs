@@ -54,10 +54,11 @@ impl Now<'_> {
         let is_parked = self.status.update_status == UpdateStatus::Failed;
         let has_news = is_since(self.changed) || is_parked && self.has_new_push;
         let retry = retry.filter(|_| !has_news);
-        // A time in the future was written while the clock was wrong, or on another machine. It holds nothing back for longer than usual.
-        let after = |time: Option<Timestamp>, wait: Duration| time?.min(self.now).checked_add(wait).ok();
+        // A time that cannot be right was written while the clock was wrong, or on another machine. It holds nothing back.
+        let after =
+            |time: Option<Timestamp>, wait: Duration| time.filter(|time| *time <= self.now)?.checked_add(wait).ok();
         let latest = self.now.checked_add(MAX_RETRY_AFTER).unwrap_or(Timestamp::MAX);
-        let retry = retry.map(|time| time.min(latest));
+        let retry = retry.filter(|time| *time <= latest);
         let (interval, settled) = (after(started, self.waits.min_interval), after(self.newest, self.waits.settle));
         [retry, interval, settled].into_iter().flatten().max().filter(|time| *time > self.now)
     }
@@ -72,6 +73,23 @@ mod tests {
     use super::*;
 
     const WAITS: Waits = crate::config::DEFAULT_WAITS;
+
+    #[test]
+    fn times_of_a_clock_that_was_ahead_hold_nothing_back() {
+        let at = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).expect("a time");
+        let year = 365 * 24 * 3600;
+        let status = Status {
+            update_status: UpdateStatus::Scheduled,
+            attempts: 1,
+            next_attempt_at: Some(at(year).to_string()),
+            last_update_started_at: Some(at(year).to_string()),
+            ..Status::default()
+        };
+        let waits = Waits { min_interval: Duration::from_secs(60), settle: Duration::from_secs(5), ..WAITS };
+        let now = |newest| Now { now: at(0), status: &status, waits, newest, has_new_push: true, changed: None };
+        assert_eq!(now(Some(at(year))).due(), None);
+        assert_eq!(now(Some(at(-1))).due(), Some(at(4)), "a usual push settles");
+    }
 
     #[test]
     fn temporary_failures_back_off_between_ten_seconds_and_an_hour() {

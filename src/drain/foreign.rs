@@ -254,8 +254,9 @@ impl Run<'_> {
             return Ok(asked.bytes);
         }
         // The list has what this run has noted already.
-        let noted: u64 = kept(self.repository, &self.mirror.name)?.iter().map(|kept| kept.fetched).sum();
-        Ok(noted + asked.unnoted)
+        let noted: u64 =
+            kept(self.repository, &self.mirror.name)?.iter().fold(0, |sum, kept| kept.fetched.saturating_add(sum));
+        Ok(noted.saturating_add(asked.unnoted))
     }
 }
 

@@ -1,6 +1,7 @@
 //! One run for one mirror, from its lock to its status.
 
 use jiff::Timestamp;
+use rustix::fs::{AtFlags, CWD};
 
 use super::after::{agreed, keep_held, mend_head, tell};
 use super::check::check_upstream;
@@ -141,7 +142,11 @@ fn try_serve(
             forget(&directory).map_err(Error::files("forget a removed mirror", directory))?;
             return Ok(Some(Turn::Unwanted));
         }
-        None => return Ok(Some(Turn::Unwanted)),
+        None => {
+            // `prepare` may have made it after the removal had ended. A queue with entries stays.
+            let _ = rustix::fs::unlinkat(CWD, repository.layout().queue(&mirror.name), AtFlags::REMOVEDIR);
+            return Ok(Some(Turn::Unwanted));
+        }
     };
     let context = &Context { config: &config, ..*context };
     let started = (context.now)();

@@ -105,7 +105,7 @@ const WRITE: &str = "
     )
     select count(*)::text from written";
 
-/// What this node has, and how it takes less.
+/// This node's limits, what it uses, and a function that lowers its use.
 pub struct Own<'a> {
     /// `[hosts]` of its configuration.
     pub limits: &'a Limits,
@@ -186,7 +186,7 @@ fn divided(known: &[Demand], name: &str, node: &str, limit: Limit, found: Use, n
     let bounded = |limit: Option<usize>| limit.map(|limit| limit.min(MAX));
     (here[me].max_jobs, here[me].max_per_minute) = (bounded(limit.jobs), bounded(limit.per_minute));
     let (mut row, mut part) = (here[me].clone(), Limit::default());
-    // The smallest limit that a node has holds for all.
+    // If nodes have different limits, the smallest holds for all.
     if let Some(limit) = here.iter().filter_map(|row| row.max_jobs).min() {
         let claims: Vec<Claim> = here.iter().map(Demand::jobs).collect();
         (row.granted, row.since) = grant(limit, &claims, me, now);
@@ -194,8 +194,8 @@ fn divided(known: &[Demand], name: &str, node: &str, limit: Limit, found: Use, n
     }
     if let Some(limit) = here.iter().filter_map(|row| row.max_per_minute).min() {
         let claims: Vec<Claim> = here.iter().map(Demand::contacts).collect();
-        // What nodes that are gone began in the last minute still counts. They may have begun all
-        // that they had been granted.
+        // The jobs that nodes began in the last minute still count after these nodes are gone. Such
+        // a node may have begun as many as it had been granted.
         let limit = limit.saturating_sub(gone.iter().map(|row| row.begun.max(row.granted_per_minute)).sum());
         (row.granted_per_minute, row.since_per_minute) = grant(limit, &claims, me, now);
         part.per_minute = Some(row.granted_per_minute);
@@ -214,8 +214,8 @@ pub struct Asked {
     pub said: String,
 }
 
-/// The longest wait that is believed, in seconds, because anybody who may write to the database
-/// could write a longer one. For the same reason at most 1000 hosts are read.
+/// A longer wait is cut to this, in seconds: anybody who may write to the database can write any
+/// value. For the same reason at most 1000 hosts are read.
 const LONGEST: i64 = 24 * 3600;
 
 /// How long hosts ask to wait, from now. A duration, because the clocks of two machines may differ.

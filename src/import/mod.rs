@@ -2,7 +2,7 @@
 //!
 //! Guaranteed: a proposal does what the old tool did, unless that destroys more than the defaults
 //! of `add` do. What has no counterpart is reported, with the reason, for a person to decide.
-//! Absent: the jobs of cron.
+//! Absent: mirrors made from lines of cron and systemd, which `import` only reports.
 
 mod gerrit;
 mod git;

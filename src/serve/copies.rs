@@ -1,8 +1,8 @@
 //! What the daemon sends to the database of its fleet: the numbers of its projects, and copies of how their mirrors stand.
 //!
 //! Guaranteed: what the database may have lost is sent again, also if that fails at first. Absent:
-//! a queue of changes. Instead, each project has a mark that its copy is behind. A daemon that
-//! starts reads and sends all copies, so a copy that the last daemon did not send is not forgotten.
+//! a queue of changes. Instead, each project has a mark that its copy is behind. At its start, the
+//! daemon reads and sends all copies, so a copy that the last daemon did not send is not forgotten.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -35,7 +35,8 @@ pub(super) struct Sent {
     /// The table with which `git_dirs` was last compared.
     table: Option<Arc<Table>>,
     tallies: Option<Tallies>,
-    /// When mirrors with one URL were last looked for, as time since this machine was started.
+    /// When the daemon last looked for mirrors that have the same URL as another one, as time
+    /// since this machine was started.
     parked: Option<Duration>,
 }
 
@@ -90,20 +91,38 @@ impl App {
         };
         let is_new = |project: &&Arc<Project>| !project.is_numbered.load(Ordering::Relaxed);
         let new: Vec<&Arc<Project>> = table.projects.iter().filter(is_new).collect();
-        let (mut changed, mut asked): (Vec<(u32, PathBuf)>, usize) = (Vec::new(), 0);
+        let (mut changed, mut asked, mut failed): (Vec<(u32, PathBuf)>, usize, _) = (Vec::new(), 0, None);
         for part in new.chunks(BATCH).take_while(|_| !self.is_over(begun)) {
             let own: Vec<Numbered> = part.iter().copied().filter_map(of).collect();
-            let given = node.number(&own, self.projects.last_number())?.into_iter();
-            let given = given.map(|numbered| (numbered.id, PathBuf::from(numbered.git_dir)));
-            changed.extend(given.filter(|(_, git_dir)| part.iter().any(|project| project.git_dir == *git_dir)));
-            asked += part.len();
+            match node.number(&own, self.projects.last_number()) {
+                Ok(given) => {
+                    let given = given.into_iter().map(|numbered| (numbered.id, PathBuf::from(numbered.git_dir)));
+                    let of_part = |git_dir: &Path| part.iter().any(|project| project.git_dir == git_dir);
+                    changed.extend(given.filter(|(_, git_dir)| of_part(git_dir)));
+                    asked += part.len();
+                }
+                // What the database has answered so far counts.
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
         }
         // All at once, because projects may have exchanged their numbers.
-        if let Err(error) = self.projects.renumber(changed) {
-            tracing::error!("cannot store the project numbers: {error}");
-            return Ok(());
+        let refused = match self.projects.renumber(changed) {
+            Ok(refused) => refused,
+            Err(error) => {
+                tracing::error!("cannot store the project numbers: {error}");
+                return failed.map_or(Ok(()), Err);
+            }
+        };
+        // The project that has the number may be one that was not asked for yet.
+        let is_whole = asked == new.len();
+        let done = new[..asked].iter().filter(|project| is_whole || !refused.contains(&project.git_dir));
+        done.for_each(|project| project.is_numbered.store(true, Ordering::Relaxed));
+        if let Some(error) = failed {
+            return Err(error);
         }
-        new[..asked].iter().for_each(|project| project.is_numbered.store(true, Ordering::Relaxed));
         if self.projects.is_short_of_numbers() {
             self.projects.reserve(node.reserve()?);
         }
@@ -169,8 +188,9 @@ impl App {
         Ok(!behind.is_empty())
     }
 
-    /// The copy of a project. `None` if it cannot have one, or if it cannot be read and its summary
-    /// does not say so yet. In the second case the next beat tries again.
+    /// The copy of a project. `None` if its path is not UTF-8, because such a project has no copy.
+    /// `None` also if its files cannot be read and its summary does not say so yet; then the next
+    /// beat tries again.
     fn copy(&self, project: &Project) -> Option<Repository> {
         let (git_dir, path) = (&project.git_dir, &project.path);
         let read = || -> anyhow::Result<Option<Repository>> {

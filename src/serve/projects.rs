@@ -135,14 +135,17 @@ impl Projects {
         self.numbers.lock().reserved = numbers;
     }
 
-    /// Gives repositories the numbers that the fleet has for them.
-    pub(super) fn renumber(&self, given: Vec<(u32, PathBuf)>) -> io::Result<()> {
+    /// Gives repositories the numbers that the fleet has for them. Returns those that keep theirs,
+    /// because another project has the number.
+    pub(super) fn renumber(&self, given: Vec<(u32, PathBuf)>) -> io::Result<HashSet<PathBuf>> {
         if given.is_empty() {
-            return Ok(());
+            return Ok(HashSet::new());
         }
+        let mut refused: HashSet<PathBuf> = given.iter().map(|(_, git_dir)| git_dir.clone()).collect();
         let mut numbers = self.numbers.lock();
         let given = sound(given, &numbers.ids);
         for (id, git_dir) in &given {
+            refused.remove(git_dir);
             let path = git_dir.display();
             tracing::warn!("fleet: the project of '{path}' has the number {id} now, as the fleet knows it");
         }
@@ -157,7 +160,7 @@ impl Projects {
         };
         let projects = old.projects.iter().map(project).collect();
         *self.table.lock() = Arc::new(Table::of(projects, old.generation));
-        Ok(())
+        Ok(refused)
     }
 }
 

@@ -24,6 +24,9 @@ const MAX_READ: usize = 1000;
 /// The shortest time between two looks for changes by other programs.
 const FRESH: SignedDuration = SignedDuration::from_secs(2);
 
+/// A look that takes longer than this hangs. The next one does not wait for it.
+const LONGEST: SignedDuration = SignedDuration::from_secs(60);
+
 /// The last look for changes by other programs.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
@@ -109,7 +112,8 @@ impl App {
         {
             let mut seen = self.seen.lock();
             // Only one visitor looks at a time: a file system that hangs must not take all threads.
-            if table.projects.len() > MAX_READ || seen.is_looking || seen.at.is_some_and(is_fresh) {
+            let is_looking = |at: Timestamp| seen.is_looking && now().duration_since(at).abs() < LONGEST;
+            if table.projects.len() > MAX_READ || seen.at.is_some_and(|at| is_looking(at) || is_fresh(at)) {
                 return;
             }
             *seen = Seen { at: Some(now()), is_looking: true };

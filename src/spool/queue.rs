@@ -69,7 +69,8 @@ pub fn waiting(layout: &Layout, mirror: &str) -> io::Result<Waiting> {
     Ok(Waiting { pushes: waiting.pushes + usize::from(is_marked), any: waiting.any || is_marked })
 }
 
-/// What waits for `mirror` in its own queue. A mirror that sends nothing gets no push of `incoming`.
+/// What waits for `mirror` in its own queue. For a mirror that gets no pushes (a pull mirror), this
+/// is all that waits: the records in `incoming` are not for it.
 ///
 /// # Errors
 /// The operating system's.
@@ -165,7 +166,7 @@ pub fn corrupt(layout: &Layout) -> io::Result<usize> {
 }
 
 /// Whether nothing waits to be given to the mirrors: no record in `incoming`, no mark, and no file
-/// in `tmp`, which a hook is writing now or a killed hook left.
+/// in `tmp`. A file in `tmp` is one that a hook is writing now, or that a killed hook left.
 ///
 /// # Errors
 /// The operating system's.

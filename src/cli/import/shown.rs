@@ -81,7 +81,8 @@ impl Shown<'_> {
     /// Prints what needs a person, and the sums.
     pub(super) fn sum(&self, judged: &[Judged], out: &mut dyn Write) -> anyhow::Result<()> {
         if self.base.global.json {
-            // With `--json` nobody is asked, and `print` prints everything.
+            // Callers print the sums alone only after a question. `--json` asks none, and `print`
+            // printed everything.
             return Ok(());
         }
         let mut people: BTreeMap<&str, Vec<&Judged>> = BTreeMap::new();
@@ -109,6 +110,7 @@ impl Shown<'_> {
         let need = if needed == 1 { "needs you" } else { "need you" };
         let unread = match self.unread {
             0 => String::new(),
+            1 => ", 1 repository cannot be read".to_owned(),
             count => format!(", {count} repositories cannot be read"),
         };
         if self.base.global.quiet {

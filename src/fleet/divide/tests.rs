@@ -1,4 +1,4 @@
-//! The division of limits: single cases, and a fleet of a hundred nodes for a day.
+//! The division of limits: single cases, and simulated fleets of a hundred and of five nodes.
 
 use super::*;
 
@@ -75,7 +75,7 @@ impl Random {
 struct Machine {
     /// What the database has of it, for each host.
     known: Vec<Claim>,
-    /// The grant that it goes by, how much it runs, and how much waits.
+    /// The grant that it obeys, for each host. `running`, `waiting`: its jobs there.
     granted: Vec<usize>,
     running: Vec<usize>,
     waiting: Vec<usize>,
@@ -91,7 +91,7 @@ struct Machine {
 const BEAT: u64 = 2;
 const GONE: u64 = 15;
 
-/// One node asks the database: exactly what `hosts` does in a transaction.
+/// One node asks the database: what `hosts` does in a transaction, for places of jobs only.
 fn ask(machines: &mut [Machine], me: usize, limits: &[usize], now: u64) {
     machines[me].seen = now;
     let live: Vec<usize> = (0..machines.len()).filter(|at| now - machines[*at].seen <= GONE).collect();
@@ -139,8 +139,8 @@ impl Machine {
         }
         let is_away = now < self.away;
         if is_away && (self.is_dead || now - self.seen > 10) {
-            // A node that is cut off may run jobs above the limit. In the simulation they have
-            // ended by then.
+            // The jobs of a node that is cut off may exceed the limit, once others have its places.
+            // In the simulation these jobs end before that: 10 s (`CUT`) after its last answer.
             self.running.fill(0);
             self.granted.fill(0);
             self.hungry.fill(None);
@@ -175,8 +175,9 @@ fn simulate(nodes: usize, limits: &[usize], seconds: u64) -> usize {
         for (host, limit) in limits.iter().enumerate() {
             let running: usize = machines.iter().map(|machine| machine.running[host]).sum();
             assert!(running <= *limit, "{running} of {limit} at {now} s");
-            // A turn for every node, and three more for nodes that hold a place and are gone. A
-            // turn ends when its job ends, and the others learn that a beat later.
+            // All nodes have had a turn after `nodes / limit` turns. Three more turns are for nodes
+            // that are gone and hold a place. A turn is counted as 16 s: it lasts until its job has
+            // ended, and the others learn that a beat later.
             let longest = 16 * (nodes.div_ceil(*limit) as u64 + 3);
             let is_starved = |machine: &Machine| machine.hungry[host].is_some_and(|since| now - since > longest);
             assert!(

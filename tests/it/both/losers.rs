@@ -143,6 +143,22 @@ fn a_branch_that_a_backup_did_not_have_is_not_lost() {
     }
 }
 
+/// As before, and the objects of the branch are gone here too.
+#[test]
+fn a_branch_that_is_gone_with_its_objects_is_not_lost() {
+    let pair = Pair::local(&["--prune", "deleted"]).with(&["main", "main:x"]);
+    let ours = pair.ours();
+    let only = ours.commit("only").trim().to_owned();
+    ours.push(&["HEAD:x"]);
+    pair.sync();
+    pair.sandbox.git(&pair.here, &["update-ref", "-d", "refs/heads/x"]);
+    pair.sandbox.git(&pair.here, &["reflog", "expire", "--expire=now", "--all"]);
+    pair.sandbox.git(&pair.here, &["-c", "gc.pruneExpire=now", "gc", "-q", "--prune=now"]);
+    pair.sync();
+    let is_there = pair.sandbox.refs(&pair.there).iter().any(|line| line.ends_with("refs/heads/x"));
+    assert!(!is_there && pair.is_reachable(&only), "{:?} {}", pair.below("refs"), pair.status());
+}
+
 #[test]
 fn remove_says_what_stays() {
     let pair = Pair::local(&[]).with(&["main"]);

@@ -169,7 +169,8 @@ fn gitea_mirrors_are_read_by_their_count() {
                 web::json(200, &[("x-total-count", "60")], &json!({"ok": true, "data": all}))
             }
             Some(["Acme", "R1", "push_mirrors"]) => {
-                // The Link header of Gitea counts the page only.
+                // Gitea makes the Link header of this list from the current page alone, so it
+                // never names a next page. Only `x-total-count` says that there are more.
                 let one = |n: u64| json!({"remote_name": format!("remote_mirror_{n}"), "remote_address": format!("https://m{n}.example.org/r1.git"), "interval": "10m0s", "sync_on_commit": true});
                 let all: Vec<Value> = if page == 1 { (1..=50).map(one).collect() } else { vec![one(51)] };
                 web::json(200, &[("x-total-count", "51")], &json!(all))

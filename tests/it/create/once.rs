@@ -1,5 +1,5 @@
-//! Reading creates no repository, a repository is not created twice or for a mirror of the API, and
-//! repositories are not created faster than the host allows.
+//! Looking creates no repository. A repository is not created twice, for a mirror of the API, or
+//! faster than configured. A mirror that was emptied or made again gets every ref.
 
 use crate::scene::Scene;
 use crate::scene::daemon::Daemon;
@@ -43,8 +43,9 @@ fn looking_creates_nothing_at_a_host_that_creates_on_push() {
     sandbox.mirror_push_ok(&source, &["drain"]);
     let asked = forge.requests();
     assert!(!asked.iter().any(|request| request.contains("git-upload-pack")), "{asked:?}");
-    // A push to a project that is gone does not ask receive-pack for the refs, because that would
-    // make the project again. `plan` and `doctor` always ask upload-pack first.
+    // An optimistic push to a project that is gone fails. The run then does not ask receive-pack
+    // for the refs, because that would make the project again. `plan` and `doctor` always ask
+    // upload-pack first.
     std::fs::remove_dir_all(forge.repository("acme/typo.git")).unwrap();
     work.commit("three");
     work.push(&["main"]);
@@ -113,10 +114,10 @@ fn a_mirror_of_the_api_gets_no_repository_and_no_token() {
     let work = sandbox.work(&repository);
     work.commit("one");
     work.push(&["main"]);
-    // The template's own mirror is made.
+    // The repository of the template's mirror is created.
     wait_for("the mirror of the template", || forge.repository("acme/widget.git").exists());
     forge.wishes();
-    // A mirror through the API is not, though [defaults] of the server's file would create it.
+    // The repository of a mirror that the API added is not, although [defaults] has `create`.
     let id = daemon.add("widget", &forge.url("acme/other.git"));
     let shown = || daemon.api("GET", &format!("projects/widget/remote_mirrors/{id}"), "").json();
     wait_for("its failure", || shown()["update_status"] == "failed");
@@ -124,7 +125,8 @@ fn a_mirror_of_the_api_gets_no_repository_and_no_token() {
     assert!(forge.wishes().is_empty() && !forge.repository("acme/other.git").exists());
 }
 
-/// A host makes a deleted project again when a whole run asks for its refs. Then it gets every ref, not only what is spooled.
+/// The host makes a deleted project again when a run that is not optimistic asks for its refs. Then
+/// the project gets every ref, not only the spooled ones.
 #[test]
 fn a_project_that_its_host_made_again_gets_every_ref() {
     let sandbox = Sandbox::of(("sha1", "files"));

@@ -347,7 +347,7 @@ fn a_look_at_the_status_turns_no_drain_away() {
     assert_eq!(sandbox.refs(mirror), sandbox.refs(source));
 }
 
-/// A drain attempts nothing if its mirror only waits. Its exit status is then 0.
+/// A drain does not try a mirror whose next attempt is not yet due. Its exit status is then 0.
 #[test]
 fn a_mirror_that_only_waits_is_no_failure_of_this_drain() {
     let sandbox = Sandbox::new();

@@ -97,10 +97,11 @@ fn a_push_goes_through_the_rules_over_every_transport() {
             let said = scene.git(&["push", "--force", "mirror::m", refspec]);
             assert!(said.status == 1 && said.err.contains("holds this repository's refs"), "{refspec}: {said:?}");
         }
-        // A value that is written in another way is the value all the same.
+        // The value may be written in another way: `HEAD`, `fresh^{}`.
         let said = scene.git(&["push", "mirror::m", "HEAD:main", "fresh^{}:fresh"]);
         assert_eq!(said.status, 0, "{kind:?}: {said:?}");
-        // What was deleted here may be deleted there, and is not deleted by the push of a value.
+        // A ref that was deleted here may be deleted there. A push that gives it a value is
+        // refused, and does not delete it.
         scene.sandbox.git(&work, &["push", "-q", "origin", ":fresh"]);
         let said = scene.git(&["push", "--force", "mirror::m", "HEAD~1:refs/heads/fresh"]);
         assert!(said.status == 1 && said.err.contains("this one is not here"), "{kind:?}: {said:?}");
