@@ -67,7 +67,7 @@ pub struct Every<'a> {
     pub reconcile: Option<Duration>,
     /// Why a mirror must not be served now, if it must not.
     pub parked: &'a (dyn Fn(&Path, &str) -> Option<Down> + Sync),
-    /// Called with each repository that was scanned and has no job.
+    /// Called with each repository that was scanned, before its jobs are done.
     pub on_scan: &'a (dyn Fn(&Path) + Sync),
     /// Called when the run of a mirror begins.
     pub on_begin: OnRun<'a>,
@@ -124,10 +124,8 @@ impl Every<'_> {
         match task {
             Task::Scan(git_dir) => {
                 let found = self.jobs_of(&git_dir);
-                // If it has jobs, the reports on them tell the caller.
-                if !found.as_ref().is_ok_and(|jobs| !jobs.is_empty()) {
-                    (self.on_scan)(&git_dir);
-                }
+                // Also if it has jobs, because a job may end without a report.
+                (self.on_scan)(&git_dir);
                 match found {
                     Ok(jobs) => Done { jobs, ..Done::default() },
                     Err(error) => {

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::{asked, copies, init, machine, node_of, repository, start, wait_for_copies};
+use super::{asked, copies, files, init, machine, node_of, repository, start, wait_for_copies};
 use crate::scene::postgres::Postgres;
-use crate::scene::sandbox::{Sandbox, wait_for};
+use crate::scene::sandbox::{Sandbox, script, wait_for};
 
 /// Pushes to a repository, and waits until its mirror has it. Returns how long that took.
 fn push(sandbox: &Sandbox, name: &str) -> Duration {
@@ -96,6 +96,34 @@ fn copies_that_the_database_has_lost_are_sent_again() {
     let begun = Instant::now();
     wait_for_copies(&one, "git1");
     assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn after_a_restart_the_copies_of_mirrors_that_wait_are_sent_too() {
+    let postgres = Postgres::start();
+    let one = machine(&postgres, "git1", "");
+    init(&one);
+    for name in ["refused", "unreachable"] {
+        repository(&one, name);
+    }
+    script(&one.path("there/refused.git/hooks/pre-receive"), "#!/bin/sh\nexit 1\n");
+    std::fs::rename(one.path("there/unreachable.git"), one.path("gone")).unwrap();
+    let mut daemon = start(&one);
+    for name in ["refused", "unreachable"] {
+        let work = one.work(&one.path(&format!("srv/{name}.git")));
+        work.commit("one");
+        work.push(&["HEAD:refs/heads/main"]);
+        wait_for("the failure", || {
+            files(&one)
+                .iter()
+                .any(|it| it["repository"].as_str().unwrap().contains(name) && !it["last_error"].is_null())
+        });
+    }
+    daemon.signal(Signal::KILL);
+    daemon.ended();
+    postgres.sql("delete from node");
+    let _daemon = start(&one);
+    wait_for_copies(&one, "git1");
 }
 
 #[test]
