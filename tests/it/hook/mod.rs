@@ -1,5 +1,6 @@
 //! The hook and the spool.
 
+mod others;
 mod places;
 mod records;
 mod spool;
