@@ -55,6 +55,9 @@ fn is_same_owner(runtime: &Path, repository: &Path) -> bool {
     owner(&roots_file(runtime)) == owner(repository)
 }
 
+/// The variable that tells a drain that it is such a child (see [`leave_session`]).
+const AGAIN: &str = "GIT_MIRROR_PUSH_DETACHED";
+
 /// Starts `program drain --detach` for a repository, with the server's configuration file `server` if one is given, and does not wait
 /// for it.
 ///
@@ -67,7 +70,7 @@ pub fn start_drain(program: &Path, server: Option<&Path>, git_dir: &Path) -> io:
     }
     drain.arg("--git-dir").arg(git_dir).args(["drain", "--detach"]);
     // Settings of the receive-pack that runs the hook must not reach other programs of git.
-    for variable in ["GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT", "GIT_MIRROR_PUSH_PULL"] {
+    for variable in ["GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT", "GIT_MIRROR_PUSH_PULL", AGAIN] {
         drain.env_remove(variable);
     }
     // When the pusher's terminal closes, the kernel sends SIGHUP to the process group in its
@@ -101,7 +104,6 @@ pub fn leave_session() -> bool {
     // its group cannot be joined. A child of this process leads no group, so it can leave the
     // session. There is at most one such child, and none of a child that root has started: it would
     // lack what root handed over.
-    const AGAIN: &str = "GIT_MIRROR_PUSH_DETACHED";
     if [AGAIN, "GIT_MIRROR_PUSH_OWNER"].iter().any(|name| std::env::var_os(name).is_some()) {
         return true;
     }

@@ -316,6 +316,7 @@ fn tell(base: &Base, changed: &[PathBuf]) {
         return;
     }
     // A drain for each of many repositories would be too many processes.
+    // All get their hint, also after one that the daemon does not serve.
     let is_unserved = |git_dir: &&PathBuf| !wake::hint(&base.environment.runtime_directory, git_dir);
     if changed.iter().filter(is_unserved).count() > 0 {
         base.say("the first syncs are due; no daemon runs for all of them: git mirror-push drain --all");

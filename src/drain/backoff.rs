@@ -57,7 +57,8 @@ impl Now<'_> {
         // A time that cannot be right was written while the clock was wrong, or on another machine. It holds nothing back.
         let after =
             |time: Option<Timestamp>, wait: Duration| time.filter(|time| *time <= self.now)?.checked_add(wait).ok();
-        let latest = self.now.checked_add(MAX_RETRY_AFTER).unwrap_or(Timestamp::MAX);
+        let longest = MAX_RETRY_AFTER.max(self.waits.max_retry);
+        let latest = self.now.checked_add(longest).unwrap_or(Timestamp::MAX);
         let retry = retry.filter(|time| *time <= latest);
         let (interval, settled) = (after(started, self.waits.min_interval), after(self.newest, self.waits.settle));
         [retry, interval, settled].into_iter().flatten().max().filter(|time| *time > self.now)
@@ -89,6 +90,15 @@ mod tests {
         let now = |newest| Now { now: at(0), status: &status, waits, newest, has_new_push: true, changed: None };
         assert_eq!(now(Some(at(year))).due(), None);
         assert_eq!(now(Some(at(-1))).due(), Some(at(4)), "a usual push settles");
+        // The configuration may allow long waits.
+        let status =
+            Status { next_attempt_at: Some(at(3 * 24 * 3600).to_string()), last_update_started_at: None, ..status };
+        let due = |max_retry| {
+            let waits = Waits { max_retry, ..WAITS };
+            Now { now: at(0), status: &status, waits, newest: None, has_new_push: true, changed: None }.due()
+        };
+        assert_eq!(due(WAITS.max_retry), None);
+        assert_eq!(due(Duration::from_secs(4 * 24 * 3600)), Some(at(3 * 24 * 3600)));
     }
 
     #[test]

@@ -302,7 +302,8 @@ pub fn kept(repository: &Repository, mirror: &str) -> Result<Vec<Kept>, Error> {
     let mut fetched: HashMap<String, u64> = HashMap::new();
     let mut lines = read(&repository.layout().remote(mirror).join("kept.jsonl"))?;
     for line in &lines {
-        *fetched.entry(line.kept_as.clone()).or_default() += line.fetched;
+        let sum = fetched.entry(line.kept_as.clone()).or_default();
+        *sum = line.fetched.saturating_add(*sum);
     }
     lines.reverse();
     // The last line of a ref takes the sum of all of them.

@@ -1,7 +1,6 @@
 //! One run for one mirror, from its lock to its status.
 
 use jiff::Timestamp;
-use rustix::fs::{AtFlags, CWD};
 
 use super::after::{agreed, keep_held, mend_head, tell};
 use super::check::check_upstream;
@@ -19,6 +18,7 @@ use super::scope::{names, scope};
 use super::update::UpdateResult;
 use super::{Check, Context, Error, Mode, Report, fan_out, kept};
 use crate::config::{Direction, Mirror};
+use crate::durable;
 use crate::mirror::{Lock, forget, is_being_removed, prepare};
 use crate::repo::Repository;
 use crate::spool::{self, Claim};
@@ -144,7 +144,7 @@ fn try_serve(
         }
         None => {
             // `prepare` may have made it after the removal had ended. A queue with entries stays.
-            let _ = rustix::fs::unlinkat(CWD, repository.layout().queue(&mirror.name), AtFlags::REMOVEDIR);
+            let _ = durable::remove_empty(&repository.layout().queue(&mirror.name));
             return Ok(Some(Turn::Unwanted));
         }
     };

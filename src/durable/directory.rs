@@ -193,6 +193,16 @@ pub fn remove_all(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes a directory if nothing is in it.
+///
+/// # Errors
+/// The operating system's; so it is an error that something is in it.
+#[cfg(feature = "mirror")]
+pub fn remove_empty(path: &Path) -> io::Result<()> {
+    let place = Place::of(path)?;
+    Ok(rustix::fs::unlinkat(&place.directory, place.name, AtFlags::REMOVEDIR)?)
+}
+
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "makes the files of the tests")]
 mod tests {
@@ -245,6 +255,10 @@ mod tests {
             list(&path("mirror-push/remotes/m")).is_err() && make_all(&path("mirror-push/remotes/m/queue")).is_err()
         );
         assert!(remove_all(&path("mirror-push/remotes/m/kept")).is_err(), "the directory is behind a link");
+        std::fs::create_dir(path("elsewhere/queue")).expect("made");
+        assert!(remove_empty(&path("mirror-push/remotes/m/queue")).is_err(), "this one too");
+        assert!(remove_empty(&path("elsewhere")).is_err() && path("elsewhere/queue").exists(), "it is not empty");
+        remove_empty(&path("elsewhere/queue")).expect("removed");
         assert!(path("elsewhere/kept").exists() && !path("elsewhere/queue").exists());
     }
 }

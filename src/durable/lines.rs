@@ -35,6 +35,9 @@ pub fn append_lines(path: &Path, lines: &[u8]) -> io::Result<File> {
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "makes the files of the tests")]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -47,6 +50,24 @@ mod tests {
             }
             append_lines(&path, b"new\n").expect("appended");
             assert_eq!(std::fs::read_to_string(&path).expect("read"), after);
+        }
+    }
+
+    #[test]
+    fn in_a_shared_directory_the_group_may_write_the_file_unless_it_was_private() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let set = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("set");
+        set(directory.path(), 0o2770);
+        for (before, after) in [(None, 0o660), (Some(0o644), 0o660), (Some(0o600), 0o600)] {
+            let path = directory.path().join("history.jsonl");
+            if let Some(mode) = before {
+                std::fs::write(&path, "a password\n").expect("written");
+                set(&path, mode);
+            }
+            append_lines(&path, b"new\n").expect("appended");
+            let mode = path.metadata().expect("there").permissions().mode();
+            assert_eq!(mode & 0o660, after, "{before:?}");
+            std::fs::remove_file(&path).expect("removed");
         }
     }
 }

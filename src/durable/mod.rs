@@ -35,7 +35,7 @@ use place::{Place, is_a_link, open_without_links};
 #[cfg(feature = "mirror")]
 pub use directory::{
     Made, PRIVATE, list, list_there, make_directories, make_directory, private_directory, private_directory_named,
-    remove_all,
+    remove_all, remove_empty,
 };
 pub use directory::{make_all, sync_directory};
 #[cfg(feature = "mirror")]
@@ -91,7 +91,8 @@ fn regular(opened: OwnedFd) -> io::Result<(File, Metadata)> {
     Err(io::Error::new(kind, "it is not a regular file"))
 }
 
-/// Opens a file as [`open`] does. If it is ours, is empty, and the group may write its directory, the group may write the file too.
+/// Opens a file as [`open`] does. If it is ours and the group may write its directory, the group may write the file too, unless the file has
+/// something in it that the group may not read.
 ///
 /// # Errors
 /// As [`open`].
@@ -99,9 +100,10 @@ pub fn open_shared(path: &Path, flags: OFlags) -> io::Result<(File, Metadata)> {
     let place = Place::of(path)?;
     let (file, metadata) = open_in(&place.directory, place.name, flags, 0o666)?;
     let wanted = rustix::fs::fstat(&place.directory)?.st_mode & 0o060;
-    // Only a file that was just made. A member of the group could give a private file of ours this name.
-    let is_new = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.len() == 0;
-    if is_new && wanted & 0o020 != 0 && metadata.mode() & wanted != wanted {
+    let is_mine = metadata.uid() == rustix::process::geteuid().as_raw();
+    // A member of the group could give a private file of ours this name.
+    let is_private = metadata.len() > 0 && metadata.mode() & 0o040 == 0;
+    if is_mine && !is_private && wanted & 0o020 != 0 && metadata.mode() & wanted != wanted {
         file.set_permissions(Permissions::from_mode(metadata.mode() & 0o777 | wanted))?;
     }
     Ok((file, metadata))

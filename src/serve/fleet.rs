@@ -252,3 +252,25 @@ pub(super) fn uptime() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Duration::try_from(time).unwrap_or_default()
 }
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "makes the files of the test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_silent() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join(KEPT);
+        assert_eq!(Kept::read(&path), Kept { nodes: 1, silent: false }, "a daemon that has never joined");
+        for (text, expected) in [
+            (r#"{"nodes": 3, "silent": false}"#, Kept { nodes: 3, silent: false }),
+            (r#"{"nodes": 3, "silent": true}"#, Kept { nodes: 3, silent: true }),
+            ("", Kept { nodes: 1, silent: true }),
+            (r#"{"nodes": 3, "sil"#, Kept { nodes: 1, silent: true }),
+        ] {
+            std::fs::write(&path, text).expect("written");
+            assert_eq!(Kept::read(&path), expected, "{text}");
+        }
+    }
+}

@@ -87,3 +87,26 @@ fn cut(path: &Path) -> io::Result<()> {
     let start = after(middle).unwrap_or(last).min(last);
     durable::replace_unsynced(path, &text[start..], |new| new.set_permissions(file.permissions()))
 }
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "makes the files of the test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newer_half_is_kept_and_always_the_last_line() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("history.jsonl");
+        let long = "x".repeat(100);
+        for (before, after) in [
+            ("a\nb\nc\nd\ne\n".to_owned(), "d\ne\n".to_owned()),
+            (format!("a\nb\n{long}\n"), format!("{long}\n")),
+            (format!("{long}\n"), format!("{long}\n")),
+            (format!("{long}\na\nb\n"), "a\nb\n".to_owned()),
+        ] {
+            std::fs::write(&path, before).expect("written");
+            cut(&path).expect("cut");
+            assert_eq!(std::fs::read_to_string(&path).expect("read"), after);
+        }
+    }
+}

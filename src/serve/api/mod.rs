@@ -135,15 +135,7 @@ impl ApiRequest {
 
     /// The project that the path of the URL names, on whatever node, if the token reaches it.
     fn place(&self, ids: &[String]) -> Result<Place, Failure> {
-        let id = ids.first().ok_or_else(Failure::no_project)?;
-        let found = match self.app.find(id) {
-            Some(project) => Some((project.path.clone(), Place::Here(project))),
-            None => {
-                let listed = self.app.fleet.ask(|look| look.project(id)).flatten();
-                listed.map(|listed| (listed.path.clone(), Place::There(listed)))
-            }
-        };
-        found.filter(|(path, _)| self.token.reaches(path)).map(|(_, place)| place).ok_or_else(Failure::no_project)
+        place(&self.app, &self.token, ids)
     }
 
     /// The number of the mirror in the path of the URL.
@@ -151,6 +143,19 @@ impl ApiRequest {
         let missing = || Failure::message(StatusCode::NOT_FOUND, "404 Not found");
         ids.get(1).and_then(|id| id.parse().ok()).ok_or_else(missing)
     }
+}
+
+/// The project that the path of the URL names, on whatever node, if the token reaches it.
+fn place(app: &App, token: &Token, ids: &[String]) -> Result<Place, Failure> {
+    let id = ids.first().ok_or_else(Failure::no_project)?;
+    let found = match app.find(id) {
+        Some(project) => Some((project.path.clone(), Place::Here(project))),
+        None => {
+            let listed = app.fleet.ask(|look| look.project(id)).flatten();
+            listed.map(|listed| (listed.path.clone(), Place::There(listed)))
+        }
+    };
+    found.filter(|(path, _)| token.reaches(path)).map(|(_, place)| place).ok_or_else(Failure::no_project)
 }
 
 fn ids(ids: Ids) -> Vec<String> {

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::mirrors::copied;
-use super::{Access, ApiRequest, Failure, Ids, Place, answer, ids};
+use super::{Access, ApiRequest, Failure, Ids, Place, answer, ids, place};
 use crate::config::{AuthMethod, Change, Direction, Hooks, Mirror, check_branch_regex};
 use crate::credentials::Secret;
 use crate::credentials::webhook::{self, Delivery};
@@ -107,8 +107,10 @@ async fn triggered(app: Arc<App>, ids: Vec<String>, request: Request) -> Result<
     }
     let name = token.name.clone();
     let act = move |app: &App| {
-        let found = ids.first().and_then(|id| app.find(id)).filter(|project| token.reaches(&project.path));
-        let project = found.ok_or_else(Failure::no_project)?;
+        let project = match place(app, &token, &ids)? {
+            Place::Here(project) => project,
+            Place::There(listed) => return Err(Failure::elsewhere(&listed)),
+        };
         let opened = app.open(&project)?;
         let mirror = upstream(&opened)?.filter(|mirror| mirror.is_enabled).ok_or_else(not_mirrored)?;
         app.pull(&project, &opened, mirror)?;

@@ -133,6 +133,7 @@ fn the_api_of_any_node_shows_all_and_changes_only_what_is_its_own() {
         ("DELETE", format!("projects/{id}/remote_mirrors/{mirror}"), ""),
         ("POST", format!("projects/{id}/remote_mirrors/{mirror}/sync"), ""),
         ("PUT", format!("projects/{id}/mirror/pull"), r#"{"url": "https://example.org/x.git"}"#),
+        ("POST", format!("projects/{id}/mirror/pull"), ""),
     ] {
         let answer = daemon.api(method, &path, body);
         let text = answer.json()["message"].as_str().unwrap_or_default().to_owned();
