@@ -3,7 +3,8 @@
 //! At a damaged table `git for-each-ref` ends with exit status 0 and lists only the refs before it.
 //! If we took that for the whole list, we would delete all others on the mirror. So we read the
 //! tables too. We check the header, the footer and its checksum, every record of every ref block,
-//! and the order of the names. A table that fails a check is an error. Values are skipped.
+//! and the order of the names. If the index of a large table has several levels, we also check that
+//! the lowest one names all ref blocks. A table that fails a check is an error. Values are skipped.
 
 #![expect(clippy::disallowed_methods, reason = "reads the tables")]
 
@@ -68,7 +69,8 @@ fn refs_of(table: &[u8]) -> Option<Records> {
         let at = header + n * 8;
         usize::try_from(u64::from_be_bytes(footer.get(at..at + 8)?.try_into().ok()?)).ok()
     };
-    // The ref blocks end where the first of these sections begins: ref index, objects, logs.
+    // The ref blocks, and all levels of their index but the highest, end where the first of these
+    // sections begins: the highest level of the ref index, objects, logs.
     let sections = [position(0)?, position(1)? >> 5, position(3)?];
     let end = sections.into_iter().filter(|at| *at > 0).chain([footer_at]).min()?;
     let mut records = Records::new();
@@ -76,22 +78,50 @@ fn refs_of(table: &[u8]) -> Option<Records> {
         // A table of logs alone, or an empty one.
         return (table[header] == b'g' || footer_at == header).then_some(records);
     }
-    let block_size = number(table, 5)?;
-    let mut at = 0;
-    while at < end {
-        let length = block(&table[..end], at, if at == 0 { header } else { 0 }, hash, &mut records)?;
-        // Blocks are padded with zeros to the block size, or follow at once.
-        let is_padded = block_size > length && table[at + length..end].first().is_none_or(|byte| *byte == 0);
-        at += if is_padded { block_size } else { length };
+    let blocks = &table[..end];
+    let (mut at, mut starts) = (0, Vec::new());
+    while at == 0 || blocks.get(at) == Some(&b'r') {
+        starts.push(at);
+        let skipped = if at == 0 { header } else { 0 };
+        at = block(blocks, at, skipped, b'r', &mut |name, kind, rest| {
+            varint(rest)?;
+            let stored = stored(kind, hash, rest)?;
+            let is_next = records.last().is_none_or(|(before, _)| *before < name);
+            is_next.then(|| records.push((name, stored)))
+        })?;
     }
-    Some(records)
+    // Levels of the index. The lowest one comes first and has the position of each ref block.
+    let (mut starts, is_large) = (starts.into_iter(), at < end);
+    while at < end {
+        at = block(blocks, at, 0, b'i', &mut |_, _, rest| {
+            let position = varint(rest)?;
+            starts.next().is_none_or(|start| start == position).then_some(())
+        })?;
+    }
+    (!is_large || starts.next().is_none()).then_some(records)
 }
 
-/// Reads the block at `at`, whose first `skipped` bytes are the file's header. Returns its length without padding. `None` when it is
-/// damaged.
-fn block(table: &[u8], at: usize, skipped: usize, hash: usize, records: &mut Records) -> Option<usize> {
-    let block = &table[at..];
-    if *block.get(skipped)? != b'r' {
+/// Reads what a ref record stands for; `None` inside when it is a deletion.
+fn stored(kind: usize, hash: usize, rest: &mut &[u8]) -> Option<Option<Stored>> {
+    match kind {
+        0 => Some(None),
+        1 => take(rest, hash).map(|_| Some(Stored::Value)),
+        2 => take(rest, 2 * hash).map(|_| Some(Stored::Value)),
+        3 => {
+            let length = varint(rest)?;
+            take(rest, length).map(|_| Some(Stored::Symbolic))
+        }
+        _ => None,
+    }
+}
+
+/// Gets the name of a record and its kind, and reads the rest of the record. `None` when it is damaged.
+type EachRecord<'e> = dyn FnMut(Vec<u8>, usize, &mut &[u8]) -> Option<()> + 'e;
+
+/// Reads the block of type `wanted` at `at`, whose first `skipped` bytes are the file's header. Calls `each` with each record. Returns where the next block begins. `None` when the block is damaged.
+fn block(blocks: &[u8], at: usize, skipped: usize, wanted: u8, each: &mut EachRecord<'_>) -> Option<usize> {
+    let block = &blocks[at..];
+    if *block.get(skipped)? != wanted {
         return None;
     }
     let length = number(block, skipped + 1)?;
@@ -104,24 +134,13 @@ fn block(table: &[u8], at: usize, skipped: usize, hash: usize, records: &mut Rec
         let (prefix, kind) = (varint(&mut rest)?, varint(&mut rest)?);
         let mut name = last.get(..prefix)?.to_vec();
         name.extend_from_slice(take(&mut rest, kind >> 3)?);
-        varint(&mut rest)?;
-        let stored = match kind & 7 {
-            0 => None,
-            1 => take(&mut rest, hash).map(|_| Some(Stored::Value))?,
-            2 => take(&mut rest, 2 * hash).map(|_| Some(Stored::Value))?,
-            3 => {
-                let length = varint(&mut rest)?;
-                take(&mut rest, length).map(|_| Some(Stored::Symbolic))?
-            }
-            _ => return None,
-        };
-        if records.last().is_some_and(|(before, _)| *before >= name) {
-            return None;
-        }
-        records.push((name.clone(), stored));
-        last = name;
+        last.clone_from(&name);
+        each(name, kind & 7, &mut rest)?;
     }
-    Some(length)
+    // Blocks are padded with zeros to the block size, or follow at once.
+    let block_size = number(blocks, 5)?;
+    let is_padded = block_size > length && blocks[at + length..].first().is_none_or(|byte| *byte == 0);
+    Some(at + if is_padded { block_size } else { length })
 }
 
 /// Three bytes, the highest first.

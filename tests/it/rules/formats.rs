@@ -333,3 +333,41 @@ fn a_damaged_table_deletes_nothing() {
         assert_eq!(sandbox.refs(&mirror).len(), all - 1);
     }
 }
+
+/// The index of a large table has several levels: with some 1,500 refs of long names, or 200,000 of short ones.
+#[test]
+fn deletions_from_a_large_table_are_mirrored() {
+    if pairs().count() < 4 {
+        return;
+    }
+    let sandbox = Sandbox::of(("sha1", "reftable"));
+    let mirror = sandbox.bare_of("mirror.git", ("sha1", "files"));
+    let keys = ["--prune", "mirror", "--mirror-branch-regex", "^(main|000[0-9]-x*)$"];
+    let source = sandbox.source(mirror.to_str().unwrap(), &keys);
+    let work = sandbox.work(&source);
+    let oid = work.commit("one");
+    work.push(&["main"]);
+    let name = |n: usize| format!("refs/heads/{n:04}-{}", "x".repeat(150));
+    let lines: String = (0..5000).map(|n| format!("create {} {oid}\n", name(n))).collect();
+    sandbox.git_with_input(&source, &["update-ref", "--stdin"], lines.as_bytes());
+    sandbox.git(&source, &["pack-refs", "--all"]);
+    sandbox.mirror_push_ok(&source, &["sync", "-q"]);
+    assert_eq!(sandbox.refs(&mirror).len(), 11);
+    sandbox.git(&source, &["update-ref", "-d", &name(7)]);
+    sandbox.git(&source, &["pack-refs", "--all"]);
+    sandbox.mirror_push_ok(&source, &["sync", "-q"]);
+    assert_eq!(sandbox.refs(&mirror).len(), 10);
+    // A block of the lower level, which lies right before the highest level, is damaged.
+    let list = std::fs::read_to_string(source.join("reftable/tables.list")).unwrap();
+    let table = source.join("reftable").join(list.trim());
+    let mut bytes = std::fs::read(&table).unwrap();
+    let footer = bytes.len() - 68;
+    let highest = u64::from_be_bytes(bytes[footer + 24..footer + 32].try_into().unwrap()) as usize;
+    assert_eq!((bytes[highest], bytes[highest - 4096]), (b'i', b'i'), "there are two levels");
+    sandbox.git(&source, &["update-ref", "-d", &name(8)]);
+    bytes[highest - 4096] = b'x';
+    std::fs::set_permissions(&table, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    std::fs::write(&table, &bytes).unwrap();
+    let said = sandbox.mirror_push(&source, &["sync"]);
+    assert!(said.status != 0 && sandbox.refs(&mirror).len() == 10, "{said:?}");
+}
