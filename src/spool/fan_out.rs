@@ -56,7 +56,7 @@ pub fn fan_out(layout: &Layout, mirrors: &[&str], others: &[&str], id: Id) -> io
         }
     }
     let unfinished = abandoned(layout, id.time)?;
-    done.resync = resync::is_marked(layout)? || !unfinished.is_empty();
+    done.resync = resync::begin(layout, id)? || !unfinished.is_empty();
     for mirror in mirrors {
         link_into_queue(layout, mirror, &whole, id)?;
         if done.resync || !done.corrupt.is_empty() {
@@ -75,7 +75,7 @@ pub fn fan_out(layout: &Layout, mirrors: &[&str], others: &[&str], id: Id) -> io
         }
     }
     if done.resync {
-        resync::clear(layout)?;
+        resync::clear(layout, id)?;
         for name in &unfinished {
             remove_if_there(&layout.tmp().join(name))?;
         }

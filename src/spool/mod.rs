@@ -4,7 +4,7 @@
 //! mirror-push/spool/tmp/            records that are being written; a complete one is moved to `incoming`
 //! mirror-push/spool/incoming/       complete records, one for each push, not yet in the queues of the mirrors
 //! mirror-push/spool/corrupt/        records that could not be read: moved aside, never deleted
-//! mirror-push/spool/resync          one byte: `1` after a push that could not be recorded
+//! mirror-push/spool/resync          one byte; not `0`: a push could not be recorded
 //! mirror-push/remotes/NAME/queue/   one entry for each push that is not yet mirrored to NAME, and for each request to compare refs
 //! ```
 //!
@@ -53,7 +53,7 @@ pub fn prepare(layout: &Layout, directory_mode: u32) -> std::io::Result<()> {
         is_new |= make_directory(&directory, Some(directory_mode))? == Made::Now;
     }
     if !layout.resync().exists() {
-        resync::clear(layout)?;
+        resync::make(layout)?;
         is_new = true;
     }
     if is_new { sync_directory(layout.root()) } else { Ok(()) }
