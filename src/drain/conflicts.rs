@@ -15,7 +15,7 @@ use super::update::UpdateResult;
 use super::{Error, kept};
 use crate::config::Keep;
 use crate::credentials::{Cleaned, Redactor};
-use crate::fetch::Stage;
+use crate::fetch::{Held, Stage};
 use crate::plan::{Action, Decision, Plan, Side};
 use crate::refs::{Local, Oid, RefName};
 use crate::repo::History;
@@ -56,7 +56,7 @@ impl Pull<'_> {
         if self.mirror.pull.keep_rewritten == Keep::Nothing || kept.is_empty() {
             return Ok(());
         }
-        let refused = self.bring_here(stage, kept.iter().filter_map(|decision| decision.remote))?;
+        let (_held, refused) = self.bring_here(stage, kept.iter().filter_map(|decision| decision.remote))?;
         let (mut here, mut unkept) = (Vec::new(), Vec::new());
         for decision in kept {
             match &refused {
@@ -82,7 +82,8 @@ impl Pull<'_> {
         let is_conflict = |outcome: &&RefOutcome| outcome.outcome == Outcome::Conflict;
         let values: Vec<Oid> =
             result.outcomes.values().filter(is_conflict).filter_map(|outcome| outcome.remote).collect();
-        if let Some(why) = self.bring_here(stage, values.into_iter())? {
+        let (_held, refused) = self.bring_here(stage, values.into_iter())?;
+        if let Some(why) = refused {
             tracing::warn!("mirror '{}': {why}", self.mirror.name);
         }
         let (mut commands, mut over, mut kept_as) = (Vec::new(), Vec::new(), Vec::new());
@@ -164,9 +165,13 @@ impl Pull<'_> {
     }
 
     /// Copies values of the mirror that are not here yet from the stage: all at once, or in halves
-    /// if git refuses them, so that one bad value does not block the others. Returns the reason of
-    /// the last refusal, if there was one.
-    fn bring_here(&self, stage: Option<&Stage>, values: impl Iterator<Item = Oid>) -> Result<Option<Cleaned>, Error> {
+    /// if git refuses them, so that one bad value does not block the others. Returns what keeps git
+    /// from dropping them before they have refs, and the reason of the last refusal, if there was one.
+    fn bring_here(
+        &self,
+        stage: Option<&Stage>,
+        values: impl Iterator<Item = Oid>,
+    ) -> Result<(Option<Held>, Option<Cleaned>), Error> {
         let mut missing = Vec::new();
         for value in values {
             if !self.repository.is_here(value)? {
@@ -175,11 +180,12 @@ impl Pull<'_> {
         }
         missing.sort_unstable();
         missing.dedup();
-        let Some(stage) = stage.filter(|_| !missing.is_empty()) else { return Ok(None) };
+        let Some(stage) = stage.filter(|_| !missing.is_empty()) else { return Ok((None, None)) };
+        let held = Held::of(stage.path(), self.repository);
         let mut known: HashSet<Oid> = self.repository.list(|_| true)?.values().collect();
         let (mut groups, mut refused) = (vec![&missing[..]], None);
         while let Some(group) = groups.pop() {
-            match (stage.hand_over(self.repository, group, known.iter().copied()), group) {
+            match (stage.hand_over(self.repository, &held, group, known.iter().copied()), group) {
                 (Ok(()), _) => known.extend(group),
                 (Err(WireError::Protocol(_)), [_, _, ..]) => {
                     groups.extend(<[_; 2]>::from(group.split_at(group.len() / 2)));
@@ -188,7 +194,9 @@ impl Pull<'_> {
                 (Err(error), _) => return Err(error.into()),
             }
         }
-        Ok(refused.map(|why| Redactor::default().clean(&format!("what the mirror has cannot be kept here: {why}"))))
+        let why =
+            refused.map(|why| Redactor::default().clean(&format!("what the mirror has cannot be kept here: {why}")));
+        Ok((Some(held), why))
     }
 }
 

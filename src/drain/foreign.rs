@@ -15,7 +15,7 @@ use super::refusal::Refusals;
 use super::update::{Run, UpdateResult};
 use super::{Error, kept};
 use crate::config::Keep;
-use crate::fetch::{self, Limit, Stage, Wanted};
+use crate::fetch::{self, Held, Limit, Stage, Wanted};
 use crate::plan::{Decision, Plan};
 use crate::push::Session;
 use crate::refs::{Oid, RefName};
@@ -62,7 +62,7 @@ impl Run<'_> {
             return Ok(Some(session));
         }
         let incoming = self.incoming();
-        fetch::sweep(&incoming).map_err(Error::files("remove what a killed run left", incoming))?;
+        fetch::sweep(&incoming, self.repository).map_err(Error::files("remove what a killed run left", incoming))?;
         let mut missing = Vec::new();
         for decision in &replaced {
             let Some(value) = decision.remote else { continue };
@@ -72,7 +72,9 @@ impl Run<'_> {
         }
         // The mirror may allow this account only one conversation.
         let session = ended_if(!missing.is_empty(), Some(session));
-        let brought = self.fetch_foreign(&missing, result)?;
+        // Until the values have refs.
+        let held = Held::of(&self.incoming(), self.repository);
+        let brought = self.fetch_foreign(&missing, &held, result)?;
         let waiting = self.make_refs(&replaced, &missing, brought, result)?;
         let session = ended_if(!waiting.is_empty(), session);
         // All refs of an atomic push wait together.
@@ -144,7 +146,7 @@ impl Run<'_> {
 
     /// Fetches the values of `missing`: all at once, or in halves if that fails, so that one bad
     /// value does not block the others.
-    fn fetch_foreign(&self, missing: &[&Decision], result: &mut UpdateResult) -> Result<Brought, Error> {
+    fn fetch_foreign(&self, missing: &[&Decision], held: &Held, result: &mut UpdateResult) -> Result<Brought, Error> {
         let mut brought = Brought::default();
         if missing.is_empty() {
             return Ok(brought);
@@ -164,7 +166,7 @@ impl Run<'_> {
         let mut groups = vec![&missing[..]];
         while let Some(group) = groups.pop().filter(|group| !group.is_empty()) {
             let wanted: BTreeSet<Oid> = group.iter().filter_map(|decision| decision.remote).collect();
-            let error = match self.bring(group, &wanted, &known, &mut result.asked) {
+            let error = match self.bring(group, &wanted, &known, held, &mut result.asked) {
                 Ok(()) => {
                     known.extend(&wanted);
                     brought.values.extend(wanted);
@@ -210,6 +212,7 @@ impl Run<'_> {
         group: &[&Decision],
         wanted: &BTreeSet<Oid>,
         known: &HashSet<Oid>,
+        held: &Held,
         asked: &mut Asked,
     ) -> Result<(), Error> {
         let mut session = fetch::Session::connect(self.target, self.context.pool, None)?;
@@ -240,7 +243,7 @@ impl Run<'_> {
         }
         session.end();
         let size = stage.only_pack().ok().flatten().and_then(|pack| Some(pack.metadata().ok()?.len()));
-        stage.hand_over(self.repository, &wants, known.iter().copied())?;
+        stage.hand_over(self.repository, held, &wants, known.iter().copied())?;
         asked.bytes += size.unwrap_or(0);
         asked.unnoted += size.unwrap_or(0);
         Ok(())

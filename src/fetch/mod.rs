@@ -3,7 +3,7 @@
 //! are symbolic.
 //!
 //! Guaranteed: nothing here changes upstream; memory does not grow with the pack; a list or message
-//! that is too long is an error. Absent: decisions. A [`Stage`] keeps the pack apart from the
+//! that is too long is an error. Absent: decisions. A [`Held, Stage`] keeps the pack apart from the
 //! repository.
 
 #[cfg(fuzzing)]
@@ -18,5 +18,5 @@ mod symbolic;
 pub use list::Listed;
 pub use pack::Wanted;
 pub use session::{Session, sink_failed};
-pub use stage::{Limit, Stage, sweep};
+pub use stage::{Held, Limit, Stage, sweep};
 pub use symbolic::{Symbolic, symbolic};

@@ -1,8 +1,9 @@
 //! The stage: a bare repository of its own, in a mirror's directory, for objects that were taken from upstream and not yet accepted. Its
 //! alternate is our repository, so history can be read across both, while our repository does not see the new objects.
 //!
-//! Guaranteed: the stage is removed when the value is dropped. After a crash, or if it could not be
-//! made completely, its files stay, and the next run removes them with [`sweep`].
+//! Guaranteed: the stage is removed when the value is dropped. A parallel `git repack -ad` or `git gc` does not drop objects that were
+//! handed over while the caller has [`Held`]. After a crash, or if it could not be made completely, the files of the stage and the marks
+//! of what was handed over stay, and the next run removes them with [`sweep`].
 
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -36,6 +37,45 @@ pub struct Limit {
 /// Objects that are not yet accepted.
 pub struct Stage {
     path: PathBuf,
+}
+
+/// Packs of a repository that git must keep although no ref needs them yet. Dropped, it lets git decide.
+#[must_use = "git may drop the objects before a ref needs them"]
+#[derive(Debug)]
+pub struct Held {
+    packs: PathBuf,
+    mark: String,
+}
+
+impl Held {
+    /// For the packs that a stage in the directory `stage` hands over to `repository`.
+    pub fn of(stage: &Path, repository: &Repository) -> Self {
+        let packs = repository.git_dir().join("objects/pack");
+        Self { packs, mark: format!("git-mirror-push: {}", stage.display()) }
+    }
+
+    /// Removes the `.keep` files that say what `git index-pack --keep` wrote for us.
+    fn release(&self) -> io::Result<()> {
+        let names = match durable::list(&self.packs) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            names => names?,
+        };
+        for path in names.iter().filter(|name| name.ends_with(".keep")).map(|name| self.packs.join(name)) {
+            let is_ours = |text: Vec<u8>| text.strip_suffix(b"\n") == Some(self.mark.as_bytes());
+            if durable::read(&path).is_ok_and(|(text, _)| is_ours(text)) {
+                durable::remove_if_there(&path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Err(error) = self.release() {
+            tracing::warn!("a '.keep' file in '{}' cannot be removed: {error}", self.packs.display());
+        }
+    }
 }
 
 impl Stage {
@@ -91,8 +131,8 @@ impl Stage {
         index(&self.path, &arguments, max, feed)
     }
 
-    /// Puts `tips` into `repository`, with the part of their history that it lacks. The history of
-    /// each value of `known` that is in `repository` must be complete there. With
+    /// Puts `tips` into `repository`, with the part of their history that it lacks. They are safe from `git gc` until `held` is dropped.
+    /// The history of each value of `known` that is in `repository` must be complete there. With
     /// `receive.fsckObjects`, or else `transfer.fsckObjects`, the objects are checked first.
     ///
     /// # Errors
@@ -101,9 +141,11 @@ impl Stage {
     pub fn hand_over(
         &self,
         repository: &Repository,
+        held: &Held,
         tips: &[Oid],
         known: impl Iterator<Item = Oid>,
     ) -> Result<(), Error> {
+        let keep = format!("--keep={}", held.mark);
         let pack = PackSource::Program(PackObjects {
             git_dir: self.path.clone(),
             tips: tips.to_vec(),
@@ -113,7 +155,7 @@ impl Stage {
             base: DeltaBase::Anywhere,
             progress: Arc::default(),
         });
-        let mut arguments = vec!["index-pack", "--stdin", "--fix-thin"];
+        let mut arguments = vec!["index-pack", "--stdin", "--fix-thin", &*keep];
         let key = ["receive.fsckObjects", "transfer.fsckObjects"]
             .into_iter()
             .find(|key| repository.git_config(key).is_some());
@@ -205,11 +247,12 @@ fn incomplete(error: &io::Error) -> Error {
     Error::Protocol(format!("an incomplete history: {}", message.replace('\n', " ")))
 }
 
-/// Removes what a killed run left in the directory `path`.
+/// Removes what a killed run left in the directory `path`, and the marks of packs that it had handed over to `repository`.
 ///
 /// # Errors
 /// The operating system's.
-pub fn sweep(path: &Path) -> io::Result<()> {
+pub fn sweep(path: &Path, repository: &Repository) -> io::Result<()> {
+    drop(Held::of(path, repository));
     match durable::list_there(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         _ => durable::remove_all(path),

@@ -62,13 +62,13 @@ impl Pull<'_> {
     /// Removes what a killed run left, and what a killed plan left.
     pub(super) fn sweep_all(&self, incoming: &Path) -> Result<(), Error> {
         let files = |path: PathBuf| Error::files("remove what a killed run left", path);
-        sweep(incoming).map_err(files(incoming.to_owned()))?;
+        sweep(incoming, self.repository).map_err(files(incoming.to_owned()))?;
         let directory = self.repository.layout().remote(&self.mirror.name);
         for name in durable::list(&directory).map_err(files(directory.clone()))? {
             let Some(pid) = name.strip_prefix("incoming.") else { continue };
             let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw);
             if pid.is_none_or(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH)) {
-                sweep(&directory.join(&name)).map_err(files(directory.join(&name)))?;
+                sweep(&directory.join(&name), self.repository).map_err(files(directory.join(&name)))?;
             }
         }
         Ok(())

@@ -34,6 +34,12 @@ impl Scene {
         format!("refs/rewritten/m/{}/heads/{branch} {oid}", &oid[..12])
     }
 
+    /// Whether git must not drop a pack, although no ref may need it.
+    fn holds_packs(&self) -> bool {
+        let mut packs = std::fs::read_dir(self.source.join("objects/pack")).unwrap();
+        packs.any(|entry| entry.unwrap().path().extension().is_some_and(|extension| extension == "keep"))
+    }
+
     fn sync_foreign(&self) -> Completed {
         self.sandbox.mirror_push(&self.source, &["sync", "--json"])
     }
@@ -70,6 +76,25 @@ fn what_is_replaced_or_deleted_there_is_kept_here_over_every_transport() {
 }
 
 /// A value that was ours before, or that a branch here has, needs no ref below `refs/rewritten`.
+/// `git gc` drops what no ref needs. It may run between the arrival of a value and the making of its ref.
+#[test]
+fn a_value_is_safe_from_garbage_collection_before_it_has_its_ref() {
+    let scene = Scene::local(&[]).with(&["main"]);
+    let oid = scene.foreign("main");
+    let (bin, source) = (scene.sandbox.path("bin"), scene.source.display());
+    std::fs::create_dir(&bin).unwrap();
+    let usual = scene.sandbox.command("sh").args(["-c", "echo \"$PATH\""]).output().unwrap();
+    let usual = String::from_utf8(usual.stdout).unwrap().trim().to_owned();
+    let gc = format!("case \"$*\" in *update-ref*) git --git-dir='{source}' repack -adq; touch '{source}/ran';; esac");
+    script(&bin.join("git"), &format!("#!/bin/sh\nPATH='{usual}'\n{gc}\nexec git \"$@\"\n"));
+    let mut sync = scene.sandbox.program(&scene.source);
+    let said = Completed::of(&sync.arg("sync").env("PATH", format!("{}:{usual}", bin.display())).output().unwrap());
+    assert!(said.status == 0 && scene.source.join("ran").exists(), "{said:?}");
+    assert_eq!(scene.kept(), [Scene::kept_as(&oid, "main")], "{said:?}");
+    scene.sandbox.git(&scene.source, &["fsck", "--strict"]);
+    assert!(!scene.holds_packs());
+}
+
 #[test]
 fn what_was_ours_is_not_kept() {
     let scene = Scene::local(&["--prune", "mirror"]).with(&["main", "main:old"]);
@@ -271,6 +296,7 @@ fn a_foreign_value_survives_a_run_that_is_killed_or_has_no_space_at_any_step() {
             assert!(said.status == 0 && scene.is_mirrored(), "{at}: {said:?}");
             assert_eq!(scene.kept(), [Scene::kept_as(&oid, "main")], "{at}");
             assert!(!scene.source.join("mirror-push/remotes/m/incoming").exists(), "{at}");
+            assert!(!scene.holds_packs(), "{at}");
             true
         });
         assert!(points > 50, "{points}");
