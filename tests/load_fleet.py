@@ -48,12 +48,11 @@ class Postgres:
             time.sleep(0.05)
 
     def psql(self, database, statements):
+        path = ["-c", "set search_path = git_mirror_push, public"] if database == "mirrors" else []
         return ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", database,
-                "-c", statements]
+                *path, "-c", statements]
 
     def sql(self, statements, database="mirrors"):
-        if database == "mirrors":
-            statements = "set search_path = git_mirror_push, public; " + statements
         return subprocess.run(self.psql(database, statements), check=True, capture_output=True, text=True).stdout.strip()
 
     def signal(self, number):
@@ -134,9 +133,11 @@ class Machine(Size):
         return (copies := self.shown("--fleet", "--node", self.name)) != [] and copies == self.shown("--all")
 
     def commits(self, count):
-        """New commits, each on top of the one before."""
+        """New commits, each on top of the one before. Those of another call have other numbers: a ref that gets an earlier value again and
+        again is a ref that goes back and forth, and is not sent."""
         tip = self.run("git", "rev-parse", "HEAD", cwd=self.directory + "/work").strip()
-        lines = "".join(f"commit refs/heads/more\ncommitter T <t@example.org> {n} +0000\ndata 1\nx\n" + (f"from {tip}\n" if n == 1 else "")
+        first = time.time_ns() // 1000
+        lines = "".join(f"commit refs/heads/more\ncommitter T <t@example.org> {n} +0000\ndata 16\n{first:016}\n" + (f"from {tip}\n" if n == 1 else "")
                         for n in range(1, count + 1))
         subprocess.run(["git", "fast-import", "--quiet", "--force"], input=lines.encode(), check=True, env=self.environment,
                        cwd=self.directory + "/work")
@@ -198,8 +199,9 @@ class Fleet:
             if hasattr(machine, "daemon"):
                 machine.daemon.kill()
                 machine.daemon.wait()
-        self.postgres.signal(signal.SIGCONT)
-        self.postgres.signal(signal.SIGKILL)
+        if self.postgres.server.poll() is None:
+            self.postgres.signal(signal.SIGCONT)
+            self.postgres.signal(signal.SIGKILL)
         os.killpg(self.hub.server.pid, signal.SIGTERM)
         self.hub.server.wait()
 
