@@ -197,8 +197,7 @@ pub(super) fn credential(session: &Session<'_>, asked: &Credential) -> anyhow::R
         let fix = format!("to remove it: git mirror-push credential {name} --clear");
         return Err(Usage(format!("no password was given, and what is stored stays; {fix}")).into());
     }
-    crate::mirror::prepare(&session.repository, &asked.name)?;
-    session.editor().store_secret(&asked.name, &Secret::new(secret))?;
+    session.editor().store_secret(mirror, &Secret::new(secret))?;
     if mirror.auth_method != AuthMethod::Password && !asked.clear {
         session.base.warn(&format!(
             "auth_method is not \"password\" but \"{}\"; to change it: git mirror-push set {} --auth-method password",

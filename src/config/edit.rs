@@ -56,19 +56,45 @@ pub enum Edit {
 /// # Errors
 /// [`Error`]. The file is then as it was, unless only the last sync of the directory failed.
 pub fn edit(repository: &Repository, server: &Server, change: &Edit) -> Result<Config, Error> {
-    let path = repository.layout().config();
-    let failed = |source| Error::Io { doing: "write", path: path.clone(), source };
-    let lock = repository.layout().config_lock();
-    let lock = durable::open_lock(&lock, repository.sharing().private_mode()).map_err(failed)?;
-    take(&lock).map_err(failed)?.ok_or_else(|| Error::Busy { path: path.clone() })?;
-    let old = editable(repository)?;
-    let placed = server.place(repository.git_dir());
-    let (mut new, after) = checked(&path, old.as_deref().unwrap_or_default(), server, placed.as_ref(), change)?;
-    if old.is_none() {
-        new.insert_str(0, FIRST_TEXT);
+    Locked::take(repository)?.edit(server, change)
+}
+
+/// The file of a repository, locked. No other command changes it until this is dropped.
+pub struct Locked<'a> {
+    repository: &'a Repository,
+    _lock: std::fs::File,
+}
+
+impl<'a> Locked<'a> {
+    /// Takes the lock. Waits up to ten seconds for it.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] or [`Error::Io`]
+    pub fn take(repository: &'a Repository) -> Result<Self, Error> {
+        let path = repository.layout().config();
+        let failed = |source| Error::Io { doing: "write", path: path.clone(), source };
+        let lock = durable::open_lock(&repository.layout().config_lock(), repository.sharing().private_mode());
+        let lock = lock.map_err(failed)?;
+        take(&lock).map_err(failed)?.ok_or_else(|| Error::Busy { path: path.clone() })?;
+        Ok(Self { repository, _lock: lock })
     }
-    replace(repository, &new).map_err(failed)?;
-    Ok(after)
+
+    /// As [`edit`].
+    ///
+    /// # Errors
+    /// As [`edit`].
+    pub fn edit(&self, server: &Server, change: &Edit) -> Result<Config, Error> {
+        let repository = self.repository;
+        let path = repository.layout().config();
+        let old = editable(repository)?;
+        let placed = server.place(repository.git_dir());
+        let (mut new, after) = checked(&path, old.as_deref().unwrap_or_default(), server, placed.as_ref(), change)?;
+        if old.is_none() {
+            new.insert_str(0, FIRST_TEXT);
+        }
+        replace(repository, &new).map_err(|source| Error::Io { doing: "write", path, source })?;
+        Ok(after)
+    }
 }
 
 /// Takes the lock of a file. `None` if the lock does not become free within ten seconds. A change

@@ -35,7 +35,7 @@ mod warnings;
 
 pub use assignment::{assignment, known_key};
 pub use create::{Create, Kind as CreateKind, Maker, Visibility};
-pub use edit::{Change, Edit, check_edit, edit};
+pub use edit::{Change, Edit, Locked, check_edit, edit};
 pub use file::{Api, AuthMethod, HookSetting, HostKeys, TagsSetting, TopKeys, Wake};
 pub use fleet::FleetKeys;
 pub use keys::{Key, Place, SECTIONS, keys};

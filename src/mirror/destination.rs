@@ -2,7 +2,7 @@
 //! target.
 
 use super::Error;
-use crate::config::{AuthMethod, Create, Mirror, Server};
+use crate::config::{self, AuthMethod, Create, Mirror, Server};
 use crate::credentials::{self, Credentials, Secret, identity, read_secret};
 use crate::layout::Layout;
 use crate::repo::Repository;
@@ -16,6 +16,15 @@ pub fn credentials(layout: &Layout, mirror: &Mirror) -> Result<Credentials, Erro
     let path = layout.remote(&mirror.name).join("secret");
     let secret = read_secret(&path).map_err(Error::files("read the secret", path))?;
     Ok(Credentials { username: mirror.username.clone(), secret, approval: None })
+}
+
+/// Makes sure that the configuration still gives `mirror` the URL that was read before.
+pub(super) fn unmoved(repository: &Repository, server: &Server, mirror: &Mirror) -> Result<(), Error> {
+    let config = config::load(repository, server)?;
+    match config.mirror(&mirror.name) {
+        Some(now) if now.identity() == mirror.identity() => Ok(()),
+        _ => Err(Error::Moved { name: mirror.name.clone() }),
+    }
 }
 
 /// The credentials for `mirror`, from whichever source has them.
@@ -56,9 +65,13 @@ pub fn create_token(mirror: &Mirror, create: &Create, own: &Credentials) -> Resu
 /// Everything that is needed to connect to a mirror.
 ///
 /// # Errors
-/// [`Error`], when its credentials cannot be obtained or must not be sent, or when its pinned host keys cannot be read.
+/// [`Error`], when its credentials cannot be obtained or must not be sent, when its URL has just been changed, or when its pinned host keys cannot be read.
 pub fn target(repository: &Repository, mirror: &Mirror, server: &Server) -> Result<Target, Error> {
     let credentials = found_credentials(repository, mirror, server)?;
+    if credentials.secret.is_some() {
+        // It may have been stored together with a new URL, after this run had read the old one.
+        unmoved(repository, server, mirror)?;
+    }
     if mirror.address.is_plain_http() && credentials.secret.is_some() && !mirror.allow_insecure_http {
         return Err(Error::InsecureHttp);
     }

@@ -4,14 +4,15 @@
 //! names it. When a mirror is removed, its entry in the configuration is deleted first, then its
 //! files. So a crash during either leaves a mirror that works, or no mirror. A crash during a
 //! change may leave a mirror without its new password or key. If URL and password change together,
-//! the new URL never gets the old password. Absent: waking drains, installing the hook, what an API
+//! the new URL never gets the old password, and the old URL never the new one, whatever else changes
+//! them at the same time. Absent: waking drains, installing the hook, what an API
 //! token may do, and whether a stored password may be sent to another host. The callers do that.
 
 use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-use super::{Error, Lock, forget, mark_removed, new_id, prepare};
+use super::{Error, Lock, forget, mark_removed, new_id, prepare, unmoved};
 use crate::config::{self, AuthMethod, Change, Config, Edit, Mirror, Server, edit};
 use crate::credentials::{self, Credentials, HostKey, KeyType, Secret, remove_secret, write_host_keys, write_secret};
 use crate::repo::Repository;
@@ -152,13 +153,15 @@ impl Editor<'_> {
                 .map_or(Ok(()), |doubt| Err(Error::Refused(doubt)))?;
         }
         let path = self.directory(name).join("secret");
+        // Until password and pins are stored too. Otherwise two changes at once could give the URL of one the password of the other.
+        let file = config::Locked::take(self.repository)?;
         let mut old = None;
         if extras.secret.is_some() && moves {
             old = credentials::read_secret(&path).ok().flatten();
             // If we are killed before `store` below, the mirror has no password. A password for another host would be worse.
             remove_secret(&path).map_err(self.files("remove the secret", name))?;
         }
-        let edited = edit(self.repository, self.server, &change);
+        let edited = file.edit(self.server, &change);
         if let (Err(_), Some(old)) = (&edited, &old)
             && self.is_not_yet(&after, name)
         {
@@ -167,6 +170,7 @@ impl Editor<'_> {
         }
         let config = edited?;
         self.store(name, extras)?;
+        drop(file);
         self.make_key(&config, name, extras.key_type)?;
         self.request(&config, name, if extras.adopts { Wish::Adopt } else { Wish::Compare })?;
         Ok(config)
@@ -283,11 +287,18 @@ impl Editor<'_> {
         write_host_keys(&self.directory(name), keys).map_err(self.files("write the host keys", name))
     }
 
-    /// Stores a password or token. An empty one removes the stored one.
+    /// Stores a password or token for `mirror`. An empty one removes the stored one.
     ///
     /// # Errors
-    /// [`Error::Files`]
-    pub fn store_secret(&self, name: &str, secret: &Secret) -> Result<(), Error> {
+    /// [`Error::Moved`], [`Error::Config`] or [`Error::Files`]. The stored one is then as it was.
+    pub fn store_secret(&self, mirror: &Mirror, secret: &Secret) -> Result<(), Error> {
+        prepare(self.repository, &mirror.name)?;
+        let _file = config::Locked::take(self.repository)?;
+        unmoved(self.repository, self.server, mirror)?;
+        self.replace_secret(&mirror.name, secret)
+    }
+
+    fn replace_secret(&self, name: &str, secret: &Secret) -> Result<(), Error> {
         let path = self.directory(name).join("secret");
         let stored = if secret.expose().is_empty() { remove_secret(&path) } else { write_secret(&path, secret) };
         stored.map_err(self.files("write the secret", name))
@@ -295,7 +306,7 @@ impl Editor<'_> {
 
     fn store(&self, name: &str, extras: &Extras) -> Result<(), Error> {
         if let Some(secret) = &extras.secret {
-            self.store_secret(name, secret)?;
+            self.replace_secret(name, secret)?;
         }
         if let Some(keys) = &extras.host_keys {
             self.pin(name, keys)?;

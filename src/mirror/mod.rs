@@ -23,6 +23,7 @@ mod removal;
 mod shown;
 
 pub use crate::durable::Group as SyncGroup;
+use destination::unmoved;
 pub use destination::{create_token, credentials, found_credentials, target};
 pub use edit::{Editor, Extras, Keys, WhileBusy, Wish, clean_url, token_as_password};
 pub use host_keys::{detect, host_keys_of};
@@ -64,6 +65,12 @@ pub enum Error {
     /// Another process or thread holds the lock of the mirror, and we do not wait for it.
     #[error("mirror '{name}' is being updated or removed; try again later")]
     Busy {
+        /// The mirror.
+        name: String,
+    },
+    /// The URL of the mirror is another one now. The password is not for the URL that was read before.
+    #[error("somebody else has just changed the URL of mirror '{name}' or removed the mirror; try again")]
+    Moved {
         /// The mirror.
         name: String,
     },

@@ -365,32 +365,3 @@ fn a_mirror_that_is_added_again_has_no_old_password_key_or_base() {
         assert_eq!(left, Vec::<String>::new(), "with the mark: {mark}");
     }
 }
-
-/// A new URL and its password belong together. If the URL cannot be changed, the new password is not stored either.
-#[test]
-fn a_change_of_the_url_that_fails_leaves_the_old_password() {
-    let sandbox = Sandbox::new();
-    let source = sandbox.source("/mirror.git", &[]);
-    let add = ["add", "web", "https://bot@a.invalid/x.git", "--password-stdin"];
-    assert_eq!(sandbox.mirror_push_with_input(&source, &add, "old\n").status, 0);
-    let lock = std::fs::File::open(source.join("mirror-push/lock")).unwrap();
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    let set = ["set", "web", "--url", "https://bot@b.invalid/x.git", "--password-stdin"];
-    let said = sandbox.mirror_push_with_input(&source, &set, "new\n");
-    assert!(said.status == 128 && said.err.contains("mirror-push"), "{said:?}");
-    let secret = || std::fs::read_to_string(source.join("mirror-push/remotes/web/secret")).unwrap();
-    assert_eq!(secret(), "old\n");
-    drop(lock);
-    // The file with the new URL is in place, but its directory cannot be synced. The old password is removed, because it does not belong
-    // to the new host.
-    let mut strace = sandbox.command("strace");
-    strace.args(["-f", "-qq", "-o"]).arg(sandbox.path("strace")).arg("-P").arg(source.join("mirror-push"));
-    strace.args(["-e", "trace=fsync", "-e", "inject=fsync:error=EIO"]);
-    strace.args(["--", env!("CARGO_BIN_EXE_git-mirror-push"), "--git-dir"]).arg(&source).args(set);
-    let said = run_with_input(&mut strace, b"new\n");
-    assert!(said.status == 128 && said.err.contains("Input/output error"), "{said:?}");
-    let text = std::fs::read_to_string(source.join("mirror-push/config.toml")).unwrap();
-    assert!(text.contains("b.invalid") && !source.join("mirror-push/remotes/web/secret").exists(), "{text}");
-    assert_eq!(sandbox.mirror_push_with_input(&source, &set, "new\n").status, 0);
-    assert_eq!(secret(), "new\n");
-}

@@ -16,3 +16,4 @@ mod keys;
 mod messages;
 mod monitoring;
 mod progress;
+mod url_and_password;
