@@ -386,11 +386,12 @@ def measure(directory, program, count, pushes, seconds):
         alone.build()
         fleet.build()
         fleet.start()
+        # Now, so that it has compared everything once before it is measured.
+        alone.start(scans=False)
         show = lambda name, row: print(json.dumps({name: row}, indent=1), flush=True)
         show("storm", storm(fleet, pushes, seconds))
         show("places", places(fleet))
         show("wiped", wiped(fleet))
-        alone.start(scans=False)
         pairs(fleet, alone, 20)
         show("database_up", pairs(fleet, alone, 200))
         fleet.postgres.signal(signal.SIGSTOP)

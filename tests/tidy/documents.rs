@@ -131,3 +131,50 @@ fn the_messages_of_the_manual_are_those_of_the_program() {
         }
     }
 }
+
+/// Blocks that no test runs: the first words, and why.
+const NOT_RUN: [(&str, &str); 10] = [
+    ("./install.sh --demo", "the test script runs it"),
+    ("sudo ./install.sh", "the tests of the installed program run it"),
+    ("github  finished", "output"),
+    ("github  failed", "output"),
+    ("cargo build", "for developers"),
+    ("git push ─▶", "a picture"),
+    ("upstream ─▶", "a picture"),
+    ("tests/bench ", "takes an hour"),
+    ("tests/bench_pull ", "takes an hour"),
+    ("{\"repository\": \"/srv/git/widget.git\"", "input of a program of the reader"),
+];
+
+/// A test takes the block with these words from the document, by `block("DOCUMENT", "KIND", "WORDS", …)`.
+fn blocks_of_tests() -> Vec<[String; 3]> {
+    let mut found = Vec::new();
+    for (_, text) in sources() {
+        for call in text.split("block(").skip(1) {
+            let mut strings = call.split('"').skip(1).step_by(2);
+            if let (Some(document), Some(kind), Some(words)) = (strings.next(), strings.next(), strings.next()) {
+                found.push([document, kind, words].map(str::to_owned));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_snippet_of_the_documents_runs_in_a_test() {
+    let known = blocks_of_tests();
+    let mut count = 0;
+    for (path, text) in documents() {
+        let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+        for block in text.split("\n```").skip(1).step_by(2) {
+            let (kind, body) = block.split_once('\n').unwrap();
+            let is_run =
+                |[document, of, words]: &&[String; 3]| *document == name && of == kind && body.contains(&**words);
+            let is_known =
+                known.iter().any(|one| is_run(&one)) || NOT_RUN.iter().any(|(words, _)| body.starts_with(words));
+            assert!(is_known, "{name}: no test runs this block:\n{body}");
+            count += 1;
+        }
+    }
+    assert!(count > 40, "{count}");
+}

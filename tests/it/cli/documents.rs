@@ -41,7 +41,7 @@ pub(crate) fn block(document: &str, kind: &str, words: &str, replaced: &[(&str, 
 }
 
 /// Runs commands by a shell that finds the programs on PATH, with the server's file if there is one.
-fn run(sandbox: &Sandbox, directory: &Path, commands: &str, server: Option<&Path>) -> Completed {
+pub(crate) fn run(sandbox: &Sandbox, directory: &Path, commands: &str, server: Option<&Path>) -> Completed {
     let bin = Path::new(env!("CARGO_BIN_EXE_git-mirror-push")).parent().unwrap();
     let mut shell = sandbox.command("sh");
     let usual = std::env::var("PATH").unwrap();
@@ -52,7 +52,7 @@ fn run(sandbox: &Sandbox, directory: &Path, commands: &str, server: Option<&Path
     Completed::of(&shell.output().unwrap())
 }
 
-fn ok(said: &Completed) {
+pub(crate) fn ok(said: &Completed) {
     assert_eq!(said.status, 0, "{said:?}");
 }
 
@@ -129,10 +129,15 @@ fn the_recipes_for_many_repositories() {
         ("/etc/git-mirror-push/github.token", token.to_str().unwrap()),
     ];
     let api = block("docs/server.md", "toml", "[api]", &[]);
-    for (document, words) in [("README.md", "install-hook --all"), ("docs/server.md", "drain --all")] {
-        estate.configure(&(block(document, "toml", "password_file", &replaced) + &api));
-        ok(&run(sandbox, &widget, &block(document, "sh", words, &[]), Some(&estate.file)));
-        assert_eq!(sandbox.refs(&mirror), sandbox.refs(&widget), "{document}");
+    let readme = block("README.md", "toml", "password_file", &replaced);
+    let server = block("docs/server.md", "toml", "password_file", &replaced);
+    for (file, commands) in [
+        (readme, block("README.md", "sh", "install-hook --all", &[])),
+        (server, block("docs/server.md", "sh", "drain --all", &[])),
+    ] {
+        estate.configure(&(file + &api));
+        ok(&run(sandbox, &widget, &commands, Some(&estate.file)));
+        assert_eq!(sandbox.refs(&mirror), sandbox.refs(&widget), "{commands}");
     }
     let token = run(sandbox, &widget, &block("docs/server.md", "sh", "token create", &[]), Some(&estate.file));
     ok(&token);

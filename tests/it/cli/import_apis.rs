@@ -1,11 +1,13 @@
 //! `import` from GitLab and Gitea through their APIs. A server of the test stands in for them.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
+use super::documents::{block, run};
 use super::import_sources::{actions, config};
 use crate::scene::estate::Estate;
 use crate::scene::web::{self, Answer, Request};
@@ -186,6 +188,13 @@ fn gitea_mirrors_are_read_by_their_count() {
         estate.repository(&format!("acme/r{id}.git"));
     }
     let token = sandbox.secret_file("token", "gitea-t0ken\n");
+    let root = sandbox.path("git").display().to_string();
+    let replaced =
+        [("https://gitea.example.com", &*gitea.url), ("/root/gitea.token", &token), ("/srv/git ", &format!("{root} "))];
+    let commands = block("docs/import.md", "sh", "import gitlab", &replaced);
+    let said = run(sandbox, Path::new("/"), commands.lines().last().unwrap(), Some(&estate.file));
+    assert!(said.status == 0 && said.out.contains("52 to import"), "{said:?}");
+    gitea.asked.lock().unwrap().clear();
     let said = estate.run(&["import", "gitea", &gitea.url, "--token-file", &token, "--yes", "--json"]);
     assert_eq!(said.status, 0, "{said:?}");
     let lines = actions(&said);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::documents::{block, run};
 use crate::scene::estate::Estate;
 use crate::scene::sandbox::{Completed, Sandbox, script, wait_for};
 
@@ -94,8 +95,10 @@ fn gitolite_copies_become_push_mirrors() {
         let all = [&["import", "gitolite"], more].concat();
         Completed::of(&command.args(all).env("PATH", path).env("USER", "root").output().unwrap())
     };
+    let documented = "export USER=root; ".to_owned() + &block("docs/import.md", "sh", "import gitolite", &[]);
+    let documented = run(&sandbox, &home, &documented, None);
     let said = import(&["--dry-run"]);
-    assert_eq!(said.status, 0, "{said:?}");
+    assert_eq!((said.status, &said.out), (0, &documented.out), "{said:?}");
     assert!(said.err.contains("1 repository here is a copy of sam"), "{said:?}");
     assert!(said.out.contains("nosync-quiet-1") && said.out.contains("--exact"), "{said:?}");
     assert_eq!(std::fs::read_to_string(&log).unwrap(), "query-rc\ngit-config\n", "two processes");
@@ -175,6 +178,9 @@ fn gerrit_remotes_become_mirrors_of_each_project() {
         estate.repository(name);
     }
     let before = files(&site);
+    let replaced = [("/srv/gerrit", site.to_str().unwrap())];
+    let said = run(sandbox, &site, &block("docs/import.md", "sh", "import gerrit", &replaced), Some(&estate.file));
+    assert!(said.status == 0 && said.out.contains("3 to import"), "{said:?}");
     let run = |more: &[&str]| estate.run(&[&["import", "gerrit", site.to_str().unwrap()], more].concat());
     let said = run(&["--yes", "--json"]);
     assert_eq!(said.status, 0, "{said:?}");

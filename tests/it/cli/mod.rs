@@ -16,4 +16,5 @@ mod keys;
 mod messages;
 mod monitoring;
 mod progress;
+mod recipes;
 mod url_and_password;

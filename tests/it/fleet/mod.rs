@@ -1,5 +1,6 @@
 //! Several daemons that share a real PostgreSQL database. Each machine is a sandbox of its own.
 
+mod debian;
 mod faults;
 mod limits;
 mod nodes;
