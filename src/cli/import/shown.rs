@@ -1,5 +1,6 @@
 //! What `import` prints.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
@@ -71,9 +72,16 @@ impl Shown<'_> {
                 addition.notes.iter().for_each(|note| *notes.entry(note).or_default() += 1);
             }
         }
-        for (note, count) in notes {
+        let mut notes: Vec<(&str, usize)> = notes.into_iter().collect();
+        // What concerns most mirrors comes first.
+        notes.sort_by_key(|(_, count)| Reverse(*count));
+        let left = notes.len().saturating_sub(most);
+        for (note, count) in notes.into_iter().take(most) {
             let of = if count == 1 { "1 mirror".to_owned() } else { format!("{count} mirrors") };
             writeln!(out, "note for {of}: {}", clean(note))?;
+        }
+        if left > 0 {
+            writeln!(out, "and {left} more notes; -v shows them all")?;
         }
         self.sum(judged, out)
     }

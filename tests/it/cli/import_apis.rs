@@ -194,6 +194,10 @@ fn gitea_mirrors_are_read_by_their_count() {
     let commands = block("docs/import.md", "sh", "import gitlab", &replaced);
     let said = run(sandbox, Path::new("/"), commands.lines().last().unwrap(), Some(&estate.file));
     assert!(said.status == 0 && said.out.contains("52 to import"), "{said:?}");
+    assert!(
+        said.out.contains("\nand 45 more notes; -v shows them all\n") && said.out.lines().count() == 23,
+        "{said:?}"
+    );
     gitea.asked.lock().unwrap().clear();
     let said = estate.run(&["import", "gitea", &gitea.url, "--token-file", &token, "--yes", "--json"]);
     assert_eq!(said.status, 0, "{said:?}");
