@@ -153,7 +153,10 @@ impl Helper {
 
     fn web(&mut self) -> anyhow::Result<&mut Web> {
         if self.web.is_none() {
-            self.web = Some(Web::start(&self.repository, &self.target()?, &self.server.credential_env.program)?);
+            let target = self.target()?;
+            let pinned = web::judged(&target).map_err(|error| self.explained(&error.into()))?;
+            let program = &self.server.credential_env.program;
+            self.web = Some(Web::start(&self.repository, &target, pinned.as_deref(), program)?);
         }
         Ok(self.web.as_mut().expect("it was just started"))
     }

@@ -1,7 +1,8 @@
 //! Reading over http: git's own helper, `git remote-https`, does it, and we pass its answers on unchanged. It gets the password over
-//! the socket of `wire::AskpassServer`.
+//! the socket of `wire::AskpassServer`. For a confined mirror it connects only to addresses that we have judged.
 
 use std::io::{self, BufRead, BufReader, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{ChildStdin, ChildStdout};
@@ -9,7 +10,7 @@ use std::process::{ChildStdin, ChildStdout};
 use crate::credentials::Secret;
 use crate::process::{self, Child};
 use crate::repo::Repository;
-use crate::wire::{Address, AskpassServer, Target};
+use crate::wire::{self, Address, AskpassServer, Target};
 
 /// A running helper of git's.
 pub(super) struct Web {
@@ -21,7 +22,13 @@ pub(super) struct Web {
 }
 
 impl Web {
-    pub(super) fn start(repository: &Repository, target: &Target, program: &Path) -> anyhow::Result<Self> {
+    /// Starts it. `pinned` comes from [`judged`].
+    pub(super) fn start(
+        repository: &Repository,
+        target: &Target,
+        pinned: Option<&str>,
+        program: &Path,
+    ) -> anyhow::Result<Self> {
         let Address::Http { url, .. } = &target.address else { anyhow::bail!("this mirror is not reached over http") };
         let mut command = process::git(repository.git_dir(), &[]);
         // No credential helper is asked for the password, and no redirect takes it to another server.
@@ -37,6 +44,9 @@ impl Web {
         }
         if let Some(proxy) = &target.proxy {
             command.arg("-c").arg(format!("http.proxy={proxy}"));
+        }
+        if let Some(pinned) = pinned {
+            command.arg("-c").arg(format!("http.curloptResolve={pinned}"));
         }
         let (secret, user) = (target.credentials.secret.clone(), target.credentials.username.clone());
         // The URL has no user name: with one, curl would try an empty password before git asks for the password.
@@ -122,6 +132,25 @@ impl Web {
             None => anyhow::Error::from(error).context("git's http helper ended"),
         }
     }
+}
+
+/// The addresses that a confined mirror's name has now and that may be reached, for curl's option `CURLOPT_RESOLVE`. git's helper then asks
+/// no name server, which could give it another address. `None` if the mirror is not confined, or its URL has an address in place of a name.
+///
+/// # Errors
+/// [`wire::Error::Blocked`] or [`wire::Error::Resolve`]
+pub(super) fn judged(target: &Target) -> Result<Option<String>, wire::Error> {
+    let (Some(egress), Some((host, port))) = (&target.egress, target.address.host_and_port()) else { return Ok(None) };
+    let addresses = egress.resolve(host, port)?;
+    if host.parse::<IpAddr>().is_ok() {
+        return Ok(None);
+    }
+    let bare = |address: &SocketAddr| match address.ip() {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    };
+    let addresses: Vec<String> = addresses.iter().map(bare).collect();
+    Ok(Some(format!("{host}:{port}:{}", addresses.join(","))))
 }
 
 /// Whether git's question, `Password for 'https://user@host:port': `, is about the mirror. git asks in the same way for the password of a

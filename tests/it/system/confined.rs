@@ -130,5 +130,24 @@ print("ready", file=seen, flush=True)
         let (said, seen) = sync();
         assert!(said.status == 1 && !seen.contains("reached"), "{url}: {said:?} {seen}");
         assert!(seen.contains("asked 1") || n == 3, "{url}: the name server was asked: {said:?} {seen}");
+        // git's own helper reads over http. It connects to the address that was judged, and asks no name server.
+        if url.starts_with("http") {
+            let fetch = |url: &str| {
+                let _ = std::fs::remove_file(sandbox.path("seen"));
+                sandbox.mirror_push_ok(&source, &["set", "m", "--url", url]);
+                let mut command = sandbox.command("timeout");
+                command.args(["60", "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "sh"]);
+                command.arg(sandbox.path("run")).args(["git", "--git-dir"]).arg(&source).args(["fetch", "mirror::m"]);
+                let programs = std::path::Path::new(env!("CARGO_BIN_EXE_git-mirror-push")).parent().unwrap();
+                let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+                let said = run_with_input(command.env("PATH", path), b"");
+                (said, std::fs::read_to_string(sandbox.path("seen")).unwrap())
+            };
+            let (said, seen) = fetch(url);
+            assert!(said.status == 128 && !seen.contains("reached"), "{said:?} {seen}");
+            assert!(seen.contains("asked 1") && !seen.contains("asked 2"), "{said:?} {seen}");
+            let (said, seen) = fetch("http://127.0.0.1:8080/x.git");
+            assert!(said.err.contains("not allowed") && !seen.contains("reached"), "{said:?} {seen}");
+        }
     }
 }
