@@ -13,8 +13,7 @@
 //! To a child that may contact mirrors, root passes the secrets of the server's files over standard
 //! input. These are passwords of mirrors over https or http, and tokens that create repositories.
 //! The child uses a secret only for a mirror whose settings all come from the server's files,
-//! because a setting in the repository's own file could send the secret elsewhere. Absent: the API
-//! and the page. They refuse to change such a repository.
+//! because a setting in the repository's own file could send the secret elsewhere.
 
 #![expect(clippy::disallowed_methods, reason = "reads what root hands over, and starts this program as another user")]
 
@@ -105,7 +104,7 @@ pub enum Hands {
     Secrets,
     /// The standard input of root's process.
     Input,
-    /// Nothing.
+    /// Nothing. The caller may set another standard input.
     Nothing,
 }
 

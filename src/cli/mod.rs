@@ -14,6 +14,7 @@ use crate::repo::{self, Repository};
 use crate::wake;
 
 mod args;
+mod change;
 mod check;
 mod completions;
 mod conflicts;
@@ -152,6 +153,7 @@ fn run(cli: Cli, serve: Run<'_>) -> anyhow::Result<u8> {
 fn in_repository(session: &Session<'_>, command: Command, out: &mut dyn Write) -> anyhow::Result<u8> {
     match command {
         Command::Add(add) => mirrors::add(session, &add),
+        Command::Change => change::change(session, out),
         Command::Set(set) => set::set(session, set),
         Command::Enable(name) => mirrors::enable(session, &name.name),
         Command::Disable(name) => mirrors::disable(session, &name.name),

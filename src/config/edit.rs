@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fs2::FileExt;
+use serde::{Deserialize, Serialize};
 use toml_edit::{Array, DocumentMut, Item, Table, Value, value};
 
 use super::values::is_name;
@@ -20,7 +21,7 @@ use crate::repo::Repository;
 const FIRST_TEXT: &str = "# git-mirror-push: the mirrors of this repository; see git-mirror-push(1)\n\n";
 
 /// A new value of a key; `Unset` removes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// A string.
     Text(String),

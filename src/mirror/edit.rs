@@ -11,6 +11,7 @@
 use std::path::PathBuf;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::{Error, Lock, forget, mark_removed, new_id, prepare, unmoved};
 use crate::config::{self, AuthMethod, Change, Config, Edit, Mirror, Server, edit};
@@ -36,7 +37,7 @@ pub struct Extras {
 }
 
 /// Why a full sync is made due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wish {
     /// The configuration has changed.
     Compare,

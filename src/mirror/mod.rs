@@ -19,6 +19,7 @@ mod edit;
 mod host_keys;
 mod local;
 mod lock;
+mod operation;
 mod removal;
 mod shown;
 
@@ -29,6 +30,7 @@ pub use edit::{Editor, Extras, Keys, WhileBusy, Wish, clean_url, token_as_passwo
 pub use host_keys::{detect, host_keys_of};
 pub use local::{LocalMirror, LostHead};
 pub use lock::Lock;
+pub use operation::{Answer, Operation};
 pub use removal::{forget, is_being_removed, mark_removed};
 pub use shown::{to_show, with_shown};
 

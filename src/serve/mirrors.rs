@@ -4,21 +4,20 @@
 use crate::config::{self, AuthMethod, Change, Config, Direction, HookSetting, Mirror, Server};
 use crate::credentials::{Credentials, HostKey, Secret};
 use crate::layout::Layout;
-use crate::mirror::{self, Editor, Extras, Keys, clean_url, token_as_password};
+use crate::mirror::{self, Answer, Editor, Extras, Keys, Operation, clean_url, token_as_password};
+use crate::owner::Owner;
 use crate::repo::{self, Repository};
 use crate::status::{View, view};
 use crate::wire::{Address, Egress};
 
 use super::App;
+use super::as_owner;
 use super::params::MirrorParams;
 use super::projects::Project;
 
 /// How many mirrors a project may have that were made through the API or the page, when the
 /// server's file does not set it.
 const MAX_MIRRORS: usize = 20;
-
-/// Time limit for a server to send its host keys.
-const DETECT_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]
@@ -47,19 +46,18 @@ pub(super) enum Error {
 
 impl From<mirror::Error> for Error {
     fn from(error: mirror::Error) -> Self {
-        match error {
-            mirror::Error::Refused(text)
-            | mirror::Error::Config(config::Error::Change(text) | config::Error::Value(text)) => Self::Refused(text),
-            mirror::Error::Config(config::Error::OnlyAsOwner { .. } | config::Error::ForeignRepository { .. }) => {
-                Self::Refused(
-                    "the repository belongs to another user of the server; \
-                     only that user can change its mirrors"
-                        .into(),
-                )
-            }
-            busy @ mirror::Error::Busy { .. } => Self::Busy(busy.to_string()),
-            mirror::Error::Config(busy @ config::Error::Busy { .. }) => Self::Busy(busy.to_string()),
-            other => Self::Failed(other.into()),
+        Answer::from(error).into()
+    }
+}
+
+/// The error of an answer that is one.
+impl From<Answer> for Error {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::Refused(text) => Self::Refused(text),
+            Answer::Busy(text) => Self::Busy(text),
+            Answer::Failed(text) => Self::Failed(anyhow::Error::msg(text)),
+            Answer::Done(_) => Self::Failed(anyhow::Error::msg("it is done")),
         }
     }
 }
@@ -97,7 +95,6 @@ impl App {
     /// Installs the hook and makes a mirror. If the mirror is enabled and silent mode is off, also requests the first sync.
     pub(super) fn create(&self, project: &Project, wish: &MirrorParams) -> Result<View, Error> {
         let opened = self.open(project)?;
-        config::authorise(&opened.repository, &opened.server).map_err(mirror::Error::from)?;
         let most = opened.server.api.max_mirrors_per_project.unwrap_or(MAX_MIRRORS);
         if opened.config.mirrors.iter().filter(|mirror| mirror.is_confined).count() >= most {
             let fix = "max_mirrors_per_project in [api] of the server's file";
@@ -121,16 +118,9 @@ impl App {
         keys.extend(username.map(|user| ("username", Change::Text(user))));
         keys.extend(wish.keys(None));
         let host_keys = wish.host_keys(&address)?;
-        if opened.config.hook != HookSetting::None {
-            crate::install::ensure(&opened.repository, &opened.server.credential_env.program)
-                .map_err(anyhow::Error::from)?;
-        }
-        let config = opened.editor().add(
-            &name,
-            keys,
-            &Extras { secret, host_keys, key_type: None, adopts: wish.adopt == Some(true) },
-        )?;
-        self.after_change(project, opened, config, &name)
+        let extras = Extras { secret, host_keys, key_type: None, adopts: wish.adopt == Some(true) };
+        opened.run(&Operation::Add(name.clone(), keys, extras))?;
+        self.after_change(project, opened, &name)
     }
 
     /// Changes a mirror. If it is enabled and silent mode is off, also requests a sync.
@@ -164,12 +154,9 @@ impl App {
         keys.extend(wish.keys(Some(mirror)));
         let host_keys = wish.host_keys(&address)?;
         let name = mirror.name.clone();
-        let config = opened.editor().set(
-            &name,
-            keys,
-            &Extras { secret, host_keys, key_type: None, adopts: wish.adopt == Some(true) },
-        )?;
-        self.after_change(project, opened, config, &name)
+        let extras = Extras { secret, host_keys, key_type: None, adopts: wish.adopt == Some(true) };
+        opened.run(&Operation::Set(name.clone(), keys, extras))?;
+        self.after_change(project, opened, &name)
     }
 
     /// Requests a comparison of all refs of a mirror, and does not wait for it. A worker does it soon.
@@ -180,8 +167,7 @@ impl App {
         if !mirror.is_enabled || opened.config.is_silent {
             return Err(Error::Refused(DISABLED.into()));
         }
-        opened.editor().prepare()?;
-        opened.editor().request(&opened.config, &mirror.name, wish)?;
+        opened.run(&Operation::Request(mirror.name.clone(), wish))?;
         self.workers.sync(&project.git_dir, mirror);
         self.changed(&project.git_dir);
         Ok(())
@@ -189,8 +175,7 @@ impl App {
 
     /// The host keys that a mirror's server offers now.
     pub(super) fn offered_keys(&self, opened: &OpenProject, mirror: &Mirror) -> Result<Vec<HostKey>, Error> {
-        config::authorise(&opened.repository, &opened.server).map_err(mirror::Error::Config)?;
-        let offered = mirror::detect(mirror, &opened.server, DETECT_LIMIT)?;
+        let offered = opened.run(&Operation::Detect(mirror.name.clone()))?;
         match offered.is_empty() {
             true => Err(Error::Refused(format!(
                 "'{}' offered no host key; does an ssh server listen there?",
@@ -204,16 +189,13 @@ impl App {
     pub(super) fn remove(&self, project: &Project, id: u32) -> Result<(), Error> {
         let opened = self.open(project)?;
         let name = opened.mirror(id)?.name.clone();
-        opened.editor().unconfigure(&name)?;
+        opened.run(&Operation::Remove(name))?;
         self.changed(&project.git_dir);
-        match opened.editor().delete_files(&name) {
-            Ok(()) | Err(mirror::Error::Busy { .. }) => {}
-            Err(error) => tracing::warn!("'{}': {error}", opened.repository.git_dir().display()),
-        }
         Ok(())
     }
 
-    fn after_change(&self, project: &Project, opened: OpenProject, config: Config, name: &str) -> Result<View, Error> {
+    fn after_change(&self, project: &Project, opened: OpenProject, name: &str) -> Result<View, Error> {
+        let config = config::load(&opened.repository, &opened.server).map_err(anyhow::Error::from)?;
         let opened = OpenProject { config, ..opened };
         let mirror = opened.config.mirror(name).ok_or(Error::Missing("Mirror"))?;
         if mirror.is_enabled && !opened.config.is_silent {
@@ -225,14 +207,19 @@ impl App {
 }
 
 impl OpenProject {
-    /// The editor, which changes the configuration of this project.
-    pub(super) fn editor(&self) -> Editor<'_> {
-        Editor {
-            repository: &self.repository,
-            server: &self.server,
-            now: super::now,
-            while_busy: mirror::WhileBusy::Refuse,
+    /// Does it, or lets a process of the repository's owner do it where root must not act itself. Before a mirror is added, the hook is
+    /// installed.
+    pub(super) fn run(&self, operation: &Operation) -> Result<Vec<HostKey>, Error> {
+        let (repository, server) = (&self.repository, &*self.server);
+        if let Some(owner) = Owner::of(repository.git_dir(), server) {
+            return as_owner::run(&owner, self, operation);
         }
+        config::authorise(repository, server).map_err(mirror::Error::from)?;
+        if matches!(operation, Operation::Add(..)) && self.config.hook != HookSetting::None {
+            crate::install::ensure(repository, &server.credential_env.program).map_err(anyhow::Error::from)?;
+        }
+        let while_busy = mirror::WhileBusy::Refuse;
+        Ok(operation.run(&Editor { repository, server, now: super::now, while_busy })?)
     }
 
     /// The mirror of that number.

@@ -32,6 +32,7 @@ use crate::tokens::Store;
 
 mod access;
 mod api;
+mod as_owner;
 mod beat;
 mod client;
 mod copies;

@@ -18,7 +18,7 @@ use super::mirrors::{Error, OpenProject};
 use super::projects::Project;
 use super::{App, now};
 use crate::config::{Interval, Mirror};
-use crate::mirror::Wish;
+use crate::mirror::{Operation, Wish};
 use crate::status::{self, UpdateStatus};
 
 /// Delayed checks share the threads of one token, so that they do not take those of requests.
@@ -161,8 +161,7 @@ impl App {
             begun.is_none_or(|begun| noted > Duration::from_secs(begun.as_second().unsigned_abs() + TAKEN))
         });
         if !is_waiting {
-            opened.editor().prepare()?;
-            opened.editor().request(&opened.config, &mirror.name, Wish::Compare)?;
+            opened.run(&Operation::Request(mirror.name.clone(), Wish::Compare))?;
         }
         Ok(())
     }

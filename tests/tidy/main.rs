@@ -171,6 +171,7 @@ const MAY_IMPORT: [(&str, &[&str]); 31] = [
             "mirror",
             "install",
             "metrics",
+            "owner",
             "tokens",
             "fleet",
         ],

@@ -106,6 +106,9 @@ pub(super) enum Command {
     Add(Add),
     /// Change a mirror, or keys of the repository
     Set(Set),
+    /// Do one thing that standard input asks for (the daemon of root runs this in repositories of other users)
+    #[command(hide = true)]
+    Change,
     /// Enable a mirror again, and compare all refs
     Enable(Name),
     /// Stop updating a mirror, but keep its configuration
