@@ -5,18 +5,32 @@ use std::io::Write;
 use super::args::Show;
 use super::{BEHIND, DONE, Session, Usage, by_name, chosen, next, notes, now, print_json, render};
 use crate::config::{self, Config, HookSetting, Mirror};
+use crate::credentials::Credentials;
 use crate::install::{self, State};
 use crate::layout::Layout;
 use crate::mirror;
 use crate::status::{UpdateStatus, View, view};
 
 pub(super) fn views(layout: &Layout, config: &Config, names: &[String]) -> anyhow::Result<Vec<View>> {
+    views_for(layout, config, names, &|_| true)
+}
+
+/// As [`views`]. The URLs are fit to be shown only where `is_shown` holds.
+pub(super) fn views_for(
+    layout: &Layout,
+    config: &Config,
+    names: &[String],
+    is_shown: &dyn Fn(&View) -> bool,
+) -> anyhow::Result<Vec<View>> {
     chosen(config, names)?
         .into_iter()
         .map(|mirror| {
-            // The secret only helps to mask a URL, and a stored URL holds none, so an error is ignored. `status` shows it as a note.
-            let credentials = mirror::credentials(layout, mirror).unwrap_or_default();
-            Ok(view(layout, mirror, &credentials, now())?)
+            let mut shown = view(layout, mirror, &Credentials::default(), now())?;
+            if is_shown(&shown) {
+                // The secret only helps to mask a URL, and a stored URL holds none, so an error is ignored. `status` shows it as a note.
+                shown.mask(mirror, &mirror::credentials(layout, mirror).unwrap_or_default());
+            }
+            Ok(shown)
         })
         .collect()
 }

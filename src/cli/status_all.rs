@@ -23,7 +23,7 @@ pub(super) fn show(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
 
 fn as_json(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
     let (mut is_behind, mut before) = (base.lacks_roots(), "[");
-    let views = |path: &Path| views_of(base, path);
+    let views = |path: &Path| views_of(base, path, &|_| true);
     let bad = base.take_every(&views, &mut |_, views| {
         for view in &views {
             is_behind |= status::is_behind(view);
@@ -42,13 +42,14 @@ fn as_text(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
     let mut counts: BTreeMap<&'static str, usize> = BTreeMap::new();
     let mut rows: BTreeMap<Place, Vec<u8>> = BTreeMap::new();
     let (mut all, mut left_out, mut is_behind) = (0, 0, base.lacks_roots());
-    let views = |path: &Path| views_of(base, path);
+    let is_shown = |view: &View| is_verbose || status::is_behind(view);
+    let views = |path: &Path| views_of(base, path, &is_shown);
     let bad = base.take_every(&views, &mut |_, views| {
         for view in views {
             all += 1;
             *counts.entry(if view.enabled { view.update_status.as_str() } else { "disabled" }).or_default() += 1;
             is_behind |= status::is_behind(&view);
-            if !is_verbose && !status::is_behind(&view) {
+            if !is_shown(&view) {
                 continue;
             }
             let mut row = Vec::new();
@@ -81,8 +82,8 @@ fn as_text(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
     Ok(if is_behind || bad > 0 { BEHIND } else { DONE })
 }
 
-fn views_of(base: &Base, git_dir: &Path) -> anyhow::Result<Vec<View>> {
-    mirror::with_shown(git_dir, &base.server, |layout, config| status::views(layout, config, &[]))?
+fn views_of(base: &Base, git_dir: &Path, is_shown: &dyn Fn(&View) -> bool) -> anyhow::Result<Vec<View>> {
+    mirror::with_shown(git_dir, &base.server, |layout, config| status::views_for(layout, config, &[], is_shown))?
 }
 
 fn rank(view: &View) -> u8 {

@@ -31,6 +31,7 @@ mod template;
 mod unique;
 mod urls;
 mod values;
+mod walk;
 mod warnings;
 
 pub use assignment::{assignment, known_key};

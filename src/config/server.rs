@@ -1,8 +1,6 @@
 //! What the server's files say for many repositories: roots, templates, defaults. Not pure: it lists repositories, resolves links in roots,
 //! looks up users, and reads the secrets of templates.
 
-#![expect(clippy::disallowed_methods, reason = "looks for repositories below the roots")]
-
 use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -13,6 +11,7 @@ use super::fleet::FleetKeys;
 use super::keys::Table;
 use super::settings::Settings;
 use super::urls::Urls;
+use super::walk::{self, is_repository};
 use crate::credentials::{CredentialEnv, HandedOver, read_source, read_token, token_key};
 use crate::plan::Pattern;
 
@@ -110,38 +109,9 @@ impl Root {
         Some(Placed { path: path.to_owned(), name })
     }
 
-    /// The repositories below this root: directories with `HEAD` and `objects`, also a `.git` in a working tree. Symbolic links are not
-    /// followed. The inside of a repository is not searched. The rest of a working tree is searched.
-    fn repositories(&self, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
-        let mut open = vec![self.path.clone()];
-        while let Some(directory) = open.pop() {
-            let entries = match std::fs::read_dir(&directory) {
-                // An unreadable or deleted directory must not keep us from the other directories.
-                Err(error)
-                    if directory != self.path
-                        && matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound) =>
-                {
-                    tracing::warn!("'{}' is skipped: {error}", directory.display());
-                    continue;
-                }
-                entries => entries?,
-            };
-            for entry in entries {
-                let entry = entry?;
-                let path = entry.path();
-                if !entry.file_type()?.is_dir() {
-                    continue;
-                }
-                if is_repository(&path) {
-                    if self.place(&path).is_some() {
-                        found.push(path);
-                    }
-                } else {
-                    open.push(path);
-                }
-            }
-        }
-        Ok(())
+    /// The repositories below this root that the globs choose, in no order.
+    fn repositories(&self, threads: usize) -> std::io::Result<Vec<PathBuf>> {
+        walk::repositories(&self.path, threads, &|git_dir| self.place(git_dir).is_some())
     }
 }
 
@@ -202,10 +172,18 @@ impl Server {
     /// # Errors
     /// [`Error::Io`], when a directory cannot be read, and those of [`Server::existing_roots`].
     pub fn repositories(&self) -> Result<Vec<PathBuf>, Error> {
+        self.repositories_on(std::thread::available_parallelism().map_or(1, usize::from))
+    }
+
+    /// The same, with that many threads. With one, the daemon leaves the other processors to its work.
+    ///
+    /// # Errors
+    /// As [`Server::repositories`].
+    pub fn repositories_on(&self, threads: usize) -> Result<Vec<PathBuf>, Error> {
         let mut found = Vec::new();
         for root in self.existing_roots()? {
             let failed = |source| Error::Io { doing: "list the repositories below", path: root.path.clone(), source };
-            root.repositories(&mut found).map_err(failed)?;
+            found.extend(root.repositories(threads).map_err(failed)?);
         }
         found.sort_unstable();
         found.dedup();
@@ -299,14 +277,9 @@ impl Server {
 pub fn repositories_below(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     let failed = |source| Error::Io { doing: "list the repositories below", path: directory.to_owned(), source };
     let root = Root::at(&directory.canonicalize().map_err(failed)?);
-    let mut found = Vec::new();
-    root.repositories(&mut found).map_err(failed)?;
+    let mut found = root.repositories(1).map_err(failed)?;
     found.sort_unstable();
     Ok(found)
-}
-
-fn is_repository(directory: &Path) -> bool {
-    directory.join("HEAD").is_file() && directory.join("objects").is_dir()
 }
 
 /// Whether a user has this name, or the name is a number.

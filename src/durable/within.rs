@@ -57,6 +57,12 @@ pub(super) fn from_there<T>(path: &Path, act: impl FnOnce(BorrowedFd<'_>, &Path)
 /// # Errors
 /// The operating system's.
 pub fn stat(path: &Path) -> io::Result<Stat> {
+    let opened = |opened: &Option<(PathBuf, OwnedFd)>| {
+        opened.as_ref().filter(|(directory, _)| directory == path).map(|(_, opened)| rustix::fs::fstat(opened))
+    };
+    if let Some(found) = OPENED.with_borrow(opened) {
+        return Ok(found?);
+    }
     Ok(from_there(path, |directory, rest| rustix::fs::statat(directory, rest, AtFlags::SYMLINK_NOFOLLOW))?)
 }
 

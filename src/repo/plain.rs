@@ -5,8 +5,9 @@
 //! whether git would open it; its configuration or HEAD may be damaged. A repository that is not
 //! plain may be usable too; only opening it shows that.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::FileType;
 
 use crate::durable;
 use crate::refs::RefName;
@@ -26,8 +27,9 @@ impl Plain {
     /// Looks at a directory, whose path has no symbolic links. `None` if it has to be opened.
     #[must_use]
     pub fn at(git_dir: &Path) -> Option<Self> {
-        let directory = git_dir.symlink_metadata().ok()?;
-        let is_ours = directory.is_dir() && directory.uid() == rustix::process::geteuid().as_raw();
+        let directory = durable::stat(git_dir).ok()?;
+        let is_directory = FileType::from_raw_mode(directory.st_mode) == FileType::Directory;
+        let is_ours = is_directory && directory.st_uid == rustix::process::geteuid().as_raw();
         let lacks = |name: &str| durable::is_missing(&git_dir.join(name));
         let is_simple = is_ours && ["commondir", "info/grafts", "objects/info/alternates"].into_iter().all(lacks);
         let text = is_simple.then(|| durable::read(&git_dir.join("config")).ok())??.0.to_ascii_lowercase();

@@ -23,8 +23,14 @@ use crate::wire::Pool;
 
 /// How often a mirror that is not served is looked at.
 const PARKED: Duration = Duration::from_secs(60);
-/// The nice value of the thread that looks through all repositories.
+/// The nice value of the threads that look through all repositories.
 const NICE: i32 = 10;
+
+/// Lowers the priority of this thread, so that work on all repositories does not delay a push. On Linux each thread has a priority of its
+/// own (sched(7)). If this fails, the thread only delays the others a little.
+pub fn yield_to_others() {
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+}
 
 /// What happens to a mirror or a repository.
 #[derive(Debug)]
@@ -114,9 +120,7 @@ impl Workers {
                 scope.spawn(move || work(Role::Worker));
             }
             scope.spawn(move || {
-                // On Linux each thread has a priority of its own (sched(7)). If this fails, the
-                // scanner only delays the others a little.
-                let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+                yield_to_others();
                 work(Role::Scanner);
             });
         });

@@ -14,5 +14,5 @@ mod pool;
 mod queue;
 
 pub use batch::{Every, OnReport, OnRun, drain_every};
-pub use daemon::{Event, Workers};
+pub use daemon::{Event, Workers, yield_to_others};
 pub use queue::{HostLimit, HostUse, Parts, bare};

@@ -123,7 +123,7 @@ impl App {
         // the paths again.
         let generation = self.generation.load(Ordering::Relaxed);
         let server = self.server_with_roots();
-        let listed = server.repositories().inspect_err(|error| tracing::error!("{error}")).ok();
+        let listed = server.repositories_on(1).inspect_err(|error| tracing::error!("{error}")).ok();
         let mut remarks = listed.as_ref().map(|git_dirs| server.remarks(git_dirs)).unwrap_or_default();
         remarks.extend(on_network(&server));
         let mut said = self.look.remarks.lock();

@@ -265,7 +265,10 @@ pub fn run(server: Server, options: &Options) -> anyhow::Result<()> {
     let workers = std::thread::scope(|scope| {
         let workers = scope.spawn(|| app.workers.run());
         scope.spawn(|| app.socket.listen(|heard| app.heard(heard)));
-        scope.spawn(move || app.look_for_ever(&asked));
+        scope.spawn(move || {
+            crate::schedule::yield_to_others();
+            app.look_for_ever(&asked);
+        });
         scope.spawn(|| app.beat_for_ever());
         let told = runtime.block_on(attend(app, listeners, options));
         app.workers.halt();

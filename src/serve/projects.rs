@@ -234,7 +234,8 @@ impl Table {
         let at = self.projects.partition_point(|project| *project.path < *path);
         let by_path = self.projects.get(at).filter(|project| project.path == path);
         let by_id = || self.projects.get(*self.by_id.get(&id_or_path.parse().ok()?)?);
-        by_path.or_else(by_id).cloned()
+        // GitLab does the same: digits are a number. Otherwise a new repository with such a name would take the place of another one.
+        by_id().or(by_path).cloned()
     }
 }
 
@@ -301,6 +302,23 @@ mod tests {
         assert_eq!(paths(&projects), [(1, "a".into()), (2, "b".into())], "the list is the same");
         projects.refresh(&above, 1, &git_dirs).expect("stored");
         assert_eq!(paths(&projects), [(1, "srv/a".into()), (2, "srv/b".into())]);
+    }
+
+    #[test]
+    fn digits_are_a_number_before_they_are_a_path() {
+        let (scene, server, [a, b]) = scene();
+        let named = b.with_file_name("1.git");
+        std::fs::rename(&b, &named).expect("renamed");
+        let projects = Projects::new(scene.path());
+        projects.refresh(&server, 0, &[a, named]).expect("stored");
+        let found = |text: &str| projects.table().find(text).map(|project| (project.id, project.path.clone()));
+        let ids: Vec<u32> = ["a", "1.git"].into_iter().filter_map(|path| Some(found(path)?.0)).collect();
+        assert_eq!(ids.len(), 2);
+        for id in ids {
+            assert_eq!(found(&id.to_string()).map(|(id, _)| id), Some(id));
+        }
+        assert_eq!(found("1.git").map(|(_, path)| path).as_deref(), Some("1"));
+        assert_eq!(found("3"), None);
     }
 
     #[test]

@@ -102,6 +102,14 @@ pub fn waiting(layout: &Layout, mirror: &Mirror) -> io::Result<spool::Waiting> {
     }
 }
 
+impl View {
+    /// Shows the URL of `mirror` with these credentials masked.
+    pub fn mask(&mut self, mirror: &Mirror, credentials: &Credentials) {
+        self.url = mirror.address.shown(credentials);
+        self.masked_url = mirror.address.masked(credentials);
+    }
+}
+
 /// Shows `mirror` of the repository with these files as it is at `now`.
 ///
 /// # Errors
