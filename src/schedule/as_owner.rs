@@ -17,6 +17,7 @@ use crate::mirror;
 use crate::owner::{Hands, Owner};
 use crate::plan::{Restore, Side};
 use crate::process;
+use crate::spool;
 use crate::status::{self, RefOutcome, UpdateStatus};
 
 /// A report as `drain --json` prints it.
@@ -57,6 +58,17 @@ pub(super) fn serve(every: &Every<'_>, owner: &Owner, job: &Job) -> Result<Vec<R
     }
     if every.restore == Restore::All {
         asked.command.arg("--restore");
+    }
+    let queues = spool::queues(&Layout::new(&job.git_dir));
+    let queues = queues.map_err(Error::files("list the mirrors", job.git_dir.clone()))?;
+    let (parked, served): (Vec<String>, Vec<String>) =
+        queues.into_iter().map(|(name, _)| name).partition(|name| (every.parked)(&job.git_dir, name).is_some());
+    if !parked.is_empty() {
+        // A mirror that is too new to have a queue is left to the next run.
+        if served.is_empty() {
+            return Ok(Vec::new());
+        }
+        asked.command.args(served);
     }
     let begin = (every.now)();
     let out = asked.output().map_err(mirror::Error::from)?;

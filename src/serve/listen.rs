@@ -41,6 +41,8 @@ const MAX_HEAD: usize = 16 << 10;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long active connections may take to end when the daemon is told to end.
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
+/// How long connections may take to close after the last answer.
+const LAST_BYTES: Duration = Duration::from_millis(100);
 
 /// A socket that listens.
 pub(super) enum Listener {
@@ -165,6 +167,21 @@ impl ConnectionLimit {
         }
         state.count += 1;
         true
+    }
+
+    /// Waits until no request is at work, and a moment longer for connections that are closing. The streams of open pages are left.
+    pub(super) async fn emptied(&self) {
+        const STEP: Duration = Duration::from_millis(5);
+        let until = async |is_over: &dyn Fn(&CrowdState) -> bool, limit| {
+            let wait = async {
+                while !is_over(&self.lock()) {
+                    tokio::time::sleep(STEP).await;
+                }
+            };
+            let _ = tokio::time::timeout(limit, wait).await;
+        };
+        until(&|state| state.count == state.idle.len(), LAST_ANSWERS).await;
+        until(&|state| state.count == 0, LAST_BYTES).await;
     }
 }
 

@@ -321,6 +321,7 @@ async fn attend(app: &Arc<App>, listeners: Vec<Listener>, options: &Options) -> 
     tracing::info!("stopping: running updates may continue for a while");
     let _ = stop.send(true);
     while serving.join_next().await.is_some() {}
+    limit.emptied().await;
     Ok(())
 }
 

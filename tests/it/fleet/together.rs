@@ -1,6 +1,7 @@
 //! What the nodes do together: silent mode, two mirrors with one URL, and many pushes while nodes
 //! and the database fail.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -8,13 +9,19 @@ use rustix::process::Signal;
 use super::{LOCAL, asked, copies, init, machine, repository, start, wait_for_copies};
 use crate::scene::daemon::{self, Daemon, configure};
 use crate::scene::postgres::Postgres;
-use crate::scene::sandbox::{Sandbox, wait_for};
+use crate::scene::sandbox::{Sandbox, is_root, wait_for};
 use crate::scene::servers::{Kind, Server};
 
 fn push(sandbox: &Sandbox, name: &str) {
     let work = sandbox.work(&sandbox.path(&format!("srv/{name}.git")));
     work.commit("more");
     work.push(&["HEAD:refs/heads/main"]);
+}
+
+/// Whether a mirror at the hub has what the repository of a machine has.
+fn is_mirrored_at(hub: &Sandbox, mirror: &Path, machine: &Sandbox) -> bool {
+    let refs = hub.refs(mirror);
+    !refs.is_empty() && refs == machine.refs(&machine.path("srv/a.git"))
 }
 
 fn is_mirrored(sandbox: &Sandbox, name: &str) -> bool {
@@ -103,6 +110,53 @@ fn of_two_mirrors_with_one_url_the_later_one_is_parked_while_the_database_answer
     push(&machines[0], "a");
     wait_for("the first mirror", is_theirs);
     postgres.kill();
+}
+
+#[test]
+fn a_second_mirror_with_one_url_is_parked_in_a_repository_that_root_leaves_to_its_owner() {
+    if !is_root("files of another owner are needed") {
+        return;
+    }
+    let postgres = Postgres::start();
+    let hub = Sandbox::new();
+    let server = Server::start(&hub, Kind::Git);
+    let machines = [Sandbox::new(), Sandbox::new()];
+    for (node, machine) in machines.iter().enumerate() {
+        let (url, there) = (postgres.url(), server.url("{path}.git"));
+        configure(
+            machine,
+            &format!("{LOCAL}[fleet]\nurl = \"{url}\"\nnode = \"git{node}\"\n[remotes.hub]\nurl = \"{there}\"\n"),
+        );
+        daemon::repository(machine, "a");
+    }
+    let (file, source) = (machines[1].path("server.toml"), machines[1].path("srv/a.git"));
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replacen("root = ", "owners = [\"65534\"]\nroot = ", 1)).unwrap();
+    machines[1].git(&source, &["config", "--global", "safe.directory", "*"]);
+    std::fs::set_permissions(machines[1].path(""), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mirror = hub.bare("a.git");
+    init(&machines[0]);
+    let _first = start(&machines[0]);
+    push(&machines[0], "a");
+    wait_for("the first mirror", || is_mirrored_at(&hub, &mirror, &machines[0]));
+    wait_for_copies(&machines[0], "git0");
+    push(&machines[1], "a");
+    let give = || {
+        let mut chown = machines[1].command("chown");
+        assert!(chown.args(["-hR", "65534"]).arg(&source).status().unwrap().success());
+    };
+    give();
+    let second = start(&machines[1]);
+    wait_for("the warning", || asked(&machines[1], &["fleet"]).out.contains("more than one mirror pushes to"));
+    // A beat or two later, the second daemon knows it too.
+    let knows = || second.ask("GET", "/metrics", "").unwrap().text.contains("fleet_connected 1");
+    wait_for("the second daemon", knows);
+    wait_for_copies(&machines[1], "git1");
+    push(&machines[1], "a");
+    give();
+    // A push that is not parked is mirrored within a second.
+    std::thread::park_timeout(Duration::from_secs(4));
+    assert!(is_mirrored_at(&hub, &mirror, &machines[0]), "{}", second.log());
 }
 
 #[test]

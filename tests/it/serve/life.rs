@@ -227,6 +227,37 @@ fn after_sigterm_running_updates_have_time_to_finish() {
 }
 
 #[test]
+fn a_request_at_work_is_answered_after_sigterm() {
+    let sandbox = Sandbox::new();
+    let mut daemon = Daemon::start(&sandbox, LOCAL);
+    let source = daemon.repository("acme/widget");
+    daemon.add("acme/widget", "/nonexistent.git");
+    // The change waits for the lock of the configuration.
+    let lock = std::fs::File::open(source.join("mirror-push/lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let (url, token) = (daemon.url("/api/v4/projects/acme%2Fwidget/remote_mirrors"), daemon.token.clone());
+    let asked = std::thread::spawn(move || {
+        crate::scene::daemon::ask(&url, "POST", "url=/another.git", &[("PRIVATE-TOKEN", &token)])
+    });
+    let waits = || {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap();
+        let mut paths = open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+        paths.any(|path| path.ends_with("mirror-push/lock"))
+    };
+    wait_for("the request", waits);
+    daemon.signal(Signal::TERM);
+    wait_for("the end to begin", || daemon.log().contains("stopping"));
+    // Long enough for a daemon to end that does not wait for the answer.
+    std::thread::park_timeout(Duration::from_secs(1));
+    drop(lock);
+    let answer = asked.join().unwrap();
+    assert_eq!(answer.map(|answer| answer.status), Some(201), "{}", daemon.log());
+    assert_eq!(daemon.ended(), Some(0));
+    let config = std::fs::read_to_string(source.join("mirror-push/config.toml")).unwrap();
+    assert!(config.contains("/another.git"), "{config}");
+}
+
+#[test]
 fn after_sighup_with_a_broken_file_the_last_good_configuration_stays() {
     let sandbox = Sandbox::new();
     let daemon = Daemon::start(&sandbox, "");
