@@ -245,6 +245,9 @@ def measure(directory, program, count, idle):
         row["idle_percent_of_a_core"] = size.idle(idle)
         row["daemon_peak_kib"] = size.stop()
         size.start(scans=True)
+        # Before that, /metrics lacks the mirrors that fail.
+        while b"unread_repositories 0\n" not in size.get("/metrics")[1]:
+            time.sleep(0.2)
         row["requests"] = size.requests()
         row["push_to_mirror"] = size.pushes()
         row["scanning_daemon_peak_kib"] = size.stop()
