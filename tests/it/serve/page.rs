@@ -48,6 +48,8 @@ fn a_person_adds_a_mirror_and_watches_it() {
     browser.wait_text("[role=alert]", "Wrong or expired token.");
     browser.shot("wrong-token");
     assert_eq!(browser.complaints().len(), 1, "the status of the refusal");
+    // The list of repositories may be a second old.
+    wait_for("the repository", || daemon.ask("GET", "/api/v4/projects", "").is_some_and(|said| said.text.len() > 2));
     browser.type_into("#token", &daemon.token);
     browser.press("\u{e007}");
     browser.wait_text("h1", "Mirrored repositories");
