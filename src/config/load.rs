@@ -182,7 +182,7 @@ pub fn authorise(repository: &Repository, server: &Server) -> Result<(), Error> 
     let git_dir = repository.git_dir();
     let failed = |path: &Path, source| Error::Io { doing: "look at", path: path.to_owned(), source };
     let ours = rustix::process::geteuid().as_raw();
-    let uid = std::fs::metadata(git_dir).map_err(|source| failed(git_dir, source))?.uid();
+    let uid = durable::stat_directory(git_dir).map_err(|source| failed(git_dir, source))?.st_uid;
     if uid != ours {
         let name = uzers::get_user_by_uid(uid).and_then(|user| user.name().to_str().map(str::to_owned));
         if !server.names_owner(git_dir, uid, name.as_deref()) {

@@ -45,7 +45,7 @@ pub use lines::append_lines;
 #[cfg(feature = "mirror")]
 pub use storage::network_file_system;
 #[cfg(feature = "mirror")]
-pub use within::{is_missing, stat, within};
+pub use within::{is_missing, stat, stat_directory, within};
 
 /// Syncs a file or a directory (fsync(2)), together with other threads if this thread is a member of a [`Group`].
 ///

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-use super::place::DIRECTORY;
+use super::place::{DIRECTORY, open_without_links};
 
 thread_local! {
     static OPENED: RefCell<Option<(PathBuf, OwnedFd)>> = const { RefCell::new(None) };
@@ -64,6 +64,24 @@ pub fn stat(path: &Path) -> io::Result<Stat> {
         return Ok(found?);
     }
     Ok(from_there(path, |directory, rest| rustix::fs::statat(directory, rest, AtFlags::SYMLINK_NOFOLLOW))?)
+}
+
+/// The metadata of a directory, if no component of its path is a symbolic link. Otherwise somebody who may write in a directory above it
+/// could put another directory in its place.
+///
+/// # Errors
+/// The operating system's. For a symbolic link, `ELOOP`.
+pub fn stat_directory(path: &Path) -> io::Result<Stat> {
+    let is_opened =
+        |opened: &Option<(PathBuf, OwnedFd)>| opened.as_ref().is_some_and(|(directory, _)| directory == path);
+    if OPENED.with_borrow(is_opened) {
+        return stat(path);
+    }
+    if let Some(opened) = open_without_links(path, DIRECTORY)? {
+        return Ok(rustix::fs::fstat(opened)?);
+    }
+    // A kernel without openat2(2), or a link.
+    if path.canonicalize()? == path { stat(path) } else { Err(Errno::LOOP.into()) }
 }
 
 /// Whether nothing has this path. `false` if that cannot be found out.
@@ -128,5 +146,29 @@ mod tests {
         });
         assert_eq!(moved.expect("read"), b"r.git/config");
         assert!(read(&path("r.git/config")).is_err());
+    }
+
+    #[test]
+    fn a_directory_is_looked_at_only_without_links_on_the_way() {
+        let scene = tempfile::tempdir().expect("a directory");
+        let root = scene.path().canonicalize().expect("there");
+        let path = |name: &str| root.join(name);
+        std::fs::create_dir_all(path("r.git/mirror-push")).expect("made");
+        std::fs::write(path("r.git/config"), "").expect("written");
+        std::os::unix::fs::symlink(path("r.git"), path("link.git")).expect("linked");
+        for (name, is_found) in [
+            ("r.git", true),
+            ("r.git/mirror-push", true),
+            ("link.git", false),
+            ("link.git/mirror-push", false),
+            ("r.git/config", false),
+        ] {
+            let found = || stat_directory(&path(name)).is_ok();
+            assert_eq!(
+                (found(), within(&path(name), found), within(&path("r.git"), found)),
+                (is_found, is_found, is_found),
+                "{name}"
+            );
+        }
     }
 }

@@ -122,18 +122,17 @@ impl Shared {
     }
 }
 
-/// Opens a repository that a list of repositories names. `path` must be its common directory.
-/// Otherwise somebody who may write in `path` could make it lead to another repository, with a file
-/// `commondir`.
+/// Opens a repository that a list of repositories names. `path` must be its common directory, and no component of it a symbolic link.
+/// Otherwise somebody who may write in `path` or above it could make it lead to another repository, with a file `commondir` or a link.
 ///
 /// # Errors
 /// As [`open`].
 pub fn open_listed(path: &Path) -> Result<Shared, Error> {
     let shared = open(path)?;
-    if path.canonicalize().is_ok_and(|path| shared.to_local().git_dir() == path) {
+    if shared.git_dir == path {
         return Ok(shared);
     }
-    let reason = format!("its files are in '{}'", shared.to_local().git_dir().display());
+    let reason = format!("its files are in '{}'", shared.git_dir.display());
     Err(Error::NotARepository { path: path.to_owned(), reason })
 }
 

@@ -24,10 +24,10 @@ pub struct Plain {
 const WORDS: [&[u8]; 4] = [b"extensions", b"include", b"sharedrepository", b"worktree"];
 
 impl Plain {
-    /// Looks at a directory, whose path has no symbolic links. `None` if it has to be opened.
+    /// Looks at a directory. `None` if it has to be opened, or if its path has a symbolic link.
     #[must_use]
     pub fn at(git_dir: &Path) -> Option<Self> {
-        let directory = durable::stat(git_dir).ok()?;
+        let directory = durable::stat_directory(git_dir).ok()?;
         let is_directory = FileType::from_raw_mode(directory.st_mode) == FileType::Directory;
         let is_ours = is_directory && directory.st_uid == rustix::process::geteuid().as_raw();
         let lacks = |name: &str| durable::is_missing(&git_dir.join(name));
@@ -82,8 +82,10 @@ mod tests {
             assert!(Plain::at(&git_dir).is_some());
             std::fs::write(git_dir.join(name), text).expect("written");
             assert_eq!(Plain::at(&git_dir).is_some(), is_plain, "{name}: {text}");
-            std::os::unix::fs::symlink(&git_dir, scene.path().join("link.git")).expect("linked");
-            assert!(Plain::at(&scene.path().join("link.git")).is_none(), "a link");
+            let link = scene.path().join("link.git");
+            std::os::unix::fs::symlink(&git_dir, &link).expect("linked");
+            assert!(Plain::at(&link).is_none(), "a link");
+            assert!(durable::within(&link, || Plain::at(&link)).is_none(), "a link");
         }
     }
 }
