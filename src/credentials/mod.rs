@@ -78,7 +78,7 @@ pub fn is_token(user: &str, secret: Option<&Secret>) -> bool {
 /// The operating system's, or [`io::ErrorKind::PermissionDenied`] when other users may access the file, it belongs to another user, or it
 /// is a link.
 pub fn read_secret(path: &Path) -> io::Result<Option<Secret>> {
-    secret_in(path, durable::open_to_read(path))
+    secret_in(path, durable::open_to_read(path), &durable::is_ours)
 }
 
 /// Reads a secret file that the administrator configured. It may be a symbolic link.
@@ -87,11 +87,15 @@ fn read_named_secret(path: &Path) -> io::Result<Option<Secret>> {
         let metadata = file.metadata()?;
         Ok((file, metadata))
     });
-    secret_in(path, opened)
+    secret_in(path, opened, &durable::is_ours)
 }
 
 /// Checks mode and owner on the open descriptor, then reads the secret from it.
-fn secret_in(path: &Path, opened: io::Result<(std::fs::File, std::fs::Metadata)>) -> io::Result<Option<Secret>> {
+fn secret_in(
+    path: &Path,
+    opened: io::Result<(std::fs::File, std::fs::Metadata)>,
+    is_trusted: &dyn Fn(&std::fs::Metadata) -> bool,
+) -> io::Result<Option<Secret>> {
     let (mut open, file) = match opened {
         Ok(opened) => opened,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -103,7 +107,7 @@ fn secret_in(path: &Path, opened: io::Result<(std::fs::File, std::fs::Metadata)>
         return refused(format!("other users can read '{}'; chmod 600 {word}", path.display()));
     }
     // The owner of the file could replace the password that we send.
-    if !durable::is_ours(&file) {
+    if !is_trusted(&file) {
         return refused(format!("'{}' must belong to you or root; chown it", path.display()));
     }
     let mut text = String::new();
