@@ -22,7 +22,6 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -34,6 +33,7 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::config::{self, Server};
 use crate::credentials::{Redactor, hand_over};
+use crate::durable;
 use crate::process;
 
 /// The variable that tells the child which user to become: a uid. [`SECRETS`] follows the uid if standard input holds secrets.
@@ -62,7 +62,7 @@ impl Owner {
         if !geteuid().is_root() {
             return None;
         }
-        let uid = std::fs::metadata(git_dir).ok().map(|file| file.uid()).filter(|uid| *uid != 0)?;
+        let uid = durable::stat_directory(git_dir).ok().map(|directory| directory.st_uid).filter(|uid| *uid != 0)?;
         let user = uzers::get_user_by_uid(uid);
         let name = user.as_ref().and_then(|user| user.name().to_str()).map(str::to_owned);
         if !server.names_owner(git_dir, uid, name.as_deref()) {
@@ -70,6 +70,12 @@ impl Owner {
         }
         let home = user.map(|user| uzers::os::unix::UserExt::home_dir(&user).to_owned());
         Some(Self { uid, name: name.unwrap_or_else(|| uid.to_string()), home: home.unwrap_or_else(|| "/".into()) })
+    }
+
+    /// The owner's number.
+    #[must_use]
+    pub fn uid(&self) -> u32 {
+        self.uid
     }
 
     /// A command that runs this program as the owner, in the repository at `git_dir`.
@@ -161,6 +167,16 @@ impl OwnerCommand {
                 Err(process::Error::Failed { program: NAME.into(), status, message })
             }
         }
+    }
+
+    /// Gives the command `input` on its standard input. Returns what it prints, 64 KiB at most. Its owner may stop the process, so it is
+    /// killed when `limit` is over.
+    ///
+    /// # Errors
+    /// The process's, with what the command said.
+    pub fn ask(mut self, input: &[u8], limit: Duration) -> Result<Vec<u8>, process::Error> {
+        self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        process::run(NAME, &mut self.command, input, limit)
     }
 
     /// Runs the command with this process's standard output and error, waits for it, and returns its exit status.

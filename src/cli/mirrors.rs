@@ -136,8 +136,8 @@ fn warn_of_working_tree(session: &Session<'_>, name: &str) {
 
 /// Serves a mirror again.
 pub(super) fn enable(session: &Session<'_>, name: &str) -> anyhow::Result<u8> {
-    by_name(&session.config()?, name)?;
-    let set = |change| session.editor().set(name, vec![("enabled", change)], &Extras::default());
+    let seen = by_name(&session.config()?, name)?.into();
+    let set = |change| session.editor().set(&seen, vec![("enabled", change)], &Extras::default());
     let mut config = set(Change::Unset)?;
     if config.mirror(name).is_some_and(|mirror| !mirror.is_enabled) {
         // Another table says that it is disabled: that of the server's file, or [defaults].

@@ -75,7 +75,7 @@ impl Session<'_> {
     /// Wakes the daemon, or starts a detached drain of this repository. Does neither with `wake = "none"` or in silent mode.
     fn wake(&self, config: &Config) {
         let git_dir = self.repository.git_dir();
-        let is_wanted = config.wake != Wake::None && !config.is_silent;
+        let is_wanted = config.wake != Wake::None && !config.is_silent && !self.base.global.no_wake;
         if !is_wanted || wake::hint(&self.base.environment.runtime_directory, git_dir) {
             return;
         }

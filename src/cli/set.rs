@@ -50,7 +50,7 @@ pub(super) fn set(session: &Session<'_>, mut set: Set) -> anyhow::Result<u8> {
     }
     let directory = session.repository.layout().remote(name);
     let had_key = extras.key_type.is_none() && identity(&directory).is_some();
-    let config = session.editor().set(name, keys, &extras)?;
+    let config = session.editor().set(&mirror.into(), keys, &extras)?;
     tell_what_is_overwritten(session, mirror, by_name(&config, name)?)?;
     tell_of_key(session, name, had_key);
     let has_secret = directory.join("secret").is_file();

@@ -26,8 +26,9 @@ use crate::wire;
 /// Mirrors what is spooled. A drain that was started in the background (`--detach`) stays while a mirror waits for its next attempt.
 pub(super) fn drain(session: &Session<'_>, drain: &args::Drain, out: &mut dyn Write) -> anyhow::Result<u8> {
     let mode = if drain.reconcile { Mode::Reconcile } else { Mode::Drain };
-    let mut reports = if drain.due { serve(session, Mode::Pull(Check::Due).into(), &[])? } else { Vec::new() };
-    reports.extend(serve(session, mode.into(), &drain.scope.names)?);
+    let names = &drain.scope.names;
+    let mut reports = if drain.due { serve(session, Mode::Pull(Check::Due).into(), names)? } else { Vec::new() };
+    reports.extend(serve(session, mode.into(), names)?);
     show(session, mode, &reports, out)?;
     let status = exit_status(&reports);
     if drain.detach {

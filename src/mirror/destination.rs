@@ -1,8 +1,10 @@
 //! Where a run connects to, and with which credentials: configuration and secrets become one
 //! target.
 
+use serde::{Deserialize, Serialize};
+
 use super::Error;
-use crate::config::{self, AuthMethod, Create, Mirror, Server};
+use crate::config::{self, AuthMethod, Config, Create, Mirror, Server};
 use crate::credentials::{self, Credentials, Secret, identity, read_secret};
 use crate::layout::Layout;
 use crate::repo::Repository;
@@ -18,13 +20,35 @@ pub fn credentials(layout: &Layout, mirror: &Mirror) -> Result<Credentials, Erro
     Ok(Credentials { username: mirror.username.clone(), secret, approval: None })
 }
 
-/// Makes sure that the configuration still gives `mirror` the URL that was read before.
-pub(super) fn unmoved(repository: &Repository, server: &Server, mirror: &Mirror) -> Result<(), Error> {
-    let config = config::load(repository, server)?;
-    match config.mirror(&mirror.name) {
-        Some(now) if now.identity() == mirror.identity() => Ok(()),
-        _ => Err(Error::Moved { name: mirror.name.clone() }),
+/// A mirror with the address that somebody has seen. What is asked for it is not for a mirror of the same name with another address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Its name.
+    pub name: String,
+    /// Its address and direction ([`Mirror::identity`]).
+    pub identity: String,
+}
+
+impl From<&Mirror> for Seen {
+    fn from(mirror: &Mirror) -> Self {
+        Self { name: mirror.name.clone(), identity: mirror.identity() }
     }
+}
+
+impl Seen {
+    /// The mirror in `config`.
+    ///
+    /// # Errors
+    /// [`Error::Moved`], if it is not there or has another address.
+    pub(super) fn in_config<'c>(&self, config: &'c Config) -> Result<&'c Mirror, Error> {
+        let found = config.mirror(&self.name).filter(|mirror| mirror.identity() == self.identity);
+        found.ok_or_else(|| Error::Moved { name: self.name.clone() })
+    }
+}
+
+/// Makes sure that the configuration still gives the mirror the URL that was read before.
+pub(super) fn unmoved(repository: &Repository, server: &Server, seen: &Seen) -> Result<(), Error> {
+    seen.in_config(&config::load(repository, server)?).map(drop)
 }
 
 /// The credentials for `mirror`, from whichever source has them.
@@ -70,7 +94,7 @@ pub fn target(repository: &Repository, mirror: &Mirror, server: &Server) -> Resu
     let credentials = found_credentials(repository, mirror, server)?;
     if credentials.secret.is_some() {
         // It may have been stored together with a new URL, after this run had read the old one.
-        unmoved(repository, server, mirror)?;
+        unmoved(repository, server, &mirror.into())?;
     }
     if mirror.address.is_plain_http() && credentials.secret.is_some() && !mirror.allow_insecure_http {
         return Err(Error::InsecureHttp);

@@ -4,8 +4,9 @@
 //! names it. When a mirror is removed, its entry in the configuration is deleted first, then its
 //! files. So a crash during either leaves a mirror that works, or no mirror. A crash during a
 //! change may leave a mirror without its new password or key. If URL and password change together,
-//! the new URL never gets the old password, and the old URL never the new one, whatever else changes
-//! them at the same time. Absent: waking drains, installing the hook, what an API
+//! the new URL never gets the old password, and the old URL never the new one. A change, a password
+//! or a confirmation is only for the address that its author has seen, whatever else changes the
+//! mirror at the same time. Absent: waking drains, installing the hook, what an API
 //! token may do, and whether a stored password may be sent to another host. The callers do that.
 
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Lock, forget, mark_removed, new_id, prepare, unmoved};
+use super::{Error, Lock, Seen, forget, mark_removed, new_id, prepare, unmoved};
 use crate::config::{self, AuthMethod, Change, Config, Edit, Mirror, Server, edit};
 use crate::credentials::{self, Credentials, HostKey, KeyType, Secret, remove_secret, write_host_keys, write_secret};
 use crate::repo::Repository;
@@ -130,19 +131,19 @@ impl Editor<'_> {
         Ok(edit(self.repository, self.server, &change)?)
     }
 
-    /// Changes a mirror and makes a comparison due.
+    /// Changes the mirror that was seen, and makes a comparison due.
     ///
     /// # Errors
-    /// [`Error`]
-    pub fn set(&self, name: &str, keys: Keys, extras: &Extras) -> Result<Config, Error> {
+    /// [`Error`]. With [`Error::Moved`], nothing was changed.
+    pub fn set(&self, seen: &Seen, keys: Keys, extras: &Extras) -> Result<Config, Error> {
+        let name = &*seen.name;
         self.prepare()?;
         prepare(self.repository, name)?;
         let change = Edit::Set(name.to_owned(), keys);
         let after = config::check_edit(self.repository, self.server, &change)?;
         let changes =
             |wanted: &[&str]| matches!(&change, Edit::Set(_, keys) if keys.iter().any(|(key, _)| wanted.contains(key)));
-        let moves = changes(&["url"]);
-        if moves {
+        if changes(&["url"]) {
             self.refuse_doubtful(&after, name)?;
         } else if changes(&["enabled", "only_protected_branches", "mirror_branch_regex", "tags", "refspecs"]) {
             // The URL does not change, so a doubt about it must not prevent another change.
@@ -156,8 +157,9 @@ impl Editor<'_> {
         let path = self.directory(name).join("secret");
         // Until password and pins are stored too. Otherwise two changes at once could give the URL of one the password of the other.
         let file = config::Locked::take(self.repository)?;
+        unmoved(self.repository, self.server, seen)?;
         let mut old = None;
-        if extras.secret.is_some() && moves {
+        if extras.secret.is_some() && seen.in_config(&after).is_err() {
             old = credentials::read_secret(&path).ok().flatten();
             // If we are killed before `store` below, the mirror has no password. A password for another host would be worse.
             remove_secret(&path).map_err(self.files("remove the secret", name))?;
@@ -295,7 +297,7 @@ impl Editor<'_> {
     pub fn store_secret(&self, mirror: &Mirror, secret: &Secret) -> Result<(), Error> {
         prepare(self.repository, &mirror.name)?;
         let _file = config::Locked::take(self.repository)?;
-        unmoved(self.repository, self.server, mirror)?;
+        unmoved(self.repository, self.server, &mirror.into())?;
         self.replace_secret(&mirror.name, secret)
     }
 

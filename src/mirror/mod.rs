@@ -25,7 +25,7 @@ mod shown;
 
 pub use crate::durable::Group as SyncGroup;
 use destination::unmoved;
-pub use destination::{create_token, credentials, found_credentials, target};
+pub use destination::{Seen, create_token, credentials, found_credentials, target};
 pub use edit::{Editor, Extras, Keys, WhileBusy, Wish, clean_url, token_as_password};
 pub use host_keys::{detect, host_keys_of};
 pub use local::{LocalMirror, LostHead};

@@ -2,17 +2,21 @@
 //!
 //! Absent: the hook, which the caller installs, and waking drains.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Editor, Error, Extras, Keys, Wish, detect};
+use super::{Editor, Error, Extras, Keys, Seen, Wish, detect};
 use crate::config::{self, Change};
 use crate::credentials::{HostKey, Secret};
 
 /// Time limit for a server to send its host keys.
 const DETECT_LIMIT: Duration = Duration::from_secs(5);
+/// Time limit for a process that changes something. It waits up to ten seconds for the lock of the configuration.
+const CHANGE: Duration = Duration::from_secs(20);
+/// Time limit for a process that asks a server for its host keys, with the lookup of its name.
+const DETECT: Duration = Duration::from_secs(40);
 
 /// What is to be done with the mirror of a name.
 #[derive(Debug, Serialize, Deserialize)]
@@ -20,11 +24,11 @@ pub enum Operation {
     /// See [`Editor::add`].
     Add(String, #[serde(with = "keys")] Keys, #[serde(with = "extras")] Extras),
     /// See [`Editor::set`].
-    Set(String, #[serde(with = "keys")] Keys, #[serde(with = "extras")] Extras),
+    Set(Seen, #[serde(with = "keys")] Keys, #[serde(with = "extras")] Extras),
     /// Removes it. While a run works on it, its files stay; the next scan after the run removes them.
     Remove(String),
     /// See [`Editor::request`].
-    Request(String, Wish),
+    Request(Seen, Wish),
     /// Asks the mirror's server for its host keys. Changes nothing.
     Detect(String),
 }
@@ -48,10 +52,9 @@ impl Operation {
     /// # Errors
     /// As the method of [`Editor`], or [`detect`].
     pub fn run(&self, editor: &Editor<'_>) -> Result<Vec<HostKey>, Error> {
-        editor.prepare()?;
         match self {
             Self::Add(name, keys, extras) => editor.add(name, keys.clone(), extras).map(drop)?,
-            Self::Set(name, keys, extras) => editor.set(name, keys.clone(), extras).map(drop)?,
+            Self::Set(seen, keys, extras) => editor.set(seen, keys.clone(), extras).map(drop)?,
             Self::Remove(name) => {
                 editor.unconfigure(name)?;
                 match editor.delete_files(name) {
@@ -59,10 +62,14 @@ impl Operation {
                     Err(error) => tracing::warn!("'{}': {error}", editor.repository.git_dir().display()),
                 }
             }
-            Self::Request(name, wish) => {
-                editor.request(&config::load(editor.repository, editor.server)?, name, *wish)?;
+            Self::Request(seen, wish) => {
+                editor.prepare()?;
+                let config = config::load(editor.repository, editor.server)?;
+                seen.in_config(&config)?;
+                editor.request(&config, &seen.name, *wish)?;
             }
             Self::Detect(name) => {
+                config::authorise(editor.repository, editor.server)?;
                 let config = config::load(editor.repository, editor.server)?;
                 let mirror = config.mirror(name).ok_or_else(|| Error::Moved { name: name.clone() })?;
                 return detect(mirror, editor.server, DETECT_LIMIT);
@@ -71,15 +78,21 @@ impl Operation {
         Ok(Vec::new())
     }
 
-    /// Writes it as JSON, with its password in the clear: only to memory or a pipe.
+    /// How long a process may take for it.
+    #[must_use]
+    pub fn limit(&self) -> Duration {
+        if matches!(self, Self::Detect(_)) { DETECT } else { CHANGE }
+    }
+
+    /// Gives it as JSON, with its password in the clear: only for memory or a pipe.
     ///
     /// # Errors
     /// The operating system's.
-    pub fn write(&self, out: impl Write) -> io::Result<()> {
-        Ok(serde_json::to_writer(out, self)?)
+    pub fn write(&self) -> io::Result<Vec<u8>> {
+        Ok(serde_json::to_vec(self)?)
     }
 
-    /// Reads what [`Operation::write`] has written.
+    /// Reads what [`Operation::write`] has given.
     ///
     /// # Errors
     /// The operating system's, or the text is something else.

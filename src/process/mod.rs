@@ -1,7 +1,8 @@
 //! Child processes: git, ssh, systemctl, and the commands of the configuration.
 //!
 //! Guaranteed: no shell is involved. Each program runs in its own process group. If the program still runs when its [`Child`] is ended or
-//! dropped, the group gets TERM, and KILL if the program still runs 2 seconds later. The variables in `LOCAL_VARIABLES` are removed;
+//! dropped, the group gets TERM, and KILL if the program still runs 2 seconds later. A program that does not end even then is left behind
+//! after 10 more seconds. The variables in `LOCAL_VARIABLES` are removed;
 //! [`git`] keeps the alternates. The last 4 KiB of standard error are kept. If this process is killed, nothing stops the programs.
 
 #![expect(clippy::disallowed_methods, reason = "starts programs")]
@@ -17,11 +18,13 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process_group, pidfd_open, setrlimit,
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process, kill_process_group, pidfd_open, setrlimit,
 };
 
 mod output;
 
+/// How long a program is waited for after KILL.
+const LAST_WAIT: Duration = Duration::from_secs(10);
 /// How long messages may still arrive after the program has ended.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
@@ -187,6 +190,13 @@ impl Child {
         }
     }
 
+    /// Sends a signal to its process group, or to the program alone if it has not made its group yet.
+    fn signal(&self, signal: Signal) {
+        if kill_process_group(self.group(), signal).is_err() {
+            let _ = kill_process(self.group(), signal);
+        }
+    }
+
     fn group(&self) -> Pid {
         Pid::from_child(&self.inner)
     }
@@ -220,12 +230,13 @@ impl Child {
         if let Some(status) = self.wait_for(grace)? {
             return Ok(status);
         }
-        let _ = kill_process_group(self.group(), Signal::TERM);
+        self.signal(Signal::TERM);
         if let Some(status) = self.wait_for(Duration::from_secs(2))? {
             return Ok(status);
         }
-        let _ = kill_process_group(self.group(), Signal::KILL);
-        self.inner.wait()
+        self.signal(Signal::KILL);
+        // A program that waits for a file system which hangs does not end.
+        self.wait_for(LAST_WAIT)?.ok_or_else(|| io::ErrorKind::TimedOut.into())
     }
 
     /// Waits with a time limit, which the standard library does not offer: on a pidfd, or by polling where the kernel has none (Linux

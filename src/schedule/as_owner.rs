@@ -1,6 +1,6 @@
 //! Repositories that root serves in the place of their owners: a child process with the owner's rights does the work (see `owner`).
 
-use std::os::unix::fs::MetadataExt;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use serde::Deserialize;
 
 use super::batch::Every;
 use super::queue::{Job, OWNER, Said};
-use crate::config::Direction;
+use crate::config::{self, Config, Direction, Mirror, Trust};
 use crate::credentials::{Cleaned, Redactor};
 use crate::drain::{Check, Error, Host, MassDelete, Mode, Report};
+use crate::durable;
 use crate::layout::Layout;
 use crate::mirror;
 use crate::owner::{Hands, Owner};
 use crate::plan::{Restore, Side};
 use crate::process;
-use crate::spool;
 use crate::status::{self, RefOutcome, UpdateStatus};
 
 /// A report as `drain --json` prints it.
@@ -31,10 +31,10 @@ struct Printed {
     created_repository: bool,
 }
 
-/// One job for all mirrors of such a repository. The queue treats the owner as a host, so the limits of a host apply to each owner.
-pub(super) fn job(git_dir: &Path, mode: Mode) -> Job {
-    let uid = git_dir.metadata().map(|file| file.uid()).unwrap_or_default();
-    Job { git_dir: git_dir.to_owned(), mirror: String::new(), host: format!("{OWNER}{uid}"), mode }
+/// A job for one mirror of such a repository, or for all of them if `mirror` is empty. The queue treats the owner as a host, so the limits
+/// of a host apply to each owner.
+pub(super) fn job(owner: &Owner, git_dir: &Path, mirror: &str, mode: Mode) -> Job {
+    Job { git_dir: git_dir.to_owned(), mirror: mirror.to_owned(), host: format!("{OWNER}{}", owner.uid()), mode }
 }
 
 /// What such a job tells the queue about its "host", the owner: it is up. A duration of zero means that it is not far away, so the higher
@@ -44,12 +44,13 @@ pub(super) fn said() -> Said {
 }
 
 /// Does the job in a child process. Returns a report on each mirror that had something to do.
+/// The child starts no drain: that would serve parked mirrors too, and lack what root hands over.
 pub(super) fn serve(every: &Every<'_>, owner: &Owner, job: &Job) -> Result<Vec<Report>, Error> {
     let failed = |source| process::Error::Start { program: "git mirror-push".into(), source };
     let mut asked = owner
         .command(&job.git_dir, every.server, Hands::Secrets)
         .map_err(|source| mirror::Error::from(failed(source)))?;
-    asked.command.arg("--json").args(arguments(job.mode));
+    asked.command.args(["--json", "--no-wake"]).args(arguments(job.mode));
     if every.adopts {
         asked.command.arg("--adopt");
     }
@@ -59,21 +60,52 @@ pub(super) fn serve(every: &Every<'_>, owner: &Owner, job: &Job) -> Result<Vec<R
     if every.restore == Restore::All {
         asked.command.arg("--restore");
     }
-    let queues = spool::queues(&Layout::new(&job.git_dir));
-    let queues = queues.map_err(Error::files("list the mirrors", job.git_dir.clone()))?;
-    let (parked, served): (Vec<String>, Vec<String>) =
-        queues.into_iter().map(|(name, _)| name).partition(|name| (every.parked)(&job.git_dir, name).is_some());
-    if !parked.is_empty() {
-        // A mirror that is too new to have a queue is left to the next run.
-        if served.is_empty() {
-            return Ok(Vec::new());
-        }
-        asked.command.args(served);
+    match names(every, job) {
+        Served::All => {}
+        Served::Only(names) if names.is_empty() => return Ok(Vec::new()),
+        Served::Only(names) => drop(asked.command.args(names)),
     }
     let begin = (every.now)();
     let out = asked.output().map_err(mirror::Error::from)?;
     let printed: Vec<Printed> = serde_json::from_slice(&out).map_err(|error| Error::Panicked(error.to_string()))?;
-    Ok(printed.into_iter().map(|printed| report(&job.git_dir, printed, begin)).collect())
+    Ok(printed.into_iter().map(|printed| report(job, printed, begin)).collect())
+}
+
+/// Which mirrors a job serves.
+enum Served {
+    All,
+    Only(Vec<String>),
+}
+
+/// Leaves out the mirrors that are parked.
+fn names(every: &Every<'_>, job: &Job) -> Served {
+    let is_parked = |name: &str| (every.parked)(&job.git_dir, name).is_some();
+    if !job.mirror.is_empty() {
+        return Served::Only(Some(job.mirror.clone()).filter(|name| !is_parked(name)).into_iter().collect());
+    }
+    // A file that cannot be used is left to the child, which reports the error.
+    let Ok(config) = configuration(every, &job.git_dir) else { return Served::All };
+    if !config.mirrors.iter().any(|mirror| is_parked(&mirror.name)) {
+        return Served::All;
+    }
+    let is_meant = |mirror: &Mirror| match job.mode {
+        Mode::Plan => true,
+        Mode::Pull(_) => mirror.is_enabled && mirror.takes(),
+        _ => mirror.is_enabled,
+    };
+    let served = config.mirrors.into_iter().filter(|mirror| is_meant(mirror) && !is_parked(&mirror.name));
+    Served::Only(served.map(|mirror| mirror.name).collect())
+}
+
+/// What root takes from the configuration of a repository without opening it: the names of its mirrors, and what they are for.
+fn configuration(every: &Every<'_>, git_dir: &Path) -> Result<Config, Error> {
+    let path = Layout::new(git_dir).config();
+    let text = match durable::read_text(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        text => text.map_err(Error::files("read the configuration", path.clone()))?,
+    };
+    let placed = every.server.place(git_dir);
+    Ok(config::parse(&path, &text, every.server, placed.as_ref(), Trust::Foreign).map_err(mirror::Error::from)?)
 }
 
 fn arguments(mode: Mode) -> &'static [&'static str] {
@@ -89,7 +121,8 @@ fn arguments(mode: Mode) -> &'static [&'static str] {
 }
 
 /// The report on a mirror that the child printed. `begin` is when the child began.
-fn report(git_dir: &Path, printed: Printed, begin: Timestamp) -> Report {
+fn report(job: &Job, printed: Printed, begin: Timestamp) -> Report {
+    let git_dir = &*job.git_dir;
     // The name becomes part of a path, and the child, which is not root, is not trusted. So only its last component is used.
     let name = Path::new(&printed.name).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let status = status::read(&Layout::new(git_dir).remote(&name)).unwrap_or_default();
@@ -97,6 +130,7 @@ fn report(git_dir: &Path, printed: Printed, begin: Timestamp) -> Report {
     let next_attempt_at: Option<Timestamp> = status.next_attempt();
     let last: Option<Timestamp> = status.last_update_at.as_deref().and_then(|time| time.parse().ok());
     let was_tried = last.is_some_and(|last| last >= begin);
+    let has_taken = printed.refs.iter().any(|outcome| outcome.side == Side::Here && outcome.outcome.is_done());
     let touches = |side| printed.refs.iter().any(|outcome| outcome.side == side);
     Report {
         direction: match (touches(Side::Here), touches(Side::There)) {
@@ -118,7 +152,7 @@ fn report(git_dir: &Path, printed: Printed, begin: Timestamp) -> Report {
         is_answered: is_well,
         attempts: status.attempts,
         host: if was_tried { Host::Up } else { Host::Unknown },
-        // The child wakes the drain of the push mirrors itself.
-        has_spooled: false,
+        // `drain` drains what it has taken.
+        has_spooled: matches!(job.mode, Mode::Pull(_) | Mode::Sync(_)) && has_taken,
     }
 }

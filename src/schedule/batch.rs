@@ -155,8 +155,8 @@ impl Every<'_> {
         if self.mode == Mode::Drain && self.is_idle(&layout, git_dir)? {
             return Ok(Vec::new());
         }
-        if Owner::of(git_dir, self.server).is_some() {
-            return Ok(vec![as_owner::job(git_dir, self.mode_for_owner(&layout, git_dir)?)]);
+        if let Some(owner) = Owner::of(git_dir, self.server) {
+            return Ok(vec![as_owner::job(&owner, git_dir, "", self.mode_for_owner(&layout, git_dir)?)]);
         }
         let repository = repo::open_listed(git_dir)?.to_local();
         config::authorise(&repository, self.server)?;
@@ -189,6 +189,9 @@ impl Every<'_> {
 
     /// Jobs for the push mirrors of a repository that has just taken something.
     fn onward(&self, git_dir: &Path) -> Result<Vec<Job>, Error> {
+        if let Some(owner) = Owner::of(git_dir, self.server) {
+            return Ok(vec![as_owner::job(&owner, git_dir, "", Mode::Drain)]);
+        }
         let repository = repo::open_listed(git_dir)?.to_local();
         let config = config::load(&repository, self.server)?;
         drain::fan_out(&repository, &self.context(&config, Mode::Drain, &|_, _| {}))?;
@@ -196,7 +199,7 @@ impl Every<'_> {
         Ok(pushes.map(|mirror| Self::job_of(repository.git_dir(), mirror, Mode::Drain)).collect())
     }
 
-    fn job_of(git_dir: &Path, mirror: &Mirror, mode: Mode) -> Job {
+    pub(super) fn job_of(git_dir: &Path, mirror: &Mirror, mode: Mode) -> Job {
         let host = mirror.address.endpoint().unwrap_or_default();
         Job { git_dir: git_dir.to_owned(), mirror: mirror.name.clone(), host, mode }
     }
@@ -330,20 +333,22 @@ impl Every<'_> {
 
     /// Serves a mirror. Returns what that showed about its host, and whether something was spooled for the push mirrors of the repository.
     fn serve(&self, job: &Job) -> (Said, bool) {
-        if let Some(down) = (self.parked)(&job.git_dir, &job.mirror) {
-            self.defer(job, &down);
-            return (Said::Nothing, false);
-        }
         // Silent mode may have begun since the job was queued.
         if self.server.top.silent == Some(true) && job.mode != Mode::Plan {
             return (Said::Nothing, false);
         }
         if let Some(owner) = Owner::of(&job.git_dir, self.server) {
-            match as_owner::serve(self, &owner, job) {
-                Ok(reports) => reports.into_iter().for_each(|report| (self.on_report)(Ok(report))),
-                Err(error) => (self.on_report)(Err((job.git_dir.clone(), error))),
-            }
-            return (as_owner::said(), false);
+            let reports = as_owner::serve(self, &owner, job).unwrap_or_else(|error| {
+                (self.on_report)(Err((job.git_dir.clone(), error)));
+                Vec::new()
+            });
+            let has_spooled = reports.iter().any(|report| report.has_spooled);
+            reports.into_iter().for_each(|report| (self.on_report)(Ok(report)));
+            return (as_owner::said(), has_spooled);
+        }
+        if let Some(down) = (self.parked)(&job.git_dir, &job.mirror) {
+            self.defer(job, &down);
+            return (Said::Nothing, false);
         }
         let (begin, mut is_ssh) = ((self.now)(), false);
         let served = self.with(job, |repository, context| {

@@ -12,12 +12,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
+use super::as_owner;
 use super::batch::{Every, RECONCILE, limits, named_limits};
 use super::pool::{Crew, Done, Role, Task};
-use super::queue::{HostLimit, HostUse, Job, Parts, Queue};
+use super::queue::{HostLimit, HostUse, Parts, Queue};
 use crate::config::{Mirror, Server};
 use crate::credentials::Cleaned;
 use crate::drain::{Check, Down, Error, MassDelete, Mode, Report, Unchanged};
+use crate::owner::Owner;
 use crate::plan::Restore;
 use crate::wire::Pool;
 
@@ -145,22 +147,18 @@ impl Workers {
 
     /// Queues a full sync of a mirror. A mirror that is being served is served once more afterwards.
     pub fn sync(&self, git_dir: &Path, mirror: &Mirror) {
-        let job = Job {
-            git_dir: git_dir.to_owned(),
-            mirror: mirror.name.clone(),
-            host: mirror.address.endpoint().unwrap_or_default(),
-            mode: Mode::Sync(MassDelete::Guarded),
-        };
-        self.crew.change(|queue| queue.add(job));
+        self.add(git_dir, mirror, Mode::Sync(MassDelete::Guarded));
     }
 
     /// Queues a check of an upstream. If the mirror is being served, it is served once more afterwards.
     pub fn pull(&self, git_dir: &Path, mirror: &Mirror) {
-        let job = Job {
-            git_dir: git_dir.to_owned(),
-            mirror: mirror.name.clone(),
-            host: mirror.address.endpoint().unwrap_or_default(),
-            mode: Mode::Pull(Check::Now),
+        self.add(git_dir, mirror, Mode::Pull(Check::Now));
+    }
+
+    fn add(&self, git_dir: &Path, mirror: &Mirror, mode: Mode) {
+        let job = match Owner::of(git_dir, &self.server()) {
+            Some(owner) => as_owner::job(&owner, git_dir, &mirror.name, mode),
+            None => Every::job_of(git_dir, mirror, mode),
         };
         self.crew.change(|queue| queue.add(job));
     }

@@ -1,26 +1,28 @@
 //! Changes to repositories that root serves in the place of their owners: a child process with the owner's rights makes them (see `owner`).
-
-use std::fs::File;
-use std::io::{Seek, SeekFrom};
+//!
+//! Guaranteed: a child that its owner stops is killed after [`Operation::limit`], so it does not hold up a request for longer. The change
+//! may have been made nevertheless; the next scan of the repository finds it.
 
 use anyhow::Context;
-use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::mirrors::{Error, OpenProject};
 use crate::credentials::HostKey;
 use crate::mirror::{Answer, Operation};
 use crate::owner::{Hands, Owner};
+use crate::process;
 
 /// Does it in a child process, and returns what that answers.
 pub(super) fn run(owner: &Owner, opened: &OpenProject, operation: &Operation) -> Result<Vec<HostKey>, Error> {
     let ask = || -> anyhow::Result<Answer> {
-        // The operation may hold a password. So it goes through memory.
-        let mut asked = File::from(memfd_create("operation", MemfdFlags::CLOEXEC)?);
-        operation.write(&asked)?;
-        asked.seek(SeekFrom::Start(0))?;
         let mut child = owner.command(opened.repository.git_dir(), &opened.server, Hands::Nothing)?;
-        child.command.arg("change").stdin(asked);
-        let said = child.output()?;
+        child.command.arg("change");
+        // The operation may hold a password. So it goes through a pipe.
+        let said = match child.ask(&operation.write()?, operation.limit()) {
+            Err(error @ process::Error::TooSlow { .. }) => {
+                return Ok(Answer::Busy(format!("{error}; look what has changed")));
+            }
+            said => said?,
+        };
         serde_json::from_slice(&said).context("the process of the owner gave no answer")
     };
     match ask()? {

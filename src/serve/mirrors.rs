@@ -132,7 +132,8 @@ impl App {
         let mut address = mirror.address.clone();
         if let Some(url) = &wish.url {
             let (url, new, credentials) = allowed_url(url, &opened.server.api.egress())?;
-            let stored = mirror::credentials(&opened.repository.layout(), mirror).map_err(anyhow::Error::from)?.secret;
+            // Root may not read the secret of another owner's mirror (see `owner`).
+            let stored = mirror::credentials(&opened.repository.layout(), mirror).unwrap_or_default().secret;
             let credentials = token_as_password(credentials, secret.as_ref().or(stored.as_ref()));
             // Stored credentials must be sent only to the host that they were given for.
             let is_moved = new.url_parts().map(|place| (place.0, place.1))
@@ -155,7 +156,7 @@ impl App {
         let host_keys = wish.host_keys(&address)?;
         let name = mirror.name.clone();
         let extras = Extras { secret, host_keys, key_type: None, adopts: wish.adopt == Some(true) };
-        opened.run(&Operation::Set(name.clone(), keys, extras))?;
+        opened.run(&Operation::Set(mirror.into(), keys, extras))?;
         self.after_change(project, opened, &name)
     }
 
@@ -167,7 +168,7 @@ impl App {
         if !mirror.is_enabled || opened.config.is_silent {
             return Err(Error::Refused(DISABLED.into()));
         }
-        opened.run(&Operation::Request(mirror.name.clone(), wish))?;
+        opened.run(&Operation::Request(mirror.into(), wish))?;
         self.workers.sync(&project.git_dir, mirror);
         self.changed(&project.git_dir);
         Ok(())

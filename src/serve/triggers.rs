@@ -161,7 +161,7 @@ impl App {
             begun.is_none_or(|begun| noted > Duration::from_secs(begun.as_second().unsigned_abs() + TAKEN))
         });
         if !is_waiting {
-            opened.run(&Operation::Request(mirror.name.clone(), Wish::Compare))?;
+            opened.run(&Operation::Request(mirror.into(), Wish::Compare))?;
         }
         Ok(())
     }

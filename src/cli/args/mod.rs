@@ -86,6 +86,10 @@ pub(super) struct Global {
         hide_short_help = true
     )]
     pub(super) color: When,
+    /// Start no drain for what this command leaves in the spool (the daemon passes this option for repositories of other users, and drains
+    /// them itself)
+    #[arg(long, global = true, hide = true)]
+    pub(super) no_wake: bool,
 }
 
 /// When to use colour.

@@ -84,7 +84,14 @@ fn of_two_changes_at_once_one_gives_both_url_and_password() {
         let keys = vec![("url", config::Change::Text(format!("https://bot@{host}.invalid/x.git")))];
         let secret = Some(git_mirror_push::credentials::Secret::new(host.to_owned()));
         for _ in 0..50 {
-            editor.set("web", keys.clone(), &mirror::Extras { secret: secret.clone(), ..Default::default() }).unwrap();
+            loop {
+                let seen = config::load(&repository, &server).unwrap().mirror("web").unwrap().into();
+                let extras = mirror::Extras { secret: secret.clone(), ..Default::default() };
+                match editor.set(&seen, keys.clone(), &extras) {
+                    Err(Error::Moved { .. }) => {}
+                    set => break drop(set.unwrap()),
+                }
+            }
         }
     };
     std::thread::scope(|scope| {
@@ -104,4 +111,45 @@ fn of_two_changes_at_once_one_gives_both_url_and_password() {
     let config = std::fs::read_to_string(source.join("mirror-push/config.toml")).unwrap();
     let secret = std::fs::read_to_string(source.join("mirror-push/remotes/web/secret")).unwrap();
     assert!(config.contains(&format!("@{}.invalid", secret.trim_end())), "{config}: {secret}");
+}
+
+/// Two people have seen the same URL. The second change brings no password, and must not get that of the first.
+#[test]
+fn a_change_is_only_for_the_url_that_its_author_has_seen() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.source("/mirror.git", &[]);
+    let add = ["add", "web", "https://bot@a.invalid/x.git", "--password-stdin"];
+    assert_eq!(sandbox.mirror_push_with_input(&source, &add, "old\n").status, 0);
+    let repository = repo::open(&source).unwrap().to_local();
+    let server = config::Server::default();
+    let now = jiff::Timestamp::now;
+    let editor = Editor { repository: &repository, server: &server, now, while_busy: WhileBusy::Refuse };
+    let url = |host: &str| vec![("url", config::Change::Text(format!("https://bot@{host}.invalid/x.git")))];
+    let secret = |text: &str| mirror::Extras {
+        secret: Some(git_mirror_push::credentials::Secret::new(text.to_owned())),
+        ..Default::default()
+    };
+    let load = || config::load(&repository, &server).unwrap();
+    let seen: mirror::Seen = load().mirror("web").unwrap().into();
+    editor.set(&seen, url("b"), &secret("of b")).unwrap();
+    let stored = || {
+        let host = load().mirror("web").unwrap().address.host().unwrap().to_owned();
+        (host, std::fs::read_to_string(source.join("mirror-push/remotes/web/secret")).unwrap())
+    };
+    let of_b = ("b.invalid".to_owned(), "of b\n".to_owned());
+    for (keys, extras) in
+        [(url("a"), mirror::Extras::default()), (Vec::new(), secret("of a")), (url("a"), secret("of a"))]
+    {
+        let said = editor.set(&seen, keys, &extras).map(drop);
+        assert!(matches!(&said, Err(Error::Moved { name }) if name == "web"), "{said:?}");
+        assert_eq!(stored(), of_b);
+    }
+    let confirm = mirror::Operation::Request(seen, mirror::Wish::Adopt).run(&editor).map(drop);
+    assert!(matches!(&confirm, Err(Error::Moved { .. })), "{confirm:?}");
+    // A change with the same URL that fails leaves the password.
+    let lock = std::fs::File::open(source.join("mirror-push/lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let seen: mirror::Seen = load().mirror("web").unwrap().into();
+    assert!(editor.set(&seen, url("b"), &secret("new")).is_err());
+    assert_eq!(stored(), of_b);
 }

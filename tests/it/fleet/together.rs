@@ -152,10 +152,39 @@ fn a_second_mirror_with_one_url_is_parked_in_a_repository_that_root_leaves_to_it
     let knows = || second.ask("GET", "/metrics", "").unwrap().text.contains("fleet_connected 1");
     wait_for("the second daemon", knows);
     wait_for_copies(&machines[1], "git1");
+    // A pull mirror and another push mirror of the repository are served as usual.
+    let (upstream, other) = (hub.bare("upstream.git"), hub.bare("other.git"));
+    hub.git(&upstream, &["fetch", "-q", mirror.to_str().unwrap(), "+refs/heads/main:refs/heads/theirs"]);
+    let setpriv = |arguments: &[&str]| {
+        let mut command = machines[1].command("setpriv");
+        command
+            .args(["--reuid=65534", "--clear-groups", env!("CARGO_BIN_EXE_git-mirror-push"), "--git-dir"])
+            .arg(&source);
+        let said = command.env("GIT_MIRROR_PUSH_CONFIG", &file).args(arguments).output().unwrap();
+        assert!(said.status.success(), "{said:?}");
+    };
+    std::fs::set_permissions(hub.path(""), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    setpriv(&["--no-wake", "add", "other", &server.url("other.git"), "-q"]);
+    setpriv(&[
+        "--no-wake",
+        "add",
+        "upstream",
+        &server.url("upstream.git"),
+        "--direction",
+        "pull",
+        "-q",
+        "interval=1s",
+        "min_check_interval=1s",
+    ]);
     push(&machines[1], "a");
     give();
+    wait_for("the other mirror", || is_mirrored_at(&hub, &other, &machines[1]));
     // A push that is not parked is mirrored within a second.
     std::thread::park_timeout(Duration::from_secs(4));
+    assert!(is_mirrored_at(&hub, &mirror, &machines[0]), "{}", second.log());
+    wait_for("the upstream", || {
+        machines[1].try_git(&source, &["rev-parse", "-q", "--verify", "refs/heads/theirs"]).status == 0
+    });
     assert!(is_mirrored_at(&hub, &mirror, &machines[0]), "{}", second.log());
 }
 

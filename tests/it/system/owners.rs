@@ -3,10 +3,11 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::scene::daemon::{Daemon, LOCAL};
 use crate::scene::estate::Estate;
 use crate::scene::sandbox::{Completed, Sandbox, is_root, script, wait_for};
-use crate::scene::servers::{Kind, PASSWORD, Server, USER, free_port};
+use crate::scene::servers::{Kind, PASSWORD, Server, USER};
+
+mod api;
 
 /// Who owns the repositories.
 const OWNER: u32 = 65_534;
@@ -188,62 +189,6 @@ fn the_daemon_of_root_leaves_the_repository_to_a_child_too() {
     assert_eq!(foreign(&mirror), Vec::<PathBuf>::new());
     daemon.kill().unwrap();
     daemon.wait().unwrap();
-}
-
-#[test]
-fn changes_through_the_api_of_root_are_made_by_the_owner() {
-    if !is_root("files of another owner are needed") {
-        return;
-    }
-    let (estate, source, mirror) = estate(&format!("{LOCAL}[[repositories]]\nroot = \"ROOT\"\nowners = [\"65534\"]\n"));
-    let sandbox = &estate.sandbox;
-    // Root reads the repository to show it.
-    sandbox.git(&sandbox.path(""), &["config", "--global", "safe.directory", "*"]);
-    let daemon = Daemon::start_as_configured(sandbox, free_port());
-    let there = |path: &Path| {
-        sandbox.try_git(path, &["-c", "safe.directory=*", "for-each-ref", "--format=%(refname) %(objectname)"]).out
-    };
-    let path = "projects/acme%2Fwidget/remote_mirrors";
-    let added = daemon.api("POST", path, &format!("url={}&enabled=true", mirror.display()));
-    assert_eq!(added.status, 201, "{} {}", added.text, daemon.log());
-    let id = added.json()["id"].as_u64().unwrap();
-    wait_for("the mirror", || !there(&mirror).is_empty() && there(&mirror) == there(&source));
-    let all_owners = |of: &Path| assert_eq!(foreign(of), Vec::<PathBuf>::new());
-    all_owners(&source);
-    all_owners(&mirror);
-    let config = || std::fs::read_to_string(source.join("mirror-push/config.toml")).unwrap();
-    assert!(config().contains("confined = true"), "{}", config());
-    let web = daemon.api("POST", path, "url=https://bot:s3cret@127.0.0.1:1/x.git");
-    assert_eq!(web.status, 201, "{}", web.text);
-    let secret = source.join("mirror-push/remotes/127.0.0.1/secret");
-    let file = std::fs::metadata(&secret).unwrap();
-    assert_eq!((file.uid(), file.mode() & 0o777), (OWNER, 0o600));
-    assert_eq!(std::fs::read_to_string(&secret).unwrap().trim(), "s3cret");
-    assert!(!config().contains("s3cret"), "{}", config());
-    let said = daemon.api("DELETE", &format!("{path}/{}", web.json()["id"]), "");
-    assert!(said.status == 204 && !secret.exists(), "{}", said.text);
-    assert!(source.join("hooks/post-receive").exists(), "the hook is installed");
-
-    // What is refused is refused with the same words, and the file stays.
-    let one = format!("{path}/{id}");
-    let before = config();
-    let said = daemon.api("PUT", &one, "mirror_branch_regex=(");
-    assert!(said.status == 400 && said.text.contains("mirror_branch_regex"), "{} {}", said.status, said.text);
-    assert_eq!(config(), before);
-    let said = daemon.api("PUT", &one, "keep_divergent_refs=true");
-    assert!(said.status == 200 && said.json()["keep_divergent_refs"] == true, "{}", said.text);
-    assert!(config().contains("divergent_refs = \"keep\""), "{}", config());
-    // Nobody told the daemon of this change, so only the sync that the request asks for finds it.
-    let setpriv = ["--reuid=65534", "--clear-groups", "git", "--git-dir", source.to_str().unwrap()];
-    let mut branch = sandbox.command("setpriv");
-    assert!(branch.args(setpriv).args(["branch", "unseen", "main"]).status().unwrap().success());
-    let said = daemon.api("POST", &format!("{one}/sync"), "");
-    assert_eq!(said.status, 204, "{}", said.text);
-    wait_for("the branch", || there(&mirror).contains("unseen"));
-    let said = daemon.api("DELETE", &one, "");
-    assert_eq!(said.status, 204, "{}", said.text);
-    assert!(!config().contains("[remotes."), "{}", config());
-    all_owners(&source);
 }
 
 #[test]
