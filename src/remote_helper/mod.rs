@@ -27,6 +27,7 @@ use crate::status::{Outcome, RefOutcome};
 use crate::wire::Upload;
 use crate::wire::{Pool, Target};
 
+mod apart;
 mod web;
 
 use web::Web;

@@ -1,5 +1,5 @@
 //! Reading over http: git's own helper, `git remote-https`, does it, and we pass its answers on unchanged. It gets the password over
-//! the socket of `wire::AskpassServer`. For a confined mirror it connects only to addresses that we have judged.
+//! the socket of `wire::AskpassServer`. It reads no setting of the repository (see `apart`). For a confined mirror it connects only to addresses that we have judged.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -7,8 +7,11 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{ChildStdin, ChildStdout};
 
+use anyhow::Context as _;
+
+use super::apart::Apart;
 use crate::credentials::Secret;
-use crate::process::{self, Child};
+use crate::process::Child;
 use crate::repo::Repository;
 use crate::wire::{self, Address, AskpassServer, Target};
 
@@ -19,6 +22,8 @@ pub(super) struct Web {
     output: Option<ChildStdin>,
     child: Option<Child>,
     _offer: Option<AskpassServer>,
+    /// Where it works. Dropped after the helper has ended.
+    _apart: Apart,
 }
 
 impl Web {
@@ -30,7 +35,8 @@ impl Web {
         program: &Path,
     ) -> anyhow::Result<Self> {
         let Address::Http { url, .. } = &target.address else { anyhow::bail!("this mirror is not reached over http") };
-        let mut command = process::git(repository.git_dir(), &[]);
+        let apart = Apart::from(repository).context("cannot make a directory for git's http helper")?;
+        let mut command = apart.git(target.egress.is_some());
         // No credential helper is asked for the password, and no redirect takes it to another server.
         for setting in ["credential.helper=", "http.followRedirects=false"] {
             command.arg("-c").arg(setting);
@@ -60,7 +66,7 @@ impl Web {
         let offer = offered.transpose()?;
         let mut child = Child::start("git remote-https", command.arg("remote-https").arg("mirror").arg(url))?;
         let (input, output) = (BufReader::new(child.stdout()), child.stdin());
-        Ok(Self { input, output: Some(output), child: Some(child), _offer: offer })
+        Ok(Self { input, output: Some(output), child: Some(child), _offer: offer, _apart: apart })
     }
 
     /// Lets git talk to the mirror's upload-pack in protocol version 2, and returns `true` at the end. Returns `false` if the mirror does

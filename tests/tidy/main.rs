@@ -152,7 +152,7 @@ const MAY_IMPORT: [(&str, &[&str]); 31] = [
     ),
     (
         "remote_helper",
-        &["refs", "repo", "plan", "wire", "config", "credentials", "status", "mirror", "drain", "process"],
+        &["durable", "refs", "repo", "plan", "wire", "config", "credentials", "status", "mirror", "drain", "process"],
     ),
     (
         "serve",

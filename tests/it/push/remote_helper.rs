@@ -6,7 +6,7 @@ use std::path::Path;
 use base64::Engine;
 
 use crate::scene::Scene;
-use crate::scene::sandbox::{Completed, Sandbox, run_with_input};
+use crate::scene::sandbox::{Completed, Sandbox, run_with_input, script};
 use crate::scene::servers::{Kind, PASSWORD};
 
 /// A mirror that was updated once: `main` and `topic`.
@@ -268,4 +268,86 @@ fn names_that_are_escaped_for_people_are_whole_for_git() {
     assert!(said.status == 0 && said.err.contains("Everything up-to-date"), "{said:?}");
     let said = scene.git(&["-c", "core.quotePath=false", "ls-remote", "mirror::m"]);
     assert!(said.out.contains(&format!("refs/heads/{name}\n")), "{said:?}");
+}
+
+/// In a shared repository another user may write git's configuration. git's helper for http must not run its programs, write its files or
+/// ask its proxy.
+#[test]
+fn the_configuration_of_the_repository_does_not_reach_the_helper_for_http() {
+    for (kind, options) in [(Kind::Http, &[][..]), (Kind::Http, &["--ref-format=reftable"])] {
+        let scene = scene(kind, &[]);
+        if !options.is_empty() && scene.sandbox.try_git(&scene.source, &["refs", "migrate", options[0]]).status != 0 {
+            continue;
+        }
+        let ran = scene.sandbox.path("ran");
+        let program = scene.sandbox.path("program");
+        script(&program, &format!("#!/bin/sh\necho ran >> '{}'\necho x\n", ran.display()));
+        let program = program.to_str().unwrap();
+        let cookies = scene.sandbox.path("cookies");
+        for (key, value) in [
+            ("core.askPass", program),
+            ("credential.helper", program),
+            ("http.cookieFile", cookies.to_str().unwrap()),
+            ("http.saveCookies", "true"),
+            ("remote.mirror.proxy", "http://127.0.0.1:1"),
+            ("http.http://127.0.0.1.proxy", "http://127.0.0.1:1"),
+            ("http.proxy", "http://127.0.0.1:1"),
+        ] {
+            scene.sandbox.git(&scene.source, &["config", key, value]);
+        }
+        for version in ["protocol.version=2", "protocol.version=0"] {
+            for password in [true, false] {
+                if !password {
+                    std::fs::rename(scene.source.join("mirror-push/remotes/m/secret"), scene.sandbox.path("secret"))
+                        .unwrap();
+                }
+                let said = scene.git(&["-c", version, "ls-remote", "mirror::m"]);
+                assert_eq!(said.status == 0, password, "{version}: {said:?}");
+                assert!(!ran.exists() && !cookies.exists(), "{version} {password}: {said:?}");
+                if !password {
+                    std::fs::rename(scene.sandbox.path("secret"), scene.source.join("mirror-push/remotes/m/secret"))
+                        .unwrap();
+                }
+            }
+        }
+    }
+}
+
+/// Before protocol version 2, git's helper itself fetches: it says what we have, and writes packs and `shallow` into the repository.
+#[test]
+fn an_old_protocol_over_http_fetches_only_what_is_missing() {
+    let scene = scene(Kind::Http, &["--divergent-refs", "keep"]);
+    let work = scene.sandbox.work(&scene.mirror);
+    work.git(&["pull", "-q", "origin", "main"]);
+    let theirs = work.commit("theirs");
+    work.push(&["HEAD:refs/heads/theirs"]);
+    let before = scene.sandbox.git(&scene.source, &["count-objects", "-v"]);
+    let said =
+        scene.git(&["-c", "protocol.version=0", "-c", "fetch.unpackLimit=1", "fetch", "mirror::m", "theirs:theirs"]);
+    assert_eq!(said.status, 0, "{said:?}");
+    assert_eq!(scene.sandbox.oid(&scene.source, "theirs"), theirs);
+    let sent = std::fs::read_dir(scene.source.join("objects/pack")).unwrap().map(|file| file.unwrap().path());
+    let sent: Vec<_> = sent.filter(|path| path.extension().is_some_and(|end| end == "idx")).collect();
+    let count = |index: &Path| {
+        let pack = index.with_extension("pack");
+        scene
+            .sandbox
+            .git(&scene.source, &["verify-pack", "-v", pack.to_str().unwrap()])
+            .lines()
+            .filter(|line| line.contains(" commit "))
+            .count()
+    };
+    assert!(sent.iter().any(|index| count(index) == 1), "{before} {said:?} {sent:?}");
+    let shallow = scene.sandbox.bare("shallow.git");
+    let config = scene.source.join("mirror-push");
+    scene.sandbox.git(&shallow, &["config", "core.bare", "true"]);
+    assert!(
+        scene.sandbox.command("cp").arg("-a").arg(&config).arg(shallow.join("mirror-push")).status().unwrap().success()
+    );
+    let said =
+        scene.git_in(&shallow, &["-c", "protocol.version=0", "fetch", "--depth=1", "mirror::m", "theirs:theirs"]);
+    assert_eq!(said.status, 0, "{said:?}");
+    assert!(shallow.join("shallow").is_file(), "{said:?}");
+    assert_eq!(scene.sandbox.git(&shallow, &["rev-list", "theirs"]).lines().count(), 1);
+    scene.sandbox.git(&shallow, &["fsck", "--connectivity-only"]);
 }

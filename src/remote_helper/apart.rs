@@ -1,0 +1,65 @@
+//! A git directory with the objects and the refs of a repository, and without its configuration.
+//!
+//! Guaranteed: git's helper for http, which works in it, reads no setting of the repository. Another user may have written these:
+//! `core.askPass` runs a program, `http.cookieFile` and `http.saveCookies` read and write files, and `http.proxy` decides which server is
+//! asked. What the helper writes, packs and `shallow`, goes into the repository. Absent: hooks, grafts and worktrees. After a crash,
+//! the directory stays; it contains only links.
+
+#![expect(clippy::disallowed_methods, reason = "makes a git directory of links")]
+
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use crate::durable;
+use crate::process::{self, CONFIG_VARIABLES};
+use crate::repo::Repository;
+
+/// What is linked. What is missing there is a link to nothing, which git takes as missing, and follows when it makes the file.
+const LINKED: [&str; 5] = ["objects", "refs", "packed-refs", "reftable", "shallow"];
+
+/// Such a directory. It is removed when the value is dropped.
+pub(super) struct Apart(tempfile::TempDir);
+
+impl Apart {
+    /// Makes one for `repository`.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub(super) fn from(repository: &Repository) -> io::Result<Self> {
+        let directory = durable::private_directory(&std::env::temp_dir())?;
+        let there = repository.git_dir();
+        let storage = if there.join("reftable").is_dir() { "reftable" } else { "files" };
+        let extensions = match (repository.object_format(), storage) {
+            // Version 0 is what every git knows.
+            ("sha1", "files") => "\trepositoryFormatVersion = 0\n".to_owned(),
+            (format, storage) => format!(
+                "\trepositoryFormatVersion = 1\n[extensions]\n\tobjectFormat = {format}\n\trefStorage = {storage}\n"
+            ),
+        };
+        for name in LINKED {
+            symlink(there.join(name), directory.path().join(name))?;
+        }
+        std::fs::write(directory.path().join("HEAD"), "ref: refs/heads/main\n")?;
+        std::fs::write(directory.path().join("config"), format!("[core]\n\tbare = true\n{extensions}"))?;
+        Ok(Self(directory))
+    }
+
+    /// A git command in it. If `is_confined`, the settings and the `.netrc` of the user do not count either, and no program asks for a
+    /// password.
+    pub(super) fn git(&self, is_confined: bool) -> Command {
+        let mut command = process::git(self.path(), &[]);
+        if is_confined {
+            for name in CONFIG_VARIABLES.iter().chain(&["XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"]) {
+                command.env_remove(name);
+            }
+            command.env("HOME", self.path()).env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_ASKPASS", "");
+        }
+        command
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
