@@ -20,7 +20,7 @@ struct Walk {
 
 /// The repositories below `root` for which `is_chosen` holds, in no order: directories with `HEAD` and `objects`, also a `.git` in a working
 /// tree. Symbolic links are not followed. The inside of a repository is not searched. The rest of a working tree is searched. A directory
-/// that we may not read is left out.
+/// that we may not read is left out, and one whose path is too long for the system.
 ///
 /// # Errors
 /// The operating system's, for any other reason, or when `root` itself cannot be read.
@@ -48,7 +48,8 @@ pub(super) fn repositories(
     };
     std::thread::scope(|scope| {
         for _ in 1..threads {
-            scope.spawn(work);
+            // Without another thread it takes longer.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
         }
         work();
     });
@@ -67,6 +68,10 @@ fn next(walk: &Mutex<Walk>, changed: &Condvar) -> Option<PathBuf> {
     Some(directory)
 }
 
+/// Why a directory below the root is left out.
+const SKIPPED: [ErrorKind; 4] =
+    [ErrorKind::PermissionDenied, ErrorKind::NotFound, ErrorKind::NotADirectory, ErrorKind::InvalidFilename];
+
 /// Reads a directory: the repositories in it, and the directories to be read.
 fn read(
     directory: &Path,
@@ -75,10 +80,8 @@ fn read(
 ) -> io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     let (mut found, mut open) = (Vec::new(), Vec::new());
     let entries = match std::fs::read_dir(directory) {
-        // An unreadable or deleted directory must not keep us from the other directories.
-        Err(error)
-            if directory != root && matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound) =>
-        {
+        // One directory that its owner has closed, removed, replaced or nested too deeply must not keep us from the others.
+        Err(error) if directory != root && SKIPPED.contains(&error.kind()) => {
             tracing::warn!("'{}' is skipped: {error}", directory.display());
             return Ok((found, open));
         }
@@ -133,5 +136,15 @@ mod tests {
             assert_eq!(found, expected, "{threads}");
         }
         assert!(repositories(&root.join("none"), 3, &|_| true).is_err());
+        // A path that is too long for the system: each directory is made from within the one above it.
+        let mut at = std::fs::File::open(root).expect("opened");
+        for _ in 0..20 {
+            let (name, mode) = ("d".repeat(250), rustix::fs::Mode::from_raw_mode(0o755));
+            rustix::fs::mkdirat(&at, &*name, mode).expect("made");
+            at = rustix::fs::openat(&at, &*name, rustix::fs::OFlags::DIRECTORY, mode).expect("opened").into();
+        }
+        let mut found = repositories(root, 2, &|path| !path.ends_with("left.git")).expect("read");
+        found.sort();
+        assert_eq!(found, expected, "what is too deep is left out");
     }
 }
