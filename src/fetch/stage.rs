@@ -51,6 +51,8 @@ impl Held {
     /// For the packs that a stage in the directory `stage` hands over to `repository`.
     pub fn of(stage: &Path, repository: &Repository) -> Self {
         let packs = repository.git_dir().join("objects/pack");
+        // Without the path of the repository, which may be moved before the mark is looked for.
+        let stage = stage.strip_prefix(repository.git_dir()).unwrap_or(stage);
         Self { packs, mark: format!("git-mirror-push: {}", stage.display()) }
     }
 

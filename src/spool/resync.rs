@@ -52,11 +52,14 @@ pub(super) fn begin(layout: &Layout, id: Id) -> io::Result<bool> {
     Ok(is_marked)
 }
 
-/// Clears the mark, if it is still that of the drain `id`.
+/// Clears the mark, if it is still that of the drain `id`. A file that somebody has removed has none.
 #[cfg(feature = "mirror")]
 pub(super) fn clear(layout: &Layout, id: Id) -> io::Result<()> {
     let mut mark = [0];
-    durable::open_to_read(&layout.resync())?.0.read_at(&mut mark, 0)?;
+    match durable::open_to_read(&layout.resync()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?.0.read_at(&mut mark, 0)?,
+    };
     if mark == own(id) { set(layout, b"0") } else { Ok(()) }
 }
 
