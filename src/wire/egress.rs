@@ -6,6 +6,7 @@
 //! case only the addresses that we see are checked.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use ureq::config::Config;
@@ -17,6 +18,8 @@ use super::{Address, Error};
 
 /// Longest host name that is looked up, in bytes (GitLab's limit).
 const MAX_HOST: usize = 1024;
+/// How long [`Egress::check`] waits for a name server.
+const LOOKUP: Duration = Duration::from_secs(5);
 
 /// What a confined mirror may reach besides public addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -97,7 +100,8 @@ impl Egress {
         if addresses.is_empty() { Err(Error::Resolve { host: host.to_owned() }) } else { Ok(addresses) }
     }
 
-    /// Whether a mirror may be configured with this address. A name that does not resolve is accepted, because it may resolve later.
+    /// Whether a mirror may be configured with this address. A name that does not resolve within five seconds is accepted, because it may
+    /// resolve later, and its addresses are judged when a run connects.
     ///
     /// # Errors
     /// [`Error::Blocked`]
@@ -112,9 +116,13 @@ impl Egress {
                 why: "Only allowed schemes are http, https, ssh, git",
             });
         };
-        match self.resolve(host, port) {
-            Err(Error::Resolve { .. }) | Ok(_) => Ok(()),
-            Err(error) => Err(error),
+        // A name server that does not answer must not hold up the caller. The thread ends with the lookup.
+        let (policy, name) = (self.clone(), host.to_owned());
+        let (say, hear) = std::sync::mpsc::channel();
+        std::thread::spawn(move || say.send(policy.resolve(&name, port)));
+        match hear.recv_timeout(LOOKUP) {
+            Err(_) | Ok(Err(Error::Resolve { .. }) | Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(error),
         }
     }
 
