@@ -153,8 +153,8 @@ impl Look {
         Ok((listed, count.into_iter().next().unwrap_or(0)))
     }
 
-    /// The repository with this number or path. If two have this path, it is the one with the lower
-    /// number.
+    /// The repository with this number, or else with this path. If two have this path, it is the one
+    /// with the lower number.
     ///
     /// # Errors
     /// [`Error`].
@@ -164,8 +164,9 @@ impl Look {
         }
         let path = id_or_path.strip_suffix(".git").unwrap_or(id_or_path);
         let number = id_or_path.parse::<u32>().map(|id| id.to_string()).unwrap_or_default();
-        let sql =
-            format!("select {LISTED} where path = $2 or id = nullif($3, '')::bigint order by path <> $2, id limit 1");
+        let sql = format!(
+            "select {LISTED} where path = $2 or id = nullif($3, '')::bigint order by id is distinct from nullif($3, '')::bigint, id limit 1"
+        );
         Ok(self.rows(&sql, &[&GONE.to_string(), path, &number])?.pop())
     }
 

@@ -145,14 +145,19 @@ impl ApiRequest {
     }
 }
 
-/// The project that the path of the URL names, on whatever node, if the token reaches it.
+/// The project that the path of the URL names, on whatever node, if the token reaches it. Digits are the number of a project of any
+/// node before they are a path.
 fn place(app: &App, token: &Token, ids: &[String]) -> Result<Place, Failure> {
     let id = ids.first().ok_or_else(Failure::no_project)?;
+    let number: Option<u32> = id.parse().ok();
+    let of_here = |project: Arc<Project>| (project.path.clone(), Place::Here(project));
     let found = match app.find(id) {
-        Some(project) => Some((project.path.clone(), Place::Here(project))),
-        None => {
+        Some(project) if number.is_none_or(|number| number == project.id) => Some(of_here(project)),
+        here => {
             let listed = app.fleet.ask(|look| look.project(id)).flatten();
-            listed.map(|listed| (listed.path.clone(), Place::There(listed)))
+            let has_number = listed.as_ref().is_some_and(|listed| number == Some(listed.id));
+            let of_there = |listed: Listed| (listed.path.clone(), Place::There(listed));
+            here.filter(|_| !has_number).map(of_here).or_else(|| listed.map(of_there))
         }
     };
     found.filter(|(path, _)| token.reaches(path)).map(|(_, place)| place).ok_or_else(Failure::no_project)

@@ -67,6 +67,14 @@ fn a_node_that_joins_keeps_its_numbers_as_far_as_they_are_free() {
     wait_for("all projects", || listed(&first).len() == 6 && listed(&second).len() == 6);
     assert_eq!((own(&first, "new0"), own(&second, "new1")), numbers);
     assert_eq!((own(&second, "new0"), own(&first, "new1")), numbers, "by path, from the other node");
+    // Digits are the number of a project of another node before they are a path.
+    let named = number("a0").to_string();
+    repository(&machines[1], &named);
+    let at = |id: &str| second.api("GET", &format!("projects/{id}"), "").json()["path_with_namespace"].clone();
+    assert_eq!((at(&named), at(&format!("{named}.git"))), ("a0".into(), named.as_str().into()));
+    wait_for("the copy", || listed(&first).len() == 7);
+    let at = |id: &str| first.api("GET", &format!("projects/{id}"), "").json()["path_with_namespace"].clone();
+    assert_eq!((at(&named), at(&format!("{named}.git"))), ("a0".into(), named.as_str().into()));
 }
 
 #[test]
