@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use super::database::Database;
@@ -26,7 +26,12 @@ pub struct Node {
     has_lost: bool,
     /// What an earlier process with this name began at each host, and until when that counts, by the clock of the database.
     earlier: (BTreeMap<String, usize>, i64),
+    /// When it was last seen that the tables have a version that this program knows, by this machine's clock.
+    checked: Option<Timestamp>,
 }
+
+/// How long a node may go on with tables that were changed to a version that it does not know.
+const CHECKED: SignedDuration = SignedDuration::from_secs(10);
 
 /// What a node tells at a beat.
 #[derive(Clone, Debug)]
@@ -102,7 +107,15 @@ impl Node {
     /// A node that has not joined yet. `instance` distinguishes this process from every other one.
     #[must_use]
     pub fn new(access: Access, instance: String) -> Self {
-        Self { access, instance, database: None, done: 0, has_lost: false, earlier: (BTreeMap::new(), 0) }
+        Self {
+            access,
+            instance,
+            database: None,
+            done: 0,
+            has_lost: false,
+            earlier: (BTreeMap::new(), 0),
+            checked: None,
+        }
     }
 
     /// Says that this node lives, and joins first if need be. Then divides the limits of `[hosts]` anew.
@@ -114,7 +127,11 @@ impl Node {
         let (gone, advertise) = (GONE.to_string(), self.access.keys.advertise.clone().unwrap_or_default());
         let limits = own.digest();
         let mut earlier = self.earlier.clone();
+        let is_checked = self.checked.is_some_and(|at| pulse.now.duration_since(at).abs() < CHECKED);
         let (beat, answer) = self.transaction(|database, name, instance| {
+            if !is_checked {
+                schema::check(database)?;
+            }
             let [running, waiting, now] = numbers.each_ref().map(|number| &**number);
             let values = [name, instance, running, waiting, &*limits, now, &*gone];
             let row = database.rows::<Row>(BEAT, &values)?.into_iter().next();
@@ -140,6 +157,7 @@ impl Node {
             Ok((beat, Answer { has_lost: has_joined, live: live.max(1), is_silent: silent, parts, asked }))
         })?;
         self.earlier = earlier;
+        self.checked = if is_checked { self.checked } else { Some(pulse.now) };
         self.has_lost |= answer.has_lost;
         self.count(beat);
         Ok(Answer { has_lost: std::mem::take(&mut self.has_lost), ..answer })

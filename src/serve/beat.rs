@@ -51,11 +51,14 @@ impl App {
     pub(super) fn beat_for_ever(&self) {
         let Some(access) = self.fleet.access.clone() else { return };
         let mut node = Node::new(access, format!("{:016x}{:016x}", random(), random()));
-        let (mut sent, mut is_needed) = (Sent::default(), false);
+        let (mut sent, mut is_needed, mut shared) = (Sent::default(), false, Duration::ZERO);
         loop {
             let begun = uptime();
             let result = self.beat(&mut node, &mut sent);
-            if result.is_err() && !self.fleet.has_answered() {
+            if result.is_ok() {
+                shared = begun;
+            } else if !self.fleet.has_answered() || uptime() >= shared + CUT {
+                // The workers count `CUT` by the clock of the day, which somebody may have set back meanwhile.
                 self.workers.share(Parts { of: BTreeMap::new(), until: now(), machines: self.fleet.nodes() });
             }
             if result.is_err() && self.fleet.is_connected() == Some(false) {

@@ -69,6 +69,8 @@ struct State {
     said: Option<Discriminant<Error>>,
     /// Whether anything was logged.
     has_said: bool,
+    /// Why this node cannot join until somebody changes something. `None` if it has joined, or the database does not answer.
+    refused: Option<String>,
     /// The parts of limits that this node has.
     parts: Limits,
     /// What was known last.
@@ -225,6 +227,14 @@ impl Fleet {
         kept != before
     }
 
+    /// Why the fleet does not count now. `None` if it does, or if there is no fleet.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let silence =
+            || (self.is_connected() == Some(false)).then(|| "the database of the fleet does not answer".to_owned());
+        let refused = self.state.lock().refused.clone();
+        refused.or_else(silence)
+    }
+
     /// Whether the database has ever answered this daemon.
     pub(super) fn has_answered(&self) -> bool {
         self.state.lock().has_answered
@@ -233,6 +243,10 @@ impl Fleet {
     /// Logs the result of a beat, unless the last one that was logged was of the same kind.
     pub(super) fn note(&self, result: Result<(), Error>) {
         let mut state = self.state.lock();
+        state.refused = match &result {
+            Err(error @ (Error::Version { .. } | Error::NoTables | Error::NameTaken(_))) => Some(error.to_string()),
+            _ => None,
+        };
         // Errors of one kind may have different messages, so only the kinds are compared.
         let kind = result.as_ref().err().map(std::mem::discriminant);
         if state.said == kind && state.has_said {

@@ -16,10 +16,10 @@ use crate::metrics::{Metrics, Series};
 /// Whether the repositories can be listed. For load balancers and monitoring.
 pub(super) async fn healthz(State(app): State<Arc<App>>) -> Response {
     match (app.look.is_ready(), app.look.is_whole()) {
-        (true, true) if app.fleet.is_connected() == Some(false) => {
-            (StatusCode::OK, "ok, but the database of the fleet does not answer; see the log\n").into_response()
-        }
-        (true, true) => (StatusCode::OK, "ok\n").into_response(),
+        (true, true) => match app.fleet.trouble() {
+            Some(why) => (StatusCode::OK, format!("ok, but {why}; see the log\n")).into_response(),
+            None => (StatusCode::OK, "ok\n").into_response(),
+        },
         // The other roots are served.
         (true, false) => (StatusCode::OK, "ok, but a root is missing; see the log\n").into_response(),
         (false, _) => {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::{asked, copies, files, init, machine, node_of, repository, start, wait_for_copies};
+use crate::scene::daemon::Daemon;
 use crate::scene::postgres::Postgres;
 use crate::scene::sandbox::{Sandbox, script, wait_for};
 
@@ -138,19 +139,22 @@ fn a_node_of_another_version_joins_where_the_tables_allow_it() {
     wait_for_copies(&one, "git1");
     assert_eq!(asked(&one, &["fleet", "init"]).status, 0, "they stay as they are");
     assert_eq!(postgres.sql("select version from meta"), "2");
-    // Tables that this version must not use. The daemon still mirrors, and its log says what to do.
+    // Tables that this version must not use. A daemon that runs notices it. It still mirrors, and its log and /healthz say what to do.
+    const REFUSAL: &str = "have version 2, but this program knows only version 1: install a later version of it";
+    let health = |daemon: &Daemon<'_>| daemon.ask("GET", "/healthz", "").unwrap().text;
     postgres.sql("update meta set oldest = 2");
+    wait_for("the refusal", || daemon.log().contains(REFUSAL) && health(&daemon).contains(REFUSAL));
+    push(&one, "a");
     drop(daemon);
     let daemon = start(&one);
     push(&one, "a");
-    wait_for("the refusal", || {
-        daemon.log().contains("have version 2, but this program knows only version 1: install a later")
-    });
+    wait_for("the refusal", || daemon.log().contains(REFUSAL) && health(&daemon).contains(REFUSAL));
     let said = asked(&one, &["fleet"]);
     assert!(said.status == 128 && said.err.contains("install a later version of it"), "{said:?}");
     // Back to the version before.
     postgres.sql("update meta set version = 1, oldest = 1");
     wait_for_copies(&one, "git1");
+    wait_for("the end of the refusal", || health(&daemon) == "ok\n");
     postgres.sql("update meta set version = 0, oldest = 0");
     let said = asked(&one, &["fleet"]);
     assert!(said.err.contains("'git mirror-push fleet init' brings the tables up to date"), "{said:?}");

@@ -136,7 +136,10 @@ fn of_two_daemons_with_one_name_the_second_does_not_join_until_the_first_ends() 
     let mut first = start(&one);
     wait_for_copies(&one, "git1");
     let second = start(&two);
-    wait_for("the refusal", || second.log().contains("another running daemon is node 'git1' of the fleet"));
+    const TAKEN: &str = "another running daemon is node 'git1' of the fleet";
+    wait_for("the refusal", || second.log().contains(TAKEN));
+    let health = || second.ask("GET", "/healthz", "").unwrap().text;
+    wait_for("the refusal in /healthz", || health().contains(TAKEN));
     // The second daemon mirrors although it has not joined.
     let work = two.work(&source);
     work.commit("one");
