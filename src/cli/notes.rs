@@ -2,7 +2,7 @@
 
 use super::Session;
 use crate::config::{Config, Direction, Mirror, TagsSetting};
-use crate::mirror::{self, LocalMirror};
+use crate::mirror::{self, LocalMirror, OtherHead};
 use crate::plan::Divergent;
 use crate::refs::RefName;
 use crate::status::{self, Outcome, View};
@@ -24,6 +24,10 @@ pub(super) fn of(session: &Session<'_>, config: &Config, mirror: &Mirror, shown:
     let local = LocalMirror::of(&mirror.address);
     if let Some(lost) = local.map(|local| local.lost_head(&session.repository)).transpose()?.flatten() {
         notes.push(format!("{lost}; {}", lost.fix()));
+    }
+    let head = status.pull.as_ref().and_then(|pull| RefName::new(pull.head.as_deref()?.as_bytes()));
+    if let Some(other) = OtherHead::of(&session.repository, mirror, head.as_ref()) {
+        notes.push(format!("{other}; to follow it: {}", other.fix()));
     }
     notes.extend(divergence(mirror, shown));
     Ok(notes)

@@ -9,7 +9,7 @@ use crate::config::{AuthMethod, Config, Direction, Interval, Keep, Mirror, Serve
 use crate::credentials::identity;
 use crate::credentials::{Credentials, Redactor};
 use crate::drain;
-use crate::mirror::{self, LocalMirror};
+use crate::mirror::{self, LocalMirror, OtherHead};
 use crate::plan::Prune;
 use crate::process::shell_word;
 use crate::push::Advertised;
@@ -69,7 +69,12 @@ fn contact(repository: &Repository, mirror: &Mirror, server: &Server) -> Vec<Fin
             }
             findings
         }
-        Ok((None, _)) => upstream(mirror, refs.len()),
+        Ok((None, head)) => {
+            let mut findings = upstream(mirror, refs.len());
+            let other = OtherHead::of(repository, mirror, head.as_ref());
+            findings.extend(other.map(|other| Finding::warning("head", other.to_string(), other.fix())));
+            findings
+        }
         Err(drain::Error::Push(wire::Error::NotFound(_))) if drain::will_be_made(repository, mirror) => {
             let text = "there is no repository there yet; the next run creates it";
             vec![Finding::warning("reachable", text, format!("git mirror-push sync {}", mirror.name))]

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Error;
+use super::{Error, other_head};
 use crate::process::{self, git, shell_word};
 use crate::refs::{Local, RefName};
 use crate::repo::{GitRefs, Repository};
@@ -51,11 +51,8 @@ impl LostHead {
     /// The command that fixes it.
     #[must_use]
     pub fn fix(&self) -> String {
-        let name = self.ours.text();
-        let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte));
-        let name = if is_plain { name.into_owned() } else { shell_word(&name) };
-        let by_hand =
-            format!("git --git-dir {} symbolic-ref HEAD {name}", shell_word(&self.git_dir.display().to_string()));
+        let git_dir = shell_word(&self.git_dir.display().to_string());
+        let by_hand = format!("git --git-dir {git_dir} symbolic-ref HEAD {}", other_head::word(&self.ours));
         format!("{by_hand}; to let each run do this: set_head = true")
     }
 }

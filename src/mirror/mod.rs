@@ -20,6 +20,7 @@ mod host_keys;
 mod local;
 mod lock;
 mod operation;
+mod other_head;
 mod removal;
 mod shown;
 
@@ -31,6 +32,7 @@ pub use host_keys::{detect, host_keys_of};
 pub use local::{LocalMirror, LostHead};
 pub use lock::Lock;
 pub use operation::{Answer, Operation};
+pub use other_head::OtherHead;
 pub use removal::{forget, is_being_removed, mark_removed};
 pub use shown::{to_show, with_shown};
 

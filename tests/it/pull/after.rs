@@ -14,6 +14,19 @@ fn head_follows_upstream_as_long_as_nobody_sets_it_here() {
     s.sandbox.git(&s.up, &["symbolic-ref", "HEAD", "refs/heads/last"]);
     s.pull_ok();
     assert_eq!(head(&s.here), "refs/heads/main");
+    // status and doctor name the command that makes HEAD follow again.
+    const FIX: &str =
+        "git symbolic-ref HEAD refs/heads/last; to keep HEAD as it is: git mirror-push set m follow_head=false";
+    let said = |command: &str| s.sandbox.mirror_push(&s.here, &[command]).out;
+    for command in ["status", "doctor"] {
+        let said = said(command);
+        assert!(said.contains("HEAD names 'main' here and 'last' upstream") && said.contains(FIX), "{said}");
+    }
+    s.sandbox.git(&s.here, &["symbolic-ref", "HEAD", "refs/heads/last"]);
+    assert!(!said("status").contains("HEAD") && !said("doctor").contains("symbolic-ref"));
+    s.sandbox.git(&s.up, &["symbolic-ref", "HEAD", "refs/heads/next"]);
+    s.pull_ok();
+    assert_eq!(head(&s.here), "refs/heads/next", "it follows again");
     let off = Taking::local(&["follow_head=false"]);
     let work = off.work();
     work.commit("one");
