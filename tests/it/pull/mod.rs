@@ -3,6 +3,7 @@
 mod after;
 mod api;
 mod crash;
+mod daemon;
 mod faults;
 mod hooks;
 mod network;
