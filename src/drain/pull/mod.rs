@@ -150,7 +150,9 @@ impl Pull<'_> {
         if rules.conflicts.is_some() {
             self.prepare_push(&update.plan, update.stage, result)?;
         }
-        let taken = update.taken;
+        // The refs were listed twice. What could not be read once may be readable the next time.
+        let Update { taken, observed, .. } = update;
+        let ours = Listing { incomplete: ours.incomplete.or(observed.here.incomplete), ..ours };
         drop((staged, stage));
         self.finish(&rules, &listed, &refs, ours, &taken, result)
     }
@@ -172,9 +174,9 @@ impl Pull<'_> {
             if result.outcomes.values().any(|outcome| outcome.outcome.is_done()) {
                 pull.last_change_at = Some(render_time((self.context.now)()));
             }
-            // If the stage could not be removed, `seen` stays empty, so that the next run removes
-            // it.
-            let is_clean = has_followed && !self.incoming().exists();
+            // If the stage could not be removed, or our refs could not be listed completely, `seen` stays empty, so that the next run
+            // removes it, or does what this one could not judge.
+            let is_clean = has_followed && !self.incoming().exists() && ours.incomplete.is_none();
             let is_settled = is_clean && result.error.is_none() && !has_passing(&result.outcomes);
             let ours = after(ours, taken);
             pull.seen = is_settled.then(|| self.digest(rules, listed, refs, &ours)).transpose()?;
