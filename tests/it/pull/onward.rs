@@ -99,25 +99,32 @@ fn a_chain_of_three_passes_a_push_through_and_a_ring_comes_to_rest() {
     assert_eq!([attempts(&s.up), attempts(&s.here), attempts(&third)], before, "it is at rest");
 }
 
+/// `receive.denyNonFastForwards` does not stop a decided update here. What switches it off for that must reach no other repository.
 #[test]
 fn our_settings_reach_no_other_receive_pack() {
-    let s = Taking::local(&[]).with(&["main"]);
-    let onward = add_onward(&s, "onward");
-    s.sandbox.mirror_push_ok(&s.here, &["drain"]);
-    for (repository, key) in [(&s.here, "receive.denyNonFastForwards"), (&onward, "receive.denyNonFastForwards")] {
-        s.sandbox.git(repository, &["config", key, "true"]);
+    for hooks in ["all", "policy", "none"] {
+        let s = Taking::local(&[&format!("hooks={hooks}")]).with(&["main"]);
+        let onward = add_onward(&s, "onward");
+        s.sandbox.mirror_push_ok(&s.here, &["drain"]);
+        for repository in [&s.here, &onward] {
+            s.sandbox.git(repository, &["config", "receive.denyNonFastForwards", "true"]);
+        }
+        // With wake = "auto", a drain is started after the pull.
+        let config = s.here.join("mirror-push/config.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replace("wake = \"none\"\n", "")).unwrap();
+        let work = s.work();
+        work.git(&["commit", "-q", "--amend", "--allow-empty", "-m", "rewritten"]);
+        work.push(&["+main"]);
+        // Settings that somebody gives to the pull are for this repository too.
+        let mut pull = s.sandbox.program(&s.here);
+        pull.env("GIT_CONFIG_COUNT", "1").env("GIT_CONFIG_KEY_0", "receive.denyNonFastForwards");
+        pull.env("GIT_CONFIG_VALUE_0", "false").env("GIT_CONFIG_PARAMETERS", "'receive.denynonfastforwards=false'");
+        assert!(pull.arg("pull").status().unwrap().success(), "{hooks}");
+        assert!(s.is_taken(), "{hooks}: receive.denyNonFastForwards here does not stop a decided update");
+        wait_for("the drain", || {
+            s.sandbox.statuses(&s.here).as_array().unwrap().iter().any(|status| status["update_status"] == "failed")
+        });
+        assert_ne!(s.sandbox.oid(&onward, "main"), s.here("main"), "{hooks}: the mirror's own setting still counts");
     }
-    // With wake = "auto", a drain is started after the pull.
-    let config = s.here.join("mirror-push/config.toml");
-    let text = std::fs::read_to_string(&config).unwrap();
-    std::fs::write(&config, text.replace("wake = \"none\"\n", "")).unwrap();
-    let work = s.work();
-    work.git(&["commit", "-q", "--amend", "--allow-empty", "-m", "rewritten"]);
-    work.push(&["+main"]);
-    s.pull_ok();
-    assert!(s.is_taken(), "receive.denyNonFastForwards here does not stop a decided update");
-    wait_for("the drain", || {
-        s.sandbox.statuses(&s.here).as_array().unwrap().iter().any(|status| status["update_status"] == "failed")
-    });
-    assert_ne!(s.sandbox.oid(&onward, "main"), s.here("main"), "the mirror's own setting still counts");
 }

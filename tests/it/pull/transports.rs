@@ -127,3 +127,42 @@ fn an_upstream_that_cannot_be_taken_from_is_explained_in_one_line() {
     assert!(sandbox.mirror_push(&here, &["pull"]).out.contains("this very repository"));
     assert!(said(&sandbox.path("missing.git").display().to_string()).contains("not found"));
 }
+
+#[test]
+fn a_file_url_is_an_upstream_like_a_path() {
+    let s = Taking::local(&[]).with(&["main"]);
+    s.sandbox.mirror_push_ok(&s.here, &["set", "m", "--url", &format!("file://{}", s.up.display())]);
+    let work = s.work();
+    work.commit("more");
+    work.push(&["main", "main:new"]);
+    s.pull_ok();
+    assert!(s.is_taken());
+}
+
+/// What an alternate of this repository has is not taken again, and a pull does not write into the alternate.
+#[test]
+fn a_repository_with_alternates_takes_what_neither_has() {
+    let s = Taking::local(&[]).with(&["main"]);
+    let other = s.sandbox.bare("other.git");
+    s.sandbox.git(&other, &["fetch", "-q", s.up.to_str().unwrap(), "main:main"]);
+    let here = s.sandbox.source_named("here2.git", s.up.to_str().unwrap(), &["--direction", "pull"]);
+    std::fs::write(here.join("objects/info/alternates"), format!("{}\n", other.join("objects").display())).unwrap();
+    s.sandbox.git(&here, &["update-ref", "refs/heads/old", &s.sandbox.oid(&other, "main")]);
+    let files = |directory: &std::path::Path| s.sandbox.git(directory, &["count-objects", "-v"]);
+    let before = files(&other);
+    let work = s.work();
+    work.commit("more");
+    work.push(&["main"]);
+    s.sandbox.mirror_push_ok(&here, &["pull"]);
+    assert_eq!(s.sandbox.oid(&here, "main"), s.sandbox.oid(&s.up, "main"));
+    assert_eq!(files(&other), before);
+    let commits = s.sandbox.git(&here, &["cat-file", "--batch-all-objects", "--batch-check=%(objecttype)"]);
+    assert_eq!(
+        commits.lines().filter(|kind| *kind == "commit").count(),
+        2,
+        "both commits, one of them in the alternate"
+    );
+    std::fs::remove_file(here.join("objects/info/alternates")).unwrap();
+    let own = s.sandbox.git(&here, &["cat-file", "--batch-all-objects", "--batch-check=%(objecttype)"]);
+    assert_eq!(own.lines().filter(|kind| *kind == "commit").count(), 1, "{own}");
+}
