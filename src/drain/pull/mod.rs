@@ -152,7 +152,7 @@ impl Pull<'_> {
         }
         // The refs were listed twice. What could not be read once may be readable the next time.
         let Update { taken, observed, .. } = update;
-        let ours = Listing { incomplete: ours.incomplete.or(observed.here.incomplete), ..ours };
+        let ours = Listing { incomplete: ours.incomplete.or(unread(observed)), ..ours };
         drop((staged, stage));
         self.finish(&rules, &listed, &refs, ours, &taken, result)
     }
@@ -364,6 +364,12 @@ fn after(ours: Listing, taken: &[Decision]) -> Listing {
         };
     }
     Listing { refs: refs.into_iter().collect(), incomplete: ours.incomplete }
+}
+
+/// What of this repository could not be read.
+fn unread(observed: ObservedPull) -> Option<String> {
+    let mut unreadable = observed.refs.into_iter().filter(|facts| facts.local == Local::Unreadable);
+    observed.here.incomplete.or_else(|| unreadable.next().map(|facts| facts.name.to_string()))
 }
 
 /// Whether a ref may have another outcome at the next try although neither side changes. Refs that

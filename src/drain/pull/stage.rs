@@ -233,10 +233,10 @@ impl Pull<'_> {
         let is_missing =
             |(name, _): &&(RefName, Oid)| ours.refs.binary_search_by(|(other, _)| other.cmp(name)).is_err();
         let missing: Vec<&(RefName, Oid)> = upstream.iter().filter(is_missing).collect();
-        // `git pack-refs` may have hidden a ref from the list of ours. It is then compared in the next run.
+        // `git pack-refs` may have hidden a ref from the list of ours.
         let found = self.repository.find_each(&missing.iter().map(|(name, _)| name).collect::<Vec<_>>())?;
-        let absent = missing.into_iter().zip(found).filter(|(_, local)| *local == Local::Absent);
-        refs.extend(absent.map(|((name, value), local)| (name.clone(), local, Some(*value), base_of(name))));
+        let found = missing.into_iter().zip(found).filter(|((_, value), local)| *local != Local::At(*value));
+        refs.extend(found.map(|((name, value), local)| (name.clone(), local, Some(*value), base_of(name))));
         refs.sort_unstable_by(|(one, ..), (other, ..)| one.cmp(other));
         let is_gone = |name: &&RefName| {
             rules.selects(name.borrowed()) && value_of(upstream, name).is_none() && !is_symbolic(name)
