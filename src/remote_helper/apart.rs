@@ -2,8 +2,8 @@
 //!
 //! Guaranteed: git's helper for http, which works in it, reads no setting of the repository. Another user may have written these:
 //! `core.askPass` runs a program, `http.cookieFile` and `http.saveCookies` read and write files, and `http.proxy` decides which server is
-//! asked. What the helper writes, packs and `shallow`, goes into the repository. Absent: hooks, grafts and worktrees. After a crash,
-//! the directory stays; it contains only links.
+//! asked. What the helper writes, packs and `shallow`, goes into the repository. Absent: hooks, grafts and worktrees. After a crash
+//! or a signal, the directory stays; it contains only links.
 
 #![expect(clippy::disallowed_methods, reason = "makes a git directory of links")]
 
@@ -14,7 +14,7 @@ use std::process::Command;
 
 use crate::durable;
 use crate::process::{self, CONFIG_VARIABLES};
-use crate::repo::Repository;
+use crate::repo::{Repository, Sharing};
 
 /// What is linked. What is missing there is a link to nothing, which git takes as missing, and follows when it makes the file.
 const LINKED: [&str; 5] = ["objects", "refs", "packed-refs", "reftable", "shallow"];
@@ -30,19 +30,11 @@ impl Apart {
     pub(super) fn from(repository: &Repository) -> io::Result<Self> {
         let directory = durable::private_directory(&std::env::temp_dir())?;
         let there = repository.git_dir();
-        let storage = if there.join("reftable").is_dir() { "reftable" } else { "files" };
-        let extensions = match (repository.object_format(), storage) {
-            // Version 0 is what every git knows.
-            ("sha1", "files") => "\trepositoryFormatVersion = 0\n".to_owned(),
-            (format, storage) => format!(
-                "\trepositoryFormatVersion = 1\n[extensions]\n\tobjectFormat = {format}\n\trefStorage = {storage}\n"
-            ),
-        };
         for name in LINKED {
             symlink(there.join(name), directory.path().join(name))?;
         }
         std::fs::write(directory.path().join("HEAD"), "ref: refs/heads/main\n")?;
-        std::fs::write(directory.path().join("config"), format!("[core]\n\tbare = true\n{extensions}"))?;
+        std::fs::write(directory.path().join("config"), config(repository))?;
         Ok(Self(directory))
     }
 
@@ -62,4 +54,30 @@ impl Apart {
     fn path(&self) -> &Path {
         self.0.path()
     }
+}
+
+/// The configuration of such a directory. Of the repository's own it has the formats, and what counts for files that are written and for
+/// objects that are received; as values that are known, and not as the text that somebody wrote.
+fn config(repository: &Repository) -> String {
+    let format = repository.object_format();
+    let is_reftable = repository.git_dir().join("reftable").is_dir();
+    let version = u8::from(is_reftable || format != "sha1");
+    let mut text = format!("[core]\n\trepositoryFormatVersion = {version}\n\tbare = true\n");
+    text += &match repository.sharing() {
+        Sharing::Umask => String::new(),
+        Sharing::Add(0o660) => "\tsharedRepository = group\n".to_owned(),
+        Sharing::Add(_) => "\tsharedRepository = all\n".to_owned(),
+        Sharing::Exactly(mode) => format!("\tsharedRepository = 0{mode:o}\n"),
+    };
+    for key in ["fetch", "transfer"] {
+        if repository.git_flag(&format!("{key}.fsckObjects")) {
+            text += &format!("[{key}]\n\tfsckObjects = true\n");
+        }
+    }
+    if version == 1 {
+        // Earlier versions of git know no `refStorage`, and refuse what they do not know.
+        let storage = if is_reftable { "\trefStorage = reftable\n" } else { "" };
+        text += &format!("[extensions]\n\tobjectFormat = {format}\n{storage}");
+    }
+    text
 }

@@ -1,6 +1,7 @@
 //! `mirror::NAME`: git itself reads from and pushes to a configured mirror.
 
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use base64::Engine;
@@ -340,7 +341,7 @@ fn an_old_protocol_over_http_fetches_only_what_is_missing() {
     assert!(sent.iter().any(|index| count(index) == 1), "{before} {said:?} {sent:?}");
     let shallow = scene.sandbox.bare("shallow.git");
     let config = scene.source.join("mirror-push");
-    scene.sandbox.git(&shallow, &["config", "core.bare", "true"]);
+    scene.sandbox.git(&shallow, &["config", "core.sharedRepository", "group"]);
     assert!(
         scene.sandbox.command("cp").arg("-a").arg(&config).arg(shallow.join("mirror-push")).status().unwrap().success()
     );
@@ -348,6 +349,12 @@ fn an_old_protocol_over_http_fetches_only_what_is_missing() {
         scene.git_in(&shallow, &["-c", "protocol.version=0", "fetch", "--depth=1", "mirror::m", "theirs:theirs"]);
     assert_eq!(said.status, 0, "{said:?}");
     assert!(shallow.join("shallow").is_file(), "{said:?}");
+    let loose = std::fs::read_dir(shallow.join("objects")).unwrap().map(|entry| entry.unwrap());
+    let loose: Vec<_> = loose.filter(|entry| entry.file_name().len() == 2).collect();
+    assert!(
+        !loose.is_empty() && loose.iter().all(|entry| entry.metadata().unwrap().mode() & 0o020 != 0),
+        "for the group"
+    );
     assert_eq!(scene.sandbox.git(&shallow, &["rev-list", "theirs"]).lines().count(), 1);
     scene.sandbox.git(&shallow, &["fsck", "--connectivity-only"]);
 }
