@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process, kill_process_group, pidfd_open, setrlimit,
+    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, getrlimit, kill_process, kill_process_group, pidfd_open,
+    setrlimit, waitpid,
 };
 
 mod output;
@@ -235,8 +236,12 @@ impl Child {
             return Ok(status);
         }
         self.signal(Signal::KILL);
-        // A program that waits for a file system which hangs does not end.
-        self.wait_for(LAST_WAIT)?.ok_or_else(|| io::ErrorKind::TimedOut.into())
+        // A program that waits for a file system which hangs does not end. If it ends later, the thread takes its status.
+        self.wait_for(LAST_WAIT)?.ok_or_else(|| {
+            let program = self.group();
+            let _ = std::thread::Builder::new().spawn(move || waitpid(Some(program), WaitOptions::empty()));
+            io::ErrorKind::TimedOut.into()
+        })
     }
 
     /// Waits with a time limit, which the standard library does not offer: on a pidfd, or by polling where the kernel has none (Linux

@@ -54,10 +54,8 @@ impl App {
         let (mut sent, mut is_needed, mut shared) = (Sent::default(), false, Duration::ZERO);
         loop {
             let begun = uptime();
-            let result = self.beat(&mut node, &mut sent);
-            if result.is_ok() {
-                shared = begun;
-            } else if !self.fleet.has_answered() || uptime() >= shared + CUT {
+            let result = self.beat(&mut node, &mut sent, &mut shared);
+            if result.is_err() && (!self.fleet.has_answered() || uptime() >= shared + CUT) {
                 // The workers count `CUT` by the clock of the day, which somebody may have set back meanwhile.
                 self.workers.share(Parts { of: BTreeMap::new(), until: now(), machines: self.fleet.nodes() });
             }
@@ -87,7 +85,7 @@ impl App {
                         // Runs that began since the last beat count against the limits for a
                         // minute. If this beat fails, the database assumes that all it granted has
                         // begun.
-                        let _ = self.beat(&mut node, &mut sent);
+                        let _ = self.beat(&mut node, &mut sent, &mut shared);
                     }
                     break;
                 }
@@ -103,7 +101,8 @@ impl App {
         }
     }
 
-    fn beat(&self, node: &mut Node, sent: &mut Sent) -> Result<(), Error> {
+    /// Notes in `shared` when a beat began that brought the node's parts of limits, even if something fails afterwards.
+    fn beat(&self, node: &mut Node, sent: &mut Sent, shared: &mut Duration) -> Result<(), Error> {
         let (begun, at) = (uptime(), now());
         let (running, waiting) = self.workers.counts();
         let limits = limits(&self.workers.server());
@@ -119,6 +118,7 @@ impl App {
         // The other nodes count from the time when the database got this beat, which is not before
         // the beat began. So this node stops using its parts early enough.
         self.workers.share(Parts { of: of_schedule(&answer.parts), until: at + CUT, machines: answer.live });
+        *shared = begun;
         self.fleet.keep_nodes(answer.live);
         self.set_silent(answer.is_silent);
         answer.asked.iter().for_each(|asked| self.hold(asked));

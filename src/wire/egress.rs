@@ -116,10 +116,11 @@ impl Egress {
                 why: "Only allowed schemes are http, https, ssh, git",
             });
         };
-        // A name server that does not answer must not hold up the caller. The thread ends with the lookup.
+        // A name server that does not answer must not hold up the caller. The thread ends with the lookup. Without a thread, the name
+        // counts as one that does not resolve.
         let (policy, name) = (self.clone(), host.to_owned());
         let (say, hear) = std::sync::mpsc::channel();
-        std::thread::spawn(move || say.send(policy.resolve(&name, port)));
+        let _ = std::thread::Builder::new().spawn(move || say.send(policy.resolve(&name, port)));
         match hear.recv_timeout(LOOKUP) {
             Err(_) | Ok(Err(Error::Resolve { .. }) | Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(error),
