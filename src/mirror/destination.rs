@@ -25,13 +25,13 @@ pub fn credentials(layout: &Layout, mirror: &Mirror) -> Result<Credentials, Erro
 pub struct Seen {
     /// Its name.
     pub name: String,
-    /// Its address and direction ([`Mirror::identity`]).
-    pub identity: String,
+    /// Its address ([`crate::wire::Address::identity`]).
+    pub address: String,
 }
 
 impl From<&Mirror> for Seen {
     fn from(mirror: &Mirror) -> Self {
-        Self { name: mirror.name.clone(), identity: mirror.identity() }
+        Self { name: mirror.name.clone(), address: mirror.address.identity() }
     }
 }
 
@@ -41,7 +41,7 @@ impl Seen {
     /// # Errors
     /// [`Error::Moved`], if it is not there or has another address.
     pub(super) fn in_config<'c>(&self, config: &'c Config) -> Result<&'c Mirror, Error> {
-        let found = config.mirror(&self.name).filter(|mirror| mirror.identity() == self.identity);
+        let found = config.mirror(&self.name).filter(|mirror| mirror.address.identity() == self.address);
         found.ok_or_else(|| Error::Moved { name: self.name.clone() })
     }
 }

@@ -152,7 +152,7 @@ fn report(job: &Job, printed: Printed, begin: Timestamp) -> Report {
         is_answered: is_well,
         attempts: status.attempts,
         host: if was_tried { Host::Up } else { Host::Unknown },
-        // `drain` drains what it has taken.
-        has_spooled: matches!(job.mode, Mode::Pull(_) | Mode::Sync(_)) && has_taken,
+        // `drain --due` drains what it has taken.
+        has_spooled: matches!(job.mode, Mode::Pull(_) | Mode::Sync(_) | Mode::Reconcile) && has_taken,
     }
 }
