@@ -26,7 +26,8 @@ fn it_listens_at_the_socket_of_systemd_and_reports_that_it_is_ready() {
     activate.arg(format!("--setenv=GIT_MIRROR_PUSH_CONFIG={}", sandbox.path("server.toml").display()));
     activate.arg(env!("CARGO_BIN_EXE_git-mirror-push")).arg("serve").stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = activate.spawn().unwrap();
-    wait_for("the socket", || socket.exists());
+    // The file is there a moment before somebody listens.
+    wait_for("the socket", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
     let answer = over_unix(&socket, "GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let mut buffer = [0; 256];
