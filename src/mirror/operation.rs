@@ -84,15 +84,15 @@ impl Operation {
         if matches!(self, Self::Detect(_)) { DETECT } else { CHANGE }
     }
 
-    /// Gives it as JSON, with its password in the clear: only for memory or a pipe.
+    /// The operation as JSON, with its password in the clear: only for memory or a pipe.
     ///
     /// # Errors
     /// The operating system's.
-    pub fn write(&self) -> io::Result<Vec<u8>> {
+    pub fn to_json(&self) -> io::Result<Vec<u8>> {
         Ok(serde_json::to_vec(self)?)
     }
 
-    /// Reads what [`Operation::write`] has given.
+    /// Reads what [`Operation::to_json`] has given.
     ///
     /// # Errors
     /// The operating system's, or the text is something else.

@@ -1,5 +1,6 @@
 //! Reading over http: git's own helper, `git remote-https`, does it, and we pass its answers on unchanged. It gets the password over
-//! the socket of `wire::AskpassServer`. It reads no setting of the repository (see `apart`). For a confined mirror it connects only to addresses that we have judged.
+//! the socket of `wire::AskpassServer`. It reads no setting of the repository (see `apart`). For a confined mirror it connects only to
+//! addresses that we have judged.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr};

@@ -17,7 +17,7 @@ pub(super) fn run(owner: &Owner, opened: &OpenProject, operation: &Operation) ->
         let mut child = owner.command(opened.repository.git_dir(), &opened.server, Hands::Nothing)?;
         child.command.arg("change");
         // The operation may hold a password. So it goes through a pipe.
-        let said = match child.ask(&operation.write()?, operation.limit()) {
+        let said = match child.ask(&operation.to_json()?, operation.limit()) {
             Err(error @ process::Error::TooSlow { .. }) => {
                 return Ok(Answer::Busy(format!("{error}; look what has changed")));
             }
