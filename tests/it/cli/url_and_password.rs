@@ -1,6 +1,7 @@
 //! A new URL and its password belong together: neither address ever gets the password of the other.
 
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use git_mirror_push::mirror::{self, Editor, Error, WhileBusy};
@@ -8,13 +9,19 @@ use git_mirror_push::{config, repo};
 
 use crate::scene::sandbox::{Completed, Sandbox, run_with_input, wait_for};
 
-/// If the URL cannot be changed, the new password is not stored either.
-#[test]
-fn a_change_of_the_url_that_fails_leaves_the_old_password() {
+/// A repository whose mirror `web` has this password.
+fn scene(password: &str) -> (Sandbox, PathBuf) {
     let sandbox = Sandbox::new();
     let source = sandbox.source("/mirror.git", &[]);
     let add = ["add", "web", "https://bot@a.invalid/x.git", "--password-stdin"];
-    assert_eq!(sandbox.mirror_push_with_input(&source, &add, "old\n").status, 0);
+    assert_eq!(sandbox.mirror_push_with_input(&source, &add, &format!("{password}\n")).status, 0);
+    (sandbox, source)
+}
+
+/// If the URL cannot be changed, the new password is not stored either.
+#[test]
+fn a_change_of_the_url_that_fails_leaves_the_old_password() {
+    let (sandbox, source) = scene("old");
     let lock = std::fs::File::open(source.join("mirror-push/lock")).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
     let set = ["set", "web", "--url", "https://bot@b.invalid/x.git", "--password-stdin"];
@@ -40,10 +47,7 @@ fn a_change_of_the_url_that_fails_leaves_the_old_password() {
 /// A run, or a person who is asked for a password, knows the old URL. Meanwhile somebody changes URL and password.
 #[test]
 fn who_knows_the_old_url_does_not_get_the_new_password() {
-    let sandbox = Sandbox::new();
-    let source = sandbox.source("/mirror.git", &[]);
-    let add = ["add", "web", "https://bot@a.invalid/x.git", "--password-stdin"];
-    assert_eq!(sandbox.mirror_push_with_input(&source, &add, "old\n").status, 0);
+    let (sandbox, source) = scene("old");
     let repository = repo::open(&source).unwrap().to_local();
     let server = config::Server::default();
     let before = config::load(&repository, &server).unwrap();
@@ -71,10 +75,7 @@ fn who_knows_the_old_url_does_not_get_the_new_password() {
 
 #[test]
 fn of_two_changes_at_once_one_gives_both_url_and_password() {
-    let sandbox = Sandbox::new();
-    let source = sandbox.source("/mirror.git", &[]);
-    let add = ["add", "web", "https://bot@a.invalid/x.git", "--password-stdin"];
-    assert_eq!(sandbox.mirror_push_with_input(&source, &add, "a\n").status, 0);
+    let (_sandbox, source) = scene("a");
     let repository = repo::open(&source).unwrap().to_local();
     let server = config::Server::default();
     let change = |host: &str| {
@@ -116,10 +117,7 @@ fn of_two_changes_at_once_one_gives_both_url_and_password() {
 /// Two people have seen the same URL. The second change brings no password, and must not get that of the first.
 #[test]
 fn a_change_is_only_for_the_url_that_its_author_has_seen() {
-    let sandbox = Sandbox::new();
-    let source = sandbox.source("/mirror.git", &[]);
-    let add = ["add", "web", "https://bot@a.invalid/x.git", "--password-stdin"];
-    assert_eq!(sandbox.mirror_push_with_input(&source, &add, "old\n").status, 0);
+    let (_sandbox, source) = scene("old");
     let repository = repo::open(&source).unwrap().to_local();
     let server = config::Server::default();
     let now = jiff::Timestamp::now;

@@ -39,7 +39,7 @@ fn an_unchanged_check_is_one_post_on_a_kept_connection_without_program_or_sync()
     }
     let sandbox = Sandbox::new();
     let server = Server::start(&sandbox, Kind::Http);
-    let (daemon, here, _) = scene(&sandbox, &server);
+    let (daemon, here, up) = scene(&sandbox, &server);
     // The first check of this daemon that finds nothing may be one that still learns what upstream speaks.
     (0..2).for_each(|_| check(&daemon, &here));
     let trace = sandbox.path("trace");
@@ -60,13 +60,23 @@ fn an_unchanged_check_is_one_post_on_a_kept_connection_without_program_or_sync()
     let before = server.requests(&sandbox).len();
     (0..5).for_each(|_| check(&daemon, &here));
     let requests = server.requests(&sandbox).split_off(before);
+    let traced = || std::fs::read_to_string(&trace).unwrap();
+    assert_eq!(traced(), "");
+    // The trace does show what a check does that finds something.
+    let work = sandbox.work(&up);
+    work.commit("more");
+    work.push(&["HEAD:refs/heads/main"]);
+    assert_eq!(daemon.api("POST", PULL, "").status, 202);
+    wait_for("programs and syncs in the trace", || {
+        let traced = traced();
+        ["execve(", "fsync(", "flock("].iter().all(|call| traced.contains(call))
+    });
     rustix::process::kill_process(rustix::process::Pid::from_child(&strace), Signal::TERM).unwrap();
     strace.wait().unwrap();
     let connections: Vec<&str> = requests.iter().map(|line| line.split(' ').next().unwrap()).collect();
     assert!(requests.iter().all(|line| line.contains(" POST ") && line.contains("git-upload-pack")), "{requests:?}");
     assert_eq!(requests.len(), 5, "{requests:?}");
     assert!(connections.iter().all(|connection| *connection == connections[0]), "{requests:?}");
-    assert_eq!(std::fs::read_to_string(&trace).unwrap(), "");
 }
 
 #[test]

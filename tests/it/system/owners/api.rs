@@ -5,21 +5,26 @@ use std::path::{Path, PathBuf};
 
 use super::{OWNER, estate, foreign, give};
 use crate::scene::daemon::{Daemon, LOCAL};
-use crate::scene::sandbox::{is_root, wait_for};
+use crate::scene::estate::Estate;
+use crate::scene::sandbox::{Completed, is_root, wait_for};
 use crate::scene::servers::free_port;
 
-/// A daemon whose root has repositories of the owner.
-const SERVED: &str = "[[repositories]]\nroot = \"ROOT\"\nowners = [\"65534\"]\n";
+/// A repository and a mirror of the owner, and the configuration of a daemon that serves them. `None` if this is not root.
+fn scene() -> Option<(Estate, PathBuf, PathBuf)> {
+    const SERVED: &str = "[[repositories]]\nroot = \"ROOT\"\nowners = [\"65534\"]\n";
+    if !is_root("files of another owner are needed") {
+        return None;
+    }
+    let (estate, source, mirror) = estate(&format!("{LOCAL}{SERVED}"));
+    // Root reads the repository to show it.
+    estate.sandbox.git(&estate.sandbox.path(""), &["config", "--global", "safe.directory", "*"]);
+    Some((estate, source, mirror))
+}
 
 #[test]
 fn changes_through_the_api_of_root_are_made_by_the_owner() {
-    if !is_root("files of another owner are needed") {
-        return;
-    }
-    let (estate, source, mirror) = estate(&format!("{LOCAL}{SERVED}"));
+    let Some((estate, source, mirror)) = scene() else { return };
     let sandbox = &estate.sandbox;
-    // Root reads the repository to show it.
-    sandbox.git(&sandbox.path(""), &["config", "--global", "safe.directory", "*"]);
     let daemon = Daemon::start_as_configured(sandbox, free_port());
     let there = |path: &Path| {
         sandbox.try_git(path, &["-c", "safe.directory=*", "for-each-ref", "--format=%(refname) %(objectname)"]).out
@@ -87,12 +92,8 @@ fn changes_through_the_api_of_root_are_made_by_the_owner() {
 /// The owner may stop a process that has the owner's rights.
 #[test]
 fn an_owner_who_stops_the_child_holds_up_no_request_for_long() {
-    if !is_root("files of another owner are needed") {
-        return;
-    }
-    let (estate, source, mirror) = estate(&format!("{LOCAL}{SERVED}"));
+    let Some((estate, source, mirror)) = scene() else { return };
     let sandbox = &estate.sandbox;
-    sandbox.git(&sandbox.path(""), &["config", "--global", "safe.directory", "*"]);
     let daemon = Daemon::start_as_configured(sandbox, free_port());
     let add = |name: &str| {
         let body = format!("url={}&name={name}", mirror.with_file_name(name).display());
@@ -133,12 +134,8 @@ fn an_owner_who_stops_the_child_holds_up_no_request_for_long() {
 /// An owner may rename the repository, and put a link in its place that leads to a repository of root's.
 #[test]
 fn a_link_in_the_place_of_a_repository_leads_root_nowhere() {
-    if !is_root("files of another owner are needed") {
-        return;
-    }
-    let (estate, source, mirror) = estate(&format!("{LOCAL}{SERVED}"));
+    let Some((estate, source, mirror)) = scene() else { return };
     let sandbox = &estate.sandbox;
-    sandbox.git(&sandbox.path(""), &["config", "--global", "safe.directory", "*"]);
     let private = sandbox.path("private.git");
     sandbox.git(&sandbox.path(""), &["clone", "-q", "--bare", source.to_str().unwrap(), private.to_str().unwrap()]);
     let target = sandbox.bare("target.git");
@@ -184,4 +181,45 @@ fn a_link_in_the_place_of_a_repository_leads_root_nowhere() {
     let private = sandbox.path("elsewhere/widget.git");
     assert_eq!(std::fs::read_to_string(private.join("mirror-push/config.toml")).unwrap(), before);
     assert_eq!(daemon.api("GET", path, "").status, 200);
+}
+
+/// Root sees less of the owner's file than the owner: the keys of `[defaults]` do not count for root.
+#[test]
+fn a_change_is_made_where_root_and_the_owner_see_another_direction() {
+    let Some((estate, source, mirror)) = scene() else { return };
+    let file = source.join("mirror-push/config.toml");
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    let text = format!(
+        "[defaults]\ndirection = \"pull\"\n[remotes.m]\nid = 1\nurl = \"{}\"\nenabled = false\n",
+        mirror.display()
+    );
+    std::fs::write(&file, text).unwrap();
+    give(&estate.sandbox, &source);
+    let daemon = Daemon::start_as_configured(&estate.sandbox, free_port());
+    let said = daemon.api("PUT", "projects/acme%2Fwidget/remote_mirrors/1", "mirror_branch_regex=^main$");
+    assert_eq!(said.status, 200, "{} {}", said.text, daemon.log());
+    assert!(std::fs::read_to_string(&file).unwrap().contains("^main$"));
+}
+
+#[test]
+fn a_webhook_of_the_owner_is_believed_by_its_secret() {
+    let Some((estate, source, mirror)) = scene() else { return };
+    let sandbox = &estate.sandbox;
+    let daemon = Daemon::start_as_configured(sandbox, free_port());
+    let as_owner = |arguments: &[&str]| {
+        let mut command = sandbox.command("setpriv");
+        command.args(["--reuid=65534", "--clear-groups", env!("CARGO_BIN_EXE_git-mirror-push"), "--config"]);
+        command.arg(&estate.file).arg("--git-dir").arg(&source).args(arguments);
+        let said = Completed::of(&command.output().unwrap());
+        assert_eq!(said.status, 0, "{said:?}");
+        said
+    };
+    as_owner(&["add", "upstream", mirror.to_str().unwrap(), "--direction", "pull", "--disabled", "-q"]);
+    let secret = as_owner(&["webhook", "upstream", "--json"]).json()["secret"].as_str().unwrap().to_owned();
+    as_owner(&["enable", "upstream"]);
+    let post = |secret: &str| {
+        let path = "/api/v4/projects/acme%2Fwidget/mirror/pull";
+        daemon.ask_with("POST", path, "", &[("X-Gitlab-Token", secret)]).unwrap().status
+    };
+    assert_eq!((post("wrong"), post(&secret)), (404, 202), "{}", daemon.log());
 }
