@@ -19,6 +19,7 @@ pub mod hook;
 pub mod layout;
 pub mod refs;
 pub mod spool;
+pub mod terminal;
 pub mod wake;
 
 #[cfg(feature = "mirror")]

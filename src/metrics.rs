@@ -16,6 +16,7 @@ use jiff::Timestamp;
 
 use crate::durable::{self, with_mode};
 use crate::status::{Failures, Standing, Summary};
+use crate::terminal::escaped_lines;
 
 /// Most mirrors that have series of their own.
 const MAX_MIRRORS: usize = 1000;
@@ -156,14 +157,14 @@ impl Metrics {
         header(&mut out, "mirrors", "Mirrors by host and state.", "gauge");
         for (host, counts) in &self.hosts {
             for (standing, count) in &counts.standing {
-                let (host, state) = (escaped(host), standing.word());
+                let (host, state) = (label(host), standing.word());
                 let _ = writeln!(out, "git_mirror_push_mirrors{{host=\"{host}\",state=\"{state}\"}} {count}");
             }
         }
         for (name, help, value) in HOST_GAUGES {
             header(&mut out, name, help, "gauge");
             for (host, value) in self.hosts.iter().filter_map(|(host, sums)| Some((host, value(sums)?))) {
-                let _ = writeln!(out, "git_mirror_push_{name}{{host=\"{}\"}} {value}", escaped(host));
+                let _ = writeln!(out, "git_mirror_push_{name}{{host=\"{}\"}} {value}", label(host));
             }
         }
         header(
@@ -173,7 +174,7 @@ impl Metrics {
             "gauge",
         );
         for (host, sums) in &self.hosts {
-            failures(&mut out, "host_failed_attempts", &format!("host=\"{}\"", escaped(host)), sums.failures);
+            failures(&mut out, "host_failed_attempts", &format!("host=\"{}\"", label(host)), sums.failures);
         }
         header(
             &mut out,
@@ -183,7 +184,7 @@ impl Metrics {
         );
         let _ = writeln!(out, "git_mirror_push_mirrors_left_out {}", self.left_out);
         let labels = |repository: &str, mirror: &Summary| {
-            format!("repository=\"{}\",mirror=\"{}\"", escaped(repository), escaped(&mirror.name))
+            format!("repository=\"{}\",mirror=\"{}\"", label(repository), label(&mirror.name))
         };
         for (name, help, value) in GAUGES {
             header(&mut out, name, help, "gauge");
@@ -239,8 +240,9 @@ fn header(out: &mut String, name: &str, help: &str, kind: &str) {
     let _ = writeln!(out, "# HELP git_mirror_push_{name} {help}\n# TYPE git_mirror_push_{name} {kind}");
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+fn label(text: &str) -> String {
+    // Prometheus' text format has escapes for these three characters only.
+    escaped_lines(text).replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 fn seconds(time: Option<Timestamp>) -> Option<f64> {

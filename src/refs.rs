@@ -9,6 +9,8 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::terminal::escaped;
+
 /// An object id: 20 bytes (SHA-1) or 32 (SHA-256).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Oid {
@@ -145,7 +147,7 @@ impl RefName {
     /// Git's short form for people: `main` for `refs/heads/main`.
     #[must_use]
     pub fn short(&self) -> String {
-        shown(self.branch().or_else(|| self.tag()).unwrap_or(&self.0))
+        escaped(&String::from_utf8_lossy(self.branch().or_else(|| self.tag()).unwrap_or(&self.0)))
     }
 
     /// The whole name as text, for programs: nothing is escaped, and only bytes that are no UTF-8 are replaced.
@@ -199,24 +201,8 @@ impl<'a> NameRef<'a> {
 
 impl fmt::Display for RefName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&shown(&self.0))
+        f.write_str(&escaped(&String::from_utf8_lossy(&self.0)))
     }
-}
-
-/// A name for people. Control characters beyond ASCII, and characters that change the direction of text or break a line, are escaped,
-/// because git allows them in names.
-fn shown(name: &[u8]) -> String {
-    let mut text = String::with_capacity(name.len());
-    for c in String::from_utf8_lossy(name).chars() {
-        if c.is_control() || is_invisible(c) { text.extend(c.escape_unicode()) } else { text.push(c) }
-    }
-    text
-}
-
-/// Whether a character is invisible and changes how other text is shown: direction marks (Unicode annex 9) and line separators.
-#[must_use]
-pub fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 impl fmt::Debug for RefName {

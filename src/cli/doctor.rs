@@ -8,6 +8,7 @@ use super::{BEHIND, Base, DONE, Session, now, print_json, render};
 use crate::doctor::{Finding, Severity, Subject, examine};
 use crate::owner::Hands;
 use crate::process::shell_word;
+use crate::terminal::escaped;
 
 /// Examines the repository. Exit status 1 when something does not work.
 pub(super) fn doctor(session: &Session<'_>, out: &mut dyn Write) -> anyhow::Result<u8> {
@@ -51,7 +52,7 @@ pub(super) fn every(base: &Base, out: &mut dyn Write) -> anyhow::Result<u8> {
             well += usize::from(findings.iter().all(|finding| finding.severity == Severity::Ok));
             let shown: Vec<_> = findings.iter().filter(|finding| finding.severity >= least).collect();
             if !shown.is_empty() {
-                writeln!(out, "{repository}")?;
+                writeln!(out, "{}", escaped(repository))?;
             }
             for finding in shown {
                 let fix = finding.fix.as_deref().and_then(|fix| within(repository, fix));

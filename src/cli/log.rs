@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::args::Log;
 use super::{BEHIND, Base, DONE, Session, Usage, chosen, now, print_json};
 use crate::status::{Attempt, read_history};
+use crate::terminal::escaped;
 
 /// An attempt, with its repository and mirror.
 struct Entry {
@@ -88,7 +89,7 @@ fn json(entry: &Entry, is_of_many: bool) -> serde_json::Result<serde_json::Value
 
 fn print(entry: &Entry, is_of_many: bool, out: &mut dyn Write) -> std::io::Result<()> {
     let Entry { repository, mirror, attempt } = entry;
-    let repository = if is_of_many { format!("{repository}  ") } else { String::new() };
+    let repository = if is_of_many { format!("{}  ", escaped(repository)) } else { String::new() };
     let error = attempt.error.as_ref().map(|error| format!("  {error}")).unwrap_or_default();
     write!(
         out,

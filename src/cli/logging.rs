@@ -1,6 +1,7 @@
 //! Logging: one event per line on stderr, at the level that was asked for. A panic is logged with its source location.
 
 use std::fmt;
+use std::io::{self, Write};
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
@@ -10,6 +11,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::args::Global;
 use crate::config::Environment;
+use crate::terminal::escaped;
 
 /// Starts logging at the level of `-v`, `-q` or `MIRROR_PUSH_LOG`.
 pub(super) fn start(global: &Global, environment: &Environment, is_daemon: bool) {
@@ -24,7 +26,7 @@ pub(super) fn start(global: &Global, environment: &Environment, is_daemon: bool)
     };
     let format = tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Lines)
         .with_ansi(false)
         .log_internal_errors(false)
         .without_time()
@@ -41,6 +43,21 @@ pub(super) fn start(global: &Global, environment: &Environment, is_daemon: bool)
         let text = crate::credentials::Redactor::default().clean(text.unwrap_or("no message"));
         tracing::error!("internal error, please report it: panicked at {place}: {text}");
     }));
+}
+
+/// Standard error. Each write is one event, and stays one line, whatever names and paths are in it.
+struct Lines;
+
+impl Write for Lines {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let line = escaped(text.strip_suffix('\n').unwrap_or(&text));
+        io::stderr().write_all(format!("{line}\n").as_bytes()).map(|()| event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }
 
 /// An event as a command of git says it: `warning: `, `error: `, or the text alone.

@@ -41,6 +41,7 @@ mod options;
 mod progress;
 mod protect;
 mod render;
+mod screen;
 mod set;
 mod status;
 mod status_all;
@@ -50,6 +51,7 @@ pub use daemon::{Daemon, Run};
 
 use args::{Cli, Command, Drain, When};
 use failure::Usage;
+use screen::Screen;
 
 /// Done, or nothing to do.
 const DONE: u8 = 0;
@@ -122,9 +124,12 @@ fn askpass(socket: &Path) -> ExitCode {
 
 fn run(cli: Cli, serve: Run<'_>) -> anyhow::Result<u8> {
     let environment = Environment::read()?;
-    let out = &mut io::stdout();
     let command = cli.command.unwrap_or(Command::Drain(Drain::default()));
     logging::start(&cli.global, &environment, matches!(command, Command::Serve(_)));
+    let (mut exact, mut screen) = (io::stdout(), Screen(io::stdout()));
+    let is_for_programs =
+        cli.global.json || matches!(command, Command::Completions(_) | Command::Man(_) | Command::Export(_));
+    let out: &mut (dyn Write + Send) = if is_for_programs { &mut exact } else { &mut screen };
     match &command {
         Command::Completions(completions) => return completions::completions(completions.shell, out),
         Command::Man(man) => return man::man(man.page, out),
@@ -376,7 +381,7 @@ fn now() -> Timestamp {
 
 /// Writes one line to standard error. A failed write is ignored.
 fn talk(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(Screen(io::stderr()), "{line}");
 }
 
 /// Prints JSON and a line feed.

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::Base;
 use crate::push::Progress;
+use crate::terminal::escaped;
 
 type Shown = Arc<Mutex<Vec<(ProgressBar, Arc<Progress>)>>>;
 
@@ -63,7 +64,7 @@ impl Bars {
         progress.watch();
         // A line that is too long for the terminal is cut.
         let style = ProgressStyle::with_template("{prefix}: {wide_msg}").expect("the template is valid");
-        let bar = ProgressBar::no_length().with_style(style).with_prefix(name.to_owned());
+        let bar = ProgressBar::no_length().with_style(style).with_prefix(escaped(name));
         let bar = match &self.done {
             Some(done) => self.all.insert_before(done, bar),
             None => self.all.add(bar),

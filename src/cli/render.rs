@@ -12,6 +12,10 @@ use crate::fleet::Shown;
 use crate::plan::Side;
 use crate::refs::Oid;
 use crate::status::{Outcome, RefOutcome, UpdateStatus, View};
+use crate::terminal::escaped;
+
+/// All sequences that [`painted`] writes.
+pub(super) const COLOURS: [&str; 4] = ["\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[m"];
 
 /// A colour of the terminal.
 #[derive(Clone, Copy)]
@@ -34,7 +38,7 @@ pub(super) fn report_of_many(base: &Base, shown: &Report, mode: Mode, out: &mut 
     if is_quiet(base, shown) {
         return Ok(());
     }
-    writeln!(out, "From {}", shown.repository)?;
+    writeln!(out, "From {}", escaped(&shown.repository))?;
     report(base, shown, mode, out)
 }
 
@@ -218,7 +222,7 @@ pub(super) fn row(base: &Base, view: &View, out: &mut dyn Write) -> io::Result<(
     let word = if view.enabled { view.update_status.as_str() } else { "disabled" };
     let error = view.last_error.as_ref().map(|error| format!("  {error}")).unwrap_or_default();
     let word = painted(base, colour, &format!("{word:<9}"));
-    writeln!(out, "{word}  {}  {}{error}", view.repository, view.name)
+    writeln!(out, "{word}  {}  {}{error}", escaped(&view.repository), view.name)
 }
 
 /// The copy of one mirror of the fleet on one line.

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Cleaned, Credentials, Secret, is_token};
-use crate::refs::is_invisible;
+use crate::terminal::is_obeyed;
 
 /// Cleans text that comes from outside before it is logged, stored or shown.
 #[derive(Clone, Default)]
@@ -104,7 +104,7 @@ fn forms(user: &str, secret: &str) -> Vec<String> {
 }
 
 fn is_kept(c: char) -> bool {
-    c == '\n' || !(c.is_control() || is_invisible(c))
+    c == '\n' || !is_obeyed(c)
 }
 
 /// Masks what stands between `://` and the last `@` before the path, in every URL. The user name `git` alone is no secret.

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use crate::credentials::{Credentials, Secret};
+use crate::terminal::is_obeyed;
 
 /// The address of a mirror, without a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +60,7 @@ pub fn parse(text: &str) -> Result<(Address, Credentials), Refused> {
     if text.starts_with('-') {
         return refuse("the URL begins with '-'; write './-name' for a path");
     }
-    if text.chars().any(char::is_control) {
+    if text.chars().any(is_obeyed) {
         return refuse("the URL has a control character in it");
     }
     let helper = text.split_once("::").map(|(helper, _)| helper);

@@ -62,8 +62,9 @@ fn no_file_has_a_name_that_says_nothing() {
 }
 
 /// The modules of this crate that each module may import. They follow the flow of data.
-const MAY_IMPORT: [(&str, &[&str]); 31] = [
-    ("refs", &[]),
+const MAY_IMPORT: [(&str, &[&str]); 32] = [
+    ("terminal", &[]),
+    ("refs", &["terminal"]),
     ("durable", &[]),
     ("layout", &[]),
     ("wake", &["layout"]),
@@ -73,14 +74,14 @@ const MAY_IMPORT: [(&str, &[&str]); 31] = [
     ("repo", &["durable", "layout", "refs", "process", "replies"]),
     ("plan", &["refs"]),
     ("process", &[]),
-    ("credentials", &["durable", "process", "refs"]),
-    ("wire", &["durable", "refs", "credentials", "process", "replies"]),
+    ("credentials", &["durable", "process", "terminal"]),
+    ("wire", &["durable", "refs", "credentials", "process", "replies", "terminal"]),
     ("push", &["refs", "credentials", "process", "replies", "wire"]),
     ("fetch", &["durable", "refs", "replies", "process", "repo", "push", "credentials", "wire"]),
-    ("config", &["durable", "layout", "refs", "repo", "plan", "wire", "credentials"]),
+    ("config", &["durable", "layout", "refs", "repo", "plan", "wire", "credentials", "terminal"]),
     ("status", &["config", "credentials", "durable", "layout", "plan", "push", "refs", "repo", "spool", "wire"]),
     ("owner", &["config", "credentials", "durable", "process"]),
-    ("metrics", &["durable", "spool", "status", "config", "repo"]),
+    ("metrics", &["durable", "spool", "status", "config", "repo", "terminal"]),
     ("tokens", &["durable", "credentials", "plan"]),
     ("notify", &["process", "config", "status"]),
     ("install", &["durable", "process", "repo"]),
@@ -157,6 +158,7 @@ const MAY_IMPORT: [(&str, &[&str]); 31] = [
     (
         "serve",
         &[
+            "terminal",
             "durable",
             "layout",
             "repo",
@@ -180,6 +182,7 @@ const MAY_IMPORT: [(&str, &[&str]); 31] = [
     (
         "cli",
         &[
+            "terminal",
             "layout",
             "refs",
             "spool",

@@ -15,6 +15,7 @@ use futures_util::stream;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
+use super::layout::unobeyed;
 use super::{OfProject, Visitor, mirror};
 use crate::serve::App;
 use crate::serve::projects::Project;
@@ -79,7 +80,7 @@ impl Watch {
                 let session = app.sessions.find(&visitor.id, crate::serve::now())?;
                 app.access.by_name(&session.token, session.token_created_at, crate::serve::now()).ok()??;
                 let opened = app.open(&project).ok()?;
-                Some(mirror::table(&visitor, &project, &opened).ok()?.into_string())
+                Some(unobeyed(mirror::table(&visitor, &project, &opened).ok()?).into_string())
             });
             let table = read.await.ok()??;
             if table != self.sent {

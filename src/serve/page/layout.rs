@@ -1,8 +1,9 @@
 //! What every page has around it.
 
-use maud::{DOCTYPE, Markup, html};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::Visitor;
+use crate::terminal::escaped_lines;
 
 /// A page of someone who has logged in. `said` is what the last form did.
 pub(super) fn page(visitor: &Visitor, title: &str, said: Option<&str>, body: &Markup) -> Markup {
@@ -60,8 +61,13 @@ pub(super) fn plain(title: &str, text: &str) -> Markup {
     )
 }
 
+/// Escapes what a browser would obey in the names that others have given.
+pub(super) fn unobeyed(markup: Markup) -> Markup {
+    PreEscaped(escaped_lines(&markup.into_string()))
+}
+
 fn whole(title: &str, body: &Markup) -> Markup {
-    html! {
+    unobeyed(html! {
         (DOCTYPE)
         html lang="en" {
             head {
@@ -75,5 +81,5 @@ fn whole(title: &str, body: &Markup) -> Markup {
             }
             body { a.skip href="#main" { "Skip to the content" } (body) }
         }
-    }
+    })
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::scene::daemon::{Daemon, LOCAL};
 use crate::scene::estate::Estate;
-use crate::scene::sandbox::{Completed, Sandbox, script};
+use crate::scene::sandbox::{Completed, Sandbox, is_variant, script, skip};
 use crate::scene::servers::{Kind, Server};
 
 /// The blocks of a document that are fenced as `kind`.
@@ -116,6 +116,9 @@ fn the_recipe_with_a_key_and_a_question() {
 
 #[test]
 fn the_recipes_for_many_repositories() {
+    if is_variant("reftable") {
+        return skip("the PATH of cron may have a git that is too old for reftable");
+    }
     let (estate, widget, mirror) = scene();
     let sandbox = &estate.sandbox;
     let root = sandbox.path("git").display().to_string();

@@ -3,6 +3,7 @@
 mod first_contact;
 mod foreign;
 mod formats;
+mod long_names;
 mod model;
 mod object_storage;
 mod ref_names;

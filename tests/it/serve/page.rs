@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::scene::browser::Browser;
 use crate::scene::daemon::{Answer, Daemon, LOCAL, ask};
-use crate::scene::sandbox::{Sandbox, wait_for};
+use crate::scene::sandbox::{Completed, Sandbox, wait_for};
 use crate::scene::servers::{Kind, Server};
 
 fn shots(name: &str) -> PathBuf {
@@ -302,5 +302,51 @@ fn what_others_have_written_is_shown_as_text() {
         for raw in ["<b>", "<img", "alert(1)</script>", "\"><script>"] {
             assert!(!page.contains(raw), "{raw} in {page}");
         }
+    }
+}
+
+/// Names of refs and repositories may have characters that a terminal or browser would obey, and a repository's name may have lines.
+#[test]
+fn names_cannot_mislead_who_reads_page_log_or_metrics() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, LOCAL);
+    let source = daemon.repository("acme/csi\u{9b}2J\u{202e}gpj\u{1b}[2J\rx");
+    let other = daemon.repository("acme/two\nFAKE: all is well");
+    let mirror = sandbox.bare("mirror.git");
+    crate::scene::sandbox::script(&mirror.join("hooks/update"), "#!/bin/sh\necho \"no $1\" >&2; exit 1\n");
+    let said = sandbox.mirror_push(&source, &["add", "m", &format!("{}\u{2066}", mirror.display())]);
+    assert_eq!((said.status, &*said.err), (129, "fatal: the URL has a control character in it\n"));
+    sandbox.mirror_push_ok(&source, &["add", "m", mirror.to_str().unwrap()]);
+    sandbox.mirror_push_ok(&other, &["add", "m", "/nowhere.git"]);
+    for repository in [&source, &other] {
+        let work = sandbox.work(repository);
+        work.commit("one");
+        work.push(&["main:csi\u{9b}2J", "main:rtl\u{202e}gpj\u{2028}"]);
+    }
+    let visit = Visit::new(&daemon, &daemon.token);
+    wait_for("the refusal", || visit.get("/projects/1").text.contains("refs/heads/rtl"));
+    wait_for("the log", || daemon.log().contains("nowhere"));
+    // A cron job mails what is printed.
+    let every = |arguments: &[&str]| {
+        let mut command = sandbox.command(env!("CARGO_BIN_EXE_git-mirror-push"));
+        Completed::of(&command.arg("--config").arg(sandbox.path("server.toml")).args(arguments).output().unwrap())
+    };
+    let printed = [
+        sandbox.mirror_push(&source, &["sync", "-q"]),
+        every(&["sync", "--all"]),
+        every(&["status", "--all"]),
+        every(&["log", "--all"]),
+        every(&["doctor", "--all"]),
+        every(&["check", "--all"]),
+        every(&["metrics", "--all"]),
+    ];
+    let mut texts = vec![visit.get("/projects/1").text, visit.get("/").text, daemon.log()];
+    texts.extend(printed.into_iter().flat_map(|said| [said.out, said.err]));
+    assert!(texts.iter().filter(|text| text.contains("csi") || text.contains("FAKE")).count() >= 8, "{texts:#?}");
+    for text in texts {
+        let is_bad = |c: char| c.is_control() && c != '\n' || "\u{202e}\u{2066}\u{2028}".contains(c);
+        // In HTML, a line feed is a space.
+        let found = text.find(is_bad).or_else(|| text.find("\nFAKE").filter(|_| !text.starts_with("<!DOCTYPE")));
+        assert_eq!(found.map(|at| &text[text[..at].rfind('\n').unwrap_or(0)..]), None);
     }
 }
