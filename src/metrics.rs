@@ -18,11 +18,11 @@ use crate::durable::{self, with_mode};
 use crate::status::{Failures, Standing, Summary};
 use crate::terminal::escaped_lines;
 
-/// Most mirrors that have series of their own.
+/// Maximum number of mirrors that have series of their own.
 const MAX_MIRRORS: usize = 1000;
-/// Most hosts that have a label of their own. All others have the label `other`.
+/// Maximum number of hosts that have a label of their own. All others have the label `other`.
 const MAX_HOSTS: usize = 200;
-/// Most bytes of the series of mirrors.
+/// Maximum number of bytes of the series of mirrors.
 const MAX_SIZE: usize = 800_000;
 /// The series of one mirror: about how many bytes they have besides its labels, and how many times
 /// its labels occur in them.

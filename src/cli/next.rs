@@ -14,7 +14,7 @@ use crate::spool;
 use crate::status::{UpdateStatus, View};
 use crate::wake;
 
-/// What makes the next attempt without a command.
+/// Which process makes the next attempt if nobody runs a command.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Maker {
     Daemon,

@@ -6,7 +6,7 @@
 //!
 //! Guaranteed: the pull decides every ref. The push carries out only what was decided for the mirror, and only if both sides still have
 //! the values that were decided on. The base is written after each half, so that a run that is killed at any point leaves a state that the
-//! table of `plan` knows. Absent: the table.
+//! table of `plan` has a cell for. Absent: the table itself, which is `plan::both`.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +37,7 @@ pub(super) struct Left<'t> {
 }
 
 impl<'t> Left<'t> {
-    /// What is spooled and what is noted.
+    /// Reads them from the spooled pushes (`touched`) and from the file `mirror-push/past`.
     pub(super) fn of(repository: &Repository, mirror: &'t str, touched: &'t Touched, now: Timestamp) -> Self {
         Self { mirror, touched: Some(touched), past: Some(Past::of(&repository.layout(), now)) }
     }
@@ -226,7 +226,8 @@ pub(super) fn note_in_past(
     by: Option<&str>,
     now: Timestamp,
 ) -> Result<(), Error> {
-    note_past(repository, left, by, now).map_err(Error::files("note what refs have left", repository.layout().past()))
+    note_past(repository, left, by, now)
+        .map_err(Error::files("record the earlier values of refs", repository.layout().past()))
 }
 
 /// Whether one side moved a ref after the decision, so that the ref was not updated.

@@ -16,7 +16,7 @@ const MEMORY: SignedDuration = SignedDuration::from_hours(1);
 /// How often a ref may return to a value that the mirror had left.
 const MAX_RETURNS: usize = 2;
 
-/// Most moves that are remembered of one mirror; the oldest are forgotten.
+/// Maximum number of moves that are remembered of one mirror; the oldest are forgotten.
 const MAX_MOVES: usize = 1000;
 
 /// Whether an update of `name` to `local` would be one return too many. `remote` is the present

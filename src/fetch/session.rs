@@ -42,7 +42,7 @@ enum Spoken {
 /// How many values the first round of the negotiation names. Each further round names twice as many
 /// as the one before.
 const FIRST_ROUND: usize = 32;
-/// Most values that one round names.
+/// Maximum number of values that one round names.
 const MAX_ROUND: usize = 1024;
 /// When this many values are named, no further round begins: the pack is requested, even if it
 /// contains objects that are here already.

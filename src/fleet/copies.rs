@@ -17,7 +17,7 @@ use crate::layout::Layout;
 use crate::mirror;
 use crate::status::{Standing, Summary, View, render_time, view};
 
-/// Most refs of a mirror that are copied. The others are counted.
+/// Maximum number of refs of a mirror that are copied. The others are counted.
 const MAX_REFS: usize = 20;
 
 /// A repository, and a copy of what it says of its mirrors.

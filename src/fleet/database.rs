@@ -45,7 +45,7 @@ impl Driver {
     }
 
     fn runtime(&self) -> &Runtime {
-        self.0.as_ref().expect("it is taken at the end alone")
+        self.0.as_ref().expect("only `drop` takes it")
     }
 
     /// Waits for an answer, but not for ever.

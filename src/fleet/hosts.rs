@@ -13,9 +13,9 @@ use super::{Error, GONE, copies, digest};
 /// The limits of a host. `None` means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limit {
-    /// Most jobs at once.
+    /// Maximum number of jobs at once.
     pub jobs: Option<usize>,
-    /// Most contacts in a minute.
+    /// Maximum number of contacts in a minute.
     pub per_minute: Option<usize>,
 }
 

@@ -48,9 +48,9 @@ pub struct SeenNode {
 pub struct SeenHost {
     /// Its name.
     pub host: String,
-    /// Most jobs there at once, of all nodes that live.
+    /// Maximum number of jobs there at once, of all nodes that live.
     pub max_jobs: Option<usize>,
-    /// Most contacts in a minute, of all nodes that live.
+    /// Maximum number of contacts in a minute, of all nodes that live.
     pub max_per_minute: Option<usize>,
     /// For how many milliseconds from now it has asked for no contact.
     pub wait_ms: Option<i64>,

@@ -118,7 +118,7 @@ const LISTED: &str = "
         'worst', (select min(state) from mirror where mirror.repository = repository.id))::text
     from repository join node on node.name = repository.node";
 
-/// Most repositories that are counted, as in GitLab's API.
+/// Maximum number of repositories that are counted, as in GitLab's API.
 const MAX_COUNTED: usize = 10_001;
 
 impl Look {

@@ -4,9 +4,9 @@
 //! names it. When a mirror is removed, its entry in the configuration is deleted first, then its
 //! files. So a crash during either leaves a mirror that works, or no mirror. A crash during a
 //! change may leave a mirror without its new password or key. If URL and password change together,
-//! the new URL never gets the old password, and the old URL never the new one. A change, a password
-//! or a confirmation is only for the address that its author has seen, whatever else changes the
-//! mirror at the same time. Absent: waking drains, installing the hook, what an API
+//! the new URL never gets the old password, and the old URL never the new one. A change or a password
+//! is stored only if the mirror still has the address that its author has seen, and a confirmation
+//! names that address. Absent: waking drains, installing the hook, what an API
 //! token may do, and whether a stored password may be sent to another host. The callers do that.
 
 use std::path::PathBuf;
@@ -104,7 +104,7 @@ impl Editor<'_> {
     /// Adds a mirror and makes its first sync due.
     ///
     /// # Errors
-    /// [`Error`]. The mirror is then not added, unless only the sync of the configuration's directory failed.
+    /// [`Error`]. The mirror is then not added. One exception: if only the fsync of the configuration's directory failed, it may be there.
     pub fn add(&self, name: &str, keys: Keys, extras: &Extras) -> Result<Config, Error> {
         self.prepare()?;
         // The name is checked before it becomes a directory.
@@ -155,7 +155,8 @@ impl Editor<'_> {
                 .map_or(Ok(()), |doubt| Err(Error::Refused(doubt)))?;
         }
         let path = self.directory(name).join("secret");
-        // Until password and pins are stored too. Otherwise two changes at once could give the URL of one the password of the other.
+        // This lock is held until the password and the pins are stored too. Otherwise, of two changes at once, one could store the URL and
+        // the other the password.
         let file = config::Locked::take(self.repository)?;
         unmoved(self.repository, self.server, seen)?;
         let mut old = None;
@@ -179,8 +180,8 @@ impl Editor<'_> {
         Ok(config)
     }
 
-    /// Whether the configuration file certainly still has the mirror's old URL, after `after` could not be written. The file may be the new
-    /// one nevertheless, if only the sync of its directory failed.
+    /// Whether the configuration file is sure to have the mirror's old URL, although writing the new configuration failed. If only the fsync
+    /// of its directory failed, the file may have the new URL already.
     fn is_not_yet(&self, after: &Config, name: &str) -> bool {
         let url = |config: &Config| config.mirror(name).map(Mirror::identity);
         let in_file = config::load(self.repository, self.server).ok().and_then(|config| url(&config));

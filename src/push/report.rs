@@ -13,7 +13,7 @@ use crate::credentials::{Cleaned, Redactor};
 use crate::refs::RefName;
 use crate::wire::{Error, Messages, about, next_line};
 
-/// Most bytes that are read over side bands after one push, packet headers included. More than this is a protocol error.
+/// Maximum number of bytes that are read over side bands after one push, packet headers included. More than this is a protocol error.
 const MAX_READ: usize = 16 << 20;
 
 /// What the mirror said to one command.

@@ -19,13 +19,13 @@ pub struct History<'r> {
     graph: gix::revwalk::Graph<'r, 'r, Commit<Flags>>,
 }
 
-/// Most commits that are kept between questions. Each question clears the marks of all of them.
+/// Maximum number of commits that are kept between questions. Each question clears the marks of all of them.
 const MAX_GRAPH: usize = 10_000;
 
 /// If the mirror has at most this many values, all of them tell pack-objects what to leave out, as in `git push`.
 const FEW_HAVES: usize = 1000;
 
-/// Most commits that the search for the boundary of new history visits. After that, all values of the mirror are used.
+/// Maximum number of commits that the search for the boundary of new history visits. After that, all values of the mirror are used.
 const MAX_WALK: usize = 1000;
 
 /// A commit that the mirror may lack.
@@ -214,7 +214,7 @@ struct Walk<'r> {
 }
 
 impl<'r> Walk<'r> {
-    /// Most commits that are visited. If that is not enough, git makes the pack.
+    /// Maximum number of commits that are visited. If that is not enough, git makes the pack.
     const MAX_VISITED: usize = 2000;
 
     fn new(graph: gix::revwalk::Graph<'r, 'r, Commit<u8>>) -> Self {

@@ -9,7 +9,7 @@ use crate::mirror::{Keys, host_keys_of};
 use crate::plan::Divergent;
 use crate::wire::Address;
 
-/// Most pinned host keys (GitLab's limit).
+/// Maximum number of pinned host keys (GitLab's limit).
 const MAX_HOST_KEYS: usize = 10;
 
 /// The requested attributes of a mirror; `None` is one that is not given.

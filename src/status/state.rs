@@ -152,9 +152,9 @@ pub struct Failures {
 /// How much goes into one push, where a mirror has shown a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Portion {
-    /// Most refs.
+    /// Maximum number of refs.
     pub refs: Option<usize>,
-    /// Most commits of a branch that is pushed alone, counted along its first parents.
+    /// Maximum number of commits of a branch that is pushed alone, counted along its first parents.
     pub commits: Option<usize>,
 }
 

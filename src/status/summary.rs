@@ -12,7 +12,7 @@ use crate::durable;
 use crate::layout::Layout;
 use crate::spool;
 
-/// Most characters of an error.
+/// Maximum number of characters of an error.
 const MAX_ERROR: usize = 200;
 
 /// How a mirror stands. The order is that of lists: the worst first.

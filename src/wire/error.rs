@@ -272,7 +272,7 @@ fn failed(program: &str, status: &str, message: &str) -> String {
     }
 }
 
-/// Most characters that are shown of what the other side said.
+/// Maximum number of characters that are shown of what the other side said.
 const MAX_SAID: usize = 300;
 
 fn shortened(said: &str) -> String {

@@ -6,9 +6,9 @@ use crate::credentials::{Cleaned, Redactor};
 use crate::refs::RefName;
 use crate::replies;
 
-/// Most bytes that are kept of one push.
+/// Maximum number of bytes that are kept of one push.
 const MAX_KEPT: usize = 16 << 10;
-/// Most bytes that are kept in the reason of one ref.
+/// Maximum number of bytes that are kept in the reason of one ref.
 const MAX_IN_REASON: usize = 1 << 10;
 
 /// The messages of one mirror in one push.

@@ -14,9 +14,9 @@ use ureq::Agent;
 use super::ssh_control::ControlSockets;
 use super::{Egress, Error};
 
-/// Most kinds of connections that are kept. One more drops all others.
+/// Maximum number of kinds of connections that are kept. One more drops all others.
 const MAX_KINDS: usize = 64;
-/// Most connections of one kind to one host. By default, at most 16 jobs run at one host.
+/// Maximum number of connections of one kind to one host. By default, at most 16 jobs run at one host.
 pub(super) const MAX_PER_HOST: usize = 16;
 
 /// The connections of one run over many repositories, or of a daemon's life.

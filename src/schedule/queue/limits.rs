@@ -33,9 +33,9 @@ impl JobLimits {
 /// The limits of one host of `[hosts]`; `None` means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostLimit {
-    /// Most runs at once. Runs that only wait count too.
+    /// Maximum number of runs at once. Runs that only wait count too.
     pub jobs: Option<usize>,
-    /// Most runs that begin in a minute.
+    /// Maximum number of runs that begin in a minute.
     pub per_minute: Option<usize>,
 }
 
@@ -142,7 +142,7 @@ impl NamedHosts {
         Some(parts.of.get(name).map_or(nothing, |part| part.at_most(all)))
     }
 
-    /// Most runs at once at an endpoint, if `[hosts]` says it.
+    /// Maximum number of runs at once at an endpoint, if `[hosts]` says it.
     pub(super) fn jobs(&self, endpoint: &str, now: Timestamp) -> Option<usize> {
         self.limit(self.name(endpoint)?, now)?.jobs
     }

@@ -170,7 +170,7 @@ fn part(jobs: Option<usize>, per_minute: Option<usize>) -> BTreeMap<String, Host
 }
 
 #[test]
-fn a_machine_of_a_fleet_goes_by_its_part_of_a_limit_and_without_one_by_an_even_part() {
+fn a_machine_uses_its_part_of_a_limit_and_an_even_share_after_the_part_has_expired() {
     let mut queue = of_fleet(HostLimit { jobs: Some(8), per_minute: None });
     let count = |queue: &mut Queue, now| std::iter::from_fn(|| served(queue, now)).count();
     queue.share(Parts { of: part(Some(0), None), until: at(10), machines: 4 });
@@ -186,7 +186,8 @@ fn a_machine_of_a_fleet_goes_by_its_part_of_a_limit_and_without_one_by_an_even_p
     assert_eq!(count(&mut queue, 1), 0);
     queue.lower(&part(Some(8), None), at(1));
     assert_eq!(count(&mut queue, 1), 0);
-    // The database does not answer any more: 8 / 4, and 8 / 20 is 1.
+    // The database does not answer any more. The part is then the limit divided by the number of machines, 8 / 4 = 2. With 20 machines it
+    // would be 0, but it is at least 1.
     queue.share(Parts { of: part(Some(4), None), until: at(10), machines: 4 });
     assert_eq!((count(&mut queue, 9), count(&mut queue, 10)), (2, 0));
     for n in [2, 3, 4] {
@@ -230,11 +231,11 @@ fn parts_that_expire_wake_the_queue_and_a_new_configuration_holds_at_once() {
     queue.share(Parts { of: part(Some(0), None), until: at(10), machines: 4 });
     assert!(matches!(queue.next(at(1)), Next::Wait(Some(time)) if time == at(10)));
     assert_eq!(count(&mut queue, 10), 2, "the database does not answer: 8 / 4");
-    // It answers again, and says less, before that is stored.
+    // The database answers again with a smaller part. `lower` applies it before it is stored.
     assert_eq!(queue.lower(&part(Some(1), None), at(11))["forge"].running, 2);
     queue.served(&job("forge", 1), Said::Up(NEAR));
     assert_eq!(count(&mut queue, 11), 0);
-    // The file allows less than the part, names a limit that had none, and another host.
+    // The new file allows fewer jobs than the part, and sets `max_per_minute`, which had no value. Later it names another host.
     queue.share(Parts { of: part(Some(8), None), until: at(30), machines: 4 });
     queue.set_limits(LIMITS, limit(Some(3), Some(5)));
     assert_eq!(count(&mut queue, 12), 2);
@@ -288,7 +289,7 @@ fn a_run_that_works_keeps_its_place() {
     progress[0].bytes.fetch_add(49_999, Ordering::Relaxed);
     progress[0].end_packing();
     assert!(served(&mut queue, 20).is_some() && served(&mut queue, 20).is_none(), "too slow: one place is free");
-    // This machine does the work for a mirror on this machine, so such a run never only waits.
+    // For a mirror on this machine, receive-pack works on this machine too. So such a run never counts as one that only waits.
     let mut local = Queue::new(LIMITS);
     local.open();
     (0..20).for_each(|n| local.add(job("", n)));
@@ -352,7 +353,7 @@ fn a_job_that_asks_for_more_is_not_lost_to_one_that_asks_for_less() {
 }
 
 #[test]
-fn times_are_kept_and_halting_forgets_them() {
+fn scheduled_times_are_kept_until_the_queue_is_halted() {
     let mut queue = queue(&[]);
     queue.open();
     let key = || (PathBuf::from("/x"), "m".to_owned());

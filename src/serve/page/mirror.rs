@@ -9,7 +9,7 @@ use crate::serve::mirrors::{Error, OpenProject};
 use crate::serve::projects::Project;
 use crate::status::{Attempt, UpdateStatus, View, read_history};
 
-/// Most refs of one mirror that are listed.
+/// Maximum number of refs of one mirror that are listed.
 const MAX_REFS: usize = 100;
 
 /// What is shown of one mirror.

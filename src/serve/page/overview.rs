@@ -22,9 +22,9 @@ use crate::serve::summaries::Mirrors;
 use crate::status::{Standing, Summary, View, render_time};
 use crate::tokens::Token;
 
-/// Most causes that are listed.
+/// Maximum number of causes that are listed.
 const MAX_CAUSES: usize = 20;
-/// Most mirrors that one form asks to be updated.
+/// Maximum number of mirrors that one form asks to be updated.
 const MAX_RETRIED: usize = 500;
 
 /// The cause of a mirror that is failing or retrying. A status of an earlier version has no cause,

@@ -15,7 +15,7 @@ use crate::tokens::Token;
 
 /// How long a session lasts.
 const LENGTH: Duration = Duration::from_secs(12 * 3600);
-/// Most sessions at once. One more ends the session that would expire first.
+/// Maximum number of sessions at once. One more ends the session that would expire first.
 const MAX_SESSIONS: usize = 1000;
 /// The name of the cookie over http.
 const COOKIE: &str = "git_mirror_push_session";
