@@ -11,6 +11,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::gix_errors::is_refusal;
 use super::reftable::{self, Stored};
 use super::{Error, Listing};
 use crate::process::{self, Child, git};
@@ -129,6 +130,10 @@ impl GitRefs {
                 Ok(stored) => return Ok((listing.unwrap_or_default(), stored)),
                 // git merged tables while we read them.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && tries < MAX_TRIES => {}
+                // The system did not let us look. That says nothing about what is stored, so no ref counts as damaged.
+                Err(error) if error.kind() != io::ErrorKind::Other && is_refusal(error.kind()) => {
+                    return Err(self.unreadable("the refs", &error.to_string()));
+                }
                 Err(error) => {
                     let listing = match listing {
                         Some(listing) => listing,

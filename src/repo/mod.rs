@@ -21,6 +21,7 @@ use crate::replies;
 mod alternates;
 mod format;
 mod git_refs;
+mod gix_errors;
 mod history;
 mod pack;
 mod plain;
@@ -31,6 +32,7 @@ mod shallow_partial;
 mod sharing;
 
 pub use git_refs::GitRefs;
+pub use gix_errors::{is_refused, one_line};
 pub use history::History;
 pub use plain::Plain;
 pub use refs::Listing;
@@ -379,21 +381,4 @@ pub fn from_gix(oid: &gix::oid) -> Oid {
 #[must_use]
 pub fn to_gix(oid: Oid) -> gix::ObjectId {
     gix::ObjectId::from_bytes_or_panic(oid.as_bytes())
-}
-
-/// Whether the operating system refused access (no descriptor, no permission, a failing disk). Unlike missing or damaged data,
-/// this says nothing about what is stored.
-#[must_use]
-pub fn is_refused(error: &gix::Error) -> bool {
-    use std::io::ErrorKind;
-    let kind = error.downcast_any_ref::<std::io::Error>().map(std::io::Error::kind);
-    kind.is_some_and(|kind| !matches!(kind, ErrorKind::NotFound | ErrorKind::InvalidData | ErrorKind::UnexpectedEof))
-}
-
-/// The message of a gix error and those of its causes, on one line.
-#[must_use]
-pub fn one_line(error: &gix::Error) -> String {
-    let mut parts: Vec<String> = error.iter_errors().map(|cause| cause.to_string().replace('\n', " ")).collect();
-    parts.dedup();
-    parts.join(": ")
 }
