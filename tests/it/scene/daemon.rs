@@ -43,8 +43,14 @@ impl Drop for Daemon<'_> {
 
 /// The command that starts the daemon with these arguments.
 pub(crate) fn command(sandbox: &Sandbox, arguments: &[&str]) -> Command {
+    command_within(sandbox, &[], arguments)
+}
+
+/// The same, started by the program and the arguments in `wrapper`.
+fn command_within(sandbox: &Sandbox, wrapper: &[&str], arguments: &[&str]) -> Command {
     let mut command = sandbox.command("setpriv");
-    command.args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_git-mirror-push"), "serve"]).args(arguments);
+    command.args(["--pdeathsig", "KILL", "--"]).args(wrapper);
+    command.args([env!("CARGO_BIN_EXE_git-mirror-push"), "serve"]).args(arguments);
     command.env("GIT_MIRROR_PUSH_CONFIG", sandbox.path("server.toml"));
     let log = std::fs::File::options().create(true).append(true).open(sandbox.path("daemon.log")).unwrap();
     command.stdout(Stdio::null()).stderr(log);
@@ -71,7 +77,21 @@ impl<'s> Daemon<'s> {
     }
 
     pub(crate) fn start_as_configured(sandbox: &'s Sandbox, port: u16) -> Self {
-        let child = command(sandbox, &["--listen", &format!("127.0.0.1:{port}")]).spawn().unwrap();
+        Self::of(sandbox, port, command(sandbox, &["--listen", &format!("127.0.0.1:{port}")]))
+    }
+
+    /// A daemon that asks the name server at this address, in a mount namespace of its own. That needs root.
+    pub(crate) fn start_with_name_server(sandbox: &'s Sandbox, lines: &str, address: &str) -> Self {
+        configure(sandbox, lines);
+        std::fs::write(sandbox.path("resolv.conf"), format!("nameserver {address}\noptions timeout:30 attempts:2\n"))
+            .unwrap();
+        let script = "mount --bind resolv.conf /etc/resolv.conf && exec \"$@\"";
+        let (port, wrapper) = (free_port(), ["unshare", "--mount", "sh", "-c", script, "sh"]);
+        Self::of(sandbox, port, command_within(sandbox, &wrapper, &["--listen", &format!("127.0.0.1:{port}")]))
+    }
+
+    fn of(sandbox: &'s Sandbox, port: u16, mut command: Command) -> Self {
+        let child = command.spawn().unwrap();
         let mut daemon = Self { sandbox, port, token: String::new(), child };
         daemon.token = std::fs::read_to_string(sandbox.path("token")).unwrap_or_else(|_| daemon.new_token("test", &[]));
         std::fs::write(sandbox.path("token"), &daemon.token).unwrap();

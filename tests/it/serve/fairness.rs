@@ -3,11 +3,11 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::scene::daemon::{Daemon, LOCAL, ask};
-use crate::scene::sandbox::{Sandbox, wait_for};
+use crate::scene::sandbox::{Sandbox, is_root, wait_for};
 
 /// How long another token waits at most, for an answer and for a push to arrive.
 const SOON: Duration = Duration::from_secs(2);
@@ -90,6 +90,62 @@ fn a_greedy_token_does_not_delay_another() {
             assert!(begin.elapsed() < SOON, "a push after {:?}", begin.elapsed());
         }
     });
+}
+
+/// A name server of this test takes every question and answers none. One token changes its mirrors' URLs to such names again and again, and
+/// its mirrors wait for them.
+#[test]
+fn a_name_server_that_never_answers_delays_only_those_who_need_it() {
+    if !is_root("a mount namespace with a name server of its own") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let address = format!("127.53.{}.{}", std::process::id() / 250 % 250, std::process::id() % 250 + 1);
+    let silent = std::net::UdpSocket::bind((&*address, 53)).unwrap();
+    let daemon = Daemon::start_with_name_server(&sandbox, "", &address);
+    let source = daemon.repository("good/widget");
+    let mirror = sandbox.bare("mirror.git");
+    sandbox.mirror_push_ok(&source, &["add", "m", mirror.to_str().unwrap()]);
+    let projects: Vec<String> = (0..8).map(|number| format!("bad/p{number}")).collect();
+    projects.iter().for_each(|project| drop(daemon.repository(project)));
+    let mut options: Vec<&str> = projects.iter().flat_map(|project| ["--project", project]).collect();
+    options.extend(["--scope", "api"]);
+    let token = daemon.new_token("greedy", &options);
+    let make = |number: usize| {
+        let path = format!("{}/remote_mirrors", projects[number % projects.len()].replace('/', "%2F"));
+        let url = format!("git://n{number}.example.org/x.git");
+        let body = serde_json::json!({ "url": url, "name": format!("m{number}"), "enabled": true }).to_string();
+        let url = daemon.url(&format!("/api/v4/projects/{path}"));
+        ask(&url, "POST", &body, &[("PRIVATE-TOKEN", &token)]).unwrap().status
+    };
+    let work = sandbox.work(&source);
+    let (is_over, made) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let over = Over(&is_over);
+        for thread in 0..3 {
+            let (make, is_over, made) = (&make, &is_over, &made);
+            scope.spawn(move || {
+                for number in (thread..).step_by(3).take_while(|_| !is_over.load(Ordering::Relaxed)) {
+                    made.fetch_add(usize::from(make(number) == 201), Ordering::Relaxed);
+                }
+            });
+        }
+        wait_for("mirrors at such names", || made.load(Ordering::Relaxed) >= 4);
+        for number in 0..10 {
+            let begin = Instant::now();
+            assert_eq!(daemon.api("GET", "projects/good%2Fwidget/remote_mirrors", "").status, 200);
+            assert_eq!(daemon.api("POST", "projects/good%2Fwidget/remote_mirrors/1/sync", "").status, 204);
+            assert!(begin.elapsed() < SOON, "two answers after {:?}", begin.elapsed());
+            work.commit(&number.to_string());
+            let begin = Instant::now();
+            work.push(&["main"]);
+            wait_for("the mirror", || sandbox.refs(&source) == sandbox.refs(&mirror));
+            assert!(begin.elapsed() < SOON, "a push after {:?}", begin.elapsed());
+        }
+        drop(over);
+    });
+    silent.set_nonblocking(true).unwrap();
+    assert!(silent.recv(&mut [0; 512]).is_ok(), "the name server was asked");
 }
 
 #[test]

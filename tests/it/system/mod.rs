@@ -6,6 +6,7 @@ mod foreign;
 pub(crate) mod installed;
 mod instruction_counts;
 mod owners;
+mod restricted;
 mod secrets;
 mod set_ups;
 mod trust;
