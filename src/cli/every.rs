@@ -120,7 +120,9 @@ fn run(
         random: update::random,
         reconcile: None,
         parked: &|_, _| None,
-        on_scan: &|_| {},
+        on_scan: &|_, scan| {
+            scan();
+        },
         on_begin,
         on_report,
     };

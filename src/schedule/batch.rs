@@ -2,28 +2,25 @@
 //! hosts take turns (see `queue`).
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::as_owner;
 use super::pool::{Crew, Done, Role, Task};
 use super::queue::{HostLimit, Job, JobLimits, Said};
 use crate::config::{self, Config, HostKeys, Mirror, Server};
 use crate::drain::{self, Check, Context, Down, Error, Host, Mode, OnBegin, Report, Unchanged};
-use crate::durable;
 use crate::layout::Layout;
-use crate::mirror::is_being_removed;
 use crate::owner::Owner;
 use crate::plan::Restore;
 use crate::push::Progress;
 use crate::repo;
 use crate::spool;
-use crate::status::{self, Status, UpdateStatus};
+use crate::status;
 use crate::wire::{Address, Pool};
 
 /// How many mirrors are served at once when the server's file does not say.
@@ -40,6 +37,18 @@ pub type OnRun<'a> = &'a (dyn Fn(&Path, &str, Arc<Progress>) + Sync);
 
 /// Called with the report on a mirror, or with a repository that could not be served at all.
 pub type OnReport<'a> = &'a (dyn Fn(Result<Report, (PathBuf, Error)>) + Sync);
+
+/// Scans a repository. Returns the time until which nothing is due there, unless a file of [`Stamp`](status::Stamp) or the configuration of
+/// the server changes. `None` if something may be due now.
+pub type Scan<'a> = &'a mut dyn FnMut() -> Option<Timestamp>;
+
+/// What a scan of a repository found.
+enum Found {
+    /// Nothing is due until this time.
+    Nothing(Timestamp),
+    /// Something may be due.
+    Jobs(Vec<Job>),
+}
 
 /// What a run over many repositories needs.
 pub struct Every<'a> {
@@ -67,8 +76,9 @@ pub struct Every<'a> {
     pub reconcile: Option<Duration>,
     /// Why a mirror must not be served now, if it must not.
     pub parked: &'a (dyn Fn(&Path, &str) -> Option<Down> + Sync),
-    /// Called with each repository that was scanned, before its jobs are done.
-    pub on_scan: &'a (dyn Fn(&Path) + Sync),
+    /// Called with each repository that is to be scanned, and with what scans it. It need not scan a repository of which it knows that
+    /// nothing is due.
+    pub on_scan: &'a (dyn Fn(&Path, Scan<'_>) + Sync),
     /// Called when the run of a mirror begins.
     pub on_begin: OnRun<'a>,
     /// Called with the report on each mirror, and with each repository that could not be served at all.
@@ -123,16 +133,19 @@ impl Every<'_> {
     fn try_act(&self, task: Task<'_>) -> Done {
         match task {
             Task::Scan(git_dir) => {
-                let found = self.jobs_of(&git_dir);
-                // Also if it has jobs, because a job may end without a report.
-                (self.on_scan)(&git_dir);
-                match found {
-                    Ok(jobs) => Done { jobs, ..Done::default() },
-                    Err(error) => {
-                        (self.on_report)(Err((git_dir, error)));
-                        Done::default()
+                let mut done = Done::default();
+                (self.on_scan)(&git_dir, &mut || match self.scan(&git_dir) {
+                    Ok(Found::Nothing(until)) => Some(until),
+                    Ok(Found::Jobs(jobs)) => {
+                        done.jobs = jobs;
+                        None
                     }
-                }
+                    Err(error) => {
+                        (self.on_report)(Err((git_dir.clone(), error)));
+                        None
+                    }
+                });
+                done
             }
             Task::Serve(job) => {
                 let (said, has_spooled) = self.serve(job);
@@ -150,13 +163,20 @@ impl Every<'_> {
         }
     }
 
-    fn jobs_of(&self, git_dir: &Path) -> Result<Vec<Job>, Error> {
+    /// Scans a repository. Returns until when nothing is due there, or its jobs.
+    fn scan(&self, git_dir: &Path) -> Result<Found, Error> {
         let layout = Layout::new(git_dir);
-        if self.mode == Mode::Drain && self.is_idle(&layout, git_dir)? {
-            return Ok(Vec::new());
+        if self.mode == Mode::Drain
+            && let Some(until) = self.idle_until(&layout, git_dir)?
+        {
+            return Ok(Found::Nothing(until));
         }
+        self.jobs_of(&layout, git_dir).map(Found::Jobs)
+    }
+
+    fn jobs_of(&self, layout: &Layout, git_dir: &Path) -> Result<Vec<Job>, Error> {
         if let Some(owner) = Owner::of(git_dir, self.server) {
-            return Ok(vec![as_owner::job(&owner, git_dir, "", self.mode_for_owner(&layout, git_dir)?)]);
+            return Ok(vec![as_owner::job(&owner, git_dir, "", self.mode_for_owner(layout, git_dir)?)]);
         }
         let repository = repo::open_listed(git_dir)?.to_local();
         config::authorise(&repository, self.server)?;
@@ -176,7 +196,7 @@ impl Every<'_> {
         let served = config.mirrors.iter().filter(is_served);
         let mut jobs = Vec::new();
         for mirror in served {
-            let job = self.job(&layout, repository.git_dir(), mirror)?;
+            let job = self.job(layout, repository.git_dir(), mirror)?;
             // A parked mirror is deferred here, and not when its turn comes. That contacts nobody,
             // so it needs no place at its host.
             match (self.parked)(&job.git_dir, &job.mirror) {
@@ -202,18 +222,6 @@ impl Every<'_> {
     pub(super) fn job_of(git_dir: &Path, mirror: &Mirror, mode: Mode) -> Job {
         let host = mirror.address.endpoint().unwrap_or_default();
         Job { git_dir: git_dir.to_owned(), mirror: mirror.name.clone(), host, mode }
-    }
-
-    /// Whether an enabled mirror has another address in the repository's file than at its last attempt. Also `true` if the file does not
-    /// name the mirror or cannot be used.
-    fn is_moved(&self, layout: &Layout, git_dir: &Path, name: &str, status: &Status) -> bool {
-        let Ok(text) = durable::read_text(&layout.config()) else { return true };
-        let placed = self.server.place(git_dir);
-        let config = config::parse(&layout.config(), &text, self.server, placed.as_ref(), config::Trust::Foreign);
-        // A file that cannot be used counts as changed, so that the run that serves the repository reports the error.
-        config.map_or(true, |config| {
-            config.mirror(name).is_none_or(|mirror| mirror.is_enabled && !status.is_at(&mirror.identity()))
-        })
     }
 
     /// The mode of a child that drains for the owner: it compares all mirrors if a full comparison of any of them is due.
@@ -247,61 +255,6 @@ impl Every<'_> {
             mode => mode,
         };
         Ok(Self::job_of(git_dir, mirror, mode))
-    }
-
-    /// Whether a full comparison is due: there was none yet, or the last one is older than
-    /// `reconcile`; and the mirror has no next attempt or has failed. Each mirror is due up to a
-    /// tenth of `reconcile` earlier, so that mirrors that were made together are not always
-    /// compared together.
-    fn is_comparison_due(&self, git_dir: &Path, name: &str, status: &Status) -> bool {
-        let is_quiet = status.next_attempt_at.is_none() || status.update_status == UpdateStatus::Failed;
-        let Some(interval) = self.reconcile.filter(|_| is_quiet) else { return false };
-        let mut hasher = DefaultHasher::new();
-        (git_dir, name).hash(&mut hasher);
-        let early = interval.mul_f64((hasher.finish() % 1000) as f64 / 10_000.0);
-        let last = status.last_full_at.as_deref().and_then(|time| time.parse::<Timestamp>().ok());
-        last.is_none_or(|last| {
-            (self.now)().duration_since(last) >= SignedDuration::try_from(interval - early).unwrap_or_default()
-        })
-    }
-
-    /// Whether a drain of the repository would find nothing to do, from its files alone.
-    fn is_idle(&self, layout: &Layout, git_dir: &Path) -> Result<bool, Error> {
-        let files = |doing| Error::files(doing, layout.root().to_owned());
-        if !spool::is_empty(layout).map_err(files("read the spool"))? {
-            return Ok(false);
-        }
-        let queues = spool::queues(layout).map_err(files("list the mirrors"))?;
-        let own = config::names_in(layout).map_err(files("read the configuration"))?;
-        let edited = durable::changed(&layout.config());
-        for (name, queued) in &queues {
-            let status = status::read(&layout.remote(name)).map_err(files("read the status"))?;
-            let is_waiting = match status.pull {
-                Some(_) => {
-                    let now = (self.now)();
-                    status::next_check(&layout.remote(name), &status, now, self.since).is_some_and(|next| next <= now)
-                }
-                None => status.next_attempt_at.is_some(),
-            };
-            let is_waiting = is_waiting || *queued > 0 || status.is_new();
-            let is_moved = match own.contains(name) {
-                true => {
-                    edited > durable::changed(&layout.remote(name).join("status.json"))
-                        && self.is_moved(layout, git_dir, name, &status)
-                }
-                false => self.server.template_identity(name, git_dir).is_some_and(|address| !status.is_at(&address)),
-            };
-            let is_waiting = is_waiting || is_moved;
-            if is_waiting || self.is_comparison_due(git_dir, name, &status) {
-                return Ok(false);
-            }
-        }
-        if queues.iter().any(|(name, _)| is_being_removed(&layout.remote(name))) {
-            return Ok(false);
-        }
-        let is_known = |name: &str| queues.iter().any(|(known, _)| known == name);
-        let is_placed = || self.server.place(git_dir).is_some();
-        Ok(own.iter().all(|name| is_known(name)) && (self.server.template_names().all(is_known) || !is_placed()))
     }
 
     fn context<'c>(&'c self, config: &'c Config, mode: Mode, on_begin: OnBegin<'c>) -> Context<'c> {

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::as_owner;
-use super::batch::{Every, RECONCILE, limits, named_limits};
+use super::batch::{Every, RECONCILE, Scan, limits, named_limits};
 use super::pool::{Crew, Done, Role, Task};
 use super::queue::{HostLimit, HostUse, Parts, Queue};
 use crate::config::{Mirror, Server};
@@ -44,11 +44,6 @@ pub enum Event<'a> {
         /// The mirror.
         mirror: &'a str,
     },
-    /// A repository was scanned.
-    Scanned {
-        /// The repository.
-        git_dir: &'a Path,
-    },
     /// The run of a mirror has ended, or the mirror waits for its next attempt.
     Ended(&'a Report),
     /// Work on a repository failed, and there is no report on a mirror that says so.
@@ -71,7 +66,11 @@ pub struct Workers {
     /// Mirrors that are not served, and why.
     parked: Mutex<HashMap<(PathBuf, String), Cleaned>>,
     on_event: Box<dyn Fn(Event<'_>) + Send + Sync>,
+    on_scan: Box<OnScan>,
 }
+
+/// Called with each repository that is to be scanned. See [`Every::on_scan`].
+type OnScan = dyn Fn(&Path, Scan<'_>) + Send + Sync;
 
 impl Workers {
     /// Workers that serve nothing yet.
@@ -81,6 +80,7 @@ impl Workers {
         now: fn() -> Timestamp,
         random: fn() -> u64,
         on_event: Box<dyn Fn(Event<'_>) + Send + Sync>,
+        on_scan: Box<OnScan>,
     ) -> Self {
         let crew = Crew::new(limits(&server));
         crew.change(|queue| {
@@ -96,6 +96,7 @@ impl Workers {
             pool: Pool::default(),
             parked: Mutex::default(),
             on_event,
+            on_scan,
         }
     }
 
@@ -251,7 +252,7 @@ impl Workers {
             random: self.random,
             reconcile: Some(server.top.reconcile_interval.unwrap_or(RECONCILE)),
             parked: &|git_dir, mirror| self.parked(git_dir, mirror),
-            on_scan: &|git_dir| (self.on_event)(Event::Scanned { git_dir }),
+            on_scan: &*self.on_scan,
             on_begin: &|git_dir, mirror, progress| {
                 self.crew.note(|queue| queue.begun(&(git_dir.to_owned(), mirror.to_owned()), progress));
                 (self.on_event)(Event::Begun { git_dir, mirror });

@@ -10,9 +10,10 @@
 mod as_owner;
 mod batch;
 mod daemon;
+mod idle;
 mod pool;
 mod queue;
 
-pub use batch::{Every, OnReport, OnRun, drain_every};
+pub use batch::{Every, OnReport, OnRun, Scan, drain_every};
 pub use daemon::{Event, Workers, yield_to_others};
 pub use queue::{HostLimit, HostUse, Parts, bare};

@@ -27,7 +27,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::config::{self, Listen, Server};
 use crate::credentials::CredentialEnv;
-use crate::schedule::{Event, Workers};
+use crate::schedule::{Event, Scan, Workers};
 use crate::tokens::Store;
 
 mod access;
@@ -111,16 +111,24 @@ struct App {
     fleet: fleet::Fleet,
 }
 
+/// How the daemon scans a repository. Before the daemon is made, nothing is known of any.
+fn scan_of(app: Weak<App>) -> impl Fn(&Path, Scan<'_>) + Send + Sync + 'static {
+    move |git_dir, scan| match app.upgrade() {
+        Some(app) => app.scan(git_dir, scan),
+        None => drop(scan()),
+    }
+}
+
 impl App {
     fn new(server: Server, socket: WakeSocket, options: &Options, app: &Weak<Self>) -> Self {
         let events = broadcast::channel(256).0;
         let failures = Mutex::new(HashMap::new());
+        let on_scan = scan_of(Weak::clone(app));
         let app = Weak::clone(app);
         let on_event = move |event: Event<'_>| {
             // Nothing happens before the daemon is made.
             let Some(app) = app.upgrade() else { return };
             let git_dir = match event {
-                Event::Scanned { git_dir } => return app.summarize_if_changed(git_dir),
                 Event::Begun { git_dir, mirror } => {
                     app.begun(git_dir, mirror);
                     return app.tell(git_dir);
@@ -155,7 +163,7 @@ impl App {
         Self {
             fleet,
             socket,
-            workers: Workers::new(workers, now, random, Box::new(on_event)),
+            workers: Workers::new(workers, now, random, Box::new(on_event), Box::new(on_scan)),
             projects: Projects::new(&options.state_directory),
             access: Access::new(Store::new(&options.state_directory)),
             sessions: Sessions::default(),

@@ -4,6 +4,7 @@
 //! the last scan, whichever was last. Absent: state on the disk. A daemon that starts reads
 //! everything again.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,6 +17,7 @@ use super::{App, now};
 use crate::durable;
 use crate::layout::Layout;
 use crate::mirror;
+use crate::schedule::Scan;
 use crate::status::{HalfStamp, Stamp, Standing, Summary};
 
 /// With at most this many repositories, a request looks for changes by other programs. With more,
@@ -50,6 +52,8 @@ pub(super) struct Known {
     /// The stamp of the files when they were read. `None` if the next scan is to read them even if
     /// they have not changed.
     stamp: Option<Stamp>,
+    /// From when until when nothing is due while the files have this stamp.
+    quiet: Option<Range<Timestamp>>,
 }
 
 /// The mirrors of a project.
@@ -84,11 +88,25 @@ impl App {
         }
     }
 
-    /// Reads the mirrors of a repository again if its files have changed.
-    pub(super) fn summarize_if_changed(&self, git_dir: &Path) {
-        if let Some(project) = self.project_at(git_dir) {
-            self.read_if_changed(&project);
+    /// Scans a repository, unless nothing is due there and no file has changed since it was scanned. Then reads its mirrors again if its files
+    /// have changed.
+    pub(super) fn scan(&self, git_dir: &Path, scan: Scan<'_>) {
+        let Some(project) = self.project_at(git_dir) else {
+            scan();
+            return;
+        };
+        let before = self.unchanged(&project);
+        let begin = now();
+        if before.is_some() && project.known.lock().quiet.as_ref().is_some_and(|quiet| quiet.contains(&begin)) {
+            return;
         }
+        let until = scan();
+        // The run may end without a report, so the files are looked at also if there are jobs.
+        let after = self.read_if_changed(&project);
+        let mut known = project.known.lock();
+        // What was found is of the files with this stamp, because they were the same before and after the scan.
+        let is_same = before.is_some() && before == after && known.stamp == after;
+        known.quiet = until.filter(|_| is_same).map(|until| begin..until);
     }
 
     /// A mirror is being served.
@@ -120,33 +138,37 @@ impl App {
         }
         // Without the lock: a file system may hang, and no other visitor waits for it then.
         let _looking = Looking(&self.seen);
-        table.projects.iter().for_each(|project| self.read_if_changed(project));
+        for project in table.projects.iter() {
+            self.read_if_changed(project);
+        }
     }
 
     pub(super) fn project_at(&self, git_dir: &Path) -> Option<Arc<Project>> {
         self.projects.table().at(&self.workers.server(), git_dir).cloned()
     }
 
-    fn read_if_changed(&self, project: &Project) {
+    /// Reads the mirrors again if their files have changed. Otherwise returns the stamp of the files.
+    fn read_if_changed(&self, project: &Project) -> Option<Stamp> {
+        let stamp = self.unchanged(project);
+        if stamp.is_none() {
+            durable::within(&project.git_dir, || self.read(project));
+        }
+        stamp
+    }
+
+    /// The stamp of the files that were read, if they have not changed since.
+    fn unchanged(&self, project: &Project) -> Option<Stamp> {
         // Files are looked at without the lock, because their file system may hang.
-        let before = {
+        let (stamp, names) = {
             let known = project.known.lock();
-            match &known.mirrors {
-                Mirrors::Unread | Mirrors::Unreadable => None,
-                Mirrors::Read(all) => {
-                    known.stamp.map(|stamp| (stamp, all.iter().map(|one| one.name.clone()).collect::<Vec<_>>()))
-                }
-            }
+            let Mirrors::Read(all) = &known.mirrors else { return None };
+            (known.stamp?, all.iter().map(|one| one.name.clone()).collect::<Vec<_>>())
         };
         durable::within(&project.git_dir, || {
-            let is_same = before.is_some_and(|(stamp, names)| {
-                let layout = Layout::new(&project.git_dir);
-                Some(stamp) == self.begin_stamp(&layout).and(&layout, names.iter().map(|name| &**name), now())
-            });
-            if !is_same {
-                self.read(project);
-            }
-        });
+            let layout = Layout::new(&project.git_dir);
+            let is_now = self.begin_stamp(&layout).and(&layout, names.iter().map(|name| &**name), now());
+            is_now.filter(|is_now| *is_now == stamp)
+        })
     }
 
     fn begin_stamp(&self, layout: &Layout) -> HalfStamp {
@@ -165,12 +187,12 @@ impl App {
             // No file changes when a run is killed. So a running mirror is read again at the next
             // scan.
             let is_still = mirrors.iter().all(|mirror| mirror.standing != Standing::Running);
-            Ok(Known { mirrors: Mirrors::Read(mirrors.into()), stamp: stamp.filter(|_| is_still) })
+            Ok(Known { mirrors: Mirrors::Read(mirrors.into()), stamp: stamp.filter(|_| is_still), quiet: None })
         };
         match read() {
             Ok(known) => *project.known.lock() = known,
             Err(error) => {
-                let new = Known { mirrors: Mirrors::Unreadable, stamp: None };
+                let new = Known { mirrors: Mirrors::Unreadable, ..Known::default() };
                 let old = std::mem::replace(&mut *project.known.lock(), new);
                 if !matches!(old.mirrors, Mirrors::Unreadable) {
                     tracing::warn!("'{}': {error:#}", project.git_dir.display());

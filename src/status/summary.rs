@@ -80,7 +80,7 @@ impl Standing {
 }
 
 /// A digest of the times of change (stat(2), ctime) of the files that are read for the summaries of
-/// a repository's mirrors. These times also change when a file is renamed, and unlike the mtime
+/// a repository's mirrors, and to see whether anything is due there. These times also change when a file is renamed, and unlike the mtime
 /// they cannot be set back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp(u64);
@@ -104,8 +104,8 @@ impl Stamp {
         let mut hasher = DefaultHasher::new();
         generation.hash(&mut hasher);
         let remotes = layout.root().join("remotes");
-        let paths = [layout.config(), remotes, layout.incoming(), layout.corrupt(), layout.resync()];
-        HalfStamp { hasher, latest: 0 }.with(&paths)
+        let spool = [layout.incoming(), layout.tmp(), layout.corrupt(), layout.resync()];
+        HalfStamp { hasher, latest: 0 }.with(&[layout.config(), remotes]).with(&spool)
     }
 }
 
@@ -115,7 +115,7 @@ impl HalfStamp {
     pub fn and<'n>(mut self, layout: &Layout, names: impl Iterator<Item = &'n str>, now: Timestamp) -> Option<Stamp> {
         for name in names {
             let directory = layout.remote(name);
-            self = self.with(&[directory.join("status.json"), directory.join(CHECKED), layout.queue(name)]);
+            self = self.with(&[directory.join("status.json"), directory.join(CHECKED), layout.queue(name), directory]);
         }
         (self.latest < now.as_millisecond() - TICK).then(|| Stamp(self.hasher.finish()))
     }

@@ -225,3 +225,56 @@ fn metrics_and_health() {
     let _ = daemon::ask(&daemon.url("/?token=gmp-canary"), "GET", "", &[]);
     assert!(!daemon.log().contains("gmp-canary"), "queries are not logged");
 }
+
+/// While nothing is due and no file changes, a scan opens no file. Whatever changes in a repository without a word to the daemon is seen at
+/// the next scan.
+#[test]
+fn scans_of_idle_repositories_open_no_file_and_miss_no_change() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, "scan_interval = \"1s\"\n[api]\nallow_local_network = true\n");
+    let (source, mirror, work) = mirrored(&daemon);
+    let up = sandbox.upstream();
+    let pulled = daemon.repository("acme/pulled");
+    let pull = ["add", "m", up.to_str().unwrap(), "--direction", "pull", "interval=30m"];
+    sandbox.mirror_push_ok(&pulled, &pull);
+    wait_for("the mirrors", || {
+        is_mirrored(&sandbox, &source, &mirror)
+            && sandbox.refs(&pulled) == sandbox.refs(&up)
+            && counts(&daemon, "up_to_date", 2)
+    });
+    let idle = || {
+        let log = sandbox.path("strace");
+        let mut strace = sandbox.command("timeout");
+        strace.args(["-s", "INT", "2.2", "strace", "-f", "-qq", "-e", "trace=openat,openat2,newfstatat,statx", "-o"]);
+        assert!(strace.arg(&log).args(["-p", &daemon.pid().to_string()]).output().is_ok());
+        let text = std::fs::read_to_string(&log).unwrap();
+        let count =
+            |call: &str, path: &str| text.lines().filter(|line| line.contains(call) && line.contains(path)).count();
+        (count("newfstatat(", "status.json"), count("openat2(", "/mirror-push/"))
+    };
+    // The second scan after the last change remembers that nothing is due.
+    wait_for("a scan that only looks at times", || matches!(idle(), (4.., 0)));
+    let config = source.join("mirror-push/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("wake = \"none\"\n{text}")).unwrap();
+    let arrives = |what: &str| {
+        wait_for(what, || is_mirrored(&sandbox, &source, &mirror));
+        std::thread::park_timeout(std::time::Duration::from_millis(2500));
+    };
+    arrives("a changed configuration");
+    work.commit("two");
+    work.push(&["main"]);
+    arrives("a push whose hook wakes nobody");
+    sandbox.git(&source, &["update-ref", "refs/heads/unseen", "main"]);
+    std::fs::write(source.join("mirror-push/spool/resync"), "1").unwrap();
+    arrives("the mark of a push that could not be recorded");
+    // A time that comes.
+    sandbox.mirror_push_ok(&pulled, &["set", "m", "interval=2s"]);
+    std::thread::park_timeout(std::time::Duration::from_millis(2500));
+    let upstream = sandbox.work(&up);
+    upstream.commit("there");
+    upstream.push(&["main"]);
+    wait_for("a check that is due", || sandbox.refs(&pulled) == sandbox.refs(&up));
+    sandbox.mirror_push_ok(&pulled, &["set", "m", "interval=30m"]);
+    wait_for("a scan that only looks at times", || matches!(idle(), (4.., 0)));
+}
