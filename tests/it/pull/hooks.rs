@@ -146,3 +146,58 @@ fn what_members_of_the_group_may_have_written_stops_a_pull_of_a_shared_repositor
         assert!(s.is_taken(), "{path}");
     }
 }
+
+/// A branch that is checked out in a linked worktree: git's own rule (`receive.denyCurrentBranch`) protects it from a push, and so from us.
+#[test]
+fn a_branch_that_is_checked_out_in_a_worktree_is_not_moved_below_it() {
+    let s = Taking::local(&[]).with(&["main", "main:topic"]);
+    let tree = s.sandbox.path("tree");
+    s.sandbox.git(&s.here, &["worktree", "add", "-q", tree.to_str().unwrap(), "topic"]);
+    let work = s.work();
+    work.commit("two");
+    work.push(&["main", "main:topic"]);
+    let said = s.sandbox.mirror_push(&s.here, &["pull", "--json"]);
+    let words: Vec<_> = s.changed(&said).into_iter().map(|(name, word)| format!("{name} {word}")).collect();
+    assert_eq!(words, ["refs/heads/main fast_forwarded", "refs/heads/topic rejected"], "{said:?}");
+    assert!(said.out.contains("checked out"), "{said:?}");
+    assert_eq!(s.sandbox.git(&tree, &["status", "--porcelain"]), "");
+    s.sandbox.git(&s.here, &["worktree", "remove", tree.to_str().unwrap()]);
+    assert_eq!(s.sandbox.mirror_push(&s.here, &["pull"]).status, 0);
+    assert!(s.is_taken());
+}
+
+/// gitolite's `update` hook decides about what is taken, as the user whom `hook_environment` names.
+#[test]
+fn a_repository_of_gitolite_takes_what_its_rules_allow() {
+    let s = Taking::local(&[]);
+    let home = s.sandbox.path("home");
+    let gitolite = |words: &[&str]| {
+        let mut command = s.sandbox.command("gitolite");
+        let output = command.args(words).env("USER", "git").env("GL_USER", "admin").output().unwrap();
+        assert!(output.status.success(), "{words:?}: {output:?}");
+    };
+    gitolite(&["setup", "-a", "admin"]);
+    let rules = home.join(".gitolite/conf/gitolite.conf");
+    let text = std::fs::read_to_string(&rules).unwrap();
+    std::fs::write(&rules, text + "\nrepo pulled\n    -   locked$ = mirror\n    RW+ = mirror\n").unwrap();
+    gitolite(&["setup"]);
+    let here = home.join("repositories/pulled.git");
+    let work = s.work();
+    work.commit("one");
+    work.push(&["main", "main:locked"]);
+    let environment = "hook_environment={ GL_USER = \"mirror\", GL_REPO = \"pulled\", GL_LIBDIR = \"/usr/share/gitolite3/lib\", \
+                       GL_BINDIR = \"/usr/share/gitolite3\" }";
+    std::fs::create_dir_all(here.join("mirror-push")).unwrap();
+    std::fs::write(here.join("mirror-push/config.toml"), "wake = \"none\"\n").unwrap();
+    let add = ["add", "m", s.up.to_str().unwrap(), "--direction", "pull", environment];
+    s.sandbox.mirror_push_ok(&here, &add);
+    let said = s.sandbox.mirror_push(&here, &["pull", "--json"]);
+    let words: Vec<_> = s.changed(&said).into_iter().map(|(name, word)| format!("{name} {word}")).collect();
+    assert_eq!(words, ["refs/heads/locked rejected", "refs/heads/main created"], "{said:?}");
+    assert!(said.out.contains("DENIED"), "{said:?}");
+    // What pull.md says for those who want no rules for the mirror.
+    let all = "hook_environment={ GL_LIBDIR = \"/usr/share/gitolite3/lib\", GL_BYPASS_ACCESS_CHECKS = \"1\" }";
+    s.sandbox.mirror_push_ok(&here, &["set", "m", all]);
+    s.sandbox.mirror_push_ok(&here, &["pull"]);
+    assert_eq!(s.sandbox.refs(&here), s.sandbox.refs(&s.up));
+}
