@@ -120,6 +120,7 @@ fn run(
         random: update::random,
         reconcile: None,
         parked: &|_, _| None,
+        on_nothing: &|_, _| {},
         on_scan: &|_, scan| {
             scan();
         },

@@ -151,5 +151,6 @@ pub(super) fn deferred(repository: &Repository, mirror: &Mirror, status: Status,
         has_spooled: false,
         cause: status.cause,
         created_repository: false,
+        is_superseded: false,
     }
 }

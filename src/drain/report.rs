@@ -50,6 +50,8 @@ pub struct Report {
     pub cause: Option<String>,
     /// Whether the mirror's repository was made. In a plan: whether it would be.
     pub created_repository: bool,
+    /// Whether the run stopped because another run for the mirror had begun (see `fence`).
+    pub is_superseded: bool,
 }
 
 impl Report {
@@ -98,6 +100,7 @@ pub(super) fn report(
         has_spooled: result.has_spooled,
         cause: after.cause,
         created_repository: result.creation != Presence::There,
+        is_superseded: false,
         refs: refs(result, side_of(mirror)),
     }
 }
@@ -128,6 +131,7 @@ pub(super) fn unchanged(
         has_spooled: false,
         cause: status.cause,
         created_repository: false,
+        is_superseded: false,
         refs: status.refs,
     }
 }
@@ -167,6 +171,7 @@ pub(super) fn failed(repository: &Repository, context: &Context<'_>, mirror: &Mi
         has_spooled: false,
         cause: None,
         created_repository: false,
+        is_superseded: matches!(error, Error::Superseded),
         refs: Vec::new(),
     }
 }

@@ -140,6 +140,8 @@ fn report(job: &Job, printed: Printed, begin: Timestamp) -> Report {
         },
         cause: status.cause.clone(),
         created_repository: printed.created_repository,
+        // The child does not print it.
+        is_superseded: false,
         repository: git_dir.display().to_string(),
         url: name.clone(),
         remote: name,

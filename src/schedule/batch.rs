@@ -79,6 +79,8 @@ pub struct Every<'a> {
     /// Called with each repository that is to be scanned, and with what scans it. It need not scan a repository of which it knows that
     /// nothing is due.
     pub on_scan: &'a (dyn Fn(&Path, Scan<'_>) + Sync),
+    /// Called with a mirror for which nothing was due.
+    pub on_nothing: &'a (dyn Fn(&Path, &str) + Sync),
     /// Called when the run of a mirror begins.
     pub on_begin: OnRun<'a>,
     /// Called with the report on each mirror, and with each repository that could not be served at all.
@@ -310,7 +312,10 @@ impl Every<'_> {
             drain::serve(repository, context, mirror)
         });
         match served {
-            Ok(None) => (Said::Nothing, false),
+            Ok(None) => {
+                (self.on_nothing)(&job.git_dir, &job.mirror);
+                (Said::Nothing, false)
+            }
             Ok(Some(report)) => {
                 let has_spooled = report.has_spooled;
                 let said = match (report.host, Down::of(&report)) {

@@ -19,8 +19,10 @@ use super::queue::{HostLimit, HostUse, Parts, Queue};
 use crate::config::{Mirror, Server};
 use crate::credentials::Cleaned;
 use crate::drain::{Check, Down, Error, MassDelete, Mode, Report, Unchanged};
+use crate::layout::Layout;
 use crate::owner::Owner;
 use crate::plan::Restore;
+use crate::status;
 use crate::wire::Pool;
 
 /// How often a mirror that is not served is looked at.
@@ -229,6 +231,15 @@ impl Workers {
         self.crew.read(Queue::counts)
     }
 
+    /// Queues a scan for the next attempt at a mirror. Another program may have set the time.
+    fn scan_when_due(&self, git_dir: &Path, mirror: &str) {
+        // If the status cannot be read, the next scan of all repositories finds what is due.
+        let status = status::read(&Layout::new(git_dir).remote(mirror)).unwrap_or_default();
+        if let Some(next) = status.next_attempt().filter(|next| *next > (self.now)()) {
+            self.crew.change(|queue| queue.scan_by((git_dir.to_owned(), mirror.to_owned()), next));
+        }
+    }
+
     fn act(&self, task: Task<'_>) -> Done {
         let server = self.server();
         let on_report = |report: Result<Report, (PathBuf, Error)>| match &report {
@@ -253,6 +264,7 @@ impl Workers {
             reconcile: Some(server.top.reconcile_interval.unwrap_or(RECONCILE)),
             parked: &|git_dir, mirror| self.parked(git_dir, mirror),
             on_scan: &*self.on_scan,
+            on_nothing: &|git_dir, mirror| self.scan_when_due(git_dir, mirror),
             on_begin: &|git_dir, mirror, progress| {
                 self.crew.note(|queue| queue.begun(&(git_dir.to_owned(), mirror.to_owned()), progress));
                 (self.on_event)(Event::Begun { git_dir, mirror });

@@ -194,6 +194,13 @@ impl Queue {
         }
     }
 
+    /// Queues a scan of a mirror's repository for that time, unless one is queued for an earlier time.
+    pub(super) fn scan_by(&mut self, key: Key, time: Timestamp) {
+        if self.due.get(&key).is_none_or(|due| *due > time) {
+            self.scan_at(key, Some(time));
+        }
+    }
+
     /// Forgets all jobs and scans that have not begun, and takes no more.
     pub(super) fn halt(&mut self) {
         self.is_halted = true;

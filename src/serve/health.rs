@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -74,5 +75,9 @@ fn numbers(app: &App) -> String {
             "# HELP git_mirror_push_{name} {help}\n# TYPE git_mirror_push_{name} gauge\ngit_mirror_push_{name} {value}"
         );
     }
+    let name = "git_mirror_push_fence_lost_total";
+    let help = "Runs that stopped because another run for the same mirror had begun.";
+    let lost = app.superseded.load(Ordering::Relaxed);
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {lost}");
     text + &app.fleet.metrics()
 }

@@ -109,6 +109,8 @@ struct App {
     /// What the last look for repositories showed.
     look: Look,
     fleet: fleet::Fleet,
+    /// Runs that stopped because another run for the same mirror had begun.
+    superseded: AtomicU64,
 }
 
 /// How the daemon scans a repository. Before the daemon is made, nothing is known of any.
@@ -151,10 +153,11 @@ impl App {
                 }
             };
             app.changed(&git_dir);
-            if let Event::Ended(report) = event
-                && report.host == crate::drain::Host::Busy
-            {
-                app.host_asked(&git_dir, report);
+            if let Event::Ended(report) = event {
+                app.superseded.fetch_add(u64::from(report.is_superseded), Ordering::Relaxed);
+                if report.host == crate::drain::Host::Busy {
+                    app.host_asked(&git_dir, report);
+                }
             }
         };
         let fleet = fleet::Fleet::new(&server, &options.state_directory);
@@ -170,6 +173,7 @@ impl App {
             lanes: Lanes::default(),
             allowances: Allowances::default(),
             generation: AtomicU64::new(0),
+            superseded: AtomicU64::new(0),
             seen: Mutex::default(),
             metrics: Mutex::default(),
             events,

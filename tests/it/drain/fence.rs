@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::scene::Scene;
-use crate::scene::sandbox::{script, wait_for};
+use crate::scene::daemon::{Daemon, LOCAL};
+use crate::scene::sandbox::{Sandbox, script, wait_for};
 use crate::scene::servers::Kind;
 
 /// What is done to a drain whose push is held.
@@ -203,16 +204,18 @@ fn a_push_over_http_that_outlives_its_drain() {
     rounds(Kind::Http, 2);
 }
 
+/// The number of the last run of a mirror with this directory.
+fn generation(directory: &Path) -> u64 {
+    let status: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(directory.join("status.json")).unwrap()).unwrap();
+    status["generation"].as_u64().unwrap()
+}
+
 #[test]
 fn a_run_that_lost_its_lock_does_not_overwrite_the_state_of_the_next_run() {
     let scene = scene(Kind::Git);
     let sandbox = &scene.sandbox;
     let remote = |name: &str| scene.source.join("mirror-push/remotes/m").join(name);
-    let generation = |path: &Path| {
-        let status: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(path.join("status.json")).unwrap()).unwrap();
-        status["generation"].as_u64().unwrap()
-    };
     let before = generation(&remote(""));
     scene.work().push(&["main:x"]);
     scene.arm();
@@ -296,4 +299,44 @@ fn refs_are_read_again_whatever_the_mirror_says_as_it_hangs_up() {
         wait_for("what was begun", || done.exists());
         scene.settle(words);
     }
+}
+
+/// A daemon whose process is stopped while it updates a mirror, and whose lock another machine would take over on a shared file system. When
+/// it goes on, it writes nothing of the run that is over, counts it, and the mirror ends equal.
+#[test]
+fn a_daemon_that_is_stopped_while_another_run_takes_its_lock() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, LOCAL);
+    let source = daemon.repository("acme/widget");
+    let mirror = sandbox.bare("mirror.git");
+    let held = sandbox.path("held");
+    let lines = format!("#!/bin/sh\nwhile [ -e '{}' ]; do sleep 0.02; done\n", held.display());
+    script(&mirror.join("hooks/pre-receive"), &lines);
+    sandbox.mirror_push_ok(&source, &["add", "m", mirror.to_str().unwrap(), "stall_timeout=2s"]);
+    let work = sandbox.work(&source);
+    work.commit("one");
+    work.push(&["main"]);
+    wait_for("the mirror", || sandbox.refs(&mirror) == sandbox.refs(&source));
+    std::fs::write(&held, "").unwrap();
+    work.commit("two");
+    work.push(&["main"]);
+    wait_for("the run", || sandbox.status(&source)["update_status"] == "started");
+    let directory = source.join("mirror-push/remotes/m");
+    let at_work = generation(&directory);
+    daemon.signal(Signal::STOP);
+    std::fs::remove_file(directory.join("lock")).unwrap();
+    let other = sandbox.program(&source).arg("sync").stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    wait_for("the other run", || generation(&directory) > at_work);
+    daemon.signal(Signal::CONT);
+    std::fs::remove_file(&held).unwrap();
+    other.unwrap().wait().unwrap();
+    let lost = || {
+        let text = daemon.ask("GET", "/metrics", "").unwrap().text;
+        let line = text.lines().find_map(|line| line.strip_prefix("git_mirror_push_fence_lost_total ")).unwrap();
+        line.parse::<u64>().unwrap()
+    };
+    wait_for("the count", || lost() == 1);
+    wait_for("the end", || {
+        sandbox.refs(&mirror) == sandbox.refs(&source) && sandbox.status(&source)["update_status"] == "finished"
+    });
 }
