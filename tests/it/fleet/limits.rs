@@ -342,3 +342,43 @@ fn a_host_that_asks_one_node_to_wait_is_left_alone_by_all() {
         );
     }
 }
+
+/// Nodes whose clocks are ten minutes ahead and behind take their parts, keep to the limit, and count as live.
+#[test]
+fn nodes_with_wrong_clocks_share_a_limit_as_others_do() {
+    let postgres = Postgres::start();
+    let scene = Scene::new(&postgres, 3, 4);
+    (0..3).for_each(|node| scene.push(node, 8, 500));
+    let [right, ahead, behind] = &scene.machines[..] else { panic!("three machines") };
+    let begin = Instant::now();
+    let _daemons = [start(right), Daemon::start_with_clock(ahead, 600), Daemon::start_with_clock(behind, -600)];
+    wait_for("all pushes", || (0..3).all(|node| scene.is_mirrored(node, 8)));
+    // Without a pause between two pushes it would be 3 s.
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+    assert!(most(&scene.done()) <= 4, "{:?}", scene.done());
+    let said = asked(right, &["fleet"]);
+    assert!(said.status == 0 && said.out.matches("  live  ").count() == 3, "{said:?}");
+    for side in ["ahead of", "behind"] {
+        assert!(said.out.contains(&format!("seconds {side} that of the database")), "{side}: {said:?}");
+    }
+}
+
+/// A node that is stopped for longer than the others wait for it. They use its places meanwhile. When it goes on, it uses no more than an even
+/// share until the database has answered it, and what was pushed to it meanwhile is mirrored.
+#[test]
+fn a_node_that_is_stopped_gets_its_part_back_and_loses_no_push() {
+    let postgres = Postgres::start();
+    let scene = Scene::new(&postgres, 2, 4);
+    scene.push(0, 40, 1500);
+    let daemons: Vec<Daemon<'_>> = scene.machines.iter().map(start).collect();
+    wait_for("the first node", || most(&scene.done()) > 0);
+    daemons[1].signal(Signal::STOP);
+    scene.push(1, 4, 500);
+    let gone = || asked(&scene.machines[0], &["fleet"]);
+    wait_for("the others to see it", || gone().out.contains("git1  gone"));
+    std::thread::park_timeout(Duration::from_secs(2));
+    daemons[1].signal(Signal::CONT);
+    wait_for("all pushes", || scene.is_mirrored(0, 40) && scene.is_mirrored(1, 4));
+    assert!(most(&scene.done()) <= 4 + 4 / 2, "{:?}", scene.done());
+    wait_for("both nodes", || gone().status == 0);
+}

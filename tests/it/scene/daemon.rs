@@ -90,6 +90,25 @@ impl<'s> Daemon<'s> {
         Self::of(sandbox, port, command_within(sandbox, &wrapper, &["--listen", &format!("127.0.0.1:{port}")]))
     }
 
+    /// A daemon whose clock is wrong by so many seconds. The kernel's clock, which dates files, stays right.
+    pub(crate) fn start_with_clock(sandbox: &'s Sandbox, ahead: i64) -> Self {
+        let text = "#define _GNU_SOURCE\n#include <dlfcn.h>\n#include <time.h>\n\
+                    int clock_gettime(clockid_t id, struct timespec *t) {\n\
+                    static int (*real)(clockid_t, struct timespec *);\n\
+                    if (!real) real = dlsym(RTLD_NEXT, \"clock_gettime\");\n\
+                    int result = real(id, t);\n\
+                    if (id == CLOCK_REALTIME) t->tv_sec += AHEAD;\n\
+                    return result;\n}\n";
+        std::fs::write(sandbox.path("clock.c"), text).unwrap();
+        let mut cc = sandbox.command("cc");
+        cc.args(["-shared", "-fPIC", &format!("-DAHEAD=({ahead})"), "-o", "clock.so", "clock.c"]);
+        assert!(cc.status().unwrap().success());
+        let port = free_port();
+        let mut command = command(sandbox, &["--listen", &format!("127.0.0.1:{port}")]);
+        command.env("LD_PRELOAD", sandbox.path("clock.so"));
+        Self::of(sandbox, port, command)
+    }
+
     fn of(sandbox: &'s Sandbox, port: u16, mut command: Command) -> Self {
         let child = command.spawn().unwrap();
         let mut daemon = Self { sandbox, port, token: String::new(), child };
