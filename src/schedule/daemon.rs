@@ -235,7 +235,9 @@ impl Workers {
     fn scan_when_due(&self, git_dir: &Path, mirror: &str) {
         // If the status cannot be read, the next scan of all repositories finds what is due.
         let status = status::read(&Layout::new(git_dir).remote(mirror)).unwrap_or_default();
-        if let Some(next) = status.next_attempt().filter(|next| *next > (self.now)()) {
+        // The status has milliseconds, rounded down.
+        let next = status.next_attempt().and_then(|next| next.checked_add(Duration::from_millis(1)).ok());
+        if let Some(next) = next.filter(|next| *next > (self.now)()) {
             self.crew.change(|queue| queue.scan_by((git_dir.to_owned(), mirror.to_owned()), next));
         }
     }
