@@ -1,6 +1,6 @@
 //! How a command fails: one line on standard error, or JSON there with `--json`, and git's exit statuses.
 
-use std::io;
+use std::io::{self, Write};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
@@ -65,7 +65,9 @@ fn suggest_key(error: &mut clap::Error) {
 
 /// The error as `--json` prints it.
 fn print_json(text: &str, status: u8) {
-    talk(&serde_json::json!({"error": text, "exit_status": status}).to_string());
+    let json = serde_json::json!({"error": text, "exit_status": status});
+    // If standard error is closed, nobody wants the message.
+    let _ = writeln!(io::stderr(), "{json}");
 }
 
 /// Whether the command line is at fault, and not a repository or a file.

@@ -10,6 +10,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::args::Global;
+use super::screen::Screen;
 use crate::config::Environment;
 use crate::terminal::escaped;
 
@@ -26,15 +27,14 @@ pub(super) fn start(global: &Global, environment: &Environment, is_daemon: bool)
     };
     let format = tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(|| Lines)
         .with_ansi(false)
         .log_internal_errors(false)
         .without_time()
         .with_target(false);
     // A second start in one process keeps the first.
     let _ = match is_daemon {
-        true => format.try_init(),
-        false => format.event_format(AsCommand).try_init(),
+        true => format.with_writer(|| Lines).try_init(),
+        false => format.with_writer(|| Screen(io::stderr())).event_format(AsCommand).try_init(),
     };
     std::panic::set_hook(Box::new(|panic| {
         let payload = panic.payload();
@@ -45,7 +45,7 @@ pub(super) fn start(global: &Global, environment: &Environment, is_daemon: bool)
     }));
 }
 
-/// Standard error. Each write is one event, and stays one line, whatever names and paths are in it.
+/// Standard error of a daemon. Each write is one event, and stays one line, whatever names and paths are in it.
 struct Lines;
 
 impl Write for Lines {

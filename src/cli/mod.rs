@@ -127,8 +127,8 @@ fn run(cli: Cli, serve: Run<'_>) -> anyhow::Result<u8> {
     let command = cli.command.unwrap_or(Command::Drain(Drain::default()));
     logging::start(&cli.global, &environment, matches!(command, Command::Serve(_)));
     let (mut exact, mut screen) = (io::stdout(), Screen(io::stdout()));
-    let is_for_programs =
-        cli.global.json || matches!(command, Command::Completions(_) | Command::Man(_) | Command::Export(_));
+    let is_for_programs = cli.global.json
+        || matches!(command, Command::Completions(_) | Command::Man(_) | Command::Export(_) | Command::PublicKey(_));
     let out: &mut (dyn Write + Send) = if is_for_programs { &mut exact } else { &mut screen };
     match &command {
         Command::Completions(completions) => return completions::completions(completions.shell, out),

@@ -3,7 +3,6 @@
 use super::Change;
 use super::explain::nearest;
 use super::keys::{Place, keys};
-use crate::terminal::is_obeyed;
 
 /// Reads `KEY=VALUE` for a mirror ([`Place::Remote`]) or for the repository ([`Place::Top`]). The value is TOML; a bare word is a string,
 /// and an empty value removes the key. The value is checked when the file is changed.
@@ -27,7 +26,7 @@ pub fn assignment(text: &str, place: Place) -> Result<(&'static str, Change), St
         }
         Err(_) => value.to_owned(),
     };
-    if string.chars().any(is_obeyed) {
+    if string.chars().any(char::is_control) {
         return Err(format!("{key}: the value has a control character in it"));
     }
     Ok((known.name, Change::Text(string)))

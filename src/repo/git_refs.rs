@@ -129,9 +129,9 @@ impl GitRefs {
             match self.try_checked(asked, &mut listing) {
                 Ok(stored) => return Ok((listing.unwrap_or_default(), stored)),
                 // git merged tables while we read them.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < MAX_TRIES => {}
+                Err(error) if is_gone(error.kind()) && tries < MAX_TRIES => {}
                 // The system did not let us look. That says nothing about what is stored, so no ref counts as damaged.
-                Err(error) if error.kind() != io::ErrorKind::Other && is_refusal(error.kind()) => {
+                Err(error) if is_refusal(error.kind()) && !is_damage(error.kind()) => {
                     return Err(self.unreadable("the refs", &error.to_string()));
                 }
                 Err(error) => {
@@ -192,6 +192,17 @@ impl GitRefs {
             Error::Read { what: what.to_owned(), path, reason: message }
         }
     }
+}
+
+/// Whether a file is not there any more. On NFS the server may say so of a file that was there when it was looked up.
+fn is_gone(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::StaleNetworkFileHandle)
+}
+
+/// Whether `tables.list` names no files, or git failed. Then git's own list shows what can be read.
+fn is_damage(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{InvalidFilename, InvalidInput, IsADirectory, NotADirectory, Other};
+    matches!(kind, InvalidFilename | InvalidInput | IsADirectory | NotADirectory | Other)
 }
 
 /// What is known of `names`, in their order.

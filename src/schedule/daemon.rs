@@ -234,10 +234,15 @@ impl Workers {
     /// Queues a scan for the next attempt at a mirror. Another program may have set the time.
     fn scan_when_due(&self, git_dir: &Path, mirror: &str) {
         // If the status cannot be read, the next scan of all repositories finds what is due.
-        let status = status::read(&Layout::new(git_dir).remote(mirror)).unwrap_or_default();
+        let (directory, now) = (Layout::new(git_dir).remote(mirror), (self.now)());
+        let status = status::read(&directory).unwrap_or_default();
+        let next = match status.pull {
+            Some(_) => status::next_check(&directory, &status, now, Some(self.since)),
+            None => status.next_attempt(),
+        };
         // The status has milliseconds, rounded down.
-        let next = status.next_attempt().and_then(|next| next.checked_add(Duration::from_millis(1)).ok());
-        if let Some(next) = next.filter(|next| *next > (self.now)()) {
+        let next = next.and_then(|next| next.checked_add(Duration::from_millis(1)).ok());
+        if let Some(next) = next.filter(|next| *next > now) {
             self.crew.change(|queue| queue.scan_by((git_dir.to_owned(), mirror.to_owned()), next));
         }
     }
@@ -265,7 +270,11 @@ impl Workers {
             random: self.random,
             reconcile: Some(server.top.reconcile_interval.unwrap_or(RECONCILE)),
             parked: &|git_dir, mirror| self.parked(git_dir, mirror),
-            on_scan: &*self.on_scan,
+            on_scan: &|git_dir, scan| {
+                // What was found with an old configuration does not hold for the new one.
+                let is_current = || Arc::ptr_eq(&server, &self.server());
+                (self.on_scan)(git_dir, &mut || scan().filter(|_| is_current()));
+            },
             on_nothing: &|git_dir, mirror| self.scan_when_due(git_dir, mirror),
             on_begin: &|git_dir, mirror, progress| {
                 self.crew.note(|queue| queue.begun(&(git_dir.to_owned(), mirror.to_owned()), progress));

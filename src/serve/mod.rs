@@ -236,6 +236,7 @@ impl App {
                     && git_dir.join("HEAD").is_file()
                     && git_dir.canonicalize().is_ok_and(|real| real.as_os_str() == git_dir.as_os_str())
                 {
+                    self.distrust(&git_dir);
                     self.workers.wake(git_dir.clone());
                     self.add(&server, &git_dir);
                 }

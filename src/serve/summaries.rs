@@ -88,6 +88,13 @@ impl App {
         }
     }
 
+    /// Somebody says that there is work in a repository: the next scan does not trust what an earlier one found.
+    pub(super) fn distrust(&self, git_dir: &Path) {
+        if let Some(project) = self.project_at(git_dir) {
+            project.known.lock().quiet = None;
+        }
+    }
+
     /// Scans a repository, unless nothing is due there and no file has changed since it was scanned. Then reads its mirrors again if its files
     /// have changed.
     pub(super) fn scan(&self, git_dir: &Path, scan: Scan<'_>) {
@@ -104,8 +111,9 @@ impl App {
         // The run may end without a report, so the files are looked at also if there are jobs.
         let after = self.read_if_changed(&project);
         let mut known = project.known.lock();
-        // What was found is of the files with this stamp, because they were the same before and after the scan.
-        let is_same = before.is_some() && before == after && known.stamp == after;
+        // What was found is of the files with this stamp, because they were the same before and after the scan. One input has no file: a run
+        // that is killed gives up its lock. But while a mirror counts as running, there is no stamp.
+        let is_same = before == after && known.stamp == after && before.is_some_and(|stamp| stamp.is_settled(begin));
         known.quiet = until.filter(|_| is_same).map(|until| begin..until);
     }
 

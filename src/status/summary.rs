@@ -83,7 +83,11 @@ impl Standing {
 /// a repository's mirrors, and to see whether anything is due there. These times also change when a file is renamed, and unlike the mtime
 /// they cannot be set back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp(u64);
+pub struct Stamp {
+    digest: u64,
+    /// The latest time, in milliseconds since the Unix epoch.
+    latest: i64,
+}
 
 /// A stamp of what all mirrors of a repository share.
 #[derive(Debug)]
@@ -97,7 +101,16 @@ pub struct HalfStamp {
 /// that has just changed may change again within a step, and its time stays the same.
 const TICK: i64 = 100;
 
+/// In milliseconds. Some file systems have times of whole seconds, and a file server may have another clock.
+const COARSE_TICK: i64 = 3000;
+
 impl Stamp {
+    /// Whether no file had changed for so long that each later change gives another stamp, even if the file system has only whole seconds.
+    #[must_use]
+    pub fn is_settled(&self, now: Timestamp) -> bool {
+        self.latest < now.as_millisecond() - COARSE_TICK
+    }
+
     /// Begins with what all mirrors share. `generation` is the number of the configuration.
     #[must_use]
     pub fn begin(layout: &Layout, generation: u64) -> HalfStamp {
@@ -117,7 +130,8 @@ impl HalfStamp {
             let directory = layout.remote(name);
             self = self.with(&[directory.join("status.json"), directory.join(CHECKED), layout.queue(name), directory]);
         }
-        (self.latest < now.as_millisecond() - TICK).then(|| Stamp(self.hasher.finish()))
+        let is_past = self.latest < now.as_millisecond() - TICK;
+        is_past.then(|| Stamp { digest: self.hasher.finish(), latest: self.latest })
     }
 
     fn with(mut self, paths: &[PathBuf]) -> Self {

@@ -259,7 +259,7 @@ fn scans_of_idle_repositories_open_no_file_and_miss_no_change() {
     std::fs::write(&config, format!("wake = \"none\"\n{text}")).unwrap();
     let arrives = |what: &str| {
         wait_for(what, || is_mirrored(&sandbox, &source, &mirror));
-        std::thread::park_timeout(std::time::Duration::from_millis(2500));
+        std::thread::park_timeout(std::time::Duration::from_millis(5000));
     };
     arrives("a changed configuration");
     work.commit("two");
@@ -270,7 +270,7 @@ fn scans_of_idle_repositories_open_no_file_and_miss_no_change() {
     arrives("the mark of a push that could not be recorded");
     // A time that comes.
     sandbox.mirror_push_ok(&pulled, &["set", "m", "interval=2s"]);
-    std::thread::park_timeout(std::time::Duration::from_millis(2500));
+    std::thread::park_timeout(std::time::Duration::from_millis(5000));
     let upstream = sandbox.work(&up);
     upstream.commit("there");
     upstream.push(&["main"]);
