@@ -238,6 +238,12 @@ impl Error {
         match self {
             Self::Push(error) => error.class(),
             Self::Create(error) => error.class(),
+            // The system was out of descriptors, for example. That passes; a wrong file does not.
+            Self::Mirror(mirror::Error::Credentials(error))
+                if error.raw_os_error().is_some() && error.kind() != std::io::ErrorKind::NotFound =>
+            {
+                Class::Temporary
+            }
             Self::Mirror(
                 mirror::Error::Locks { .. }
                 | mirror::Error::InsecureHttp

@@ -1,6 +1,6 @@
 """Runs a program with the restrictions of systemd units, where no systemd runs: as_unit.py KEEP UNIT [DROP-IN...] -- PROGRAM [ARGUMENT...]
 
-Below /tmp, the program sees only the directory KEEP. Each restriction in the [Service] sections is applied or is an error, so that none
+Below /tmp, the program sees only the directory KEEP and its own. Each restriction in the [Service] sections is applied or is an error, so that none
 is forgotten here. See systemd.exec(5) for what they mean. The lists of system calls are systemd's own.
 """
 import ctypes
@@ -67,7 +67,7 @@ def hide(directory, kept, mode):
     os.chmod(directory, mode)
     for path, descriptor in held:
         if os.path.isdir(f"/proc/self/fd/{descriptor}"):
-            os.makedirs(path)
+            os.makedirs(path, exist_ok=True)
         else:
             open(path, "w").close()
         mount(f"/proc/self/fd/{descriptor}", path, flags=BIND | RECURSIVE)
@@ -101,7 +101,7 @@ def capability(name):
     return names.index(name.removeprefix("CAP_"))
 
 
-def restrict(keep, settings):
+def restrict(kept_directories, settings):
     yes = lambda name: settings.pop(name, "no") == "yes"
     call(libc.unshare(0x00020000 | 0x04000000))  # mounts and host name
     mount(None, "/", flags=RECURSIVE | PRIVATE)
@@ -117,7 +117,7 @@ def restrict(keep, settings):
         for path in ("/usr", "/boot", "/etc"):
             read_only(path)
     if yes("PrivateTmp"):
-        hide("/tmp", [keep], 0o1777)
+        hide("/tmp", kept_directories, 0o1777)
     if yes("PrivateDevices"):
         hide("/dev", [f"/dev/{name}" for name in "null zero full random urandom tty".split()], 0o755)
     if yes("ProtectKernelTunables"):
@@ -163,7 +163,9 @@ def main():
     for name in OTHER:
         settings.pop(name, None)
     os.umask(0o022)
-    restrict(sys.argv[1], settings)
+    # The program may have been built below /tmp.
+    kept = [sys.argv[1]] + [path for path in [os.path.dirname(sys.argv[at + 1])] if path.startswith("/tmp/")]
+    restrict(kept, settings)
     assert not settings, f"as_unit.py does not know {settings}"
     os.execv(sys.argv[at + 1], sys.argv[at + 1:])
 
