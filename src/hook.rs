@@ -26,6 +26,7 @@ use crate::durable;
 use crate::layout::{Layout, runtime_directory};
 use crate::refs::RefUpdate;
 use crate::spool::{Entering, Id, Record, begin, mark};
+use crate::terminal::escaped;
 use crate::wake;
 
 /// The result of the hook.
@@ -101,7 +102,8 @@ fn run_previous(hook: &Path, lines: &[u8]) -> u8 {
     let mut previous = match started {
         Ok(previous) => previous,
         Err(error) => {
-            let text = format!("git-mirror-push: the previous hook '{}' cannot be started: {error}\n", hook.display());
+            let hook = escaped(&hook.display().to_string());
+            let text = format!("git-mirror-push: the previous hook '{hook}' cannot be started: {error}\n");
             // The pusher may be gone.
             let _ = io::stderr().write_all(text.as_bytes());
             return 1;

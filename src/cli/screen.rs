@@ -1,4 +1,4 @@
-//! Standard output for people.
+//! Standard output and standard error for people.
 //!
 //! Guaranteed: of what is written, a terminal obeys line feeds, tabs and the colours of this program, and nothing else, whoever named the
 //! repositories, mirrors and refs. Absent: JSON and other formats that programs read; they are written without this.
@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use super::render::COLOURS;
 use crate::terminal::{escaped, escaped_lines};
 
-/// A writer that escapes what a terminal would obey.
+/// A writer that escapes what a terminal would obey. Each write has whole characters, as those of `write!` and `format!` have.
 pub(super) struct Screen<W>(pub(super) W);
 
 impl<W: Write> Write for Screen<W> {

@@ -245,3 +245,27 @@ impl Summary {
         (!self.is_right() || self.corrupt > 0) && self.standing != Standing::Disabled
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test may write files")]
+    fn a_stamp_is_settled_after_the_longest_step_of_a_clock() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let layout = Layout::new(directory.path());
+        std::fs::create_dir_all(layout.root()).expect("its directory");
+        std::fs::write(layout.config(), "").expect("a file");
+        let (seconds, nanoseconds) = durable::changed(&layout.config()).expect("a time");
+        let after = |milliseconds: i64| {
+            let now = seconds * 1000 + nanoseconds / 1_000_000 + milliseconds;
+            Timestamp::from_millisecond(now).expect("a time")
+        };
+        let stamp = |milliseconds| Stamp::begin(&layout, 0).and(&layout, std::iter::empty(), after(milliseconds));
+        assert_eq!(stamp(TICK), None, "the file may change again with the same time");
+        let stamp = stamp(TICK + 1).expect("a stamp");
+        // With whole seconds it still may.
+        assert!(!stamp.is_settled(after(COARSE_TICK)) && stamp.is_settled(after(COARSE_TICK + 1)));
+    }
+}

@@ -70,7 +70,7 @@ const MAY_IMPORT: [(&str, &[&str]); 32] = [
     ("wake", &["layout"]),
     ("replies", &[]),
     ("spool", &["durable", "layout", "refs"]),
-    ("hook", &["durable", "layout", "refs", "spool", "wake"]),
+    ("hook", &["durable", "layout", "refs", "spool", "terminal", "wake"]),
     ("repo", &["durable", "layout", "refs", "process", "replies"]),
     ("plan", &["refs"]),
     ("process", &[]),

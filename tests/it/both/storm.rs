@@ -6,7 +6,7 @@
 //! and the same with a pre-receive hook that pushes to the other side first, as GitLab's
 //! documentation of bidirectional mirroring recommends.
 //!
-//! `MIRROR_PUSH_STORM_SCENES` sets how many scenes each test has (default: 60 with a two-way
+//! `MIRROR_PUSH_STORM_SCENES` sets how many scenes each test has (default: 100 with a two-way
 //! mirror, 12 without a base). `MIRROR_PUSH_STORM_SEED` sets the first seed.
 
 use std::collections::BTreeSet;
@@ -196,7 +196,7 @@ fn play(pair: &Pair, tool: Tool, seed: u64) -> Scene<'_> {
 }
 
 fn scenes(kind: Option<Kind>) {
-    for seed in seeds(60) {
+    for seed in seeds(100) {
         let pair = match &kind {
             None => Pair::local(&["prune=deleted"]),
             Some(kind) => Pair::behind(*kind, &["prune=deleted"]),

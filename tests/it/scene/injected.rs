@@ -2,7 +2,7 @@
 //! These calls open, write, truncate, sync, rename, link, remove, make or lock files and
 //! directories, or change their mode. The programs that it starts run without faults.
 //!
-//! A run of the tests takes every fourth call. Which calls these are depends on the day.
+//! A run of the tests takes every third call. Which calls these are depends on the day.
 //! `MIRROR_PUSH_POINTS=all` takes every call.
 
 use std::process::Command;
@@ -92,7 +92,7 @@ pub(crate) fn is_reached(sandbox: &Sandbox) -> bool {
 /// Runs `each` for the points of this day, of each call until `each` returns false: then the
 /// program makes no more such calls. Returns a lower bound of the number of all points.
 pub(crate) fn at_every_point(mut each: impl FnMut(Point) -> bool) -> usize {
-    let step = if std::env::var("MIRROR_PUSH_POINTS").is_ok_and(|which| which == "all") { 1 } else { 4 };
+    let step = if std::env::var("MIRROR_PUSH_POINTS").is_ok_and(|which| which == "all") { 1 } else { 3 };
     let day = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() / 86400;
     let (mut points, mut taken) = (0, 0);
     for (index, call) in CALLS.into_iter().enumerate() {

@@ -3,7 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::scene::daemon::{Daemon, LOCAL, ask};
@@ -34,6 +35,32 @@ fn drip() -> u16 {
     port
 }
 
+/// How many mirrors the daemon is updating.
+fn running(daemon: &Daemon<'_>) -> usize {
+    let text = daemon.ask("GET", "/metrics", "").unwrap().text;
+    let line = text.lines().find_map(|line| line.strip_prefix("git_mirror_push_running_jobs "));
+    line.unwrap().parse().unwrap()
+}
+
+/// Requests of another token to read and to change `good/widget` are answered soon, and its pushes are mirrored soon.
+fn others_are_served(daemon: &Daemon<'_>, source: &Path, mirror: &Path) {
+    let sandbox = daemon.sandbox;
+    let work = sandbox.work(source);
+    for number in 0..10 {
+        for (method, path, status) in [("GET", "", 200), ("POST", "/1/sync", 204)] {
+            let begin = Instant::now();
+            let answer = daemon.api(method, &format!("projects/good%2Fwidget/remote_mirrors{path}"), "");
+            assert_eq!(answer.status, status, "{answer:?}");
+            assert!(begin.elapsed() < SOON, "{method} was answered after {:?}", begin.elapsed());
+        }
+        work.commit(&number.to_string());
+        let begin = Instant::now();
+        work.push(&["main"]);
+        wait_for("the mirror", || sandbox.refs(source) == sandbox.refs(mirror));
+        assert!(begin.elapsed() < SOON, "a push after {:?}", begin.elapsed());
+    }
+}
+
 #[test]
 fn a_greedy_token_does_not_delay_another() {
     let sandbox = Sandbox::new();
@@ -61,12 +88,7 @@ fn a_greedy_token_does_not_delay_another() {
             assert_eq!(slow(&format!("m{number}"), project).status, 201);
         }
     }
-    let running = || {
-        let text = daemon.ask("GET", "/metrics", "").unwrap().text;
-        let line = text.lines().find_map(|line| line.strip_prefix("git_mirror_push_running_jobs "));
-        line.unwrap().parse::<usize>().unwrap()
-    };
-    wait_for("the slow runs", || running() >= 12);
+    wait_for("the slow runs", || running(&daemon) >= 12);
     let first = &projects[0];
     let path = format!("{}/remote_mirrors", first.replace('/', "%2F"));
     let id = bad("GET", &path, "").json()[0]["id"].as_u64().unwrap();
@@ -74,26 +96,16 @@ fn a_greedy_token_does_not_delay_another() {
     let taken = slow("m0", first);
     assert_eq!(taken.status, 409, "{taken:?}");
     assert!(taken.text.contains("409 Conflict: mirror 'm0' is being updated or removed"), "{taken:?}");
-    let work = sandbox.work(&source);
     std::thread::scope(|scope| {
         for _ in 0..16 {
             scope.spawn(|| (0..20).for_each(|_| drop(slow("m0", first))));
         }
-        for number in 0..10 {
-            let begin = Instant::now();
-            assert_eq!(daemon.api("GET", "projects/good%2Fwidget/remote_mirrors", "").status, 200);
-            assert!(begin.elapsed() < SOON, "an answer after {:?}", begin.elapsed());
-            work.commit(&number.to_string());
-            let begin = Instant::now();
-            work.push(&["main"]);
-            wait_for("the mirror", || sandbox.refs(&source) == sandbox.refs(&mirror));
-            assert!(begin.elapsed() < SOON, "a push after {:?}", begin.elapsed());
-        }
+        others_are_served(&daemon, &source, &mirror);
     });
 }
 
-/// A name server of this test takes every question and answers none. One token changes its mirrors' URLs to such names again and again, and
-/// its mirrors wait for them.
+/// A name server of this test takes every question and answers none. More mirrors than may be updated at once wait for it, and more requests
+/// of one token than there are threads.
 #[test]
 fn a_name_server_that_never_answers_delays_only_those_who_need_it() {
     if !is_root("a mount namespace with a name server of its own") {
@@ -102,48 +114,40 @@ fn a_name_server_that_never_answers_delays_only_those_who_need_it() {
     let sandbox = Sandbox::new();
     let address = format!("127.53.{}.{}", std::process::id() / 250 % 250, std::process::id() % 250 + 1);
     let silent = std::net::UdpSocket::bind((&*address, 53)).unwrap();
-    let daemon = Daemon::start_with_name_server(&sandbox, "", &address);
+    let daemon = Daemon::start_with_name_server(&sandbox, "scan_interval = \"1s\"\n", &address);
     let source = daemon.repository("good/widget");
     let mirror = sandbox.bare("mirror.git");
     sandbox.mirror_push_ok(&source, &["add", "m", mirror.to_str().unwrap()]);
     let projects: Vec<String> = (0..8).map(|number| format!("bad/p{number}")).collect();
-    projects.iter().for_each(|project| drop(daemon.repository(project)));
+    for project in &projects {
+        let repository = daemon.repository(project);
+        let work = sandbox.work(&repository);
+        work.commit("one");
+        sandbox.git(&repository, &["fetch", "-q", work.path.to_str().unwrap(), "main:main"]);
+        let host = project.replace('/', "-");
+        let remote = |n: usize| format!("[remotes.m{n}]\nurl = \"git://{host}-{n}.example.org/x.git\"\n");
+        std::fs::create_dir_all(repository.join("mirror-push")).unwrap();
+        std::fs::write(repository.join("mirror-push/config.toml"), (0..3).map(remote).collect::<String>()).unwrap();
+    }
+    wait_for("the runs that wait for an address", || running(&daemon) >= 12);
     let mut options: Vec<&str> = projects.iter().flat_map(|project| ["--project", project]).collect();
     options.extend(["--scope", "api"]);
     let token = daemon.new_token("greedy", &options);
-    let make = |number: usize| {
-        let path = format!("{}/remote_mirrors", projects[number % projects.len()].replace('/', "%2F"));
-        let url = format!("git://n{number}.example.org/x.git");
-        let body = serde_json::json!({ "url": url, "name": format!("m{number}"), "enabled": true }).to_string();
-        let url = daemon.url(&format!("/api/v4/projects/{path}"));
-        ask(&url, "POST", &body, &[("PRIVATE-TOKEN", &token)]).unwrap().status
-    };
-    let work = sandbox.work(&source);
-    let (is_over, made) = (AtomicBool::new(false), AtomicUsize::new(0));
-    std::thread::scope(|scope| {
-        let over = Over(&is_over);
-        for thread in 0..3 {
-            let (make, is_over, made) = (&make, &is_over, &made);
-            scope.spawn(move || {
-                for number in (thread..).step_by(3).take_while(|_| !is_over.load(Ordering::Relaxed)) {
-                    made.fetch_add(usize::from(make(number) == 201), Ordering::Relaxed);
-                }
-            });
-        }
-        wait_for("mirrors at such names", || made.load(Ordering::Relaxed) >= 4);
-        for number in 0..10 {
-            let begin = Instant::now();
-            assert_eq!(daemon.api("GET", "projects/good%2Fwidget/remote_mirrors", "").status, 200);
-            assert_eq!(daemon.api("POST", "projects/good%2Fwidget/remote_mirrors/1/sync", "").status, 204);
-            assert!(begin.elapsed() < SOON, "two answers after {:?}", begin.elapsed());
-            work.commit(&number.to_string());
-            let begin = Instant::now();
-            work.push(&["main"]);
-            wait_for("the mirror", || sandbox.refs(&source) == sandbox.refs(&mirror));
-            assert!(begin.elapsed() < SOON, "a push after {:?}", begin.elapsed());
-        }
-        drop(over);
-    });
+    let asked: Vec<TcpStream> = (0..40)
+        .map(|number| {
+            let path = projects[number % projects.len()].replace('/', "%2F");
+            let body = format!("{{\"url\":\"git://q{number}.example.org/x.git\",\"name\":\"q{number}\"}}");
+            let head = format!(
+                "POST /api/v4/projects/{path}/remote_mirrors HTTP/1.1\r\nHost: h\r\nPRIVATE-TOKEN: {token}\r\n"
+            );
+            let length = format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+            let mut stream = TcpStream::connect(("127.0.0.1", daemon.port)).unwrap();
+            stream.write_all([head, length, body].concat().as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    others_are_served(&daemon, &source, &mirror);
+    drop(asked);
     silent.set_nonblocking(true).unwrap();
     assert!(silent.recv(&mut [0; 512]).is_ok(), "the name server was asked");
 }

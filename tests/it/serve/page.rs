@@ -338,9 +338,13 @@ fn names_cannot_mislead_who_reads_page_log_or_metrics() {
         every(&["log", "--all"]),
         every(&["doctor", "--all"]),
         every(&["check", "--all"]),
-        every(&["metrics", "--all"]),
     ];
-    let mut texts = vec![visit.get("/projects/1").text, visit.get("/").text, daemon.log()];
+    for said in &printed {
+        assert!(matches!(said.status, 0..=2), "{said:?}");
+    }
+    let metrics = daemon.ask("GET", "/metrics", "").unwrap().text;
+    assert!(metrics.contains("acme/csi") && metrics.contains("FAKE"), "{metrics}");
+    let mut texts = vec![visit.get("/projects/1").text, visit.get("/").text, daemon.log(), metrics];
     texts.extend(printed.into_iter().flat_map(|said| [said.out, said.err]));
     assert!(texts.iter().filter(|text| text.contains("csi") || text.contains("FAKE")).count() >= 8, "{texts:#?}");
     for text in texts {
